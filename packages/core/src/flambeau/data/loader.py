@@ -1,0 +1,81 @@
+"""``Loader``: what the loop reads batches from. Two kinds serve nearly everyone.
+
+``GatherLoader`` (``gather.py``) holds the data in memory and makes a batch with one
+``index_select`` a tensor; ``WorkerLoader`` (``workers.py``) reads files in worker processes.
+Both, and those of domains, keep one protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from flambeau import random as keyed
+from flambeau.data.batch import Batch
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """Batches of an epoch from any step on, always in the same order for the same epoch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches ``start_step, start_step + 1, …`` of ``epoch``.
+
+        The position is what the loop has consumed, so a loader may read ahead as far as it likes.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How a data set is cut into batches.
+
+    Attributes:
+        batch_size: Samples in a batch.
+        shuffle: A new order every epoch (train), or the order of the samples (valid, test).
+        seed: Keys the order.
+        drop_last: Leave out a last batch that is smaller than the others.
+        num_workers: Worker processes for data that are read from files; 0 reads in this process.
+        device: Where the batches will be used; data in memory may be kept there.
+    """
+
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    drop_last: bool = False
+    num_workers: int = 0
+    device: torch.device = torch.device("cpu")
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples that know which loader serves them best."""
+
+    def __len__(self) -> int: ...
+
+    def loader(self, options: LoaderOptions) -> Loader:
+        """A loader over these samples."""
+        ...
+
+
+def epoch_order(n: int, options: LoaderOptions, epoch: int) -> Tensor:
+    """Positions 0..n-1 in the order of ``epoch``: int64 ``(n,)``, the same on every machine."""
+    if not options.shuffle:
+        return torch.arange(n)
+    return torch.randperm(n, generator=keyed.generator(options.seed, "shuffle", epoch))
+
+
+def count_steps(n: int, options: LoaderOptions) -> int:
+    """Batches that ``n`` samples make."""
+    if options.drop_last:
+        return n // options.batch_size
+    return -(-n // options.batch_size)

@@ -1,0 +1,30 @@
+"""``History``: what happened, in rows of plain numbers."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+
+Number = float | int | str
+
+
+class History:
+    """One row an epoch, and the loss of every step.
+
+    Attributes:
+        rows: ``{"phase", "epoch", "step", "train_loss", "valid_loss", <metrics>, "lr",
+            "seconds"}`` an epoch; metrics carry the prefix "valid_".
+        step_losses: Mean training loss of each optimizer step, read from the device once an epoch.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Number]] = []
+        self.step_losses: array[float] = array("d")
+
+    def column(self, name: str) -> list[float]:
+        """The numbers of one column, a row without it left out."""
+        return [float(row[name]) for row in self.rows if name in row]
+
+    def add(self, row: Mapping[str, Number]) -> None:
+        """Appends a row."""
+        self.rows.append(dict(row))

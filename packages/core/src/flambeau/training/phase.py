@@ -1,0 +1,62 @@
+"""``Phase``: a stretch of training with its own trainable groups and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from flambeau.errors import InputError
+from flambeau.training.schedule import Schedule
+
+BatchNormPolicy = Literal["auto", "train", "eval", "adapt"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Every verb of the Learner compiles to a list of these; the loop runs them in order.
+
+    Attributes:
+        epochs: Passes over the train set.
+        schedules: Value by name over the phase's progress 0..1: "lr", "weight_decay",
+            "momentum", or any value that the task declares.
+        trainable: Parameter groups that learn, by name; None for all.
+        lr_scales: Factor on "lr" by group name (discriminative rates); 1 where not named.
+        bn: What batch norm does: "auto" puts it in eval mode exactly where its group is frozen.
+        name: Shown in history and progress.
+    """
+
+    epochs: int
+    schedules: Mapping[str, Schedule] = field(default_factory=dict[str, Schedule])
+    trainable: tuple[str, ...] | None = None
+    lr_scales: Mapping[str, float] = field(default_factory=dict[str, float])
+    bn: BatchNormPolicy = "auto"
+    name: str = "fit"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"A phase needs at least 1 epoch, not {self.epochs}.")
+        if self.trainable is not None and not self.trainable:
+            raise InputError(
+                f"Phase {self.name!r} trains no parameter group: name at least one in trainable."
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; schedules by the name of their shape."""
+        return {
+            **asdict(self),
+            "schedules": {name: value.as_json() for name, value in self.schedules.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``as_json``."""
+        trainable = values["trainable"]
+        return cls(
+            epochs=values["epochs"],
+            schedules={k: Schedule.from_json(v) for k, v in values["schedules"].items()},
+            trainable=None if trainable is None else tuple(trainable),
+            lr_scales=values["lr_scales"],
+            bn=values["bn"],
+            name=values["name"],
+        )
