@@ -1,0 +1,107 @@
+"""Where the parts of torchvision's networks are: the first convolution, the stages, the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LAYOUTS", "Layout"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of one torchvision family are, as dotted paths.
+
+    Attributes:
+        stem: The first convolution.
+        head: The last linear layer.
+        groups: (name, paths) from stem to the last stage; together they hold every parameter
+            but the head's.
+    """
+
+    stem: str
+    head: str
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _resnet() -> Layout:
+    stages = tuple((f"layer{number}", (f"layer{number}",)) for number in range(1, 5))
+    return Layout("conv1", "fc", (("stem", ("conv1", "bn1")), *stages))
+
+
+def _features(stem: str, head: str, *stages: range, last: tuple[str, ...] = ()) -> Layout:
+    """Give the layout of a family that keeps all blocks in one list called ``features``.
+
+    Args:
+        stem: Path of the first convolution, inside ``features.0``.
+        head: Path of the last linear layer.
+        stages: Which blocks make a stage; a stage ends before the picture is halved.
+        last: Modules between the features and the head; they belong to the last stage.
+    """
+    groups: list[tuple[str, tuple[str, ...]]] = [("stem", ("features.0",))]
+    for number, blocks in enumerate(stages, start=1):
+        paths = tuple(f"features.{block}" for block in blocks)
+        groups.append((f"stage{number}", paths + (last if number == len(stages) else ())))
+    return Layout(stem, head, tuple(groups))
+
+
+LAYOUTS: dict[str, Layout] = {
+    "resnet18": _resnet(),
+    "resnet34": _resnet(),
+    "resnet50": _resnet(),
+    "convnext_tiny": _features(
+        "features.0.0",
+        "classifier.2",
+        *(range(1, 2), range(2, 4), range(4, 6), range(6, 8)),
+        last=("classifier.0",),
+    ),
+    "efficientnet_b0": _features(
+        "features.0.0",
+        "classifier.1",
+        *(range(1, 2), range(2, 3), range(3, 4), range(4, 6), range(6, 9)),
+    ),
+    "mobilenet_v3_small": _features(
+        "features.0.0",
+        "classifier.3",
+        *(range(1, 2), range(2, 4), range(4, 9), range(9, 13)),
+        last=("classifier.0",),
+    ),
+    "mobilenet_v3_large": _features(
+        "features.0.0",
+        "classifier.3",
+        *(range(1, 2), range(2, 4), range(4, 7), range(7, 13), range(13, 17)),
+        last=("classifier.0",),
+    ),
+    "vit_b_16": Layout(
+        "tokens.patches",
+        "heads.head",
+        (
+            ("stem", ("tokens",)),
+            *(
+                (f"blocks{first + 1}to{first + 3}", tuple(f"blocks.{first + i}" for i in range(3)))
+                for first in (0, 3, 6)
+            ),
+            ("blocks10to12", ("blocks.9", "blocks.10", "blocks.11", "norm")),
+        ),
+    ),
+    "swin_t": _features(
+        "features.0.0",
+        "head",
+        *(range(1, 2), range(2, 4), range(4, 6), range(6, 8)),
+        last=("norm",),
+    ),
+    "regnet_y_400mf": Layout(
+        "stem.0",
+        "fc",
+        (("stem", ("stem",)), *((f"block{n}", (f"trunk_output.block{n}",)) for n in range(1, 5))),
+    ),
+    "shufflenet_v2_x1_0": Layout(
+        "conv1.0",
+        "fc",
+        (
+            ("stem", ("conv1",)),
+            ("stage2", ("stage2",)),
+            ("stage3", ("stage3",)),
+            ("stage4", ("stage4", "conv5")),
+        ),
+    ),
+}

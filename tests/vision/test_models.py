@@ -1,0 +1,259 @@
+"""The networks: surgery changes nothing but the head, and says so when weights do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau_vision.models import (
+    BACKBONE_NAMES,
+    Backbone,
+    SmallCNN,
+    backbone,
+    small_cnn,
+    weights_record,
+)
+from flambeau_vision.models.layouts import LAYOUTS
+from flambeau_vision.models.weights import adapt_channels
+
+SIZE = 32
+
+
+def n_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def assert_groups_partition(model: SmallCNN | Backbone) -> None:
+    groups = model.layer_groups()
+    grouped = [id(p) for modules in groups.values() for m in modules for p in m.parameters()]
+    assert next(iter(groups)) == "stem"
+    assert list(groups)[-1] == "head"
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
+def test_surgery_keeps_the_body(name: str) -> None:
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    sized = {"image_size": SIZE} if name == "vit_b_16" else {}
+    uncut = get_model(name, weights=None, **sized).eval()
+    torch.manual_seed(0)
+    model = backbone(name=name, in_channels=3, n_outputs=7, image_size=SIZE).eval()
+
+    # The published count is that at 224 pixels; ViT has one position a patch.
+    published = weights_record(name, "DEFAULT")
+    assert published is not None
+    lacking = (14**2 - (SIZE // 16) ** 2) * 768 if name == "vit_b_16" else 0
+    assert n_parameters(uncut) == published.num_params - lacking
+
+    old_head = uncut.get_submodule(LAYOUTS[name].head)
+    assert n_parameters(model) == (
+        n_parameters(uncut) - n_parameters(old_head) + n_parameters(model.head)
+    )
+
+    seen: list[torch.Tensor] = []
+    old_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        uncut(images)
+        features = model.body(images)
+        outputs = model(images)
+    assert torch.equal(features, seen[0])
+    assert outputs.shape == (2, 7)
+    assert_groups_partition(model)
+
+
+@pytest.mark.parametrize("in_channels", [1, 2, 3, 4, 6, 7])
+def test_channel_rule_against_the_slow_formula(in_channels: int) -> None:
+    weight = torch.randn(5, 3, 2, 2, dtype=torch.float64)
+    expected = torch.zeros(5, in_channels, 2, 2, dtype=torch.float64)
+    for channel in range(in_channels):
+        if in_channels == 1:
+            for colour in range(3):
+                expected[:, 0] += weight[:, colour]
+        else:
+            expected[:, channel] = weight[:, channel % 3] * 3 / in_channels
+    torch.testing.assert_close(
+        adapt_channels(weight, in_channels), expected, rtol=1e-14, atol=1e-14
+    )
+
+
+def test_channels_other_than_three_cannot_be_adapted() -> None:
+    with pytest.raises(InputError, match="takes 5 channels and the data have 4"):
+        adapt_channels(torch.zeros(2, 5, 3, 3), 4)
+
+
+def test_one_channel_sees_what_three_equal_channels_gave() -> None:
+    torch.manual_seed(0)
+    colour = backbone(name="resnet18", in_channels=3, n_outputs=2).eval()
+    torch.manual_seed(0)
+    grey = backbone(name="resnet18", in_channels=1, n_outputs=2).eval()
+    images = torch.rand(2, 1, SIZE, SIZE)
+    with torch.inference_mode():
+        # Another order of sums in the first layer, carried through eighteen: 1e-5 relative.
+        torch.testing.assert_close(
+            grey.body(images), colour.body(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_every_stem_can_be_adapted() -> None:
+    for name in ("convnext_tiny", "mobilenet_v3_small", "shufflenet_v2_x1_0", "regnet_y_400mf"):
+        model = backbone(name=name, in_channels=5, n_outputs=2, image_size=SIZE).eval()
+        with torch.inference_mode():
+            assert model(torch.rand(1, 5, SIZE, SIZE)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("wrapping", ["plain", "nested", "wrapped", "safetensors"])
+def test_a_local_file_gives_its_body(tmp_path: Path, wrapping: str) -> None:
+    from safetensors.torch import save_file
+    from torchvision.models import shufflenet_v2_x1_0
+
+    torch.manual_seed(1)
+    state = shufflenet_v2_x1_0(num_classes=9).state_dict()
+    path = tmp_path / ("w.safetensors" if wrapping == "safetensors" else "w.pth")
+    if wrapping == "safetensors":
+        save_file(state, path)
+    elif wrapping == "wrapped":
+        torch.save({f"module.{key}": value for key, value in state.items()}, path)
+    else:
+        torch.save({"model": state, "epoch": 3} if wrapping == "nested" else state, path)
+    model = backbone(name="shufflenet_v2_x1_0", in_channels=1, n_outputs=4, weights=str(path))
+    body = model.body.state_dict()
+    assert torch.equal(body["stage3.1.branch2.0.weight"], state["stage3.1.branch2.0.weight"])
+    assert torch.equal(body["conv1.0.weight"], state["conv1.0.weight"].sum(1, keepdim=True))
+    assert model.record is None
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "vit_b_16"])
+def test_our_own_file_starts_another_task(tmp_path: Path, name: str) -> None:
+    from safetensors.torch import save_file
+
+    first = backbone(name=name, in_channels=1, n_outputs=3, image_size=SIZE).eval()
+    save_file(first.state_dict(), tmp_path / "model.safetensors")
+    second = backbone(
+        name=name,
+        in_channels=1,
+        n_outputs=8,
+        image_size=SIZE,
+        weights=str(tmp_path / "model.safetensors"),
+    ).eval()
+    images = torch.rand(2, 1, SIZE, SIZE)
+    with torch.inference_mode():
+        assert torch.equal(first.body(images), second.body(images))
+        assert second(images).shape == (2, 8)
+
+
+def test_weights_of_another_network_are_refused_by_key(tmp_path: Path) -> None:
+    from torchvision.models import shufflenet_v2_x1_0
+
+    state = shufflenet_v2_x1_0().state_dict()
+    state["stage9.weight"] = state.pop("conv5.0.weight")
+    state["conv5.1.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError) as caught:
+        backbone(
+            name="shufflenet_v2_x1_0",
+            in_channels=3,
+            n_outputs=2,
+            weights=str(tmp_path / "w.pth"),
+        )
+    message = str(caught.value)
+    assert "1 missing: conv5.0.weight" in message
+    assert "1 unknown: stage9.weight" in message
+    assert "conv5.1.bias (3,) instead of (1024,)" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (nn.Linear(1, 1), "whole pickled models are refused"),
+        ([1, 2], "holds a list"),
+        ({"fc.weight": torch.zeros(1), "epoch": 3}, "no tensors: epoch"),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=message):
+        backbone(name="resnet18", in_channels=3, n_outputs=2, weights=str(tmp_path / "w.pth"))
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(b"no weights at all")
+        with pytest.raises(InputError, match="could not be read as weights"):
+            backbone(name="resnet18", in_channels=3, n_outputs=2, weights=str(tmp_path / name))
+
+
+def test_unknown_names_are_refused_by_name() -> None:
+    with pytest.raises(ArgumentError, match="Did you mean 'resnet18'"):
+        backbone(name="resnet81", in_channels=3, n_outputs=2)
+    with pytest.raises(InputError, match="Published: IMAGENET1K_V1"):
+        backbone(name="resnet18", in_channels=3, n_outputs=2, weights="IMAGENET22K")
+
+
+def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(InputError, match=r"no route to host.*Put the file at .*from scratch"):
+        backbone(name="resnet18", in_channels=3, n_outputs=2, weights="DEFAULT")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_record_is_torchvisions_own() -> None:
+    from torchvision.models import EfficientNet_B0_Weights
+
+    record = weights_record("efficientnet_b0", "DEFAULT")
+    transforms = EfficientNet_B0_Weights.DEFAULT.transforms()
+    assert record is not None
+    assert record.mean == tuple(transforms.mean)
+    assert record.std == tuple(transforms.std)
+    assert (record.size, record.resize) == (224, 256)
+    assert record.interpolation == "bicubic"
+    assert record.crop == 224 / 256
+    assert weights_record("efficientnet_b0", None) is None
+
+
+def test_a_published_file_is_recognised_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18-f37072fd.pth"
+    path.write_bytes(b"")
+    record = weights_record("resnet18", str(path))
+    assert record is not None
+    assert record.name == "ResNet18_Weights.IMAGENET1K_V1"
+
+
+def test_vit_needs_a_size_it_can_cut() -> None:
+    with pytest.raises(InputError, match="multiple of 16; got None"):
+        backbone(name="vit_b_16", in_channels=3, n_outputs=2)
+    with pytest.raises(InputError, match="multiple of 16; got 100"):
+        backbone(name="vit_b_16", in_channels=3, n_outputs=2, image_size=100)
+
+
+@pytest.mark.parametrize(("in_channels", "size"), [(1, 8), (3, 28), (4, 33), (2, 64), (3, 160)])
+def test_small_cnn_takes_any_picture(in_channels: int, size: int) -> None:
+    model = small_cnn(in_channels=in_channels, n_outputs=5, image_size=size)
+    outputs = model(torch.rand(2, in_channels, size, size + 3))
+    assert outputs.shape == (2, 5)
+    outputs.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert_groups_partition(model)
+
+
+def test_small_cnn_learns_four_pictures() -> None:
+    torch.manual_seed(0)
+    model = small_cnn(in_channels=1, n_outputs=4, image_size=16, width=8)
+    images, targets = torch.rand(4, 1, 16, 16), torch.arange(4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), targets).backward()
+        optimizer.step()
+    assert model(images).argmax(1).equal(targets)
