@@ -62,6 +62,13 @@ class Task:
         """The summed loss and how much it counts, so that any grouping gives the same mean."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(outputs, batch).")
 
+    def host_weight(self, batch: Batch) -> float | None:
+        """The weight that ``loss`` will return, where it is known without the device, else None.
+
+        Known weights let a step of several micro-batches scale each loss before its backward pass.
+        """
+        return batch.weight
+
     def metrics(self) -> Mapping[str, Metric]:
         """Fresh metrics, by the name under which history shows them."""
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ class TrainState:
         update: Clips, guards and steps the named optimizers; called by ``train_step``.
         backward: ``loss.backward()`` under the run's precision; called by ``train_step``.
         autocast: A context manager for the forward pass under the run's precision.
+        at_step_border: False while a step is being computed: weights, generators and position
+            belong together only at a border.
         folder: The run's folder for checkpoints and logs, or None when nothing is written.
     """
 
@@ -95,7 +98,8 @@ class TrainState:
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     stop_reason: str | None = None
     exception: BaseException | None = None
-    folder: str | None = None
+    at_step_border: bool = True
+    folder: Path | None = None
 
     @property
     def phase(self) -> Phase:

@@ -1,0 +1,141 @@
+"""The loop, top to bottom. What it calls is one file each.
+
+No value is read from the device inside the step: losses stay there until the epoch ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from flambeau.data.batch import Batch
+from flambeau.task.task import StepContext
+from flambeau.training.freeze import apply_modes
+from flambeau.training.interrupt import deferred_interrupt
+from flambeau.training.run import Run
+
+
+def fit(run: Run) -> None:
+    """Runs all phases from the run's position on; the model ends on what was asked for."""
+    state, position = run.state, run.state.position
+    with deferred_interrupt() as run.interrupt:
+        try:
+            run.dispatch.send("on_fit_start", state)
+            for index in range(position.phase, len(state.phases)):
+                position.phase = index
+                if position.phase_epoch < state.phase.epochs:
+                    run.start_phase()
+                    run.dispatch.send("on_phase_start", state)
+                while position.phase_epoch < state.phase.epochs and state.stop_reason is None:
+                    run_epoch(run)
+                if state.stop_reason is not None:
+                    break
+                position.phase_epoch = 0
+            run.finish()
+            run.dispatch.send("on_fit_end", state)
+        except BaseException as error:
+            state.exception = error
+            run.dispatch.send("on_exception", state)
+            raise
+
+
+def run_epoch(run: Run) -> None:
+    """Trains an epoch, evaluates, writes the history's row."""
+    state, position = run.state, run.state.position
+    started = time.perf_counter()
+    run.dispatch.send("on_epoch_start", state)
+    train_epoch(run)
+    row = {
+        "phase": state.phase.name,
+        "epoch": position.epoch + 1,
+        "step": position.step,
+        "train_loss": run.read_losses(),
+    }
+    if run.parts.valid is not None:
+        evaluate(run)
+        row |= {f"valid_{name}": score for name, score in state.scores.items()}
+    state.history.add(row | {**state.values, "seconds": time.perf_counter() - started})
+    position.phase_epoch += 1
+    position.epoch += 1
+    position.epoch_step = 0
+    state.context.carry = None
+    run.after_evaluation()
+    run.dispatch.send("on_epoch_end", state)
+
+
+def train_epoch(run: Run) -> None:
+    """Every remaining step of the epoch, or until a callback sets ``stop_reason``."""
+    state, position, context = run.state, run.state.position, run.state.context
+    model, task, train_step = state.model, state.task, run.options.train_step
+    on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end
+    apply_modes(model, run.trainable, state.phase.bn)
+    context.epoch = position.epoch
+    for micro_batches in grouped(run, position.epoch, position.epoch_step):
+        context.step = position.step
+        run.set_values(micro_batches)
+        for listener in on_step_start:
+            listener(state)
+        state.at_step_border = False
+        batches = [run.prepare_train(batch) for batch in micro_batches]
+        run.guard_record(batches)
+        result = train_step(model, batches, task, state)
+        position.step += 1
+        position.epoch_step += 1
+        state.last = result
+        run.losses.add(result)
+        if run.average is not None:
+            run.average.update(position.step, state.total_steps)
+        state.at_step_border = True
+        run.guard_read()
+        for listener in on_step_end:
+            listener(state)
+        if run.interrupt.pending:
+            raise KeyboardInterrupt
+        if state.stop_reason is not None:
+            break
+
+
+def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
+    """The micro-batches of each optimizer step; the last step may have fewer."""
+    size = run.options.accumulate
+    group: list[Batch] = []
+    for batch in run.parts.train.batches(epoch, start_step * size):
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def evaluate(run: Run) -> None:
+    """Loss and metrics on valid, on averaged weights where there are any; into ``state.scores``."""
+    state = run.state
+    state.model.eval()
+    context = StepContext(
+        training=False,
+        values=state.context.values,
+        seed=state.seed,
+        epoch=state.position.epoch,
+        step=state.position.step,
+    )
+    with run.averaged_weights(), torch.no_grad(), state.autocast():
+        run.dispatch.send("on_eval_start", state)
+        state.scores = state.task.evaluate(state.model, evaluation_batches(run), context)
+        run.dispatch.send("on_eval_end", state)
+        run.keep_if_best()
+
+
+def evaluation_batches(run: Run) -> Iterator[Batch]:
+    """Valid batches on the device, normalised; the listeners hear of each once it is used."""
+    loader = run.parts.valid
+    if loader is None:
+        return
+    for batch in loader.batches(0):
+        yield run.prepare_valid(batch)
+        for listener in run.dispatch.on_eval_step_end:
+            listener(run.state)
+        if run.interrupt.pending:
+            raise KeyboardInterrupt

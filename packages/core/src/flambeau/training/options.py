@@ -1,0 +1,48 @@
+"""``TrainingOptions``: the declared places where training can be changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flambeau.data.transform import Transform
+from flambeau.errors import InputError
+from flambeau.training.averaging import EMA, SWA
+from flambeau.training.controller import Controller
+from flambeau.training.optimizer import OptimizerFactory
+from flambeau.training.step import TrainStep, train_step
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a step is computed, beyond what the plan decides.
+
+    Attributes:
+        train_step: Computes gradients and updates; replace it for GAN, SAM, distillation.
+        optimizer: Makes the named optimizers; None builds the one that the plan names.
+        transforms: Device transforms after augmentation and normalisation (mixup).
+        controllers: Set named values after each evaluation (plateau, adaptive teacher forcing).
+        average: Keeps averaged weights, evaluates and ends on them.
+        accumulate: Micro-batches in an optimizer step; the step equals one large batch.
+        clip_norm: Largest norm of all gradients together; None leaves them alone.
+        nonfinite: A step with a loss or gradient that is not finite changes no weight;
+            "raise" ends the run and names the layer, "skip" counts and goes on, "off" looks away.
+        keep_best: History column by which the best epoch is restored at the end; None keeps the
+            last.
+    """
+
+    train_step: TrainStep = train_step
+    optimizer: OptimizerFactory | None = None
+    transforms: tuple[Transform, ...] = ()
+    controllers: tuple[Controller, ...] = ()
+    average: EMA | SWA | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    nonfinite: Literal["raise", "skip", "off"] = "raise"
+    keep_best: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise InputError(f"accumulate must be 1 or more micro-batches, not {self.accumulate}.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"clip_norm must be a positive norm or None, not {self.clip_norm}.")
