@@ -12,7 +12,19 @@ from flambeau.data.split import Split
 from flambeau.data.transform import Transform
 
 Facts = Mapping[str, Any]
-"""What was measured on the train rows: plain values by name, the input of every rule."""
+"""What was measured on the train rows: plain JSON values by name, the input of every rule.
+
+Names that core's rules read, the same in every domain; a fact that does not apply is left out:
+
+- ``n_train``, ``n_valid``, ``n_test``: samples (int); ``split``: how they were parted (str)
+- ``inputs``: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``
+- ``in_memory`` (bool) and ``memory_bytes``: whether the samples are held in memory, and their size
+- ``target_dtype`` ("int64"), ``target_shape`` (of one sample, ``[]`` for a number),
+  ``target_distinct`` (distinct values), ``target_min``, ``target_max``
+- ``target_binary``: every value is 0 or 1 (bool)
+- ``class_names`` (list of str) and ``class_counts`` (train rows in each, in that order)
+- ``evidence``: what the figures rest on where they rest on a part of the train rows only (str)
+"""
 
 
 class Data(ABC):

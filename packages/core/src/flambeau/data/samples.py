@@ -1,0 +1,115 @@
+"""``Samples``: a table of what was found, before anything is read or split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flambeau.errors import InputError, nearest
+
+_SHOWN_ROWS = 5
+_SHOWN_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be read.
+
+    Attributes:
+        source: The file, row or item.
+        reason: Why, in words.
+    """
+
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Named columns of equal length: paths or rows, labels, and what could not be read.
+
+    Attributes:
+        columns: Sequences (lists, arrays, tensors) by name, one entry a sample.
+        problems: What was found but is not among the samples.
+
+    Raises:
+        InputError: There is no column, or the lengths differ.
+
+    Example:
+        >>> samples = Samples({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
+        >>> len(samples), samples["label"][1]
+        (2, 'dog')
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    problems: tuple[Problem, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Copies: a list that the caller goes on filling must not change the table.
+        object.__setattr__(self, "columns", dict(self.columns))
+        object.__setattr__(self, "problems", tuple(self.problems))
+        if not self.columns:
+            raise InputError("Samples need at least one column, and got none.")
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+            raise InputError(
+                f"The columns of a table of samples have different lengths: {found}. "
+                "Give every column one entry a sample."
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        if name not in self.columns:
+            raise InputError(f"No column {name!r}. {nearest(name, self.columns)}")
+        return self.columns[name]
+
+    def select(self, indices: Iterable[int]) -> Samples:
+        """The rows ``indices``, in that order; the problems stay.
+
+        Raises:
+            InputError: An index is negative or past the last row.
+        """
+        rows = np.asarray(
+            indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64
+        )
+        wrong = rows[(rows < 0) | (rows >= len(self))]
+        if wrong.size:
+            raise InputError(f"Row {wrong[0]} does not exist: the table has {len(self)} rows.")
+        columns = {name: _take(column, rows) for name, column in self.columns.items()}
+        return Samples(columns, self.problems)
+
+    def __str__(self) -> str:
+        shown = range(min(len(self), _SHOWN_ROWS))
+        cells = [
+            [name, *(_cell(column[row]) for row in shown)] for name, column in self.columns.items()
+        ]
+        widths = [max(map(len, column)) for column in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in zip(*cells, strict=True)
+        ]
+        lines.append(f"{len(self)} samples, {len(self.problems)} could not be read")
+        lines += [f"  {problem}" for problem in self.problems[:_SHOWN_ROWS]]
+        return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    text = str(value).replace("\n", " ")
+    return text if len(text) <= _SHOWN_WIDTH else "…" + text[1 - _SHOWN_WIDTH :]
+
+
+def _take(column: Any, rows: NDArray[np.int64]) -> Sequence[Any]:
+    if isinstance(column, np.ndarray | Tensor):
+        return cast(Sequence[Any], column[rows])
+    return [column[row] for row in rows]
