@@ -1,0 +1,30 @@
+# One word each. `make check` is what a change must pass; .ci/run does it on a bare machine.
+.PHONY: sync fmt lint type test test-all bench check
+
+sync:  ## the environment: every member and every tool, as locked
+	uv sync --frozen
+
+fmt:  ## rewrite files in the one format
+	uv run ruff check --fix
+	uv run ruff format
+
+lint:  ## style, format and the direction of imports
+	uv run ruff check
+	uv run ruff format --check
+	uv run lint-imports
+
+type:  ## pyright: strict on core, basic elsewhere
+	uv run pyright
+
+test:  ## the quick tests; on real data too where FLAMBEAU_DATA is set
+	uv run pytest
+
+test-all:  ## the slow tests and, where there is a CUDA device, the gpu tests too
+	uv run pytest -m "not baselines"
+
+bench:  ## the cases of flambeau-bench
+	@if [ -n "$$(find packages/bench/src -name '*.py' ! -name '__init__.py' -print -quit)" ]; \
+	then uv run flambeau bench list; \
+	else echo "flambeau-bench holds no cases yet: nothing was run."; fi
+
+check: lint type test

@@ -1,0 +1,195 @@
+"""Importing is light: what `import X` loads, changes and declares (DESIGN §1, §5)."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "flambeau": "core",
+    "flambeau_vision": "vision",
+    "flambeau_text": "text",
+    "flambeau_tabular": "tabular",
+    "flambeau_bench": "bench",
+}
+# Loaded where they are used, never by an import of ours.
+HEAVY = {
+    "PIL", "IPython", "datasets", "matplotlib", "mlflow", "pandas", "pyarrow", "pytest",
+    "sacrebleu", "scipy", "sklearn", "spacy", "tensorboard", "timm", "tokenizers", "torchvision",
+    "transformers", "typer", "wandb",
+}  # fmt: skip
+MAX_ADDED = 150
+
+# Optional imports behind a class that says what to install: import name → why it is no dependency.
+UNDECLARED: dict[str, dict[str, str]] = {
+    "flambeau": {},
+    "flambeau_vision": {},
+    "flambeau_text": {},
+    "flambeau_tabular": {},
+    "flambeau_bench": {},
+}
+
+PROBE = """
+import json, os, sys, threading, warnings
+import torch
+
+def settings():
+    return {
+        "random numbers": hash(bytes(torch.get_rng_state().tolist())),
+        "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "default dtype": str(torch.get_default_dtype()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "fp32 precision": torch.get_float32_matmul_precision(),
+        "environment": sorted(os.environ.items()),
+        "warning filters": [str(entry) for entry in warnings.filters],
+        "threads running": threading.active_count(),
+        "CUDA started": torch.cuda.is_initialized(),
+        "folder": os.getcwd(),
+    }
+
+modules, before = set(sys.modules), settings()
+for name in sys.argv[1:]:
+    __import__(name)
+after = settings()
+print(json.dumps({
+    "added": sorted(set(sys.modules) - modules),
+    "changed": [key for key in before if before[key] != after[key]],
+}))
+"""
+
+
+def imported(*names: str) -> dict[str, list[str]]:
+    """What importing `names` adds to and changes in a fresh process that has imported torch."""
+    answer = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROBE, *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
+def roots(modules: list[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_import_is_light_and_changes_nothing(package: str) -> None:
+    seen = imported(package)
+    others = set(PACKAGES) - {package, "flambeau"}
+    assert not roots(seen["added"]) & (HEAVY | others)
+    assert seen["changed"] == []
+    assert len(seen["added"]) < MAX_ADDED, seen["added"]
+
+
+def entry_points(folder: str) -> dict[str, str]:
+    """The entry points of one member in flambeau's groups: name → module."""
+    project = tomllib.loads((ROOT / "packages" / folder / "pyproject.toml").read_text())["project"]
+    groups = project.get("entry-points", {})
+    return {
+        f"{group}:{name}": value.partition(":")[0]
+        for group, entries in groups.items()
+        if group.startswith("flambeau.")
+        for name, value in entries.items()
+    }
+
+
+ENTRY_MODULES = [
+    pytest.param(package, module, id=name)
+    for package, folder in PACKAGES.items()
+    for name, module in entry_points(folder).items()
+]
+
+
+@pytest.mark.parametrize(("package", "module"), ENTRY_MODULES)
+def test_reading_an_entry_point_is_light(package: str, module: str) -> None:
+    """`flambeau --help` and `Learner(...)` read every domain's record, so a record stays light."""
+    seen = imported(module)
+    assert not roots(seen["added"]) & HEAVY
+    assert not roots(seen["added"]) & (set(PACKAGES) - {package, "flambeau"})
+
+
+# ---------------------------------------------------------------- what the source names
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / "packages" / PACKAGES[package] / "src").rglob("*.py"))
+
+
+def imported_roots(tree: ast.AST) -> set[str]:
+    """Top-level names that a module imports, inside functions and for types too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def declared(folder: str, extras: bool = True) -> set[str]:
+    """Distributions that a member asks for, and those that come with the members it asks for."""
+    project = tomllib.loads((ROOT / "packages" / folder / "pyproject.toml").read_text())["project"]
+    wanted = list(project["dependencies"])
+    for extra in project.get("optional-dependencies", {}).values() if extras else ():
+        wanted += extra
+    found = {canonical(re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0]) for line in wanted}
+    if folder == "core":
+        return found
+    members = {canonical(package): folder for package, folder in PACKAGES.items()}
+    for member in found & set(members):
+        found |= declared(members[member], extras=False)
+    return found
+
+
+def canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_is_a_declared_dependency(package: str) -> None:
+    """In the shared environment an import of a sibling's dependency works; alone it would fail."""
+    distributions = packages_distributions()
+    allowed = declared(PACKAGES[package]) | {canonical(package)}
+    missing = {}
+    for path in sources(package):
+        for name in imported_roots(ast.parse(path.read_text())):
+            providers = {canonical(d) for d in distributions.get(name, [name])}
+            known = name in sys.stdlib_module_names or name in UNDECLARED[package]
+            if not known and not providers & allowed:
+                missing.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert not missing, f"{package} imports what its pyproject.toml does not ask for: {missing}"
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """The ids of the constant nodes that are docstrings."""
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, holders) and ast.get_docstring(node) is not None
+    }
+
+
+def test_core_names_no_domain() -> None:
+    """Not even in a string: what core knows of a domain it reads from the entry points."""
+    domain = re.compile(r"flambeau[_-](vision|text|tabular|bench)")
+    found = []
+    for path in sources("flambeau"):
+        tree = ast.parse(path.read_text())
+        left_out = docstrings(tree)
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and id(node) not in left_out and domain.search(node.value):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}")
+    assert not found, "core names a domain:\n" + "\n".join(found)

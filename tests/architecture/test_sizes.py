@@ -1,0 +1,199 @@
+"""Sizes and habits of the library code (DESIGN §1, §5), read from the syntax tree."""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(ROOT.glob("packages/*/src/**/*.py"))
+TRAINING = ROOT / "packages/core/src/flambeau/training"
+# The files that run once a step.
+HOT = [TRAINING / "loop.py", TRAINING / "step.py"]
+
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 60
+MAX_CONSTRUCTOR_PARAMETERS = 10
+HOST_READS = {"item", "tolist", "numpy", "cpu"}
+HOST_READ_MARK = "# host read: "
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Finding = tuple[int, str]
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            yield node
+
+
+def code_lines(function: Function) -> int:
+    """Lines from `def` to the end without the docstring: a long docstring is wanted."""
+    first = function.body[0]
+    last = function.end_lineno or function.lineno
+    lines = last - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return lines
+
+
+def parameters(function: Function) -> list[str]:
+    every = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+    return [parameter.arg for parameter in every]
+
+
+def long_files(tree: ast.Module, text: str) -> Iterator[Finding]:
+    lines = text.count("\n")
+    if lines > MAX_FILE_LINES:
+        yield lines, f"{lines} lines, at most {MAX_FILE_LINES}: split it"
+
+
+def long_functions(tree: ast.Module, text: str) -> Iterator[Finding]:
+    for function in functions(tree):
+        lines = code_lines(function)
+        if lines > MAX_FUNCTION_LINES:
+            yield function.lineno, f"{function.name}: {lines} lines, at most {MAX_FUNCTION_LINES}"
+
+
+def wide_constructors(tree: ast.Module, text: str) -> Iterator[Finding]:
+    for function in functions(tree):
+        count = len(parameters(function)) - 1
+        if function.name in ("__init__", "__new__") and count > MAX_CONSTRUCTOR_PARAMETERS:
+            yield (
+                function.lineno,
+                f"{count} parameters, at most {MAX_CONSTRUCTOR_PARAMETERS}: group the rest in a "
+                "frozen dataclass",
+            )
+
+
+def star_imports(tree: ast.Module, text: str) -> Iterator[Finding]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            yield node.lineno, f"from {node.module} import *"
+
+
+def asserts(tree: ast.Module, text: str) -> Iterator[Finding]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            yield node.lineno, "bare assert: raise an error that says what, why and what to do"
+
+
+def forwarding(tree: ast.Module, text: str) -> Iterator[Finding]:
+    for function in functions(tree):
+        if function.name in ("__getattr__", "__getattribute__"):
+            yield function.lineno, f"{function.name} forwards names that nobody can trace"
+
+
+def open_signatures(tree: ast.Module, text: str) -> Iterator[Finding]:
+    """`**kwargs` in a function that a user calls: public, in public classes, or a constructor."""
+
+    def visit(body: list[ast.stmt]) -> Iterator[Finding]:
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield from visit(node.body)
+            elif isinstance(node, Function):
+                called_by_users = node.name in ("__init__", "__new__", "__call__")
+                public = called_by_users or not node.name.startswith("_")
+                if node.args.kwarg is not None and public:
+                    yield node.lineno, f"{node.name}(**{node.args.kwarg.arg})"
+            elif isinstance(node, ast.If | ast.Try):
+                yield from visit(node.body + node.orelse)
+
+    yield from visit(tree.body)
+
+
+def host_reads(tree: ast.Module, text: str) -> Iterator[Finding]:
+    """Reads that make the host wait for the device; a line may say why with the mark."""
+    lines = text.splitlines()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name = node.func.attr
+        to_cpu = name == "to" and any(
+            isinstance(argument, ast.Constant) and argument.value == "cpu" for argument in node.args
+        )
+        if name in HOST_READS or to_cpu:
+            span = lines[node.lineno - 1 : node.end_lineno]
+            marked = any(line.partition(HOST_READ_MARK)[2].strip() for line in span)
+            if not marked:
+                yield (
+                    node.lineno,
+                    f".{name}() waits for the device; `{HOST_READ_MARK}why` allows it",
+                )
+
+
+Rule = Callable[[ast.Module, str], Iterator[Finding]]
+RULES: list[Rule] = [
+    long_files,
+    long_functions,
+    wide_constructors,
+    star_imports,
+    asserts,
+    forwarding,
+    open_signatures,
+]
+
+
+def findings(rule: Rule, paths: list[Path]) -> list[str]:
+    found = []
+    for path in paths:
+        text = path.read_text()
+        for line, what in rule(ast.parse(text), text):
+            found.append(f"{path.relative_to(ROOT)}:{line}: {what}")
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_library_code(rule: Rule) -> None:
+    assert FILES
+    found = findings(rule, FILES)
+    assert not found, "\n".join(found)
+
+
+def test_the_step_reads_nothing_from_the_device() -> None:
+    found = findings(host_reads, [path for path in HOT if path.exists()])
+    assert not found, "\n".join(found)
+
+
+def test_a_module_is_named_after_what_it_holds() -> None:
+    vague = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+    found = [str(p.relative_to(ROOT)) for p in FILES if p.name in vague]
+    found += [str(p.relative_to(ROOT)) for p in FILES if f"{p.parent.name}.py" in vague]
+    assert not found
+
+
+# ---------------------------------------------------------------- each rule can fail
+
+BROKEN: list[tuple[Rule, str, str]] = [
+    (long_files, "x = 1\n" * 501, "x = 1\n" * 500),
+    (
+        long_functions,
+        "def f():\n" + "    x = 1\n" * 60,
+        'def f():\n    """One.\n\n    Two.\n    """\n' + "    x = 1\n" * 59,
+    ),
+    (
+        wide_constructors,
+        "class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i, j, *, k): ...\n",
+        "class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i, *, j): ...\n",
+    ),
+    (star_imports, "from os import *\n", "from os import path\n"),
+    (asserts, "def f(x):\n    assert x\n", "def f(x):\n    return x\n"),
+    (forwarding, "def __getattr__(name): ...\n", "def __getitem__(name): ...\n"),
+    (forwarding, "class A:\n    def __getattr__(self, name): ...\n", "class A: ...\n"),
+    (open_signatures, "def f(**kwargs): ...\n", "def _f(**kwargs): ...\n"),
+    (
+        open_signatures,
+        "class A:\n    def __init__(self, **options): ...\n",
+        "class _A:\n    def __init__(self, **options): ...\n",
+    ),
+    (host_reads, "x = loss.item()\n", "x = loss.item()  # host read: once an epoch\n"),
+    (host_reads, "x = loss.detach().cpu()\n", "x = loss.detach()\n"),
+    (host_reads, "x = loss.to('cpu')  # host read:\n", "x = loss.to(device)\n"),
+]
+
+
+@pytest.mark.parametrize(("rule", "bad", "good"), BROKEN)
+def test_rule_tells_bad_from_good(rule: Rule, bad: str, good: str) -> None:
+    assert list(rule(ast.parse(bad), bad))
+    assert not list(rule(ast.parse(good), good))

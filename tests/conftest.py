@@ -1,0 +1,57 @@
+"""What every test shares: thread counts, and the opt-in to real data and to a GPU.
+
+Nothing is seeded here: a test that draws says with which seed.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+DATA_VARIABLE = "FLAMBEAU_DATA"
+
+
+def data_folder() -> Path | None:
+    """The folder of real data sets, or None where the variable is unset or empty."""
+    value = os.environ.get(DATA_VARIABLE)
+    return Path(value).resolve() if value else None
+
+
+def pytest_configure() -> None:
+    folder = data_folder()
+    if folder is not None and not folder.is_dir():
+        raise pytest.UsageError(
+            f"{DATA_VARIABLE} names {folder}, which is no folder. Unset it to skip the tests on "
+            "real data, or point it at the folder that holds fashion_mnist, hymenoptera, …"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that ask for the `realdata` fixture, so that `-m realdata` finds them."""
+    for item in items:
+        if "realdata" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.realdata)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    marks = {mark.name for mark in item.iter_markers()}
+    if "realdata" in marks and data_folder() is None:
+        pytest.skip(f"{DATA_VARIABLE} is unset: it names the folder of real data sets")
+    if "gpu" in marks and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    # Set before any fixture runs, and again for each test, so that a test that changes it cannot
+    # reach the next one. One thread keeps small tests quick and their sums in one order on every
+    # machine; the longer tests, whose figures have tolerances, may use two.
+    torch.set_num_threads(2 if marks & {"slow", "realdata", "baselines"} else 1)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder named in FLAMBEAU_DATA; a test that asks for it is marked `realdata`."""
+    folder = data_folder()
+    if folder is None:
+        pytest.skip(f"{DATA_VARIABLE} is unset: it names the folder of real data sets")
+    return folder
