@@ -1,0 +1,89 @@
+"""Plain values: what a plan may hold, so that it can be saved as JSON and read back equal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any, cast
+
+import torch
+
+from flambeau.errors import PlanError
+from flambeau.plan.choice import Choice
+
+
+def plain(value: object, what: str) -> Any:
+    """A fresh copy of ``value`` made of None, bool, int, float, str, list and dict alone.
+
+    Tuples become lists; a path and a ``torch.device`` become text, since users pass them as
+    values of choices. Nothing else is converted: a number of numpy or a tensor that was handed in
+    by mistake should be seen.
+
+    Args:
+        value: What should enter the plan.
+        what: Begins the error message, for example ``"the value of 'lr'"``.
+
+    Raises:
+        PlanError: Naming the place inside ``value`` and the type found there.
+    """
+    return _copy(value, what, "")
+
+
+def checked(choice: Choice) -> Choice:
+    """The choice with plain values, and with something to say on how to change it.
+
+    Raises:
+        PlanError: A value, an alternative or the evidence is not plain.
+    """
+    value = plain(choice.value, f"the value of {choice.key!r}")
+    others = plain(choice.alternatives, f"the alternatives of {choice.key!r}")
+    return replace(
+        choice,
+        value=value,
+        evidence=plain(choice.evidence, f"the evidence of {choice.key!r}"),
+        alternatives=tuple(others),
+        override=choice.override or how_to_override(choice.key, others[0] if others else value),
+    )
+
+
+def how_to_override(key: str, value: Any) -> str:
+    """What to write to choose ``value`` for ``key`` oneself."""
+    words = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return f'Learner(data, choices={{"{key}": {words}}})'
+
+
+def _copy(value: object, what: str, place: str) -> Any:
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        number = cast(float, value)
+        if not math.isfinite(number):
+            raise _refusal(what, place, f"{number}, which JSON cannot hold", "Give a finite number")
+        return number
+    if isinstance(value, list | tuple):
+        items = cast("list[object]", value)
+        return [_copy(item, what, f"{place}[{i}]") for i, item in enumerate(items)]
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[object, object]", value)
+        for key in entries:
+            if not isinstance(key, str):
+                advice = "Use text as keys"
+                raise _refusal(what, place, f"the key {key!r} ({type(key).__name__})", advice)
+        return {str(key): _copy(item, what, f"{place}[{key!r}]") for key, item in entries.items()}
+    if isinstance(value, torch.device | PurePath):
+        return str(value)
+    found = f"{value!r:.80} of type {kind.__module__}.{kind.__qualname__}"
+    advice = "Give a plain value: None, bool, int, float, str, or lists and dicts of them"
+    raise _refusal(what, place, found, advice)
+
+
+def _refusal(what: str, place: str, found: str, advice: str) -> PlanError:
+    where = f" at {place}" if place else ""
+    return PlanError(
+        f"A plan is saved as JSON, but {what}{where} is {found}. {advice}; "
+        "objects such as tensors and functions belong into the Learner's arguments."
+    )

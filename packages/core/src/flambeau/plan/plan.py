@@ -1,0 +1,362 @@
+"""``Plan``: every choice of a run in one immutable mapping."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from flambeau.errors import PlanError, nearest
+from flambeau.plan import table
+from flambeau.plan.choice import Choice
+from flambeau.plan.order import dependents, name_of, order
+from flambeau.plan.plain import checked, plain
+from flambeau.plan.rule import Rule
+
+SCHEMA_VERSION = 1
+
+
+class Plan:
+    """Choices by key, in the order in which they were decided. A change gives a new plan.
+
+    Two plans are equal when their choices are. A plan that was derived or bound knows its rules
+    and facts, so that an override can decide anew what hangs on it; one that was read from a file
+    is the choices alone.
+
+    Args:
+        choices: One for each key.
+
+    Raises:
+        PlanError: Two choices have one key, or a value is no plain JSON value.
+
+    Example:
+        >>> rule = Rule("epochs", (), lambda facts, values: Choice("epochs", 5, "5 are enough."))
+        >>> plan = Plan.derive([rule], facts={})
+        >>> plan["epochs"].value, plan.override("epochs", 9)["epochs"].source
+        (5, 'user')
+    """
+
+    __slots__ = ("_choices", "_facts", "_rules")
+
+    def __init__(self, choices: Iterable[Choice]) -> None:
+        self._choices: dict[str, Choice] = {}
+        for choice in choices:
+            if choice.key in self._choices:
+                raise PlanError(f"The plan has two choices for {choice.key!r}. Keep one.")
+            self._choices[choice.key] = checked(choice)
+        self._rules: tuple[Rule, ...] = ()
+        self._facts: Mapping[str, Any] | None = None
+
+    @classmethod
+    def _bound(
+        cls,
+        choices: Mapping[str, Choice],
+        rules: tuple[Rule, ...],
+        facts: Mapping[str, Any] | None,
+    ) -> Plan:
+        plan = cls(())
+        plan._choices, plan._rules, plan._facts = dict(choices), rules, facts
+        return plan
+
+    # ------------------------------------------------------------ deciding
+
+    @classmethod
+    def derive(
+        cls,
+        rules: Iterable[Rule],
+        facts: Mapping[str, Any],
+        user: Mapping[str, Any] | None = None,
+    ) -> Plan:
+        """A plan with one choice for each rule.
+
+        Args:
+            rules: One for each key; ``combine`` merges those of core and of a domain.
+            facts: What was measured on the train rows.
+            user: Values, or whole ``Choice`` objects, that the user fixed. Their rules are not
+                asked.
+
+        Raises:
+            PlanError: Rules clash, miss a need or run in a circle; a user's key has no rule; a
+                rule answers for another key, misses a fact or gives a value that is not JSON.
+        """
+        ordered = order(rules)
+        choices = _given_by_user(user or {}, [rule.key for rule in ordered])
+        for rule in ordered:
+            if rule.key not in choices:
+                choices[rule.key] = _decide(rule, facts, choices)
+        choices = {rule.key: choices[rule.key] for rule in ordered}
+        return cls._bound(choices, ordered, dict(facts))
+
+    def override(self, key: str, value: Any) -> Plan:
+        """The plan with the user's value for ``key`` and with what hangs on it decided anew.
+
+        Every other choice is the same object as before, and other choices of the user stay. An
+        outcome recorded with ``with_choice`` is decided anew too where it hangs on ``key``.
+
+        Args:
+            key: A key of the plan.
+            value: The value, or a ``Choice``.
+
+        Raises:
+            PlanError: The key is unknown, the value is not JSON, or the plan was read from a file
+                and is not bound to rules.
+        """
+        if self._facts is None:
+            raise PlanError(
+                f"This plan has no rules, so what hangs on {key!r} cannot be decided anew: it was "
+                "read from a file. Bind it first, plan.bind(rules, facts), or give the value to the "
+                "Learner in choices={...}."
+            )
+        given = _given_by_user({key: value}, [rule.key for rule in self._rules])
+        choices = {**self._choices, **given}
+        fixed = [name for name, choice in choices.items() if choice.source == "user"]
+        changing = dependents(self._rules, key, fixed)
+        for rule in self._rules:
+            if rule.key in changing:
+                choices[rule.key] = _decide(rule, self._facts, choices)
+        return self._bound(choices, self._rules, self._facts)
+
+    def with_choice(self, choice: Choice) -> Plan:
+        """The plan with ``choice`` in the place of its key, or added; nothing is decided anew.
+
+        For recording an outcome (epochs realised, a learning rate that was found), so that a
+        replay need not measure again.
+
+        Raises:
+            PlanError: The value is not JSON.
+        """
+        choices = {**self._choices, choice.key: checked(choice)}
+        return self._bound(choices, self._rules, self._facts)
+
+    def bind(self, rules: Iterable[Rule], facts: Mapping[str, Any]) -> Plan:
+        """The same choices with rules and facts, so that ``override`` works on a plan from a file.
+
+        A key that has a rule but no choice here (a plan that an earlier release saved) is decided;
+        every choice that is here stays the same object.
+
+        Raises:
+            PlanError: As ``derive``.
+        """
+        ordered = order(rules)
+        choices = dict(self._choices)
+        for rule in ordered:
+            if rule.key not in choices:
+                choices[rule.key] = _decide(rule, facts, choices)
+        return self._bound(choices, ordered, dict(facts))
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The value of each key; what data, model and task are built from."""
+        return {key: choice.value for key, choice in self._choices.items()}
+
+    def __getitem__(self, key: str) -> Choice:
+        if key not in self._choices:
+            raise PlanError(f"The plan has no choice for {key!r}. {nearest(key, self._choices)}")
+        return self._choices[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._choices
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._choices)
+
+    def __len__(self) -> int:
+        return len(self._choices)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self._choices == other._choices
+
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(f'{key}={value!r}' for key, value in self.values.items())})"
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self, width: int | None = None) -> str:
+        """The choices as aligned text: key, value, source, reason, and how to change it.
+
+        Args:
+            width: Characters in a line; None asks the terminal.
+        """
+        return table.text(list(self._choices.values()), width)
+
+    def _repr_html_(self) -> str:
+        return table.html(list(self._choices.values()))
+
+    def diff(self, other: Plan) -> PlanDiff:
+        """Where the values of two plans differ; false when nowhere, and it prints."""
+        return PlanDiff(
+            tuple(
+                Change(key, self._choices.get(key), other._choices.get(key))
+                for key in dict.fromkeys([*self, *other])
+                if not _same_value(self._choices.get(key), other._choices.get(key))
+            )
+        )
+
+    # ------------------------------------------------------------ saving
+
+    def to_json(self) -> dict[str, Any]:
+        """The choices as plain JSON values; rules and facts stay behind."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "choices": [_as_json(choice) for choice in self._choices.values()],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """The plan that ``to_json`` described, with equal choices and no rules.
+
+        Raises:
+            PlanError: The content was written by another version, or is no plan.
+        """
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise PlanError(
+                f"The plan has schema version {version!r}; this flambeau reads "
+                f"{SCHEMA_VERSION}. Use the release that wrote it, or derive a new plan."
+            )
+        entries: object = content.get("choices")
+        if not isinstance(entries, list):
+            raise PlanError(
+                f"The plan's 'choices' is a {type(entries).__name__}, not a list: the content is "
+                "damaged or no plan. Derive a new one."
+            )
+        return cls([_from_json(entry) for entry in cast("list[object]", entries)])
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as a JSON file, whole or not at all."""
+        path = Path(path)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """The plan that ``save`` wrote.
+
+        Raises:
+            PlanError: The file is no plan, or another version's.
+        """
+        try:
+            content: object = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise PlanError(f"{path} is no plan: it is not JSON ({error}).") from error
+        if not isinstance(content, dict):
+            raise PlanError(f"{path} is no plan: it holds a {type(content).__name__}.")
+        try:
+            return cls.from_json(cast("dict[str, Any]", content))
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key whose value differs; None where a plan has no such key."""
+
+    key: str
+    before: Choice | None
+    after: Choice | None
+
+    def __str__(self) -> str:
+        before, after = (
+            "(absent)" if choice is None else table.value_text(choice.value)
+            for choice in (self.before, self.after)
+        )
+        reason = "" if self.after is None else f"  ({self.after.source}: {self.after.reason})"
+        return f"{self.key}: {before} → {after}{reason}"
+
+
+@dataclass(frozen=True)
+class PlanDiff:
+    """The changes from one plan to another; false where there are none."""
+
+    changes: tuple[Change, ...]
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self.changes)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.changes)) or "The plans choose the same values."
+
+
+def _same_value(left: Choice | None, right: Choice | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return type(left.value) is type(right.value) and left.value == right.value
+
+
+def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, Choice]:
+    choices: dict[str, Choice] = {}
+    for key, given in user.items():
+        if key not in known:
+            raise PlanError(
+                f"The plan has no key {key!r} (value given: {given!r:.60}). {nearest(key, known)}"
+            )
+        if not isinstance(given, Choice):
+            given = Choice(
+                key,
+                given,
+                "Given by the user.",
+                override="Leave it out to have it chosen.",
+                source="user",
+            )
+        if given.key != key:
+            raise PlanError(
+                f"The choice given for {key!r} is one for {given.key!r}. Pass it under its own key."
+            )
+        choices[key] = checked(given)
+    return choices
+
+
+def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> Choice:
+    values = {need: choices[need].value for need in rule.needs}
+    try:
+        choice: object = rule.decide(facts, values)
+    except KeyError as error:
+        raise PlanError(
+            f"The rule for {rule.key!r} ({name_of(rule)}) asked for {error}, which is neither a "
+            f"fact ({', '.join(facts) or 'none'}) nor among its needs "
+            f"({', '.join(rule.needs) or 'none'}). Let the data measure it in facts(), or add the "
+            "key to the rule's needs."
+        ) from error
+    if not isinstance(choice, Choice) or choice.key != rule.key:
+        got = f"one for {choice.key!r}" if isinstance(choice, Choice) else repr(choice)[:80]
+        raise PlanError(
+            f"The rule for {rule.key!r} ({name_of(rule)}) must return a Choice for that key, but "
+            f"returned {got}."
+        )
+    try:
+        return checked(choice)
+    except PlanError as error:
+        raise PlanError(f"The rule {name_of(rule)}: {error}") from error
+
+
+def _as_json(choice: Choice) -> dict[str, Any]:
+    content = {entry.name: getattr(choice, entry.name) for entry in fields(Choice)}
+    return plain(content, f"the choice of {choice.key!r}")
+
+
+def _from_json(entry: object) -> Choice:
+    names = [part.name for part in fields(Choice)]
+    content = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+    odd = [name for name in content if name not in names]
+    if odd or not {"key", "value", "reason"} <= content.keys():
+        raise PlanError(
+            f"A choice has {', '.join(content) or 'no fields'}; it needs key, value and reason, "
+            f"and may have {', '.join(names[3:])}. The content is damaged or from another release."
+        )
+    if content.get("source", "rule") not in ("rule", "user", "default"):
+        raise PlanError(
+            f"The choice {content['key']!r} has the source {content['source']!r}; it must be rule, "
+            "user or default."
+        )
+    return Choice(**{**content, "alternatives": tuple(content.get("alternatives", ()))})

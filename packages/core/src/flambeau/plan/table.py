@@ -1,0 +1,95 @@
+"""A plan as people read it: aligned text, and HTML for notebooks."""
+
+from __future__ import annotations
+
+import html as markup
+import json
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from flambeau.plan.choice import Choice
+
+LOW_CONFIDENCE = 0.5
+"""Below it a choice is marked, and a strict plan refuses it."""
+
+_GAP = "  "
+_NARROWEST = 60
+
+
+def value_text(value: Any) -> str:
+    """A plain value in few characters: text without quotes, numbers in their shortest form."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def text(choices: Sequence[Choice], width: int | None = None) -> str:
+    """Key, value and source in columns, the reason and how to change it beside them."""
+    width = max(_NARROWEST, width or shutil.get_terminal_size().columns)
+    rows = [(choice.key, value_text(choice.value), _source(choice)) for choice in choices]
+    # The value may take a quarter of the line, the words the larger half; both wrap.
+    limits = (24, max(12, width // 4), 9)
+    heads = ("key", "value", "source")
+    columns = [
+        min(limit, max(len(head), *(len(row[i]) for row in rows), 0))
+        for i, (head, limit) in enumerate(zip(heads, limits, strict=True))
+    ]
+    columns.append(width - sum(columns) - len(_GAP) * len(columns))
+    lines = [_line((*heads, "reason, and how to change it"), columns), "─" * width]
+    for choice, row in zip(choices, rows, strict=True):
+        cells = [_wrap(cell, size) for cell, size in zip(row, columns, strict=False)]
+        words = _wrap(_reason(choice), columns[-1]) + _wrap(f"→ {choice.override}", columns[-1])
+        cells.append(words)
+        for i in range(max(map(len, cells))):
+            lines.append(_line([cell[i] if i < len(cell) else "" for cell in cells], columns))
+    if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
+        lines += ["─" * width, "? marks a choice made with low confidence: check it first."]
+    return "\n".join(lines)
+
+
+def html(choices: Sequence[Choice]) -> str:
+    """The same table for a notebook."""
+    heads = ("key", "value", "source", "reason", "how to change it")
+    rows = [
+        "".join(
+            f'<td style="text-align: left">{markup.escape(cell)}</td>'
+            for cell in (
+                choice.key,
+                value_text(choice.value),
+                _source(choice),
+                _reason(choice),
+                choice.override,
+            )
+        )
+        for choice in choices
+    ]
+    head = "".join(f'<th style="text-align: left">{name}</th>' for name in heads)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _source(choice: Choice) -> str:
+    return choice.source + (" ?" if choice.confidence < LOW_CONFIDENCE else "")
+
+
+def _reason(choice: Choice) -> str:
+    if choice.confidence < LOW_CONFIDENCE:
+        return f"{choice.reason} (confidence {choice.confidence:.2f})"
+    return choice.reason
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+
+
+def _line(cells: Sequence[str], columns: Sequence[int]) -> str:
+    padded = [cell.ljust(size) for cell, size in zip(cells, columns, strict=True)]
+    return _GAP.join(padded).rstrip()
