@@ -73,7 +73,7 @@ def step(
 
 
 def sgdr(progress: float, *, cycles: float = 3, cycle_mult: float = 2.0, end: float = 0.0) -> float:
-    """``cycles`` half cosines from 1 to ``end``, each ``cycle_mult`` times as long as the one before.
+    """``cycles`` half cosines from 1 to ``end``, each ``cycle_mult`` times as long as the last.
 
     Source:
         Loshchilov and Hutter, "SGDR" (https://arxiv.org/abs/1608.03983).
@@ -168,9 +168,9 @@ class Schedule:
         """
         if not isinstance(self.shape, str):
             raise ArgumentError(
-                f"The schedule's shape {self.shape!r} is a function and cannot be saved. Use one of "
-                f"{', '.join(SHAPES)}; or resume by calling the same verb, with the same schedule "
-                "and with resume=."
+                f"The schedule's shape {self.shape!r} is a function and cannot be saved. Use one "
+                f"of {', '.join(SHAPES)}; or resume by calling the same verb again, with the same "
+                "schedule and with resume=."
             )
         options = {
             name: list(value) if isinstance(value, Sequence) else value

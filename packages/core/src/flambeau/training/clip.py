@@ -1,0 +1,52 @@
+"""Gradient norm and clipping, without a host read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flambeau.errors import InputError
+from flambeau.training import foreach
+
+
+def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients that are there; frozen and unused parameters have none."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+@torch.no_grad()
+def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients together: a 0-d tensor on their device.
+
+    It is not finite exactly where a gradient is not (or the norm overflows the dtype).
+    """
+    if not gradients:
+        return torch.zeros(())
+    [norm] = foreach.norms([torch.stack(foreach.norms(gradients))])
+    return norm
+
+
+@torch.no_grad()
+def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scales all gradients in place so that their norm is at most ``max_norm``.
+
+    Returns:
+        The norm before clipping, a 0-d tensor on the device. Where it is not finite the gradients
+        are ruined; the non-finite guard masks that step.
+
+    Raises:
+        InputError: ``max_norm`` is not positive.
+
+    Source:
+        ``torch.nn.utils.clip_grad_norm_``, with the same result to the bit and half of its calls.
+    """
+    if not max_norm > 0:
+        raise InputError(f"max_norm must be a positive norm, not {max_norm}.")
+    norm = gradient_norm(gradients)
+    if gradients:
+        # 1e-6 and the clamp are torch's; a factor of exactly 1 leaves small gradients as they are.
+        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+        foreach.scale_(gradients, factor)
+    return norm

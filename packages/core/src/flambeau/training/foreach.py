@@ -1,0 +1,48 @@
+"""Torch's operations on lists of tensors, with types: one call for all instead of one each.
+
+torch uses them in its own optimizers and in ``clip_grad_norm_``; they have no public names yet,
+so they are named here alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+# One cast in one place: torch exports these functions without types.
+_torch = cast("Any", torch)
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each tensor."""
+    return list(_torch._foreach_norm(list(tensors), 2.0))
+
+
+def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiplies each tensor in place by a 0-d tensor."""
+    _torch._foreach_mul_(list(tensors), factor)
+
+
+def copy_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies each source into its target."""
+    if targets:
+        _torch._foreach_copy_(list(targets), list(sources))
+
+
+def lerp_(targets: Sequence[Tensor], sources: Sequence[Tensor], weight: float) -> None:
+    """Moves each target towards its source: ``target += weight * (source - target)``."""
+    if targets:
+        _torch._foreach_lerp_(list(targets), list(sources), weight)
+
+
+def flag_non_finite_(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> None:
+    """Sets ``flag`` (float32 0-d) to 1 where any tensor has an infinity or a NaN; never to 0.
+
+    The kernel of ``torch.amp.GradScaler``. It also multiplies the tensors by ``one`` (float32
+    0-d), which must be 1: their values stay as they are, to the bit.
+    """
+    if tensors:
+        _torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), flag, one)

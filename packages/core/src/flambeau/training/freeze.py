@@ -1,0 +1,98 @@
+"""Which groups learn, and in which mode batch norm is meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from flambeau.errors import ArgumentError, nearest
+from flambeau.training.groups import check_group_names, layer_groups, parameter_groups
+
+BATCH_NORM_POLICIES = ("auto", "eval", "train")
+
+
+def set_trainable(
+    groups: Mapping[str, Sequence[nn.Parameter]], trainable: Collection[str] | None
+) -> None:
+    """Sets ``requires_grad`` of whole groups; drops the gradients of those that no longer learn.
+
+    Args:
+        groups: ``parameter_groups(model)``.
+        trainable: Names of the groups that learn; None for all.
+
+    Raises:
+        ArgumentError: A name is no group of the model.
+    """
+    if trainable is not None:
+        check_group_names(trainable, groups)
+    for name, parameters in groups.items():
+        learns = trainable is None or name in trainable
+        for parameter in parameters:
+            parameter.requires_grad_(learns)
+            if not learns:
+                # An old gradient would keep moving the parameter.
+                parameter.grad = None
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether ``module`` is a norm layer that normalises with running statistics in eval mode.
+
+    Batch norm of any dimension, SyncBatchNorm, instance norm with ``track_running_stats``, affine
+    or not, and layers of other libraries that keep torch's name for the buffer.
+    """
+    return isinstance(getattr(module, "running_mean", None), Tensor)
+
+
+def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "auto") -> None:
+    """Puts the model in train mode, and norm layers that keep statistics in the mode of ``bn``.
+
+    A layer in train mode normalises with its batch *and* updates its statistics; one in eval mode
+    does neither, so what is trained is what is evaluated. The loop calls this at the start of
+    each epoch, after anything that may have called ``model.train()``.
+
+    Args:
+        model: The model.
+        trainable: Names of the groups that learn; None for all.
+        bn: "auto": eval mode exactly where the layer's group is frozen. "train": train mode
+            everywhere, so frozen parts adapt their statistics to the new data. "eval": the
+            statistics stay as they are everywhere (tiny batches).
+
+    Raises:
+        ArgumentError: ``bn`` or a group name is unknown.
+    """
+    if bn not in BATCH_NORM_POLICIES:
+        raise ArgumentError(
+            f"There is no batch norm policy {bn!r}. {nearest(bn, BATCH_NORM_POLICIES)}"
+        )
+    model.train()
+    if bn == "train" or (bn == "auto" and trainable is None):
+        return
+    for module, group in norm_layers(model).items():
+        if bn == "eval" or (trainable is not None and group not in trainable):
+            module.eval()
+
+
+def norm_layers(model: nn.Module) -> dict[nn.Module, str]:
+    """The layer group of every norm layer that keeps statistics.
+
+    A layer in no group's modules (its parameters are listed alone, or it has none) goes with the
+    group of the parameters before it, whose output it normalises; the very first ones with the
+    first group.
+    """
+    group_of_module: dict[nn.Module, str] = {}
+    for name, parts in layer_groups(model).items():
+        for part in parts:
+            if isinstance(part, nn.Module):
+                for module in part.modules():
+                    group_of_module.setdefault(module, name)
+    groups = parameter_groups(model)
+    group_of_parameter = {id(p): name for name, entries in groups.items() for p in entries}
+    current = next(iter(groups), "")
+    found: dict[nn.Module, str] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            current = group_of_parameter[id(parameter)]
+        if keeps_statistics(module):
+            found[module] = group_of_module.get(module, current)
+    return found
