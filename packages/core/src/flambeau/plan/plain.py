@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -53,6 +53,36 @@ def how_to_override(key: str, value: Any) -> str:
     """What to write to choose ``value`` for ``key`` oneself."""
     words = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
     return f'Learner(data, choices={{"{key}": {words}}})'
+
+
+def as_json(choice: Choice) -> dict[str, Any]:
+    """The choice as plain JSON values."""
+    content = {entry.name: getattr(choice, entry.name) for entry in fields(Choice)}
+    return plain(content, f"the choice of {choice.key!r}")
+
+
+def from_json(entry: object) -> Choice:
+    """The choice that ``as_json`` described.
+
+    Raises:
+        PlanError: Fields are missing, unknown or of the wrong kind.
+    """
+    names = [part.name for part in fields(Choice)]
+    content = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+    odd = [name for name in content if name not in names]
+    if odd or not {"key", "value", "reason"} <= content.keys():
+        raise PlanError(
+            f"A choice has {', '.join(content) or 'no fields'}; it needs key, value and reason, "
+            f"and may have {', '.join(names[3:])}. The content is damaged or from another release."
+        )
+    if content.get("source", "rule") not in ("rule", "user", "default"):
+        raise PlanError(
+            f"The choice {content['key']!r} has the source {content['source']!r}; it must be rule, "
+            "user or default."
+        )
+    arguments: dict[str, Any] = {**content}
+    arguments["alternatives"] = tuple(content.get("alternatives", ()))
+    return checked(Choice(**arguments))
 
 
 def _copy(value: object, what: str, place: str) -> Any:

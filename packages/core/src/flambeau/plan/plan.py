@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 from flambeau.errors import PlanError, nearest
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
+from flambeau.plan.diff import PlanDiff, compare
 from flambeau.plan.order import dependents, name_of, order
-from flambeau.plan.plain import checked, plain
+from flambeau.plan.plain import as_json, checked, from_json
 from flambeau.plan.rule import Rule
 
 SCHEMA_VERSION = 1
@@ -38,6 +38,9 @@ class Plan:
         >>> plan["epochs"].value, plan.override("epochs", 9)["epochs"].source
         (5, 'user')
     """
+
+    # Equal plans may differ in how they were bound, and evidence holds mappings.
+    __hash__ = None  # type: ignore[assignment]
 
     __slots__ = ("_choices", "_facts", "_rules")
 
@@ -107,8 +110,8 @@ class Plan:
         if self._facts is None:
             raise PlanError(
                 f"This plan has no rules, so what hangs on {key!r} cannot be decided anew: it was "
-                "read from a file. Bind it first, plan.bind(rules, facts), or give the value to the "
-                "Learner in choices={...}."
+                "read from a file. Bind it first, plan.bind(rules, facts), or give the value to "
+                "the Learner in choices={...}."
             )
         given = _given_by_user({key: value}, [rule.key for rule in self._rules])
         choices = {**self._choices, **given}
@@ -190,13 +193,7 @@ class Plan:
 
     def diff(self, other: Plan) -> PlanDiff:
         """Where the values of two plans differ; false when nowhere, and it prints."""
-        return PlanDiff(
-            tuple(
-                Change(key, self._choices.get(key), other._choices.get(key))
-                for key in dict.fromkeys([*self, *other])
-                if not _same_value(self._choices.get(key), other._choices.get(key))
-            )
-        )
+        return compare(self._choices, other._choices)
 
     # ------------------------------------------------------------ saving
 
@@ -204,7 +201,7 @@ class Plan:
         """The choices as plain JSON values; rules and facts stay behind."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "choices": [_as_json(choice) for choice in self._choices.values()],
+            "choices": [as_json(choice) for choice in self._choices.values()],
         }
 
     @classmethod
@@ -226,7 +223,7 @@ class Plan:
                 f"The plan's 'choices' is a {type(entries).__name__}, not a list: the content is "
                 "damaged or no plan. Derive a new one."
             )
-        return cls([_from_json(entry) for entry in cast("list[object]", entries)])
+        return cls([from_json(entry) for entry in cast("list[object]", entries)])
 
     def save(self, path: str | Path) -> None:
         """Write the plan as a JSON file, whole or not at all."""
@@ -255,45 +252,6 @@ class Plan:
             raise PlanError(f"{path}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Change:
-    """One key whose value differs; None where a plan has no such key."""
-
-    key: str
-    before: Choice | None
-    after: Choice | None
-
-    def __str__(self) -> str:
-        before, after = (
-            "(absent)" if choice is None else table.value_text(choice.value)
-            for choice in (self.before, self.after)
-        )
-        reason = "" if self.after is None else f"  ({self.after.source}: {self.after.reason})"
-        return f"{self.key}: {before} → {after}{reason}"
-
-
-@dataclass(frozen=True)
-class PlanDiff:
-    """The changes from one plan to another; false where there are none."""
-
-    changes: tuple[Change, ...]
-
-    def __len__(self) -> int:
-        return len(self.changes)
-
-    def __iter__(self) -> Iterator[Change]:
-        return iter(self.changes)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.changes)) or "The plans choose the same values."
-
-
-def _same_value(left: Choice | None, right: Choice | None) -> bool:
-    if left is None or right is None:
-        return left is right
-    return type(left.value) is type(right.value) and left.value == right.value
-
-
 def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, Choice]:
     choices: dict[str, Choice] = {}
     for key, given in user.items():
@@ -301,26 +259,25 @@ def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, C
             raise PlanError(
                 f"The plan has no key {key!r} (value given: {given!r:.60}). {nearest(key, known)}"
             )
-        if not isinstance(given, Choice):
-            given = Choice(
-                key,
-                given,
-                "Given by the user.",
-                override="Leave it out to have it chosen.",
-                source="user",
-            )
-        if given.key != key:
+        choice = given if isinstance(given, Choice) else _users(key, given)
+        if choice.key != key:
             raise PlanError(
-                f"The choice given for {key!r} is one for {given.key!r}. Pass it under its own key."
+                f"The choice given for {key!r} is one for {choice.key!r}. Pass it under its own "
+                "key."
             )
-        choices[key] = checked(given)
+        choices[key] = checked(choice)
     return choices
+
+
+def _users(key: str, value: Any) -> Choice:
+    advice = "Leave it out to have it chosen."
+    return Choice(key, value, "Given by the user.", override=advice, source="user")
 
 
 def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> Choice:
     values = {need: choices[need].value for need in rule.needs}
     try:
-        choice: object = rule.decide(facts, values)
+        answer = cast(object, rule.decide(facts, values))
     except KeyError as error:
         raise PlanError(
             f"The rule for {rule.key!r} ({name_of(rule)}) asked for {error}, which is neither a "
@@ -328,35 +285,13 @@ def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice])
             f"({', '.join(rule.needs) or 'none'}). Let the data measure it in facts(), or add the "
             "key to the rule's needs."
         ) from error
-    if not isinstance(choice, Choice) or choice.key != rule.key:
-        got = f"one for {choice.key!r}" if isinstance(choice, Choice) else repr(choice)[:80]
+    if not isinstance(answer, Choice) or answer.key != rule.key:
+        got = f"one for {answer.key!r}" if isinstance(answer, Choice) else repr(answer)[:80]
         raise PlanError(
             f"The rule for {rule.key!r} ({name_of(rule)}) must return a Choice for that key, but "
             f"returned {got}."
         )
     try:
-        return checked(choice)
+        return checked(answer)
     except PlanError as error:
         raise PlanError(f"The rule {name_of(rule)}: {error}") from error
-
-
-def _as_json(choice: Choice) -> dict[str, Any]:
-    content = {entry.name: getattr(choice, entry.name) for entry in fields(Choice)}
-    return plain(content, f"the choice of {choice.key!r}")
-
-
-def _from_json(entry: object) -> Choice:
-    names = [part.name for part in fields(Choice)]
-    content = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
-    odd = [name for name in content if name not in names]
-    if odd or not {"key", "value", "reason"} <= content.keys():
-        raise PlanError(
-            f"A choice has {', '.join(content) or 'no fields'}; it needs key, value and reason, "
-            f"and may have {', '.join(names[3:])}. The content is damaged or from another release."
-        )
-    if content.get("source", "rule") not in ("rule", "user", "default"):
-        raise PlanError(
-            f"The choice {content['key']!r} has the source {content['source']!r}; it must be rule, "
-            "user or default."
-        )
-    return Choice(**{**content, "alternatives": tuple(content.get("alternatives", ()))})
