@@ -183,7 +183,11 @@ class GatherLoader:
         rows = order.to(device)
         for first in range(0, len(order), size * _CHUNK):
             until = first + size * _CHUNK
-            yield from zip(ids[first:until].split(size), rows[first:until].split(size), strict=True)
+            yield from zip(
+                torch.split(ids[first:until], size),
+                torch.split(rows[first:until], size),
+                strict=True,
+            )
 
 
 class _Slot:

@@ -1,0 +1,203 @@
+"""Data that are read from files: batches made in worker processes, the same for any number."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch.utils.data import DataLoader
+
+from flambeau import random as keyed
+from flambeau.data.batch import Batch
+from flambeau.data.generators import BorrowedGlobals, seed_globals
+from flambeau.data.loader import LoaderOptions, count_steps, epoch_order
+from flambeau.errors import FlambeauError, InputError, TrainingError
+
+_PURPOSE = "worker"
+
+
+@runtime_checkable
+class ItemDataset(Protocol):
+    """Samples that are read when they are needed.
+
+    ``batch`` runs in a worker process. When it starts, the global generators of torch (CPU),
+    NumPy and Python are keyed by (seed, epoch, step), so random code in it is resumable; what
+    must not depend on the batch draws with ``flambeau.random`` by sample and ``epoch``.
+    """
+
+    def __len__(self) -> int: ...
+
+    def batch(self, positions: Sequence[int], epoch: int) -> Batch:
+        """The samples at ``positions`` (0..n-1) with ``indices`` set; errors name the sample."""
+        ...
+
+
+class WorkerLoader:
+    """Batches of an ``ItemDataset``, read ahead by worker processes that live on over epochs.
+
+    Order and random numbers are the same for every ``num_workers`` and any start step. With
+    ``num_workers=0`` the batches are read in this process, whose global generators stay as they
+    were. For a CUDA device they come in page-locked memory.
+
+    Raises:
+        InputError: Reading failed; the message names the sample, and the worker's traceback is
+            attached as a note. An error of flambeau's own keeps its type and its words.
+        TrainingError: A worker process died.
+    """
+
+    def __init__(self, dataset: ItemDataset, options: LoaderOptions) -> None:
+        if not len(dataset):
+            raise InputError("A data set needs at least one sample, and got none.")
+        self.dataset = dataset
+        self.options = options
+        self._steps = count_steps(len(dataset), options)
+        self._reader = _Reader(dataset, options.seed)
+        self._requests = _Requests(len(dataset), options)
+        self._workers: DataLoader[Any] | None = None
+        self._busy = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._steps
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        # The workers serve one pass at a time; a second one inside it reads in this process,
+        # which gives the same batches.
+        if self.options.num_workers == 0 or self._busy:
+            yield from self._in_process(epoch, start_step)
+            return
+        self._busy = True
+        try:
+            self._requests.start(epoch, start_step)
+            yield from self._received(iter(self._start_workers()))
+        finally:
+            self._busy = False
+
+    def close(self) -> None:
+        """Ends the worker processes; the next pass starts new ones."""
+        self._workers = None
+
+    def _in_process(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        borrowed = BorrowedGlobals()
+        requests = _Requests(len(self.dataset), self.options)
+        requests.start(epoch, start_step)
+        for request in requests:
+            with borrowed.at(self._reader.key(request)):
+                batch = self._reader.read(request)
+            yield batch
+
+    def _received(self, answers: Iterator[Batch | _Failure]) -> Iterator[Batch]:
+        while True:
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                # DataLoader's own error when a process is gone (killed for memory, crashed).
+                raise TrainingError(
+                    f"A worker process died while reading data ({error}). Often memory ran out: "
+                    "use fewer workers (num_workers), or num_workers=0 to see the cause."
+                ) from error
+            if isinstance(answer, _Failure):
+                raise answer.error()
+            yield answer
+
+    def _start_workers(self) -> DataLoader[Any]:
+        if self._workers is None:
+            self._workers = DataLoader(
+                cast(Any, self._reader),
+                batch_size=None,
+                sampler=self._requests,
+                num_workers=self.options.num_workers,
+                collate_fn=cast(Any, _unchanged),
+                persistent_workers=True,
+                pin_memory=self.options.device.type == "cuda",
+                # Its own, so that starting an epoch draws nothing from the global one.
+                generator=torch.Generator(),
+            )
+        return self._workers
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    epoch: int
+    step: int
+    positions: list[int]
+
+
+class _Requests:
+    """The sampler: what each step of the epoch reads, from the step that ``start`` names."""
+
+    def __init__(self, n: int, options: LoaderOptions) -> None:
+        self.n = n
+        self.options = options
+        self.epoch = 0
+        self.start_step = 0
+
+    def start(self, epoch: int, start_step: int) -> None:
+        self.epoch, self.start_step = epoch, start_step
+
+    def __iter__(self) -> Iterator[_Request]:
+        epoch, size = self.epoch, self.options.batch_size
+        order = epoch_order(self.n, self.options, epoch)
+        for step in range(self.start_step, count_steps(self.n, self.options)):
+            positions: Any = order[step * size : (step + 1) * size].numpy().tolist()
+            yield _Request(epoch, step, positions)
+
+
+class _Reader:
+    """What a worker holds: turns a request into a batch, or into what went wrong."""
+
+    def __init__(self, dataset: ItemDataset, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def key(self, request: _Request) -> int:
+        return keyed.key(self.seed, _PURPOSE, request.epoch, request.step)
+
+    def read(self, request: _Request) -> Batch:
+        try:
+            batch = self.dataset.batch(request.positions, request.epoch)
+        except FlambeauError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"Reading the samples at {_shown(request.positions)} failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if batch.weight is None:
+            batch.weight = float(len(request.positions))
+        batch.epoch = request.epoch
+        return batch
+
+    def __getitem__(self, request: _Request) -> Batch | _Failure:
+        seed_globals(self.key(request))
+        try:
+            return self.read(request)
+        except FlambeauError as error:
+            # Not raised here: DataLoader would bury the message under the worker's traceback.
+            return _Failure(type(error), str(error), traceback.format_exc())
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    kind: Callable[[str], FlambeauError]
+    message: str
+    trace: str
+
+    def error(self) -> FlambeauError:
+        error = self.kind(self.message)
+        error.add_note(f"In a worker process:\n{self.trace}")
+        return error
+
+
+def _unchanged(answer: Batch | _Failure) -> Batch | _Failure:
+    return answer
+
+
+def _shown(positions: Sequence[int]) -> str:
+    shown = ", ".join(map(str, positions[:8]))
+    return f"{shown}, …" if len(positions) > 8 else shown
