@@ -10,6 +10,8 @@
     │  └─ NonFiniteError                loss or gradients are no longer finite
     ├─ ResumeError (RuntimeError)       a checkpoint does not fit what it should continue
     ├─ ArtefactError (ValueError)       a checkpoint or an export is damaged, foreign or unsafe
+    ├─ StorageError (OSError)           a file or folder cannot be written
+    ├─ ConformanceError (AssertionError)    a domain breaks the contract
     └─ MissingDependencyError (ImportError)   an optional package is not installed
 
 A message says what happened, why, and what to do, with the offending value, file or row.
@@ -59,6 +61,14 @@ class ResumeError(FlambeauError, RuntimeError):
 
 class ArtefactError(FlambeauError, ValueError):
     """A checkpoint or an export is damaged, foreign or unsafe."""
+
+
+class StorageError(FlambeauError, OSError):
+    """A file or folder cannot be written: full disk, read-only place."""
+
+
+class ConformanceError(FlambeauError, AssertionError):
+    """A domain breaks the contract that ``flambeau.testing`` checks."""
 
 
 class MissingDependencyError(FlambeauError, ImportError):
