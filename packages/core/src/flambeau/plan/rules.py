@@ -1,0 +1,29 @@
+"""The rules that every domain shares; one that a domain contributes under a key replaces core's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flambeau.errors import PlanError
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+from flambeau.plan.rules_machine import MACHINE_RULES
+from flambeau.plan.rules_task import TASK_RULES
+from flambeau.plan.rules_training import TRAINING_RULES
+
+
+def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    raise PlanError(
+        "No rule chooses an architecture for these data. Name one, or pass a module: "
+        "Learner(data, model); a domain contributes a rule for 'architecture'."
+    )
+
+
+CORE_RULES: tuple[Rule, ...] = (
+    *TASK_RULES,
+    # Only a domain can choose this one; it stands here because core's other rules need it.
+    Rule("architecture", (), _architecture),
+    *TRAINING_RULES,
+    *MACHINE_RULES,
+)

@@ -1,0 +1,207 @@
+"""Core rules on how to train: batches, optimizer, learning rate, schedule, epochs.
+
+Besides those of ``rules_task`` they read these facts:
+
+- ``in_memory``: whether the samples are tensors in memory; false where files are read on demand.
+- ``model_given``: true where the user passed a module of his own.
+- ``loader_batch_size``: batch size of a loader that the user brought, which nothing here changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from flambeau.device import usable_cores
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+
+# An epoch of fewer steps gives the schedule too little to work with.
+_MIN_STEPS = 20
+_SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
+# Rows in memory from which on a larger batch is worth more than more steps: at these sizes an
+# epoch still has 100 to 400 steps.
+_LARGE_BATCHES = ((409_600, 1024), (102_400, 512), (25_600, 256))
+
+_STEPS_WANTED = 2_000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 3, 50
+
+# Peak learning rate relative to AdamW's, from the usual recipes of each optimizer.
+_RELATIVE_TO_ADAMW = {"adamw": 1, "adam": 1, "rmsprop": 1, "adagrad": 10, "sgd": 50}
+_WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 5e-4}
+_USUAL_LR = 1e-3
+
+
+def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    given = facts.get("loader_batch_size")
+    if given is not None:
+        return Choice(
+            "batch_size",
+            given,
+            f"Your loader makes batches of {given}.",
+            override="Change it in your loader.",
+            source="default",
+        )
+    n = facts["n_train"]
+    value = 2 ** math.floor(math.log2(max(1, n // _MIN_STEPS)))
+    value = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, value))
+    if facts.get("in_memory", False):
+        value = next((size for rows, size in _LARGE_BATCHES if n >= rows), value)
+    steps = -(-n // value)
+    return Choice(
+        "batch_size",
+        value,
+        f"{n:,} train rows make {steps:,} steps an epoch.",
+        evidence={"n_train": n, "steps_per_epoch": steps},
+        alternatives=(value * 2, max(1, value // 2)),
+    )
+
+
+def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    if facts.get("loader_batch_size") is not None:
+        reason = "Your loader reads the samples."
+        return Choice(
+            "num_workers", 0, reason, override="Change it in your loader.", source="default"
+        )
+    if facts.get("in_memory", False):
+        reason = (
+            "The samples are in memory: one gather a batch, which workers would only slow down."
+        )
+        return Choice("num_workers", 0, reason, evidence={"in_memory": True})
+    cores = usable_cores()
+    value = min(4, cores)
+    return Choice(
+        "num_workers",
+        value,
+        f"Files are read on demand, and this process may use {cores} cores.",
+        evidence={"in_memory": False, "cores": cores},
+        alternatives=(0, cores),
+    )
+
+
+def _optimizer(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "optimizer",
+        "adamw",
+        "Forgives a learning rate that is off by a factor; fused, it costs a fifth to a third of "
+        "the for-loop on CPU.",
+        evidence={"fused_speed_up_cpu": [3.4, 5.3]},
+        alternatives=("sgd",),
+        source="default",
+    )
+
+
+def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    optimizer = values["optimizer"]
+    value = _WEIGHT_DECAY.get(optimizer, 0.0)
+    return Choice(
+        "weight_decay",
+        value,
+        f"The usual value for {optimizer}; norms and biases are left out of it.",
+        evidence={"optimizer": optimizer},
+        alternatives=(value * 10, 0.0),
+        source="default",
+    )
+
+
+def lr_rule(table: Mapping[str, float]) -> Rule:
+    """The rule for ``lr``: the documented peak rate of the architecture.
+
+    Args:
+        table: Peak learning rate under AdamW by architecture, with which it was measured to train
+            well. Another optimizer's is derived from it; an architecture that is not listed gets
+            1e-3 with low confidence.
+    """
+
+    def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+        architecture, optimizer = values["architecture"], values["optimizer"]
+        known = architecture in table
+        base = table.get(architecture, _USUAL_LR)
+        factor = _RELATIVE_TO_ADAMW.get(optimizer, 1)
+        value = float(f"{base * factor:.3g}")
+        reason = f"The documented default of {architecture} under AdamW, {base:g}."
+        confidence = 0.9
+        if not known:
+            reason = f"Nothing was measured for {architecture}: AdamW's usual {base:g}."
+            confidence = 0.45
+        if optimizer != "adamw":
+            reason += f" {optimizer} usually takes {factor} times that."
+            confidence -= 0.3
+        return Choice(
+            "lr",
+            value,
+            reason,
+            evidence={"architecture": architecture, "adamw": base, "factor": factor},
+            alternatives=(float(f"{value * 3:.3g}"), float(f"{value / 3:.3g}")),
+            confidence=round(max(0.1, confidence), 2),
+            override=f"learner.fit(lr={value * 3:.3g})",
+        )
+
+    return Rule("lr", ("architecture", "optimizer"), decide)
+
+
+def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "schedule",
+        "one_cycle",
+        "Warms up over a quarter of the run and falls to zero, so that the last epoch is the one "
+        "to keep.",
+        alternatives=("cosine", "flat_cos", "constant"),
+        override='learner.fit(schedule="cosine")',
+        source="default",
+    )
+
+
+def _epochs(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    n, batch_size = facts["n_train"], values["batch_size"]
+    steps = -(-n // batch_size)
+    value = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS_WANTED // steps)))
+    return Choice(
+        "epochs",
+        value,
+        f"{steps:,} steps an epoch make {steps * value:,} steps; about {_STEPS_WANTED:,} are "
+        f"wanted, in {_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs.",
+        evidence={"steps_per_epoch": steps, "steps": steps * value},
+        alternatives=(max(1, value // 2), value * 2),
+        confidence=0.7,
+        override=f"learner.fit({value * 2})",
+    )
+
+
+def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "bn",
+        "auto",
+        "Batch norm of frozen groups keeps its statistics and is used the same way in training and "
+        "evaluation; that of groups that learn is trained.",
+        alternatives=("train", "eval"),
+        source="default",
+    )
+
+
+def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    given = bool(facts.get("model_given", False))
+    reason = (
+        "Your module comes with its weights." if given else "From scratch: none were asked for."
+    )
+    return Choice(
+        "weights",
+        None,
+        reason,
+        override="Pass a module that has them: Learner(data, module).",
+        source="default",
+    )
+
+
+TRAINING_RULES = (
+    Rule("weights", (), _weights),
+    Rule("batch_size", (), _batch_size),
+    Rule("num_workers", (), _num_workers),
+    Rule("optimizer", (), _optimizer),
+    Rule("weight_decay", ("optimizer",), _weight_decay),
+    lr_rule({}),
+    Rule("schedule", (), _schedule),
+    Rule("epochs", ("batch_size",), _epochs),
+    Rule("bn", (), _bn),
+)
