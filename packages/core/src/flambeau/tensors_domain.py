@@ -1,0 +1,108 @@
+"""The domain of plain tensors: what ``Data.from_tensors`` and its kin are trained with.
+
+Besides the facts that core's rules read, its own read ``input_shapes`` (of one sample, by input's
+name) and ``input_dtypes``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flambeau.data.dataset import Data
+from flambeau.data.tensor_preprocessor import TensorPreprocessor
+from flambeau.data.tensors import TensorData
+from flambeau.domain import Domain
+from flambeau.mlp import MLP
+from flambeau.plan import Choice, Rule, lr_rule
+from flambeau.random import generator
+from flambeau.task import Classification, MultiLabel, Regression
+
+
+def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    shapes = facts["input_shapes"]
+    n_inputs = sum(math.prod(shape) for shape in shapes.values())
+    described = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    reason = f"A sample is {n_inputs:,} numbers ({described})."
+    confidence = 0.9
+    if any(len(shape) > 1 for shape in shapes.values()):
+        reason += " An MLP sees no neighbourhood in them: pass a module that does."
+        confidence = 0.4
+    return Choice(
+        "architecture",
+        "mlp",
+        reason,
+        evidence={"input_shapes": shapes, "n_inputs": n_inputs},
+        confidence=confidence,
+        override="Learner(data, module) with any nn.Module",
+    )
+
+
+def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    dtypes = facts["input_dtypes"]
+    evidence: dict[str, Any] = {"input_dtypes": dtypes}
+    floats = [name for name, dtype in dtypes.items() if "float" in dtype]
+    if facts.get("model_given", False):
+        return Choice(
+            "normalisation",
+            "none",
+            "Your module sees the tensors as they are.",
+            evidence=evidence,
+            alternatives=("standard",),
+            source="default",
+        )
+    if not floats:
+        return Choice(
+            "normalisation",
+            "none",
+            f"The inputs are {', '.join(sorted(set(dtypes.values())))}: whole numbers are left as "
+            "they are. Convert them to float32 to have them standardised.",
+            evidence=evidence,
+            confidence=0.45,
+            override="Data.from_tensors(inputs.float(), targets)",
+        )
+    return Choice(
+        "normalisation",
+        "standard",
+        f"Mean 0 and standard deviation 1, measured on {facts['n_train']:,} train rows, for "
+        f"{', '.join(floats)}.",
+        evidence=evidence,
+        alternatives=("none",),
+    )
+
+
+def demo(n_samples: int, seed: int) -> Data:
+    """Three spirals in the plane that wind around each other, float32 ``(n_samples, 2)``.
+
+    No straight line separates them, so a model must learn something.
+    """
+    draws = generator(seed, "demo")
+    labels = torch.arange(n_samples) % 3
+    along = torch.rand(n_samples, generator=draws)
+    angle = 4 * along + labels * (2 * math.pi / 3)
+    angle += 0.15 * torch.randn(n_samples, generator=draws)
+    points = torch.stack([angle.cos(), angle.sin()], dim=1) * (0.1 + along).unsqueeze(1)
+    names = ("first", "second", "third")
+    return Data.from_tensors(points, labels, valid=0.2, test=0.2, seed=seed, class_names=names)
+
+
+DOMAIN = Domain(
+    name="tensors",
+    data_classes={"TensorData": TensorData},
+    models={"mlp": MLP},
+    tasks={
+        "classification": Classification,
+        "multi_label": MultiLabel,
+        "regression": Regression,
+    },
+    builders={"tensor_preprocessor": TensorPreprocessor},
+    rules=(
+        Rule("architecture", (), _architecture),
+        Rule("normalisation", ("architecture",), _normalisation),
+        lr_rule({"mlp": 1e-3}),
+    ),
+    demo=demo,
+)
