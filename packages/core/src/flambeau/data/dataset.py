@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.data.transform import Transform
+
+if TYPE_CHECKING:
+    from flambeau.data.tensors import Arrays, Pair
 
 Facts = Mapping[str, Any]
 """What was measured on the train rows: plain JSON values by name, the input of every rule.
@@ -78,3 +81,166 @@ class Data(ABC):
     def report(self) -> str:
         """What was found, in words: counts, sizes, classes, what could not be read."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
+
+    # The three below make data without a domain of their own. They stand here because a PyTorch
+    # user looks for them here; what they import builds on this class.
+
+    @staticmethod
+    def from_tensors(
+        inputs: Arrays,
+        targets: Arrays | None = None,
+        *,
+        valid: float | Pair = 0.2,
+        test: float | Pair = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+        stratify: bool | str = "auto",
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+    ) -> Data:
+        """Data from tensors or NumPy arrays in memory, the fastest way to train.
+
+        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Whole numbers as
+        targets become int64, words (one a row) the class numbers of the sorted words.
+
+        Args:
+            inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
+            targets: ``(n,)`` or ``(n, k)``, or a dict; None where the task needs none.
+            valid: Share drawn for valid (a fraction, or a number of rows), or ``(inputs, targets)``.
+            test: Likewise; none by default.
+            split: The rows of each part instead, from ``Split.by_group`` and the like.
+            seed: Of the draw.
+            stratify: Keep the classes' shares in each part; "auto" where targets are classes.
+            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            class_names: Names of the classes 0, 1, …
+
+        Raises:
+            InputError: NaN or infinity (the message names rows), columns of different length.
+            SplitError: The parts cannot be formed.
+
+        Example:
+            >>> import torch
+            >>> data = Data.from_tensors(torch.randn(100, 4), torch.arange(100) % 3)
+            >>> data.split.describe()
+            'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
+        """
+        from flambeau.data import tensors
+
+        return tensors.from_tensors(
+            inputs,
+            targets,
+            valid=valid,
+            test=test,
+            split=split,
+            seed=seed,
+            stratify=stratify,
+            task=task,
+            class_names=class_names,
+        )
+
+    @staticmethod
+    def from_datasets(
+        train: Any,
+        valid: Any,
+        test: Any = None,
+        *,
+        n_inputs: int | None = None,
+        inputs: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+        n_classes: int | None = None,
+    ) -> Data:
+        """Data from map-style torch data sets or Hugging Face data sets.
+
+        A ``TensorDataset``, and Hugging Face columns that are all plain numbers, are trained on
+        from memory. Everything else is read sample by sample (in worker processes where the plan
+        says so) every epoch anew, for it may augment.
+
+        Args:
+            train: Samples with ``__len__`` and ``__getitem__``; they are shuffled for you.
+            valid: Likewise, never shuffled.
+            test: Likewise, looked at once.
+            n_inputs: Where a sample is a tuple: that many parts from the left are inputs, the
+                others targets. ``(input, target)`` needs no declaration.
+            inputs: Where a sample is a dict: names of the inputs in the order of the model's
+                arguments.
+            targets: Names of the targets there.
+            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            class_names: Names of the classes 0, 1, …; Hugging Face's ``ClassLabel`` brings them.
+            n_classes: Their number, where names do not matter.
+
+        Raises:
+            ArgumentError: A data set that is not map-style; columns that do not exist.
+            InputError: A sample is not as declared; it says what was found and what to write.
+
+        Example:
+            >>> import torch
+            >>> from torch.utils.data import TensorDataset
+            >>> pairs = TensorDataset(torch.randn(10, 4), torch.arange(10) % 2)
+            >>> Data.from_datasets(pairs, pairs).facts()["class_names"]
+            ['0', '1']
+        """
+        from flambeau.data import datasets
+
+        return datasets.from_datasets(
+            train,
+            valid,
+            test,
+            n_inputs=n_inputs,
+            inputs=inputs,
+            targets=targets,
+            task=task,
+            class_names=class_names,
+            n_classes=n_classes,
+        )
+
+    @staticmethod
+    def from_loaders(
+        train: Iterable[Any],
+        valid: Iterable[Any],
+        test: Iterable[Any] | None = None,
+        *,
+        n_inputs: int | None = None,
+        inputs: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+        n_classes: int | None = None,
+    ) -> Data:
+        """Data from loaders that the user made: their batch size, order and workers stay theirs.
+
+        Shuffling and augmentation are keyed by the run's seed, so that a run can be resumed; see
+        ``ForeignLoader``. ``from_datasets`` is quicker where the data sets are at hand.
+
+        Args:
+            train: A ``DataLoader``, or anything with ``len()`` that gives an epoch's batches.
+            valid: Likewise; should not shuffle.
+            test: Likewise, looked at once.
+            n_inputs: As in ``from_datasets``, for batches that are tuples.
+            inputs: As in ``from_datasets``, for batches that are dicts.
+            targets: Names of the targets there.
+            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            class_names: Names of the classes 0, 1, …
+            n_classes: Their number, where names do not matter.
+
+        Raises:
+            ArgumentError: No iterable, or an iterator that can be used only once.
+            InputError: No length, or a batch that is not as declared.
+
+        Warns:
+            FlambeauWarning: A train loader that does not shuffle, a valid loader that does.
+        """
+        from flambeau.data import datasets
+
+        return datasets.from_loaders(
+            train,
+            valid,
+            test,
+            n_inputs=n_inputs,
+            inputs=inputs,
+            targets=targets,
+            task=task,
+            class_names=class_names,
+            n_classes=n_classes,
+        )

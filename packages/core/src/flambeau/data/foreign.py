@@ -192,9 +192,10 @@ def count_samples(loader: Iterable[Any]) -> int:
     if torch_loader is None:
         return 0
     batch_size = torch_loader.batch_size
-    by_sampler = batch_size is not None and not isinstance(torch_loader.dataset, IterableDataset)
+    streams = isinstance(torch_loader.dataset, IterableDataset)
+    by_sampler = batch_size is not None and not streams
     try:
-        n = len(torch_loader.sampler if by_sampler else torch_loader.dataset)
+        n = len(torch_loader.sampler) if by_sampler else len(torch_loader.dataset)
     except TypeError:
         return 0
     if torch_loader.drop_last and batch_size is not None:
@@ -234,8 +235,8 @@ def check_order(loader: Iterable[Any], part: str) -> None:
 
 
 def _torch_loader(loader: object) -> Any:
-    """The same loader where it is torch's, else None. (torch types its attributes in part only.)"""
-    return loader if isinstance(loader, DataLoader) else None
+    """The same loader where it is torch's, else None; untyped, because torch's own types are."""
+    return cast(Any, loader) if isinstance(loader, DataLoader) else None
 
 
 def _sampler(loader: Iterable[Any]) -> object:

@@ -151,12 +151,13 @@ class TensorPreprocessor:
             return parts
         if len(names) == 1:
             return {names[0]: item}
-        if not isinstance(item, tuple | list) or len(cast(Sequence[Any], item)) != len(names):
+        row = cast(Sequence[Any], item if isinstance(item, tuple | list) else ())
+        if len(row) != len(names):
             raise InputError(
                 f"Item {place} must give {len(names)} inputs ({', '.join(names)}): a dict by name "
-                f"or a tuple in this order, not a {type(item).__name__}."
+                f"or a tuple in this order, not {_kind(cast(object, item))}."
             )
-        return dict(zip(names, cast(Sequence[Any], item), strict=True))
+        return dict(zip(names, row, strict=True))
 
 
 def mean_and_std(value: Tensor, *, by_feature: bool) -> tuple[Tensor, Tensor]:
@@ -167,7 +168,7 @@ def mean_and_std(value: Tensor, *, by_feature: bool) -> tuple[Tensor, Tensor]:
     """
     flat = value if by_feature else value.reshape(len(value), -1)
     count, mean, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1).double()
-    for chunk in flat.split(_CHUNK_ROWS):
+    for chunk in torch.split(flat, _CHUNK_ROWS):
         block = chunk.double()
         block = block if by_feature else block.reshape(-1, 1)
         n, block_mean = len(block), block.mean(0)
@@ -214,3 +215,7 @@ def _cast(name: str, place: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
             f"on {tuple(spec['shape'])}."
         )
     return tensor
+
+
+def _kind(item: object) -> str:
+    return f"a {type(item).__name__}"
