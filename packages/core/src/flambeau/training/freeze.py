@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 
 from torch import Tensor, nn
 
@@ -12,18 +12,17 @@ from flambeau.training.groups import check_group_names, layer_groups, parameter_
 BATCH_NORM_POLICIES = ("auto", "eval", "train")
 
 
-def set_trainable(
-    groups: Mapping[str, Sequence[nn.Parameter]], trainable: Collection[str] | None
-) -> None:
-    """Sets ``requires_grad`` of whole groups; drops the gradients of those that no longer learn.
+def freeze_except(model: nn.Module, trainable: Collection[str] | None) -> None:
+    """Sets ``requires_grad`` of whole layer groups; drops the gradients of those that are frozen.
 
     Args:
-        groups: ``parameter_groups(model)``.
+        model: The model.
         trainable: Names of the groups that learn; None for all.
 
     Raises:
         ArgumentError: A name is no group of the model.
     """
+    groups = parameter_groups(model)
     if trainable is not None:
         check_group_names(trainable, groups)
     for name, parameters in groups.items():

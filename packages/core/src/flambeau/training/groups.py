@@ -113,9 +113,9 @@ def _check_named_once(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) 
         for part in parts:
             if counts[id(part)] > 1:
                 raise InputError(
-                    f"layer_groups() of {type(model).__name__} names {_name(model, part)!r} in group "
-                    f"{group!r} and once more, by itself or inside another part. A part learns with exactly "
-                    "one group: drop it from one of them."
+                    f"layer_groups() of {type(model).__name__} names {_name(model, part)!r} in "
+                    f"group {group!r} and once more, by itself or inside another part. A part "
+                    "learns with exactly one group: drop it from one of them."
                 )
 
 

@@ -102,7 +102,7 @@ def make_optimizer(
         raise InputError(f"The optimizer {name!r} refuses its settings: {error}.") from error
 
 
-def default_optimizers(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+def default_factory(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
     """``{"main": …}`` as the plan says: keys "optimizer", "lr", "weight_decay".
 
     The ``OptimizerFactory`` of runs that name none. "betas", "eps", "momentum", "nesterov" and
@@ -210,7 +210,7 @@ __all__ = [
     "OptimizerFactory",
     "OptimizerKind",
     "ParamGroup",
-    "default_optimizers",
+    "default_factory",
     "layer_groups",
     "make_optimizer",
     "no_decay_ids",
