@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
 from flambeau.data.dataset import Data
@@ -44,7 +45,7 @@ class CliOption:
     """An option that the domain adds to ``flambeau fit PATH``.
 
     Attributes:
-        name: As it is typed, with the dashes: ``"--size"``.
+        name: Without the dashes: ``"size"`` for ``--size 64``.
         type: int, float, str or bool.
         help: One sentence for ``--help``.
         key: A key of the plan, or a name that ``from_path`` reads in its options.
@@ -114,29 +115,36 @@ class Found:
     domain: Domain | None = None
     error: DomainError | None = None
 
+    def usable(self) -> Domain:
+        """The record.
+
+        Raises:
+            DomainError: It cannot be used, and why.
+        """
+        if self.domain is None:
+            raise self.error or DomainError(f"The domain {self.name!r} has no record.")
+        return self.domain
+
 
 # ---------------------------------------------------------------- finding
 
 
-def found() -> tuple[Found, ...]:
-    """Every installed domain by name, the broken ones with their error; read once a process."""
-    return _scan()
+@cache
+def discover() -> Mapping[str, Found]:
+    """Every installed domain by name, the broken and doubled ones with their error.
 
-
-def discover() -> Mapping[str, Domain]:
-    """The installed domains that work, by name.
-
-    Raises:
-        DomainError: Two packages bring a domain of the same name. A domain that is broken is left
-            out, and raises when it is asked for by name.
+    The entry points are read on the first call and then kept. Nothing is raised here: an error is
+    raised by ``get`` when its domain is asked for.
     """
-    names: dict[str, Domain] = {}
-    for entry in found():
-        if isinstance(entry.error, _DoubledError):
-            raise entry.error
-        if entry.domain is not None:
-            names[entry.name] = entry.domain
-    return names
+    places = {(name, ref, "flambeau") for name, ref in _OWN.items()}
+    places |= {(entry.name, entry.value, _owner(entry)) for entry in entry_points(group=GROUP)}
+    names = sorted({name for name, _, _ in places})
+    return MappingProxyType(
+        {
+            name: _examine(name, sorted(place for place in places if place[0] == name))
+            for name in names
+        }
+    )
 
 
 def get(name: str) -> Domain:
@@ -150,15 +158,13 @@ def get(name: str) -> Domain:
         raise _doubled(name, (reference for reference, _ in used.values()))
     for _, domain in used.values():
         return domain
-    for entry in found():
-        if entry.name == name:
-            if entry.domain is None:
-                raise entry.error or DomainError(f"The domain {name!r} cannot be used.")
-            return entry.domain
-    names = [entry.name for entry in found()]
+    installed = discover()
+    if name in installed:
+        return installed[name].usable()
     raise DomainError(
-        f"No domain is named {name!r}. {nearest(name, names)} Installed: {', '.join(names)}. "
-        f"A missing one comes with its package: pip install flambeau-{name}"
+        f"No domain is named {name!r}. {nearest(name, installed)} Installed: "
+        f"{', '.join(installed)}. A missing one comes with its package: "
+        f"pip install flambeau-{name}"
     )
 
 
@@ -187,18 +193,19 @@ def recognise(path: str | Path) -> Domain:
     path = Path(path)
     if not path.exists():
         raise DomainError(f"{path} does not exist. Give the file or folder that holds the data.")
-    sure = {name: float(domain.recognise(path)) for name, domain in discover().items()}
+    working = {name: entry.domain for name, entry in discover().items() if entry.domain}
+    sure = {name: float(domain.recognise(path)) for name, domain in working.items()}
     best = max(sure.values(), default=0.0)
     winners = [name for name, confidence in sure.items() if confidence == best > 0]
     if len(winners) == 1:
-        return discover()[winners[0]]
+        return working[winners[0]]
     seen = ", ".join(f"{name} {confidence:.2f}" for name, confidence in sure.items())
-    broken = [f"{entry.name} ({entry.error})" for entry in found() if entry.error is not None]
+    broken = [f"{name}: {entry.error}" for name, entry in discover().items() if entry.error]
     problem = "Two domains are equally sure of" if winners else "No installed domain can read"
     raise DomainError(
         f"{problem} {path} (confidence 0 to 1: {seen or 'none is installed'}). Name the domain "
         "yourself, or build the data in Python with its data class."
-        + (f" Broken and not asked: {'; '.join(broken)}." if broken else "")
+        + (f" Not asked, since broken: {'; '.join(broken)}" if broken else "")
     )
 
 
@@ -236,47 +243,35 @@ def _read(reference: str) -> Domain:
     return cast(Domain, record)
 
 
-class _DoubledError(DomainError):
-    """Two packages, one name."""
-
-
-def _doubled(name: str, owners: Iterable[str]) -> _DoubledError:
-    return _DoubledError(
+def _doubled(name: str, owners: Iterable[str]) -> DomainError:
+    return DomainError(
         f"The name {name!r} is given to more than one domain: {', '.join(sorted(owners))}. "
         "Uninstall or rename all but one of them."
     )
-
-
-@cache
-def _scan() -> tuple[Found, ...]:
-    places = {(name, ref, "flambeau") for name, ref in _OWN.items()}
-    places |= {(entry.name, entry.value, _owner(entry)) for entry in entry_points(group=GROUP)}
-    return tuple(_examine(sorted(places)))
 
 
 def _owner(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unknown package"
 
 
-def _examine(places: list[tuple[str, str, str]]) -> Iterator[Found]:
-    for name in dict.fromkeys(name for name, _, _ in places):
-        rivals = [place for place in places if place[0] == name]
-        _, reference, owner = rivals[0]
-        if len(rivals) > 1:
-            error = _doubled(name, (f"{owner} ({ref})" for _, ref, owner in rivals))
-            owners = ", ".join(owner for _, _, owner in rivals)
-            yield Found(name, reference, owners, error=error)
-            continue
-        try:
-            domain = load(reference)
-            if domain.name != name:
-                raise DomainError(
-                    f"{owner} registers {reference} as {name!r}, but the record's name is "
-                    f"{domain.name!r}. Use one name in both places."
-                )
-            yield Found(name, reference, owner, domain=domain)
-        except DomainError as error:
-            yield Found(name, reference, owner, error=error)
+def _examine(name: str, places: list[tuple[str, str, str]]) -> Found:
+    """What the places (name, reference, distribution) that claim ``name`` amount to."""
+    _, reference, owner = places[0]
+    if len(places) > 1:
+        owners = ", ".join(owner for _, _, owner in places)
+        error = _doubled(name, (f"{owner} ({ref})" for _, ref, owner in places))
+        return Found(name, reference, owners, error=error)
+    try:
+        domain = load(reference)
+    except DomainError as error:
+        return Found(name, reference, owner, error=error)
+    if domain.name != name:
+        error = DomainError(
+            f"{owner} registers {reference} as {name!r}, but the record's name is "
+            f"{domain.name!r}. Use one name in both places."
+        )
+        return Found(name, reference, owner, error=error)
+    return Found(name, reference, owner, domain=domain)
 
 
 # ---------------------------------------------------------------- checking a record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class MLP(nn.Module):
             raise InputError(f"Dropout is a share of units, 0 to below 1, not {dropout}.")
         self.n_inputs = n_inputs
         body: list[nn.Module] = []
-        for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+        for before, after in pairwise(widths[:-1]):
             body += [_linear(before, after), nn.ReLU()]
             if dropout:
                 body.append(nn.Dropout(dropout))

@@ -1,7 +1,7 @@
 """The domain of plain tensors: what ``Data.from_tensors`` and its kin are trained with.
 
-Besides the facts that core's rules read, its own read ``input_shapes`` (of one sample, by input's
-name) and ``input_dtypes``.
+Besides the facts that core's rules read, its own read ``inputs``:
+``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flambeau.task import Classification, MultiLabel, Regression
 
 
 def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    shapes = facts["input_shapes"]
+    shapes = {name: list(column["shape"]) for name, column in facts["inputs"].items()}
     n_inputs = sum(math.prod(shape) for shape in shapes.values())
     described = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
     reason = f"A sample is {n_inputs:,} numbers ({described})."
@@ -35,15 +35,15 @@ def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
         "architecture",
         "mlp",
         reason,
-        evidence={"input_shapes": shapes, "n_inputs": n_inputs},
+        evidence={"shapes": shapes, "n_inputs": n_inputs},
         confidence=confidence,
         override="Learner(data, module) with any nn.Module",
     )
 
 
 def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    dtypes = facts["input_dtypes"]
-    evidence: dict[str, Any] = {"input_dtypes": dtypes}
+    dtypes = {name: str(column["dtype"]) for name, column in facts["inputs"].items()}
+    evidence: dict[str, Any] = {"dtypes": dtypes}
     floats = [name for name, dtype in dtypes.items() if "float" in dtype]
     if facts.get("model_given", False):
         return Choice(
@@ -53,6 +53,14 @@ def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
             evidence=evidence,
             alternatives=("standard",),
             source="default",
+        )
+    if not facts.get("in_memory", False):
+        return Choice(
+            "normalisation",
+            "none",
+            "The rows are read while training, so their mean and deviation are not known before.",
+            evidence=evidence,
+            override="Standardise in your data set, or load the rows: Data.from_tensors(...)",
         )
     if not floats:
         return Choice(

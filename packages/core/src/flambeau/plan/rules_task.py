@@ -5,19 +5,31 @@ They read these facts, which every ``Data.facts()`` measures on its train rows:
 - ``n_train``, ``n_valid``, ``n_test``: samples in each part.
 - ``split``: in words, how the parts were made.
 - ``target_dtype``: "float32", "int64", "bool", "str" …; ``target_shape``: of one sample's target,
-  ``[]`` for a plain number or label.
-- ``target_distinct``: distinct values; ``target_min``, ``target_max``: numbers, None for text.
-- ``class_counts``: samples of each class by name, where the targets may be classes.
+  ``[]`` for a plain number or label. Absent where there is not exactly one target.
+- ``target_binary``: whether every target is 0 or 1.
+- ``target_distinct``, ``target_min``, ``target_max``: of all train targets; absent where the data
+  are read while training.
+- ``class_names``, ``class_counts``: the classes and the samples of each, where there are classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 
+_TARGET_FACTS = (
+    "n_train",
+    "target_dtype",
+    "target_shape",
+    "target_binary",
+    "target_distinct",
+    "target_min",
+    "target_max",
+)
 _TASKS = ("classification", "multi_label", "regression")
 
 # A whole number is a class label rather than an amount while classes repeat this often.
@@ -29,6 +41,12 @@ _LOSSES = {
     "classification": ("cross_entropy", "One of several classes: the log-likelihood of the label."),
     "multi_label": ("binary_cross_entropy", "Labels that may hold together: one yes/no each."),
     "regression": ("mse", "Numbers: squared error, whose best answer is the mean."),
+}
+
+_OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
+    "classification": (["accuracy", "macro_f1"],),
+    "multi_label": (["micro_f1", "macro_f1"],),
+    "regression": (["rmse"],),
 }
 
 # Above this share the largest class alone makes accuracy look good.
@@ -49,50 +67,50 @@ def _split(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    if "target_dtype" not in facts:
+        raise PlanError(
+            f"The data have {len(facts.get('targets', ()))} targets, and a task is only chosen for "
+            "exactly one. Say what is to be learned: Learner(data, task=...)."
+        )
+    value, confidence, reason = _task_of(facts)
+    evidence = {name: facts[name] for name in _TARGET_FACTS if name in facts}
+    others = tuple(name for name in _TASKS if name != value)
+    return Choice("task", value, reason, evidence, others, confidence)
+
+
+def _task_of(facts: Mapping[str, Any]) -> tuple[str, float, str]:
+    """Name, confidence and reason."""
     dtype, shape = str(facts["target_dtype"]), list(facts["target_shape"])
-    n, distinct = facts["n_train"], facts.get("target_distinct")
-    if len(shape) == 1 and shape[0] > 1 and _only_0_and_1(facts):
-        value, confidence = "multi_label", 0.8
-        reason = f"Each of {n:,} rows has {shape[0]} targets, and all are 0 or 1."
-    elif dtype.startswith(("float", "bfloat")):
-        value, confidence = "regression", 0.95
-        reason = f"The targets are {dtype}, {_amount(distinct, 'distinct value')} in {n:,} rows."
-        if distinct is not None and distinct <= _FEW and distinct * _ROWS_PER_CLASS <= n:
-            confidence = 0.45
-            reason += " So few values may be class labels: then convert them to int64."
-    elif shape or not _is_integer(dtype):
-        labels = not shape
-        value, confidence = ("classification", 0.95) if labels else ("regression", 0.4)
-        what = "labels" if labels else f"of shape {tuple(shape)}"
-        reason = f"The targets are {dtype} {what}, {_amount(distinct, 'distinct value')}"
-        reason += f" in {n:,} rows."
-    else:
-        value, confidence, reason = _of_integers(facts, n, distinct)
-    return Choice(
-        "task",
-        value,
-        reason,
-        evidence={
-            "target_dtype": dtype,
-            "target_shape": shape,
-            "target_distinct": distinct,
-            "n_train": n,
-        },
-        alternatives=tuple(name for name in _TASKS if name != value),
-        confidence=confidence,
-    )
+    rows = f"{facts['n_train']:,} rows"
+    if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
+        return "multi_label", 0.8, f"Each of {rows} has {shape[0]} targets, all of them 0 or 1."
+    if "float" in dtype:
+        return _task_of_floats(facts, f"{_distinct(facts, dtype)} in {rows}")
+    if shape and shape != [1]:
+        return "regression", 0.4, f"Each of {rows} has {tuple(shape)} targets of type {dtype}."
+    if dtype.startswith(("int", "uint")):
+        return _task_of_integers(facts, f"{_distinct(facts, 'integer')} in {rows}")
+    return "classification", 0.95, f"{_distinct(facts, dtype)} as labels in {rows}."
 
 
-def _of_integers(facts: Mapping[str, Any], n: int, distinct: int | None) -> tuple[str, float, str]:
-    reason = f"{_amount(distinct, 'distinct integer')} in {n:,} rows"
-    low = facts.get("target_min")
-    if low is not None and low < 0 and low != -1:
-        return "regression", 0.7, f"{reason}, the lowest {low}: amounts rather than labels."
-    if distinct is None or distinct * _ROWS_PER_CLASS <= n:
-        return "classification", 0.95, f"{reason}."
-    if distinct * 2 <= n:
-        return "classification", 0.45, f"{reason}: few rows for each, so it might be an amount."
-    return "regression", 0.45, f"{reason}: hardly any value repeats, so it is hardly a label."
+def _task_of_floats(facts: Mapping[str, Any], seen: str) -> tuple[str, float, str]:
+    distinct = facts.get("target_distinct")
+    if distinct is None or distinct > _FEW or distinct * _ROWS_PER_CLASS > facts["n_train"]:
+        return "regression", 0.95, f"{seen}."
+    return "regression", 0.45, f"{seen}: if they are labels, convert them to int64."
+
+
+def _task_of_integers(facts: Mapping[str, Any], seen: str) -> tuple[str, float, str]:
+    distinct, low = facts.get("target_distinct"), facts.get("target_min", 0)
+    if distinct is None:
+        return "classification", 0.8, f"{seen}."
+    if low < -1:  # -1 marks the second class, or a missing label
+        return "regression", 0.7, f"{seen}, the lowest {low:,}: amounts rather than labels."
+    if distinct * _ROWS_PER_CLASS <= facts["n_train"]:
+        return "classification", 0.95, f"{seen}."
+    if distinct * 2 <= facts["n_train"]:
+        return "classification", 0.45, f"{seen}: few rows for each, so it might be an amount."
+    return "regression", 0.45, f"{seen}: hardly any value repeats, so it is hardly a label."
 
 
 def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -111,7 +129,8 @@ def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         value,
         reason,
         evidence={"task": task},
-        override="Choose another task, or pass one with its own loss: Learner(data, task=...).",
+        alternatives=("huber", "mae") if task == "regression" else (),
+        override="" if task == "regression" else "Learner(data, task=...) with its own loss",
     )
 
 
@@ -131,7 +150,8 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
                     "good without learning anything."
                 )
     elif task == "multi_label":
-        value, reason = ["micro_f1", "macro_f1"], "F1 over all labels, and the mean of each one's."
+        value = ["micro_f1", "exact_match"]
+        reason = "F1 over all labels, and the share of samples whose labels are all right."
     elif task == "regression":
         value, reason = (
             ["mae", "rmse", "r2"],
@@ -144,34 +164,21 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         value,
         reason,
         evidence=evidence,
-        override="Pass a task with the metrics you want: Learner(data, task=...).",
+        alternatives=_OTHER_METRICS.get(task, ()),
     )
 
 
-def _only_0_and_1(facts: Mapping[str, Any]) -> bool:
-    distinct = facts.get("target_distinct")
-    return (
-        distinct is not None
-        and distinct <= 2
-        and facts.get("target_min") in (0, 1)
-        and facts.get("target_max") in (0, 1)
-    )
-
-
-def _is_integer(dtype: str) -> bool:
-    return dtype.startswith(("int", "uint"))
-
-
-def _amount(count: int | None, noun: str) -> str:
+def _distinct(facts: Mapping[str, Any], noun: str) -> str:
+    count = facts.get("target_distinct")
     if count is None:
-        return f"an unknown number of {noun}s"
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        return f"targets of type {facts['target_dtype']}"
+    return f"{count:,} distinct {noun}{'' if count == 1 else 's'}"
 
 
-def _largest_share(counts: Mapping[str, int] | None) -> float | None:
-    if not counts or not sum(counts.values()):
+def _largest_share(counts: Sequence[int] | None) -> float | None:
+    if not counts or not sum(counts):
         return None
-    return max(counts.values()) / sum(counts.values())
+    return max(counts) / sum(counts)
 
 
 TASK_RULES = (

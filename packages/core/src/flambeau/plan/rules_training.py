@@ -84,8 +84,8 @@ def _optimizer(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "optimizer",
         "adamw",
-        "Forgives a learning rate that is off by a factor; fused, it costs a fifth to a third of "
-        "the for-loop on CPU.",
+        "Forgives a learning rate that is off by a factor; its fused form runs 3.4–5.3× as fast "
+        "as a for-loop on CPU.",
         evidence={"fused_speed_up_cpu": [3.4, 5.3]},
         alternatives=("sgd",),
         source="default",

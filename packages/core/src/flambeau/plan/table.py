@@ -16,6 +16,8 @@ LOW_CONFIDENCE = 0.5
 
 _GAP = "  "
 _NARROWEST = 60
+# Most choices are changed in the same way; the table says the common part once, below.
+_USUAL, _SHORT = "Learner(data, choices={", "choices={"
 
 
 def value_text(value: Any) -> str:
@@ -35,8 +37,8 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
     """Key, value and source in columns, the reason and how to change it beside them."""
     width = max(_NARROWEST, width or shutil.get_terminal_size().columns)
     rows = [(choice.key, value_text(choice.value), _source(choice)) for choice in choices]
-    # The value may take a quarter of the line, the words the larger half; both wrap.
-    limits = (24, max(12, width // 4), 9)
+    # The value may take a fifth of the line, the words the larger half; both wrap.
+    limits = (24, max(12, width // 5), 9)
     heads = ("key", "value", "source")
     columns = [
         min(limit, max(len(head), *(len(row[i]) for row in rows), 0))
@@ -46,12 +48,14 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
     lines = [_line((*heads, "reason, and how to change it"), columns), "─" * width]
     for choice, row in zip(choices, rows, strict=True):
         cells = [_wrap(cell, size) for cell, size in zip(row, columns, strict=False)]
-        words = _wrap(_reason(choice), columns[-1]) + _wrap(f"→ {choice.override}", columns[-1])
-        cells.append(words)
+        cells.append(_words(choice, columns[-1]))
         for i in range(max(map(len, cells))):
             lines.append(_line([cell[i] if i < len(cell) else "" for cell in cells], columns))
+    lines.append("─" * width)
     if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
-        lines += ["─" * width, "? marks a choice made with low confidence: check it first."]
+        lines += _wrap("? marks a choice made with low confidence: check it first.", width)
+    if any(choice.override.startswith(_USUAL) for choice in choices):
+        lines += _wrap(f"{_SHORT}...}} is an argument: {_USUAL}...}}).", width)
     return "\n".join(lines)
 
 
@@ -84,6 +88,18 @@ def _reason(choice: Choice) -> str:
     if choice.confidence < LOW_CONFIDENCE:
         return f"{choice.reason} (confidence {choice.confidence:.2f})"
     return choice.reason
+
+
+def _words(choice: Choice, width: int) -> list[str]:
+    """Reason and override: on one line where they fit, else one below the other."""
+    change = choice.override
+    if change.startswith(_USUAL):
+        change = _SHORT + change.removeprefix(_USUAL).removesuffix(")")
+    change = f"→ {change}"
+    together = f"{_reason(choice)} {change}"
+    if len(together) <= width:
+        return [together]
+    return _wrap(_reason(choice), width) + _wrap(change, width)
 
 
 def _wrap(cell: str, width: int) -> list[str]:
