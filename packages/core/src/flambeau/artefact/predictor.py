@@ -84,8 +84,8 @@ class Predictor:
 
         Args:
             path: The folder that ``export`` wrote.
-            model: A module that takes the weights (in place), where the export is that of a bare
-                module; given for another export, it is used instead of the builder's.
+            model: A module that takes the weights (in place, and eval mode), where the export is
+                that of a bare module; given for another export, it replaces the builder's.
             task: Likewise for a task that no builder makes.
             device: Where to compute; None takes the first accelerator, else the CPU.
             batch_size: Items in a forward pass.
@@ -115,7 +115,7 @@ class Predictor:
         load_weights(cast(nn.Module, model), weights, record.aliases, str(file))
         loaded = cls(
             preprocessor,
-            cast(nn.Module, model),
+            cast(nn.Module, model).eval(),
             cast(Task, task),
             device=best_device() if device is None else device,
             batch_size=batch_size,

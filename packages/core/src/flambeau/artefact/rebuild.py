@@ -156,7 +156,7 @@ def _check_names(
     wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], model: str, file: str
 ) -> None:
     missing = [name for name in wanted if name not in found]
-    unknown = [name for name in found if name not in wanted]
+    unknown = [name for name in sorted(found) if name not in wanted]
     if not missing and not unknown:
         return
     parts: list[str] = []

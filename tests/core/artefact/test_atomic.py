@@ -1,0 +1,214 @@
+"""A folder is complete or not there, whatever happens while it is written."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flambeau.artefact import atomic
+from flambeau.artefact.atomic import atomic_folder, clean_leftovers
+from flambeau.errors import StorageError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "down" / "export"
+    with atomic_folder(target) as part:
+        assert part.parent == target.parent
+        assert not target.exists()
+        (part / "sub").mkdir()
+        (part / "sub" / "file").write_text("x")
+    assert (target / "sub" / "file").read_text() == "x"
+    assert names(target.parent) == ["export"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    with atomic_folder(target) as part:
+        (part / "file").write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_folder(target) as part:
+        (part / "file").write_text("new")
+        _ = 1 / 0
+    assert (target / "file").read_text() == "old"
+    assert names(tmp_path) == ["export"]
+
+
+def test_an_earlier_folder_is_replaced_not_merged(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    for name in ("old", "new"):
+        with atomic_folder(target) as part:
+            (part / name).write_text("")
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["export"]
+
+
+def test_a_relative_target_survives_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with atomic_folder(Path("export")):
+        monkeypatch.chdir("/")
+    assert (tmp_path / "export").is_dir()
+
+
+def test_files_and_folders_are_flushed_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        log.append("part" if path.name.endswith(".part") else path.name)
+        real_fsync(handle)
+
+    def rename(self: Path, target: Path) -> Path:
+        log.append("rename")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    with atomic_folder(tmp_path / "export") as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "a").write_text("a")
+    assert log == ["a", "sub", "part", "rename", tmp_path.name]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "export").write_text("mine")
+    with (
+        pytest.raises(StorageError, match="is a file, so no folder"),
+        atomic_folder(tmp_path / "export"),
+    ):
+        pass
+    assert (tmp_path / "export").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"disk is full.*MB free on .*Free some"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), "quota"),
+        (OSError(errno.EROFS, "Read-only file system"), r"read-only or not yours.*Name a folder"),
+        (PermissionError(errno.EACCES, "Permission denied"), "read-only or not yours"),
+        (OSError(errno.EIO, "Input/output error"), r"could not be written: .*Input/output error"),
+        # As safetensors raises it from Rust.
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "disk is full"),
+    ],
+)
+def test_errors_say_what_to_do(tmp_path: Path, fault: Exception, message: str) -> None:
+    with (
+        pytest.raises(StorageError, match=message) as caught,
+        atomic_folder(tmp_path / "runs" / "export") as part,
+    ):
+        (part / "half").write_text("")
+        raise fault
+    assert isinstance(caught.value, OSError)  # the usual handler works
+    assert names(tmp_path / "runs") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match="read-only"), atomic_folder(tmp_path / "export"):
+            pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+KILLED = """
+import os, sys, types
+from pathlib import Path
+
+# The two modules alone: the package itself would load torch, which takes seconds.
+for name, folder in (("flambeau", ""), ("flambeau.artefact", "artefact")):
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = [os.path.join(sys.argv[3], folder)]
+from flambeau.artefact import atomic
+
+def die(*_):
+    os.kill(os.getpid(), 9)
+
+if sys.argv[2] == "between":
+    # Between the two renames of a replacement.
+    real, count = Path.rename, 0
+    def rename(self, target):
+        global count
+        count += 1
+        if count == 2:
+            die()
+        return real(self, target)
+    Path.rename = rename
+with atomic.atomic_folder(Path(sys.argv[1])) as part:
+    (part / "file").write_text("new")
+    if sys.argv[2] == "inside":
+        die()
+"""
+
+
+def kill(target: Path, moment: str) -> None:
+    package = Path(atomic.__file__).parents[1]
+    answer = subprocess.run([sys.executable, "-c", KILLED, target, moment, package], check=False)
+    assert answer.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("moment", ["inside", "between"])
+def test_a_killed_write_leaves_the_old_folder_after_cleaning(tmp_path: Path, moment: str) -> None:
+    target = tmp_path / "export"
+    with atomic_folder(target) as part:
+        (part / "file").write_text("old")
+    kill(target, moment)
+    assert len(names(tmp_path)) == 2
+    assert clean_leftovers(tmp_path)
+    assert (target / "file").read_text() == "old"
+    assert names(tmp_path) == ["export"]
+
+
+def test_the_next_write_cleans_up(tmp_path: Path) -> None:
+    kill(tmp_path / "one", "inside")
+    assert len(names(tmp_path)) == 1
+    with atomic_folder(tmp_path / "two"):
+        pass
+    assert names(tmp_path) == ["two"]
+
+
+def leftover(parent: Path, host: str, pid: int) -> Path:
+    path = parent / f".export.{host}-{pid}-0123abcd.part"
+    path.mkdir()
+    return path
+
+
+def test_what_may_be_written_now_is_left_alone(tmp_path: Path) -> None:
+    alive = leftover(tmp_path, atomic._host(), os.getppid())
+    elsewhere = leftover(tmp_path, "00000000", 1)
+    mine = tmp_path / ".export.part"
+    mine.mkdir()
+    with atomic_folder(tmp_path / "export"):
+        assert clean_leftovers(tmp_path) == []
+    assert names(tmp_path) == sorted(["export", alive.name, elsewhere.name, mine.name])
+
+
+def test_an_old_leftover_of_another_machine_is_cleaned(tmp_path: Path) -> None:
+    path = leftover(tmp_path, "00000000", 1)
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(path, (two_days_ago, two_days_ago))
+    assert clean_leftovers(tmp_path) == [path]
+
+
+def test_our_own_number_from_an_earlier_life_is_cleaned(tmp_path: Path) -> None:
+    path = leftover(tmp_path, atomic._host(), os.getpid())
+    assert clean_leftovers(tmp_path) == [path]
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path: Path) -> None:
+    assert clean_leftovers(tmp_path / "missing") == []

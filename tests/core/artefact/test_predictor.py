@@ -1,0 +1,227 @@
+"""One item or many, batches in order, always eval and fp32, and errors that name the item."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flambeau.artefact.predictor import Predictor
+from flambeau.data.batch import Batch
+from flambeau.errors import InputError
+from flambeau.task.task import StepContext, Task
+
+
+class Numbers:
+    """Items are numbers; a string is a bad item."""
+
+    builder = "numbers"
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def encode(self, items: Sequence[Any]) -> Batch:
+        for item in items:
+            if isinstance(item, str):
+                raise InputError(f"{item!r} is no number")
+        self.sizes.append(len(items))
+        return Batch({"x": torch.tensor(np.array(items), dtype=torch.float32).reshape(-1, 1)})
+
+    def on_device(self, batch: Batch) -> Batch:
+        return batch.map(lambda x: x * 10)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {}
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {}
+
+
+class ArrayNumbers(Numbers):
+    """Also takes an array of numbers; one of no axis is a single item."""
+
+    def is_single(self, item: Any) -> bool:
+        return np.ndim(item) == 0
+
+
+class Same(Task):
+    def __init__(self) -> None:
+        self.contexts: list[StepContext] = []
+
+    def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+        self.contexts.append(context)
+        return model(batch.input)
+
+    def decode(self, outputs: Tensor) -> list[Any]:
+        return outputs.flatten().tolist()
+
+
+def identity(kind: type[Numbers] = Numbers, **options: Any) -> Predictor:
+    return Predictor(kind(), nn.Identity(), Same(), **options)
+
+
+def test_one_item_one_answer() -> None:
+    assert identity().predict(3) == 30
+    assert identity()(np.float64(3)) == 30
+
+
+@pytest.mark.parametrize("items", [[3], (3,), iter([3]), (x for x in [3])])
+def test_many_items_a_list_of_answers(items: Any) -> None:
+    assert identity().predict(items) == [30]
+
+
+@pytest.mark.parametrize("items", [[], (), iter([])])
+def test_no_item(items: Any) -> None:
+    assert identity().predict(items) == []
+    with pytest.raises(InputError, match="no item to predict"):
+        identity().outputs(items)
+
+
+def test_the_preprocessor_decides_what_an_array_is() -> None:
+    assert identity(ArrayNumbers).predict(np.array([1.0, 2.0])) == [10, 20]
+    assert identity(ArrayNumbers).predict(np.array(1.0)) == 10
+    assert identity(ArrayNumbers).predict(iter([1.0])) == [10]
+
+
+def test_batches_in_order() -> None:
+    predictor = identity(batch_size=4)
+    assert predictor.predict(list(range(10))) == [10.0 * i for i in range(10)]
+    assert predictor.preprocessor.sizes == [4, 4, 2]  # type: ignore[attr-defined]
+    assert predictor.predict(iter(range(8))) == [10.0 * i for i in range(8)]
+    assert predictor.preprocessor.sizes[3:] == [4, 4]  # type: ignore[attr-defined]
+
+
+def test_an_iterator_is_read_only_as_far_as_needed() -> None:
+    read: list[int] = []
+
+    def items() -> Any:
+        for i in range(100):
+            read.append(i)
+            yield "bad" if i == 5 else i
+
+    with pytest.raises(InputError, match="Item 5: 'bad' is no number"):
+        identity(batch_size=4).predict(items())
+    assert read == list(range(8))
+
+
+def test_a_bad_item_is_named_by_its_index() -> None:
+    with pytest.raises(InputError, match=r"^Item 6: 'x' is no number"):
+        identity(batch_size=4).predict([0, 1, 2, 3, 4, 5, "x"])
+    with pytest.raises(InputError, match=r"^'x' is no number"):
+        identity().predict("x")
+
+
+def test_items_that_do_not_fit_together() -> None:
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        identity().predict([[1], [1, 2]])
+
+
+def test_outputs_are_raw_and_on_the_cpu() -> None:
+    found = identity(batch_size=2).outputs([1, 2, 3])
+    assert torch.equal(found, torch.tensor([[10.0], [20.0], [30.0]]))
+    assert identity().outputs(1).shape == (1, 1)
+
+
+def test_outputs_that_are_no_tensor() -> None:
+    class Two(Same):
+        def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+            return {"a": batch.input, "b": [batch.input, (batch.input, None)]}
+
+        def decode(self, outputs: Any) -> list[Any]:
+            return outputs["b"][1][0].flatten().tolist()
+
+    predictor = Predictor(Numbers(), nn.Identity(), Two())
+    assert predictor.predict([1, 2]) == [10, 20]
+    with pytest.raises(InputError, match="answers with a dict, not with one tensor"):
+        predictor.outputs([1])
+
+
+def test_a_decode_that_loses_answers() -> None:
+    class Short(Same):
+        def decode(self, outputs: Tensor) -> list[Any]:
+            return [1]
+
+    with pytest.raises(InputError, match=r"Short.decode gave 1 answers for 2 items"):
+        Predictor(Numbers(), nn.Identity(), Short()).predict([1, 2])
+
+
+def test_eval_mode_while_predicting_and_the_old_modes_after() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(1), nn.Dropout(0.5))
+    model[2].eval()
+    before = [module.training for module in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    predictor = Predictor(Numbers(), model, Same())
+    assert torch.equal(predictor.outputs([1, 2]), predictor.outputs([1, 2]))
+    assert [module.training for module in model.modules()] == before == [True, True, True, False]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+    with pytest.raises(InputError):
+        predictor.predict(["x"])
+    assert [module.training for module in model.modules()] == before
+
+
+def test_modes_come_back_after_an_error_in_the_model() -> None:
+    model = nn.Linear(2, 1)
+    with pytest.raises(RuntimeError, match="mat1"):
+        Predictor(Numbers(), model, Same()).predict([1])
+    assert model.training
+
+
+def test_no_gradients_and_no_autocast() -> None:
+    class Watch(Same):
+        def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+            assert torch.is_inference_mode_enabled()
+            assert not torch.is_autocast_enabled("cpu")
+            assert not context.training
+            return model(batch.input)
+
+    torch.manual_seed(0)
+    predictor = Predictor(Numbers(), nn.Linear(1, 8), Watch())
+    plain = predictor.outputs([1.2345])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(predictor.outputs([1.2345]), plain)
+    assert plain.dtype == torch.float32
+    assert not plain.requires_grad
+
+
+def test_the_task_gets_its_own_values() -> None:
+    class Valued(Same):
+        @property
+        def values(self) -> Mapping[str, float]:
+            return {"teacher_forcing": 0.5}
+
+    task = Valued()
+    Predictor(Numbers(), nn.Identity(), task).predict(1)
+    assert task.contexts[0].values == {"teacher_forcing": 0.5}
+
+
+def test_forward_batch_is_the_path_of_predict() -> None:
+    predictor = identity()
+    batch = predictor.preprocessor.encode([1, 2])
+    assert torch.equal(predictor.forward_batch(batch), predictor.outputs([1, 2]))
+
+
+def test_the_device_is_that_of_the_model_unless_given() -> None:
+    model = nn.Linear(1, 1, device="meta")
+    assert Predictor(Numbers(), model, Same()).device.type == "meta"
+    assert identity().device.type == "cpu"
+    assert identity(device="cpu").device == torch.device("cpu")
+
+
+def test_a_batch_size_of_nothing() -> None:
+    with pytest.raises(InputError, match="at least 1, not 0"):
+        identity(batch_size=0)
+
+
+def test_it_can_be_called_twice_from_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a Learner does: predict between training steps."""
+    model = nn.Linear(1, 1)
+    predictor = Predictor(Numbers(), model, Same())
+    first = predictor.predict(1)
+    model(torch.ones(1, 1)).sum().backward()
+    with torch.no_grad():
+        model.weight += 1
+    assert predictor.predict(1) == pytest.approx(first + 10, abs=1e-5)
+    model(torch.ones(1, 1)).sum().backward()
