@@ -34,9 +34,14 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "export"
     with atomic_folder(target) as part:
         (part / "file").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_folder(target) as part:
-        (part / "file").write_text("new")
-        _ = 1 / 0
+
+    def fail_halfway() -> None:
+        with atomic_folder(target) as part:
+            (part / "file").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     assert (target / "file").read_text() == "old"
     assert names(tmp_path) == ["export"]
 
@@ -105,12 +110,13 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_errors_say_what_to_do(tmp_path: Path, fault: Exception, message: str) -> None:
-    with (
-        pytest.raises(StorageError, match=message) as caught,
-        atomic_folder(tmp_path / "runs" / "export") as part,
-    ):
-        (part / "half").write_text("")
-        raise fault
+    def fail_halfway() -> None:
+        with atomic_folder(tmp_path / "runs" / "export") as part:
+            (part / "half").write_text("")
+            raise fault
+
+    with pytest.raises(StorageError, match=message) as caught:
+        fail_halfway()
     assert isinstance(caught.value, OSError)  # the usual handler works
     assert names(tmp_path / "runs") == []
 

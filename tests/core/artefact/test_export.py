@@ -282,8 +282,8 @@ def test_a_model_changed_after_it_was_built(model: nn.Module, tmp_path: Path) ->
     model.extra = nn.Linear(1, 1)
     with pytest.raises(ArtefactError, match=r"'extra\.bias' is only in the model"):
         export(tmp_path / "pets", **parts(model))
+    spec = {"builder": "wide", "arguments": {"n": 3}}
     with pytest.raises(ArtefactError, match="makes a Linear, the model is Toy"):
-        spec = {"builder": "wide", "arguments": {"n": 3}}
         export(tmp_path / "pets", **parts(model, model_spec=spec))
 
 
@@ -402,7 +402,9 @@ def test_wrong_tensors_are_named(exported: Path) -> None:
         Predictor.load(exported, device="cpu")
     rewrite_weights(exported, {**weights, "second.weight": torch.zeros(3, 3)})
     put(exported, "aliases", {})
-    with pytest.raises(ArtefactError, match="ties 'second.weight' to 'first.weight', but the file"):
+    with pytest.raises(
+        ArtefactError, match=r"ties 'second.weight' to 'first.weight', but the file"
+    ):
         Predictor.load(exported, device="cpu")
 
 
