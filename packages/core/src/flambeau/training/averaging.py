@@ -153,7 +153,7 @@ class RunningAverage:
 
     def _weight(self, step: int, total_steps: int) -> float | None:
         """How much the present weights count; None where they do not."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _weight.")
 
 
 class RunningEMA(RunningAverage):

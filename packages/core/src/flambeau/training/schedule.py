@@ -168,9 +168,8 @@ class Schedule:
         """
         if not isinstance(self.shape, str):
             raise ArgumentError(
-                f"The schedule's shape {self.shape!r} is a function and cannot be saved. Use one "
-                f"of {', '.join(SHAPES)}; or resume by calling the same verb again, with the same "
-                "schedule and with resume=."
+                f"The schedule's shape {self.shape!r} is a function and cannot be saved, so a run "
+                f"with it cannot be resumed. Use a shape by name: {', '.join(SHAPES)}."
             )
         options = {
             name: list(value) if isinstance(value, Sequence) else value

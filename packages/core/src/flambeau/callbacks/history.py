@@ -1,0 +1,97 @@
+"""``HistoryWriter``: the history as a file that grows with the run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from flambeau.errors import InputError, StorageError, nearest
+from flambeau.training.events import Callback
+from flambeau.training.history import Number
+from flambeau.training.state import TrainState
+
+_FORMATS = ("csv", "jsonl")
+
+
+class HistoryWriter(Callback):
+    """Appends each epoch's row to ``history.csv`` (or ``.jsonl``) in the run's folder.
+
+    At the start of a fit the file is written anew from ``state.history``: a resumed run continues
+    it, without the rows that an interrupted one had written after its last checkpoint. A run
+    without a folder writes nothing.
+
+    Args:
+        format: "csv" (columns are added as they appear) or "jsonl" (one object a row; NaN and
+            infinities, which JSON does not have, as null).
+
+    Raises:
+        InputError: The format is neither.
+        StorageError: The file cannot be written.
+    """
+
+    def __init__(self, format: Literal["csv", "jsonl"] = "csv") -> None:
+        if format not in _FORMATS:
+            raise InputError(f"There is no history format {format!r}. {nearest(format, _FORMATS)}")
+        self.format = format
+        self._columns: list[str] = []
+
+    def on_fit_start(self, state: TrainState) -> None:
+        path = self._path(state)
+        if path is not None and (state.history.rows or path.exists()):
+            self._rewrite(path, state.history.rows)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        path = self._path(state)
+        if path is None:
+            return
+        row = state.history.rows[-1]
+        if not path.exists() or (self.format == "csv" and not set(row) <= set(self._columns)):
+            self._rewrite(path, state.history.rows)
+            return
+        try:
+            with path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._text([row]))
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def _path(self, state: TrainState) -> Path | None:
+        return None if state.folder is None else Path(state.folder) / f"history.{self.format}"
+
+    def _rewrite(self, path: Path, rows: Sequence[dict[str, Number]]) -> None:
+        # dict.fromkeys keeps the order in which columns appeared.
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        header = ",".join(self._columns) + "\n" if self.format == "csv" and self._columns else ""
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(header + self._text(rows), encoding="utf-8", newline="")
+            os.replace(part, path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def _text(self, rows: Sequence[dict[str, Number]]) -> str:
+        if self.format == "jsonl":
+            return "".join(json.dumps(_without_nan(row)) + "\n" for row in rows)
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
+def _without_nan(row: dict[str, Number]) -> dict[str, Number | None]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
+def _cannot_write(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"The history cannot be written to {path}: {error}. Free some space or give the Learner "
+        "another folder; the last checkpoint has all rows up to then."
+    )

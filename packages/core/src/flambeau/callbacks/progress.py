@@ -1,0 +1,170 @@
+"""``ProgressBar``: what a run is doing, on terminals, in notebooks, in plain lines elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO, cast
+
+from flambeau.training.events import Callback
+from flambeau.training.history import Number
+from flambeau.training.state import TrainState
+
+
+class ProgressBar(Callback):
+    """A bar while an epoch runs, and a table row when it is done.
+
+    Where the stream is no terminal (a file, a pipe, CI) there is no bar but a plain line now and
+    then. The loss is read from the device at the same bounded rate, never each step.
+
+    Args:
+        stream: Where to write; None is ``sys.stderr`` as it is when the fit starts.
+        every_s: Seconds between two updates of the bar.
+        line_every_s: Seconds between two lines where there is no bar.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, every_s: float = 0.5, line_every_s: float = 10.0
+    ) -> None:
+        self.stream = stream
+        self.every_s = every_s
+        self.line_every_s = line_every_s
+        self._out: TextIO = sys.stderr
+        self._bar: _Bar | None = None
+        self._with_bar = False
+        self._interval_s = every_s
+        self._next_s = 0.0
+        self._epoch_started_s = 0.0
+        self._first_step = 0
+        self._evaluated = 0
+        self._columns: tuple[str, ...] = ()
+        self._widths: list[int] = []
+
+    def on_fit_start(self, state: TrainState) -> None:
+        self._out = self.stream or sys.stderr
+        self._with_bar = _in_notebook() or self._out.isatty()
+        self._interval_s = self.every_s if self._with_bar else self.line_every_s
+        self._columns = ()
+
+    def on_epoch_start(self, state: TrainState) -> None:
+        self._first_step = state.position.epoch_step
+        self._epoch_started_s = time.monotonic()
+        self._next_s = self._epoch_started_s + self._interval_s
+        if self._with_bar:
+            self._close()
+            self._bar = _make_bar(self._out, state.steps_per_epoch, self._first_step, _where(state))
+
+    def on_step_end(self, state: TrainState) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._interval_s
+        done = state.position.epoch_step
+        loss = f"loss {float(state.last.loss):.4g}" if state.last is not None else ""
+        if self._bar is not None:
+            self._bar.set_postfix_str(loss, refresh=False)
+            self._bar.update(done - self._bar.n)
+            self._bar.refresh()
+            return
+        rate = (done - self._first_step) / max(now_s - self._epoch_started_s, 1e-9)
+        self._line(
+            f"{_where(state)}  step {done}/{state.steps_per_epoch}  {loss}  {rate:.3g} steps/s"
+        )
+
+    def on_eval_start(self, state: TrainState) -> None:
+        self._evaluated = 0
+        self._next_s = time.monotonic() + self._interval_s
+        if self._bar is not None:
+            self._bar.update(state.position.epoch_step - self._bar.n)
+
+    def on_eval_step_end(self, state: TrainState) -> None:
+        self._evaluated += 1
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._interval_s
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"evaluating, batch {self._evaluated}", refresh=True)
+        else:
+            self._line(f"{_where(state)}  evaluating, batch {self._evaluated}")
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        self._close()
+        row = state.history.rows[-1]
+        columns = tuple(row)
+        texts = [_text(name, row[name]) for name in columns]
+        if columns != self._columns:
+            self._columns = columns
+            self._widths = [
+                max(len(name), len(text), 8) for name, text in zip(columns, texts, strict=True)
+            ]
+            self._row(columns)
+        self._row(texts)
+
+    def on_fit_end(self, state: TrainState) -> None:
+        self._close()
+        if state.stop_reason is not None:
+            self._line(f"Stopped: {state.stop_reason}.")
+
+    def on_exception(self, state: TrainState) -> None:
+        self._close()
+
+    def _row(self, texts: Sequence[str]) -> None:
+        self._line("  ".join(t.rjust(w) for t, w in zip(texts, self._widths, strict=True)))
+
+    def _line(self, text: str) -> None:
+        self._out.write(text.rstrip() + "\n")
+        self._out.flush()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Bar(Protocol):
+    """What we use of tqdm."""
+
+    n: int
+
+    def update(self, n: int) -> object: ...
+    def set_postfix_str(self, s: str, refresh: bool) -> None: ...
+    def refresh(self) -> object: ...
+    def close(self) -> None: ...
+
+
+def _make_bar(out: TextIO, total: int, done: int, label: str) -> _Bar:
+    bar = _bar_class()
+    # Our own clock decides when to draw: mininterval=0 and no second one.
+    return bar(
+        total=total, initial=done, desc=label, file=out, leave=False, mininterval=0, miniters=1
+    )
+
+
+def _bar_class() -> Any:
+    """Tqdm for a terminal, or for a notebook that has its widgets; imported only now."""
+    if _in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm_notebook as base
+    else:
+        from tqdm.std import tqdm as base
+
+    # With an interval of its own tqdm starts a thread that outlives the run.
+    return type("Bar", (cast("Any", base),), {"monitor_interval": 0})
+
+
+def _in_notebook() -> bool:
+    # Only a kernel imports it; asking IPython itself would import it everywhere.
+    return "ipykernel" in sys.modules and "IPython" in sys.modules
+
+
+def _where(state: TrainState) -> str:
+    phase, done = state.phase, state.position.phase_epoch
+    return f"{phase.name} {min(done + 1, phase.epochs)}/{phase.epochs}"
+
+
+def _text(name: str, value: Number) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}" if name == "seconds" else f"{value:.4g}"
+    return str(value)
