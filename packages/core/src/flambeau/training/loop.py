@@ -47,6 +47,7 @@ def run_epoch(run: Run) -> None:
     started = time.perf_counter()
     run.dispatch.send("on_epoch_start", state)
     train_epoch(run)
+    run.stop_if_not_finite(now=True)
     row = {
         "phase": state.phase.name,
         "epoch": position.epoch + 1,
@@ -61,7 +62,7 @@ def run_epoch(run: Run) -> None:
     position.epoch += 1
     position.epoch_step = 0
     state.context.carry = None
-    run.after_evaluation()
+    run.control()
     run.dispatch.send("on_epoch_end", state)
 
 
@@ -79,7 +80,7 @@ def train_epoch(run: Run) -> None:
             listener(state)
         state.at_step_border = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
-        run.guard_record(batches)
+        run.update.record(position, micro_batches)
         result = train_step(model, batches, task, state)
         position.step += 1
         position.epoch_step += 1
@@ -88,7 +89,7 @@ def train_epoch(run: Run) -> None:
         if run.average is not None:
             run.average.update(position.step, state.total_steps)
         state.at_step_border = True
-        run.guard_read()
+        run.stop_if_not_finite()
         for listener in on_step_end:
             listener(state)
         if run.interrupt.pending:

@@ -1,0 +1,62 @@
+"""``flambeau fit PATH``: from raw files to an exported model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flambeau.cli.source import given, open_data, parse_choices
+from flambeau.learner import Learner
+from flambeau.plan import Plan
+from flambeau.report import text_table
+from flambeau.run_folder import new_run_folder, resume_point
+
+
+def fit(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="Your data: a folder of pictures, a file.")],
+    model: Annotated[str | None, typer.Option(help="An architecture by name.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the train set.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue this run instead of starting one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Key of every random draw.")] = 0,
+    domain: Annotated[str | None, typer.Option(help="The kind of data, if not recognised.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Fix a choice: --set batch_size=64.")
+    ] = None,
+) -> None:
+    """Trains on your data, shows the plan and the progress, exports the best model.
+
+    Ctrl-C saves a checkpoint and says how to go on. Options that belong to one kind of data
+    (--size for pictures) are listed by `flambeau domains NAME`.
+    """
+    kind, data, _ = open_data(path, domain, context.args)
+    typer.echo(data.report() + "\n")
+    choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
+    if resume is not None:
+        folder, _ = resume_point(resume)
+        learner = Learner(data, plan=Plan.load(folder / "plan.json"), seed=seed, folder=folder)
+    else:
+        folder = out or new_run_folder(kind.name)
+        learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        learner.plan.save(folder / "plan.json")
+    typer.echo(str(learner.plan) + "\n")
+    try:
+        learner.resume(resume) if resume is not None else learner.fit()
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted. Go on with: flambeau fit {path} --resume {folder}", err=True)
+        raise typer.Exit(130) from None
+    scores = {part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))}
+    names = list(dict.fromkeys(name for score in scores.values() for name in score))
+    rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
+    typer.echo("\n" + text_table(["", *names], rows))
+    exported = learner.export(folder / "model")
+    typer.echo(f"\nThe model is in {exported}. Use it: flambeau predict {exported} FILES…")

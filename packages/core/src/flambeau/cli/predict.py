@@ -1,0 +1,74 @@
+"""``flambeau predict MODEL FILES…``: answers for new files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flambeau.artefact.predictor import Predictor
+from flambeau.report import text_table
+
+
+class Format(StrEnum):
+    """How the answers are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
+    files: Annotated[list[Path], typer.Argument(help="The files to answer for.")],
+    format: Annotated[Format, typer.Option(help="How the answers are printed.")] = Format.table,
+) -> None:
+    """Answers for new files: label and probabilities, or values."""
+    answers = Predictor.load(model).predict([str(file) for file in files])
+    records = [
+        {"file": str(file), **flat(answer)} for file, answer in zip(files, answers, strict=True)
+    ]
+    if format is Format.json:
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    if format is Format.csv:
+        writer = csv.DictWriter(sys.stdout, columns)
+        writer.writeheader()
+        writer.writerows(records)
+        return
+    rows = [[_shown(record.get(name, "")) for name in columns] for record in records]
+    typer.echo(text_table(columns, rows))
+
+
+def flat(answer: Any) -> dict[str, Any]:
+    """One level of names: a nested mapping's entries stand beside the others."""
+    fields: Mapping[str, Any]
+    if is_dataclass(answer) and not isinstance(answer, type):
+        fields = asdict(answer)
+    elif isinstance(answer, Mapping):
+        fields = answer
+    else:
+        return {"value": answer}
+    result: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            result.update(value)
+        else:
+            result[name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,83 @@
+"""From a path and options on the command line to a domain and its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flambeau import domain as domains
+from flambeau.data.dataset import Data
+from flambeau.domain import Domain
+from flambeau.errors import ArgumentError, InputError, nearest
+
+
+def open_data(
+    path: Path, domain_name: str | None, extra: Sequence[str]
+) -> tuple[Domain, Data, dict[str, Any]]:
+    """The domain that recognises ``path``, its data, and the plan choices among ``extra``."""
+    if not path.exists():
+        raise InputError(
+            f"There is nothing at {path} (looked from {Path.cwd()}). Check the path."
+        )
+    domain = domains.get(domain_name) if domain_name else domains.recognise(path)
+    options = parse_options(domain, extra)
+    data_class: Any = next(iter(domain.data_classes.values()))
+    return domain, data_class.from_path(path, options), options
+
+
+def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
+    """``--name value`` and ``--name=value`` pairs that the domain declares, by their key.
+
+    Raises:
+        ArgumentError: An option is unknown, has no value, or a value of the wrong type.
+    """
+    known = {option.name: option for option in domain.cli_options}
+    values: dict[str, Any] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in known:
+            raise ArgumentError(
+                f"{word!r} is no option for {domain.name} data. {nearest(name, known)} "
+                f"`flambeau domains {domain.name}` lists them."
+            )
+        if not equals:
+            if not words:
+                raise ArgumentError(f"The option {word} needs a value: {known[name].help}")
+            text = words.pop(0)
+        option = known[name]
+        try:
+            values[option.key] = option.type(text)
+        except ValueError as error:
+            raise ArgumentError(
+                f"{text!r} is no value for {word}: {option.help} ({error})"
+            ) from error
+    return values
+
+
+def parse_choices(settings: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` pairs as plan choices; a value is JSON where it can be, else text."""
+    choices: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ArgumentError(
+                f"--set {setting!r} needs the form key=value, for example --set batch_size=64."
+            )
+        choices[key] = _value(text)
+    return choices
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that are not None."""
+    return {key: value for key, value in values.items() if value is not None}

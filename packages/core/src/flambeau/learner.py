@@ -1,0 +1,355 @@
+"""``Learner``: the one face of flambeau. It holds the parts and the verbs; the loop is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flambeau import domain as domains
+from flambeau.artefact.checkpoint import load_checkpoint
+from flambeau.artefact.export import export as write_export
+from flambeau.artefact.predictor import Predictor
+from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
+from flambeau.data.dataset import Data
+from flambeau.errors import ArgumentError, InputError, ResumeError
+from flambeau.inside import Summary, summary
+from flambeau.plan import CORE_RULES, Plan
+from flambeau.realise import Given, Realised
+from flambeau.run_folder import new_run_folder, resume_point
+from flambeau.task.task import StepContext, Task
+from flambeau.training.events import Callback
+from flambeau.training.history import History
+from flambeau.training.loop import fit as run_fit
+from flambeau.training.optimizer import parameter_groups
+from flambeau.training.options import TrainingOptions
+from flambeau.training.phase import Phase
+from flambeau.training.run import Run, RunSettings
+from flambeau.training.schedule import Schedule
+from flambeau.training.snapshot import restore
+from flambeau.training.state import Position
+
+
+class Learner:
+    """Trains, evaluates, predicts and exports a model on data of any domain.
+
+    What is not given is decided by the plan: ``print(learner.plan)`` shows every choice, why it
+    was made and how to change it.
+
+    Args:
+        data: Every data choice, from a domain's data class or ``Data.from_tensors`` and kin.
+        model: None (the plan chooses), the name of an architecture, or any ``nn.Module``.
+        task: Loss, metrics and decoding; None takes the one that the targets ask for.
+        choices: Values of the plan that you fix, by key: ``{"batch_size": 64}``.
+        plan: A plan (or the path of a saved one) to replay exactly.
+        training: Where training itself is changed: step, optimizer, averaging, clipping …
+        callbacks: Observers, in this order, besides progress and checkpoints; they hear events.
+        seed: Key of every random draw.
+        folder: The run's folder for history and checkpoints. None writes nothing unless the run
+            is long or interrupted; then a folder is made under ``runs/``.
+        quiet: No progress on the terminal.
+
+    Example:
+        >>> import torch
+        >>> from flambeau import Data, Learner
+        >>> x = torch.randn(200, 5)
+        >>> learner = Learner(Data.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
+        >>> history = learner.fit(3)
+        >>> len(learner.predict(x[:4]))
+        4
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        model: nn.Module | str | None = None,
+        *,
+        task: Task | None = None,
+        choices: Mapping[str, Any] | None = None,
+        plan: Plan | str | Path | None = None,
+        training: TrainingOptions | None = None,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        folder: str | Path | None = None,
+        quiet: bool = False,
+    ) -> None:
+        if not isinstance(data, Data):
+            raise ArgumentError(
+                f"Learner needs a Data object, not {type(data).__name__}. Build one with a domain's "
+                "data class (ImageData.from_folder) or with Data.from_tensors, from_datasets or "
+                "from_loaders."
+            )
+        self.data = data
+        self.domain = domains.of(data)
+        self.training = training or TrainingOptions()
+        self.callbacks = tuple(callbacks)
+        self.seed = seed
+        self.quiet = quiet
+        self.history = History()
+        self._folder = Path(folder) if folder is not None else None
+        self._given = Given(model if isinstance(model, nn.Module) else None, task)
+        self._trainable: tuple[str, ...] | None = None
+        self._position = Position()
+        self._realised: Realised | None = None
+        self.plan = self._make_plan(model, task, dict(choices or {}), plan)
+
+    def _make_plan(
+        self,
+        model: nn.Module | str | None,
+        task: Task | None,
+        choices: dict[str, Any],
+        saved: Plan | str | Path | None,
+    ) -> Plan:
+        facts = dict(self.data.facts())
+        user = {**self.data.choices, **choices}
+        if isinstance(model, nn.Module):
+            facts["model_given"] = True
+            user["architecture"] = type(model).__name__
+        elif model is not None:
+            user["architecture"] = model
+        if task is not None:
+            user["task"] = task.builder or type(task).__name__
+        rules = (*CORE_RULES, *self.domain.rules)
+        if saved is None:
+            return Plan.derive(rules, facts, user)
+        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+        for key, value in choices.items():
+            plan = plan.override(key, value)
+        return plan
+
+    # The parts, made on first use
+
+    @property
+    def realised(self) -> Realised:
+        """Preprocessor, model, task and loaders that the plan names; made on first use."""
+        if self._realised is None:
+            self._realised = Realised(self.data, self.domain, self.plan, self._given, self.seed)
+        return self._realised
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, on its device."""
+        return self.realised.model
+
+    @property
+    def task(self) -> Task:
+        """Loss, metrics and decoding."""
+        return self.realised.task
+
+    # Training
+
+    def fit(
+        self, epochs: int | None = None, *, lr: float | None = None, schedule: str | None = None
+    ) -> History:
+        """Trains with one phase; what is None comes from the plan.
+
+        Args:
+            epochs: Passes over the train set.
+            lr: Peak learning rate.
+            schedule: A name in ``flambeau.training.SHAPES``.
+
+        Returns:
+            The learner's history: a row an epoch and the loss of every step.
+        """
+        for key, value in (("epochs", epochs), ("lr", lr), ("schedule", schedule)):
+            if value is not None and value != self.plan.values[key]:
+                self.plan = self.plan.override(key, value)
+        values = self.plan.values
+        return self.fit_phases([self._phase(values["epochs"], values["lr"], values["schedule"])])
+
+    def fit_one_cycle(self, epochs: int | None = None, *, lr: float | None = None) -> History:
+        """``fit`` with the one-cycle schedule."""
+        return self.fit(epochs, lr=lr, schedule="one_cycle")
+
+    def fine_tune(
+        self, epochs: int | None = None, *, lr: float | None = None, freeze_epochs: int = 1
+    ) -> History:
+        """Trains the head alone, then everything, earlier groups more slowly.
+
+        The second phase runs at half the rate, falling geometrically to a hundredth of it from
+        head to stem.
+
+        Source:
+            The two-phase recipe of Howard and Gugger, "fastai: A Layered API for Deep Learning",
+            2020; unlike theirs, frozen batch norm uses its stored statistics.
+        """
+        values = self.plan.values
+        peak = values["lr"] if lr is None else lr
+        names = list(parameter_groups(self.model))
+        if len(names) < 2:
+            raise InputError(
+                f"fine_tune needs a model with a head apart from its body, but "
+                f"{type(self.model).__name__} has one parameter group. Use fit."
+            )
+        head = Phase(
+            freeze_epochs,
+            {"lr": Schedule("one_cycle", peak, {"pct_start": 0.99})},
+            trainable=(names[-1],),
+            name="head",
+        )
+        last = len(names) - 1
+        scales = {name: 100.0 ** (index / last - 1) for index, name in enumerate(names)}
+        everything = replace(
+            self._phase(epochs or values["epochs"], peak / 2, "one_cycle"),
+            lr_scales=scales,
+            trainable=None,
+            name="all",
+        )
+        return self.fit_phases([head, everything])
+
+    def fit_phases(self, phases: Sequence[Phase]) -> History:
+        """Trains with your own list of phases; every other verb ends here."""
+        return self._run(phases, Position(epoch=self._position.epoch, step=self._position.step))
+
+    def resume(self, path: str | Path | None = None) -> History:
+        """Continues an interrupted run with the same steps it would have made.
+
+        Args:
+            path: A checkpoint, or the folder of a run; None takes the learner's own folder.
+
+        Raises:
+            ResumeError: The checkpoint belongs to another model, other data or another plan.
+        """
+        folder, checkpoint = resume_point(path or self._folder)
+        tree = load_checkpoint(checkpoint)
+        if self._folder is None:
+            self._folder = folder
+        self._follow(Plan.from_json(tree["plan"]), checkpoint)
+        if tree["phases"] is None:
+            raise ResumeError(
+                f"{checkpoint} was written with a schedule that is a function of your own, which "
+                "cannot be saved. Use a named shape of flambeau.training.SHAPES."
+            )
+        phases = [Phase.from_json(phase) for phase in tree["phases"]]
+        return self._run(phases, Position(), tree)
+
+    def _follow(self, saved: Plan, checkpoint: Path) -> None:
+        """Takes the plan of the run that is continued; says so if the model cannot be its model."""
+        if saved.values == self.plan.values:
+            return
+        if saved.values["architecture"] != self.plan.values["architecture"]:
+            raise ResumeError(
+                f"{checkpoint} is of a {saved.values['architecture']!r}, but this learner has a "
+                f"{self.plan.values['architecture']!r}. Make the learner with the same model."
+            )
+        if self._realised is not None:
+            differing = [k for k, v in saved.values.items() if self.plan.values.get(k) != v]
+            raise ResumeError(
+                f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
+                "Resume with a new Learner(data) on which nothing has run yet."
+            )
+        self.plan = saved
+
+    def _run(
+        self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
+    ) -> History:
+        # The folder's name is fixed now, the folder is made when something is written.
+        folder = self._folder or new_run_folder(self.domain.name)
+        settings = RunSettings(
+            options=self.training,
+            phases=tuple(phases),
+            callbacks=self._all_callbacks(),
+            plan=self.plan.to_json(),
+            folder=folder,
+        )
+        run = Run(self.realised.parts(), settings, self.history, position)
+        if tree is not None:
+            restore(run, tree)
+        self._position = run.state.position
+        run_fit(run)
+        return self.history
+
+    def _all_callbacks(self) -> tuple[Callback, ...]:
+        own = {type(callback) for callback in self.callbacks}
+        standard: list[Callback] = []
+        if not self.quiet:
+            standard.append(ProgressBar())
+        if self._folder is not None:
+            standard.append(HistoryWriter())
+        standard.append(Checkpointing())
+        return (*(c for c in standard if type(c) not in own), *self.callbacks)
+
+    def _phase(self, epochs: int, lr: float, schedule: str) -> Phase:
+        return Phase(
+            epochs,
+            {"lr": Schedule(schedule, lr)},
+            trainable=self._trainable,
+            bn=self.plan.values["bn"],
+        )
+
+    # Which groups learn
+
+    def freeze(self) -> None:
+        """Only the head learns from the next fit on."""
+        self.freeze_to(-1)
+
+    def unfreeze(self) -> None:
+        """Every group learns from the next fit on."""
+        self._trainable = None
+
+    def freeze_to(self, first: int) -> None:
+        """The groups from ``first`` on learn; negative numbers count from the head."""
+        names = tuple(parameter_groups(self.model))
+        if not names[first:]:
+            raise InputError(
+                f"freeze_to({first}) leaves nothing to train: the groups are {', '.join(names)}."
+            )
+        self._trainable = names[first:]
+
+    # Answers
+
+    def evaluate(self, part: str = "valid") -> dict[str, float]:
+        """Loss and metrics on "train", "valid" or "test", in fp32 as an export would give them."""
+        parts = self.realised
+        if len(self.data.split.part(part)) == 0:
+            raise InputError(
+                f"The data have no {part} samples. Give a share or samples for it: {part}=0.2."
+            )
+        model, device = parts.model.eval(), parts.device
+        batches = (
+            parts.preprocessor.on_device(batch.to(device))
+            for batch in parts.loader(part).batches(0)
+        )
+        context = StepContext(training=False, values=dict(self.task.values), seed=self.seed)
+        with torch.no_grad():
+            return self.task.evaluate(model, batches, context)
+
+    def predictor(self) -> Predictor:
+        """What ``export`` would give, on this learner's model."""
+        parts = self.realised
+        return Predictor(
+            parts.preprocessor,
+            parts.model,
+            parts.task,
+            device=parts.device,
+            batch_size=self.plan.values["batch_size"],
+        )
+
+    def predict(self, items: Any) -> Any:
+        """The answer for one raw item, or a list of answers for many."""
+        return self.predictor().predict(items)
+
+    def summary(self) -> Summary:
+        """Layers with shapes, parameters and what is trainable, from one real batch."""
+        parts = self.realised
+        batch = next(iter(parts.loader("valid" if len(self.data.split.valid) else "train").batches(0)))
+        return summary(parts.model, parts.preprocessor.on_device(batch.to(parts.device)).inputs)
+
+    # What lasts
+
+    def export(self, folder: str | Path) -> Path:
+        """Writes weights and JSON from which ``Predictor.load`` predicts, without any pickle."""
+        parts = self.realised
+        return write_export(
+            folder,
+            domain=self.domain.name,
+            model=parts.model,
+            model_spec=parts.model_spec,
+            task=parts.task,
+            preprocessor=parts.preprocessor,
+            plan=self.plan.to_json(),
+        )

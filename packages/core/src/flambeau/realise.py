@@ -1,0 +1,111 @@
+"""From a plan to the things it names: preprocessor, model, task, loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from flambeau.data.dataset import Data
+from flambeau.data.loader import Dataset, Loader, LoaderOptions
+from flambeau.data.preprocess import Preprocessor
+from flambeau.domain import Domain
+from flambeau.errors import PlanError, nearest
+from flambeau.plan import Plan
+from flambeau.task.task import Task
+from flambeau.training.parts import Parts
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user passed as objects rather than as values of the plan."""
+
+    model: nn.Module | None = None
+    task: Task | None = None
+
+
+class Realised:
+    """The objects that a plan names, each made once, when it is first needed.
+
+    Attributes:
+        domain: Whose builders are used.
+        values: The plan's values by key.
+        preprocessor: Fitted on train.
+        task: Loss, metrics, decoding.
+        model: On ``device``.
+        device: Where the model runs.
+    """
+
+    def __init__(self, data: Data, domain: Domain, plan: Plan, given: Given, seed: int) -> None:
+        self.data = data
+        self.domain = domain
+        self.values: Mapping[str, Any] = dict(plan.values)
+        self.seed = seed
+        self.device = torch.device(self.values["device"])
+        self.preprocessor: Preprocessor = data.preprocessor(self.values)
+        self.task: Task = given.task or self._build(
+            "task", domain.tasks, data.task_arguments(self.values)
+        )
+        self.model_spec: dict[str, Any] | None = None
+        if given.model is None:
+            arguments = dict(data.model_arguments(self.values))
+            self.model_spec = {"builder": self.values["architecture"], "arguments": arguments}
+            model = self._seeded_model(arguments)
+        else:
+            model = given.model
+        self.model = model.to(self.device)
+        self._datasets: dict[str, Dataset] = {}
+        self._loaders: dict[str, Loader] = {}
+
+    def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
+        """A model whose first weights depend on the seed alone; torch's generator is put back."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self._build("architecture", self.domain.models, arguments)
+
+    def _build(
+        self, key: str, builders: Mapping[str, Callable[..., Any]], arguments: Mapping[str, Any]
+    ) -> Any:
+        name = self.values[key]
+        if name not in builders:
+            raise PlanError(
+                f"The plan's {key} is {name!r}, which the domain {self.domain.name!r} does not "
+                f"have. {nearest(str(name), builders)}"
+            )
+        return builders[name](**arguments)
+
+    def dataset(self, part: str) -> Dataset:
+        """The samples of "train", "valid" or "test"."""
+        if part not in self._datasets:
+            self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
+        return self._datasets[part]
+
+    def loader(self, part: str) -> Loader:
+        """Batches of ``part``; only train is shuffled."""
+        if part not in self._loaders:
+            options = LoaderOptions(
+                batch_size=self.values["batch_size"],
+                shuffle=part == "train",
+                seed=self.seed,
+                num_workers=self.values.get("num_workers", 0),
+                device=self.device,
+            )
+            self._loaders[part] = self.dataset(part).loader(options)
+        return self._loaders[part]
+
+    def parts(self) -> Parts:
+        """What a run is built from."""
+        return Parts(
+            model=self.model,
+            task=self.task,
+            train=self.loader("train"),
+            valid=self.loader("valid") if len(self.data.split.valid) else None,
+            augment=tuple(self.data.transforms(self.values)),
+            on_device=self.preprocessor.on_device,
+            device=self.device,
+            seed=self.seed,
+            values=self.values,
+        )

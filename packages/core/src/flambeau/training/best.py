@@ -1,0 +1,68 @@
+"""``BestWeights``: a copy of the weights that scored best, put back at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from flambeau.errors import ArgumentError, nearest
+
+
+@runtime_checkable
+class RestoresBest(Protocol):
+    """A callback that wants the best epoch back at the end (early stopping)."""
+
+    monitor: str
+    mode: str
+    restore_best: bool
+
+
+class BestWeights:
+    """Watches one column of the history.
+
+    Args:
+        monitor: The column ("valid_loss"), or None to watch nothing.
+        mode: "min" or "max".
+    """
+
+    def __init__(self, monitor: str | None, mode: str = "min") -> None:
+        self.monitor, self.mode = monitor, mode
+        self._score = math.inf
+        self._weights: dict[str, Tensor] = {}
+
+    @property
+    def found(self) -> bool:
+        """Whether there is something to restore."""
+        return bool(self._weights)
+
+    def offer(self, model: nn.Module, scores: Mapping[str, float]) -> None:
+        """Keeps a copy if this score is the best so far; NaN never is."""
+        if self.monitor is None:
+            return
+        if self.monitor not in scores:
+            raise ArgumentError(
+                f"The best epoch is chosen by {self.monitor!r}, which evaluation does not give. "
+                f"{nearest(self.monitor, scores)}"
+            )
+        score = scores[self.monitor] * (1 if self.mode == "min" else -1)
+        if score < self._score:
+            self._score = score
+            self._weights = {name: v.detach().clone() for name, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Writes the best weights into the model."""
+        model.load_state_dict(self._weights)
+        self._weights = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"score": self._score, "weights": self._weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        self._score, self._weights = state["score"], dict(state["weights"])

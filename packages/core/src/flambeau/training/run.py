@@ -1,0 +1,201 @@
+"""``Run``: everything a fit needs, put together once; the loop calls its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flambeau.data.batch import Batch
+from flambeau.task.task import StepContext, detach
+from flambeau.training.best import BestWeights, RestoresBest
+from flambeau.training.controller import mode_of
+from flambeau.training.culprit import find_culprit, nonfinite_error
+from flambeau.training.events import Callback, Dispatch
+from flambeau.training.freeze import set_trainable
+from flambeau.training.groups import parameter_groups
+from flambeau.training.history import History
+from flambeau.training.interrupt import Interrupt
+from flambeau.training.losses import StepLosses
+from flambeau.training.options import TrainingOptions
+from flambeau.training.optimizer import default_optimizers
+from flambeau.training.parts import Parts
+from flambeau.training.phase import Phase
+from flambeau.training.precision import Precision
+from flambeau.training.snapshot import capture
+from flambeau.training.state import Position, TrainState
+from flambeau.training.update import Update
+from flambeau.training.values import StepValues
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What this fit was asked to do.
+
+    Attributes:
+        options: The places where training is changed.
+        phases: The stretches to train.
+        callbacks: Observers, in order.
+        plan: The plan as JSON, kept in checkpoints.
+        folder: The run's folder; made when something is written.
+    """
+
+    options: TrainingOptions
+    phases: tuple[Phase, ...]
+    callbacks: Sequence[Callback] = ()
+    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    folder: Path | None = None
+
+
+class Run:
+    """One fit. The loop reads it; ``snapshot`` saves and restores it."""
+
+    def __init__(
+        self, parts: Parts, settings: RunSettings, history: History, position: Position
+    ) -> None:
+        options, task = settings.options, parts.task
+        self.parts, self.settings, self.options = parts, settings, options
+        self.dispatch = Dispatch(settings.callbacks)
+        self.interrupt = Interrupt()
+        self.losses = StepLosses()
+        self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
+        factory = options.optimizer or default_optimizers
+        self.optimizers = factory(parts.model, parts.values)
+        self.values = StepValues(parts.model, self.optimizers, parts.values, task.values)
+        self.update = Update(parts.model, self.optimizers, options, self.precision)
+        self.average = options.average.running() if options.average else None
+        self.best = BestWeights(*_watched(options.keep_best, settings.callbacks))
+        per_epoch = -(-parts.train.steps_per_epoch // options.accumulate)
+        self.state = TrainState(
+            model=parts.model,
+            task=task,
+            phases=settings.phases,
+            optimizers=self.optimizers,
+            device=parts.device,
+            seed=parts.seed,
+            steps_per_epoch=per_epoch,
+            history=history,
+            snapshot=lambda: capture(self),
+            update=self._update,
+            backward=self._backward,
+            autocast=self.precision.autocast,
+            position=position,
+            values=self.values.current,
+            context=StepContext(values=self.values.current, seed=parts.seed),
+            folder=settings.folder,
+        )
+        self._gradient_listeners = self.dispatch.on_gradients_ready
+        self.trainable: tuple[str, ...] | None = None
+        if self.average is not None:
+            self.average.start(parts.model)
+
+    # The phase and the step
+
+    def start_phase(self) -> None:
+        """Which groups learn and at which rates."""
+        phase = self.state.phase
+        set_trainable(parameter_groups(self.parts.model), phase.trainable)
+        self.trainable = phase.trainable
+        self.values.start_phase(phase, self.state.steps_per_epoch)
+
+    def set_values(self, micro_batches: Sequence[Batch]) -> None:
+        """lr and the other scheduled values of the coming step."""
+        position = self.state.position
+        step = position.phase_epoch * self.state.steps_per_epoch + position.epoch_step
+        self.values.set(step, micro_batches)
+
+    def prepare_train(self, batch: Batch) -> Batch:
+        """On the device, augmented, normalised, then the user's own transforms."""
+        batch = batch.to(self.parts.device, non_blocking=True)
+        for transform in self.parts.augment:
+            batch = transform(batch, self.parts.seed)
+        batch = self.parts.on_device(batch)
+        for transform in self.options.transforms:
+            batch = transform(batch, self.parts.seed)
+        return batch
+
+    def prepare_valid(self, batch: Batch) -> Batch:
+        """On the device and normalised."""
+        return self.parts.on_device(batch.to(self.parts.device, non_blocking=True))
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        self.precision.backward(loss)
+        if self.state.context.carry is not None:
+            self.state.context.carry = detach(self.state.context.carry)
+
+    def _update(self, loss: torch.Tensor | None = None, name: str | None = None) -> None:
+        for listener in self._gradient_listeners:
+            listener(self.state)
+        self.update(loss, name)
+
+    # The epoch
+
+    def read_losses(self) -> float:
+        """Mean loss of the epoch; its steps go into the history."""
+        mean, steps = self.losses.read()
+        self.state.history.step_losses.extend(steps)
+        return mean
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The averaged weights in the model for the length of the block, where there are any."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.swapped(self.parts.model):
+                yield
+
+    def keep_if_best(self) -> None:
+        """A copy of the weights (the averaged ones inside their block) if they score best."""
+        self.best.offer(self.parts.model, {f"valid_{k}": v for k, v in self.state.scores.items()})
+
+    def control(self) -> None:
+        """Asks the controllers for new values; they hold until changed again."""
+        progress = self.state.position.step / max(1, self.state.total_steps)
+        for controller in self.options.controllers:
+            self.values.override(controller.update(self.state.history, progress))
+
+    # What is not finite
+
+    def stop_if_not_finite(self, *, now: bool = False) -> None:
+        """Ends the run at the first step that is not finite, naming where it came from.
+
+        Raises:
+            NonFiniteError: With step, samples, layer and what to do.
+        """
+        record = self.update.first_bad_step(now=now)
+        if record is None:
+            return
+        self.update.restore_statistics()
+        size = self.options.accumulate
+        batches = self.parts.train.batches(record.epoch, record.epoch_step * size)
+        ready = [self.prepare_train(batch) for batch in islice(batches, size)]
+        culprit = find_culprit(
+            self.parts.model,
+            self.parts.task,
+            ready,
+            replace(self.state.context, epoch=record.epoch, step=record.step, carry=None),
+            record=record,
+            autocast=self.precision.autocast,
+        )
+        raise nonfinite_error(record, culprit)
+
+    def finish(self) -> None:
+        """The model ends on the averaged weights, or on those of the best epoch."""
+        if self.best.found:
+            self.best.restore(self.parts.model)
+        elif self.average is not None:
+            self.average.finish(self.parts.model)
+
+
+def _watched(keep_best: str | None, callbacks: Sequence[Callback]) -> tuple[str | None, str]:
+    """Column and direction by which the best epoch is kept: the option's, or a callback's wish."""
+    for callback in callbacks:
+        if isinstance(callback, RestoresBest) and callback.restore_best:
+            return callback.monitor, callback.mode
+    return keep_best, "min" if keep_best is None else mode_of(keep_best)

@@ -1,0 +1,125 @@
+"""A run as a tree of plain values and tensors, and back: what makes a resume exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flambeau.errors import ResumeError
+from flambeau.training.generators import generator_states, restore_generators
+from flambeau.training.state import Position
+
+if TYPE_CHECKING:
+    from flambeau.training.run import Run
+
+
+def capture(run: Run) -> dict[str, Any]:
+    """Everything that decides how the run goes on, at a step border.
+
+    Tensors are not copied: write the tree before the next step.
+    """
+    state = run.state
+    phases = list(state.phases)
+    nameable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
+    return {
+        "plan": dict(run.settings.plan),
+        "phases": [phase.as_json() for phase in phases] if nameable else None,
+        "fingerprint": _fingerprint(run),
+        "position": asdict(state.position),
+        "model": dict(state.model.state_dict()),
+        "optimizers": {name: opt.state_dict() for name, opt in run.optimizers.items()},
+        "average": run.average.state_dict() if run.average is not None else None,
+        "best": run.best.state_dict(),
+        "precision": run.precision.state_dict(),
+        "values": dict(state.values),
+        "controlled": dict(run.values.controlled),
+        "history": {"rows": state.history.rows, "step_losses": list(state.history.step_losses)},
+        "losses": run.losses.state_dict(),
+        "carry": state.context.carry,
+        "callbacks": [
+            {"type": type(callback).__name__, "state": callback.state_dict()}
+            for callback in run.settings.callbacks
+        ],
+        "generators": generator_states(),
+    }
+
+
+def restore(run: Run, tree: Mapping[str, Any]) -> None:
+    """Puts a captured tree into a run that was made the same way.
+
+    Raises:
+        ResumeError: Model, data or settings are not those of the tree.
+    """
+    _check(run, tree)
+    state = run.state
+    position = Position(**tree["position"])
+    state.model.load_state_dict(tree["model"])
+    # Phases regroup the optimizers; the same regroupings give the order in which they were saved.
+    for index in range(min(position.phase, len(state.phases) - 1) + 1):
+        state.position.phase = index
+        run.start_phase()
+    for name, optimizer in run.optimizers.items():
+        optimizer.load_state_dict(tree["optimizers"][name])
+    if run.average is not None:
+        run.average.load_state_dict(tree["average"])
+    run.best.load_state_dict(tree["best"])
+    run.precision.load_state_dict(tree["precision"])
+    state.values.update(tree["values"])
+    run.values.controlled.update(tree["controlled"])
+    state.history.rows[:] = tree["history"]["rows"]
+    del state.history.step_losses[:]
+    state.history.step_losses.extend(tree["history"]["step_losses"])
+    run.losses.load_state_dict(tree["losses"])
+    state.context.carry = tree["carry"]
+    for name, value in asdict(position).items():
+        setattr(state.position, name, value)
+    _restore_callbacks(run, tree["callbacks"])
+    restore_generators(tree["generators"])
+
+
+def _fingerprint(run: Run) -> dict[str, Any]:
+    """What must agree for the steps to be the same ones."""
+    return {
+        "parameters and buffers": {
+            name: list(value.shape) for name, value in run.state.model.state_dict().items()
+        },
+        "optimizers": {name: type(opt).__name__ for name, opt in run.optimizers.items()},
+        "seed": run.state.seed,
+        "batches in an epoch": run.parts.train.steps_per_epoch,
+        "accumulate": run.options.accumulate,
+        "averaging": repr(run.options.average),
+        "clip_norm": run.options.clip_norm,
+        "precision": run.parts.values.get("precision"),
+    }
+
+
+def _check(run: Run, tree: Mapping[str, Any]) -> None:
+    mine, theirs = _fingerprint(run), tree["fingerprint"]
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            here, there = _difference(value, theirs.get(name))
+            raise ResumeError(
+                f"The checkpoint belongs to another run: {name} is {there} there and {here} here. "
+                "Make the Learner with the same data, model, choices, training options and seed."
+            )
+
+
+def _difference(here: Any, there: Any) -> tuple[Any, Any]:
+    """The first entry that differs, so that the message stays short."""
+    if isinstance(here, dict) and isinstance(there, Mapping):
+        for name in [*here, *there]:
+            if here.get(name) != there.get(name):
+                return f"{name}: {here.get(name)}", f"{name}: {there.get(name)}"
+    return here, there
+
+
+def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:
+    """States go to callbacks of the same kind in order; a new callback starts fresh."""
+    remaining = list(saved)
+    for callback in run.settings.callbacks:
+        for entry in remaining:
+            if entry["type"] == type(callback).__name__:
+                callback.load_state_dict(entry["state"])
+                remaining.remove(entry)
+                break

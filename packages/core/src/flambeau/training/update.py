@@ -1,0 +1,90 @@
+"""``Update``: from gradients to new weights: unscale, clip, guard, step, clear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from flambeau.data.batch import Batch
+from flambeau.errors import ArgumentError, nearest
+from flambeau.training.clip import clip_gradients, gradients_of
+from flambeau.training.nonfinite import NonFiniteGuard, StepRecord
+from flambeau.training.optimizer import trained_parameters
+from flambeau.training.options import TrainingOptions
+from flambeau.training.precision import Precision
+from flambeau.training.state import Position
+
+
+class Update:
+    """What ``state.update()`` does. Reads nothing from an accelerator.
+
+    Args:
+        model: Whose norm statistics the guard protects.
+        optimizers: By name.
+        options: Clipping and what happens to steps that are not finite.
+        precision: Scales and unscales for fp16.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Mapping[str, Optimizer],
+        options: TrainingOptions,
+        precision: Precision,
+    ) -> None:
+        self._optimizers = dict(optimizers)
+        self._clip_norm = options.clip_norm
+        self._precision = precision
+        self._guard: NonFiniteGuard | None = None
+        if options.nonfinite != "off" or precision.scales_loss:
+            self._guard = NonFiniteGuard(
+                model,
+                precision.device,
+                # fp16 leaves out steps that overflow by design, even where nobody looks.
+                policy="raise" if options.nonfinite == "raise" else "skip",
+                tolerate_overflow=precision.scales_loss,
+            )
+
+    def __call__(self, loss: Tensor | None = None, name: str | None = None) -> None:
+        """One update of the optimizer ``name``, or of all; then their gradients are cleared."""
+        if name is not None and name not in self._optimizers:
+            raise ArgumentError(
+                f"There is no optimizer {name!r} to update. {nearest(name, self._optimizers)}"
+            )
+        chosen = self._optimizers if name is None else {name: self._optimizers[name]}
+        self._precision.unscale(chosen.values())
+        if self._clip_norm is not None or self._guard is not None:
+            checked: Sequence[Tensor] = gradients_of(trained_parameters(chosen))
+            if self._clip_norm is not None:
+                # The norm is finite exactly where all gradients are: one tensor to look at.
+                checked = [clip_gradients(checked, self._clip_norm)]
+            if self._guard is not None:
+                self._guard.check(loss, checked)
+        for optimizer in chosen.values():
+            if self._guard is None:
+                optimizer.step()
+            else:
+                self._guard.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self._precision.update()
+
+    def record(self, position: Position, micro_batches: Sequence[Batch]) -> None:
+        """Before the forward pass: what the guard needs to compute the step once more."""
+        if self._guard is not None:
+            self._guard.record(position, micro_batches)
+
+    def first_bad_step(self, *, now: bool = False) -> StepRecord | None:
+        """The step that ended the run's good ones, once the host knows; its weights are kept."""
+        return None if self._guard is None else self._guard.read(now=now)
+
+    def restore_statistics(self) -> None:
+        """Puts norm statistics that the bad step has ruined back."""
+        if self._guard is not None:
+            self._guard.restore()
+
+    def skipped(self) -> int:
+        """Steps left out so far. Waits for the device."""
+        return 0 if self._guard is None else self._guard.skipped()
+

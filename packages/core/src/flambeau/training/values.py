@@ -1,0 +1,122 @@
+"""``StepValues``: the named values of a step (lr, momentum, the task's own) and who sets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from flambeau.data.batch import Batch
+from flambeau.errors import ArgumentError, nearest
+from flambeau.training.groups import parameter_groups
+from flambeau.training.optimizer import set_lr_scales
+from flambeau.training.phase import Phase
+from flambeau.training.schedule import Schedule
+
+_OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
+
+
+class StepValues:
+    """Sets every scheduled value before a step. A controller's value wins over a schedule.
+
+    A param group's rate is ``lr × lr_scale × lr_ratio``: ``lr_scale`` is the phase's factor for
+    its layer group, ``lr_ratio`` is 1 except for optimizers of the user's own, which keep their
+    proportion to the plan's lr, so that a GAN's two rates move together.
+
+    Attributes:
+        current: Value by name, as callbacks and tasks see them.
+        controlled: What controllers have set, kept until they set it anew.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Mapping[str, Optimizer],
+        plan: Mapping[str, Any],
+        task_values: Mapping[str, float],
+    ) -> None:
+        self._model = model
+        self._optimizers = tuple(optimizers.values())
+        base = float(plan["lr"])
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                own = "lr_scale" not in group and base > 0
+                group["lr_ratio"] = group["lr"] / base if own else 1.0
+        self.current: dict[str, float] = {"lr": base, **task_values}
+        self.controlled: dict[str, float] = {}
+        self._schedules: tuple[tuple[str, Schedule], ...] = ()
+        self._rates: list[tuple[dict[str, Any], float]] = []
+        self._last_step = 1
+
+    def start_phase(self, phase: Phase, steps_per_epoch: int) -> None:
+        """Takes the phase's schedules and its rates by layer group."""
+        for name in phase.schedules:
+            self._require_known(name, "a schedule")
+        groups = parameter_groups(self._model)
+        for optimizer in self._optimizers:
+            set_lr_scales(optimizer, groups, phase.lr_scales)
+        # Looked up anew each time: loading a state puts new dictionaries in their place.
+        self._rates = [
+            (group, group["lr_scale"] * group["lr_ratio"])
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+        ]
+        self._schedules = tuple(phase.schedules.items())
+        self._last_step = max(1, phase.epochs * steps_per_epoch - 1)
+
+    def set(self, step: int, micro_batches: Sequence[Batch]) -> None:
+        """The values of step ``step`` of the phase, into ``current`` and the optimizers."""
+        current = self.current
+        progress = min(1.0, step / self._last_step)
+        for name, schedule in self._schedules:
+            current[name] = schedule(progress)
+        if self.controlled:
+            current.update(self.controlled)
+        lr = current["lr"] * _lr_scale(micro_batches)
+        for group, factor in self._rates:
+            group["lr"] = lr * factor
+        if "weight_decay" in current:
+            self._set_weight_decay(current["weight_decay"])
+        if "momentum" in current:
+            self._set_momentum(current["momentum"])
+
+    def override(self, values: Mapping[str, float]) -> None:
+        """What a controller returned; it holds from the next step on.
+
+        Raises:
+            ArgumentError: A name is not a schedulable value.
+        """
+        for name, value in values.items():
+            self._require_known(name, "a controller")
+            self.controlled[name] = float(value)
+
+    def _require_known(self, name: str, who: str) -> None:
+        known = {*_OPTIMIZER_VALUES, *self.current}
+        if name not in known:
+            raise ArgumentError(
+                f"{name!r}, set by {who}, is no schedulable value of this run. "
+                f"{nearest(name, known)} A task declares its own in Task.values."
+            )
+
+    def _set_weight_decay(self, value: float) -> None:
+        for group, _ in self._rates:
+            if group.get("decay", True):
+                group["weight_decay"] = value
+
+    def _set_momentum(self, value: float) -> None:
+        for group, _ in self._rates:
+            if "betas" in group:
+                group["betas"] = (value, group["betas"][1])
+            else:
+                group["momentum"] = value
+
+
+def _lr_scale(micro_batches: Sequence[Batch]) -> float:
+    """The batches' own factor on the rate, weighted as the batches are."""
+    if all(batch.lr_scale == 1.0 for batch in micro_batches):
+        return 1.0
+    weights = [1.0 if batch.weight is None else batch.weight for batch in micro_batches]
+    scaled = sum(b.lr_scale * w for b, w in zip(micro_batches, weights, strict=True))
+    return scaled / sum(weights)

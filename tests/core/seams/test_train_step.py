@@ -1,0 +1,147 @@
+"""Papers through ``train_step``: a GAN with two optimizers, and SAM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from flambeau import Batch, Data, Learner, StepResult, Task, TrainingOptions, TrainState
+
+
+class Gan(nn.Module):
+    """Draws from a line; the real data are a Gaussian at 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
+        self.critic = nn.Sequential(nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, real: Tensor) -> Tensor:
+        return self.critic(real)
+
+
+class GanTask(Task):
+    """Scores how far the generated mean is from the real one."""
+
+    def evaluate(self, model: Any, batches: Any, context: Any) -> dict[str, float]:
+        real = torch.cat([batch.input for batch in batches])
+        noise = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
+        return {"distance": float((model.generator(noise).mean() - real.mean()).abs())}
+
+
+def two_optimizers(model: Gan, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+    return {
+        "critic": Adam(model.critic.parameters(), lr=values["lr"], betas=(0.5, 0.9)),
+        "generator": Adam(model.generator.parameters(), lr=values["lr"] / 2, betas=(0.5, 0.9)),
+    }
+
+
+def gan_step(
+    model: Gan, micro_batches: Sequence[Batch], task: Task, state: TrainState
+) -> StepResult:
+    [batch] = micro_batches
+    real = batch.input
+    fake = model.generator(torch.randn(len(real), 2))
+    softplus = nn.functional.softplus
+    critic_loss = (softplus(-model.critic(real)) + softplus(model.critic(fake.detach()))).mean()
+    state.backward(critic_loss)
+    state.update(critic_loss, "critic")
+    generator_loss = softplus(-model.critic(fake)).mean()
+    state.backward(generator_loss)
+    state.update(generator_loss, "generator")
+    state.optimizers["critic"].zero_grad()
+    return StepResult((critic_loss + generator_loss).detach(), float(len(real)))
+
+
+def test_a_gan_trains_with_two_optimizers_that_keep_their_proportion() -> None:
+    torch.manual_seed(0)
+    real = 4 + 0.5 * torch.randn(512, 1)
+    data = Data.from_tensors(real, torch.zeros(512), valid=0.25)
+    options = TrainingOptions(train_step=gan_step, optimizer=two_optimizers)
+    learner = Learner(data, Gan(), task=GanTask(), training=options, quiet=True)
+    untrained = learner.evaluate()["distance"]
+
+    history = learner.fit(20, lr=0.01, schedule="constant")
+
+    assert untrained > 3
+    assert history.column("valid_distance")[-1] < 0.5
+
+
+def sam_step(
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+) -> StepResult:
+    """Foret et al., "Sharpness-Aware Minimization" (https://arxiv.org/abs/2010.01412)."""
+    [batch] = micro_batches
+
+    def mean_loss() -> Tensor:
+        total, weight = task.loss(task.forward(model, batch, state.context), batch)
+        return total / weight
+
+    loss = mean_loss()
+    state.backward(loss)
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+    with torch.no_grad():
+        steps = [0.05 * p.grad / (norm + 1e-12) for p in parameters]
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter += step
+            parameter.grad = None
+    state.backward(mean_loss())
+    with torch.no_grad():
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter -= step
+    state.update(loss)
+    return StepResult(loss.detach(), batch.weight or 1.0)
+
+
+def test_sam_equals_the_paper_written_out() -> None:
+    torch.manual_seed(1)
+    x, y = torch.randn(96, 3, dtype=torch.float64), torch.randn(96, 1, dtype=torch.float64)
+    data = Data.from_tensors(x, y, valid=0.25, task="regression")
+    model, reference = nn.Linear(3, 1).double(), nn.Linear(3, 1).double()
+    reference.load_state_dict(model.state_dict())
+    learner = Learner(
+        data,
+        model,
+        choices={"batch_size": 8, "optimizer": "sgd", "weight_decay": 0.0},
+        training=TrainingOptions(train_step=sam_step),
+        quiet=True,
+    )
+    batches = [(b.input, b.target) for b in learner.realised.loader("train").batches(0)]
+
+    learner.fit(1, lr=0.1, schedule="constant")
+
+    optimizer = SGD(reference.parameters(), lr=0.1)
+    for inputs, targets in batches:
+        weights = list(reference.parameters())
+        before = [w.detach().clone() for w in weights]
+        grads = torch.autograd.grad(((reference(inputs) - targets) ** 2).mean(), weights)
+        norm = sum((g**2).sum() for g in grads).sqrt()
+        with torch.no_grad():
+            for weight, grad in zip(weights, grads, strict=True):
+                weight += 0.05 * grad / norm
+        grads = torch.autograd.grad(((reference(inputs) - targets) ** 2).mean(), weights)
+        with torch.no_grad():
+            for weight, old, grad in zip(weights, before, grads, strict=True):
+                weight.copy_(old)
+                weight.grad = grad
+        optimizer.step()
+    for mine, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_a_step_that_updates_an_unknown_optimizer_is_told_the_names() -> None:
+    def step(model: Any, micro_batches: Any, task: Any, state: TrainState) -> StepResult:
+        state.update(None, "discriminator")
+        raise AssertionError("not reached")
+
+    data = Data.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
+    options = TrainingOptions(train_step=step)
+    learner = Learner(data, nn.Linear(2, 1), training=options, quiet=True)
+    with pytest.raises(TypeError, match=r"no optimizer 'discriminator'.*main"):
+        learner.fit(1)
