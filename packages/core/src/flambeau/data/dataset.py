@@ -10,6 +10,7 @@ from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.data.transform import Transform
+from flambeau.errors import InputError
 
 if TYPE_CHECKING:
     from flambeau.data.tensors import Arrays, Pair
@@ -74,6 +75,24 @@ class Data(ABC):
     def raw(self, part: str) -> Sequence[Any]:
         """The raw inputs of ``part`` as one would hand them to ``predict``."""
 
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
+        """The same data with only these rows in each part; for quick trials and learning curves.
+
+        The conformance kit takes valid rows away with it, to see that nothing was measured on
+        them: what was fitted on train must stay the same.
+
+        Args:
+            rows: Part → row numbers, as ``split`` has them. Train and valid must be named; test
+                is empty where it is not.
+
+        Raises:
+            InputError: The class does not offer it.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no subset(rows). Build the data anew from fewer samples, "
+            "or define it in the class."
+        )
+
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
         """Augmentation for training batches, from the plan's values."""
         return ()
@@ -106,7 +125,7 @@ class Data(ABC):
         Args:
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
             targets: ``(n,)`` or ``(n, k)``, or a dict; None where the task needs none.
-            valid: Share drawn for valid (a fraction, or a number of rows), or ``(inputs, targets)``.
+            valid: Share drawn for valid (fraction or number of rows), or ``(inputs, targets)``.
             test: Likewise; none by default.
             split: The rows of each part instead, from ``Split.by_group`` and the like.
             seed: Of the draw.

@@ -69,6 +69,15 @@ class TensorData(PlainData):
         """One row a sample: an array where there is one input, else a dict of them."""
         return Rows(self._part(part).inputs)
 
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> TensorData:
+        parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
+        return TensorData(
+            parts,
+            Split.given(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
+            task=self._task,
+            class_names=self._class_names,
+        )
+
     def report(self) -> str:
         """Counts, shapes and classes, a line each."""
         facts = self.facts()
@@ -104,6 +113,14 @@ class TensorData(PlainData):
         for part, dataset in self._parts.items():
             for target in dataset.targets.values():
                 check_labels(target, n_classes, part, dataset.ids)
+
+    def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:
+        """Rows of ``part`` by their numbers, which they keep."""
+        place = {int(row): index for index, row in enumerate(self.split.part(part))}
+        if unknown := [int(row) for row in rows if int(row) not in place]:
+            raise InputError(f"Row {unknown[0]} is not in the {part} part, so subset has no such.")
+        taken = _take(self._part(part), np.array([place[int(row)] for row in rows], dtype=np.int64))
+        return MemoryDataset(taken.inputs, taken.targets, torch.tensor([int(row) for row in rows]))
 
     def _part(self, part: str) -> MemoryDataset:
         self.split.part(part)  # an unknown name is an error that says the known ones
