@@ -13,7 +13,7 @@ from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.diff import PlanDiff, compare
 from flambeau.plan.order import dependents, name_of, order
-from flambeau.plan.plain import as_json, checked, from_json
+from flambeau.plan.plain import as_json, checked, from_json, plain
 from flambeau.plan.rule import Rule
 
 SCHEMA_VERSION = 1
@@ -154,8 +154,11 @@ class Plan:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The value of each key; what data, model and task are built from."""
-        return {key: choice.value for key, choice in self._choices.items()}
+        """A fresh copy of each key's value; what data, model and task are built from."""
+        return {
+            key: plain(choice.value, f"the value of {key!r}")
+            for key, choice in self._choices.items()
+        }
 
     def __getitem__(self, key: str) -> Choice:
         if key not in self._choices:

@@ -20,8 +20,14 @@ def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         reason = "torch sees this machine's GPU (Metal)."
     else:
         reason = "torch sees no accelerator here."
+    on_cpu = device.type == "cpu"
     return Choice(
-        "device", str(device), reason, evidence={"found": str(device)}, alternatives=("cpu",)
+        "device",
+        str(device),
+        reason,
+        evidence={"found": str(device)},
+        alternatives=() if on_cpu else ("cpu",),
+        override="Nothing else to choose on this machine." if on_cpu else "",
     )
 
 

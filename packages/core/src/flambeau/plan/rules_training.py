@@ -68,7 +68,13 @@ def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         reason = (
             "The samples are in memory: one gather a batch, which workers would only slow down."
         )
-        return Choice("num_workers", 0, reason, evidence={"in_memory": True})
+        return Choice(
+            "num_workers",
+            0,
+            reason,
+            evidence={"in_memory": True},
+            override="Nothing to change: workers are for data read from files.",
+        )
     cores = usable_cores()
     value = min(4, cores)
     return Choice(
