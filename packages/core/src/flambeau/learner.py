@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,8 +17,7 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
 from flambeau.data.dataset import Data
 from flambeau.errors import ArgumentError, InputError, ResumeError
-from flambeau.inside import Summary, summary
-from flambeau.plan import CORE_RULES, Plan
+from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau.realise import Given, Realised
 from flambeau.run_folder import new_run_folder, resume_point
 from flambeau.task.task import StepContext, Task
@@ -32,6 +31,9 @@ from flambeau.training.run import Run, RunSettings
 from flambeau.training.schedule import Schedule
 from flambeau.training.snapshot import restore
 from flambeau.training.state import Position
+
+if TYPE_CHECKING:
+    from flambeau.inside import Summary
 
 
 class Learner:
@@ -113,7 +115,7 @@ class Learner:
             user["architecture"] = model
         if task is not None:
             user["task"] = task.builder or type(task).__name__
-        rules = (*CORE_RULES, *self.domain.rules)
+        rules = combine(CORE_RULES, self.domain.rules)
         if saved is None:
             return Plan.derive(rules, facts, user)
         plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
@@ -236,8 +238,14 @@ class Learner:
                 f"{checkpoint} is of a {saved.values['architecture']!r}, but this learner has a "
                 f"{self.plan.values['architecture']!r}. Make the learner with the same model."
             )
-        if self._realised is not None:
-            differing = [k for k, v in saved.values.items() if self.plan.values.get(k) != v]
+        theirs = saved.values
+        # These three belong to a verb, not to the parts; the checkpoint's phases have them.
+        differing = [
+            key
+            for key, value in self.plan.values.items()
+            if key not in ("epochs", "lr", "schedule") and theirs.get(key) != value
+        ]
+        if differing and self._realised is not None:
             raise ResumeError(
                 f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
                 "Resume with a new Learner(data) on which nothing has run yet."
@@ -270,7 +278,7 @@ class Learner:
             standard.append(ProgressBar())
         if self._folder is not None:
             standard.append(HistoryWriter())
-        standard.append(Checkpointing())
+        standard.append(Checkpointing(at_epoch_end=self._folder is not None))
         return (*(c for c in standard if type(c) not in own), *self.callbacks)
 
     def _phase(self, epochs: int, lr: float, schedule: str) -> Phase:
@@ -335,6 +343,8 @@ class Learner:
 
     def summary(self) -> Summary:
         """Layers with shapes, parameters and what is trainable, from one real batch."""
+        from flambeau.inside import summary
+
         parts = self.realised
         batch = next(iter(parts.loader("valid" if len(self.data.split.valid) else "train").batches(0)))
         return summary(parts.model, parts.preprocessor.on_device(batch.to(parts.device)).inputs)

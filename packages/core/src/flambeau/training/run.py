@@ -17,13 +17,12 @@ from flambeau.training.best import BestWeights, RestoresBest
 from flambeau.training.controller import mode_of
 from flambeau.training.culprit import find_culprit, nonfinite_error
 from flambeau.training.events import Callback, Dispatch
-from flambeau.training.freeze import set_trainable
-from flambeau.training.groups import parameter_groups
+from flambeau.training.freeze import freeze_except
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.options import TrainingOptions
-from flambeau.training.optimizer import default_optimizers
+from flambeau.training.optimizer import default_factory
 from flambeau.training.parts import Parts
 from flambeau.training.phase import Phase
 from flambeau.training.precision import Precision
@@ -64,7 +63,7 @@ class Run:
         self.interrupt = Interrupt()
         self.losses = StepLosses()
         self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
-        factory = options.optimizer or default_optimizers
+        factory = options.optimizer or default_factory
         self.optimizers = factory(parts.model, parts.values)
         self.values = StepValues(parts.model, self.optimizers, parts.values, task.values)
         self.update = Update(parts.model, self.optimizers, options, self.precision)
@@ -99,7 +98,7 @@ class Run:
     def start_phase(self) -> None:
         """Which groups learn and at which rates."""
         phase = self.state.phase
-        set_trainable(parameter_groups(self.parts.model), phase.trainable)
+        freeze_except(self.parts.model, phase.trainable)
         self.trainable = phase.trainable
         self.values.start_phase(phase, self.state.steps_per_epoch)
 
