@@ -79,7 +79,7 @@ class R2(SumMetric):
         new = {name: value.to(old[name].device) for name, value in sums.items()}
         count = old["count"] + new["count"]
         step = new["mean"] - old["mean"]
-        share = new["count"] / count
+        share = as_real(new["count"]) / as_real(count)  # of two integers torch makes a float32
         self.sums = {
             "count": count,
             "mean": old["mean"] + step * share,

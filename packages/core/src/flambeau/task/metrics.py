@@ -112,9 +112,9 @@ class MeanLoss(SumMetric):
     def update(self, total: Tensor, weight: Tensor | float, /) -> None:
         """Takes in a summed loss, 0-d, and how much it counts."""
         if not isinstance(weight, Tensor):
-            weight = torch.full((), weight, dtype=real_dtype(total), device=total.device)
+            weight = torch.full((), weight, dtype=real_dtype(total.device), device=total.device)
         self.add("total", total)
-        self.add("weight", weight.to(real_dtype(weight)))
+        self.add("weight", as_real(weight))
 
     def compute(self) -> float:
         """The sum of the losses over the sum of the weights."""
@@ -137,14 +137,14 @@ class ShareMetric(SumMetric):
 # ---------------------------------------------------------------- on the device
 
 
-def real_dtype(value: Tensor) -> torch.dtype:
-    """The widest float that the device of ``value`` has."""
-    return torch.float32 if value.device.type == "mps" else torch.float64
+def real_dtype(device: torch.device) -> torch.dtype:
+    """The widest float of the device."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def as_real(value: Tensor) -> Tensor:
     """``value`` in the widest float that its device has."""
-    return value.to(real_dtype(value))
+    return value.to(real_dtype(value.device))
 
 
 def size_of(value: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
-from flambeau.task.metrics import MeanLoss, Metric
+from flambeau.task.metrics import MeanLoss, Metric, score
 
 
 @dataclass(slots=True)
@@ -80,11 +80,11 @@ class Task:
 
         Sums stay on the device until the last batch; the model is in eval mode already.
         """
-        metrics = {"loss": MeanLoss(), **self.metrics()}
+        metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         for batch in batches:
             outputs = self.forward(model, batch, context)
             self.update(metrics, outputs, batch)
-        return {name: metric.compute() for name, metric in metrics.items()}
+        return {name: score(metric) for name, metric in metrics.items()}
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """One batch into the metrics; ``loss`` gets (sum, weight), the others (outputs, target)."""
@@ -108,9 +108,9 @@ def detach(carry: Any) -> Any:
     if isinstance(carry, Tensor):
         return carry.detach()
     if isinstance(carry, dict):
-        return {name: detach(value) for name, value in carry.items()}
+        parts = cast("dict[str, Any]", carry)
+        return {name: detach(value) for name, value in parts.items()}
     if isinstance(carry, tuple | list):
-        return type(carry)(detach(value) for value in carry)
+        items = cast("tuple[Any, ...] | list[Any]", carry)
+        return type(items)(detach(value) for value in items)
     return carry
-
-

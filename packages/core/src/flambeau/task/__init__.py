@@ -1,0 +1,45 @@
+"""Tasks: how a batch reaches the model, what the loss is, how an answer is read and scored."""
+
+from flambeau.task.classification import Classification, Prediction
+from flambeau.task.error_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
+from flambeau.task.label_metrics import (
+    Accuracy,
+    BalancedAccuracy,
+    ConfusionMatrix,
+    ExactMatch,
+    MacroF1,
+    MultiLabelMacroF1,
+    MultiLabelMicroF1,
+    TopKAccuracy,
+)
+from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
+from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
+from flambeau.task.regression import Estimate, Regression
+from flambeau.task.task import StepContext, Task, detach
+
+__all__ = [
+    "R2",
+    "Accuracy",
+    "BalancedAccuracy",
+    "Classification",
+    "ConfusionMatrix",
+    "Estimate",
+    "ExactMatch",
+    "MacroF1",
+    "MeanAbsoluteError",
+    "MeanLoss",
+    "Metric",
+    "MultiLabel",
+    "MultiLabelMacroF1",
+    "MultiLabelMicroF1",
+    "MultiLabelPrediction",
+    "Prediction",
+    "Regression",
+    "RootMeanSquaredError",
+    "StepContext",
+    "SumMetric",
+    "Task",
+    "TopKAccuracy",
+    "detach",
+    "score",
+]

@@ -1,0 +1,234 @@
+"""``Classification``: one label a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flambeau.data.batch import Batch
+from flambeau.errors import InputError
+from flambeau.task.checks import (
+    HALF,
+    check_answers,
+    class_names,
+    metric_names,
+    no_logits,
+    rows_of,
+    wrong_width,
+)
+from flambeau.task.label_metrics import (
+    Accuracy,
+    BalancedAccuracy,
+    MacroF1,
+    TopKAccuracy,
+)
+from flambeau.task.metrics import Metric, MetricChoice, MetricFactory, fresh_metrics
+from flambeau.task.task import Task
+
+_NO_LABEL = -(2**62)  # torch skips -100 unless told otherwise; nothing is skipped unasked
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One label and how sure the model is.
+
+    Attributes:
+        label: The most probable class.
+        probability: Its probability, 0..1.
+        probabilities: Probability by class, in the order of the task's classes; they add up to 1.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Classification(Task):
+    """Cross entropy over classes: exactly one label a sample.
+
+    Outputs are logits ``(batch, classes)``; targets are class numbers ``(batch,)`` of any integer
+    type, or probabilities ``(batch, classes)`` (mixup). More axes may follow (``(batch, classes,
+    height, width)`` with ``(batch, height, width)``).
+
+    Args:
+        classes: Names in the order of the class numbers.
+        label_smoothing: Share of a target's mass that is spread over all classes, 0..1.
+        class_weights: Factor on the loss of each class. The loss is a weighted mean then: its
+            weight is the sum of the factors, as in torch, or the count for probabilities.
+        ignore_index: Targets with this value are left out (padding); None leaves nothing out.
+        metrics: Names from ``Classification.known_metrics``, or metrics of your own by name; those
+            are for this process, ``arguments()`` leaves them out.
+
+    Raises:
+        ArgumentError: ``classes`` is a string, or a metric is unknown.
+        InputError: Fewer than two classes, doubled names, or weights that do not fit.
+    """
+
+    builder = "classification"
+    loss_name = "cross entropy"
+
+    @staticmethod
+    def known_metrics(ignore_index: int | None = None) -> dict[str, MetricFactory]:
+        """What ``metrics`` may name."""
+        return {
+            "accuracy": partial(Accuracy, ignore_index),
+            "balanced_accuracy": partial(BalancedAccuracy, ignore_index),
+            "macro_f1": partial(MacroF1, ignore_index),
+            "top_5_accuracy": partial(TopKAccuracy, 5, ignore_index),
+        }
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        metrics: MetricChoice | None = None,
+    ) -> None:
+        self.classes = class_names(classes, type(self).__name__, least=2)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(
+                f"label_smoothing is a share from 0 to below 1, not {label_smoothing}."
+            )
+        self.label_smoothing = float(label_smoothing)
+        self.class_weights = None
+        if class_weights is not None:
+            self.class_weights = _checked_weights(class_weights, len(self.classes))
+        self.ignore_index = ignore_index
+        self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
+        self.metrics()  # an unknown name is an error here, not after the first epoch
+        self._weight: Tensor | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        targets = batch.target
+        soft = self._check(outputs, targets)
+        if outputs.dtype in HALF:
+            outputs = outputs.float()
+        weight = self._weight_on(outputs)
+        if soft:
+            total = F.cross_entropy(
+                outputs,
+                targets.to(outputs.dtype),
+                weight,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
+            return total, float(targets.numel() // self.n_outputs)
+        targets = targets.long()
+        ignored = _NO_LABEL if self.ignore_index is None else self.ignore_index
+        total = F.cross_entropy(
+            outputs,
+            targets,
+            weight,
+            ignore_index=ignored,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        return total, self._count(targets, weight)
+
+    def host_weight(self, batch: Batch) -> float | None:
+        targets = batch.target
+        if targets.is_floating_point():
+            return float(targets.numel() // self.n_outputs)
+        if self.class_weights is not None or self.ignore_index is not None:
+            return None
+        return float(targets.numel())
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return fresh_metrics(self._metrics, self.known_metrics(self.ignore_index))
+
+    def decode(self, outputs: Tensor) -> list[Prediction]:
+        """The most probable class of each sample, from logits ``(batch, classes)``."""
+        check_answers(outputs, self.classes, type(self).__name__)
+        answers: list[Prediction] = []
+        for row in rows_of(outputs.detach().float().softmax(dim=1)):
+            best = max(range(len(row)), key=row.__getitem__)
+            named = dict(zip(self.classes, row, strict=True))
+            answers.append(Prediction(self.classes[best], row[best], named))
+        return answers
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {
+            "classes": list(self.classes),
+            "label_smoothing": self.label_smoothing,
+            "class_weights": None if self.class_weights is None else list(self.class_weights),
+            "ignore_index": self.ignore_index,
+            "metrics": metric_names(self._metrics),
+        }
+
+    def _check(self, outputs: Any, targets: Tensor) -> bool:
+        """Whether targets are probabilities; shapes and types only, which the host knows."""
+        if not isinstance(outputs, Tensor) or outputs.ndim < 2:
+            raise no_logits(outputs, "Classification", self.n_outputs)
+        shape = outputs.shape
+        if shape[1] != self.n_outputs:
+            raise wrong_width(outputs, "Classification", self.n_outputs)
+        if targets.is_floating_point():
+            if targets.shape == shape:
+                return True
+            if targets.shape == (shape[0], *shape[2:]):
+                raise InputError(
+                    f"Targets are {targets.dtype} numbers but Classification expects class numbers "
+                    f"0 to {self.n_outputs - 1} as integers. Use targets.long() in the data set if "
+                    "they are class numbers, or Regression if they are measurements."
+                )
+        elif targets.shape == (shape[0], *shape[2:]):
+            return False
+        raise self._wrong_target_shape(shape, targets)
+
+    def _wrong_target_shape(self, shape: torch.Size, targets: Tensor) -> InputError:
+        expected = (shape[0], *shape[2:])
+        message = f"Targets have shape {tuple(targets.shape)} but Classification expects {expected}"
+        if targets.shape == (*expected, 1):
+            return InputError(
+                f"{message}. The data set returned a column instead of a number. Squeeze it in the "
+                "data set, or use Regression if the targets are measurements."
+            )
+        if targets.shape == shape:
+            return InputError(
+                f"{message}. Targets of {targets.dtype} with one number a class look like several "
+                "labels a sample: use MultiLabel, or targets.argmax(1) if exactly one is 1."
+            )
+        return InputError(
+            f"{message} for outputs {tuple(shape)}: one class number a sample. Mend the targets in "
+            "the data set, or the model if its outputs have the wrong shape."
+        )
+
+    def _weight_on(self, outputs: Tensor) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        weight = self._weight
+        if weight is None or weight.device != outputs.device or weight.dtype != outputs.dtype:
+            weight = torch.tensor(self.class_weights, dtype=outputs.dtype, device=outputs.device)
+            self._weight = weight
+        return weight
+
+    def _count(self, targets: Tensor, weight: Tensor | None) -> Tensor | float:
+        if self.ignore_index is None:
+            return float(targets.numel()) if weight is None else weight[targets].sum()
+        kept = targets != self.ignore_index
+        if weight is None:
+            return kept.sum()
+        return (weight[torch.where(kept, targets, 0)] * kept).sum()
+
+
+def _checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
+    values = tuple(float(value) for value in weights)
+    if len(values) != n:
+        raise InputError(
+            f"There are {len(values)} class_weights for {n} classes; give one for each."
+        )
+    if not all(0 <= value < float("inf") for value in values) or not any(values):
+        raise InputError(f"class_weights are finite, not negative and not all 0, unlike {values}.")
+    return values
