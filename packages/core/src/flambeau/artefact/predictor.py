@@ -183,7 +183,8 @@ class Predictor:
             module.training = False
         try:
             with (
-                torch.inference_mode(),
+                # Not inference_mode: what a model caches then could not be trained with later.
+                torch.no_grad(),
                 torch.autocast(self.device.type, enabled=False),
             ):
                 yield
@@ -213,7 +214,7 @@ class Predictor:
             for offset in range(len(chunk)):
                 try:
                     self.preprocessor.encode(chunk[offset : offset + 1])
-                except Exception as fault:  # whatever it is, it must name the item
+                except Exception as fault:  # noqa: BLE001 - whatever it is, it must name the item
                     raise InputError(f"Item {start + offset}: {fault}") from error
             raise  # each alone is fine: they do not fit together, and the message says how
 

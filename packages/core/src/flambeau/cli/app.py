@@ -34,7 +34,7 @@ def build() -> typer.Typer:
     app.command("demo")(demo.demo)
     app.command("plan", context_settings=extra)(plan.plan)
     app.command("fit", context_settings=extra)(fit.fit)
-    app.command("evaluate")(evaluate.evaluate)
+    app.command("evaluate", context_settings=extra)(evaluate.evaluate)
     app.command("predict")(predict.predict)
     app.command("domains")(domains.domains)
     for entry in sorted(entry_points(group="flambeau.commands"), key=lambda entry: entry.name):

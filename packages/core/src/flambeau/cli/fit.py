@@ -37,7 +37,7 @@ def fit(
     Ctrl-C saves a checkpoint and says how to go on. Options that belong to one kind of data
     (--size for pictures) are listed by `flambeau domains NAME`.
     """
-    kind, data, _ = open_data(path, domain, context.args)
+    kind, data = open_data(path, domain, context.args)
     typer.echo(data.report() + "\n")
     choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
     if resume is not None:

@@ -23,6 +23,6 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Shows what would be chosen for your data, why, and how to change it. Trains nothing."""
-    _, data, _ = open_data(path, domain, context.args)
+    _, data = open_data(path, domain, context.args)
     chosen = Learner(data, model, choices=parse_choices(settings or [])).plan
     typer.echo(json.dumps(chosen.to_json(), indent=2) if as_json else str(chosen))

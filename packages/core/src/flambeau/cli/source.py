@@ -14,17 +14,26 @@ from flambeau.errors import ArgumentError, InputError, nearest
 
 
 def open_data(
-    path: Path, domain_name: str | None, extra: Sequence[str]
-) -> tuple[Domain, Data, dict[str, Any]]:
-    """The domain that recognises ``path``, its data, and the plan choices among ``extra``."""
+    path: Path,
+    domain_name: str | None,
+    extra: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Domain, Data]:
+    """The domain that recognises ``path``, and its data.
+
+    Args:
+        path: What the user named.
+        domain_name: The kind of data where it should not be recognised.
+        extra: Words of the command line that are options of the domain.
+        options: Options by key, besides these.
+    """
     if not path.exists():
         raise InputError(
             f"There is nothing at {path} (looked from {Path.cwd()}). Check the path."
         )
     domain = domains.get(domain_name) if domain_name else domains.recognise(path)
-    options = parse_options(domain, extra)
     data_class: Any = next(iter(domain.data_classes.values()))
-    return domain, data_class.from_path(path, options), options
+    return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})
 
 
 def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:

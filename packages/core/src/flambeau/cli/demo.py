@@ -1,0 +1,82 @@
+"""``flambeau demo NAME``: a whole run on data that the domain makes itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flambeau import domain as domains
+from flambeau.artefact.predictor import Predictor
+from flambeau.data.dataset import Data
+from flambeau.errors import InputError, MissingDependencyError
+from flambeau.learner import Learner
+from flambeau.report import baseline_scores, plot_history, text_table
+from flambeau.run_folder import new_run_folder
+
+SAMPLES = 8_000
+
+
+def demo(
+    name: Annotated[str, typer.Argument(help="The kind of data: vision, …")] = "vision",
+    samples: Annotated[int, typer.Option(help="How many samples to make.")] = SAMPLES,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the train set.")] = None,
+    seed: Annotated[int, typer.Option(help="Key of every random draw.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
+    ] = None,
+) -> None:
+    """Makes a data set, shows the plan, trains, scores, exports and predicts: the whole line."""
+    domain = domains.get(name)
+    if domain.demo is None:
+        raise InputError(f"The domain {name!r} has no demo. `flambeau domains` lists what is there.")
+    started = time.perf_counter()
+    typer.echo(f"Making {samples:,} samples …")
+    data = domain.demo(samples, seed)
+    typer.echo(data.report() + "\n")
+    folder = out or new_run_folder(f"demo-{name}")
+    learner = Learner(data, seed=seed, folder=folder)
+    typer.echo(str(learner.plan) + "\n")
+    learner.fit(epochs)
+    typer.echo("\n" + compare(learner))
+    exported = learner.export(folder / "model")
+    predictor = Predictor.load(exported)
+    answers = predictor.predict(list(data.raw("test")))
+    written = pictures(learner, answers, folder)
+    typer.echo("\nThe export, loaded again, answers for the first five test samples:")
+    for answer in answers[:5]:
+        typer.echo(f"  {answer}")
+    typer.echo(f"\n{time.perf_counter() - started:.0f} s in all. The run is in {folder}/:")
+    typer.echo(f"  model/            predict with it: flambeau predict {exported} FILES…")
+    for path, what in written:
+        typer.echo(f"  {path.name:<17} {what}")
+    typer.echo("\nNext: flambeau fit YOUR_FOLDER, or in Python: Learner(data).fit()")
+
+
+def compare(learner: Learner) -> str:
+    """Test scores beside those of baselines that need no network."""
+    ours = learner.evaluate("test")
+    metric = next(name for name in ours if name != "loss")
+    parts = learner.realised
+    baselines = baseline_scores(parts.dataset("train"), parts.dataset("test"), learner.task)
+    rows = [[name, f"{scores[metric]:.3f}"] for name, scores in baselines.items()]
+    rows.append([f"flambeau, {learner.plan.values['architecture']}", f"{ours[metric]:.3f}"])
+    return text_table(["on the test set", metric], rows)
+
+
+def pictures(learner: Learner, answers: list[Any], folder: Path) -> list[tuple[Path, str]]:
+    """Curves, and the domain's picture of predictions where it can draw one."""
+    data: Data = learner.data
+    written: list[tuple[Path, str]] = []
+    try:
+        plot_history(learner.history, folder / "curves.png")
+        written.append((folder / "curves.png", "loss, score and learning rate"))
+    except MissingDependencyError as error:
+        typer.echo(f"No curves: {error}")
+    show: Any = getattr(data, "show_predictions", None)
+    if show is not None:
+        show(answers, part="test", path=folder / "predictions.png")
+        written.append((folder / "predictions.png", "test samples with what was answered"))
+    return written

@@ -1,0 +1,72 @@
+"""``flambeau evaluate MODEL PATH``: scores of an exported model on labelled data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from flambeau.artefact.predictor import Predictor
+from flambeau.cli.source import open_data
+from flambeau.data.batch import Batch
+from flambeau.data.dataset import Data
+from flambeau.data.loader import LoaderOptions
+from flambeau.errors import InputError
+from flambeau.report import text_table
+from flambeau.task.task import StepContext
+
+PARTS = ("train", "valid", "test")
+
+
+class Part(StrEnum):
+    """Which samples are scored."""
+
+    all = "all"
+    train = "train"
+    valid = "valid"
+    test = "test"
+
+
+def evaluate(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
+    path: Annotated[Path, typer.Argument(help="Labelled data, laid out as for `flambeau fit`.")],
+    part: Annotated[Part, typer.Option(help="Which samples are scored.")] = Part.all,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Scores an exported model on labelled data: loss and metrics, as in training."""
+    predictor = Predictor.load(model)
+    record = predictor.record
+    classes = getattr(predictor.task, "classes", None)
+    options = {"classes": list(classes)} if classes is not None else {}
+    _, data = open_data(path, record.domain if record else None, context.args, options)
+    chosen = [p for p in (PARTS if part is Part.all else (part.value,)) if len(data.split.part(p))]
+    if not chosen:
+        raise InputError(f"{path} has no {part.value} samples. Score another part, or all of them.")
+    scores = predictor.task.evaluate(
+        predictor.model, _batches(predictor, data, chosen), StepContext(training=False)
+    )
+    count = sum(len(data.split.part(name)) for name in chosen)
+    if as_json:
+        typer.echo(json.dumps({"samples": count, **scores}, indent=2))
+        return
+    rows = [[name, f"{value:.4f}"] for name, value in scores.items()]
+    typer.echo(f"{count:,} samples ({', '.join(chosen)})\n" + text_table(["score", "value"], rows))
+
+
+def _batches(predictor: Predictor, data: Data, parts: list[str]) -> Iterator[Batch]:
+    """Every batch of the parts, through the export's own preprocessor."""
+    predictor.model.eval()
+    # Files are read as they are needed: one pass is not worth holding all of them in memory.
+    values: dict[str, Any] = {"cache": "files"}
+    options = LoaderOptions(batch_size=predictor.batch_size, device=predictor.device)
+    with torch.no_grad():
+        for part in parts:
+            loader = data.dataset(part, predictor.preprocessor, values).loader(options)
+            for batch in loader.batches(0):
+                yield predictor.preprocessor.on_device(batch.to(predictor.device))
