@@ -34,7 +34,7 @@ from flambeau.data.workers import WorkerLoader
 from flambeau.errors import ArgumentError, InputError
 
 # torch types it in part only.
-_collate = cast(Callable[[Sequence[Any]], Any], torch.utils.data.default_collate)
+_collate: Callable[[Sequence[Any]], Any] = cast(Any, torch.utils.data).default_collate
 
 _PEEK_BATCHES = 2
 _PEEK_SAMPLES = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -197,7 +197,7 @@ def check_labels(target: Tensor, n_classes: int, part: str, ids: Tensor | None) 
 
 def distinct_values(values: Tensor) -> Tensor:
     """The distinct values in order (``torch.unique``, which torch does not type)."""
-    return cast(Callable[[Tensor], Tensor], torch.unique)(values)
+    return cast(Any, torch).unique(values)
 
 
 def _number(value: Tensor) -> float | int:

@@ -105,6 +105,8 @@ class Samples:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
     text = str(value).replace("\n", " ")
     return text if len(text) <= _SHOWN_WIDTH else "…" + text[1 - _SHOWN_WIDTH :]
 

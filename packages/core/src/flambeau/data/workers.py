@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -95,8 +96,13 @@ class WorkerLoader:
                 answer = next(answers)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                # DataLoader's own error when a process is gone (killed for memory, crashed).
+            except (RuntimeError, OSError, EOFError) as error:
+                # DataLoader's own error when a process is gone (killed for memory, crashed), or
+                # the broken pipe to it, whichever is noticed first. The workers are ended here, or
+                # DataLoader's signal handler might raise again somewhere in the caller's code.
+                self.close()
+                with suppress(RuntimeError):
+                    cast(Any, answers)._shutdown_workers()
                 raise TrainingError(
                     f"A worker process died while reading data ({error}). Often memory ran out: "
                     "use fewer workers (num_workers), or num_workers=0 to see the cause."

@@ -1,0 +1,194 @@
+import datetime
+
+import numpy as np
+import pytest
+
+from flambeau.data import Split
+from flambeau.errors import ArgumentError, SplitError
+
+PARTS = ("train", "valid", "test")
+
+
+def rows(split: Split) -> list[int]:
+    return sorted(int(row) for part in PARTS for row in split.part(part))
+
+
+def as_lists(split: Split) -> list[list[int]]:
+    return [split.part(part).tolist() for part in PARTS]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_gives_every_row_once_in_the_asked_shares(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(5, 300))
+    split = Split.random(n, valid=0.2, test=0.1, seed=seed)
+    assert rows(split) == list(range(n))
+    assert len(split.valid) == max(1, round(0.2 * n))
+    assert len(split.test) == max(1, round(0.1 * n))
+
+
+def test_random_depends_on_the_seed_alone() -> None:
+    np.random.seed(1)
+    one = Split.random(50, seed=3)
+    np.random.seed(2)
+    assert as_lists(one) == as_lists(Split.random(50, seed=3))
+    assert as_lists(one) != as_lists(Split.random(50, seed=4))
+    # Frozen: a saved plan that says "seed 3" must mean the same rows in every release.
+    assert Split.random(10, seed=0).valid.tolist() == [1, 2]
+
+
+def test_a_share_may_be_a_number_of_rows() -> None:
+    split = Split.random(50, valid=7, test=5)
+    assert [len(split.part(part)) for part in PARTS] == [38, 7, 5]
+
+
+def slow_quota(labels: np.ndarray, share: float) -> dict[int, float]:
+    return {int(c): float((labels == c).sum() * share) for c in np.unique(labels)}
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_stratified_keeps_each_class_within_one_row_of_its_share(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(40, 400))
+    labels = rng.choice(6, n, p=[0.4, 0.3, 0.15, 0.1, 0.04, 0.01])
+    split = Split.random(n, 0.25, 0.1, seed, stratify=labels)
+    assert rows(split) == list(range(n))
+    for part in ("valid", "test"):
+        share = len(split.part(part)) / n
+        for label, quota in slow_quota(labels, share).items():
+            found = (labels[split.part(part)] == label).sum()
+            assert abs(found - quota) <= 1.0 + 1e-9, (part, label, found, quota)
+    for label in np.unique(labels):
+        assert (labels[split.train] == label).any()
+
+
+def test_stratified_sizes_are_those_asked_for() -> None:
+    labels = np.repeat(["a", "b", "c"], [50, 30, 20])
+    split = Split.random(100, 0.2, 0.1, seed=1, stratify=labels)
+    for part, wanted in (("train", (35, 21, 14)), ("valid", (10, 6, 4)), ("test", (5, 3, 2))):
+        assert tuple((labels[split.part(part)] == c).sum() for c in "abc") == wanted
+    assert split.describe() == "random, stratified (seed 1): 70 train, 20 valid, 10 test rows"
+
+
+def test_a_single_row_of_a_class_stays_in_train_and_is_noted() -> None:
+    labels = ["cat"] * 10 + ["dog"] * 10 + ["emu"]
+    for seed in range(20):
+        split = Split.random(21, 0.3, seed=seed, stratify=labels)
+        assert 20 in split.train
+    assert "single row, kept in train: emu" in split.notes[0]
+    assert "emu" in str(split)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_by_group_never_parts_a_group(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 30, 300)
+    split = Split.by_group(groups, 0.2, 0.2, seed)
+    assert rows(split) == list(range(300))
+    split.check_groups(groups)
+    sizes = np.bincount(groups)
+    for part in ("valid", "test"):
+        # Whole groups come within half of the largest.
+        assert abs(len(split.part(part)) - 60) <= sizes.max() / 2
+
+
+def test_by_group_with_one_large_group_still_fills_every_part() -> None:
+    groups = ["big"] * 100 + ["a", "b"]
+    for seed in range(10):
+        split = Split.by_group(groups, 0.2, 0.2, seed=seed)
+        assert all(len(split.part(part)) for part in PARTS)
+    with pytest.raises(SplitError, match="2 distinct groups cannot fill 3 parts"):
+        Split.by_group(["a", "b", "a"], valid=1, test=1)
+
+
+def test_a_leaking_group_is_named() -> None:
+    split = Split.given([0, 1], [2, 3])
+    with pytest.raises(SplitError, match="1 groups are in both train and valid: 'ann'"):
+        split.check_groups(["ann", "bob", "ann", "eve"])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_by_time_is_in_order_and_keeps_ties_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = rng.integers(0, 40, 200)
+    split = Split.by_time(times, 0.2, 0.1)
+    assert rows(split) == list(range(200))
+    assert times[split.train].max() < times[split.valid].min()
+    assert times[split.valid].max() < times[split.test].min()
+    most = np.bincount(times).max()
+    assert abs(len(split.test) - 20) <= most
+    assert abs(len(split.valid) - 40) <= most
+    assert (np.diff(times[split.train]) >= 0).all()
+
+
+def test_by_time_takes_dates_and_words() -> None:
+    days = [datetime.date(2024, 1, day) for day in (5, 1, 3, 2, 4)]
+    assert Split.by_time(days, valid=1).valid.tolist() == [0]
+    stamps = np.array(["2024-01-05", "2024-01-01", "2024-01-03"], dtype="datetime64[D]")
+    split = Split.by_time(stamps, valid=1, test=1)
+    assert as_lists(split) == [[1], [2], [0]]
+    assert split.notes == ("valid starts at 2024-01-03", "test starts at 2024-01-05")
+
+
+def test_by_time_errors() -> None:
+    with pytest.raises(SplitError, match="1 distinct times cannot fill 2 parts"):
+        Split.by_time([3, 3, 3])
+    with pytest.raises(SplitError, match=r"no value in rows 1, 3"):
+        Split.by_time(np.array([1.0, np.nan, 2.0, np.nan]))
+    with pytest.raises(SplitError, match=r"no value in row 0"):
+        Split.by_time([None, 1, 2])
+
+
+def test_given_keeps_the_order_and_is_read_only() -> None:
+    train = np.array([4, 2])
+    split = Split.given(train, [3], [0])
+    train[0] = 99
+    assert as_lists(split) == [[4, 2], [3], [0]]
+    assert split.train.dtype == np.int64
+    with pytest.raises(ValueError, match="read-only"):
+        split.train[0] = 7
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "test", "message"),
+    [
+        ([0, 1, 2], [2, 3], [], "train and valid overlap in row 2"),
+        ([0, 1], [2], [1, 0], "train and test overlap in rows 0, 1"),
+        ([0, 1, 1], [2], [], "The train part names row 1 more than once"),
+        ([], [2], [], "The train part has no rows"),
+        ([1], [], [], "The valid part has no rows"),
+        ([1, -3], [2], [], "The train part names row -3"),
+        ([True, False], [2], [], r"np.flatnonzero\(mask\)"),
+        ([[1], [2]], [3], [], r"shape \(2, 1\)"),
+        ([0.5], [3], [], "array of float64"),
+        ([0, 10**12], [10**12], [], "overlap in row 1000000000000"),
+    ],
+)
+def test_given_names_the_wrong_rows(train: list, valid: list, test: list, message: str) -> None:
+    with pytest.raises(SplitError, match=message):
+        Split.given(train, valid, test)
+
+
+def test_rows_past_the_end_are_named() -> None:
+    split = Split.given([0, 1], [7, 8])
+    split.check_length(9)
+    with pytest.raises(SplitError, match=r"valid part names rows 7, 8, but the data have 5 rows"):
+        split.check_length(5)
+
+
+@pytest.mark.parametrize(("valid", "test"), [(0, 0.1), (-1, 0), (1.5, 0), (0.2, -0.1), (0.0, 0)])
+def test_impossible_shares(valid: float, test: float) -> None:
+    with pytest.raises(SplitError, match="is no share"):
+        Split.random(10, valid, test)
+
+
+def test_too_few_rows() -> None:
+    with pytest.raises(SplitError, match="leave no train row of 2 rows"):
+        Split.random(2, valid=0.2, test=0.2)
+    with pytest.raises(SplitError, match="Give one class a row"):
+        Split.random(4, stratify=[1, 2])
+
+
+def test_an_unknown_part_names_the_nearest() -> None:
+    with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
+        Split.random(10).part("validation")
