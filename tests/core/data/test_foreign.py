@@ -1,0 +1,307 @@
+import random as python_random
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from flambeau.data import ForeignLoader, Layout, Loader
+from flambeau.data.foreign import check_order, count_samples, peek
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
+
+N = 22
+
+
+class Noisy(Dataset[Any]):
+    """Random augmentation from all three global generators."""
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.rand(2) + np.random.rand() + python_random.random(), index
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self, length: int | None) -> None:
+        if length is not None:
+            self.length = length
+            Stream.__len__ = lambda self: self.length  # type: ignore[method-assign]
+        elif hasattr(Stream, "__len__"):
+            del Stream.__len__
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(2), 0)] * 8)
+
+
+def noisy(**options: Any) -> DataLoader[Any]:
+    return DataLoader(Noisy(), batch_size=4, **options)
+
+
+def states() -> tuple[Any, ...]:
+    numpy_state = np.random.get_state()
+    return (
+        torch.get_rng_state().tolist(),
+        python_random.getstate(),
+        (numpy_state[1].tolist(), numpy_state[2]),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": True},
+        {"shuffle": True, "num_workers": 2},
+        {"shuffle": True, "drop_last": True},
+        {"sampler": WeightedRandomSampler([1.0] * N, N)},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_gets_the_same_batches(
+    checks: SimpleNamespace, options: dict[str, Any]
+) -> None:
+    loader = ForeignLoader(noisy(**options), seed=7)
+    assert isinstance(loader, Loader)
+    assert loader.can_resume
+    for epoch in (0, 3):
+        whole = checks.flat(loader.batches(epoch))
+        assert len(whole) == loader.steps_per_epoch
+        for start in (1, 3):
+            torch.manual_seed(start)  # as in a new process, where the generators are elsewhere
+            python_random.seed(start)
+            resumed = ForeignLoader(noisy(**options), seed=7)
+            assert checks.same(whole[start:], checks.flat(resumed.batches(epoch, start)))
+    targets = [torch.cat([b.target for b in loader.batches(epoch)]).tolist() for epoch in (0, 1)]
+    assert targets[0] != targets[1]
+    if "sampler" not in options and "drop_last" not in options:
+        assert sorted(targets[0]) == sorted(targets[1]) == list(range(N))
+
+
+def test_another_seed_gives_another_order() -> None:
+    orders = [
+        torch.cat([b.target for b in ForeignLoader(noisy(shuffle=True), seed=seed).batches(0)])
+        for seed in (0, 1)
+    ]
+    assert not torch.equal(*orders)
+
+
+def test_a_generator_of_the_loader_is_keyed_by_its_own_seed_and_put_back(
+    checks: SimpleNamespace,
+) -> None:
+    def make(seed: int) -> tuple[torch.Generator, ForeignLoader]:
+        generator = torch.Generator().manual_seed(seed)
+        return generator, ForeignLoader(noisy(shuffle=True, generator=generator), seed=0)
+
+    generator, loader = make(42)
+    before = generator.get_state()
+    whole = checks.flat(loader.batches(2))
+    assert torch.equal(generator.get_state(), before)
+    assert generator.initial_seed() == 42
+    assert checks.same(whole[2:], checks.flat(make(42)[1].batches(2, 2)))
+    assert not checks.same(whole, checks.flat(make(43)[1].batches(2)))
+
+
+def test_the_global_generators_go_on_as_if_nothing_had_been_loaded() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    python_random.seed(1)
+    before = states()
+    batches = ForeignLoader(noisy(shuffle=True)).batches(0)
+    next(batches)
+    assert states() == before
+    drawn = torch.rand(1), np.random.rand(), python_random.random()
+    next(batches)
+    peek(noisy(shuffle=True), Layout())
+    torch.manual_seed(1)
+    np.random.seed(1)
+    python_random.seed(1)
+    assert drawn == (torch.rand(1), np.random.rand(), python_random.random())
+
+
+def test_an_error_in_the_data_set_puts_the_generators_back() -> None:
+    class Broken(Noisy):
+        def __getitem__(self, index: int) -> Any:
+            torch.rand(3)
+            raise OSError("no such photo")
+
+    before = states()
+    with pytest.raises(OSError, match="no such photo"):
+        next(ForeignLoader(DataLoader(Broken())).batches(0))
+    assert states() == before
+
+
+def test_samplers_that_count_epochs_are_told() -> None:
+    class Counting(SequentialSampler):
+        epochs: list[int] = []  # noqa: RUF012
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epochs.append(epoch)
+
+    loader = ForeignLoader(noisy(sampler=Counting(Noisy())))
+    for epoch in (0, 4):
+        list(loader.batches(epoch))
+    assert Counting.epochs == [0, 4]
+
+
+def test_any_sized_iterable_of_batches_will_do(checks: SimpleNamespace) -> None:
+    batches = [(torch.full((size, 1), float(size)), torch.arange(size)) for size in (3, 3, 1)]
+    loader = ForeignLoader(batches)
+    found = list(loader.batches(5))
+    assert [b.indices.tolist() for b in found if b.indices is not None] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6],
+    ]
+    assert [(b.weight, b.epoch) for b in found] == [(3.0, 5), (3.0, 5), (1.0, 5)]
+    assert checks.same(checks.flat(found[1:]), checks.flat(loader.batches(5, 1)))
+    assert loader.can_resume
+
+
+def test_what_cannot_be_resumed_says_why() -> None:
+    streaming = ForeignLoader(DataLoader(Stream(8), batch_size=2))
+    assert len(list(streaming.batches(0))) == 4
+    assert not streaming.can_resume
+    with pytest.raises(ResumeError, match=r"cannot start at step 2 .* IterableDataset"):
+        streaming.batches(0, 2)
+    persistent = ForeignLoader(noisy(shuffle=True, num_workers=1, persistent_workers=True))
+    assert not persistent.can_resume
+    with pytest.raises(ResumeError, match=r"persistent_workers=False, or hand over"):
+        persistent.batches(0, 1)
+
+
+def test_what_is_no_loader_is_refused() -> None:
+    with pytest.raises(InputError, match=r"no len\(\) .* Define __len__ on its data set"):
+        ForeignLoader(DataLoader(Stream(None), batch_size=2))
+    with pytest.raises(ArgumentError, match="used up after one epoch"):
+        ForeignLoader(iter([1]))
+    with pytest.raises(ArgumentError, match="is a int, which cannot be iterated"):
+        ForeignLoader(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="valid loader has no batches"):
+        ForeignLoader([], part="valid")
+
+
+def test_an_epoch_shorter_than_len_is_an_error() -> None:
+    loader = ForeignLoader(DataLoader(Stream(20), batch_size=2))
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(InputError, match=r"ended after 4 batches in epoch 0, but its len\(\) is 10"),
+    ):
+        list(loader.batches(0))
+
+
+# ---------------------------------------------------------------- layouts
+
+
+def test_a_pair_needs_no_declaration() -> None:
+    inputs, targets = Layout().parts((1, 2))
+    assert (inputs, targets) == ({"input": 1}, {"target": 2})
+
+
+def test_tuples_and_dicts_as_declared() -> None:
+    assert Layout(n_inputs=2).parts([1, 2, 3]) == ({"input_0": 1, "input_1": 2}, {"target": 3})
+    assert Layout(n_inputs=1).parts([1, 2, 3]) == ({"input": 1}, {"target_0": 2, "target_1": 3})
+    assert Layout(n_inputs=2).parts((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
+    assert Layout(n_inputs=1).parts(7) == ({"input": 7}, {})
+    layout = Layout(inputs=("b", "a"), targets=["y"])  # type: ignore[arg-type]
+    inputs, targets = layout.parts({"y": 0, "a": 1, "b": 2, "extra": 3})
+    assert list(inputs) == ["b", "a"]
+    assert targets == {"y": 0}
+
+
+@pytest.mark.parametrize(
+    ("layout", "sample", "message"),
+    [
+        (Layout(), (1, 2, 3), r"tuples of 3, .* write n_inputs="),
+        (Layout(), {"image": 1, "label": 2}, r"write inputs=\('image',\), targets=\('label',\)"),
+        (Layout(), torch.zeros(4, 2), r"one tensor of shape \(4, 2\) .* write n_inputs=1"),
+        (Layout(n_inputs=3), (1, 2), "n_inputs=3, but the data give tuples of 2"),
+        (Layout(inputs=("imag",)), {"image": 1}, r"no 'imag'. Did you mean 'image'"),
+        (Layout(inputs=("x",)), (1, 2), "names parts of a dict, but the data give a tuple"),
+    ],
+)
+def test_what_is_not_declared_says_what_to_write(
+    layout: Layout, sample: object, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        layout.parts(sample)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": "image"}, r"write inputs=\('image',\)"),
+        ({"n_inputs": 1, "inputs": ("a",)}, "for tuples and inputs for dicts"),
+        ({"targets": ("y",)}, "needs inputs="),
+        ({"inputs": ()}, "at least one input"),
+        ({"n_inputs": 0}, "at least one input"),
+    ],
+)
+def test_impossible_layouts(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Layout(**options)
+
+
+def test_batches_must_be_tensors_of_one_length() -> None:
+    with pytest.raises(InputError, match="'target' of a batch is a list, not a tensor"):
+        Layout().batch((torch.zeros(2), ["a", "b"]))
+    with pytest.raises(InputError, match="'input' 2, 'target' 3"):
+        Layout().batch((torch.zeros(2), torch.zeros(3)))
+    with pytest.raises(InputError, match="'target' of a batch is a single number"):
+        Layout().batch((torch.zeros(2), torch.tensor(1)))
+    assert Layout().batch((np.zeros((2, 3), np.float32), torch.zeros(2))).input.shape == (2, 3)
+
+
+# ---------------------------------------------------------------- warnings
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "code"),
+    [
+        ({}, "train", "train-not-shuffled"),
+        ({"sampler": SequentialSampler(Noisy())}, "train", "train-not-shuffled"),
+        ({"shuffle": True}, "valid", "valid-shuffled"),
+        ({"sampler": WeightedRandomSampler([1.0] * N, N)}, "test", "test-shuffled"),
+    ],
+)
+def test_a_wrong_order_is_warned_of(options: dict[str, Any], part: str, code: str) -> None:
+    with pytest.warns(FlambeauWarning, match=rf"^\[{code}\]"):
+        check_order(noisy(**options), part)
+
+
+def test_a_right_or_unknown_order_is_not() -> None:
+    random_batches = BatchSampler(RandomSampler(Noisy()), 4, False)
+    check_order(noisy(shuffle=True), "train")
+    check_order(noisy(), "valid")
+    check_order(DataLoader(Noisy(), batch_sampler=random_batches), "train")
+    # A batch sampler of the user's own: nobody knows its order.
+    check_order(DataLoader(Noisy(), batch_sampler=[[0, 1], [2, 3]]), "train")
+    check_order([1, 2], "train")
+    check_order(DataLoader(Stream(8)), "train")
+
+
+def test_batch_samplers_of_torchs_own_are_looked_into() -> None:
+    sequential = BatchSampler(SequentialSampler(Noisy()), 4, False)
+    with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
+        check_order(DataLoader(Noisy(), batch_sampler=sequential), "train")
+
+
+def test_count_samples() -> None:
+    data = TensorDataset(torch.zeros(10))
+    assert count_samples(DataLoader(data, batch_size=4)) == 10
+    assert count_samples(DataLoader(data, batch_size=4, drop_last=True)) == 8
+    assert count_samples(DataLoader(Stream(8), batch_size=4)) == 8
+    assert count_samples(DataLoader(Stream(None), batch_size=4)) == 0
+    assert count_samples([1, 2]) == 0
