@@ -9,7 +9,8 @@ They read these facts, which every ``Data.facts()`` measures on its train rows:
 - ``target_binary``: whether every target is 0 or 1.
 - ``target_distinct``, ``target_min``, ``target_max``: of all train targets; absent where the data
   are read while training.
-- ``class_names``, ``class_counts``: the classes and the samples of each, where there are classes.
+- ``class_counts``: samples of each class, by name or in the order of the class numbers, where
+  the targets may be classes.
 """
 
 from __future__ import annotations
@@ -175,10 +176,9 @@ def _distinct(facts: Mapping[str, Any], noun: str) -> str:
     return f"{count:,} distinct {noun}{'' if count == 1 else 's'}"
 
 
-def _largest_share(counts: Sequence[int] | None) -> float | None:
-    if not counts or not sum(counts):
-        return None
-    return max(counts) / sum(counts)
+def _largest_share(counts: Sequence[int] | Mapping[str, int] | None) -> float | None:
+    numbers = list(counts.values()) if isinstance(counts, Mapping) else list(counts or ())
+    return max(numbers) / sum(numbers) if sum(numbers) else None
 
 
 TASK_RULES = (
