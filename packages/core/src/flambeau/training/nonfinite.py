@@ -161,7 +161,7 @@ class NonFiniteGuard:
             The flag: 1 where the update must be left out. float32, 0-d, on the device.
         """
         # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
-        losses = [] if loss is None else [loss.detach().clone()]
+        losses = [] if loss is None else [loss.detach().to(torch.float32, copy=True)]
         if self._sticky_only:
             foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
         else:

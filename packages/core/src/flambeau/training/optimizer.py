@@ -90,8 +90,9 @@ def make_optimizer(
             f"{type(model).__name__} has no parameters, so there is nothing to optimize. "
             "Give the Learner a model with parameters."
         )
-    if kind.has_fused:
-        settings["fused"] = _fused_everywhere(name, model) if fused is None else fused
+    if kind.has_fused and (_fused_everywhere(name, model) if fused is None else fused):
+        # Otherwise left open: fused=False would keep torch from its foreach form too.
+        settings["fused"] = True
     try:
         return kind.build(groups, lr=lr, weight_decay=weight_decay, **settings)
     except ValueError as error:
