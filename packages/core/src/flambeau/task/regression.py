@@ -130,12 +130,16 @@ class Regression(Task):
         targets = self._matching_targets(batch.target, outputs)
         if outputs.dtype in HALF:
             outputs = outputs.float()
-        if self.mean is not None:
-            # float64: in float32 a mean of a million would be off by 0.03.
-            mean, std = self._scale_on(targets.device)
-            targets = (as_real(targets) - mean) / std
-        total = self._loss(outputs, targets.to(outputs.dtype), reduction="sum")
+        total = self._loss(outputs, self.learned(targets).to(outputs.dtype), reduction="sum")
         return total, float(targets.numel())
+
+    def learned(self, targets: Tensor) -> Tensor:
+        """What the model is to answer for ``targets`` in their units: standardised, or as is."""
+        if self.mean is None:
+            return targets
+        # float64: in float32 a mean of a million would be off by 0.03.
+        mean, std = self._scale_on(targets.device)
+        return (as_real(self._columns(targets, "targets")) - mean) / std
 
     def host_weight(self, batch: Batch) -> float | None:
         return float(batch.target.numel())
