@@ -1,0 +1,49 @@
+"""Two kinds of insects, 244 photographs to learn from, no pretrained weights.
+
+Reads ``hymenoptera.tar`` (train/ants, train/bees, val/ants, val/bees) from a folder, by default
+``$FLAMBEAU_DATA/hymenoptera``, or a folder with these four. About a minute on 2 CPU cores; the larger class
+is 54% of the valid set, the network gets about 75% right.
+
+    uv run python examples/ants_and_bees.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from flambeau import Learner, Predictor
+from flambeau_vision import ImageData
+
+
+def unpacked(folder: Path, into: Path) -> Path:
+    """The folder of photographs, unpacked from the archive where there is one."""
+    archive = folder / "hymenoptera.tar"
+    if not archive.exists():
+        return folder
+    with tarfile.open(archive) as tar:
+        tar.extractall(into, filter="data")
+    return next(path.parent for path in into.rglob("train") if path.is_dir())
+
+
+def main() -> None:
+    """Trains, exports, and predicts from the files with the export."""
+    default = Path(os.environ.get("FLAMBEAU_DATA", ".")) / "hymenoptera"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    with tempfile.TemporaryDirectory() as scratch:
+        data = ImageData.from_folder(unpacked(folder, Path(scratch)))
+        print(data.report())
+        learner = Learner(data)
+        print(learner.plan)
+        learner.fit()
+        print(learner.evaluate("valid"))
+        exported = learner.export(Path(scratch) / "insects")
+        for answer in Predictor.load(exported).predict(list(data.raw("valid")[:3])):
+            print(answer)
+
+
+if __name__ == "__main__":
+    main()
