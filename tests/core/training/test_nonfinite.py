@@ -201,7 +201,7 @@ def test_statistics_come_back_when_the_run_ends() -> None:
 def test_what_is_flagged(
     value: float, where: str, dtype: torch.dtype, kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreach, "_has_kernel", lambda tensor: kernel)
+    monkeypatch.setattr(foreach, "_have_kernel", lambda tensors: kernel)
     guard = NonFiniteGuard(nn.Linear(1, 1), CPU)
     gradients = [torch.ones(2, 2, dtype=dtype), torch.full((3,), 1e10, dtype=dtype)]
     loss = torch.tensor(1.0)
@@ -272,5 +272,5 @@ def test_one_flag_for_several_optimizers() -> None:
 
 
 def test_unknown_policy() -> None:
-    with pytest.raises(ArgumentError, match="no policy 'skp'.*Did you mean 'skip'"):
+    with pytest.raises(ArgumentError, match=r"no policy 'skp'.*Did you mean 'skip'"):
         NonFiniteGuard(nn.Linear(1, 1), CPU, policy="skp")

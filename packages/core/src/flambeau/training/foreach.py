@@ -47,7 +47,7 @@ def flag_non_finite_(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> No
     """
     if not tensors:
         return
-    if all(_has_kernel(tensor) for tensor in tensors):
+    if _have_kernel(tensors):
         _torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), flag, one)
     else:
         flag_by_norm_(tensors, flag)
@@ -59,7 +59,8 @@ def flag_by_norm_(tensors: Sequence[Tensor], flag: Tensor) -> None:
     flag.masked_fill_(~torch.isfinite(total), 1.0)
 
 
-def _has_kernel(tensor: Tensor) -> bool:
+def _have_kernel(tensors: Sequence[Tensor]) -> bool:
     # Read off torch 2.15: every floating dtype on the CPU, all but bf16 on CUDA.
-    kind = tensor.device.type
-    return kind == "cpu" or (kind == "cuda" and tensor.dtype is not torch.bfloat16)
+    if tensors[0].is_cpu:
+        return True
+    return tensors[0].is_cuda and all(t.dtype is not torch.bfloat16 for t in tensors)

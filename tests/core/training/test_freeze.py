@@ -1,0 +1,170 @@
+"""Freezing, and batch norm that is trained as it is evaluated."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from flambeau.errors import ArgumentError
+from flambeau.training.freeze import (
+    BATCH_NORM_POLICIES,
+    apply_modes,
+    freeze_except,
+    keeps_statistics,
+    norm_layers,
+)
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU()),
+        nn.BatchNorm2d(2, affine=False),  # no parameters: in no group of its own
+        nn.Sequential(
+            nn.Conv2d(2, 2, 3, padding=1),
+            nn.InstanceNorm2d(2, track_running_stats=True),
+            nn.BatchNorm2d(2, track_running_stats=False),
+            nn.Dropout(0.5),
+        ),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(32, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)),
+    )
+
+
+def modes(model: nn.Module) -> dict[str, bool]:
+    return {n: m.training for n, m in model.named_modules() if keeps_statistics(m)}
+
+
+def test_requires_grad_by_group() -> None:
+    model = net()
+    model(torch.ones(2, 1, 4, 4)).sum().backward()
+    freeze_except(model, ("4",))
+    assert {n[0] for n, p in model.named_parameters() if p.requires_grad} == {"4"}
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    freeze_except(model, None)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_unknown_groups() -> None:
+    with pytest.raises(ArgumentError, match=r"no parameter group 'head'.*has: 0, 2, 4"):
+        freeze_except(net(), ("head",))
+
+
+def test_who_keeps_statistics() -> None:
+    assert [n for n, m in net().named_modules() if keeps_statistics(m)] == [
+        "0.1",
+        "1",
+        "2.1",
+        "4.1",
+    ]
+    assert keeps_statistics(nn.SyncBatchNorm(2))
+    assert keeps_statistics(nn.BatchNorm3d(2))
+    assert keeps_statistics(nn.LazyBatchNorm1d())
+    assert not keeps_statistics(nn.InstanceNorm1d(2))
+    assert not keeps_statistics(nn.LayerNorm(2))
+    assert not keeps_statistics(nn.GroupNorm(1, 2))
+
+
+def test_a_norm_layer_without_parameters_goes_with_what_is_before_it() -> None:
+    model = net()
+    names = {m: n for n, m in model.named_modules()}
+    assert {names[m]: group for m, group in norm_layers(model).items()} == {
+        "0.1": "0",
+        "1": "0",
+        "2.1": "2",
+        "4.1": "4",
+    }
+    first = nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Linear(2, 2))
+    assert list(norm_layers(first).values()) == ["1"]
+
+
+def test_auto_puts_frozen_statistics_in_eval_mode() -> None:
+    model = net().eval()
+    apply_modes(model, ("2", "4"), "auto")
+    assert modes(model) == {"0.1": False, "1": False, "2.1": True, "4.1": True}
+    assert model[2][3].training  # dropout regularises in frozen parts too
+    apply_modes(model, None, "auto")
+    assert all(modes(model).values())
+
+
+def test_train_and_eval() -> None:
+    model = net()
+    apply_modes(model, ("4",), "train")
+    assert all(modes(model).values())
+    apply_modes(model, None, "eval")
+    assert not any(modes(model).values())
+    assert model[2][2].training  # it has no statistics to fall back on
+    assert model[2][3].training
+
+
+class ByParameter(nn.Module):
+    """Groups that list the parameters of a norm layer, not the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.norm = nn.BatchNorm1d(2)
+        self.head = nn.Linear(2, 2)
+
+    def layer_groups(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        return {
+            "body": [self.first, self.norm.weight, self.norm.bias],
+            "head": [self.head],
+        }
+
+
+def test_a_norm_layer_listed_by_its_parameters() -> None:
+    model = ByParameter()
+    apply_modes(model, ("head",), "auto")
+    assert not model.norm.training
+    apply_modes(model, ("body",), "auto")
+    assert model.norm.training
+
+
+@pytest.mark.parametrize("bn", BATCH_NORM_POLICIES)
+@pytest.mark.parametrize(
+    "trainable", [None, *itertools.combinations("024", 1), *itertools.combinations("024", 2)]
+)
+def test_no_layer_trains_on_other_statistics_than_it_evaluates_on(
+    bn: str, trainable: tuple[str, ...] | None
+) -> None:
+    """The mismatch: a batch's statistics in training, old ones in evaluation, never updated."""
+    model = net()
+    freeze_except(model, trainable)
+    apply_modes(model, trainable, bn)
+    generator = torch.Generator().manual_seed(0)
+    before = {n: b.clone() for n, b in model.named_buffers()}
+    seen: dict[str, bool] = {}
+
+    def watch(name: str) -> object:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            # What the layer would answer in evaluation, with the statistics it had.
+            stored = nn.functional.batch_norm(
+                inputs[0],
+                before[f"{name}.running_mean"],
+                before[f"{name}.running_var"],
+                module.weight,
+                module.bias,
+                eps=module.eps,
+            )
+            seen[name] = torch.allclose(output, stored, atol=1e-5)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if keeps_statistics(module):
+            module.register_forward_hook(watch(name))
+    model(torch.randn(4, 1, 4, 4, generator=generator) * 3 + 1)
+    for name, uses_stored in seen.items():
+        updated = not torch.equal(
+            dict(model.named_buffers())[f"{name}.running_mean"], before[f"{name}.running_mean"]
+        )
+        assert uses_stored != updated
+
+
+def test_policies() -> None:
+    with pytest.raises(ArgumentError, match=r"no batch norm policy 'evla'. Did you mean 'eval'"):
+        apply_modes(net(), None, "evla")
+    with pytest.raises(ArgumentError, match=r"'adapt'.*auto, eval, train"):
+        apply_modes(net(), None, "adapt")
