@@ -101,7 +101,7 @@ def _trained_a_little(subject: Subject, name: str) -> nn.Module:
         with torch.no_grad():
             for value in model.parameters():
                 if value.grad is not None:
-                    value -= 0.01 * value.grad
+                    value.sub_(0.01 * value.grad)
                     value.grad = None
     return model
 
