@@ -40,7 +40,7 @@ def test_pictures_come_as_the_published_weights_expect(name: str, shape: tuple[i
     assert (given - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("memory_format", ["contiguous_format", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_normalisation_is_the_formula(memory_format: str, dtype: torch.dtype) -> None:
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]

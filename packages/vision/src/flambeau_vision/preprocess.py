@@ -15,7 +15,7 @@ from flambeau_vision.resize import Geometry, Interpolation, Resize, load_all
 INPUT = "image"
 """The name of the only input of every image batch."""
 
-MemoryFormat = Literal["contiguous", "channels_last"]
+MemoryFormat = Literal["contiguous_format", "channels_last"]
 
 # Rows per step of `statistics`: the int32 copy of a chunk stays within the cache's reach.
 _CHUNK_BYTES = 1 << 22
@@ -62,7 +62,7 @@ class ImagePreprocessor:
         resize: Resize = "crop",
         crop: float = 1.0,
         interpolation: Interpolation = "bilinear",
-        memory_format: MemoryFormat = "contiguous",
+        memory_format: MemoryFormat = "contiguous_format",
     ) -> None:
         self.geometry = Geometry(size, channels, resize, crop, interpolation)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -73,9 +73,10 @@ class ImagePreprocessor:
             )
         if min(self.std) <= 0.0:
             raise InputError(f"std has to be above 0 in every channel, not {list(self.std)}.")
-        if memory_format not in ("contiguous", "channels_last"):
+        if memory_format not in ("contiguous_format", "channels_last"):
             raise InputError(
-                f"memory_format={memory_format!r} is neither 'contiguous' nor 'channels_last'."
+                f"memory_format={memory_format!r} is neither 'contiguous_format' nor "
+                "'channels_last'."
             )
         self.memory_format: MemoryFormat = memory_format
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}

@@ -68,12 +68,19 @@ def load(item: Any, geometry: Geometry) -> Pixels:
     return resize_pixels(pixels, geometry)
 
 
-def load_all(items: Sequence[Any], geometry: Geometry, *, title: str | None = None) -> Tensor:
+def load_all(
+    items: Sequence[Any],
+    geometry: Geometry,
+    *,
+    threads: int | None = None,
+    title: str | None = None,
+) -> Tensor:
     """Many items, decoded in threads: uint8 ``(n, channels, size, size)``.
 
     Args:
         items: What `decode` takes.
         geometry: What they are brought to.
+        threads: How many decode at once; by default one a core.
         title: Shown beside a progress bar when there are many; None for no bar.
 
     Raises:
@@ -89,7 +96,7 @@ def load_all(items: Sequence[Any], geometry: Geometry, *, title: str | None = No
             raise type(error)(f"Item {position} of {len(items)}: {error}") from error
 
     # Pillow decodes and resizes without the interpreter lock, so threads suffice.
-    threads = min(usable_cores(), len(items))
+    threads = usable_cores() if threads is None else threads
     if threads <= 1 or len(items) < 4:
         for position in range(len(items)):
             fill(position)

@@ -1,0 +1,21 @@
+"""Pictures for flambeau: data, augmentation and networks."""
+
+from flambeau_vision.augment import Augment, Augmentation
+from flambeau_vision.data import ImageData
+from flambeau_vision.decode import decode
+from flambeau_vision.demo import glyphs
+from flambeau_vision.models import backbone, small_cnn
+from flambeau_vision.options import ImageOptions
+from flambeau_vision.preprocess import ImagePreprocessor
+
+__all__ = [
+    "Augment",
+    "Augmentation",
+    "ImageData",
+    "ImageOptions",
+    "ImagePreprocessor",
+    "backbone",
+    "decode",
+    "glyphs",
+    "small_cnn",
+]

@@ -1,0 +1,65 @@
+"""How pictures are read: the choices that go with any way of building ``ImageData``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from flambeau.errors import InputError
+from flambeau_vision.labels import Kind
+from flambeau_vision.resize import Geometry, Interpolation, Resize
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Choices about the pictures. What the data's builder takes directly replaces what is here.
+
+    Attributes:
+        size: Height and width in pixels; None lets the plan choose.
+        channels: 1 or 3 (or the data's own number); None lets the plan choose.
+        resize: "crop", "squash" or "pad"; see `Geometry`.
+        interpolation: Pillow's filter.
+        classes: All classes in the order of the model's outputs; None takes those found, sorted.
+        task: "classification", "multi_label" or "regression"; None reads it from the labels.
+        sep: What stands between several labels of one picture.
+        unreadable: "raise" at the first file that cannot be read, or "skip" those and report them.
+        verify: Decode every file at once, not only the headers; finds all damage, takes minutes
+            for 100,000 photographs.
+
+    Raises:
+        InputError: A value is none of those above.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bilinear"
+    classes: Sequence[str] | None = None
+    task: Kind | None = None
+    sep: str | None = None
+    unreadable: Literal["raise", "skip"] = "raise"
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unreadable not in ("raise", "skip"):
+            raise InputError(f"unreadable={self.unreadable!r} is neither 'raise' nor 'skip'.")
+        if self.task not in (None, "classification", "multi_label", "regression"):
+            raise InputError(
+                f"task={self.task!r} is none of 'classification', 'multi_label', 'regression'."
+            )
+        if isinstance(self.classes, str):
+            raise InputError(f"classes={self.classes!r} is one text; give a list of names.")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        # A wrong size or mode is told here rather than at the first picture.
+        Geometry(
+            1 if self.size is None else self.size,
+            1 if self.channels is None else self.channels,
+            self.resize,
+            interpolation=self.interpolation,
+        )
+
+    def with_given(self, **given: Any) -> ImageOptions:
+        """These options with every value of ``given`` that is not None in place."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})

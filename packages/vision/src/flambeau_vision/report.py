@@ -1,0 +1,90 @@
+"""What was found, in words a person reads before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from flambeau.data.samples import Samples
+from flambeau.data.split import PARTS, Split
+from flambeau_vision.labels import Targets
+
+_SHOWN_CLASSES = 30
+_SHOWN_PROBLEMS = 10
+# From this ratio of the largest to the smallest class on, accuracy alone misleads.
+_IMBALANCED_FROM = 3.0
+
+
+def report(samples: Samples, targets: Targets, split: Split, notes: Iterable[str]) -> str:
+    """Counts, classes, sizes, formats, modes, the split, and what could not be read."""
+    lines = [f"{len(samples):,} pictures, {targets.kind}: {targets.reason}"]
+    lines += [f"  {line}" for line in _pictures(samples)]
+    lines.append(f"split: {split.describe()}")
+    lines += [f"  {note}" for note in split.notes]
+    lines += _classes(targets, split) if targets.kind != "regression" else _values(targets, split)
+    lines += [f"note: {note}" for note in notes]
+    if samples.problems:
+        lines.append(f"{len(samples.problems):,} could not be read and were left out:")
+        lines += [f"  {problem.reason}" for problem in samples.problems[:_SHOWN_PROBLEMS]]
+        if len(samples.problems) > _SHOWN_PROBLEMS:
+            lines.append(f"  … and {len(samples.problems) - _SHOWN_PROBLEMS:,} more")
+    return "\n".join(lines)
+
+
+def _pictures(samples: Samples) -> list[str]:
+    widths, heights = np.asarray(samples["width"]), np.asarray(samples["height"])
+    sizes = len(np.unique(np.stack([widths, heights]), axis=1).T)
+    if sizes == 1:
+        lines = [f"size: all {widths[0]}×{heights[0]} pixels (width×height)"]
+    else:
+        lines = [
+            f"size: {sizes:,} different, width {_spread(widths)}, height {_spread(heights)} pixels"
+        ]
+    lines.append(f"colour: {_counted(samples['mode'])}")
+    formats = [name for name in samples["format"] if name]
+    lines.append(f"format: {_counted(formats)}" if formats else "format: arrays in memory")
+    animated = int(np.asarray(samples["animated"]).sum())
+    if animated:
+        lines.append(f"{animated:,} are animated: their first frame is used")
+    return lines
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.min()} to {values.max()} (median {np.median(values):.0f})"
+
+
+def _counted(values: Sequence[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(values).most_common())
+
+
+def _classes(targets: Targets, split: Split) -> list[str]:
+    counts = {part: targets.select(split.part(part)).counts() for part in PARTS}
+    shown = [part for part in PARTS if len(split.part(part))]
+    names = list(targets.names)
+    width = max(len("class"), *(len(name) for name in names[:_SHOWN_CLASSES]))
+    lines = [f"  {'class':<{width}}" + "".join(f"{part:>9}" for part in shown)]
+    for name in names[:_SHOWN_CLASSES]:
+        lines.append(f"  {name:<{width}}" + "".join(f"{counts[part][name]:>9,}" for part in shown))
+    if len(names) > _SHOWN_CLASSES:
+        lines.append(f"  … and {len(names) - _SHOWN_CLASSES:,} more classes")
+    train = counts["train"]
+    low, high = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
+    ratio = train[high] / max(train[low], 1)
+    verdict = (
+        "uneven: read balanced accuracy beside accuracy" if ratio >= _IMBALANCED_FROM else "even"
+    )
+    lines.append(
+        f"  balance in train: {high} has {train[high]:,}, {low} has {train[low]:,} "
+        f"({ratio:.1f} times as many): {verdict}"
+    )
+    return lines
+
+
+def _values(targets: Targets, split: Split) -> list[str]:
+    values = targets.select(split.train).values.reshape(len(split.train), -1)
+    return [
+        f"  {name} in train: {column.min():g} to {column.max():g}, mean {column.mean():g}"
+        for name, column in zip(targets.names, values.T, strict=True)
+    ]

@@ -1,0 +1,340 @@
+"""The plan's rules for pictures: what core cannot know about sizes, colours and networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flambeau.device import available_memory_bytes, usable_cores
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+from flambeau.plan.rules_machine import precision_rule
+from flambeau.plan.rules_training import lr_rule
+from flambeau_vision.augment import Augmentation
+from flambeau_vision.recipes import (
+    ACCELERATOR_FACTOR,
+    FEWEST_EPOCHS,
+    MOST_EPOCHS,
+    RECIPES,
+    UNKNOWN,
+)
+
+Values = Mapping[str, Any]
+
+# Sides up to this stay as they are; larger ones become a multiple of 32, the networks' stride.
+NATIVE_UP_TO = 64
+LARGEST, LARGEST_ON_CPU = 224, 128
+MEMORY_SHARE = 0.25
+# Fewer photographs than this, and a larger network learns them by heart.
+_ENOUGH_FOR_RESNET = 2_000
+
+_SCRATCH_LR = lr_rule({name: recipe.lr for name, recipe in RECIPES.items()})
+_PRETRAINED_LR = lr_rule({name: recipe.lr_pretrained for name, recipe in RECIPES.items()})
+
+
+def _task(facts: Values, values: Values) -> Choice:
+    kind, n = facts["label_kind"], facts["n_train"]
+    names = facts.get("class_names", [])
+    if kind == "classification":
+        reason = f"One label a picture, {len(names):,} classes in {n:,} train rows."
+    elif kind == "multi_label":
+        reason = f"Lists of labels, {len(names):,} different ones in {n:,} train rows."
+    else:
+        low, high = facts["target_min"], facts["target_max"]
+        reason = f"The labels are numbers from {low:g} to {high:g} in {n:,} train rows."
+    return Choice(
+        "task",
+        kind,
+        reason,
+        evidence={"n_train": n, "classes": len(names), "target_dtype": facts["target_dtype"]},
+        override='ImageOptions(task="regression") where the data are built',
+    )
+
+
+def _weights(facts: Values, values: Values) -> Choice:
+    return Choice(
+        "weights",
+        None,
+        "From scratch: published weights are downloaded only when they are asked for.",
+        alternatives=("DEFAULT",),
+        override='Learner(data, "resnet18", choices={"weights": "DEFAULT"}), or a file\'s path',
+        source="default",
+    )
+
+
+def _channels(facts: Values, values: Values) -> Choice:
+    own, n = facts.get("own_channels"), facts["n_train"]
+    modes = ", ".join(f"{mode} {count:,}" for mode, count in facts["modes"].items())
+    if own is not None:
+        value, reason = own, f"The arrays have {own} channels."
+    elif facts["grey"]:
+        value, reason = 1, f"All {n:,} train pictures are grey ({modes})."
+    else:
+        value, reason = 3, f"There are coloured train pictures ({modes})."
+    return Choice(
+        "channels",
+        value,
+        reason,
+        evidence={"modes": facts["modes"]},
+        alternatives=() if own is not None else (4 - value,),
+        override=f'Learner(data, choices={{"channels": {4 - value if own is None else own}}})',
+    )
+
+
+def _architecture(facts: Values, values: Values) -> Choice:
+    device, n, side = values["device"], facts["n_train"], facts["short_side_median"]
+    evidence = {"device": device, "n_train": n, "short_side_median": side}
+    if values["weights"] is not None:
+        value, reason = "resnet18", "The smallest network with published weights that is quick."
+    elif str(device) == "cpu":
+        value, reason = "small_cnn", "On a CPU a small network learns most in a given time."
+    elif side <= NATIVE_UP_TO:
+        value, reason = "small_cnn", f"The pictures are small (median short side {side:g} pixels)."
+    elif n < _ENOUGH_FOR_RESNET:
+        value = "small_cnn"
+        reason = f"{n:,} pictures are few for a larger network from scratch."
+    else:
+        value = "resnet18"
+        reason = f"{n:,} photographs (median short side {side:g}) and an accelerator."
+    other = "resnet18" if value == "small_cnn" else "small_cnn"
+    return Choice(
+        "architecture",
+        value,
+        reason,
+        evidence=evidence,
+        alternatives=(other,),
+        confidence=0.8,
+        override=f'Learner(data, "{other}")',
+    )
+
+
+def _image_size(facts: Values, values: Values) -> Choice:
+    side, architecture = facts["short_side_median"], values["architecture"]
+    evidence: dict[str, Any] = {"short_side_median": side, "device": values["device"]}
+    rounded = max(32, round(side / 32) * 32)
+    if values["weights"] is not None:
+        value = LARGEST
+        reason = f"The size that published weights were trained with; median short side {side:g}."
+    elif side <= NATIVE_UP_TO:
+        value, reason = round(side), f"The pictures' own size: median short side {side:g}."
+        if architecture == "vit_b_16":
+            value = max(32, round(side / 16) * 16)
+            reason = f"Median short side {side:g}, to whole patches of 16."
+    elif str(values["device"]) == "cpu" and rounded > LARGEST_ON_CPU:
+        value = LARGEST_ON_CPU
+        reason = (
+            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} is enough and "
+            f"costs {(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times less than "
+            f"{min(rounded, LARGEST)}."
+        )
+    else:
+        value = min(LARGEST, rounded)
+        reason = f"Median short side {side:g}, to a multiple of 32 and at most {LARGEST}."
+    return Choice(
+        "image_size",
+        value,
+        reason,
+        evidence=evidence,
+        alternatives=(value // 2, value * 2),
+        confidence=0.8,
+        override=f"ImageData.from_…(size={value * 2})",
+    )
+
+
+def _cache(facts: Values, values: Values) -> Choice:
+    override = 'Learner(data, choices={"cache": "files"})'
+    if facts["in_memory"]:
+        size = facts["memory_bytes"]
+        return Choice(
+            "cache",
+            "memory",
+            f"The pictures came as arrays ({_megabytes(size)}).",
+            evidence={"bytes": size},
+            override="Give files instead of arrays.",
+        )
+    size = facts["n_pictures"] * values["channels"] * values["image_size"] ** 2
+    free = available_memory_bytes()
+    fits = size < MEMORY_SHARE * free
+    fate = "decoded once and kept" if fits else "read by workers every epoch"
+    return Choice(
+        "cache",
+        "memory" if fits else "files",
+        f"{facts['n_pictures']:,} pictures of {values['channels']}×{values['image_size']}×"
+        f"{values['image_size']} bytes are {_megabytes(size)}, of {_megabytes(free)} free memory "
+        f"up to {MEMORY_SHARE:.0%} may be used: {fate}.",
+        evidence={"bytes": size, "available_bytes": free, "share": MEMORY_SHARE},
+        alternatives=("files" if fits else "memory",),
+        override=override if fits else override.replace("files", "memory"),
+    )
+
+
+def _num_workers(facts: Values, values: Values) -> Choice:
+    if values["cache"] == "memory":
+        return Choice(
+            "num_workers",
+            0,
+            "The pictures are in memory: one gather a batch, which workers would only slow down.",
+            evidence={"cache": "memory"},
+        )
+    cores = usable_cores()
+    return Choice(
+        "num_workers",
+        cores,
+        f"Pictures are decoded every epoch, and this process may use {cores} cores.",
+        evidence={"cache": "files", "cores": cores},
+        alternatives=(0, 2 * cores),
+    )
+
+
+def _normalisation(facts: Values, values: Values) -> Choice:
+    if values["weights"] is not None and _has_record(values):
+        return Choice(
+            "normalisation",
+            "weights",
+            "Mean and std that the weights were trained with.",
+            evidence={"weights": values["weights"]},
+            alternatives=("train",),
+        )
+    return Choice(
+        "normalisation",
+        "train",
+        f"Mean and std a channel of the {facts['n_train']:,} train pictures.",
+        evidence={"n_train": facts["n_train"]},
+        alternatives=("none",),
+    )
+
+
+def _has_record(values: Values) -> bool:
+    from flambeau_vision.fitting import record_of
+
+    return record_of(values) is not None
+
+
+def _augmentation(facts: Values, values: Values) -> Choice:
+    size, names = values["image_size"], facts.get("class_names", [])
+    override = f'Learner(data, choices={{"augmentation": {Augmentation().as_json()}}})'
+    if values["task"] == "regression":
+        return Choice(
+            "augmentation",
+            None,
+            "The labels are numbers, and moving or mirroring a picture may change them.",
+            alternatives=(Augmentation().as_json(),),
+            confidence=0.6,
+            override=override,
+        )
+    flip, why = _may_flip(names)
+    if size <= NATIVE_UP_TO:
+        chosen = Augmentation(
+            flip=flip, rotate_degrees=0.0, zoom=(1.0, 1.0), shift=0.1, probability=1.0
+        )
+        what = (
+            f"pictures of {size} pixels move by whole pixels, a third of what resampling costs "
+            "(0.8 against 2.2 ms for 256 of 28×28)"
+        )
+    else:
+        chosen = Augmentation(flip=flip)
+        what = "photographs turn, zoom and move a little, in one resampling"
+    return Choice(
+        "augmentation",
+        chosen.as_json(),
+        f"{why}; {what}.",
+        evidence={"image_size": size, "flip": flip},
+        alternatives=(None,),
+        confidence=0.7,
+        override='Learner(data, choices={"augmentation": None})',
+    )
+
+
+def _may_flip(names: Sequence[str]) -> tuple[bool, str]:
+    """Whether a mirrored picture keeps its class, as far as the names tell."""
+    if names and all(len(name) == 1 or name.isdigit() for name in names):
+        shown = ", ".join(names[:4])
+        return False, f"No mirroring: classes called {shown}, … may be letters or digits"
+    words = [set(re.split(r"[\W_]+", name.lower())) for name in names]
+    for left, right in (("left", "right"), ("l", "r"), ("links", "rechts")):
+        if any(left in word for word in words) and any(right in word for word in words):
+            return False, f"No mirroring: class names tell {left} from {right}"
+    return True, "Mirrored left and right in half of the samples"
+
+
+def _lr(facts: Values, values: Values) -> Choice:
+    rule = _SCRATCH_LR if values["weights"] is None else _PRETRAINED_LR
+    return rule.decide(facts, values)
+
+
+def _weight_decay(facts: Values, values: Values) -> Choice:
+    architecture = values["architecture"]
+    recipe = RECIPES.get(architecture, UNKNOWN)
+    value = recipe.weight_decay if values["optimizer"] == "adamw" else 5e-4
+    return Choice(
+        "weight_decay",
+        value,
+        f"For {architecture} under {values['optimizer']} ({recipe.measured}); norms and biases "
+        "are left out of it.",
+        evidence={"architecture": architecture, "optimizer": values["optimizer"]},
+        alternatives=(value * 3, value / 3),
+        confidence=0.7,
+    )
+
+
+def _epochs(facts: Values, values: Values) -> Choice:
+    n, architecture = facts["n_train"], values["architecture"]
+    wanted = RECIPES.get(architecture, UNKNOWN).images_seen
+    if str(values["device"]) != "cpu":
+        wanted *= ACCELERATOR_FACTOR
+    value = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(wanted / n)))
+    return Choice(
+        "epochs",
+        value,
+        f"{architecture} wants to see about {wanted:,} pictures; {value} times {n:,} train rows "
+        f"are {value * n:,} (between {FEWEST_EPOCHS} and {MOST_EPOCHS} epochs).",
+        evidence={"n_train": n, "images_seen": value * n, "wanted": wanted},
+        alternatives=(max(1, value // 2), value * 2),
+        confidence=0.7,
+        override=f"learner.fit({value * 2})",
+    )
+
+
+def _memory_format(facts: Values, values: Values) -> Choice:
+    architecture = values["architecture"]
+    if architecture in ("vit_b_16", "swin_t"):
+        return Choice(
+            "memory_format",
+            "contiguous_format",
+            f"{architecture} is made of matrix products, which gain nothing from channels_last.",
+            alternatives=("channels_last",),
+        )
+    return Choice(
+        "memory_format",
+        "channels_last",
+        "Convolutions: 1.07× to 1.09× measured on a 2-core CPU, 1.26× published for resnet18 on a "
+        "GPU.",
+        evidence={"cpu_speed_up": [1.07, 1.09]},
+        alternatives=("contiguous_format",),
+        confidence=0.7,
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("task", (), _task),
+    Rule("weights", (), _weights),
+    Rule("channels", (), _channels),
+    Rule("architecture", ("device", "weights"), _architecture),
+    Rule("image_size", ("device", "weights", "architecture"), _image_size),
+    Rule("cache", ("image_size", "channels"), _cache),
+    Rule("num_workers", ("cache",), _num_workers),
+    Rule("normalisation", ("weights", "architecture"), _normalisation),
+    Rule("augmentation", ("image_size", "task"), _augmentation),
+    Rule("lr", ("architecture", "optimizer", "weights"), _lr),
+    Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
+    Rule("epochs", ("architecture", "device"), _epochs),
+    Rule("memory_format", ("architecture",), _memory_format),
+    precision_rule(
+        {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain}
+    ),
+)
