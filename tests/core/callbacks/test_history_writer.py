@@ -1,0 +1,99 @@
+"""HistoryWriter: the file equals the history, whatever happened in between."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flambeau.callbacks import HistoryWriter
+from flambeau.errors import InputError, StorageError
+from flambeau.training.state import TrainState
+
+NewState = Callable[..., TrainState]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same(found: list[dict[str, Any]], rows: list[dict[str, Any]], format: str) -> bool:
+    if format == "jsonl":
+        return found == rows
+    return [{k: v for k, v in row.items() if v != ""} for row in found] == [
+        {name: str(value) for name, value in row.items()} for row in rows
+    ]
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_the_file_grows_with_the_run(
+    format: str, tmp_path: Path, new_state: NewState, fit: Any
+) -> None:
+    state = new_state(tmp_path / "run", epochs=3)
+    sizes = []
+
+    class Sizes(HistoryWriter):
+        def on_epoch_end(self, state: TrainState) -> None:
+            super().on_epoch_end(state)
+            sizes.append(len(read(tmp_path / f"run/history.{format}")))
+
+    fit([Sizes(format)], state)
+    assert sizes == [1, 2, 3]
+    assert same(read(tmp_path / f"run/history.{format}"), state.history.rows, format)
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_resumed_run_writes_no_row_twice(
+    format: str, tmp_path: Path, new_state: NewState, fit: Any
+) -> None:
+    # Killed in epoch 4 after its last checkpoint at the end of epoch 2: row 3 is made again.
+    killed = fit([HistoryWriter(format)], new_state(tmp_path, epochs=3))
+    resumed = new_state(tmp_path, epochs=4)
+    resumed.history.rows.extend(killed.history.rows[:2])
+    resumed.position.phase_epoch = resumed.position.epoch = 2
+    resumed.position.step = 6
+    fit([HistoryWriter(format)], resumed)
+    rows = read(tmp_path / f"history.{format}")
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert same(rows, resumed.history.rows, format)
+
+
+def test_a_column_that_comes_later(tmp_path: Path, new_state: NewState) -> None:
+    writer, state = HistoryWriter(), new_state(tmp_path)
+    writer.on_fit_start(state)
+    rows = [{"epoch": 1}, {"epoch": 2, "note": 'a "quoted", note'}, {"epoch": 3}]
+    for row in rows:
+        state.history.add(row)
+        writer.on_epoch_end(state)
+    assert (tmp_path / "history.csv").read_text().splitlines()[0] == "epoch,note"
+    assert same(read(tmp_path / "history.csv"), rows, "csv")
+
+
+def test_what_json_does_not_have(tmp_path: Path, new_state: NewState) -> None:
+    writer, state = HistoryWriter("jsonl"), new_state(tmp_path)
+    state.history.add({"epoch": 1, "loss": float("nan"), "best": float("inf")})
+    writer.on_epoch_end(state)
+    assert read(tmp_path / "history.jsonl") == [{"epoch": 1, "loss": None, "best": None}]
+
+
+def test_nothing_is_left_beside_the_file(tmp_path: Path, new_state: NewState, fit: Any) -> None:
+    fit([HistoryWriter()], new_state(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, new_state: NewState) -> None:
+    (tmp_path / "file").write_text("in the way")
+    state = new_state(tmp_path / "file")
+    state.history.add({"epoch": 1})
+    with pytest.raises(StorageError, match=r"history cannot be written to .*file.history\.csv"):
+        HistoryWriter().on_epoch_end(state)
+
+
+def test_formats() -> None:
+    with pytest.raises(InputError, match=r"no history format 'json'. Did you mean 'jsonl'"):
+        HistoryWriter("json")
