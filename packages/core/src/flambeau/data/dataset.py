@@ -27,6 +27,8 @@ Names that core's rules read, the same in every domain; a fact that does not app
   ``target_distinct`` (distinct values), ``target_min``, ``target_max``
 - ``target_binary``: every value is 0 or 1 (bool)
 - ``class_names`` (list of str) and ``class_counts`` (train rows in each, in that order)
+- ``loader_batch_size``: batch size of a loader that the user brought, which stays as it is
+- ``target_mean`` and ``target_std`` (lists of float): of floating-point targets, by column
 - ``evidence``: what the figures rest on where they rest on a part of the train rows only (str)
 """
 

@@ -14,7 +14,6 @@ from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data, Facts
 from flambeau.data.foreign import (
     ForeignDataset,
-    ForeignLoader,
     check_order,
     count_batches,
     count_samples,
@@ -30,7 +29,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Rows, Split
 from flambeau.data.tensor_preprocessor import TensorPreprocessor, dtype_name
 from flambeau.data.tensors import TensorData, number_parts
-from flambeau.data.workers import WorkerLoader
+from flambeau.data.workers import WorkerLoader, name_positions
 from flambeau.errors import ArgumentError, InputError
 
 # torch types it in part only.
@@ -47,11 +46,17 @@ class MapDataset:
     augmentation in ``__getitem__`` is the same whatever batch or worker the sample is in. Nothing
     is cached. Samples are put together by torch's ``default_collate``; Python floats and NumPy's
     float64 become torch's default dtype.
+
+    Args:
+        items: Has ``__len__`` and ``__getitem__``.
+        layout: Which parts of a sample are inputs and targets.
+        first_id: Number of the first sample; the others count on.
     """
 
-    def __init__(self, items: Any, layout: Layout) -> None:
+    def __init__(self, items: Any, layout: Layout, first_id: int = 0) -> None:
         self.items = items
         self.layout = layout
+        self.first_id = first_id
 
     def __len__(self) -> int:
         return len(self.items)
@@ -81,18 +86,18 @@ class _MapReader:
             inputs, targets = _collate(samples)
         except (TypeError, RuntimeError) as error:
             raise InputError(
-                f"The samples at {', '.join(map(str, positions[:8]))} … cannot be put together: "
-                f"{error}. Return tensors of one shape, or pass a DataLoader with a collate_fn to "
-                "Data.from_loaders."
+                f"The samples at {name_positions(positions)} cannot be put together: {error}. "
+                "Return tensors of one shape, or pass a DataLoader with a collate_fn to Data.from_loaders."
             ) from error
         first_inputs, first_targets = samples[0]
         batch = as_batch(_narrowed(inputs, first_inputs), _narrowed(targets, first_targets))
-        batch.indices = torch.tensor(positions)
+        batch.indices = torch.tensor(positions) + self.source.first_id
         batch.epoch = epoch
         return batch
 
     def _sample(self, position: int, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        seed_globals(keyed.key(self.seed, "sample", epoch, position))
+        number = self.source.first_id + position
+        seed_globals(keyed.key(self.seed, "sample", epoch, number))
         try:
             return self.source.sample(position)
         except InputError:
@@ -169,6 +174,8 @@ class ForeignData(PlainData):
             "in_memory": False,
             "evidence": f"shapes and types from the first {n} train samples",
         }
+        if isinstance(self._parts["train"], ForeignDataset):
+            facts["loader_batch_size"] = len(first)
         if len(first.targets) == 1:
             target = first.target
             facts["target_dtype"] = dtype_name(target.dtype)
@@ -230,8 +237,11 @@ def from_datasets(
         numbered, split = number_parts(memory)
         return TensorData(numbered, split, task=task, class_names=classes)
     # Read all of them the same way, so that train and valid cannot differ.
-    parts = {part: MapDataset(with_tensors(each), layout) for part, each in given.items()}
-    split = _counted({part: len(each) for part, each in parts.items()})
+    split = _counted({part: len(each) for part, each in given.items()})
+    parts = {
+        part: MapDataset(with_tensors(each), layout, first_id=int(split.part(part)[0]))
+        for part, each in given.items()
+    }
     first = _first_samples(cast(MapDataset, parts["train"]))
     return ForeignData(parts, split, first, task=task, class_names=classes)
 
@@ -268,15 +278,6 @@ def from_loaders(
     )
     split = _counted(sizes, notes)
     return ForeignData(parts, split, first, task=task, class_names=classes)
-
-
-def can_resume(data: Data) -> str:
-    """Why training on ``data`` cannot be resumed inside an epoch; empty where it can."""
-    if isinstance(data, ForeignData):
-        source = data.dataset("train", data.preprocessor({}), {})
-        if isinstance(source, ForeignDataset):
-            return ForeignLoader(source.foreign, source.layout).why_not_resumable
-    return ""
 
 
 def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -56,18 +56,12 @@ class PlainData(Data):
         """The facts about inputs and targets."""
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        inputs: Mapping[str, Mapping[str, Any]] = self.facts()["inputs"]
-        if len(inputs) != 1:
-            raise InputError(
-                f"{values.get('architecture')!r} takes one input, but the data have {len(inputs)} "
-                f"({', '.join(inputs)}). Pass a module of your own whose forward takes them all: "
-                "Learner(data, module)."
-            )
-        shape: Sequence[int] = next(iter(inputs.values()))["shape"]
         arguments = self.task_arguments(values)
+        columns: Mapping[str, Mapping[str, Any]] = self.facts()["inputs"]
         return {
-            "n_inputs": math.prod(shape),
-            "n_outputs": len(arguments.get("classes") or arguments["names"]),
+            # Several inputs are put side by side.
+            "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
+            "n_outputs": len(arguments["names"] if "names" in arguments else arguments["classes"]),
         }
 
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:

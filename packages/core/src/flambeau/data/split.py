@@ -28,7 +28,7 @@ class Split:
     fraction of the rows (float below 1) or a number of rows (int).
 
     Attributes:
-        train: int64 ``(n_train,)``, read-only.
+        train: int64 ``(n_train,)``.
         valid: int64 ``(n_valid,)``; every choice looks at these.
         test: int64 ``(n_test,)``, may be empty; looked at once, at the end.
         method: How the rows were parted, in words.
@@ -224,10 +224,11 @@ def _as_rows(rows: Any, name: str) -> Rows:
             f"The {name} part must be a list of row numbers, not an array of {array.dtype} with "
             f"shape {array.shape}.{hint}"
         )
-    array = array.astype(np.int64)  # a copy, so that nobody else can write to it
+    # A copy, so that nobody else can write to it. Not marked read-only: torch would warn of that
+    # whenever a tensor is indexed with it.
+    array = array.astype(np.int64)
     if (wrong := array[array < 0]).size:
         raise SplitError(f"The {name} part names {_list(wrong)}: row numbers start at 0.")
-    array.flags.writeable = False
     return array
 
 

@@ -171,7 +171,7 @@ class _Reader:
             raise
         except Exception as error:
             raise InputError(
-                f"Reading the samples at {_shown(request.positions)} failed: "
+                f"Reading the samples at {name_positions(request.positions)} failed: "
                 f"{type(error).__name__}: {error}"
             ) from error
         if batch.weight is None:
@@ -204,6 +204,7 @@ def _unchanged(answer: Batch | _Failure) -> Batch | _Failure:
     return answer
 
 
-def _shown(positions: Sequence[int]) -> str:
+def name_positions(positions: Sequence[int]) -> str:
+    """The positions for an error message: at most eight."""
     shown = ", ".join(map(str, positions[:8]))
     return f"{shown}, …" if len(positions) > 8 else shown

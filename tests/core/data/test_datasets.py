@@ -1,0 +1,276 @@
+import random as python_random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from flambeau.data import (
+    Data,
+    ForeignData,
+    ForeignLoader,
+    LoaderOptions,
+    MapDataset,
+    TensorData,
+    WorkerLoader,
+)
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError
+
+N = 30
+X = torch.randn(N, 3, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(N) % 3
+VALUES: dict[str, Any] = {"task": "classification", "normalisation": "none"}
+
+
+class Augmented(Dataset[Any]):
+    """Images-like samples with random augmentation; what it gives depends on the generators."""
+
+    def __init__(self, n: int = N) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        noise = torch.rand(2) + np.random.rand() + python_random.random()
+        return noise, index % 3
+
+
+def loader(data: Data, part: str, options: LoaderOptions) -> Any:
+    return data.dataset(part, data.preprocessor(VALUES), VALUES).loader(options)
+
+
+def test_a_tensor_dataset_is_trained_on_from_memory() -> None:
+    data = Data.from_datasets(TensorDataset(X, Y), TensorDataset(X[:5], Y[:5]))
+    assert isinstance(data, TensorData)
+    assert data.facts()["class_counts"] == [10, 10, 10]
+    assert data.split.valid.tolist() == [30, 31, 32, 33, 34]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_that_augments(checks: SimpleNamespace, workers: int) -> None:
+    options = LoaderOptions(4, shuffle=True, seed=6, num_workers=workers)
+    data = Data.from_datasets(Augmented(), Augmented(8), n_classes=3)
+    assert isinstance(data, ForeignData)
+    train = loader(data, "train", options)
+    assert isinstance(train, WorkerLoader)
+    first = checks.flat(train.batches(0))
+    assert sorted(index for indices, _ in first for index in indices) == list(range(N))
+    assert checks.same(first[3:], checks.flat(train.batches(0, 3)))
+    assert not checks.same(first, checks.flat(train.batches(1)))
+    # A sample's augmentation depends on neither batch nor worker.
+    other = loader(data, "train", LoaderOptions(7, seed=6))
+    by_sample = {
+        index: value
+        for batch in other.batches(0)
+        for index, value in zip(batch.indices.tolist(), batch.input, strict=True)
+    }
+    for indices, tensors in first:
+        for index, value in zip(indices, tensors["input"], strict=True):
+            assert torch.equal(value, by_sample[index])
+    train.close()
+    # Sample numbers are those of the split.
+    assert checks.order(loader(data, "valid", options).batches(0)) != list(range(30, 38))
+    assert checks.order(loader(data, "valid", LoaderOptions(3)).batches(0)) == list(range(30, 38))
+    assert data.split.valid.tolist() == list(range(30, 38))
+
+
+def test_facts_rest_on_the_first_samples_and_disturb_nothing() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    data = Data.from_datasets(Augmented(200), Augmented(8), n_classes=3)
+    facts = data.facts()
+    assert torch.equal(before, torch.get_rng_state())
+    assert facts["evidence"] == "shapes and types from the first 64 train samples"
+    assert facts["inputs"] == {"input": {"shape": [2], "dtype": "float32"}}
+    assert (facts["target_dtype"], facts["target_shape"]) == ("int64", [])
+    assert facts["in_memory"] is False
+    assert [facts["n_train"], facts["n_valid"], facts["n_test"]] == [200, 8, 0]
+    assert facts["class_names"] == ["0", "1", "2"]
+    assert data.model_arguments(VALUES) == {"n_inputs": 2, "n_outputs": 3}
+
+
+def test_classes_must_be_declared_where_they_cannot_be_seen() -> None:
+    data = Data.from_datasets(Augmented(), Augmented(8))
+    with pytest.raises(InputError, match=r"Say it: class_names=\[…\] or n_classes=…"):
+        data.task_arguments(VALUES)
+    with pytest.raises(InputError, match="n_classes=2, but 1 class names"):
+        Data.from_datasets(Augmented(), Augmented(8), n_classes=2, class_names=["a"])
+
+
+def test_standardising_needs_the_data_in_memory() -> None:
+    data = Data.from_datasets(Augmented(), Augmented(8), n_classes=3)
+    with pytest.raises(InputError, match="needs mean and std of all train rows"):
+        data.preprocessor({"normalisation": "standard"})
+
+
+def test_python_and_numpy_floats_become_torchs_default() -> None:
+    class Doubles(Augmented):
+        def __getitem__(self, index: int) -> Any:
+            return np.ones(2), torch.ones(1, dtype=torch.float64), 0.5
+
+    data = Data.from_datasets(Doubles(), Doubles(), n_inputs=2)
+    batch = next(loader(data, "train", LoaderOptions(4)).batches(0))
+    assert [v.dtype for v in batch.inputs.values()] == [torch.float32, torch.float64]
+    assert batch.target.dtype == torch.float32
+
+
+def test_dicts_take_the_declared_parts_and_leave_the_others_uncollated() -> None:
+    class Records(Augmented):
+        def __getitem__(self, index: int) -> Any:
+            return {"name": f"sample {index}", "image": torch.full((2,), index), "label": index % 3}
+
+    data = Data.from_datasets(
+        Records(), Records(), inputs=["image"], targets=["label"], n_classes=3
+    )
+    batch = next(loader(data, "train", LoaderOptions(4)).batches(0))
+    assert list(batch.inputs) == ["image"]
+    assert batch.target.tolist() == [0, 1, 2, 0]
+    assert data.raw("valid")[3].tolist() == [3, 3]
+    with pytest.raises(InputError, match=r"write inputs=\('name',\), targets=\('label',\)"):
+        Data.from_datasets(Records(), Records())
+
+
+def test_errors_name_the_sample() -> None:
+    class Broken(Augmented):
+        def __getitem__(self, index: int) -> Any:
+            if index == 70:
+                raise OSError("truncated file")
+            return torch.zeros(index // 100 + 1), 0
+
+    data = Data.from_datasets(Broken(150), Broken(8))
+    for workers in (0, 1):
+        train = loader(data, "train", LoaderOptions(10, num_workers=workers))
+        with pytest.raises(InputError, match=r"Sample 70 .* cannot be read: OSError: truncated"):
+            list(train.batches(0))
+    with pytest.raises(InputError, match=r"samples at 98, 99, .*, 104 cannot be put together"):
+        next(loader(data, "train", LoaderOptions(7)).batches(0, 14))
+
+
+def test_what_is_no_map_style_data_set_is_refused() -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter([])
+
+    with pytest.raises(ArgumentError, match=r"train data set is a Stream .* Data.from_loaders"):
+        Data.from_datasets(Stream(), Augmented())
+    with pytest.raises(InputError, match="valid data set is empty"):
+        Data.from_datasets(Augmented(), Subset(Augmented(), []))
+    with pytest.raises(ArgumentError, match="is one string"):
+        Data.from_datasets(Augmented(), Augmented(), inputs="image")
+
+
+# ---------------------------------------------------------------- Hugging Face
+
+hf = pytest.importorskip("datasets", reason="the datasets package is not installed")
+
+
+def table(n: int = N) -> Any:
+    features = hf.Features(
+        {
+            "a": hf.Value("float64"),
+            "b": hf.Value("int32"),
+            "words": hf.Value("string"),
+            "vector": hf.List(hf.Value("float32")),
+            "label": hf.ClassLabel(names=["ant", "bee", "cat"]),
+        }
+    )
+    columns = {
+        "a": X[:n, 0].double().tolist(),
+        "b": list(range(n)),
+        "words": ["x"] * n,
+        "vector": X[:n].tolist(),
+        "label": Y[:n].tolist(),
+    }
+    return hf.Dataset.from_dict(columns, features=features)
+
+
+def test_hugging_face_numbers_are_loaded_to_memory() -> None:
+    data = Data.from_datasets(table(), table(6), inputs=("a", "b"), targets=("label",))
+    assert isinstance(data, TensorData)
+    facts = data.facts()
+    assert facts["inputs"] == {
+        "a": {"shape": [], "dtype": "float32"},
+        "b": {"shape": [], "dtype": facts["inputs"]["b"]["dtype"]},
+    }
+    assert facts["class_names"] == ["ant", "bee", "cat"]
+    assert facts["class_counts"] == [10, 10, 10]
+    batch = next(loader(data, "train", LoaderOptions(N)).batches(0))
+    torch.testing.assert_close(batch.inputs["a"], X[:, 0])
+    assert batch.target.tolist() == Y.tolist()
+
+
+def test_hugging_face_vectors_are_read_by_workers() -> None:
+    data = Data.from_datasets(table(), table(6), inputs=("vector",), targets=("label",))
+    assert isinstance(data, ForeignData)
+    assert data.facts()["class_names"] == ["ant", "bee", "cat"]
+    batches = list(loader(data, "train", LoaderOptions(7, num_workers=1)).batches(0))
+    torch.testing.assert_close(torch.cat([b.input for b in batches]), X)
+    assert torch.cat([b.target for b in batches]).tolist() == Y.tolist()
+
+
+def test_a_hugging_face_transform_is_not_bypassed() -> None:
+    def twice(rows: dict[str, Any]) -> dict[str, Any]:
+        return {"a": [2 * value for value in rows["a"]], "label": rows["label"]}
+
+    augmented = table().with_transform(twice)
+    data = Data.from_datasets(augmented, augmented, inputs=("a",), targets=("label",))
+    assert isinstance(data, ForeignData)
+    batch = next(loader(data, "train", LoaderOptions(N)).batches(0))
+    torch.testing.assert_close(batch.input, 2 * X[:, 0])
+
+
+def test_hugging_face_columns_must_be_declared() -> None:
+    with pytest.raises(ArgumentError, match=r"columns 'a', 'b', .* targets=\('label',\)"):
+        Data.from_datasets(table(), table())
+    with pytest.raises(ArgumentError, match=r"no column 'lable'. Did you mean 'label'"):
+        Data.from_datasets(table(), table(), inputs=("a",), targets=("lable",))
+
+
+# ---------------------------------------------------------------- loaders
+
+
+def pairs(**options: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(X, Y), batch_size=4, **options)
+
+
+def test_loaders_stay_what_they_are() -> None:
+    data = Data.from_loaders(pairs(shuffle=True), pairs(), n_classes=3)
+    facts = data.facts()
+    assert facts["loader_batch_size"] == 4
+    assert [facts["n_train"], facts["n_valid"], facts["n_test"]] == [30, 30, 0]
+    assert facts["evidence"] == "shapes and types from the first 8 train samples"
+    train = loader(data, "train", LoaderOptions(64, seed=4))
+    assert isinstance(train, ForeignLoader)
+    assert train.steps_per_epoch == 8
+    assert sorted(torch.cat([b.target for b in train.batches(0)]).tolist()) == sorted(Y.tolist())
+    valid = list(loader(data, "valid", LoaderOptions(64)).batches(0))
+    assert torch.equal(torch.cat([b.input for b in valid]), X)
+    assert torch.equal(torch.stack(list(data.raw("valid"))), X)
+    assert data.model_arguments(VALUES) == {"n_inputs": 3, "n_outputs": 3}
+
+
+def test_loaders_of_dicts_and_lists_of_batches() -> None:
+    batches = [{"x": X[:5], "y": Y[:5]}, {"x": X[5:9], "y": Y[5:9]}]
+    data = Data.from_loaders(batches, batches, inputs=("x",), targets=("y",), n_classes=3)
+    assert data.facts()["n_train"] == 10
+    assert "batches × 5" in data.split.notes[0]
+    assert [len(b) for b in loader(data, "train", LoaderOptions(1)).batches(0)] == [5, 4]
+
+
+def test_loaders_in_a_wrong_order_are_warned_of() -> None:
+    with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
+        Data.from_loaders(pairs(), pairs())
+    with pytest.warns(FlambeauWarning, match="valid-shuffled"):
+        Data.from_loaders(pairs(shuffle=True), pairs(shuffle=True))
+
+
+def test_map_dataset_is_picklable_for_spawned_workers() -> None:
+    import pickle
+
+    from flambeau.data import Layout
+
+    again = pickle.loads(pickle.dumps(MapDataset(TensorDataset(X, Y), Layout())))
+    assert torch.equal(again.sample(2)[0]["input"], X[2])

@@ -1,0 +1,258 @@
+import json
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flambeau.data import Data, LoaderOptions, MemoryDataset, Split, TensorData
+from flambeau.errors import ArgumentError, InputError, SplitError
+
+G = torch.Generator().manual_seed(0)
+X = torch.randn(90, 4, generator=G)
+Y = torch.arange(90) % 3
+CLASSES = {"task": "classification", "normalisation": "none"}
+
+
+def part(data: Data, name: str) -> MemoryDataset:
+    dataset = data.dataset(name, data.preprocessor(CLASSES), CLASSES)
+    assert isinstance(dataset, MemoryDataset)
+    return dataset
+
+
+def test_from_tensor_to_batches(checks: SimpleNamespace) -> None:
+    data = Data.from_tensors(X, Y, valid=0.2, test=0.1, seed=3)
+    assert isinstance(data, TensorData)
+    for name in ("train", "valid", "test"):
+        rows = data.split.part(name)
+        batches = list(
+            part(data, name).loader(LoaderOptions(7, shuffle=name == "train")).batches(0)
+        )
+        found = torch.cat([b.indices for b in batches if b.indices is not None])
+        assert sorted(found.tolist()) == rows.tolist()
+        assert torch.equal(torch.cat([b.input for b in batches]), X[found])
+        assert torch.equal(torch.cat([b.target for b in batches]), Y[found])
+        assert torch.equal(torch.stack(list(data.raw(name))), X[rows])
+    # Stratified by default: thirds stay thirds.
+    assert torch.bincount(Y[data.split.valid]).tolist() == [6, 6, 6]
+    assert part(data, "train") is part(data, "train")
+
+
+def test_facts_are_json_and_measured_on_train_rows() -> None:
+    y = Y.clone()
+    split = Split.given(range(60), range(60, 80), range(80, 90))
+    y[60:] = 2
+    facts = Data.from_tensors(X, y, split=split).facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert [facts[f"n_{name}"] for name in ("train", "valid", "test")] == [60, 20, 10]
+    assert facts["inputs"] == {"input": {"shape": [4], "dtype": "float32"}}
+    assert facts["targets"] == {"target": {"shape": [], "dtype": "int64"}}
+    assert facts["class_names"] == ["0", "1", "2"]
+    assert facts["class_counts"] == [20, 20, 20]
+    assert (facts["target_distinct"], facts["target_min"], facts["target_max"]) == (3, 0, 2)
+    assert facts["target_binary"] is False
+    assert facts["in_memory"] is True
+    assert facts["memory_bytes"] == 90 * (4 * 4 + 8)
+
+
+def test_what_valid_holds_changes_no_fact_and_no_preprocessor() -> None:
+    split = Split.given(range(60), range(60, 90))
+    poisoned = X.clone()
+    poisoned[60:] = 1e6
+    one, other = (Data.from_tensors(x, Y, split=split) for x in (X, poisoned))
+    assert one.facts() == other.facts()
+    values = {"normalisation": "standard"}
+    for name, tensor in one.preprocessor(values).tensors().items():
+        assert torch.equal(tensor, other.preprocessor(values).tensors()[name])
+
+
+def test_parts_may_be_given_as_arrays_of_their_own() -> None:
+    data = Data.from_tensors(X, Y, valid=(X[:5] + 1, Y[:5]), test=(X[:2] + 2, Y[:2]))
+    assert data.split.valid.tolist() == [90, 91, 92, 93, 94]
+    assert data.split.test.tolist() == [95, 96]
+    assert torch.equal(part(data, "valid").inputs["input"], X[:5] + 1)
+    assert part(data, "train").ids is not None
+    with pytest.raises(SplitError, match="and no split"):
+        Data.from_tensors(X, Y, valid=(X, Y), split=Split.random(90))
+    with pytest.raises(SplitError, match="and no split"):
+        Data.from_tensors(X, Y, valid=(X, Y), test=0.2)
+    with pytest.raises(InputError, match=r"valid inputs are .*\[3\].*, but the train inputs"):
+        Data.from_tensors(X, Y, valid=(X[:, :3], Y))
+
+
+def test_numpy_defaults_become_torchs() -> None:
+    data = Data.from_tensors(X.double().numpy(), Y.numpy().astype(np.int32))
+    train = part(data, "train")
+    assert train.inputs["input"].dtype == torch.float32
+    assert train.targets["target"].dtype == torch.int64
+    # A torch tensor's dtype was chosen.
+    assert part(Data.from_tensors(X.double(), Y), "train").inputs["input"].dtype == torch.float64
+    truths = Data.from_tensors(X, torch.stack([Y == 0, Y == 1], 1))
+    assert part(truths, "train").targets["target"].dtype == torch.float32
+    assert truths.facts()["target_binary"] is True
+
+
+def test_arrays_as_they_are_found_in_the_wild() -> None:
+    x = np.asfortranarray(X.numpy())[::-1].astype(">f4")
+    x.flags.writeable = False
+    data = Data.from_tensors(x, Y, split=Split.given([0], [1]))
+    assert torch.equal(part(data, "train").inputs["input"][0], X[-1])
+    grown = Data.from_tensors(X.clone().requires_grad_(), Y)
+    assert not part(grown, "train").inputs["input"].requires_grad
+
+
+def test_words_as_targets_become_classes() -> None:
+    words = np.array(["dog", "cat", "emu"])[Y.numpy()]
+    data = Data.from_tensors(X, words)
+    assert data.facts()["class_names"] == ["cat", "dog", "emu"]
+    rows = data.split.train
+    codes = part(data, "train").targets["target"]
+    assert [data.facts()["class_names"][code] for code in codes] == words[rows].tolist()
+
+
+def test_several_inputs_and_targets_by_name() -> None:
+    data = Data.from_tensors({"a": X, "b": Y}, {"p": Y, "q": X[:, 0]})
+    facts = data.facts()
+    assert list(facts["inputs"]) == ["a", "b"]
+    assert list(facts["targets"]) == ["p", "q"]
+    assert "target_dtype" not in facts
+    row = data.raw("valid")[0]
+    assert torch.equal(row["a"], X[data.split.valid[0]])
+    assert len(data.raw("valid")[1:3]) == 2
+    with pytest.raises(InputError, match="needs exactly one target, but the data have 2: p, q"):
+        data.task_arguments(CLASSES)
+    assert Data.from_tensors(X).facts()["targets"] == {}
+
+
+@pytest.mark.parametrize(
+    ("targets", "task", "arguments"),
+    [
+        (Y, "classification", {"classes": ["0", "1", "2"]}),
+        ((Y > 0), "classification", {"classes": ["0", "1"]}),
+        (torch.stack([Y, Y], 1) > 0, "multi_label", {"classes": ["0", "1"]}),
+        (X[:, 0], "regression", {"names": ["value"]}),
+        (X[:, :1], "regression", {"names": ["value"]}),
+        (X[:, :2], "regression", {"names": ["value_0", "value_1"]}),
+    ],
+)
+def test_arguments_for_task_and_model(
+    targets: torch.Tensor, task: str, arguments: dict[str, Any]
+) -> None:
+    data = Data.from_tensors(X, targets, task=task)
+    values = {"task": task, "architecture": "mlp", "normalisation": "none"}
+    assert data.choices == {"task": task}
+    assert data.task_arguments(values) == arguments
+    n_outputs = len(next(iter(arguments.values())))
+    assert data.model_arguments(values) == {"n_inputs": 4, "n_outputs": n_outputs}
+
+
+def test_several_inputs_are_counted_together() -> None:
+    data = Data.from_tensors({"a": X, "b": X.reshape(90, 2, 2), "c": X[:, 0]}, Y)
+    assert data.model_arguments(CLASSES)["n_inputs"] == 9
+
+
+def test_our_model_learns_standardised_targets() -> None:
+    y = X[:, :2] * 5 + 100
+    data = Data.from_tensors(X, y)
+    arguments = data.task_arguments({"task": "regression", "normalisation": "standard"})
+    train = y[data.split.train].double()
+    np.testing.assert_allclose(arguments["mean"], train.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(arguments["std"], train.std(0, correction=0), rtol=1e-12)
+
+
+def test_class_names_and_labels_must_agree() -> None:
+    named = Data.from_tensors(X, Y, class_names=["a", "b", "c", "d"])
+    assert named.task_arguments(CLASSES) == {"classes": ["a", "b", "c", "d"]}
+    assert named.facts()["class_counts"][3] == 0
+    short = Data.from_tensors(X, Y, class_names=["a", "b"], split=Split.given([0, 1], [2, 3]))
+    with pytest.raises(InputError, match=r"valid targets hold labels outside 0..1 \(row 2: 2\)"):
+        short.task_arguments(CLASSES)
+    unseen = Data.from_tensors(X, Y, split=Split.given([0, 1], [5, 6]))
+    with pytest.raises(InputError, match=r"row 5: 2.* more than train shows"):
+        unseen.task_arguments(CLASSES)
+
+
+@pytest.mark.parametrize("labels", [Y - 1, Y * 1_000_000])
+def test_labels_that_do_not_count_from_zero(labels: torch.Tensor) -> None:
+    data = Data.from_tensors(X, labels)
+    assert "class_names" not in data.facts()
+    with pytest.raises(InputError, match=r"cannot be classes 0, 1, …: 3 distinct .* Number them"):
+        data.task_arguments(CLASSES)
+
+
+def test_stratify() -> None:
+    rare = torch.zeros(100, dtype=torch.int64)
+    rare[:10] = 1
+    x = torch.zeros(100, 1)
+    for seed in range(5):
+        for stratify in ("auto", True):
+            split = Data.from_tensors(x, rare, seed=seed, stratify=stratify).split
+            assert int(rare[split.valid].sum()) == 2
+    plain = Split.random(100, 0.2, seed=1)
+    amounts = torch.arange(100)
+    for targets, options in (
+        (rare, {"stratify": False}),
+        (amounts, {}),
+        (rare, {"task": "regression"}),
+        (rare.float(), {}),
+    ):
+        split = Data.from_tensors(x, targets, seed=1, **options).split
+        assert split.valid.tolist() == plain.valid.tolist()
+    with pytest.raises(ArgumentError, match="stratify='yes'"):
+        Data.from_tensors(x, rare, stratify="yes")
+    with pytest.raises(InputError, match="needs exactly one target, not 0"):
+        Data.from_tensors(x, stratify=True)
+    with pytest.raises(InputError, match=r"one class a row, not \(100, 1\) targets"):
+        Data.from_tensors(x, x, stratify=True)
+
+
+def test_report_says_what_was_found() -> None:
+    text = Data.from_tensors(X, Y).report()
+    for words in ("72 train", "'input': (4,) float32", "0 (24), 1 (24), 2 (24)", "in memory"):
+        assert words in text
+    assert "distinct values from" in Data.from_tensors(X, X[:, 0]).report()
+
+
+@pytest.mark.parametrize("where", [0, 40, 89])
+def test_nan_and_infinity_are_named(where: int) -> None:
+    for value in (float("nan"), float("inf")):
+        x = X.clone()
+        x[where, 2] = value
+        with pytest.raises(
+            InputError, match=rf"'input' holds NaN or infinity in \w+ row {where}\."
+        ):
+            Data.from_tensors(x, Y)
+    y = X[:, 0].clone()
+    y[where] = float("nan")
+    with pytest.raises(InputError, match=rf"'target' holds NaN or infinity in \w+ row {where}\."):
+        Data.from_tensors(X, y)
+
+
+def test_what_is_no_array_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"'input' is a list, not a tensor or NumPy array"):
+        Data.from_tensors([[1.0]], Y)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'input' holds object, not numbers"):
+        Data.from_tensors(np.array([{}, {}]), Y[:2])
+    with pytest.raises(InputError, match="'input' has 90, 'target' has 89"):
+        Data.from_tensors(X, Y[1:])
+    with pytest.raises(SplitError, match="valid part names row 90, but the data have 90 rows"):
+        Data.from_tensors(X, Y, split=Split.given([0], [90]))
+    with pytest.raises(ArgumentError, match=r"No task 'classify'\. Did you mean 'classification'"):
+        Data.from_tensors(X, Y, task="classify")
+    with pytest.raises(ArgumentError, match="is one string"):
+        Data.from_tensors(X, Y, class_names="abc")
+    with pytest.raises(InputError, match="There is no test part"):
+        part(Data.from_tensors(X, Y), "test")
+    with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
+        part(Data.from_tensors(X, Y), "val")
+
+
+def test_a_memory_map_raises_no_warning(tmp_path: Any) -> None:
+    np.save(tmp_path / "x.npy", X.numpy())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = Data.from_tensors(mapped, Y)
+    assert torch.equal(part(data, "train").inputs["input"], X[data.split.train])
