@@ -172,7 +172,7 @@ def test_modes_come_back_after_an_error_in_the_model() -> None:
 def test_no_gradients_and_no_autocast() -> None:
     class Watch(Same):
         def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-            assert torch.is_inference_mode_enabled()
+            assert not torch.is_grad_enabled()
             assert not torch.is_autocast_enabled("cpu")
             assert not context.training
             return model(batch.input)
@@ -184,6 +184,23 @@ def test_no_gradients_and_no_autocast() -> None:
         assert torch.equal(predictor.outputs([1.2345]), plain)
     assert plain.dtype == torch.float32
     assert not plain.requires_grad
+
+
+def test_what_a_model_caches_while_predicting_can_be_trained_with() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.cache = nn.Parameter(torch.ones(1)), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.cache is None:
+                self.cache = torch.ones_like(x)
+            return self.weight * self.cache * x
+
+    model = Caching()
+    Predictor(Numbers(), model, Same()).predict(1)
+    model(torch.ones(1, 1)).sum().backward()
+    assert model.weight.grad == 1
 
 
 def test_the_task_gets_its_own_values() -> None:
