@@ -87,7 +87,8 @@ class _MapReader:
         except (TypeError, RuntimeError) as error:
             raise InputError(
                 f"The samples at {name_positions(positions)} cannot be put together: {error}. "
-                "Return tensors of one shape, or pass a DataLoader with a collate_fn to Data.from_loaders."
+                "Return tensors of one shape, or pass a DataLoader with a collate_fn to "
+                "Data.from_loaders."
             ) from error
         first_inputs, first_targets = samples[0]
         batch = as_batch(_narrowed(inputs, first_inputs), _narrowed(targets, first_targets))
