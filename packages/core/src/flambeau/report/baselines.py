@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -235,7 +235,7 @@ class _Linear:
 
 def _solved(gram: Tensor, right: Tensor) -> Tensor:
     # l2 > 0 makes the matrix positive definite.
-    factor: Tensor = torch.linalg.cholesky(gram)  # pyright: ignore[reportUnknownMemberType]
+    factor = cast("Tensor", torch.linalg.cholesky(gram))  # pyright: ignore[reportUnknownMemberType]
     return torch.cholesky_solve(right, factor)
 
 

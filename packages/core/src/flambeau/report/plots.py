@@ -4,8 +4,12 @@ Figures are made without pyplot, so nothing depends on a display, on a backend o
 been drawn. Needs matplotlib (``flambeau[plot]``).
 """
 
+# matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +38,7 @@ def plot_history(history: History, path: Path | None = None) -> Figure:
     """Loss of every step, smoothed, with the validation loss; metrics; learning rate; by epoch.
 
     Args:
-        history: Of one run or several one after the other.
+        history: Of a run with at least one epoch.
         path: Where to write the picture (.png, .pdf, .svg); None writes nothing.
 
     Returns:
@@ -53,6 +57,8 @@ def plot_history(history: History, path: Path | None = None) -> Figure:
     for axes, draw in zip(_axes(figure, len(panels)), panels, strict=True):
         draw(axes, history)
         axes.set_xlabel("epoch")
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
     return _saved(figure, path)
@@ -87,9 +93,9 @@ def plot_confusion(
     figure = _figure(size + 0.7, size)
     (axes,) = _axes(figure, 1)
     image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar = figure.colorbar(image, ax=axes)
     bar.set_label("share of the true class")
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] matplotlib types it as both
+    bar.outline.set_visible(False)
     _name_classes(axes, classes)
     if n <= _MOST_COUNTS:
         _write_counts(axes, counts, share)
@@ -103,24 +109,24 @@ def plot_confusion(
 
 
 def _epochs(history: History) -> list[float]:
-    """Where each row stands on the axis: epochs finished, 1, 2, …"""
+    """Where each row stands on the axis: 1 after the first epoch."""
     return [float(number + 1) for number in range(len(history.rows))]
 
 
 def _step_positions(history: History) -> list[float]:
     """Where each step stands: steps in an epoch may differ, epochs are equally wide."""
-    losses = len(history.step_losses)
+    losses, rows = len(history.step_losses), len(history.rows)
     ends = [int(step) for step in history.column("step")]
-    if not ends or len(ends) != len(history.rows):
-        return [(i + 1) * len(history.rows) / losses for i in range(losses)]
+    if len(ends) < rows or any(a >= b for a, b in zip([0, *ends], ends, strict=False)):
+        return [(i + 1) * rows / losses for i in range(losses)]
     first = max(0, ends[-1] - losses)  # a resumed run's history may begin later
     positions: list[float] = []
     begin = 0
     for epoch, end in enumerate(ends):
-        width = max(1, end - begin)
-        positions += [epoch + (i + 1) / width for i in range(max(0, first - begin), end - begin)]
+        width = end - begin
+        positions += [epoch + (i + 1) / width for i in range(max(0, first - begin), width)]
         begin = end
-    return positions[:losses]
+    return positions
 
 
 def _draw_loss(axes: Axes, history: History) -> None:
@@ -128,16 +134,27 @@ def _draw_loss(axes: Axes, history: History) -> None:
     if len(losses):
         places = _step_positions(history)
         losses = losses[: len(places)]
-        axes.plot(places, losses.tolist(), color=_COLOURS[0], alpha=0.22, linewidth=0.7)
+        axes.plot(places, _numbers(losses), color=_COLOURS[0], alpha=0.22, linewidth=0.7)
         axes.plot(
-            places, _smoothed(losses).tolist(), color=_COLOURS[0], linewidth=1.6, label="train"
+            places, _numbers(_smoothed(losses)), color=_COLOURS[0], linewidth=1.6, label="train"
         )
         _limit(axes, losses, history)
     elif train := history.column("train_loss"):
-        axes.plot(_epochs(history)[-len(train) :], train, "o-", color=_COLOURS[0], label="train")
+        axes.plot(
+            _epochs(history)[-len(train) :],
+            train,
+            "o-",
+            markersize=4,
+            color=_COLOURS[0],
+            label="train",
+        )
     _draw_column(axes, history, "valid_loss", _COLOURS[1], "valid")
     axes.set_title("loss", fontsize=11)
     axes.legend(frameon=False)
+
+
+def _numbers(values: Tensor) -> list[float]:
+    return values.tolist()  # pyright: ignore[reportUnknownVariableType] torch leaves it open
 
 
 def _smoothed(losses: Tensor) -> Tensor:
@@ -154,7 +171,7 @@ def _limit(axes: Axes, losses: Tensor, history: History) -> None:
     finite = losses[losses.isfinite()]
     if len(finite) < 20:
         return
-    valid = [value for value in history.column("valid_loss") if value == value]
+    valid = [value for value in history.column("valid_loss") if math.isfinite(value)]
     top = max([float(finite.quantile(0.98)), *valid])
     low = min([float(finite.min()), *valid])
     if low < top < float(finite.max()):
@@ -263,7 +280,7 @@ def _figure(width: float, height: float) -> Figure:
             "Plots need matplotlib, which is not installed. Install it with "
             "`pip install 'flambeau[plot]'`."
         ) from error
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return Figure(figsize=(width, height), dpi=120, layout="compressed")
 
 
 def _axes(figure: Figure, n: int) -> list[Axes]:
