@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from flambeau_vision.augment import Augment, Augmentation, matrices, move, warp
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
+from flambeau_vision.augment import Augment, Augmentation, matrices, move, warp
 
 
 def smooth(n: int, height: int, width: int, channels: int = 1) -> torch.Tensor:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flambeau_vision.decode import check_loads, decode
 from PIL import Image, ImageOps
 
 from flambeau.errors import InputError
+from flambeau_vision.decode import check_loads, decode
 
 
 def ramp(height: int = 6, width: int = 8) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_float_pixels_need_a_range_that_is_known(tmp_path: Path) -> None:
 def test_wide_integers_are_refused_with_advice() -> None:
     image = Image.fromarray(np.array([[0, 70000]], dtype=np.int32))
     assert image.mode == "I"
-    with pytest.raises(InputError, match="values from 0 to 70000 .*one factor for the whole set"):
+    with pytest.raises(InputError, match=r"values from 0 to 70000 .*one factor for the whole set"):
         decode(image)
     assert decode(Image.fromarray(np.array([[0, 200]], dtype=np.int32))).ravel().tolist() == [
         0,
@@ -223,7 +223,7 @@ def test_the_limit_against_decompression_bombs_is_kept() -> None:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    with pytest.raises(InputError, match="is not decoded.*MAX_IMAGE_PIXELS"):
+    with pytest.raises(InputError, match=r"is not decoded.*MAX_IMAGE_PIXELS"):
         decode(bomb)
 
 

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from flambeau_vision.preprocess import ImagePreprocessor, statistics
 from PIL import Image
 from torchvision.models import get_weight
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
+from flambeau_vision.preprocess import ImagePreprocessor, statistics
 
 
 @pytest.mark.parametrize(

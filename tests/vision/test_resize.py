@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flambeau_vision.decode import decode
-from flambeau_vision.resize import Geometry, load, load_all, resize_pixels
 from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from flambeau.errors import InputError
+from flambeau_vision.decode import decode
+from flambeau_vision.resize import Geometry, load, load_all, resize_pixels
 
 
 def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

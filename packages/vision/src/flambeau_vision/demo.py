@@ -6,6 +6,7 @@ thin, thick, dotted or have serifs; turned, sheared, scaled, moved, over clutter
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -180,7 +181,7 @@ def _column(values: np.ndarray) -> Tensor:
 
 
 def _bank() -> tuple[Tensor, Tensor]:
-    """Letters uint8 ``(letters, variants, 64, 64)`` and clutter ``(n, 64, 64)``; always the same."""
+    """uint8 letters ``(12, variants, 64, 64)`` and clutter ``(n, 64, 64)``, always the same."""
     random = np.random.default_rng(20_17)
     letters = [[_letter(random, name, kind) for kind in range(_VARIANTS)] for name in GLYPHS]
     clutter = [_scribble(random) for _ in range(_CLUTTER)]
@@ -227,7 +228,7 @@ def _drawn_by_hand(random: np.random.Generator, draw: ImageDraw, name: str, kind
 
 def _along(path: list[tuple[float, ...]], step: float) -> list[tuple[float, float]]:
     places: list[tuple[float, float]] = []
-    for (x0, y0), (x1, y1) in zip(path[:-1], path[1:], strict=True):
+    for (x0, y0), (x1, y1) in itertools.pairwise(path):
         count = max(1, round(math.hypot(x1 - x0, y1 - y0) / step))
         steps = np.linspace(0.0, 1.0, count + 1)
         places += [(x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for share in steps]

@@ -54,7 +54,7 @@ def _names_pictures(path: Path) -> bool:
 
 
 CLI_OPTIONS = (
-    CliOption("--size", int, "Height and width of the pictures in pixels.", "image_size"),
+    CliOption("--size", int, "Height and width of the pictures in pixels.", "size"),
     CliOption("--channels", int, "1 for grey, 3 for colour.", "channels"),
     CliOption("--valid", float, "Share of the pictures that validate.", "valid"),
     CliOption(

@@ -131,8 +131,11 @@ class _Rows:
 def _is_missing(value: Any) -> bool:
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
-    # pandas' NA cannot be compared with anything.
-    return (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
+    # pandas' missing values, by name: they cannot be compared, and pandas is no dependency.
+    return (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in (
+        "NAType",
+        "NaTType",
+    )
 
 
 def _kind(value: Any, sep: str | None) -> Kind:

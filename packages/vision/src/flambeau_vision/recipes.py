@@ -41,7 +41,14 @@ _CONVNET = Recipe(2e-3, 5e-4, 0.05, 300_000)
 _TRANSFORMER = Recipe(5e-4, 1e-4, 0.05, 600_000)
 
 RECIPES: dict[str, Recipe] = {
-    "small_cnn": Recipe(5e-3, 5e-3, 0.05, 180_000),
+    "small_cnn": Recipe(
+        5e-3,
+        5e-3,
+        0.05,
+        50_000,
+        "1.3× to 1.9× a training step on an AVX512-bf16 CPU, 0.99 on the demo's letters",
+        "0.98 on the demo's letters after 32,000 pictures, 0.99 after 51,000",
+    ),
     "resnet18": _RESNET,
     "resnet34": _RESNET,
     "resnet50": _RESNET,

@@ -308,9 +308,9 @@ def _memory_format(facts: Values, values: Values) -> Choice:
     return Choice(
         "memory_format",
         "channels_last",
-        "Convolutions: 1.07× to 1.09× measured on a 2-core CPU, 1.26× published for resnet18 on a "
-        "GPU.",
-        evidence={"cpu_speed_up": [1.07, 1.09]},
+        "Convolutions: a step of small_cnn took 1.2 to 1.9 times less on a CPU, one of resnet18 "
+        "1.07 times; 1.26 is published for resnet18 on a GPU.",
+        evidence={"cpu_speed_up": {"small_cnn": [1.2, 1.9], "resnet18": 1.07}},
         alternatives=("contiguous_format",),
         confidence=0.7,
     )

@@ -1,0 +1,201 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flambeau import domain as domains
+from flambeau.plan import CORE_RULES, Plan, combine
+from flambeau_vision import ImageData
+from flambeau_vision.augment import Augmentation
+from flambeau_vision.domain import DOMAIN, recognise
+from flambeau_vision.recipes import RECIPES
+
+FACTS = {
+    "n_train": 800,
+    "n_valid": 200,
+    "n_test": 0,
+    "n_pictures": 1000,
+    "split": "random",
+    "in_memory": False,
+    "short_side_min": 100,
+    "short_side_median": 375.0,
+    "short_side_max": 2000,
+    "one_size": False,
+    "grey": False,
+    "modes": {"RGB": 800},
+    "formats": {"JPEG": 800},
+    "label_kind": "classification",
+    "target_dtype": "int64",
+    "target_shape": [],
+    "target_distinct": 2,
+    "target_min": 0,
+    "target_max": 1,
+    "target_binary": True,
+    "class_names": ["ants", "bees"],
+    "class_counts": {"ants": 400, "bees": 400},
+}
+SMALL = {"short_side_median": 28.0, "grey": True, "in_memory": True, "memory_bytes": 47_040_000}
+
+
+def plan_of(facts: dict | None = None, **user: object) -> Plan:
+    rules = combine(CORE_RULES, DOMAIN.rules)
+    return Plan.derive(rules, {**FACTS, **(facts or {})}, {"device": "cpu", **user})
+
+
+def test_the_package_is_found_and_light() -> None:
+    assert domains.get("vision") is DOMAIN
+    code = (
+        "import sys, flambeau_vision, flambeau_vision.domain\n"
+        "heavy = {'PIL', 'torchvision', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'tqdm.auto'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or None)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_value_has_a_reason_and_an_override() -> None:
+    plan = plan_of()
+    for key in (
+        "image_size", "channels", "cache", "augmentation", "normalisation", "architecture",
+        "weights", "lr", "epochs", "memory_format", "num_workers", "weight_decay", "task",
+    ):  # fmt: skip
+        assert plan[key].reason
+        assert plan[key].override
+        json.dumps(plan[key].value)
+
+
+@pytest.mark.parametrize(
+    ("side", "user", "size"),
+    [
+        (28, {}, 28),
+        (64, {}, 64),
+        (65, {}, 64),
+        (100, {}, 96),
+        (375, {}, 128),
+        (375, {"device": "cuda:0"}, 224),
+        (150, {"device": "cuda:0"}, 160),
+        (375, {"architecture": "resnet18", "weights": "DEFAULT"}, 224),
+        (28, {"architecture": "vit_b_16"}, 32),
+    ],
+)
+def test_image_size(side: float, user: dict, size: int) -> None:
+    choice = plan_of({"short_side_median": float(side)}, **user)["image_size"]
+    assert choice.value == size
+    assert "weights" in choice.reason or f"{side:g}" in choice.reason
+
+
+def test_channels_follow_the_pictures() -> None:
+    assert plan_of()["channels"].value == 3
+    assert plan_of({"grey": True, "modes": {"L": 800}})["channels"].value == 1
+    assert plan_of({"own_channels": 7})["channels"].value == 7
+
+
+@pytest.mark.parametrize(
+    ("facts", "user", "architecture"),
+    [
+        ({}, {}, "small_cnn"),
+        ({"n_train": 50_000}, {"device": "cuda:0"}, "resnet18"),
+        ({}, {"device": "cuda:0"}, "small_cnn"),
+        ({**SMALL, "n_train": 50_000}, {"device": "cuda:0"}, "small_cnn"),
+        ({}, {"weights": "DEFAULT"}, "resnet18"),
+    ],
+)
+def test_architecture(facts: dict, user: dict, architecture: str) -> None:
+    plan = plan_of(facts, **user)
+    assert plan["architecture"].value == architecture
+    assert plan["lr"].value == pytest.approx(
+        RECIPES[architecture].lr_pretrained if "weights" in user else RECIPES[architecture].lr
+    )
+
+
+def test_the_cache_is_within_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 1000 * 3 * 128 * 128
+    monkeypatch.setattr("flambeau_vision.rules.available_memory_bytes", lambda: needed * 4 + 4)
+    plan = plan_of()
+    assert plan["cache"].value == "memory"
+    assert plan["num_workers"].value == 0
+    assert "49.2 MB" in plan["cache"].reason
+    monkeypatch.setattr("flambeau_vision.rules.available_memory_bytes", lambda: needed * 4)
+    plan = plan_of()
+    assert plan["cache"].value == "files"
+    assert plan["num_workers"].value > 0
+    assert plan_of(SMALL)["cache"].value == "memory"
+
+
+@pytest.mark.parametrize(
+    ("names", "flip"),
+    [
+        (["ants", "bees"], True),
+        (["0", "1", "10"], False),
+        (["A", "b"], False),
+        (["turn_left", "turn_right", "straight"], False),
+        (["leftover", "bright"], True),
+        (["hand (L)", "hand (R)"], False),
+    ],
+)
+def test_mirroring_follows_the_class_names(names: list[str], flip: bool) -> None:
+    choice = plan_of({"class_names": names})["augmentation"]
+    assert choice.value["flip"] is flip
+    assert Augmentation.from_json(choice.value).resamples
+    small = plan_of({**SMALL, "class_names": names})["augmentation"]
+    assert small.value["flip"] is flip
+    assert not Augmentation.from_json(small.value).resamples
+
+
+def test_numbers_are_not_augmented() -> None:
+    facts = {"label_kind": "regression", "target_dtype": "float32"}
+    assert plan_of(facts)["augmentation"].value is None
+    assert plan_of(facts)["task"].value == "regression"
+
+
+def test_normalisation_follows_the_weights(tmp_path: Path) -> None:
+    assert plan_of()["normalisation"].value == "train"
+    published = plan_of(architecture="resnet18", weights="IMAGENET1K_V1")
+    assert published["normalisation"].value == "weights"
+    foreign = plan_of(architecture="resnet18", weights=str(tmp_path / "mine.pth"))
+    assert foreign["normalisation"].value == "train"
+
+
+def test_epochs_are_bounded() -> None:
+    assert plan_of({"n_train": 100})["epochs"].value == 40
+    assert plan_of({"n_train": 1_000_000})["epochs"].value == 3
+    more = plan_of({"n_train": 20_000}, device="cuda:0")["epochs"].value
+    assert more > plan_of({"n_train": 20_000})["epochs"].value
+
+
+def test_the_plan_realises_the_demo() -> None:
+    data = DOMAIN.demo(64, 0)
+    plan = Plan.derive(combine(CORE_RULES, DOMAIN.rules), data.facts(), data.choices)
+    assert isinstance(data, ImageData)
+    model = DOMAIN.models[plan.values["architecture"]](**data.model_arguments(plan.values))
+    preprocessor = data.preprocessor(plan.values)
+    batch = preprocessor.on_device(preprocessor.encode(data.raw("test")))
+    task = DOMAIN.tasks[plan.values["task"]](**data.task_arguments(plan.values))
+    model.eval()
+    answers = task.decode(model(batch.input).detach())
+    data.show_predictions(answers, part="test", n=4)
+    assert {answer.label for answer in answers} <= set(data.facts()["class_names"])
+
+
+def test_recognise(tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            image = Image.fromarray(np.zeros((4, 4), np.uint8))
+            image.save(tmp_path / "photos" / name / f"{number}.png")
+    assert recognise(tmp_path / "photos") == pytest.approx(0.95)
+    assert recognise(tmp_path / "photos" / "ant") == 0.1
+    (tmp_path / "empty").mkdir()
+    assert recognise(tmp_path / "empty") == 0.0
+    (tmp_path / "a.csv").write_text("file,label\nx.png,1\n")
+    assert recognise(tmp_path / "a.csv") == 0.9
+    (tmp_path / "b.csv").write_text("text,label\nhello,1\n")
+    assert recognise(tmp_path / "b.csv") == 0.0
+    (tmp_path / "c.csv").write_bytes(b"\xff\xfe\x00")
+    assert recognise(tmp_path / "c.csv") == 0.0

@@ -1,0 +1,69 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flambeau.errors import InputError
+from flambeau_vision.labels import read_labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "names", "values"),
+    [
+        (["b", "a", "b"], "classification", ("a", "b"), [1, 0, 1]),
+        ([10, 9, 100], "classification", ("9", "10", "100"), [1, 0, 2]),
+        (np.array([3, 1, 3], np.uint8), "classification", ("1", "3"), [1, 0, 1]),
+        (torch.tensor([0, 2]), "classification", ("0", "2"), [0, 1]),
+        ([True, False], "classification", ("False", "True"), [1, 0]),
+        ([0.5, 2.0], "regression", ("value",), [0.5, 2.0]),
+        ([(0.5, 1.0), (2.0, 3.0)], "regression", ("value_0", "value_1"), [[0.5, 1], [2, 3]]),
+        ([["x", "y"], [], ["y"]], "multi_label", ("x", "y"), [[1, 1], [0, 0], [0, 1]]),
+    ],
+)
+def test_the_task_follows_from_the_labels(labels, kind, names, values) -> None:
+    targets = read_labels(labels)
+    assert (targets.kind, targets.names) == (kind, names)
+    assert targets.values.tolist() == values
+    assert targets.values.dtype == (torch.int64 if kind == "classification" else torch.float32)
+
+
+def test_tags_with_a_separator() -> None:
+    targets = read_labels(["cat; dog", "dog", ""], sep=";")
+    assert targets.kind == "multi_label"
+    assert targets.names == ("cat", "dog")
+    assert targets.values.tolist() == [[1, 1], [0, 1], [0, 0]]
+    assert [targets.text(row) for row in range(3)] == ["cat, dog", "dog", "(none)"]
+    assert targets.counts() == {"cat": 1, "dog": 2}
+
+
+def test_given_classes_keep_their_order() -> None:
+    assert read_labels(["b", "a"], classes=["b", "a", "c"]).values.tolist() == [0, 1]
+    by_number = read_labels([2, 0], classes=["ant", "bee", "cow"])
+    assert by_number.values.tolist() == [2, 0]
+    assert by_number.text(0) == "cow"
+    with pytest.raises(InputError, match=r"row 1 is 'd', which is none of the 2 classes: a, b"):
+        read_labels(["a", "d"], classes=["a", "b"])
+    with pytest.raises(InputError, match="row 0 is 3, which is none of the 2 classes"):
+        read_labels([3, 0], classes=["ant", "bee"])
+
+
+def test_the_task_can_be_said() -> None:
+    assert read_labels([1, 5, 9], task="regression").values.tolist() == [1.0, 5.0, 9.0]
+    assert read_labels([1.0, 5.0], task="classification").names == ("1", "5")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", "  ", pd.NA, pd.NaT])
+def test_missing_labels_are_named(missing: object) -> None:
+    with pytest.raises(InputError, match=r"label of row 1 \(b\.jpg\) is missing"):
+        read_labels(["x", missing], sources=["a.jpg", "b.jpg"])
+
+
+def test_labels_of_several_kinds_or_a_single_class_are_refused() -> None:
+    with pytest.raises(InputError, match=r"several kinds: row 0 has 'a'; row 1 has 0\.5"):
+        read_labels(["a", 0.5])
+    with pytest.raises(InputError, match="All 3 labels are 'a'"):
+        read_labels(["a"] * 3)
+    with pytest.raises(InputError, match="row 1 is inf"):
+        read_labels([0.0, float("inf")])
+    with pytest.raises(InputError, match="not all can be read as such"):
+        read_labels([(0.1, 0.2), (0.3,)])
