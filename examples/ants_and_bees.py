@@ -1,8 +1,8 @@
 """Two kinds of insects, 244 photographs to learn from, no pretrained weights.
 
 Reads ``hymenoptera.tar`` (train/ants, train/bees, val/ants, val/bees) from a folder, by default
-``$FLAMBEAU_DATA/hymenoptera``, or a folder with these four. About a minute on 2 CPU cores; the larger class
-is 54% of the valid set, the network gets about 75% right.
+``$FLAMBEAU_DATA/hymenoptera``, or a folder with these four. About a minute on 2 CPU cores; the
+larger class is 54% of the valid set, the network gets about 75% right.
 
     uv run python examples/ants_and_bees.py [FOLDER]
 """

@@ -43,10 +43,13 @@ def read_idx(path: Path) -> np.ndarray:
 def load(folder: Path) -> ImageData:
     """60,000 images, a tenth of them valid, and the 10,000 of the test set."""
     train, test = (
-        (read_idx(folder / f"{part}-images-idx3-ubyte.gz"), read_idx(folder / f"{part}-labels-idx1-ubyte.gz"))
+        (
+            read_idx(folder / f"{part}-images-idx3-ubyte.gz"),
+            read_idx(folder / f"{part}-labels-idx1-ubyte.gz"),
+        )
         for part in ("train", "t10k")
     )
-    return ImageData.from_arrays(*train, test=test, valid=0.1, class_names=CLASSES)
+    return ImageData.from_arrays(*train, test=tuple(test), valid=0.1, class_names=CLASSES)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A two-phase fine-tune, broken off inside the second phase and resumed, equals the unbroken one."""
+"""A two-phase fine-tune that is broken off and resumed equals the unbroken one."""
 
 from __future__ import annotations
 

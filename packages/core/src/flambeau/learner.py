@@ -1,4 +1,4 @@
-"""``Learner``: the one face of flambeau. It holds the parts and the verbs; the loop is elsewhere."""
+"""``Learner``: the one face of flambeau. It holds parts and verbs; the loop is elsewhere."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class Learner:
         folder: str | Path | None = None,
         quiet: bool = False,
     ) -> None:
-        if not isinstance(data, Data):
+        if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance] users err
             raise ArgumentError(
-                f"Learner needs a Data object, not {type(data).__name__}. Build one with a domain's "
-                "data class (ImageData.from_folder) or with Data.from_tensors, from_datasets or "
-                "from_loaders."
+                f"Learner needs a Data object, not {type(data).__name__}. Build one with a "
+                "domain's data class (ImageData.from_folder), or with Data.from_tensors, "
+                "from_datasets or from_loaders."
             )
         self.data = data
         self.domain = domains.of(data)
@@ -346,7 +346,9 @@ class Learner:
         from flambeau.inside import summary
 
         parts = self.realised
-        batch = next(iter(parts.loader("valid" if len(self.data.split.valid) else "train").batches(0)))
+        batch = next(
+            iter(parts.loader("valid" if len(self.data.split.valid) else "train").batches(0))
+        )
         return summary(parts.model, parts.preprocessor.on_device(batch.to(parts.device)).inputs)
 
     # What lasts

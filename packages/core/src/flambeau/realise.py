@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from flambeau.data.dataset import Data
+from flambeau.data.generators import BorrowedGlobals
 from flambeau.data.loader import Dataset, Loader, LoaderOptions
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import PlanError, nearest
 from flambeau.plan import Plan
 from flambeau.task.task import Task
+from flambeau.training.freeze import keeps_statistics
 from flambeau.training.parts import Parts
 
 
@@ -62,8 +64,7 @@ class Realised:
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
         """A model whose first weights depend on the seed alone; torch's generator is put back."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with BorrowedGlobals().at(self.seed):
             return self._build("architecture", self.domain.models, arguments)
 
     def _build(
@@ -86,15 +87,27 @@ class Realised:
     def loader(self, part: str) -> Loader:
         """Batches of ``part``; only train is shuffled."""
         if part not in self._loaders:
+            size = self.values["batch_size"]
+            train = part == "train"
             options = LoaderOptions(
-                batch_size=self.values["batch_size"],
-                shuffle=part == "train",
+                batch_size=size,
+                shuffle=train,
+                drop_last=train and self._single_last(size),
                 seed=self.seed,
                 num_workers=self.values.get("num_workers", 0),
                 device=self.device,
             )
             self._loaders[part] = self.dataset(part).loader(options)
         return self._loaders[part]
+
+    def _single_last(self, batch_size: int) -> bool:
+        """Whether the last batch is one sample, from which batch norm can take no statistics."""
+        n = len(self.dataset("train"))
+        return (
+            n > batch_size
+            and n % batch_size == 1
+            and any(map(keeps_statistics, self.model.modules()))
+        )
 
     def parts(self) -> Parts:
         """What a run is built from."""

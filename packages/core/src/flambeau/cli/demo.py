@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from flambeau.data.dataset import Data
 from flambeau.errors import InputError, MissingDependencyError
 from flambeau.learner import Learner
 from flambeau.report import baseline_scores, plot_history, text_table
+from flambeau.report.baselines import InMemory
 from flambeau.run_folder import new_run_folder
 
 SAMPLES = 8_000
@@ -31,7 +32,9 @@ def demo(
     """Makes a data set, shows the plan, trains, scores, exports and predicts: the whole line."""
     domain = domains.get(name)
     if domain.demo is None:
-        raise InputError(f"The domain {name!r} has no demo. `flambeau domains` lists what is there.")
+        raise InputError(
+            f"The domain {name!r} has no demo. `flambeau domains` lists what is there."
+        )
     started = time.perf_counter()
     typer.echo(f"Making {samples:,} samples …")
     data = domain.demo(samples, seed)
@@ -60,7 +63,8 @@ def compare(learner: Learner) -> str:
     ours = learner.evaluate("test")
     metric = next(name for name in ours if name != "loss")
     parts = learner.realised
-    baselines = baseline_scores(parts.dataset("train"), parts.dataset("test"), learner.task)
+    train, test = (cast("InMemory", parts.dataset(part)) for part in ("train", "test"))
+    baselines = baseline_scores(train, test, learner.task)
     rows = [[name, f"{scores[metric]:.3f}"] for name, scores in baselines.items()]
     rows.append([f"flambeau, {learner.plan.values['architecture']}", f"{ours[metric]:.3f}"])
     return text_table(["on the test set", metric], rows)

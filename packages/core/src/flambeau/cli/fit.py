@@ -54,7 +54,9 @@ def fit(
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. Go on with: flambeau fit {path} --resume {folder}", err=True)
         raise typer.Exit(130) from None
-    scores = {part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))}
+    scores = {
+        part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))
+    }
     names = list(dict.fromkeys(name for score in scores.values() for name in score))
     rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
     typer.echo("\n" + text_table(["", *names], rows))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -50,25 +50,22 @@ def predict(
 
 def flat(answer: Any) -> dict[str, Any]:
     """One level of names: a nested mapping's entries stand beside the others."""
-    fields: Mapping[str, Any]
     if is_dataclass(answer) and not isinstance(answer, type):
         fields = asdict(answer)
     elif isinstance(answer, Mapping):
-        fields = answer
+        fields = dict(cast("Mapping[str, Any]", answer))
     else:
         return {"value": answer}
     result: dict[str, Any] = {}
     for name, value in fields.items():
-        if isinstance(value, Mapping):
-            result.update(value)
-        else:
-            result[name] = list(value) if isinstance(value, tuple) else value
+        nested = isinstance(value, Mapping)
+        result.update(cast("Mapping[str, Any]", value) if nested else {name: value})
     return result
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, cast("Sequence[Any]", value)))
     return str(value)

@@ -28,9 +28,7 @@ def open_data(
         options: Options by key, besides these.
     """
     if not path.exists():
-        raise InputError(
-            f"There is nothing at {path} (looked from {Path.cwd()}). Check the path."
-        )
+        raise InputError(f"There is nothing at {path} (looked from {Path.cwd()}). Check the path.")
     domain = domains.get(domain_name) if domain_name else domains.recognise(path)
     data_class: Any = next(iter(domain.data_classes.values()))
     return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})

@@ -1,15 +1,15 @@
 """Events, in the order in which the loop sends them, and who listens.
 
-    on_fit_start
-    for each phase:            on_phase_start
-        for each epoch:        on_epoch_start
-            for each step:     on_step_start
-                               on_gradients_ready     before clipping and the optimizer
-                               on_step_end
-            on_eval_start · on_eval_step_end … · on_eval_end
-            on_epoch_end
-    on_fit_end
-    on_exception               instead of on_fit_end when something is raised (Ctrl-C too)
+on_fit_start
+for each phase:            on_phase_start
+    for each epoch:        on_epoch_start
+        for each step:     on_step_start
+                           on_gradients_ready     before clipping and the optimizer
+                           on_step_end
+        on_eval_start · on_eval_step_end … · on_eval_end
+        on_epoch_end
+on_fit_end
+on_exception               instead of on_fit_end when something is raised (Ctrl-C too)
 """
 
 from __future__ import annotations
@@ -96,6 +96,19 @@ class Dispatch:
     """
 
     __slots__ = EVENTS
+
+    on_fit_start: tuple[Listener, ...]
+    on_phase_start: tuple[Listener, ...]
+    on_epoch_start: tuple[Listener, ...]
+    on_step_start: tuple[Listener, ...]
+    on_gradients_ready: tuple[Listener, ...]
+    on_step_end: tuple[Listener, ...]
+    on_epoch_end: tuple[Listener, ...]
+    on_eval_start: tuple[Listener, ...]
+    on_eval_step_end: tuple[Listener, ...]
+    on_eval_end: tuple[Listener, ...]
+    on_fit_end: tuple[Listener, ...]
+    on_exception: tuple[Listener, ...]
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         listeners = list(callbacks)

@@ -6,11 +6,12 @@ No value is read from the device inside the step: losses stay there until the ep
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from flambeau.data.batch import Batch
+from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
 from flambeau.training.freeze import apply_modes
 from flambeau.training.interrupt import deferred_interrupt
@@ -48,16 +49,19 @@ def run_epoch(run: Run) -> None:
     run.dispatch.send("on_epoch_start", state)
     train_epoch(run)
     run.stop_if_not_finite(now=True)
-    row = {
-        "phase": state.phase.name,
-        "epoch": position.epoch + 1,
-        "step": position.step,
-        "train_loss": run.read_losses(),
-    }
-    if run.parts.valid is not None:
-        evaluate(run)
-        row |= {f"valid_{name}": score for name, score in state.scores.items()}
-    state.history.add(row | {**state.values, "seconds": time.perf_counter() - started})
+    # Before the losses are read: a run that is interrupted in its evaluation keeps them.
+    scores = evaluate(run)
+    state.history.add(
+        {
+            "phase": state.phase.name,
+            "epoch": position.epoch + 1,
+            "step": position.step,
+            "train_loss": run.read_losses(),
+            **{f"valid_{name}": score for name, score in scores.items()},
+            **state.values,
+            "seconds": time.perf_counter() - started,
+        }
+    )
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
@@ -111,9 +115,14 @@ def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def evaluate(run: Run) -> None:
-    """Loss and metrics on valid, on averaged weights where there are any; into ``state.scores``."""
+def evaluate(run: Run) -> Mapping[str, float]:
+    """Loss and metrics on valid, on averaged weights where there are any; ``state.scores`` too.
+
+    Empty where there is no valid set.
+    """
     state = run.state
+    if run.parts.valid is None:
+        return state.scores
     state.model.eval()
     context = StepContext(
         training=False,
@@ -124,16 +133,16 @@ def evaluate(run: Run) -> None:
     )
     with run.averaged_weights(), torch.no_grad(), state.autocast():
         run.dispatch.send("on_eval_start", state)
-        state.scores = state.task.evaluate(state.model, evaluation_batches(run), context)
+        state.scores = state.task.evaluate(
+            state.model, evaluation_batches(run, run.parts.valid), context
+        )
         run.dispatch.send("on_eval_end", state)
         run.keep_if_best()
+    return state.scores
 
 
-def evaluation_batches(run: Run) -> Iterator[Batch]:
+def evaluation_batches(run: Run, loader: Loader) -> Iterator[Batch]:
     """Valid batches on the device, normalised; the listeners hear of each once it is used."""
-    loader = run.parts.valid
-    if loader is None:
-        return
     for batch in loader.batches(0):
         yield run.prepare_valid(batch)
         for listener in run.dispatch.on_eval_step_end:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,8 +21,8 @@ from flambeau.training.freeze import freeze_except
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
-from flambeau.training.options import TrainingOptions
 from flambeau.training.optimizer import default_factory
+from flambeau.training.options import TrainingOptions
 from flambeau.training.parts import Parts
 from flambeau.training.phase import Phase
 from flambeau.training.precision import Precision
@@ -61,7 +61,7 @@ class Run:
         self.parts, self.settings, self.options = parts, settings, options
         self.dispatch = Dispatch(settings.callbacks)
         self.interrupt = Interrupt()
-        self.losses = StepLosses()
+        self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
         factory = options.optimizer or default_factory
         self.optimizers = factory(parts.model, parts.values)
@@ -141,7 +141,7 @@ class Run:
         return mean
 
     @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def averaged_weights(self) -> Generator[None]:
         """The averaged weights in the model for the length of the block, where there are any."""
         if self.average is None:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.errors import ResumeError
 from flambeau.training.generators import generator_states, restore_generators
@@ -95,7 +95,7 @@ def _fingerprint(run: Run) -> dict[str, Any]:
 
 
 def _check(run: Run, tree: Mapping[str, Any]) -> None:
-    mine, theirs = _fingerprint(run), tree["fingerprint"]
+    mine, theirs = _fingerprint(run), cast("dict[str, Any]", tree["fingerprint"])
     for name, value in mine.items():
         if theirs.get(name) != value:
             here, there = _difference(value, theirs.get(name))
@@ -107,11 +107,11 @@ def _check(run: Run, tree: Mapping[str, Any]) -> None:
 
 def _difference(here: Any, there: Any) -> tuple[Any, Any]:
     """The first entry that differs, so that the message stays short."""
-    if isinstance(here, dict) and isinstance(there, Mapping):
-        for name in [*here, *there]:
-            if here.get(name) != there.get(name):
-                return f"{name}: {here.get(name)}", f"{name}: {there.get(name)}"
-    return here, there
+    if not (isinstance(here, dict) and isinstance(there, dict)):
+        return cast("tuple[Any, Any]", (here, there))
+    mine, theirs = cast("dict[str, Any]", here), cast("dict[str, Any]", there)
+    name = next(n for n in [*mine, *theirs] if mine.get(n) != theirs.get(n))
+    return f"{name}: {mine.get(name)}", f"{name}: {theirs.get(name)}"
 
 
 def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:

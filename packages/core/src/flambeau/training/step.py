@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.task.task import Task
+from flambeau.training import foreach
+from flambeau.training.clip import gradients_of
 from flambeau.training.state import StepResult, TrainState
 
 
@@ -61,8 +63,8 @@ def _step_of_unknown_weight(
         sums.append(loss_sum.detach())
         weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
     total = torch.stack(weights).sum()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, total)  # pyright: ignore[reportPrivateUsage] one kernel for all
+    gradients = gradients_of(model.parameters())
+    foreach.scale_(gradients, 1.0 / total)
     loss = torch.stack(sums).sum() / total
     state.update(loss)
     return StepResult(loss, total)

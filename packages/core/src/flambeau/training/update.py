@@ -87,4 +87,3 @@ class Update:
     def skipped(self) -> int:
         """Steps left out so far. Waits for the device."""
         return 0 if self._guard is None else self._guard.skipped()
-
