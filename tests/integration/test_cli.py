@@ -1,0 +1,177 @@
+"""The command line from raw files to answers, as a newcomer would use it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flambeau.artefact.checkpoint import latest_checkpoint
+from flambeau.cli.app import build
+from flambeau.errors import FlambeauError
+
+SMALL = ("--set", "batch_size=8", "--size", "16", "--epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 bright and 20 dark pictures."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name, level in (("bright", 190), ("dark", 50)):
+        (folder / name).mkdir()
+        for index in range(20):
+            pixels = random.normal(level, 20, (20, 24, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished ``flambeau fit``."""
+    folder = tmp_path_factory.mktemp("run") / "mine"
+    result = call("fit", photos, *SMALL, "--epochs", "8", "--out", folder)
+    assert "bright 20, dark 20" in result or "40" in result
+    assert f"flambeau predict {folder / 'model'}" in result
+    return folder
+
+
+def call(*words: object) -> str:
+    """What a command prints; its error is raised as it is."""
+    result = CliRunner().invoke(build(), [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_help_teaches() -> None:
+    text = call("--help")
+    for command in ("demo", "plan", "fit", "evaluate", "predict", "domains"):
+        assert command in text
+    assert "--resume" in call("fit", "--help")
+
+
+def test_domains_lists_what_is_installed_and_their_options() -> None:
+    assert "ImageData" in call("domains")
+    assert "--size" in call("domains", "vision")
+    with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
+        call("domains", "visoin")
+
+
+def test_plan_shows_choices_without_training(photos: Path) -> None:
+    text = call("plan", photos, "--size", "16", "--set", "batch_size=8")
+    assert "small_cnn" in text
+    choices = json.loads(call("plan", photos, "--set", "batch_size=8", "--json"))["choices"]
+    [size] = [choice for choice in choices if choice["key"] == "batch_size"]
+    assert (size["value"], size["source"]) == (8, "user")
+
+
+def test_fit_leaves_plan_history_and_model(run: Path) -> None:
+    assert (run / "plan.json").exists()
+    assert (run / "history.csv").exists()
+    assert {"flambeau.json", "model.safetensors"} <= {p.name for p in (run / "model").iterdir()}
+
+
+def test_evaluate_scores_the_export(run: Path, photos: Path) -> None:
+    scores = json.loads(call("evaluate", run / "model", photos, "--json"))
+    assert scores["samples"] == 40
+    assert scores["accuracy"] > 0.9
+    assert "accuracy" in call("evaluate", run / "model", photos, "--part", "valid")
+
+
+def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:
+    files = [photos / "bright" / "00.png", photos / "dark" / "01.png"]
+    records = json.loads(call("predict", run / "model", *files, "--format", "json"))
+    assert [record["file"] for record in records] == [str(file) for file in files]
+    assert [record["label"] for record in records] == ["bright", "dark"]
+    assert records[0]["bright"] + records[0]["dark"] == pytest.approx(1.0)
+    rows = list(
+        csv.DictReader(io.StringIO(call("predict", run / "model", *files, "--format", "csv")))
+    )
+    assert [row["label"] for row in rows] == ["bright", "dark"]
+    assert "probability" in call("predict", run / "model", *files)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "nowhere"), "nothing at nowhere"),
+        (("plan", "PHOTOS", "--sise", "16"), "Did you mean"),
+        (("plan", "PHOTOS", "--size", "big"), "'big' is no value for --size"),
+        (("plan", "PHOTOS", "--size"), "--size needs a value"),
+        (("plan", "PHOTOS", "--set", "batch_size"), "key=value"),
+        (("plan", "PHOTOS", "--set", "batchsize=4"), "batch_size"),
+        (("fit", "PHOTOS", "--resume", "nowhere"), "no checkpoint in nowhere"),
+        (("predict", "PHOTOS", "x.png"), "flambeau.json"),
+    ],
+)
+def test_mistakes_get_a_message_that_helps(
+    words: tuple[str, ...], message: str, photos: Path
+) -> None:
+    with pytest.raises(FlambeauError, match=message):
+        call(*(str(photos) if word == "PHOTOS" else word for word in words))
+
+
+def test_an_expected_error_is_one_line_without_a_traceback() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from flambeau.cli import main; main()", "plan", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: There is nothing at nowhere")
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_saves_and_the_printed_command_goes_on(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["fit", str(photos), *SMALL, "--epochs", "2000", "--out", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from flambeau.cli import main; main()", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert f"flambeau fit {photos} --resume {folder}" in errors
+    assert "Traceback" not in errors
+    saved = latest_checkpoint(folder)
+    assert saved is not None
+
+
+def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flambeau.training.interrupt import Interrupt
+
+    folder = tmp_path / "run"
+    # The signal itself is tested above; here the flag that it sets is up from the start.
+    with monkeypatch.context() as patch:
+        patch.setattr("flambeau.training.interrupt.Interrupt", lambda: Interrupt(pending=True))
+        result = CliRunner().invoke(
+            build(), ["fit", str(photos), *SMALL, "--epochs", "3", "--out", str(folder)]
+        )
+    assert result.exit_code == 130
+    text = call("fit", photos, *SMALL, "--resume", folder)
+    assert str(folder / "model") in text
+    with (folder / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
