@@ -14,8 +14,11 @@ __all__ = [
     "ImageData",
     "ImageOptions",
     "ImagePreprocessor",
+    "__version__",
     "backbone",
     "decode",
     "glyphs",
     "small_cnn",
 ]
+
+__version__ = "0.1.0"

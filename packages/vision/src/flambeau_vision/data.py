@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flambeau import random as keyed
-from flambeau.data.dataset import Data, Facts
+from flambeau.data.dataset import Data, Facts, planned
 from flambeau.data.gather import MemoryDataset
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
@@ -115,7 +115,12 @@ class ImageData(Data):
             SplitError: The parts cannot be formed.
         """
         options = (options or ImageOptions()).with_given(
-            size=size, channels=channels, classes=classes, unreadable=unreadable
+            {
+                "size": size,
+                "channels": channels,
+                "classes": classes,
+                "unreadable": unreadable,
+            }
         )
         request = SplitRequest(valid, test, seed, split)
         return cls(*entries.of_folder(path, request, options))
@@ -154,7 +159,7 @@ class ImageData(Data):
             InputError: A column does not exist, a label is missing, or a file cannot be read.
             SplitError: The parts cannot be formed.
         """
-        options = (options or ImageOptions()).with_given(size=size)
+        options = (options or ImageOptions()).with_given({"size": size})
         columns = entries.columns_of(frame)
         table = entries.Table(columns, file, label, Path(root))
         request, column = entries.split_of(split, valid, test, seed)
@@ -180,7 +185,7 @@ class ImageData(Data):
         A label column of whole numbers is read as such, one of numbers as floats, others as text.
         Relative paths start from ``root``, by default the folder of the CSV file.
         """
-        options = (options or ImageOptions()).with_given(size=size)
+        options = (options or ImageOptions()).with_given({"size": size})
         columns = entries.read_csv(path)
         table = entries.Table(
             columns, file, label, Path(path).parent if root is None else Path(root)
@@ -222,7 +227,7 @@ class ImageData(Data):
             InputError: Shapes, ranges or labels that cannot be used.
             SplitError: The parts cannot be formed.
         """
-        options = (options or ImageOptions()).with_given(size=size, classes=class_names)
+        options = (options or ImageOptions()).with_given({"size": size, "classes": class_names})
         arrays = entries.Arrays(images, labels, valid, test, layout)
         return cls(*entries.of_arrays(arrays, seed, split, options))
 
@@ -244,7 +249,7 @@ class ImageData(Data):
             InputError: An item is no pair, or a picture cannot be read.
             SplitError: The parts cannot be formed.
         """
-        options = (options or ImageOptions()).with_given(size=size)
+        options = (options or ImageOptions()).with_given({"size": size})
         request = SplitRequest(valid, test, seed, split)
         return cls(*entries.of_items(items, request, options))
 
@@ -363,11 +368,12 @@ class ImageData(Data):
         self._check_task(values)
         names = list(self._targets.names)
         if self._targets.kind != "regression":
-            return {"classes": names}
+            return {"classes": names, **planned(values, "metrics")}
         train = self._targets.select(self._split.train).values.double().reshape(-1, len(names))
         # A constant target has no spread to divide by.
         std = [value or 1.0 for value in train.std(dim=0, correction=0).tolist()]
-        return {"names": names, "mean": train.mean(dim=0).tolist(), "std": std}
+        scale = {"mean": train.mean(dim=0).tolist(), "std": std}
+        return {"names": names, **scale, **planned(values, "metrics", "loss")}
 
     # ------------------------------------------------------------ showing
 

@@ -54,19 +54,17 @@ def _names_pictures(path: Path) -> bool:
 
 
 CLI_OPTIONS = (
-    CliOption("--size", int, "Height and width of the pictures in pixels.", "size"),
-    CliOption("--channels", int, "1 for grey, 3 for colour.", "channels"),
-    CliOption("--valid", float, "Share of the pictures that validate.", "valid"),
+    CliOption("size", int, "Height and width of the pictures in pixels.", "image_size"),
+    CliOption("channels", int, "1 for grey, 3 for colour.", "channels"),
+    CliOption("valid", float, "Share of the pictures that validate.", "valid"),
+    CliOption("test", float, "Share of the pictures that are looked at once, at the end.", "test"),
     CliOption(
-        "--test", float, "Share of the pictures that are looked at once, at the end.", "test"
+        "unreadable", str, "'raise' at a file that cannot be read, or 'skip' it.", "unreadable"
     ),
-    CliOption(
-        "--unreadable", str, "'raise' at a file that cannot be read, or 'skip' it.", "unreadable"
-    ),
-    CliOption("--file", str, "Column of a CSV file with the picture's path.", "file"),
-    CliOption("--label", str, "Column of a CSV file with the label.", "label"),
-    CliOption("--split", str, "Column of a CSV file that says train, valid or test.", "split"),
-    CliOption("--sep", str, "What stands between several labels of one picture.", "sep"),
+    CliOption("file", str, "Column of a CSV file with the picture's path.", "file"),
+    CliOption("label", str, "Column of a CSV file with the label.", "label"),
+    CliOption("split", str, "Column of a CSV file that says train, valid or test.", "split"),
+    CliOption("sep", str, "What stands between several labels of one picture.", "sep"),
 )
 
 DOMAIN = Domain(

@@ -60,7 +60,7 @@ def of_folder(path: str | os.PathLike[str], request: SplitRequest, options: Imag
     """A folder of class folders, or of train, valid and test folders of such."""
     listing = list_folder(path, options.classes)
     request = SplitRequest(request.valid, request.test, request.seed, request.split, listing.parts)
-    options = options.with_given(classes=listing.classes)
+    options = options.with_given({"classes": listing.classes})
     return _build(listing.files, listing.labels, request, options, listing.notes)
 
 
@@ -86,7 +86,7 @@ def of_table(
         labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
     else:
         labels = [[float(value) for value in row] for row in rows]
-    return _build(files, labels, request, options.with_given(classes=names))
+    return _build(files, labels, request, options.with_given({"classes": names}))
 
 
 def of_items(
@@ -147,7 +147,7 @@ def of_arrays(arrays: Arrays, seed: int, split: Split | None, options: ImageOpti
 
 def of_path(path: Path, options: Mapping[str, Any]) -> Parts:
     """A folder or a CSV file, with options by name as the command line has them."""
-    own = ("size", "channels", "unreadable", "sep", "task")
+    own = ("size", "channels", "classes", "unreadable", "sep", "task")
     drawn = ("valid", "test", "seed")
     table = ("file", "label", "split", "root") if path.is_file() else ()
     given = {name: value for name, value in options.items() if value is not None}
@@ -158,7 +158,7 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Parts:
             raise ArgumentError(
                 f"{path} is read with no option {name!r}. {nearest(name, (*own, *drawn, *table))}"
             )
-    choices = ImageOptions().with_given(**{name: given[name] for name in own if name in given})
+    choices = ImageOptions().with_given({name: given[name] for name in own if name in given})
     draw = {name: given[name] for name in drawn if name in given}
     if path.is_dir():
         return of_folder(path, SplitRequest(**draw), choices)

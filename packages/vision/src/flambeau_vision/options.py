@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -60,6 +60,6 @@ class ImageOptions:
             interpolation=self.interpolation,
         )
 
-    def with_given(self, **given: Any) -> ImageOptions:
+    def with_given(self, given: Mapping[str, Any]) -> ImageOptions:
         """These options with every value of ``given`` that is not None in place."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})

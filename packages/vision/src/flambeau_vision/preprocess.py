@@ -119,6 +119,7 @@ class ImagePreprocessor:
         )
 
     def arguments(self) -> Mapping[str, Any]:
+        """JSON values that rebuild it."""
         geometry = self.geometry
         return {
             "size": geometry.size,
@@ -132,6 +133,7 @@ class ImagePreprocessor:
         }
 
     def tensors(self) -> Mapping[str, Tensor]:
+        """None: its arguments are all there is."""
         return {}
 
     def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:

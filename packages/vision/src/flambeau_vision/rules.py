@@ -176,6 +176,7 @@ def _num_workers(facts: Values, values: Values) -> Choice:
             0,
             "The pictures are in memory: one gather a batch, which workers would only slow down.",
             evidence={"cache": "memory"},
+            override='Learner(data, choices={"cache": "files"}) reads files with workers',
         )
     cores = usable_cores()
     return Choice(
@@ -273,7 +274,7 @@ def _weight_decay(facts: Values, values: Values) -> Choice:
         f"For {architecture} under {values['optimizer']} ({recipe.measured}); norms and biases "
         "are left out of it.",
         evidence={"architecture": architecture, "optimizer": values["optimizer"]},
-        alternatives=(value * 3, value / 3),
+        alternatives=(round(value * 3, 6), round(value / 3, 6)),
         confidence=0.7,
     )
 
