@@ -58,7 +58,9 @@ class Realised:
             model = self._seeded_model(arguments)
         else:
             model = given.model
-        self.model = model.to(self.device)
+        layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
+        # channels_last reorders 4-d weights only; any other layout leaves a module as it is.
+        self.model = model.to(self.device, memory_format=layout)
         self._datasets: dict[str, Dataset] = {}
         self._loaders: dict[str, Loader] = {}
 

@@ -265,3 +265,8 @@ class Data(ABC):
             class_names=class_names,
             n_classes=n_classes,
         )
+
+
+def planned(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Those of ``keys`` that the plan has, for ``task_arguments`` of core's tasks."""
+    return {key: values[key] for key in keys if key in values}

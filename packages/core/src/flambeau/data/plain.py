@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from flambeau.data.dataset import Data, Facts
+from flambeau.data.dataset import Data, Facts, planned
 from flambeau.data.split import Split
 from flambeau.data.tensor_preprocessor import dtype_name, mean_and_std
 from flambeau.errors import ArgumentError, InputError, nearest
@@ -70,16 +70,17 @@ class PlainData(Data):
         if task == "classification":
             names = self._classes()
             self._check_labels(len(names))
-            return {"classes": names}
+            return {"classes": names, **planned(values, "metrics")}
         if task == "multi_label":
             width = shape[-1] if shape else 1
             names = list(self._class_names or map(str, range(width)))
             if len(names) != width:
                 raise InputError(f"{len(names)} class names for {width} target columns.")
-            return {"classes": names}
+            return {"classes": names, **planned(values, "metrics")}
         width = shape[-1] if shape else 1
         arguments: dict[str, Any] = {
-            "names": ["value"] if width == 1 else [f"value_{place}" for place in range(width)]
+            "names": ["value"] if width == 1 else [f"value_{place}" for place in range(width)],
+            **planned(values, "metrics", "loss"),
         }
         facts = self.facts()
         if values.get("normalisation") == "standard" and "target_mean" in facts:
