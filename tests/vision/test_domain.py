@@ -12,7 +12,7 @@ from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau_vision import ImageData
 from flambeau_vision.augment import Augmentation
 from flambeau_vision.domain import DOMAIN, recognise
-from flambeau_vision.recipes import RECIPES
+from flambeau_vision.recipes import FEWEST_EPOCHS, RECIPES
 
 FACTS = {
     "n_train": 800,
@@ -164,7 +164,7 @@ def test_normalisation_follows_the_weights(tmp_path: Path) -> None:
 
 def test_epochs_are_bounded() -> None:
     assert plan_of({"n_train": 100})["epochs"].value == 40
-    assert plan_of({"n_train": 1_000_000})["epochs"].value == 3
+    assert plan_of({"n_train": 1_000_000})["epochs"].value == FEWEST_EPOCHS
     more = plan_of({"n_train": 20_000}, device="cuda:0")["epochs"].value
     assert more > plan_of({"n_train": 20_000})["epochs"].value
 

@@ -1,10 +1,10 @@
 """flambeau: train deep networks on PyTorch with less code, more speed and nothing hidden.
 
-    data = ImageData.from_folder("photos")      every data choice in one object
-    learner = Learner(data)                     a plan: every other choice, with its reason
-    learner.fit()
-    learner.predict(["cat.jpg"])
-    learner.export("pets")
+data = ImageData.from_folder("photos")      every data choice in one object
+learner = Learner(data)                     a plan: every other choice, with its reason
+learner.fit()
+learner.predict(["cat.jpg"])
+learner.export("pets")
 """
 
 from flambeau.artefact.predictor import Predictor

@@ -42,12 +42,12 @@ _TRANSFORMER = Recipe(5e-4, 1e-4, 0.05, 600_000)
 
 RECIPES: dict[str, Recipe] = {
     "small_cnn": Recipe(
-        5e-3,
-        5e-3,
+        1e-2,
+        1e-2,
         0.05,
         50_000,
-        "1.3× to 1.9× a training step on an AVX512-bf16 CPU, 0.99 on the demo's letters",
-        "0.98 on the demo's letters after 32,000 pictures, 0.99 after 51,000",
+        "1.3× to 1.9× a training step on an AVX512-bf16 CPU, at the same accuracy",
+        "Fashion-MNIST after 3 epochs, valid: 0.922 at 5e-3, 0.924 at 1e-2, 0.920 at 2e-2",
     ),
     "resnet18": _RESNET,
     "resnet34": _RESNET,
@@ -65,7 +65,7 @@ RECIPES: dict[str, Recipe] = {
 UNKNOWN = Recipe(1e-3, 1e-3, 0.01, 200_000)
 """For a module of the user's own."""
 
-FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
+FEWEST_EPOCHS, MOST_EPOCHS = 5, 40
 
 ACCELERATOR_FACTOR = 4
 """How many times ``images_seen`` an accelerator trains: it is there in a fraction of the time."""

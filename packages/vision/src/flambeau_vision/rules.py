@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flambeau.device import available_memory_bytes, usable_cores
@@ -28,6 +29,7 @@ LARGEST, LARGEST_ON_CPU = 224, 128
 MEMORY_SHARE = 0.25
 # Fewer photographs than this, and a larger network learns them by heart.
 _ENOUGH_FOR_RESNET = 2_000
+_FEW, _MANY = 1_000, 10_000
 
 _SCRATCH_LR = lr_rule({name: recipe.lr for name, recipe in RECIPES.items()})
 _PRETRAINED_LR = lr_rule({name: recipe.lr_pretrained for name, recipe in RECIPES.items()})
@@ -227,21 +229,26 @@ def _augmentation(facts: Values, values: Values) -> Choice:
     flip, why = _may_flip(names)
     if size <= NATIVE_UP_TO:
         chosen = Augmentation(
-            flip=flip, rotate_degrees=0.0, zoom=(1.0, 1.0), shift=0.1, probability=1.0
+            flip=flip, rotate_degrees=0.0, zoom=(1.0, 1.0), shift=0.0, probability=0.0
         )
         what = (
-            f"pictures of {size} pixels move by whole pixels, a third of what resampling costs "
-            "(0.8 against 2.2 ms for 256 of 28×28)"
+            f"pictures of {size} pixels are not moved (Fashion-MNIST after 5 epochs, valid: 0.930 "
+            "mirrored, 0.916 mirrored and shifted by up to a tenth)"
         )
+        alternative = replace(chosen, shift=0.1, probability=1.0)
     else:
-        chosen = Augmentation(flip=flip)
-        what = "photographs turn, zoom and move a little, in one resampling"
+        chosen = Augmentation(flip=flip, zoom=(1.0, 1.5))
+        what = (
+            "photographs turn, zoom and move, in one resampling (244 ants and bees: 0.76 with a "
+            "zoom up to 1.5, 0.74 with 1.1, 0.73 unchanged)"
+        )
+        alternative = replace(chosen, zoom=(1.0, 1.1))
     return Choice(
         "augmentation",
         chosen.as_json(),
         f"{why}; {what}.",
         evidence={"image_size": size, "flip": flip},
-        alternatives=(None,),
+        alternatives=(alternative.as_json(), None),
         confidence=0.7,
         override='Learner(data, choices={"augmentation": None})',
     )
@@ -297,6 +304,20 @@ def _epochs(facts: Values, values: Values) -> Choice:
     )
 
 
+def _batch_size(facts: Values, values: Values) -> Choice:
+    n = facts["n_train"]
+    value = 32 if n < _FEW else 64 if n < _MANY else 128
+    return Choice(
+        "batch_size",
+        value,
+        f"{n:,} train pictures make {-(-n // value):,} steps an epoch (32 below {_FEW:,} pictures, "
+        f"128 from {_MANY:,}).",
+        evidence={"n_train": n},
+        alternatives=(value * 2, value // 2),
+        confidence=0.8,
+    )
+
+
 def _memory_format(facts: Values, values: Values) -> Choice:
     architecture = values["architecture"]
     if architecture in ("vit_b_16", "swin_t"):
@@ -333,6 +354,7 @@ RULES: tuple[Rule, ...] = (
     Rule("augmentation", ("image_size", "task"), _augmentation),
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
+    Rule("batch_size", (), _batch_size),
     Rule("epochs", ("architecture", "device"), _epochs),
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(

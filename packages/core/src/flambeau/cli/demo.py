@@ -10,6 +10,7 @@ import typer
 
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
+from flambeau.cli.source import given
 from flambeau.data.dataset import Data
 from flambeau.errors import InputError, MissingDependencyError
 from flambeau.learner import Learner
@@ -40,9 +41,11 @@ def demo(
     data = domain.demo(samples, seed)
     typer.echo(data.report() + "\n")
     folder = out or new_run_folder(f"demo-{name}")
-    learner = Learner(data, seed=seed, folder=folder)
+    learner = Learner(data, choices=given({"epochs": epochs}), seed=seed, folder=folder)
     typer.echo(str(learner.plan) + "\n")
-    learner.fit(epochs)
+    folder.mkdir(parents=True, exist_ok=True)
+    learner.plan.save(folder / "plan.json")
+    learner.fit()
     typer.echo("\n" + compare(learner))
     exported = learner.export(folder / "model")
     predictor = Predictor.load(exported)

@@ -48,6 +48,9 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
 
+    def __str__(self) -> str:
+        return f"{self.label} ({self.probability:.1%})"
+
 
 class Classification(Task):
     """Cross entropy over classes: exactly one label a sample.
