@@ -14,6 +14,7 @@ from flambeau import domain as domains
 from flambeau.artefact.checkpoint import load_checkpoint
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
+from flambeau.artefact.weights import load_model, save_model
 from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
 from flambeau.data.dataset import Data
 from flambeau.errors import ArgumentError, InputError, ResumeError
@@ -352,6 +353,18 @@ class Learner:
         return summary(parts.model, parts.preprocessor.on_device(batch.to(parts.device)).inputs)
 
     # What lasts
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the weights alone to one safetensors file; returns its path."""
+        return save_model(self.model, path)
+
+    def load(self, path: str | Path) -> None:
+        """Takes the weights of such a file, or of an export's folder, into the model.
+
+        Raises:
+            ArtefactError: The file is missing or damaged, or belongs to another model.
+        """
+        load_model(self.model, path)
 
     def export(self, folder: str | Path) -> Path:
         """Writes weights and JSON from which ``Predictor.load`` predicts, without any pickle."""

@@ -21,14 +21,14 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.generators import BorrowedGlobals
 from flambeau.data.layout import Layout
-from flambeau.data.loader import LoaderOptions
+from flambeau.data.loader import Loader, LoaderOptions
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
 
 _PURPOSE = "foreign-loader"
 _RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
-class ForeignLoader:
+class ForeignLoader(Loader):
     """Batches of a loader that the user made, in an order that can be resumed.
 
     The loader's iterator is made, and each batch fetched, with the global generators of torch,

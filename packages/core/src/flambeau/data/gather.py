@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import LoaderOptions, count_steps, epoch_order
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order
 from flambeau.errors import InputError
 
 DEVICE_SHARE = 0.25
@@ -90,7 +90,7 @@ class _Columns(NamedTuple):
     targets: Mapping[str, Tensor]
 
 
-class GatherLoader:
+class GatherLoader(Loader):
     """Batches of a ``MemoryDataset``.
 
     Three ways, chosen from ``options.device``: on the CPU every batch is fresh tensors; on an

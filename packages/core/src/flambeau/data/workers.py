@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.generators import BorrowedGlobals, seed_globals
-from flambeau.data.loader import LoaderOptions, count_steps, epoch_order
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order
 from flambeau.errors import FlambeauError, InputError, TrainingError
 
 _PURPOSE = "worker"
@@ -36,7 +36,7 @@ class ItemDataset(Protocol):
         ...
 
 
-class WorkerLoader:
+class WorkerLoader(Loader):
     """Batches of an ``ItemDataset``, read ahead by worker processes that live on over epochs.
 
     Order and random numbers are the same for every ``num_workers`` and any start step. With
