@@ -32,7 +32,7 @@ def fit(
         list[str] | None, typer.Option("--set", help="Fix a choice: --set batch_size=64.")
     ] = None,
 ) -> None:
-    """Trains on your data, shows the plan and the progress, exports the best model.
+    """Trains on your data, shows the plan and the progress, exports the model.
 
     Ctrl-C saves a checkpoint and says how to go on. Options that belong to one kind of data
     (--size for pictures) are listed by `flambeau domains NAME`.
