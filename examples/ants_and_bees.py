@@ -25,7 +25,9 @@ def unpacked(folder: Path, into: Path) -> Path:
     if not archive.exists():
         return folder
     with tarfile.open(archive) as tar:
-        tar.extractall(into, filter="data")
+        # Python before 3.11.4 has no filters; later ones warn without one.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(into)
     return next(path.parent for path in into.rglob("train") if path.is_dir())
 
 

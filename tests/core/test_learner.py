@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Data, EarlyStopping, Learner, Plan, Predictor
+from flambeau import Callback, Data, EarlyStopping, Learner, Predictor
 from flambeau.errors import ArtefactError, InputError, PlanError, ResumeError
 
 

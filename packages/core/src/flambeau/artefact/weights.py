@@ -1,4 +1,4 @@
-"""Weights alone, in one safetensors file: what ``learner.save`` writes and ``learner.load`` takes."""
+"""Weights alone, in one safetensors file: what ``learner.save`` writes and ``load`` takes."""
 
 from __future__ import annotations
 
