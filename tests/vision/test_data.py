@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +10,8 @@ from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, PlanError, SplitError
 from flambeau_vision import ImageData, ImageOptions
 from flambeau_vision.preprocess import statistics
+
+pd = pytest.importorskip("pandas")
 
 VALUES = {"image_size": 8, "channels": 3, "cache": "memory", "normalisation": "train"}
 

@@ -1,13 +1,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
 
 from flambeau import random as keyed
 from flambeau.errors import InputError
 from flambeau_vision.augment import move
 from flambeau_vision.demo import GLYPHS, glyph_data, glyphs
 from flambeau_vision.models import small_cnn
+
+LogisticRegression = pytest.importorskip("sklearn.linear_model").LogisticRegression
 
 
 def test_the_same_seed_gives_the_same_pictures() -> None:

@@ -1,10 +1,11 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from flambeau.errors import InputError
 from flambeau_vision.labels import read_labels
+
+pd = pytest.importorskip("pandas")
 
 
 @pytest.mark.parametrize(

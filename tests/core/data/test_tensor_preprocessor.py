@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.preprocessing import StandardScaler
 
 from flambeau.data import Batch, Preprocessor, TensorPreprocessor
 from flambeau.data.tensor_preprocessor import mean_and_std, non_finite_rows
 from flambeau.errors import InputError
+
+StandardScaler = pytest.importorskip("sklearn.preprocessing").StandardScaler
 
 X = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * 7 + torch.tensor(
     [0.0, 100.0, -3.0, 1e4]

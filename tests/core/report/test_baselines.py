@@ -3,9 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss, r2_score
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from flambeau.data.gather import MemoryDataset
@@ -13,6 +10,12 @@ from flambeau.errors import InputError
 from flambeau.report import baseline_scores, logistic_regression, majority, ridge
 from flambeau.report import baselines as module
 from flambeau.task import Classification, MultiLabel, Regression, Task
+
+linear_model = pytest.importorskip("sklearn.linear_model")
+LogisticRegression, Ridge = linear_model.LogisticRegression, linear_model.Ridge
+metrics = pytest.importorskip("sklearn.metrics")
+log_loss, r2_score = metrics.log_loss, metrics.r2_score
+StandardScaler = pytest.importorskip("sklearn.preprocessing").StandardScaler
 
 
 def blobs(n: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,13 @@ import sys
 
 import pytest
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
 from flambeau.errors import InputError, MissingDependencyError
 from flambeau.report import plot_confusion, plot_history
 from flambeau.training.history import History
+
+Figure = pytest.importorskip("matplotlib.figure").Figure
+Image = pytest.importorskip("PIL.Image")
 
 
 def history(epochs: int = 3, steps: int = 40, **extra: float) -> History:

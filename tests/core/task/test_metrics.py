@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sk
 from torch import Tensor
 from torch.autograd.profiler import profile
 
@@ -28,6 +27,8 @@ from flambeau.task import (
     score,
 )
 from flambeau.task.metrics import fresh_metrics
+
+sk = pytest.importorskip("sklearn.metrics")
 
 CASES = [  # classes, labels that occur, samples
     (3, [0, 1, 2], 200),
