@@ -9,7 +9,7 @@ import torch
 
 from flambeau.artefact.checkpoint import checkpoint_step, latest_checkpoint, load_checkpoint
 from flambeau.callbacks import Checkpointing, checkpointing
-from flambeau.errors import InputError, NonFiniteError, StorageError
+from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, StorageError
 from flambeau.training.state import TrainState
 
 NewState = Callable[..., TrainState]
@@ -134,8 +134,18 @@ def test_the_first_exception_is_the_one_that_is_raised(
     assert caught.value.__notes__ == [
         "There is no checkpoint to resume from: saving failed: the disk is full."
     ]
-    with pytest.raises(StorageError, match="the disk is full"):
-        fit([Checkpointing()], new_state(tmp_path))
+
+
+def test_a_full_disk_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, new_state: NewState, fit: Any
+) -> None:
+    def full(*arguments: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(checkpointing, "save_checkpoint", full)
+    with pytest.warns(FlambeauWarning, match=r"checkpoint-not-saved\] the disk is full Training"):
+        state = fit([Checkpointing()], new_state(tmp_path))
+    assert state.position.step == 6
 
 
 def test_refusals() -> None:

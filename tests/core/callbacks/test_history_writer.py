@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flambeau.callbacks import HistoryWriter
-from flambeau.errors import InputError, StorageError
+from flambeau.errors import FlambeauWarning, InputError, StorageError
 from flambeau.training.state import TrainState
 
 NewState = Callable[..., TrainState]
@@ -89,9 +89,22 @@ def test_nothing_is_left_beside_the_file(tmp_path: Path, new_state: NewState, fi
 def test_a_folder_that_cannot_be_written(tmp_path: Path, new_state: NewState) -> None:
     (tmp_path / "file").write_text("in the way")
     state = new_state(tmp_path / "file")
-    state.history.add({"epoch": 1})
     with pytest.raises(StorageError, match=r"history cannot be written to .*file.history\.csv"):
-        HistoryWriter().on_epoch_end(state)
+        HistoryWriter().on_fit_start(state)
+
+
+def test_a_folder_that_fails_later_ends_no_run(tmp_path: Path, new_state: NewState) -> None:
+    state, writer = new_state(tmp_path / "run"), HistoryWriter()
+    writer.on_fit_start(state)
+    (tmp_path / "run").rename(tmp_path / "gone")
+    (tmp_path / "run").write_text("in the way")
+    state.history.add({"epoch": 1})
+    with pytest.warns(FlambeauWarning, match=r"history-not-written.*Training goes on"):
+        writer.on_epoch_end(state)
+    (tmp_path / "run").unlink()
+    state.history.add({"epoch": 2})
+    writer.on_epoch_end(state)
+    assert (tmp_path / "run" / "history.csv").read_text() == "epoch\n1\n2\n"
 
 
 def test_formats() -> None:

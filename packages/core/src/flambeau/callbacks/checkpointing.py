@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 from flambeau.artefact.checkpoint import latest_checkpoint, save_checkpoint
-from flambeau.errors import FlambeauError, InputError, NonFiniteError
+from flambeau.errors import (
+    FlambeauError,
+    FlambeauWarning,
+    InputError,
+    NonFiniteError,
+    StorageError,
+)
 from flambeau.training.events import Callback
 from flambeau.training.state import TrainState
 
@@ -15,7 +22,8 @@ class Checkpointing(Callback):
     """Writes checkpoints into the run's folder: every so many seconds, at epoch ends, on Ctrl-C.
 
     Put it last: what callbacks after it learn from the same event is not in the checkpoint. A run
-    without a folder saves nothing.
+    without a folder saves nothing. One that cannot be written is a FlambeauWarning, and training
+    goes on.
 
     Args:
         every_s: Seconds between two checkpoints at step borders; None saves none there.
@@ -24,7 +32,6 @@ class Checkpointing(Callback):
 
     Raises:
         InputError: An argument is out of range.
-        StorageError: A checkpoint cannot be written.
     """
 
     def __init__(
@@ -46,11 +53,11 @@ class Checkpointing(Callback):
 
     def on_step_end(self, state: TrainState) -> None:
         if self.every_s is not None and time.monotonic() - self._saved_at_s >= self.every_s:
-            self._save(state)
+            self._save_or_warn(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
         if self.at_epoch_end:
-            self._save(state)
+            self._save_or_warn(state)
 
     def on_exception(self, state: TrainState) -> None:
         """Saves where that makes sense, and adds to the exception how to resume."""
@@ -64,6 +71,19 @@ class Checkpointing(Callback):
                 # The exception that ended the run matters more than this one.
                 why_not = f"saving failed: {error}"
         state.exception.add_note(self._how_to_resume(state, why_not))
+
+    def _save_or_warn(self, state: TrainState) -> None:
+        """A full disk should not end a run that could go on without it."""
+        try:
+            self._save(state)
+        except StorageError as error:
+            self._saved_at_s = time.monotonic()
+            warnings.warn(
+                f"[checkpoint-not-saved] {error} Training goes on, and the next checkpoint is "
+                "tried at its time.",
+                FlambeauWarning,
+                stacklevel=2,
+            )
 
     def _save(self, state: TrainState) -> None:
         if state.folder is None:

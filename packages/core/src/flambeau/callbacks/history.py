@@ -7,11 +7,12 @@ import io
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from flambeau.errors import InputError, StorageError, nearest
+from flambeau.errors import FlambeauWarning, InputError, StorageError, nearest
 from flambeau.training.events import Callback
 from flambeau.training.history import Number
 from flambeau.training.state import TrainState
@@ -32,7 +33,8 @@ class HistoryWriter(Callback):
 
     Raises:
         InputError: The format is neither.
-        StorageError: The file cannot be written.
+        StorageError: The file cannot be written at the start of a fit. Later that is a
+            FlambeauWarning, and training goes on.
     """
 
     def __init__(self, format: Literal["csv", "jsonl"] = "csv") -> None:
@@ -40,10 +42,12 @@ class HistoryWriter(Callback):
             raise InputError(f"There is no history format {format!r}. {nearest(format, _FORMATS)}")
         self.format = format
         self._columns: list[str] = []
+        self._stale = False
 
     def on_fit_start(self, state: TrainState) -> None:
         path = self._path(state)
-        if path is not None and (state.history.rows or path.exists()):
+        if path is not None:
+            # Even where there is no row yet: a folder that cannot be written should be known now.
             self._rewrite(path, state.history.rows)
 
     def on_epoch_end(self, state: TrainState) -> None:
@@ -51,14 +55,21 @@ class HistoryWriter(Callback):
         if path is None:
             return
         row = state.history.rows[-1]
-        if not path.exists() or (self.format == "csv" and not set(row) <= set(self._columns)):
-            self._rewrite(path, state.history.rows)
-            return
+        whole = self._stale or not path.exists()
         try:
+            if whole or (self.format == "csv" and not set(row) <= set(self._columns)):
+                self._rewrite(path, state.history.rows)
+                return
             with path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text([row]))
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        except (OSError, StorageError) as error:
+            # The rows are in state.history too; the next epoch writes them all.
+            self._stale = True
+            warnings.warn(
+                f"[history-not-written] {path}: {error} Training goes on.",
+                FlambeauWarning,
+                stacklevel=2,
+            )
 
     def _path(self, state: TrainState) -> Path | None:
         return None if state.folder is None else Path(state.folder) / f"history.{self.format}"
@@ -72,6 +83,7 @@ class HistoryWriter(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(header + self._text(rows), encoding="utf-8", newline="")
             os.replace(part, path)
+            self._stale = False
         except OSError as error:
             raise _cannot_write(path, error) from error
 
