@@ -40,7 +40,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
-    for step in (5, 10, 100_000_000, 15):
+    for step in (5, 10, 15, 100_000_000):
         save_checkpoint(tmp_path, tree(step), step, keep=3)
     assert steps(tmp_path) == [10, 15, 100_000_000]
     found = latest_checkpoint(tmp_path)
@@ -52,6 +52,16 @@ def test_the_one_just_written_is_never_pruned(tmp_path: Path) -> None:
     for step in (100, 200, 7):
         save_checkpoint(tmp_path, tree(step), step, keep=1)
     assert 7 in steps(tmp_path)
+
+
+def test_checkpoints_of_steps_that_this_run_has_not_made_are_removed(tmp_path: Path) -> None:
+    for step in (400, 500):
+        save_checkpoint(tmp_path, tree(step), step)
+    save_checkpoint(tmp_path, tree(10), 10)  # a new run in the same folder
+    assert steps(tmp_path) == [10]
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    assert checkpoint_step(found) == 10
 
 
 def test_the_same_step_is_replaced(tmp_path: Path) -> None:

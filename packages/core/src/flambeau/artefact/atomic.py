@@ -70,7 +70,7 @@ def clean_leftovers(parent: Path) -> list[Path]:
     A target whose replacement was killed between its two renames is put back.
     """
     cleaned: list[Path] = []
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # nothing to clean where there is no folder, or none that may be read
         for path in sorted(parent.iterdir()):
             match = _LEFTOVER.fullmatch(path.name)
             if match is None or not _is_dead(path, match["host"], int(match["pid"])):

@@ -37,7 +37,8 @@ def save_checkpoint(folder: str | Path, tree: Any, step: int, keep: int = 2) -> 
     Args:
         folder: The run's folder; the checkpoint goes into its sub-folder "checkpoints".
         tree: What ``flambeau.artefact.tree.pack`` takes.
-        step: Optimizer steps finished; a checkpoint of the same step is replaced.
+        step: Optimizer steps finished; a checkpoint of the same step is replaced, and those of
+            later steps, which this run has not made, are removed.
         keep: How many of the newest to keep. The default leaves a second one for the case that
             the newest is damaged.
 
@@ -62,8 +63,10 @@ def save_checkpoint(folder: str | Path, tree: Any, step: int, keep: int = 2) -> 
             "tree": packed,
         }
         (part / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-    older = [path for path in _checkpoints(parent) if path != target]
-    for path in older[keep - 1 :]:
+    found = _checkpoints(parent)
+    # Later ones are left from another run in the folder; a resume would go on from them.
+    newest = found.index(target)
+    for path in (*found[:newest], *found[newest + keep :]):
         shutil.rmtree(path, ignore_errors=True)
     return target
 
