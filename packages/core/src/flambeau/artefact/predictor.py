@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -17,8 +17,9 @@ from flambeau.artefact.rebuild import load_weights, rebuild
 from flambeau.artefact.record import MODEL_FILE, PREPROCESSOR_FILE, ExportRecord, Spec
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.tensors import Rows
 from flambeau.device import best_device
-from flambeau.errors import ArtefactError, DomainError, InputError
+from flambeau.errors import ArgumentError, ArtefactError, DomainError, InputError
 from flambeau.task.task import StepContext, Task
 
 
@@ -110,6 +111,8 @@ class Predictor:
         if model is None:
             _refuse_missing(folder, "model", record.model)
             model = rebuild("model", record.model, domain.models)
+        elif not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+            raise ArgumentError(f"model is {model!r:.60}, not an nn.Module. Make one: model().")
         file = folder / MODEL_FILE
         weights = read_tensors(file, str(record.sha256.get(MODEL_FILE)))
         load_weights(cast(nn.Module, model), weights, record.aliases, str(file))
@@ -215,7 +218,9 @@ class Predictor:
                 try:
                     self.preprocessor.encode(chunk[offset : offset + 1])
                 except Exception as fault:  # noqa: BLE001 - whatever it is, it must name the item
-                    raise InputError(f"Item {start + offset}: {fault}") from error
+                    # It was encoded alone, so to the preprocessor it was item 0.
+                    said = str(fault).removeprefix("Item 0 ")
+                    raise InputError(f"Item {start + offset}: {said}") from error
             raise  # each alone is fine: they do not fit together, and the message says how
 
 
@@ -225,6 +230,13 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
         for first in iterator:
             yield list(chain([first], islice(iterator, size - 1)))
         return
+    if isinstance(items, Mapping):
+        items = Rows(cast("Mapping[str, Any]", items))
+    if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+        raise InputError(
+            f"There is nothing to predict in a {type(items).__name__}. Give one item as in the "
+            "data, or a list of them."
+        )
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

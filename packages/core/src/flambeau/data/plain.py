@@ -106,6 +106,12 @@ class PlainData(Data):
         facts = self.facts()
         if "class_names" in facts:
             return list(facts["class_names"])
+        if facts.get("target_shape"):
+            shape = ", ".join(map(str, facts["target_shape"]))
+            raise InputError(
+                f"A target has shape ({shape}) where classification expects one class number. Take "
+                "the column out, targets[:, 0], or choose task='multi_label' for 0/1 columns."
+            )
         if "target_distinct" in facts:
             raise InputError(
                 f"The targets cannot be classes 0, 1, …: {facts['target_distinct']:,} distinct "

@@ -62,7 +62,10 @@ class TensorData(PlainData):
         return self._part(part)
 
     def preprocessor(self, values: Mapping[str, Any]) -> TensorPreprocessor:
-        standardise = values.get("normalisation", "none") == "standard"
+        wanted = values.get("normalisation", "none")
+        if wanted not in ("none", "standard"):
+            raise InputError(f"normalisation is {wanted!r}, but it must be none or standard.")
+        standardise = wanted == "standard"
         return TensorPreprocessor.fit(self._parts["train"].inputs, standardise=standardise)
 
     def raw(self, part: str) -> Sequence[Any]:
