@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
-from flambeau import Callback, Data, EarlyStopping, Learner, Predictor
-from flambeau.errors import ArtefactError, InputError, PlanError, ResumeError
+from flambeau import (
+    SWA,
+    Callback,
+    Data,
+    EarlyStopping,
+    Learner,
+    Phase,
+    Predictor,
+    ReduceOnPlateau,
+    Schedule,
+    TrainingOptions,
+)
+from flambeau.errors import ArtefactError, InputError, NonFiniteError, PlanError, ResumeError
 
 
 def data(seed: int = 0, n: int = 240) -> Data:
@@ -174,3 +187,212 @@ def test_what_cannot_be_done_says_what_to_do(tmp_path: Path) -> None:
 def test_summary_counts_parameters() -> None:
     text = str(Learner(data(), nn.Linear(6, 3), quiet=True).summary())
     assert "21" in text
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_what_is_passed_wins_over_a_saved_plan() -> None:
+    saved = Learner(data(), quiet=True).plan
+    learner = Learner(data(), net(), plan=saved, quiet=True)
+    assert learner.plan["architecture"].value == "Sequential"
+    assert learner.plan["epochs"] == saved["epochs"]
+    with pytest.raises(PlanError, match="does not have"):
+        Learner(data(), "resnet99", plan=saved)
+    with pytest.raises(PlanError, match=r"'Sequential'.*Learner\(data, model=…\)"):
+        Learner(data(), plan=learner.plan)
+
+
+def test_what_the_user_has_frozen_stays_frozen() -> None:
+    model = net()
+    model[0].requires_grad_(False)
+    before = model[0].weight.clone()
+    learner = Learner(data(), model, quiet=True)
+    learner.fine_tune(1, lr=1e-2)
+    learner.freeze()
+    learner.fit(1, lr=1e-2)
+    assert torch.equal(model[0].weight, before)
+    # And what a phase has frozen learns again: the model is left as it came.
+    assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
+
+
+def test_a_resumed_learner_can_go_on_training(tmp_path: Path) -> None:
+    Learner(data(), net(), quiet=True, folder=tmp_path).fit(2)
+    again = Learner(data(), net(), quiet=True, folder=tmp_path)
+    again.resume()
+    assert again.fit(1, lr=1e-4).rows[-1]["epoch"] == 3
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_an_optimizer_of_the_user_s_own_keeps_its_rate(made_before: bool) -> None:
+    rates: list[float] = []
+
+    class Rates(Callback):
+        def on_step_end(self, state) -> None:
+            rates.append(state.optimizers["main"].param_groups[0]["lr"])
+
+    options = TrainingOptions(
+        optimizer=lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.01)}
+    )
+    learner = Learner(data(), net(), training=options, callbacks=[Rates()], quiet=True)
+    if made_before:
+        assert learner.model is not None
+    learner.fit(1, lr=0.3, schedule="constant")
+    assert rates == pytest.approx([0.01] * len(rates))
+
+
+def test_a_second_fit_averages_its_own_last_steps() -> None:
+    averages: list[list[int]] = []
+
+    class Updates(Callback):
+        def on_fit_start(self, state) -> None:
+            averages.append([])
+
+        def on_epoch_end(self, state) -> None:
+            averages[-1].append(state.snapshot()["average"]["updates"])
+
+    training = TrainingOptions(average=SWA(0.5))
+    learner = Learner(data(), net(), training=training, callbacks=[Updates()], quiet=True)
+    learner.fit(4)
+    learner.fit(4)
+    assert averages[0][1] == 0 < averages[0][3]
+    assert averages[1] == averages[0]
+
+
+def test_the_best_epoch_by_any_column() -> None:
+    x, y = torch.randn(40, 6), torch.arange(40) % 3
+    kept = TrainingOptions(keep_best="train_loss")
+    learner = Learner(Data.from_tensors(x, y), net(), training=kept, quiet=True)
+    assert len(learner.fit(2).rows) == 2
+    kept = TrainingOptions(keep_best="valid_los")
+    with pytest.raises(TypeError, match=r"'valid_los', which the history does not have.*'valid_l"):
+        Learner(Data.from_tensors(x, y), net(), training=kept, quiet=True).fit(1)
+
+
+def test_an_error_in_a_step_says_on_what() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        Learner(data(), nn.Linear(5, 3), quiet=True).fit(1)
+    [note, *_] = caught.value.__notes__
+    assert note.startswith("In training step 0, on input (")
+    assert "6) float32, target (" in note
+
+
+def test_arguments_that_are_not_what_they_should_be() -> None:
+    with pytest.raises(TypeError, match="seed is 'a'"):
+        Learner(data(), seed="a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="callbacks is one callback; give a list"):
+        Learner(data(), callbacks=EarlyStopping())  # type: ignore[arg-type]
+    for options, message in (
+        ({"accumulate": 1.5}, "accumulate must be a whole number"),
+        ({"nonfinite": "rais"}, "Did you mean 'raise'"),
+        ({"controllers": ReduceOnPlateau()}, r"give a tuple of them: \(controller,\)"),
+        ({"average": "ema"}, r"give EMA\(\), SWA\(\) or None"),
+        ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))])}, "give a function"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            TrainingOptions(**options)
+    made = TrainingOptions(optimizer=lambda model, values: torch.optim.SGD(model.parameters()))
+    with pytest.raises(TypeError, match="not optimizers by name"):
+        Learner(data(), net(), training=made, quiet=True).fit(1)
+    with pytest.raises(InputError, match=r"whole number of epochs, at least 1, not 1\.5"):
+        Phase(1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no batch norm policy 'adapt'"):
+        Phase(1, bn="adapt")
+
+
+def test_early_stopping_is_known_to_the_last_checkpoint(tmp_path: Path) -> None:
+    def make() -> Learner:
+        stop = EarlyStopping(patience=2, min_delta=10.0)
+        return Learner(data(), net(), callbacks=[stop], quiet=True, folder=tmp_path)
+
+    whole = make()
+    assert len(whole.fit(8).rows) == 3
+    again = make()
+    assert len(again.resume().rows) == 3
+    assert same(weights(whole), weights(again))
+
+
+def test_a_callback_that_fails_in_on_exception_keeps_no_other_from_saving(tmp_path: Path) -> None:
+    class Fails(Callback):
+        def on_step_end(self, state) -> None:
+            raise ValueError("first")
+
+        def on_exception(self, state) -> None:
+            raise KeyError("second")
+
+    learner = Learner(data(), net(), callbacks=[Fails()], quiet=True, folder=tmp_path)
+    with pytest.raises(ValueError, match="first") as caught:
+        learner.fit(1)
+    assert "failed too: KeyError('second')" in caught.value.__notes__[0]
+    assert "A checkpoint of step 1 is in" in caught.value.__notes__[1]
+
+
+class Stream(IterableDataset):
+    def __init__(self, bad: bool = False) -> None:
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return 40
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        for i in range(40):
+            yield torch.full((6,), float("nan") if self.bad and i == 30 else 1.0), i % 3
+
+
+def streams(bad: bool = False) -> Data:
+    return Data.from_loaders(DataLoader(Stream(bad), 4), DataLoader(Stream(), 4), n_classes=3)
+
+
+def test_a_loader_that_cannot_repeat_itself_is_not_resumed(tmp_path: Path) -> None:
+    Learner(streams(), nn.Linear(6, 3), quiet=True, folder=tmp_path).fit(1)
+    with pytest.raises(ResumeError, match="its data set is an IterableDataset"):
+        Learner(streams(), nn.Linear(6, 3), quiet=True, folder=tmp_path).resume()
+
+
+def test_a_bad_step_of_such_a_loader_is_still_that(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"Step 7 .*cannot repeat its batches: its data set"):
+        Learner(streams(bad=True), nn.Linear(6, 3), quiet=True).fit(1)
+
+
+def test_values_that_a_phase_does_not_schedule_are_as_at_the_start() -> None:
+    seen: list[tuple[float, float]] = []
+
+    class Values(Callback):
+        def on_step_end(self, state) -> None:
+            [group, *_] = state.optimizers["main"].param_groups
+            seen.append((round(group["lr"], 6), round(group["weight_decay"], 6)))
+
+    learner = Learner(
+        data(), net(), callbacks=[Values()], choices={"lr": 0.05, "weight_decay": 0.2}, quiet=True
+    )
+    falling = {"lr": Schedule("linear", 0.1), "weight_decay": Schedule("linear", 0.5)}
+    learner.fit_phases([Phase(1, falling), Phase(1)])
+    assert seen[0] == (0.1, 0.5)
+    assert seen[len(seen) // 2 - 1] == (0.0, 0.0)
+    assert set(seen[len(seen) // 2 :]) == {(0.05, 0.2)}
+
+
+def test_columns_are_predicted_as_they_were_given() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 2)
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return self.head(a * b)
+
+    x = torch.randn(40, 6)
+    learner = Learner(Data.from_tensors({"a": x, "b": x}, torch.arange(40) % 2), Product())
+    many = learner.predict({"a": x[:3], "b": x[:3]})
+    assert [one.label for one in many] == [
+        learner.predict({"a": row, "b": row}).label for row in x[:3]
+    ]
+    with pytest.raises(InputError, match="nothing to predict in a NoneType"):
+        learner.predict(None)
+
+
+def test_a_column_of_classes_is_named_as_that() -> None:
+    with pytest.raises(InputError, match=r"shape \(1\) where classification.*targets\[:, 0\]"):
+        Learner(Data.from_tensors(torch.randn(40, 3), (torch.arange(40) % 2)[:, None])).fit(1)

@@ -19,7 +19,8 @@ from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
 from flambeau.data.dataset import Data
 from flambeau.errors import ArgumentError, InputError, ResumeError
 from flambeau.plan import CORE_RULES, Plan, combine
-from flambeau.realise import Given, Realised
+from flambeau.plan.accepted import check_values
+from flambeau.realise import Given, Realised, require_builder
 from flambeau.run_folder import new_run_folder, resume_point
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
@@ -86,6 +87,10 @@ class Learner:
                 "domain's data class (ImageData.from_folder), or with Data.from_tensors, "
                 "from_datasets or from_loaders."
             )
+        if type(seed) is not int:
+            raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
+        if isinstance(callbacks, Callback):
+            raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
         self.data = data
         self.domain = domains.of(data)
         self.training = training or TrainingOptions()
@@ -117,12 +122,24 @@ class Learner:
         if task is not None:
             user["task"] = task.builder or type(task).__name__
         rules = combine(CORE_RULES, self.domain.rules)
+        self._check(user)
         if saved is None:
-            return Plan.derive(rules, facts, user)
-        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
-        for key, value in choices.items():
-            plan = plan.override(key, value)
+            plan = Plan.derive(rules, facts, user)
+        else:
+            plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+            # What was passed now wins over what was saved; the data's own choices are in there.
+            for key in ("architecture", "task", *choices):
+                if key in user and user[key] != plan.values[key]:
+                    plan = plan.override(key, user[key])
+        self._check(plan.values)
+        if self._given.model is None:
+            require_builder("architecture", plan.values, self.domain.models, self.domain)
+        if self._given.task is None:
+            require_builder("task", plan.values, self.domain.tasks, self.domain)
         return plan
+
+    def _check(self, values: Mapping[str, Any]) -> None:
+        check_values(values, leave=("optimizer",) if self.training.optimizer else ())
 
     # The parts, made on first use
 
@@ -158,8 +175,11 @@ class Learner:
         Returns:
             The learner's history: a row an epoch and the loss of every step.
         """
-        for key, value in (("epochs", epochs), ("lr", lr), ("schedule", schedule)):
-            if value is not None and value != self.plan.values[key]:
+        asked = {"epochs": epochs, "lr": lr, "schedule": schedule}
+        given = {key: value for key, value in asked.items() if value is not None}
+        self._check(given)
+        for key, value in given.items():
+            if value != self.plan.values[key]:
                 self.plan = self.plan.override(key, value)
         values = self.plan.values
         return self.fit_phases([self._phase(values["epochs"], values["lr"], values["schedule"])])
@@ -182,6 +202,7 @@ class Learner:
         """
         values = self.plan.values
         peak = values["lr"] if lr is None else lr
+        self._check({"lr": peak, "epochs": freeze_epochs})
         names = list(parameter_groups(self.model))
         if len(names) < 2:
             raise InputError(
@@ -197,7 +218,7 @@ class Learner:
         last = len(names) - 1
         scales = {name: 100.0 ** (index / last - 1) for index, name in enumerate(names)}
         everything = replace(
-            self._phase(epochs or values["epochs"], peak / 2, "one_cycle"),
+            self._phase(values["epochs"] if epochs is None else epochs, peak / 2, "one_cycle"),
             lr_scales=scales,
             trainable=None,
             name="all",
@@ -221,7 +242,9 @@ class Learner:
         tree = load_checkpoint(checkpoint)
         if self._folder is None:
             self._folder = folder
-        self._follow(Plan.from_json(tree["plan"]), checkpoint)
+        saved = Plan.from_json(tree["plan"])
+        rules = combine(CORE_RULES, self.domain.rules)
+        self._follow(saved.bind(rules, self.data.facts()), checkpoint)
         if tree["phases"] is None:
             raise ResumeError(
                 f"{checkpoint} was written with a schedule that is a function of your own, which "
@@ -265,7 +288,9 @@ class Learner:
             plan=self.plan.to_json(),
             folder=folder,
         )
-        run = Run(self.realised.parts(), settings, self.history, position)
+        # The optimizer starts from the plan as it is now: fit(lr=…) may have changed it.
+        parts = replace(self.realised.parts(), values=self.plan.values)
+        run = Run(parts, settings, self.history, position)
         if tree is not None:
             restore(run, tree)
         self._position = run.state.position
@@ -280,7 +305,9 @@ class Learner:
         if self._folder is not None:
             standard.append(HistoryWriter())
         standard.append(Checkpointing(at_epoch_end=self._folder is not None))
-        return (*(c for c in standard if type(c) not in own), *self.callbacks)
+        every = [*(c for c in standard if type(c) not in own), *self.callbacks]
+        # A checkpoint is of what the others have learned from the same event.
+        return tuple(sorted(every, key=lambda callback: isinstance(callback, Checkpointing)))
 
     def _phase(self, epochs: int, lr: float, schedule: str) -> Phase:
         return Phase(

@@ -29,6 +29,24 @@ class Given:
     task: Task | None = None
 
 
+def require_builder(
+    key: str, values: Mapping[str, Any], builders: Mapping[str, Any], domain: Domain
+) -> None:
+    """Refuses a name in the plan that no builder of the domain has.
+
+    Raises:
+        PlanError: It gives the names there are.
+    """
+    name = values[key]
+    if name not in builders:
+        word = "model" if key == "architecture" else key
+        raise PlanError(
+            f"The plan's {key} is {name!r}, which the domain {domain.name!r} does not have. "
+            f"{nearest(str(name), builders)} One of your own is passed as an object: "
+            f"Learner(data, {word}=…)."
+        )
+
+
 class Realised:
     """The objects that a plan names, each made once, when it is first needed.
 
@@ -55,12 +73,12 @@ class Realised:
         if given.model is None:
             arguments = dict(data.model_arguments(self.values))
             self.model_spec = {"builder": self.values["architecture"], "arguments": arguments}
-            model = self._seeded_model(arguments)
+            model: nn.Module = self._seeded_model(arguments)
         else:
             model = given.model
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last reorders 4-d weights only; any other layout leaves a module as it is.
-        self.model = model.to(self.device, memory_format=layout)
+        self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         self._datasets: dict[str, Dataset] = {}
         self._loaders: dict[str, Loader] = {}
 
@@ -72,13 +90,8 @@ class Realised:
     def _build(
         self, key: str, builders: Mapping[str, Callable[..., Any]], arguments: Mapping[str, Any]
     ) -> Any:
-        name = self.values[key]
-        if name not in builders:
-            raise PlanError(
-                f"The plan's {key} is {name!r}, which the domain {self.domain.name!r} does not "
-                f"have. {nearest(str(name), builders)}"
-            )
-        return builders[name](**arguments)
+        require_builder(key, self.values, builders, self.domain)
+        return builders[self.values[key]](**arguments)
 
     def dataset(self, part: str) -> Dataset:
         """The samples of "train", "valid" or "test"."""

@@ -58,6 +58,9 @@ class EarlyStopping(Callback):
         # A resumed run stands inside a phase and brings its state; a new fit starts anew.
         if position.phase == position.phase_epoch == position.epoch_step == 0:
             self.best, self.best_epoch, self.bad_epochs = None, 0, 0
+        elif self.bad_epochs >= self.patience:
+            # It had ended the run, which was killed before its last lines.
+            self._stop(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
         score = last_score(state.history, self.monitor)
@@ -65,7 +68,11 @@ class EarlyStopping(Callback):
             self.best, self.best_epoch, self.bad_epochs = score, state.position.epoch, 0
             return
         self.bad_epochs += 1
-        if self.bad_epochs >= self.patience and state.stop_reason is None:
+        if self.bad_epochs >= self.patience:
+            self._stop(state)
+
+    def _stop(self, state: TrainState) -> None:
+        if state.stop_reason is None:
             best = "no epoch has a number" if self.best is None else f"best {self.best:.4g}"
             where = f" in epoch {self.best_epoch}" if self.best is not None else ""
             state.stop_reason = (

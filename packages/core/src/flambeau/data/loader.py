@@ -35,6 +35,14 @@ class Loader(Protocol):
         ...
 
 
+def why_not_resumable(loader: Loader) -> str:
+    """Why ``loader`` cannot give the same batches in a new process; empty where it can.
+
+    A loader that cannot says so in an attribute of this name.
+    """
+    return str(getattr(loader, "why_not_resumable", ""))
+
+
 @dataclass(frozen=True)
 class LoaderOptions:
     """How a data set is cut into batches.

@@ -45,7 +45,7 @@ class BestWeights:
             return
         if self.monitor not in scores:
             raise ArgumentError(
-                f"The best epoch is chosen by {self.monitor!r}, which evaluation does not give. "
+                f"The best epoch is chosen by {self.monitor!r}, which the history does not have. "
                 f"{nearest(self.monitor, scores)}"
             )
         score = scores[self.monitor] * (1 if self.mode == "min" else -1)

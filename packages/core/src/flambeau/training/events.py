@@ -127,6 +127,14 @@ class Dispatch:
         for listener in getattr(self, event):
             listener(state)
 
+    def send_exception(self, state: TrainState, error: BaseException) -> None:
+        """``on_exception`` to every listener: one that fails keeps no other from saving."""
+        for listener in self.on_exception:
+            try:
+                listener(state)
+            except Exception as fault:  # noqa: BLE001 - the first error is the one to raise
+                error.add_note(f"Then on_exception of {listener!r:.80} failed too: {fault!r}.")
+
 
 def _check(callback: object) -> None:
     if not isinstance(callback, Callback):

@@ -12,12 +12,15 @@ from flambeau.training.groups import check_group_names, layer_groups, parameter_
 BATCH_NORM_POLICIES = ("auto", "eval", "train")
 
 
-def freeze_except(model: nn.Module, trainable: Collection[str] | None) -> None:
+def freeze_except(
+    model: nn.Module, trainable: Collection[str] | None, fixed: Collection[int] = ()
+) -> None:
     """Sets ``requires_grad`` of whole layer groups; drops the gradients of those that are frozen.
 
     Args:
         model: The model.
         trainable: Names of the groups that learn; None for all.
+        fixed: ``id`` of parameters that never learn, whatever their group.
 
     Raises:
         ArgumentError: A name is no group of the model.
@@ -26,8 +29,9 @@ def freeze_except(model: nn.Module, trainable: Collection[str] | None) -> None:
     if trainable is not None:
         check_group_names(trainable, groups)
     for name, parameters in groups.items():
-        learns = trainable is None or name in trainable
+        group_learns = trainable is None or name in trainable
         for parameter in parameters:
+            learns = group_learns and id(parameter) not in fixed
             parameter.requires_grad_(learns)
             if not learns:
                 # An old gradient would keep moving the parameter.

@@ -6,7 +6,7 @@ No value is read from the device inside the step: losses stay there until the ep
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -27,7 +27,8 @@ def fit(run: Run) -> None:
             for index in range(position.phase, len(state.phases)):
                 position.phase = index
                 if position.phase_epoch < state.phase.epochs:
-                    run.start_phase()
+                    if run.started_phase != index:  # a resumed run is in its phase already
+                        run.start_phase()
                     run.dispatch.send("on_phase_start", state)
                 while position.phase_epoch < state.phase.epochs and state.stop_reason is None:
                     run_epoch(run)
@@ -38,8 +39,10 @@ def fit(run: Run) -> None:
             run.dispatch.send("on_fit_end", state)
         except BaseException as error:
             state.exception = error
-            run.dispatch.send("on_exception", state)
+            run.dispatch.send_exception(state, error)
             raise
+        finally:
+            run.release()
 
 
 def run_epoch(run: Run) -> None:
@@ -62,6 +65,7 @@ def run_epoch(run: Run) -> None:
             "seconds": time.perf_counter() - started,
         }
     )
+    run.keep_if_best()
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
@@ -85,13 +89,17 @@ def train_epoch(run: Run) -> None:
         state.at_step_border = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
         run.update.record(position, micro_batches)
-        result = train_step(model, batches, task, state)
+        try:
+            result = train_step(model, batches, task, state)
+        except Exception as error:
+            error.add_note(f"In training step {position.step}, on {described(batches)}.")
+            raise
         position.step += 1
         position.epoch_step += 1
         state.last = result
         run.losses.add(result)
         if run.average is not None:
-            run.average.update(position.step, state.total_steps)
+            run.average.update(state.fit_step, state.total_steps)
         state.at_step_border = True
         run.stop_if_not_finite()
         for listener in on_step_end:
@@ -100,6 +108,17 @@ def train_epoch(run: Run) -> None:
             raise KeyboardInterrupt
         if state.stop_reason is not None:
             break
+
+
+def described(batches: Sequence[Batch]) -> str:
+    """Shapes and dtypes of a step's batches, for an error message."""
+    return ", then ".join(
+        ", ".join(
+            f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+            for name, value in (*batch.inputs.items(), *batch.targets.items())
+        )
+        for batch in batches
+    )
 
 
 def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
@@ -137,7 +156,6 @@ def evaluate(run: Run) -> Mapping[str, float]:
             state.model, evaluation_batches(run, run.parts.valid), context
         )
         run.dispatch.send("on_eval_end", state)
-        run.keep_if_best()
     return state.scores
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flambeau.data.transform import Transform
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError, nearest
 from flambeau.training.averaging import EMA, SWA
 from flambeau.training.controller import Controller
 from flambeau.training.optimizer import OptimizerFactory
 from flambeau.training.step import TrainStep, train_step
+
+_NONFINITE = ("off", "raise", "skip")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,29 @@ class TrainingOptions:
     keep_best: str | None = None
 
     def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise InputError(f"accumulate must be 1 or more micro-batches, not {self.accumulate}.")
+        if type(self.accumulate) is not int or self.accumulate < 1:
+            raise InputError(
+                f"accumulate must be a whole number of micro-batches, at least 1, not "
+                f"{self.accumulate!r}."
+            )
+        if self.nonfinite not in _NONFINITE:
+            raise ArgumentError(
+                f"nonfinite is {self.nonfinite!r}. {nearest(str(self.nonfinite), _NONFINITE)}"
+            )
+        for name in ("transforms", "controllers"):
+            value: object = getattr(self, name)
+            if not isinstance(value, tuple | list):
+                raise ArgumentError(
+                    f"{name} is {value!r:.60}; give a tuple of them: ({name[:-1]},)."
+                )
+        for name in ("train_step", "optimizer"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise ArgumentError(
+                    f"{name} is a {type(value).__name__}; give a function that is called with the "
+                    "model (see TrainStep and OptimizerFactory)."
+                )
+        if self.average is not None and not hasattr(self.average, "running"):
+            raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm must be a positive norm or None, not {self.clip_norm}.")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.training.freeze import BATCH_NORM_POLICIES
 from flambeau.training.schedule import Schedule
 
 BatchNormPolicy = Literal["auto", "train", "eval", "adapt"]
@@ -34,8 +35,15 @@ class Phase:
     name: str = "fit"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"A phase needs at least 1 epoch, not {self.epochs}.")
+        if type(self.epochs) is not int or self.epochs < 1:
+            raise InputError(
+                f"A phase needs a whole number of epochs, at least 1, not {self.epochs!r}."
+            )
+        if self.bn not in BATCH_NORM_POLICIES:
+            raise ArgumentError(
+                f"There is no batch norm policy {self.bn!r}. "
+                f"{nearest(str(self.bn), BATCH_NORM_POLICIES)}"
+            )
         if self.trainable is not None and not self.trainable:
             raise InputError(
                 f"Phase {self.name!r} trains no parameter group: name at least one in trainable."

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
+from flambeau.data.loader import why_not_resumable
+from flambeau.errors import ArgumentError
 from flambeau.task.task import StepContext, detach
 from flambeau.training.best import BestWeights, RestoresBest
 from flambeau.training.controller import mode_of
-from flambeau.training.culprit import find_culprit, nonfinite_error
+from flambeau.training.culprit import Culprit, find_culprit, nonfinite_error
 from flambeau.training.events import Callback, Dispatch
 from flambeau.training.freeze import freeze_except
 from flambeau.training.history import History
@@ -64,7 +67,7 @@ class Run:
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
         factory = options.optimizer or default_factory
-        self.optimizers = factory(parts.model, parts.values)
+        self.optimizers = _named(factory(parts.model, parts.values))
         self.values = StepValues(parts.model, self.optimizers, parts.values, task.values)
         self.update = Update(parts.model, self.optimizers, options, self.precision)
         self.average = options.average.running() if options.average else None
@@ -89,7 +92,9 @@ class Run:
             folder=settings.folder,
         )
         self._gradient_listeners = self.dispatch.on_gradients_ready
+        self._frozen_by_user = {id(p) for p in parts.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
+        self.started_phase = -1
         if self.average is not None:
             self.average.start(parts.model)
 
@@ -98,8 +103,9 @@ class Run:
     def start_phase(self) -> None:
         """Which groups learn and at which rates."""
         phase = self.state.phase
-        freeze_except(self.parts.model, phase.trainable)
+        freeze_except(self.parts.model, phase.trainable, self._frozen_by_user)
         self.trainable = phase.trainable
+        self.started_phase = self.state.position.phase
         self.values.start_phase(phase, self.state.steps_per_epoch)
 
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
@@ -150,12 +156,16 @@ class Run:
                 yield
 
     def keep_if_best(self) -> None:
-        """A copy of the weights (the averaged ones inside their block) if they score best."""
-        self.best.offer(self.parts.model, {f"valid_{k}": v for k, v in self.state.scores.items()})
+        """A copy of the weights (the averaged ones where there are any) if they score best."""
+        if self.best.monitor is not None:
+            row = self.state.history.rows[-1]
+            scores = {name: value for name, value in row.items() if not isinstance(value, str)}
+            with self.averaged_weights():
+                self.best.offer(self.parts.model, scores)
 
     def control(self) -> None:
         """Asks the controllers for new values; they hold until changed again."""
-        progress = self.state.position.step / max(1, self.state.total_steps)
+        progress = self.state.fit_step / max(1, self.state.total_steps)
         for controller in self.options.controllers:
             self.values.override(controller.update(self.state.history, progress))
 
@@ -171,6 +181,10 @@ class Run:
         if record is None:
             return
         self.update.restore_statistics()
+        why_not = why_not_resumable(self.parts.train)
+        if why_not:
+            what = f"the layer is not known, since the loader cannot repeat its batches: {why_not}"
+            raise nonfinite_error(record, Culprit("unknown", what))
         size = self.options.accumulate
         batches = self.parts.train.batches(record.epoch, record.epoch_step * size)
         ready = [self.prepare_train(batch) for batch in islice(batches, size)]
@@ -184,12 +198,28 @@ class Run:
         )
         raise nonfinite_error(record, culprit)
 
+    def release(self) -> None:
+        """What phases froze may learn again; what the user froze stays so."""
+        freeze_except(self.parts.model, None, self._frozen_by_user)
+
     def finish(self) -> None:
         """The model ends on the averaged weights, or on those of the best epoch."""
         if self.best.found:
             self.best.restore(self.parts.model)
         elif self.average is not None:
             self.average.finish(self.parts.model)
+
+
+def _named(optimizers: object) -> Mapping[str, Optimizer]:
+    """What an optimizer factory has made, if it is what it should be."""
+    if isinstance(optimizers, Mapping):
+        found = cast("Mapping[str, object]", optimizers)
+        if found and all(isinstance(value, Optimizer) for value in found.values()):
+            return cast("Mapping[str, Optimizer]", found)
+    raise ArgumentError(
+        f"TrainingOptions(optimizer=…) made {optimizers!r:.60}, not optimizers by name. Let it "
+        'return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}.'
+    )
 
 
 def _watched(keep_best: str | None, callbacks: Sequence[Callback]) -> tuple[str | None, str]:

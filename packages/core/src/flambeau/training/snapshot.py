@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
+from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ResumeError
 from flambeau.training.generators import generator_states, restore_generators
 from flambeau.training.state import Position
@@ -54,6 +55,9 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     _check(run, tree)
     state = run.state
     position = Position(**tree["position"])
+    why_not = why_not_resumable(run.parts.train)
+    if why_not and (position.epoch or position.epoch_step):
+        raise ResumeError(f"The run cannot go on with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])
     # Phases regroup the optimizers; the same regroupings give the order in which they were saved.
     for index in range(min(position.phase, len(state.phases) - 1) + 1):
@@ -61,6 +65,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
         run.start_phase()
     for name, optimizer in run.optimizers.items():
         optimizer.load_state_dict(tree["optimizers"][name])
+    run.start_phase()  # once more, on the param groups that loading has put in place
     if run.average is not None:
         run.average.load_state_dict(tree["average"])
     run.best.load_state_dict(tree["best"])

@@ -107,6 +107,13 @@ class TrainState:
         return self.phases[min(self.position.phase, len(self.phases) - 1)]
 
     @property
+    def fit_step(self) -> int:
+        """Optimizer steps finished of those that ``total_steps`` counts: since this fit began."""
+        position = self.position
+        earlier = sum(phase.epochs for phase in self.phases[: position.phase])
+        return self.steps_per_epoch * (earlier + position.phase_epoch) + position.epoch_step
+
+    @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of this fit, over all its phases."""
         return self.steps_per_epoch * sum(phase.epochs for phase in self.phases)

@@ -16,6 +16,8 @@ from flambeau.training.phase import Phase
 from flambeau.training.schedule import Schedule
 
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
+# Where these values are in torch's param groups.
+_KEPT = ("weight_decay", "momentum", "betas")
 
 
 class StepValues:
@@ -44,19 +46,28 @@ class StepValues:
             for group in optimizer.param_groups:
                 own = "lr_scale" not in group and base > 0
                 group["lr_ratio"] = group["lr"] / base if own else 1.0
-        self.current: dict[str, float] = {"lr": base, **task_values}
+                group["unscheduled"] = {name: group[name] for name in _KEPT if name in group}
+        self._unscheduled: dict[str, float] = {"lr": base, **task_values}
+        self.current: dict[str, float] = dict(self._unscheduled)
         self.controlled: dict[str, float] = {}
         self._schedules: tuple[tuple[str, Schedule], ...] = ()
         self._rates: list[tuple[dict[str, Any], float]] = []
         self._last_step = 1
 
     def start_phase(self, phase: Phase, steps_per_epoch: int) -> None:
-        """Takes the phase's schedules and its rates by layer group."""
+        """Takes the phase's schedules and its rates by layer group.
+
+        What the phase does not schedule is again as it was before the first one.
+        """
         for name in phase.schedules:
             self._require_known(name, "a schedule")
         groups = parameter_groups(self._model)
         for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group.update(group["unscheduled"])
             set_lr_scales(optimizer, groups, phase.lr_scales)
+        self.current.clear()
+        self.current.update(self._unscheduled)
         # Looked up anew each time: loading a state puts new dictionaries in their place.
         self._rates = [
             (group, group["lr_scale"] * group["lr_ratio"])

@@ -1,0 +1,75 @@
+"""Values that nothing can be made from are refused where they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from flambeau import Data, Learner, TrainingOptions
+from flambeau.errors import PlanError
+from flambeau.plan.accepted import check_values
+
+
+def data() -> Data:
+    return Data.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 0, r"batch_size is 0, .* whole number of samples, at least 1"),
+        ("batch_size", -1, "batch_size is -1"),
+        ("batch_size", 1.5, r"batch_size is 1\.5"),
+        ("batch_size", "big", "batch_size is 'big'"),
+        ("batch_size", True, "batch_size is True"),
+        ("num_workers", -2, "at least 0"),
+        ("lr", 0, "above 0"),
+        ("lr", float("nan"), "lr is nan"),
+        ("lr", "x", "lr is 'x'"),
+        ("epochs", 0, "epochs is 0"),
+        ("epochs", 1.5, r"epochs is 1\.5"),
+        ("precision", "int8", "one of bf16, fp16, fp32"),
+        ("precision", 16, "precision is 16"),
+        ("device", "gpu", "a device of this machine"),
+        ("device", "meta", "meta tensors hold no numbers"),
+        ("optimizer", "adma", "one of adagrad, adam, adamw"),
+        ("schedule", "cosin", "one of constant, cosine"),
+        ("weight_decay", -1, "at least 0"),
+        ("bn", "x", "one of auto, eval, train"),
+        ("memory_format", "nhwc", "one of channels_last"),
+        ("compile", "on", "one of off"),
+        ("task", "clasification", "Did you mean 'classification'"),
+        ("architecture", "resnet18", r"Known names: mlp.*Learner\(data, model=…\)"),
+    ],
+)
+def test_refused_by_the_learner_at_once(key: str, value: Any, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Learner(data(), choices={key: value})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_here() -> None:
+    with pytest.raises(PlanError, match="device is 'cuda', but it must be a device of this mach"):
+        Learner(data(), choices={"device": "cuda"})
+
+
+def test_what_fit_is_given_is_held_to_the_same() -> None:
+    learner = Learner(data(), quiet=True)
+    with pytest.raises(PlanError, match=r"epochs is 1\.5"):
+        learner.fit(1.5)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match=r"lr is 0\.0"):
+        learner.fit(1, lr=0.0)
+    assert learner.plan["epochs"].source == "rule"
+
+
+def test_a_factory_reads_the_optimizer_s_name_itself() -> None:
+    options = TrainingOptions(
+        optimizer=lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}
+    )
+    Learner(data(), choices={"optimizer": "mine"}, training=options, quiet=True).fit(1)
+
+
+def test_good_values_pass() -> None:
+    check_values({"batch_size": 1, "lr": 3, "weight_decay": 0, "device": "cpu", "other": object()})
