@@ -161,7 +161,7 @@ class NonFiniteGuard:
             The flag: 1 where the update must be left out. float32, 0-d, on the device.
         """
         # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
-        losses = [] if loss is None else [loss.detach().to(torch.float32, copy=True)]
+        losses = [] if loss is None else [loss.detach().clone().float()]
         if self._sticky_only:
             foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
         else:
@@ -261,7 +261,8 @@ class _Reader:
 
 
 def _numbers(tensor: Tensor) -> list[float]:
-    return [float(value) for value in tensor.cpu()]
+    # One call for all of them: the guard reads 0.9 µs long on the CPU.
+    return tensor.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 def _reads_found_inf(optimizer: Optimizer) -> bool:
