@@ -152,7 +152,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(photos: Path, tmp_path: Pa
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert f"flambeau fit {photos} --resume {folder}" in errors
+    assert f"flambeau fit {photos} --size 16 --seed 0 --resume {folder}" in errors
     assert "Traceback" not in errors
     saved = latest_checkpoint(folder)
     assert saved is not None
@@ -175,3 +175,15 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
     assert str(folder / "model") in text
     with (folder / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+def test_a_run_is_not_written_over(run: Path, photos: Path) -> None:
+    with pytest.raises(FlambeauError, match=f"holds a run already.*--resume {run}"):
+        call("fit", photos, *SMALL, "--out", run)
+
+
+def test_an_unknown_model_and_an_empty_folder_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(FlambeauError, match=r"--model smal_cnn.*Did you mean 'small_cnn'"):
+        call("plan", photos, "--model", "smal_cnn")
+    with pytest.raises(FlambeauError, match="holds no files"):
+        call("plan", tmp_path)

@@ -74,9 +74,7 @@ def test_a_class_without_train_pictures_is_an_error(tmp_path: Path) -> None:
     folder(tmp_path / "train")
     folder(tmp_path / "valid")
     save(tmp_path / "valid" / "wasp" / "1.png")
-    with pytest.raises(
-        SplitError, match="1 classes have pictures in valid but none in train: wasp"
-    ):
+    with pytest.raises(SplitError, match="Classes with pictures in valid but none in train: wasp"):
         ImageData.from_folder(tmp_path)
 
 
@@ -442,3 +440,33 @@ def test_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
     assert not data.samples.problems
     batch = first_batch(data, "valid", {**VALUES, "image_size": 64})
     assert batch.input.shape == (100, 3, 64, 64)
+
+
+def test_a_split_column_is_used_where_a_path_is_opened_and_noted_where_not(tmp_path: Path) -> None:
+    names = [f"{kind}{index}.png" for kind in "ab" for index in range(3)]
+    for name in names:
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    parts = ["train", "train", "valid"] * 2
+    rows = "\n".join(f"{name};{name[0]};{part}" for name, part in zip(names, parts, strict=True))
+    (tmp_path / "t.csv").write_text(f"file;label;split\n{rows}\n", encoding="utf-8")
+    data = ImageData.from_path(tmp_path / "t.csv", {})
+    assert [len(data.raw(part)) for part in ("train", "valid")] == [4, 2]
+    ignored = ImageData.from_csv(tmp_path / "t.csv", valid=0.5)
+    assert "column 'split' is not used" in ignored.report()
+
+
+def test_labels_that_are_all_different_are_no_classes(tmp_path: Path) -> None:
+    items = [(np.full((8, 8), index, np.uint8), f"{index}.5 cm") for index in range(6)]
+    with pytest.raises(SplitError, match=r"label of its own.*regression"):
+        ImageData.from_items(items)
+
+
+def test_a_picture_is_not_data_to_train_on(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "cat.png")
+    with pytest.raises(InputError, match=r"is one picture.*flambeau predict"):
+        ImageData.from_path(tmp_path / "cat.png", {})
+
+
+def test_columns_of_different_lengths_are_named() -> None:
+    with pytest.raises(InputError, match="file 2, label 1"):
+        ImageData.from_df({"file": ["a.png", "b.png"], "label": ["x"]})

@@ -79,6 +79,10 @@ class ImageData(Data):
         # By part and geometry, so that each picture is decoded once however often it is asked for.
         self._decoded: dict[tuple[str, Geometry], Tensor] = {}
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
+        return f"ImageData({len(self._samples):,} pictures, {self._targets.kind}: {parts})"
+
     # ------------------------------------------------------------ building
 
     @classmethod
@@ -435,6 +439,8 @@ class ImageData(Data):
 
     def _drawn(self, part: str, n: int) -> Rows:
         rows = self._split.part(part)
+        if not len(rows):
+            raise InputError(f"There are no {part} pictures to show. Name another part.")
         places = torch.randperm(len(rows), generator=keyed.generator(0, "show", len(rows)))
         return rows[places[:n].sort().values.numpy()]
 

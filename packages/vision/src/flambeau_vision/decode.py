@@ -106,6 +106,10 @@ def _read(item: Any, use: Callable[[Image], Pixels], smallest: int | None) -> Pi
             return use(image)
     except InputError:
         raise
+    except IsADirectoryError as error:
+        raise InputError(
+            f"{name} is a folder, not a picture. Name the files in it, for example {name}/*.jpg."
+        ) from error
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist. Check the path and the root folder.") from error
     except Image.DecompressionBombError as error:

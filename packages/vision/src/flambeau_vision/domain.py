@@ -25,8 +25,11 @@ def recognise(path: Path) -> float:
     """How sure it is that ``path`` holds labelled pictures, 0 to 1.
 
     The share of pictures among the files of sub-folders, up to 0.95; 0.9 for a CSV file with a
-    column of picture names; 0.1 for a folder whose pictures have no class folders.
+    column of picture names; 0.1 for a folder whose pictures have no class folders, and for one
+    picture: training can use neither, but says why.
     """
+    if path.suffix.lower() in ENDINGS and path.is_file():
+        return 0.1
     if path.is_file():
         return 0.9 if path.suffix.lower() == ".csv" and _names_pictures(path) else 0.0
     files = itertools.islice(
@@ -64,6 +67,12 @@ CLI_OPTIONS = (
     CliOption("file", str, "Column of a CSV file with the picture's path.", "file"),
     CliOption("label", str, "Column of a CSV file with the label.", "label"),
     CliOption("split", str, "Column of a CSV file that says train, valid or test.", "split"),
+    CliOption(
+        "root", str, "Folder that a CSV file's paths start from; by default its own.", "root"
+    ),
+    CliOption(
+        "task", str, "classification, multi_label or regression, if the labels mislead.", "task"
+    ),
     CliOption("sep", str, "What stands between several labels of one picture.", "sep"),
 )
 

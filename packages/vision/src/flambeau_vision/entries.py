@@ -18,13 +18,17 @@ from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, nearest
 from flambeau_vision.decode import describe
-from flambeau_vision.files import ENDINGS, Header, list_folder, scan
+from flambeau_vision.files import ENDINGS, PART_NAMES, Header, list_folder, scan
 from flambeau_vision.labels import Targets, plain_list, read_labels
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.splitting import SplitRequest, make_split, part_of
 
 Parts: TypeAlias = tuple[Samples, Targets, Split, ImageOptions, tuple[str, ...]]
 """The arguments of ``ImageData``."""
+
+
+# Reasons that a message gives before it only counts.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,11 @@ def of_table(
     table: Table, request: SplitRequest, split_column: str | None, options: ImageOptions
 ) -> Parts:
     """The files that a table names."""
+    notes: tuple[str, ...] = ()
+    if split_column is None and request.split is None and _says_parts(table.columns):
+        notes = ("the column 'split' is not used: split=\"split\" takes the parts from it",)
     if split_column is not None:
+        notes = (f"the column {split_column!r} says which part a picture is in",)
         parts = [part_of(value, row) for row, value in enumerate(table[split_column])]
         request = SplitRequest(request.valid, request.test, request.seed, None, parts)
     files: list[Path] = []
@@ -79,14 +87,14 @@ def of_table(
             )
         files.append(table.root / value)
     if isinstance(table.label, str):
-        return _build(files, table[table.label], request, options)
+        return _build(files, table[table.label], request, options, notes)
     names = tuple(table.label)
     rows = list(zip(*(table[name] for name in names), strict=True))
     if all(value in (0, 1) for row in rows for value in row) and options.task != "regression":
         labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
     else:
         labels = [[float(value) for value in row] for row in rows]
-    return _build(files, labels, request, options.with_given({"classes": names}))
+    return _build(files, labels, request, options.with_given({"classes": names}), notes)
 
 
 def of_items(
@@ -147,6 +155,11 @@ def of_arrays(arrays: Arrays, seed: int, split: Split | None, options: ImageOpti
 
 def of_path(path: Path, options: Mapping[str, Any]) -> Parts:
     """A folder or a CSV file, with options by name as the command line has them."""
+    if path.is_file() and path.suffix.lower() in ENDINGS:
+        raise InputError(
+            f"{path} is one picture. Training takes a folder with a folder of pictures a class, or "
+            f"a CSV file; for an answer to it: flambeau predict MODEL {path}"
+        )
     own = ("size", "channels", "classes", "unreadable", "sep", "task")
     drawn = ("valid", "test", "seed")
     table = ("file", "label", "split", "root") if path.is_file() else ()
@@ -171,7 +184,14 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Parts:
             f"{', '.join(columns)}. Say --file and --label."
         )
     found = Table(columns, file, label, Path(given.get("root", path.parent)))
-    return of_table(found, SplitRequest(**draw), given.get("split"), choices)
+    split = given.get("split", "split" if _says_parts(columns) else None)
+    return of_table(found, SplitRequest(**draw), split, choices)
+
+
+def _says_parts(columns: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether there is a column "split" that says train, valid or test in every row."""
+    values = columns.get("split", ())
+    return bool(values) and all(str(value).strip().lower() in PART_NAMES for value in values)
 
 
 def guess_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str | None, str | None]:
@@ -212,11 +232,12 @@ def _build(
     found = scan(items, verify=options.verify)
     problems = tuple(entry for entry in found if isinstance(entry, Problem))
     if problems and options.unreadable == "raise":
-        first, *others = problems
-        more = f" (and {len(others):,} more)" if others else ""
+        reasons = "\n".join(f"  {problem.reason}" for problem in problems[:_SHOWN])
+        more = f"\n  … and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
         raise InputError(
-            f"{first.reason}{more} To leave such files out and have them reported: "
-            'ImageOptions(unreadable="skip").'
+            f"{len(problems):,} of {len(items):,} pictures cannot be read:\n{reasons}{more}\n"
+            'ImageOptions(unreadable="skip") leaves such files out and reports them; on the '
+            "command line: --unreadable skip"
         )
     kept = [row for row, entry in enumerate(found) if isinstance(entry, Header)]
     if not kept:
@@ -251,7 +272,12 @@ def _build(
 def columns_of(frame: Any) -> Mapping[str, Sequence[Any]]:
     """The columns of a data frame, or of a mapping, as lists."""
     if isinstance(frame, Mapping):
-        return {str(name): list(column) for name, column in frame.items()}
+        columns = {str(name): list(column) for name, column in frame.items()}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            seen = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+            raise InputError(f"The columns have different lengths: {seen}. Give one row a picture.")
+        return columns
     if not hasattr(frame, "columns"):
         raise InputError(
             f"A {type(frame).__name__} is no data frame. Give one, or a mapping of columns."
@@ -265,7 +291,7 @@ def read_csv(
     """The columns of a CSV file with a header; numbers where a whole column is numbers.
 
     Args:
-        path: The file, comma-separated UTF-8.
+        path: The file, UTF-8; commas, semicolons or tabs between columns, whichever the header has.
         rows: Only the first so many.
 
     Raises:
@@ -275,7 +301,12 @@ def read_csv(
     if not path.is_file():
         raise InputError(f"{path} does not exist. Give a CSV file with a header.")
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = itertools.islice(csv.reader(file), None if rows is None else rows + 1)
+        header_line = file.readline()
+        file.seek(0)
+        between = max(",;\t", key=header_line.count)
+        lines = itertools.islice(
+            csv.reader(file, delimiter=between), None if rows is None else rows + 1
+        )
         table = [row for row in lines if row]
     if len(table) < 2:
         raise InputError(f"{path} has no rows below its header.")
@@ -313,11 +344,15 @@ def _check_alike(images: Mapping[str, Tensor]) -> None:
 
 def _uint8(images: Any, layout: str | None, known: int, part: str) -> Tensor:
     """uint8 ``(n, channels, height, width)``; the same memory where it can be."""
-    array = images if isinstance(images, Tensor) else np.asarray(images)
+    several = (
+        f"The {part} pictures are of several sizes. Use ImageData.from_items, which takes them."
+    )
+    try:
+        array = images if isinstance(images, Tensor) else np.asarray(images)
+    except ValueError as error:  # a list of arrays of several shapes
+        raise InputError(several) from error
     if isinstance(array, np.ndarray) and array.dtype == object:
-        raise InputError(
-            f"The {part} pictures are of several sizes. Use ImageData.from_items, which takes them."
-        )
+        raise InputError(several)
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise InputError(
             f"The {part} pictures have shape {tuple(array.shape)}; give (n, H, W), (n, H, W, C) "

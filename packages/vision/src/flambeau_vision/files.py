@@ -103,7 +103,7 @@ def list_folder(folder: str | os.PathLike[str], classes: Sequence[str] | None = 
         kinds = ", ".join(
             f"{n} {ending or 'without ending'}" for ending, n in ignored.most_common(5)
         )
-        notes.append(f"{ignored.total():,} files left out that are no pictures by name: {kinds}")
+        notes.append(f"left out, since the names are not those of pictures: {kinds}")
     return _listing(root, rows, classes, notes)
 
 
@@ -129,10 +129,14 @@ def _listing(
     names = tuple(classes) if classes is not None else tuple(found)
     missing = [name for name in names if name not in found]
     if missing or len(names) < 2:
-        fault = f"no pictures of {_some(missing)}" if missing else "a single class"
+        if missing:
+            raise InputError(
+                f"{root} has no pictures of {_some(missing)}; its class folders are "
+                f"{_some(_class_folders(root))}. Name classes that are there."
+            )
         raise InputError(
-            f"{root} has {fault}; the class folders with pictures are {_some(found)}. Two classes "
-            "with pictures are needed."
+            f"{root} has a single class; the class folders with pictures are {_some(found)}. Two "
+            "classes with pictures are needed."
         )
     return Listing(
         tuple(file for file, _, _ in rows),
@@ -163,6 +167,15 @@ def _by_class(
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _class_folders(root: Path) -> list[str]:
+    """Names of all class folders, those in part folders too."""
+    names: set[str] = set()
+    for folder in _folders(root):
+        is_part = folder.name.lower() in PART_NAMES
+        names.update([path.name for path in _folders(folder)] if is_part else [folder.name])
+    return sorted(names)
 
 
 def _is_hidden(name: str) -> bool:

@@ -72,6 +72,8 @@ def _classes(targets: Targets, split: Split) -> list[str]:
     train = counts["train"]
     low, high = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     ratio = train[high] / max(train[low], 1)
+    if train[high] == train[low]:
+        return [*lines, f"  balance in train: {train[low]:,} of each"]
     verdict = (
         "uneven: read balanced accuracy beside accuracy" if ratio >= _IMBALANCED_FROM else "even"
     )

@@ -178,7 +178,7 @@ def _num_workers(facts: Values, values: Values) -> Choice:
             0,
             "The pictures are in memory: one gather a batch, which workers would only slow down.",
             evidence={"cache": "memory"},
-            override='Learner(data, choices={"cache": "files"}) reads files with workers',
+            override='Learner(data, choices={"cache": "files"})',
         )
     cores = usable_cores()
     return Choice(

@@ -74,6 +74,12 @@ def make_split(
         split = _by_parts([request.parts[row] for row in kept], request, targets)
     else:
         labels = targets.values.numpy() if targets.kind == "classification" else None
+        if labels is not None and len(np.unique(labels)) == len(labels):
+            raise SplitError(
+                f"Each of the {len(labels):,} pictures has a label of its own, so no class is left "
+                "to validate. Give several pictures a class; if the labels are amounts to predict, "
+                'say ImageOptions(task="regression"), on the command line --task regression.'
+            )
         split = Split.random(len(kept), request.valid, request.test, request.seed, labels)
     _check_classes(split, targets)
     return split
@@ -123,6 +129,7 @@ def _check_classes(split: Split, targets: Targets) -> None:
         if unseen:
             names = ", ".join(targets.names[number] for number in unseen[:10])
             raise SplitError(
-                f"{len(unseen)} classes have pictures in {part} but none in train: {names}. A "
-                "model cannot learn them. Move some to train, or leave them out with classes=[…]."
+                f"Classes with pictures in {part} but none in train: {names} ({len(unseen)} in "
+                "all). A model cannot learn them. Move some to train, or leave them out with "
+                "classes=[…]."
             )

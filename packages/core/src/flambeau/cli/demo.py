@@ -10,7 +10,7 @@ import typer
 
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
-from flambeau.cli.source import given
+from flambeau.cli.source import given, make_run_folder
 from flambeau.data.dataset import Data
 from flambeau.errors import InputError, MissingDependencyError
 from flambeau.learner import Learner
@@ -43,7 +43,7 @@ def demo(
     folder = out or new_run_folder(f"demo-{name}")
     learner = Learner(data, choices=given({"epochs": epochs}), seed=seed, folder=folder)
     typer.echo(str(learner.plan) + "\n")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_run_folder(folder)
     learner.plan.save(folder / "plan.json")
     learner.fit()
     typer.echo("\n" + compare(learner))

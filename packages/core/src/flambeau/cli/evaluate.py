@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.source import open_data
 from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
 from flambeau.data.loader import LoaderOptions
+from flambeau.domain import Domain
 from flambeau.errors import InputError
 from flambeau.report import text_table
 from flambeau.task.task import StepContext
@@ -43,7 +45,9 @@ def evaluate(
     predictor = Predictor.load(model)
     record = predictor.record
     classes = getattr(predictor.task, "classes", None)
-    options = {"classes": list(classes)} if classes is not None else {}
+    options: dict[str, Any] = {"classes": list(classes)} if classes is not None else {}
+    if record is not None:
+        options |= _task_option(domains.get(record.domain), predictor.task)
     _, data = open_data(path, record.domain if record else None, context.args, options)
     chosen = [p for p in (PARTS if part is Part.all else (part.value,)) if len(data.split.part(p))]
     if not chosen:
@@ -57,6 +61,14 @@ def evaluate(
         return
     rows = [[name, f"{value:.4f}"] for name, value in scores.items()]
     typer.echo(f"{count:,} samples ({', '.join(chosen)})\n" + text_table(["score", "value"], rows))
+
+
+def _task_option(domain: Domain, task: object) -> dict[str, str]:
+    """Labels are read for the model's task: a regression has no use for class folders."""
+    if not any(option.key == "task" for option in domain.cli_options):
+        return {}
+    names = [name for name, kind in domain.tasks.items() if type(task) is kind]
+    return {"task": names[0]} if names else {}
 
 
 def _batches(predictor: Predictor, data: Data, parts: list[str]) -> Iterator[Batch]:

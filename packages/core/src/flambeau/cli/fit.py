@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flambeau.cli.source import given, open_data, parse_choices
+from flambeau.cli.source import (
+    check_model,
+    given,
+    make_run_folder,
+    open_data,
+    parse_choices,
+)
 from flambeau.learner import Learner
 from flambeau.plan import Plan
 from flambeau.report import text_table
@@ -38,6 +45,7 @@ def fit(
     (--size for pictures) are listed by `flambeau domains NAME`.
     """
     kind, data = open_data(path, domain, context.args)
+    check_model(kind, model)
     typer.echo(data.report() + "\n")
     choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
     if resume is not None:
@@ -46,13 +54,16 @@ def fit(
     else:
         folder = out or new_run_folder(kind.name)
         learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_run_folder(folder)
         learner.plan.save(folder / "plan.json")
     typer.echo(str(learner.plan) + "\n")
     try:
         learner.resume(resume) if resume is not None else learner.fit()
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted. Go on with: flambeau fit {path} --resume {folder}", err=True)
+        # What the data were read with belongs to it: other data would not go on where this stopped.
+        words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
+        words += ["--domain", domain] if domain else []
+        typer.echo(f"\nInterrupted. Go on with: {shlex.join(map(str, words))}", err=True)
         raise typer.Exit(130) from None
     scores = {
         part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flambeau.cli.source import open_data, parse_choices
+from flambeau.cli.source import check_model, open_data, parse_choices
 from flambeau.learner import Learner
 
 
@@ -23,6 +23,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Shows what would be chosen for your data, why, and how to change it. Trains nothing."""
-    _, data = open_data(path, domain, context.args)
+    kind, data = open_data(path, domain, context.args)
+    check_model(kind, model)
     chosen = Learner(data, model, choices=parse_choices(settings or [])).plan
-    typer.echo(json.dumps(chosen.to_json(), indent=2) if as_json else str(chosen))
+    if as_json:
+        typer.echo(json.dumps(chosen.to_json(), indent=2))
+        return
+    typer.echo(f"{data.report()}\n\n{chosen}\nOn the command line: --set batch_size=64")

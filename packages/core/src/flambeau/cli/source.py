@@ -29,6 +29,8 @@ def open_data(
     """
     if not path.exists():
         raise InputError(f"There is nothing at {path} (looked from {Path.cwd()}). Check the path.")
+    if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
+        raise InputError(f"{path} holds no files. Name the folder that your data are in.")
     domain = domains.get(domain_name) if domain_name else domains.recognise(path)
     data_class: Any = next(iter(domain.data_classes.values()))
     return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})
@@ -48,7 +50,8 @@ def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
         name, equals, text = word.removeprefix("--").partition("=")
         if not word.startswith("--") or name not in known:
             raise ArgumentError(
-                f"{word!r} is no option for {domain.name} data. {nearest(name, known)} "
+                f"{word!r} is no option for {domain.name} data. "
+                f"{nearest(f'--{name}', [f'--{option}' for option in known])} "
                 f"`flambeau domains {domain.name}` lists them."
             )
         if not equals:
@@ -83,6 +86,36 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def check_model(domain: Domain, model: str | None) -> None:
+    """Refuses a name that is none of the domain's architectures, before anything is planned."""
+    if model is not None and model not in domain.models:
+        raise ArgumentError(
+            f"--model {model} is no architecture for {domain.name} data. "
+            f"{nearest(model, domain.models)}"
+        )
+
+
+def make_run_folder(folder: Path) -> None:
+    """Makes the folder of a new run.
+
+    Raises:
+        ArgumentError: It holds a run already, which would be written over.
+        InputError: It cannot be made.
+    """
+    if (folder / "plan.json").exists():
+        raise ArgumentError(
+            f"{folder} holds a run already, and this one would be written over it. Name another "
+            f"folder with --out, remove that one, or go on with it: --resume {folder}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The run's folder {folder.absolute()} cannot be made ({error.strerror}). Name one "
+            "that can be written to: --out FOLDER."
+        ) from error
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
