@@ -1,7 +1,7 @@
 """Fashion-MNIST with nothing chosen by hand: no architecture, no learning rate.
 
 Reads the four IDX files (train-images-idx3-ubyte.gz …) from a folder, by default
-``$FLAMBEAU_DATA/fashion_mnist``. About 3 minutes on 2 CPU cores; test accuracy 0.92 or more.
+``$FLAMBEAU_DATA/fashion_mnist``. About 2 minutes on 2 CPU cores; test accuracy 0.92 or more.
 
     uv run python examples/fashion_mnist.py [FOLDER]
 """
