@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flambeau import random as keyed
-from flambeau.data.dataset import Data, Facts, planned
+from flambeau.data.dataset import Data, Facts
 from flambeau.data.gather import MemoryDataset
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
@@ -24,13 +24,18 @@ from flambeau_vision import entries
 from flambeau_vision.augment import Augment, Augmentation
 from flambeau_vision.dataset import TARGET, FileImages
 from flambeau_vision.facts import image_facts
-from flambeau_vision.fitting import geometry_of, normalisation_of
+from flambeau_vision.fitting import (
+    geometry_of,
+    model_arguments,
+    normalisation_of,
+    task_arguments,
+)
 from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
 from flambeau_vision.report import report
 from flambeau_vision.resize import Geometry, load_all
-from flambeau_vision.sheet import RIGHT, WRONG, answer_text, contact_sheet
+from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places
 from flambeau_vision.splitting import SplitRequest
 
 if TYPE_CHECKING:
@@ -359,25 +364,11 @@ class ImageData(Data):
         return () if given is None else (Augment(Augmentation.from_json(given)),)
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        arguments = {
-            "in_channels": values["channels"],
-            "n_outputs": len(self._targets.names),
-            "image_size": values["image_size"],
-        }
-        # Only networks with published weights take the argument.
-        weights = values.get("weights")
-        return arguments if weights is None else {**arguments, "weights": weights}
+        return model_arguments(values, self._targets)
 
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         self._check_task(values)
-        names = list(self._targets.names)
-        if self._targets.kind != "regression":
-            return {"classes": names, **planned(values, "metrics")}
-        train = self._targets.select(self._split.train).values.double().reshape(-1, len(names))
-        # A constant target has no spread to divide by.
-        std = [value or 1.0 for value in train.std(dim=0, correction=0).tolist()]
-        scale = {"mean": train.mean(dim=0).tolist(), "std": std}
-        return {"names": names, **scale, **planned(values, "metrics", "loss")}
+        return task_arguments(values, self._targets, self._split.train)
 
     # ------------------------------------------------------------ showing
 
@@ -391,7 +382,10 @@ class ImageData(Data):
             part: "train", "valid" or "test".
             path: Where it is saved too.
         """
-        rows = self._drawn(part, n)
+        rows = self._split.part(part)
+        if not len(rows):
+            raise InputError(f"There are no {part} pictures to show. Name another part.")
+        rows = rows[drawn_places(len(rows), n)]
         captions = [self._targets.text(int(row)) for row in rows]
         return contact_sheet(self._items(rows), captions, path=path)
 
@@ -421,28 +415,16 @@ class ImageData(Data):
                 f"{len(predictions):,} predictions for {len(rows):,} {part} pictures. Predict "
                 f'data.raw("{part}") and pass all of them.'
             )
-        places = keyed.generator(0, "show", len(rows))
-        chosen = torch.randperm(len(rows), generator=places)[:n].sort().values.tolist()
-        captions, colours = [], []
-        for place in chosen:
-            answer, probability = answer_text(predictions[place])
-            truth = self._targets.text(int(rows[place]))
-            captions.append(f"{answer}{probability}\ntrue: {truth}")
-            colours.append(RIGHT if answer == truth else WRONG)
-        return contact_sheet(self._items(rows[chosen]), captions, colours=colours, path=path)
+        places = drawn_places(len(rows), n)
+        truths = [self._targets.text(int(row)) for row in rows[places]]
+        answers = [predictions[place] for place in places]
+        return answers_sheet(self._items(rows[places]), truths, answers, path=path)
 
     # ------------------------------------------------------------ inside
 
     def _items(self, rows: Rows) -> list[Any]:
         items = self._samples["item"]
         return [items[int(row)] for row in rows]
-
-    def _drawn(self, part: str, n: int) -> Rows:
-        rows = self._split.part(part)
-        if not len(rows):
-            raise InputError(f"There are no {part} pictures to show. Name another part.")
-        places = torch.randperm(len(rows), generator=keyed.generator(0, "show", len(rows)))
-        return rows[places[:n].sort().values.numpy()]
 
     def _check_task(self, values: Mapping[str, Any]) -> None:
         task = values.get("task", self._targets.kind)

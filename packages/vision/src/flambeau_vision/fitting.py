@@ -1,4 +1,4 @@
-"""From the plan's values to what the preprocessor needs: geometry, and mean and std."""
+"""From the plan's values to what preprocessor, model and task are built with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from flambeau.data.dataset import planned
+from flambeau.data.split import Rows
 from flambeau.errors import PlanError
+from flambeau_vision.labels import Targets
 from flambeau_vision.models import BACKBONE_NAMES, WeightsRecord, weights_record
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.preprocess import statistics
@@ -74,3 +77,27 @@ def _for_channels(numbers: Sequence[float], channels: int) -> list[float]:
     if channels == 1:
         return [sum(numbers) / len(numbers)]
     return [numbers[channel % len(numbers)] for channel in range(channels)]
+
+
+def model_arguments(values: Mapping[str, Any], targets: Targets) -> Mapping[str, Any]:
+    """What a network is built with."""
+    arguments = {
+        "in_channels": values["channels"],
+        "n_outputs": len(targets.names),
+        "image_size": values["image_size"],
+    }
+    # Only networks with published weights take the argument.
+    weights = values.get("weights")
+    return arguments if weights is None else {**arguments, "weights": weights}
+
+
+def task_arguments(values: Mapping[str, Any], targets: Targets, train: Rows) -> Mapping[str, Any]:
+    """What the task is built with; amounts to predict are scaled by their train rows."""
+    names = list(targets.names)
+    if targets.kind != "regression":
+        return {"classes": names, **planned(values, "metrics")}
+    amounts = targets.select(train).values.double().reshape(-1, len(names))
+    # A constant target has no spread to divide by.
+    std = [value or 1.0 for value in amounts.std(dim=0, correction=0).tolist()]
+    scale = {"mean": amounts.mean(dim=0).tolist(), "std": std}
+    return {"names": names, **scale, **planned(values, "metrics", "loss")}

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from flambeau import random as keyed
 from flambeau_vision.decode import Pixels, decode
 from flambeau_vision.resize import Geometry, resize_pixels
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _SMOOTH_FROM = 65
 _GAP, _FONT_SIZE = 8, 13
 _INK = (40, 40, 40)
-RIGHT, WRONG = (20, 120, 60), (190, 40, 40)
+_RIGHT, _WRONG = (20, 120, 60), (190, 40, 40)
 
 
 def contact_sheet(
@@ -64,7 +66,29 @@ def contact_sheet(
     return sheet
 
 
-def answer_text(prediction: Any) -> tuple[str, str]:
+def drawn_places(total: int, n: int) -> list[int]:
+    """``n`` places out of ``total``, ascending; the same ones every time."""
+    places = torch.randperm(total, generator=keyed.generator(0, "show", total))
+    return places[:n].sort().values.tolist()
+
+
+def answers_sheet(
+    items: Sequence[Any],
+    truths: Sequence[str],
+    predictions: Sequence[Any],
+    *,
+    path: str | os.PathLike[str] | None = None,
+) -> Image:
+    """A contact sheet with what was predicted over what is true; green where they agree."""
+    captions, colours = [], []
+    for truth, prediction in zip(truths, predictions, strict=True):
+        answer, probability = _answer_text(prediction)
+        captions.append(f"{answer}{probability}\ntrue: {truth}")
+        colours.append(_RIGHT if answer == truth else _WRONG)
+    return contact_sheet(items, captions, colours=colours, path=path)
+
+
+def _answer_text(prediction: Any) -> tuple[str, str]:
     """A prediction as text, and its probability as text where it has one."""
     label = getattr(prediction, "label", getattr(prediction, "labels", prediction))
     if isinstance(label, list | tuple):
