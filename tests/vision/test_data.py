@@ -295,7 +295,7 @@ def test_everything_is_fitted_on_train_only() -> None:
 
 
 def test_statistics_of_many_files_come_from_train_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flambeau_vision.data._STATISTICS_FROM", 6)
+    monkeypatch.setattr("flambeau_vision.pixels._STATISTICS_FROM", 6)
     items = [(np.full((4, 4), 10 if row < 20 else 200, np.uint8), row % 2) for row in range(30)]
     data = ImageData.from_items(items, split=Split.given(range(20), range(20, 30)))
     preprocessor = data.preprocessor({**VALUES, "channels": 1, "cache": "files"})

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau import random as keyed
 from flambeau.data.dataset import Data, Facts
 from flambeau.data.gather import MemoryDataset
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.samples import Samples
-from flambeau.data.split import PARTS, Rows, Split
+from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau_vision import entries
@@ -32,17 +31,15 @@ from flambeau_vision.fitting import (
 )
 from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
+from flambeau_vision.pixels import Pictures
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
 from flambeau_vision.report import report
-from flambeau_vision.resize import Geometry, load_all
+from flambeau_vision.resize import Geometry
 from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places
 from flambeau_vision.splitting import SplitRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-# Enough for a mean that is off by less than 1 %, in a second of decoding.
-_STATISTICS_FROM = 1_000
 
 
 class ImageData(Data):
@@ -81,8 +78,7 @@ class ImageData(Data):
         self._options = options
         self._notes = tuple(notes)
         self._facts: Facts | None = None
-        # By part and geometry, so that each picture is decoded once however often it is asked for.
-        self._decoded: dict[tuple[str, Geometry], Tensor] = {}
+        self._pictures = Pictures(samples["item"])
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
@@ -315,7 +311,7 @@ class ImageData(Data):
         return report(self._samples, self._targets, self._split, self._notes)
 
     def raw(self, part: str) -> Sequence[Any]:
-        return self._items(self._split.part(part))
+        return self._pictures.items(self._split.part(part))
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """The same data with only the named rows in each part (row numbers of ``samples``)."""
@@ -356,7 +352,8 @@ class ImageData(Data):
         targets, ids = self._targets.select(rows).values, torch.from_numpy(np.array(rows))
         geometry = preprocessor.geometry
         if self._in_memory(values):
-            return MemoryDataset({INPUT: self._pixels(part, geometry)}, {TARGET: targets}, ids)
+            pixels = self._pictures.part(part, rows, geometry)
+            return MemoryDataset({INPUT: pixels}, {TARGET: targets}, ids)
         return FileImages(self.raw(part), targets, ids, geometry)
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
@@ -387,7 +384,7 @@ class ImageData(Data):
             raise InputError(f"There are no {part} pictures to show. Name another part.")
         rows = rows[drawn_places(len(rows), n)]
         captions = [self._targets.text(int(row)) for row in rows]
-        return contact_sheet(self._items(rows), captions, path=path)
+        return contact_sheet(self._pictures.items(rows), captions, path=path)
 
     def show_predictions(
         self,
@@ -418,13 +415,9 @@ class ImageData(Data):
         places = drawn_places(len(rows), n)
         truths = [self._targets.text(int(row)) for row in rows[places]]
         answers = [predictions[place] for place in places]
-        return answers_sheet(self._items(rows[places]), truths, answers, path=path)
+        return answers_sheet(self._pictures.items(rows[places]), truths, answers, path=path)
 
     # ------------------------------------------------------------ inside
-
-    def _items(self, rows: Rows) -> list[Any]:
-        items = self._samples["item"]
-        return [items[int(row)] for row in rows]
 
     def _check_task(self, values: Mapping[str, Any]) -> None:
         task = values.get("task", self._targets.kind)
@@ -436,24 +429,9 @@ class ImageData(Data):
             )
 
     def _in_memory(self, values: Mapping[str, Any]) -> bool:
-        return isinstance(self._samples["item"], Tensor) or values.get("cache") == "memory"
+        return self._pictures.came_as_tensor or values.get("cache") == "memory"
 
     def _train_pixels(self, values: Mapping[str, Any], geometry: Geometry) -> Tensor:
         rows = self._split.train
-        if self._in_memory(values) or len(rows) <= _STATISTICS_FROM:
-            return self._pixels("train", geometry)
-        places = torch.randperm(len(rows), generator=keyed.generator(0, "statistics", len(rows)))
-        return load_all(self._items(rows[places[:_STATISTICS_FROM].numpy()]), geometry)
-
-    def _pixels(self, part: str, geometry: Geometry) -> Tensor:
-        """uint8 ``(n, channels, size, size)`` of a part, decoded once."""
-        found = self._decoded.get((part, geometry))
-        if found is None:
-            items, rows = self._samples["item"], self._split.part(part)
-            wanted = (geometry.channels, geometry.size, geometry.size)
-            if isinstance(items, Tensor) and items.shape[1:] == wanted and geometry.crop == 1.0:
-                found = items.index_select(0, torch.from_numpy(np.array(rows)))
-            else:
-                found = load_all(self._items(rows), geometry, title=f"decoding {part}")
-            self._decoded[part, geometry] = found
-        return found
+        some = None if self._in_memory(values) else self._pictures.some(rows, geometry)
+        return self._pictures.part("train", rows, geometry) if some is None else some

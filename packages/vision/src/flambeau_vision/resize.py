@@ -68,6 +68,19 @@ def load(item: Any, geometry: Geometry) -> Pixels:
     return resize_pixels(pixels, geometry)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """Many pictures, decoded and resized.
+
+    Attributes:
+        pixels: uint8 ``(readable, channels, size, size)``, in the order of the items.
+        unreadable: Places, ascending, of the items that are not among them.
+    """
+
+    pixels: Tensor
+    unreadable: tuple[int, ...] = ()
+
+
 def load_all(
     items: Sequence[Any],
     geometry: Geometry,
@@ -86,30 +99,50 @@ def load_all(
     Raises:
         InputError: An item cannot be read; the message says which.
     """
+    return load_readable(items, geometry, threads=threads, title=title, skip=False).pixels
+
+
+def load_readable(
+    items: Sequence[Any],
+    geometry: Geometry,
+    *,
+    threads: int | None = None,
+    title: str | None = None,
+    skip: bool = True,
+) -> Loaded:
+    """Many items as `load_all` gives them; with ``skip`` without those that cannot be read.
+
+    Raises:
+        InputError: An item cannot be read, and ``skip`` is off; the message says which.
+    """
     size = geometry.size
     out = np.empty((len(items), geometry.channels, size, size), dtype=np.uint8)
 
-    def fill(position: int) -> None:
+    def fill(position: int) -> bool:
         try:
             out[position] = load(items[position], geometry).transpose(2, 0, 1)
         except FlambeauError as error:
+            if skip and isinstance(error, InputError):
+                return False
             raise type(error)(f"Item {position} of {len(items)}: {error}") from error
+        return True
 
     # Pillow decodes and resizes without the interpreter lock, so threads suffice.
     threads = usable_cores() if threads is None else threads
     if threads <= 1 or len(items) < 4:
-        for position in range(len(items)):
-            fill(position)
-        return torch.from_numpy(out)
-    with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(fill, range(len(items)))
-        try:
-            for _ in _shown(done, len(items), title):
-                pass
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return torch.from_numpy(out)
+        read = [fill(position) for position in range(len(items))]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            done = pool.map(fill, range(len(items)))
+            try:
+                read = list(_shown(done, len(items), title))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    if all(read):
+        return Loaded(torch.from_numpy(out))
+    unreadable = tuple(position for position, one in enumerate(read) if not one)
+    return Loaded(torch.from_numpy(out[np.array(read)]), unreadable)
 
 
 def _shown(done: Any, total: int, title: str | None) -> Any:
