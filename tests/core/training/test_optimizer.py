@@ -14,7 +14,7 @@ from flambeau.training.optimizer import (
     default_factory,
     make_optimizer,
     no_decay_ids,
-    set_lr_scales,
+    regroup,
     trained_parameters,
 )
 
@@ -267,7 +267,7 @@ def test_one_rate_makes_two_param_groups() -> None:
     model = net()
     optimizer = make_optimizer("adamw", model, lr=0.1, weight_decay=0.05)
     before = {id(p) for p in trained_parameters({"main": optimizer})}
-    set_lr_scales(optimizer, parameter_groups(model), {})
+    regroup(optimizer, parameter_groups(model), {}, no_decay_ids(model))
     assert [(g["group"], g["decay"], g["lr_scale"]) for g in optimizer.param_groups] == [
         ("0+4", True, 1.0),
         ("0+1+4", False, 1.0),
@@ -280,17 +280,34 @@ def test_one_rate_makes_two_param_groups() -> None:
 def test_rates_apart_and_together_again() -> None:
     model = net()
     optimizer = make_optimizer("adamw", model, lr=0.1)
-    groups = parameter_groups(model)
-    set_lr_scales(optimizer, groups, {})
-    set_lr_scales(optimizer, groups, {"0": 0.01, "1": 0.01})
+    groups, plain = parameter_groups(model), no_decay_ids(model)
+    regroup(optimizer, groups, {}, plain)
+    regroup(optimizer, groups, {"0": 0.01, "1": 0.01}, plain)
     assert [(g["group"], g["decay"], g["lr_scale"]) for g in optimizer.param_groups] == [
         ("0", True, 0.01),
-        ("4", True, 1.0),
         ("0+1", False, 0.01),
+        ("4", True, 1.0),
         ("4", False, 1.0),
     ]
-    set_lr_scales(optimizer, groups, {})
+    regroup(optimizer, groups, {}, plain)
     assert len(optimizer.param_groups) == 2
+
+
+def test_without_weight_decay_one_param_group_is_enough_until_there_is_some() -> None:
+    model, other = net(), net()
+    merged, never_merged = (make_optimizer("adamw", m, lr=0.1) for m in (model, other))
+    regroup(merged, parameter_groups(model), {})
+    assert [(g["group"], g["decay"]) for g in merged.param_groups] == [("0+1+4", True)]
+    regroup(merged, parameter_groups(model), {"4": 2.0}, no_decay_ids(model))
+    regroup(never_merged, parameter_groups(other), {"4": 2.0}, no_decay_ids(other))
+    # Whatever was there before: a resumed run must find the parameters in the same places.
+    assert [
+        (g["group"], g["decay"], g["lr_scale"], [p.shape for p in g["params"]])
+        for g in merged.param_groups
+    ] == [
+        (g["group"], g["decay"], g["lr_scale"], [p.shape for p in g["params"]])
+        for g in never_merged.param_groups
+    ]
 
 
 def test_regrouping_keeps_what_the_optimizer_remembers() -> None:
@@ -299,7 +316,7 @@ def test_regrouping_keeps_what_the_optimizer_remembers() -> None:
     regrouped = make_optimizer("adamw", second, lr=0.01)
     train(first, plain)
     train(second, regrouped)
-    set_lr_scales(regrouped, parameter_groups(second), {})
+    regroup(regrouped, parameter_groups(second), {})
     for a, b in zip(train(first, plain), train(second, regrouped), strict=True):
         assert torch.equal(a, b)
     saved = regrouped.state_dict()
@@ -316,7 +333,7 @@ def test_groups_of_the_users_own_stay_apart() -> None:
             {"params": model[4].parameters(), "lr": 0.1},
         ]
     )
-    set_lr_scales(optimizer, parameter_groups(model), {})
+    regroup(optimizer, parameter_groups(model), {})
     assert [(g["lr"], g["momentum"]) for g in optimizer.param_groups] == [
         (0.5, 0),
         (0.5, 0.9),
@@ -327,4 +344,4 @@ def test_groups_of_the_users_own_stay_apart() -> None:
 def test_rates_of_unknown_groups() -> None:
     model = net()
     with pytest.raises(ArgumentError, match=r"no parameter group 'heads'.*has: 0, 1, 4"):
-        set_lr_scales(make_optimizer("sgd", model, lr=0.1), parameter_groups(model), {"heads": 0.1})
+        regroup(make_optimizer("sgd", model, lr=0.1), parameter_groups(model), {"heads": 0.1})

@@ -36,7 +36,7 @@ class ForeignLoader(Loader):
     augmentation then depend on nothing else, and a resumed run gets the same batches by skipping
     those that it has had (they are read and dropped). A ``generator`` of the loader or of its
     sampler is keyed too, by its own ``initial_seed()``. It costs 36 µs a batch in all (2-core
-    EPYC).
+    EPYC); a list or tuple of batches runs no code of the user's and costs 2 µs.
 
     A batch's ``indices`` count the samples of the epoch as they come: the loader does not say
     which samples they are.
@@ -61,6 +61,7 @@ class ForeignLoader(Loader):
         part: str = "train",
     ) -> None:
         self._steps = count_batches(loader, part)
+        self._read: list[tuple[object, Batch]] = []
         self.loader = loader
         self.layout = layout or Layout()
         self.seed = seed
@@ -106,7 +107,36 @@ class ForeignLoader(Loader):
                 f"The {self.part} loader cannot start at step {start_step} of an epoch: "
                 + self.why_not_resumable
             )
+        if isinstance(self.loader, list | tuple):
+            ready = cast("Sequence[object]", self.loader)
+            return self._ready_batches(ready, epoch, start_step)
         return self._batches(epoch, start_step)
+
+    def _ready_batches(
+        self, ready: Sequence[object], epoch: int, start_step: int
+    ) -> Iterator[Batch]:
+        """Batches that lie there already: no code of the user's runs, so no generator is keyed."""
+        if len(ready) < self._steps:
+            raise self._too_short(len(ready), epoch)
+        seen = 0
+        for step in range(self._steps):
+            raw = ready[step]
+            if step >= len(self._read) or self._read[step][0] is not raw:
+                del self._read[step:]  # those after it count on from its samples
+                batch = self.layout.batch(raw)
+                batch.indices = torch.arange(seen, seen + len(batch))
+                self._read.append((raw, batch))
+            known = self._read[step][1]
+            seen += len(known)
+            if step >= start_step:
+                # New dictionaries: what a transform puts into them must not stay.
+                yield Batch(
+                    dict(known.inputs),
+                    dict(known.targets),
+                    weight=known.weight,
+                    indices=known.indices,
+                    epoch=epoch,
+                )
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         borrowed, seed, purpose = BorrowedGlobals(), self.seed, f"{_PURPOSE}/{self.part}"

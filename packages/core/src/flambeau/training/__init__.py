@@ -14,7 +14,7 @@ from flambeau.training.optimizer import (
     OptimizerFactory,
     default_factory,
     make_optimizer,
-    set_lr_scales,
+    regroup,
 )
 from flambeau.training.options import TrainingOptions
 from flambeau.training.phase import Phase
@@ -60,6 +60,6 @@ __all__ = [
     "make_optimizer",
     "nonfinite_error",
     "parameter_groups",
-    "set_lr_scales",
+    "regroup",
     "train_step",
 ]

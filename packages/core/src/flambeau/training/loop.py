@@ -72,6 +72,8 @@ def run_epoch(run: Run) -> None:
     state.context.carry = None
     run.control()
     run.dispatch.send("on_epoch_end", state)
+    if run.interrupt.pending:  # since the last evaluation batch; no step may follow
+        raise KeyboardInterrupt
 
 
 def train_epoch(run: Run) -> None:

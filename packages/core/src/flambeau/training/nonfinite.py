@@ -40,7 +40,7 @@ MAX_OVERFLOWS = 40
 leave nothing of it, so by then it is no overflow but an error."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepRecord:
     """What is needed to compute a step once more.
 
@@ -64,10 +64,10 @@ class StepRecord:
 class NonFiniteGuard:
     """Flags steps whose loss or gradients are not finite, and masks their updates.
 
-    On the CPU the flag is read at once, which costs nothing there (0.4 µs; there is no queue to
-    drain). On an accelerator fused optimizers read it in their kernel; for the others the
-    gradients become zeros and the weights are put back afterwards, while their moments see a
-    gradient of zero.
+    On the CPU, whose memory the host shares, the flag is looked at in place each step (0.1 µs; no
+    call of torch, and no queue to drain). On an accelerator fused optimizers read it in their
+    kernel; for the others the gradients become zeros and the weights are put back afterwards, while
+    their moments see a gradient of zero.
 
     Norm layers update their statistics in the forward pass, so those of a bad step are put back
     too: at once with "skip", by ``restore`` with "raise".
@@ -111,6 +111,10 @@ class NonFiniteGuard:
         self._skipped = torch.zeros((), device=device)
         self._records: deque[StepRecord] = deque(maxlen=2 * self.every + 2)
         self._recorded = 0
+        # On the CPU the same memory as the host sees it.
+        on_cpu = device.type == "cpu"
+        self._host_state = self._state.numpy() if on_cpu else None
+        self._host_flag = self.flag.numpy() if on_cpu else None
         self._reader = _Reader(self._state)
         self._statistics = [
             buffer
@@ -180,9 +184,9 @@ class NonFiniteGuard:
 
     def step(self, optimizer: Optimizer) -> None:
         """``optimizer.step()``, without effect where the flag is set."""
-        if self._device.type == "cpu":
-            if not bool(self.flag):
-                optimizer.step()
+        if self._host_flag is not None:
+            if not self._host_flag[()]:
+                optimizer.step()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
         elif _reads_found_inf(optimizer):
             _step_with_found_inf(optimizer, self.flag)
         else:
@@ -200,6 +204,8 @@ class NonFiniteGuard:
         if self.policy == "skip" or self._recorded == 0:
             return None
         if not now and self._recorded % self.every:
+            return None
+        if self._host_state is not None and not self._host_state[0]:
             return None
         values = self._reader.read(self._recorded, now=now or self.every == 1)
         if values is None or values.state[0] == 0:
@@ -261,7 +267,6 @@ class _Reader:
 
 
 def _numbers(tensor: Tensor) -> list[float]:
-    # One call for all of them: the guard reads 0.9 µs long on the CPU.
     return tensor.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 

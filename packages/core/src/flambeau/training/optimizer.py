@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -153,45 +153,61 @@ def no_decay_ids(model: nn.Module) -> set[int]:
     return ids
 
 
-def set_lr_scales(
+def regroup(
     optimizer: Optimizer,
     groups: Mapping[str, Sequence[nn.Parameter]],
     lr_scales: Mapping[str, float],
+    no_decay: Collection[int] | None = None,
 ) -> None:
-    """Regroups the optimizer so that layer groups with one ``lr_scale`` share a param group.
+    """Puts parameters with the same settings into one param group, in the model's order.
 
     A param group costs a call of its own each step (20 µs for fused AdamW, 2-core EPYC), so a
-    model of nine layer groups with one learning rate should be two of them, not eighteen.
-    What the optimizer remembers of each parameter is kept. "group" becomes the names joined
-    by "+". Only "lr_scale" and the grouping change; set "lr" afterwards.
+    model of nine layer groups with one learning rate should be two of them, not eighteen, and one
+    where there is no weight decay. What the optimizer remembers of each parameter is kept. "group"
+    becomes the names joined by "+". Only "lr_scale", "decay" and the grouping change; set "lr"
+    afterwards. The result does not depend on how the parameters were grouped before.
 
     Args:
         optimizer: Any torch optimizer; param groups that differ in other settings stay apart.
         groups: ``parameter_groups(model)``.
         lr_scales: Factor by layer group; 1 where not named.
+        no_decay: ``no_decay_ids(model)``; None where no group of ours has weight decay, so that
+            it need not keep them apart.
 
     Raises:
         ArgumentError: ``lr_scales`` names an unknown group.
     """
     check_group_names(lr_scales, groups)
     group_of = {id(p): name for name, parameters in groups.items() for p in parameters}
-    merged: dict[tuple[float, str], ParamGroup] = {}
-    for old in optimizer.param_groups:
-        # The loop derives "lr" of our own groups from "lr_scale"; a user's own group keeps its own.
-        passing = ("params", "group", "lr_scale", "lr" if "lr_scale" in old else "")
-        kept = repr(sorted((key, value) for key, value in old.items() if key not in passing))
-        for parameter in old["params"]:
-            name = group_of.get(id(parameter))
-            scale = lr_scales.get(name, 1.0) if name is not None else 1.0
-            group = merged.get((scale, kept))
-            if group is None:
-                group = dict(old)
-                group.update({"params": [], "group": name or "other", "lr_scale": scale})
-                merged[scale, kept] = group
-            elif name is not None and name not in group["group"].split("+"):
-                group["group"] += f"+{name}"
-            group["params"].append(parameter)
+    place = {key: index for index, key in enumerate(group_of)}
+    entries = [(p, old) for old in optimizer.param_groups for p in old["params"]]
+    entries.sort(key=lambda entry: place.get(id(entry[0]), len(place)))
+    settings = {id(old): _settings(old) for old in optimizer.param_groups}
+    merged: dict[tuple[float, bool, str], ParamGroup] = {}
+    for parameter, old in entries:
+        name = group_of.get(id(parameter))
+        scale = lr_scales.get(name, 1.0) if name is not None else 1.0
+        decay = "decay" not in old or no_decay is None or id(parameter) not in no_decay
+        key = scale, decay, settings[id(old)]
+        group = merged.get(key)
+        if group is None:
+            group = merged[key] = {**old, "params": [], "group": name or "other"}
+            group["lr_scale"] = scale
+            if "decay" in old:
+                group["decay"] = decay
+        elif name is not None and name not in group["group"].split("+"):
+            group["group"] += f"+{name}"
+        group["params"].append(parameter)
     optimizer.param_groups[:] = merged.values()
+
+
+def _settings(group: ParamGroup) -> str:
+    """What keeps a param group apart from others."""
+    passing = {"params", "group", "lr_scale", "decay"}
+    if "lr_scale" in group:
+        # The loop derives "lr" of our own groups from "lr_scale"; a user's own group keeps its own.
+        passing.add("lr")
+    return repr(sorted((key, value) for key, value in group.items() if key not in passing))
 
 
 def _fused_everywhere(name: str, model: nn.Module) -> bool:
@@ -229,7 +245,7 @@ __all__ = [
     "make_optimizer",
     "no_decay_ids",
     "parameter_groups",
-    "set_lr_scales",
+    "regroup",
     "split_by_decay",
     "trained_parameters",
 ]

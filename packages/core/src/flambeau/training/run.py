@@ -128,8 +128,8 @@ class Run:
         """On the device and normalised."""
         return self.parts.on_device(batch.to(self.parts.device, non_blocking=True))
 
-    def _backward(self, loss: torch.Tensor) -> None:
-        self.precision.backward(loss)
+    def _backward(self, loss: torch.Tensor, divisor: float = 1.0) -> None:
+        self.precision.backward(loss, divisor)
         if self.state.context.carry is not None:
             self.state.context.carry = detach(self.state.context.carry)
 

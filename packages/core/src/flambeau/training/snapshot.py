@@ -59,6 +59,8 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot go on with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])
+    # Before the phases: whether weight decay is controlled decides how parameters are grouped.
+    run.values.controlled.update(tree["controlled"])
     # Phases regroup the optimizers; the same regroupings give the order in which they were saved.
     for index in range(min(position.phase, len(state.phases) - 1) + 1):
         state.position.phase = index
@@ -71,7 +73,6 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     run.best.load_state_dict(tree["best"])
     run.precision.load_state_dict(tree["precision"])
     state.values.update(tree["values"])
-    run.values.controlled.update(tree["controlled"])
     state.history.rows[:] = tree["history"]["rows"]
     del state.history.step_losses[:]
     state.history.step_losses.extend(tree["history"]["step_losses"])

@@ -72,7 +72,8 @@ class TrainState:
         snapshot: Gives a complete picture of the run as a tree of JSON values and tensors;
             checkpointing saves it.
         update: Clips, guards and steps the named optimizers; called by ``train_step``.
-        backward: ``loss.backward()`` under the run's precision; called by ``train_step``.
+        backward: ``backward(loss)``, or ``backward(loss_sum, weight)`` for the gradients of their
+            quotient, under the run's precision; called by ``train_step``.
         autocast: A context manager for the forward pass under the run's precision.
         at_step_border: False while a step is being computed: weights, generators and position
             belong together only at a border.
@@ -89,7 +90,7 @@ class TrainState:
     history: History
     snapshot: Callable[[], dict[str, Any]]
     update: Callable[..., None]
-    backward: Callable[[Tensor], None]
+    backward: Callable[..., None]
     autocast: Callable[[], Any]
     position: Position = field(default_factory=Position)
     values: dict[str, float] = field(default_factory=dict[str, float])

@@ -41,9 +41,9 @@ def train_step(
     for batch in micro_batches:
         with state.autocast():
             outputs = task.forward(model, batch, state.context)
-            part = task.loss(outputs, batch)[0] / total
-        state.backward(part)
-        part = part.detach()
+            loss_sum, _ = task.loss(outputs, batch)
+        state.backward(loss_sum, total)
+        part = loss_sum.detach() / total
         loss = part if loss is None else loss + part
     state.update(loss)
     return StepResult(_present(loss), total)

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, nearest
 from flambeau.training.groups import parameter_groups
-from flambeau.training.optimizer import set_lr_scales
+from flambeau.training.optimizer import no_decay_ids, regroup
 from flambeau.training.phase import Phase
 from flambeau.training.schedule import Schedule
 
@@ -53,6 +53,7 @@ class StepValues:
         self._schedules: tuple[tuple[str, Schedule], ...] = ()
         self._rates: list[tuple[dict[str, Any], float]] = []
         self._last_step = 1
+        self._phase: Phase | None = None
 
     def start_phase(self, phase: Phase, steps_per_epoch: int) -> None:
         """Takes the phase's schedules and its rates by layer group.
@@ -61,21 +62,34 @@ class StepValues:
         """
         for name in phase.schedules:
             self._require_known(name, "a schedule")
-        groups = parameter_groups(self._model)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group.update(group["unscheduled"])
-            set_lr_scales(optimizer, groups, phase.lr_scales)
         self.current.clear()
         self.current.update(self._unscheduled)
+        self._phase = phase
+        self._regroup(phase)
+        self._schedules = tuple(phase.schedules.items())
+        self._last_step = max(1, phase.epochs * steps_per_epoch - 1)
+
+    def _regroup(self, phase: Phase) -> None:
+        """As few param groups as the phase's rates, and weight decay where there is any, allow."""
+        groups = parameter_groups(self._model)
+        param_groups = [g for optimizer in self._optimizers for g in optimizer.param_groups]
+        decays = (
+            "weight_decay" in phase.schedules
+            or "weight_decay" in self.controlled
+            or any("decay" in group and group["weight_decay"] != 0 for group in param_groups)
+        )
+        plain = no_decay_ids(self._model) if decays else None
+        for optimizer in self._optimizers:
+            regroup(optimizer, groups, phase.lr_scales, plain)
         # Looked up anew each time: loading a state puts new dictionaries in their place.
         self._rates = [
             (group, group["lr_scale"] * group["lr_ratio"])
             for optimizer in self._optimizers
             for group in optimizer.param_groups
         ]
-        self._schedules = tuple(phase.schedules.items())
-        self._last_step = max(1, phase.epochs * steps_per_epoch - 1)
 
     def set(self, step: int, micro_batches: Sequence[Batch]) -> None:
         """The values of step ``step`` of the phase, into ``current`` and the optimizers."""
@@ -101,7 +115,10 @@ class StepValues:
         """
         for name, value in values.items():
             self._require_known(name, "a controller")
+            new = name not in self.controlled
             self.controlled[name] = float(value)
+            if new and name == "weight_decay" and self._phase is not None:
+                self._regroup(self._phase)
 
     def _require_known(self, name: str, who: str) -> None:
         known = {*_OPTIMIZER_VALUES, *self.current}
