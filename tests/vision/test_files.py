@@ -6,7 +6,8 @@ from PIL import Image
 
 from flambeau.data.samples import Problem
 from flambeau.errors import InputError
-from flambeau_vision.files import Header, list_folder, scan
+from flambeau_vision.files import list_folder
+from flambeau_vision.scanning import Header, scan
 
 
 def make(root: Path, *names: str, size: tuple[int, int] = (10, 8)) -> None:
@@ -113,7 +114,7 @@ def test_half_files_are_found_without_decoding_the_whole_ones(
     def refuse(item: object) -> None:
         raise RuntimeError(f"{item} was decoded")
 
-    monkeypatch.setattr("flambeau_vision.files.check_loads", refuse)
+    monkeypatch.setattr("flambeau_vision.scanning.check_loads", refuse)
     found = scan([tmp_path / "whole.jpg", tmp_path / "whole.png"])
     assert all(isinstance(header, Header) for header in found)
     with pytest.raises(RuntimeError, match="was decoded"):

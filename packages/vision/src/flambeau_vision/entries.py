@@ -8,27 +8,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from flambeau.data.samples import Problem, Samples
+from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, nearest
-from flambeau_vision.decode import describe
-from flambeau_vision.files import ENDINGS, PART_NAMES, Header, list_folder, scan
-from flambeau_vision.labels import Targets, plain_list, read_labels
+from flambeau_vision.arrays import check_alike, uint8_pictures
+from flambeau_vision.building import Parts, build
+from flambeau_vision.files import ENDINGS, PART_NAMES, list_folder
+from flambeau_vision.labels import plain_list, read_labels
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.splitting import SplitRequest, make_split, part_of
-
-Parts: TypeAlias = tuple[Samples, Targets, Split, ImageOptions, tuple[str, ...]]
-"""The arguments of ``ImageData``."""
-
-
-# Reasons that a message gives before it only counts.
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def of_folder(path: str | os.PathLike[str], request: SplitRequest, options: Imag
     listing = list_folder(path, options.classes)
     request = SplitRequest(request.valid, request.test, request.seed, request.split, listing.parts)
     options = options.with_given({"classes": listing.classes})
-    return _build(listing.files, listing.labels, request, options, listing.notes)
+    return build(listing.files, listing.labels, request, options, listing.notes)
 
 
 def of_table(
@@ -87,14 +80,14 @@ def of_table(
             )
         files.append(table.root / value)
     if isinstance(table.label, str):
-        return _build(files, table[table.label], request, options, notes)
+        return build(files, table[table.label], request, options, notes)
     names = tuple(table.label)
     rows = list(zip(*(table[name] for name in names), strict=True))
     if all(value in (0, 1) for row in rows for value in row) and options.task != "regression":
         labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
     else:
         labels = [[float(value) for value in row] for row in rows]
-    return _build(files, labels, request, options.with_given({"classes": names}), notes)
+    return build(files, labels, request, options.with_given({"classes": names}), notes)
 
 
 def of_items(
@@ -104,7 +97,7 @@ def of_items(
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (picture, label).")
-    return _build([item for item, _ in items], [label for _, label in items], request, options)
+    return build([item for item, _ in items], [label for _, label in items], request, options)
 
 
 def of_arrays(arrays: Arrays, seed: int, split: Split | None, options: ImageOptions) -> Parts:
@@ -118,9 +111,10 @@ def of_arrays(arrays: Arrays, seed: int, split: Split | None, options: ImageOpti
             shares[part] = value
     known = 1 if options.channels in (None, 1, 3) else options.channels
     images = {
-        part: _uint8(pair[0], arrays.layout, known or 1, part) for part, pair in given.items()
+        part: uint8_pictures(pair[0], arrays.layout, known or 1, part)
+        for part, pair in given.items()
     }
-    _check_alike(images)
+    check_alike(images)
     labels = {part: plain_list(pair[1]) for part, pair in given.items()}
     for part, pictures in images.items():
         if len(pictures) != len(labels[part]):
@@ -217,55 +211,6 @@ def split_of(
     return SplitRequest(valid, test, seed, split), None
 
 
-# ---------------------------------------------------------------- files and pairs
-
-
-def _build(
-    items: Sequence[Any],
-    labels: Sequence[Any],
-    request: SplitRequest,
-    options: ImageOptions,
-    notes: tuple[str, ...] = (),
-) -> Parts:
-    if not items:
-        raise InputError("There are no pictures: the list is empty.")
-    found = scan(items, verify=options.verify)
-    problems = tuple(entry for entry in found if isinstance(entry, Problem))
-    if problems and options.unreadable == "raise":
-        reasons = "\n".join(f"  {problem.reason}" for problem in problems[:_SHOWN])
-        more = f"\n  … and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
-        raise InputError(
-            f"{len(problems):,} of {len(items):,} pictures cannot be read:\n{reasons}{more}\n"
-            'ImageOptions(unreadable="skip") leaves such files out and reports them; on the '
-            "command line: --unreadable skip"
-        )
-    kept = [row for row, entry in enumerate(found) if isinstance(entry, Header)]
-    if not kept:
-        reasons = next(problem.reason for problem in problems)
-        raise InputError(f"None of {len(items):,} pictures can be read. The first: {reasons}")
-    headers = [entry for entry in found if isinstance(entry, Header)]
-    targets = read_labels(
-        [labels[row] for row in kept],
-        task=options.task,
-        classes=options.classes,
-        sep=options.sep,
-        sources=[describe(items[row]) for row in kept],
-    )
-    samples = Samples(
-        {
-            "item": [items[row] for row in kept],
-            "width": [header.width for header in headers],
-            "height": [header.height for header in headers],
-            "mode": [header.mode for header in headers],
-            "format": [header.format for header in headers],
-            "animated": [header.animated for header in headers],
-        },
-        problems,
-    )
-    split = make_split(request, targets, np.array(kept), len(items))
-    return samples, targets, split, options, notes
-
-
 # ---------------------------------------------------------------- tables
 
 
@@ -327,78 +272,3 @@ def _typed(column: Sequence[str]) -> list[Any]:
         except ValueError:
             continue
     return list(column)
-
-
-# ---------------------------------------------------------------- arrays
-
-
-def _check_alike(images: Mapping[str, Tensor]) -> None:
-    shapes = {part: tuple(pictures.shape[1:]) for part, pictures in images.items()}
-    if len(set(shapes.values())) > 1:
-        seen = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
-        raise InputError(
-            f"The parts have pictures of different shape (channels, height, width): {seen}. Use "
-            "ImageData.from_items, which takes pictures of any size."
-        )
-
-
-def _uint8(images: Any, layout: str | None, known: int, part: str) -> Tensor:
-    """uint8 ``(n, channels, height, width)``; the same memory where it can be."""
-    several = (
-        f"The {part} pictures are of several sizes. Use ImageData.from_items, which takes them."
-    )
-    try:
-        array = images if isinstance(images, Tensor) else np.asarray(images)
-    except ValueError as error:  # a list of arrays of several shapes
-        raise InputError(several) from error
-    if isinstance(array, np.ndarray) and array.dtype == object:
-        raise InputError(several)
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise InputError(
-            f"The {part} pictures have shape {tuple(array.shape)}; give (n, H, W), (n, H, W, C) "
-            "or (n, C, H, W)."
-        )
-    pixels = _tensor(array, part)
-    if pixels.ndim == 3:
-        return pixels.unsqueeze(1)
-    return pixels if _channels_first(pixels.shape, layout, known) else pixels.permute(0, 3, 1, 2)
-
-
-def _channels_first(shape: Sequence[int], layout: str | None, known: int) -> bool:
-    if layout is not None:
-        if layout not in ("HWC", "CHW"):
-            raise InputError(f"layout={layout!r} is neither 'HWC' nor 'CHW'.")
-        return layout == "CHW"
-    channels = (1, 2, 3, 4) if known == 1 else (known,)
-    first, last = shape[1] in channels, shape[3] in channels
-    if first == last:
-        why = "both fit" if first else "neither fits"
-        raise InputError(
-            f"Which axis of {tuple(shape)} holds the channels? Of the second and the last, {why}. "
-            'Say layout="HWC" or layout="CHW"'
-            + ("." if first else ", and ImageOptions(channels=…) for their number.")
-        )
-    return first
-
-
-def _tensor(array: Tensor | np.ndarray, part: str) -> Tensor:
-    if isinstance(array, np.ndarray):
-        if array.dtype == np.uint16:
-            return torch.from_numpy(((array.astype(np.uint32) + 128) // 257).astype(np.uint8))
-        if array.dtype == np.bool_:
-            return torch.from_numpy(array.astype(np.uint8) * np.uint8(255))
-        # torch warns where it shares memory that must not be written to.
-        array = torch.from_numpy(array if array.flags.writeable else array.copy())
-    array = array.detach().cpu()
-    if array.dtype == torch.uint8:
-        return array
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0.0 and high <= 255.0):
-        raise InputError(
-            f"The {part} pictures have values from {low:g} to {high:g} ({array.dtype}); pixels "
-            "have to be in 0..1 (floats) or 0..255. Scale them to uint8 first, with one factor for "
-            "all parts."
-        )
-    if array.is_floating_point() and high <= 1.0:
-        array = array * 255.0
-    return array.round().to(torch.uint8) if array.is_floating_point() else array.to(torch.uint8)

@@ -1,20 +1,14 @@
-"""What lies in a folder of pictures, and what each file's header says."""
+"""What lies in a folder of pictures: the files, their classes and their parts."""
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from flambeau.data.samples import Problem
-from flambeau.device import usable_cores
 from flambeau.errors import InputError
-from flambeau_vision.decode import UNREADABLE, check_loads, decode, describe, orientation
 
 _IMAGE_TYPES = "avif bmp gif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 ENDINGS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
@@ -33,10 +27,6 @@ PART_NAMES = {
 """Folder names and column values that stand for a part, in lower case."""
 
 _CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
-# The last bytes of a whole file; one that ends otherwise is decoded to see whether it is whole.
-_TAILS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 8)}
-# A header takes 0.1 ms to 0.2 ms from a warm disk; threads pay where files come from a slow one.
-_THREADS_FROM = 64
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ def list_folder(folder: str | os.PathLike[str], classes: Sequence[str] | None = 
             f"{n} {ending or 'without ending'}" for ending, n in ignored.most_common(5)
         )
         notes.append(f"left out, since the names are not those of pictures: {kinds}")
-    return _listing(root, rows, classes, notes)
+    return _listing(root, rows, classes, notes, ignored)
 
 
 def _listing(
@@ -112,9 +102,17 @@ def _listing(
     rows: list[tuple[Path, str, str | None]],
     classes: Sequence[str] | None,
     notes: list[str],
+    ignored: Counter[str],
 ) -> Listing:
     if not rows:
         loose = sum(1 for file in root.iterdir() if _is_picture(file))
+        what = "has no pictures in class folders."
+        if not any(root.iterdir()):
+            what = "is empty."
+        elif ignored and not loose:
+            kinds = ", ".join(sorted(kind or "without ending" for kind in ignored))
+            known = " ".join(sorted(ENDINGS))
+            what = f"has class folders, but no pictures: files {kinds}; pictures end in {known}."
         hint = (
             f" {loose:,} pictures lie in it directly: where the labels stand in a table, use "
             "ImageData.from_csv or from_df; else from_items([(path, label), …])."
@@ -122,7 +120,7 @@ def _listing(
             else ""
         )
         raise InputError(
-            f"{root} has no pictures in class folders (folder/class/picture.jpg, or "
+            f"{root} {what} Pictures belong in a folder a class (folder/class/picture.jpg, or "
             f"folder/train/class/picture.jpg).{hint}"
         )
     found = sorted({label for _, label, _ in rows})
@@ -156,13 +154,33 @@ def _by_class(
     for class_folder in _folders(folder):
         if class_folder in without or (named and class_folder.name not in named):
             continue
-        for place, folders, files in os.walk(class_folder):
-            folders[:] = sorted(name for name in folders if not _is_hidden(name))
-            for name in sorted(name for name in files if not _is_hidden(name)):
+        for place, files in _walk(class_folder):
+            for name in files:
                 if _is_picture(Path(name)):
                     yield Path(place, name), class_folder.name
                 else:
                     ignored[Path(name).suffix.lower()] += 1
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below with its files, sorted; links are followed, into no folder twice."""
+    entered = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, onerror=_not_listed, followlinks=True):
+        below: list[str] = []
+        for name in sorted(name for name in folders if not _is_hidden(name)):
+            real = os.path.realpath(os.path.join(place, name))
+            if real not in entered:  # else a link to a folder above, or to one that was listed
+                entered.add(real)
+                below.append(name)
+        folders[:] = below
+        yield place, sorted(name for name in files if not _is_hidden(name))
+
+
+def _not_listed(error: OSError) -> None:
+    raise InputError(
+        f"The folder {error.filename} cannot be listed ({error.strerror}). Give read permission, "
+        "or move it elsewhere."
+    ) from error
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -189,102 +207,3 @@ def _is_picture(path: Path) -> bool:
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(map(str, names[:10]))
     return f"{shown}, … ({len(names):,} in all)" if len(names) > 10 else shown
-
-
-# ---------------------------------------------------------------- headers
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says of its picture before it is decoded.
-
-    Attributes:
-        width: Pixels, once it stands upright.
-        height: Pixels, once it stands upright.
-        mode: Pillow's colour mode.
-        format: "JPEG", "PNG", …; "" where it is no file.
-        animated: More than one frame; the first is used.
-    """
-
-    width: int
-    height: int
-    mode: str
-    format: str = ""
-    animated: bool = False
-
-
-def scan(items: Sequence[Any], *, verify: bool = False) -> list[Header | Problem]:
-    """The header of every item, or why it cannot be read, in their order.
-
-    A file that does not end as its format asks is decoded, so that half files are found here and
-    not in the middle of training.
-
-    Args:
-        items: What `flambeau_vision.decode.decode` takes.
-        verify: Decode every file, which finds damage in the middle too.
-    """
-
-    def examine(item: Any) -> Header | Problem:
-        try:
-            header = _header(item)
-            if verify and isinstance(item, str | os.PathLike | bytes | bytearray):
-                check_loads(item)
-            return header
-        except InputError as error:
-            return Problem(describe(item), str(error))
-
-    return _in_threads(examine, items)
-
-
-def _in_threads(examine: Callable[[Any], Header | Problem], items: Sequence[Any]) -> list[Any]:
-    if len(items) < _THREADS_FROM:
-        return [examine(item) for item in items]
-    with ThreadPoolExecutor(2 * usable_cores()) as pool:
-        return list(pool.map(examine, items))
-
-
-def _header(item: Any) -> Header:
-    from PIL import Image
-
-    if isinstance(item, str | os.PathLike):
-        path = Path(item)
-        try:
-            if path.stat().st_size == 0:
-                check_loads(path)  # raises, in the words that decoding uses
-            with Image.open(path) as image:
-                header = _of_image(image)
-            whole = _ends_well(path, header.format)
-        except (*UNREADABLE, Image.DecompressionBombError):
-            whole = False
-        if not whole:
-            check_loads(path)
-            with Image.open(path) as image:
-                return _of_image(image)
-        return header
-    if isinstance(item, bytes | bytearray | memoryview):
-        check_loads(item)
-        with Image.open(io.BytesIO(item)) as image:
-            return _of_image(image)
-    if hasattr(item, "getbands"):
-        return _of_image(item)
-    height, width, channels = decode(item).shape
-    return Header(width, height, {1: "L", 3: "RGB"}.get(channels, f"{channels} channels"))
-
-
-def _of_image(image: Any) -> Header:
-    width, height = image.size
-    if orientation(image) >= 5:
-        width, height = height, width
-    return Header(
-        width, height, image.mode, image.format or "", bool(getattr(image, "is_animated", False))
-    )
-
-
-def _ends_well(path: Path, format_: str) -> bool:
-    """Whether the file's end is that of a whole one; False where only decoding can tell."""
-    if format_ not in _TAILS:
-        return False
-    mark, within = _TAILS[format_]
-    with path.open("rb") as file:
-        file.seek(-min(path.stat().st_size, within), os.SEEK_END)
-        return mark in file.read()

@@ -23,9 +23,11 @@ class ImageOptions:
         classes: All classes in the order of the model's outputs; None takes those found, sorted.
         task: "classification", "multi_label" or "regression"; None reads it from the labels.
         sep: What stands between several labels of one picture.
-        unreadable: "raise" at the first file that cannot be read, or "skip" those and report them.
-        verify: Decode every file at once, not only the headers; finds all damage, takes minutes
-            for 100,000 photographs.
+        unreadable: "raise" where files cannot be read, or "skip" those and report them; holds when
+            the data are built and for files that break later, see `FileImages`.
+        verify: Decode every file when the data are built, which finds all damage; False looks at
+            headers and ends of files only. None decodes up to 500 MB of files (a few seconds), and
+            the report says so; larger sets are decoded as far as training needs them.
 
     Raises:
         InputError: A value is none of those above.
@@ -39,7 +41,7 @@ class ImageOptions:
     task: Kind | None = None
     sep: str | None = None
     unreadable: Literal["raise", "skip"] = "raise"
-    verify: bool = False
+    verify: bool | None = None
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):

@@ -21,8 +21,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 # Pillow first shrinks by a whole factor what is at least twice this many times too large; at 3 the
 # result cannot be told from the exact one (Pillow's own words), and large photos take a third less.
 REDUCING_GAP = 3.0
-# From here on a bar shows how far decoding is: about a second of work on two cores.
-PROGRESS_FROM = 1_000
+# From here on a bar may show how far decoding is; fewer pictures are over before one is drawn.
+PROGRESS_FROM = 100
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def load_readable(
         with ThreadPoolExecutor(threads) as pool:
             done = pool.map(fill, range(len(items)))
             try:
-                read = list(_shown(done, len(items), title))
+                read = list(shown(done, len(items), title))
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -145,7 +145,8 @@ def load_readable(
     return Loaded(torch.from_numpy(out[np.array(read)]), unreadable)
 
 
-def _shown(done: Any, total: int, title: str | None) -> Any:
+def shown(done: Any, total: int, title: str | None) -> Any:
+    """``done`` itself, with a progress bar where it is long."""
     if title is None or total < PROGRESS_FROM:
         return done
     from tqdm.auto import tqdm
