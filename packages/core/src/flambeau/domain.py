@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
 from flambeau.data.dataset import Data
+from flambeau.doctor.check import Check
 from flambeau.errors import DomainError, nearest
-from flambeau.plan.rule import Rule
+from flambeau.plan import CORE_RULES, Choice, Rule, combine
 
 API = 1
 """The version of ``Domain`` that this release of core reads."""
@@ -77,8 +78,9 @@ class Domain:
         models: Model builders, ``builder(**data.model_arguments(values)) -> nn.Module``.
         tasks: Task builders, ``builder(**data.task_arguments(values)) -> Task``.
         builders: Constructors of preprocessors, ``builder(**arguments, **tensors)``.
-        rules: Rules of the plan. One whose key core decides as well replaces core's.
-        checks: Checks for the doctor.
+        rules: Rules of the plan. One whose key core decides as well replaces core's. Without one
+            for ``architecture``, the first of ``models`` is taken.
+        checks: Checks for the doctor. One whose code core has as well replaces core's.
         recognise: How sure the domain is that it can read a path: 0 (not at all) to 1.
         cli_options: Options that it adds to ``flambeau fit PATH``.
         demo: ``demo(n_samples, seed) -> Data``, a small data set that is made, not fetched; for
@@ -91,11 +93,29 @@ class Domain:
     models: Mapping[str, Callable[..., Any]]
     tasks: Mapping[str, Callable[..., Any]]
     rules: tuple[Rule, ...] = ()
-    checks: tuple[Any, ...] = ()
+    checks: tuple[Check, ...] = ()
     builders: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Any])
     recognise: Callable[[Path], float] = _no_path
     cli_options: tuple[CliOption, ...] = ()
     demo: Callable[[int, int], Data] | None = None
+
+
+def rules_of(domain: Domain) -> tuple[Rule, ...]:
+    """Core's rules with the domain's among them: what a plan is derived from."""
+    own = domain.rules
+    if domain.models and all(rule.key != "architecture" for rule in own):
+        own = (_first_model(domain.name, tuple(domain.models)), *own)
+    return combine(CORE_RULES, own)
+
+
+def _first_model(name: str, models: tuple[str, ...]) -> Rule:
+    """The rule for ``architecture`` of a domain that brings none."""
+    first, *others = models
+    reason = f"The only architecture of the domain {name!r}."
+    if others:
+        reason = f"The first of the {len(models)} architectures of the domain {name!r}."
+    choice = Choice("architecture", first, reason, alternatives=tuple(others), source="default")
+    return Rule("architecture", (), lambda facts, values: choice)
 
 
 @dataclass(frozen=True)
@@ -305,7 +325,7 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
     for table in ("data_classes", "models", "tasks", "builders"):
         yield from ((table, fault) for fault in _table_faults(table, getattr(record, table)))
     yield from _clashes(record)
-    kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": object}
+    kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": Check}
     for name, kind in kinds.items():
         entries: object = getattr(record, name)
         if not isinstance(entries, tuple):
@@ -317,6 +337,7 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
     for name, entries in (
         ("rules", [rule.key for rule in record.rules]),
         ("cli_options", [option.name for option in record.cli_options]),
+        ("checks", [check.code for check in record.checks]),
     ):
         for twice in sorted({entry for entry in entries if entries.count(entry) > 1}):
             yield name, f"has {twice!r} more than once"

@@ -18,7 +18,7 @@ from flambeau.artefact.weights import load_model, save_model
 from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
 from flambeau.data.dataset import Data
 from flambeau.errors import ArgumentError, InputError, ResumeError
-from flambeau.plan import CORE_RULES, Plan, combine
+from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
 from flambeau.realise import Given, Realised, require_builder
 from flambeau.run_folder import new_run_folder, resume_point
@@ -35,6 +35,7 @@ from flambeau.training.snapshot import restore
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
+    from flambeau.doctor import Report
     from flambeau.inside import Summary
 
 
@@ -121,7 +122,7 @@ class Learner:
             user["architecture"] = model
         if task is not None:
             user["task"] = task.builder or type(task).__name__
-        rules = combine(CORE_RULES, self.domain.rules)
+        rules = domains.rules_of(self.domain)
         self._check(user)
         if saved is None:
             plan = Plan.derive(rules, facts, user)
@@ -243,7 +244,7 @@ class Learner:
         if self._folder is None:
             self._folder = folder
         saved = Plan.from_json(tree["plan"])
-        rules = combine(CORE_RULES, self.domain.rules)
+        rules = domains.rules_of(self.domain)
         self._follow(saved.bind(rules, self.data.facts()), checkpoint)
         if tree["phases"] is None:
             raise ResumeError(
@@ -378,6 +379,24 @@ class Learner:
             iter(parts.loader("valid" if len(self.data.split.valid) else "train").batches(0))
         )
         return summary(parts.model, parts.preprocessor.on_device(batch.to(parts.device)).inputs)
+
+    def doctor(self) -> Report:
+        """What very likely is not as it was meant, from the checks of core and of the domain.
+
+        ``print(learner.doctor())`` lists the findings, each with its evidence and how to mend it.
+        It costs one batch; weights, buffers and generators stay as they are. It runs when it is
+        asked for, never by itself.
+        """
+        from flambeau.doctor import CORE_CHECKS, Subject, combine_checks, diagnose
+
+        subject = Subject(
+            self.data,
+            self.plan.values,
+            lambda: self.realised,
+            steps_done=self._position.step,
+            seed=self.seed,
+        )
+        return diagnose(subject, combine_checks(CORE_CHECKS, self.domain.checks))
 
     # What lasts
 

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from flambeau.cli import demo, domains, evaluate, fit, plan, predict
+from flambeau.cli import demo, doctor, domains, evaluate, fit, plan, predict
 from flambeau.errors import FlambeauError
 
 HELP = """Train deep networks with useful defaults, and see every choice.
@@ -16,6 +16,7 @@ HELP = """Train deep networks with useful defaults, and see every choice.
 \b
   flambeau demo vision          a whole run on pictures it makes itself
   flambeau plan photos/         what would be chosen for your data, and why
+  flambeau doctor photos/       what goes wrong silently, before training
   flambeau fit photos/          train, and export the model
   flambeau predict MODEL *.jpg  answers for new files
 """
@@ -33,6 +34,7 @@ def build() -> typer.Typer:
     extra = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command("demo")(demo.demo)
     app.command("plan", context_settings=extra)(plan.plan)
+    app.command("doctor", context_settings=extra)(doctor.doctor)
     app.command("fit", context_settings=extra)(fit.fit)
     app.command("evaluate", context_settings=extra)(evaluate.evaluate)
     app.command("predict")(predict.predict)

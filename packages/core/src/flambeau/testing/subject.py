@@ -17,7 +17,7 @@ from flambeau.data.loader import Loader, LoaderOptions
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, nearest
-from flambeau.plan import CORE_RULES, Plan, combine
+from flambeau.plan import Plan
 from flambeau.task.task import StepContext, Task
 from flambeau.testing.report import broken
 
@@ -77,8 +77,7 @@ class Subject:
         user = {**data.choices, "device": "cpu", "precision": "fp32"}
         if architecture is not None:
             user["architecture"] = architecture
-        rules = combine(CORE_RULES, self.domain.rules)
-        return dict(Plan.derive(rules, data.facts(), user).values)
+        return dict(Plan.derive(domains.rules_of(self.domain), data.facts(), user).values)
 
     @cached_property
     def values(self) -> Mapping[str, Any]:
