@@ -13,6 +13,7 @@ from flambeau.artefact.checkpoint import (
     checkpoint_step,
     latest_checkpoint,
     load_checkpoint,
+    load_latest_checkpoint,
     save_checkpoint,
 )
 from flambeau.errors import ArtefactError, FlambeauWarning
@@ -73,7 +74,7 @@ def test_the_same_step_is_replaced(tmp_path: Path) -> None:
 
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
-    assert latest_checkpoint(tmp_path / "missing", valid=True) is None
+    assert load_latest_checkpoint(tmp_path / "missing") is None
     with pytest.raises(ArtefactError, match="cannot be read"):
         load_checkpoint(tmp_path)
 
@@ -138,18 +139,22 @@ def test_damage_is_found_and_the_older_one_taken(tmp_path: Path, name: str) -> N
     with pytest.raises(ArtefactError, match=message):
         load_checkpoint(newer)
     with pytest.warns(FlambeauWarning, match=r"damaged-checkpoint.*older step-00000001 is used"):
-        assert latest_checkpoint(tmp_path, valid=True) == older
+        found = load_latest_checkpoint(tmp_path)
+    assert found is not None
+    assert (found[0], found[1]["step"]) == (older, 1)
     assert latest_checkpoint(tmp_path) == newer
     damage(older)
     with pytest.raises(ArtefactError, match="All 2 checkpoints"):
-        latest_checkpoint(tmp_path, valid=True)
+        load_latest_checkpoint(tmp_path)
 
 
 def test_other_things_beside_checkpoints_do_not_count(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, tree(1), 1)
     (path.parent / "step-00000009").write_text("a file")
     (path.parent / "best").mkdir()
-    assert latest_checkpoint(tmp_path, valid=True) == path
+    found = load_latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0] == path
     with pytest.raises(ArtefactError, match="best is no checkpoint"):
         checkpoint_step(path.parent / "best")
 

@@ -9,7 +9,13 @@ import torch
 
 from flambeau.artefact.checkpoint import checkpoint_step, latest_checkpoint, load_checkpoint
 from flambeau.callbacks import Checkpointing, checkpointing
-from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, StorageError
+from flambeau.errors import (
+    ArgumentError,
+    FlambeauWarning,
+    InputError,
+    NonFiniteError,
+    StorageError,
+)
 from flambeau.training.state import TrainState
 
 NewState = Callable[..., TrainState]
@@ -148,7 +154,21 @@ def test_a_full_disk_ends_no_run(
     assert state.position.step == 6
 
 
+def test_on_request_a_full_disk_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, new_state: NewState, fit: Any
+) -> None:
+    def full(*arguments: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(checkpointing, "save_checkpoint", full)
+    with pytest.raises(StorageError, match="the disk is full") as caught:
+        fit([Checkpointing(on_error="raise")], new_state(tmp_path))
+    assert caught.value.__notes__[0].startswith("There is no checkpoint to resume from: saving f")
+
+
 def test_refusals() -> None:
+    with pytest.raises(ArgumentError, match=r"on_error is 'rais'. Did you mean 'raise'"):
+        Checkpointing(on_error="rais")
     with pytest.raises(InputError, match="every_s is a time in seconds or None, not 0"):
         Checkpointing(every_s=0)
     with pytest.raises(InputError, match="keep must be 1 or more checkpoints, not 0"):

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from flambeau import domain as domains
-from flambeau.artefact.checkpoint import load_checkpoint
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.weights import load_model, save_model
@@ -234,13 +233,14 @@ class Learner:
         """Continues an interrupted run with the same steps it would have made.
 
         Args:
-            path: A checkpoint, or the folder of a run; None takes the learner's own folder.
+            path: A checkpoint, or the folder of a run; None takes the learner's own folder. Of a
+                folder it is the newest whole checkpoint; damaged ones are a FlambeauWarning.
 
         Raises:
             ResumeError: The checkpoint belongs to another model, other data or another plan.
+            ArtefactError: It is damaged, or every one in the folder is.
         """
-        folder, checkpoint = resume_point(path or self._folder)
-        tree = load_checkpoint(checkpoint)
+        folder, checkpoint, tree = resume_point(path or self._folder)
         if self._folder is None:
             self._folder = folder
         saved = Plan.from_json(tree["plan"])
@@ -299,14 +299,16 @@ class Learner:
         return self.history
 
     def _all_callbacks(self) -> tuple[Callback, ...]:
-        own = {type(callback) for callback in self.callbacks}
         standard: list[Callback] = []
         if not self.quiet:
             standard.append(ProgressBar())
         if self._folder is not None:
             standard.append(HistoryWriter())
         standard.append(Checkpointing(at_epoch_end=self._folder is not None))
-        every = [*(c for c in standard if type(c) not in own), *self.callbacks]
+        # One's own of the same kind, also one that is derived from it, takes the standard's place.
+        own = self.callbacks
+        kept = [c for c in standard if not any(isinstance(mine, type(c)) for mine in own)]
+        every = [*kept, *own]
         # A checkpoint is of what the others have learned from the same event.
         return tuple(sorted(every, key=lambda callback: isinstance(callback, Checkpointing)))
 

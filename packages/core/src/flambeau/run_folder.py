@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from flambeau.artefact.checkpoint import latest_checkpoint
+from flambeau.artefact.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    load_latest_checkpoint,
+)
 from flambeau.errors import ResumeError
 
 
@@ -20,14 +25,29 @@ def new_run_folder(name: str, root: str | Path = "runs") -> Path:
     return path
 
 
-def resume_point(path: str | Path | None) -> tuple[Path, Path]:
-    """The run's folder and its newest whole checkpoint.
-
-    Args:
-        path: The folder of a run, or one checkpoint in it.
+def run_of(path: str | Path) -> Path:
+    """The run's folder, where ``path`` is that or one checkpoint in it; reads no checkpoint.
 
     Raises:
         ResumeError: There is no checkpoint.
+    """
+    place = Path(path)
+    if _is_checkpoint(place):
+        return place.parent.parent
+    if latest_checkpoint(place) is None:
+        raise _none_in(place)
+    return place
+
+
+def resume_point(path: str | Path | None) -> tuple[Path, Path, Any]:
+    """The run's folder, the checkpoint to go on from, and its tree.
+
+    Args:
+        path: The folder of a run, whose newest whole checkpoint it is, or one checkpoint in it.
+
+    Raises:
+        ResumeError: There is no checkpoint.
+        ArtefactError: The checkpoint that was named, or every one of the run, is damaged.
     """
     if path is None:
         raise ResumeError(
@@ -35,12 +55,20 @@ def resume_point(path: str | Path | None) -> tuple[Path, Path]:
             "learner.resume('runs/…'), or give the learner one, Learner(data, folder=…)."
         )
     place = Path(path)
-    if (place / "state.json").exists():
-        return place.parent.parent, place
-    checkpoint = latest_checkpoint(place)
-    if checkpoint is None:
-        raise ResumeError(
-            f"There is no checkpoint in {place}. A run writes its first one after some time, or "
-            "when it is interrupted; start again with fit."
-        )
-    return place, checkpoint
+    if _is_checkpoint(place):
+        return run_of(place), place, load_checkpoint(place)
+    found = load_latest_checkpoint(place)
+    if found is None:
+        raise _none_in(place)
+    return place, *found
+
+
+def _is_checkpoint(place: Path) -> bool:
+    return (place / "state.json").exists()
+
+
+def _none_in(place: Path) -> ResumeError:
+    return ResumeError(
+        f"There is no checkpoint in {place}. A run writes its first one after some time, or when "
+        "it is interrupted; start again with fit."
+    )

@@ -52,7 +52,7 @@ def atomic_folder(target: Path) -> Generator[Path]:
     part = _sibling(target, "part")
     _open.add(part.name)
     try:
-        with _explained(target):
+        with explained(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             clean_leftovers(target.parent)
             part.mkdir()
@@ -61,6 +61,22 @@ def atomic_folder(target: Path) -> Generator[Path]:
             _put_in_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        _open.discard(part.name)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes ``folder`` at once for whoever lists its parent; nothing is raised where it cannot.
+
+    It gets a temporary name first: killed while files are deleted, it is a leftover and not a
+    folder of which half is gone.
+    """
+    part = _sibling(Path(os.path.abspath(folder)), "part")
+    _open.add(part.name)
+    try:
+        with suppress(OSError):
+            folder.rename(part)
+        shutil.rmtree(part, ignore_errors=True)
+    finally:
         _open.discard(part.name)
 
 
@@ -157,7 +173,12 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(target: Path) -> Generator[None]:
+def explained(target: Path) -> Generator[None]:
+    """Turns errors of the operating system, safetensors' too, into ones that say what to do.
+
+    Raises:
+        StorageError: ``target`` could not be written within the block.
+    """
     try:
         yield
     except StorageError:
@@ -189,7 +210,10 @@ def _explain(code: int, target: Path, error: Exception) -> str:
             f"{target} could not be written: {target.parent} is read-only or not yours ({error}). "
             "Name a folder that you may write, or change its permissions."
         )
-    return f"{target} could not be written: {error}. Nothing half-written was left."
+    return (
+        f"{target} could not be written: {error}. Nothing half-written was left. Name another "
+        "place, or mend this one."
+    )
 
 
 def _free(target: Path) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flambeau.artefact.atomic import atomic_folder, clean_leftovers
+from flambeau.artefact.atomic import atomic_folder, clean_leftovers, remove_folder
 from flambeau.artefact.tree import pack, unpack
 from flambeau.errors import ArtefactError, FlambeauWarning
 
@@ -67,29 +66,29 @@ def save_checkpoint(folder: str | Path, tree: Any, step: int, keep: int = 2) -> 
     # Later ones are left from another run in the folder; a resume would go on from them.
     newest = found.index(target)
     for path in (*found[:newest], *found[newest + keep :]):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     return target
 
 
-def latest_checkpoint(folder: str | Path, *, valid: bool = False) -> Path | None:
-    """The newest checkpoint of the run in ``folder``, or None where there is none.
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint of the run in ``folder``, whole or not; None where there is none."""
+    found = _listed(folder)
+    return found[0] if found else None
 
-    Args:
-        folder: The run's folder, as in ``save_checkpoint``.
-        valid: Read them, newest first, until one is whole; a damaged one is a FlambeauWarning.
+
+def load_latest_checkpoint(folder: str | Path) -> tuple[Path, Any] | None:
+    """The newest whole checkpoint of the run in ``folder`` and its tree; None where there is none.
+
+    A damaged one is passed over with a FlambeauWarning that names it and the one that is used.
 
     Raises:
-        ArtefactError: ``valid`` is set and every checkpoint is damaged.
+        ArtefactError: Every checkpoint is damaged.
     """
-    parent = Path(folder) / "checkpoints"
-    clean_leftovers(parent)
-    found = _checkpoints(parent)
-    if not valid or not found:
-        return found[0] if found else None
+    found = _listed(folder)
     faults: list[str] = []
     for path in found:
         try:
-            _read(path)
+            tree = load_checkpoint(path)
         except ArtefactError as error:
             faults.append(str(error))
             continue
@@ -99,10 +98,12 @@ def latest_checkpoint(folder: str | Path, *, valid: bool = False) -> Path | None
                 FlambeauWarning,
                 stacklevel=2,
             )
-        return path
+        return path, tree
+    if not found:
+        return None
     raise ArtefactError(
-        f"All {len(found)} checkpoints in {parent} are damaged, so the run cannot be resumed: "
-        + " ".join(faults)
+        f"All {len(found)} checkpoints in {found[0].parent} are damaged, so the run cannot be "
+        "resumed: " + " ".join(faults)
     )
 
 
@@ -122,6 +123,13 @@ def checkpoint_step(path: str | Path) -> int:
     if match is None:
         raise ArtefactError(f"{path} is no checkpoint: its name is not step-00000123.")
     return int(match[1])
+
+
+def _listed(folder: str | Path) -> list[Path]:
+    """The run's checkpoints, newest first, once what killed writes left is cleaned up."""
+    parent = Path(folder) / "checkpoints"
+    clean_leftovers(parent)
+    return _checkpoints(parent)
 
 
 def _checkpoints(parent: Path) -> list[Path]:

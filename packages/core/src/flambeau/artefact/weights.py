@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from torch import nn
 
+from flambeau.artefact.atomic import explained
 from flambeau.artefact.checkpoint import file_sha256, read_tensors, write_tensors
 from flambeau.artefact.rebuild import load_weights, state_tensors, tied
 from flambeau.artefact.record import MODEL_FILE
-from flambeau.errors import StorageError
 
 
 def save_model(model: nn.Module, path: str | Path) -> Path:
@@ -27,17 +28,15 @@ def save_model(model: nn.Module, path: str | Path) -> Path:
     target = target if target.suffix else target.with_suffix(".safetensors")
     part = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(part, tied(state_tensors(model))[0])
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(
-            f"The weights cannot be written to {target}: {error}. Make room, or choose another "
-            "place."
-        ) from error
+        with explained(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(part, tied(state_tensors(model))[0])
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(target)
+    finally:
+        with suppress(OSError):  # there no longer, or in a place that refuses everything
+            part.unlink()
     return target
 
 

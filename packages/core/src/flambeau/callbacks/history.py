@@ -9,9 +9,11 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from flambeau.artefact.atomic import explained
 from flambeau.errors import FlambeauWarning, InputError, StorageError, nearest
 from flambeau.training.events import Callback
 from flambeau.training.history import Number
@@ -80,12 +82,14 @@ class HistoryWriter(Callback):
         header = ",".join(self._columns) + "\n" if self.format == "csv" and self._columns else ""
         part = path.with_name(path.name + ".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(header + self._text(rows), encoding="utf-8", newline="")
-            os.replace(part, path)
-            self._stale = False
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+            with explained(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_text(header + self._text(rows), encoding="utf-8", newline="")
+                os.replace(part, path)
+        finally:
+            with suppress(OSError):  # there no longer, or in a place that refuses everything
+                part.unlink()
+        self._stale = False
 
     def _text(self, rows: Sequence[dict[str, Number]]) -> str:
         if self.format == "jsonl":
@@ -100,10 +104,3 @@ def _without_nan(row: dict[str, Number]) -> dict[str, Number | None]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()
     }
-
-
-def _cannot_write(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"The history cannot be written to {path}: {error}. Free some space or give the Learner "
-        "another folder; the last checkpoint has all rows up to then."
-    )

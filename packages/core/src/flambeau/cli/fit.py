@@ -18,7 +18,7 @@ from flambeau.cli.source import (
 from flambeau.learner import Learner
 from flambeau.plan import Plan
 from flambeau.report import text_table
-from flambeau.run_folder import new_run_folder, resume_point
+from flambeau.run_folder import new_run_folder, run_of
 
 
 def fit(
@@ -49,7 +49,7 @@ def fit(
     typer.echo(data.report() + "\n")
     choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
     if resume is not None:
-        folder, _ = resume_point(resume)
+        folder = run_of(resume)
         learner = Learner(data, plan=Plan.load(folder / "plan.json"), seed=seed, folder=folder)
     else:
         folder = out or new_run_folder(kind.name)

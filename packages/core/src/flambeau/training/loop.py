@@ -74,6 +74,8 @@ def run_epoch(run: Run) -> None:
     run.dispatch.send("on_epoch_end", state)
     if run.interrupt.pending:  # since the last evaluation batch; no step may follow
         raise KeyboardInterrupt
+    if run.interrupt.pending:  # since the last evaluation batch; no step may follow
+        raise KeyboardInterrupt
 
 
 def train_epoch(run: Run) -> None:
