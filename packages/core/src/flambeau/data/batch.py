@@ -58,6 +58,11 @@ class Batch:
             masks={name: function(value) for name, value in self.masks.items()},
         )
 
+    def first(self, n: int) -> Batch:
+        """The first ``n`` samples, which are then what the batch counts."""
+        indices = None if self.indices is None else self.indices[:n]
+        return replace(self.map(lambda value: value[:n]), weight=float(n), indices=indices)
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
         """The batch on ``device``; itself when it is there already. ``indices`` stay on the CPU."""
         for value in self.inputs.values():

@@ -46,10 +46,14 @@ class ForeignLoader(Loader):
         layout: Which parts of its batches are inputs and targets.
         seed: Keys order and augmentation.
         part: "train", "valid" or "test": whether it should shuffle.
+        rank: Which of the run's processes this is.
+        world_size: How many there are. Where the loader has a ``DistributedSampler`` its batches
+            are this process's own; else the processes take turns, a batch each, which train
+            loaders cannot do.
 
     Raises:
         ArgumentError: ``loader`` is no iterable, or an iterator that can be used only once.
-        InputError: It has no length.
+        InputError: It has no length, or the processes would see a sample twice.
     """
 
     def __init__(
@@ -59,8 +63,12 @@ class ForeignLoader(Loader):
         *,
         seed: int = 0,
         part: str = "train",
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._steps = count_batches(loader, part)
+        self.rank, self.world_size = rank, world_size
+        self._takes_turns = world_size > 1 and not has_own_share(loader, part, world_size)
         self._read: list[tuple[object, Batch]] = []
         self.loader = loader
         self.layout = layout or Layout()
@@ -109,8 +117,21 @@ class ForeignLoader(Loader):
             )
         if isinstance(self.loader, list | tuple):
             ready = cast("Sequence[object]", self.loader)
-            return self._ready_batches(ready, epoch, start_step)
-        return self._batches(epoch, start_step)
+            batches = self._ready_batches(ready, epoch, start_step)
+        else:
+            batches = self._batches(epoch, start_step)
+        return batches if self.world_size == 1 else self._share_of(batches)
+
+    def _share_of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """What this process uses of them."""
+        for turn, batch in enumerate(batches):
+            if not self._takes_turns:
+                # Numbers that no other process has: they key the draws of a sample.
+                indices = cast(torch.Tensor, batch.indices)
+                batch.indices = indices * self.world_size + self.rank
+            elif turn % self.world_size != self.rank:
+                continue
+            yield batch
 
     def _ready_batches(
         self, ready: Sequence[object], epoch: int, start_step: int
@@ -183,7 +204,14 @@ class ForeignDataset:
 
     def loader(self, options: LoaderOptions) -> ForeignLoader:
         """The user's loader, keyed by ``options.seed``."""
-        return ForeignLoader(self.foreign, self.layout, seed=options.seed, part=self.part)
+        return ForeignLoader(
+            self.foreign,
+            self.layout,
+            seed=options.seed,
+            part=self.part,
+            rank=options.rank,
+            world_size=options.world_size,
+        )
 
 
 def count_batches(loader: Iterable[Any], part: str) -> int:
@@ -214,6 +242,40 @@ def count_batches(loader: Iterable[Any], part: str) -> int:
     if not steps:
         raise InputError(f"The {part} loader has no batches.")
     return steps
+
+
+def has_own_share(loader: Iterable[Any], part: str, world_size: int) -> bool:
+    """Whether the loader gives each process its own samples, as ``DistributedSampler`` does.
+
+    Raises:
+        InputError: It does not and is the train loader; it shares with another number of
+            processes; or it fills up a last batch with samples that would be counted twice.
+    """
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    candidates = (*owners, batch_sampler, loader)
+    sampler: Any = next((s for s in candidates if hasattr(s, "num_replicas")), None)
+    if sampler is None:
+        if part == "train":
+            raise InputError(
+                f"The train loader gives every one of the {world_size} processes the same samples. "
+                "Give its DataLoader a torch.utils.data.DistributedSampler, or hand over the data "
+                "sets themselves with Data.from_datasets, whose batches are shared out."
+            )
+        return False
+    if sampler.num_replicas != world_size:
+        raise InputError(
+            f"The {part} loader's sampler shares with {sampler.num_replicas} processes, but the "
+            f"run has {world_size}. Leave num_replicas out: the sampler asks torch.distributed."
+        )
+    doubled = getattr(sampler, "total_size", 0) - len(getattr(sampler, "dataset", ()))
+    if part != "train" and doubled > 0:
+        raise InputError(
+            f"The {part} loader's sampler repeats {doubled} samples so that every process has as "
+            "many, and they would count twice in the scores. Build the loader without a "
+            "DistributedSampler: its batches are shared out among the processes."
+        )
+    return True
 
 
 def count_samples(loader: Iterable[Any]) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
 from flambeau.errors import InputError
 
 DEVICE_SHARE = 0.25
@@ -56,9 +56,16 @@ class MemoryDataset:
         lengths = {name: len(value) for name, value in named.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-            raise InputError(f"The tensors have different numbers of rows: {found}.")
+            raise InputError(
+                f"The tensors have different numbers of rows: {found}. Give one row a sample in "
+                "each of them."
+            )
         if not len(self):
-            raise InputError("A data set in memory needs at least one sample, and got none.")
+            raise InputError(
+                f"A data set in memory needs at least one sample, and got none: "
+                f"{next(iter(self.inputs))!r} has shape "
+                f"{tuple(next(iter(self.inputs.values())).shape)}. Look at what filled it."
+            )
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -107,6 +114,7 @@ class GatherLoader(Loader):
     def __init__(self, dataset: MemoryDataset, options: LoaderOptions) -> None:
         self.dataset = dataset
         self.options = options
+        self.world_size = options.world_size
         self._steps = count_steps(len(dataset), options)
 
     @property
@@ -148,7 +156,7 @@ class GatherLoader(Loader):
         size, n = self.options.batch_size, len(self.dataset)
         ids = self.dataset.ids if self.dataset.ids is not None else torch.arange(n)
         for step in range(start_step, self._steps):
-            first, end = step * size, min((step + 1) * size, n)
+            first, end = share(step * size, min((step + 1) * size, n), self.options)
             yield Batch(
                 {name: value[first:end] for name, value in columns.inputs.items()},
                 {name: value[first:end] for name, value in columns.targets.items()},
@@ -182,6 +190,11 @@ class GatherLoader(Loader):
         # One gather an epoch, so that a batch's numbers are a view.
         ids = order if self.dataset.ids is None else self.dataset.ids.index_select(0, order)
         rows = order.to(device)
+        if self.world_size > 1:
+            for first in range(0, len(order), size):
+                mine = slice(*share(first, min(first + size, len(order)), self.options))
+                yield ids[mine], rows[mine]
+            return
         for first in range(0, len(order), size * _CHUNK):
             until = first + size * _CHUNK
             yield from zip(

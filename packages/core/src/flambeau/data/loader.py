@@ -20,7 +20,11 @@ from flambeau.data.batch import Batch
 
 @runtime_checkable
 class Loader(Protocol):
-    """Batches of an epoch from any step on, always in the same order for the same epoch."""
+    """Batches of an epoch from any step on, always in the same order for the same epoch.
+
+    A loader that gives this process its share of every batch (``LoaderOptions.rank``) says so in an
+    attribute ``world_size``; one without it serves runs of a single process.
+    """
 
     @property
     def steps_per_epoch(self) -> int:
@@ -54,6 +58,8 @@ class LoaderOptions:
         drop_last: Leave out a last batch that is smaller than the others.
         num_workers: Worker processes for data that are read from files; 0 reads in this process.
         device: Where the batches will be used; data in memory may be kept there.
+        rank: Which of the run's processes this is; it gets its share of every batch.
+        world_size: How many processes share each batch.
     """
 
     batch_size: int
@@ -62,6 +68,8 @@ class LoaderOptions:
     drop_last: bool = False
     num_workers: int = 0
     device: torch.device = torch.device("cpu")
+    rank: int = 0
+    world_size: int = 1
 
 
 @runtime_checkable
@@ -80,6 +88,25 @@ def epoch_order(n: int, options: LoaderOptions, epoch: int) -> Tensor:
     if not options.shuffle:
         return torch.arange(n)
     return torch.randperm(n, generator=keyed.generator(options.seed, "shuffle", epoch))
+
+
+def share(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
+    """The positions ``first`` to ``end`` of one batch that this process takes.
+
+    The shares of the processes follow one another and differ by one sample at most; they are empty
+    where a batch has fewer samples than there are processes.
+
+    >>> [share(8, 11, LoaderOptions(4, rank=rank, world_size=2)) for rank in (0, 1)]
+    [(8, 9), (9, 11)]
+    """
+    n = end - first
+    rank, world_size = options.rank, options.world_size
+    return first + n * rank // world_size, first + n * (rank + 1) // world_size
+
+
+def shares_with(loader: Loader) -> int:
+    """How many processes share the batches of ``loader``: its ``world_size``, 1 without one."""
+    return int(getattr(loader, "world_size", 1))
 
 
 def count_steps(n: int, options: LoaderOptions) -> int:

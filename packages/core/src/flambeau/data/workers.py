@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.generators import BorrowedGlobals, seed_globals
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
 from flambeau.errors import FlambeauError, InputError, TrainingError
 
 _PURPOSE = "worker"
@@ -54,8 +54,9 @@ class WorkerLoader(Loader):
             raise InputError("A data set needs at least one sample, and got none.")
         self.dataset = dataset
         self.options = options
+        self.world_size = options.world_size
         self._steps = count_steps(len(dataset), options)
-        self._reader = _Reader(dataset, options.seed)
+        self._reader = _Reader(dataset, options)
         self._requests = _Requests(len(dataset), options)
         self._workers: DataLoader[Any] | None = None
         self._busy = False
@@ -150,21 +151,27 @@ class _Requests:
         epoch, size = self.epoch, self.options.batch_size
         order = epoch_order(self.n, self.options, epoch)
         for step in range(self.start_step, count_steps(self.n, self.options)):
-            positions: Any = order[step * size : (step + 1) * size].numpy().tolist()
+            mine = slice(*share(step * size, min((step + 1) * size, self.n), self.options))
+            positions: Any = order[mine].numpy().tolist()
             yield _Request(epoch, step, positions)
 
 
 class _Reader:
     """What a worker holds: turns a request into a batch, or into what went wrong."""
 
-    def __init__(self, dataset: ItemDataset, seed: int) -> None:
+    def __init__(self, dataset: ItemDataset, options: LoaderOptions) -> None:
         self.dataset = dataset
-        self.seed = seed
+        self.seed = options.seed
+        # Shares of one batch are different samples; a run of one process has the keys it had.
+        self.who = (options.rank,) if options.rank else ()
 
     def key(self, request: _Request) -> int:
-        return keyed.key(self.seed, _PURPOSE, request.epoch, request.step)
+        return keyed.key(self.seed, _PURPOSE, request.epoch, request.step, *self.who)
 
     def read(self, request: _Request) -> Batch:
+        if not request.positions:
+            # A last batch with fewer samples than processes: nothing of the first sample's kind.
+            return self.read(_Request(request.epoch, request.step, [0])).first(0)
         try:
             batch = self.dataset.batch(request.positions, request.epoch)
         except FlambeauError:
