@@ -394,5 +394,5 @@ def test_columns_are_predicted_as_they_were_given() -> None:
 
 
 def test_a_column_of_classes_is_named_as_that() -> None:
-    with pytest.raises(InputError, match=r"shape \(1\) where classification.*targets\[:, 0\]"):
+    with pytest.raises(InputError, match=r"shape \(rows, 1\), but classif.*targets\[:, 0\]"):
         Learner(Data.from_tensors(torch.randn(40, 3), (torch.arange(40) % 2)[:, None])).fit(1)

@@ -19,7 +19,7 @@ from flambeau.data.dataset import Data
 from flambeau.errors import ArgumentError, InputError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
-from flambeau.realise import Given, Realised, require_builder
+from flambeau.realise import Given, Realised, check_given, facts_of, require_builder
 from flambeau.run_folder import new_run_folder, resume_point
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
@@ -91,6 +91,11 @@ class Learner:
             raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
         if isinstance(callbacks, Callback):
             raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
+        if not (choices is None or isinstance(choices, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+            raise ArgumentError(f'choices is {choices!r:.60}; give a dict: {{"batch_size": 64}}.')
+        if not (plan is None or isinstance(plan, Plan | str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+            raise ArgumentError(f"plan is a {type(plan).__name__}; give a Plan or a file's path.")
+        check_given(model, task)
         self.data = data
         self.domain = domains.of(data)
         self.training = training or TrainingOptions()
@@ -115,7 +120,7 @@ class Learner:
         facts = dict(self.data.facts())
         user = {**self.data.choices, **choices}
         if isinstance(model, nn.Module):
-            facts["model_given"] = True
+            facts |= facts_of(model)
             user["architecture"] = type(model).__name__
         elif model is not None:
             user["architecture"] = model

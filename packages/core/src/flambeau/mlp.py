@@ -62,7 +62,13 @@ class MLP(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Outputs ``(batch, n_outputs)`` for inputs ``(batch, …)`` of any number dtype."""
         weight = self.head.weight
-        flat = [value.flatten(1).to(weight.dtype) for value in inputs]
+        if any(value.is_complex() for value in inputs):
+            raise InputError(
+                "The MLP computes with real numbers, but an input is complex. Give real and "
+                "imaginary parts as two columns: torch.view_as_real(inputs)."
+            )
+        # Not flatten(1): a sample may be a single number, (batch,).
+        flat = [value.reshape(len(value), -1).to(weight.dtype) for value in inputs]
         features = flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
         if features.shape[1] != self.n_inputs:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs)

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from flambeau.data.dataset import Data
 from flambeau.data.generators import BorrowedGlobals
 from flambeau.data.loader import Dataset, Loader, LoaderOptions
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
-from flambeau.errors import PlanError, nearest
+from flambeau.errors import ArgumentError, InputError, PlanError, nearest
 from flambeau.plan import Plan
 from flambeau.task.task import Task
 from flambeau.training.freeze import keeps_statistics
@@ -27,6 +28,55 @@ class Given:
 
     model: nn.Module | None = None
     task: Task | None = None
+
+
+def check_given(model: object, task: object) -> None:
+    """Refuses what is no model and no task, with what to write instead.
+
+    Raises:
+        ArgumentError: A class, a function, a name where an object is needed.
+        InputError: A module without memory or with parameters of unknown shape.
+    """
+    if not (model is None or isinstance(model, nn.Module | str)):
+        hint = f"Make one: {model.__name__}(…)." if isinstance(model, type) else ""
+        raise ArgumentError(
+            f"model is {model!r:.60}, but it must be an nn.Module, the name of an architecture, or "
+            f"None. {hint}".rstrip()
+        )
+    if not (task is None or isinstance(task, Task)):
+        hint = f"Make one: {task.__name__}(…)." if isinstance(task, type) else ""
+        if isinstance(task, str):
+            hint = f'A name is a choice: choices={{"task": {task!r}}}, or task= of the data.'
+        raise ArgumentError(f"task is {task!r:.60}, but it must be a Task. {hint}".rstrip())
+    if isinstance(model, nn.Module):
+        _check_memory(model)
+
+
+def _check_memory(model: nn.Module) -> None:
+    kind = type(model).__name__
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(value):
+            raise InputError(
+                f"{kind}'s {name!r} has no shape yet, so it cannot be trained. Call the model once "
+                "on a batch before it is given to the Learner: model(inputs[:2])."
+            )
+        if value.is_meta:
+            raise InputError(
+                f"{kind}'s {name!r} is on the meta device, so it has no numbers. Make the model on "
+                "a real device, or give it memory (model.to_empty(device=…)) and initialise it."
+            )
+
+
+def facts_of(model: nn.Module) -> dict[str, Any]:
+    """What rules may know of the user's module.
+
+    ``model_given``, and ``model_dtype`` where all its floating-point parameters have one dtype.
+    """
+    dtypes = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    facts: dict[str, Any] = {"model_given": True}
+    if len(dtypes) == 1:
+        facts["model_dtype"] = str(dtypes.pop()).removeprefix("torch.")
+    return facts
 
 
 def require_builder(

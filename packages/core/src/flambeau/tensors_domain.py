@@ -1,7 +1,9 @@
 """The domain of plain tensors: what ``Data.from_tensors`` and its kin are trained with.
 
-Besides the facts that core's rules read, its own read ``inputs``:
-``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``.
+Besides the facts that core's rules read, its own read:
+
+- ``inputs``: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``
+- ``model_dtype``: of the floating-point parameters of the user's module, where they share one
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from flambeau.data.tensor_preprocessor import TensorPreprocessor
 from flambeau.data.tensors import TensorData
 from flambeau.domain import Domain
 from flambeau.mlp import MLP
-from flambeau.plan import Choice, Rule, lr_rule
+from flambeau.plan import CORE_RULES, Choice, Rule, lr_rule
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
 
@@ -82,6 +84,49 @@ def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
     )
 
 
+def _input_dtype(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    dtypes = {name: str(column["dtype"]) for name, column in facts["inputs"].items()}
+    wanted = facts.get("model_dtype")
+    others = [name for name, dtype in dtypes.items() if "float" in dtype and dtype != wanted]
+    if wanted is None or not others:
+        return Choice(
+            "input_dtype",
+            None,
+            "The model takes the tensors in the dtype they have.",
+            evidence={"dtypes": dtypes},
+            override='Learner(data, choices={"input_dtype": "float32"})',
+            source="default",
+        )
+    return Choice(
+        "input_dtype",
+        wanted,
+        f"Your module computes in {wanted}, so {', '.join(others)} "
+        f"({', '.join(sorted({dtypes[name] for name in others}))}) is cast to it.",
+        evidence={"dtypes": dtypes, "model_dtype": wanted},
+        alternatives=(None,),
+    )
+
+
+_CORE_TASK = next(rule for rule in CORE_RULES if rule.key == "task")
+
+
+def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    """Core's choice, but 0.0 and 1.0 are labels: where all targets are known they can be cast."""
+    is_plain = facts.get("target_shape") == [] and "float" in str(facts.get("target_dtype"))
+    if not (is_plain and facts.get("target_binary") and facts.get("target_distinct") == 2):
+        return _CORE_TASK.decide(facts, values)
+    return Choice(
+        "task",
+        "classification",
+        f"All {facts['n_train']:,} targets are {facts['target_dtype']}, but 0 or 1: labels rather "
+        "than amounts.",
+        evidence={name: facts[name] for name in ("n_train", "target_dtype", "target_binary")},
+        alternatives=("regression",),
+        confidence=0.6,
+        override='Data.from_tensors(inputs, targets, task="regression")',
+    )
+
+
 def demo(n_samples: int, seed: int) -> Data:
     """Three spirals in the plane that wind around each other, float32 ``(n_samples, 2)``.
 
@@ -110,6 +155,8 @@ DOMAIN = Domain(
     rules=(
         Rule("architecture", (), _architecture),
         Rule("normalisation", ("architecture",), _normalisation),
+        Rule("input_dtype", ("architecture",), _input_dtype),
+        Rule("task", (), _task),
         lr_rule({"mlp": 1e-3}),
     ),
     demo=demo,

@@ -150,7 +150,8 @@ class ForeignData(PlainData):
                 "are read while training. Standardise in the data set and choose "
                 "choices={'normalisation': 'none'}, or load the data and use Data.from_tensors."
             )
-        return TensorPreprocessor(describe_columns(self._first[0].inputs))
+        columns = describe_columns(self._first[0].inputs)
+        return TensorPreprocessor(columns, dtype=values.get("input_dtype"))
 
     def raw(self, part: str) -> Sequence[Any]:
         """The inputs of each sample; those of a loader are read batch by batch, all of them."""

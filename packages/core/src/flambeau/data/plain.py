@@ -69,9 +69,17 @@ class PlainData(Data):
         shape = self._target_shape(task)
         if task == "classification":
             names = self._classes()
-            self._check_labels(len(names))
+            if len(names) < 2:
+                raise InputError(
+                    f"All {self.facts()['n_train']:,} train rows have the class "
+                    f"{names[0] if names else ''!r}, so there is nothing to tell apart. Give rows "
+                    "of another class; if train and valid were cut from sorted rows, let them be "
+                    "drawn at random (valid=0.2)."
+                )
+            self._check_labels(names)
             return {"classes": names, **planned(values, "metrics")}
         if task == "multi_label":
+            self._check_label_columns()
             width = shape[-1] if shape else 1
             names = list(self._class_names or map(str, range(width)))
             if len(names) != width:
@@ -88,8 +96,11 @@ class PlainData(Data):
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
 
-    def _check_labels(self, n_classes: int) -> None:
-        """Checks that every label of every part is one of 0..n_classes-1."""
+    def _check_labels(self, classes: Sequence[str]) -> None:
+        """Checks that every label of every part is the number of one of ``classes``."""
+
+    def _check_label_columns(self) -> None:
+        """Checks that the targets of every part are columns of 0 and 1."""
 
     def _target_shape(self, task: str) -> Sequence[int]:
         targets: Mapping[str, Mapping[str, Any]] = self.facts()["targets"]
@@ -109,8 +120,10 @@ class PlainData(Data):
         if facts.get("target_shape"):
             shape = ", ".join(map(str, facts["target_shape"]))
             raise InputError(
-                f"A target has shape ({shape}) where classification expects one class number. Take "
-                "the column out, targets[:, 0], or choose task='multi_label' for 0/1 columns."
+                f"The targets have shape (rows, {shape}), but classification expects one class "
+                "number a row: (rows,). Take the column out, targets[:, 0]; use targets.argmax(1) "
+                "if the columns are classes and exactly one is 1; or choose task='multi_label' "
+                "for 0/1 columns."
             )
         if "target_distinct" in facts:
             raise InputError(
@@ -174,26 +187,6 @@ def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[s
     if "class_names" not in facts and class_names is not None:
         facts["class_names"] = list(class_names)
     return facts
-
-
-def check_labels(target: Tensor, n_classes: int, part: str, ids: Tensor | None) -> None:
-    """Checks that integer labels are in 0..n_classes-1.
-
-    Raises:
-        InputError: It names the first rows.
-    """
-    if target.is_floating_point() or target.ndim != 1:
-        return
-    wrong = ((target < 0) | (target >= n_classes)).nonzero().flatten()[:5]
-    if len(wrong):
-        rows = wrong if ids is None else ids[wrong]
-        found = ", ".join(
-            f"row {int(row)}: {int(label)}" for row, label in zip(rows, target[wrong], strict=True)
-        )
-        raise InputError(
-            f"The {part} targets hold labels outside 0..{n_classes - 1} ({found}). Classes are "
-            "counted from 0; if there are more than train shows, say so: class_names=[…]."
-        )
 
 
 def distinct_values(values: Tensor) -> Tensor:

@@ -253,8 +253,14 @@ def _counts(n: int, valid: float, test: float) -> tuple[int, int]:
     """Numbers of valid and test rows: at least one for a share above 0."""
     counts: list[int] = []
     for name, share in (("valid", valid), ("test", test)):
-        if isinstance(share, int):
-            count = share
+        if type(share) not in (int, float) and not isinstance(share, np.integer | np.floating):
+            raise ArgumentError(
+                f"{name} is {share!r:.60} of type {type(share).__name__}; give a fraction below 1 "
+                "(0.2), a number of rows (int), or where that is taken the tuple "
+                "(inputs, targets)."
+            )
+        if isinstance(share, int | np.integer):
+            count = int(share)
         elif 0 <= share < 1:
             count = max(1, round(n * share)) if share > 0 else 0
         else:

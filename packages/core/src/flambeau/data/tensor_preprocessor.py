@@ -29,6 +29,11 @@ class TensorPreprocessor:
         standardised: Names of the inputs that are standardised, in the order of ``mean``.
         mean: Their means, one after another; float64 ``(k,)``.
         std: Their standard deviations (of the population), float64 ``(k,)``.
+        dtype: What floating-point inputs are cast to at the end, where the model computes in
+            another one ("float32" for float64 tables); None leaves them.
+
+    Raises:
+        InputError: An argument is not as described (a damaged export).
     """
 
     def __init__(
@@ -37,15 +42,21 @@ class TensorPreprocessor:
         standardised: Sequence[str] = (),
         mean: Tensor | None = None,
         std: Tensor | None = None,
+        dtype: str | None = None,
     ) -> None:
-        self.inputs = {name: dict(value) for name, value in inputs.items()}
+        self.inputs = {name: _checked_spec(name, value) for name, value in inputs.items()}
         self.standardised = tuple(standardised)
         self.mean = mean
         self.std = std
+        self.dtype = dtype
+        self._dtype = None if dtype is None else dtype_of(dtype)
+        self._check_figures()
         self._ready: dict[tuple[str, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     @classmethod
-    def fit(cls, inputs: Mapping[str, Tensor], *, standardise: bool) -> TensorPreprocessor:
+    def fit(
+        cls, inputs: Mapping[str, Tensor], *, standardise: bool, dtype: str | None = None
+    ) -> TensorPreprocessor:
         """Measured on ``inputs`` ``(n, …)``, which must be the train rows."""
         described = {
             name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}
@@ -53,10 +64,25 @@ class TensorPreprocessor:
         }
         names = [name for name, value in inputs.items() if value.is_floating_point()]
         if not standardise or not names:
-            return cls(described)
+            return cls(described, dtype=dtype)
         figures = [mean_and_std(inputs[name], by_feature=inputs[name].ndim == 2) for name in names]
         means, stds = zip(*figures, strict=True)
-        return cls(described, names, torch.cat(means), torch.cat(stds))
+        return cls(described, names, torch.cat(means), torch.cat(stds), dtype)
+
+    def _check_figures(self) -> None:
+        if not self.standardised:
+            return
+        if unknown := [name for name in self.standardised if name not in self.inputs]:
+            raise InputError(f"{unknown[0]!r} is standardised, but there is no such input.")
+        shapes = [self.inputs[name]["shape"] for name in self.standardised]
+        width = sum(shape[0] if len(shape) == 1 else 1 for shape in shapes)
+        for what, figures in (("mean", self.mean), ("std", self.std)):
+            if figures is None or figures.shape != (width,):
+                found = "none" if figures is None else f"shape {tuple(figures.shape)}"
+                raise InputError(
+                    f"A preprocessor that standardises {', '.join(self.standardised)} needs a "
+                    f"{what} of shape ({width},), and got {found}."
+                )
 
     @property
     def builder(self) -> str:
@@ -65,7 +91,11 @@ class TensorPreprocessor:
 
     def arguments(self) -> Mapping[str, Any]:
         """JSON values that rebuild it."""
-        return {"inputs": self.inputs, "standardised": list(self.standardised)}
+        return {
+            "inputs": self.inputs,
+            "standardised": list(self.standardised),
+            "dtype": self.dtype,
+        }
 
     def tensors(self) -> Mapping[str, Tensor]:
         """Means and standard deviations, where there are any."""
@@ -75,6 +105,8 @@ class TensorPreprocessor:
 
     def is_single(self, item: object) -> bool:
         """Whether ``item`` is one sample rather than many: it has the axes of a sample."""
+        if isinstance(item, str | bytes):
+            return True  # a file's name is not many letters; encode says that it is no number
         if isinstance(item, Mapping):
             parts = cast(Mapping[str, Any], item)
             name = next((name for name in self.inputs if name in parts), None)
@@ -107,17 +139,24 @@ class TensorPreprocessor:
         }
         for name, value in inputs.items():
             if wrong := non_finite_rows(value):
-                raise InputError(f"Item {wrong[0]} holds NaN or infinity in {name!r}.")
+                raise InputError(
+                    f"Item {wrong[0]} holds NaN or infinity in {name!r}: "
+                    f"{first_non_finite(value[wrong[0]])}. Fill it in as in the train data."
+                )
         return Batch(inputs, weight=float(len(items)), indices=torch.arange(len(items)))
 
     def on_device(self, batch: Batch) -> Batch:
-        """The batch with the chosen inputs standardised, in their own dtype."""
-        if not self.standardised:
+        """The batch with the chosen inputs standardised in their own dtype, then cast."""
+        if not self.standardised and self._dtype is None:
             return batch
         inputs = dict(batch.inputs)
         for name in self.standardised:
             mean, scale = self._figures(name, inputs[name])
             inputs[name] = (inputs[name] - mean) * scale
+        if self._dtype is not None:
+            for name, value in inputs.items():
+                if value.is_floating_point():
+                    inputs[name] = value.to(self._dtype)
         return replace(batch, inputs=inputs)
 
     def _figures(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,17 +237,53 @@ def non_finite_rows(value: Tensor, limit: int = 5) -> list[int]:
     return rows
 
 
+def first_non_finite(row: Tensor) -> str:
+    """The first NaN or infinity in one sample, and where: ``"nan in column 3"``."""
+    if row.ndim == 0:
+        return str(row.item())
+    place = [int(index) for index in (~torch.isfinite(row)).nonzero()[0]]
+    where = f"column {place[0]}" if row.ndim == 1 else f"place {tuple(place)}"
+    return f"{row[tuple(place)].item()} in {where}"
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """``"float32"`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
 
 
+def dtype_of(name: object) -> torch.dtype:
+    """``torch.float32`` for ``"float32"``.
+
+    Raises:
+        InputError: torch has no such dtype.
+    """
+    found: object = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"torch has no dtype {name!r}; one is 'float32'.")
+    return found
+
+
+def _checked_spec(name: str, spec: object) -> dict[str, Any]:
+    values = dict(cast(Mapping[str, Any], spec)) if isinstance(spec, Mapping) else {}
+    shape: object = values.get("shape")
+    sizes = cast("Sequence[object]", shape) if isinstance(shape, list | tuple) else [-1]
+    if values.keys() != {"shape", "dtype"} or any(type(n) is not int or n < 0 for n in sizes):
+        raise InputError(
+            f"The input {name!r} is described by {spec!r:.80}, not by the shape of a sample and a "
+            'dtype: {"shape": [3], "dtype": "float32"}.'
+        )
+    dtype_of(values["dtype"])
+    return values
+
+
 def _cast(name: str, place: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
-    dtype = cast(torch.dtype, getattr(torch, spec["dtype"]))
+    dtype = dtype_of(spec["dtype"])
     try:
         tensor = torch.as_tensor(value, dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"Item {place} cannot be read as numbers for {name!r}: {error}") from error
+        raise InputError(
+            f"Item {place} cannot be read as numbers for {name!r}: it is {value!r:.60} ({error})"
+        ) from error
     if list(tensor.shape) != list(spec["shape"]):
         raise InputError(
             f"Item {place} has shape {tuple(tensor.shape)} for {name!r}, but the model was trained "

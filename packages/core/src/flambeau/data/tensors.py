@@ -10,25 +10,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flambeau.data.checks import (
+    check_finite,
+    check_label_columns,
+    check_labels,
+    like_train,
+    rows_in_train,
+    warn_of_absent_classes,
+    whole_labels,
+)
+from flambeau.data.columns import Arrays, as_columns, as_targets, as_tensors, number_words
 from flambeau.data.dataset import Facts
 from flambeau.data.gather import MemoryDataset
-from flambeau.data.plain import (
-    PlainData,
-    check_labels,
-    describe_columns,
-    describe_target,
-    distinct_values,
-)
+from flambeau.data.plain import PlainData, describe_columns, describe_target, distinct_values
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import PARTS, Split
-from flambeau.data.tensor_preprocessor import TensorPreprocessor, non_finite_rows
+from flambeau.data.tensor_preprocessor import TensorPreprocessor
 from flambeau.errors import ArgumentError, InputError, SplitError
 
-Array: TypeAlias = Tensor | NDArray[Any]
-Arrays: TypeAlias = Array | Mapping[str, Array]
 Pair: TypeAlias = tuple[Arrays, Arrays]
-
-_COMPACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 class TensorData(PlainData):
@@ -51,22 +51,29 @@ class TensorData(PlainData):
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(split, task, class_names)
-        self._parts = dict(parts)
+        train = parts["train"]
+        self._parts = {part: like_train(train, part, each) for part, each in parts.items()}
+        self._labelled: dict[str, MemoryDataset] = {}
+        self._warned = False
         for part, dataset in self._parts.items():
-            _check_like_train(self._parts["train"], part, dataset)
-            _check_finite(part, dataset)
+            check_finite(part, dataset)
 
     def dataset(
         self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> MemoryDataset:
+        if values.get("task") == "classification":
+            return self._with_labels(part)
         return self._part(part)
 
     def preprocessor(self, values: Mapping[str, Any]) -> TensorPreprocessor:
         wanted = values.get("normalisation", "none")
         if wanted not in ("none", "standard"):
             raise InputError(f"normalisation is {wanted!r}, but it must be none or standard.")
-        standardise = wanted == "standard"
-        return TensorPreprocessor.fit(self._parts["train"].inputs, standardise=standardise)
+        return TensorPreprocessor.fit(
+            self._parts["train"].inputs,
+            standardise=wanted == "standard",
+            dtype=values.get("input_dtype"),
+        )
 
     def raw(self, part: str) -> Sequence[Any]:
         """One row a sample: an array where there is one input, else a dict of them."""
@@ -98,7 +105,18 @@ class TensorData(PlainData):
                 f"train targets: {facts['target_distinct']:,} distinct values from "
                 f"{facts['target_min']:g} to {facts['target_max']:g}"
             )
+        for part in ("valid", "test"):
+            if part in self._parts and (same := self._also_in_train(part)):
+                lines.append(same)
         return "\n".join([*lines, f"in memory: {facts['memory_bytes'] / 1e6:,.1f} MB"])
+
+    def _also_in_train(self, part: str) -> str:
+        same = rows_in_train(self._parts["train"], self._parts[part])
+        if not same:
+            return ""
+        shown = ", ".join(f"{row} is train row {other}" for row, other in same[:5])
+        more = ", …" if len(same) > 5 else ""
+        return f"{part} rows whose inputs are in train too: {len(same):,} (row {shown}{more})"
 
     def _measure(self) -> Facts:
         train = self._parts["train"]
@@ -112,10 +130,35 @@ class TensorData(PlainData):
             facts |= describe_target(next(iter(train.targets.values())), self._class_names)
         return facts
 
-    def _check_labels(self, n_classes: int) -> None:
+    def _classes(self) -> list[str]:
+        facts = self.facts()
+        if "class_names" not in facts and facts.get("target_shape") == []:
+            labels = self._with_labels("train").targets.values()
+            facts = describe_target(next(iter(labels)), None)
+            if "class_names" in facts:
+                return list(facts["class_names"])
+        return super()._classes()
+
+    def _check_labels(self, classes: Sequence[str]) -> None:
+        parts = {part: self._with_labels(part) for part in self._parts}
+        for part, dataset in parts.items():
+            check_labels(part, dataset, classes)
+        if not self._warned:
+            self._warned = True
+            warn_of_absent_classes(parts, classes, named=self._class_names is not None)
+
+    def _check_label_columns(self) -> None:
         for part, dataset in self._parts.items():
-            for target in dataset.targets.values():
-                check_labels(target, n_classes, part, dataset.ids)
+            check_label_columns(part, dataset)
+
+    def _with_labels(self, part: str) -> MemoryDataset:
+        """The part with class numbers as int64, even where they came as floats."""
+        dataset = self._part(part)
+        if not any(value.is_floating_point() for value in dataset.targets.values()):
+            return dataset
+        if part not in self._labelled:
+            self._labelled[part] = whole_labels(part, dataset)
+        return self._labelled[part]
 
     def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:
         """Rows of ``part`` by their numbers, which they keep."""
@@ -165,72 +208,60 @@ def from_tensors(
     class_names: Sequence[str] | None = None,
 ) -> TensorData:
     """See ``Data.from_tensors``."""
-    rows, labels = _columns(inputs, "input"), _columns(targets, "target")
-    if class_names is None:
-        labels, class_names = _numbered(labels)
-    whole = MemoryDataset(_numbers(rows), _targets(_numbers(labels)))
-    if isinstance(valid, tuple) or isinstance(test, tuple):
-        parts, split = _given_parts(whole, valid, test, split)
-    else:
-        if split is None:
-            classes = _classes_to_stratify(whole, task, stratify)
-            split = Split.random(len(whole), valid, test, seed, classes)
-        split.check_length(len(whole))
-        parts = {part: _take(whole, split.part(part)) for part in PARTS if len(split.part(part))}
-    return TensorData(parts, split, task=task, class_names=class_names)
+    if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
+        raise ArgumentError("inputs is None. Give a tensor, an array, or a dict of them.")
+    given = {"train": (inputs, targets)} | _given_pairs(valid, test, split)
+    columns = {part: as_columns(pair[0], "input") for part, pair in given.items()}
+    labels = {part: as_columns(pair[1], "target") for part, pair in given.items()}
+    labels, names = number_words(labels, class_names)
+    if names is not class_names and task == "regression":
+        raise InputError(
+            "The targets are words, which task='regression' has no use for. Give numbers, or "
+            "leave the task to the plan."
+        )
+    parts = {
+        part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in given
+    }
+    if len(parts) > 1:
+        parts, split = number_parts(parts)
+        return TensorData(parts, split, task=task, class_names=names)
+    whole = parts["train"]
+    if split is None:
+        classes = _classes_to_stratify(whole, task, stratify)
+        shares = cast("float", valid), cast("float", test)
+        split = Split.random(len(whole), *shares, seed, classes)
+    elif not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(
+            f"split is a {type(split).__name__}, not a Split. Row numbers become one with "
+            "Split.given(train, valid)."
+        )
+    split.check_length(len(whole))
+    parts = {part: _take(whole, split.part(part)) for part in PARTS if len(split.part(part))}
+    return TensorData(parts, split, task=task, class_names=names)
 
 
-def _columns(arrays: Arrays | None, kind: str) -> dict[str, Array]:
-    if arrays is None:
+def _given_pairs(
+    valid: float | Pair, test: float | Pair, split: Split | None
+) -> dict[str, tuple[Arrays, Arrays | None]]:
+    """Parts that came as arrays of their own; empty where the rows are drawn."""
+    pairs = {
+        part: value
+        for part, value in (("valid", valid), ("test", test))
+        if isinstance(value, tuple)
+    }
+    if not pairs:
         return {}
-    columns = dict(arrays) if isinstance(arrays, Mapping) else {kind: arrays}
-    for name, value in columns.items():
-        if not isinstance(cast(object, value), Tensor | np.ndarray):
+    if split is not None or "valid" not in pairs or not (test == 0 or "test" in pairs):
+        raise SplitError(
+            "Arrays for valid or test leave nothing to draw: give valid=(inputs, targets), and "
+            "test the same way or not at all, and no split."
+        )
+    for part, pair in pairs.items():
+        if len(pair) != 2:
             raise ArgumentError(
-                f"{name!r} is a {type(value).__name__}, not a tensor or NumPy array. Convert it: "
-                "torch.as_tensor(…), or .to_numpy() for a frame."
+                f"{part} is a tuple of {len(pair)}; give two: {part}=(inputs, targets)."
             )
-    return columns
-
-
-def _numbered(columns: dict[str, Array]) -> tuple[dict[str, Array], Sequence[str] | None]:
-    """One column of words becomes the ranks of the words, which are the class names."""
-    [value] = columns.values() if len(columns) == 1 else [None]
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "UST" or value.ndim != 1:
-        return columns, None
-    names, codes = np.unique(value, return_inverse=True)
-    return {next(iter(columns)): codes.reshape(-1)}, [str(name) for name in names]
-
-
-def _numbers(columns: Mapping[str, Array]) -> dict[str, Tensor]:
-    """CPU tensors. NumPy's float64 is its default, not a wish: it becomes torch's default."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in columns.items():
-        if isinstance(value, Tensor):
-            tensors[name] = value.detach().cpu()
-            continue
-        if value.dtype.kind not in "fiub":
-            raise InputError(
-                f"{name!r} holds {value.dtype}, not numbers: encode it as numbers first (classes "
-                "as 0, 1, …)."
-            )
-        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
-        # torch warns of read-only memory (memory maps), which it could not protect.
-        tensor = torch.as_tensor(native if native.flags.writeable else native.copy())
-        is_default = tensor.dtype == torch.float64
-        tensors[name] = tensor.to(torch.get_default_dtype()) if is_default else tensor
-    return tensors
-
-
-def _targets(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Labels as int64, which torch's losses take; a table of truth values as floats."""
-    targets: dict[str, Tensor] = {}
-    for name, value in columns.items():
-        if value.dtype == torch.bool and value.ndim > 1:
-            targets[name] = value.to(torch.get_default_dtype())
-        else:
-            targets[name] = value.long() if value.dtype in _COMPACT else value
-    return targets
+    return dict(pairs)
 
 
 def _classes_to_stratify(
@@ -262,30 +293,6 @@ def _take(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
     )
 
 
-def _given_parts(
-    whole: MemoryDataset, valid: float | Pair, test: float | Pair, split: Split | None
-) -> tuple[dict[str, MemoryDataset], Split]:
-    """Parts that came as arrays of their own; their rows are counted on."""
-    if (
-        split is not None
-        or not isinstance(valid, tuple)
-        or not (test == 0 or isinstance(test, tuple))
-    ):
-        raise SplitError(
-            "Arrays for valid or test leave nothing to draw: give valid=(inputs, targets), and "
-            "test the same way or not at all, and no split."
-        )
-    parts = {"train": whole}
-    for part, pair in (("valid", valid), ("test", test)):
-        if isinstance(pair, tuple):
-            inputs, targets = (_numbers(_columns(a, k)) for a, k in zip(pair, _KINDS, strict=True))
-            parts[part] = MemoryDataset(inputs, _targets(targets))
-    return number_parts(parts)
-
-
-_KINDS = ("input", "target")
-
-
 def number_parts(
     parts: Mapping[str, MemoryDataset],
 ) -> tuple[dict[str, MemoryDataset], Split]:
@@ -298,21 +305,3 @@ def number_parts(
         start += len(dataset)
     rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
     return numbered, Split.given(rows["train"], rows["valid"], rows.get("test", ()))
-
-
-def _check_like_train(train: MemoryDataset, part: str, dataset: MemoryDataset) -> None:
-    for kind in ("inputs", "targets"):
-        wanted, found = (describe_columns(getattr(data, kind)) for data in (train, dataset))
-        if wanted != found:
-            raise InputError(f"The {part} {kind} are {found}, but the train {kind} are {wanted}.")
-
-
-def _check_finite(part: str, dataset: MemoryDataset) -> None:
-    for name, value in (*dataset.inputs.items(), *dataset.targets.items()):
-        if rows := non_finite_rows(value):
-            ids = rows if dataset.ids is None else [int(dataset.ids[row]) for row in rows]
-            raise InputError(
-                f"{name!r} holds NaN or infinity in {part} row{'s' if len(ids) > 1 else ''} "
-                f"{', '.join(map(str, ids))}{', …' if len(ids) == 5 else ''}. Fill these values in "
-                "or drop the rows."
-            )

@@ -70,12 +70,20 @@ def _device(value: Any) -> str | None:
     return None
 
 
+def _float_dtype(value: Any) -> str | None:
+    dtype: object = getattr(torch, value, None) if isinstance(value, str) else None
+    if value is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return None
+    return 'None (as it comes) or a floating-point dtype of torch by name ("float32").'
+
+
 _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "batch_size": _whole(1, "samples"),
     "bn": _one_of(BATCH_NORM_POLICIES),
     "compile": _one_of(("off",)),
     "device": _device,
     "epochs": _whole(1, "passes over the train set"),
+    "input_dtype": _float_dtype,
     "lr": _number("a finite number above 0: the peak learning rate.", zero=False),
     "memory_format": _one_of(("channels_last", "contiguous_format")),
     "num_workers": _whole(0, "processes"),
