@@ -15,7 +15,7 @@ on_exception               instead of on_fit_end when something is raised (Ctrl-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambeau.errors import ArgumentError, nearest
 
@@ -30,7 +30,13 @@ class Callback:
 
     Define the events you want to hear; a method that starts with ``on_`` and is no event is an
     error when the class is made. What must survive a resume goes through ``state_dict``.
+
+    Attributes:
+        every_process: In a run of several processes, whether each of them has the callback; False
+            for what writes or shows something, which process 0 does alone.
     """
+
+    every_process: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -21,7 +21,8 @@ from flambeau.training.run import Run
 def fit(run: Run) -> None:
     """Runs all phases from the run's position on; the model ends on what was asked for."""
     state, position = run.state, run.state.position
-    with deferred_interrupt() as run.interrupt:
+    with deferred_interrupt() as interrupt:
+        run.listen_to(interrupt)
         try:
             run.dispatch.send("on_fit_start", state)
             for index in range(position.phase, len(state.phases)):
@@ -30,9 +31,9 @@ def fit(run: Run) -> None:
                     if run.started_phase != index:  # a resumed run is in its phase already
                         run.start_phase()
                     run.dispatch.send("on_phase_start", state)
-                while position.phase_epoch < state.phase.epochs and state.stop_reason is None:
+                while position.phase_epoch < state.phase.epochs and not run.stopped():
                     run_epoch(run)
-                if state.stop_reason is not None:
+                if run.stopped():
                     break
                 position.phase_epoch = 0
             run.finish()
@@ -51,7 +52,9 @@ def run_epoch(run: Run) -> None:
     started = time.perf_counter()
     run.dispatch.send("on_epoch_start", state)
     train_epoch(run)
-    run.stop_if_not_finite(now=True)
+    bad = run.update.first_bad_step(now=True)
+    if bad is not None:
+        run.stop_at(bad)
     # Before the losses are read: a run that is interrupted in its evaluation keeps them.
     scores = evaluate(run)
     state.history.add(
@@ -74,8 +77,6 @@ def run_epoch(run: Run) -> None:
     run.dispatch.send("on_epoch_end", state)
     if run.interrupt.pending:  # since the last evaluation batch; no step may follow
         raise KeyboardInterrupt
-    if run.interrupt.pending:  # since the last evaluation batch; no step may follow
-        raise KeyboardInterrupt
 
 
 def train_epoch(run: Run) -> None:
@@ -83,16 +84,18 @@ def train_epoch(run: Run) -> None:
     state, position, context = run.state, run.state.position, run.state.context
     model, task, train_step = state.model, state.task, run.options.train_step
     on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end
+    guarded, average, losses = run.update.guarded, run.average, run.losses
     apply_modes(model, run.trainable, state.phase.bn)
     context.epoch = position.epoch
-    for micro_batches in grouped(run, position.epoch, position.epoch_step):
+    for micro_batches in run.steps(grouped(run, position.epoch, position.epoch_step)):
         context.step = position.step
         run.set_values(micro_batches)
         for listener in on_step_start:
             listener(state)
         state.at_step_border = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
-        run.update.record(position, micro_batches)
+        if guarded:
+            run.update.record(position, micro_batches)
         try:
             result = train_step(model, batches, task, state)
         except Exception as error:
@@ -101,17 +104,19 @@ def train_epoch(run: Run) -> None:
         position.step += 1
         position.epoch_step += 1
         state.last = result
-        run.losses.add(result)
-        if run.average is not None:
-            run.average.update(state.fit_step, state.total_steps)
+        losses.add(result)
+        if average is not None:
+            average.update(state.fit_step, state.total_steps)
         state.at_step_border = True
-        run.stop_if_not_finite()
+        if guarded and (bad := run.update.first_bad_step()) is not None:
+            run.stop_at(bad)
         for listener in on_step_end:
             listener(state)
         if run.interrupt.pending:
             raise KeyboardInterrupt
         if state.stop_reason is not None:
             break
+    run.end_steps()
 
 
 def described(batches: Sequence[Batch]) -> str:
@@ -128,8 +133,13 @@ def described(batches: Sequence[Batch]) -> str:
 def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
     """The micro-batches of each optimizer step; the last step may have fewer."""
     size = run.options.accumulate
+    batches = run.parts.train.batches(epoch, start_step * size)
+    if size == 1:
+        for batch in batches:
+            yield [batch]
+        return
     group: list[Batch] = []
-    for batch in run.parts.train.batches(epoch, start_step * size):
+    for batch in batches:
         group.append(batch)
         if len(group) == size:
             yield group
@@ -153,6 +163,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
         seed=state.seed,
         epoch=state.position.epoch,
         step=state.position.step,
+        shared=run.shares_evaluation,
     )
     with run.averaged_weights(), torch.no_grad(), state.autocast():
         run.dispatch.send("on_eval_start", state)

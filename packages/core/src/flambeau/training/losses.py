@@ -28,16 +28,14 @@ class StepLosses:
         self._clear()
 
     def _clear(self) -> None:
-        self._losses: list[Tensor] = []
-        self._weights: list[float | Tensor] = []
+        self._results: list[StepResult] = []
         self._packed_losses: list[Tensor] = []
         self._packed_weights: list[Tensor] = []
 
     def add(self, result: StepResult) -> None:
         """One step's result, still on the device."""
-        self._losses.append(result.loss)
-        self._weights.append(result.weight)
-        if len(self._losses) == _CHUNK:
+        self._results.append(result)
+        if len(self._results) == _CHUNK:
             self._pack()
 
     def read(self) -> tuple[float, array[float]]:
@@ -67,18 +65,18 @@ class StepLosses:
             self._packed_weights.append(state["weights"])
 
     def _pack(self) -> None:
-        if not self._losses:
+        if not self._results:
             return
-        losses = torch.stack([loss.detach() for loss in self._losses]).double()
-        if any(isinstance(weight, Tensor) for weight in self._weights):
-            columns = [torch.as_tensor(w, device=losses.device) for w in self._weights]
+        losses = torch.stack([result.loss.detach() for result in self._results]).double()
+        known = [result.weight for result in self._results]
+        if any(isinstance(weight, Tensor) for weight in known):
+            columns = [torch.as_tensor(weight, device=losses.device) for weight in known]
             weights = torch.stack(columns).double()
         else:
-            weights = torch.tensor(self._weights, dtype=torch.float64)
+            weights = torch.tensor(known, dtype=torch.float64)
         self._packed_losses.append(losses)
         self._packed_weights.append(weights)
-        self._losses.clear()
-        self._weights.clear()
+        self._results.clear()
 
     def _all(self) -> tuple[Tensor, Tensor]:
         self._pack()

@@ -109,12 +109,15 @@ class NonFiniteGuard:
         self._now = torch.zeros((), device=device)
         self._one = torch.ones((), device=device)
         self._skipped = torch.zeros((), device=device)
+        self._sticky_only = policy == "raise" and not tolerate_overflow
+        self._flag = self._bad if self._sticky_only else self._now
+        self._on_cuda = device.type == "cuda"
         self._records: deque[StepRecord] = deque(maxlen=2 * self.every + 2)
         self._recorded = 0
         # On the CPU the same memory as the host sees it.
         on_cpu = device.type == "cpu"
         self._host_state = self._state.numpy() if on_cpu else None
-        self._host_flag = self.flag.numpy() if on_cpu else None
+        self._host_flag = self._flag.numpy() if on_cpu else None
         self._reader = _Reader(self._state)
         self._statistics = [
             buffer
@@ -127,11 +130,7 @@ class NonFiniteGuard:
     @property
     def flag(self) -> Tensor:
         """1 where the last checked step must change nothing: float32, 0-d, on the device."""
-        return self._bad if self._sticky_only else self._now
-
-    @property
-    def _sticky_only(self) -> bool:
-        return self.policy == "raise" and not self.tolerate_overflow
+        return self._flag
 
     def record(self, position: Position, micro_batches: Sequence[Batch]) -> None:
         """Notes how to compute the coming step once more; before its forward pass."""
@@ -139,20 +138,18 @@ class NonFiniteGuard:
             return
         if self.every > 1:
             self._since_bad.add_(self._bad)
-        cuda = self._device.type == "cuda"
         self._records.append(
             StepRecord(
-                step=position.step,
-                epoch=position.epoch,
-                epoch_step=position.epoch_step,
-                indices=tuple(batch.indices for batch in micro_batches),
-                cpu_generator=torch.get_rng_state(),
-                device_generator=torch.cuda.get_rng_state(self._device) if cuda else None,
+                position.step,
+                position.epoch,
+                position.epoch_step,
+                tuple([batch.indices for batch in micro_batches]),
+                torch.default_generator.get_state(),
+                torch.cuda.get_rng_state(self._device) if self._on_cuda else None,
             )
         )
         self._recorded += 1
 
-    @torch.no_grad()
     def check(self, loss: Tensor | None, gradients: Sequence[Tensor]) -> Tensor:
         """Flags the step where the loss or one of ``gradients`` is not finite.
 
@@ -164,23 +161,29 @@ class NonFiniteGuard:
         Returns:
             The flag: 1 where the update must be left out. float32, 0-d, on the device.
         """
-        # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
-        losses = [] if loss is None else [loss.detach().clone().float()]
-        if self._sticky_only:
-            foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
-        else:
-            self._now.zero_()
-            foreach.flag_non_finite_(gradients, self._now, self._one)
-            if self.policy == "skip":
-                foreach.flag_non_finite_(losses, self._now, self._one)
-                self._skipped.add_(self._now)
+        with torch.no_grad():
+            # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
+            losses = [] if loss is None else [loss.clone().float()]
+            if self._sticky_only:
+                foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
             else:
-                foreach.flag_non_finite_(losses, self._bad, self._one)
-                self._overflows.add_(self._now).mul_(self._now)
-                self._bad.copy_(torch.maximum(self._bad, self._overflows > MAX_OVERFLOWS))
-                self._now.copy_(torch.maximum(self._now, self._bad))
-        self._protect_statistics()
-        return self.flag
+                self._check_this_step(losses, gradients)
+            if self._statistics:
+                self._protect_statistics()
+        return self._flag
+
+    def _check_this_step(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """For policies that leave single steps out: ``_now`` is of this step alone."""
+        self._now.zero_()
+        foreach.flag_non_finite_(gradients, self._now, self._one)
+        if self.policy == "skip":
+            foreach.flag_non_finite_(losses, self._now, self._one)
+            self._skipped.add_(self._now)
+        else:
+            foreach.flag_non_finite_(losses, self._bad, self._one)
+            self._overflows.add_(self._now).mul_(self._now)
+            self._bad.copy_(torch.maximum(self._bad, self._overflows > MAX_OVERFLOWS))
+            self._now.copy_(torch.maximum(self._now, self._bad))
 
     def step(self, optimizer: Optimizer) -> None:
         """``optimizer.step()``, without effect where the flag is set."""
@@ -223,8 +226,6 @@ class NonFiniteGuard:
 
     def _protect_statistics(self) -> None:
         """Keeps a good copy of the norm layers' statistics; with "skip" puts it back at once."""
-        if not self._statistics:
-            return
         if self.policy == "raise" and self._recorded % max(self.every, EVERY):
             return
         bad = self.flag > 0

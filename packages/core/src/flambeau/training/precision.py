@@ -72,22 +72,19 @@ class Precision:
         """
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        seed = None if divisor == 1.0 else self._seed_for(loss, divisor)
-        loss.backward(seed)  # pyright: ignore[reportUnknownMemberType] torch's is untyped
-
-    def _seed_for(self, loss: Tensor, divisor: float) -> Tensor:
-        """``1 / divisor`` like ``loss``; kept, since most steps have the same one."""
         seed = self._seed
-        if (
+        if divisor == 1.0:
+            seed = None
+        elif (
             seed is None
             or self._seed_divisor != divisor
             or seed.dtype != loss.dtype
             or seed.device != loss.device
         ):
-            # Divided in the loss's dtype, as a node of the graph would.
+            # Kept, since most steps have the same; divided in the loss's dtype, as a node would.
             seed = torch.ones((), dtype=loss.dtype, device=loss.device) / divisor
             self._seed, self._seed_divisor = seed, divisor
-        return seed
+        loss.backward(seed)  # pyright: ignore[reportUnknownMemberType] torch's is untyped
 
     def unscale(self, optimizers: Iterable[Optimizer]) -> None:
         """Gradients as if nothing had been scaled; before the guard, clipping and the update."""

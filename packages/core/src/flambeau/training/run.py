@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, NonFiniteError
 from flambeau.task.task import StepContext, detach
 from flambeau.training.best import BestWeights, RestoresBest
 from flambeau.training.controller import mode_of
@@ -24,6 +24,7 @@ from flambeau.training.freeze import freeze_except
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
+from flambeau.training.nonfinite import StepRecord
 from flambeau.training.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.parts import Parts
@@ -64,6 +65,7 @@ class Run:
         self.parts, self.settings, self.options = parts, settings, options
         self.dispatch = Dispatch(settings.callbacks)
         self.interrupt = Interrupt()
+        self.shares_evaluation = False
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
         factory = options.optimizer or default_factory
@@ -83,7 +85,8 @@ class Run:
             steps_per_epoch=per_epoch,
             history=history,
             snapshot=lambda: capture(self),
-            update=self._update,
+            # Where nobody listens for gradients there is no call between step and update.
+            update=self._update if self.dispatch.on_gradients_ready else self.update,
             backward=self._backward,
             autocast=self.precision.autocast,
             position=position,
@@ -91,12 +94,34 @@ class Run:
             context=StepContext(values=self.values.current, seed=parts.seed),
             folder=settings.folder,
         )
+        self._moves = parts.device.type != "cpu"
         self._gradient_listeners = self.dispatch.on_gradients_ready
         self._frozen_by_user = {id(p) for p in parts.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
         self.started_phase = -1
         if self.average is not None:
             self.average.start(parts.model)
+
+    # What a run of several processes does in another way (``DistributedRun``)
+
+    def connected(self) -> AbstractContextManager[None]:
+        """Around the fit: tells the other processes when this one fails."""
+        return nullcontext()
+
+    def listen_to(self, interrupt: Interrupt) -> None:
+        """Where the loop looks for Ctrl-C."""
+        self.interrupt = interrupt
+
+    def stopped(self) -> bool:
+        """Whether a callback wants the run to end; asked between epochs."""
+        return self.state.stop_reason is not None
+
+    def steps(self, grouped: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+        """The micro-batches of each step that this process computes."""
+        return grouped
+
+    def end_steps(self) -> None:
+        """After the last step of an epoch."""
 
     # The phase and the step
 
@@ -116,12 +141,14 @@ class Run:
 
     def prepare_train(self, batch: Batch) -> Batch:
         """On the device, augmented, normalised, then the user's own transforms."""
-        batch = batch.to(self.parts.device, non_blocking=True)
-        for transform in self.parts.augment:
-            batch = transform(batch, self.parts.seed)
-        batch = self.parts.on_device(batch)
+        parts = self.parts
+        if self._moves:
+            batch = batch.to(parts.device, non_blocking=True)
+        for transform in parts.augment:
+            batch = transform(batch, parts.seed)
+        batch = parts.on_device(batch)
         for transform in self.options.transforms:
-            batch = transform(batch, self.parts.seed)
+            batch = transform(batch, parts.seed)
         return batch
 
     def prepare_valid(self, batch: Batch) -> Batch:
@@ -171,23 +198,20 @@ class Run:
 
     # What is not finite
 
-    def stop_if_not_finite(self, *, now: bool = False) -> None:
+    def stop_at(self, record: StepRecord) -> NoReturn:
         """Ends the run at the first step that is not finite, naming where it came from.
 
         Raises:
             NonFiniteError: With step, samples, layer and what to do.
         """
-        record = self.update.first_bad_step(now=now)
-        if record is None:
-            return
         self.update.restore_statistics()
         why_not = why_not_resumable(self.parts.train)
         if why_not:
             what = f"the layer is not known, since the loader cannot repeat its batches: {why_not}"
-            raise nonfinite_error(record, Culprit("unknown", what))
+            raise self.blame(record, Culprit("unknown", what))
         size = self.options.accumulate
         batches = self.parts.train.batches(record.epoch, record.epoch_step * size)
-        ready = [self.prepare_train(batch) for batch in islice(batches, size)]
+        ready = [self.prepare_train(batch) for batch in islice(batches, size) if len(batch)]
         culprit = find_culprit(
             self.parts.model,
             self.parts.task,
@@ -196,7 +220,11 @@ class Run:
             record=record,
             autocast=self.precision.autocast,
         )
-        raise nonfinite_error(record, culprit)
+        raise self.blame(record, culprit)
+
+    def blame(self, record: StepRecord, culprit: Culprit) -> NonFiniteError:
+        """The error that ends the run."""
+        return nonfinite_error(record, culprit)
 
     def release(self) -> None:
         """What phases froze may learn again; what the user froze stays so."""

@@ -75,6 +75,7 @@ class TrainState:
         backward: ``backward(loss)``, or ``backward(loss_sum, weight)`` for the gradients of their
             quotient, under the run's precision; called by ``train_step``.
         autocast: A context manager for the forward pass under the run's precision.
+        shared_step: In a run of several processes what the default ``train_step`` does there.
         at_step_border: False while a step is being computed: weights, generators and position
             belong together only at a border.
         folder: The run's folder for checkpoints and logs, or None when nothing is written.
@@ -92,6 +93,7 @@ class TrainState:
     update: Callable[..., None]
     backward: Callable[..., None]
     autocast: Callable[[], Any]
+    shared_step: Callable[..., StepResult] | None = None
     position: Position = field(default_factory=Position)
     values: dict[str, float] = field(default_factory=dict[str, float])
     context: StepContext = field(default_factory=StepContext)

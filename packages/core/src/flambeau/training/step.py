@@ -31,12 +31,16 @@ def train_step(
     """The mean loss over all micro-batches, one backward pass each, one update.
 
     Every micro-batch's loss is a sum and a weight, so the step equals one large batch however the
-    samples are grouped: ragged last batches, token losses, accumulation.
+    samples are grouped: ragged last batches, token losses, accumulation, several processes.
     """
-    weights = [task.host_weight(batch) for batch in micro_batches]
-    total = _sum_known(weights)
-    if total is None:
-        return _step_of_unknown_weight(model, micro_batches, task, state)
+    if state.shared_step is not None:
+        return state.shared_step(model, micro_batches, task, state)
+    total = 0.0
+    for batch in micro_batches:
+        weight = task.host_weight(batch)
+        if weight is None:
+            return _step_of_unknown_weight(model, micro_batches, task, state)
+        total += weight
     loss: Tensor | None = None
     for batch in micro_batches:
         with state.autocast():
@@ -45,8 +49,10 @@ def train_step(
         state.backward(loss_sum, total)
         part = loss_sum.detach() / total
         loss = part if loss is None else loss + part
+    if loss is None:
+        raise ValueError("A training step got no batch.")
     state.update(loss)
-    return StepResult(_present(loss), total)
+    return StepResult(loss, total)
 
 
 def _step_of_unknown_weight(
@@ -68,18 +74,3 @@ def _step_of_unknown_weight(
     loss = torch.stack(sums).sum() / total
     state.update(loss)
     return StepResult(loss, total)
-
-
-def _sum_known(weights: Sequence[float | None]) -> float | None:
-    total = 0.0
-    for weight in weights:
-        if weight is None:
-            return None
-        total += weight
-    return total
-
-
-def _present(loss: Tensor | None) -> Tensor:
-    if loss is None:
-        raise ValueError("A training step got no batch.")
-    return loss

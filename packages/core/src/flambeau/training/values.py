@@ -18,6 +18,9 @@ from flambeau.training.schedule import Schedule
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
 # Where these values are in torch's param groups.
 _KEPT = ("weight_decay", "momentum", "betas")
+# Steps whose scheduled values are computed in one go: between two steps of a model the same few
+# lines take three times as long, since the model has pushed them out of the processor's caches.
+_AHEAD = 128
 
 
 class StepValues:
@@ -51,6 +54,8 @@ class StepValues:
         self.current: dict[str, float] = dict(self._unscheduled)
         self.controlled: dict[str, float] = {}
         self._schedules: tuple[tuple[str, Schedule], ...] = ()
+        self._ahead: list[dict[str, float]] = []
+        self._ahead_from = 0
         self._rates: list[tuple[dict[str, Any], float]] = []
         self._last_step = 1
         self._phase: Phase | None = None
@@ -70,6 +75,7 @@ class StepValues:
         self._phase = phase
         self._regroup(phase)
         self._schedules = tuple(phase.schedules.items())
+        self._ahead = []
         self._last_step = max(1, phase.epochs * steps_per_epoch - 1)
 
     def _regroup(self, phase: Phase) -> None:
@@ -93,19 +99,30 @@ class StepValues:
 
     def set(self, step: int, micro_batches: Sequence[Batch]) -> None:
         """The values of step ``step`` of the phase, into ``current`` and the optimizers."""
-        current = self.current
-        progress = min(1.0, step / self._last_step)
-        for name, schedule in self._schedules:
-            current[name] = schedule(progress)
+        current, place = self.current, step - self._ahead_from
+        if not 0 <= place < len(self._ahead):
+            self._compute_ahead(step)
+            place = 0
+        current.update(self._ahead[place])
         if self.controlled:
             current.update(self.controlled)
-        lr = current["lr"] * _lr_scale(micro_batches)
+        lr = current["lr"]
+        for batch in micro_batches:
+            if batch.lr_scale != 1.0:
+                lr *= _lr_scale(micro_batches)
+                break
         for group, factor in self._rates:
             group["lr"] = lr * factor
         if "weight_decay" in current:
             self._set_weight_decay(current["weight_decay"])
         if "momentum" in current:
             self._set_momentum(current["momentum"])
+
+    def _compute_ahead(self, step: int) -> None:
+        steps = range(step, step + _AHEAD)
+        progress = [min(1.0, ahead / self._last_step) for ahead in steps]
+        self._ahead_from = step
+        self._ahead = [{name: at(p) for name, at in self._schedules} for p in progress]
 
     def override(self, values: Mapping[str, float]) -> None:
         """What a controller returned; it holds from the next step on.
@@ -143,8 +160,6 @@ class StepValues:
 
 def _lr_scale(micro_batches: Sequence[Batch]) -> float:
     """The batches' own factor on the rate, weighted as the batches are."""
-    if all(batch.lr_scale == 1.0 for batch in micro_batches):
-        return 1.0
     weights = [1.0 if batch.weight is None else batch.weight for batch in micro_batches]
     scaled = sum(b.lr_scale * w for b, w in zip(micro_batches, weights, strict=True))
     return scaled / sum(weights)
