@@ -4,9 +4,9 @@ import torch.nn.functional as F
 
 from flambeau import random as keyed
 from flambeau.errors import InputError
-from flambeau_vision.augment import move
 from flambeau_vision.demo import GLYPHS, glyph_data, glyphs
 from flambeau_vision.models import small_cnn
+from flambeau_vision.warp import move
 
 LogisticRegression = pytest.importorskip("sklearn.linear_model").LogisticRegression
 
