@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,25 @@ import torch
 from torch import nn
 
 from flambeau import domain as domains
+from flambeau.agreement import (
+    agree_on_checkpoint,
+    agree_on_folder,
+    agree_on_plan,
+    make_run,
+    own_device,
+)
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.weights import load_model, save_model
 from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
+from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
+from flambeau.data.loader import Loader, shares_with
 from flambeau.errors import ArgumentError, InputError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
+from flambeau.processes import on_main
 from flambeau.realise import Given, Realised, check_given, facts_of, require_builder
-from flambeau.run_folder import new_run_folder, resume_point
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -28,7 +37,7 @@ from flambeau.training.loop import fit as run_fit
 from flambeau.training.optimizer import parameter_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.phase import Phase
-from flambeau.training.run import Run, RunSettings
+from flambeau.training.run import RunSettings
 from flambeau.training.schedule import Schedule
 from flambeau.training.snapshot import restore
 from flambeau.training.state import Position
@@ -36,6 +45,7 @@ from flambeau.training.state import Position
 if TYPE_CHECKING:
     from flambeau.doctor import Report
     from flambeau.inside import Summary
+    from flambeau.report.interpretation import Interpretation
 
 
 class Learner:
@@ -141,7 +151,7 @@ class Learner:
             require_builder("architecture", plan.values, self.domain.models, self.domain)
         if self._given.task is None:
             require_builder("task", plan.values, self.domain.tasks, self.domain)
-        return plan
+        return agree_on_plan(plan, self.data)
 
     def _check(self, values: Mapping[str, Any]) -> None:
         check_values(values, leave=("optimizer",) if self.training.optimizer else ())
@@ -245,12 +255,13 @@ class Learner:
             ResumeError: The checkpoint belongs to another model, other data or another plan.
             ArtefactError: It is damaged, or every one in the folder is.
         """
-        folder, checkpoint, tree = resume_point(path or self._folder)
+        folder, checkpoint, tree = agree_on_checkpoint(path or self._folder)
         if self._folder is None:
             self._folder = folder
         saved = Plan.from_json(tree["plan"])
         rules = domains.rules_of(self.domain)
-        self._follow(saved.bind(rules, self.data.facts()), checkpoint)
+        saved = own_device(saved.bind(rules, self.data.facts()), self.plan)
+        self._follow(saved, checkpoint)
         if tree["phases"] is None:
             raise ResumeError(
                 f"{checkpoint} was written with a schedule that is a function of your own, which "
@@ -286,7 +297,7 @@ class Learner:
         self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
     ) -> History:
         # The folder's name is fixed now, the folder is made when something is written.
-        folder = self._folder or new_run_folder(self.domain.name)
+        folder = agree_on_folder(self._folder, self.domain.name)
         settings = RunSettings(
             options=self.training,
             phases=tuple(phases),
@@ -296,11 +307,12 @@ class Learner:
         )
         # The optimizer starts from the plan as it is now: fit(lr=…) may have changed it.
         parts = replace(self.realised.parts(), values=self.plan.values)
-        run = Run(parts, settings, self.history, position)
+        run = make_run(parts, settings, self.history, position)
         if tree is not None:
             restore(run, tree)
         self._position = run.state.position
-        run_fit(run)
+        with run.connected():
+            run_fit(run)
         return self.history
 
     def _all_callbacks(self) -> tuple[Callback, ...]:
@@ -348,19 +360,57 @@ class Learner:
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
         """Loss and metrics on "train", "valid" or "test", in fp32 as an export would give them."""
+        parts, model = self.realised, self.model.eval()
+        loader = parts.evaluation_loader(part)
+        context = StepContext(
+            training=False,
+            values=dict(self.task.values),
+            seed=self.seed,
+            shared=shares_with(loader) > 1,
+        )
+        with torch.no_grad():
+            return self.task.evaluate(model, self._batches(part, loader), context)
+
+    def _batches(self, part: str, loader: Loader | None = None) -> Iterator[Batch]:
+        """The batches of a part as the model sees them, on its device, in order."""
         parts = self.realised
         if len(self.data.split.part(part)) == 0:
             raise InputError(
                 f"The data have no {part} samples. Give a share or samples for it: {part}=0.2."
             )
-        model, device = parts.model.eval(), parts.device
-        batches = (
-            parts.preprocessor.on_device(batch.to(device))
-            for batch in parts.loader(part).batches(0)
+        return (
+            parts.preprocessor.on_device(batch.to(parts.device))
+            for batch in (loader or parts.loader(part)).batches(0)
         )
+
+    def interpret(self, part: str = "valid") -> Interpretation:
+        """What the model answers on a part, where it errs and how sure that is; in fp32.
+
+        ``print`` shows scores with intervals; ``.report("report.html")`` writes curves, mistakes
+        with their pictures, calibration, data and plan to one page.
+
+        Args:
+            part: "train", "valid" or "test".
+        """
+        from flambeau.report.interpretation import Background, interpret
+
         context = StepContext(training=False, values=dict(self.task.values), seed=self.seed)
-        with torch.no_grad():
-            return self.task.evaluate(model, batches, context)
+        background = Background(
+            title=f"{self.plan.values['architecture']}: {self.domain.name}",
+            data=self.data,
+            plan=self.plan,
+            history=self.history,
+            dataset=self.realised.dataset,
+            notes={"device": str(self.realised.device), "seed": str(self.seed)},
+        )
+        return interpret(
+            self.model,
+            self.task,
+            lambda: self._batches(part),
+            part=part,
+            context=context,
+            background=background,
+        )
 
     def predictor(self) -> Predictor:
         """What ``export`` would give, on this learner's model."""
@@ -409,7 +459,7 @@ class Learner:
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights alone to one safetensors file; returns its path."""
-        return save_model(self.model, path)
+        return on_main(lambda: save_model(self.model, path))
 
     def load(self, path: str | Path) -> None:
         """Takes the weights of such a file, or of an export's folder, into the model.
@@ -422,12 +472,14 @@ class Learner:
     def export(self, folder: str | Path) -> Path:
         """Writes weights and JSON from which ``Predictor.load`` predicts, without any pickle."""
         parts = self.realised
-        return write_export(
-            folder,
-            domain=self.domain.name,
-            model=parts.model,
-            model_spec=parts.model_spec,
-            task=parts.task,
-            preprocessor=parts.preprocessor,
-            plan=self.plan.to_json(),
+        return on_main(
+            lambda: write_export(
+                folder,
+                domain=self.domain.name,
+                model=parts.model,
+                model_spec=parts.model_spec,
+                task=parts.task,
+                preprocessor=parts.preprocessor,
+                plan=self.plan.to_json(),
+            )
         )

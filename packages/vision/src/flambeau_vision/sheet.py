@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from flambeau import random as keyed
+from flambeau.data.picture import Picture
 from flambeau_vision.decode import Pixels, decode
 from flambeau_vision.resize import Geometry, resize_pixels
 
@@ -64,6 +66,27 @@ def contact_sheet(
     if path is not None:
         sheet.save(path)
     return sheet
+
+
+def picture_of(item: Any, row: int, side: int = 200) -> Picture:
+    """A small copy of an item for a report, with its file's name, or its row where it has none.
+
+    Args:
+        item: What `flambeau_vision.decode.decode` takes.
+        row: Its number.
+        side: Of the square that it is put in, in pixels.
+    """
+    from PIL import Image
+
+    is_path = isinstance(item, str | os.PathLike)
+    pixels = Image.fromarray(_thumbnail(item, side))
+    file = io.BytesIO()
+    # A photograph is a fifth of the size as a JPEG; what has few pixels stays as it is.
+    if is_path:
+        pixels.save(file, "JPEG", quality=85)
+    else:
+        pixels.save(file, "PNG", optimize=True)
+    return Picture(os.path.basename(item) if is_path else f"picture {row}", file.getvalue())
 
 
 def drawn_places(total: int, n: int) -> list[int]:

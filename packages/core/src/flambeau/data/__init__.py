@@ -7,6 +7,7 @@ from flambeau.data.foreign import ForeignDataset, ForeignLoader
 from flambeau.data.gather import GatherLoader, MemoryDataset
 from flambeau.data.layout import Layout
 from flambeau.data.loader import Dataset, Loader, LoaderOptions
+from flambeau.data.picture import Picture
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import Split
@@ -30,6 +31,7 @@ __all__ = [
     "LoaderOptions",
     "MapDataset",
     "MemoryDataset",
+    "Picture",
     "Preprocessor",
     "Problem",
     "Samples",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambeau.data.loader import Dataset
+from flambeau.data.picture import Picture
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.data.transform import Transform
@@ -46,12 +48,15 @@ class Data(ABC):
     @property
     @abstractmethod
     def split(self) -> Split:
-        """Which samples are train, valid and test."""
+        """Which samples are train, valid and test.
+
+        A property: a dataclass keeps the split in a field of another name (``rows``).
+        """
 
     @property
-    @abstractmethod
     def choices(self) -> Mapping[str, Any]:
         """What the user fixed when building the data; enters the plan with source "user"."""
+        return {}
 
     @abstractmethod
     def facts(self) -> Facts:
@@ -76,6 +81,15 @@ class Data(ABC):
     @abstractmethod
     def raw(self, part: str) -> Sequence[Any]:
         """The raw inputs of ``part`` as one would hand them to ``predict``."""
+
+    @classmethod
+    def items_from_path(cls, path: Path) -> Sequence[Any]:
+        """The raw items that ``flambeau predict MODEL PATH`` answers for.
+
+        By default the path itself is the one item; a kind of data with many samples a file reads
+        them here, without needing labels.
+        """
+        return [str(path)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
         """The same data with only these rows in each part; for quick trials and learning curves.
@@ -102,6 +116,14 @@ class Data(ABC):
     def report(self) -> str:
         """What was found, in words: counts, sizes, classes, what could not be read."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
+
+    def picture(self, row: int) -> Picture | None:
+        """What a person is shown of a sample in a report; None shows its row number.
+
+        Args:
+            row: As ``split`` numbers it.
+        """
+        return None
 
     # The three below make data without a domain of their own. They stand here because a PyTorch
     # user looks for them here; what they import builds on this class.

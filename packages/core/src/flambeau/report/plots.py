@@ -1,8 +1,4 @@
-"""Pictures of a run: curves and the confusion matrix.
-
-Figures are made without pyplot, so nothing depends on a display, on a backend or on what else has
-been drawn. Needs matplotlib (``flambeau[plot]``).
-"""
+"""Pictures of a run: curves and the confusion matrix. Needs matplotlib (``flambeau[plot]``)."""
 
 # matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
 # pyright: reportUnknownMemberType=false
@@ -10,25 +6,32 @@ been drawn. Needs matplotlib (``flambeau[plot]``).
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from flambeau.errors import InputError, MissingDependencyError
+from flambeau.errors import InputError
+from flambeau.report.figures import (
+    COLOURS,
+    GREY,
+    Path,
+    axes_of,
+    numbers,
+    panels,
+    plain_axes,
+    saved,
+    short,
+    sized,
+)
 from flambeau.training.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Path = str | os.PathLike[str]
-
-# Okabe and Ito's colours, which stay apart for every kind of colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_GREY = "#5A5A5A"
 _MOST_COUNTS = 20  # classes up to which every cell of the matrix carries its number
 _MOST_NAMES = 40
 _BEST_IS_LOW = ("loss", "error", "mae", "rmse", "perplexity")
@@ -48,20 +51,29 @@ def plot_history(history: History, path: Path | None = None) -> Figure:
         InputError: The history is empty.
         MissingDependencyError: matplotlib is not installed.
     """
+    return panels(history_panels(history), 4.2, 3.4, path)
+
+
+def history_panels(history: History) -> list[Callable[[Axes], None]]:
+    """What ``plot_history`` draws, a function for each panel.
+
+    Raises:
+        InputError: The history is empty.
+    """
     if not history.rows:
         raise InputError("The history has no epoch yet; fit for at least one before plotting it.")
-    panels = [_draw_loss, *_metric_panels(history)]
+    draws = [_draw_loss, *_metric_panels(history)]
     if len(history.column("lr")) > 1:
-        panels.append(_draw_lr)
-    figure = _figure(4.2 * len(panels), 3.4)
-    for axes, draw in zip(_axes(figure, len(panels)), panels, strict=True):
-        draw(axes, history)
-        axes.set_xlabel("epoch")
-        axes.set_xlim(left=0)
-        axes.locator_params(axis="x", integer=True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-    return _saved(figure, path)
+        draws.append(_draw_lr)
+    return [partial(_draw_by_epoch, draw, history) for draw in draws]
+
+
+def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes: Axes) -> None:
+    draw(axes, history)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", integer=True)
+    plain_axes(axes)
 
 
 def plot_confusion(
@@ -90,8 +102,8 @@ def plot_confusion(
         )
     share = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
     size = min(max(3.6, 1.9 + 0.42 * n), 12.0)
-    figure = _figure(size + 0.7, size)
-    (axes,) = _axes(figure, 1)
+    figure = sized(size + 0.7, size)
+    (axes,) = axes_of(figure, 1)
     image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     bar = figure.colorbar(image, ax=axes)
     bar.set_label("share of the true class")
@@ -102,7 +114,7 @@ def plot_confusion(
     right, total = int(counts.diagonal().sum()), int(counts.sum())
     axes.set_title(f"{right:,} of {total:,} right ({right / max(total, 1):.1%})", fontsize=10)
     axes.spines[:].set_visible(False)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 # ---------------------------------------------------------------- history
@@ -134,9 +146,9 @@ def _draw_loss(axes: Axes, history: History) -> None:
     if len(losses):
         places = _step_positions(history)
         losses = losses[: len(places)]
-        axes.plot(places, _numbers(losses), color=_COLOURS[0], alpha=0.22, linewidth=0.7)
+        axes.plot(places, numbers(losses), color=COLOURS[0], alpha=0.22, linewidth=0.7)
         axes.plot(
-            places, _numbers(_smoothed(losses)), color=_COLOURS[0], linewidth=1.6, label="train"
+            places, numbers(_smoothed(losses)), color=COLOURS[0], linewidth=1.6, label="train"
         )
         _limit(axes, losses, history)
     elif train := history.column("train_loss"):
@@ -145,16 +157,12 @@ def _draw_loss(axes: Axes, history: History) -> None:
             train,
             "o-",
             markersize=4,
-            color=_COLOURS[0],
+            color=COLOURS[0],
             label="train",
         )
-    _draw_column(axes, history, "valid_loss", _COLOURS[1], "valid")
+    _draw_column(axes, history, "valid_loss", COLOURS[1], "valid")
     axes.set_title("loss", fontsize=11)
     axes.legend(frameon=False)
-
-
-def _numbers(values: Tensor) -> list[float]:
-    return values.tolist()  # pyright: ignore[reportUnknownVariableType] torch leaves it open
 
 
 def _smoothed(losses: Tensor) -> Tensor:
@@ -191,7 +199,7 @@ def _metric_panels(history: History) -> list[Any]:
 
 def _metric_panel(names: Sequence[str]) -> Any:
     def draw(axes: Axes, history: History) -> None:
-        for name, colour in zip(names, _COLOURS * (1 + len(names) // 6), strict=False):
+        for name, colour in zip(names, COLOURS * (1 + len(names) // 6), strict=False):
             plain = name.removeprefix("valid_").replace("_", " ")
             values = history.column(name)
             low = any(word in plain for word in _BEST_IS_LOW)
@@ -205,7 +213,7 @@ def _metric_panel(names: Sequence[str]) -> Any:
 
 
 def _draw_lr(axes: Axes, history: History) -> None:
-    _draw_column(axes, history, "lr", _COLOURS[2], "lr")
+    _draw_column(axes, history, "lr", COLOURS[2], "lr")
     axes.set_title("learning rate", fontsize=11)
     values = history.column("lr")
     if min(values) > 0 and max(values) > 50 * min(values):
@@ -232,7 +240,7 @@ def _draw_column(axes: Axes, history: History, name: str, colour: str, label: st
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     n = len(classes)
     ticks = list(range(0, n, -(-n // _MOST_NAMES)))
-    names = [_short(classes[i]) for i in ticks]
+    names = [short(classes[i]) for i in ticks]
     flat = max(map(len, names)) * n <= 60
     axes.set_xticks(
         ticks,
@@ -248,10 +256,6 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_ylabel("true")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"
-
-
 def _write_counts(axes: Axes, counts: Tensor, share: Tensor) -> None:
     n = len(counts)
     for row in range(n):
@@ -265,29 +269,5 @@ def _write_counts(axes: Axes, counts: Tensor, share: Tensor) -> None:
                     ha="center",
                     va="center",
                     fontsize=9 if n <= 12 else 7,
-                    color="white" if float(share[row, column]) > 0.55 else _GREY,
+                    color="white" if float(share[row, column]) > 0.55 else GREY,
                 )
-
-
-# ---------------------------------------------------------------- matplotlib
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Plots need matplotlib, which is not installed. Install it with "
-            "`pip install 'flambeau[plot]'`."
-        ) from error
-    return Figure(figsize=(width, height), dpi=120, layout="compressed")
-
-
-def _axes(figure: Figure, n: int) -> list[Axes]:
-    return list(figure.subplots(1, n, squeeze=False)[0])
-
-
-def _saved(figure: Figure, path: Path | None) -> Figure:
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure

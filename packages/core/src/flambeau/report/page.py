@@ -1,0 +1,149 @@
+"""One HTML page that holds everything it needs: no network, no script, light and dark."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from flambeau.errors import InputError, StorageError
+from flambeau.report.blocks import Block
+
+# The page may load nothing and run nothing, whatever a class name says.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+_STYLE = """
+:root{--sans:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
+--ink:#1d2329;--soft:#5b6670;--paper:#fff;--box:#f4f6f8;--line:#d9dee3;--accent:#0072b2}
+@media (prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--paper:#14181c;
+--box:#1d2328;--line:#343c44;--accent:#4fb0e8}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:72rem;color:var(--ink);
+background:var(--paper);font:1rem/1.5 var(--sans);overflow-wrap:anywhere}
+h1{font-size:1.6rem;line-height:1.2;margin:0 0 .3rem}
+h2{font-size:1.2rem;margin:2.4rem 0 .7rem;padding-top:.8rem;border-top:1px solid var(--line)}
+p{margin:.5rem 0;max-width:46rem}
+.note,figcaption,header p{color:var(--soft);font-size:.9rem}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin-top:.8rem;font-size:.9rem}
+a{color:var(--accent)}
+.scroll{overflow-x:auto;max-width:100%}
+pre{background:var(--box);border-radius:6px;padding:.8rem;font-size:.8rem;line-height:1.45;
+overflow-wrap:normal}
+table{border-collapse:collapse;font-size:.9rem;margin:.5rem 0;overflow-wrap:normal}
+th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;white-space:nowrap;
+border-bottom:1px solid var(--line)}
+thead th{color:var(--soft);font-weight:600}
+td.number{text-align:right;font-variant-numeric:tabular-nums}
+td.prose{white-space:normal;min-width:15rem;max-width:34rem;overflow-wrap:anywhere}
+.matrix td,.matrix th{border:0;padding:.2rem .35rem;vertical-align:middle}
+.matrix thead th{vertical-align:bottom;text-align:center}
+.matrix td{text-align:center;min-width:2.3rem;height:2.2rem;font-variant-numeric:tabular-nums;
+border:1px solid var(--line)}
+.matrix thead td{border:0}
+.matrix tbody th{font-weight:500;text-align:right}
+.matrix .axis{font-weight:400;font-style:italic;color:var(--soft)}
+.matrix thead tr:last-child th.axis{text-align:right}
+.upright span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:11rem;overflow:hidden}
+figure{margin:0}
+.figures{display:grid;gap:1rem 2rem;margin:.8rem 0;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}
+.figures svg{height:auto;display:block}
+.figures svg *{stroke-linejoin:round;stroke-linecap:butt}
+.cards{display:grid;gap:.9rem;margin:.8rem 0;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,9.5rem),1fr))}
+.cards figure{background:var(--box);border-radius:6px;padding:.5rem}
+.cards img{display:block;width:100%;max-width:100%;border-radius:4px;margin-bottom:.4rem}
+.cards figcaption{font-size:.8rem;line-height:1.4}
+.cards b{color:var(--ink)}
+@media print{body{max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it.
+
+    Attributes:
+        title: Of the section; the page's table of contents names it.
+        blocks: ``Text``, ``Table``, ``Figures``, ``Cards``, or anything with such an ``html``.
+    """
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+class Page:
+    """A report as one HTML file, made of sections; readable on a phone, and when printed.
+
+    Args:
+        title: Stands on top.
+        subtitle: A line below it.
+
+    Example:
+        >>> from flambeau.report import Page, Table, Text
+        >>> page = Page("Pets", "a trial run")
+        >>> page.add("Scores", Text("On 100 pictures:"), Table(["score", "value"], [["f1", 0.9]]))
+        >>> page.save("pets.html").name  # doctest: +SKIP
+        'pets.html'
+    """
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self.title = title
+        self.subtitle = subtitle
+        self.sections: list[Section] = []
+
+    def add(self, title: str, *blocks: Block) -> None:
+        """Puts a section at the end of the page.
+
+        Raises:
+            InputError: There is no block to put under the title.
+        """
+        if not blocks:
+            raise InputError(f"The section {title!r} is empty. Give it Text, a Table, Figures, …")
+        self.sections.append(Section(title, blocks))
+
+    def html(self) -> str:
+        """The whole page as text."""
+        parts: list[str] = []
+        links: list[str] = []
+        number = 0
+        for place, section in enumerate(self.sections, start=1):
+            links.append(f'<a href="#s{place}">{escape(section.title)}</a>')
+            parts.append(f'<section><h2 id="s{place}">{escape(section.title)}</h2>')
+            for block in section.blocks:
+                number += 1
+                parts.append(block.html(number))
+            parts.append("</section>")
+        subtitle = f"<p>{escape(self.subtitle)}</p>" if self.subtitle else ""
+        contents = f"<nav>{''.join(links)}</nav>" if len(links) > 1 else ""
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            '<meta name="color-scheme" content="light dark">'
+            f"<title>{escape(self.title)}</title><style>{_STYLE}</style></head><body>\n"
+            f"<header><h1>{escape(self.title)}</h1>{subtitle}{contents}</header>\n"
+            + "\n".join(parts)
+            + "\n</body></html>\n"
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the page as one file; folders on the way are made.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            StorageError: It cannot be written there.
+        """
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(self.html(), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(
+                f"The report cannot be written to {target.absolute()} ({error.strerror}). Name a "
+                "file in a folder that can be written to."
+            ) from error
+        return target
