@@ -37,7 +37,11 @@ class FromPath(Protocol):
 
     @classmethod
     def from_path(cls, path: Path, options: Mapping[str, Any]) -> Data:
-        """The data at ``path``; ``options`` are the command's, by their ``CliOption.key``."""
+        """The data at ``path``; ``options`` are the command's, by their ``CliOption.key``.
+
+        ``flambeau evaluate`` adds ``"classes"``, the names that the model answers with in their
+        order, which then take the place of those found in the data.
+        """
         ...
 
 
@@ -114,7 +118,14 @@ def _first_model(name: str, models: tuple[str, ...]) -> Rule:
     reason = f"The only architecture of the domain {name!r}."
     if others:
         reason = f"The first of the {len(models)} architectures of the domain {name!r}."
-    choice = Choice("architecture", first, reason, alternatives=tuple(others), source="default")
+    choice = Choice(
+        "architecture",
+        first,
+        reason,
+        alternatives=tuple(others),
+        override="Learner(data, module) with any nn.Module",
+        source="default",
+    )
     return Rule("architecture", (), lambda facts, values: choice)
 
 

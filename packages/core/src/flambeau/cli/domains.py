@@ -31,4 +31,4 @@ def _describe(domain: registry.Domain) -> None:
     typer.echo(f"architectures: {', '.join(domain.models)}")
     typer.echo(f"tasks: {', '.join(domain.tasks)}\n")
     rows = [[f"--{option.name}", option.help] for option in domain.cli_options]
-    typer.echo(text_table(["option of fit and plan", "what it does"], rows))
+    typer.echo(text_table(["option of fit, plan and doctor", "what it does"], rows))

@@ -13,7 +13,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
+from flambeau.data.dataset import Data
+from flambeau.errors import InputError
 from flambeau.report import text_table
 
 
@@ -31,10 +34,10 @@ def predict(
     format: Annotated[Format, typer.Option(help="How the answers are printed.")] = Format.table,
 ) -> None:
     """Answers for new files: label and probabilities, or values."""
-    answers = Predictor.load(model).predict([str(file) for file in files])
-    records = [
-        {"file": str(file), **flat(answer)} for file, answer in zip(files, answers, strict=True)
-    ]
+    predictor = Predictor.load(model)
+    items, places = read_items(predictor, files)
+    answers = predictor.predict(items)
+    records = [{**place, **flat(answer)} for place, answer in zip(places, answers, strict=True)]
     if format is Format.json:
         typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return
@@ -46,6 +49,31 @@ def predict(
         return
     rows = [[_shown(record.get(name, "")) for name in columns] for record in records]
     typer.echo(text_table(columns, rows))
+
+
+def read_items(
+    predictor: Predictor, files: Sequence[Path]
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The raw items in the files, and where each stands: its file, and its number among several.
+
+    Raises:
+        InputError: A file does not exist.
+    """
+    record = predictor.record
+    data_class = next(iter(domains.get(record.domain).data_classes.values())) if record else Data
+    items: list[Any] = []
+    places: list[dict[str, Any]] = []
+    for file in files:
+        if not file.exists():
+            raise InputError(f"There is nothing at {file} (looked from {Path.cwd()}).")
+        found = list(data_class.items_from_path(file))
+        several = len(found) > 1
+        items += found
+        places += [
+            {"file": str(file), **({"item": number} if several else {})}
+            for number in range(len(found))
+        ]
+    return items, places
 
 
 def flat(answer: Any) -> dict[str, Any]:

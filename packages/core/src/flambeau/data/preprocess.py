@@ -17,6 +17,9 @@ class Preprocessor(Protocol):
     It is plain data: ``arguments()`` are JSON values and ``tensors()`` what is too large for
     JSON; the constructor registered as ``builder`` takes both back
     (``builder(**arguments, **tensors)``).
+
+    A class may derive from it: ``on_device`` then leaves the batch as it is, and there are no
+    arguments and no tensors, until it says otherwise.
     """
 
     @property
@@ -30,12 +33,12 @@ class Preprocessor(Protocol):
 
     def on_device(self, batch: Batch) -> Batch:
         """The deterministic last part, on the device (normalisation); after augmentation."""
-        ...
+        return batch
 
     def arguments(self) -> Mapping[str, Any]:
         """JSON values that rebuild it."""
-        ...
+        return {}
 
     def tensors(self) -> Mapping[str, Tensor]:
         """Tensors that rebuild it."""
-        ...
+        return {}
