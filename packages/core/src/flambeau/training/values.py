@@ -119,7 +119,8 @@ class StepValues:
             self._set_momentum(current["momentum"])
 
     def _compute_ahead(self, step: int) -> None:
-        steps = range(step, step + _AHEAD)
+        # One at least: a step after the last one of a phase keeps its values.
+        steps = range(step, max(step + 1, min(step + _AHEAD, self._last_step + 1)))
         progress = [min(1.0, ahead / self._last_step) for ahead in steps]
         self._ahead_from = step
         self._ahead = [{name: at(p) for name, at in self._schedules} for p in progress]
