@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambeau.data.loader import Dataset
+from flambeau.data.picture import Picture
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.data.transform import Transform
@@ -115,6 +116,14 @@ class Data(ABC):
     def report(self) -> str:
         """What was found, in words: counts, sizes, classes, what could not be read."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
+
+    def picture(self, row: int) -> Picture | None:
+        """What a person is shown of a sample in a report; None shows its row number.
+
+        Args:
+            row: As ``split`` numbers it.
+        """
+        return None
 
     # The three below make data without a domain of their own. They stand here because a PyTorch
     # user looks for them here; what they import builds on this class.
