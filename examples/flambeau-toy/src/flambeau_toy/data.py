@@ -1,0 +1,120 @@
+"""From text files to batches: every choice about the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flambeau.data import Batch, Data, MemoryDataset, Preprocessor, Split
+from flambeau.data.dataset import planned
+from flambeau.errors import InputError
+
+CODES = {base: code for code, base in enumerate("ACGTN")}  # N: any base; padding is N as well
+
+
+def read(path: Path) -> list[tuple[str, str]]:
+    """Label and sequence of each line; the label is empty where a line has none."""
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        label, _, sequence = line.strip().rpartition("\t")
+        if set(sequence) - CODES.keys():
+            raise InputError(f"{path}, line {number}: {sequence!r:.40} is not of letters ACGTN.")
+        pairs += [(label, sequence)] if sequence else []
+    return pairs
+
+
+class DnaPreprocessor(Preprocessor):
+    """Sequences to numbers 0 to 4, cut or padded to ``length``."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    @property
+    def builder(self) -> str:
+        return "dna_preprocessor"
+
+    def encode(self, items: Sequence[str]) -> Batch:
+        codes = torch.full((len(items), self.length), CODES["N"], dtype=torch.uint8)
+        for row, sequence in enumerate(items):
+            if set(sequence) - CODES.keys():
+                raise InputError(f"Item {row} is {sequence!r:.40}, which is not of letters ACGTN.")
+            numbers = [CODES[base] for base in sequence[: self.length]]
+            codes[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.uint8)
+        return Batch({"dna": codes}, weight=float(len(items)), indices=torch.arange(len(items)))
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"length": self.length}
+
+
+@dataclass(frozen=True)
+class DnaData(Data):
+    """Labelled sequences in memory; ``classes`` are those of the train rows unless given."""
+
+    sequences: list[str]
+    labels: list[str]
+    rows: Split
+    classes: list[str] | None = None
+    length: int | None = None
+
+    domain = "flambeau_toy.domain:DOMAIN"
+
+    @classmethod
+    def from_path(cls, path: str | Path, options: Mapping[str, Any] | None = None) -> DnaData:
+        """What ``flambeau fit PATH`` reads; ``options`` are those of the command."""
+        pairs, options = read(Path(path)), options or {}
+        labels, sequences = [label for label, _ in pairs], [sequence for _, sequence in pairs]
+        split = Split.random(len(pairs), valid=0.2, test=0.1, stratify=labels)
+        return cls(sequences, labels, split, options.get("classes"), options.get("length"))
+
+    @classmethod
+    def items_from_path(cls, path: Path) -> list[str]:
+        """What ``flambeau predict MODEL PATH`` answers for: each sequence of the file."""
+        return [sequence for _, sequence in read(path)]
+
+    @property
+    def split(self) -> Split:
+        return self.rows
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        return {} if self.length is None else {"length": self.length}
+
+    def facts(self) -> Mapping[str, Any]:
+        counts = Counter(self.labels[row] for row in self.rows.train.tolist())
+        names = list(self.classes or sorted(counts))
+        return {
+            **{f"n_{part}": len(self.rows.part(part)) for part in ("train", "valid", "test")},
+            "split": self.rows.describe(),
+            "in_memory": True,
+            **{"target_dtype": "str", "target_shape": [], "target_distinct": len(counts)},
+            "class_names": names,
+            "class_counts": [counts[name] for name in names],
+            "longest": max(len(self.sequences[row]) for row in self.rows.train),
+        }
+
+    def preprocessor(self, values: Mapping[str, Any]) -> DnaPreprocessor:
+        return DnaPreprocessor(values["length"])
+
+    def dataset(self, part: str, preprocessor: Any, values: Mapping[str, Any]) -> MemoryDataset:
+        rows, names = self.rows.part(part).tolist(), self.facts()["class_names"]
+        batch = preprocessor.encode(self.raw(part))
+        labels = torch.tensor([names.index(self.labels[row]) for row in rows])
+        return MemoryDataset(batch.inputs, {"label": labels}, torch.tensor(rows))
+
+    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"n_outputs": len(self.facts()["class_names"])}
+
+    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"classes": self.facts()["class_names"], **planned(values, "metrics")}
+
+    def raw(self, part: str) -> list[str]:
+        return [self.sequences[row] for row in self.rows.part(part)]
+
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> DnaData:
+        split = Split.given(rows["train"], rows["valid"], rows.get("test", ()))
+        return replace(self, rows=split)

@@ -1,0 +1,91 @@
+"""The record by which flambeau knows DNA: a model, a rule, a check, an option, a demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flambeau import Choice, Classification, Data, Domain, Rule, Split
+from flambeau.doctor import Check, Finding, Subject
+from flambeau.domain import CliOption
+from flambeau.random import generator
+
+from .data import DnaData, DnaPreprocessor
+
+COMPLEMENT = str.maketrans("ACGT", "TGCA")
+
+
+class MotifNet(nn.Module):
+    """Logits ``(batch, n_outputs)``: convolutions look for motifs, wherever they stand."""
+
+    def __init__(self, n_outputs: int, width: int = 32) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv1d(4, width, 9, padding=4), nn.ReLU())
+        self.head = nn.Linear(width, n_outputs)
+
+    def forward(self, dna: Tensor) -> Tensor:
+        one_hot = F.one_hot(dna.long(), 5)[..., :4].to(self.head.weight.dtype)  # N is all zeros
+        return self.head(self.body(one_hot.transpose(1, 2)).amax(2))
+
+
+def choose_length(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    """The plan's ``length``: the longest train sequence, but at most 512 bases."""
+    longest = facts["longest"]
+    reason = f"The longest of {facts['n_train']:,} train sequences has {longest} bases."
+    return Choice("length", min(longest, 512), reason, {"longest": longest}, (64, 512))
+
+
+def find_leaks(subject: Subject) -> Finding | None:
+    """Valid sequences that train knows, perhaps read from the other strand."""
+    data = subject.data
+    assert isinstance(data, DnaData)
+    strands = {part: [_one_strand(each) for each in data.raw(part)] for part in ("train", "valid")}
+    known = set(strands["train"])
+    leaked = [row for row, each in enumerate(strands["valid"]) if each in known]
+    if not leaked:
+        return None
+    what = f"{len(leaked)} valid sequences are in train too, such as {data.raw('valid')[leaked[0]]}"
+    mend = "Drop the copies, or split with Split.by_group so that copies stay together."
+    return Finding("dna-leak", what, {"of": len(strands["valid"])}, mend, severity="error")
+
+
+def _one_strand(sequence: str) -> str:
+    return min(sequence, sequence.translate(COMPLEMENT)[::-1])
+
+
+def recognise(path: Path) -> float:
+    """Files that end in ``.dna`` are ours."""
+    return 1.0 if path.suffix == ".dna" and path.is_file() else 0.0
+
+
+def demo(n_samples: int, seed: int) -> Data:
+    """Random sequences of 60 bases; a promoter has a TATA box somewhere, the background none."""
+    draws = generator(seed, "dna demo")
+    labels = ["promoter" if row % 2 else "background" for row in range(n_samples)]
+    sequences = []
+    for label in labels:
+        bases = "".join("ACGT"[code] for code in torch.randint(4, (60,), generator=draws))
+        place = int(torch.randint(52, (1,), generator=draws))
+        box = "TATAAATA" if label == "promoter" else ""
+        sequences.append(bases[:place] + box + bases[place + len(box) :])
+    split = Split.random(n_samples, valid=0.2, test=0.2, seed=seed, stratify=labels)
+    return DnaData(sequences, labels, split)
+
+
+DOMAIN = Domain(
+    name="dna",
+    data_classes={"DnaData": DnaData},
+    models={"motif_net": MotifNet},
+    tasks={"classification": Classification},
+    builders={"dna_preprocessor": DnaPreprocessor},
+    rules=(Rule("length", (), choose_length),),
+    checks=(Check("dna-leak", "valid sequences that are in train", find_leaks),),
+    recognise=recognise,
+    cli_options=(CliOption("length", int, "Bases that are looked at; longer is cut.", "length"),),
+    demo=demo,
+)
