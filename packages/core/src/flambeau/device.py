@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
+
+_MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 
 def best_device() -> torch.device:
@@ -31,6 +34,14 @@ def _cpu_flag(flag: str) -> bool:
             return any(flag in line.split() for line in file if line.startswith("flags"))
     except OSError:
         return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: an accelerator's, or main memory by torch, NumPy or Python."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch raises a bare RuntimeError where the CPU's allocator, or mps, has no more to give.
+    return isinstance(error, RuntimeError) and _MEMORY_WORDS.search(str(error)) is not None
 
 
 def available_memory_bytes() -> int:

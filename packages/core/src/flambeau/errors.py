@@ -8,6 +8,7 @@
     ├─ DomainError (LookupError)        a domain is missing, doubled or broken
     ├─ TrainingError (RuntimeError)     the run cannot go on
     │  └─ NonFiniteError                loss or gradients are no longer finite
+    ├─ OutOfMemoryError (MemoryError, RuntimeError)     a step or an answer needs more memory
     ├─ ResumeError (RuntimeError)       a checkpoint does not fit what it should continue
     ├─ ArtefactError (ValueError)       a checkpoint or an export is damaged, foreign or unsafe
     ├─ StorageError (OSError)           a file or folder cannot be written
@@ -53,6 +54,10 @@ class TrainingError(FlambeauError, RuntimeError):
 
 class NonFiniteError(TrainingError):
     """Loss or gradients are no longer finite."""
+
+
+class OutOfMemoryError(FlambeauError, MemoryError, RuntimeError):
+    """A step, or an answer, needs more memory than there is; the message says what to change."""
 
 
 class ResumeError(FlambeauError, RuntimeError):

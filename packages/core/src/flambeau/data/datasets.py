@@ -189,6 +189,18 @@ class ForeignData(PlainData):
             facts["class_names"] = list(self._class_names)
         return facts
 
+    def _check_labels(self, classes: Sequence[str]) -> None:
+        """Of the first samples; what comes later is refused in its step."""
+        for batch in self._first:
+            target = batch.target
+            wrong = (target < 0) | (target >= len(classes))
+            if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
+                raise InputError(
+                    f"The first train samples hold the label {int(target[wrong][0])}, but there "
+                    f"are {len(classes)} classes, 0 to {len(classes) - 1}. Give the data all of "
+                    "them (class_names=[…] or n_classes=…), or mend the labels."
+                )
+
     def _part(self, part: str) -> Source:
         self.split.part(part)  # an unknown name is an error that says the known ones
         if part not in self._parts:

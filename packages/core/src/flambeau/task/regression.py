@@ -198,6 +198,8 @@ class Regression(Task):
         mend = "Mend the targets in the data set, or give Regression as many names."
         if what == "outputs":
             mend = f"Give the model's last layer {self.n_outputs} output(s)."
+            if not isinstance(value, Tensor):
+                mend = "Return one tensor from the model's forward."
         raise InputError(
             f"Regression of {', '.join(self.names)} expects {what} of shape "
             f"(batch, {self.n_outputs}){also}, and got {found}. {mend}"

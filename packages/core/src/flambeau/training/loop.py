@@ -13,6 +13,7 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
+from flambeau.training.explain import explain, explained_evaluation
 from flambeau.training.freeze import apply_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.run import Run
@@ -99,8 +100,12 @@ def train_epoch(run: Run) -> None:
         try:
             result = train_step(model, batches, task, state)
         except Exception as error:
-            error.add_note(f"In training step {position.step}, on {described(batches)}.")
-            raise
+            run.update.restore_statistics()
+            fault = explain(error, batches, state)
+            fault.add_note(f"In training step {position.step}, on {described(batches)}.")
+            if fault is error:
+                raise
+            raise fault from error
         position.step += 1
         position.epoch_step += 1
         state.last = result
@@ -165,7 +170,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
         step=state.position.step,
         shared=run.shares_evaluation,
     )
-    with run.averaged_weights(), torch.no_grad(), state.autocast():
+    with run.averaged_weights(), explained_evaluation(state), torch.no_grad(), state.autocast():
         run.dispatch.send("on_eval_start", state)
         state.scores = state.task.evaluate(
             state.model, evaluation_batches(run, run.parts.valid), context

@@ -31,6 +31,7 @@ from flambeau.training.parts import Parts
 from flambeau.training.phase import Phase
 from flambeau.training.precision import Precision
 from flambeau.training.snapshot import capture
+from flambeau.training.start_checks import check_learns, check_optimizers
 from flambeau.training.state import Position, TrainState
 from flambeau.training.update import Update
 from flambeau.training.values import StepValues
@@ -70,6 +71,8 @@ class Run:
         self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
         factory = options.optimizer or default_factory
         self.optimizers = _named(factory(parts.model, parts.values))
+        check_optimizers(self.optimizers, parts.model)
+        check_learns(parts.model, settings.phases)
         self.values = StepValues(parts.model, self.optimizers, parts.values, task.values)
         self.update = Update(parts.model, self.optimizers, options, self.precision)
         self.average = options.average.running() if options.average else None
