@@ -114,7 +114,10 @@ def load_checkpoint(path: str | Path) -> Any:
         ArtefactError: The checkpoint is missing, damaged, truncated or of another version.
     """
     state, tensors = _read(Path(path))
-    return unpack(state["tree"], tensors)
+    try:
+        return unpack(state["tree"], tensors)
+    except RecursionError as error:
+        raise ArtefactError(f"{Path(path) / _STATE} is damaged: it is nested too deep.") from error
 
 
 def checkpoint_step(path: str | Path) -> int:
@@ -149,7 +152,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(digests, dict) or "tree" not in state:
         raise ArtefactError(f"{path / _STATE} is damaged: it lacks the tree or the check sums.")
     expected = cast("dict[str, Any]", digests)
-    if _sha256(json.dumps(state["tree"], allow_nan=False)) != expected.get("tree"):
+    try:
+        text = json.dumps(state["tree"], allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path / _STATE} is damaged: {error}.") from error
+    if _sha256(text) != expected.get("tree"):
         raise ArtefactError(
             f"{path / _STATE} is damaged: its check sum is not the one it was saved with."
         )
@@ -182,6 +189,8 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
+    if path.exists() and not path.is_file():
+        raise ArtefactError(f"{path} is no ordinary file, so it is not read.")
     try:
         found = file_sha256(path)
         if found != sha256:
@@ -191,7 +200,22 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
             )
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from error
+        raise ArtefactError(f"{path} cannot be read: {error}.{_pickle_hint(path)}") from error
+
+
+def _pickle_hint(path: Path) -> str:
+    """What to do with a file that ``torch.save`` wrote: unpickling could run code of anybody's."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError:
+        return ""
+    if not start.startswith((b"PK", b"\x80")):
+        return ""
+    return (
+        " It is a pickle or a file of torch.save, not safetensors, and flambeau unpickles nothing. "
+        "If you trust it: model.load_state_dict(torch.load(path, weights_only=True))."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,13 +13,19 @@ from torch import Tensor, nn
 
 from flambeau import domain as domains
 from flambeau.artefact.checkpoint import read_tensors
-from flambeau.artefact.rebuild import load_weights, rebuild
+from flambeau.artefact.rebuild import load_weights, rebuild, rebuild_model
 from flambeau.artefact.record import MODEL_FILE, PREPROCESSOR_FILE, ExportRecord, Spec
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.tensors import Rows
-from flambeau.device import best_device
-from flambeau.errors import ArgumentError, ArtefactError, DomainError, InputError
+from flambeau.device import best_device, is_out_of_memory
+from flambeau.errors import (
+    ArgumentError,
+    ArtefactError,
+    DomainError,
+    InputError,
+    OutOfMemoryError,
+)
 from flambeau.task.task import StepContext, Task
 
 
@@ -108,17 +114,18 @@ class Predictor:
         if task is None:
             _refuse_missing(folder, "task", record.task)
             task = rebuild("task", record.task, domain.tasks)
+        file = folder / MODEL_FILE
         if model is None:
             _refuse_missing(folder, "model", record.model)
-            model = rebuild("model", record.model, domain.models)
         elif not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] users err
             raise ArgumentError(f"model is {model!r:.60}, not an nn.Module. Make one: model().")
-        file = folder / MODEL_FILE
         weights = read_tensors(file, str(record.sha256.get(MODEL_FILE)))
-        load_weights(cast(nn.Module, model), weights, record.aliases, str(file))
+        if model is None:
+            model = rebuild_model(record.model, domain.models, weights, record.aliases, str(file))
+        load_weights(model, weights, record.aliases, str(file))
         loaded = cls(
             preprocessor,
-            cast(nn.Module, model).eval(),
+            model.eval(),
             cast(Task, task),
             device=best_device() if device is None else device,
             batch_size=batch_size,
@@ -177,7 +184,16 @@ class Predictor:
         with self._evaluating():
             ready = self.preprocessor.on_device(batch.to(self.device))
             context = StepContext(training=False, values=dict(self.task.values))
-            return self.task.forward(self.model, ready, context)
+            try:
+                return self.task.forward(self.model, ready, context)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(
+                    f"Memory ran out on {self.device} for {len(batch)} items at a time: "
+                    f"{str(error).strip().splitlines()[0]} Take fewer: "
+                    f"predictor.batch_size = {max(1, len(batch) // 2)}."
+                ) from error
 
     @contextmanager
     def _evaluating(self) -> Generator[None]:

@@ -59,6 +59,31 @@ def rebuild(
         ) from error
 
 
+def rebuild_model(
+    spec: Spec,
+    builders: Builders,
+    tensors: Mapping[str, Tensor],
+    aliases: Mapping[str, str],
+    file: str,
+) -> nn.Module:
+    """The model that the builder makes, once it is known to have the shapes of the tensors.
+
+    It is sketched without memory first: a record that asks for a model of 10 GB where the file
+    holds one of 1 MB is refused before any memory is taken.
+
+    Raises:
+        ArtefactError: The builder is unknown or fails, or makes another model.
+    """
+    try:
+        with torch.device("meta"):
+            sketch = rebuild("model", spec, builders)
+    except ArtefactError:
+        pass  # the builder may need memory; what it then says is about the model itself
+    else:
+        _check_fit(sketch, _with_aliases(tensors, aliases, file), file)
+    return rebuild("model", spec, builders)
+
+
 def tied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Each tensor once, and an alias table: name of a tied tensor → name that is kept."""
     first: dict[Key, str] = {}
@@ -75,7 +100,9 @@ def tied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
     return kept, aliases
 
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], aliases: Any, file: str) -> None:
+def load_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], file: str
+) -> None:
     """Writes the tensors of an export into ``model``, which must have exactly these.
 
     A floating-point parameter takes the dtype of the file, so that the answers stay the same.
@@ -83,6 +110,21 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], aliases: Any, 
     Raises:
         ArtefactError: A name is missing or unknown, or a shape or a tie differs.
     """
+    full = _with_aliases(tensors, aliases, file)
+    wanted = _check_fit(model, full, file)
+    for name, kept in tied(wanted)[1].items():
+        if not torch.equal(full[name], full[kept]):
+            raise ArtefactError(
+                f"{file}: the model ties {name!r} to {kept!r}, but the file holds two different "
+                "tensors for them. The weights belong to another model."
+            )
+    _take_dtypes(model, full)
+    model.load_state_dict(full)
+
+
+def _with_aliases(
+    tensors: Mapping[str, Tensor], aliases: Mapping[str, str], file: str
+) -> dict[str, Tensor]:
     full = dict(tensors)
     for name, kept in aliases.items():
         if kept not in tensors or name in tensors:
@@ -90,6 +132,11 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], aliases: Any, 
                 f"{file}: the alias {name!r} of {kept!r} does not fit the stored tensors."
             )
         full[name] = tensors[kept]
+    return full
+
+
+def _check_fit(model: nn.Module, full: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
+    """The model's tensors, each of which the file has in its shape."""
     wanted = state_tensors(model)
     _check_names(wanted, full, type(model).__name__, file)
     for name, tensor in wanted.items():
@@ -100,14 +147,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], aliases: Any, 
                 f"{file}: {name!r} is {_describe(found)}, but the model has {_describe(tensor)}. "
                 "The weights belong to another model, or it was built with other arguments."
             )
-    for name, kept in tied(wanted)[1].items():
-        if not torch.equal(full[name], full[kept]):
-            raise ArtefactError(
-                f"{file}: the model ties {name!r} to {kept!r}, but the file holds two different "
-                "tensors for them. The weights belong to another model."
-            )
-    _take_dtypes(model, full)
-    model.load_state_dict(full)
+    return wanted
 
 
 def check_same_state(model: nn.Module, rebuilt: nn.Module, builder: str) -> None:

@@ -99,6 +99,10 @@ class ExportRecord:
         for name in ("aliases", "sha256", "notes", "versions"):
             if not isinstance(values[name], dict):
                 raise _wrong(path, name, values[name], "an object")
+        for name in ("aliases", "sha256", "versions"):
+            for key, value in values[name].items():
+                if not isinstance(value, str):
+                    raise _wrong(path, f"{name}.{key}", value, "a string")
         for name in ("domain", "created"):
             if not isinstance(values[name], str):
                 raise _wrong(path, name, values[name], "a string")
@@ -112,6 +116,8 @@ def _read_spec(path: Path, name: str, value: Any) -> Spec:
     _check_fields(path, f"{name}.", entries, Spec)
     if not isinstance(entries["builder"], str | None):
         raise _wrong(path, f"{name}.builder", entries["builder"], "a string or null")
+    if not isinstance(entries["note"], str):
+        raise _wrong(path, f"{name}.note", entries["note"], "a string")
     if not isinstance(entries["arguments"], dict):
         raise _wrong(path, f"{name}.arguments", entries["arguments"], "an object")
     return Spec(**entries)

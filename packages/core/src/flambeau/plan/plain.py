@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import PurePath
 from typing import Any, cast
@@ -80,9 +80,34 @@ def from_json(entry: object) -> Choice:
             f"The choice {content['key']!r} has the source {content['source']!r}; it must be rule, "
             "user or default."
         )
+    for name, (fits, wanted) in _FIELDS.items():
+        if name in content and not fits(content[name]):
+            raise PlanError(
+                f"The choice {content['key']!r:.60} has {content[name]!r:.60} as its {name}, which "
+                f"must be {wanted}. The content is damaged or from another release."
+            )
     arguments: dict[str, Any] = {**content}
     arguments["alternatives"] = tuple(content.get("alternatives", ()))
     return checked(Choice(**arguments))
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What a saved choice's fields must be; "value" may be anything plain.
+_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "key": (_is_text, "text"),
+    "reason": (_is_text, "text"),
+    "override": (_is_text, "text"),
+    "evidence": (lambda value: isinstance(value, Mapping), "an object"),
+    "alternatives": (lambda value: isinstance(value, list | tuple), "a list"),
+    "confidence": (_is_share, "a number from 0 to 1"),
+}
 
 
 def _copy(value: object, what: str, place: str) -> Any:

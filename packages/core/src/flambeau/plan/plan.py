@@ -214,8 +214,10 @@ class Plan:
         Raises:
             PlanError: The content was written by another version, or is no plan.
         """
+        if not isinstance(content, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] files differ
+            raise PlanError(f"A plan is saved as an object, not as a {type(content).__name__}.")
         version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or type(version) is not int:
             raise PlanError(
                 f"The plan has schema version {version!r}; this flambeau reads "
                 f"{SCHEMA_VERSION}. Use the release that wrote it, or derive a new plan."
@@ -245,7 +247,11 @@ class Plan:
         """
         try:
             content: object = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except OSError as error:
+            raise PlanError(
+                f"The plan {path} cannot be read: {error}. Name the file that plan.save(…) wrote."
+            ) from error
+        except (ValueError, RecursionError) as error:
             raise PlanError(f"{path} is no plan: it is not JSON ({error}).") from error
         if not isinstance(content, dict):
             raise PlanError(f"{path} is no plan: it holds a {type(content).__name__}.")
@@ -253,6 +259,8 @@ class Plan:
             return cls.from_json(cast("dict[str, Any]", content))
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
+        except RecursionError as error:
+            raise PlanError(f"{path} is no plan: it is nested too deep.") from error
 
 
 def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, Choice]:
