@@ -24,8 +24,9 @@ from flambeau.artefact.weights import load_model, save_model
 from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
 from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
+from flambeau.data.identity import identity
 from flambeau.data.loader import Loader, shares_with
-from flambeau.errors import ArgumentError, InputError, ResumeError
+from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
 from flambeau.processes import on_main
@@ -37,15 +38,18 @@ from flambeau.training.loop import fit as run_fit
 from flambeau.training.optimizer import parameter_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.phase import Phase
+from flambeau.training.restoring import check_tree, phases_of, restore_whole
 from flambeau.training.run import RunSettings
 from flambeau.training.schedule import Schedule
-from flambeau.training.snapshot import restore
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
     from flambeau.doctor import Report
     from flambeau.inside import Summary
     from flambeau.report.interpretation import Interpretation
+
+# What a run may be continued with where another machine has other devices and cores.
+_OF_THE_MACHINE = frozenset({"device", "num_workers"})
 
 
 class Learner:
@@ -115,9 +119,11 @@ class Learner:
         self.history = History()
         self._folder = Path(folder) if folder is not None else None
         self._given = Given(model if isinstance(model, nn.Module) else None, task)
+        self._identity: Mapping[str, Any] | None = None
         self._trainable: tuple[str, ...] | None = None
         self._position = Position()
         self._realised: Realised | None = None
+        self._asked = frozenset(choices or ())
         self.plan = self._make_plan(model, task, dict(choices or {}), plan)
 
     def _make_plan(
@@ -255,20 +261,30 @@ class Learner:
             ResumeError: The checkpoint belongs to another model, other data or another plan.
             ArtefactError: It is damaged, or every one in the folder is.
         """
-        folder, checkpoint, tree = agree_on_checkpoint(path or self._folder)
+        before = self.plan, self._folder
+        try:
+            return self._resume(*agree_on_checkpoint(path or self._folder))
+        except (ResumeError, ArtefactError, PlanError):
+            self.plan, self._folder = before
+            raise
+
+    def _resume(self, folder: Path, checkpoint: Path, tree: Mapping[str, Any]) -> History:
+        tree = check_tree(tree, checkpoint)
         if self._folder is None:
             self._folder = folder
         saved = Plan.from_json(tree["plan"])
         rules = domains.rules_of(self.domain)
         saved = own_device(saved.bind(rules, self.data.facts()), self.plan)
+        for key in self._asked & _OF_THE_MACHINE:
+            saved = saved.with_choice(self.plan[key])
         self._follow(saved, checkpoint)
+        self._check(self.plan.values)
         if tree["phases"] is None:
             raise ResumeError(
                 f"{checkpoint} was written with a schedule that is a function of your own, which "
                 "cannot be saved. Use a named shape of flambeau.training.SHAPES."
             )
-        phases = [Phase.from_json(phase) for phase in tree["phases"]]
-        return self._run(phases, Position(), tree)
+        return self._run(phases_of(tree, checkpoint), Position(), tree)
 
     def _follow(self, saved: Plan, checkpoint: Path) -> None:
         """Takes the plan of the run that is continued; says so if the model cannot be its model."""
@@ -286,6 +302,14 @@ class Learner:
             for key, value in self.plan.values.items()
             if key not in ("epochs", "lr", "schedule") and theirs.get(key) != value
         ]
+        asked = [key for key in differing if key in self._asked]
+        if asked:
+            key = asked[0]
+            raise ResumeError(
+                f"{key} was given as {self.plan.values[key]!r}, but {checkpoint} is of a run with "
+                f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
+                "run with fit."
+            )
         if differing and self._realised is not None:
             raise ResumeError(
                 f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
@@ -297,6 +321,8 @@ class Learner:
         self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
     ) -> History:
         # The folder's name is fixed now, the folder is made when something is written.
+        if self._identity is None:
+            self._identity = identity(self.data)
         folder = agree_on_folder(self._folder, self.domain.name)
         settings = RunSettings(
             options=self.training,
@@ -304,12 +330,13 @@ class Learner:
             callbacks=self._all_callbacks(),
             plan=self.plan.to_json(),
             folder=folder,
+            data=self._identity,
         )
         # The optimizer starts from the plan as it is now: fit(lr=…) may have changed it.
         parts = replace(self.realised.parts(), values=self.plan.values)
         run = make_run(parts, settings, self.history, position)
         if tree is not None:
-            restore(run, tree)
+            restore_whole(run, tree)
         self._position = run.state.position
         with run.connected():
             run_fit(run)

@@ -47,6 +47,7 @@ class RunSettings:
         callbacks: Observers, in order.
         plan: The plan as JSON, kept in checkpoints.
         folder: The run's folder; made when something is written.
+        data: What tells the data from others, kept in checkpoints.
     """
 
     options: TrainingOptions
@@ -54,6 +55,7 @@ class RunSettings:
     callbacks: Sequence[Callback] = ()
     plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
     folder: Path | None = None
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Run:

@@ -97,11 +97,13 @@ def _fingerprint(run: Run) -> dict[str, Any]:
         "averaging": repr(run.options.average),
         "clip_norm": run.options.clip_norm,
         "precision": run.parts.values.get("precision"),
+        "data": dict(run.settings.data),
     }
 
 
 def _check(run: Run, tree: Mapping[str, Any]) -> None:
     mine, theirs = _fingerprint(run), cast("dict[str, Any]", tree["fingerprint"])
+    theirs.setdefault("data", mine["data"])  # earlier releases did not write it
     for name, value in mine.items():
         if theirs.get(name) != value:
             here, there = _difference(value, theirs.get(name))
