@@ -53,6 +53,7 @@ BATCHES = "check_batches_are_as_declared"
 MOVE = "check_batches_move"
 ORDER = "check_order"
 START = "check_loader_starts_anywhere"
+DOCTOR = "check_doctor_is_silent"
 LOSS = "check_loss_is_finite"
 GRADIENT = "check_every_parameter_gets_a_gradient"
 EXPORT = "check_export_answers_the_same"
@@ -106,6 +107,8 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "detached": (GRADIENT, "does not depend on the parameters", {EXPORT}),
     "gradients are nan": (GRADIENT, r"not finite \(first", {EXPORT}),
     "the second model is broken": (GRADIENT, "toy_wide: 1 parameters", set()),
+    "a check crashes": (DOCTOR, "toy could not be checked: KeyError: 'gone'", set()),
+    "a check warns of clean data": (DOCTOR, "The doctor finds toy in the demo data", set()),
     "state is no buffer": (EXPORT, "gives other outputs than the model did", set()),
     "an argument is lost": (EXPORT, "gives other outputs than the model did", set()),
     "labels are lost": (EXPORT, "decodes the same outputs to other answers", set()),
@@ -228,11 +231,11 @@ def test_all_failures_are_reported(toy: ModuleType, monkeypatch: pytest.MonkeyPa
     assert {outcome.check for outcome in report.failures} == {LOSS, GRADIENT, EXPORT}
     assert len(report.outcomes) == len(QUICK)
     text = str(report)
-    assert text.startswith("Domain 'toy': 3 of 11 checks failed.")
+    assert text.startswith("Domain 'toy': 3 of 12 checks failed.")
     assert "Models built: toy, toy_wide; not built: toy_huge" in text
     assert "  failed   check_loss_is_finite\n" in text
     assert "To mend: look at normalisation" in text
-    with pytest.raises(ConformanceError, match=r"3 of 11 checks failed"):
+    with pytest.raises(ConformanceError, match=r"3 of 12 checks failed"):
         report.raise_if_failed()
 
 

@@ -17,6 +17,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
 from flambeau.data.loader import LoaderOptions, count_steps, epoch_order
 from flambeau.data.split import Split
+from flambeau.doctor import Check, Finding
 from flambeau.domain import Domain
 from flambeau.plan import Choice, Rule
 from flambeau.task.task import StepContext, Task
@@ -255,6 +256,14 @@ def _fixed(key: str, value: Any) -> Rule:
     return Rule(key, (), lambda facts, values: Choice(key, value, "it is a toy"))
 
 
+def _look(subject: Any) -> Any:
+    if FLAW == "a check crashes":
+        raise KeyError("gone")
+    if FLAW == "a check warns of clean data":
+        return Finding("toy", "Something is wrong.", {}, "Mend it.")
+    return None
+
+
 DOMAIN = Domain(
     name="toy",
     data_classes={"ToyData": ToyData},
@@ -269,5 +278,6 @@ DOMAIN = Domain(
             "num_workers": 0, "epochs": 1,
         }.items()
     ),
+    checks=(Check("toy", "whatever the test plants", _look),),
     demo=demo,
 )  # fmt: skip

@@ -14,11 +14,11 @@ from flambeau.doctor.finding import Finding
 from flambeau.doctor.subject import Subject
 from flambeau.task.classification import Classification
 
-# Fewer samples than this may be alike by chance.
-_ENOUGH = 8
-# Nats above ln C: the right class is given less than 1/e of a guess's probability on average.
-# Freshly initialised networks of the usual kinds start within 0.3.
-_ABOVE_GUESSING = 1.0
+# Fewer samples than this may be alike by chance; one number a sample may be rare (a flag).
+_ENOUGH = 4
+# Nats above ln C: on (geometric) average the right class gets less than 1/20 of a guess's
+# probability. Small nets start within 0.3, a residual net with pooled maxima 1.6 above.
+_ABOVE_GUESSING = 3.0
 _SUM_TOLERANCE = 1e-3  # of a float16 softmax over some thousand classes
 
 
@@ -60,7 +60,7 @@ def constant_input(subject: Subject) -> list[Finding]:
             severity="error" if len(batch.inputs) == 1 else "warning",
         )
         for name, value in batch.inputs.items()
-        if value.numel() and bool((value == value[:1]).all())
+        if value[0].numel() > 1 and bool((value == value[:1]).all())
     ]
 
 

@@ -16,6 +16,7 @@ from flambeau.testing.checks_data import (
     check_facts_repeat,
     check_preprocessor_sees_train_only,
 )
+from flambeau.testing.checks_doctor import check_doctor_is_silent
 from flambeau.testing.checks_import import (
     check_import_is_light,
     check_record_is_found_from_its_data,
@@ -41,6 +42,7 @@ CHECKS: tuple[Check, ...] = (
     check_loader_starts_anywhere,
     check_loss_is_finite,
     check_every_parameter_gets_a_gradient,
+    check_doctor_is_silent,
     check_export_answers_the_same,
     check_predicting_equals_validating,
 )
