@@ -40,10 +40,12 @@ class Processes:
     Attributes:
         rank: Number of this process, 0 to ``world_size - 1``.
         world_size: How many there are, at least 2.
+        on_machine: How many of them are on this machine.
     """
 
     rank: int
     world_size: int
+    on_machine: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -95,11 +97,16 @@ class Processes:
             raise TrainingError(f"Process 0 could not do its part: {failure}")
         return cast("T", value)
 
-    def leave(self, error: BaseException) -> None:
-        """Tells the others why this process ends, and closes the connections they wait on."""
-        # A group that the user has made without a store on the network cannot be told.
-        with suppress(RuntimeError, KeyError, ValueError):
-            _store().set(_FAILED, f"process {self.rank} raised {type(error).__name__}: {error}")
+    def leave(self, error: BaseException | None) -> None:
+        """Closes the connections on which the others wait.
+
+        Args:
+            error: Why this process ends, to tell the others; None where they know.
+        """
+        if error is not None:
+            # A group that the script has made need not have met where the environment says.
+            with suppress(RuntimeError, KeyError, ValueError):
+                _store().set(_FAILED, f"process {self.rank} raised {type(error).__name__}: {error}")
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -127,7 +134,15 @@ def current() -> Processes | None:
     if not (dist.is_available() and dist.is_initialized()):
         return None
     world_size = dist.get_world_size()
-    return Processes(dist.get_rank(), world_size) if world_size > 1 else None
+    if world_size < 2:
+        return None
+    return Processes(dist.get_rank(), world_size, _on_machine(world_size))
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """``work()`` on process 0, for which the others wait; alone just ``work()``."""
+    together = current()
+    return work() if together is None else together.on_main(work)
 
 
 def join(timeout_s: float = TIMEOUT_S) -> Processes | None:
@@ -162,15 +177,18 @@ def join(timeout_s: float = TIMEOUT_S) -> Processes | None:
             "this process cannot find the others. Start the script with `flambeau launch` or "
             "`torchrun`, or unset WORLD_SIZE to run it alone."
         )
-    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ["RANK"])
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ["WORLD_SIZE"])
     gpus = torch.cuda.device_count()
     if gpus:
-        torch.cuda.set_device(local_rank % gpus)
-    backend = "cpu:gloo,cuda:nccl" if gpus >= local_size else "gloo"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or os.environ["RANK"]) % gpus)
+    enough = gpus >= _on_machine(int(os.environ["WORLD_SIZE"]))
+    backend = "cpu:gloo,cuda:nccl" if enough else "gloo"
     _dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     atexit.register(_close)
     return current()
+
+
+def _on_machine(world_size: int) -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or world_size)
 
 
 def _close() -> None:

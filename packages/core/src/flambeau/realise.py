@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,16 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from flambeau import processes
 from flambeau.data.dataset import Data
+from flambeau.data.foreign import ForeignDataset
 from flambeau.data.generators import BorrowedGlobals
-from flambeau.data.loader import Dataset, Loader, LoaderOptions
+from flambeau.data.loader import Dataset, Filled, Loader, LoaderOptions, shares_with
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
-from flambeau.errors import ArgumentError, InputError, PlanError, nearest
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, nearest
 from flambeau.plan import Plan
+from flambeau.processes import Processes
 from flambeau.task.task import Task
 from flambeau.training.freeze import keeps_statistics
 from flambeau.training.parts import Parts
@@ -130,7 +134,7 @@ class Realised:
         # channels_last reorders 4-d weights only; any other layout leaves a module as it is.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         self._datasets: dict[str, Dataset] = {}
-        self._loaders: dict[str, Loader] = {}
+        self._loaders: dict[tuple[str, Processes | None], Loader] = {}
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
         """A model whose first weights depend on the seed alone; torch's generator is put back."""
@@ -149,9 +153,16 @@ class Realised:
             self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
         return self._datasets[part]
 
-    def loader(self, part: str) -> Loader:
-        """Batches of ``part``; only train is shuffled."""
-        if part not in self._loaders:
+    def loader(self, part: str, *, shared: bool = False) -> Loader:
+        """Batches of ``part``; only train is shuffled.
+
+        Args:
+            part: "train", "valid" or "test".
+            shared: This process's share of them, where several make the run.
+        """
+        together = processes.current() if shared else None
+        key = part, together
+        if key not in self._loaders:
             size = self.values["batch_size"]
             train = part == "train"
             options = LoaderOptions(
@@ -159,19 +170,56 @@ class Realised:
                 shuffle=train,
                 drop_last=train and self._single_last(size),
                 seed=self.seed,
-                num_workers=self.values.get("num_workers", 0),
+                num_workers=self._workers(),
                 device=self.device,
+                rank=together.rank if together else 0,
+                world_size=together.world_size if together else 1,
             )
-            self._loaders[part] = self.dataset(part).loader(options)
-        return self._loaders[part]
+            self._loaders[key] = self.dataset(part).loader(options)
+            if train:
+                self._warn_of_single_last(self._loaders[key])
+        return self._loaders[key]
+
+    def evaluation_loader(self, part: str) -> Loader:
+        """What this process evaluates: its share where ``Task.evaluate`` puts the scores together.
+
+        A task with an ``evaluate`` of its own sees all samples on every process.
+        """
+        adds_up = type(self.task).evaluate is Task.evaluate
+        loader = self.loader(part, shared=adds_up)
+        return Filled(loader) if shares_with(loader) > 1 else loader
+
+    def _warn_of_single_last(self, loader: Loader) -> None:
+        """A loader of the user's own is left as it is, but its last batch may end the run."""
+        dataset = self.dataset("train")
+        if not isinstance(dataset, ForeignDataset) or not self._keeps_statistics():
+            return
+        n, size = len(dataset), self.values["batch_size"]
+        if n > size and n % size == 1 and loader.steps_per_epoch == n // size + 1:
+            warnings.warn(
+                f"[last-batch-of-one] The train loader's last batch has 1 of its {n} samples, from "
+                "which batch norm can take no statistics. Build it with drop_last=True.",
+                FlambeauWarning,
+                stacklevel=2,
+            )
+
+    def _keeps_statistics(self) -> bool:
+        return any(map(keeps_statistics, self.model.modules()))
+
+    def _workers(self) -> int:
+        """Worker processes of this process: those of the machine are shared."""
+        planned: int = self.values.get("num_workers", 0)
+        together = processes.current()
+        return planned if together is None else -(-planned // together.on_machine)
 
     def _single_last(self, batch_size: int) -> bool:
-        """Whether the last batch is one sample, from which batch norm can take no statistics."""
+        """Whether a process's last batch is one sample: batch norm takes no statistics from it."""
         n = len(self.dataset("train"))
+        together = processes.current()
         return (
             n > batch_size
-            and n % batch_size == 1
-            and any(map(keeps_statistics, self.model.modules()))
+            and 0 < n % batch_size < 2 * (together.world_size if together else 1)
+            and self._keeps_statistics()
         )
 
     def parts(self) -> Parts:
@@ -179,8 +227,8 @@ class Realised:
         return Parts(
             model=self.model,
             task=self.task,
-            train=self.loader("train"),
-            valid=self.loader("valid") if len(self.data.split.valid) else None,
+            train=self.loader("train", shared=True),
+            valid=self.evaluation_loader("valid") if len(self.data.split.valid) else None,
             augment=tuple(self.data.transforms(self.values)),
             on_device=self.preprocessor.on_device,
             device=self.device,

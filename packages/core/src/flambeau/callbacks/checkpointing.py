@@ -43,6 +43,8 @@ class Checkpointing(Callback):
             older checkpoints stay.
     """
 
+    every_process = False
+
     def __init__(
         self,
         every_s: float | None = 120.0,

@@ -39,6 +39,8 @@ class HistoryWriter(Callback):
             FlambeauWarning, and training goes on.
     """
 
+    every_process = False
+
     def __init__(self, format: Literal["csv", "jsonl"] = "csv") -> None:
         if format not in _FORMATS:
             raise InputError(f"There is no history format {format!r}. {nearest(format, _FORMATS)}")

@@ -25,6 +25,8 @@ class ProgressBar(Callback):
         line_every_s: Seconds between two lines where there is no bar.
     """
 
+    every_process = False
+
     def __init__(
         self, stream: TextIO | None = None, every_s: float = 0.5, line_every_s: float = 10.0
     ) -> None:

@@ -47,6 +47,25 @@ def why_not_resumable(loader: Loader) -> str:
     return str(getattr(loader, "why_not_resumable", ""))
 
 
+class Filled(Loader):
+    """A loader without the batches that have no sample for this process.
+
+    Args:
+        loader: Gives shares (``LoaderOptions.rank``), which may be empty.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+        self.world_size = shares_with(loader)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.loader.steps_per_epoch
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        return (batch for batch in self.loader.batches(epoch, start_step) if len(batch))
+
+
 @dataclass(frozen=True)
 class LoaderOptions:
     """How a data set is cut into batches.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.together import mergeable, scores_of_all
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class StepContext:
         seed: The run's seed; with ``epoch`` and ``step`` the key of random draws.
         epoch: Epochs since the run began.
         step: Optimizer steps since the run began.
+        shared: Whether the batches of an evaluation are this process's share, so that sums are
+            added up over the processes of the run.
     """
 
     training: bool = True
@@ -33,6 +36,7 @@ class StepContext:
     seed: int = 0
     epoch: int = 0
     step: int = 0
+    shared: bool = False
 
 
 class Task:
@@ -81,9 +85,13 @@ class Task:
         Sums stay on the device until the last batch; the model is in eval mode already.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
+        if context.shared:
+            metrics = mergeable(metrics)
         for batch in batches:
             outputs = self.forward(model, batch, context)
             self.update(metrics, outputs, batch)
+        if context.shared:
+            return scores_of_all(metrics)
         return {name: score(metric) for name, metric in metrics.items()}
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:

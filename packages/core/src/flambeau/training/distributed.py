@@ -9,7 +9,7 @@ and history. Process 0 writes the files.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -30,7 +30,6 @@ from flambeau.training.freeze import keeps_statistics
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.nonfinite import StepRecord
-from flambeau.training.optimizer import trained_parameters
 from flambeau.training.parts import Parts
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.shared_step import SharedStep, known_weight
@@ -119,6 +118,9 @@ class DistributedRun(Run):
         self.state.stop_reason = next((reason for reason, _ in told if reason is not None), None)
         return self.state.stop_reason is not None
 
+    def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
+        return self.processes.from_main(scores)
+
     # The step
 
     def steps(self, grouped: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
@@ -154,17 +156,21 @@ class DistributedRun(Run):
         if self._over:
             return
         if done:
-            raise self._together(TrainingError(
-                f"{int(done)} of the {self.processes.world_size} processes have no batches left, "
-                "the others do: their train loaders have different lengths. Give every process "
-                "as many batches (DistributedSampler does), or hand over the data sets."
-            ))
+            raise self._together(
+                TrainingError(
+                    f"{int(done)} of the {self.processes.world_size} processes have no batches "
+                    "left, the others do: their train loaders have different lengths. Give every "
+                    "process as many batches (DistributedSampler does), or hand over the data sets."
+                )
+            )
         if empty and self.options.train_step is not train_step:
-            raise self._together(TrainingError(
-                f"The batch of step {self.state.position.step} has fewer samples than there are "
-                f"processes ({self.processes.world_size}), and a train_step of your own is not "
-                "called without samples. Choose a batch_size that leaves a larger last batch."
-            ))
+            raise self._together(
+                TrainingError(
+                    f"The batch of step {self.state.position.step} has fewer samples than there "
+                    f"are processes ({self.processes.world_size}), and a train_step of your own is "
+                    "not called without samples. Choose a batch_size that leaves a larger last batch."
+                )
+            )
         self.shared_step.weight = None if unknown else total
         self.shared_step.own_weight = weight or 0.0
         self._lr_scale = Batch({}, weight=1.0, lr_scale=scaled / counted if counted else 1.0)
@@ -195,7 +201,8 @@ class DistributedRun(Run):
     def _update(self, loss: Tensor | None = None, name: str | None = None) -> None:
         if not self.shared_step.gradients_are_shared and (name is None or name in self.optimizers):
             chosen = self.optimizers if name is None else {name: self.optimizers[name]}
-            self.shared_step.average(trained_parameters(chosen))
+            groups = [group for optimizer in chosen.values() for group in optimizer.param_groups]
+            self.shared_step.average([p for group in groups for p in group["params"]])
             if loss is not None:
                 loss = self.shared_step.mean(StepResult(loss.detach(), 1.0)).loss
         self.shared_step.gradients_are_shared = False
@@ -248,9 +255,10 @@ def _send(value: Tensor, processes: Processes) -> None:
 
 
 def _warn_of_statistics(model: nn.Module, settings: RunSettings) -> None:
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     layers = [
         name
-        for name, module in model.named_modules()
+        for name, module in modules
         if keeps_statistics(module) and not isinstance(module, nn.SyncBatchNorm)
     ]
     if layers and any(phase.bn != "eval" for phase in settings.phases):

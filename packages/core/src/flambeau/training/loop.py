@@ -172,9 +172,8 @@ def evaluate(run: Run) -> Mapping[str, float]:
     )
     with run.averaged_weights(), explained_evaluation(state), torch.no_grad(), state.autocast():
         run.dispatch.send("on_eval_start", state)
-        state.scores = state.task.evaluate(
-            state.model, evaluation_batches(run, run.parts.valid), context
-        )
+        batches = evaluation_batches(run, run.parts.valid)
+        state.scores = run.agreed(state.task.evaluate(state.model, batches, context))
         run.dispatch.send("on_eval_end", state)
     return state.scores
 

@@ -128,6 +128,10 @@ class Run:
     def end_steps(self) -> None:
         """After the last step of an epoch."""
 
+    def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
+        """The scores of an evaluation by which the run goes on."""
+        return scores
+
     # The phase and the step
 
     def start_phase(self) -> None:

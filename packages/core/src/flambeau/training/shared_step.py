@@ -7,9 +7,9 @@ wrapper to see, no "module." in the names of its tensors, and a task may use any
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flambeau.data.batch import Batch
 from flambeau.errors import TrainingError
 from flambeau.processes import Processes
+from flambeau.task.metrics import as_real
 from flambeau.task.task import StepContext, Task
 from flambeau.training import foreach
 from flambeau.training.clip import gradients_of
@@ -27,6 +28,12 @@ from flambeau.training.state import StepResult, TrainState
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
+
+# torch 2.15 renamed it, and warns of the old name.
+_NEW_NAME = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+_NO_BUFFERS: Mapping[str, Any] = {
+    "forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False
+}
 
 
 class SharedStep:
@@ -48,23 +55,21 @@ class SharedStep:
         self._processes = processes
         self._model = model
         self._asks = asks
+        self._loss_of = _LossOfBatch(model)
         self._parallel: DistributedDataParallel | None = None
-        self._is_first = True
+        self._learning: list[nn.Parameter] = []
+        self._finds_unused: bool | None = None
         self.weight: float | None = None
         self.own_weight = 0.0
         self.gradients_are_shared = False
 
     def start(self) -> None:
         """Takes the parameters that learn as they are now; at the start of a phase."""
-        self._parallel = DistributedDataParallel(
-            _LossOfBatch(self._model),
-            # Evaluation takes those of process 0; see DistributedRun.end_steps.
-            broadcast_buffers=False,
-            # A parameter that no process used keeps no gradient, as in a run of one process.
-            find_unused_parameters=True,
-            gradient_as_bucket_view=True,
-        )
-        self._is_first = True
+        self._parallel = None
+        self._learning = [p for p in self._model.parameters() if p.requires_grad]
+        self._loss_of.used = self._learning
+        # The first step finds out, unless the model says so.
+        self._finds_unused = True if getattr(self._model, "find_unused_parameters", False) else None
 
     def end(self) -> None:
         """Lets go of the model: its gradients are its own again."""
@@ -78,7 +83,7 @@ class SharedStep:
         Raises:
             TrainingError: The model is not the run's, or a batch counts otherwise than announced.
         """
-        if self._parallel is None or model is not self._model:
+        if model is not self._model:
             raise TrainingError(
                 f"In a run of several processes train_step computes the gradients of the "
                 f"learner's own model, but it was called with another {type(model).__name__}. "
@@ -92,10 +97,12 @@ class SharedStep:
         weights: list[Tensor] = []
         together: Tensor | None = None
         work: Any = None
+        forward = self._prepared()
         for index, batch in enumerate(micro_batches or (None,)):
             is_last = index + 1 >= len(micro_batches)
-            with nullcontext() if is_last else self._parallel.no_sync():
-                loss_sum, part = self._forward(task, batch, state)
+            with self._alone() if not is_last else nullcontext():
+                with state.autocast():
+                    loss_sum, part = forward(task, batch, state.context)
                 sums.append(loss_sum.detach())
                 weights.append(torch.as_tensor(part, device=loss_sum.device).detach())
                 if is_last:
@@ -103,6 +110,7 @@ class SharedStep:
                     together = _packed(sums, None if weight is not None else weights)
                     work = _dist.all_reduce(together, async_op=True)
                 state.backward(loss_sum, divisor)
+        self._finish_gradients(state)
         work.wait()
         total: float | Tensor
         loss_sum, *counted = cast(Tensor, together).unbind()
@@ -117,10 +125,13 @@ class SharedStep:
         state.update(loss)
         return StepResult(loss, total)
 
-    def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The mean of the processes' gradients into each one's, for a step of the user's own.
+    def average(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """The mean of the processes' gradients into each one's.
 
         A gradient that some process lacks counts as 0 there; one that all lack stays away.
+
+        Returns:
+            Whether every process had every gradient.
         """
         learning = [parameter for parameter in parameters if parameter.requires_grad]
         has = self._processes.add_up([float(p.grad is not None) for p in learning])
@@ -134,10 +145,11 @@ class SharedStep:
             flat = torch.cat([gradient.reshape(-1) for gradient in same])
             _dist.all_reduce(flat)
             flat /= self._processes.world_size
-            parts = flat.split([gradient.numel() for gradient in same])
+            parts = torch.split(flat, [gradient.numel() for gradient in same])
             views = [part.view(g.shape) for part, g in zip(parts, same, strict=True)]
             foreach.copy_(same, views)
         self.gradients_are_shared = True
+        return min(has, default=0.0) == self._processes.world_size
 
     def mean(self, result: StepResult) -> StepResult:
         """One result for the results of all processes, which are means over their own samples."""
@@ -146,16 +158,38 @@ class SharedStep:
         _dist.all_reduce(both)
         return StepResult(both[0] / both[1], both[1])
 
-    def _forward(self, task: Task, batch: Batch | None, state: TrainState) -> Any:
-        parallel = cast(nn.Module, self._parallel)
-        if not self._is_first:
-            with state.autocast():
-                return parallel(task, batch, state.context)
-        self._is_first = False
-        with warnings.catch_warnings(), state.autocast():
-            # That every parameter was used is what one hopes for.
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-            return parallel(task, batch, state.context)
+    def _prepared(self) -> nn.Module:
+        """What computes the loss of a micro-batch: without DDP in the first step of a phase."""
+        if self._finds_unused is None:
+            return self._loss_of
+        if self._parallel is None:
+            self._parallel = DistributedDataParallel(
+                self._loss_of,
+                find_unused_parameters=self._finds_unused,
+                gradient_as_bucket_view=True,
+                # Evaluation takes the buffers of process 0; see DistributedRun.end_steps.
+                **_NO_BUFFERS,
+            )
+        return self._parallel
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Around a backward pass whose gradients are not sent yet."""
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
+
+    def _finish_gradients(self, state: TrainState) -> None:
+        if self._parallel is None:
+            # DDP has to know beforehand whether some parameters may go unused: looking for them
+            # costs a pass over the graph each step, and not looking would wait for them for ever.
+            self._finds_unused = not self.average(self._learning)
+            self._loss_of.used = [p for p in self._learning if p.grad is not None]
+        elif not self._finds_unused and any(p.grad is None for p in self._learning):
+            missing = next(n for n, p in self._model.named_parameters() if _lacks_gradient(p))
+            raise TrainingError(
+                f"{missing!r} got no gradient in step {state.position.step}, as it did in the "
+                "first step of the phase, so the processes wait for it in vain. Where a model does "
+                "not use all of its parameters in every step, set its attribute "
+                "find_unused_parameters = True."
+            )
 
     def _weight_of(self, micro_batches: Sequence[Batch], task: Task) -> float | None:
         own = known_weight(micro_batches, task)
@@ -177,6 +211,7 @@ class _LossOfBatch(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.used: list[nn.Parameter] = []
 
     def forward(self, task: Task, batch: Batch | None, context: StepContext) -> Any:
         if batch is not None:
@@ -184,9 +219,13 @@ class _LossOfBatch(nn.Module):
             return task.loss(outputs, batch)
         # This process has no sample in a last batch that is smaller than their number. Gradients
         # of 0 keep it in step with the others.
-        parts = [p.flatten()[:1].sum() * 0 for p in self.model.parameters() if p.requires_grad]
-        nothing = torch.stack([part.float() for part in parts]).sum()
+        parts = [parameter.flatten()[:1].sum().float() * 0 for parameter in self.used]
+        nothing = torch.stack(parts).sum()
         return nothing, torch.zeros_like(nothing)
+
+
+def _lacks_gradient(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad and parameter.grad is None
 
 
 def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
@@ -201,8 +240,8 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
 
 
 def _packed(sums: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:
-    """One tensor to send: the sum, and the weight where it is not known."""
-    parts = [torch.stack(list(sums)).sum()]
+    """One tensor to send, of one dtype everywhere: the sum, and the weight if it is not known."""
+    parts = [as_real(torch.stack(list(sums)).sum())]
     if weights is not None:
-        parts.append(torch.stack(list(weights)).sum().to(parts[0].dtype))
+        parts.append(as_real(torch.stack(list(weights)).sum()))
     return torch.stack(parts)
