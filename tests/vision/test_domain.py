@@ -117,12 +117,17 @@ def test_architecture(facts: dict, user: dict, architecture: str) -> None:
 def test_the_cache_is_within_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 1000 * 3 * 128 * 128
     monkeypatch.setattr("flambeau_vision.rules.available_memory_bytes", lambda: needed * 4 + 4)
-    plan = plan_of()
+    plan = plan_of(presize=None)
     assert plan["cache"].value == "memory"
     assert plan["num_workers"].value == 0
     assert "49.2 MB" in plan["cache"].reason
     monkeypatch.setattr("flambeau_vision.rules.available_memory_bytes", lambda: needed * 4)
-    plan = plan_of()
+    monkeypatch.setattr("flambeau_vision.rules.room_bytes", lambda folder: needed + 1)
+    plan = plan_of(presize=None)
+    assert plan["cache"].value == "disk"
+    assert plan["num_workers"].value == 0
+    monkeypatch.setattr("flambeau_vision.rules.room_bytes", lambda folder: needed)
+    plan = plan_of(presize=None)
     assert plan["cache"].value == "files"
     assert plan["num_workers"].value > 0
     assert plan_of(SMALL)["cache"].value == "memory"

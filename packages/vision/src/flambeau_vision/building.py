@@ -12,7 +12,7 @@ from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import InputError
 from flambeau_vision.labels import Targets, read_labels
-from flambeau_vision.opening import describe
+from flambeau_vision.opening import describe, some_names
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.scanning import Header, is_quickly_verified, scan
 from flambeau_vision.splitting import SplitRequest, make_split
@@ -20,7 +20,7 @@ from flambeau_vision.splitting import SplitRequest, make_split
 Parts: TypeAlias = tuple[Samples, Targets, Split, ImageOptions, tuple[str, ...]]
 """The arguments of ``ImageData``."""
 
-# Reasons and names that a message gives before it only counts.
+# Reasons that a message gives before it only counts.
 _SHOWN = 5
 
 
@@ -159,16 +159,15 @@ def _size_notes(samples: Samples, verify: bool) -> tuple[str, ...]:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None:
         large = [
-            describe(item)
+            item
             for item, width, height in zip(
                 samples["item"], samples["width"], samples["height"], strict=True
             )
             if width * height > limit
         ]
         if large:
-            shown = ", ".join(large[:_SHOWN]) + (", …" if len(large) > _SHOWN else "")
             notes.append(
                 f"{len(large):,} have more than {limit / 1e6:.0f} million pixels, Pillow's limit "
-                f"for a warning: {shown}"
+                f"for a warning: {some_names(large)}"
             )
     return tuple(notes)

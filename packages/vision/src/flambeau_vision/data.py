@@ -14,13 +14,13 @@ from torch import Tensor
 from flambeau.data.dataset import Data, Facts
 from flambeau.data.gather import MemoryDataset
 from flambeau.data.loader import Dataset
+from flambeau.data.picture import Picture
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau_vision import entries
-from flambeau_vision.augment import Augment, Augmentation
 from flambeau_vision.dataset import TARGET, FileImages
 from flambeau_vision.facts import image_facts
 from flambeau_vision.fitting import (
@@ -33,9 +33,10 @@ from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.pixels import Pictures
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
+from flambeau_vision.presize import device_transforms, read_geometry
 from flambeau_vision.report import report
 from flambeau_vision.resize import Geometry
-from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places
+from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places, picture_of
 from flambeau_vision.splitting import SplitRequest
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class ImageData(Data):
         self._options = options
         self._notes = tuple(notes)
         self._facts: Facts | None = None
-        self._pictures = Pictures(samples["item"])
+        self._pictures = Pictures(samples["item"], options)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
@@ -299,16 +300,23 @@ class ImageData(Data):
             "image_size": self._options.size,
             "channels": self._options.channels,
             "task": self._options.task,
+            "cache": self._options.cache,
         }
         return {key: value for key, value in given.items() if value is not None}
 
     def facts(self) -> Facts:
         if self._facts is None:
-            self._facts = image_facts(self._samples, self._targets, self._split)
+            facts = image_facts(self._samples, self._targets, self._split)
+            folder = self._options.cache_folder
+            self._facts = {**facts, "cache_folder": None if folder is None else os.fspath(folder)}
         return self._facts
 
+    def picture(self, row: int) -> Picture:
+        return picture_of(self._samples["item"][row], row)
+
     def report(self) -> str:
-        return report(self._samples, self._targets, self._split, self._notes)
+        notes = (*self._notes, *self._pictures.notes())
+        return report(self._samples, self._targets, self._split, notes)
 
     def raw(self, part: str) -> Sequence[Any]:
         return self._pictures.items(self._split.part(part))
@@ -323,8 +331,10 @@ class ImageData(Data):
 
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
         geometry = geometry_of(values, self._options)
+        # As train pictures are read, so that they are decoded once.
+        train = read_geometry("train", geometry, values)
         mean, std = normalisation_of(
-            values, geometry.channels, lambda: self._train_pixels(values, geometry)
+            values, geometry.channels, lambda: self._train_pixels(values, train)
         )
         return ImagePreprocessor(
             size=geometry.size,
@@ -350,15 +360,19 @@ class ImageData(Data):
             )
         self._check_task(values)
         targets, ids = self._targets.select(rows).values, torch.from_numpy(np.array(rows))
-        geometry = preprocessor.geometry
-        if self._in_memory(values):
-            pixels = self._pictures.part(part, rows, geometry)
-            return MemoryDataset({INPUT: pixels}, {TARGET: targets}, ids)
-        return FileImages(self.raw(part), targets, ids, geometry)
+        geometry = read_geometry(part, preprocessor.geometry, values)
+        place = self._pictures.place(values)
+        if place == "files":
+            return FileImages(self.raw(part), targets, ids, geometry, self._pictures.lost)
+        loaded = self._pictures.part(part, rows, geometry, place)
+        if loaded.unreadable:
+            kept = torch.ones(len(rows), dtype=torch.bool)
+            kept[list(loaded.unreadable)] = False
+            targets, ids = targets[kept], ids[kept]
+        return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids)
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
-        given = values.get("augmentation")
-        return () if given is None else (Augment(Augmentation.from_json(given)),)
+        return device_transforms(values, lambda: geometry_of(values, self._options))
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return model_arguments(values, self._targets)
@@ -428,10 +442,8 @@ class ImageData(Data):
                 f"ImageOptions(task={task!r})."
             )
 
-    def _in_memory(self, values: Mapping[str, Any]) -> bool:
-        return self._pictures.came_as_tensor or values.get("cache") == "memory"
-
     def _train_pixels(self, values: Mapping[str, Any], geometry: Geometry) -> Tensor:
-        rows = self._split.train
-        some = None if self._in_memory(values) else self._pictures.some(rows, geometry)
-        return self._pictures.part("train", rows, geometry) if some is None else some
+        rows, place = self._split.train, self._pictures.place(values)
+        if place == "files":
+            return self._pictures.some(rows, geometry)
+        return self._pictures.part("train", rows, geometry, place).pixels

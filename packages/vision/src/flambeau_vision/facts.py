@@ -23,7 +23,7 @@ def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
     ``short_side_min``, ``short_side_median``, ``short_side_max`` in pixels; ``one_size`` (bool);
     ``grey`` (bool, all train pictures are); ``own_channels`` (int) of arrays with other than 1 or
     3; ``modes`` and ``formats`` with how many have each; ``n_pictures`` in all parts;
-    ``label_kind``, the task that the labels were read for.
+    ``label_kind``, the task that the labels were read for. ``ImageData`` adds ``cache_folder``.
     """
     train = np.array(split.train)
     widths, heights = np.asarray(samples["width"])[train], np.asarray(samples["height"])[train]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 # A drafted JPEG keeps at least this many times the pixels that are asked for on each side; the
 # final resize then hides the difference (at most 3 of 255 levels in tests/vision/test_decode.py).
 DRAFT_FACTOR = 3
+# Names that a message gives before it only counts.
+_SHOWN = 5
 
 
 def describe(item: Any) -> str:
@@ -38,6 +40,12 @@ def describe(item: Any) -> str:
     if hasattr(item, "shape"):
         return f"{type(item).__name__} of shape {tuple(item.shape)}"
     return type(item).__name__
+
+
+def some_names(items: Sequence[Any]) -> str:
+    """The first items as messages call them, and "…" for more."""
+    shown = ", ".join(map(describe, items[:_SHOWN]))
+    return f"{shown}, …" if len(items) > _SHOWN else shown
 
 
 @contextmanager

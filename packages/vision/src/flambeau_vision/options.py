@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flambeau.errors import InputError
 from flambeau_vision.labels import Kind
 from flambeau_vision.resize import Geometry, Interpolation, Resize
+
+Cache = Literal["memory", "disk", "files"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class ImageOptions:
         verify: Decode every file when the data are built, which finds all damage; False looks at
             headers and ends of files only. None decodes up to 500 MB of files (a few seconds), and
             the report says so; larger sets are decoded as far as training needs them.
+        cache: Where decoded pictures are kept: "memory"; "disk", one memory-mapped file for all
+            processes; "files" reads them anew every epoch. None lets the plan choose.
+        cache_folder: Where "disk" puts the file; by default the folder that ``FLAMBEAU_CACHE``
+            names, else flambeau's in the user's cache folder.
 
     Raises:
         InputError: A value is none of those above.
@@ -42,10 +49,14 @@ class ImageOptions:
     sep: str | None = None
     unreadable: Literal["raise", "skip"] = "raise"
     verify: bool | None = None
+    cache: Cache | None = None
+    cache_folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
             raise InputError(f"unreadable={self.unreadable!r} is neither 'raise' nor 'skip'.")
+        if self.cache not in (None, *get_args(Cache)):
+            raise InputError(f"cache={self.cache!r} is none of 'memory', 'disk', 'files'.")
         if self.task not in (None, "classification", "multi_label", "regression"):
             raise InputError(
                 f"task={self.task!r} is none of 'classification', 'multi_label', 'regression'."

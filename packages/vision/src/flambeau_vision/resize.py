@@ -74,7 +74,7 @@ class Loaded:
 
     Attributes:
         pixels: uint8 ``(readable, channels, size, size)``, in the order of the items.
-        unreadable: Places, ascending, of the items that are not among them.
+        unreadable: Places of the items that are not among them.
     """
 
     pixels: Tensor
@@ -108,40 +108,51 @@ def load_readable(
     *,
     threads: int | None = None,
     title: str | None = None,
+    places: Sequence[int] | None = None,
     skip: bool = True,
 ) -> Loaded:
     """Many items as `load_all` gives them; with ``skip`` without those that cannot be read.
+
+    Args:
+        items: What `decode` takes.
+        geometry: What they are brought to.
+        threads: How many decode at once; by default one a core.
+        title: Shown beside a progress bar when there are many; None for no bar.
+        places: Which of the items; by default all.
+        skip: Leave out what cannot be read.
 
     Raises:
         InputError: An item cannot be read, and ``skip`` is off; the message says which.
     """
     size = geometry.size
-    out = np.empty((len(items), geometry.channels, size, size), dtype=np.uint8)
+    places = range(len(items)) if places is None else places
+    out = np.empty((len(places), geometry.channels, size, size), dtype=np.uint8)
 
-    def fill(position: int) -> bool:
+    def fill(row: int) -> bool:
+        place = places[row]
         try:
-            out[position] = load(items[position], geometry).transpose(2, 0, 1)
+            out[row] = load(items[place], geometry).transpose(2, 0, 1)
         except FlambeauError as error:
             if skip and isinstance(error, InputError):
                 return False
-            raise type(error)(f"Item {position} of {len(items)}: {error}") from error
+            raise type(error)(f"Item {place} of {len(items)}: {error}") from error
         return True
 
     # Pillow decodes and resizes without the interpreter lock, so threads suffice.
     threads = usable_cores() if threads is None else threads
-    if threads <= 1 or len(items) < 4:
-        read = [fill(position) for position in range(len(items))]
+    if threads <= 1 or len(places) < 4:
+        read = [fill(row) for row in range(len(places))]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            done = pool.map(fill, range(len(items)))
+            done = pool.map(fill, range(len(places)))
             try:
-                read = list(shown(done, len(items), title))
+                read = list(shown(done, len(places), title))
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     if all(read):
         return Loaded(torch.from_numpy(out))
-    unreadable = tuple(position for position, one in enumerate(read) if not one)
+    unreadable = tuple(place for place, one in zip(places, read, strict=True) if not one)
     return Loaded(torch.from_numpy(out[np.array(read)]), unreadable)
 
 

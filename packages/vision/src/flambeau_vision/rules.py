@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from flambeau.device import available_memory_bytes, usable_cores
@@ -12,7 +10,7 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_training import lr_rule
-from flambeau_vision.augment import Augmentation
+from flambeau_vision.cache import room_bytes
 from flambeau_vision.recipes import (
     ACCELERATOR_FACTOR,
     FEWEST_EPOCHS,
@@ -20,11 +18,10 @@ from flambeau_vision.recipes import (
     RECIPES,
     UNKNOWN,
 )
+from flambeau_vision.rules_augmentation import AUGMENTATION_RULES, NATIVE_UP_TO
 
 Values = Mapping[str, Any]
 
-# Sides up to this stay as they are; larger ones become a multiple of 32, the networks' stride.
-NATIVE_UP_TO = 64
 LARGEST, LARGEST_ON_CPU = 224, 128
 MEMORY_SHARE = 0.25
 # Fewer photographs than this, and a larger network learns them by heart.
@@ -155,29 +152,44 @@ def _cache(facts: Values, values: Values) -> Choice:
             evidence={"bytes": size},
             override="Give files instead of arrays.",
         )
-    size = facts["n_pictures"] * values["channels"] * values["image_size"] ** 2
+    side, presize, n_train = values["image_size"], values["presize"], facts["n_train"]
+    larger = n_train * ((presize or side) ** 2 - side**2)  # train pictures that are presized
+    size = values["channels"] * (facts["n_pictures"] * side**2 + larger)
     free = available_memory_bytes()
     fits = size < MEMORY_SHARE * free
-    fate = "decoded once and kept" if fits else "read by workers every epoch"
+    what = (
+        f"{facts['n_pictures']:,} pictures of {values['channels']}×{side}×{side} bytes"
+        f"{f' ({n_train:,} of them {presize}×{presize})' if presize else ''} are "
+        f"{_megabytes(size)}, of {_megabytes(free)} free memory up to {MEMORY_SHARE:.0%} may be "
+        "used"
+    )
+    evidence = {"bytes": size, "available_bytes": free, "share": MEMORY_SHARE}
+    if fits:
+        value, reason = "memory", f"{what}: decoded once and kept."
+    else:
+        room = room_bytes(facts.get("cache_folder"))
+        evidence["disk_bytes"] = room
+        value = "disk" if size < room else "files"
+        fate = "decoded once to a file" if size < room else "read by workers every epoch"
+        reason = f"{what}, and {_megabytes(room)} on disk: {fate}."
     return Choice(
         "cache",
-        "memory" if fits else "files",
-        f"{facts['n_pictures']:,} pictures of {values['channels']}×{values['image_size']}×"
-        f"{values['image_size']} bytes are {_megabytes(size)}, of {_megabytes(free)} free memory "
-        f"up to {MEMORY_SHARE:.0%} may be used: {fate}.",
-        evidence={"bytes": size, "available_bytes": free, "share": MEMORY_SHARE},
-        alternatives=("files" if fits else "memory",),
-        override=override if fits else override.replace("files", "memory"),
+        value,
+        reason,
+        evidence=evidence,
+        alternatives=tuple(other for other in ("memory", "disk", "files") if other != value),
+        override=override if value != "files" else override.replace("files", "memory"),
     )
 
 
 def _num_workers(facts: Values, values: Values) -> Choice:
-    if values["cache"] == "memory":
+    if values["cache"] != "files":
+        where = "in memory" if values["cache"] == "memory" else "decoded in a mapped file"
         return Choice(
             "num_workers",
             0,
-            "The pictures are in memory: one gather a batch, which workers would only slow down.",
-            evidence={"cache": "memory"},
+            f"The pictures are {where}: one gather a batch, which workers would only slow down.",
+            evidence={"cache": values["cache"]},
             override='Learner(data, choices={"cache": "files"})',
         )
     cores = usable_cores()
@@ -212,58 +224,6 @@ def _has_record(values: Values) -> bool:
     from flambeau_vision.fitting import record_of
 
     return record_of(values) is not None
-
-
-def _augmentation(facts: Values, values: Values) -> Choice:
-    size, names = values["image_size"], facts.get("class_names", [])
-    override = f'Learner(data, choices={{"augmentation": {Augmentation().as_json()}}})'
-    if values["task"] == "regression":
-        return Choice(
-            "augmentation",
-            None,
-            "The labels are numbers, and moving or mirroring a picture may change them.",
-            alternatives=(Augmentation().as_json(),),
-            confidence=0.6,
-            override=override,
-        )
-    flip, why = _may_flip(names)
-    if size <= NATIVE_UP_TO:
-        chosen = Augmentation(
-            flip=flip, rotate_degrees=0.0, zoom=(1.0, 1.0), shift=0.0, probability=0.0
-        )
-        what = (
-            f"pictures of {size} pixels are not moved (Fashion-MNIST after 5 epochs, valid: 0.930 "
-            "mirrored, 0.916 mirrored and shifted by up to a tenth)"
-        )
-        alternative = replace(chosen, shift=0.1, probability=1.0)
-    else:
-        chosen = Augmentation(flip=flip, zoom=(1.0, 1.5))
-        what = (
-            "photographs turn, zoom and move, in one resampling (244 ants and bees: 0.76 with a "
-            "zoom up to 1.5, 0.74 with 1.1, 0.73 unchanged)"
-        )
-        alternative = replace(chosen, zoom=(1.0, 1.1))
-    return Choice(
-        "augmentation",
-        chosen.as_json(),
-        f"{why}; {what}.",
-        evidence={"image_size": size, "flip": flip},
-        alternatives=(alternative.as_json(), None),
-        confidence=0.7,
-        override='Learner(data, choices={"augmentation": None})',
-    )
-
-
-def _may_flip(names: Sequence[str]) -> tuple[bool, str]:
-    """Whether a mirrored picture keeps its class, as far as the names tell."""
-    if names and all(len(name) == 1 or name.isdigit() for name in names):
-        shown = ", ".join(names[:4])
-        return False, f"No mirroring: classes called {shown}, … may be letters or digits"
-    words = [set(re.split(r"[\W_]+", name.lower())) for name in names]
-    for left, right in (("left", "right"), ("l", "r"), ("links", "rechts")):
-        if any(left in word for word in words) and any(right in word for word in words):
-            return False, f"No mirroring: class names tell {left} from {right}"
-    return True, "Mirrored left and right in half of the samples"
 
 
 def _lr(facts: Values, values: Values) -> Choice:
@@ -348,10 +308,10 @@ RULES: tuple[Rule, ...] = (
     Rule("channels", (), _channels),
     Rule("architecture", ("device", "weights"), _architecture),
     Rule("image_size", ("device", "weights", "architecture"), _image_size),
-    Rule("cache", ("image_size", "channels"), _cache),
+    Rule("cache", ("image_size", "channels", "presize"), _cache),
     Rule("num_workers", ("cache",), _num_workers),
     Rule("normalisation", ("weights", "architecture"), _normalisation),
-    Rule("augmentation", ("image_size", "task"), _augmentation),
+    *AUGMENTATION_RULES,
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
     Rule("batch_size", (), _batch_size),
