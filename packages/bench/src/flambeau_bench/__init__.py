@@ -1,6 +1,8 @@
-"""Benches for flambeau. This release holds no public names yet.
+"""Training speed against hand-written programs: fair pairs, a noise floor, and gates first.
 
-To come: training speed against baselines.
+flambeau bench list           what can be measured
+flambeau bench run quick      every case, small
+flambeau bench report         a table, a page and a figure of what was measured
 """
 
 __all__ = ["__version__"]

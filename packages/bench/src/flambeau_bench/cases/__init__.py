@@ -1,0 +1,33 @@
+"""The cases by name."""
+
+from flambeau_bench.case import Case
+from flambeau_bench.cases.callback_scaling import CallbackScaling
+from flambeau_bench.cases.cold_start import ColdStart
+from flambeau_bench.cases.loaders import Loaders
+from flambeau_bench.cases.loop_overhead import LoopOverhead
+from flambeau_bench.cases.sync_count import SyncCount
+from flambeau_bench.cases.vision_fit import VisionFit
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        LoopOverhead(),
+        CallbackScaling(),
+        SyncCount(),
+        Loaders(),
+        VisionFit(),
+        ColdStart(),
+    )
+}
+"""Every case under the name that the command line takes."""
+
+__all__ = [
+    "CASES",
+    "CallbackScaling",
+    "Case",
+    "ColdStart",
+    "Loaders",
+    "LoopOverhead",
+    "SyncCount",
+    "VisionFit",
+]

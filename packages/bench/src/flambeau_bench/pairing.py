@@ -1,0 +1,100 @@
+"""Pairs of runs, interleaved, so that whatever the machine does meets both sides alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flambeau_bench.case import Case, Comparison, Size
+from flambeau_bench.fresh import measure_in_fresh_process
+from flambeau_bench.measurement import Measurement
+from flambeau_bench.timing import settled_heap
+from flambeau_bench.void import why_void
+
+Measure = Callable[[str, int], Measurement]
+"""``measure(side, pair)``."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both sides once.
+
+    Attributes:
+        number: From 0.
+        order: "AB" where the baseline ran first, else "BA".
+        baseline: What it took the baseline.
+        candidate: What it took the candidate.
+        void: Why the pair must not be used; empty where it may.
+    """
+
+    number: int
+    order: str
+    baseline: Measurement
+    candidate: Measurement
+    void: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All pairs of a comparison.
+
+    Attributes:
+        comparison: What was compared.
+        floor: The baseline against itself, measured first; the noise of this machine just now.
+        pairs: The baseline against the candidate.
+    """
+
+    comparison: Comparison
+    floor: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]
+
+
+def measure_pairs(case: Case, comparison: Comparison, size: Size) -> Measured:
+    """Runs the noise floor, then the comparison."""
+
+    def measure(side: str, pair: int) -> Measurement:
+        if case.fresh:
+            return measure_in_fresh_process(case.name, comparison.variant, side, size, pair)
+        return case.measure(comparison, side, size, pair)
+
+    sides = (comparison.baseline, comparison.candidate)
+    with settled_heap():
+        if not case.fresh:
+            # The first run of a side pays for caches and page faults that later ones find ready.
+            for side in sides:
+                measure(side, 0)
+        floor = _run(measure, comparison, sides[:1] * 2, size.floor_pairs, shuffled=case.fresh)
+        pairs = _run(measure, comparison, sides, size.pairs, shuffled=case.fresh)
+    return Measured(comparison, floor, pairs)
+
+
+def _run(
+    measure: Measure,
+    comparison: Comparison,
+    sides: Sequence[str],
+    count: int,
+    *,
+    shuffled: bool,
+) -> tuple[Pair, ...]:
+    found: list[Pair] = []
+    for number, order in enumerate(orders(count, shuffled=shuffled)):
+        if order == "AB":
+            baseline = measure(sides[0], number)
+            candidate = measure(sides[1], number)
+        else:
+            candidate = measure(sides[1], number)
+            baseline = measure(sides[0], number)
+        void = why_void(baseline, candidate, comparison.may_differ)
+        found.append(Pair(number, order, baseline, candidate, void))
+    return tuple(found)
+
+
+def orders(count: int, *, shuffled: bool) -> Sequence[str]:
+    """Which side goes first in each pair: A B, B A, A B … in one process, else at random."""
+    if not shuffled:
+        return ["AB" if number % 2 == 0 else "BA" for number in range(count)]
+    # Keyed, so that a test can say what comes; as many of each as can be.
+    both = [*("AB",) * -(-count // 2), *("BA",) * (count // 2)]
+    random.Random(0).shuffle(both)
+    return both
