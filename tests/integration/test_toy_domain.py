@@ -1,0 +1,194 @@
+"""A stranger's domain (``examples/flambeau-toy``): found, routed, planned with, diagnosed, shipped.
+
+Once quickly, from its source folder with a made entry point; once from wheels, in a fresh
+environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flambeau import Learner, Predictor
+from flambeau import domain as domains
+from flambeau.cli.app import build
+from flambeau.errors import InputError
+from flambeau.testing import CHECKS, Check, Subject, name_of
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "examples" / "flambeau-toy" / "src"
+MODULES = ("flambeau_toy", "flambeau_toy.data", "flambeau_toy.domain")
+SEQUENCE = "ACGTTGCAAC" * 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy() -> Iterator[domains.Domain]:
+    """The example as if it were installed: on the path, with its entry point."""
+
+    def found(group: str) -> list[EntryPoint]:
+        own = [EntryPoint("dna", "flambeau_toy.domain:DOMAIN", group)]
+        return [*entry_points(group=group), *(own if group == domains.GROUP else [])]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SOURCE)
+        patch.setattr(domains, "_used", {})
+        patch.setattr(domains, "entry_points", found)
+        domains.discover.cache_clear()
+        yield domains.get("dna")
+    domains.discover.cache_clear()
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return Subject("dna")
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=name_of)
+def test_it_keeps_the_contract(subject: Subject, check: Check) -> None:
+    check(subject)
+
+
+def write(path: Path, data: Any, times: int = 1) -> Path:
+    pairs = list(zip(data.labels, data.sequences, strict=True)) * times
+    path.write_text("".join(f"{label}\t{sequence}\n" for label, sequence in pairs))
+    return path
+
+
+def call(*words: object, expect: int = 0) -> str:
+    result = CliRunner().invoke(build(), [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == expect, result.output
+    return result.output
+
+
+def test_its_files_are_recognised_and_its_rule_and_option_are_in_the_plan(
+    toy: domains.Domain, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "genes.dna", toy.demo(60, 0))  # type: ignore[misc]
+    assert domains.recognise(path) is toy
+    choices = {c["key"]: c for c in json.loads(call("plan", path, "--json"))["choices"]}
+    assert (choices["length"]["value"], choices["length"]["source"]) == (60, "rule")
+    assert choices["architecture"]["value"] == "motif_net"
+    assert "--length" in call("domains", "dna")
+    choices = {
+        c["key"]: c for c in json.loads(call("plan", path, "--length", 48, "--json"))["choices"]
+    }
+    assert (choices["length"]["value"], choices["length"]["source"]) == (48, "user")
+
+
+def test_its_check_finds_a_planted_fault(toy: domains.Domain, tmp_path: Path) -> None:
+    data = toy.demo(60, 0)  # type: ignore[misc]
+    assert "6 checks, nothing found" in call("doctor", write(tmp_path / "a.dna", data))
+    text = call("doctor", write(tmp_path / "b.dna", data, times=2), expect=1)
+    assert "error    dna-leak" in text
+    # The other strand is the same molecule.
+    flipped = [s.translate(str.maketrans("ACGT", "TGCA"))[::-1] for s in data.sequences]
+    both = type(data)(data.sequences + flipped, data.labels * 2, data.split)
+    assert Learner(both, quiet=True).doctor().ok  # the copies are in no part yet
+    rows = {"train": data.split.train.tolist(), "valid": [60 + data.split.train[0]]}
+    assert Learner(both.subset(rows), quiet=True).doctor().codes == ("dna-leak",)
+
+
+def test_its_export_answers_for_every_sequence_of_a_file(
+    toy: domains.Domain, tmp_path: Path
+) -> None:
+    learner = Learner(toy.demo(60, 0), quiet=True, folder=tmp_path / "run")  # type: ignore[misc]
+    model = learner.export(tmp_path / "model")
+    path = tmp_path / "new.dna"
+    path.write_text(f"{SEQUENCE}\n\npromoter\t{SEQUENCE[::-1]}\n")
+    answers = json.loads(call("predict", model, path, "--format", "json"))
+    assert [(answer["file"], answer["item"]) for answer in answers] == [
+        (str(path), 0),
+        (str(path), 1),
+    ]
+    wanted = [learner.predict(sequence) for sequence in (SEQUENCE, SEQUENCE[::-1])]
+    assert [answer["label"] for answer in answers] == [answer.label for answer in wanted]
+    alone = tmp_path / "one.dna"
+    alone.write_text(SEQUENCE)
+    [answer] = json.loads(call("predict", model, alone, "--format", "json"))
+    assert "item" not in answer
+    assert Predictor.load(model).predict(SEQUENCE).label == answer["label"]
+
+
+def test_its_faults_name_line_and_item(toy: domains.Domain, tmp_path: Path) -> None:
+    path = tmp_path / "genes.dna"
+    path.write_text(f"a\t{SEQUENCE}\nb\tHELLO\n")
+    with pytest.raises(InputError, match=r"genes\.dna, line 2: 'HELLO' is not of letters ACGTN"):
+        call("plan", path)
+    learner = Learner(toy.demo(60, 0), quiet=True)  # type: ignore[misc]
+    with pytest.raises(InputError, match=r"Item 1.*'XYZ'"):
+        learner.predict([SEQUENCE, "XYZ"])
+    model = learner.export(tmp_path / "model")
+    with pytest.raises(InputError, match=r"nothing at .*gone\.dna"):
+        call("predict", model, tmp_path / "gone.dna")
+
+
+def test_core_was_not_edited_for_it() -> None:
+    """Core knows neither the package nor its kind of data."""
+    words = re.compile(r"flambeau[_-]toy|\bdna", re.IGNORECASE)
+    found = [
+        (path.name, node.value)
+        for path in (ROOT / "packages" / "core" / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if words.search(node.value)
+    ]
+    assert not found
+
+
+# ---------------------------------------------------------------- from wheels
+
+
+@pytest.mark.slow
+def test_from_wheels_in_a_fresh_environment(install: Callable[..., Any]) -> None:
+    environment = install("flambeau-toy")
+    ours = {name for name in environment.packages() if name.startswith("flambeau")}
+    assert ours == {"flambeau", "flambeau-toy"}
+
+    def flambeau(*words: object, expect: int = 0) -> str:
+        return environment.call("flambeau", *map(str, words), expect=expect)
+
+    environment.call(
+        "python",
+        "-c",
+        "from flambeau_toy.domain import demo\n"
+        "data = demo(300, 1)\n"
+        "lines = [f'{a}\\t{b}\\n' for a, b in zip(data.labels, data.sequences)]\n"
+        "open('genes.dna', 'w').writelines(lines)\n"
+        "open('twice.dna', 'w').writelines(lines * 2)\n"
+        "open('new.dna', 'w').writelines(line.split('\\t')[1] for line in lines[:4])\n",
+    )
+    listed = flambeau("domains")
+    assert "flambeau-toy" in listed
+    assert "DnaData" in listed
+    choices = json.loads(flambeau("plan", "genes.dna", "--length", 56, "--json"))["choices"]
+    assert {"key": "length", "value": 56} in [
+        {"key": choice["key"], "value": choice["value"]} for choice in choices
+    ]
+    assert "nothing found" in flambeau("doctor", "genes.dna")
+    assert "dna-leak" in flambeau("doctor", "twice.dna", expect=1)
+    flambeau("fit", "genes.dna", "--epochs", 30, "--lr", "0.01", "--out", "run")
+    record = json.loads((environment.work / "run/model/flambeau.json").read_text())
+    assert record["domain"] == "dna"
+    assert record["preprocessor"]["builder"] == "dna_preprocessor"
+    assert record["model"]["builder"] == "motif_net"
+    answers = json.loads(flambeau("predict", "run/model", "new.dna", "--format", "json"))
+    # A majority of the four: the demo's promoters carry a motif that the net finds.
+    wanted = ["background", "promoter"] * 2
+    assert sum(a["label"] == w for a, w in zip(answers, wanted, strict=True)) >= 3
+    scores = json.loads(flambeau("evaluate", "run/model", "genes.dna", "--json"))
+    assert scores["samples"] == 300
+    assert scores["accuracy"] > 0.9
+    assert "every check holds" in environment.call("python", "-m", "flambeau.testing", "dna")
