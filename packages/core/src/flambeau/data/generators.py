@@ -13,8 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# NumPy's stubs leave out get_bit_generator and set_bit_generator (public since 1.24).
-_numpy_random: Any = np.random
+
+def _numpy_random() -> Any:
+    """``np.random``, which loads a dozen modules when it is first named.
+
+    As ``Any``: NumPy's stubs leave out get_bit_generator and set_bit_generator (public since 1.24).
+    """
+    return np.random
 
 
 def seed_globals(number: int) -> None:
@@ -56,9 +61,9 @@ class BorrowedGlobals:
         self._saved = (
             torch.default_generator.get_state(),
             python_random.getstate(),
-            _numpy_random.get_bit_generator(),
+            _numpy_random().get_bit_generator(),
         )
-        _numpy_random.set_bit_generator(self._numpy)
+        _numpy_random().set_bit_generator(self._numpy)
         seed_globals(self._number)
 
     def __exit__(self, *exception: object) -> None:
@@ -66,5 +71,5 @@ class BorrowedGlobals:
             torch_state, python_state, numpy_bits = self._saved
             torch.default_generator.set_state(torch_state)
             python_random.setstate(python_state)
-            _numpy_random.set_bit_generator(numpy_bits)
+            _numpy_random().set_bit_generator(numpy_bits)
             self._saved = None
