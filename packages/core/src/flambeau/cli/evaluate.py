@@ -19,7 +19,8 @@ from flambeau.data.dataset import Data
 from flambeau.data.loader import LoaderOptions
 from flambeau.domain import Domain
 from flambeau.errors import InputError
-from flambeau.report import text_table
+from flambeau.plan import Plan
+from flambeau.report import Background, interpret, text_table
 from flambeau.task.task import StepContext
 
 PARTS = ("train", "valid", "test")
@@ -40,6 +41,9 @@ def evaluate(
     path: Annotated[Path, typer.Argument(help="Labelled data, laid out as for `flambeau fit`.")],
     part: Annotated[Part, typer.Option(help="Which samples are scored.")] = Part.all,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report with the mistakes to this HTML file.")
+    ] = None,
 ) -> None:
     """Scores an exported model on labelled data: loss and metrics, as in training."""
     predictor = Predictor.load(model)
@@ -52,15 +56,36 @@ def evaluate(
     chosen = [p for p in (PARTS if part is Part.all else (part.value,)) if len(data.split.part(p))]
     if not chosen:
         raise InputError(f"{path} has no {part.value} samples. Score another part, or all of them.")
-    scores = predictor.task.evaluate(
-        predictor.model, _batches(predictor, data, chosen), StepContext(training=False)
-    )
+    if report is None:
+        batches = _batches(predictor, data, chosen)
+        scores = predictor.task.evaluate(predictor.model, batches, StepContext(training=False))
+    else:
+        found = interpret(
+            predictor.model,
+            predictor.task,
+            lambda: _batches(predictor, data, chosen),
+            part=" and ".join(chosen),
+            background=_background(predictor, data, model),
+        )
+        scores = found.scores
+        typer.echo(f"The report is in {found.report(report)}.", err=True)
     count = sum(len(data.split.part(name)) for name in chosen)
     if as_json:
         typer.echo(json.dumps({"samples": count, **scores}, indent=2))
         return
     rows = [[name, f"{value:.4f}"] for name, value in scores.items()]
     typer.echo(f"{count:,} samples ({', '.join(chosen)})\n" + text_table(["score", "value"], rows))
+
+
+def _background(predictor: Predictor, data: Data, model: Path) -> Background:
+    """What the report tells of an export: its plan and the data, but no training."""
+    plan = predictor.record.plan if predictor.record is not None else None
+    return Background(
+        title=f"{model.name} on labelled data",
+        data=data,
+        plan=None if plan is None else Plan.from_json(plan),
+        notes={"export": str(model), "device": str(predictor.device)},
+    )
 
 
 def _task_option(domain: Domain, task: object) -> dict[str, str]:

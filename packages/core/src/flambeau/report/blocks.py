@@ -53,7 +53,7 @@ class Text(Block):
 
 @dataclass(frozen=True)
 class Preformatted(Block):
-    """Text whose lines and columns stay as they are; a long line scrolls in its own box.
+    """Text whose lines and columns stay as they are; a line that is too long wraps.
 
     Attributes:
         text: As for a terminal.
@@ -62,7 +62,7 @@ class Preformatted(Block):
     text: str
 
     def html(self, number: int) -> str:
-        return f'<pre class="scroll" tabindex="0">{escape(self.text)}</pre>'
+        return f"<pre>{escape(self.text)}</pre>"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Table(Block):
         headers: One a column.
         rows: Cells by row. Numbers stand to the right, floats with about four digits; None and
             numbers that are not finite leave a dash.
-        prose: Columns by number that hold sentences: they wrap, others do not.
+        prose: Columns by number that hold sentences: they wrap, others do not. On a narrow screen
+            the cells of such a table stand below one another.
 
     Raises:
         InputError: A row has another number of cells than there are headers.
@@ -92,19 +93,22 @@ class Table(Block):
                 )
 
     def html(self, number: int) -> str:
+        stacked = ' class="stacked"' if self.prose else ""
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.headers)
         body = "".join(
             "<tr>" + "".join(self._cell(cell, place) for place, cell in enumerate(row)) + "</tr>"
             for row in self.rows
         )
         return (
-            f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+            f'<div class="scroll" tabindex="0"><table{stacked}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
 
     def _cell(self, cell: object, place: int) -> str:
-        if place in self.prose:
-            return f'<td class="prose">{escape(str(cell))}</td>'
+        if self.prose:
+            kind = "prose" if place in self.prose else "plain"
+            name = escape(self.headers[place])
+            return f'<td class="{kind}" data-name="{name}">{escape(number_text(cell))}</td>'
         is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
         kind = ' class="number"' if is_number or cell is None else ""
         return f"<td{kind}>{escape(number_text(cell))}</td>"
@@ -149,7 +153,7 @@ class Matrix(Block):
     def _cell(self, count: int, share: float) -> str:
         if not count:
             return "<td></td>"
-        ink = "color:#fff;" if share > 0.55 else ""
+        ink = "color:#fff;" if share > 0.8 else ""
         # Never fully transparent: one wrong answer of a thousand should be seen.
         style = f"{ink}background:rgb(0 114 178/{0.08 + 0.92 * share:.2f})"
         return f'<td style="{style}" title="{share:.1%}">{count:,}</td>'
@@ -202,7 +206,7 @@ class Cards(Block):
 
 
 def number_text(value: object) -> str:
-    """A cell as text: about four digits of a float, thousands apart, a dash for what is no number."""
+    """A cell as text: a float with about four digits, thousands apart, a dash for no number."""
     if value is None:
         return _NO_NUMBER
     if isinstance(value, float):

@@ -133,11 +133,15 @@ class Interpretation:
 
     def __str__(self) -> str:
         rows = [
-            [name, value, None if (i := self.intervals.get(name)) is None else _range(i)]
+            [
+                name,
+                value if math.isfinite(value) else None,
+                None if (interval := self.intervals.get(name)) is None else _range(interval),
+            ]
             for name, value in self.scores.items()
         ]
         lines = [
-            f"{len(self):,} {self.part} samples",
+            f"{len(self):,} {self.part} sample{'' if len(self) == 1 else 's'}",
             text_table(["score", "value", "95% interval"], rows),
         ]
         if self.answers.kind == "classification":

@@ -105,7 +105,7 @@ def plot_confusion(
     figure = sized(size + 0.7, size)
     (axes,) = axes_of(figure, 1)
     image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, aspect=30)
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
     _name_classes(axes, classes)
@@ -190,7 +190,12 @@ def _metric_panels(history: History) -> list[Any]:
     """Metrics between 0 and 1 share a panel; each of the others has its own."""
     names = list(dict.fromkeys(name for row in history.rows for name in row))
     metrics = [n for n in names if n.startswith("valid_") and n != "valid_loss"]
-    shares = [n for n in metrics if all(0 <= v <= 1 for v in history.column(n))]
+    shares = [
+        name
+        for name in metrics
+        if all(0 <= value <= 1 for value in history.column(name))
+        and not any(word in name for word in _BEST_IS_LOW)
+    ]
     groups = [[n] for n in metrics if n not in shares]
     if shares:
         groups.insert(0, shares)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 3_000  # more hide one another, and make the file large
 _MARKS = ("|", "d", "x", "^")
+_IN_UNITS = ("loss", "mae", "rmse")  # within 0..1 by chance at most
+_POINTS = "#3D8FD1"  # stands off from white and from a dark page alike
 
 
 def plot_scores(
@@ -44,7 +46,8 @@ def plot_scores(
     """Scores between 0 and 1 as bars with their intervals, and baselines as marks beside them.
 
     Args:
-        intervals: By the name of the score; those that leave 0..1 are left out.
+        intervals: By the name of the score; the loss, errors in units and those that leave 0..1
+            are left out.
         baselines: Scores by name, by the name of the simple model.
         path: Where to write the picture (.png, .pdf, .svg); None writes nothing.
 
@@ -55,11 +58,7 @@ def plot_scores(
         InputError: No score lies within 0..1.
         MissingDependencyError: matplotlib is not installed.
     """
-    shown = {
-        name: each
-        for name, each in intervals.items()
-        if name != "loss" and each.low >= 0 and each.high <= 1
-    }
+    shown = shares_of(intervals)
     if not shown:
         raise InputError("There is no score between 0 and 1 to draw.")
     baselines = baselines or {}
@@ -86,9 +85,9 @@ def plot_scores(
             axes.scatter(
                 *zip(*points, strict=True),
                 marker=_MARKS[number % len(_MARKS)],
-                color=COLOURS[3 + number % 2],
-                s=90,
-                linewidths=2,
+                color="#000000" if number == 0 else COLOURS[4],
+                s=220 if number == 0 else 70,
+                linewidths=2.5 if number == 0 else 1,
                 zorder=3,
                 label=model,
             )
@@ -100,6 +99,15 @@ def plot_scores(
     if baselines:
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return saved(figure, path)
+
+
+def shares_of(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Those that ``plot_scores`` can draw."""
+    return {
+        name: each
+        for name, each in intervals.items()
+        if name not in _IN_UNITS and each.low >= 0 and each.high <= 1
+    }
 
 
 def plot_calibration(calibration: Calibration, path: Path | None = None) -> Figure:
@@ -216,5 +224,5 @@ def _points(axes: Axes, x: Tensor, y: Tensor) -> None:
     # Few points are solid; many are thin, so that the densest places stand out.
     alpha = 0.8 if len(x) < 100 else 0.35
     axes.scatter(
-        numbers(x), numbers(y), s=14, color=COLOURS[0], alpha=alpha, linewidths=0, rasterized=True
+        numbers(x), numbers(y), s=14, color=_POINTS, alpha=alpha, linewidths=0, rasterized=True
     )

@@ -25,7 +25,12 @@ from flambeau.report.figures import can_plot, panels
 from flambeau.report.intervals import Interval
 from flambeau.report.page import Page
 from flambeau.report.plots import history_panels, plot_confusion
-from flambeau.report.plots_answers import plot_calibration, plot_scores, residual_panels
+from flambeau.report.plots_answers import (
+    plot_calibration,
+    plot_scores,
+    residual_panels,
+    shares_of,
+)
 from flambeau.report.top_losses import TopLoss
 
 if TYPE_CHECKING:
@@ -68,7 +73,8 @@ def make_page(found: Interpretation) -> Page:
 
 
 def _subtitle(found: Interpretation) -> str:
-    return f"{len(found):,} {found.part} samples, {found.made:%d %B %Y, %H:%M}"
+    samples = "sample" if len(found) == 1 else "samples"
+    return f"{len(found):,} {found.part} {samples}, {found.made:%d %B %Y, %H:%M}"
 
 
 # ---------------------------------------------------------------- scores
@@ -87,7 +93,7 @@ def _scores(found: Interpretation) -> list[Block]:
         for name, value in found.scores.items()
     ]
     blocks: list[Block] = [Table(headers, rows)]
-    if can_plot() and any(each.low >= 0 and each.high <= 1 for each in _shares(found)):
+    if can_plot() and shares_of(found.intervals):
         drawing = plot_scores(found.intervals, baselines)
         blocks.append(Figures([(drawing, "Scores with their intervals")], least_width=300))
     notes: list[str] = []
@@ -104,10 +110,6 @@ def _scores(found: Interpretation) -> list[Block]:
     if not can_plot():
         notes.append("There are no plots: matplotlib is not installed (flambeau[plot]).")
     return [*blocks, Text("\n\n".join(notes), note=True)]
-
-
-def _shares(found: Interpretation) -> list[Interval]:
-    return [each for name, each in found.intervals.items() if name != "loss"]
 
 
 def _range(interval: Interval | None) -> str | None:
@@ -213,7 +215,7 @@ def _top_losses(found: Interpretation) -> list[Block]:
 
 
 def _loss_lines(each: TopLoss, kind: str) -> list[str]:
-    lines = [f"loss {number_text(each.loss)}"]
+    lines = [f"loss {each.loss:.3g}"]
     if each.truth:
         sure = "" if each.probability is None else f" (given {each.probability:.1%})"
         lines = [f"true: {each.truth}{sure}", f"predicted: {each.predicted}", *lines]
