@@ -20,7 +20,6 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
-from flambeau_vision import entries
 from flambeau_vision.dataset import TARGET, FileImages
 from flambeau_vision.facts import image_facts
 from flambeau_vision.fitting import (
@@ -37,7 +36,6 @@ from flambeau_vision.presize import device_transforms, read_geometry
 from flambeau_vision.report import report
 from flambeau_vision.resize import Geometry
 from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places, picture_of
-from flambeau_vision.splitting import SplitRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,6 +118,8 @@ class ImageData(Data):
             InputError: No such folder, no pictures in it, or a picture that cannot be read.
             SplitError: The parts cannot be formed.
         """
+        from flambeau_vision import entries
+
         options = (options or ImageOptions()).with_given(
             {
                 "size": size,
@@ -128,7 +128,7 @@ class ImageData(Data):
                 "unreadable": unreadable,
             }
         )
-        request = SplitRequest(valid, test, seed, split)
+        request = entries.SplitRequest(valid, test, seed, split)
         return cls(*entries.of_folder(path, request, options))
 
     @classmethod
@@ -165,6 +165,8 @@ class ImageData(Data):
             InputError: A column does not exist, a label is missing, or a file cannot be read.
             SplitError: The parts cannot be formed.
         """
+        from flambeau_vision import entries
+
         options = (options or ImageOptions()).with_given({"size": size})
         columns = entries.columns_of(frame)
         table = entries.Table(columns, file, label, Path(root))
@@ -191,6 +193,8 @@ class ImageData(Data):
         A label column of whole numbers is read as such, one of numbers as floats, others as text.
         Relative paths start from ``root``, by default the folder of the CSV file.
         """
+        from flambeau_vision import entries
+
         options = (options or ImageOptions()).with_given({"size": size})
         columns = entries.read_csv(path)
         table = entries.Table(
@@ -233,6 +237,8 @@ class ImageData(Data):
             InputError: Shapes, ranges or labels that cannot be used.
             SplitError: The parts cannot be formed.
         """
+        from flambeau_vision import entries
+
         options = (options or ImageOptions()).with_given({"size": size, "classes": class_names})
         arrays = entries.Arrays(images, labels, valid, test, layout)
         return cls(*entries.of_arrays(arrays, seed, split, options))
@@ -255,8 +261,10 @@ class ImageData(Data):
             InputError: An item is no pair, or a picture cannot be read.
             SplitError: The parts cannot be formed.
         """
+        from flambeau_vision import entries
+
         options = (options or ImageOptions()).with_given({"size": size})
-        request = SplitRequest(valid, test, seed, split)
+        request = entries.SplitRequest(valid, test, seed, split)
         return cls(*entries.of_items(items, request, options))
 
     @classmethod
@@ -271,6 +279,8 @@ class ImageData(Data):
         Raises:
             ArgumentError: An option that is none of these.
         """
+        from flambeau_vision import entries
+
         return cls(*entries.of_path(Path(path), options))
 
     # ------------------------------------------------------------ what it holds
@@ -314,9 +324,15 @@ class ImageData(Data):
     def picture(self, row: int) -> Picture:
         return picture_of(self._samples["item"][row], row)
 
-    def report(self) -> str:
+    def report(self, duplicates: bool | None = None) -> str:
+        """What was found, in words: counts, sizes, classes, doubles, what could not be read.
+
+        Args:
+            duplicates: See `flambeau_vision.report.report`: True compares the look of up to 20,000
+                pictures, None that of small sets, False nothing.
+        """
         notes = (*self._notes, *self._pictures.notes())
-        return report(self._samples, self._targets, self._split, notes)
+        return report(self._samples, self._targets, self._split, notes, duplicates)
 
     def raw(self, part: str) -> Sequence[Any]:
         return self._pictures.items(self._split.part(part))
