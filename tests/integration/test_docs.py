@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from flambeau import domain as domains
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,7 +40,11 @@ def test_the_code_of_the_page_runs(
 ) -> None:
     make_photos(tmp_path)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": page.stem}
+    module = ModuleType(page.stem)
+    # A page may define what is found by the name of its module: a domain's record, a dataclass.
+    monkeypatch.setitem(sys.modules, page.stem, module)
+    monkeypatch.setattr(domains, "_used", {})
+    names = vars(module)
     for line, code in blocks(page):
         # Blank lines before the block make a traceback point into the page.
         exec(compile("\n" * line + code, str(page), "exec"), names)

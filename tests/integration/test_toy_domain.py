@@ -148,6 +148,28 @@ def test_core_was_not_edited_for_it() -> None:
     assert not found
 
 
+def definitions(text: str) -> dict[str, str]:
+    """Functions, classes and constants by name, without what a single file says differently."""
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef):
+            node.body = [part for part in node.body if not ast.unparse(part).startswith("domain =")]
+        name = getattr(node, "name", None) or ast.unparse(getattr(node, "targets", [node])[0])
+        found[name] = ast.unparse(node)
+    return found
+
+
+def test_the_page_shows_the_example_as_it_is() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown = {name: code for block in blocks for name, code in definitions(block).items()}
+    for module in ("data.py", "domain.py"):
+        text = (SOURCE / "flambeau_toy" / module).read_text(encoding="utf-8")
+        for name, code in definitions(text).items():
+            if not code.startswith(("import", "from", '"', "'")):
+                assert shown.get(name) == code, name
+
+
 # ---------------------------------------------------------------- from wheels
 
 

@@ -68,7 +68,11 @@ class Data(ABC):
 
     @abstractmethod
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
-        """The samples of ``part`` ("train", "valid" or "test")."""
+        """The samples of ``part`` ("train", "valid" or "test").
+
+        ``flambeau evaluate`` has an export's preprocessor but no plan: what a sample looks like is
+        for the preprocessor to say, and ``values`` may lack any key.
+        """
 
     @abstractmethod
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
