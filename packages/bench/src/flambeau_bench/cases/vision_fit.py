@@ -92,19 +92,19 @@ class VisionFit(Case):
     sizes: ClassVar = {
         "quick": Size(
             "quick",
-            {"train": 6_000, "valid": 2_000, "epochs": 1, "batch_size": 128},
+            {"train": 6_000, "valid": 2_000, "epochs": 1, "batch_size": 128, "thousandths": 100},
             pairs=3,
             floor_pairs=1,
         ),
         "cpu": Size(
             "cpu",
-            {"train": 60_000, "valid": 10_000, "epochs": 3, "batch_size": 128},
+            {"train": 60_000, "valid": 10_000, "epochs": 3, "batch_size": 128, "thousandths": 3},
             pairs=3,
             floor_pairs=2,
         ),
         "gpu": Size(
             "gpu",
-            {"train": 60_000, "valid": 10_000, "epochs": 3, "batch_size": 128},
+            {"train": 60_000, "valid": 10_000, "epochs": 3, "batch_size": 128, "thousandths": 3},
             pairs=3,
             floor_pairs=2,
             device="cuda",
@@ -161,20 +161,25 @@ class VisionFit(Case):
                 **done["settings"],
                 "batch_size": size["batch_size"],
             },
-            quality={"accuracy": done["accuracy"]},
+            quality={
+                "accuracy": done["accuracy"],
+                # A short run on a subset has noise of its own; it only checks the machinery.
+                "allowed_below": size["thousandths"] / 1_000,
+            },
             notes=done.get("notes", ""),
         )
 
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Mean accuracy over the seeds at most .003 below the baseline's."""
+        """Mean accuracy over the seeds hardly below the baseline's: at most .003 at full size."""
         theirs = mean(float(a.quality["accuracy"]) for a, _ in pairs)
         ours = mean(float(b.quality["accuracy"]) for _, b in pairs)
+        allowed = float(pairs[0][0].quality["allowed_below"])
         return Gate(
-            ours >= theirs - 0.003,
+            ours >= theirs - allowed,
             f"mean accuracy {ours:.4f} against {theirs:.4f} over {len(pairs)} seeds, "
-            "at most .003 less",
+            f"at most {allowed:g} less",
         )
 
 

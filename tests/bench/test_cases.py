@@ -1,0 +1,274 @@
+"""The cases at their smallest: both sides do the same work, and the gates can fail."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flambeau_bench import fingerprint
+from flambeau_bench.case import Case, Comparison, Size
+from flambeau_bench.cases import CASES, by_hand
+from flambeau_bench.cases.callback_scaling import CallbackScaling
+from flambeau_bench.cases.cold_start import ColdStart
+from flambeau_bench.cases.host_reads import watched
+from flambeau_bench.cases.loaders import Loaders
+from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
+from flambeau_bench.cases.sync_count import SyncCount
+from flambeau_bench.cases.vision_fit import OURS, USUAL, SmallResNet, VisionFit, read_idx
+from flambeau_bench.fresh import measure_in_fresh_process
+from flambeau_bench.measurement import Measurement
+from flambeau_bench.void import why_void
+
+
+def both(case: Case, size: Size, variant: str) -> tuple[Comparison, Measurement, Measurement]:
+    [comparison] = [c for c in case.comparisons(size) if c.variant == variant]
+    sides = (comparison.baseline, comparison.candidate)
+    baseline, candidate = (case.measure(comparison, side, size, 0) for side in sides)
+    return comparison, baseline, candidate
+
+
+def test_every_case_is_in_the_quick_suite_and_can_be_listed() -> None:
+    for name, case in CASES.items():
+        assert case.name == name
+        assert "quick" in case.sizes
+        for suite, size in case.sizes.items():
+            assert size.name == suite
+            variants = [comparison.variant for comparison in case.comparisons(size)]
+            assert variants
+            assert len(set(variants)) == len(variants)
+
+
+# ---------------------------------------------------------------- loop-overhead
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_loop_overhead_does_the_same_work_to_the_bit(variant: str) -> None:
+    case = LoopOverhead()
+    comparison, baseline, candidate = both(case, Size("quick", {"steps": 5}), variant)
+    assert why_void(baseline, candidate, {}) == ""
+    assert baseline.steps == 25
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    spoilt = replace(candidate, quality={"losses": "other"})
+    assert not case.gate(comparison, [(baseline, spoilt)]).passed
+
+
+def test_the_rate_by_hand_is_torchs_one_cycle() -> None:
+    steps = 40
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        by_hand.PEAK_LR,
+        # Its own share counts steps up to the peak; this one puts the peak where ours is.
+        total_steps=steps,
+        pct_start=(0.25 * (steps - 1) + 1) / steps,
+        final_div_factor=1e5 / 25,
+        cycle_momentum=False,
+    )
+    for step in range(steps):
+        # Rounding alone: the same curve written in another way.
+        expected = optimizer.param_groups[0]["lr"]
+        assert by_hand.one_cycle_lr(step, steps) == pytest.approx(expected, rel=1e-9)
+        optimizer.step()
+        if step < steps - 1:
+            schedule.step()
+
+
+# ---------------------------------------------------------------- the counters
+
+
+def test_callbacks_hear_every_event_of_a_step() -> None:
+    case = CallbackScaling()
+    comparison, baseline, candidate = both(case, Size("quick", {"steps": 3}), "5")
+    assert why_void(baseline, candidate, {}) == ""
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    deaf = replace(candidate, quality={**candidate.quality, "events_a_step": 2.0})
+    assert "events heard" in case.gate(comparison, [(baseline, deaf)]).says
+
+
+def test_a_planted_read_is_counted_and_our_steps_have_none() -> None:
+    case = SyncCount()
+    size = Size("quick", {"steps": 5}, pairs=1, floor_pairs=0)
+    comparison, baseline, candidate = both(case, size, "guard off")
+    assert baseline.figures["host_reads"] == 1.0
+    assert candidate.figures["host_reads"] == 0.0
+    assert why_void(baseline, candidate, {}) == ""
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    blind = replace(baseline, quality={"host_reads": 0})
+    assert not case.gate(comparison, [(blind, candidate)]).passed
+
+
+def test_every_kind_of_read_is_counted_only_while_active() -> None:
+    value = torch.ones(())
+    with watched() as reads:
+        value.item()
+        reads.active = True
+        value.item()
+        float(value)
+        bool(value)
+        value.tolist()
+        value.numpy()
+        value.cpu()
+        reads.active = False
+        value.tolist()
+    assert reads.total == 6, reads.found
+    assert "tolist" not in vars(torch.Tensor)
+
+
+# ---------------------------------------------------------------- loaders
+
+
+@pytest.mark.parametrize("variant", ["tables", "images"])
+def test_loaders_give_the_same_batches(variant: str) -> None:
+    case = Loaders()
+    size = Size("quick", {"table_rows": 2_500, "images": 1_100})
+    comparison, baseline, candidate = both(case, size, variant)
+    assert why_void(baseline, candidate, {}) == ""
+    assert candidate.items == size["table_rows" if variant == "tables" else "images"]
+    gate = case.gate(comparison, [(baseline, candidate)])
+    assert gate.passed, gate.says
+    for spoilt in ({"contents": "other"}, {"seeds_order": "other"}):
+        worse = replace(candidate, quality={**candidate.quality, **spoilt})
+        assert not case.gate(comparison, [(baseline, worse)]).passed
+
+
+# ---------------------------------------------------------------- vision-fit
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    head = struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
+
+
+@pytest.fixture
+def small_fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """120 and 40 pictures in Fashion-MNIST's files."""
+    folder = tmp_path / "fashion_mnist"
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    for stem, n in (("train", 120), ("t10k", 40)):
+        write_idx(folder / f"{stem}-images-idx3-ubyte.gz", draws.integers(0, 256, (n, 28, 28)))
+        write_idx(folder / f"{stem}-labels-idx1-ubyte.gz", np.arange(n) % 10)
+    monkeypatch.setenv("FLAMBEAU_DATA", str(tmp_path))
+    return folder
+
+
+def test_idx_files_are_read(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    write_idx(tmp_path / "a.gz", array)
+    assert np.array_equal(read_idx(tmp_path / "a.gz"), array)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_fashion")
+def test_vision_fit_does_the_same_number_of_steps() -> None:
+    case = VisionFit()
+    counts = {"train": 100, "valid": 40, "epochs": 2, "batch_size": 32, "thousandths": 3}
+    size = Size("quick", counts)
+    assert case.why_not(size) == ""
+    comparison, baseline, candidate = both(case, size, "no workers")
+    assert baseline.steps == 8
+    assert why_void(baseline, candidate, comparison.may_differ) == ""
+    assert "precision" in candidate.notes
+    fresh = measure_in_fresh_process(case.name, "no workers", USUAL, size, 0)
+    assert fresh.init_hash == baseline.init_hash
+
+
+def test_vision_gate_is_a_mean_over_seeds() -> None:
+    case = VisionFit()
+    [comparison, _] = case.comparisons(case.sizes["cpu"])
+
+    def of(accuracy: float) -> Measurement:
+        return Measurement({}, quality={"accuracy": accuracy, "allowed_below": 0.003})
+
+    theirs = [of(0.90), of(0.91), of(0.92)]
+    near = list(zip(theirs, [of(0.912), of(0.904), of(0.906)], strict=True))
+    far = list(zip(theirs, [of(0.90), of(0.90), of(0.919)], strict=True))
+    assert case.gate(comparison, near).passed
+    assert not case.gate(comparison, far).passed
+
+
+def test_the_small_net_has_four_convolutions_and_a_residual() -> None:
+    net = SmallResNet(4).eval()
+    convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 4
+    x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+    def by_steps(x: Tensor) -> Tensor:
+        stem = net.stem(x)
+        assert stem.shape == (2, 8, 7, 7)
+        return F.linear((stem + net.block(stem)).mean((2, 3)), net.head.weight, net.head.bias)
+
+    with torch.no_grad():
+        assert torch.equal(net(x), by_steps(x))
+
+
+def test_vision_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    size = VisionFit.sizes["cpu"]
+    monkeypatch.delenv("FLAMBEAU_DATA", raising=False)
+    assert "FLAMBEAU_DATA is unset" in VisionFit().why_not(size)
+    monkeypatch.setenv("FLAMBEAU_DATA", str(tmp_path))
+    assert "there is no" in VisionFit().why_not(size)
+    assert OURS in [c.candidate for c in VisionFit().comparisons(size)]
+
+
+def test_gpu_sizes_are_skipped_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_gpu = [case for case in CASES.values() if "gpu" in case.sizes]
+    assert len(on_gpu) >= 3
+    assert all("no CUDA" in case.why_not(case.sizes["gpu"]) for case in on_gpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", ["default", "guard off", "clip", "accumulate4", "ema"])
+def test_no_synchronisation_on_cuda(variant: str) -> None:
+    case = SyncCount()
+    comparison, baseline, candidate = both(case, case.sizes["gpu"], variant)
+    assert candidate.figures["host_reads"] == 0.0
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+
+
+# ---------------------------------------------------------------- cold-start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["import", "first step"])
+def test_cold_start_measures_fresh_processes(variant: str) -> None:
+    case = ColdStart()
+    comparison, baseline, candidate = both(case, case.sizes["quick"], variant)
+    assert why_void(baseline, candidate, comparison.may_differ) == ""
+    gate = case.gate(comparison, [(baseline, candidate)])
+    assert gate.passed, gate.says
+    for question in comparison.questions:
+        assert math.isfinite(question.of(baseline, candidate))
+
+
+# ---------------------------------------------------------------- hashes
+
+
+def test_hashes_tell_values_dtypes_and_order_apart() -> None:
+    x = torch.arange(4.0)
+    tensors = [[x], [x.double()], [x.reshape(2, 2)], [x, x], [-x], [x.bfloat16()]]
+    assert len({fingerprint.of_tensors(t) for t in tensors}) == len(tensors)
+    assert fingerprint.of_tensors([x]) == fingerprint.of_tensors([x.clone()])
+    assert fingerprint.of_numbers([0.1, 0.2]) != fingerprint.of_numbers([0.2, 0.1])
+    assert fingerprint.of_numbers([0.1]) != fingerprint.of_numbers([math.nextafter(0.1, 1)])
+
+
+def test_threads_and_optimizers_are_settings() -> None:
+    assert fingerprint.machine_settings()["threads"] == torch.get_num_threads()
+    parameter = [torch.zeros(2, requires_grad=True)]
+    found = [
+        fingerprint.optimizer_settings(torch.optim.AdamW(parameter, fused=fused, weight_decay=wd))
+        for fused in (True, False)
+        for wd in (0.0, 0.1)
+    ]
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
