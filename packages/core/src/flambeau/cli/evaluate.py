@@ -67,7 +67,7 @@ def evaluate(
             part=" and ".join(chosen),
             background=_background(predictor, data, model),
         )
-        scores = found.scores
+        scores = found.answers.scores
         typer.echo(f"The report is in {found.report(report)}.", err=True)
     count = sum(len(data.split.part(name)) for name in chosen)
     if as_json:

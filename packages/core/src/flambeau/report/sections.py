@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -202,7 +203,7 @@ def _top_losses(found: Interpretation) -> list[Block]:
     cards: list[Picture] = []
     for each in top:
         picture = None if data is None else data.picture(each.id)
-        words = "\n".join(_loss_lines(each, found.answers.kind))
+        words = "\n".join(_loss_lines(each))
         if picture is None:
             cards.append(Picture(f"sample {each.id}\n{words}"))
         else:
@@ -214,10 +215,11 @@ def _top_losses(found: Interpretation) -> list[Block]:
     return [Text(lead), Cards(cards)]
 
 
-def _loss_lines(each: TopLoss, kind: str) -> list[str]:
-    lines = [f"loss {each.loss:.3g}"]
+def _loss_lines(each: TopLoss) -> list[str]:
+    lines = [f"loss {each.loss:.3g}" if math.isfinite(each.loss) else "loss not finite"]
     if each.truth:
-        sure = "" if each.probability is None else f" (given {each.probability:.1%})"
+        given = each.probability
+        sure = "" if given is None or not math.isfinite(given) else f" (given {given:.1%})"
         lines = [f"true: {each.truth}{sure}", f"predicted: {each.predicted}", *lines]
     return lines
 

@@ -1,0 +1,185 @@
+"""The page holds everything it needs, and nothing that a user wrote becomes markup."""
+
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from flambeau.data import Picture
+from flambeau.errors import InputError, StorageError
+from flambeau.report import Cards, Figures, Matrix, Page, Preformatted, Table, Text, plot_confusion
+
+EVIL = "<script>alert('x')</script>\" onload=\"alert(1)"
+VOID = {"meta", "img", "br", "use", "path", "rect", "image"}
+PIXEL = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f"
+    b"\x15\xc4\x89\x00\x00\x00\nIDATx\x9cc\x00\x01\x00\x00\x05\x00\x01\r\n-\xb4\x00\x00\x00\x00IEND"
+    b"\xaeB`\x82"
+)
+
+
+class Parsed(HTMLParser):
+    """Tags that are open must be closed in order; text and attributes are collected."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.words.append(data)
+
+
+def check_alone(html: str) -> Parsed:
+    """No script, no event handler, nothing loaded, no name given twice."""
+    parsed = Parsed(html)
+    assert "script" not in parsed.tags
+    assert not {"iframe", "object", "link", "base", "form"} & set(parsed.tags)
+    for name, value in parsed.attributes:
+        assert not name.startswith("on"), (name, value)
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith(("#", "data:image/")), value
+    ids = [value for name, value in parsed.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    return parsed
+
+
+def test_everything_a_user_writes_is_escaped() -> None:
+    pytest.importorskip("matplotlib")
+    page = Page(EVIL, EVIL)
+    drawing = plot_confusion(torch.eye(2, dtype=torch.long), [EVIL[:12], "$x$ & <b>"])
+    page.add(
+        EVIL,
+        Text(EVIL),
+        Preformatted(EVIL),
+        Table([EVIL, "b"], [[EVIL, 1.5]]),
+        Table([EVIL, "b"], [[EVIL, EVIL]], prose=(1,)),
+        Matrix([EVIL, "<i>"], torch.eye(2)),
+        Figures([(drawing, EVIL), (drawing, EVIL)]),
+        Cards([Picture(f"{EVIL}\n{EVIL}", PIXEL)]),
+    )
+    html = page.html()
+    parsed = check_alone(html)
+    assert "".join(parsed.words).count("alert('x')") >= 9
+    assert "".join(parsed.words).count("$x$ & <b>") == 4, "both names in both figures"
+
+
+def test_the_page_is_made_for_phones_and_for_dark_and_light() -> None:
+    page = Page("Title")
+    page.add("First", Text("One.\n\nTwo."))
+    page.add("Second", Text("Aside.", note=True))
+    html = page.html()
+    assert '<meta name="viewport" content="width=device-width,initial-scale=1">' in html
+    assert "prefers-color-scheme:dark" in html
+    assert "default-src 'none'" in html
+    assert html.count("<p>") == 2
+    assert '<a href="#s2">Second</a>' in html
+
+
+def test_a_figure_takes_on_the_colours_of_the_page() -> None:
+    pytest.importorskip("matplotlib")
+
+    def made() -> str:
+        drawing = plot_confusion([[1, 2], [0, 4]], ["fill: #000000", 'id="x'])
+        return Figures([(drawing, "a matrix")], least_width=300).html(7)
+
+    html = made()
+    assert "stroke: currentColor" in html
+    assert 'aria-label="a matrix"' in html
+    assert "<style" not in html, "it would hold for the whole page"
+    assert "min-width:300px" in html
+    words = "".join(Parsed(html).words)
+    assert "fill: #000000" in words, "words stay as they were written"
+    assert 'id="x' in words
+    assert made() == html, "the same figure is the same text"
+
+
+def test_numbers_stand_to_the_right_and_what_is_none_is_a_dash() -> None:
+    html = Table(
+        ["a", "b", "c"],
+        [[0.123456, float("nan"), 1234567], [None, 1e-9, True], [12345.678, 0, "x"]],
+    ).html(1)
+    cells = re.findall(r"<td([^>]*)>([^<]*)</td>", html)
+    assert [text for _, text in cells] == [
+        *("0.1235", "–", "1,234,567"),
+        *("–", "1e-09", "True"),
+        *("1.235e+04", "0", "x"),
+    ]
+    assert ["number" in kind for kind, _ in cells] == [True] * 3 + [True, True, False] + [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_rows_of_another_length_are_refused() -> None:
+    with pytest.raises(InputError, match=r"Row 1 of the table has 1 cells for 2 headers \(a, b\)"):
+        Table(["a", "b"], [[1, 2], [3]])
+    with pytest.raises(InputError, match="'Empty' is empty"):
+        Page("x").add("Empty")
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\x89PNG....", "png"),
+        (b"\xff\xd8....", "jpeg"),
+        (b"GIF89a", "gif"),
+        (b"RIFF....WEBP", "webp"),
+    ],
+)
+def test_pictures_name_their_kind(start: bytes, kind: str) -> None:
+    assert f"data:image/{kind};base64," in Cards([Picture("a", start)]).html(1)
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    with pytest.raises(InputError, match="no PNG, JPEG"):
+        Cards([Picture("a", b"<svg onload=...>")]).html(1)
+    assert "<img" not in Cards([Picture("only words")]).html(1)
+
+
+def test_the_shade_of_a_cell_is_the_share_of_its_row() -> None:
+    html = Matrix(["a", "b"], torch.tensor([[9, 1], [0, 0]])).html(1)
+    assert 'title="90.0%">9<' in html
+    assert 'title="10.0%">1<' in html
+    assert html.count("<td></td>") == 3, "the corner and two empty cells"
+
+
+def test_a_page_is_saved_with_its_folders(tmp_path) -> None:
+    page = Page("Größe")
+    page.add("A", Text("ü"))
+    path = page.save(tmp_path / "new" / "page.html")
+    assert "Größe" in path.read_text(encoding="utf-8")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"page\.html"):
+        page.save(tmp_path / "file" / "page.html")
+
+
+def test_words_need_no_matplotlib(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = Page("x")
+    page.add("A", Text("b"), Table(["a"], [[1]]), Matrix(["a"], torch.ones(1, 1)))
+    check_alone(page.html())

@@ -1,0 +1,59 @@
+"""What a report shows of a sample of ``ImageData``."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flambeau import Learner
+from flambeau_vision import ImageData
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for name, level in (("bright", 190), ("dark", 50)):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            pixels = random.normal(level, 20, (60, 90, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{name} <{index}>.png")
+    return tmp_path
+
+
+def test_a_file_is_shown_small_under_its_name(photos: Path) -> None:
+    data = ImageData.from_folder(photos)
+    for row in (0, 19):
+        picture = data.picture(row)
+        assert picture.caption == Path(data.samples["item"][row]).name
+        with Image.open(io.BytesIO(picture.image)) as image:
+            assert image.size == (200, 200)
+            level = np.asarray(image.convert("L"))[90:110, 50:150].mean()
+        # In the middle is the picture itself, with the brightness of its class.
+        assert (level > 120) == picture.caption.startswith("bright")
+        assert len(picture.image) < 40_000
+
+
+def test_pixels_in_memory_are_shown_with_their_number() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    picture = ImageData.from_arrays(images, ["a", "b"] * 10).picture(7)
+    assert picture.caption == "picture 7"
+    assert picture.image.startswith(b"\x89PNG")
+    with Image.open(io.BytesIO(picture.image)) as image:
+        pixels = np.asarray(image.convert("L"))
+    # 8 pixels over 200: each is a square of 25.
+    assert np.abs(pixels[12::25, 12::25].astype(int) - images[7]).max() <= 1
+
+
+def test_the_report_shows_the_pictures_of_the_highest_losses(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    data = ImageData.from_folder(photos, size=16)
+    learner = Learner(data, choices={"batch_size": 8}, quiet=True)
+    learner.fit(1)
+    found = learner.interpret()
+    html = found.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg;base64,") == len(found) == 4
+    worst = data.picture(found.top_losses(1)[0].id).caption
+    assert worst.replace("<", "&lt;").replace(">", "&gt;") in html
+    assert "majority class" in html
