@@ -423,7 +423,7 @@ class Learner:
 
         context = StepContext(training=False, values=dict(self.task.values), seed=self.seed)
         background = Background(
-            title=f"{self.plan.values['architecture']}: {self.domain.name}",
+            title=f"{self.plan.values['architecture']} on {self.domain.name} data",
             data=self.data,
             plan=self.plan,
             history=self.history,
