@@ -87,7 +87,7 @@ class Checkpointing(Callback):
                 self._save(state)
             except (FlambeauError, OSError) as error:
                 # The exception that ended the run matters more than this one.
-                why_not = f"saving failed: {error}"
+                why_not = f"saving failed: {error}".rstrip(".")
         state.exception.add_note(self._how_to_resume(state, why_not))
 
     def _save_if_possible(self, state: TrainState) -> None:

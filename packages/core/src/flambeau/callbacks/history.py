@@ -64,13 +64,13 @@ class HistoryWriter(Callback):
             if whole or (self.format == "csv" and not set(row) <= set(self._columns)):
                 self._rewrite(path, state.history.rows)
                 return
-            with path.open("a", encoding="utf-8", newline="") as file:
+            with explained(path), path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text([row]))
-        except (OSError, StorageError) as error:
+        except StorageError as error:
             # The rows are in state.history too; the next epoch writes them all.
             self._stale = True
             warnings.warn(
-                f"[history-not-written] {path}: {error} Training goes on.",
+                f"[history-not-written] {error} Training goes on.",
                 FlambeauWarning,
                 stacklevel=2,
             )

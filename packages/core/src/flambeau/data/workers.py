@@ -15,6 +15,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.generators import BorrowedGlobals, seed_globals
 from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
+from flambeau.data.worker_signals import leave_to_main
 from flambeau.errors import FlambeauError, InputError, TrainingError
 
 _PURPOSE = "worker"
@@ -121,6 +122,7 @@ class WorkerLoader(Loader):
                 num_workers=self.options.num_workers,
                 collate_fn=cast(Any, _unchanged),
                 persistent_workers=True,
+                worker_init_fn=leave_to_main,
                 pin_memory=self.options.device.type == "cuda",
                 # Its own, so that starting an epoch draws nothing from the global one.
                 generator=torch.Generator(),
