@@ -28,9 +28,10 @@ class ImageOptions:
         sep: What stands between several labels of one picture.
         unreadable: "raise" where files cannot be read, or "skip" those and report them; holds when
             the data are built and for files that break later, see `FileImages`.
-        verify: Decode every file when the data are built, which finds all damage; False looks at
-            headers and ends of files only. None decodes up to 500 MB of files (a few seconds), and
-            the report says so; larger sets are decoded as far as training needs them.
+        verify: Decode every file when the data are built, which finds all damage that a decoder
+            notices (a JPEG's may be grey squares that none does); False looks at headers and ends
+            of files only. None decodes up to 500 MB of files (a few seconds), and the report says
+            so; larger sets are decoded as far as training needs them.
         cache: Where decoded pictures are kept: "memory"; "disk", one memory-mapped file for all
             processes; "files" reads them anew every epoch. None lets the plan choose.
         cache_folder: Where "disk" puts the file; by default the folder that ``FLAMBEAU_CACHE``
