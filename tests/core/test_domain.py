@@ -14,12 +14,14 @@ import pytest
 from flambeau import domain as domains
 from flambeau.data.dataset import Data
 from flambeau.data.tensors import TensorData
-from flambeau.domain import CliOption, Domain, FromPath, check_record
-from flambeau.errors import DomainError
-from flambeau.plan import Choice, Rule
+from flambeau.doctor import Check
+from flambeau.domain import CliOption, Domain, FromPath, check_record, rules_of
+from flambeau.errors import DomainError, PlanError
+from flambeau.plan import CORE_RULES, Choice, Rule, combine
 from flambeau.tensors_domain import DOMAIN as TENSORS
 
 RULE = Rule("size", (), lambda facts, values: Choice("size", 1, "Made."))
+CHECK = Check("leak", "leaks", lambda subject: None)
 GOOD = Domain(name="toy", data_classes={"ToyData": TensorData}, models={"net": dict}, tasks={})
 
 Register = Callable[..., None]
@@ -278,6 +280,8 @@ def test_a_good_record_passes() -> None:
         ({"rules": ("lr",)}, "'rules' holds 'lr', which is no Rule"),
         ({"rules": (RULE, RULE)}, "'rules' has 'size' more than once"),
         ({"checks": [1]}, "'checks' is a list"),
+        ({"checks": ("leak",)}, "'checks' holds 'leak', which is no Check"),
+        ({"checks": (CHECK, CHECK)}, "'checks' has 'leak' more than once"),
         ({"cli_options": ({"name": "size"},)}, "'cli_options' holds .*no CliOption"),
         ({"cli_options": (CliOption("size", int, "Px.", "a"),) * 2}, "'size' more than once"),
         ({"recognise": 0.5}, "'recognise' is 0.5"),
@@ -290,6 +294,37 @@ def test_a_good_record_passes() -> None:
 def test_a_fault_names_the_place_and_the_field(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(DomainError, match=rf"^package:DOMAIN.*{words}"):
         check_record(replace(GOOD, **changes), "package:DOMAIN")
+
+
+# ---------------------------------------------------------------- its rules
+
+
+def test_cores_rules_and_the_domains_make_one_plan() -> None:
+    keys = [rule.key for rule in rules_of(named("toy", rules=(RULE,)))]
+    assert "size" in keys
+    assert {"task", "lr", "batch_size"} <= set(keys)
+    assert len(keys) == len(set(keys))
+    assert list(rules_of(TENSORS)) == list(combine(CORE_RULES, TENSORS.rules))
+
+
+@pytest.mark.parametrize(
+    ("models", "reason"),
+    [
+        ({"net": dict}, "The only architecture of the domain 'toy'."),
+        ({"net": dict, "wide": dict}, "The first of the 2 architectures of the domain 'toy'."),
+    ],
+)
+def test_the_first_model_is_taken_where_no_rule_chooses(models: Any, reason: str) -> None:
+    [rule] = [r for r in rules_of(named("toy", models=models)) if r.key == "architecture"]
+    choice = rule.decide({}, {})
+    assert (choice.value, choice.reason, choice.source) == ("net", reason, "default")
+    assert choice.alternatives == tuple(models)[1:]
+
+
+def test_a_domain_without_models_has_none_to_take() -> None:
+    [rule] = [r for r in rules_of(named("toy", models={})) if r.key == "architecture"]
+    with pytest.raises(PlanError, match="No rule chooses an architecture"):
+        rule.decide({}, {})
 
 
 def test_from_path_is_a_protocol() -> None:
