@@ -105,17 +105,19 @@ def entry_points(folder: str) -> dict[str, str]:
 
 
 ENTRY_MODULES = [
-    pytest.param(package, module, id=name)
+    pytest.param(package, module, name, id=name)
     for package, folder in PACKAGES.items()
     for name, module in entry_points(folder).items()
 ]
 
 
-@pytest.mark.parametrize(("package", "module"), ENTRY_MODULES)
-def test_reading_an_entry_point_is_light(package: str, module: str) -> None:
+@pytest.mark.parametrize(("package", "module", "name"), ENTRY_MODULES)
+def test_reading_an_entry_point_is_light(package: str, module: str, name: str) -> None:
     """`flambeau --help` and `Learner(...)` read every domain's record, so a record stays light."""
     seen = imported(module)
-    assert not roots(seen["added"]) & HEAVY
+    # Commands are read by the command line alone, which is made with typer.
+    loaded = {"typer"} if name.startswith("flambeau.commands:") else set()
+    assert not roots(seen["added"]) & (HEAVY - loaded)
     assert not roots(seen["added"]) & (set(PACKAGES) - {package, "flambeau"})
 
 

@@ -1,0 +1,89 @@
+"""Nothing in training/ reads a tensor's values on the host but at the places listed here.
+
+A read inside a step drains an accelerator's queue (DESIGN §5). Epoch ends, checkpoints, errors and
+the guard's look at a bounded rate are no part of a step.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TRAINING = Path(__file__).parents[2] / "packages/core/src/flambeau/training"
+READS = {"item", "tolist", "numpy", "cpu"}
+
+# (file, function) → why it may.
+ALLOWED: dict[tuple[str, str], str] = {
+    ("culprit.py", "_bad_samples"): "an error is being put into words",
+    ("explain.py", "_samples"): "an error is being put into words",
+    ("generators.py", "restore_generators"): "a checkpoint is being restored",
+    ("losses.py", "StepLosses.read"): "the epoch is over",
+    ("nonfinite.py", "NonFiniteGuard.__init__"): "a view of CPU memory, made once a fit",
+    ("nonfinite.py", "_numbers"): "the guard's flag, at a bounded rate and after its event",
+}
+
+Found = tuple[str, str, int]
+"""Function, method that reads, line."""
+
+
+def reads(tree: ast.AST, inside: str = "") -> Iterator[Found]:
+    """Every call that reads a tensor on the host, with the function or method it is in."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # What is within a function counts as that function.
+            within_function = inside and not isinstance(tree, ast.ClassDef)
+            name = inside if within_function else f"{inside}.{node.name}".lstrip(".")
+            yield from reads(node, name)
+            continue
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            method = node.func.attr
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            to_cpu = method == "to" and any(_is_cpu(argument) for argument in given)
+            if method in READS or to_cpu:
+                yield inside, method, node.lineno
+        yield from reads(node, inside)
+
+
+def _is_cpu(node: ast.expr) -> bool:
+    """``"cpu"`` or ``torch.device("cpu")``."""
+    if isinstance(node, ast.Call):
+        return any(_is_cpu(argument) for argument in node.args)
+    return isinstance(node, ast.Constant) and node.value == "cpu"
+
+
+def all_reads() -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(TRAINING.glob("*.py")):
+        for function, method, line in reads(ast.parse(path.read_text())):
+            found.setdefault((path.name, function), []).append(f"line {line}: .{method}()")
+    return found
+
+
+def test_training_reads_nothing_but_where_it_may() -> None:
+    assert {"loop.py", "step.py"} <= {path.name for path in TRAINING.glob("*.py")}
+    wrong = {place: calls for place, calls in all_reads().items() if place not in ALLOWED}
+    assert not wrong, f"host reads in training/: {wrong}"
+
+
+def test_no_exception_is_out_of_use() -> None:
+    assert set(ALLOWED) <= set(all_reads())
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def f(x):\n    return x.item()\n", [("f", "item", 2)]),
+        ("class A:\n    def f(self, x):\n        x.loss.cpu()\n", [("A.f", "cpu", 3)]),
+        ("def f(x):\n    def g():\n        x.tolist()\n", [("f", "tolist", 3)]),
+        ("y = [x.numpy() for x in z]\n", [("", "numpy", 1)]),
+        ("y = x.to('cpu')\n", [("", "to", 1)]),
+        ("y = x.to(device=torch.device('cpu'))\n", [("", "to", 1)]),
+        ("y = x.detach().to(device)\n", []),
+        ("y = torch.device('cpu')\n", []),
+    ],
+)
+def test_the_rule_tells_bad_from_good(code: str, found: list[Found]) -> None:
+    assert list(reads(ast.parse(code))) == found
