@@ -74,18 +74,23 @@ def picture_of(item: Any, row: int, side: int = 200) -> Picture:
     Args:
         item: What `flambeau_vision.decode.decode` takes.
         row: Its number.
-        side: Of the square that it is put in, in pixels.
+        side: The longer side of the copy, in pixels.
     """
     from PIL import Image
 
     is_path = isinstance(item, str | os.PathLike)
-    pixels = Image.fromarray(_thumbnail(item, side))
-    file = io.BytesIO()
+    pixels = decode(item, channels=None, smallest=side)
+    pixels = pixels[:, :, 0] if pixels.shape[2] in (1, 2) else pixels[:, :, :3]
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    longest = max(image.size)
+    smooth = Image.Resampling.LANCZOS if longest >= _SMOOTH_FROM else Image.Resampling.NEAREST
+    width, height = (max(1, round(size * side / longest)) for size in image.size)
+    image, file = image.resize((width, height), smooth), io.BytesIO()
     # A photograph is a fifth of the size as a JPEG; what has few pixels stays as it is.
     if is_path:
-        pixels.save(file, "JPEG", quality=85)
+        image.save(file, "JPEG", quality=85)
     else:
-        pixels.save(file, "PNG", optimize=True)
+        image.save(file, "PNG", optimize=True)
     return Picture(os.path.basename(item) if is_path else f"picture {row}", file.getvalue())
 
 
