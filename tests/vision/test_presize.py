@@ -153,21 +153,31 @@ def plan_of(facts: dict | None = None, **user: object) -> Plan:
     return Plan.derive(rules, {**FACTS, **(facts or {})}, {"device": "cpu", **user})
 
 
-def test_the_plan_presizes_photographs_that_are_resampled() -> None:
+FINE_TUNED = {"architecture": "resnet18", "weights": "DEFAULT"}
+
+
+def test_the_plan_presizes_photographs_that_are_fine_tuned() -> None:
+    # The weights were trained on the middle of 256 pixels: a quarter more than those.
+    choice = plan_of(**FINE_TUNED)["presize"]
+    assert choice.value == 320
+    assert "read at 320 pixels and brought to 224" in choice.reason
+    small = plan_of({"short_side_median": 270.0}, **FINE_TUNED)["presize"]
+    assert small.value is None
+    assert "hardly more than the 256 pixels" in small.reason
+    assert plan_of(**FINE_TUNED, augmentation=None)["presize"].value is None
+
+
+def test_from_scratch_it_is_offered_with_what_was_measured() -> None:
     choice = plan_of()["presize"]
-    assert choice.value == 160
-    assert "read at 160 pixels and brought to 128" in choice.reason
-    assert "hardly more" in plan_of({"short_side_median": 130.0})["presize"].reason
-    for user in ({"augmentation": None}, {"image_size": 32, "augmentation": {**ZOOMS, "rotate_degrees": 0, "zoom": [1, 1]}}):  # fmt: skip # noqa: E501
-        assert plan_of(**user)["presize"].value is None
-    # Weights that were trained on the middle of 256 pixels: a quarter more than those.
-    assert plan_of(architecture="resnet18", weights="DEFAULT")["presize"].value == 320
+    assert (choice.value, choice.alternatives) == (None, (160,))
+    assert "0.72" in choice.reason
+    assert "Nothing is resampled" in plan_of(augmentation=None)["presize"].reason
 
 
 def test_memory_counts_the_larger_train_pictures() -> None:
-    evidence = plan_of()["cache"].evidence["bytes"]
+    evidence = plan_of(presize=160)["cache"].evidence["bytes"]
     assert evidence == 3 * (200 * 128**2 + 800 * 160**2)
-    assert plan_of(presize=None)["cache"].evidence["bytes"] == 3 * 1000 * 128**2
+    assert plan_of()["cache"].evidence["bytes"] == 3 * 1000 * 128**2
 
 
 # ---------------------------------------------------------------- the corners
@@ -199,8 +209,12 @@ def test_ants_and_bees_have_real_corners(tmp_path: Path) -> None:
     with tarfile.open(Path(folder) / "hymenoptera" / "hymenoptera.tar") as tar:
         tar.extractall(tmp_path, filter="data")
     root = next(path.parent for path in tmp_path.rglob("train") if path.is_dir())
-    learner = Learner(ImageData.from_folder(root), choices={"device": "cpu"})
-    values = learner.plan.values
+    data = ImageData.from_folder(root)
+    values = Learner(data, choices={"device": "cpu", "presize": 160}).plan.values
     assert (values["image_size"], values["presize"]) == (128, 160)
     assert mirrored_share(128, 128, 200) > 0.005
     assert mirrored_share(values["presize"], values["image_size"], 200) == 0.0
+    batch = batch_of(data, "train", values)
+    (augment,) = data.transforms(values)
+    assert batch.input.shape[2:] == (160, 160)
+    assert augment(batch, seed=0).input.shape[2:] == (128, 128)

@@ -32,10 +32,11 @@ from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.pixels import Pictures
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
-from flambeau_vision.presize import device_transforms, read_geometry
+from flambeau_vision.presize import read_geometry
 from flambeau_vision.report import report
 from flambeau_vision.resize import Geometry
 from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places, picture_of
+from flambeau_vision.transforms import device_transforms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -388,7 +389,9 @@ class ImageData(Data):
         return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids)
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
-        return device_transforms(values, lambda: geometry_of(values, self._options))
+        return device_transforms(
+            values, lambda: geometry_of(values, self._options), self._targets
+        )
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return model_arguments(values, self._targets)

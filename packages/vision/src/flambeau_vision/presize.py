@@ -8,15 +8,12 @@ their pictures at the final size; nothing of this reaches them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flambeau.data.transform import Transform
 from flambeau.errors import PlanError
-from flambeau_vision.augment import Augment
 from flambeau_vision.augmentation import Augmentation
-from flambeau_vision.preprocess import seen_share
 from flambeau_vision.resize import Geometry
 
 FACTOR = 1.25
@@ -68,22 +65,3 @@ def read_geometry(part: str, geometry: Geometry, values: Mapping[str, Any]) -> G
             f"Take about {round(geometry.size * FACTOR)}, or None."
         )
     return replace(geometry, size=side, crop=1.0)
-
-
-def device_transforms(
-    values: Mapping[str, Any], geometry: Callable[[], Geometry]
-) -> Sequence[Transform]:
-    """The augmentation of the plan's values, with the way from the presized to the final size.
-
-    Args:
-        values: The plan's.
-        geometry: Gives what the network takes; called where pictures are presized.
-    """
-    given = values.get("augmentation")
-    if given is None:
-        return ()
-    augmentation = Augmentation.from_json(given)
-    if values.get("presize") is None:
-        return (Augment(augmentation),)
-    final = geometry()
-    return (Augment(augmentation, final.size, seen_share(final)),)

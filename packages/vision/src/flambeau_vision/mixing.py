@@ -1,0 +1,186 @@
+"""MixUp and CutMix: two pictures in one, and a target that says how much of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flambeau import random as keyed
+from flambeau.data.batch import Batch
+from flambeau.errors import InputError
+from flambeau_vision.preprocess import INPUT
+
+PURPOSE = "mixing"
+_DRAWS = 5  # whether, by which of the two, how much, x, y
+_POINTS = 4096  # of the quantile table; between them a share is off by less than 1e-3
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How pictures are mixed with another one of their batch; the plan's value "mixing".
+
+    Attributes:
+        mixup: The α of MixUp: both pictures shine through, shares drawn from Beta(α, α); 0 for
+            none, 0.2 to 0.4 is usual.
+        cutmix: The α of CutMix: a rectangle comes from the other picture, its share of the area
+            drawn from Beta(α, α); 0 for none, 1 is usual.
+        probability: How often a sample is mixed; by either of the two in equal parts where both
+            are on.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (
+            0.0 <= self.mixup <= 20.0
+            and 0.0 <= self.cutmix <= 20.0
+            and self.mixup + self.cutmix > 0.0
+            and 0.0 <= self.probability <= 1.0
+        ):
+            raise InputError(
+                f"{self} is out of range: mixup and cutmix 0..20 and not both 0, probability 0..1."
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the plan."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``as_json``; what is left out keeps its default.
+
+        Raises:
+            InputError: A name is unknown.
+        """
+        known = cls.__dataclass_fields__
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise InputError(
+                f"Mixing has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}."
+            )
+        return cls(**values)
+
+
+class Mix:
+    """A device transform that mixes each picture with the next one of its batch.
+
+    Targets become float32 ``(batch, classes)``: the shares of both labels. The draws of a sample
+    are its own; the partner is its neighbour in the batch, so it is the one thing that depends on
+    how samples are grouped. Metrics are computed on validation, whose labels stay whole.
+
+    Args:
+        mixing: How.
+        n_classes: Number of classes where targets are class numbers; targets that are one 0 or 1 a
+            label are mixed as they are.
+
+    Source:
+        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup" (2017); Yun et al., "CutMix" (2019). There one
+        share is drawn for a batch, here one for each sample.
+    """
+
+    def __init__(self, mixing: Mixing, n_classes: int) -> None:
+        self.mixing = mixing
+        self.n_classes = n_classes
+        self._mixup = beta_quantiles(mixing.mixup) if mixing.mixup else None
+        self._cutmix = beta_quantiles(mixing.cutmix) if mixing.cutmix else None
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        """The mixed batch; see `flambeau.data.transform.Transform`."""
+        if batch.indices is None:
+            raise InputError(
+                "The batch has no sample numbers (Batch.indices), and every sample's draw is keyed "
+                "by its number. Let the loader set them."
+            )
+        draws = keyed.uniform(seed, PURPOSE, batch.epoch, batch.indices, _DRAWS)
+        image, target = batch.input, batch.target
+        mixed = draws[:, 0] < self.mixing.probability
+        cut = mixed & (draws[:, 1] < 0.5 if self._mixup is not None else True)
+        if self._cutmix is None:
+            cut = torch.zeros_like(mixed)
+        own = torch.ones(len(image))  # each sample's share of its own picture
+        if self._mixup is not None:
+            own = torch.where(mixed & ~cut, _interpolated(self._mixup, draws[:, 2]), own)
+            image = _blended(image, own)
+        if self._cutmix is not None:
+            height, width = image.shape[2:]
+            share = torch.where(cut, _interpolated(self._cutmix, draws[:, 2]), torch.ones(1))
+            places = boxes(1.0 - share, draws[:, 3:5], (height, width))
+            image = _pasted(image, batch.input, places)
+            left, top, right, bottom = places.unbind(1)
+            area = (right - left) * (bottom - top)
+            own = torch.where(cut, 1.0 - area / (height * width), own)
+        weight = own.to(target.device, non_blocking=True).unsqueeze(1)
+        if not target.is_floating_point():
+            target = F.one_hot(target.long(), self.n_classes)
+        target = target.to(torch.float32)
+        target = weight * target + (1.0 - weight) * target.roll(-1, 0)
+        return replace(
+            batch,
+            inputs={**batch.inputs, INPUT: image},
+            targets=dict.fromkeys(batch.targets, target),
+        )
+
+
+def _blended(image: Tensor, own: Tensor) -> Tensor:
+    weight = own.to(image.device, non_blocking=True).view(-1, 1, 1, 1)
+    image = image.to(torch.float32)
+    return image * weight + image.roll(-1, 0) * (1.0 - weight)
+
+
+def _pasted(image: Tensor, original: Tensor, places: Tensor) -> Tensor:
+    """The images with their rectangle taken from the next original one."""
+    height, width = image.shape[2:]
+    left, top, right, bottom = places.to(image.device, non_blocking=True).unsqueeze(2).unbind(1)
+    xs = torch.arange(width, device=image.device)
+    ys = torch.arange(height, device=image.device)
+    across, down = (xs >= left) & (xs < right), (ys >= top) & (ys < bottom)
+    covered = (down.unsqueeze(2) & across.unsqueeze(1)).unsqueeze(1)
+    return torch.where(covered, original.roll(-1, 0).to(image.dtype), image)
+
+
+def boxes(area: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
+    """(left, top, right, bottom) of rectangles with the picture's proportions: int64 ``(n, 4)``.
+
+    Args:
+        area: Share of the picture's area, ``(n,)``.
+        draws: Uniform numbers for x and y, ``(n, 2)``.
+        size: Height and width of the pictures.
+    """
+    pixels = torch.tensor([size[1], size[0]])
+    sides = (area.sqrt().unsqueeze(1) * pixels).round()
+    start = (draws * (pixels - sides + 1)).floor()
+    return torch.cat([start, start + sides], dim=1).long()
+
+
+def beta_quantiles(alpha: float) -> Tensor:
+    """Quantiles of Beta(α, α) at even steps from 0 to 1: float64 ``(4097,)``.
+
+    For α below 1 the density has a pole at 0; over ``x ** α`` it has none.
+    """
+    half, power = _POINTS // 2, min(alpha, 1.0)
+    u = torch.linspace(0.0, 0.5**power, 8 * _POINTS + 1, dtype=torch.float64)
+    density = u ** (alpha / power - 1.0) * (1.0 - u ** (1.0 / power)) ** (alpha - 1.0)
+    mass = torch.cumulative_trapezoid(density)
+    mass = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * mass / mass[-1]])
+    wanted = torch.linspace(0.0, 0.5, half + 1, dtype=torch.float64)
+    place = torch.searchsorted(mass, wanted, right=True).clamp(1, len(mass) - 1)
+    low, high = mass[place - 1], mass[place]
+    step = (wanted - low) / (high - low)
+    lower = torch.lerp(u[place - 1], u[place], step) ** (1.0 / power)
+    return torch.cat([lower, 1.0 - lower[:-1].flip(0)])  # symmetric about one half
+
+
+def _interpolated(quantiles: Tensor, probability: Tensor) -> Tensor:
+    place = probability.double() * _POINTS
+    below = place.floor().long().clamp(max=_POINTS - 1)
+    return torch.lerp(quantiles[below], quantiles[below + 1], place - below).float()
