@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -235,7 +236,7 @@ class Predictor:
                     self.preprocessor.encode(chunk[offset : offset + 1])
                 except Exception as fault:  # noqa: BLE001 - whatever it is, it must name the item
                     # It was encoded alone, so to the preprocessor it was item 0.
-                    said = str(fault).removeprefix("Item 0 ")
+                    said = re.sub(r"^Item 0(?: of 1)?:? ", "", str(fault))
                     raise InputError(f"Item {start + offset}: {said}") from error
             raise  # each alone is fine: they do not fit together, and the message says how
 

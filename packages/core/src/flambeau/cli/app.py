@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from flambeau.cli import demo, doctor, domains, evaluate, fit, plan, predict
+from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
 
 HELP = """Train deep networks with useful defaults, and see every choice.
@@ -55,4 +56,14 @@ def run() -> None:
         if os.environ.get("FLAMBEAU_DEBUG"):
             raise
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get("FLAMBEAU_DEBUG") or not is_out_of_memory(error):
+            raise
+        said = str(error).strip().splitlines()[:1] or ["no more is known"]
+        typer.echo(
+            f"error: Memory ran out: {said[0]}. Take less at a time (--set batch_size=…), smaller "
+            "inputs or a smaller model.",
+            err=True,
+        )
         sys.exit(2)

@@ -10,6 +10,7 @@ import typer
 
 from flambeau.cli.source import (
     check_model,
+    clear_unused,
     given,
     make_run_folder,
     open_data,
@@ -50,7 +51,10 @@ def fit(
     choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
     if resume is not None:
         folder = run_of(resume)
-        learner = Learner(data, plan=Plan.load(folder / "plan.json"), seed=seed, folder=folder)
+        saved = Plan.load(folder / "plan.json")
+        # Those that differ are refused by resume; epochs and lr are those of the run's phases.
+        same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
+        learner = Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
     else:
         folder = out or new_run_folder(kind.name)
         learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
@@ -65,6 +69,10 @@ def fit(
         words += ["--domain", domain] if domain else []
         typer.echo(f"\nInterrupted. Go on with: {shlex.join(map(str, words))}", err=True)
         raise typer.Exit(130) from None
+    except Exception:
+        if resume is None:
+            clear_unused(folder)
+        raise
     scores = {
         part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))
     }

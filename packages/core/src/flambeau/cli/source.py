@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flambeau import domain as domains
+from flambeau.artefact.checkpoint import latest_checkpoint
 from flambeau.data.dataset import Data
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, InputError, nearest
@@ -116,6 +118,18 @@ def make_run_folder(folder: Path) -> None:
             f"The run's folder {folder.absolute()} cannot be made ({error.strerror}). Name one "
             "that can be written to: --out FOLDER."
         ) from error
+
+
+def clear_unused(folder: Path) -> None:
+    """Takes away what a run wrote that failed before its first epoch and left no checkpoint."""
+    history = folder / "history.csv"
+    trained = history.exists() and history.stat().st_size > 0
+    if trained or latest_checkpoint(folder) is not None:
+        return
+    for file in (history, folder / "plan.json"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # other things may lie in it, or it may not be there
+        folder.rmdir()
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flambeau.data.tensor_preprocessor import dtype_name, first_non_finite, non_
 from flambeau.errors import FlambeauWarning, InputError
 
 _SHOWN = 5
-_CHUNK_NUMBERS = 2**22  # 32 MB of float64 at a time
+_CHUNK_NUMBERS = 2**22  # 32 MB of int64 at a time
 
 
 def like_train(train: MemoryDataset, part: str, dataset: MemoryDataset) -> MemoryDataset:
@@ -185,8 +185,8 @@ def warn_of_absent_classes(
 def rows_in_train(train: MemoryDataset, other: MemoryDataset) -> list[tuple[int, int]]:
     """Rows of ``other`` whose inputs are those of a train row: (its number, train's number).
 
-    Rows are compared by their products with one random vector, and only equal products in full:
-    60,000 pictures of 28 × 28 take 0.2 s (2-core EPYC).
+    Rows are compared by the products of their bytes with one random vector, and only those of
+    equal products in full.
     """
     marks, others = _marks(train), _marks(other)
     order = np.argsort(marks, kind="stable")
@@ -203,16 +203,17 @@ def rows_in_train(train: MemoryDataset, other: MemoryDataset) -> list[tuple[int,
 
 
 def _marks(dataset: MemoryDataset) -> np.ndarray:
-    total = np.zeros(len(dataset))
+    """A number a row that equal rows share: whole numbers, which no order of adding changes."""
+    total = torch.zeros(len(dataset), dtype=torch.int64)
     for value in dataset.inputs.values():
-        flat = value.reshape(len(value), -1)
+        real = torch.view_as_real(value) if value.is_complex() else value
+        content = real.reshape(len(value), -1).contiguous().view(torch.uint8)
         draws = torch.Generator().manual_seed(0)
-        vector = torch.rand(flat.shape[1], generator=draws, dtype=torch.float64)
-        rows = max(1, _CHUNK_NUMBERS // max(1, flat.shape[1]))
-        real = flat.real if flat.is_complex() else flat
-        chunks = [real[i : i + rows].to(torch.float64) @ vector for i in range(0, len(real), rows)]
-        total += torch.cat(chunks).numpy()
-    return total
+        vector = torch.randint(-(2**62), 2**62, (content.shape[1],), generator=draws)
+        rows = max(1, _CHUNK_NUMBERS // max(1, content.shape[1]))
+        for start in range(0, len(content), rows):
+            total[start : start + rows] += content[start : start + rows].to(torch.int64) @ vector
+    return total.numpy()
 
 
 def _rows_of(dataset: MemoryDataset, labels: Sequence[int]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,14 @@ from flambeau.data.batch import Batch
 from flambeau.data.generators import BorrowedGlobals
 from flambeau.data.layout import Layout
 from flambeau.data.loader import Loader, LoaderOptions
-from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
+from flambeau.errors import (
+    ArgumentError,
+    FlambeauError,
+    FlambeauWarning,
+    InputError,
+    ResumeError,
+    TrainingError,
+)
 
 _PURPOSE = "foreign-loader"
 _RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -173,6 +181,10 @@ class ForeignLoader(Loader):
                         raw = next(batches)
                     except StopIteration:
                         raise self._too_short(step, epoch) from None
+                    except FlambeauError:
+                        raise
+                    except Exception as error:
+                        raise self._unreadable(step, epoch, error, batches) from error
                 batch = self.layout.batch(raw)
                 first, seen = seen, seen + len(batch)
                 if step < start_step:
@@ -182,6 +194,28 @@ class ForeignLoader(Loader):
                 yield batch
         finally:
             own.restore()
+
+    def _unreadable(
+        self, step: int, epoch: int, error: Exception, batches: object
+    ) -> FlambeauError:
+        where = f"The {self.part} loader failed at batch {step} of epoch {epoch}"
+        # Of an error in a worker process torch gives the whole traceback; its last line says what.
+        said = str(error).strip().splitlines()[-1:] or [""]
+        died = isinstance(error, ConnectionError | EOFError) and "Caught " not in str(error)
+        if died or "exited unexpectedly" in str(error):
+            # Or DataLoader's signal handler might raise again somewhere in the caller's code.
+            with suppress(RuntimeError, AttributeError):
+                cast(Any, batches)._shutdown_workers()
+            return TrainingError(
+                f"{where}: a worker process died ({said[0].rstrip('.')}). Often "
+                "memory ran out: use fewer workers (num_workers), or num_workers=0 to see why."
+            )
+        kind = type(error).__name__
+        words = said[0] if said[0].startswith(kind) else f"{kind}: {said[0]}"
+        return InputError(
+            f"{where}: {words}. Look at the samples of that batch; Data.from_datasets with the "
+            "data sets themselves names the sample."
+        )
 
     def _too_short(self, step: int, epoch: int) -> InputError:
         return InputError(

@@ -31,7 +31,8 @@ def identity(data: Data) -> dict[str, Any]:
         found[f"{part} rows"] = f"{len(rows):,} (digest {_digest(rows.tobytes())})"
     if isinstance(data, TensorData):
         train = data.dataset("train", data.preprocessor({}), {})
-        ends = [part for value in train.inputs.values() for part in (value[:_ROWS], value[-_ROWS:])]
+        columns = (*train.inputs.values(), *train.targets.values())
+        ends = [part for value in columns for part in (value[:_ROWS], value[-_ROWS:])]
         found["first and last train rows"] = f"digest {_digest(b''.join(map(_bytes, ends)))}"
     return found
 

@@ -1,0 +1,218 @@
+"""Arrays that cannot be trained on: each is refused before training, by row, column and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flambeau import Data, Learner, Split
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
+
+X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(60) % 3
+WORDS = np.array(["a", "b", "c"])[Y.numpy()]
+
+
+def fit(data: Data, model: nn.Module | None = None) -> Learner:
+    learner = Learner(data, model, quiet=True, choices={"batch_size": 8})
+    learner.fit(1)
+    return learner
+
+
+def with_value(tensor: torch.Tensor, place: tuple[int, ...], value: float) -> torch.Tensor:
+    changed = tensor.clone()
+    changed[place] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (torch.empty(0, 6), torch.empty(0).long(), r"at least one sample.*shape \(0, 6\)"),
+        (np.empty((0, 6)), np.empty(0, int), "at least one sample"),
+        (X[:1], Y[:1], "leave no train row of 1 rows"),
+        (torch.empty(60, 0), Y, r"shape \(48, 0\): its samples hold no numbers"),
+        (X, Y[:50], "'input' has 60, 'target' has 50. Give one row a sample"),
+        (with_value(X, (7, 3), float("nan")), Y, r"train row 7\. The first is nan in column 3"),
+        (with_value(X, (0, 0), float("-inf")), Y, r"row 0\. The first is -inf in column 0"),
+        (torch.tensor(1.0), Y, "'input' is a single number"),
+        (X.to_sparse(), Y, r"layout is torch.sparse_coo.*to_dense\(\)"),
+        (torch.empty(60, 6, device="meta"), Y, "meta device, so it has no numbers"),
+        (np.array([["1", "a"]] * 60), Y, "holds <U1, not numbers: encode the words"),
+        (np.full(60, "2026-01-01", "datetime64[D]"), Y, "not numbers: count the time from"),
+        (X.numpy().astype(complex), Y, "give real and imaginary parts"),
+        (np.array([[1, "x"], [2, 3]] * 30, object), Y, r"at \[0, 1\] is 'x' of type str"),
+        (np.array([[1, None], [2, 3]] * 30, object), Y, r"at \[0, 1\] is None.*missing value"),
+        (np.array([[1, 2], [2**80, 3]] * 30, object), Y, "holds object"),
+    ],
+)
+def test_inputs_are_refused_by_place(inputs: Any, targets: Any, message: str) -> None:
+    with pytest.raises((InputError, SplitError), match=message):
+        Data.from_tensors(inputs, targets)
+
+
+def test_a_picture_s_bad_pixel_is_named() -> None:
+    pictures = with_value(torch.zeros(60, 3, 4, 4), (9, 1, 2, 3), float("inf"))
+    with pytest.raises(InputError, match=r"row 9\. The first is inf in place \(1, 2, 3\)"):
+        Data.from_tensors(pictures, Y)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (None, "inputs is None"),
+        (X.tolist(), "'input' is a list, not a tensor or NumPy array"),
+    ],
+)
+def test_what_is_no_array(inputs: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Data.from_tensors(inputs, Y)
+
+
+@pytest.mark.parametrize(
+    ("targets", "task", "message"),
+    [
+        (torch.zeros(60).long(), "auto", "All 48 train rows have the class '0'"),
+        (np.array(["a"] * 60), "auto", "All 48 train rows have the class 'a'"),
+        (Y[:, None], "auto", r"shape \(rows, 1\).*targets\[:, 0\]"),
+        (nn.functional.one_hot(Y), "classification", r"shape \(rows, 3\).*argmax\(1\)"),
+        (Y - 1, "classification", "3 distinct values of int64 from -1 to 1. Number them from 0"),
+        (Y + 5000, "auto", "from 5,000 to 5,002. Number them from 0"),
+        (Y * 10**12, "auto", "Number them from 0"),
+        (Y.float() + 0.5, "classification", "holds 0.5 in train row 0, which is no class number"),
+        (WORDS, "regression", "targets are words"),
+        (Y, "multi_label", r"shape \(\d+,\), but task='multi_label' expects a column"),
+        (torch.full((60, 2), 3), "multi_label", "holds 3 in train row 0, column 0"),
+    ],
+)
+def test_targets_are_refused_before_training(targets: Any, task: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(Data.from_tensors(X, targets, task=task))
+
+
+def test_a_label_that_only_valid_has_is_named_with_its_row() -> None:
+    only = Data.from_tensors(X, Y % 2, valid=(X[:3], torch.tensor([0, 1, 2])))
+    with pytest.raises(InputError, match=r"row 62: 2\)\. Counted within valid it is row 2"):
+        fit(only)
+    with pytest.raises(InputError, match="valid targets hold 'z' in row 1, which no train row has"):
+        Data.from_tensors(X, WORDS, valid=(X[:2], np.array(["a", "z"])))
+    with pytest.raises(InputError, match=r"train targets hold 'c' in row 2, .*not in class_names"):
+        Data.from_tensors(X, WORDS, class_names=["a", "b"])
+
+
+def test_a_class_without_train_rows_is_named() -> None:
+    with pytest.warns(FlambeauWarning, match="No train row has the class 'd'.*class_names"):
+        fit(Data.from_tensors(X, Y, class_names=list("abcd")))
+    gap = Data.from_tensors(X, (Y % 2) * 2)
+    with pytest.warns(FlambeauWarning, match="the class '1'.*without gaps"):
+        fit(gap)
+    given = Data.from_tensors(
+        X, Y % 2, valid=(X[:2], torch.tensor([0, 2])), class_names=list("abc")
+    )
+    with pytest.warns(FlambeauWarning, match="the class 'c'.*The valid rows 61 have it"):
+        fit(given)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        Y > 0,
+        (Y > 0).numpy(),
+        (Y > 0).float(),
+        (Y > 0).double().numpy(),
+        WORDS.astype(object),
+        np.array([0, 1, 2] * 20, object),
+    ],
+)
+def test_labels_of_other_kinds_are_classes(targets: Any) -> None:
+    learner = fit(Data.from_tensors(X, targets))
+    assert learner.plan.values["task"] == "classification"
+    assert learner.predict(X[:1])[0].label in ("0", "1", "2", "a", "b", "c")
+
+
+def test_whole_floats_are_classes_where_that_is_asked_for() -> None:
+    learner = fit(Data.from_tensors(X, Y.numpy().astype(float), task="classification"))
+    assert learner.task.arguments()["classes"] == ["0", "1", "2"]
+    assert Learner(Data.from_tensors(X, Y.float())).plan.values["task"] == "regression"
+
+
+def test_words_mean_the_same_in_every_part() -> None:
+    data = Data.from_tensors(X, WORDS, valid=(X[:2], np.array(["c", "a"])))
+    valid = data.dataset("valid", data.preprocessor({}), {})
+    assert valid.targets["target"].tolist() == [2, 0]
+    named = Data.from_tensors(X, WORDS, class_names=["c", "b", "a"])
+    train = named.dataset("train", named.preprocessor({}), {})
+    expected = torch.tensor([2, 1, 0])[Y[torch.as_tensor(named.split.train)]]
+    assert torch.equal(train.targets["target"], expected)
+
+
+@pytest.mark.parametrize("inputs", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("weights", [torch.float64, torch.float32])
+def test_floats_are_cast_to_the_module_s_dtype(inputs: torch.dtype, weights: torch.dtype) -> None:
+    torch.manual_seed(0)
+    learner = fit(Data.from_tensors(X.to(inputs), Y), nn.Linear(6, 3).to(weights))
+    choice = learner.plan["input_dtype"]
+    if inputs == weights:
+        assert (choice.value, choice.source) == (None, "default")
+    else:
+        assert choice.value == str(weights).removeprefix("torch.")
+        assert "Your module computes in" in choice.reason
+    assert learner.predictor().outputs(X[:4]).dtype == weights
+
+
+def test_a_sample_may_be_a_single_number() -> None:
+    assert len(fit(Data.from_tensors(X[:, 0], Y)).predict(X[:5, 0])) == 5
+
+
+@pytest.mark.parametrize(
+    ("valid", "kind", "message"),
+    [
+        (1.5, SplitError, "valid=1.5 is no share"),
+        (-0.1, SplitError, "valid=-0.1 is no share"),
+        (float("nan"), SplitError, "valid=nan is no share"),
+        ("0.2", ArgumentError, "valid is '0.2' of type str"),
+        (None, ArgumentError, "valid is None"),
+        (True, ArgumentError, "valid is True of type bool"),
+        ([X, Y], ArgumentError, "of type list"),
+        ((X, Y, Y), ArgumentError, "valid is a tuple of 3; give two"),
+        ((X[:, :5], Y), InputError, r"valid input 'input' has shape \(5,\) a sample, but train"),
+        ((X.long(), Y), InputError, r"holds int64, but train has float32"),
+        (({"other": X}, Y), InputError, "valid inputs are other, but train has input"),
+        ((X[:9], Y[:5]), InputError, "'input' has 9, 'target' has 5"),
+    ],
+)
+def test_parts_that_cannot_be_formed(valid: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        Data.from_tensors(X, Y, valid=valid)
+
+
+def test_overlapping_parts_are_named() -> None:
+    with pytest.raises(SplitError, match="train and valid overlap in rows 45, 46"):
+        Split.given(range(50), range(45, 60))
+    with pytest.raises(ArgumentError, match="split is a tuple, not a Split"):
+        Data.from_tensors(X, Y, split=([0], [1]))  # type: ignore[arg-type]
+
+
+def test_the_report_names_valid_rows_that_are_in_train_too() -> None:
+    data = Data.from_tensors(X, Y, valid=(torch.cat([X[7:9], X[:1] + 1]), Y[:3]))
+    assert "valid rows whose inputs are in train too: 2 (row 60 is train row 7" in data.report()
+    assert "in train too" not in Data.from_tensors(X, Y).report()
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (X[:3, :5], r"Item 0: .*shape \(5,\)"),
+        (with_value(X[:3], (1, 2), float("nan")), r"Item 1: .*NaN.*nan in column 2"),
+        ("a.jpg", "cannot be read as numbers for 'input': it is 'a.jpg'"),
+        (None, "nothing to predict in a NoneType"),
+    ],
+)
+def test_items_that_cannot_be_predicted(items: Any, message: str) -> None:
+    learner = Learner(Data.from_tensors(X, Y), quiet=True)
+    with pytest.raises(InputError, match=message):
+        learner.predict(items)

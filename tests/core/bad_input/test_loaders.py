@@ -1,0 +1,170 @@
+"""Loaders and data sets of the user's own that cannot be read, or cannot be read again."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
+
+from flambeau import Data, Learner
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError, TrainingError
+
+X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(60) % 3
+PAIRS = TensorDataset(X, Y)
+Pair = namedtuple("Pair", "x y")
+
+
+class Samples(Dataset[Any]):
+    """Each sample is what a function of its number gives."""
+
+    def __init__(self, give: Any, n: int = 40) -> None:
+        self.give, self.n = give, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> Any:
+        return self.give(index)
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self, length: int | None) -> None:
+        if length is not None:
+            self.__class__ = CountedStream
+
+    def __iter__(self) -> Any:
+        return iter([(X[i], Y[i]) for i in range(40)])
+
+
+class CountedStream(Stream):
+    def __len__(self) -> int:
+        return 40
+
+
+def loaders(train: Any, **options: Any) -> Data:
+    return Data.from_loaders(train, DataLoader(PAIRS, 8), **{"n_classes": 3, **options})
+
+
+def fit(data: Data, folder: Path | None = None, **choices: Any) -> Learner:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    learner = Learner(data, model, quiet=True, folder=folder, choices=choices)
+    learner.fit(2)
+    return learner
+
+
+def shuffled(give: Any) -> DataLoader[Any]:
+    return DataLoader(Samples(give), 8, shuffle=True)
+
+
+@pytest.mark.parametrize(
+    ("train", "kind", "message"),
+    [
+        (shuffled(lambda i: {"x": X[i], "y": Y[i]}), InputError, r"keys 'x', 'y'.*inputs=\('x',\)"),
+        (shuffled(lambda i: (X[i], X[i], Y[i])), InputError, "tuples of 3.*n_inputs="),
+        (DataLoader(PAIRS, 8, collate_fn=lambda b: None), InputError, "give a NoneType where"),
+        (shuffled(lambda i: ("a", Y[i])), InputError, "'input' of a batch is a tuple, not a ten"),
+        (DataLoader(Stream(None), 8), InputError, "no len.*Define __len__"),
+        (((X, Y) for _ in range(2)), ArgumentError, "iterator that is used up"),
+        ([], InputError, "train loader has no batches"),
+        (PAIRS, ArgumentError, "cannot be iterated. Pass a DataLoader"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*train-not-shuffled")
+def test_batches_that_say_too_little(train: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        loaders(train)
+
+
+def test_named_tuples_are_pairs() -> None:
+    assert len(fit(loaders(shuffled(lambda i: Pair(X[i], Y[i])))).history.rows) == 2
+
+
+def test_labels_of_a_loader_that_are_no_classes() -> None:
+    with pytest.raises(InputError, match="label 2, but there are 2 classes, 0 to 1"):
+        fit(loaders(DataLoader(PAIRS, 8, shuffle=True), n_classes=2))
+    late = [(X[:8], Y[:8]), (X[8:16], Y[8:16]), (X[16:24], Y[16:24] + 3)]
+    with pytest.raises(InputError, match=r"holds [345], but there are 3 classes.*\(sample \d+"):
+        fit(loaders(late))
+
+
+def test_orders_that_should_not_be_are_warned_of() -> None:
+    mixed = DataLoader(PAIRS, 8, shuffle=True)
+    with pytest.warns(FlambeauWarning, match="valid-shuffled"):
+        Data.from_loaders(mixed, mixed)
+    with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
+        loaders(DataLoader(PAIRS, 8))
+
+
+def test_a_last_batch_of_one_is_warned_of_before_it_ends_the_run() -> None:
+    train = DataLoader(TensorDataset(X[:41], Y[:41]), 8, shuffle=True)
+    with (
+        pytest.warns(FlambeauWarning, match=r"last-batch-of-one.*1 of its 41.*drop_last=True"),
+        pytest.raises(InputError, match="Batch norm cannot take statistics"),
+    ):
+        fit(loaders(train))
+    kept = DataLoader(TensorDataset(X[:41], Y[:41]), 8, shuffle=True, drop_last=True)
+    assert len(fit(loaders(kept)).history.rows) == 2
+
+
+def fails_at_13(index: int) -> Any:
+    if index == 13:
+        raise KeyError("no such file")
+    return X[index % 60], Y[index % 60]
+
+
+def dies_at_39(index: int) -> Any:
+    if index == 39 and get_worker_info() is not None:
+        os._exit(3)
+    return X[index], Y[index]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
+    with pytest.raises(InputError, match=r"Sample 13 of the data set.*no such file"):
+        data = Data.from_datasets(Samples(fails_at_13), PAIRS, n_classes=3)
+        fit(data, num_workers=workers)
+    order: list[int] = [*range(13), *range(14, 40), 13]
+    with pytest.raises(InputError, match=r"failed at batch 4 of epoch 0: KeyError: .*no such"):
+        fit(loaders(DataLoader(Samples(fails_at_13), 8, sampler=order, num_workers=workers)))
+
+
+def test_a_worker_that_dies_is_no_riddle(tmp_path: Path) -> None:
+    order = list(range(40))
+    with pytest.raises(TrainingError, match=r"a worker process died.*num_workers=0"):
+        fit(
+            loaders(DataLoader(Samples(dies_at_39), 8, sampler=order, num_workers=1)),
+            folder=tmp_path / "a",
+        )
+    with pytest.raises(TrainingError, match="A worker process died"):
+        data = Data.from_datasets(Samples(dies_at_39), PAIRS, n_classes=3)
+        fit(data, folder=tmp_path / "b", num_workers=1, batch_size=8)
+
+
+def test_samples_of_several_shapes_are_named() -> None:
+    with pytest.raises(InputError, match=r"samples at 0, 1, .*cannot be put together"):
+        Data.from_datasets(Samples(lambda i: (torch.zeros(i + 1), Y[i])), PAIRS)
+    with pytest.raises(InputError, match="The train data set is empty"):
+        Data.from_datasets(Samples(lambda i: i, n=0), PAIRS)
+
+
+def test_a_stream_is_not_resumed_and_says_why(tmp_path: Path) -> None:
+    def data() -> Data:
+        return loaders(DataLoader(Stream(40), 8))
+
+    fit(data(), folder=tmp_path)
+    again = Learner(data(), nn.Linear(6, 3), quiet=True, folder=tmp_path)
+    with pytest.raises(ResumeError):
+        again.resume()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    again = Learner(data(), model, quiet=True, folder=tmp_path)
+    with pytest.raises(ResumeError, match="IterableDataset, which need not give the same stream"):
+        again.resume()
