@@ -58,7 +58,7 @@ def own_device(saved: Plan, plan: Plan) -> Plan:
 def agree_on_folder(folder: Path | None, name: str) -> Path:
     """Where the run writes; a new folder's name is that of process 0."""
     found = folder or new_run_folder(name)
-    together = processes.current()
+    together = processes.join()
     return found if together is None else together.from_main(found)
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from flambeau.cli import demo, doctor, domains, evaluate, fit, plan, predict
+from flambeau.cli import demo, doctor, domains, evaluate, fit, launch, plan, predict
 from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
 
@@ -40,6 +40,9 @@ def build() -> typer.Typer:
     app.command("evaluate", context_settings=extra)(evaluate.evaluate)
     app.command("predict")(predict.predict)
     app.command("domains")(domains.domains)
+    # What follows the script belongs to it.
+    script = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+    app.command("launch", context_settings=script)(launch.launch)
     for entry in sorted(entry_points(group="flambeau.commands"), key=lambda entry: entry.name):
         try:
             app.add_typer(entry.load(), name=entry.name)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flambeau.agreement import agree_on_folder
 from flambeau.cli.source import (
     check_model,
     clear_unused,
@@ -18,8 +19,9 @@ from flambeau.cli.source import (
 )
 from flambeau.learner import Learner
 from flambeau.plan import Plan
+from flambeau.processes import on_main
 from flambeau.report import text_table
-from flambeau.run_folder import new_run_folder, run_of
+from flambeau.run_folder import run_of
 
 
 def fit(
@@ -56,10 +58,9 @@ def fit(
         same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
         learner = Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
     else:
-        folder = out or new_run_folder(kind.name)
+        folder = agree_on_folder(out, kind.name)
         learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
-        make_run_folder(folder)
-        learner.plan.save(folder / "plan.json")
+        on_main(lambda: _begin(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
         learner.resume(resume) if resume is not None else learner.fit()
@@ -81,3 +82,8 @@ def fit(
     typer.echo("\n" + text_table(["", *names], rows))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Use it: flambeau predict {exported} FILES…")
+
+
+def _begin(folder: Path, learner: Learner) -> None:
+    make_run_folder(folder)
+    learner.plan.save(folder / "plan.json")

@@ -1,0 +1,6 @@
+"""``python -m flambeau.cli``: the same as ``flambeau``, for launchers that start a module."""
+
+from flambeau.cli import main
+
+if __name__ == "__main__":
+    main()
