@@ -1,0 +1,109 @@
+"""Mistakes on the command line: one readable message, exit code 2, no traceback, nothing left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flambeau.cli.app import run as run_command
+
+SMALL = ("--size", "16", "--set", "batch_size=8", "--epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/, one/ (one class), broken/, and run/, the folder of a finished fit."""
+    folder = tmp_path_factory.mktemp("place")
+    draws = np.random.default_rng(0)
+    for name, level in (("bright", 190), ("dark", 50)):
+        (folder / "photos" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = draws.normal(level, 20, (20, 24, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{index:02}.png")
+    shutil.copytree(folder / "photos" / "bright", folder / "one" / "bright")
+    shutil.copytree(folder / "photos", folder / "broken")
+    (folder / "broken" / "dark" / "00.png").write_bytes(b"no picture")
+    (folder / "text.txt").write_text("text")
+    (folder / "empty").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(patch, "fit", "photos", *SMALL, "--out", "run")
+    model = Path(shutil.copytree(folder / "run" / "model", folder / "cut"))
+    (model / "model.safetensors").write_bytes(b"half")
+    model = Path(shutil.copytree(folder / "run" / "model", folder / "unknown"))
+    record = (model / "flambeau.json").read_text().replace("small_cnn", "small_cmm")
+    (model / "flambeau.json").write_text(record)
+    for name, text in (("damaged", "{"), ("other", None)):
+        copy = Path(shutil.copytree(folder / "run", folder / name))
+        if text is not None:
+            (copy / "plan.json").write_text(text)
+    for state in (folder / "other").glob("checkpoints/*/state.json"):
+        state.write_text("{")
+    return folder
+
+
+def call(patch: pytest.MonkeyPatch, *words: str) -> None:
+    """As the shell does it; an expected error is a SystemExit."""
+    patch.setattr("sys.argv", ["flambeau", *words])
+    with pytest.raises(SystemExit) as ended:
+        run_command()
+    if ended.value.code:
+        raise ended.value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "empty"), "holds no files"),
+        (("plan", "one"), "single class"),
+        (("plan", "text.txt"), "No installed domain can read text.txt"),
+        (("plan", "broken"), "cannot be read as a picture"),
+        (("plan", "nowhere"), "nothing at nowhere"),
+        (("plan", "photos", "--set", "lr=fast"), "lr is 'fast'"),
+        (("plan", "photos", "--domain", "visoin"), "Did you mean 'vision'"),
+        (("fit", "photos", "--epochs", "0"), "epochs is 0"),
+        (("fit", "photos", "--epochs", "x"), "not a valid|Invalid value"),
+        (("fit", "photos", "--lr", "nan"), "lr is nan"),
+        (("fit", "photos", "--lr", "-1"), "lr is -1.0"),
+        (("fit", "photos", "--set", "batch_size=0"), "batch_size is 0"),
+        (("fit", "photos", "--set", "device=nothing"), "device is 'nothing'"),
+        (("fit", "photos", "--size", "-4", "--epochs", "1"), "at least 1, not -4"),
+        (("fit", "photos", "--size", "1000000", "--epochs", "1"), "emory|nable to alloc"),
+        (("fit", "photos", "--size", "16", "--resume", "nowhere"), "no checkpoint in nowhere"),
+        (("fit", "photos", "--size", "16", "--resume", "damaged"), "plan.json is no plan"),
+        (("fit", "photos", "--size", "16", "--resume", "other"), "are damaged"),
+        (
+            ("fit", "photos", "--size", "16", "--set", "batch_size=4", "--resume", "run"),
+            "batch_size was given as 4",
+        ),
+        (("predict", "run/model", "nofile.png"), "nothing at nofile.png"),
+        (("predict", "run/model", "text.txt"), "text.txt cannot be read as a picture"),
+        (("predict", "nowhere", "text.txt"), "nowhere does not exist"),
+        (("predict", "cut", "text.txt"), "damaged or was exchanged"),
+        (("predict", "unknown", "text.txt"), "Did you mean 'small_cnn'"),
+        (("evaluate", "run/model", "empty"), "holds no files"),
+        (("evaluate", "run/model", "one"), "no pictures of dark"),
+        (("evaluate", "cut", "photos"), "damaged or was exchanged"),
+    ],
+)
+def test_one_message_and_exit_code_2(
+    words: tuple[str, ...],
+    message: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(place.iterdir())
+    out = ("--out", "mine") if words[0] == "fit" and "--resume" not in words else ()
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, *words, *out)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2, said
+    assert any(part in said for part in message.split("|")) or pytest.fail(said)
+    assert "Traceback" not in said
+    assert sorted(place.iterdir()) == before
