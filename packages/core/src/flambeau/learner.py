@@ -458,28 +458,15 @@ class Learner:
         """Layers with shapes, parameters and what is trainable, from one real batch."""
         from flambeau.inside import summary
 
-        parts = self.realised
-        batch = next(
-            iter(parts.loader("valid" if len(self.data.split.valid) else "train").batches(0))
-        )
-        return summary(parts.model, parts.preprocessor.on_device(batch.to(parts.device)).inputs)
+        part = "valid" if len(self.data.split.valid) else "train"
+        return summary(self.model, next(iter(self._batches(part))).inputs)
 
     def doctor(self) -> Report:
-        """What very likely is not as it was meant, from the checks of core and of the domain.
-
-        ``print(learner.doctor())`` lists the findings, each with its evidence and how to mend it.
-        It costs one batch; weights, buffers and generators stay as they are. It runs when it is
-        asked for, never by itself.
-        """
+        """What very likely is not as it was meant; costs one batch, and changes nothing."""
         from flambeau.doctor import CORE_CHECKS, Subject, combine_checks, diagnose
 
-        subject = Subject(
-            self.data,
-            self.plan.values,
-            lambda: self.realised,
-            steps_done=self._position.step,
-            seed=self.seed,
-        )
+        values, steps = self.plan.values, self._position.step
+        subject = Subject(self.data, values, lambda: self.realised, steps_done=steps)
         return diagnose(subject, combine_checks(CORE_CHECKS, self.domain.checks))
 
     # What lasts

@@ -3,6 +3,10 @@
 learner.doctor()             everything that core and the domain look for
 diagnose(subject, checks)    the same, by hand
 Check, Finding               what a domain contributes: ``Domain(checks=(Check(...),))``
+
+``print(learner.doctor())`` lists the findings, each with its evidence and how to mend it. It costs
+one batch; weights, buffers and generators stay as they are. It runs when it is asked for, never by
+itself.
 """
 
 from flambeau.doctor.check import Check
