@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,7 +60,10 @@ class WorkerLoader(Loader):
         self._steps = count_steps(len(dataset), options)
         self._reader = _Reader(dataset, options)
         self._requests = _Requests(len(dataset), options)
-        self._workers: DataLoader[Any] | None = None
+        self._workers: list[DataLoader[Any]] = []  # none or one
+        # A DataLoader that Python frees as part of a cycle has lost its queues by then, and waits
+        # five seconds for each worker that never hears of the end; this is called before.
+        weakref.finalize(self, self._workers.clear)
         self._busy = False
 
     @property
@@ -81,7 +85,7 @@ class WorkerLoader(Loader):
 
     def close(self) -> None:
         """Ends the worker processes; the next pass starts new ones."""
-        self._workers = None
+        self._workers.clear()
 
     def _in_process(self, epoch: int, start_step: int) -> Iterator[Batch]:
         borrowed = BorrowedGlobals()
@@ -114,8 +118,8 @@ class WorkerLoader(Loader):
             yield answer
 
     def _start_workers(self) -> DataLoader[Any]:
-        if self._workers is None:
-            self._workers = DataLoader(
+        if not self._workers:
+            workers = DataLoader(
                 cast(Any, self._reader),
                 batch_size=None,
                 sampler=self._requests,
@@ -127,7 +131,8 @@ class WorkerLoader(Loader):
                 # Its own, so that starting an epoch draws nothing from the global one.
                 generator=torch.Generator(),
             )
-        return self._workers
+            self._workers.append(workers)
+        return self._workers[0]
 
 
 @dataclass(frozen=True, slots=True)

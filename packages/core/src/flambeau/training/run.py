@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
-from flambeau.errors import ArgumentError, NonFiniteError
+from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.task.task import StepContext, detach
 from flambeau.training.best import BestWeights, RestoresBest
 from flambeau.training.controller import mode_of
@@ -236,8 +236,13 @@ class Run:
         return nonfinite_error(record, culprit)
 
     def release(self) -> None:
-        """What phases froze may learn again; what the user froze stays so."""
+        """What phases froze may learn again, what the user froze stays so; the run is over.
+
+        Run and state refer to each other. Parted they are freed with the learner, and not when
+        Python next looks for cycles: until then models and worker processes would pile up.
+        """
         freeze_except(self.parts.model, None, self._frozen_by_user)
+        self.state.snapshot = self.state.update = self.state.backward = _over
 
     def finish(self) -> None:
         """The model ends on the averaged weights, or on those of the best epoch."""
@@ -245,6 +250,10 @@ class Run:
             self.best.restore(self.parts.model)
         elif self.average is not None:
             self.average.finish(self.parts.model)
+
+
+def _over(*arguments: object) -> NoReturn:
+    raise TrainingError("The run is over: its state can be read, but makes no step or snapshot.")
 
 
 def _named(optimizers: object) -> Mapping[str, Optimizer]:
