@@ -1,0 +1,491 @@
+"""What the tests of this folder run alone and in several processes: the same script for both.
+
+    python scenarios.py FOLDER NAME …      under RANK, WORLD_SIZE, … or alone
+
+Each scenario gives plain values and tensors; they are saved as FOLDER/NAME.RANK-of-WORLD_SIZE.pt.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flambeau import Batch, Callback, Data, Learner, Task, TrainingOptions
+from flambeau.data.split import Split
+from flambeau.errors import FlambeauError
+from flambeau.task import Classification, Regression
+from flambeau.training import EMA
+
+RANK, WORLD_SIZE = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+N_TRAIN, BATCH_SIZE = 43, 8  # the last batch has 3 samples; with accumulation of 2 it stands alone
+
+
+class Net(nn.Module):
+    """No dropout and no batch statistics; one layer that is never used."""
+
+    def __init__(self, seed: int = 1, outputs: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.unused = nn.Linear(2, 2, dtype=torch.float64)
+        self.stem = nn.Linear(5, 16, dtype=torch.float64)
+        self.head = nn.Linear(16, outputs, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.stem(x))).squeeze(1)
+
+
+def table(n_train: int = N_TRAIN, n_valid: int = 21) -> Data:
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(n_train + n_valid, 5, generator=draws, dtype=torch.float64)
+    y = (x[:, :3] + torch.randn(len(x), 3, generator=draws)).argmax(1)
+    rows = torch.arange(len(x)).numpy()
+    return Data.from_tensors(x, y, split=Split.given(rows[:n_train], rows[n_train:]))
+
+
+def learner(
+    data: Data | None = None,
+    model: nn.Module | None = None,
+    *,
+    choices: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Learner:
+    """With other first weights on every process: those of process 0 count."""
+    values = {"batch_size": BATCH_SIZE, "lr": 0.05, "weight_decay": 0.01, **(choices or {})}
+    return Learner(
+        data or table(), model or Net(seed=1 + RANK), choices=values, quiet=True, **arguments
+    )
+
+
+def outcome(run: Learner) -> dict[str, Any]:
+    return {
+        "weights": {name: value.clone() for name, value in run.model.state_dict().items()},
+        "losses": list(run.history.step_losses),
+        "rows": [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in run.history.rows
+        ],
+    }
+
+
+# ---------------------------------------------------------------- the step
+
+
+class TokenLoss(Classification):
+    """A loss whose weight only the device knows, different in every sample."""
+
+    def host_weight(self, batch: Batch) -> float | None:
+        return None
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        weights = 0.5 + batch.input[:, 0].abs()
+        losses = nn.functional.cross_entropy(outputs, batch.target, reduction="none")
+        return (losses * weights).sum(), weights.sum()
+
+
+def sgd(folder: Path) -> dict[str, Any]:
+    def momentum(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"main": torch.optim.SGD(model.parameters(), lr=values["lr"], momentum=0.9)}
+
+    run = learner(training=TrainingOptions(optimizer=momentum))
+    run.fit(2)
+    return outcome(run) | {"again": run.evaluate("valid"), "train": run.evaluate("train")}
+
+
+def adamw(folder: Path) -> dict[str, Any]:
+    run = learner(choices={"optimizer": "adamw"})
+    run.fit_one_cycle(2)
+    return outcome(run)
+
+
+def accumulation(folder: Path) -> dict[str, Any]:
+    run = learner(training=TrainingOptions(accumulate=2))
+    run.fit(2)
+    return outcome(run)
+
+
+def single_last(folder: Path) -> dict[str, Any]:
+    """One sample in the last batch: the share of process 0 is empty."""
+    run = learner(table(n_train=BATCH_SIZE * 3 + 1, n_valid=1))
+    run.fit(2)
+    return outcome(run)
+
+
+def single_last_accumulated(folder: Path) -> dict[str, Any]:
+    run = learner(
+        table(n_train=BATCH_SIZE * 3 + 1, n_valid=1), training=TrainingOptions(accumulate=2)
+    )
+    run.fit(2)
+    return outcome(run)
+
+
+def unknown_weights(folder: Path) -> dict[str, Any]:
+    training = TrainingOptions(accumulate=2)
+    run = learner(task=TokenLoss(["a", "b", "c"]), training=training)
+    run.fit(2)
+    return outcome(run)
+
+
+def average_and_clipping(folder: Path) -> dict[str, Any]:
+    run = learner(training=TrainingOptions(average=EMA(0.9), clip_norm=0.1))
+    run.fit(3)
+    return outcome(run)
+
+
+def two_phases(folder: Path) -> dict[str, Any]:
+    run = learner(training=TrainingOptions(keep_best="valid_loss"))
+    run.fine_tune(2)
+    return outcome(run)
+
+
+def own_step(folder: Path) -> dict[str, Any]:
+    """A step of the user's own: gradients are averaged, as everyone knows it from DDP."""
+
+    def step(model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: Any) -> Any:
+        from flambeau.training import StepResult
+
+        [batch] = micro_batches
+        loss_sum, weight = task.loss(task.forward(model, batch, state.context), batch)
+        loss = loss_sum / weight
+        state.backward(loss)
+        state.update(loss.detach())
+        return StepResult(loss.detach(), weight)
+
+    run = learner(table(n_train=40), training=TrainingOptions(train_step=step))
+    run.fit(2)
+    return outcome(run)
+
+
+def own_step_around_ours(folder: Path) -> dict[str, Any]:
+    def step(*arguments: Any) -> Any:
+        from flambeau.training import train_step
+
+        return train_step(*arguments)
+
+    run = learner(training=TrainingOptions(train_step=step))
+    run.fit(2)
+    return outcome(run)
+
+
+# ---------------------------------------------------------------- samples and scores
+
+
+def samples(folder: Path) -> dict[str, Any]:
+    """Which samples each process was given, by epoch, in train and in evaluation."""
+    run = learner(table(n_train=41, n_valid=19))
+    parts = run.realised.parts()
+    assert parts.valid is not None
+    train = [[b.indices for b in parts.train.batches(epoch)] for epoch in (0, 1)]
+    return {"train": train, "valid": [batch.indices for batch in parts.valid.batches(0)]}
+
+
+class LastSeen:
+    """A metric without sums: it needs the samples in their order."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.value, self.place = 0.0, 0
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        for number in outputs.sum(1).tolist():
+            self.place += 1
+            self.value = 0.5 * self.value + self.place * number
+
+    def compute(self) -> float:
+        return self.value
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    known = {name: make() for name, make in Classification.known_metrics().items()}
+    known.pop("top_5_accuracy")
+    task = Classification(["a", "b", "c"], metrics={**known, "last_seen": LastSeen()})
+    run = learner(task=task)
+    run.fit(1)
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randn(64, 5, generator=draws, dtype=torch.float64)
+    regression = Data.from_tensors(x, 2.0 + x[:, 0].sin(), valid=21)
+    other = learner(
+        regression, Net(seed=1 + RANK, outputs=1), task=Regression(metrics=["r2", "mae", "rmse"])
+    )
+    other.fit(1)
+    return {"labels": outcome(run), "numbers": outcome(other)}
+
+
+class OwnEvaluation(Classification):
+    def evaluate(self, model: nn.Module, batches: Any, context: Any) -> dict[str, float]:
+        return {"seen": float(sum(len(batch) for batch in batches))}
+
+
+def own_evaluation(folder: Path) -> dict[str, Any]:
+    run = learner(task=OwnEvaluation(["a", "b", "c"]))
+    run.fit(1)
+    return outcome(run) | {"scores": run.evaluate("valid")}
+
+
+# ---------------------------------------------------------------- runs
+
+
+class StopAt(Callback):
+    """Sets ``stop_reason`` on one process alone."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step, self.rank = step, rank
+
+    def on_step_end(self, state: Any) -> None:
+        if state.position.step == self.step and self.rank == RANK:
+            state.stop_reason = f"process {RANK} has seen enough"
+
+
+class StopAtEpochEnd(Callback):
+    def on_epoch_end(self, state: Any) -> None:
+        if RANK == WORLD_SIZE - 1:
+            state.stop_reason = "the last process has seen enough"
+
+
+class Reason(Callback):
+    """Reads the reason at the end."""
+
+    reason: str | None = None
+
+    def on_fit_end(self, state: Any) -> None:
+        self.reason = state.stop_reason
+
+
+def stops(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, callback in (
+        ("in the epoch", StopAt(4, WORLD_SIZE - 1)),
+        ("at its last step", StopAt(6, WORLD_SIZE - 1)),
+        ("between epochs", StopAtEpochEnd()),
+    ):
+        reason = Reason()
+        run = learner(callbacks=[callback, reason])
+        run.fit(3)
+        found[name] = {"steps": len(run.history.step_losses), "reason": reason.reason}
+    return found
+
+
+def interrupted(folder: Path) -> dict[str, Any]:
+    class Press(Callback):
+        def on_step_end(self, state: Any) -> None:
+            if state.position.step == 4 and RANK == WORLD_SIZE - 1:
+                signal.raise_signal(signal.SIGINT)
+
+    run = learner(callbacks=[Press()], folder=folder / f"interrupted-{WORLD_SIZE}")
+    try:
+        run.fit(2)
+    except KeyboardInterrupt as error:
+        return {"steps": run._position.step, "notes": getattr(error, "__notes__", [])}
+    return {}
+
+
+def unbroken(folder: Path) -> dict[str, Any]:
+    run = learner(training=RESUMABLE)
+    run.fit(3)
+    return outcome(run)
+
+
+RESUMABLE = TrainingOptions(average=EMA(0.9), clip_norm=1.0)
+
+
+def begun(folder: Path) -> dict[str, Any]:
+    """Stops in the second epoch, at a step that has just been saved."""
+    from flambeau.callbacks import Checkpointing
+
+    place = folder / f"begun-{WORLD_SIZE}"
+
+    class EnoughError(Exception):
+        pass
+
+    class Stop(Callback):
+        def on_step_end(self, state: Any) -> None:
+            if state.position.step == 9:
+                raise EnoughError
+
+    saving = Checkpointing(every_s=1e-9)
+    # Every process ends by itself at the same step, as if it had been killed.
+    run = learner(callbacks=[saving, Stop()], folder=place, training=RESUMABLE)
+    try:
+        run.fit(3)
+    except EnoughError:
+        return {"files": sorted(path.name for path in place.iterdir())}
+    return {}
+
+
+def resumed(folder: Path) -> dict[str, Any]:
+    """Goes on with what the other number of processes has begun."""
+    place = folder / f"begun-{1 if WORLD_SIZE == 2 else 2}"
+    run = learner(folder=place, training=RESUMABLE)
+    run.resume()
+    return outcome(run)
+
+
+def dropout(folder: Path) -> dict[str, Any]:
+    """What the processes draw in the model, and whether a resume draws the same."""
+    drawn: list[float] = []
+
+    class Noise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 3, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                drawn.append(float(torch.rand(())))
+            return self.layer(x)
+
+    torch.manual_seed(5)
+    learner(model=Noise()).fit(1)
+    return {"drawn": drawn}
+
+
+def not_finite(folder: Path) -> dict[str, Any]:
+    class Root(Classification):
+        def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+            total, weight = super().loss(outputs, batch)
+            assert batch.indices is not None
+            return (total * float("nan") if 17 in batch.indices else total), weight
+
+    run = learner(task=Root(["a", "b", "c"]))
+    kept: dict[str, Tensor] = {}
+    try:
+        run.fit(1)
+    except FlambeauError as error:
+        kept = {name: value.clone() for name, value in run.model.state_dict().items()}
+        return {"type": type(error).__name__, "message": str(error), "weights": kept}
+    return {}
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """The whole straight line, as a script would have it."""
+    place = folder / f"files-{WORLD_SIZE}"
+    run = learner(choices={"optimizer": "sgd"}, folder=place / "run")
+    run.fit(1)
+    exported = run.export(place / "model")
+    run.save(place / "weights.safetensors")
+    from flambeau.artefact.predictor import Predictor
+
+    answers = Predictor.load(exported, model=Net(seed=9)).predict(torch.zeros(1, 5))
+    return {
+        "names": sorted(run.model.state_dict()),
+        "type": type(run.model).__name__,
+        "written": sorted(path.name for path in (place / "run").iterdir()),
+        "answers": [answer.label for answer in answers],
+    }
+
+
+def statistics(folder: Path) -> dict[str, Any]:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = learner(model=model)
+        run.fit(1)
+    return outcome(run) | {"warnings": [str(w.message) for w in caught]}
+
+
+def loaders(folder: Path) -> dict[str, Any]:
+    """A DataLoader of the user's own: with a DistributedSampler, without, and valid without."""
+    from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+    draws = torch.Generator().manual_seed(0)
+    pairs = TensorDataset(
+        torch.randn(24, 5, generator=draws, dtype=torch.float64), torch.arange(24) % 3
+    )
+    valid = DataLoader(pairs, batch_size=5)
+    names = {"class_names": ["a", "b", "c"]}
+    found: dict[str, Any] = {}
+    try:
+        learner(Data.from_loaders(DataLoader(pairs, 8, shuffle=True), valid, **names)).fit(1)
+    except FlambeauError as error:
+        found["without"] = f"{type(error).__name__}: {error}"
+    try:
+        sampler = DistributedSampler(pairs, WORLD_SIZE + 1, RANK)
+        learner(Data.from_loaders(DataLoader(pairs, 4, sampler=sampler), valid, **names)).fit(1)
+    except FlambeauError as error:
+        found["other number"] = f"{type(error).__name__}: {error}"
+    if WORLD_SIZE > 1:
+        sampler = DistributedSampler(pairs)
+        train = DataLoader(pairs, 4, sampler=sampler)
+    else:
+        train = DataLoader(pairs, 8, shuffle=True)
+    run = learner(Data.from_loaders(train, valid, **names))
+    run.fit(1)
+    found["steps"] = len(run.history.step_losses)
+    found["scores"] = run.history.rows[-1]
+    found["seen"] = [batch.indices for batch in run.realised.parts().train.batches(0)]
+    return found
+
+
+def images(folder: Path) -> dict[str, Any]:
+    """Augmented pictures by their sample number."""
+    from flambeau_vision import ImageData
+    from flambeau_vision.augmentation import Augmentation
+
+    draws = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (48, 3, 16, 16), generator=draws, dtype=torch.uint8)
+    data = ImageData.from_arrays(pictures.numpy(), (torch.arange(48) % 2).numpy(), valid=8)
+    choices = {"batch_size": 10, "augmentation": Augmentation().as_json()}
+    run = Learner(data, "small_cnn", choices=choices, quiet=True)
+    parts = run.realised.parts()
+    assert parts.augment
+    seen: dict[int, Tensor] = {}
+    changed = 0
+    for batch in parts.train.batches(1):
+        if len(batch):
+            augmented = batch
+            for transform in parts.augment:
+                augmented = transform(augmented, parts.seed)
+            assert batch.indices is not None
+            changed += not torch.equal(augmented.input.float(), batch.input.float())
+            seen |= dict(zip(batch.indices.tolist(), augmented.input, strict=True))
+    return {"pictures": seen, "changed": changed}
+
+
+def raises(folder: Path) -> dict[str, Any]:
+    """One process has an error of its own in a step."""
+
+    class Bad(Callback):
+        def on_step_start(self, state: Any) -> None:
+            if RANK == WORLD_SIZE - 1 and state.position.step == 3:
+                raise ValueError("sample 7 is broken")
+
+    run = learner(callbacks=[Bad()])
+    try:
+        run.fit(3)
+    except (FlambeauError, ValueError) as error:
+        return {"type": type(error).__name__, "message": str(error)}
+    return {}
+
+
+def different_data(folder: Path) -> dict[str, Any]:
+    try:
+        learner(table(n_train=40 + RANK))
+    except ValueError as error:
+        return {"message": str(error)}
+    return {}
+
+
+def main(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            found = globals()[name](folder)
+        except Exception:  # noqa: BLE001 the test shows it
+            found = {"traceback": traceback.format_exc()}
+        torch.save(found, folder / f"{name}.{RANK}-of-{WORLD_SIZE}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    # A shell that starts tests in the background hands on that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,79 @@
+"""``flambeau launch``: the command line it makes, and one real start of two processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flambeau import processes
+from flambeau.cli.launch import launch_command
+from flambeau.errors import ArgumentError, TrainingError
+
+SCRIPT = """
+import torch
+from flambeau import Data, Learner
+x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+learner = Learner(Data.from_tensors(x, (x[:, 0] > 0).long()), folder="run")
+learner.fit(1)
+print("score", learner.evaluate()["accuracy"])
+"""
+
+
+def test_a_script_keeps_its_own_arguments(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.touch()
+    command = launch_command([str(script), "--processes", "9"], 2)
+    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert "--nproc-per-node=2" in command
+    assert command[-3:] == [str(script), "--processes", "9"]
+
+
+def test_fit_is_launched_as_the_command_it_is() -> None:
+    assert launch_command(["fit", "photos"], 2)[-4:] == ["-m", "flambeau.cli", "fit", "photos"]
+
+
+def test_what_is_no_script_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"'trian.py' is no file here"):
+        launch_command(["trian.py"], 2)
+
+
+def test_alone_there_is_nobody_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes.join() is None
+    assert processes.on_main(lambda: 3) == 3
+
+
+def test_an_environment_without_a_meeting_place_says_how_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(TrainingError, match=r"MASTER_ADDR.* is not set.*flambeau launch"):
+        processes.join()
+
+
+@pytest.mark.slow
+def test_the_same_script_runs_alone_and_launched(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    flambeau = Path(sys.executable).with_name("flambeau")
+    quiet = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    scores = []
+    for command in (
+        [sys.executable, "train.py"],
+        [str(flambeau), "launch", "--processes", "2", "train.py"],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        # One table of progress, whoever prints besides.
+        assert done.stderr.count("train_loss") == 1
+        scores.append(set(done.stdout.splitlines()))
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 1

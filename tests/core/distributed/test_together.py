@@ -1,0 +1,242 @@
+"""Two processes over gloo against one: the same steps, scores, stops and files.
+
+The tolerance of 1e-12 in fp64 is rounding: sums are taken in another order, which is 2e-16 relative
+a step, and a few steps of a small network multiply it by less than 1e3. One start of two processes
+takes seconds, so that all scenarios of this page run in one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+TOLERANCE = 1e-12
+
+STEPS = (
+    "sgd",
+    "adamw",
+    "accumulation",
+    "single_last",
+    "single_last_accumulated",
+    "unknown_weights",
+    "average_and_clipping",
+    "two_phases",
+    "own_step",
+    "own_step_around_ours",
+    "scores",
+    "own_evaluation",
+)
+OTHERS = (
+    "samples",
+    "stops",
+    "dropout",
+    "not_finite",
+    "files",
+    "statistics",
+    "loaders",
+    "images",
+    "different_data",
+    "interrupted",
+)
+
+
+def module(name: str) -> ModuleType:
+    """A file of this folder, which is no package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+starting = module("starting")
+scenarios = module("scenarios")
+Outcomes = dict[str, list[dict[str, Any]]]
+
+
+def alone(name: str, folder: Path) -> dict[str, Any]:
+    before = torch.get_rng_state()
+    found: dict[str, Any] = getattr(scenarios, name)(folder)
+    torch.set_rng_state(before)
+    return found
+
+
+def differences(left: Any, right: Any, where: str = "") -> list[str]:
+    """Every place where two outcomes differ by more than rounding."""
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        return [d for key in left for d in differences(left[key], right[key], f"{where}.{key}")]
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        pairs = enumerate(zip(left, right, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, f"{where}[{i}]")]
+    if isinstance(left, torch.Tensor):
+        same = torch.allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+    elif isinstance(left, float) and isinstance(right, float):
+        both_nan = math.isnan(left) and math.isnan(right)
+        same = both_nan or math.isclose(left, right, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    else:
+        same = left == right
+    return [] if same else [f"{where}: {left} and {right}"]
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """The quick one: weights, every step's loss, the history and the scores."""
+    one, (first, second) = alone("sgd", tmp_path), starting.run(tmp_path, "sgd")["sgd"]
+    assert differences(one, first) == []
+    assert differences(first["weights"], second["weights"]) == []
+    assert len(one["losses"]) == 12  # two epochs of 43 samples in batches of 8
+    assert one["rows"][0]["train_loss"] > one["rows"][1]["train_loss"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> Outcomes:
+    found: Outcomes = starting.run(folder, *STEPS, *OTHERS)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_losses_and_scores_are_those_of_one_process(
+    name: str, outcomes: Outcomes, folder: Path
+) -> None:
+    one, (first, second) = alone(name, folder), outcomes[name]
+    assert differences(one, first) == []
+    assert differences(first, second) == []
+
+
+@pytest.mark.slow
+def test_every_sample_is_seen_once_an_epoch_in_the_batches_of_one_process(
+    outcomes: Outcomes, folder: Path
+) -> None:
+    one, shares = alone("samples", folder), outcomes["samples"]
+    for epoch in (0, 1):
+        batches = [
+            torch.cat(parts) for parts in zip(*(s["train"][epoch] for s in shares), strict=True)
+        ]
+        assert [b.tolist() for b in batches] == [b.tolist() for b in one["train"][epoch]]
+        assert sorted(torch.cat(batches).tolist()) == list(range(41))
+    seen = torch.cat([torch.cat(share["valid"]) for share in shares])
+    assert sorted(seen.tolist()) == list(range(41, 60))
+    assert [len(batch) for batch in shares[0]["train"][0]] == [4, 4, 4, 4, 4, 0]
+
+
+@pytest.mark.slow
+def test_augmentation_does_not_depend_on_who_reads_the_sample(
+    outcomes: Outcomes, folder: Path
+) -> None:
+    pytest.importorskip("flambeau_vision")
+    one, (first, second) = alone("images", folder)["pictures"], outcomes["images"]
+    assert not first["pictures"].keys() & second["pictures"].keys()
+    assert first["changed"]
+    assert second["changed"]
+    both = first["pictures"] | second["pictures"]
+    assert both.keys() == one.keys()
+    assert all(torch.equal(both[number], one[number]) for number in one)
+
+
+@pytest.mark.slow
+def test_a_stop_of_one_process_ends_all_at_the_same_step(outcomes: Outcomes) -> None:
+    first, second = outcomes["stops"]
+    assert first == second
+    assert first["in the epoch"] == {"steps": 4, "reason": "process 1 has seen enough"}
+    assert first["at its last step"] == {"steps": 6, "reason": "process 1 has seen enough"}
+    assert first["between epochs"]["steps"] == 6
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_one_process_ends_all_at_one_step_and_saves_once(outcomes: Outcomes) -> None:
+    first, second = outcomes["interrupted"]
+    assert first["steps"] == second["steps"] == 4
+    assert any("A checkpoint of step 4 is in" in note for note in first["notes"])
+    assert second["notes"] == []
+
+
+@pytest.mark.slow
+def test_the_processes_draw_other_numbers_in_the_model(outcomes: Outcomes, folder: Path) -> None:
+    one, (first, second) = alone("dropout", folder), outcomes["dropout"]
+    assert one["drawn"] == first["drawn"]
+    assert not set(first["drawn"]) & set(second["drawn"])
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_on_one_process_ends_all_before_it_changes_anything(
+    outcomes: Outcomes,
+) -> None:
+    first, second = outcomes["not_finite"]
+    assert first["type"] == "NonFiniteError"
+    assert "the loss, although the model's answer is finite" in first["message"]
+    assert first["message"] == second["message"]
+    assert differences(first["weights"], second["weights"]) == []
+    assert all(value.isfinite().all() for value in first["weights"].values())
+
+
+@pytest.mark.slow
+def test_files_are_written_once_and_show_no_wrapper(outcomes: Outcomes) -> None:
+    first, second = outcomes["files"]
+    assert first == second
+    assert first["type"] == "Net"
+    assert first["names"] == sorted(scenarios.Net().state_dict())
+    assert first["written"] == ["checkpoints", "history.csv"]
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_warned_of_once_and_end_the_same_everywhere(
+    outcomes: Outcomes,
+) -> None:
+    first, second = outcomes["statistics"]
+    assert any("convert_sync_batchnorm" in text for text in first["warnings"])
+    assert second["warnings"] == []
+    assert differences(first["weights"], second["weights"]) == []
+    assert differences(first["rows"], second["rows"]) == []
+
+
+@pytest.mark.slow
+def test_a_loader_of_the_users_own_has_to_share(outcomes: Outcomes, folder: Path) -> None:
+    one, (first, second) = alone("loaders", folder), outcomes["loaders"]
+    assert "without" not in one
+    assert first["without"].startswith("InputError: The train loader gives every one of the 2")
+    assert "DistributedSampler" in first["without"]
+    assert "shares with 3 processes, but the run has 2" in first["other number"]
+    assert first["steps"] == second["steps"] == one["steps"] == 3
+    assert first["scores"]["valid_loss"] == second["scores"]["valid_loss"]
+    numbers = torch.cat([torch.cat(each["seen"]) for each in (first, second)])
+    assert sorted(numbers.tolist()) == list(range(24))
+
+
+@pytest.mark.slow
+def test_processes_with_different_data_are_refused(outcomes: Outcomes) -> None:
+    messages = [each["message"] for each in outcomes["different_data"]]
+    assert all("different data: n_train is" in message for message in messages)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
+    unbroken = alone("unbroken", tmp_path)
+    assert "checkpoints" in alone("begun", tmp_path)["files"]
+    begun_alone = starting.run(tmp_path, "resumed", "begun")
+    for each in begun_alone["resumed"]:
+        assert differences(unbroken, each) == []
+    begun_together = alone("resumed", tmp_path)
+    assert differences(unbroken, begun_together) == []
+
+
+@pytest.mark.slow
+def test_an_error_on_one_process_ends_the_others_at_once(tmp_path: Path) -> None:
+    first, second = starting.run(tmp_path, "raises")["raises"]
+    assert second == {"type": "ValueError", "message": "sample 7 is broken"}
+    assert first["type"] == "TrainingError"
+    assert "process 1 raised ValueError: sample 7 is broken" in first["message"]
