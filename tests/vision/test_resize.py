@@ -70,8 +70,16 @@ def test_large_jpegs_are_shrunk_early_with_hardly_a_difference(tmp_path: Path) -
     assert decode(tmp_path / "large.jpg", smallest=48).shape[:2] == (150, 200)
     with Image.open(tmp_path / "large.jpg") as file:
         exact = np.asarray(reference.center_crop(reference.resize(file, [48]), [48]))
-    # 3 of 255 levels, as DRAFT_FACTOR states.
+    # 3 of 255 levels in this smooth one, within what DRAFT_FACTOR states.
     assert np.abs(quick.astype(int) - exact).max() <= 3
+
+
+def test_jpegs_whose_sides_have_no_whole_half_are_decoded_in_full(tmp_path: Path) -> None:
+    # At half a size rounded up the middle would be cut out up to a pixel beside.
+    Image.fromarray(photo(375, 500)).save(tmp_path / "odd.jpg", quality=92)
+    assert decode(tmp_path / "odd.jpg", smallest=32).shape[:2] == (375, 500)
+    exact = resize_pixels(decode(tmp_path / "odd.jpg", channels=3), Geometry(32))
+    assert np.array_equal(load(tmp_path / "odd.jpg", Geometry(32)), exact)
 
 
 def test_other_channel_numbers_go_channel_by_channel() -> None:
