@@ -56,7 +56,10 @@ def span(interval: Mapping[str, float] | None) -> str:
         return "–"
     text = f"{number(interval['low'])} to {number(interval['high'])}"
     # Below that many pairs it is their range, which says less.
-    return text if interval["pairs"] >= LEAST_PAIRS else f"{text} ({interval['pairs']} pairs)"
+    pairs = interval["pairs"]
+    if pairs >= LEAST_PAIRS:
+        return text
+    return f"{text} ({pairs} pair{'s' * (pairs > 1)})"
 
 
 def question_of(record: Mapping[str, Any]) -> str:
