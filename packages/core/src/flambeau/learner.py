@@ -14,9 +14,7 @@ from flambeau import domain as domains
 from flambeau.agreement import (
     agree_on_checkpoint,
     agree_on_folder,
-    agree_on_plan,
     make_run,
-    own_device,
 )
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
@@ -29,8 +27,9 @@ from flambeau.data.loader import Loader, shares_with
 from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
+from flambeau.planning import continued_plan, make_plan
 from flambeau.processes import on_main
-from flambeau.realise import Given, Realised, check_given, facts_of, require_builder
+from flambeau.realise import Given, Realised, check_given
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
     from flambeau.doctor import Report
     from flambeau.inside import Summary
     from flambeau.report.interpretation import Interpretation
-
-# What a run may be continued with where another machine has other devices and cores.
-_OF_THE_MACHINE = frozenset({"device", "num_workers"})
 
 
 class Learner:
@@ -124,40 +120,9 @@ class Learner:
         self._position = Position()
         self._realised: Realised | None = None
         self._asked = frozenset(choices or ())
-        self.plan = self._make_plan(model, task, dict(choices or {}), plan)
-
-    def _make_plan(
-        self,
-        model: nn.Module | str | None,
-        task: Task | None,
-        choices: dict[str, Any],
-        saved: Plan | str | Path | None,
-    ) -> Plan:
-        facts = dict(self.data.facts())
-        user = {**self.data.choices, **choices}
-        if isinstance(model, nn.Module):
-            facts |= facts_of(model)
-            user["architecture"] = type(model).__name__
-        elif model is not None:
-            user["architecture"] = model
-        if task is not None:
-            user["task"] = task.builder or type(task).__name__
-        rules = domains.rules_of(self.domain)
-        self._check(user)
-        if saved is None:
-            plan = Plan.derive(rules, facts, user)
-        else:
-            plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
-            # What was passed now wins over what was saved; the data's own choices are in there.
-            for key in ("architecture", "task", *choices):
-                if key in user and user[key] != plan.values[key]:
-                    plan = plan.override(key, user[key])
-        self._check(plan.values)
-        if self._given.model is None:
-            require_builder("architecture", plan.values, self.domain.models, self.domain)
-        if self._given.task is None:
-            require_builder("task", plan.values, self.domain.tasks, self.domain)
-        return agree_on_plan(plan, self.data)
+        self.plan = make_plan(
+            data, self.domain, model, self._given, choices or {}, plan, self._check
+        )
 
     def _check(self, values: Mapping[str, Any]) -> None:
         check_values(values, leave=("optimizer",) if self.training.optimizer else ())
@@ -273,11 +238,13 @@ class Learner:
         if self._folder is None:
             self._folder = folder
         saved = Plan.from_json(tree["plan"])
-        rules = domains.rules_of(self.domain)
-        saved = own_device(saved.bind(rules, self.data.facts()), self.plan)
-        for key in self._asked & _OF_THE_MACHINE:
-            saved = saved.with_choice(self.plan[key])
-        self._follow(saved, checkpoint)
+        self.plan = continued_plan(
+            saved.bind(domains.rules_of(self.domain), self.data.facts()),
+            self.plan,
+            checkpoint,
+            asked=self._asked,
+            is_realised=self._realised is not None,
+        )
         self._check(self.plan.values)
         if tree["phases"] is None:
             raise ResumeError(
@@ -285,37 +252,6 @@ class Learner:
                 "cannot be saved. Use a named shape of flambeau.training.SHAPES."
             )
         return self._run(phases_of(tree, checkpoint), Position(), tree)
-
-    def _follow(self, saved: Plan, checkpoint: Path) -> None:
-        """Takes the plan of the run that is continued; says so if the model cannot be its model."""
-        if saved.values == self.plan.values:
-            return
-        if saved.values["architecture"] != self.plan.values["architecture"]:
-            raise ResumeError(
-                f"{checkpoint} is of a {saved.values['architecture']!r}, but this learner has a "
-                f"{self.plan.values['architecture']!r}. Make the learner with the same model."
-            )
-        theirs = saved.values
-        # These three belong to a verb, not to the parts; the checkpoint's phases have them.
-        differing = [
-            key
-            for key, value in self.plan.values.items()
-            if key not in ("epochs", "lr", "schedule") and theirs.get(key) != value
-        ]
-        asked = [key for key in differing if key in self._asked]
-        if asked:
-            key = asked[0]
-            raise ResumeError(
-                f"{key} was given as {self.plan.values[key]!r}, but {checkpoint} is of a run with "
-                f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
-                "run with fit."
-            )
-        if differing and self._realised is not None:
-            raise ResumeError(
-                f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
-                "Resume with a new Learner(data) on which nothing has run yet."
-            )
-        self.plan = saved
 
     def _run(
         self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
@@ -387,8 +323,8 @@ class Learner:
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
         """Loss and metrics on "train", "valid" or "test", in fp32 as an export would give them."""
-        parts, model = self.realised, self.model.eval()
-        loader = parts.evaluation_loader(part)
+        self._require(part)
+        model, loader = self.model.eval(), self.realised.evaluation_loader(part)
         context = StepContext(
             training=False,
             values=dict(self.task.values),
@@ -400,15 +336,18 @@ class Learner:
 
     def _batches(self, part: str, loader: Loader | None = None) -> Iterator[Batch]:
         """The batches of a part as the model sees them, on its device, in order."""
+        self._require(part)
         parts = self.realised
-        if len(self.data.split.part(part)) == 0:
-            raise InputError(
-                f"The data have no {part} samples. Give a share or samples for it: {part}=0.2."
-            )
         return (
             parts.preprocessor.on_device(batch.to(parts.device))
             for batch in (loader or parts.loader(part)).batches(0)
         )
+
+    def _require(self, part: str) -> None:
+        if len(self.data.split.part(part)) == 0:
+            raise InputError(
+                f"The data have no {part} samples. Give a share or samples for it: {part}=0.2."
+            )
 
     def interpret(self, part: str = "valid") -> Interpretation:
         """What the model answers on a part, where it errs and how sure that is; in fp32.

@@ -1,0 +1,118 @@
+"""How a learner comes to its plan: derived, replayed, or that of a run that is continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from flambeau import domain as domains
+from flambeau.agreement import agree_on_plan, own_device
+from flambeau.data.dataset import Data
+from flambeau.domain import Domain
+from flambeau.errors import ResumeError
+from flambeau.plan import Plan
+from flambeau.realise import Given, facts_of, require_builder
+
+# What a run may be continued with where another machine has other devices and cores.
+_OF_THE_MACHINE = frozenset({"device", "num_workers"})
+# These belong to a verb, not to the parts; a checkpoint's phases have them.
+_OF_A_VERB = frozenset({"epochs", "lr", "schedule"})
+
+
+def make_plan(
+    data: Data,
+    domain: Domain,
+    model: nn.Module | str | None,
+    given: Given,
+    choices: Mapping[str, Any],
+    saved: Plan | str | Path | None,
+    check: Callable[[Mapping[str, Any]], None],
+) -> Plan:
+    """The plan of a new learner: from the rules, or the saved one with what is passed now.
+
+    Args:
+        data: Their facts and choices go in.
+        domain: Whose rules and builders count beside core's.
+        model: As passed to the learner.
+        given: What was passed as objects.
+        choices: Values by key that win over the rules and over ``saved``.
+        saved: A plan to replay, or its file.
+        check: Refuses values that cannot be.
+
+    Raises:
+        PlanError: A choice is unknown, or names a builder that the domain does not have.
+    """
+    facts = dict(data.facts())
+    user = {**data.choices, **choices}
+    if isinstance(model, nn.Module):
+        facts |= facts_of(model)
+        user["architecture"] = type(model).__name__
+    elif model is not None:
+        user["architecture"] = model
+    if given.task is not None:
+        user["task"] = given.task.builder or type(given.task).__name__
+    rules = domains.rules_of(domain)
+    check(user)
+    if saved is None:
+        plan = Plan.derive(rules, facts, user)
+    else:
+        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+        # What was passed now wins over what was saved; the data's own choices are in there.
+        for key in ("architecture", "task", *choices):
+            if key in user and user[key] != plan.values[key]:
+                plan = plan.override(key, user[key])
+    check(plan.values)
+    if given.model is None:
+        require_builder("architecture", plan.values, domain.models, domain)
+    if given.task is None:
+        require_builder("task", plan.values, domain.tasks, domain)
+    return agree_on_plan(plan, data)
+
+
+def continued_plan(
+    saved: Plan, mine: Plan, checkpoint: Path, *, asked: Collection[str], is_realised: bool
+) -> Plan:
+    """The plan with which a run goes on: that of its checkpoint, on this machine.
+
+    Args:
+        saved: The checkpoint's plan, bound to the rules.
+        mine: The learner's.
+        checkpoint: For messages.
+        asked: Keys that the user gave the learner.
+        is_realised: Whether the learner's parts are made already, so that they cannot change.
+
+    Raises:
+        ResumeError: The learner's model or a choice given to it is not the run's.
+    """
+    saved = own_device(saved, mine)
+    for key in _OF_THE_MACHINE & set(asked):
+        saved = saved.with_choice(mine[key])
+    if saved.values == mine.values:
+        return mine
+    theirs = saved.values
+    if theirs["architecture"] != mine.values["architecture"]:
+        raise ResumeError(
+            f"{checkpoint} is of a {theirs['architecture']!r}, but this learner has a "
+            f"{mine.values['architecture']!r}. Make the learner with the same model."
+        )
+    differing = [
+        key
+        for key, value in mine.values.items()
+        if key not in _OF_A_VERB and theirs.get(key) != value
+    ]
+    for key in differing:
+        if key in asked:
+            raise ResumeError(
+                f"{key} was given as {mine.values[key]!r}, but {checkpoint} is of a run with "
+                f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
+                "run with fit."
+            )
+    if differing and is_realised:
+        raise ResumeError(
+            f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
+            "Resume with a new Learner(data) on which nothing has run yet."
+        )
+    return saved
