@@ -111,6 +111,20 @@ def test_presized_pictures_come_out_at_the_final_size_as_validation_sees_them() 
     assert torch.allclose(middle, images[:, :, 8:72, 8:72], atol=0.02)
 
 
+def test_views_of_presized_pictures_stay_inside() -> None:
+    # Pixels say where they are, so that an unmirrored view is a plane: without a bend anywhere.
+    ys, xs = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
+    images = torch.stack([xs, ys]).repeat(50, 1, 1, 1)
+    turned = Augmentation(rotate_degrees=25, shift=0.1, probability=1.0)
+    batch = batch_of(images, list(range(50)))
+
+    def bent(pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.diff(n=2, dim=3).abs().flatten(1).amax(1) > 0.2
+
+    assert bent(Augment(turned)(batch, seed=0).input).float().mean() > 0.9
+    assert not bent(Augment(turned, size=64)(batch, seed=0).input).any()
+
+
 class _Augmented:
     """File-like items, augmented after any number of workers."""
 
