@@ -49,7 +49,7 @@ def load(folder: Path) -> ImageData:
         )
         for part in ("train", "t10k")
     )
-    return ImageData.from_arrays(*train, test=tuple(test), valid=0.1, class_names=CLASSES)
+    return ImageData.from_arrays(*train, test=(test[0], test[1]), valid=0.1, class_names=CLASSES)
 
 
 def main() -> None:

@@ -264,7 +264,7 @@ class Learner:
             options=self.training,
             phases=tuple(phases),
             callbacks=self._all_callbacks(),
-            plan=self.plan.to_json(),
+            plan=self.plan.to_json,
             folder=folder,
             data=self._identity,
         )

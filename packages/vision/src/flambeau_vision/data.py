@@ -36,6 +36,7 @@ from flambeau_vision.presize import read_geometry
 from flambeau_vision.report import report
 from flambeau_vision.resize import Geometry
 from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places, picture_of
+from flambeau_vision.splitting import SplitRequest
 from flambeau_vision.transforms import device_transforms
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class ImageData(Data):
                 "unreadable": unreadable,
             }
         )
-        request = entries.SplitRequest(valid, test, seed, split)
+        request = SplitRequest(valid, test, seed, split)
         return cls(*entries.of_folder(path, request, options))
 
     @classmethod
@@ -265,7 +266,7 @@ class ImageData(Data):
         from flambeau_vision import entries
 
         options = (options or ImageOptions()).with_given({"size": size})
-        request = entries.SplitRequest(valid, test, seed, split)
+        request = SplitRequest(valid, test, seed, split)
         return cls(*entries.of_items(items, request, options))
 
     @classmethod
@@ -389,9 +390,7 @@ class ImageData(Data):
         return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids)
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
-        return device_transforms(
-            values, lambda: geometry_of(values, self._options), self._targets
-        )
+        return device_transforms(values, lambda: geometry_of(values, self._options), self._targets)
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return model_arguments(values, self._targets)

@@ -15,7 +15,8 @@ from flambeau.data.transform import Transform
 from flambeau.errors import InputError
 
 if TYPE_CHECKING:
-    from flambeau.data.tensors import Arrays, Pair
+    from flambeau.data.columns import Arrays
+    from flambeau.data.tensors import Pair
 
 Facts = Mapping[str, Any]
 """What was measured on the train rows: plain JSON values by name, the input of every rule.

@@ -31,19 +31,21 @@ def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def precision_rule(gains: Mapping[str, str]) -> Rule:
+def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
     """The rule for ``precision``: bf16 where the device is fast at it and the architecture gains.
 
     Args:
         gains: What bf16 gained where it was measured, in words, by architecture
             (``{"small_cnn": "1.9× on an AVX512-bf16 CPU, accuracy unchanged"}``). An architecture
             that is not listed trains in fp32.
+        given: The same for a module of the user's own, where models of the kind that the domain is
+            for gain; None trains those in fp32.
     """
 
     def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         device, architecture = torch.device(values["device"]), values["architecture"]
         fast = has_fast_bf16(device)
-        gain = gains.get(architecture)
+        gain = given if facts.get("model_given") else gains.get(architecture)
         if fast and gain is not None:
             value, reason = "bf16", f"{device.type} has fast bf16; {architecture} gained {gain}."
         elif fast:

@@ -168,7 +168,8 @@ class DistributedRun(Run):
                 TrainingError(
                     f"The batch of step {self.state.position.step} has fewer samples than there "
                     f"are processes ({self.processes.world_size}), and a train_step of your own is "
-                    "not called without samples. Choose a batch_size that leaves a larger last batch."
+                    "not called without samples. Choose a batch_size that leaves a larger last "
+                    "batch."
                 )
             )
         self.shared_step.weight = None if unknown else total

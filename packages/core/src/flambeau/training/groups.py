@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 from torch import nn
 
@@ -14,7 +14,6 @@ from flambeau.errors import ArgumentError, InputError, nearest
 Part = nn.Module | nn.Parameter
 
 
-@runtime_checkable
 class HasLayerGroups(Protocol):
     """A model that says itself which of its parts freeze and learn together."""
 
@@ -23,14 +22,20 @@ class HasLayerGroups(Protocol):
         ...
 
 
+def _says_its_groups(model: nn.Module) -> bool:
+    # isinstance with a protocol takes 25 µs, and a fit asks five times before its first step.
+    return callable(getattr(model, "layer_groups", None))
+
+
 def layer_groups(model: nn.Module) -> dict[str, list[Part]]:
     """The parts of each group: what ``model.layer_groups()`` says, else the top-level children.
 
     Without the method each child that has parameters is a group of its own name, in the order of
     definition, and parameters of the model itself come first as "root".
     """
-    if isinstance(model, HasLayerGroups):
-        return {name: list(parts) for name, parts in model.layer_groups().items()}
+    if _says_its_groups(model):
+        said = cast("HasLayerGroups", model).layer_groups()
+        return {name: list(parts) for name, parts in said.items()}
     groups: dict[str, list[Part]] = {}
     own: list[Part] = list(model.parameters(recurse=False))
     if own:
@@ -52,7 +57,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             that is not the model's.
     """
     parts_of = layer_groups(model)
-    if isinstance(model, HasLayerGroups):
+    if _says_its_groups(model):
         _check_named_once(model, parts_of)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     taken: set[int] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -45,7 +45,7 @@ class RunSettings:
         options: The places where training is changed.
         phases: The stretches to train.
         callbacks: Observers, in order.
-        plan: The plan as JSON, kept in checkpoints.
+        plan: Gives the plan as JSON, when a checkpoint is written.
         folder: The run's folder; made when something is written.
         data: What tells the data from others, kept in checkpoints.
     """
@@ -53,7 +53,7 @@ class RunSettings:
     options: TrainingOptions
     phases: tuple[Phase, ...]
     callbacks: Sequence[Callback] = ()
-    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    plan: Callable[[], Mapping[str, Any]] = dict
     folder: Path | None = None
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
 

@@ -24,7 +24,7 @@ def capture(run: Run) -> dict[str, Any]:
     phases = list(state.phases)
     nameable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
     return {
-        "plan": dict(run.settings.plan),
+        "plan": dict(run.settings.plan()),
         "phases": [phase.as_json() for phase in phases] if nameable else None,
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
