@@ -293,6 +293,25 @@ def test_bf16_needs_a_fast_device_and_a_gain(
     assert choice.evidence["fast_bf16"] is fast
 
 
+@pytest.mark.parametrize(
+    ("given", "dtype", "value", "words"),
+    [
+        ("Nets gained.", "float32", "bf16", "Nets gained."),
+        (None, "float32", "fp32", "no gain was measured for Mine"),
+        ("Nets gained.", "float64", "fp32", "The module is float64"),
+    ],
+)
+def test_bf16_of_a_module_of_the_users_own(
+    given: str | None, dtype: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules_machine, "has_fast_bf16", lambda found: True)
+    rules = combine(CORE_RULES, [precision_rule({"Mine": "never"}, given=given)])
+    facts = {**FACTS, "model_given": True, "model_dtype": dtype}
+    choice = Plan.derive(rules, facts, {"architecture": "Mine", "device": "cpu"})["precision"]
+    assert choice.value == value
+    assert words in choice.reason
+
+
 def test_compile_is_off_and_says_why() -> None:
     choice = plan()["compile"]
     assert (choice.value, choice.source) == ("off", "default")

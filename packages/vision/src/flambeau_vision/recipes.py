@@ -65,6 +65,12 @@ RECIPES: dict[str, Recipe] = {
 UNKNOWN = Recipe(1e-3, 1e-3, 0.01, 200_000)
 """For a module of the user's own."""
 
+BF16_GAIN_OF_OTHERS = (
+    "Networks for pictures gained 1.3× to 2.0× a step wherever it was measured (AVX512-bf16 CPUs; "
+    "1.7× with four convolutions at 28×28, at the same accuracy); yours was not measured."
+)
+"""Why a module of the user's own trains in bf16."""
+
 FEWEST_EPOCHS, MOST_EPOCHS = 5, 40
 
 ACCELERATOR_FACTOR = 4

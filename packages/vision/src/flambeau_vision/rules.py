@@ -13,6 +13,7 @@ from flambeau.plan.rules_training import lr_rule
 from flambeau_vision.cache import room_bytes
 from flambeau_vision.recipes import (
     ACCELERATOR_FACTOR,
+    BF16_GAIN_OF_OTHERS,
     FEWEST_EPOCHS,
     MOST_EPOCHS,
     RECIPES,
@@ -318,6 +319,7 @@ RULES: tuple[Rule, ...] = (
     Rule("epochs", ("architecture", "device"), _epochs),
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(
-        {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain}
+        {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain},
+        given=BF16_GAIN_OF_OTHERS,
     ),
 )

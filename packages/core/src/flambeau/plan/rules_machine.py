@@ -38,16 +38,20 @@ def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
         gains: What bf16 gained where it was measured, in words, by architecture
             (``{"small_cnn": "1.9× on an AVX512-bf16 CPU, accuracy unchanged"}``). An architecture
             that is not listed trains in fp32.
-        given: The same for a module of the user's own, where models of the kind that the domain is
-            for gain; None trains those in fp32.
+        given: Why a module of the user's own trains in bf16, a sentence; None trains it in fp32.
     """
 
     def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         device, architecture = torch.device(values["device"]), values["architecture"]
         fast = has_fast_bf16(device)
-        gain = given if facts.get("model_given") else gains.get(architecture)
-        if fast and gain is not None:
-            value, reason = "bf16", f"{device.type} has fast bf16; {architecture} gained {gain}."
+        is_own = bool(facts.get("model_given"))
+        gain = given if is_own else gains.get(architecture)
+        dtype = facts.get("model_dtype", "float32")
+        if dtype != "float32":
+            value, reason = "fp32", f"The module is {dtype}: it computes in what its weights have."
+        elif fast and gain is not None:
+            gained = gain if is_own else f"{architecture} gained {gain}."
+            value, reason = "bf16", f"{device.type} has fast bf16. {gained}"
         elif fast:
             value = "fp32"
             reason = f"{device.type} has fast bf16, but no gain was measured for {architecture}."
@@ -59,6 +63,7 @@ def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
             reason,
             evidence={"device": str(device), "fast_bf16": fast, "gain": gain},
             alternatives=("fp32",) if value == "bf16" else ("bf16",),
+            confidence=0.7 if is_own else 1.0,
         )
 
     return Rule("precision", ("device", "architecture"), decide)
