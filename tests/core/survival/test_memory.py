@@ -115,12 +115,16 @@ def repeat(action: Callable[[], object], times: int, warm_up: int) -> tuple[Meas
     return before, measure()
 
 
-def check_flat(before: Measured, after: Measured, n: int, bytes_each: int) -> None:
+def check_flat(
+    before: Measured, after: Measured, n: int, bytes_each: int = 0, objects: int = 30
+) -> None:
     """No object, thread, file or process more; ``bytes_each`` for what a history has to keep."""
     # Caches of torch and of the tests' own tools fill now and then: some dozens, not one a turn.
-    assert after.objects - before.objects < max(30, 0.1 * n)
+    assert after.objects - before.objects < max(objects, 0.1 * n)
     assert after.others() == before.others()
-    assert after.traced_bytes - before.traced_bytes < n * bytes_each + 20_000
+    # Blocks that Python reuses count once they are handed out anew under tracing: 29 kB in the
+    # first 100 learners, 13, 8 and 3.5 kB in the next ones. One learner that stays is over 10 kB.
+    assert after.traced_bytes - before.traced_bytes < n * bytes_each + 200_000
     assert after.resident_bytes - before.resident_bytes < n * bytes_each + 8 * MEGABYTE
 
 
@@ -135,7 +139,7 @@ def test_a_history_takes_eight_bytes_a_step(traced: None) -> None:
     assert tracemalloc.get_traced_memory()[0] - before < 1.3 * 8 * 100_000
 
 
-def test_a_hundred_epochs(tmp_path: Path) -> None:
+def test_a_hundred_epochs() -> None:
     watch = Watch(20)
     new_learner(watch).fit(100)
     first, *_, last = watch.seen[1:]
@@ -169,11 +173,18 @@ def test_fifty_predictions() -> None:
     learner = new_learner()
     learner.fit(1)
     x = torch.zeros(3, 6)
-    check_flat(*repeat(lambda: learner.predict(x), times=50, warm_up=10), 50, 0)
+    check_flat(*repeat(lambda: learner.predict(x), times=50, warm_up=10), 50)
 
 
 @pytest.mark.slow
-def test_two_thousand_epochs(traced: None) -> None:
+def test_three_hundred_epochs_to_the_byte(traced: None) -> None:
+    watch = Watch(50)
+    new_learner(watch).fit(300)
+    check_flat(watch.seen[0], watch.seen[-1], 250, ROW_BYTES)
+
+
+@pytest.mark.slow
+def test_two_thousand_epochs() -> None:
     watch = Watch(200)
     new_learner(watch).fit(2000)
     assert len(watch.seen) == 10
@@ -189,7 +200,7 @@ def test_two_hundred_fits_of_one_learner(traced: None, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_hundred_learners(traced: None) -> None:
-    check_flat(*repeat(lambda: new_learner().fit(1), times=200, warm_up=20), 200, 0)
+    check_flat(*repeat(lambda: new_learner().fit(1), times=200, warm_up=20), 200)
 
 
 @pytest.mark.slow
@@ -197,7 +208,8 @@ def test_twenty_learners_with_workers(traced: None) -> None:
     def train() -> None:
         new_learner(workers=2).fit(1)
 
-    check_flat(*repeat(train, times=20, warm_up=2), 20, 0)
+    # torch keeps weak references to shared memory until there are 128 of them, 4 objects each.
+    check_flat(*repeat(train, times=20, warm_up=2), 20, objects=512)
 
 
 @pytest.mark.slow
@@ -210,4 +222,4 @@ def test_five_thousand_predictions(traced: None) -> None:
         learner.predict(x)
         predictor.predict(x)
 
-    check_flat(*repeat(predict, times=2500, warm_up=200), 2500, 0)
+    check_flat(*repeat(predict, times=2500, warm_up=200), 2500)
