@@ -81,6 +81,7 @@ class RunningAverage:
         self._names: list[str] = []
         self._current: list[Tensor] = []
         self._average: list[Tensor] = []
+        self._is_wider = False
 
     def start(self, model: nn.Module) -> None:
         """Begins at the model's present weights."""
@@ -89,14 +90,17 @@ class RunningAverage:
         self._names = list(named)
         self._current = list(named.values())
         self._average = [_wide(tensor.detach().clone()) for tensor in self._current]
+        pairs = zip(self._average, self._current, strict=True)
+        self._is_wider = any(a.dtype != c.dtype for a, c in pairs)
 
     def update(self, step: int, total_steps: int) -> None:
         """Takes in the weights after ``step`` (from 1) of ``total_steps``; no host read."""
         weight = self._weight(step, total_steps)
         if weight is None:
             return
+        current = _match(self._current, self._average) if self._is_wider else self._current
         with torch.no_grad():
-            foreach.lerp_(self._average, _match(self._current, self._average), weight)
+            foreach.lerp_(self._average, current, weight)
         self.updates += 1
 
     @contextmanager

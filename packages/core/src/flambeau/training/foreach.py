@@ -35,7 +35,7 @@ def copy_(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 def lerp_(targets: Sequence[Tensor], sources: Sequence[Tensor], weight: float) -> None:
     """Moves each target towards its source: ``target += weight * (source - target)``."""
     if targets:
-        _torch._foreach_lerp_(list(targets), list(sources), weight)
+        _torch._foreach_lerp_(targets, sources, weight)
 
 
 def flag_non_finite_(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> None:
@@ -48,7 +48,7 @@ def flag_non_finite_(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> No
     if not tensors:
         return
     if _have_kernel(tensors):
-        _torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), flag, one)
+        _torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, one)
     else:
         flag_by_norm_(tensors, flag)
 

@@ -85,7 +85,8 @@ def train_epoch(run: Run) -> None:
     state, position, context = run.state, run.state.position, run.state.context
     model, task, train_step = state.model, state.task, run.options.train_step
     on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end
-    guarded, average, losses = run.update.guarded, run.average, run.losses
+    update, average, losses = run.update, run.average, run.losses
+    steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
     apply_modes(model, run.trainable, state.phase.bn)
     context.epoch = position.epoch
     for micro_batches in run.steps(grouped(run, position.epoch, position.epoch_step)):
@@ -95,8 +96,8 @@ def train_epoch(run: Run) -> None:
             listener(state)
         state.at_step_border = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
-        if guarded:
-            run.update.record(position, micro_batches)
+        if update.guarded:
+            update.record(position, micro_batches)
         try:
             result = train_step(model, batches, task, state)
         except Exception as error:
@@ -111,9 +112,9 @@ def train_epoch(run: Run) -> None:
         state.last = result
         losses.add(result)
         if average is not None:
-            average.update(state.fit_step, state.total_steps)
+            average.update(steps_before + position.epoch_step, total_steps)
         state.at_step_border = True
-        if guarded and (bad := run.update.first_bad_step()) is not None:
+        if update.guarded and (bad := update.first_bad_step()) is not None:
             run.stop_at(bad)
         for listener in on_step_end:
             listener(state)

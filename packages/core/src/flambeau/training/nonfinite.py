@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,8 @@ class NonFiniteGuard:
         self._sticky_only = policy == "raise" and not tolerate_overflow
         self._flag = self._bad if self._sticky_only else self._now
         self._on_cuda = device.type == "cuda"
-        self._records: deque[StepRecord] = deque(maxlen=2 * self.every + 2)
+        # The fields of a StepRecord, which few runs ever need.
+        self._records: deque[tuple[Any, ...]] = deque(maxlen=2 * self.every + 2)
         self._recorded = 0
         # On the CPU the same memory as the host sees it.
         on_cpu = device.type == "cpu"
@@ -139,7 +140,7 @@ class NonFiniteGuard:
         if self.every > 1:
             self._since_bad.add_(self._bad)
         self._records.append(
-            StepRecord(
+            (
                 position.step,
                 position.epoch,
                 position.epoch_step,
@@ -161,15 +162,16 @@ class NonFiniteGuard:
         Returns:
             The flag: 1 where the update must be left out. float32, 0-d, on the device.
         """
-        with torch.no_grad():
-            # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
-            losses = [] if loss is None else [loss.clone().float()]
-            if self._sticky_only:
-                foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
-            else:
-                self._check_this_step(losses, gradients)
-            if self._statistics:
-                self._protect_statistics()
+        if gradients and gradients[0].requires_grad:  # of a backward pass with create_graph
+            gradients = [gradient.detach() for gradient in gradients]
+        # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
+        losses = [] if loss is None else [loss.detach().to(torch.float32, copy=True)]
+        if self._sticky_only:
+            foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
+        else:
+            self._check_this_step(losses, gradients)
+        if self._statistics:
+            self._protect_statistics()
         return self._flag
 
     def _check_this_step(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -204,17 +206,17 @@ class NonFiniteGuard:
         Args:
             now: Wait for the device; for the end of an epoch.
         """
+        if self._host_state is not None and not self._host_state[0]:
+            return None
         if self.policy == "skip" or self._recorded == 0:
             return None
         if not now and self._recorded % self.every:
-            return None
-        if self._host_state is not None and not self._host_state[0]:
             return None
         values = self._reader.read(self._recorded, now=now or self.every == 1)
         if values is None or values.state[0] == 0:
             return None
         first = values.recorded - 1 - int(values.state[1])
-        return self._records[first - self._recorded]
+        return StepRecord(*self._records[first - self._recorded])
 
     def restore(self) -> None:
         """Puts the norm layers' statistics back to the last good ones; with policy "raise"."""

@@ -24,6 +24,12 @@ class Update:
         optimizers: By name.
         options: Clipping and what happens to steps that are not finite.
         precision: Scales and unscales for fp16.
+
+    Attributes:
+        guarded: Whether there is a guard; else the next two do nothing.
+        record: ``NonFiniteGuard.record``, to be called before the forward pass.
+        first_bad_step: ``NonFiniteGuard.read``: the step that ended the run's good ones, once the
+            host knows; its weights are kept.
     """
 
     def __init__(
@@ -46,6 +52,10 @@ class Update:
                 policy="raise" if options.nonfinite == "raise" else "skip",
                 tolerate_overflow=precision.scales_loss,
             )
+        # Straight to the guard: one call less, twice a step.
+        self.guarded = self._guard is not None
+        self.record = self._guard.record if self._guard else _record_nothing
+        self.first_bad_step = self._guard.read if self._guard else _know_of_none
 
     def __call__(self, loss: Tensor | None = None, name: str | None = None) -> None:
         """One update of the optimizer ``name``, or of all; then their gradients are cleared."""
@@ -85,20 +95,6 @@ class Update:
             )
         return (self._optimizers[name],)
 
-    @property
-    def guarded(self) -> bool:
-        """Whether steps are recorded and looked at; else ``record`` need not be called."""
-        return self._guard is not None
-
-    def record(self, position: Position, micro_batches: Sequence[Batch]) -> None:
-        """Before the forward pass: what the guard needs to compute the step once more."""
-        if self._guard is not None:
-            self._guard.record(position, micro_batches)
-
-    def first_bad_step(self, *, now: bool = False) -> StepRecord | None:
-        """The step that ended the run's good ones, once the host knows; its weights are kept."""
-        return None if self._guard is None else self._guard.read(now=now)
-
     def restore_statistics(self) -> None:
         """Puts norm statistics that the bad step has ruined back."""
         if self._guard is not None:
@@ -107,3 +103,12 @@ class Update:
     def skipped(self) -> int:
         """Steps left out so far. Waits for the device."""
         return 0 if self._guard is None else self._guard.skipped()
+
+
+def _record_nothing(position: Position, micro_batches: Sequence[Batch]) -> None:
+    """Stands in for a guard that is off."""
+
+
+def _know_of_none(*, now: bool = False) -> StepRecord | None:
+    """Stands in for a guard that is off."""
+    return None
