@@ -164,10 +164,11 @@ class Learner:
         asked = {"epochs": epochs, "lr": lr, "schedule": schedule}
         given = {key: value for key, value in asked.items() if value is not None}
         self._check(given)
-        for key, value in given.items():
-            if value != self.plan.values[key]:
-                self.plan = self.plan.override(key, value)
         values = self.plan.values
+        for key in given:
+            if given[key] != values[key]:
+                self.plan = self.plan.override(key, given[key])
+                values = self.plan.values
         return self.fit_phases([self._phase(values["epochs"], values["lr"], values["schedule"])])
 
     def fit_one_cycle(self, epochs: int | None = None, *, lr: float | None = None) -> History:

@@ -23,7 +23,7 @@ from flambeau_bench.cases.tiny import (
     tiny_model,
 )
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.timing import Clock, Slope, clock_for, slope, threads
+from flambeau_bench.timing import RUNS, Clock, Slope, clock_for, slope, threads
 
 BY_HAND, OURS = "by hand", "flambeau"
 
@@ -68,7 +68,7 @@ class LoopOverhead(Case):
     asks: ClassVar = "What does a step cost over a loop written by hand with the same optimizer?"
     sizes: ClassVar = {
         "quick": Size("quick", {"steps": 40}),
-        "cpu": Size("cpu", {"steps": 200}, pairs=21, floor_pairs=21),
+        "cpu": Size("cpu", {"steps": 200}, pairs=11, floor_pairs=11),
         "gpu": Size("gpu", {"steps": 200}, pairs=21, floor_pairs=21, device="cuda"),
     }
 
@@ -191,9 +191,12 @@ class _Run:
         tape = self.case.tape(self.side, 2, self.size.device)
         learner = self._learner(tape, self.case.model(self.side, self.size.device), first_step)
         learner.fit()
-        started = self.clock()
-        learner.fit()
-        return (first_step.at_s - started) * 1e3
+        times: list[float] = []
+        for _ in range(RUNS):
+            started = self.clock()
+            learner.fit()
+            times.append(first_step.at_s - started)
+        return min(times) * 1e3
 
 
 class _FirstStep(Callback):

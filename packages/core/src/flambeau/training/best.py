@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from flambeau.errors import ArgumentError, nearest
 
 
-@runtime_checkable
 class RestoresBest(Protocol):
     """A callback that wants the best epoch back at the end (early stopping)."""
 

@@ -271,6 +271,7 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
 def _watched(keep_best: str | None, callbacks: Sequence[Callback]) -> tuple[str | None, str]:
     """Column and direction by which the best epoch is kept: the option's, or a callback's wish."""
     for callback in callbacks:
-        if isinstance(callback, RestoresBest) and callback.restore_best:
-            return callback.monitor, callback.mode
+        if getattr(callback, "restore_best", False):
+            wish = cast("RestoresBest", callback)
+            return wish.monitor, wish.mode
     return keep_best, "min" if keep_best is None else mode_of(keep_best)

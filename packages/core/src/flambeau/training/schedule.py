@@ -141,6 +141,8 @@ class Schedule:
             raise ArgumentError(
                 f"There is no schedule {self.shape!r}. {nearest(self.shape, SHAPES)}"
             )
+        if not self.options:
+            return
         known = list(inspect.signature(SHAPES[self.shape]).parameters)[1:]
         for name, value in self.options.items():
             if name not in known:
