@@ -138,8 +138,9 @@ def test_an_error_in_the_data_set_puts_the_generators_back() -> None:
             raise OSError("no such photo")
 
     before = states()
-    with pytest.raises(OSError, match="no such photo"):
+    with pytest.raises(InputError, match="no such photo") as error:
         next(ForeignLoader(DataLoader(Broken())).batches(0))
+    assert isinstance(error.value.__cause__, OSError)
     assert states() == before
 
 
