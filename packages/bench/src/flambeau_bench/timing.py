@@ -17,9 +17,6 @@ Clock = Callable[[], float]
 LONGER = 5
 """The long run of a slope has this many times the steps of the short one."""
 
-RUNS = 3
-"""How often each length is run for a slope; the shortest time counts."""
-
 
 def clock_for(device: torch.device) -> Clock:
     """Seconds of this process's CPU time; of wall time behind all queued work on an accelerator.
@@ -86,15 +83,6 @@ class Slope:
     fixed_ms: float
 
 
-def _least(seconds_of: Callable[[int], float], steps: int) -> float:
-    """The shortest of some runs: what disturbs a run on a shared machine only makes it longer."""
-    times: list[float] = []
-    for _ in range(RUNS):
-        gc.collect()  # what one side has left must not be collected in the other's time
-        times.append(seconds_of(steps))
-    return min(times)
-
-
 def slope(seconds_of: Callable[[int], float], steps: int) -> Slope:
     """The line through the times of ``steps`` and of five times as many steps.
 
@@ -109,6 +97,9 @@ def slope(seconds_of: Callable[[int], float], steps: int) -> Slope:
     """
     if steps < 1:
         raise InputError(f"A slope needs at least one step, not {steps}.")
-    short, long = _least(seconds_of, steps), _least(seconds_of, LONGER * steps)
+    gc.collect()  # what one side has left must not be collected in the other's time
+    short = seconds_of(steps)
+    gc.collect()
+    long = seconds_of(LONGER * steps)
     per_step = (long - short) / ((LONGER - 1) * steps)
     return Slope(per_step * 1e6, (short - per_step * steps) * 1e3)

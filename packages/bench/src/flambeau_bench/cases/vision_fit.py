@@ -100,13 +100,13 @@ class VisionFit(Case):
             "cpu",
             {"train": 60_000, "valid": 10_000, "epochs": 3, "batch_size": 128, "thousandths": 3},
             pairs=3,
-            floor_pairs=2,
+            floor_pairs=1,
         ),
         "gpu": Size(
             "gpu",
             {"train": 60_000, "valid": 10_000, "epochs": 3, "batch_size": 128, "thousandths": 3},
             pairs=3,
-            floor_pairs=2,
+            floor_pairs=1,
             device="cuda",
         ),
     }
