@@ -165,9 +165,9 @@ class Learner:
         given = {key: value for key, value in asked.items() if value is not None}
         self._check(given)
         values = self.plan.values
-        for key in given:
-            if given[key] != values[key]:
-                self.plan = self.plan.override(key, given[key])
+        for key, value in given.items():
+            if value != values[key]:
+                self.plan = self.plan.override(key, value)
                 values = self.plan.values
         return self.fit_phases([self._phase(values["epochs"], values["lr"], values["schedule"])])
 

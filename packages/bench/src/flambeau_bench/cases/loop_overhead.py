@@ -69,8 +69,8 @@ class LoopOverhead(Case):
     asks: ClassVar = "What does a step cost over a loop written by hand with the same optimizer?"
     sizes: ClassVar = {
         "quick": Size("quick", {"steps": 40}),
-        # Short runs, many pairs: on a shared machine the speed drifts by a tenth within a second, so
-        # that 11 pairs of 1,000 steps left ±40 µs where 201 of 100 steps leave ±2.
+        # Short runs, many pairs: the speed of a shared machine drifts by a tenth within a second;
+        # 11 pairs of 1,000 steps left ±40 µs where 201 of 100 steps leave ±2.
         "cpu": Size("cpu", {"steps": 20}, pairs=201, floor_pairs=201),
         "gpu": Size("gpu", {"steps": 200}, pairs=21, floor_pairs=21, device="cuda"),
     }
