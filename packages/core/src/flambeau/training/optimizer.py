@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -227,13 +227,6 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
     return True
 
 
-def trained_parameters(optimizers: Iterable[Optimizer]) -> Iterator[nn.Parameter]:
-    """Every parameter that one of the optimizers updates, in their order."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            yield from group["params"]
-
-
 __all__ = [
     "OPTIMIZERS",
     "HasLayerGroups",
@@ -247,5 +240,4 @@ __all__ = [
     "parameter_groups",
     "regroup",
     "split_by_decay",
-    "trained_parameters",
 ]
