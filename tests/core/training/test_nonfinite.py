@@ -13,6 +13,7 @@ from flambeau.training import foreach, nonfinite
 from flambeau.training.clip import gradients_of
 from flambeau.training.nonfinite import MAX_OVERFLOWS, NonFiniteGuard
 from flambeau.training.optimizer import make_optimizer
+from flambeau.training.optimizer_step import OptimizerStep
 from flambeau.training.state import Position
 
 CPU = torch.device("cpu")
@@ -37,6 +38,7 @@ class Trainer:
     def __init__(self, guard_options: dict[str, Any], name: str = "adamw", **options: Any) -> None:
         self.model = net()
         self.optimizer = make_optimizer(name, self.model, lr=0.1, options=options)
+        self.optimizer_step = OptimizerStep(self.optimizer)
         self.guard = NonFiniteGuard(self.model, CPU, **guard_options)
         self.position = Position()
 
@@ -47,7 +49,7 @@ class Trainer:
         loss = self.model(x).square().mean()
         loss.backward()
         self.guard.check(loss, gradients_of(self.model.parameters()))
-        self.guard.step(self.optimizer)
+        self.guard.step(self.optimizer_step)
         self.optimizer.zero_grad()
         self.position.step += 1
         self.position.epoch_step += 1
@@ -68,11 +70,11 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "host":
         return "host"
 
-    def step(self: NonFiniteGuard, optimizer: torch.optim.Optimizer) -> None:
+    def step(self: NonFiniteGuard, step: OptimizerStep) -> None:
         if request.param == "found_inf":
-            nonfinite._step_with_found_inf(optimizer, self.flag)
+            step(found_inf=self.flag)
         else:
-            nonfinite._step_and_put_back(optimizer, self.flag)
+            nonfinite._step_and_put_back(step, self.flag)
 
     monkeypatch.setattr(NonFiniteGuard, "step", step)
     return request.param
@@ -253,7 +255,7 @@ def test_nothing_stays_on_the_optimizer() -> None:
     optimizer = make_optimizer("adamw", model, lr=0.1)
     model(torch.ones(1, 2)).sum().backward()
     names = set(vars(optimizer))
-    nonfinite._step_with_found_inf(optimizer, torch.zeros(()))
+    OptimizerStep(optimizer)(found_inf=torch.zeros(()))
     assert set(vars(optimizer)) == names
 
 
@@ -267,7 +269,7 @@ def test_one_flag_for_several_optimizers() -> None:
         loss = part(inputs_of(0, bad)).mean()
         loss.backward()
         guard.check(loss, gradients_of(part.parameters()))
-        guard.step(optimizers[0 if part is model else 1])
+        guard.step(OptimizerStep(optimizers[0 if part is model else 1]))
     assert same([p.detach() for p in twin.parameters()], before)
 
 

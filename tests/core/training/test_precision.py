@@ -8,6 +8,7 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau.training.clip import gradients_of
 from flambeau.training.nonfinite import NonFiniteGuard
 from flambeau.training.optimizer import make_optimizer
+from flambeau.training.optimizer_step import OptimizerStep
 from flambeau.training.precision import Precision
 from flambeau.training.state import Position
 
@@ -57,6 +58,7 @@ def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
     precision = Precision("fp16", CPU)
     model = nn.Linear(1, 1)
     optimizer = make_optimizer("adamw", model, lr=0.1)
+    step = OptimizerStep(optimizer)
     guard = NonFiniteGuard(model, CPU, tolerate_overflow=precision.scales_loss)
     scales, moved = [], []
     for factor in (1.0, 1e36, 1.0):
@@ -66,7 +68,7 @@ def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
         precision.backward(loss)
         precision.unscale([optimizer])
         guard.check(loss, gradients_of(model.parameters()))
-        guard.step(optimizer)
+        guard.step(step)
         precision.update()
         optimizer.zero_grad()
         scales.append(precision.state_dict()["scale"])

@@ -3,7 +3,7 @@
     guard.record(position, micro_batches)     before the forward pass
     …forward, backward…
     flag = guard.check(loss, gradients)       on the device
-    guard.step(optimizer)                     does nothing where the flag is set
+    guard.step(OptimizerStep(optimizer))      does nothing where the flag is set
     bad = guard.read()                        at a bounded rate; None as long as all is well
 
 With the policy "raise" the flag is sticky: after the first bad step nothing is updated until the
@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, nearest
 from flambeau.training import foreach
 from flambeau.training.clip import gradients_of
 from flambeau.training.freeze import keeps_statistics
+from flambeau.training.optimizer_step import OptimizerStep, reads_found_inf
 from flambeau.training.state import Position
 
 Policy = Literal["raise", "skip"]
@@ -187,15 +187,15 @@ class NonFiniteGuard:
             self._bad.copy_(torch.maximum(self._bad, self._overflows > MAX_OVERFLOWS))
             self._now.copy_(torch.maximum(self._now, self._bad))
 
-    def step(self, optimizer: Optimizer) -> None:
-        """``optimizer.step()``, without effect where the flag is set."""
+    def step(self, step: OptimizerStep) -> None:
+        """``step()``, without effect where the flag is set."""
         if self._host_flag is not None:
             if not self._host_flag[()]:
-                optimizer.step()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
-        elif _reads_found_inf(optimizer):
-            _step_with_found_inf(optimizer, self.flag)
+                step()
+        elif reads_found_inf(step.optimizer):
+            step(found_inf=self.flag)
         else:
-            _step_and_put_back(optimizer, self.flag)
+            _step_and_put_back(step, self.flag)
 
     def read(self, *, now: bool = False) -> StepRecord | None:
         """The first bad step, once the host knows of one; None as long as it does not.
@@ -273,28 +273,12 @@ def _numbers(tensor: Tensor) -> list[float]:
     return tensor.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
-def _reads_found_inf(optimizer: Optimizer) -> bool:
-    """Whether the optimizer's kernels look at ``optimizer.found_inf``, as the fused ones do."""
-    # The mark by which torch.amp.GradScaler tells them; it is set by ``fused=True``.
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-
-
-def _step_with_found_inf(optimizer: Optimizer, flag: Tensor) -> None:
-    # Dynamic attributes are torch's own way (GradScaler.step); nothing stays behind.
-    optimizer.found_inf = flag  # pyright: ignore[reportAttributeAccessIssue]
-    optimizer.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        optimizer.step()
-    finally:
-        del optimizer.found_inf, optimizer.grad_scale  # pyright: ignore[reportAttributeAccessIssue]
-
-
 @torch.no_grad()
-def _step_and_put_back(optimizer: Optimizer, flag: Tensor) -> None:
+def _step_and_put_back(step: OptimizerStep, flag: Tensor) -> None:
     """For optimizers without a fused form: no host read, at the price of a copy of the weights."""
     parameters: list[nn.Parameter] = [
         parameter
-        for group in optimizer.param_groups
+        for group in step.optimizer.param_groups
         for parameter in group["params"]
         if parameter.grad is not None
     ]
@@ -302,7 +286,7 @@ def _step_and_put_back(optimizer: Optimizer, flag: Tensor) -> None:
     for gradient in gradients_of(parameters):
         gradient.copy_(torch.where(bad, torch.zeros_like(gradient), gradient))
     before = [parameter.detach().clone() for parameter in parameters]
-    optimizer.step()
+    step()
     # Momentum and weight decay move the weights even where the gradient is zero.
     for parameter, old in zip(parameters, before, strict=True):
         parameter.copy_(torch.where(bad, old, parameter))
