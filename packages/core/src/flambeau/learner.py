@@ -341,7 +341,7 @@ class Learner:
         parts = self.realised
         return (
             parts.preprocessor.on_device(batch.to(parts.device))
-            for batch in (loader or parts.loader(part)).batches(0)
+            for batch in (loader or parts.loader(part, ordered=True)).batches(0)
         )
 
     def _require(self, part: str) -> None:

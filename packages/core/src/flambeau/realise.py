@@ -134,7 +134,7 @@ class Realised:
         # channels_last reorders 4-d weights only; any other layout leaves a module as it is.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         self._datasets: dict[str, Dataset] = {}
-        self._loaders: dict[tuple[str, Processes | None], Loader] = {}
+        self._loaders: dict[tuple[str, bool, Processes | None], Loader] = {}
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
         """A model whose first weights depend on the seed alone; torch's generator is put back."""
@@ -153,18 +153,20 @@ class Realised:
             self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
         return self._datasets[part]
 
-    def loader(self, part: str, *, shared: bool = False) -> Loader:
+    def loader(self, part: str, *, shared: bool = False, ordered: bool = False) -> Loader:
         """Batches of ``part``; only train is shuffled.
 
         Args:
             part: "train", "valid" or "test".
             shared: This process's share of them, where several make the run.
+            ordered: Train too in the order of its samples, every one of them: to look at it
+                rather than to train on it. A loader of the user's own comes as it is.
         """
         together = processes.current() if shared else None
-        key = part, together
+        train = part == "train" and not ordered
+        key = part, train, together
         if key not in self._loaders:
             size = self.values["batch_size"]
-            train = part == "train"
             options = LoaderOptions(
                 batch_size=size,
                 shuffle=train,
@@ -186,7 +188,7 @@ class Realised:
         A task with an ``evaluate`` of its own sees all samples on every process.
         """
         adds_up = type(self.task).evaluate is Task.evaluate
-        loader = self.loader(part, shared=adds_up)
+        loader = self.loader(part, shared=adds_up, ordered=True)
         return Filled(loader) if shares_with(loader) > 1 else loader
 
     def _warn_of_single_last(self, loader: Loader) -> None:
