@@ -410,7 +410,8 @@ def test_train_is_looked_at_whole_and_in_order() -> None:
     learner.fit(1)
     train = learner.realised.loader("train")
     seen = torch.cat([batch.indices for batch in train.batches(0)])
-    assert len(seen) == 32 and not torch.equal(seen, seen.sort().values)
+    assert len(seen) == 32
+    assert not torch.equal(seen, seen.sort().values)
     looked_at = learner.realised.evaluation_loader("train")
     assert torch.equal(
         torch.cat([batch.indices for batch in looked_at.batches(0)]), torch.arange(33)
