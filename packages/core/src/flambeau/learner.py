@@ -24,6 +24,14 @@ from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
 from flambeau.data.identity import identity
 from flambeau.data.loader import Loader, shares_with
+from flambeau.doctor import (
+    Report,
+    Subject,
+    checks_for,
+    course_of,
+    diagnose,
+    warn_before_fit,
+)
 from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
@@ -38,12 +46,11 @@ from flambeau.training.optimizer import parameter_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.phase import Phase
 from flambeau.training.restoring import check_tree, phases_of, restore_whole
-from flambeau.training.run import RunSettings
+from flambeau.training.run import Run, RunSettings
 from flambeau.training.schedule import Schedule
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
-    from flambeau.doctor import Report
     from flambeau.inside import Summary
     from flambeau.report.interpretation import Interpretation
 
@@ -120,6 +127,7 @@ class Learner:
         self._position = Position()
         self._realised: Realised | None = None
         self._asked = frozenset(choices or ())
+        self._examined = not self.training.doctor
         self.plan = make_plan(
             data, self.domain, model, self._given, choices or {}, plan, self._check
         )
@@ -274,6 +282,9 @@ class Learner:
         run = make_run(parts, settings, self.history, position)
         if tree is not None:
             restore_whole(run, tree)
+        elif not self._examined:
+            on_main(lambda: warn_before_fit(self._subject(run), self.domain.checks))
+        self._examined = True
         self._position = run.state.position
         with run.connected():
             run_fit(run)
@@ -401,13 +412,21 @@ class Learner:
         part = "valid" if len(self.data.split.valid) else "train"
         return summary(self.model, next(iter(self._batches(part))).inputs)
 
-    def doctor(self) -> Report:
-        """What very likely is not as it was meant; costs one batch, and changes nothing."""
-        from flambeau.doctor import CORE_CHECKS, Subject, combine_checks, diagnose
+    def doctor(self, *, full: bool = False) -> Report:
+        """What very likely is not as it was meant; costs one batch, and changes nothing.
 
-        values, steps = self.plan.values, self._position.step
-        subject = Subject(self.data, values, lambda: self.realised, steps_done=steps)
-        return diagnose(subject, combine_checks(CORE_CHECKS, self.domain.checks))
+        Args:
+            full: Also look for near duplicates, and whether a copy of the model learns a few
+                samples by heart: seconds to minutes.
+        """
+        return diagnose(self._subject(), checks_for(self.domain.checks), full=full)
+
+    def _subject(self, run: Run | None = None) -> Subject:
+        plan, make = self.plan.values, lambda: self.realised
+        phases = [self._phase(plan["epochs"], plan["lr"], plan["schedule"])]
+        course = course_of(self.training, phases, run)
+        steps = self._position.step
+        return Subject(self.data, plan, make, steps_done=steps, seed=self.seed, course=course)
 
     # What lasts
 

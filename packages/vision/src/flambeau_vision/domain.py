@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flambeau.domain import CliOption, Domain
 from flambeau.task import Classification, MultiLabel, Regression
+from flambeau_vision.checks import CHECKS
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
 from flambeau_vision.entries import guess_columns, read_csv
@@ -89,6 +90,7 @@ DOMAIN = Domain(
         "regression": Regression,
     },
     rules=RULES,
+    checks=CHECKS,
     builders={ImagePreprocessor.builder: ImagePreprocessor},
     recognise=recognise,
     cli_options=CLI_OPTIONS,

@@ -16,6 +16,9 @@ def doctor(
     path: Annotated[Path, typer.Argument(help="Your data: a folder of pictures, a file.")],
     model: Annotated[str | None, typer.Option(help="An architecture by name.")] = None,
     domain: Annotated[str | None, typer.Option(help="The kind of data, if not recognised.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also what takes longer: near duplicates, overfitting.")
+    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Fix a choice: --set batch_size=64.")
     ] = None,
@@ -26,7 +29,9 @@ def doctor(
     """
     kind, data = open_data(path, domain, context.args)
     check_model(kind, model)
-    report = Learner(data, model, choices=parse_choices(settings or []), quiet=True).doctor()
+    report = Learner(data, model, choices=parse_choices(settings or []), quiet=True).doctor(
+        full=full
+    )
     typer.echo(f"{data.report()}\n\n{report}")
     if not report.ok:
         raise typer.Exit(1)

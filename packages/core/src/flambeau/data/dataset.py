@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,6 +58,14 @@ class Data(ABC):
     def choices(self) -> Mapping[str, Any]:
         """What the user fixed when building the data; enters the plan with source "user"."""
         return {}
+
+    @property
+    def warned(self) -> Collection[str]:
+        """Codes of the warnings that were given when the data were made or read.
+
+        The doctor does not repeat them before a fit.
+        """
+        return ()
 
     @abstractmethod
     def facts(self) -> Facts:

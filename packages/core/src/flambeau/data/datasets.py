@@ -283,7 +283,10 @@ def from_loaders(
         part: count_samples(loader) or count_batches(loader, part) * len(first[0])
         for part, loader in given.items()
     }
-    parts = {part: ForeignDataset(loader, layout, part) for part, loader in given.items()}
+    parts = {
+        part: ForeignDataset(loader, layout, part, first[0] if part == "train" else None)
+        for part, loader in given.items()
+    }
     classes = names_of_classes(class_names, n_classes)
     notes = tuple(
         f"{part}: samples are batches × {len(first[0])}, for the loader does not count them"

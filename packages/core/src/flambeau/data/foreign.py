@@ -33,7 +33,8 @@ from flambeau.errors import (
 )
 
 _PURPOSE = "foreign-loader"
-_RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+"""Samplers of torch that draw."""
 
 
 class ForeignLoader(Loader):
@@ -227,10 +228,13 @@ class ForeignLoader(Loader):
 class ForeignDataset:
     """A user's loader where a data set is expected: its batch size and order stay its own."""
 
-    def __init__(self, loader: Iterable[Any], layout: Layout, part: str) -> None:
+    def __init__(
+        self, loader: Iterable[Any], layout: Layout, part: str, first: Batch | None = None
+    ) -> None:
         self.foreign = loader
         self.layout = layout
         self.part = part
+        self.first = first  # a first batch, where one was read to see what the data are
 
     def __len__(self) -> int:
         """Samples where the loader knows them, else batches."""
@@ -342,7 +346,7 @@ def peek(loader: Iterable[Any], layout: Layout, count: int = 2) -> list[Batch]:
 
 def check_order(loader: Iterable[Any], part: str) -> None:
     """Warns where a train loader does not shuffle or a valid or test loader does."""
-    sampler = _sampler(loader)
+    sampler = sampler_of(loader)
     if part == "train" and type(sampler) is SequentialSampler:
         warnings.warn(
             "[train-not-shuffled] The train loader gives the samples in the same order every "
@@ -350,7 +354,7 @@ def check_order(loader: Iterable[Any], part: str) -> None:
             FlambeauWarning,
             stacklevel=3,
         )
-    if part != "train" and isinstance(sampler, _RANDOM_SAMPLERS):
+    if part != "train" and isinstance(sampler, RANDOM_SAMPLERS):
         warnings.warn(
             f"[{part}-shuffled] The {part} loader draws its samples at random "
             f"({type(sampler).__name__}): predictions cannot be matched with samples, and a "
@@ -365,7 +369,7 @@ def _torch_loader(loader: object) -> Any:
     return cast(Any, loader) if isinstance(loader, DataLoader) else None
 
 
-def _sampler(loader: Iterable[Any]) -> object:
+def sampler_of(loader: Iterable[Any]) -> object:
     """What orders the samples, or None where that is not torch's own."""
     torch_loader = _torch_loader(loader)
     if torch_loader is None or isinstance(torch_loader.dataset, IterableDataset):

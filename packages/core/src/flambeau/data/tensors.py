@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
@@ -57,6 +57,10 @@ class TensorData(PlainData):
         self._warned = False
         for part, dataset in self._parts.items():
             check_finite(part, dataset)
+
+    @property
+    def warned(self) -> Collection[str]:
+        return ("class-not-in-train",) if self._warned else ()
 
     def dataset(
         self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]

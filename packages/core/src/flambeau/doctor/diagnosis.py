@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flambeau.doctor.check import Check
 from flambeau.doctor.finding import Finding
@@ -54,7 +54,7 @@ class Report:
         return "\n".join(lines)
 
 
-def diagnose(subject: Subject, checks: Sequence[Check]) -> Report:
+def diagnose(subject: Subject, checks: Sequence[Check], *, full: bool = False) -> Report:
     """What the checks find in a set-up.
 
     A check that itself fails never ends the run: it becomes a finding with the code
@@ -63,12 +63,14 @@ def diagnose(subject: Subject, checks: Sequence[Check]) -> Report:
     Args:
         subject: The set-up.
         checks: In the order in which they run; ``combine_checks`` merges core's and a domain's.
+        full: Whether to run those that take long as well.
     """
+    checks = [check for check in checks if full or check.runs != "full"]
     found: list[Finding] = []
     crashed: dict[str, list[str]] = {}
     for check in checks:
         try:
-            found += _found_by(check, subject)
+            found += findings_of(check, subject)
         except Exception as error:  # noqa: BLE001 - whatever a check raises, the others go on
             crashed.setdefault(f"{type(error).__name__}: {error}", []).append(check.code)
     found += [_crash(codes, error) for error, codes in crashed.items()]
@@ -86,7 +88,13 @@ def combine_checks(base: Iterable[Check], own: Iterable[Check]) -> tuple[Check, 
     return (*kept, *replaced.values())
 
 
-def _found_by(check: Check, subject: Subject) -> list[Finding]:
+def findings_of(check: Check, subject: Subject) -> list[Finding]:
+    """What one check finds, with the page where more is told.
+
+    Raises:
+        ArgumentError: The check returns something else than findings.
+        Exception: Whatever the check raises.
+    """
     answer: object = check.run(subject)
     if answer is None:
         return []
@@ -97,7 +105,7 @@ def _found_by(check: Check, subject: Subject) -> list[Finding]:
             f"{check.code} returned {answer!r:.80}. A check returns a Finding, a list of them, or "
             "None where all is well."
         )
-    return findings
+    return [one if one.page else replace(one, page=check.page) for one in findings]
 
 
 def _crash(codes: Sequence[str], error: str) -> Finding:

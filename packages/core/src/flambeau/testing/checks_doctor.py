@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flambeau import doctor
-from flambeau.data.loader import Loader
+from flambeau.data.loader import Dataset, Loader
 from flambeau.data.preprocess import Preprocessor
 from flambeau.doctor.diagnosis import CRASHED
 from flambeau.task.task import Task
@@ -29,6 +29,9 @@ class _Parts:
     def loader(self, part: str) -> Loader:
         return self.subject.loader(part, shuffle=part == "train")
 
+    def dataset(self, part: str) -> Dataset:
+        return self.subject.data.dataset(part, self.preprocessor, self.subject.values)
+
 
 def check_doctor_is_silent(subject: Subject) -> None:
     """The checks of core and of the domain run on the demo data and find nothing there."""
@@ -45,8 +48,7 @@ def check_doctor_is_silent(subject: Subject) -> None:
         ),
         seed=subject.seed,
     )
-    checks = doctor.combine_checks(doctor.CORE_CHECKS, subject.domain.checks)
-    report = doctor.diagnose(patient, checks)
+    report = doctor.diagnose(patient, doctor.checks_for(subject.domain.checks))
     for finding in report.findings:
         if finding.code == CRASHED:
             raise broken(

@@ -31,6 +31,8 @@ class TrainingOptions:
             "raise" ends the run and names the layer, "skip" counts and goes on, "off" looks away.
         keep_best: History column by which the best epoch is restored at the end; None keeps the
             last.
+        doctor: Whether the doctor's quick checks look at the set-up before a learner's first fit,
+            for a second or 2% of the run at most, and warn of what they find.
     """
 
     train_step: TrainStep = train_step
@@ -42,6 +44,7 @@ class TrainingOptions:
     clip_norm: float | None = None
     nonfinite: Literal["raise", "skip", "off"] = "raise"
     keep_best: str | None = None
+    doctor: bool = True
 
     def __post_init__(self) -> None:
         if type(self.accumulate) is not int or self.accumulate < 1:
