@@ -138,7 +138,8 @@ def test_a_short_run_of_a_dear_model_is_not_doubled() -> None:
     # The clock says 0.02 s for the two samples: 0.04 s for all passes of one, of which 1 s has 25.
     look_before_fit(patient(dear, 1250, 1), CORE_CHECKS, clock=Clock(0.02))
     assert dear.samples[0] == 2
-    assert dear.samples[1:] and all(8 <= n < 25 for n in dear.samples[1:]), dear.samples
+    assert len(dear.samples) == 3
+    assert all(8 <= n < 25 for n in dear.samples[1:]), dear.samples
 
 
 def test_no_check_is_asked_once_the_time_is_spent() -> None:
@@ -236,3 +237,10 @@ def test_training_is_the_same_with_and_without(full: bool) -> None:
         return dict(learner.model.state_dict())
 
     assert same(weights(True), weights(False))
+
+
+def test_a_warning_points_at_the_line_that_trains() -> None:
+    learner = Learner(Data.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
+    with pytest.warns(FlambeauWarning, match="softmax-before-loss") as caught:
+        learner.fit(1)
+    assert caught[0].filename == __file__

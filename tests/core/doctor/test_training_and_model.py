@@ -333,14 +333,16 @@ def test_a_loss_that_teaches_nothing(model: type[nn.Module], what: str) -> None:
 
 
 class Blind(nn.Module):
-    """Answers without looking: only a bias learns."""
+    """Large, but what it looks at is the same for every sample."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(2))
+        torch.manual_seed(0)
+        self.body = nn.Linear(5, 128)
+        self.head = nn.Linear(128, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bias.expand(len(x), 2)
+        return self.head(torch.tanh(self.body(x - x + 1)))
 
 
 def test_a_model_that_cannot_learn_a_few_samples() -> None:
@@ -348,4 +350,5 @@ def test_a_model_that_cannot_learn_a_few_samples() -> None:
     silent(learner)
     finding = only(learner, "cannot-overfit", full=True)
     assert finding.evidence["last loss"] > 0.5
+    silent(Learner(table(), nn.Linear(5, 2), quiet=True), full=True)  # too small for it
     silent(Learner(table(), Net(), quiet=True), full=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -66,7 +67,9 @@ def warn_before_fit(subject: Subject, own: Iterable[Check]) -> None:
     for finding in look_before_fit(subject, checks_for(own), runs_model=alone):
         more = f" More: {finding.page}" if finding.page else ""
         warnings.warn(
-            f"[{finding.code}] {finding.what} {finding.mend}{more}", FlambeauWarning, stacklevel=4
+            f"[{finding.code}] {finding.what} {finding.mend}{more}",
+            FlambeauWarning,
+            stacklevel=_level_of_caller(),
         )
 
 
@@ -135,6 +138,15 @@ def _affordable(subject: Subject, end: float, clock: Callable[[], float]) -> boo
         each_s = (clock() - started) / min(n, _TRIED)
         subject.most_samples = min(n, int((end - clock()) / max(_PASSES * each_s, 1e-9)))
     return subject.most_samples >= min(n, _FEWEST)
+
+
+def _level_of_caller() -> int:
+    """How far above ``warn_before_fit`` the first line is that is not flambeau's."""
+    level, frame = 1, inspect.currentframe()
+    frame = frame and frame.f_back
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("flambeau."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _is_compiled(subject: Subject) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from flambeau.doctor.words import listed, number
 from flambeau.task.classification import Classification
 from flambeau.task.multi_label import MultiLabel
 from flambeau.task.regression import Regression
+from flambeau.task.task import Task
 from flambeau.training.freeze import norm_layers
 
 # Nats above guessing: on (geometric) average the right answer gets a third of a guess's
@@ -81,7 +83,7 @@ def sigmoid_before_loss(subject: Subject) -> Finding | None:
 def answers_out_of_reach(subject: Subject) -> Finding | None:
     """A last activation whose range does not hold the targets."""
     task = subject.task
-    if not isinstance(task, Regression) or subject.look.last not in _RANGES:
+    if not _is_regression(task) or subject.look.last not in _RANGES:
         return None
     low, high = _RANGES[subject.look.last]
     targets = task.learned(subject.batch.target).float()
@@ -126,7 +128,7 @@ def loss_at_start(subject: Subject) -> Finding | None:
 def targets_unscaled(subject: Subject) -> Finding | None:
     """Amounts to predict that are far from the size of a model's first answers."""
     task, answer = subject.task, subject.answer
-    if not isinstance(task, Regression) or task.mean is not None or subject.steps_done:
+    if not _is_regression(task) or task.mean is not None or subject.steps_done:
         return None
     targets = subject.batch.target.float()
     if not isinstance(answer, Tensor) or not targets.numel():
@@ -240,10 +242,18 @@ def no_gradient(subject: Subject) -> Finding | None:
 
 def _logits(subject: Subject) -> Tensor | None:
     """The model's answer where the task is core's with logits and labels it can read, else None."""
-    if not isinstance(subject.task, Classification | MultiLabel) or not labels_fit(subject):
+    task = subject.task
+    if not isinstance(task, Classification | MultiLabel) or not labels_fit(subject):
         return None
+    if type(task).loss not in (Classification.loss, MultiLabel.loss):
+        return None  # a loss of the user's own may well take probabilities
     answer = subject.answer
     return answer if isinstance(answer, Tensor) and answer.ndim >= 2 else None
+
+
+def _is_regression(task: Task) -> TypeGuard[Regression]:
+    """Whether the loss is core's distance from amounts."""
+    return isinstance(task, Regression) and type(task).loss is Regression.loss
 
 
 def _floor(n_classes: int) -> float:

@@ -48,6 +48,8 @@ def optimizer_misses_parameters(subject: Subject) -> Finding | None:
 
 def parameter_in_two_optimizers(subject: Subject) -> Finding | None:
     """Parameters that two optimizers move, each in its own way."""
+    if not subject.course.own_optimizers:
+        return None
     holders: dict[int, set[str]] = {}
     for name, parameter in _held(subject):
         holders.setdefault(id(parameter), set()).add(name)

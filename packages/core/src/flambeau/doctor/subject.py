@@ -189,7 +189,8 @@ class Subject:
         Raises:
             InputError: The train loader gives no batch.
         """
-        return self.once(_ready_batch).first(self.most_samples)
+        ready: Batch = self.once(_ready_batch)
+        return ready if len(ready) <= self.most_samples else ready.first(self.most_samples)
 
     # ------------------------------------------------------------ the model's answer
 
@@ -222,10 +223,10 @@ class Subject:
 
 def _ready_batch(subject: Subject) -> Batch:
     batch = subject.whole_batch
-    if _can_be_cut(batch):
-        batch = batch.first(MOST_SAMPLES)
-    else:
+    if not _can_be_cut(batch):
         subject.most_samples = len(batch)
+    elif len(batch) > MOST_SAMPLES:
+        batch = batch.first(MOST_SAMPLES)
     parts = subject.parts
     with torch.no_grad():
         return parts.preprocessor.on_device(batch.to(parts.device))

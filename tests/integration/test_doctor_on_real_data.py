@@ -1,0 +1,86 @@
+"""The doctor has nothing to say of real data that are as they should be, nor of their first fit."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from importlib import util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from flambeau import Data, Learner
+from flambeau.data.split import Split
+from flambeau_vision import ImageData
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def silent(learner: Learner) -> None:
+    report = learner.doctor(full=True)
+    assert report.ok, str(report)
+    # Warnings are errors here, so a finding would end the fit.
+    learner.fit(1)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "diabetes", "digits", "iris", "wine"])
+def test_tables_of_scikit_learn(name: str) -> None:
+    sets = pytest.importorskip("sklearn.datasets")
+    x, y = getattr(sets, f"load_{name}")(return_X_y=True)
+    silent(Learner(Data.from_tensors(x, y), quiet=True))
+
+
+def test_digits_by_a_network_and_loaders_of_ones_own() -> None:
+    sets = pytest.importorskip("sklearn.datasets")
+    x, y = sets.load_digits(return_X_y=True)
+    pictures = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    labels = torch.tensor(y)
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten()]
+    net = nn.Sequential(*layers, nn.Linear(16 * 36, 10))
+    train = DataLoader(TensorDataset(pictures[:1400], labels[:1400]), 32, shuffle=True)
+    valid = DataLoader(TensorDataset(pictures[1400:], labels[1400:]), 32)
+    silent(Learner(Data.from_loaders(train, valid, n_classes=10), net, quiet=True))
+
+
+@pytest.mark.realdata
+def test_fashion_mnist(realdata: Path) -> None:
+    spec = util.spec_from_file_location("fashion_mnist", EXAMPLES / "fashion_mnist.py")
+    example = util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(example)  # type: ignore[union-attr]
+    folder = realdata / "fashion_mnist"
+    images = example.read_idx(folder / "train-images-idx3-ubyte.gz")[:3000]
+    labels = example.read_idx(folder / "train-labels-idx1-ubyte.gz")[:3000]
+    silent(Learner(ImageData.from_arrays(images, labels), quiet=True))
+    # The published parts: few of the test pictures are train pictures too.
+    whole = Learner(example.load(folder), quiet=True)
+    assert whole.doctor().ok, str(whole.doctor())
+
+
+@pytest.mark.realdata
+def test_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
+    with tarfile.open(realdata / "hymenoptera" / "hymenoptera.tar") as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(tmp_path)
+    folder = next(path.parent for path in tmp_path.rglob("train") if path.is_dir())
+    learner = Learner(ImageData.from_folder(folder, size=64), quiet=True)
+    report = learner.doctor(full=True)
+    assert report.ok, str(report)
+
+
+@pytest.mark.realdata
+def test_days_of_bike_sharing(realdata: Path) -> None:
+    """Counts of a table with dates: split by time, several columns on their own scales."""
+    with gzip.open(realdata / "bike_sharing" / "day.csv.gz", "rt") as file:
+        lines = file.read().splitlines()
+    names = lines[0].split(",")
+    wanted = [n for n in names if n not in ("instant", "dteday", "casual", "registered", "cnt")]
+    rows = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
+    x = torch.tensor([[float(row[name]) for name in wanted] for row in rows])
+    y = torch.tensor([float(row["cnt"]) for row in rows])
+    n = len(y)
+    split = Split.given(range(n * 4 // 5), range(n * 4 // 5, n))
+    silent(Learner(Data.from_tensors(x, y, split=split), quiet=True))
