@@ -79,14 +79,14 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "a target is missing": (
         BATCHES,
         "8 samples has 7 rows of target 'y'",
-        {LOSS, GRADIENT, EXPORT},
+        {LOSS, GRADIENT, EXPORT, DOCTOR},
     ),
     "the last batch is of another kind": (BATCHES, "int32.*first train batch", set()),
     "no indices": (BATCHES, "indices of a train batch is None", {MOVE, ORDER}),
     "indices count from 0": (BATCHES, "hold the samples.*the split has", {ORDER}),
     "weight is a tensor": (BATCHES, r"weight of a train batch is tensor", set()),
     "weight is 0": (BATCHES, r"weight of a train batch is 0\.0", set()),
-    "no targets": (BATCHES, "has no targets", {LOSS, GRADIENT, EXPORT}),
+    "no targets": (BATCHES, "has no targets", {LOSS, GRADIENT, EXPORT, DOCTOR}),
     "a sample is lost": (BATCHES, "hold the samples", {ORDER, PREDICT}),
     "raw lacks an item": (BATCHES, r'raw\("valid"\) has 12 items, the split 13', {PREDICT}),
     "batches stay": (MOVE, "input 'x', target 'y' are where they should not be", set()),
@@ -100,11 +100,11 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "start_step is ignored": (START, "train batches.1, start_step=2. differ", set()),
     "noise from a running generator": (START, "differ from what is left", {FACTS, PREDICT}),
     "one step too many": (START, "says 6 steps an epoch and gives 5", set()),
-    "loss is nan": (LOSS, "is nan", {GRADIENT, EXPORT}),
-    "loss weighs nothing": (LOSS, r"weight 0\.0", {GRADIENT, EXPORT}),
-    "loss is not summed": (LOSS, "not a 0-d tensor", {GRADIENT, EXPORT}),
-    "a parameter is unused": (GRADIENT, r"1 parameters get no gradient \(spare\)", set()),
-    "detached": (GRADIENT, "does not depend on the parameters", {EXPORT}),
+    "loss is nan": (LOSS, "is nan", {GRADIENT, EXPORT, DOCTOR}),
+    "loss weighs nothing": (LOSS, r"weight 0\.0", {GRADIENT, EXPORT, DOCTOR}),
+    "loss is not summed": (LOSS, "not a 0-d tensor", {GRADIENT, EXPORT, DOCTOR}),
+    "a parameter is unused": (GRADIENT, r"1 parameters get no gradient \(spare\)", {DOCTOR}),
+    "detached": (GRADIENT, "does not depend on the parameters", {EXPORT, DOCTOR}),
     "gradients are nan": (GRADIENT, r"not finite \(first", {EXPORT}),
     "the second model is broken": (GRADIENT, "toy_wide: 1 parameters", set()),
     "a check crashes": (DOCTOR, "toy could not be checked: KeyError: 'gone'", set()),
@@ -228,7 +228,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> tuple[Check, ...]:
 def test_all_failures_are_reported(toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "FLAW", "loss is nan")
     report = check_domain("toydomain:DOMAIN", models=["toy_wide"])
-    assert {outcome.check for outcome in report.failures} == {LOSS, GRADIENT, EXPORT}
+    assert {outcome.check for outcome in report.failures} == {LOSS, GRADIENT, EXPORT, DOCTOR}
     assert len(report.outcomes) == len(QUICK)
     text = str(report)
     assert text.startswith("Domain 'toy': 3 of 12 checks failed.")
@@ -249,7 +249,7 @@ def test_a_domain_that_raises_does_not_stop_the_others(
     monkeypatch.setattr(toy.ToyTask, "loss", crash)
     report = check_domain(toy.DOMAIN)
     found = {outcome.check: outcome.message for outcome in report.failures}
-    assert found.keys() == {LOSS, GRADIENT, EXPORT}
+    assert found.keys() == {LOSS, GRADIENT, EXPORT, DOCTOR}
     assert "KeyError: 'gone'" in found[LOSS]
     monkeypatch.setattr(toy.ToyData, "facts", crash)
     assert len(check_domain(toy.DOMAIN).failures) > 5

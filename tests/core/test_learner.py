@@ -341,7 +341,7 @@ class Stream(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         for i in range(40):
-            yield torch.full((6,), float("nan") if self.bad and i == 30 else 1.0), i % 3
+            yield torch.full((6,), float("nan") if self.bad and i == 30 else i / 40), i % 3
 
 
 def streams(bad: bool = False) -> Data:

@@ -90,7 +90,7 @@ def test_its_files_are_recognised_and_its_rule_and_option_are_in_the_plan(
 
 def test_its_check_finds_a_planted_fault(toy: domains.Domain, tmp_path: Path) -> None:
     data = toy.demo(60, 0)  # type: ignore[misc]
-    assert "34 checks, nothing found" in call("doctor", write(tmp_path / "a.dna", data))
+    assert "35 checks, nothing found" in call("doctor", write(tmp_path / "a.dna", data))
     text = call("doctor", write(tmp_path / "b.dna", data, times=2), expect=1)
     assert "error    dna-leak" in text
     # The other strand is the same molecule.

@@ -111,7 +111,7 @@ def test_a_class_without_train_rows_is_named() -> None:
     with pytest.warns(FlambeauWarning, match="the class '1'.*without gaps"):
         fit(gap)
     given = Data.from_tensors(
-        X, Y % 2, valid=(X[:2], torch.tensor([0, 2])), class_names=list("abc")
+        X, Y % 2, valid=(X[:2] + 0.5, torch.tensor([0, 2])), class_names=list("abc")
     )
     with pytest.warns(FlambeauWarning, match="the class 'c'.*The valid rows 61 have it"):
         fit(given)

@@ -119,7 +119,7 @@ def test_a_number_that_an_embedding_does_not_have() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(24, 3))
     samples = Data.from_tensors(torch.arange(360).reshape(60, 6) % 9, Y)
     with pytest.raises(InputError, match=r"layer '0' \(Embedding\).*'input' goes from 0 to 8"):
-        fit(model, samples)
+        fit(model, samples, training=TrainingOptions(doctor=False))
 
 
 def test_another_argument_name_is_no_hindrance() -> None:
@@ -264,7 +264,8 @@ def test_the_learner_goes_on_after_memory_ran_out() -> None:
         return y
 
     calls: list[int] = []
-    learner = Learner(data(), Answers(once), quiet=True, choices={"batch_size": 8})
+    unseen = TrainingOptions(doctor=False)  # it would call the model too
+    learner = Learner(data(), Answers(once), quiet=True, choices={"batch_size": 8}, training=unseen)
     with pytest.raises(OutOfMemoryError, match="step 3"):
         learner.fit(1)
     assert len(learner.fit(1).rows) == 1

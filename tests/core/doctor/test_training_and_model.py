@@ -352,3 +352,14 @@ def test_a_model_that_cannot_learn_a_few_samples() -> None:
     assert finding.evidence["last loss"] > 0.5
     silent(Learner(table(), nn.Linear(5, 2), quiet=True), full=True)  # too small for it
     silent(Learner(table(), Net(), quiet=True), full=True)
+
+
+class Roots(Spare):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.used(x) + self.spare(x)).sqrt()
+
+
+def test_a_loss_that_is_not_finite() -> None:
+    finding = only(Learner(table(), Roots(), quiet=True), "loss-not-finite")
+    assert finding.evidence["answers are finite"] is False
+    assert "forward" in finding.mend

@@ -130,6 +130,8 @@ CORE_CHECKS: tuple[Check, ...] = (
     ),
     _check("targets-unscaled", "targets far from 0", model.targets_unscaled, "answer"),
     _check("loss-at-start", "a first loss above that of guessing", model.loss_at_start, "answer"),
+    # Asked only: a run says it too, with its step and layer.
+    _check("loss-not-finite", "a first loss of NaN", model.loss_not_finite, "answer", "asked"),
     _check("dead-units", "units that are 0 for all samples", model.dead_units, "answer"),
     _check("tiny-batch-norm", "batch norm of tiny batches", model.tiny_batch_norm, "answer"),
     # Its gradients

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from flambeau.doctor.checks_batch import inputs_on_scale
+from flambeau.doctor.checks_batch import inputs_on_scale, non_finite_input
 from flambeau.doctor.checks_targets import labels_fit, loss_of_guessing
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.readings import named_modules
@@ -112,16 +112,31 @@ def loss_at_start(subject: Subject) -> Finding | None:
         return None  # what the first layers get is the root of it, and is told by its own check
     loss = subject.loss
     above = _ABOVE_GUESSING if len(subject.batch) >= _FEW else _ABOVE_FOR_FEW
-    if math.isfinite(loss) and loss <= guessing + above:
+    if not math.isfinite(loss) or loss <= guessing + above:
         return None
-    among = f"among {answer.shape[1]} classes" if isinstance(subject.task, Classification) else ""
+    among = f" among {answer.shape[1]} classes" if isinstance(subject.task, Classification) else ""
     return Finding(
         "loss-at-start",
-        f"Before any training the loss is {loss:.3g}; guessing {among} gives {guessing:.3g}.",
+        f"Before any training the loss is {loss:.3g}; guessing{among} gives {guessing:.3g}.",
         {"loss": loss, "guessing": guessing, "largest output": float(answer.abs().max())},
         "Start the last layer with smaller weights (model.head.weight.data.mul_(0.1)). Weights "
         "that were trained on other classes need a new last layer.",
-        severity="warning" if math.isfinite(loss) else "error",
+    )
+
+
+def loss_not_finite(subject: Subject) -> Finding | None:
+    """A loss of the first batch that is NaN or infinite, though its inputs are not."""
+    if not labels_fit(subject) or non_finite_input(subject) or math.isfinite(subject.loss):
+        return None
+    answer = subject.answer
+    finite = isinstance(answer, Tensor) and bool(answer.isfinite().all())
+    return Finding(
+        "loss-not-finite",
+        f"The loss of the first batch is {subject.loss:g}, though its inputs are finite.",
+        {"loss": subject.loss, "answers are finite": finite},
+        "Look for a logarithm, root or division of 0 in "
+        f"{'the loss' if finite else 'forward'}; learner.fit() names the layer.",
+        severity="error",
     )
 
 

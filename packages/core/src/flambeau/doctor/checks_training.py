@@ -178,7 +178,7 @@ def lr_for_optimizer(subject: Subject) -> list[Finding]:
         )
     size = _size_of_weights(subject.model)
     moved = lr * subject.n_steps
-    if name in _ADAM_KIN and 0 < moved < _UNMOVED * size:
+    if name in _ADAM_KIN and subject.course.epochs and 0 < moved < _UNMOVED * size:
         found.append(
             Finding(
                 "lr-for-optimizer",
@@ -194,7 +194,7 @@ def lr_for_optimizer(subject: Subject) -> list[Finding]:
 
 def too_few_steps(subject: Subject) -> Finding | None:
     """A run that is over before a schedule has warmed up."""
-    steps = subject.n_steps
+    steps = 0 if subject.course.epochs is None else subject.n_steps
     if not 0 < steps < _FEWEST_STEPS:
         return None
     size = subject.values.get("batch_size")
