@@ -72,7 +72,7 @@ class Samples(torch.utils.data.Dataset[Any]):
         return self.n
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return torch.full((6,), float(index)), index % 2
+        return torch.full((6,), index / self.n), index % 2
 
 
 def new_learner(*callbacks: Callback, workers: int = 0, folder: Path | None = None) -> Learner:

@@ -55,15 +55,15 @@ def _losses(subject: Subject, batch: Batch, lr: float) -> list[float]:
     """The loss of each step of a copy of the model that sees nothing but ``batch``."""
     losses: list[float] = []
     with left_as_it_was(subject.model, subject.seed), torch.enable_grad():
-        model = copy.deepcopy(subject.model).train()
+        model, task = copy.deepcopy(subject.model).train(), copy.copy(subject.task)
         for module in model.modules():
             if "Dropout" in type(module).__name__:
                 module.eval()  # its noise is no part of the question
         learning = [p.requires_grad_() for p in model.parameters() if p.is_floating_point()]
         optimizer = torch.optim.Adam(learning, lr=lr)
         for _ in range(_STEPS):
-            outputs = subject.task.forward(model, batch, subject.context())
-            total, weight = subject.task.loss(outputs, batch)
+            outputs = task.forward(model, batch, subject.context())
+            total, weight = task.loss(outputs, batch)
             loss = total / weight
             if not loss.requires_grad or not math.isfinite(float(loss.detach())):
                 break

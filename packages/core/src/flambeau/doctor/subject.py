@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class Subject:
 
     Reading ``answer``, ``loss`` or ``look`` runs the model once as the first step would, in
     training mode but without augmentation, and ``gradients`` once more; weights, buffers, modes
-    and generators are afterwards as before.
+    and generators are afterwards as before. The task is a shallow copy, so that what it counts for
+    itself stays.
 
     Args:
         data: Every data choice.
@@ -201,7 +203,7 @@ class Subject:
     @cached_property
     def look(self) -> Pass:
         """What a forward pass shows of the model."""
-        return look(self.model, self.task, self.batch, self.context())
+        return look(self.model, copy.copy(self.task), self.batch, self.context())
 
     @property
     def answer(self) -> Any:
@@ -212,13 +214,13 @@ class Subject:
     def loss(self) -> float:
         """The mean loss of ``batch``."""
         with torch.no_grad():
-            total, weight = self.task.loss(self.answer, self.batch)
+            total, weight = copy.copy(self.task).loss(self.answer, self.batch)
         return float(total) / float(weight)
 
     @cached_property
     def gradients(self) -> Mapping[str, float | None]:
         """The largest gradient of each parameter that learns; None where the loss has none."""
-        return gradient_sizes(self.model, self.task, self.batch, self.context())
+        return gradient_sizes(self.model, copy.copy(self.task), self.batch, self.context())
 
 
 def _ready_batch(subject: Subject) -> Batch:
