@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -204,6 +205,7 @@ def tiny_learner(
             "schedule": "one_cycle",
             "weight_decay": WEIGHT_DECAY,
         },
-        training=training,
+        # The doctor looks at a batch before a first fit; both sides are to take the same ones.
+        training=replace(training, doctor=False),
         callbacks=[ProgressBar(stream=Terminal()), *callbacks],
     )
