@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,6 +77,20 @@ def test_plan_shows_choices_without_training(photos: Path) -> None:
     choices = json.loads(call("plan", photos, "--set", "batch_size=8", "--json"))["choices"]
     [size] = [choice for choice in choices if choice["key"] == "batch_size"]
     assert (size["value"], size["source"]) == (8, "user")
+    for choice in choices:  # the table shows all of them
+        assert re.search(rf"^{choice['key']}  ", text, re.MULTILINE), choice["key"]
+
+
+def test_a_strict_plan_says_what_to_write(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("plan", photos, "--strict")
+    monkeypatch.setattr("flambeau.plan.table.LOW_CONFIDENCE", 0.85)
+    with pytest.raises(FlambeauError, match=r'architecture, .*choices=\{"architecture": ') as error:
+        call("plan", photos, "--strict")
+    unsure = re.findall(r"^  (\w+) = ", str(error.value), re.MULTILINE)
+    assert "batch_size" in unsure
+    keep = {c["key"]: c["value"] for c in json.loads(call("plan", photos, "--json"))["choices"]}
+    given = [f"--set={key}={json.dumps(keep[key])}" for key in unsure]
+    assert "small_cnn" in call("plan", photos, "--strict", *given)
 
 
 def test_fit_leaves_plan_history_and_model(run: Path) -> None:

@@ -156,7 +156,7 @@ def test_several_inputs_are_counted_together() -> None:
 def test_our_model_learns_standardised_targets() -> None:
     y = X[:, :2] * 5 + 100
     data = Data.from_tensors(X, y)
-    arguments = data.task_arguments({"task": "regression", "normalisation": "standard"})
+    arguments = data.task_arguments({"task": "regression", "targets": "standard"})
     train = y[data.split.train].double()
     np.testing.assert_allclose(arguments["mean"], train.mean(0), rtol=1e-12)
     np.testing.assert_allclose(arguments["std"], train.std(0, correction=0), rtol=1e-12)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 
@@ -54,6 +56,30 @@ def available_memory_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (OSError, ValueError):
         return 0
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory of an accelerator that can be taken now, or 0 where that cannot be known."""
+    if device.type == "cuda":
+        # A plan may name a device that this machine does not have.
+        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else 0
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
+
+
+@contextmanager
+def num_threads(count: int) -> Generator[None]:
+    """torch computes with ``count`` threads inside the block, then with as many as before."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def usable_cores() -> int:

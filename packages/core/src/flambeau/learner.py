@@ -24,6 +24,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
 from flambeau.data.identity import identity
 from flambeau.data.loader import Loader, shares_with
+from flambeau.device import num_threads
 from flambeau.doctor import (
     Report,
     Subject,
@@ -35,11 +36,12 @@ from flambeau.doctor import (
 from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
-from flambeau.planning import continued_plan, make_plan
+from flambeau.planning import continued_plan, make_plan, options_of, with_options
 from flambeau.processes import on_main
 from flambeau.realise import Given, Realised, check_given
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
+from flambeau.training.groups import groups_that_learn
 from flambeau.training.history import History
 from flambeau.training.loop import fit as run_fit
 from flambeau.training.optimizer import parameter_groups
@@ -123,14 +125,12 @@ class Learner:
         self._folder = Path(folder) if folder is not None else None
         self._given = Given(model if isinstance(model, nn.Module) else None, task)
         self._identity: Mapping[str, Any] | None = None
-        self._trainable: tuple[str, ...] | None = None
         self._position = Position()
         self._realised: Realised | None = None
-        self._asked = frozenset(choices or ())
+        choices = with_options(choices or {}, self.training)
+        self._asked = frozenset(choices)
         self._examined = not self.training.doctor
-        self.plan = make_plan(
-            data, self.domain, model, self._given, choices or {}, plan, self._check
-        )
+        self.plan = make_plan(data, self.domain, model, self._given, choices, plan, self._check)
 
     def _check(self, values: Mapping[str, Any]) -> None:
         check_values(values, leave=("optimizer",) if self.training.optimizer else ())
@@ -270,7 +270,7 @@ class Learner:
             self._identity = identity(self.data)
         folder = agree_on_folder(self._folder, self.domain.name)
         settings = RunSettings(
-            options=self.training,
+            options=options_of(self.training, self.plan.values),
             phases=tuple(phases),
             callbacks=self._all_callbacks(),
             plan=self.plan.to_json,
@@ -286,7 +286,7 @@ class Learner:
             on_main(lambda: warn_before_fit(self._subject(run), self.domain.checks))
         self._examined = True
         self._position = run.state.position
-        with run.connected():
+        with num_threads(self.plan.values["num_threads"]), run.connected():
             run_fit(run)
         return self.history
 
@@ -308,7 +308,7 @@ class Learner:
         return Phase(
             epochs,
             {"lr": Schedule(schedule, lr)},
-            trainable=self._trainable,
+            trainable=groups_that_learn(self.plan.values["trainable"], self.model),
             bn=self.plan.values["bn"],
         )
 
@@ -320,7 +320,7 @@ class Learner:
 
     def unfreeze(self) -> None:
         """Every group learns from the next fit on."""
-        self._trainable = None
+        self.plan = self.plan.override("trainable", "all")
 
     def freeze_to(self, first: int) -> None:
         """The groups from ``first`` on learn; negative numbers count from the head."""
@@ -329,7 +329,7 @@ class Learner:
             raise InputError(
                 f"freeze_to({first}) leaves nothing to train: the groups are {', '.join(names)}."
             )
-        self._trainable = names[first:]
+        self.plan = self.plan.override("trainable", list(names[first:]))
 
     # Answers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from flambeau import domain as domains
 from flambeau.agreement import agree_on_plan, own_device
 from flambeau.data.dataset import Data
 from flambeau.domain import Domain
-from flambeau.errors import ResumeError
+from flambeau.errors import ArgumentError, ResumeError
 from flambeau.plan import Plan
-from flambeau.realise import Given, facts_of, require_builder
+from flambeau.realise import Given, facts_of, facts_of_task, require_builder
+from flambeau.training.options import TrainingOptions
 
 # What a run may be continued with where another machine has other devices and cores.
-_OF_THE_MACHINE = frozenset({"device", "num_workers"})
-# These belong to a verb, not to the parts; a checkpoint's phases have them.
-_OF_A_VERB = frozenset({"epochs", "lr", "schedule"})
+_OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_workers"})
+# These belong to a verb or to the run, not to the parts; a checkpoint's phases have the former.
+_OF_A_VERB = frozenset({"epochs", "lr", "num_threads", "schedule", "strict", "trainable"})
 
 
 def make_plan(
@@ -53,6 +55,7 @@ def make_plan(
     elif model is not None:
         user["architecture"] = model
     if given.task is not None:
+        facts["task_given"] = facts_of_task(given.task)
         user["task"] = given.task.builder or type(given.task).__name__
     rules = domains.rules_of(domain)
     check(user)
@@ -65,11 +68,38 @@ def make_plan(
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
     check(plan.values)
+    if plan.values.get("strict"):
+        plan.require_confidence()
     if given.model is None:
         require_builder("architecture", plan.values, domain.models, domain)
     if given.task is None:
         require_builder("task", plan.values, domain.tasks, domain)
     return agree_on_plan(plan, data)
+
+
+def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
+    """The user's choices with ``TrainingOptions.accumulate`` among them.
+
+    Raises:
+        ArgumentError: It was given in both places, and differs.
+    """
+    count = training.accumulate
+    if count == 1:
+        return choices
+    if choices.get("accumulate", count) != count:
+        raise ArgumentError(
+            f"accumulate is {choices['accumulate']!r} in choices and {count} in TrainingOptions. "
+            "Give it once."
+        )
+    return {**choices, "accumulate": count}
+
+
+def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> TrainingOptions:
+    """The options with the plan's ``accumulate``; one that is given there stays."""
+    planned: int = values.get("accumulate", 1)
+    if training.accumulate != 1 or planned == 1:
+        return training
+    return replace(training, accumulate=planned)
 
 
 def continued_plan(

@@ -21,6 +21,7 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, nearest
 from flambeau.plan import Plan
 from flambeau.processes import Processes
+from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.training.freeze import keeps_statistics
 from flambeau.training.parts import Parts
@@ -83,6 +84,11 @@ def facts_of(model: nn.Module) -> dict[str, Any]:
     return facts
 
 
+def facts_of_task(task: Task) -> dict[str, Any]:
+    """What rules may know of the user's task: its loss in words and the names of its metrics."""
+    return {"loss": task.loss_name or "of the task", "metrics": list(task.metrics())}
+
+
 def require_builder(
     key: str, values: Mapping[str, Any], builders: Mapping[str, Any], domain: Domain
 ) -> None:
@@ -120,9 +126,7 @@ class Realised:
         self.seed = seed
         self.device = torch.device(self.values["device"])
         self.preprocessor: Preprocessor = data.preprocessor(self.values)
-        self.task: Task = given.task or self._build(
-            "task", domain.tasks, data.task_arguments(self.values)
-        )
+        self.task: Task = given.task or self._planned_task(plan)
         self.model_spec: dict[str, Any] | None = None
         if given.model is None:
             arguments = dict(data.model_arguments(self.values))
@@ -135,6 +139,25 @@ class Realised:
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         self._datasets: dict[str, Dataset] = {}
         self._loaders: dict[tuple[str, bool, Processes | None], Loader] = {}
+
+    def _planned_task(self, plan: Plan) -> Task:
+        """The task that the plan names, with the loss and the metrics that the user asked for."""
+        arguments = dict(self.data.task_arguments(self.values))
+        task: Task = self._build("task", self.domain.tasks, arguments)
+        made = task.arguments()
+        wanted = {
+            "loss": loss_arguments(self.values, self.data.facts().get("class_counts")),
+            "metrics": {"metrics": self.values.get("metrics")},
+        }
+        for key, expected in wanted.items():
+            asked = key in plan and plan[key].source == "user"
+            if asked and any(made.get(name) != value for name, value in expected.items()):
+                raise PlanError(
+                    f"{key} is {self.values[key]!r}, but the domain {self.domain.name!r} builds "
+                    f"its task {self.values['task']!r} without it. Pass a task that has it: "
+                    "Learner(data, task=…)."
+                )
+        return task
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
         """A model whose first weights depend on the seed alone; torch's generator is put back."""
@@ -174,6 +197,7 @@ class Realised:
                 seed=self.seed,
                 num_workers=self._workers(),
                 device=self.device,
+                keep_on_device=self._keeps_on_device(),
                 rank=together.rank if together else 0,
                 world_size=together.world_size if together else 1,
             )
@@ -207,6 +231,11 @@ class Realised:
 
     def _keeps_statistics(self) -> bool:
         return any(map(keeps_statistics, self.model.modules()))
+
+    def _keeps_on_device(self) -> bool | None:
+        """Whether data in memory live where the model runs; None where no plan says so."""
+        place = self.values.get("data_device")
+        return None if place is None else place != "cpu"
 
     def _workers(self) -> int:
         """Worker processes of this process: those of the machine are shared."""

@@ -20,6 +20,8 @@ from flambeau.data.tensors import TensorData
 from flambeau.domain import Domain
 from flambeau.mlp import MLP
 from flambeau.plan import CORE_RULES, Choice, Rule, lr_rule
+from flambeau.plan.rules_model import head_rule
+from flambeau.plan.rules_task import targets_accept
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
 
@@ -107,6 +109,38 @@ def _input_dtype(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    if values["task"] != "regression":
+        return _CORE_TARGETS.decide(facts, values)
+    known = "target_mean" in facts
+    value, reason = "as_is", "Your module learns the targets in their own units."
+    if not known:
+        reason = "The targets are read while training or whole numbers, and learned as they are."
+    elif values["normalisation"] == "standard":
+        value = "standard"
+        reason = (
+            f"Mean 0 and standard deviation 1 of {facts['n_train']:,} train rows, as the inputs; "
+            "answers and metrics are in the targets' own units."
+        )
+    elif not facts.get("model_given", False):
+        reason = "In their own units, as the inputs."
+    others = ("as_is" if value == "standard" else "standard",) if known else ()
+    return Choice(
+        "targets",
+        value,
+        reason,
+        evidence={"known": known, "normalisation": values["normalisation"]},
+        alternatives=others,
+        override="" if others else "Standardise them where the data are made.",
+    )
+
+
+def _targets_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    ways = ("as_is", "standard") if "target_mean" in facts else ("as_is",)
+    return targets_accept(*ways)(value, facts, values)
+
+
+_CORE_TARGETS = next(rule for rule in CORE_RULES if rule.key == "targets")
 _CORE_TASK = next(rule for rule in CORE_RULES if rule.key == "task")
 
 
@@ -157,6 +191,8 @@ DOMAIN = Domain(
         Rule("normalisation", ("architecture",), _normalisation),
         Rule("input_dtype", ("architecture",), _input_dtype),
         Rule("task", (), _task),
+        Rule("targets", ("task", "normalisation"), _targets, _targets_accept),
+        head_rule("each layer but the first"),
         lr_rule({"mlp": 1e-3}),
     ),
     demo=demo,

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from flambeau.data.dataset import planned
+from flambeau.data.dataset import head_arguments, planned
 from flambeau.data.split import Rows
 from flambeau.errors import PlanError
+from flambeau.task.named_losses import loss_arguments
 from flambeau_vision.labels import Targets
 from flambeau_vision.models import BACKBONE_NAMES, WeightsRecord, weights_record
 from flambeau_vision.options import ImageOptions
@@ -85,6 +86,7 @@ def model_arguments(values: Mapping[str, Any], targets: Targets) -> Mapping[str,
         "in_channels": values["channels"],
         "n_outputs": len(targets.names),
         "image_size": values["image_size"],
+        **head_arguments(values),
     }
     # Only networks with published weights take the argument.
     weights = values.get("weights")
@@ -95,9 +97,13 @@ def task_arguments(values: Mapping[str, Any], targets: Targets, train: Rows) -> 
     """What the task is built with; amounts to predict are scaled by their train rows."""
     names = list(targets.names)
     if targets.kind != "regression":
-        return {"classes": names, **planned(values, "metrics")}
+        counts = targets.select(train).counts()
+        loss = loss_arguments(values, [counts.get(name, 0) for name in names])
+        return {"classes": names, **planned(values, "metrics"), **loss}
+    arguments = {"names": names, **planned(values, "metrics"), **loss_arguments(values)}
+    if values.get("targets") == "as_is":
+        return arguments
     amounts = targets.select(train).values.double().reshape(-1, len(names))
     # A constant target has no spread to divide by.
     std = [value or 1.0 for value in amounts.std(dim=0, correction=0).tolist()]
-    scale = {"mean": amounts.mean(dim=0).tolist(), "std": std}
-    return {"names": names, **scale, **planned(values, "metrics", "loss")}
+    return {**arguments, "mean": amounts.mean(dim=0).tolist(), "std": std}

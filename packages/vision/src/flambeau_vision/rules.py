@@ -8,7 +8,10 @@ from typing import Any
 from flambeau.device import available_memory_bytes, usable_cores
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
-from flambeau.plan.rules_machine import precision_rule
+from flambeau.plan.rules import CORE_RULES
+from flambeau.plan.rules_machine import data_device_choice, precision_rule
+from flambeau.plan.rules_model import head_rule
+from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.rules_training import lr_rule
 from flambeau_vision.cache import room_bytes
 from flambeau_vision.recipes import (
@@ -29,6 +32,7 @@ MEMORY_SHARE = 0.25
 _ENOUGH_FOR_RESNET = 2_000
 _FEW, _MANY = 1_000, 10_000
 
+_CORE = {rule.key: rule for rule in CORE_RULES}
 _SCRATCH_LR = lr_rule({name: recipe.lr for name, recipe in RECIPES.items()})
 _PRETRAINED_LR = lr_rule({name: recipe.lr_pretrained for name, recipe in RECIPES.items()})
 
@@ -232,6 +236,44 @@ def _lr(facts: Values, values: Values) -> Choice:
     return rule.decide(facts, values)
 
 
+def _targets(facts: Values, values: Values) -> Choice:
+    if values["task"] != "regression":
+        return _CORE["targets"].decide(facts, values)
+    return Choice(
+        "targets",
+        "standard",
+        f"Mean 0 and standard deviation 1 of {facts['n_train']:,} train rows; answers and metrics "
+        "are in the targets' own units.",
+        evidence={"n_train": facts["n_train"]},
+        alternatives=("as_is",),
+    )
+
+
+def _data_device(facts: Values, values: Values) -> Choice:
+    size = None
+    if values["cache"] != "files":
+        size = values["channels"] * facts["n_pictures"] * values["image_size"] ** 2
+    return data_device_choice(values["device"], size, "The pictures")
+
+
+def _data_device_accepts(value: Any, facts: Values, values: Values) -> str | None:
+    own = {**facts, "in_memory": values["cache"] != "files"}
+    accepts = _CORE["data_device"].accepts
+    return None if accepts is None else accepts(value, own, values)
+
+
+def _weights_accept(value: Any, facts: Values, values: Values) -> str | None:
+    if facts.get("model_given") and value is not None:
+        return "None: your module comes with its weights. Load others into it before."
+    return None
+
+
+def _workers_accept(value: Any, facts: Values, values: Values) -> str | None:
+    if value == 0 or values["cache"] == "files":
+        return None
+    return f"0: with cache={values['cache']!r} no file is read while training."
+
+
 def _weight_decay(facts: Values, values: Values) -> Choice:
     architecture = values["architecture"]
     recipe = RECIPES.get(architecture, UNKNOWN)
@@ -305,17 +347,25 @@ def _megabytes(count: int) -> str:
 
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
-    Rule("weights", (), _weights),
+    Rule("targets", ("task",), _targets, targets_accept("standard", "as_is")),
+    Rule("weights", (), _weights, _weights_accept),
+    head_rule("it"),
     Rule("channels", (), _channels),
     Rule("architecture", ("device", "weights"), _architecture),
     Rule("image_size", ("device", "weights", "architecture"), _image_size),
     Rule("cache", ("image_size", "channels", "presize"), _cache),
-    Rule("num_workers", ("cache",), _num_workers),
+    Rule(
+        "data_device",
+        ("device", "cache", "image_size", "channels"),
+        _data_device,
+        _data_device_accepts,
+    ),
+    Rule("num_workers", ("cache",), _num_workers, _workers_accept),
     Rule("normalisation", ("weights", "architecture"), _normalisation),
     *AUGMENTATION_RULES,
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
-    Rule("batch_size", (), _batch_size),
+    Rule("batch_size", ("architecture",), _batch_size),
     Rule("epochs", ("architecture", "device"), _epochs),
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(

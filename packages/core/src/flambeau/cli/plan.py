@@ -20,12 +20,16 @@ def plan(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Fix a choice: --set batch_size=64.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse choices of low confidence, naming each.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Shows what would be chosen for your data, why, and how to change it. Trains nothing."""
     kind, data = open_data(path, domain, context.args)
     check_model(kind, model)
-    chosen = Learner(data, model, choices=parse_choices(settings or [])).plan
+    choices = parse_choices(settings or []) | ({"strict": True} if strict else {})
+    chosen = Learner(data, model, choices=choices).plan
     if as_json:
         typer.echo(json.dumps(chosen.to_json(), indent=2))
         return

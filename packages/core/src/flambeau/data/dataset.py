@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from flambeau.data.loader import Dataset
 from flambeau.data.picture import Picture
@@ -305,3 +305,13 @@ class Data(ABC):
 def planned(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """Those of ``keys`` that the plan has, for ``task_arguments`` of core's tasks."""
     return {key: values[key] for key in keys if key in values}
+
+
+def head_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``dropout`` for ``model_arguments`` of a builder that takes it, where the plan asks for it.
+
+    The plan's ``head`` is ``{"dropout": share}``; one without dropout leaves the builder its own.
+    """
+    head = values.get("head")
+    dropout = cast("Mapping[str, Any]", head).get("dropout") if isinstance(head, Mapping) else None
+    return {"dropout": dropout} if dropout else {}

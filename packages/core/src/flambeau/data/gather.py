@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
+from flambeau.device import free_memory_bytes
 from flambeau.errors import InputError
 
 DEVICE_SHARE = 0.25
@@ -101,7 +102,8 @@ class GatherLoader(Loader):
     """Batches of a ``MemoryDataset``.
 
     Three ways, chosen from ``options.device``: on the CPU every batch is fresh tensors; on an
-    accelerator the data are kept there when they take less than a quarter of its free memory;
+    accelerator the data are kept there when the options say so, or say nothing and the data take
+    less than a quarter of its free memory;
     on CUDA they otherwise go through pinned staging buffers on a stream of their own, so that
     the next batch is copied while the device computes. Where nothing is shuffled the batches
     are views of the data, which must not be written to.
@@ -135,6 +137,8 @@ class GatherLoader(Loader):
     def _stays_on(self, device: torch.device) -> bool:
         if device in self.dataset._copies:  # pyright: ignore[reportPrivateUsage]
             return True
+        if self.options.keep_on_device is not None:
+            return self.options.keep_on_device
         return self.dataset.memory_bytes < DEVICE_SHARE * free_memory_bytes(device)
 
     def _gathered(self, epoch: int, start_step: int, device: torch.device) -> Iterator[Batch]:
@@ -251,12 +255,3 @@ def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Ba
         # Made on the side stream: its memory must not be reused before this stream is done.
         value.record_stream(current)
     return batch
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Memory of an accelerator that can be taken now, or 0 where that cannot be known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return 0

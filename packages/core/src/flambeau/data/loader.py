@@ -77,6 +77,7 @@ class LoaderOptions:
         drop_last: Leave out a last batch that is smaller than the others.
         num_workers: Worker processes for data that are read from files; 0 reads in this process.
         device: Where the batches will be used; data in memory may be kept there.
+        keep_on_device: Whether they are; None decides by their size.
         rank: Which of the run's processes this is; it gets its share of every batch.
         world_size: How many processes share each batch.
     """
@@ -89,6 +90,7 @@ class LoaderOptions:
     device: torch.device = torch.device("cpu")
     rank: int = 0
     world_size: int = 1
+    keep_on_device: bool | None = None
 
 
 @runtime_checkable

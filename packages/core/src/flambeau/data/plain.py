@@ -10,10 +10,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from flambeau.data.dataset import Data, Facts, planned
+from flambeau.data.dataset import Data, Facts, head_arguments, planned
 from flambeau.data.split import Split
 from flambeau.data.tensor_preprocessor import dtype_name, mean_and_std
 from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.task.named_losses import loss_arguments
 
 TASKS = ("auto", "classification", "multi_label", "regression")
 
@@ -62,6 +63,7 @@ class PlainData(Data):
             # Several inputs are put side by side.
             "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
             "n_outputs": len(arguments["names"] if "names" in arguments else arguments["classes"]),
+            **head_arguments(values),
         }
 
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,7 +79,8 @@ class PlainData(Data):
                     "drawn at random (valid=0.2)."
                 )
             self._check_labels(names)
-            return {"classes": names, **planned(values, "metrics")}
+            loss = loss_arguments(values, self.facts().get("class_counts"))
+            return {"classes": names, **planned(values, "metrics"), **loss}
         if task == "multi_label":
             self._check_label_columns()
             width = shape[-1] if shape else 1
@@ -88,11 +91,11 @@ class PlainData(Data):
         width = shape[-1] if shape else 1
         arguments: dict[str, Any] = {
             "names": ["value"] if width == 1 else [f"value_{place}" for place in range(width)],
-            **planned(values, "metrics", "loss"),
+            **planned(values, "metrics"),
+            **loss_arguments(values),
         }
         facts = self.facts()
-        if values.get("normalisation") == "standard" and "target_mean" in facts:
-            # Inputs are standardised, so the model is ours: it learns standardised targets.
+        if values.get("targets") == "standard" and "target_mean" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -77,7 +77,19 @@ def _float_dtype(value: Any) -> str | None:
     return 'None (as it comes) or a floating-point dtype of torch by name ("float32").'
 
 
+def _groups(value: Any) -> str | None:
+    names = cast("list[Any]", value) if isinstance(value, list | tuple) else []
+    if value in ("all", "head") or (names and all(isinstance(name, str) for name in names)):
+        return None
+    return '"all", "head", or a list of parameter groups, from stem to head.'
+
+
+def _yes_or_no(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "True or False."
+
+
 _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
+    "accumulate": _whole(1, "batches in a step"),
     "batch_size": _whole(1, "samples"),
     "bn": _one_of(BATCH_NORM_POLICIES),
     "compile": _one_of(("off",)),
@@ -86,9 +98,12 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "input_dtype": _float_dtype,
     "lr": _number("a finite number above 0: the peak learning rate.", zero=False),
     "memory_format": _one_of(("channels_last", "contiguous_format")),
+    "num_threads": _whole(1, "threads"),
     "num_workers": _whole(0, "processes"),
     "optimizer": _one_of(OPTIMIZERS),
     "precision": _one_of(DTYPES),
     "schedule": _one_of(SHAPES),
+    "strict": _yes_or_no,
+    "trainable": _groups,
     "weight_decay": _number("a finite number, at least 0.", zero=True),
 }

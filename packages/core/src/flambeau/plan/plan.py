@@ -13,7 +13,7 @@ from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.diff import PlanDiff, compare
 from flambeau.plan.order import dependents, name_of, order
-from flambeau.plan.plain import as_json, checked, from_json, plain
+from flambeau.plan.plain import as_json, checked, from_json, how_to_override, plain
 from flambeau.plan.rule import Rule
 
 SCHEMA_VERSION = 1
@@ -82,13 +82,16 @@ class Plan:
                 asked.
 
         Raises:
-            PlanError: Rules clash, miss a need or run in a circle; a user's key has no rule; a
-                rule answers for another key, misses a fact or gives a value that is not JSON.
+            PlanError: Rules clash, miss a need or run in a circle; a user's key has no rule or its
+                rule can make nothing of the value; a rule answers for another key, misses a fact
+                or gives a value that is not JSON.
         """
         ordered = order(rules)
         choices = _given_by_user(user or {}, [rule.key for rule in ordered])
         for rule in ordered:
-            if rule.key not in choices:
+            if rule.key in choices:
+                _check_accepted(rule, facts, choices)
+            else:
                 choices[rule.key] = _decide(rule, facts, choices)
         choices = {rule.key: choices[rule.key] for rule in ordered}
         return cls._bound(choices, ordered, dict(facts))
@@ -104,8 +107,9 @@ class Plan:
             value: The value, or a ``Choice``.
 
         Raises:
-            PlanError: The key is unknown, the value is not JSON, or the plan was read from a file
-                and is not bound to rules.
+            PlanError: The key is unknown, the value is not JSON or nothing can be made of it or,
+                with it, of another choice of the user; or the plan was read from a file and is not
+                bound to rules.
         """
         if self._facts is None:
             raise PlanError(
@@ -117,9 +121,12 @@ class Plan:
         choices = {**self._choices, **given}
         fixed = [name for name, choice in choices.items() if choice.source == "user"]
         changing = dependents(self._rules, key, fixed)
+        moved = {key, *changing}
         for rule in self._rules:
             if rule.key in changing:
                 choices[rule.key] = _decide(rule, self._facts, choices)
+            elif rule.key == key or (rule.key in fixed and not moved.isdisjoint(rule.needs)):
+                _check_accepted(rule, self._facts, choices)
         return self._bound(choices, self._rules, self._facts)
 
     def with_choice(self, choice: Choice) -> Plan:
@@ -197,6 +204,24 @@ class Plan:
     def diff(self, other: Plan) -> PlanDiff:
         """Where the values of two plans differ; false when nowhere, and it prints."""
         return compare(self._choices, other._choices)
+
+    def require_confidence(self) -> None:
+        """Refuses choices of low confidence; what ``choices={"strict": True}`` does.
+
+        Raises:
+            PlanError: Naming each, why it is not sure, and what to write.
+        """
+        unsure = [c for c in self._choices.values() if c.confidence < table.LOW_CONFIDENCE]
+        if unsure:
+            raise PlanError(
+                f"A strict plan has no choice of a confidence below {table.LOW_CONFIDENCE}, but "
+                f"{', '.join(choice.key for choice in unsure)} would be. Say what you want:\n"
+                + "\n".join(
+                    f"  {c.key} = {table.value_text(c.value)} ({c.confidence:.2f}): {c.reason} To "
+                    f"keep it: {how_to_override(c.key, c.value)}; to change it: {c.override}"
+                    for c in unsure
+                )
+            )
 
     # ------------------------------------------------------------ saving
 
@@ -283,6 +308,16 @@ def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, C
 def _users(key: str, value: Any) -> Choice:
     advice = "Leave it out to have it chosen."
     return Choice(key, value, "Given by the user.", override=advice, source="user")
+
+
+def _check_accepted(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> None:
+    """Refuses what the user gave where the rule can make nothing of it."""
+    choice = choices[rule.key]
+    if rule.accepts is None or choice.source != "user":
+        return
+    fault = rule.accepts(choice.value, facts, {need: choices[need].value for need in rule.needs})
+    if fault is not None:
+        raise PlanError(f"{rule.key} is {choice.value!r:.80}, but it must be {fault}")
 
 
 def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> Choice:

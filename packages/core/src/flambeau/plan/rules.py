@@ -9,6 +9,7 @@ from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import MACHINE_RULES
+from flambeau.plan.rules_model import MODEL_RULES
 from flambeau.plan.rules_task import TASK_RULES
 from flambeau.plan.rules_training import TRAINING_RULES
 
@@ -20,10 +21,22 @@ def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     )
 
 
+def _strict(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "strict",
+        False,
+        "A choice of low confidence is marked with a question mark; a strict plan refuses it.",
+        alternatives=(True,),
+        source="default",
+    )
+
+
 CORE_RULES: tuple[Rule, ...] = (
     *TASK_RULES,
     # Only a domain can choose this one; it stands here because core's other rules need it.
     Rule("architecture", (), _architecture),
+    *MODEL_RULES,
     *TRAINING_RULES,
     *MACHINE_RULES,
+    Rule("strict", (), _strict),
 )

@@ -1,4 +1,8 @@
-"""Core rules on the machine: device, precision, compilation, memory format."""
+"""Core rules on the machine: device, where data live, precision, threads, compilation, layout.
+
+Besides those of ``rules_task`` they read these facts: ``in_memory`` and ``memory_bytes`` of data,
+``model_given`` and ``model_dtype`` of the user's module.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from typing import Any
 
 import torch
 
-from flambeau.device import best_device, has_fast_bf16
+from flambeau.data.gather import DEVICE_SHARE
+from flambeau.device import best_device, free_memory_bytes, has_fast_bf16, usable_cores
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 
@@ -28,6 +33,67 @@ def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         evidence={"found": str(device)},
         alternatives=() if on_cpu else ("cpu",),
         override="Nothing else to choose on this machine." if on_cpu else "",
+    )
+
+
+def data_device_choice(device: str, size: int | None, what: str) -> Choice:
+    """Where batches are gathered: on the accelerator where the data leave it room, else here.
+
+    Args:
+        device: Where the model runs.
+        size: Bytes of the data where they are in memory, else None.
+        what: Names them in the reason.
+    """
+    kind = torch.device(device).type
+    evidence: dict[str, Any] = {"device": kind, "bytes": size}
+    if kind == "cpu":
+        value, reason = "cpu", "The model runs where the data are."
+    elif size is None:
+        value, reason = "cpu", f"{what} are read while training and copied batch by batch."
+    else:
+        free = free_memory_bytes(torch.device(device))
+        evidence |= {"free_bytes": free, "share": DEVICE_SHARE}
+        value = kind if size < DEVICE_SHARE * free else "cpu"
+        fate = "copied once" if value == kind else "copied batch by batch, one ahead"
+        reason = (
+            f"{what} are {size / 1e6:,.1f} MB, of {free / 1e6:,.0f} MB free on {kind} up to "
+            f"{DEVICE_SHARE:.0%} may be used: {fate}."
+        )
+    others = tuple(other for other in ("cpu", kind) if other != value and size is not None)
+    return Choice(
+        "data_device",
+        value,
+        reason,
+        evidence=evidence,
+        alternatives=others,
+        override="" if others else "Nothing else to choose here.",
+    )
+
+
+def _data_device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    size = facts.get("memory_bytes") if facts.get("in_memory", False) else None
+    return data_device_choice(values["device"], size, "The samples")
+
+
+def _data_device_accepts(
+    value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]
+) -> str | None:
+    kind = torch.device(values["device"]).type
+    if value == "cpu" or (value == kind and facts.get("in_memory", False)):
+        return None
+    known = f"'cpu' or {kind!r}" if facts.get("in_memory", False) and kind != "cpu" else "'cpu'"
+    return f"{known}: the model runs on {kind}, and only data in memory can be kept there."
+
+
+def _num_threads(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    count, cores = torch.get_num_threads(), usable_cores()
+    return Choice(
+        "num_threads",
+        count,
+        f"What torch computes with here; this process may use {cores} cores.",
+        evidence={"torch": count, "cores": cores},
+        alternatives=() if count == 1 else (1,),
+        source="default",
     )
 
 
@@ -93,7 +159,9 @@ def _memory_format(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
 
 MACHINE_RULES = (
     Rule("device", (), _device),
+    Rule("data_device", ("device",), _data_device, _data_device_accepts),
     precision_rule({}),
-    Rule("memory_format", (), _memory_format),
-    Rule("compile", (), _compile),
+    Rule("memory_format", ("architecture",), _memory_format),
+    Rule("compile", ("device", "architecture"), _compile),
+    Rule("num_threads", ("device", "architecture"), _num_threads),
 )

@@ -1,4 +1,4 @@
-"""Core rules on what is to be learned: split, task, loss, metrics.
+"""Core rules on what is to be learned: split, task, targets, loss, metrics.
 
 They read these facts, which every ``Data.facts()`` measures on its train rows:
 
@@ -11,16 +11,20 @@ They read these facts, which every ``Data.facts()`` measures on its train rows:
   are read while training.
 - ``class_counts``: samples of each class, by name or in the order of the class numbers, where
   the targets may be classes.
+- ``task_given``: of a task object that the user passed: ``{"loss": its loss in words, "metrics":
+  their names}``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
-from flambeau.plan.rule import Rule
+from flambeau.plan.rule import Accepts, Rule
+from flambeau.task import Classification, MultiLabel, Regression
+from flambeau.task.named_losses import LOSSES
 
 _TARGET_FACTS = (
     "n_train",
@@ -38,16 +42,16 @@ _ROWS_PER_CLASS = 10
 # Floats with fewer distinct values than this, each repeated, may be labels in disguise.
 _FEW = 20
 
-_LOSSES = {
-    "classification": ("cross_entropy", "One of several classes: the log-likelihood of the label."),
-    "multi_label": ("binary_cross_entropy", "Labels that may hold together: one yes/no each."),
-    "regression": ("mse", "Numbers: squared error, whose best answer is the mean."),
-}
-
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
     "classification": (["accuracy", "macro_f1"],),
     "multi_label": (["micro_f1", "macro_f1"],),
     "regression": (["rmse"],),
+}
+
+_KNOWN_METRICS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+    "classification": Classification.known_metrics,
+    "multi_label": MultiLabel.known_metrics,
+    "regression": Regression.known_metrics,
 }
 
 # Above this share the largest class alone makes accuracy look good.
@@ -114,29 +118,90 @@ def _task_of_integers(facts: Mapping[str, Any], seen: str) -> tuple[str, float, 
     return "regression", 0.45, f"{seen}: hardly any value repeats, so it is hardly a label."
 
 
-def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _split_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    made: str = facts["split"]
+    if value == made:
+        return None
+    return f"what the data did: {made!r}. Give valid=, test= or split= where the data are built."
+
+
+def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     task = values["task"]
-    if task not in _LOSSES:
+    labels = task in ("classification", "multi_label")
+    reason = "Class numbers are learned as they are."
+    if not labels:
+        reason = f"The task {task!r} learns the targets in their own units."
+    return Choice(
+        "targets",
+        "labels" if labels else "as_is",
+        reason,
+        evidence={"task": task},
+        override="Give the data other targets.",
+        source="default",
+    )
+
+
+def targets_accept(*known: str) -> Accepts:
+    """What ``targets`` may be where amounts can be learned in the ways ``known``."""
+
+    def accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+        if values["task"] in ("classification", "multi_label"):
+            return None if value == "labels" else "'labels': classes have no mean to subtract."
+        return None if value in known else f"one of {', '.join(map(repr, known))} for these data."
+
+    return accepts
+
+
+def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    task, given = values["task"], facts.get("task_given")
+    if given is not None or task not in LOSSES:
+        value = given["loss"] if given else "of the task"
         return Choice(
             "loss",
-            "of the task",
+            value,
             f"The task {task!r} brings its own loss.",
             override="Pass another task: Learner(data, task=...).",
             source="default",
         )
-    value, reason = _LOSSES[task]
+    known = {name: words for name, words in LOSSES[task].items() if _can_be_had(name, facts)}
+    value, *others = known
     return Choice(
         "loss",
         value,
-        reason,
+        known[value],
         evidence={"task": task},
-        alternatives=("huber", "mae") if task == "regression" else (),
-        override="" if task == "regression" else "Learner(data, task=...) with its own loss",
+        alternatives=tuple(others),
+        override="" if others else "Learner(data, task=...) with its own loss",
+    )
+
+
+def _can_be_had(loss: str, facts: Mapping[str, Any]) -> bool:
+    return loss != "balanced_cross_entropy" or bool(facts.get("class_counts"))
+
+
+def _loss_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    task = values["task"]
+    if "task_given" in facts or task not in LOSSES:
+        return _of_the_task(value, _loss(facts, values).value, task)
+    known = [name for name in LOSSES[task] if _can_be_had(name, facts)]
+    if value in known:
+        return None
+    return (
+        f"one of {', '.join(known)} for the task {task!r}. Another loss is a task of your own: "
+        "Learner(data, task=...)."
     )
 
 
 def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    task = values["task"]
+    task, given = values["task"], facts.get("task_given")
+    if given is not None or task not in _KNOWN_METRICS:
+        return Choice(
+            "metrics",
+            given["metrics"] if given else [],
+            f"The task {task!r} brings its own metrics.",
+            override="Pass another task: Learner(data, task=...).",
+            source="default",
+        )
     evidence: dict[str, Any] = {"task": task}
     if task == "classification":
         share = _largest_share(facts.get("class_counts"))
@@ -153,13 +218,11 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     elif task == "multi_label":
         value = ["micro_f1", "exact_match"]
         reason = "F1 over all labels, and the share of samples whose labels are all right."
-    elif task == "regression":
+    else:
         value, reason = (
             ["mae", "rmse", "r2"],
             "Errors in the target's unit, and the share explained.",
         )
-    else:
-        value, reason = [], f"The task {task!r} brings its own metrics."
     return Choice(
         "metrics",
         value,
@@ -167,6 +230,23 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         evidence=evidence,
         alternatives=_OTHER_METRICS.get(task, ()),
     )
+
+
+def _metrics_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    task = values["task"]
+    if "task_given" in facts or task not in _KNOWN_METRICS:
+        return _of_the_task(value, _metrics(facts, values).value, task)
+    known = _KNOWN_METRICS[task]()
+    if isinstance(value, list) and all(name in known for name in cast("list[Any]", value)):
+        return None
+    return f"a list of {', '.join(sorted(known))} for the task {task!r}."
+
+
+def _of_the_task(value: Any, own: Any, task: str) -> str | None:
+    """Nothing else than what the task brings: the plan cannot change it."""
+    if value == own:
+        return None
+    return f"{own!r}, which the task {task!r} brings. Pass another task: Learner(data, task=...)."
 
 
 def _distinct(facts: Mapping[str, Any], noun: str) -> str:
@@ -182,8 +262,9 @@ def _largest_share(counts: Sequence[int] | Mapping[str, int] | None) -> float | 
 
 
 TASK_RULES = (
-    Rule("split", (), _split),
+    Rule("split", (), _split, _split_accepts),
     Rule("task", (), _task),
-    Rule("loss", ("task",), _loss),
-    Rule("metrics", ("task",), _metrics),
+    Rule("targets", ("task",), _targets, targets_accept("as_is")),
+    Rule("loss", ("task",), _loss, _loss_accepts),
+    Rule("metrics", ("task",), _metrics, _metrics_accept),
 )

@@ -58,6 +58,28 @@ def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
+def batch_size_accepts(
+    value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]
+) -> str | None:
+    """Nothing else than what a loader of the user's own makes."""
+    given = facts.get("loader_batch_size")
+    return (
+        None if given in (None, value) else f"{given}, as your loader makes them. Change it there."
+    )
+
+
+def _accumulate(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "accumulate",
+        1,
+        f"Each step is one batch of {values['batch_size']:,}: as far as is known the device has "
+        "room for it.",
+        evidence={"batch_size": values["batch_size"]},
+        alternatives=(2, 4),
+        source="default",
+    )
+
+
 def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     if facts.get("loader_batch_size") is not None:
         reason = "Your loader reads the samples."
@@ -84,6 +106,14 @@ def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         evidence={"in_memory": False, "cores": cores},
         alternatives=(0, cores),
     )
+
+
+def _workers_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    if value == 0:
+        return None
+    if facts.get("loader_batch_size") is not None:
+        return "0: your loader reads the samples. Change its num_workers."
+    return "0: workers are for data read from files." if facts.get("in_memory", False) else None
 
 
 def _optimizer(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -160,7 +190,7 @@ def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def _epochs(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    n, batch_size = facts["n_train"], values["batch_size"]
+    n, batch_size = facts["n_train"], values["batch_size"] * values["accumulate"]
     steps = -(-n // batch_size)
     value = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS_WANTED // steps)))
     return Choice(
@@ -186,28 +216,14 @@ def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    given = bool(facts.get("model_given", False))
-    reason = (
-        "Your module comes with its weights." if given else "From scratch: none were asked for."
-    )
-    return Choice(
-        "weights",
-        None,
-        reason,
-        override="Pass a module that has them: Learner(data, module).",
-        source="default",
-    )
-
-
 TRAINING_RULES = (
-    Rule("weights", (), _weights),
-    Rule("batch_size", (), _batch_size),
-    Rule("num_workers", (), _num_workers),
+    Rule("batch_size", ("architecture",), _batch_size, batch_size_accepts),
+    Rule("accumulate", ("batch_size",), _accumulate),
+    Rule("num_workers", (), _num_workers, _workers_accept),
     Rule("optimizer", (), _optimizer),
     Rule("weight_decay", ("optimizer",), _weight_decay),
     lr_rule({}),
     Rule("schedule", (), _schedule),
-    Rule("epochs", ("batch_size",), _epochs),
+    Rule("epochs", ("batch_size", "accumulate"), _epochs),
     Rule("bn", (), _bn),
 )

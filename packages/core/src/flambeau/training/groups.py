@@ -83,6 +83,25 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
+def groups_that_learn(wanted: str | Sequence[str], model: nn.Module) -> tuple[str, ...] | None:
+    """The plan's ``trainable`` as a phase has it.
+
+    Args:
+        wanted: "all", "head" (the last group), or names of groups.
+        model: Whose groups they are.
+
+    Raises:
+        ArgumentError: A name is no group of the model.
+    """
+    if wanted == "all":
+        return None
+    names = parameter_groups(model)
+    if wanted == "head":
+        return tuple(names)[-1:]
+    check_group_names(wanted, names)
+    return tuple(wanted)
+
+
 def check_group_names(names: Collection[str], groups: Mapping[str, object]) -> None:
     """Refuses names that are no layer group of the model.
 

@@ -88,6 +88,7 @@ class Backbone(nn.Module):
         n_outputs: Width of the outputs.
         layout: Where the body's groups are.
         record: What the starting weights say about their pictures; None from scratch.
+        dropout: Share of the features left out while training, before the head.
 
     Attributes:
         body: The network up to its pooled features.
@@ -103,6 +104,7 @@ class Backbone(nn.Module):
         n_outputs: int,
         layout: Layout,
         record: WeightsRecord | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.body = body
@@ -110,12 +112,14 @@ class Backbone(nn.Module):
         # Small and centred: the first loss is that of a uniform guess, whatever the features' size.
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.record = record
         self._layout = layout
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return outputs (batch, n_outputs) of images (batch, channels, height, width)."""
-        return self.head(self.body(images))
+        features = self.body(images)
+        return self.head(features if self.dropout is None else self.dropout(features))
 
     def layer_groups(self) -> dict[str, list[nn.Module]]:
         """Return the modules from stem to head; every parameter is in exactly one group."""
@@ -133,6 +137,7 @@ def backbone(
     n_outputs: int,
     image_size: int | None = None,
     weights: str | None = None,
+    dropout: float = 0.0,
 ) -> Backbone:
     """Return torchvision's network ``name`` with ``in_channels`` inputs and ``n_outputs`` outputs.
 
@@ -148,6 +153,7 @@ def backbone(
         weights: None from scratch; a torchvision name (``"DEFAULT"``, ``"IMAGENET1K_V1"``); or
             the path of a ``.pth`` or ``.safetensors`` file, torchvision's or one of ours. The head
             in the file is not used.
+        dropout: Share of the features left out while training, before the head.
 
     Raises:
         ArgumentError: There is no backbone of that name.
@@ -179,6 +185,7 @@ def backbone(
         n_outputs=n_outputs,
         layout=layout,
         record=weights_record(name, weights),
+        dropout=dropout,
     )
 
 

@@ -81,6 +81,7 @@ class SmallCNN(nn.Module):
         n_outputs: Classes, or numbers to predict.
         width: Channels after the stem; the features are four times as wide.
         stem_stride: 2 for small pictures, 4 for photographs (see `small_cnn`).
+        dropout: Share of the features left out while training, before the head.
 
     Attributes:
         n_features: Width of the features before the head.
@@ -93,7 +94,13 @@ class SmallCNN(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int, n_outputs: int, width: int = 24, stem_stride: int = 2
+        self,
+        *,
+        in_channels: int,
+        n_outputs: int,
+        width: int = 24,
+        stem_stride: int = 2,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if stem_stride not in (2, 4):
@@ -106,6 +113,7 @@ class SmallCNN(nn.Module):
         self.stage2 = nn.Sequential(ConvNorm(width, 2 * width, pool=True), Residual(2 * width))
         self.stage3 = nn.Sequential(ConvNorm(2 * width, 4 * width, pool=True), Residual(4 * width))
         self.n_features = 4 * width
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.head = nn.Linear(self.n_features, n_outputs)
         # The largest activations are far above 1, so that torch's own weights would begin with a
         # loss of 3.9 for 12 classes, where knowing nothing costs ln 12 = 2.48.
@@ -121,7 +129,8 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return outputs (batch, n_outputs) of images (batch, in_channels, height, width)."""
-        return self.head(self.features(images))
+        features = self.features(images)
+        return self.head(features if self.dropout is None else self.dropout(features))
 
     def layer_groups(self) -> dict[str, list[nn.Module]]:
         """Return the modules from stem to head; every parameter is in exactly one group."""
@@ -129,7 +138,14 @@ class SmallCNN(nn.Module):
         return {name: [self.get_submodule(name)] for name in names}
 
 
-def small_cnn(*, in_channels: int, n_outputs: int, image_size: int, width: int = 24) -> SmallCNN:
+def small_cnn(
+    *,
+    in_channels: int,
+    n_outputs: int,
+    image_size: int,
+    width: int = 24,
+    dropout: float = 0.0,
+) -> SmallCNN:
     """Return a `SmallCNN` whose stem suits pictures of ``image_size``.
 
     All arguments are plain numbers, so that an exported model is rebuilt from them. The network
@@ -141,6 +157,7 @@ def small_cnn(*, in_channels: int, n_outputs: int, image_size: int, width: int =
         image_size: Longer side of the pictures, in pixels. Above 64 the stem has stride 4, so
             that a picture of 128 pixels costs what one of 64 does.
         width: Channels after the stem.
+        dropout: Share of the features left out while training, before the head.
 
     Example:
         >>> model = small_cnn(in_channels=1, n_outputs=10, image_size=28)
@@ -149,5 +166,9 @@ def small_cnn(*, in_channels: int, n_outputs: int, image_size: int, width: int =
     """
     stem_stride = 2 if image_size <= STRIDE_2_UP_TO else 4
     return SmallCNN(
-        in_channels=in_channels, n_outputs=n_outputs, width=width, stem_stride=stem_stride
+        in_channels=in_channels,
+        n_outputs=n_outputs,
+        width=width,
+        stem_stride=stem_stride,
+        dropout=dropout,
     )

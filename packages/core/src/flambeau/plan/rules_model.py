@@ -1,0 +1,113 @@
+"""Core rules on the model beside its architecture: starting weights, head, which parts learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+
+
+def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    given = bool(facts.get("model_given", False))
+    reason = (
+        "Your module comes with its weights." if given else "From scratch: none were asked for."
+    )
+    return Choice(
+        "weights",
+        None,
+        reason,
+        override="Pass a module that has them: Learner(data, module).",
+        source="default",
+    )
+
+
+def _weights_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    if value is None:
+        return None
+    return (
+        "None: nothing here knows where such weights are. Pass a module that has them, "
+        "Learner(data, module), or load them: learner.load(path)."
+    )
+
+
+def _head(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    own = "your module" if facts.get("model_given") else str(values["architecture"])
+    return Choice(
+        "head",
+        "of the module",
+        f"The last layer is that of {own}.",
+        override="Change the module before it is given to the Learner.",
+        source="default",
+    )
+
+
+def head_rule(where: str) -> Rule:
+    """The rule for ``head`` in a domain whose builders take ``dropout``.
+
+    Args:
+        where: What the dropout comes before, for the reason: "each layer but the first".
+    """
+
+    def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+        if facts.get("model_given"):
+            return _head(facts, values)
+        return Choice(
+            "head",
+            {"dropout": 0.0},
+            f"One linear layer makes the answers of {values['architecture']}; dropout before "
+            f"{where} is off, since nobody measured a gain of it here.",
+            evidence={"architecture": values["architecture"]},
+            alternatives=({"dropout": 0.2}, {"dropout": 0.5}),
+            source="default",
+        )
+
+    def accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+        if facts.get("model_given"):
+            return _head_accepts(value, facts, values)
+        share: object = None
+        if isinstance(value, Mapping) and set(cast("Mapping[str, Any]", value)) == {"dropout"}:
+            share = cast("Mapping[str, Any]", value)["dropout"]
+        if type(share) in (int, float) and 0 <= cast("float", share) < 1:
+            return None
+        return '{"dropout": share} with a share from 0 to below 1.'
+
+    return Rule("head", ("architecture",), decide, accepts)
+
+
+def _head_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    if value == "of the module":
+        return None
+    return (
+        "'of the module': the plan cannot reach into it. Change the module before it is given to "
+        "the Learner."
+    )
+
+
+def _trainable(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    if values["weights"] is None:
+        reason = "Every part learns: nothing was learned before that could be kept."
+        if facts.get("model_given"):
+            reason = "Every part of your module learns whose parameters ask for gradients."
+    else:
+        reason = (
+            "Every part learns; learner.fine_tune() trains the head alone first, and then earlier "
+            "parts more slowly."
+        )
+    return Choice(
+        "trainable",
+        "all",
+        reason,
+        evidence={"weights": values["weights"]},
+        alternatives=("head",),
+        override="learner.freeze(), or a list of parameter groups",
+        source="default",
+    )
+
+
+MODEL_RULES = (
+    Rule("weights", (), _weights, _weights_accept),
+    Rule("head", ("architecture",), _head, _head_accepts),
+    Rule("trainable", ("weights",), _trainable),
+)
