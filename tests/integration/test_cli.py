@@ -84,7 +84,9 @@ def test_plan_shows_choices_without_training(photos: Path) -> None:
 def test_a_strict_plan_says_what_to_write(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call("plan", photos, "--strict")
     monkeypatch.setattr("flambeau.plan.table.LOW_CONFIDENCE", 0.85)
-    with pytest.raises(FlambeauError, match=r'architecture, .*choices=\{"architecture": ') as error:
+    with pytest.raises(
+        FlambeauError, match=r'(?s)architecture, .*choices=\{"architecture": '
+    ) as error:
         call("plan", photos, "--strict")
     unsure = re.findall(r"^  (\w+) = ", str(error.value), re.MULTILINE)
     assert "batch_size" in unsure
