@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from flambeau.cache_folder import default_folder
 from flambeau.data.loader import LoaderOptions
 from flambeau.errors import FlambeauWarning, InputError, PlanError, StorageError
 from flambeau_vision import ImageData, ImageOptions, cache
-from flambeau_vision.cache import cached, default_folder, room_bytes
+from flambeau_vision.cache import cached, room_bytes
 from flambeau_vision.resize import Geometry, load_all
 
 GEOMETRY = Geometry(8, 3)

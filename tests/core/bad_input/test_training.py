@@ -245,7 +245,7 @@ def test_out_of_memory_says_what_to_change(change: Any, accumulate: int) -> None
         fit(model, training=TrainingOptions(accumulate=accumulate))
     text = str(caught.value)
     assert '"batch_size": 4' in text
-    assert f"accumulate={2 * accumulate}" in text
+    assert f'"accumulate": {2 * accumulate}}}' in text
     assert isinstance(caught.value, MemoryError)
     assert isinstance(caught.value, RuntimeError)
     assert isinstance(caught.value.__cause__, RuntimeError | MemoryError)

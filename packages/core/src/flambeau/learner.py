@@ -36,6 +36,7 @@ from flambeau.doctor import (
 from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan
 from flambeau.plan.accepted import check_values
+from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.planning import continued_plan, make_plan, options_of, with_options
 from flambeau.processes import on_main
 from flambeau.realise import Given, Realised, check_given
@@ -265,6 +266,11 @@ class Learner:
     def _run(
         self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
     ) -> History:
+        if tree is None and self.plan.values["probe"] in TO_MEASURE:
+            from flambeau.measuring import measured_plan
+
+            self.plan = measured_plan(self.plan, self.realised, self.training, phases)
+            self.realised.follow(self.plan.values)
         # The folder's name is fixed now, the folder is made when something is written.
         if self._identity is None:
             self._identity = identity(self.data)

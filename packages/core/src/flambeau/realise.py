@@ -23,6 +23,7 @@ from flambeau.plan import Plan
 from flambeau.processes import Processes
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
+from flambeau.training.compiled import compile_model, undo
 from flambeau.training.freeze import keeps_statistics
 from flambeau.training.parts import Parts
 
@@ -137,8 +138,31 @@ class Realised:
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last reorders 4-d weights only; any other layout leaves a module as it is.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
+        self._compiled = compile_model(self.model, self.values.get("compile", "off"))
         self._datasets: dict[str, Dataset] = {}
         self._loaders: dict[tuple[str, bool, Processes | None], Loader] = {}
+
+    def follow(self, values: Mapping[str, Any]) -> None:
+        """Takes over what was measured: batch size, layout and compilation. The model stays."""
+        before, self.values = self.values, dict(values)
+        changed = {
+            key
+            for key in ("batch_size", "compile", "memory_format")
+            if before.get(key) != values.get(key)
+        }
+        if "batch_size" in changed:
+            self._loaders.clear()
+        if "memory_format" in changed:
+            layout = values["memory_format"]
+            self.model.to(memory_format=getattr(torch, layout))
+            arguments = dict(self.preprocessor.arguments())
+            if "memory_format" in arguments:
+                build = self.domain.builders[self.preprocessor.builder]
+                arguments["memory_format"] = layout
+                self.preprocessor = build(**arguments, **self.preprocessor.tensors())
+        if "compile" in changed:
+            undo(self._compiled)
+            self._compiled = compile_model(self.model, values["compile"])
 
     def _planned_task(self, plan: Plan) -> Task:
         """The task that the plan names, with the loss and the metrics that the user asked for."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from flambeau.artefact.atomic import atomic_folder, explained, remove_folder
+from flambeau.cache_folder import default_folder
 from flambeau.errors import StorageError
 from flambeau_vision.decode import array_pixels
 from flambeau_vision.opening import DRAFT_FACTOR, orientation
@@ -29,18 +29,6 @@ _DISK_SHARE = 0.5
 # Decoded at once and then written; keeps both cores busy and little memory taken.
 _CHUNK_BYTES = 64_000_000
 _PIXELS, _RECORD = "pixels.bin", "cache.json"
-
-
-def default_folder() -> Path:
-    """Where caches lie unless a folder is named: ``FLAMBEAU_CACHE``, or the user's cache folder."""
-    named = os.environ.get("FLAMBEAU_CACHE")
-    if named:
-        return Path(named)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "flambeau" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "flambeau"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flambeau"
 
 
 def room_bytes(folder: str | os.PathLike[str] | None = None) -> int:

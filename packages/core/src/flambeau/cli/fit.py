@@ -38,9 +38,6 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(help="Key of every random draw.")] = 0,
     domain: Annotated[str | None, typer.Option(help="The kind of data, if not recognised.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse choices of low confidence, naming each.")
-    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Fix a choice: --set batch_size=64.")
     ] = None,
@@ -54,7 +51,6 @@ def fit(
     check_model(kind, model)
     typer.echo(data.report() + "\n")
     choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
-    choices |= {"strict": True} if strict else {}
     if resume is not None:
         folder = run_of(resume)
         saved = Plan.load(folder / "plan.json")

@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 
 from flambeau.errors import PlanError
+from flambeau.plan.rules_machine import PROBE
+from flambeau.training.compiled import COMPILE
 from flambeau.training.freeze import BATCH_NORM_POLICIES
 from flambeau.training.optimizer import OPTIMIZERS
 from flambeau.training.precision import DTYPES
@@ -92,7 +94,7 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "accumulate": _whole(1, "batches in a step"),
     "batch_size": _whole(1, "samples"),
     "bn": _one_of(BATCH_NORM_POLICIES),
-    "compile": _one_of(("off",)),
+    "compile": _one_of(COMPILE),
     "device": _device,
     "epochs": _whole(1, "passes over the train set"),
     "input_dtype": _float_dtype,
@@ -102,6 +104,7 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "num_workers": _whole(0, "processes"),
     "optimizer": _one_of(OPTIMIZERS),
     "precision": _one_of(DTYPES),
+    "probe": _one_of(PROBE),
     "schedule": _one_of(SHAPES),
     "strict": _yes_or_no,
     "trainable": _groups,

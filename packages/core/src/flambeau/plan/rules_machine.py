@@ -139,10 +139,10 @@ def _compile(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "compile",
         "off",
-        "torch.compile gave 0.97–1.02× on CPU and took 30 s for the first step; this release does "
-        "not probe it.",
+        "torch.compile gave 0.97–1.02× on CPU and took 30 s for the first step; a probe tries it "
+        "where the run is long enough.",
         evidence={"cpu_speed_up": [0.97, 1.02], "first_step_s": 30},
-        override="Compile the module yourself: Learner(data, torch.compile(model)).",
+        alternatives=("regions", "whole"),
         source="default",
     )
 
@@ -157,6 +157,24 @@ def _memory_format(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
     )
 
 
+TO_MEASURE = ("auto", "always")
+"""Values of ``probe`` with which the first fit measures."""
+
+PROBE = (*TO_MEASURE, "off", "taken", "cached", "skipped")
+"""All its values; the last three are outcomes, which a replay does not measure again."""
+
+
+def _probe(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "probe",
+        "auto",
+        "The first fit measures what a step needs in memory, and tries other precisions, layouts "
+        "and numbers of threads if the run is long enough to repay it.",
+        alternatives=("always", "off"),
+        source="default",
+    )
+
+
 MACHINE_RULES = (
     Rule("device", (), _device),
     Rule("data_device", ("device",), _data_device, _data_device_accepts),
@@ -164,4 +182,5 @@ MACHINE_RULES = (
     Rule("memory_format", ("architecture",), _memory_format),
     Rule("compile", ("device", "architecture"), _compile),
     Rule("num_threads", ("device", "architecture"), _num_threads),
+    Rule("probe", ("device", "architecture", "batch_size"), _probe),
 )

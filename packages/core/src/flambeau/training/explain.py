@@ -88,8 +88,8 @@ def _out_of_memory(
     if largest > 1:
         mend = (
             f'Take smaller batches with the same step: choices={{"batch_size": '
-            f"{(largest + 1) // 2}}} and TrainingOptions(accumulate={2 * parts}) (a loader of your "
-            "own is built with that batch_size)"
+            f'{(largest + 1) // 2}, "accumulate": {2 * parts}}} (a loader of your own is built '
+            "with that batch_size)"
         )
     else:
         mend = "One sample is too much already: take smaller inputs, or a smaller model"

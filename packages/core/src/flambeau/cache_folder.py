@@ -1,0 +1,19 @@
+"""Where flambeau keeps what can be made again: decoded pictures, outcomes of probes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def default_folder() -> Path:
+    """Where caches lie unless a folder is named: ``FLAMBEAU_CACHE``, or the user's cache folder."""
+    named = os.environ.get("FLAMBEAU_CACHE")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "flambeau" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "flambeau"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flambeau"
