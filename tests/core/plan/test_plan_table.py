@@ -106,5 +106,13 @@ def test_html_is_escaped() -> None:
     assert "<b>" not in page
 
 
+def test_html_marks_low_confidence_too() -> None:
+    page = Plan([Choice("k", 1, "a", confidence=0.2), Choice("l", 2, "b")])._repr_html_()
+    rows = re.findall(r"<tr[ >].*?</tr>", page)
+    assert ["background" in row for row in rows] == [False, True, False]
+    assert page.endswith("<p>? marks a choice made with low confidence: check it first.</p>")
+    assert "<p>" not in Plan([Choice("l", 2, "b")])._repr_html_()
+
+
 def test_an_empty_plan_prints() -> None:
     assert Plan([]).table(80).startswith("key")

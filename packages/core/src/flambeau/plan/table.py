@@ -14,7 +14,12 @@ from flambeau.plan.choice import Choice
 LOW_CONFIDENCE = 0.5
 """Below it a choice is marked, and a strict plan refuses it."""
 
+_UNSURE_WORDS = "? marks a choice made with low confidence: check it first."
+
 _GAP = "  "
+# Notebooks align cells to the right and in the middle.
+_CELL = "text-align: left; vertical-align: top; padding: 2px 8px"
+_UNSURE = ' style="background: rgba(255, 190, 0, 0.2)"'
 _NARROWEST = 60
 # Most choices are changed in the same way; the table says the common part once, below.
 _USUAL, _SHORT = "Learner(data, choices={", "choices={"
@@ -53,7 +58,7 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
             lines.append(_line([cell[i] if i < len(cell) else "" for cell in cells], columns))
     lines.append("─" * width)
     if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
-        lines += _wrap("? marks a choice made with low confidence: check it first.", width)
+        lines += _wrap(_UNSURE_WORDS, width)
     if any(choice.override.startswith(_USUAL) for choice in choices):
         lines += _wrap(f"{_SHORT}...}} is an argument: {_USUAL}...}}).", width)
     return "\n".join(lines)
@@ -63,8 +68,9 @@ def html(choices: Sequence[Choice]) -> str:
     """The same table for a notebook."""
     heads = ("key", "value", "source", "reason", "how to change it")
     rows = [
-        "".join(
-            f'<td style="text-align: left">{markup.escape(cell)}</td>'
+        f"<tr{_UNSURE if choice.confidence < LOW_CONFIDENCE else ''}>"
+        + "".join(
+            f'<td style="{_CELL}">{markup.escape(cell)}</td>'
             for cell in (
                 choice.key,
                 value_text(choice.value),
@@ -73,11 +79,14 @@ def html(choices: Sequence[Choice]) -> str:
                 choice.override,
             )
         )
+        + "</tr>"
         for choice in choices
     ]
-    head = "".join(f'<th style="text-align: left">{name}</th>' for name in heads)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
+    page = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
+        page += f"<p>{_UNSURE_WORDS}</p>"
+    return page
 
 
 def _source(choice: Choice) -> str:
