@@ -211,3 +211,16 @@ def test_a_saved_plan_replays_to_the_same_weights_in_a_new_process(tmp_path: Pat
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert again.stdout.split()[-1] == digest(dict(made.model.state_dict()))
+
+
+def test_a_learner_that_is_made_already_goes_on_as_the_run_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAMBEAU_CACHE", str(tmp_path / "cache"))
+    first = Learner(labels(), choices={"probe": "always"}, folder=tmp_path / "run", quiet=True)
+    first.fit(1)
+    assert first.plan.values["probe"] in ("taken", "cached")
+    again = Learner(labels(), folder=tmp_path / "run", quiet=True)
+    _ = again.model
+    again.resume()
+    assert again.plan.values == first.plan.values

@@ -266,17 +266,18 @@ class Learner:
     def _run(
         self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
     ) -> History:
-        if tree is None and self.plan.values["probe"] in TO_MEASURE:
+        if tree is None and self.plan["probe"].value in TO_MEASURE:
             from flambeau.measuring import measured_plan
 
             self.plan = measured_plan(self.plan, self.realised, self.training, phases)
-            self.realised.follow(self.plan.values)
+        values = self.plan.values
+        self.realised.follow(values)
         # The folder's name is fixed now, the folder is made when something is written.
         if self._identity is None:
             self._identity = identity(self.data)
         folder = agree_on_folder(self._folder, self.domain.name)
         settings = RunSettings(
-            options=options_of(self.training, self.plan.values),
+            options=options_of(self.training, values),
             phases=tuple(phases),
             callbacks=self._all_callbacks(),
             plan=self.plan.to_json,
@@ -284,7 +285,7 @@ class Learner:
             data=self._identity,
         )
         # The optimizer starts from the plan as it is now: fit(lr=…) may have changed it.
-        parts = replace(self.realised.parts(), values=self.plan.values)
+        parts = replace(self.realised.parts(), values=values)
         run = make_run(parts, settings, self.history, position)
         if tree is not None:
             restore_whole(run, tree)
@@ -292,7 +293,7 @@ class Learner:
             on_main(lambda: warn_before_fit(self._subject(run), self.domain.checks))
         self._examined = True
         self._position = run.state.position
-        with num_threads(self.plan.values["num_threads"]), run.connected():
+        with num_threads(values["num_threads"]), run.connected():
             run_fit(run)
         return self.history
 

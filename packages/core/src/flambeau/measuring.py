@@ -7,7 +7,6 @@ this is recorded is not measured again, so that a replay does exactly what the f
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -62,10 +61,7 @@ def measured_plan(
     trial = Trial(parts, training, phases[0], lambda n: _samples(realised, n))
     work = _Work(plan, realised, trial, phases, always=wanted == "always")
     try:
-        with warnings.catch_warnings():
-            # The run will say them.
-            warnings.simplefilter("ignore")
-            return work.done()
+        return work.done()
     except Exception as error:  # noqa: BLE001 what is wrong is the run's to say, with step and samples
         words = str(error).strip().splitlines()
         return _noted(

@@ -21,7 +21,9 @@ from flambeau.training.options import TrainingOptions
 # What a run may be continued with where another machine has other devices and cores.
 _OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_workers"})
 # These belong to a verb or to the run, not to the parts; a checkpoint's phases have the former.
-_OF_A_VERB = frozenset({"epochs", "lr", "num_threads", "schedule", "strict", "trainable"})
+_OF_A_VERB = frozenset({"epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"})
+# Parts that are made already take these over, see ``Realised.follow``.
+_FOLLOWED = frozenset({"accumulate", "batch_size", "compile", "memory_format", "precision"})
 
 
 def make_plan(
@@ -140,6 +142,7 @@ def continued_plan(
                 f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
                 "run with fit."
             )
+    differing = [key for key in differing if key not in _FOLLOWED]
     if differing and is_realised:
         raise ResumeError(
             f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "

@@ -74,6 +74,8 @@ def fit(
         if resume is None:
             clear_unused(folder)
         raise
+    # With what the fit has measured.
+    on_main(lambda: learner.plan.save(folder / "plan.json"))
     scores = {
         part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))
     }
