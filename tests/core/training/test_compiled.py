@@ -1,0 +1,67 @@
+"""``torch.compile`` in place: the same object with the same names, and back."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor, nn
+
+from flambeau.errors import ArgumentError
+from flambeau.training.compiled import compile_model, repeated_blocks, undo
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(8, 8), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, 8)
+        self.blocks = nn.ModuleList([Block() for _ in range(3)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def compiled(model: nn.Module) -> list[str]:
+    return [n for n, m in model.named_modules() if getattr(m, "_compiled_call_impl", None)]
+
+
+def test_the_blocks_that_repeat_are_regions() -> None:
+    net = Net()
+    assert repeated_blocks(net) == list(net.blocks)
+    assert repeated_blocks(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
+    nested = nn.ModuleList([Net(), Net()])
+    assert repeated_blocks(nested) == list(nested), "the outermost ones"
+
+
+def test_compiling_and_back() -> None:
+    net = Net()
+    names = list(net.state_dict())
+    assert compile_model(net, "off") == []
+    regions = compile_model(net, "regions")
+    assert compiled(net) == ["blocks.0", "blocks.1", "blocks.2"]
+    undo(regions)
+    assert compiled(net) == []
+    undo(compile_model(net, "whole"))
+    assert compiled(net) == []
+    assert compile_model(nn.Linear(2, 2), "regions"), "without blocks, as one"
+    assert list(net.state_dict()) == names
+    with pytest.raises(ArgumentError, match="no way 'hole'"):
+        compile_model(net, "hole")
+
+
+def test_modules_that_the_user_compiled_are_left_alone() -> None:
+    net = Net()
+    net.head.compile()
+    undo(compile_model(net, "off"))
+    assert compiled(net) == ["head"]
