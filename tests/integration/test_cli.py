@@ -57,6 +57,14 @@ def call(*words: object) -> str:
     return result.output
 
 
+def test_a_recipe_by_name(photos: Path, tmp_path: Path) -> None:
+    call("fit", photos, *SMALL, "--recipe", "fine_tune", "--out", tmp_path / "run")
+    with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
+        assert [row["phase"] for row in csv.DictReader(file)] == ["head", "all"]
+    with pytest.raises(FlambeauError, match=r"--recipe finetune is no recipe.*'fine_tune'"):
+        call("fit", photos, "--recipe", "finetune")
+
+
 def test_help_teaches() -> None:
     text = call("--help")
     for command in ("demo", "plan", "fit", "evaluate", "predict", "domains"):

@@ -112,6 +112,14 @@ def accumulation(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
+def rate(folder: Path) -> dict[str, Any]:
+    run = learner(table(n_train=600), choices={"batch_size": 32})
+    found = run.lr_find()
+    rates = {"value": found.value, "low": found.low, "high": found.high, "steps": found.steps}
+    run.fit(1, lr=found.value)
+    return outcome(run) | rates
+
+
 def single_last(folder: Path) -> dict[str, Any]:
     """One sample in the last batch: the share of process 0 is empty."""
     run = learner(table(n_train=BATCH_SIZE * 3 + 1, n_valid=1))

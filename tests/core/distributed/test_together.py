@@ -24,6 +24,7 @@ STEPS = (
     "sgd",
     "adamw",
     "accumulation",
+    "rate",
     "single_last",
     "single_last_accumulated",
     "unknown_weights",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,9 @@ from flambeau.doctor import (
     warn_before_fit,
 )
 from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
-from flambeau.plan import Plan
+from flambeau.plan import Plan, recipes
 from flambeau.plan.accepted import check_values
+from flambeau.plan.lr_choice import is_open, measured
 from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.planning import continued_plan, make_plan, options_of, with_options
 from flambeau.processes import on_main
@@ -52,13 +53,16 @@ from flambeau.training.restoring import check_tree, phases_of, restore_whole
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.schedule import Schedule
 from flambeau.training.state import Position
+from flambeau.verbs import RecipeVerbs
 
 if TYPE_CHECKING:
     from flambeau.inside import Summary
+    from flambeau.plan.learning_rate import LearningRate
+    from flambeau.plan.lr_finder import Start
     from flambeau.report.interpretation import Interpretation
 
 
-class Learner:
+class Learner(RecipeVerbs):
     """Trains, evaluates, predicts and exports a model on data of any domain.
 
     What is not given is decided by the plan: ``print(learner.plan)`` shows every choice, why it
@@ -158,7 +162,12 @@ class Learner:
     # Training
 
     def fit(
-        self, epochs: int | None = None, *, lr: float | None = None, schedule: str | None = None
+        self,
+        epochs: int | None = None,
+        *,
+        lr: float | None = None,
+        schedule: str | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
     ) -> History:
         """Trains with one phase; what is None comes from the plan.
 
@@ -166,60 +175,63 @@ class Learner:
             epochs: Passes over the train set.
             lr: Peak learning rate.
             schedule: A name in ``flambeau.training.SHAPES``.
+            schedules: Of other values by name: "weight_decay", "momentum", the task's own.
 
         Returns:
             The learner's history: a row an epoch and the loss of every step.
         """
-        asked = {"epochs": epochs, "lr": lr, "schedule": schedule}
+        return self._train(
+            lambda values: recipes.plain(values, trainable=self._learning, schedules=schedules),
+            epochs=epochs,
+            lr=lr,
+            schedule=schedule,
+        )
+
+    def _train(self, recipe: Callable[[Mapping[str, Any]], list[Phase]], **asked: Any) -> History:
+        """What was asked for becomes the plan's; where it knows no rate, a long run measures it."""
         given = {key: value for key, value in asked.items() if value is not None}
         self._check(given)
-        values = self.plan.values
         for key, value in given.items():
-            if value != values[key]:
+            if value != self.plan.values[key]:
                 self.plan = self.plan.override(key, value)
-                values = self.plan.values
-        return self.fit_phases([self._phase(values["epochs"], values["lr"], values["schedule"])])
+        phases = recipe(self.plan.values)
+        if is_open(self.plan["lr"], self.training):
+            self._probe(phases)
+            epochs = sum(phase.epochs for phase in phases)
+            found = measured(self.plan["lr"], self._lr_start(phases[0]), epochs, self._tell)
+            self.plan = self.plan.with_choice(found)
+            phases = recipe(self.plan.values)
+        return self.fit_phases(phases)
 
-    def fit_one_cycle(self, epochs: int | None = None, *, lr: float | None = None) -> History:
-        """``fit`` with the one-cycle schedule."""
-        return self.fit(epochs, lr=lr, schedule="one_cycle")
+    def lr_find(self, *, most_steps: int = 150) -> LearningRate:
+        """Measures a peak learning rate on real steps, after which everything is as before.
 
-    def fine_tune(
-        self, epochs: int | None = None, *, lr: float | None = None, freeze_epochs: int = 1
-    ) -> History:
-        """Trains the head alone, then everything, earlier groups more slowly.
+        ``print`` shows it with its interval and cost, ``.plot()`` the curves; ``value`` is None
+        where there is no answer, and ``reason`` says why.
 
-        The second phase runs at half the rate, falling geometrically to a hundredth of it from
-        head to stem.
-
-        Source:
-            The two-phase recipe of Howard and Gugger, "fastai: A Layered API for Deep Learning",
-            2020; unlike theirs, frozen batch norm uses its stored statistics.
+        Args:
+            most_steps: Bound on the optimizer steps it may take.
         """
+        from flambeau.plan.lr_finder import find
+
+        [phase] = recipes.plain(self.plan.values, trainable=self._learning)
+        return find(self._lr_start(phase), most_steps)
+
+    @property
+    def _learning(self) -> tuple[str, ...] | None:
+        return groups_that_learn(self.plan.values["trainable"], self.model)
+
+    def _lr_start(self, phase: Phase) -> Start:
+        from flambeau.plan.lr_finder import Start
+
         values = self.plan.values
-        peak = values["lr"] if lr is None else lr
-        self._check({"lr": peak, "epochs": freeze_epochs})
-        names = list(parameter_groups(self.model))
-        if len(names) < 2:
-            raise InputError(
-                f"fine_tune needs a model with a head apart from its body, but "
-                f"{type(self.model).__name__} has one parameter group. Use fit."
-            )
-        head = Phase(
-            freeze_epochs,
-            {"lr": Schedule("one_cycle", peak, {"pct_start": 0.99})},
-            trainable=(names[-1],),
-            name="head",
-        )
-        last = len(names) - 1
-        scales = {name: 100.0 ** (index / last - 1) for index, name in enumerate(names)}
-        everything = replace(
-            self._phase(values["epochs"] if epochs is None else epochs, peak / 2, "one_cycle"),
-            lr_scales=scales,
-            trainable=None,
-            name="all",
-        )
-        return self.fit_phases([head, everything])
+        parts = replace(self.realised.parts(), values=values)
+        options = options_of(self.training, values)
+        return Start(parts, options, phase, self._position, make_run)
+
+    def _tell(self, line: str) -> None:
+        if not self.quiet:
+            ProgressBar.tell(line)
 
     def fit_phases(self, phases: Sequence[Phase]) -> History:
         """Trains with your own list of phases; every other verb ends here."""
@@ -263,13 +275,18 @@ class Learner:
             )
         return self._run(phases_of(tree, checkpoint), Position(), tree)
 
-    def _run(
-        self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
-    ) -> History:
-        if tree is None and self.plan["probe"].value in TO_MEASURE:
+    def _probe(self, phases: Sequence[Phase]) -> None:
+        """What the plan leaves to be measured of the machine: memory, precision, threads."""
+        if self.plan["probe"].value in TO_MEASURE:
             from flambeau.measuring import measured_plan
 
             self.plan = measured_plan(self.plan, self.realised, self.training, phases)
+
+    def _run(
+        self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
+    ) -> History:
+        if tree is None:
+            self._probe(phases)
         values = self.plan.values
         self.realised.follow(values)
         # The folder's name is fixed now, the folder is made when something is written.
@@ -310,14 +327,6 @@ class Learner:
         every = [*kept, *own]
         # A checkpoint is of what the others have learned from the same event.
         return tuple(sorted(every, key=lambda callback: isinstance(callback, Checkpointing)))
-
-    def _phase(self, epochs: int, lr: float, schedule: str) -> Phase:
-        return Phase(
-            epochs,
-            {"lr": Schedule(schedule, lr)},
-            trainable=groups_that_learn(self.plan.values["trainable"], self.model),
-            bn=self.plan.values["bn"],
-        )
 
     # Which groups learn
 
@@ -430,7 +439,7 @@ class Learner:
 
     def _subject(self, run: Run | None = None) -> Subject:
         plan, make = self.plan.values, lambda: self.realised
-        phases = [self._phase(plan["epochs"], plan["lr"], plan["schedule"])]
+        phases = recipes.plain(plan, trainable=self._learning)
         course = course_of(self.training, phases, run)
         steps = self._position.step
         return Subject(self.data, plan, make, steps_done=steps, seed=self.seed, course=course)

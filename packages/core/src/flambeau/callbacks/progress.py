@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO, cast
 
+from flambeau import processes
 from flambeau.training.events import Callback
 from flambeau.training.history import Number
 from flambeau.training.state import TrainState
@@ -43,6 +44,14 @@ class ProgressBar(Callback):
         self._evaluated = 0
         self._columns: tuple[str, ...] = ()
         self._widths: list[int] = []
+
+    @staticmethod
+    def tell(line: str) -> None:
+        """Writes a line of what happens between fits, on process 0 alone."""
+        together = processes.current()
+        if together is None or together.is_main:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     def on_fit_start(self, state: TrainState) -> None:
         self._out = self.stream or sys.stderr

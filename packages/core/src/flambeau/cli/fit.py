@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +18,30 @@ from flambeau.cli.source import (
     open_data,
     parse_choices,
 )
+from flambeau.errors import ArgumentError, nearest
 from flambeau.learner import Learner
 from flambeau.plan import Plan
 from flambeau.processes import on_main
 from flambeau.report import text_table
 from flambeau.run_folder import run_of
 
+RECIPES: Mapping[str, Callable[[Learner], object]] = {
+    "fit": Learner.fit,
+    "one_cycle": Learner.fit_one_cycle,
+    "flat_cos": Learner.fit_flat_cos,
+    "fine_tune": Learner.fine_tune,
+    "gradual": Learner.gradual_unfreeze,
+}
+"""Verbs of the learner by the name after --recipe."""
 
-def fit(
+
+def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="Your data: a folder of pictures, a file.")],
     model: Annotated[str | None, typer.Option(help="An architecture by name.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the train set.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    recipe: Annotated[str, typer.Option(help=f"How to train: {', '.join(RECIPES)}.")] = "fit",
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
     ] = None,
@@ -49,6 +61,7 @@ def fit(
     """
     kind, data = open_data(path, domain, context.args)
     check_model(kind, model)
+    check_recipe(recipe)
     typer.echo(data.report() + "\n")
     choices = parse_choices(settings or []) | given({"epochs": epochs, "lr": lr})
     if resume is not None:
@@ -63,7 +76,7 @@ def fit(
         on_main(lambda: _begin(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
-        learner.resume(resume) if resume is not None else learner.fit()
+        learner.resume(resume) if resume is not None else RECIPES[recipe](learner)
     except KeyboardInterrupt:
         # What the data were read with belongs to it: other data would not go on where this stopped.
         words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
@@ -84,6 +97,12 @@ def fit(
     typer.echo("\n" + text_table(["", *names], rows))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Use it: flambeau predict {exported} FILES…")
+
+
+def check_recipe(name: str) -> None:
+    """Refuses a name that is no recipe, before anything is planned."""
+    if name not in RECIPES:
+        raise ArgumentError(f"--recipe {name} is no recipe. {nearest(name, RECIPES)}")
 
 
 def _begin(folder: Path, learner: Learner) -> None:

@@ -159,7 +159,10 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
         reason = f"The documented default of {architecture} under AdamW, {base:g}."
         confidence = 0.9
         if not known:
-            reason = f"Nothing was measured for {architecture}: AdamW's usual {base:g}."
+            reason = (
+                f"Nothing was measured for {architecture}: AdamW's usual {base:g}. A run of 600 "
+                "steps or more measures it first (learner.lr_find)."
+            )
             confidence = 0.45
         if optimizer != "adamw":
             reason += f" {optimizer} usually takes {factor} times that."

@@ -18,12 +18,12 @@ from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
 from flambeau.data.loader import Dataset
 from flambeau.errors import ArgumentError
+from flambeau.figures import Path
 from flambeau.plan import Plan
 from flambeau.report.answers import Answers, collect
 from flambeau.report.calibration import Calibration, calibration
 from flambeau.report.comparison import simple_models
 from flambeau.report.confusion import ClassScores, Confused, Confusion, LabelCounts
-from flambeau.report.figures import Path
 from flambeau.report.intervals import Interval
 from flambeau.report.page import Page
 from flambeau.report.scores import score_intervals

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flambeau.errors import InputError
-from flambeau.report.figures import (
+from flambeau.figures import (
     COLOURS,
     GREY,
     Path,

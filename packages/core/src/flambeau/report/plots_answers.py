@@ -14,8 +14,7 @@ from torch import Tensor
 
 from flambeau import random as keyed
 from flambeau.errors import InputError
-from flambeau.report.calibration import Calibration
-from flambeau.report.figures import (
+from flambeau.figures import (
     COLOURS,
     MIDDLE_GREY,
     Path,
@@ -26,6 +25,7 @@ from flambeau.report.figures import (
     short,
     sized,
 )
+from flambeau.report.calibration import Calibration
 from flambeau.report.intervals import Interval
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from flambeau.data.picture import Picture
+from flambeau.figures import can_plot, panels
 from flambeau.plan.table import LOW_CONFIDENCE, value_text
 from flambeau.report.blocks import (
     Block,
@@ -22,7 +23,6 @@ from flambeau.report.blocks import (
     number_text,
 )
 from flambeau.report.confusion import ClassScores, Confusion
-from flambeau.report.figures import can_plot, panels
 from flambeau.report.intervals import Interval
 from flambeau.report.page import Page
 from flambeau.report.plots import history_panels, plot_confusion

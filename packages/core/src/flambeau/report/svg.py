@@ -10,7 +10,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from flambeau.report.figures import COLOURS
+from flambeau.figures import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

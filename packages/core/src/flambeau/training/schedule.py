@@ -88,13 +88,45 @@ def sgdr(progress: float, *, cycles: float = 3, cycle_mult: float = 2.0, end: fl
     return _cosine_arm(1.0, end, min(1.0, position / lengths[-1]))
 
 
+def cycle(
+    progress: float,
+    *,
+    start: float = 1.0,
+    middle: float = 0.0,
+    end: float = 1.0,
+    pct_start: float = 0.25,
+) -> float:
+    """From ``start`` to ``middle`` over the first ``pct_start``, then to ``end``; cosine.
+
+    For momentum beside a one-cycle rate: peak 1, start and end 0.95, middle 0.85.
+    """
+    if progress < pct_start:
+        return _cosine_arm(start, middle, progress / pct_start)
+    return _cosine_arm(middle, end, _fraction(progress, pct_start))
+
+
+def slanted_triangular(progress: float, *, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
+    """Up in a line from ``1 / ratio`` to 1 over the first ``cut_frac``, then down in a longer one.
+
+    Source:
+        Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018
+        (arXiv 1801.06146), equation 3, where t / T is the progress. Its rounding of T × cut_frac
+        to a whole step is left out: in runs of fewer than 100 steps it makes the last rates
+        negative.
+    """
+    share = progress / cut_frac if progress < cut_frac else 1.0 - _fraction(progress, cut_frac)
+    return (1.0 + share * (ratio - 1.0)) / ratio
+
+
 SHAPES: Mapping[str, Callable[..., float]] = {
     "constant": constant,
     "cosine": cosine,
+    "cycle": cycle,
     "flat_cos": flat_cos,
     "linear": linear,
     "one_cycle": one_cycle,
     "sgdr": sgdr,
+    "slanted_triangular": slanted_triangular,
     "step": step,
 }
 """Shapes by the name under which a checkpoint keeps them."""
@@ -206,9 +238,9 @@ def _check_option(shape: str, name: str, value: Option) -> None:
         return
     if isinstance(value, Sequence) or not math.isfinite(value):
         raise InputError(f"{name} of the schedule {shape!r} must be a number, not {value!r}.")
-    if name in ("pct_start", "warmup") and not 0.0 <= value <= 1.0:
+    if name in ("pct_start", "warmup", "cut_frac") and not 0.0 <= value <= 1.0:
         raise InputError(f"{name} of the schedule {shape!r} is a share in 0..1, not {value}.")
-    if name in ("div", "final_div", "div_final", "gamma", "cycle_mult") and value <= 0:
+    if name in ("div", "final_div", "div_final", "gamma", "cycle_mult", "ratio") and value <= 0:
         raise InputError(f"{name} of the schedule {shape!r} must be positive, not {value}.")
     if name == "cycles" and (value < 1 or value != int(value)):
         raise InputError(

@@ -1,0 +1,127 @@
+"""What sweeps of learning rates say: where the loss is lowest, or that it never falls.
+
+Pure functions of numbers; ``lr_finder`` makes the sweeps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+# Steps over which a curve is smoothed: half a decade at the density of the fine sweeps.
+_WINDOW = 5
+# A fall counts when it is this many standard errors. The lowest of all windows is looked at, of
+# which chance alone makes 2 to 3.
+_SURE = 3.5
+_SMALLEST_FALL = 0.01
+_FEWEST_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One pass over rising rates, from the same weights as every other.
+
+    Attributes:
+        rates: Learning rate of each step made, rising.
+        losses: Mean loss of each step, computed before its update.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def finite(self) -> int:
+        """Steps before the first loss that is not finite."""
+        return next((i for i, x in enumerate(self.losses) if not math.isfinite(x)), len(self.rates))
+
+    def smoothed(self) -> list[float]:
+        """The finite losses, each the mean of those around it."""
+        return smoothed(self.losses[: self.finite])
+
+
+@dataclass(frozen=True)
+class Level:
+    """The loss of the weights from which every sweep starts.
+
+    Attributes:
+        loss: Its middle over the batches seen before anything was learned.
+        scatter: Standard deviation from batch to batch.
+        n: How many batches that were.
+    """
+
+    loss: float
+    scatter: float
+    n: int
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Means over a centred window, which is narrower at both ends."""
+    half = _WINDOW // 2
+    return [fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+
+
+def level_of(losses: Sequence[float]) -> Level:
+    """The level from a sweep's first third, whose rates are too low to change much."""
+    first = losses[: max(_FEWEST_STEPS, len(losses) // 3)]
+    middle = median(first)
+    # Resistant against the odd batch; 1.4826 makes it the deviation of a normal distribution.
+    return Level(middle, 1.4826 * median(abs(x - middle) for x in first), len(first))
+
+
+def is_broken(losses: Sequence[float]) -> bool:
+    """Whether a sweep need not go on: the loss is not finite, or far above where it began."""
+    if not math.isfinite(losses[-1]):
+        return True
+    if len(losses) < 2 * _FEWEST_STEPS:
+        return False
+    level = level_of(losses)
+    fallen = max(0.0, level.loss - min(smoothed(losses)))
+    return fmean(losses[-3:]) > level.loss + max(fallen, 0.2 * abs(level.loss), 4 * level.scatter)
+
+
+def why_unusable(sweep: Sweep) -> str:
+    """Why nothing can be read from a sweep; empty where something can."""
+    if sweep.finite >= _FEWEST_STEPS:
+        return ""
+    if sweep.finite == 0:
+        return "the loss is not finite at the first step"
+    return (
+        f"the loss is not finite after {sweep.finite} steps, at lr "
+        f"{sweep.rates[sweep.finite - 1]:.3g}"
+    )
+
+
+def why_flat(level: Level, sweeps: Sequence[Sweep]) -> str:
+    """Why the fall of the sweeps' loss is no more than chance; empty where it is more."""
+    curves = [sweep.smoothed() for sweep in sweeps]
+    together = [fmean(losses) for losses in zip(*curves, strict=False)]
+    fall = level.loss - min(together)
+    error = level.scatter * math.sqrt(1 / (_WINDOW * len(curves)) + 1 / level.n)
+    if fall > max(0.0, _SMALLEST_FALL * abs(level.loss), _SURE * error):
+        return ""
+    highest = max(sweep.rates[sweep.finite - 1] for sweep in sweeps)
+    return (
+        f"the loss falls at no rate from {sweeps[0].rates[0]:.2g} to {highest:.2g}: it begins at "
+        f"{level.loss:.4g} ± {level.scatter:.2g} from batch to batch, and the lowest of "
+        f"{len(sweeps)} sweeps is {min(together):.4g}"
+    )
+
+
+def lowest(sweep: Sweep, level: Level) -> float:
+    """The rate at which the smoothed loss is lowest: the middle of the lowest twentieth."""
+    curve = sweep.smoothed()
+    low = min(curve)
+    bottom = low + 0.05 * max(0.0, level.loss - low)
+    first = last = curve.index(low)
+    while first > 0 and curve[first - 1] <= bottom:
+        first -= 1
+    while last + 1 < len(curve) and curve[last + 1] <= bottom:
+        last += 1
+    return math.sqrt(sweep.rates[first] * sweep.rates[last])
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation of the values' decimal logarithms: 0.3 is a factor of 2."""
+    return stdev([math.log10(value) for value in values]) if len(values) > 1 else math.inf
