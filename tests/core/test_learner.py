@@ -301,8 +301,8 @@ def test_arguments_that_are_not_what_they_should_be() -> None:
         Learner(data(), net(), training=made, quiet=True).fit(1)
     with pytest.raises(InputError, match=r"whole number of epochs, at least 1, not 1\.5"):
         Phase(1.5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no batch norm policy 'adapt'"):
-        Phase(1, bn="adapt")
+    with pytest.raises(TypeError, match="no batch norm policy 'adopt'"):
+        Phase(1, bn="adopt")
 
 
 def test_early_stopping_is_known_to_the_last_checkpoint(tmp_path: Path) -> None:
@@ -417,6 +417,6 @@ def test_train_is_looked_at_whole_and_in_order() -> None:
         torch.cat([batch.indices for batch in looked_at.batches(0)]), torch.arange(33)
     )
     with torch.no_grad():
-        inputs = torch.cat([b.input for b in learner._batches("train")])
+        inputs = torch.cat([b.input for b in learner.realised.batches("train")])
         right = (learner.model.eval()(inputs).argmax(1) == (x[:33, 0] > 0)).double().mean()
     assert learner.evaluate("train")["accuracy"] == pytest.approx(right.item(), abs=1e-12)

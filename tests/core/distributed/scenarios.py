@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,15 @@ def learner(
 ) -> Learner:
     """With other first weights on every process: those of process 0 count."""
     values = {"batch_size": BATCH_SIZE, "lr": 0.05, "weight_decay": 0.01, **(choices or {})}
+    # Net has a layer that it does not use, which the doctor would find.
+    options = replace(arguments.pop("training", TrainingOptions()), doctor=False)
     return Learner(
-        data or table(), model or Net(seed=1 + RANK), choices=values, quiet=True, **arguments
+        data or table(),
+        model or Net(seed=1 + RANK),
+        choices=values,
+        training=options,
+        quiet=True,
+        **arguments,
     )
 
 

@@ -108,7 +108,7 @@ def make(case: str = "plain", model: nn.Module | None = None, **arguments: Any) 
         data(),
         model or Net(),
         choices={"batch_size": 16, **choices, **arguments.pop("choices", {})},
-        training=TrainingOptions(**options()),
+        training=TrainingOptions(**options(), doctor=False),
         quiet=True,
         **arguments,
     )
@@ -341,7 +341,8 @@ class Stream(IterableDataset[Any]):
 
 def test_a_stream_is_measured_only_when_asked() -> None:
     data = Data.from_loaders(DataLoader(Stream(), 16), DataLoader(Stream(), 16), n_classes=3)
-    learner = Learner(data, Net(), quiet=True)
+    unseen = TrainingOptions(doctor=False)  # it would draw a batch of the stream
+    learner = Learner(data, Net(), training=unseen, quiet=True)
     before = learner.plan["lr"]
     learner.fit(60)
     assert learner.plan["lr"] == before

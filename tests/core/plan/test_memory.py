@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner, measuring
+from flambeau import Data, Learner, Phase, measuring
 from flambeau.errors import TrainingError
 from flambeau.measuring import measured_plan, with_memory
-from flambeau.plan import CORE_RULES, Plan
+from flambeau.plan import CORE_RULES, Plan, recipes
 from flambeau.plan.memory import Allocations, MemoryUse, fit_line, split_step, surely_fits
 from flambeau.plan.trial import Setting, Trial
 
@@ -89,8 +89,13 @@ def learner(**choices: Any) -> Learner:
     return Learner(pictures(), net(), choices={"num_threads": 1, **choices}, quiet=True)
 
 
+def phase_of(made: Learner, epochs: int, lr: float) -> Phase:
+    [phase] = recipes.plain({**made.plan.values, "epochs": epochs, "lr": lr})
+    return phase
+
+
 def trial(made: Learner) -> Trial:
-    phase = made._phase(1, 1e-3, "one_cycle")
+    phase = phase_of(made, 1, 1e-3)
     parts = made.realised.parts()
     return Trial(parts, made.training, phase, lambda n: measuring._samples(made.realised, n))
 
@@ -216,7 +221,7 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
     else:
         training = TrainingOptions(train_step=partial(train_step))
     made = Learner(data, net(), training=training, choices=choices, quiet=True)
-    after = measured_plan(made.plan, made.realised, training, [made._phase(1, 1e-3, "constant")])
+    after = measured_plan(made.plan, made.realised, training, [phase_of(made, 1, 1e-3)])
     words = {
         "off": "Given by the user",
         "loader": "Your loader makes the batches",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau import Data, Learner, TrainingOptions, measuring
+from flambeau.plan import recipes
 from flambeau.plan.trial import Agreement, Setting, Trial, why_not
 
 N = 64
@@ -41,7 +42,7 @@ def learner(model: nn.Module | None = None, **choices: Any) -> Learner:
 
 
 def trial(made: Learner, clock: Callable[[], float] | None = None) -> Trial:
-    phase = made._phase(2, 1e-2, "one_cycle")
+    [phase] = recipes.plain({**made.plan.values, "epochs": 2, "lr": 1e-2})
     more = {} if clock is None else {"clock": clock}
     return Trial(
         made.realised.parts(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,34 +11,29 @@ import torch
 from torch import nn
 
 from flambeau import domain as domains
-from flambeau.agreement import (
-    agree_on_checkpoint,
-    agree_on_folder,
-    make_run,
-)
+from flambeau.agreement import agree_on_checkpoint, agree_on_folder, make_run
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.weights import load_model, save_model
-from flambeau.callbacks import Checkpointing, HistoryWriter, ProgressBar
-from flambeau.data.batch import Batch
+from flambeau.callbacks import ProgressBar
+from flambeau.callbacks.standard import with_standard
 from flambeau.data.dataset import Data
 from flambeau.data.identity import identity
-from flambeau.data.loader import Loader, shares_with
+from flambeau.data.loader import shares_with
 from flambeau.device import num_threads
-from flambeau.doctor import (
-    Report,
-    Subject,
-    checks_for,
-    course_of,
-    diagnose,
-    warn_before_fit,
-)
-from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
+from flambeau.doctor import Report, Subject, checks_for, course_of, diagnose, warn_before_fit
+from flambeau.errors import ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan, recipes
 from flambeau.plan.accepted import check_values
 from flambeau.plan.lr_choice import is_open, measured
 from flambeau.plan.rules_machine import TO_MEASURE
-from flambeau.planning import continued_plan, make_plan, options_of, with_options
+from flambeau.planning import (
+    check_arguments,
+    continued_plan,
+    make_plan,
+    options_of,
+    with_options,
+)
 from flambeau.processes import on_main
 from flambeau.realise import Given, Realised, check_given
 from flambeau.task.task import StepContext, Task
@@ -105,20 +100,7 @@ class Learner(RecipeVerbs):
         folder: str | Path | None = None,
         quiet: bool = False,
     ) -> None:
-        if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance] users err
-            raise ArgumentError(
-                f"Learner needs a Data object, not {type(data).__name__}. Build one with a "
-                "domain's data class (ImageData.from_folder), or with Data.from_tensors, "
-                "from_datasets or from_loaders."
-            )
-        if type(seed) is not int:
-            raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
-        if isinstance(callbacks, Callback):
-            raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
-        if not (choices is None or isinstance(choices, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
-            raise ArgumentError(f'choices is {choices!r:.60}; give a dict: {{"batch_size": 64}}.')
-        if not (plan is None or isinstance(plan, Plan | str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
-            raise ArgumentError(f"plan is a {type(plan).__name__}; give a Plan or a file's path.")
+        check_arguments(data, seed, callbacks, choices, plan)
         check_given(model, task)
         self.data = data
         self.domain = domains.of(data)
@@ -296,7 +278,9 @@ class Learner(RecipeVerbs):
         settings = RunSettings(
             options=options_of(self.training, values),
             phases=tuple(phases),
-            callbacks=self._all_callbacks(),
+            callbacks=with_standard(
+                self.callbacks, quiet=self.quiet, writes=self._folder is not None
+            ),
             plan=self.plan.to_json,
             folder=folder,
             data=self._identity,
@@ -313,20 +297,6 @@ class Learner(RecipeVerbs):
         with num_threads(values["num_threads"]), run.connected():
             run_fit(run)
         return self.history
-
-    def _all_callbacks(self) -> tuple[Callback, ...]:
-        standard: list[Callback] = []
-        if not self.quiet:
-            standard.append(ProgressBar())
-        if self._folder is not None:
-            standard.append(HistoryWriter())
-        standard.append(Checkpointing(at_epoch_end=self._folder is not None))
-        # One's own of the same kind, also one that is derived from it, takes the standard's place.
-        own = self.callbacks
-        kept = [c for c in standard if not any(isinstance(mine, type(c)) for mine in own)]
-        every = [*kept, *own]
-        # A checkpoint is of what the others have learned from the same event.
-        return tuple(sorted(every, key=lambda callback: isinstance(callback, Checkpointing)))
 
     # Which groups learn
 
@@ -360,16 +330,7 @@ class Learner(RecipeVerbs):
             shared=shares_with(loader) > 1,
         )
         with torch.no_grad():
-            return self.task.evaluate(model, self._batches(part, loader), context)
-
-    def _batches(self, part: str, loader: Loader | None = None) -> Iterator[Batch]:
-        """The batches of a part as the model sees them, on its device, in order."""
-        self._require(part)
-        parts = self.realised
-        return (
-            parts.preprocessor.on_device(batch.to(parts.device))
-            for batch in (loader or parts.loader(part, ordered=True)).batches(0)
-        )
+            return self.task.evaluate(model, self.realised.batches(part, loader), context)
 
     def _require(self, part: str) -> None:
         if len(self.data.split.part(part)) == 0:
@@ -388,6 +349,7 @@ class Learner(RecipeVerbs):
         """
         from flambeau.report.interpretation import Background, interpret
 
+        self._require(part)
         context = StepContext(training=False, values=dict(self.task.values), seed=self.seed)
         background = Background(
             title=f"{self.plan.values['architecture']} on {self.domain.name} data",
@@ -400,7 +362,7 @@ class Learner(RecipeVerbs):
         return interpret(
             self.model,
             self.task,
-            lambda: self._batches(part),
+            lambda: self.realised.batches(part),
             part=part,
             context=context,
             background=background,
@@ -426,7 +388,7 @@ class Learner(RecipeVerbs):
         from flambeau.inside import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
-        return summary(self.model, next(iter(self._batches(part))).inputs)
+        return summary(self.model, next(self.realised.batches(part)).inputs)
 
     def doctor(self, *, full: bool = False) -> Report:
         """What very likely is not as it was meant; costs one batch, and changes nothing.
@@ -440,7 +402,8 @@ class Learner(RecipeVerbs):
     def _subject(self, run: Run | None = None) -> Subject:
         plan, make = self.plan.values, lambda: self.realised
         phases = recipes.plain(plan, trainable=self._learning)
-        course = course_of(self.training, phases, run)
+        tried = "lr_find" in self.plan["lr"].evidence
+        course = replace(course_of(self.training, phases, run), lr_is_measured=tried)
         steps = self._position.step
         return Subject(self.data, plan, make, steps_done=steps, seed=self.seed, course=course)
 

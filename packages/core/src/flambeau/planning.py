@@ -16,6 +16,7 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ResumeError
 from flambeau.plan import Plan
 from flambeau.realise import Given, facts_of, facts_of_task, require_builder
+from flambeau.training.events import Callback
 from flambeau.training.options import TrainingOptions
 
 # What a run may be continued with where another machine has other devices and cores.
@@ -24,6 +25,30 @@ _OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_worker
 _OF_A_VERB = frozenset({"epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"})
 # Parts that are made already take these over, see ``Realised.follow``.
 _FOLLOWED = frozenset({"accumulate", "batch_size", "compile", "memory_format", "precision"})
+
+
+def check_arguments(
+    data: object, seed: object, callbacks: object, choices: object, plan: object
+) -> None:
+    """Refuses what a learner cannot be made from, with what to write instead.
+
+    Raises:
+        ArgumentError: An argument is of another kind than it must be.
+    """
+    if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(
+            f"Learner needs a Data object, not {type(data).__name__}. Build one with a "
+            "domain's data class (ImageData.from_folder), or with Data.from_tensors, "
+            "from_datasets or from_loaders."
+        )
+    if type(seed) is not int:
+        raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
+    if isinstance(callbacks, Callback):
+        raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
+    if not (choices is None or isinstance(choices, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(f'choices is {choices!r:.60}; give a dict: {{"batch_size": 64}}.')
+    if not (plan is None or isinstance(plan, Plan | str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(f"plan is a {type(plan).__name__}; give a Plan or a file's path.")
 
 
 def make_plan(

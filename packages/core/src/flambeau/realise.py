@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from flambeau import processes
+from flambeau.data.batch import Batch
 from flambeau.data.dataset import Data
 from flambeau.data.foreign import ForeignDataset
 from flambeau.data.generators import BorrowedGlobals
@@ -238,6 +239,16 @@ class Realised:
         adds_up = type(self.task).evaluate is Task.evaluate
         loader = self.loader(part, shared=adds_up, ordered=True)
         return Filled(loader) if shares_with(loader) > 1 else loader
+
+    def batches(self, part: str, loader: Loader | None = None) -> Iterator[Batch]:
+        """The batches of a part as the model sees them: in order, on its device, normalised.
+
+        Args:
+            part: "train", "valid" or "test".
+            loader: Where they come from; None reads every sample of the part.
+        """
+        source = loader or self.loader(part, ordered=True)
+        return (self.preprocessor.on_device(b.to(self.device)) for b in source.batches(0))
 
     def _warn_of_single_last(self, loader: Loader) -> None:
         """A loader of the user's own is left as it is, but its last batch may end the run."""

@@ -156,8 +156,8 @@ def eval_mode_lost(subject: Subject) -> Finding | None:
 
 def lr_for_optimizer(subject: Subject) -> list[Finding]:
     """A learning rate that the optimizer cannot work with: far too high, or of no effect."""
-    if subject.course.own_optimizers:
-        return []  # its groups may have rates of their own
+    if subject.course.own_optimizers or subject.course.lr_is_measured:
+        return []  # groups may have rates of their own; a rate that was tried is no guess
     name = str(subject.values.get("optimizer", ""))
     lr = subject.values.get("lr") if subject.course.lr is None else subject.course.lr
     if not lr:

@@ -55,6 +55,7 @@ class Course:
         own_step: Whether a function of the user's makes the steps.
         epochs: Passes over train, over all phases; None takes the plan's.
         lr: The highest learning rate; None takes the plan's.
+        lr_is_measured: Whether the plan has tried it on the model.
         bn: The batch norm policy of each phase.
         trainable: Layer groups that learn in each phase; None for all.
         accumulate: Micro-batches in a step.
@@ -65,6 +66,7 @@ class Course:
     own_step: bool = False
     epochs: int | None = None
     lr: float | None = None
+    lr_is_measured: bool = False
     bn: tuple[str, ...] = ("auto",)
     trainable: tuple[tuple[str, ...] | None, ...] = (None,)
     accumulate: int = 1
