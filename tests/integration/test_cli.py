@@ -202,6 +202,19 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
+def test_minutes_train_as_long_as_it_helps(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    text = call("fit", photos, *SMALL, "--epochs", "3", "--minutes", "2", "--out", folder)
+    assert "fit_auto: " in text
+    assert "measured first" in text
+    plan = json.loads((folder / "plan.json").read_text())
+    realised = next(choice for choice in plan["choices"] if choice["key"] == "auto")
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(segment[3] for segment in realised["value"]["segments"]) == len(rows)
+    assert (folder / "model" / "model.safetensors").exists()
+
+
 def test_a_run_is_not_written_over(run: Path, photos: Path) -> None:
     with pytest.raises(FlambeauError, match=f"holds a run already.*--resume {run}"):
         call("fit", photos, *SMALL, "--out", run)

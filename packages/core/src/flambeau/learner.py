@@ -32,6 +32,7 @@ from flambeau.planning import (
     continued_plan,
     make_plan,
     options_of,
+    taken_up,
     with_options,
 )
 from flambeau.processes import on_main
@@ -52,6 +53,7 @@ from flambeau.verbs import RecipeVerbs
 
 if TYPE_CHECKING:
     from flambeau.inside import Summary
+    from flambeau.plan.auto import AutoRun, Clock
     from flambeau.plan.learning_rate import LearningRate
     from flambeau.plan.lr_finder import Start
     from flambeau.report.interpretation import Interpretation
@@ -215,6 +217,17 @@ class Learner(RecipeVerbs):
         if not self.quiet:
             ProgressBar.tell(line)
 
+    def _budgeted(self, minutes: float | None, clock: Clock) -> History:
+        from flambeau.auto import Begun, plan_auto, start_auto
+
+        auto = start_auto(minutes, self.plan, clock)
+        at = Position(epoch=self._position.epoch, step=self._position.step)
+        begun = Begun(self.realised, self.training, at, self._tell)
+        self.plan = plan_auto(auto, self.plan, begun)
+        auto.first_row = len(self.history.rows)
+        with auto.draws(self.seed):
+            return self._run(auto.phases(), at, planner=auto)
+
     def fit_phases(self, phases: Sequence[Phase]) -> History:
         """Trains with your own list of phases; every other verb ends here."""
         return self._run(phases, Position(epoch=self._position.epoch, step=self._position.step))
@@ -255,7 +268,7 @@ class Learner(RecipeVerbs):
                 f"{checkpoint} was written with a schedule that is a function of your own, which "
                 "cannot be saved. Use a named shape of flambeau.training.SHAPES."
             )
-        return self._run(phases_of(tree, checkpoint), Position(), tree)
+        return self._run(phases_of(tree, checkpoint), Position(), tree, taken_up(tree))
 
     def _probe(self, phases: Sequence[Phase]) -> None:
         """What the plan leaves to be measured of the machine: memory, precision, threads."""
@@ -265,7 +278,11 @@ class Learner(RecipeVerbs):
             self.plan = measured_plan(self.plan, self.realised, self.training, phases)
 
     def _run(
-        self, phases: Sequence[Phase], position: Position, tree: Mapping[str, Any] | None = None
+        self,
+        phases: Sequence[Phase],
+        position: Position,
+        tree: Mapping[str, Any] | None = None,
+        planner: AutoRun | None = None,
     ) -> History:
         if tree is None:
             self._probe(phases)
@@ -284,9 +301,11 @@ class Learner(RecipeVerbs):
             plan=self.plan.to_json,
             folder=folder,
             data=self._identity,
+            planner=planner,
         )
         # The optimizer starts from the plan as it is now: fit(lr=…) may have changed it.
         parts = replace(self.realised.parts(), values=values)
+        parts = parts if planner is None else planner.cut(parts)
         run = make_run(parts, settings, self.history, position)
         if tree is not None:
             restore_whole(run, tree)
@@ -296,6 +315,8 @@ class Learner(RecipeVerbs):
         self._position = run.state.position
         with num_threads(values["num_threads"]), run.connected():
             run_fit(run)
+        if planner is not None:
+            self.plan = planner.recorded(self.plan, self.history, run.best.epoch)
         return self.history
 
     # Which groups learn

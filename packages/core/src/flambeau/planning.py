@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,16 +13,21 @@ from flambeau import domain as domains
 from flambeau.agreement import agree_on_plan, own_device
 from flambeau.data.dataset import Data
 from flambeau.domain import Domain
-from flambeau.errors import ArgumentError, ResumeError
+from flambeau.errors import ArgumentError, ArtefactError, ResumeError
 from flambeau.plan import Plan
 from flambeau.realise import Given, facts_of, facts_of_task, require_builder
 from flambeau.training.events import Callback
 from flambeau.training.options import TrainingOptions
 
+if TYPE_CHECKING:
+    from flambeau.plan.auto import AutoRun
+
 # What a run may be continued with where another machine has other devices and cores.
 _OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_workers"})
 # These belong to a verb or to the run, not to the parts; a checkpoint's phases have the former.
-_OF_A_VERB = frozenset({"epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"})
+_OF_A_VERB = frozenset(
+    {"auto", "epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"}
+)
 # Parts that are made already take these over, see ``Realised.follow``.
 _FOLLOWED = frozenset({"accumulate", "batch_size", "compile", "memory_format", "precision"})
 
@@ -174,3 +179,23 @@ def continued_plan(
             "Resume with a new Learner(data) on which nothing has run yet."
         )
     return saved
+
+
+def taken_up(tree: Mapping[str, Any]) -> AutoRun | None:
+    """The planner of a run of ``fit_auto`` that a checkpoint holds; None for another run.
+
+    Raises:
+        ArtefactError: It is damaged.
+    """
+    saved = tree.get("planner")
+    if saved is None:
+        return None
+    from flambeau.plan.auto import AutoRun
+
+    try:
+        return AutoRun.from_state(saved)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"The checkpoint's 'planner' is damaged ({type(error).__name__}: {error}). Take an "
+            "older checkpoint."
+        ) from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +14,9 @@ from flambeau.training.groups import parameter_groups
 from flambeau.training.history import History
 from flambeau.training.phase import Phase
 from flambeau.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from flambeau.plan.auto import Clock
 
 
 class RecipeVerbs(ABC):
@@ -42,6 +46,27 @@ class RecipeVerbs(ABC):
         schedules: Mapping[str, Schedule] | None = None,
     ) -> History:
         """Trains with one phase; what is None comes from the plan."""
+
+    @abstractmethod
+    def _budgeted(self, minutes: float | None, clock: Clock) -> History:
+        """What ``fit_auto`` says."""
+
+    def fit_auto(
+        self, minutes: float | None = None, *, clock: Clock = time.perf_counter
+    ) -> History:
+        """Trains as long as it helps, within a time budget; chooses recipe, epochs, schedule.
+
+        Steps and an evaluation are timed first. The rate warms up, is held while the valid score
+        improves beyond its noise and time allows, and falls to zero; the stretch that is best on
+        valid is kept. The plan records the run, so that ``Learner(data, plan=saved).fit_auto()``
+        repeats it bit for bit. Ctrl-C leaves the best weights; ``resume`` goes on.
+
+        Args:
+            minutes: The budget for all of it, preparing the data included. None repeats what the
+                plan records, or takes 3.
+            clock: Gives seconds from any starting point; what the budget is measured with.
+        """
+        return self._budgeted(minutes, clock)
 
     def fit_one_cycle(
         self, epochs: int | None = None, *, lr: float | None = None, momentum: bool = False

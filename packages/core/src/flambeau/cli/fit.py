@@ -42,6 +42,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     epochs: Annotated[int | None, typer.Option(help="Passes over the train set.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     recipe: Annotated[str, typer.Option(help=f"How to train: {', '.join(RECIPES)}.")] = "fit",
+    minutes: Annotated[
+        float | None, typer.Option(help="Train as long as it helps, at most so many minutes.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
     ] = None,
@@ -76,7 +79,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         on_main(lambda: _begin(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
-        learner.resume(resume) if resume is not None else RECIPES[recipe](learner)
+        _train(learner, resume, recipe, minutes)
     except KeyboardInterrupt:
         # What the data were read with belongs to it: other data would not go on where this stopped.
         words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
@@ -97,6 +100,17 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo("\n" + text_table(["", *names], rows))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Use it: flambeau predict {exported} FILES…")
+
+
+def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | None) -> None:
+    if resume is not None:
+        learner.resume(resume)
+    elif minutes is not None:
+        learner.fit_auto(minutes)
+    else:
+        RECIPES[recipe](learner)
+    if learner.plan["auto"].value is not None:
+        typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
 
 
 def check_recipe(name: str) -> None:

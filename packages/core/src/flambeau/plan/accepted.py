@@ -90,8 +90,14 @@ def _yes_or_no(value: Any) -> str | None:
     return None if isinstance(value, bool) else "True or False."
 
 
+def _outcome(value: Any) -> str | None:
+    is_one = isinstance(value, Mapping) and {"segments", "steps", "recipe"} <= value.keys()
+    return None if value is None or is_one else "None, or what fit_auto recorded in a plan."
+
+
 _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "accumulate": _whole(1, "batches in a step"),
+    "auto": _outcome,
     "batch_size": _whole(1, "samples"),
     "bn": _one_of(BATCH_NORM_POLICIES),
     "compile": _one_of(COMPILE),

@@ -208,6 +208,17 @@ def _epochs(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _auto(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "auto",
+        None,
+        "fit_auto(minutes=…) has not run: it measures this machine, chooses epochs and schedule, "
+        "and records here what it realised.",
+        override="learner.fit_auto(minutes=3)",
+        source="default",
+    )
+
+
 def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "bn",
@@ -229,4 +240,10 @@ TRAINING_RULES = (
     Rule("schedule", (), _schedule),
     Rule("epochs", ("batch_size", "accumulate"), _epochs),
     Rule("bn", (), _bn),
+    # What was realised holds no longer where one of these changes.
+    Rule(
+        "auto",
+        ("accumulate", "architecture", "batch_size", "bn", "lr", "optimizer", "weight_decay"),
+        _auto,
+    ),
 )

@@ -26,10 +26,14 @@ class BestWeights:
     Args:
         monitor: The column ("valid_loss"), or None to watch nothing.
         mode: "min" or "max".
+
+    Attributes:
+        epoch: Whose weights are kept, as the history counts; None where that is not known.
     """
 
     def __init__(self, monitor: str | None, mode: str = "min") -> None:
         self.monitor, self.mode = monitor, mode
+        self.epoch: int | None = None
         self._score = math.inf
         self._weights: dict[str, Tensor] = {}
 
@@ -38,8 +42,17 @@ class BestWeights:
         """Whether there is something to restore."""
         return bool(self._weights)
 
-    def offer(self, model: nn.Module, scores: Mapping[str, float]) -> None:
-        """Keeps a copy if this score is the best so far; NaN never is."""
+    def offer(
+        self, model: nn.Module, scores: Mapping[str, float], tolerance: float | None = None
+    ) -> None:
+        """Keeps a copy if this score is the best so far; NaN never is.
+
+        Args:
+            model: Whose weights were scored.
+            scores: By column; "epoch" is noted where it is there.
+            tolerance: How much worse than the best a score may be and still be kept, being later;
+                None keeps the first of equals.
+        """
         if self.monitor is None:
             return
         if self.monitor not in scores:
@@ -48,8 +61,9 @@ class BestWeights:
                 f"{nearest(self.monitor, scores)}"
             )
         score = scores[self.monitor] * (1 if self.mode == "min" else -1)
-        if score < self._score:
-            self._score = score
+        if score < self._score or (tolerance is not None and score <= self._score + tolerance):
+            self._score = min(score, self._score)
+            self.epoch = int(scores["epoch"]) if "epoch" in scores else None
             self._weights = {name: v.detach().clone() for name, v in model.state_dict().items()}
 
     @torch.no_grad()
@@ -60,8 +74,9 @@ class BestWeights:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"score": self._score, "weights": self._weights}
+        return {"score": self._score, "weights": self._weights, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of ``state_dict``."""
         self._score, self._weights = state["score"], dict(state["weights"])
+        self.epoch = state.get("epoch")  # earlier releases did not write it

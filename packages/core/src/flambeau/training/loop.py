@@ -26,7 +26,8 @@ def fit(run: Run) -> None:
         run.listen_to(interrupt)
         try:
             run.dispatch.send("on_fit_start", state)
-            for index in range(position.phase, len(state.phases)):
+            index = position.phase
+            while index < len(state.phases):
                 position.phase = index
                 if position.phase_epoch < state.phase.epochs:
                     if run.started_phase != index:  # a resumed run is in its phase already
@@ -36,12 +37,15 @@ def fit(run: Run) -> None:
                     run_epoch(run)
                 if run.stopped():
                     break
+                run.plan_ahead()
                 position.phase_epoch = 0
+                index += 1
             run.finish()
             run.dispatch.send("on_fit_end", state)
         except BaseException as error:
             state.exception = error
             run.dispatch.send_exception(state, error)
+            run.interrupted(error)
             raise
         finally:
             run.release()

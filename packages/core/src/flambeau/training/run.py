@@ -28,7 +28,7 @@ from flambeau.training.nonfinite import StepRecord
 from flambeau.training.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.parts import Parts
-from flambeau.training.phase import Phase
+from flambeau.training.phase import Phase, Planner
 from flambeau.training.precision import Precision
 from flambeau.training.snapshot import capture
 from flambeau.training.start_checks import check_learns, check_optimizers
@@ -48,6 +48,7 @@ class RunSettings:
         plan: Gives the plan as JSON, when a checkpoint is written.
         folder: The run's folder; made when something is written.
         data: What tells the data from others, kept in checkpoints.
+        planner: Decides after each phase what follows; None keeps to ``phases``.
     """
 
     options: TrainingOptions
@@ -56,6 +57,7 @@ class RunSettings:
     plan: Callable[[], Mapping[str, Any]] = dict
     folder: Path | None = None
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    planner: Planner | None = None
 
 
 class Run:
@@ -78,7 +80,7 @@ class Run:
         self.values = StepValues(parts.model, self.optimizers, parts.values, task.values)
         self.update = Update(parts.model, self.optimizers, options, self.precision)
         self.average = options.average.running() if options.average else None
-        self.best = BestWeights(*_watched(options.keep_best, settings.callbacks))
+        self.best = BestWeights(*_watched(options.keep_best, settings))
         per_epoch = -(-parts.train.steps_per_epoch // options.accumulate)
         self.state = TrainState(
             model=parts.model,
@@ -133,6 +135,11 @@ class Run:
         return scores
 
     # The phase and the step
+
+    def plan_ahead(self) -> None:
+        """A phase is over: what follows it, where a planner decides that."""
+        if self.settings.planner is not None:
+            self.state.phases = self.settings.planner.next_phases(self.state)
 
     def start_phase(self) -> None:
         """Which groups learn and at which rates."""
@@ -196,8 +203,10 @@ class Run:
         if self.best.monitor is not None:
             row = self.state.history.rows[-1]
             scores = {name: value for name, value in row.items() if not isinstance(value, str)}
+            planner = self.settings.planner
+            tolerance = None if planner is None else planner.tolerance(self.state.history)
             with self.averaged_weights():
-                self.best.offer(self.parts.model, scores)
+                self.best.offer(self.parts.model, scores, tolerance)
 
     def control(self) -> None:
         """Asks the controllers for new values; they hold until changed again."""
@@ -244,6 +253,11 @@ class Run:
         freeze_except(self.parts.model, None, self._frozen_by_user)
         self.state.snapshot = self.state.update = self.state.backward = _over
 
+    def interrupted(self, error: BaseException) -> None:
+        """Ctrl-C leaves a self-planned run on its best weights; its checkpoint is written."""
+        if isinstance(error, KeyboardInterrupt) and self.settings.planner is not None:
+            self.finish()
+
     def finish(self) -> None:
         """The model ends on the averaged weights, or on those of the best epoch."""
         if self.best.found:
@@ -268,10 +282,16 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
     )
 
 
-def _watched(keep_best: str | None, callbacks: Sequence[Callback]) -> tuple[str | None, str]:
-    """Column and direction by which the best epoch is kept: the option's, or a callback's wish."""
-    for callback in callbacks:
+def _watched(keep_best: str | None, settings: RunSettings) -> tuple[str | None, str]:
+    """Column and direction by which the best epoch is kept.
+
+    A callback's wish, else the option's, else the planner's.
+    """
+    for callback in settings.callbacks:
         if getattr(callback, "restore_best", False):
             wish = cast("RestoresBest", callback)
             return wish.monitor, wish.mode
-    return keep_best, "min" if keep_best is None else mode_of(keep_best)
+    if keep_best is not None:
+        return keep_best, mode_of(keep_best)
+    planner = settings.planner
+    return (None, "min") if planner is None else (planner.monitor, planner.mode)

@@ -43,6 +43,7 @@ def capture(run: Run) -> dict[str, Any]:
             for callback in run.settings.callbacks
         ],
         "generators": generator_states(),
+        "planner": run.settings.planner and run.settings.planner.state_dict(),
     }
 
 
