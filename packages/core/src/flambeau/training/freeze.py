@@ -25,17 +25,18 @@ def freeze_except(
     Raises:
         ArgumentError: A name is no group of the model.
     """
-    groups = parameter_groups(model)
+    frozen = set(fixed)
     if trainable is not None:
+        groups = parameter_groups(model)
         check_group_names(trainable, groups)
-    for name, parameters in groups.items():
-        group_learns = trainable is None or name in trainable
-        for parameter in parameters:
-            learns = group_learns and id(parameter) not in fixed
-            parameter.requires_grad_(learns)
-            if not learns:
-                # An old gradient would keep moving the parameter.
-                parameter.grad = None
+        others = [parameters for name, parameters in groups.items() if name not in trainable]
+        frozen |= {id(parameter) for parameters in others for parameter in parameters}
+    for parameter in model.parameters():
+        learns = id(parameter) not in frozen
+        parameter.requires_grad_(learns)
+        if not learns:
+            # An old gradient would keep moving the parameter.
+            parameter.grad = None
 
 
 def keeps_statistics(module: nn.Module) -> bool:

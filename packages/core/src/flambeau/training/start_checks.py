@@ -18,6 +18,10 @@ def check_learns(model: nn.Module, phases: Iterable[Phase]) -> None:
     Raises:
         InputError: All that a phase should train was frozen by the user.
     """
+    phases = tuple(phases)
+    trains_all = all(phase.trainable is None for phase in phases)
+    if trains_all and any(parameter.requires_grad for parameter in model.parameters()):
+        return  # the usual case, without asking for groups
     groups = parameter_groups(model)
     learning = {name for name, group in groups.items() if any(p.requires_grad for p in group)}
     for phase in phases:
