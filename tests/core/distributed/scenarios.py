@@ -409,6 +409,41 @@ def statistics(folder: Path) -> dict[str, Any]:
     return outcome(run) | {"warnings": [str(w.message) for w in caught]}
 
 
+def _trained_on_other_data() -> nn.Module:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double()
+    model[1].running_mean.fill_(0.5)
+    return model
+
+
+def adapted(folder: Path) -> dict[str, Any]:
+    """Statistics taken once from all processes' samples, so that the steps are those of one."""
+    run = learner(table(n_train=40), _trained_on_other_data(), choices={"bn": "adapt"})
+    run.fit(2)
+    return outcome(run)
+
+
+def decided(folder: Path) -> dict[str, Any]:
+    """What the processes see of their shares is put together before it is decided."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\[statistics-per-process\]")
+        run = learner(table(n_train=40), _trained_on_other_data())
+        run.fit(1)
+    choice = run.plan["bn"]
+    return outcome(run) | {"value": choice.value, "evidence": dict(choice.evidence)}
+
+
+def gap(folder: Path) -> dict[str, Any]:
+    """The alarm, which one process gives for all."""
+    model = _trained_on_other_data()
+    model[1].momentum = 0.0
+    model[1].running_mean.fill_(30.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learner(model=model, choices={"bn": "train", "lr": 0.1}).fit(20)
+    return {"warnings": [str(w.message) for w in caught if "[train-eval-gap]" in str(w.message)]}
+
+
 def loaders(folder: Path) -> dict[str, Any]:
     """A DataLoader of the user's own: with a DistributedSampler, without, and valid without."""
     from torch.utils.data import DataLoader, DistributedSampler, TensorDataset

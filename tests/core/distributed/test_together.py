@@ -34,6 +34,7 @@ STEPS = (
     "own_step_around_ours",
     "scores",
     "own_evaluation",
+    "adapted",
 )
 OTHERS = (
     "samples",
@@ -42,6 +43,8 @@ OTHERS = (
     "not_finite",
     "files",
     "statistics",
+    "decided",
+    "gap",
     "loaders",
     "images",
     "different_data",
@@ -203,6 +206,27 @@ def test_batch_statistics_are_warned_of_once_and_end_the_same_everywhere(
     assert second["warnings"] == []
     assert differences(first["weights"], second["weights"]) == []
     assert differences(first["rows"], second["rows"]) == []
+
+
+@pytest.mark.slow
+def test_the_batch_norm_policy_is_decided_on_what_all_processes_see(
+    outcomes: Outcomes, folder: Path
+) -> None:
+    one, (first, second) = alone("decided", folder), outcomes["decided"]
+    assert differences(first, second) == []
+    # The distance is that of all samples; batches of half the size are rougher.
+    assert first["evidence"]["distance_nats"] == one["evidence"]["distance_nats"]
+    assert first["evidence"]["noise_nats"] > one["evidence"]["noise_nats"]
+    assert first["value"] == "adapt"
+
+
+@pytest.mark.slow
+def test_one_process_tells_of_the_gap_between_training_and_evaluation(
+    outcomes: Outcomes,
+) -> None:
+    first, second = outcomes["gap"]
+    assert len(first["warnings"]) == 1
+    assert second["warnings"] == []
 
 
 @pytest.mark.slow

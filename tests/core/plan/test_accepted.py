@@ -37,7 +37,7 @@ def data() -> Data:
         ("optimizer", "adma", "one of adagrad, adam, adamw"),
         ("schedule", "cosin", "one of constant, cosine"),
         ("weight_decay", -1, "at least 0"),
-        ("bn", "x", "one of auto, eval, train"),
+        ("bn", "x", "one of adapt, auto, eval, train"),
         ("memory_format", "nhwc", "one of channels_last"),
         ("compile", "on", "one of off"),
         ("task", "clasification", "Did you mean 'classification'"),

@@ -50,7 +50,7 @@ class Seen(Callback):
         )
 
 
-def make(callbacks=(), folder=None) -> Learner:
+def make(callbacks=(), folder=None, bn: str = "auto") -> Learner:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(150, 6, generator=draws)
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
@@ -58,7 +58,7 @@ def make(callbacks=(), folder=None) -> Learner:
     return Learner(
         Data.from_tensors(x, y, valid=0.2),
         Net(),
-        choices={"batch_size": 16},
+        choices={"batch_size": 16, "bn": bn},
         training=TrainingOptions(average=EMA(0.9), accumulate=2, clip_norm=1.0),
         callbacks=callbacks,
         folder=folder,
@@ -95,14 +95,14 @@ def test_the_head_learns_first_then_everything_more_slowly_towards_the_stem() ->
     learner = make([seen])
     learner.fine_tune(1, lr=0.02)
     first, second = seen.steps[0], seen.steps[-1]
-    assert first[:3] == ("head", [False, True], [False, False])
+    assert first[:3] == ("head", [False, True], [True, True])
     assert second[:3] == ("all", [True, True], [True, True])
     rates = second[3]
     assert rates["head"] == pytest.approx(10 * rates["body"]) == pytest.approx(100 * rates["stem"])
 
 
 def test_frozen_groups_keep_weights_and_statistics() -> None:
-    learner = make()
+    learner = make(bn="eval")
     learner.training = TrainingOptions()
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
     learner.freeze()
@@ -110,6 +110,21 @@ def test_frozen_groups_keep_weights_and_statistics() -> None:
     after = learner.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("bn", ["train", "adapt"])
+def test_norm_layers_of_frozen_groups_learn(bn: str) -> None:
+    learner = make(bn=bn)
+    learner.training = TrainingOptions()
+    before = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    learner.freeze()
+    learner.fit(1, lr=0.05)
+    after = learner.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    norms = {name for name in before if name.startswith(("stem.1.", "body.1."))}
+    # A moving average counts its steps, statistics taken once need not.
+    norms -= {n for n in norms if bn == "adapt" and n.endswith("num_batches_tracked")}
+    assert changed == {"head.weight", "head.bias"} | norms
 
 
 def test_another_model_is_refused(tmp_path) -> None:

@@ -12,6 +12,7 @@ from flambeau.training.freeze import (
     apply_modes,
     freeze_except,
     keeps_statistics,
+    learning_norms,
     norm_layers,
 )
 
@@ -44,6 +45,17 @@ def test_requires_grad_by_group() -> None:
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
     freeze_except(model, None)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_scales_and_shifts_learn_in_frozen_groups_too() -> None:
+    model = net()
+    fixed = {id(model[0][1].weight)}
+    for bn in ("train", "adapt"):
+        freeze_except(model, ("4",), fixed, learning_norms(model, bn))
+        learning = {n for n, p in model.named_parameters() if p.requires_grad and n[0] != "4"}
+        # Not "2.2": it keeps no statistics. "0.1.weight" was frozen by the user.
+        assert learning == {"0.1.bias"}
+    assert learning_norms(model, "eval") == learning_norms(model, "auto") == set()
 
 
 def test_unknown_groups() -> None:
@@ -92,8 +104,9 @@ def test_train_and_eval() -> None:
     model = net()
     apply_modes(model, ("4",), "train")
     assert all(modes(model).values())
-    apply_modes(model, None, "eval")
-    assert not any(modes(model).values())
+    for fixed in ("eval", "adapt"):
+        apply_modes(model, None, fixed)
+        assert not any(modes(model).values())
     assert model[2][2].training  # it has no statistics to fall back on
     assert model[2][3].training
 
@@ -166,5 +179,5 @@ def test_no_layer_trains_on_other_statistics_than_it_evaluates_on(
 def test_policies() -> None:
     with pytest.raises(ArgumentError, match=r"no batch norm policy 'evla'. Did you mean 'eval'"):
         apply_modes(net(), None, "evla")
-    with pytest.raises(ArgumentError, match=r"'adapt'.*auto, eval, train"):
-        apply_modes(net(), None, "adapt")
+    with pytest.raises(ArgumentError, match=r"'x'.*adapt, auto, eval, train"):
+        apply_modes(net(), None, "x")

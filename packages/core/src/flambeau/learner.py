@@ -25,6 +25,7 @@ from flambeau.doctor import Report, Subject, checks_for, course_of, diagnose, wa
 from flambeau.errors import ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan, recipes
 from flambeau.plan.accepted import check_values
+from flambeau.plan.batch_norm import settle
 from flambeau.plan.lr_choice import is_open, measured
 from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.planning import (
@@ -298,7 +299,7 @@ class Learner(RecipeVerbs):
             callbacks=with_standard(
                 self.callbacks, quiet=self.quiet, writes=self._folder is not None
             ),
-            plan=self.plan.to_json,
+            plan=self._plan_as_json,
             folder=folder,
             data=self._identity,
             planner=planner,
@@ -314,10 +315,15 @@ class Learner(RecipeVerbs):
         self._examined = True
         self._position = run.state.position
         with num_threads(values["num_threads"]), run.connected():
+            self.plan = settle(run, self.plan)
             run_fit(run)
         if planner is not None:
             self.plan = planner.recorded(self.plan, self.history, run.best.epoch)
         return self.history
+
+    def _plan_as_json(self) -> dict[str, Any]:
+        # The plan at the moment of asking: a fit may have put a decision into it.
+        return self.plan.to_json()
 
     # Which groups learn
 
@@ -409,7 +415,10 @@ class Learner(RecipeVerbs):
         from flambeau.inside import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
-        return summary(self.model, next(self.realised.batches(part)).inputs)
+    def _plan_as_json(self) -> dict[str, Any]:
+        # The plan at the moment of asking: a fit may have put a decision into it.
+        return self.plan.to_json()
+
 
     def doctor(self, *, full: bool = False) -> Report:
         """What very likely is not as it was meant; costs one batch, and changes nothing.

@@ -134,6 +134,11 @@ def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> Training
     return replace(training, accumulate=planned)
 
 
+def _is_open(key: str, value: Any) -> bool:
+    """Whether a fit decides it first, so that a run's decision is no other choice."""
+    return key == "bn" and value == "auto"
+
+
 def continued_plan(
     saved: Plan, mine: Plan, checkpoint: Path, *, asked: Collection[str], is_realised: bool
 ) -> Plan:
@@ -163,7 +168,7 @@ def continued_plan(
     differing = [
         key
         for key, value in mine.values.items()
-        if key not in _OF_A_VERB and theirs.get(key) != value
+        if key not in _OF_A_VERB and theirs.get(key) != value and not _is_open(key, value)
     ]
     for key in differing:
         if key in asked:

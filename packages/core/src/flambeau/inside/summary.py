@@ -10,6 +10,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from flambeau.inside.hooks import Hooks, Inputs, modules_of, run
+from flambeau.plan.choice import Choice
+from flambeau.training.freeze import keeps_statistics
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Summary:
         trainable: How many of them require a gradient.
         parameter_bytes: Memory that the parameters take.
         buffer_bytes: Memory of the buffers (batch norm's statistics).
+        norms: What becomes of norm layers that keep statistics, in words; empty without any.
     """
 
     model: str
@@ -57,6 +60,7 @@ class Summary:
     trainable: int
     parameter_bytes: int
     buffer_bytes: int
+    norms: str = ""
 
     def __str__(self) -> str:
         rows = [_HEADERS, *(self._cells(layer) for layer in self.layers)]
@@ -101,6 +105,8 @@ class Summary:
             f"{self.parameters:,} parameters ({_bytes(self.parameter_bytes)}), "
             f"{self.trainable:,} trainable; buffers {_bytes(self.buffer_bytes)}."
         ]
+        if self.norms:
+            lines.append(self.norms)
         if unused:
             names = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
             lines.append(f"Not called as modules in this forward pass: {names}.")
@@ -110,7 +116,7 @@ class Summary:
 _HEADERS = ("layer", "type", "output", "parameters", "learns", "mode")
 
 
-def summary(model: nn.Module, inputs: Inputs) -> Summary:
+def summary(model: nn.Module, inputs: Inputs, *, bn: Choice | None = None) -> Summary:
     """The layers of ``model`` as one forward pass in eval mode sees them.
 
     The model stays as it was: modes are put back, no gradient is computed.
@@ -119,6 +125,8 @@ def summary(model: nn.Module, inputs: Inputs) -> Summary:
         model: Any module.
         inputs: One tensor, or the arguments of ``forward`` in their order, as ``batch.inputs``;
             on the model's device.
+        bn: The plan's choice of what norm layers do in training, shown where the model has any
+            that keep statistics.
     """
     with Hooks(model, keep=_shape) as hooks:
         answer = run(model, inputs)
@@ -151,7 +159,15 @@ def summary(model: nn.Module, inputs: Inputs) -> Summary:
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         parameter_bytes=sum(p.nbytes for p in model.parameters()),
         buffer_bytes=sum(b.nbytes for b in model.buffers()),
+        norms="" if bn is None else _norms(model, bn),
     )
+
+
+def _norms(model: nn.Module, bn: Choice) -> str:
+    count = sum(map(keeps_statistics, model.modules()))
+    if not count:
+        return ""
+    return f"{count} norm layer{'s' * (count > 1)} with statistics, bn={bn.value!r}. {bn.reason}"
 
 
 def _shape(output: Any) -> str:

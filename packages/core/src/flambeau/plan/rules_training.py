@@ -223,9 +223,11 @@ def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "bn",
         "auto",
-        "Batch norm of frozen groups keeps its statistics and is used the same way in training and "
-        "evaluation; that of groups that learn is trained.",
-        alternatives=("train", "eval"),
+        "Decided before the first step, from what norm layers see of the train data in batches of "
+        f"{values['batch_size']}.",
+        evidence={"batch_size": values["batch_size"]},
+        alternatives=("train", "adapt", "eval"),
+        override='choices={"bn": "eval"}',
         source="default",
     )
 
@@ -239,7 +241,7 @@ TRAINING_RULES = (
     lr_rule({}),
     Rule("schedule", (), _schedule),
     Rule("epochs", ("batch_size", "accumulate"), _epochs),
-    Rule("bn", (), _bn),
+    Rule("bn", ("batch_size",), _bn),
     # What was realised holds no longer where one of these changes.
     Rule(
         "auto",

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -38,6 +38,8 @@ from flambeau.training.step import train_step
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
+
+T = TypeVar("T")
 
 
 class DistributedRun(Run):
@@ -84,6 +86,7 @@ class DistributedRun(Run):
         self.shared_step = SharedStep(processes, parts.model, asks=is_own)
         self.state.shared_step = self.shared_step
         self.state.update = self._update
+        self.is_main = processes.is_main
         self.shares_evaluation = parts.valid is not None and shares_with(parts.valid) > 1
 
     @contextmanager
@@ -120,6 +123,9 @@ class DistributedRun(Run):
 
     def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
         return self.processes.from_main(scores)
+
+    def gathered(self, value: T) -> list[T]:
+        return self.processes.gather(value)
 
     # The step
 
@@ -262,7 +268,7 @@ def _warn_of_statistics(model: nn.Module, settings: RunSettings) -> None:
         for name, module in modules
         if keeps_statistics(module) and not isinstance(module, nn.SyncBatchNorm)
     ]
-    if layers and any(phase.bn != "eval" for phase in settings.phases):
+    if layers and any(phase.bn in ("auto", "train") for phase in settings.phases):
         warnings.warn(
             f"[statistics-per-process] {len(layers)} norm layers ({layers[0]!r}, …) normalise with "
             "the samples of their own process, so the steps differ from those of one process; "

@@ -9,11 +9,14 @@ from torch import Tensor, nn
 from flambeau.errors import ArgumentError, nearest
 from flambeau.training.groups import check_group_names, layer_groups, parameter_groups
 
-BATCH_NORM_POLICIES = ("auto", "eval", "train")
+BATCH_NORM_POLICIES = ("adapt", "auto", "eval", "train")
 
 
 def freeze_except(
-    model: nn.Module, trainable: Collection[str] | None, fixed: Collection[int] = ()
+    model: nn.Module,
+    trainable: Collection[str] | None,
+    fixed: Collection[int] = (),
+    also: Collection[int] = (),
 ) -> None:
     """Sets ``requires_grad`` of whole layer groups; drops the gradients of those that are frozen.
 
@@ -21,6 +24,7 @@ def freeze_except(
         model: The model.
         trainable: Names of the groups that learn; None for all.
         fixed: ``id`` of parameters that never learn, whatever their group.
+        also: ``id`` of parameters that learn in frozen groups too, unless they are ``fixed``.
 
     Raises:
         ArgumentError: A name is no group of the model.
@@ -30,7 +34,8 @@ def freeze_except(
         groups = parameter_groups(model)
         check_group_names(trainable, groups)
         others = [parameters for name, parameters in groups.items() if name not in trainable]
-        frozen |= {id(parameter) for parameters in others for parameter in parameters}
+        ids = {id(parameter) for parameters in others for parameter in parameters}
+        frozen |= ids.difference(also)
     for parameter in model.parameters():
         learns = id(parameter) not in frozen
         parameter.requires_grad_(learns)
@@ -48,6 +53,22 @@ def keeps_statistics(module: nn.Module) -> bool:
     return isinstance(getattr(module, "running_mean", None), Tensor)
 
 
+def learning_norms(model: nn.Module, bn: str) -> set[int]:
+    """``id`` of the scales and shifts that ``bn`` lets learn in frozen groups as well.
+
+    With "train" and "adapt" all of norm layers that keep statistics: they are a thousandth of a
+    model, and on new data worth more than the whole head (``docs/findings/batch-norm.md``).
+    """
+    if bn not in ("train", "adapt"):
+        return set()
+    return {
+        id(parameter)
+        for module in model.modules()
+        if keeps_statistics(module)
+        for parameter in module.parameters(recurse=False)
+    }
+
+
 def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "auto") -> None:
     """Puts the model in train mode, and norm layers that keep statistics in the mode of ``bn``.
 
@@ -58,9 +79,10 @@ def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "
     Args:
         model: The model.
         trainable: Names of the groups that learn; None for all.
-        bn: "auto": eval mode exactly where the layer's group is frozen. "train": train mode
-            everywhere, so frozen parts adapt their statistics to the new data. "eval": the
-            statistics stay as they are everywhere (tiny batches).
+        bn: "train": train mode everywhere, frozen groups included. "eval" and "adapt": the
+            statistics stay as they are; with "adapt" the loop has taken them from the new data
+            before. "auto", where nobody has decided: eval mode exactly where the layer's group
+            is frozen.
 
     Raises:
         ArgumentError: ``bn`` or a group name is unknown.
@@ -73,7 +95,7 @@ def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "
     if bn == "train" or (bn == "auto" and trainable is None):
         return
     for module, group in norm_layers(model).items():
-        if bn == "eval" or (trainable is not None and group not in trainable):
+        if bn in ("eval", "adapt") or (trainable is not None and group not in trainable):
             module.eval()
 
 

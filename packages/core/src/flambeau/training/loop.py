@@ -13,10 +13,12 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
+from flambeau.training.batch_statistics import adapt
 from flambeau.training.explain import explain, explained_evaluation
 from flambeau.training.freeze import apply_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.run import Run
+from flambeau.training.train_eval_gap import look_for_gap
 
 
 def fit(run: Run) -> None:
@@ -32,6 +34,9 @@ def fit(run: Run) -> None:
                 if position.phase_epoch < state.phase.epochs:
                     if run.started_phase != index:  # a resumed run is in its phase already
                         run.start_phase()
+                    if state.phase.bn == "adapt" and not run.adapted:
+                        adapt(run)
+                        run.adapted = True
                     run.dispatch.send("on_phase_start", state)
                 while position.phase_epoch < state.phase.epochs and not run.stopped():
                     run_epoch(run)
@@ -73,6 +78,7 @@ def run_epoch(run: Run) -> None:
             "seconds": time.perf_counter() - started,
         }
     )
+    look_for_gap(run)
     run.keep_if_best()
     position.phase_epoch += 1
     position.epoch += 1

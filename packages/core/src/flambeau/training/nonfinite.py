@@ -222,6 +222,10 @@ class NonFiniteGuard:
         """Puts the norm layers' statistics back to the last good ones; with policy "raise"."""
         foreach.copy_(self._statistics, self._good_statistics)
 
+    def keep(self) -> None:
+        """Takes the statistics as they are for good ones: a checkpoint or the data gave them."""
+        foreach.copy_(self._good_statistics, self._statistics)
+
     def skipped(self) -> int:
         """Steps left out so far with the policy "skip". Waits for the device."""
         return int(self._skipped)

@@ -27,7 +27,12 @@ class Phase:
             "momentum", or any value that the task declares.
         trainable: Parameter groups that learn, by name; None for all.
         lr_scales: Factor on "lr" by group name (discriminative rates); 1 where not named.
-        bn: What batch norm does: "auto" puts it in eval mode exactly where its group is frozen.
+        bn: What norm layers that keep statistics do. "train": they learn, in frozen groups too:
+            batch statistics, stored ones updated, scale and shift trained. "adapt": their
+            statistics are taken from the train data once, then stay; scale and shift learn, in
+            frozen groups too. "eval": their statistics stay as they are, and a frozen group is
+            frozen whole. "auto": what the learner's plan says, which measures where it says
+            "auto" too.
         name: Shown in history and progress.
     """
 

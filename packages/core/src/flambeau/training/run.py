@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch.optim import Optimizer
@@ -20,7 +20,7 @@ from flambeau.training.best import BestWeights, RestoresBest
 from flambeau.training.controller import mode_of
 from flambeau.training.culprit import Culprit, find_culprit, nonfinite_error
 from flambeau.training.events import Callback, Dispatch
-from flambeau.training.freeze import freeze_except
+from flambeau.training.freeze import freeze_except, learning_norms
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
@@ -35,6 +35,8 @@ from flambeau.training.start_checks import check_learns, check_optimizers
 from flambeau.training.state import Position, TrainState
 from flambeau.training.update import Update
 from flambeau.training.values import StepValues
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,13 @@ class RunSettings:
 
 
 class Run:
-    """One fit. The loop reads it; ``snapshot`` saves and restores it."""
+    """One fit. The loop reads it; ``snapshot`` saves and restores it.
+
+    Attributes:
+        adapted: Whether norm layers have got their statistics from these data (``bn="adapt"``).
+        gap_told: The last phase in which norm layers' training and evaluation were too far apart.
+        is_main: Whether this process speaks for the run.
+    """
 
     def __init__(
         self, parts: Parts, settings: RunSettings, history: History, position: Position
@@ -71,6 +79,7 @@ class Run:
         self.dispatch = Dispatch(settings.callbacks)
         self.interrupt = Interrupt()
         self.shares_evaluation = False
+        self.is_main = True
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
         factory = options.optimizer or default_factory
@@ -106,6 +115,8 @@ class Run:
         self._frozen_by_user = {id(p) for p in parts.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
         self.started_phase = -1
+        self.adapted = False
+        self.gap_told = -1
         if self.average is not None:
             self.average.start(parts.model)
 
@@ -134,6 +145,10 @@ class Run:
         """The scores of an evaluation by which the run goes on."""
         return scores
 
+    def gathered(self, value: T) -> list[T]:
+        """The value that every process of the run has."""
+        return [value]
+
     # The phase and the step
 
     def plan_ahead(self) -> None:
@@ -144,7 +159,8 @@ class Run:
     def start_phase(self) -> None:
         """Which groups learn and at which rates."""
         phase = self.state.phase
-        freeze_except(self.parts.model, phase.trainable, self._frozen_by_user)
+        norms = learning_norms(self.parts.model, phase.bn)
+        freeze_except(self.parts.model, phase.trainable, self._frozen_by_user, norms)
         self.trainable = phase.trainable
         self.started_phase = self.state.position.phase
         self.values.start_phase(phase, self.state.steps_per_epoch)

@@ -31,6 +31,7 @@ def capture(run: Run) -> dict[str, Any]:
         "model": dict(state.model.state_dict()),
         "optimizers": {name: opt.state_dict() for name, opt in run.optimizers.items()},
         "average": run.average.state_dict() if run.average is not None else None,
+        "adapted": run.adapted,
         "best": run.best.state_dict(),
         "precision": run.precision.state_dict(),
         "values": dict(state.values),
@@ -60,6 +61,8 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot go on with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])
+    run.adapted = bool(tree.get("adapted", False))
+    run.update.keep_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
     run.values.controlled.update(tree["controlled"])
     # Phases regroup the optimizers; the same regroupings give the order in which they were saved.

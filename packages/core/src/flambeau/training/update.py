@@ -101,6 +101,11 @@ class Update:
         if self._guard is not None:
             self._guard.restore()
 
+    def keep_statistics(self) -> None:
+        """Takes the norm statistics as they are now for good; after they came from elsewhere."""
+        if self._guard is not None:
+            self._guard.keep()
+
     def skipped(self) -> int:
         """Steps left out so far. Waits for the device."""
         return 0 if self._guard is None else self._guard.skipped()

@@ -1,0 +1,154 @@
+"""The alarm rings where norm layers train otherwise than they are evaluated, and only there."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flambeau import Callback, Classification, Data, Learner, TrainingOptions
+from flambeau.training import EMA, step
+
+
+def net(momentum: float | None = 0.1, drop: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 16),
+        nn.BatchNorm1d(16, momentum=momentum),
+        nn.ReLU(),
+        nn.Dropout(drop),
+        nn.Linear(16, 2),
+    )
+
+
+def learner(model: nn.Module, offset: float = 4.0, **arguments: object) -> Learner:
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 6, generator=draws)
+    y = (x[:, 0] + x[:, 1] > 0).long()
+    arguments = {"choices": {"batch_size": 16, "normalisation": "none"}, **arguments}
+    return Learner(Data.from_tensors(x + offset, y), model, quiet=True, **arguments)
+
+
+def heard(fit, *arguments: object, **named: object) -> list[str]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit(*arguments, **named)
+    return [str(each.message) for each in found if "[train-eval-gap]" in str(each.message)]
+
+
+def test_statistics_that_are_never_updated() -> None:
+    """The mismatch by hand: torch's momentum of 0 with batch statistics."""
+    [text] = heard(learner(net(momentum=0.0)).fit, 4, lr=0.02)
+    assert "as they are evaluated" in text
+    assert "times more" in text
+    assert '"bn": "adapt"' in text
+
+
+def test_silent_with_drop_out_that_would_look_like_a_gap() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner(net(drop=0.9)).fit(4, lr=0.02)
+
+
+@pytest.mark.parametrize("bn", ["adapt", "eval"])
+def test_silent_where_both_modes_are_one(bn: str, monkeypatch) -> None:
+    model = net(momentum=0.0)
+    choices = {"batch_size": 16, "normalisation": "none", "bn": bn}
+    assert heard(learner(model, choices=choices).fit, 4, lr=0.02) == []
+
+
+def test_once_a_phase_at_the_end_of_its_first_epoch() -> None:
+    class Rows(Callback):
+        def on_epoch_end(self, state) -> None:
+            rows.append(len(found))
+
+    rows: list[int] = []
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        told = learner(net(momentum=0.0), callbacks=[Rows()])
+        told.fit(3, lr=0.02)
+    assert rows == [1, 1, 1]
+
+
+def test_statistics_that_only_lag_behind() -> None:
+    """A momentum of 0.0001 has not arrived at the end; one of 0.1 has, after lagging at first."""
+    [text] = heard(learner(net(momentum=1e-4)).fit, 4, lr=0.02)
+    assert "times more" in text
+    choices = {"batch_size": 64, "normalisation": "none"}
+    assert heard(learner(net(), choices=choices).fit, 20, lr=0.02) == []
+
+
+def test_rough_batches_tell_the_other_way_round() -> None:
+    first = learner(net(), choices={"batch_size": 64, "normalisation": "none"})
+    first.fit(20, lr=0.02)
+    choices = {"batch_size": 2, "normalisation": "none", "bn": "train"}
+    [text] = heard(learner(first.model, choices=choices).fit, 1, lr=1e-5)
+    assert "times less" in text
+    assert "too rough: take larger batches" in text
+
+
+def test_losses_that_matter_to_nobody() -> None:
+    class Tiny(Classification):
+        """Its loss falls to a millionth after the first step."""
+
+        def loss(self, outputs, batch):
+            total, weight = super().loss(outputs, batch)
+            tiny.steps += 1
+            return total * (1.0 if tiny.steps == 1 else 1e-6), weight
+
+    tiny = Tiny(["0", "1"])
+    tiny.steps = 0
+    assert heard(learner(net(momentum=0.0), task=tiny).fit, 4, lr=0.02) == []
+
+
+def test_looking_changes_nothing(monkeypatch) -> None:
+    def trained(look: bool) -> Learner:
+        if not look:
+            monkeypatch.setattr("flambeau.training.loop.look_for_gap", lambda run: None)
+        told = learner(
+            net(drop=0.3), training=TrainingOptions(average=EMA(0.9), transforms=(draw,))
+        )
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+        told.fit(3, lr=0.02)
+        return told
+
+    def draw(batch, seed):
+        random.random()
+        np.random.random()
+        return batch
+
+    looked, left = trained(True), trained(False)
+    assert list(looked.history.step_losses) == list(left.history.step_losses)
+    for (name, one), other in zip(
+        looked.model.state_dict().items(), left.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_a_step_of_ones_own_that_needs_no_loss_of_the_task() -> None:
+    class Nothing(Classification):
+        def loss(self, outputs, batch):
+            raise RuntimeError("this task has no loss")
+
+        def evaluate(self, model, batches, context):
+            return {"loss": 0.0}
+
+    def own_step(model, micro_batches, task, state):
+        [batch] = micro_batches
+        loss = nn.functional.cross_entropy(model(batch.input), batch.target)
+        state.backward(loss)
+        state.update(loss)
+        return step.StepResult(loss.detach(), 1.0)
+
+    told = learner(
+        net(momentum=0.0),
+        task=Nothing(["0", "1"]),
+        training=TrainingOptions(train_step=own_step),
+    )
+    assert heard(told.fit, 4, lr=0.02) == []
