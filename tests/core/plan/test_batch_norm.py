@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau import Callback, Data, Learner, Phase, Plan, Schedule, TrainingOptions
-from flambeau.plan.batch_norm import ROUGH, Measured, decide
+from flambeau.plan.batch_norm import ROUGH, ROUGH_FROZEN, Measured, decide
 from flambeau.training import EMA, SWA
 from flambeau.training.batch_statistics import LayerShift
 
@@ -50,13 +50,15 @@ def same(one: Learner, other: Learner) -> bool:
 
 
 def test_the_rule() -> None:
-    def chosen(distance: float, noise: float):
+    def chosen(distance: float, noise: float, learning: float = 1.0):
         shifts = {"a": LayerShift(distance, noise), "b": LayerShift(distance, noise)}
-        return decide(Measured(shifts, batches=20, samples=640))
+        return decide(Measured(shifts, batches=20, samples=640, learning=learning))
 
     for distance in (0.001, 0.5, 5.0):
         assert chosen(distance, ROUGH * 2).value == "adapt"
         assert chosen(distance, ROUGH / 2).value == "train"
+    between = (ROUGH + ROUGH_FROZEN) / 2
+    assert (chosen(0.5, between).value, chosen(0.5, between, 0.1).value) == ("train", "adapt")
     assert chosen(0.5, ROUGH * 1.1).confidence < chosen(0.5, ROUGH * 2).confidence
     choice = chosen(0.5, ROUGH / 2)
     assert "far from the train data (0.5 nats)" in choice.reason
@@ -85,6 +87,19 @@ def test_measured_where_there_are_statistics() -> None:
         assert f"1 norm layer with statistics, bn='{value}'" in text
         assert choice.reason in text
         assert choice.reason[:40] in learner.plan.table(400)
+
+
+def test_what_learns_is_measured_too() -> None:
+    """The head and what the phases unfreeze, in the phase that trains most."""
+    shares = {}
+    for verb in ("fit", "fine_tune"):
+        learner = make()
+        learner.freeze()
+        getattr(learner, verb)(1)
+        shares[verb] = learner.plan["bn"].evidence["learning"]
+    net = Net()
+    head, every = (sum(p.numel() for p in part.parameters()) for part in (net.head, net))
+    assert shares == {"fit": pytest.approx(head / every, rel=1e-2), "fine_tune": 1.0}
 
 
 def test_a_model_without_statistics_decides_nothing() -> None:

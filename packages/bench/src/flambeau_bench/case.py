@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -145,6 +146,15 @@ class Case(ABC):
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
         """Whether both sides gave equally good results, over all pairs that are not void."""
+
+    def section(self, records: Sequence[Mapping[str, Any]], folder: Path) -> str:
+        """Markdown of the case's own for a report, with pictures drawn to ``folder``; or nothing.
+
+        Args:
+            records: Of all cases.
+            folder: Where the report will be.
+        """
+        return ""
 
     def why_not(self, size: Size) -> str:
         """Why the case cannot run here; empty where it can."""

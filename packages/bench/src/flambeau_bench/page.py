@@ -29,26 +29,35 @@ def write_report(folder: Path) -> Path:
         ArtefactError: There are no results, or lines that this release does not read.
         StorageError: The report cannot be written.
     """
+    from flambeau_bench.cases import CASES  # with torch and the cases' models
+
     records = latest(read(folder))
     path = folder / "report.md"
     try:
         drawn = [name for name in FIGURES if draw(records, folder / name) is not None]
-        path.write_text(page(records, drawn), encoding="utf-8")
+        sections = [case.section(records, folder) for case in CASES.values()]
+        path.write_text(page(records, drawn, sections), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"The report cannot be written to {folder}: {error}.") from error
     return path
 
 
-def page(records: Sequence[Mapping[str, Any]], figures: Sequence[str] = ()) -> str:
+def page(
+    records: Sequence[Mapping[str, Any]],
+    figures: Sequence[str] = (),
+    sections: Sequence[str] = (),
+) -> str:
     """The report's text.
 
     Args:
         records: What it tells of.
         figures: File names of the pictures; the first is shown.
+        sections: What cases say of their own, in Markdown.
     """
     parts = ["# Benchmarks", _intro(), markdown(records)]
     if figures:
         parts.append(f"![Median, 95% interval, noise floor and bar]({figures[0]})")
+    parts += [section for section in sections if section]
     parts += ["## What was asked", _asked(records), "## Gates", _gates(records)]
     parts += ["## Void pairs", _voids(records), "## Where it was measured", _machines(records)]
     return "\n\n".join(parts) + "\n"

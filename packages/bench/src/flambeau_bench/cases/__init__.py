@@ -1,6 +1,7 @@
 """The cases by name."""
 
 from flambeau_bench.case import Case
+from flambeau_bench.cases.bn_finetune import BatchNormFineTune
 from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.loaders import Loaders
@@ -17,12 +18,14 @@ CASES: dict[str, Case] = {
         Loaders(),
         VisionFit(),
         ColdStart(),
+        BatchNormFineTune(),
     )
 }
 """Every case under the name that the command line takes."""
 
 __all__ = [
     "CASES",
+    "BatchNormFineTune",
     "CallbackScaling",
     "Case",
     "ColdStart",

@@ -19,17 +19,22 @@ from flambeau.training.batch_statistics import (
     shift_of,
     stored_layers,
 )
+from flambeau.training.groups import parameter_groups
 from flambeau.training.run import Run
 
-ROUGH = 0.04
-"""Noise of a batch's statistics, in nats, from which on it is too rough to normalise with.
+ROUGH, ROUGH_FROZEN = 0.04, 0.025
+"""Noise of a batch's statistics, in nats, from which on it is too rough to normalise with: where
+most of the model learns, and where most of it is frozen and cannot make up for it.
 
-Between what batches of 2 and of 4 pictures showed in ``flambeau bench run bn-finetune``: with 2
-``train`` lost to ``adapt`` in every cell, with 4 in none beyond noise.
+Set by ``flambeau bench run bn-finetune`` (``docs/findings/batch-norm.md``): with batches of 2
+pictures (0.04 to 0.08) "train" lost to "adapt", with 32 (0.004) it won; with 4 (0.02 to 0.04) it
+lost where the body was frozen alone.
 """
 
 _FAR = 0.1
 """Distance from which on the words say "far"; it decides nothing."""
+
+_MOSTLY = 0.5
 
 _UNSURE = 0.3
 """Share of the limit within which the decision might as well have been the other one."""
@@ -45,11 +50,13 @@ class Measured:
         layers: By name.
         batches: How many were looked at.
         samples: In them.
+        learning: Share of the parameters that learn, in the phase in which most do.
     """
 
     layers: Mapping[str, LayerShift]
     batches: int
     samples: int
+    learning: float = 1.0
 
 
 def settle(run: Run, plan: Plan) -> Plan:
@@ -90,7 +97,8 @@ def decide(measured: Measured) -> Choice:
     """
     layers = measured.layers.values()
     distance, noise = mean(e.distance for e in layers), mean(e.noise for e in layers)
-    rough = noise > ROUGH
+    limit = ROUGH if measured.learning >= _MOSTLY else ROUGH_FROZEN
+    rough = noise > limit
     far = "far from" if distance > _FAR else "near"
     figures = f"the stored statistics are {far} the train data ({distance:.2g} nats)"
     batch = f"a batch's own are off by {noise:.2g} nats by chance"
@@ -99,7 +107,7 @@ def decide(measured: Measured) -> Choice:
         if rough
         else f"{figures}, and {batch}: exact enough to train the norm layers, frozen groups' too."
     )
-    sure = abs(noise / ROUGH - 1) > _UNSURE
+    sure = abs(noise / limit - 1) > _UNSURE
     return Choice(
         "bn",
         "adapt" if rough else "train",
@@ -107,7 +115,8 @@ def decide(measured: Measured) -> Choice:
         evidence={
             "distance_nats": _round(distance),
             "noise_nats": _round(noise),
-            "limit_nats": ROUGH,
+            "limit_nats": limit,
+            "learning": _round(measured.learning),
             "batches": measured.batches,
             "samples": measured.samples,
             "distance_by_layer": {k: _round(v.distance) for k, v in measured.layers.items()},
@@ -142,7 +151,7 @@ def _of_stored(run: Run, layers: Mapping[str, nn.Module]) -> Choice:
     if failure is None and shifts:
         batches = max(len(noted) for process in seen for noted in process.values())
         samples = batches * run.parts.values["batch_size"]
-        return decide(Measured(shifts, batches, samples))
+        return decide(Measured(shifts, batches, samples, _learning(run)))
     why = failure or "the train batches reach none of them."
     return Choice(
         "bn",
@@ -154,6 +163,20 @@ def _of_stored(run: Run, layers: Mapping[str, nn.Module]) -> Choice:
         confidence=0.4,
         override=_OVERRIDE,
     )
+
+
+def _learning(run: Run) -> float:
+    """The largest share of the parameters that a phase trains."""
+    groups = parameter_groups(run.parts.model)
+    counts = {name: sum(p.numel() for p in group) for name, group in groups.items()}
+    learn = {
+        name: sum(p.numel() for p in group if p.requires_grad) for name, group in groups.items()
+    }
+    most = max(
+        sum(learn[name] for name in phase.trainable or groups if name in learn)
+        for phase in run.state.phases
+    )
+    return most / max(1, sum(counts.values()))
 
 
 def _look(run: Run) -> Mapping[str, Sequence[Seen]] | str:

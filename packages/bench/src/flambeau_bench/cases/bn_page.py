@@ -1,0 +1,226 @@
+"""The tables and the picture of ``bn-finetune``, from its records alone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flambeau.report import bootstrap
+from flambeau.report.intervals import Interval
+from flambeau_bench.cases.bn_policies import BATCHES, POLICIES, SHIFTS, TRAINED
+from flambeau_bench.table import markdown_table
+
+FIGURES = ("bn-finetune.svg", "bn-finetune.png")
+COLOURS = {
+    "A": "#b5141c",
+    "B": "#d98c3f",
+    "C": "#8a8a8a",
+    "D": "#2f6db5",
+    "E": "#7fb08a",
+    "E+": "#2b8a4b",
+    "auto": "#1f1f1f",
+}
+
+
+@dataclass
+class Cell:
+    """What the seeds gave in one cell.
+
+    Attributes:
+        errors: Error in percent by policy and seed.
+        gaps: Loss in eval mode over that in training mode, by policy.
+        alarms: How many runs were warned of, by policy.
+        decided: What auto decided, in words, a seed each.
+    """
+
+    errors: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    gaps: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    alarms: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    decided: dict[int, str] = field(default_factory=dict)
+
+    def of(self, policy: str) -> Tensor:
+        """Errors in percent, float64 ``(seeds,)``."""
+        found = self.errors[policy]
+        return torch.tensor([found[seed] for seed in sorted(found)], dtype=torch.float64)
+
+    def best(self) -> str:
+        """The policy with the lowest mean error; auto is none of its own."""
+        return min((p for p in self.errors if p != "auto"), key=lambda p: float(self.of(p).mean()))
+
+
+def read_cells(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], Cell]:
+    """By what is trained, batch size and shift; a run that several comparisons use counts once."""
+    found: dict[tuple[str, int, str], Cell] = {}
+    for record in records:
+        if record["case"] != "bn-finetune" or record["kind"] != "run" or not record["figures"]:
+            continue
+        trained, batch, shift = record["settings"]["cell"].split(", ")
+        cell = found.setdefault((trained, int(batch.split()[1]), shift), Cell())
+        policy, seed, figures = record["side"], record["pair"], record["figures"]
+        cell.errors[policy][seed] = figures["error_pct"]
+        cell.gaps[policy][seed] = figures["gap"]
+        cell.alarms[policy][seed] = figures["alarmed"]
+        if policy == "auto":
+            cell.decided[seed] = record["notes"]
+    return found
+
+
+def section(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """The experiment's part of a report; its picture is drawn beside it."""
+    cells = read_cells(records)
+    if not cells:
+        return ""
+    for name in FIGURES:
+        draw(cells, folder / name)
+    seeds = max(len(cell.of(cell.best())) for cell in cells.values())
+    legend = markdown_table(("policy", "is"), [[key, text] for key, text in POLICIES.items()])
+    return "\n\n".join(
+        [
+            "## Batch norm in fine-tuning",
+            f"Error in percent on pictures of the new classes, mean over {seeds} seeds and its "
+            "bootstrap 95% interval; the lowest in bold.",
+            legend,
+            f"![Error by policy]({FIGURES[0]})",
+            errors_table(cells),
+            "Ratios of mean errors, and what auto loses to the best policy in points of error, "
+            "paired by seed, with bootstrap 95% intervals. The gap is the loss of the same train batches "
+            "in eval mode, divided by that with batch statistics: median over the seeds.",
+            ratios_table(cells),
+            "What auto measured and chose, and how many runs were warned with [train-eval-gap].",
+            decisions_table(cells),
+        ]
+    )
+
+
+def errors_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
+    """Mean error and interval, a row a cell, a column a policy."""
+    rows: list[list[str]] = []
+    for key, cell in cells.items():
+        row = [_name(key)]
+        for policy in POLICIES:
+            if policy not in cell.errors:
+                row.append("as E")
+                continue
+            interval = _mean(cell.of(policy))
+            text = f"{interval.value:.1f} ({interval.low:.1f}–{interval.high:.1f})"
+            row.append(f"**{text}**" if policy == cell.best() else text)
+        rows.append(row)
+    return markdown_table(("trained, batch, shift", *POLICIES), rows)
+
+
+def ratios_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
+    """How many times A's error is that of C, of D and of the best; what auto loses to the best."""
+    rows: list[list[str]] = []
+    for key, cell in cells.items():
+        best = cell.best()
+        ratios = [_ratio(cell.of("A"), cell.of(other)) for other in ("C", "D", best)]
+        lost = _lost(cell.of("auto"), cell.of(best))
+        gaps = [f"{_median(cell.gaps[policy]):.2g}" for policy in ("A", "auto")]
+        rows.append(
+            [
+                _name(key),
+                *(f"{r.value:.1f}× ({r.low:.1f}–{r.high:.1f})" for r in ratios),
+                best,
+                f"{lost.value:+.1f} ({lost.low:+.1f} to {lost.high:+.1f})",
+                *gaps,
+            ]
+        )
+    columns = ("trained, batch, shift", "A / C", "A / D", "A / best", "best", "auto - best")
+    return markdown_table((*columns, "gap of A", "gap of auto"), rows)
+
+
+def decisions_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
+    """Auto's choices with the figures of the first seed; alarms by policy."""
+    rows: list[list[str]] = []
+    for key, cell in cells.items():
+        chosen = Counter(text.split(":")[0].split()[-1] for text in cell.decided.values())
+        said = ", ".join(f"{name} {count}×" for name, count in chosen.items())
+        figures = next(iter(cell.decided.values())).split(": ", 1)[1]
+        rung = {policy: int(sum(told.values())) for policy, told in cell.alarms.items()}
+        warned = ", ".join(f"{p} {n}" for p, n in rung.items() if n) or "none"
+        rows.append([_name(key), said, figures, warned])
+    return markdown_table(("trained, batch, shift", "auto chose", "seed 0", "warned"), rows)
+
+
+def draw(cells: Mapping[tuple[str, int, str], Cell], path: Path) -> Path:
+    """Error by policy: a row what is trained, a column a batch size, a group of dots a shift."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    trained = [t for t in TRAINED if any(key[0] == t for key in cells)]
+    batches = [b for b in BATCHES if any(key[1] == b for key in cells)]
+    size = (3.4 * len(batches) + 1, 2.9 * len(trained) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(trained), len(batches), squeeze=False, sharey="row")
+    for row, part in enumerate(trained):
+        for column, batch in enumerate(batches):
+            _panel(axes[row, column], {k[2]: c for k, c in cells.items() if k[:2] == (part, batch)})
+            axes[row, column].set_title(
+                f"{'head and norms' if part == 'head' else 'everything'} trained, batch {batch}",
+                fontsize=9,
+            )
+        axes[row, 0].set_ylabel("error, %")
+        axes[row, 0].set_ylim(bottom=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without a date or random ids, the same records give the same file.
+    with mpl.rc_context({"svg.hashsalt": "flambeau-bench", "svg.fonttype": "none"}):
+        metadata = {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=150, metadata=metadata)
+    return path
+
+
+def _panel(axis: Any, by_shift: Mapping[str, Cell]) -> None:
+    shifts = [shift for shift in SHIFTS if shift in by_shift]
+    for index, (policy, colour) in enumerate(COLOURS.items()):
+        places = [place for place, s in enumerate(shifts) if policy in by_shift[s].errors]
+        means = [_mean(by_shift[shifts[place]].of(policy)) for place in places]
+        axis.errorbar(
+            [place + 0.11 * (index - 3) for place in places],
+            [m.value for m in means],
+            yerr=[[m.value - m.low for m in means], [m.high - m.value for m in means]],
+            fmt="D" if policy == "auto" else "o",
+            markersize=5,
+            color=colour,
+            capsize=2,
+            label=policy,
+        )
+    axis.set_xticks(range(len(shifts)), shifts)
+    axis.set_xlim(-0.5, len(shifts) - 0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#e6e6e6")
+    axis.set_axisbelow(True)
+
+
+def _name(key: tuple[str, int, str]) -> str:
+    return f"{key[0]}, {key[1]}, {key[2]}"
+
+
+def _mean(values: Tensor) -> Interval:
+    if len(values) < 2:  # the quick size has one seed
+        return Interval(float(values.mean()), float(values.min()), float(values.max()))
+    return bootstrap(lambda errors: errors.mean(dim=1), values)
+
+
+def _ratio(one: Tensor, other: Tensor) -> Interval:
+    if len(one) < 2:
+        ratio = float(one.mean() / other.mean())
+        return Interval(ratio, ratio, ratio)
+    return bootstrap(lambda a, b: a.mean(dim=1) / b.mean(dim=1), one, other)
+
+
+def _lost(auto: Tensor, best: Tensor) -> Interval:
+    return _mean(auto - best)
+
+
+def _median(values: Mapping[int, float]) -> float:
+    return float(torch.tensor(list(values.values())).median())

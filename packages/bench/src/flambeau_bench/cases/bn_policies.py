@@ -1,0 +1,273 @@
+"""What ``bn-finetune`` trains: a source net, shifted pictures of other classes, a policy each.
+
+A and B are what other libraries ship and flambeau does not: they are built here by hand, from
+norm layers that never update their statistics, or whose scale and shift are frozen.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flambeau import Data, Learner
+from flambeau.data.split import Split
+from flambeau.errors import FlambeauWarning
+from flambeau_bench.case import Size
+from flambeau_bench.cases.vision_fit import fashion_mnist
+
+OLD_CLASSES = 5  # the source learns classes 0–4, the target has 5–9
+BATCHES = (2, 4, 32)
+TRAINED = ("head", "all")
+SHIFTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "clean": lambda x: x,
+    "mild": lambda x: 0.7 * x + 0.2,
+    "strong": lambda x: 0.5 * (1 - x) + 0.35,
+}
+"""Of pixels in 0..1: none; less contrast and brighter; inverted, half the contrast, brighter."""
+
+POLICIES: Mapping[str, str] = {
+    "A": "batch statistics in training, old ones in evaluation; scale and shift frozen",
+    "B": "statistics drift: batch statistics, stored ones updated; scale and shift frozen",
+    "C": 'stored statistics throughout: bn="eval"',
+    "D": 'norm layers trained: bn="train"',
+    "E": "statistics taken from the new data once, then fixed; scale and shift frozen with theirs",
+    "E+": 'as E, and scale and shift learn in frozen groups too: bn="adapt"',
+    "auto": 'what bn="auto" decides',
+}
+_BN = {"A": "train", "B": "train", "C": "eval", "D": "train", "E": "adapt", "E+": "adapt"}
+
+_VALID = 16  # pictures
+_WHOLE = Size("whole", {"train": 60_000, "valid": 10_000})
+# Fashion-MNIST's usual figures: the source's normalisation is part of it and stays.
+_MEAN, _STD = 0.2860, 0.3530
+
+
+class ConvNet(nn.Module):
+    """Five convolutions with batch norm, and a linear head on the mean over the picture.
+
+    Args:
+        width: Channels of the first convolution; the last two have four times as many.
+        classes: Outputs.
+    """
+
+    def __init__(self, width: int = 12, classes: int = OLD_CLASSES) -> None:
+        super().__init__()
+        one, two, four = width, 2 * width, 4 * width
+        self.body = nn.Sequential(
+            *_convolution(1, one, 1),
+            *_convolution(one, two, 2),
+            *_convolution(two, two, 1),
+            *_convolution(two, four, 2),
+            *_convolution(four, four, 1),
+        )
+        self.head = nn.Linear(four, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` for pictures ``(batch, 1, 14, 14)``."""
+        return self.head(self.body(x).mean(dim=(2, 3)))
+
+
+def _convolution(n_in: int, n_out: int, stride: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of the experiment.
+
+    Attributes:
+        trained: "head" (the body's group is frozen) or "all".
+        batch_size: Pictures in a batch.
+        shift: A name in ``SHIFTS``.
+    """
+
+    trained: str
+    batch_size: int
+    shift: str
+
+    def __str__(self) -> str:
+        return f"{self.trained}, batch {self.batch_size}, {self.shift}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the experiment is: a ``Size``'s counts, as something to remember results by.
+
+    Attributes:
+        width: Of the net.
+        source: Pictures from which the source learns.
+        source_epochs: Passes over them.
+        target: Pictures of the new classes to train on.
+        tests: Pictures of the new classes to evaluate on, at most.
+        epochs: Passes over the target by batch size, as pairs.
+    """
+
+    width: int
+    source: int
+    source_epochs: int
+    target: int
+    tests: int
+    epochs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, size: Size) -> Scale:
+        """The counts of a size."""
+        return cls(
+            width=size["width"],
+            source=size["source"],
+            source_epochs=size["source_epochs"],
+            target=size["target"],
+            tests=size["tests"],
+            epochs=tuple((batch, size[f"epochs_of_{batch}"]) for batch in BATCHES),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training came to.
+
+    Attributes:
+        error_pct: On 1,000s of pictures that were not trained on.
+        gap: Loss of the train pictures in eval mode, divided by that with batch statistics.
+        chosen: The policy that the learner trained with.
+        evidence: The figures behind it, of "auto".
+        alarmed: Whether [train-eval-gap] was heard.
+        steps: Optimizer steps.
+    """
+
+    error_pct: float
+    gap: float
+    chosen: str
+    evidence: Mapping[str, Any]
+    alarmed: bool
+    steps: int
+
+
+def cells(size: Size) -> Iterator[Cell]:
+    """Every setting at that size; the quick one has a few."""
+    for trained in TRAINED:
+        for batch_size in BATCHES if size.name != "quick" else BATCHES[-1:]:
+            for shift in SHIFTS if size.name != "quick" else ("strong",):
+                yield Cell(trained, batch_size, shift)
+
+
+@lru_cache(maxsize=1_024)
+def train(cell: Cell, policy: str, seed: int, scale: Scale) -> Outcome:
+    """Fine-tunes the source net of ``seed`` in ``cell`` with ``policy``; the same every time."""
+    net = copy.deepcopy(source(seed, scale)[0])
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net.head = nn.Linear(net.head.in_features, 10 - OLD_CLASSES)
+    _freeze_by_hand(net, policy, cell.trained)
+    data, pictures, labels = _target(cell.shift, seed, scale)
+    choices = {
+        "batch_size": cell.batch_size,
+        "normalisation": "none",
+        "bn": _BN.get(policy, "auto"),
+    }
+    learner = Learner(data, net, choices=choices, seed=seed, quiet=True)
+    if cell.trained == "head":
+        learner.freeze()
+    epochs = dict(scale.epochs)[cell.batch_size]
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", FlambeauWarning)
+        learner.fit(epochs, lr=3e-3 if cell.trained == "head" else 1e-3, schedule="one_cycle")
+    choice = learner.plan["bn"]
+    return Outcome(
+        error_pct=100 * (1 - learner.evaluate("test")["accuracy"]),
+        gap=_gap(net, pictures, labels, cell.batch_size),
+        chosen=str(choice.value),
+        evidence=dict(choice.evidence),
+        alarmed=any("[train-eval-gap]" in str(each.message) for each in heard),
+        steps=len(learner.history.step_losses),
+    )
+
+
+@lru_cache(maxsize=16)
+def source(seed: int, scale: Scale) -> tuple[ConvNet, float]:
+    """A net that has learned classes 0–4 of clean pictures, and its accuracy on others of them."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net = ConvNet(scale.width)
+    images, labels = _pictures("train", new=False)
+    tests, answers = _pictures("valid", new=False)
+    rows = _some(len(images), scale.source, seed)
+    images, tests = ((each - _MEAN) / _STD for each in (images[rows], tests))
+    data = _data(images, labels[rows], tests, answers)
+    choices = {"batch_size": 64, "normalisation": "none"}
+    learner = Learner(data, net, choices=choices, seed=seed, quiet=True)
+    learner.fit(scale.source_epochs, lr=3e-3, schedule="one_cycle")
+    return net, learner.evaluate("test")["accuracy"]
+
+
+def _freeze_by_hand(net: ConvNet, policy: str, trained: str) -> None:
+    scales_and_shifts = policy in "AB" or (policy == "E" and trained == "head")
+    for module in net.body:
+        if isinstance(module, nn.BatchNorm2d):
+            if scales_and_shifts:
+                module.requires_grad_(False)
+            if policy == "A":
+                module.momentum = 0.0  # normalises with the batch, never updates
+
+
+@lru_cache(maxsize=4)
+def _pictures(part: str, *, new: bool) -> tuple[Tensor, Tensor]:
+    """Pixels in 0..1 ``(n, 1, 14, 14)`` and labels 0..4 of the old or the new classes."""
+    images, labels = (torch.from_numpy(each) for each in fashion_mnist(_WHOLE)[part])
+    chosen = (labels >= OLD_CLASSES) == new
+    pixels = F.avg_pool2d(images[chosen].unsqueeze(1).float() / 255, 2)
+    return pixels, labels[chosen] - OLD_CLASSES * new
+
+
+@lru_cache(maxsize=32)
+def _target(shift: str, seed: int, scale: Scale) -> tuple[Data, Tensor, Tensor]:
+    """The new classes under a shift: the data, and the train part's pictures and labels."""
+    images, labels = _pictures("train", new=True)
+    tests, answers = _pictures("valid", new=True)
+    rows = _some(len(images), scale.target, seed)
+    tests, answers = tests[: scale.tests], answers[: scale.tests]
+    change = SHIFTS[shift]
+    pictures, tests = ((change(each) - _MEAN) / _STD for each in (images[rows], tests))
+    return _data(pictures, labels[rows], tests, answers), pictures, labels[rows]
+
+
+def _data(pictures: Tensor, labels: Tensor, tests: Tensor, answers: Tensor) -> Data:
+    n, m = len(pictures), len(tests)
+    rows = np.arange(n + m)
+    # Nothing is chosen on what is evaluated; the valid part is small, since it must be there.
+    split = Split.given(rows[:n], rows[n : n + _VALID], rows[n + _VALID :])
+    return Data.from_tensors(
+        torch.cat([pictures, tests]), torch.cat([labels, answers]), split=split
+    )
+
+
+def _some(n: int, wanted: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:wanted]
+
+
+@torch.no_grad()
+def _gap(net: ConvNet, pictures: Tensor, labels: Tensor, batch_size: int) -> float:
+    """Loss in eval mode over loss with batch statistics, of the same train batches."""
+    net = copy.deepcopy(net)
+    whole = len(labels) // batch_size * batch_size
+    losses: list[float] = []
+    for training in (True, False):
+        net.train(training)
+        parts = zip(
+            pictures[:whole].split(batch_size), labels[:whole].split(batch_size), strict=True
+        )
+        losses.append(sum(float(F.cross_entropy(net(x), y)) for x, y in parts))
+    return losses[1] / losses[0]
