@@ -89,8 +89,8 @@ def section(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
             f"![Error by policy]({FIGURES[0]})",
             errors_table(cells),
             "Ratios of mean errors, and what auto loses to the best policy in points of error, "
-            "paired by seed, with bootstrap 95% intervals. The gap is the loss of the same train batches "
-            "in eval mode, divided by that with batch statistics: median over the seeds.",
+            "paired by seed, with bootstrap 95% intervals. The gap is the loss of the same train "
+            "batches in eval mode, divided by that with batch statistics: median over the seeds.",
             ratios_table(cells),
             "What auto measured and chose, and how many runs were warned with [train-eval-gap].",
             decisions_table(cells),
