@@ -17,6 +17,8 @@ READS = {"item", "tolist", "numpy", "cpu"}
 
 # (file, function) → why it may.
 ALLOWED: dict[tuple[str, str], str] = {
+    ("batch_statistics.py", "_Noting.__call__"): "before the first step, once a fit",
+    ("batch_statistics.py", "_stored"): "before the first step, once a fit",
     ("culprit.py", "_bad_samples"): "an error is being put into words",
     ("explain.py", "_samples"): "an error is being put into words",
     ("generators.py", "restore_generators"): "a checkpoint is being restored",
