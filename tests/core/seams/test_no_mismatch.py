@@ -120,7 +120,7 @@ def recipes() -> list[str]:
     """Every verb that trains, those to come included."""
     return [
         name
-        for name, verb in vars(Learner).items()
+        for name, verb in inspect.getmembers(Learner)
         if name.startswith(("fit", "fine_tune", "gradual")) and inspect.isfunction(verb)
     ]
 

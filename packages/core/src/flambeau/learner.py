@@ -415,10 +415,8 @@ class Learner(RecipeVerbs):
         from flambeau.inside import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
-    def _plan_as_json(self) -> dict[str, Any]:
-        # The plan at the moment of asking: a fit may have put a decision into it.
-        return self.plan.to_json()
-
+        inputs = next(self.realised.batches(part)).inputs
+        return summary(self.model, inputs, bn=self.plan["bn"])
 
     def doctor(self, *, full: bool = False) -> Report:
         """What very likely is not as it was meant; costs one batch, and changes nothing.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
 
 from torch import nn
 
@@ -96,7 +95,8 @@ def decide(measured: Measured) -> Choice:
     "eval" is never it: on the data that the statistics are from, "adapt" was as good.
     """
     layers = measured.layers.values()
-    distance, noise = mean(e.distance for e in layers), mean(e.noise for e in layers)
+    distance = sum(layer.distance for layer in layers) / len(layers)
+    noise = sum(layer.noise for layer in layers) / len(layers)
     limit = ROUGH if measured.learning >= _MOSTLY else ROUGH_FROZEN
     rough = noise > limit
     far = "far from" if distance > _FAR else "near"
