@@ -127,8 +127,8 @@ def test_phases_of_ones_own() -> None:
 
     learner = make(batch_size=2, callbacks=[Policies()])
     lr = {"lr": Schedule("constant", 1e-2)}
-    learner.fit_phases([Phase(1, lr, bn="eval"), Phase(1, lr), Phase(1, lr, bn="train")])
-    assert seen == ["eval", "adapt", "train"]
+    learner.fit_phases([Phase(1, lr, bn="eval"), Phase(1, lr), Phase(1, lr, bn="eval")])
+    assert seen == ["eval", "adapt", "eval"]
 
 
 @pytest.mark.parametrize("bn", ["eval", "train"])

@@ -310,12 +310,13 @@ class Learner(RecipeVerbs):
         run = make_run(parts, settings, self.history, position)
         if tree is not None:
             restore_whole(run, tree)
-        elif not self._examined:
+        with num_threads(values["num_threads"]):
+            self.plan = settle(run, self.plan)
+        if tree is None and not self._examined:
             on_main(lambda: warn_before_fit(self._subject(run), self.domain.checks))
         self._examined = True
         self._position = run.state.position
         with num_threads(values["num_threads"]), run.connected():
-            self.plan = settle(run, self.plan)
             run_fit(run)
         if planner is not None:
             self.plan = planner.recorded(self.plan, self.history, run.best.epoch)

@@ -45,7 +45,7 @@ def course_of(
         phases: Those of the coming fit, where there is no run yet.
         run: The coming fit, with its phases and optimizers; None makes optimizers as it would.
     """
-    phases = phases if run is None else run.settings.phases
+    phases = phases if run is None else run.state.phases
     rates = [phase.schedules["lr"].peak for phase in phases if "lr" in phase.schedules]
     return Course(
         optimizers=lambda model, values: (

@@ -10,14 +10,13 @@ from torch import Tensor
 from flambeau.doctor.checks_batch import inputs_on_scale, non_finite_input
 from flambeau.doctor.checks_targets import labels_fit, loss_of_guessing
 from flambeau.doctor.finding import Finding
-from flambeau.doctor.readings import named_modules
 from flambeau.doctor.subject import Subject
 from flambeau.doctor.words import listed, number
 from flambeau.task.classification import Classification
 from flambeau.task.multi_label import MultiLabel
 from flambeau.task.regression import Regression
 from flambeau.task.task import Task
-from flambeau.training.freeze import norm_layers
+from flambeau.training.batch_statistics import are_fresh, stored_layers
 
 # Nats above guessing: on (geometric) average the right answer gets a third of a guess's
 # probability. Our nets and torchvision's, from scratch, start at most 0.3 above. The mean of a few
@@ -189,13 +188,14 @@ def tiny_batch_norm(subject: Subject) -> Finding | None:
     if len(subject.batch) < len(subject.whole_batch):
         return None  # as many as are looked at are enough
     course = subject.course
-    groups = norm_layers(subject.model)
-    names = {module: name for name, module in named_modules(subject.model)}
+    layers = stored_layers(subject.model)
+    # Where there are statistics already, "auto" measures whether batches are too rough.
+    auto_trains = are_fresh(layers)
     takes = {
-        names[module]
-        for module, group in groups.items()
-        for bn, trainable in zip(course.bn, course.trainable, strict=True)
-        if bn == "train" or (bn == "auto" and (trainable is None or group in trainable))
+        name
+        for name in layers
+        for bn in course.bn
+        if bn == "train" or (bn == "auto" and auto_trains)
     }
     few = {
         name: count
@@ -210,8 +210,8 @@ def tiny_batch_norm(subject: Subject) -> Finding | None:
         f"Batches of {len(subject.batch)} give the norm layer {name!r} {count} numbers a channel, "
         "too few for a mean and a deviation: what is trained is not what is evaluated.",
         {"layers": len(few), "numbers a channel": count, "batch size": len(subject.batch)},
-        'Take larger batches (choices={"batch_size": 16}), keep the statistics '
-        '(choices={"bn": "eval"}), or use GroupNorm.',
+        'Take larger batches (choices={"batch_size": 16}), take '
+        'statistics that stay (choices={"bn": "adapt"}), or use GroupNorm.',
     )
 
 
