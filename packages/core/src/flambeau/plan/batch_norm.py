@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -73,19 +73,14 @@ def settle(run: Run, plan: Plan) -> Plan:
     Returns:
         The plan with the choice, or ``plan`` itself where there was nothing to decide.
     """
-    state = run.state
-    if all(phase.bn != "auto" for phase in state.phases):
-        return plan
     choice = plan["bn"]
-    if choice.value == "auto":
+    if choice.value == "auto" and any(phase.bn == "auto" for phase in run.state.phases):
         layers = stored_layers(run.parts.model)
         if not layers:
             return plan
         choice = _of_fresh(layers) if are_fresh(layers) else _of_stored(run, layers)
         plan = plan.with_choice(choice)
-    state.phases = tuple(
-        replace(phase, bn=choice.value) if phase.bn == "auto" else phase for phase in state.phases
-    )
+    run.decide_bn(choice.value)
     return plan
 
 

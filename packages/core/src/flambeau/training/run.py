@@ -66,6 +66,7 @@ class Run:
     """One fit. The loop reads it; ``snapshot`` saves and restores it.
 
     Attributes:
+        bn: What phases that say "auto" do with batch norm, once it is decided.
         adapted: Whether norm layers have got their statistics from these data (``bn="adapt"``).
         gap_told: The last phase in which norm layers' training and evaluation were too far apart.
         is_main: Whether this process speaks for the run.
@@ -115,6 +116,7 @@ class Run:
         self._frozen_by_user = {id(p) for p in parts.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
         self.started_phase = -1
+        self.bn: BatchNormPolicy = "auto"
         self.adapted = False
         self.gap_told = -1
         if self.average is not None:
@@ -155,6 +157,14 @@ class Run:
         """A phase is over: what follows it, where a planner decides that."""
         if self.settings.planner is not None:
             self.state.phases = self.settings.planner.next_phases(self.state)
+            self.decide_bn(self.bn)
+
+    def decide_bn(self, bn: BatchNormPolicy) -> None:
+        """Gives phases that say "auto" the policy that was decided, those to come included."""
+        self.bn = bn
+        self.state.phases = tuple(
+            replace(phase, bn=bn) if phase.bn == "auto" else phase for phase in self.state.phases
+        )
 
     def start_phase(self) -> None:
         """Which groups learn and at which rates."""
