@@ -28,7 +28,7 @@ from flambeau.training.nonfinite import StepRecord
 from flambeau.training.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.parts import Parts
-from flambeau.training.phase import Phase, Planner
+from flambeau.training.phase import BatchNormPolicy, Phase, Planner
 from flambeau.training.precision import Precision
 from flambeau.training.snapshot import capture
 from flambeau.training.start_checks import check_learns, check_optimizers
