@@ -124,6 +124,7 @@ def test_weight_decay_on_norms() -> None:
         ({"optimizer": "sgd"}, 50.0, "far above"),
         ({"optimizer": "adamw"}, 1e-9, "nothing will be learned"),
         ({"optimizer": "adamw"}, 1e-2, None),
+        ({"optimizer": "adamw"}, 0.25, None),  # small nets train well there
         ({"optimizer": "sgd"}, 1.0, None),
         ({"optimizer": "sgd"}, 1e-9, None),
     ],

@@ -278,16 +278,11 @@ def test_noise_alone_is_hardly_ever_an_answer() -> None:
 # ---------------------------------------------------------------- before a fit
 
 
-# The best rate of this tiny network is one that the doctor warns of.
-DOCTOR = pytest.mark.filterwarnings("ignore:.lr-for-optimizer")
-
-
 def long_run(**arguments: Any) -> Learner:
     """Of 1,000 steps, a tenth of which may go into measuring."""
     return make(**arguments)
 
 
-@DOCTOR
 def test_a_long_run_of_an_unknown_model_measures_first(tmp_path: Path) -> None:
     learner = long_run()
     assert learner.plan["lr"].confidence < 0.5
@@ -363,7 +358,6 @@ def test_without_an_answer_the_fallback_and_the_reason() -> None:
     assert learner.plan["lr"] == choice
 
 
-@DOCTOR
 def test_it_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     learner = long_run()
     learner.quiet = False
