@@ -1,6 +1,6 @@
 """``Learner(data).fit_auto(minutes=3)`` with no further argument, on real data.
 
-The clock is made of steps and evaluations, with what they took on two free cores of an EPYC, so
+The clock is made of steps and evaluations of a fixed length, about what two free cores need, so
 that three minutes are the same work on every machine.
 """
 

