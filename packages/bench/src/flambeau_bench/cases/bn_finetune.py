@@ -44,7 +44,7 @@ class BatchNormFineTune(Case):
     sizes: ClassVar = {
         "quick": Size(
             "quick",
-            _COUNTS | {"source": 2_000, "source_epochs": 2, "target": 128, "epochs_of_32": 5},
+            _COUNTS | {"source_epochs": 3, "target": 128, "epochs_of_32": 5},
             pairs=1,
             floor_pairs=0,
         ),
