@@ -16,7 +16,7 @@ from torch import nn
 from flambeau_bench.case import Size
 from flambeau_bench.cases import bn_page, bn_policies
 from flambeau_bench.cases.bn_finetune import BatchNormFineTune
-from flambeau_bench.cases.bn_policies import POLICIES, Cell, ConvNet, Scale
+from flambeau_bench.cases.bn_policies import Cell, ConvNet, Scale
 
 SCALE = Scale(
     width=4, source=120, source_epochs=1, target=48, tests=60, epochs=((2, 1), (4, 1), (32, 4))
@@ -92,12 +92,6 @@ def test_auto_is_to_the_bit_the_policy_that_it_chose(pictures: None) -> None:
         chosen = bn_policies.train(cell, policy, 0, SCALE)
         assert auto.chosen == chosen.chosen
         assert (auto.error_pct, auto.gap) == (chosen.error_pct, chosen.gap)
-
-
-def test_the_mismatch_is_measured_and_only_there(pictures: None) -> None:
-    gaps = {p: bn_policies.train(Cell("all", 32, "strong"), p, 0, SCALE).gap for p in POLICIES}
-    assert gaps["A"] > 1.5
-    assert gaps["A"] == max(gaps.values())
 
 
 def test_a_run_is_measured_with_its_evidence(pictures: None) -> None:

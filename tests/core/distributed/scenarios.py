@@ -461,7 +461,8 @@ def loaders(folder: Path) -> dict[str, Any]:
         found["without"] = f"{type(error).__name__}: {error}"
     try:
         sampler = DistributedSampler(pairs, WORLD_SIZE + 1, RANK)
-        learner(Data.from_loaders(DataLoader(pairs, 4, sampler=sampler), valid, **names)).fit(1)
+        data = Data.from_loaders(DataLoader(pairs, 4, sampler=sampler), valid, **names)
+        learner(data, choices={"batch_size": 4}).fit(1)
     except FlambeauError as error:
         found["other number"] = f"{type(error).__name__}: {error}"
     if WORLD_SIZE > 1:
@@ -469,7 +470,8 @@ def loaders(folder: Path) -> dict[str, Any]:
         train = DataLoader(pairs, 4, sampler=sampler)
     else:
         train = DataLoader(pairs, 8, shuffle=True)
-    run = learner(Data.from_loaders(train, valid, **names))
+    data = Data.from_loaders(train, valid, **names)
+    run = learner(data, choices={"batch_size": train.batch_size})
     run.fit(1)
     found["steps"] = len(run.history.step_losses)
     found["scores"] = run.history.rows[-1]
