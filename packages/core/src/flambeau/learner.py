@@ -22,7 +22,7 @@ from flambeau.data.identity import identity
 from flambeau.data.loader import shares_with
 from flambeau.device import num_threads
 from flambeau.doctor import Report, Subject, checks_for, course_of, diagnose, warn_before_fit
-from flambeau.errors import ArtefactError, InputError, PlanError, ResumeError
+from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
 from flambeau.plan import Plan, recipes
 from flambeau.plan.accepted import check_values
 from flambeau.plan.batch_norm import settle
@@ -247,7 +247,7 @@ class Learner(RecipeVerbs):
         before = self.plan, self._folder
         try:
             return self._resume(*agree_on_checkpoint(path or self._folder))
-        except (ResumeError, ArtefactError, PlanError):
+        except (ArgumentError, ArtefactError, PlanError, ResumeError):
             self.plan, self._folder = before
             raise
 
