@@ -68,7 +68,7 @@ def states() -> tuple[Any, ...]:
         {"shuffle": True, "drop_last": True},
         {"sampler": WeightedRandomSampler([1.0] * N, N)},
     ],
-    ids=str,
+    ids=["shuffled", "with workers", "without the last", "sampled"],
 )
 def test_a_resumed_run_gets_the_same_batches(
     checks: SimpleNamespace, options: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -77,8 +78,12 @@ def _counting(reads: HostReads, name: str, method: Callable[..., Any]) -> Callab
 def refused() -> Iterator[None]:
     """CUDA raises where the host would wait for the device, until the block ends."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            # torch warns that it does not know every such operation; where warnings are errors,
+            # after the mode is set.
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
