@@ -48,6 +48,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.set_num_threads(2 if marks & {"slow", "realdata", "baselines"} else 1)
 
 
+@pytest.fixture(autouse=True)
+def without_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests without the mark run as on a machine without a GPU, their processes too.
+
+    What they say of devices, memory and equal bits is said of the CPU.
+    """
+    if torch.cuda.is_available() and request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder named in FLAMBEAU_DATA; a test that asks for it is marked `realdata`."""

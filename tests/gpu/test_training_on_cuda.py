@@ -255,8 +255,6 @@ def test_the_finder_leaves_no_trace_on_the_device(table: Table) -> None:
     assert torch.equal(weights(plain), weights(probed))
 
 
-# torch's compiler itself uses what torch deprecates.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("compiled", ["regions", "whole"])
 def test_a_compiled_net_trains_as_the_plain_one(table: Table, compiled: str) -> None:
     found = []

@@ -202,6 +202,7 @@ def tiny_learner(
             "lr": PEAK_LR,
             "optimizer": optimizer,
             "precision": "fp32",
+            "probe": "off",  # from 1,000 steps on it would draw batches of the tape
             "schedule": "one_cycle",
             "weight_decay": WEIGHT_DECAY,
         },
