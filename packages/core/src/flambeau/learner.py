@@ -188,10 +188,10 @@ class Learner(RecipeVerbs):
             phases = recipe(self.plan.values)
         return self.fit_phases(phases)
 
-    def lr_find(self, *, most_steps: int = 150) -> LearningRate:
+    def lr_find(self, *, most_steps: int = 240) -> LearningRate:
         """Measures a peak learning rate on real steps, after which everything is as before.
 
-        ``print`` shows it with its interval and cost, ``.plot()`` the curves; ``value`` is None
+        ``print`` shows it with its interval and cost, ``.plot()`` a picture; ``value`` is None
         where there is no answer, and ``reason`` says why.
 
         Args:

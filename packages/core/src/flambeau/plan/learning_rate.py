@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from flambeau.figures import COLOURS, GREY, Path, axes_of, plain_axes, saved, sized
-from flambeau.plan.lr_curve import Sweep, level_of
+from flambeau.plan.lr_curve import Level, Sweep
+from flambeau.plan.lr_race import ShortRun, losses_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +24,12 @@ class LearningRate:
 
     Attributes:
         value: The rate, or None where there is no answer.
-        low: The lowest of the repeats; None where there is no answer.
-        high: The highest of them.
+        low: The lowest that does as well, as far as the noise tells; None without an answer.
+        high: The highest.
         reason: Why there is no answer; empty where there is one.
-        curve: The sweeps, each with its rates and losses: first the coarse one, then the repeats.
+        level: The loss from which all started.
+        sweep: The sweep over six decades that found the place.
+        runs: The short runs around it, in the order made.
         steps: Optimizer steps it cost.
         seconds: Time it took.
     """
@@ -35,7 +38,9 @@ class LearningRate:
     low: float | None
     high: float | None
     reason: str
-    curve: tuple[Sweep, ...]
+    level: Level
+    sweep: Sweep
+    runs: tuple[ShortRun, ...]
     steps: int
     seconds: float
 
@@ -49,16 +54,15 @@ class LearningRate:
         """Where the rate is from, in words; the reason where there is none."""
         if self.value is None:
             return self.reason
-        repeats = self.curve[1:]
-        begins = median(sweep.smoothed()[0] for sweep in repeats)
-        lowest = median(min(sweep.smoothed()) for sweep in repeats)
+        losses = losses_of(self.runs)
         return (
-            f"in {len(repeats)} sweeps the loss fell from {begins:.4g} to {lowest:.4g}; taken one "
-            f"by one they say {self.low:g} to {self.high:g}"
+            f"in {len(self.runs)} runs of {self.runs[0].length} steps at {len(losses)} rates the "
+            f"loss came from {self.level.loss:.4g} to {min(losses.values()):.4g} at best; "
+            f"{self.low:g} to {self.high:g} did as well, as far as the noise tells"
         )
 
     def plot(self, path: Path | None = None) -> Figure:
-        """The loss over the learning rate: every sweep, smoothed, and the rate that was taken.
+        """The loss over the learning rate: the sweep, what the short runs came to, and the rate.
 
         Args:
             path: Where to write the picture (.png, .pdf, .svg); None writes nothing.
@@ -68,15 +72,20 @@ class LearningRate:
         """
         figure = sized(5.4, 3.6)
         (axes,) = axes_of(figure, 1)
-        for index, sweep in enumerate(self.curve):
-            _draw(axes, sweep, index)
+        rates, n = self.sweep.rates[: self.sweep.finite], self.sweep.finite
+        axes.plot(rates, self.sweep.losses[:n], ".", color=GREY, alpha=0.35, markersize=3)
+        axes.plot(rates, self.sweep.smoothed(), color=GREY, linewidth=1.3, label="sweep")
+        whole = sorted((run.rate, run.loss) for run in self.runs if math.isfinite(run.loss))
+        if whole:
+            label = f"end of a run of {self.runs[0].length} steps"
+            axes.plot(*zip(*whole, strict=True), "o", color=COLOURS[0], markersize=5, label=label)
         if self.value is not None and self.low is not None and self.high is not None:
             axes.axvspan(self.low, self.high, color=COLOURS[2], alpha=0.15, linewidth=0)
             axes.axvline(self.value, color=COLOURS[2], linewidth=1.4, label=f"lr {self.value:g}")
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
-        axes.set_ylabel("loss of a step")
-        _limit(axes, self.curve)
+        axes.set_ylabel("loss")
+        self._limit(axes, [loss for _, loss in whole])
         plain_axes(axes)
         axes.legend(frameon=False, fontsize=9)
         axes.set_title(
@@ -84,22 +93,10 @@ class LearningRate:
         )
         return saved(figure, path)
 
-
-def _draw(axes: Axes, sweep: Sweep, index: int) -> None:
-    rates, n = sweep.rates[: sweep.finite], sweep.finite
-    colour = GREY if index == 0 else COLOURS[0]
-    label = {0: "first sweep", 1: "repeats"}.get(index)
-    axes.plot(rates, sweep.losses[:n], ".", color=colour, alpha=0.35, markersize=3)
-    axes.plot(rates, sweep.smoothed(), color=colour, linewidth=1.3, label=label)
-
-
-def _limit(axes: Axes, curve: tuple[Sweep, ...]) -> None:
-    """What is far above the start would flatten the rest."""
-    finite = [
-        (level_of(s.losses[: s.finite]).loss, min(s.smoothed())) for s in curve if s.finite > 3
-    ]
-    if not finite:
-        return
-    top, low = max(start for start, _ in finite), min(least for _, least in finite)
-    room = max(top - low, 1e-3 * abs(top), 1e-12)
-    axes.set_ylim(low - 0.1 * room, top + 0.6 * room)
+    def _limit(self, axes: Axes, ends: list[float]) -> None:
+        """What is far above the start would flatten the rest."""
+        if math.isnan(self.level.loss):
+            return
+        top, low = self.level.loss, min([*ends, *self.sweep.smoothed()])
+        room = max(top - low, 1e-3 * abs(top), 1e-12)
+        axes.set_ylim(low - 0.1 * room, top + 0.6 * room)

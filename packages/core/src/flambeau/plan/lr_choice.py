@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from flambeau.plan.learning_rate import LearningRate
     from flambeau.plan.lr_finder import Start
 
-LARGEST_SHARE = 0.1
+LARGEST_SHARE = 0.05
 """Of the run's steps, that measuring its rate may take."""
 
 _KEY = "lr_find"
@@ -36,7 +37,7 @@ def is_open(choice: Choice, options: TrainingOptions) -> bool:
 def measured(choice: Choice, start: Start, epochs: int, tell: Callable[[str], None]) -> Choice:
     """The choice for "lr" with which a run of ``epochs`` begins.
 
-    It is the same object where the run is too short to repay the sweeps (at most a tenth of its
+    It is the same object where the run is too short to repay it (at most a twentieth of its
     steps, at least 60), or where the train loader cannot give the same batches again. Otherwise
     reason and evidence hold the outcome, so that a replay of the plan measures nothing.
 
@@ -78,7 +79,8 @@ def as_choice(found: LearningRate, before: Choice, run_steps: int) -> Choice:
         "low": found.low,
         "high": found.high,
         "reason": found.reason,
-        "sweeps": [_key_points(found, index) for index in range(len(found.curve))],
+        "start_loss": _rounded(found.level.loss),
+        "runs": [{"lr": _rounded(run.rate), "loss": _rounded(run.loss)} for run in found.runs],
     }
     evidence = {**before.evidence, _KEY: outcome}
     if found.value is None or found.low is None or found.high is None:
@@ -91,19 +93,11 @@ def as_choice(found: LearningRate, before: Choice, run_steps: int) -> Choice:
         f"Measured before the fit: {found.summary()} ({cost}).",
         evidence=evidence,
         alternatives=others,
-        confidence=0.8 if found.high < 3 * found.low else 0.6,
+        confidence=0.8 if found.high < 5 * found.low else 0.6,
         override=before.override,
     )
 
 
-def _key_points(found: LearningRate, index: int) -> dict[str, Any]:
-    """Where a sweep began, where it was lowest and where it ended."""
-    sweep = found.curve[index]
-    curve = sweep.smoothed()
-    places = {"first": 0, "last": len(curve) - 1} if curve else {}
-    if curve:
-        places["lowest"] = min(range(len(curve)), key=curve.__getitem__)
-    return {
-        name: {"lr": float(f"{sweep.rates[at]:.3g}"), "loss": float(f"{curve[at]:.4g}")}
-        for name, at in places.items()
-    }
+def _rounded(value: float) -> float | None:
+    """For the plan's JSON, which has no infinity: None is a run that broke."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,6 +1,6 @@
-"""What sweeps of learning rates say: where the loss is lowest, or that it never falls.
+"""What a sweep of learning rates says: where the loss begins, where it is lowest, where it breaks.
 
-Pure functions of numbers; ``lr_finder`` makes the sweeps.
+Pure functions of numbers; ``lr_finder`` makes the sweep.
 """
 
 from __future__ import annotations
@@ -8,20 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
-# Steps over which a curve is smoothed: half a decade at the density of the fine sweeps.
-_WINDOW = 5
-# A fall counts when it is this many standard errors. The lowest of all windows is looked at, of
-# which chance alone makes 2 to 3.
-_SURE = 3.5
-_SMALLEST_FALL = 0.01
+_WINDOW = 5  # steps over which a curve is smoothed: a decade
 _FEWEST_STEPS = 6
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One pass over rising rates, from the same weights as every other.
+    """One pass over rising rates.
 
     Attributes:
         rates: Learning rate of each step made, rising.
@@ -43,7 +38,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Level:
-    """The loss of the weights from which every sweep starts.
+    """The loss of the weights from which the sweep and every short run start.
 
     Attributes:
         loss: Its middle over the batches seen before anything was learned.
@@ -93,22 +88,6 @@ def why_unusable(sweep: Sweep) -> str:
     )
 
 
-def why_flat(level: Level, sweeps: Sequence[Sweep]) -> str:
-    """Why the fall of the sweeps' loss is no more than chance; empty where it is more."""
-    curves = [sweep.smoothed() for sweep in sweeps]
-    together = [fmean(losses) for losses in zip(*curves, strict=False)]
-    fall = level.loss - min(together)
-    error = level.scatter * math.sqrt(1 / (_WINDOW * len(curves)) + 1 / level.n)
-    if fall > max(0.0, _SMALLEST_FALL * abs(level.loss), _SURE * error):
-        return ""
-    highest = max(sweep.rates[sweep.finite - 1] for sweep in sweeps)
-    return (
-        f"the loss falls at no rate from {sweeps[0].rates[0]:.2g} to {highest:.2g}: it begins at "
-        f"{level.loss:.4g} ± {level.scatter:.2g} from batch to batch, and the lowest of "
-        f"{len(sweeps)} sweeps is {min(together):.4g}"
-    )
-
-
 def lowest(sweep: Sweep, level: Level) -> float:
     """The rate at which the smoothed loss is lowest: the middle of the lowest twentieth."""
     curve = sweep.smoothed()
@@ -120,8 +99,3 @@ def lowest(sweep: Sweep, level: Level) -> float:
     while last + 1 < len(curve) and curve[last + 1] <= bottom:
         last += 1
     return math.sqrt(sweep.rates[first] * sweep.rates[last])
-
-
-def spread(values: Sequence[float]) -> float:
-    """Standard deviation of the values' decimal logarithms: 0.3 is a factor of 2."""
-    return stdev([math.log10(value) for value in values]) if len(values) > 1 else math.inf

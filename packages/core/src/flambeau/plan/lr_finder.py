@@ -1,4 +1,4 @@
-"""The learning-rate finder: short sweeps of real steps, after which everything is as before."""
+"""The learning-rate finder: a sweep and short runs, after which everything is as before."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau.plan.learning_rate import LearningRate
-from flambeau.plan.lr_curve import (
-    Level,
-    Sweep,
-    is_broken,
-    level_of,
-    lowest,
-    spread,
+from flambeau.plan.lr_curve import Level, Sweep, is_broken, level_of, lowest, why_unusable
+from flambeau.plan.lr_race import (
+    STEP,
+    ShortRun,
+    best_number,
+    interval_of,
+    is_noisy,
+    losses_of,
+    next_number,
+    rate_of,
     why_flat,
-    why_unusable,
 )
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -36,28 +38,22 @@ from flambeau.training.options import TrainingOptions
 from flambeau.training.parts import Parts
 from flambeau.training.phase import Phase
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.schedule import Schedule
+from flambeau.training.schedule import Schedule, one_cycle
 from flambeau.training.state import Position, TrainState
 from flambeau.training.untouched import remember_optimizer, untouched
 
 MakeRun = Callable[[Parts, RunSettings, History, Position], Run]
 
-MOST_STEPS = 150
+MOST_STEPS = 240
 FEWEST_STEPS = 60
 
-# The first sweep looks for the place, three decades around the usual rate on either side.
+# The sweep looks for the place, three decades around the usual rate on either side.
 _DECADES = 3.0
-_COARSE = 32
-# The others look closely, from below the place that the first has found to where it breaks.
-_FINE = 28
-_BELOW, _ABOVE = 30.0, 10.0
-_FEWEST_REPEATS, _MOST_REPEATS = 3, 4
-_SHORTEST = 14
-# Standard deviation of log10 of the repeats' rates from which on there is one more: a factor 1.6.
-_NOISY = 0.2
-# Of the rate at which a sweep's loss is lowest: the best peak of runs of a hundred steps was half
-# to once that rate for Adam and momentum, and longer runs ask for less, not for more.
-_SHARE = 0.7
+_SWEEP = 30
+# The short runs look closely. A few long ones say more than many short ones: after 20 steps the
+# best peak was up to 3 times too low for runs of 100, after 40 it was not.
+_RUN = 30
+_FEWEST_RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -82,12 +78,12 @@ class Start:
 def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
     """Measures a peak learning rate with up to ``most_steps`` real training steps.
 
-    A first sweep trains with rates that rise over six decades and finds where the loss falls and
-    where it breaks. Three or four more (two where steps are few), each from the same weights on
-    other batches, go over that place slowly; there are more of them where they disagree. The rate
-    is 0.7 times that at which their smoothed loss is lowest, as a geometric mean. A sweep is a fit
-    like any other (precision, clipping, accumulation, processes), except that bad steps are left
-    out instead of ending it.
+    A sweep trains with rates that rise over six decades and finds where the loss falls and where
+    it breaks. From there short one-cycle runs, each from the same weights on the same batches, try
+    rates a factor 2.15 apart until the best has a worse one on either side; where chance may have
+    decided, these three are repeated on other batches. The rate is at the lowest point of the
+    parabola through the three. Sweep and runs are fits like any other (precision, clipping,
+    accumulation, processes), except that bad steps are left out instead of ending them.
 
     Afterwards weights, buffers, gradients, modes, optimizers and generators are as they were, to
     the bit; nothing is kept on disk. Loaders are asked for batches by position, so theirs does not
@@ -98,7 +94,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
         most_steps: Bound on the optimizer steps, at least ``FEWEST_STEPS``.
 
     Returns:
-        The rate with its interval and curves, or the reason why there is none.
+        The rate with its interval and what it was taken from, or the reason why there is none.
 
     Raises:
         InputError: ``most_steps`` is too few to see anything.
@@ -108,12 +104,12 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
 
     Source:
         The sweep: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017 (arXiv
-        1506.01186), section 3.3. The rate taken from it, the repeats and the refusal are ours;
-        see ``docs/findings/learning-rate.md`` for what they were measured against.
+        1506.01186), section 3.3. The runs and the refusal are ours; see
+        ``docs/findings/learning-rate.md`` for what they were measured against.
     """
     if most_steps < FEWEST_STEPS:
         raise InputError(
-            f"Sweeps that show anything take at least {FEWEST_STEPS} steps, not {most_steps}. Give "
+            f"Runs that show anything take at least {FEWEST_STEPS} steps, not {most_steps}. Give "
             f"most_steps={FEWEST_STEPS} or more, or name a rate: fit(lr=…)."
         )
     why_not = why_not_resumable(start.parts.train)
@@ -129,73 +125,77 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
     with untouched(start.parts.model) as after:
         search.optimizers = lambda optimizer: after.callback(remember_optimizer(optimizer))
         reason = search.look()
+    value = low = high = None
+    if not reason:
+        value = _short(rate_of(search.runs))
+        low, high = map(_short, interval_of(search.runs))
     seconds = time.perf_counter() - began_s
-    if reason:
-        return LearningRate(None, None, None, reason, search.sweeps, search.steps, seconds)
-    rates = search.found
-    value = math.exp(sum(map(math.log, rates)) / len(rates))
     return LearningRate(
-        _short(value),
-        _short(min(rates)),
-        _short(max(rates)),
-        "",
-        search.sweeps,
-        search.steps,
-        seconds,
+        value, low, high, reason, search.level, search.sweep, search.runs, search.steps, seconds
     )
 
 
 class _Search:
-    """The sweeps of one search, in the order made: one coarse, then fine ones."""
+    """What one search has made so far: the sweep, then the short runs."""
 
     def __init__(self, start: Start, most_steps: int) -> None:
         self.start = start
         self.most_steps = most_steps
         self.optimizers: Callable[[Optimizer], object] = lambda optimizer: None
         self.targets = _Targets()
-        self.sweeps: tuple[Sweep, ...] = ()
+        self.sweep = Sweep((), ())
+        self.runs: tuple[ShortRun, ...] = ()
         self.level = Level(math.nan, 0.0, 0)
         self.steps = 0
 
-    @property
-    def fine(self) -> tuple[Sweep, ...]:
-        return self.sweeps[1:]
-
     def look(self) -> str:
-        """Makes the sweeps; says why they give no answer, or nothing."""
-        coarse = min(_COARSE, self.most_steps // 2)
-        usual = float(self.start.parts.values["lr"])
-        factor = 10.0**_DECADES
-        first = self._sweep(spaced(usual / factor, usual * factor, coarse))
+        """Makes sweep and runs; says why they give no answer, or nothing."""
+        rates = self._swept_rates()
+        losses = self._train(rates, draw=0)
+        self.sweep = sweep = Sweep(rates[: len(losses)], losses)
         if not self.targets.differ:
             return f"all targets seen in {self.steps} steps are the same: there is nothing to learn"
-        if reason := why_unusable(first):
+        if reason := why_unusable(sweep):
             return reason
-        self.level = level_of(first.losses[: first.finite])
-        if len(set(first.losses[: first.finite])) == 1:
+        finite = sweep.losses[: sweep.finite]
+        self.level = level_of(finite)
+        if len(set(finite)) == 1:
             return f"the loss is {self.level.loss:.4g} at every rate: the model does not learn"
-        place = lowest(first, self.level)
-        low, high = place / _BELOW, min(place * _ABOVE, first.rates[-1] * 3.0)
-        left = self.most_steps - self.steps
-        repeats = min(_FEWEST_REPEATS, left // _SHORTEST)
-        length = min(_FINE, left // repeats)
-        rates = spaced(low, high, length)
-        while self.steps + length <= self.most_steps and len(self.fine) < _MOST_REPEATS:
-            if reason := why_unusable(self._sweep(rates)):
-                return reason
-            if len(self.fine) >= repeats and spread(self.found) <= _NOISY:
-                break
-        return why_flat(self.level, self.fine)
+        self._race(lowest(sweep, self.level))
+        return why_flat(self.level, self.runs)
 
-    @property
-    def found(self) -> list[float]:
-        """The rate of each fine sweep."""
-        return [_SHARE * lowest(sweep, self.level) for sweep in self.fine]
+    def _swept_rates(self) -> tuple[float, ...]:
+        usual, factor = float(self.start.parts.values["lr"]), 10.0**_DECADES
+        return spaced(usual / factor, usual * factor, min(_SWEEP, self.most_steps // 3))
 
-    def _sweep(self, rates: tuple[float, ...]) -> Sweep:
+    def _race(self, place: float) -> None:
+        length = min(_RUN, (self.most_steps - self.steps) // _FEWEST_RUNS)
+        number = next_number(self.runs)
+        while number is not None:
+            if not self._has_room(length):
+                return
+            self._run(number, place * STEP**number, length, draw=1)
+            number = next_number(self.runs)
+        losses = losses_of(self.runs)
+        best = best_number(losses)
+        again = [k for k in (best - 1, best, best + 1) if losses[k] < math.inf]
+        if is_noisy(self.runs) and self._has_room(len(again) * length):
+            for number in again:
+                self._run(number, place * STEP**number, length, draw=2)
+
+    def _has_room(self, steps: int) -> bool:
+        return self.steps + steps <= self.most_steps
+
+    def _run(self, number: int, peak: float, length: int, draw: int) -> None:
+        rates = tuple(peak * one_cycle(i / (length - 1)) for i in range(length))
+        losses = self._train(rates, draw)
+        self.runs = (*self.runs, ShortRun(number, draw, peak, length, losses))
+
+    def _train(self, rates: tuple[float, ...], draw: int) -> tuple[float, ...]:
+        """The losses of a fit with these rates, one a step, after which all is as before it."""
         start, n = self.start, len(rates)
         position = replace(start.position, phase=0, phase_epoch=0, epoch_step=0)
-        position.epoch += len(self.sweeps) * n  # other batches than the sweeps before
+        position.epoch += draw * self.most_steps  # other batches with each draw
         options = replace(
             start.options,
             optimizer=self._remembering(start.options.optimizer or default_factory),
@@ -220,10 +220,7 @@ class _Search:
         self.steps += len(watch.losses)
         together = processes.current()
         # Every process decides by the same numbers.
-        losses = watch.losses if together is None else together.from_main(watch.losses)
-        sweep = Sweep(rates[: len(losses)], tuple(losses))
-        self.sweeps = (*self.sweeps, sweep)
-        return sweep
+        return tuple(watch.losses if together is None else together.from_main(watch.losses))
 
     def _remembering(self, factory: Any) -> Any:
         def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
@@ -238,7 +235,7 @@ class _Search:
 
 
 class _Watch(Callback):
-    """Reads the loss of each step, and ends a sweep that is over or broken."""
+    """Reads the loss of each step, and ends what is over or broken."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -247,9 +244,9 @@ class _Watch(Callback):
     def on_step_end(self, state: TrainState) -> None:
         if state.last is None:
             return
-        self.losses.append(float(state.last.loss))  # host read: a broken sweep need not go on
+        self.losses.append(float(state.last.loss))  # host read: a broken run need not go on
         if len(self.losses) == self.n or is_broken(self.losses):
-            state.stop_reason = "the sweep is over"
+            state.stop_reason = "lr_find has seen enough"
 
 
 class _Targets:

@@ -160,7 +160,7 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
         confidence = 0.9
         if not known:
             reason = (
-                f"Nothing was measured for {architecture}: AdamW's usual {base:g}. A run of 600 "
+                f"Nothing was measured for {architecture}: AdamW's usual {base:g}. A run of 1,200 "
                 "steps or more measures it first (learner.lr_find)."
             )
             confidence = 0.45
