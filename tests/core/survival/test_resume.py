@@ -102,6 +102,25 @@ def test_twice_from_the_same_checkpoint(tmp_path: Path, whole: Learner) -> None:
         assert torch.equal(weights(learner), weights(whole))
 
 
+class StopAtOnce(Callback):
+    """Ends a run before its first phase has begun, as Ctrl-C in a callback's set-up does."""
+
+    def on_fit_start(self, state: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_broken_off_before_the_first_phase(tmp_path: Path, whole: Learner) -> None:
+    torch.manual_seed(3)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        new_learner(tmp_path, StopAtOnce()).fit(4)
+    assert "A checkpoint of step 0" in caught.value.__notes__[-1]
+    torch.manual_seed(99)
+    learner = new_learner(tmp_path)
+    learner.resume()
+    assert torch.equal(weights(learner), weights(whole))
+    assert list(learner.history.step_losses) == list(whole.history.step_losses)
+
+
 def test_one_learner_resumes_twice(tmp_path: Path, whole: Learner) -> None:
     broken_off(tmp_path, 5)
     learner = new_learner(tmp_path, Stop(11))

@@ -28,6 +28,7 @@ def capture(run: Run) -> dict[str, Any]:
         "phases": [phase.as_json() for phase in phases] if nameable else None,
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
+        "started_phase": run.started_phase,
         "model": dict(state.model.state_dict()),
         "optimizers": {name: opt.state_dict() for name, opt in run.optimizers.items()},
         "average": run.average.state_dict() if run.average is not None else None,
@@ -66,12 +67,14 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
     run.values.controlled.update(tree["controlled"])
     # Phases regroup the optimizers; the same regroupings give the order in which they were saved.
-    for index in range(min(position.phase, len(state.phases) - 1) + 1):
+    started = min(int(tree.get("started_phase", position.phase)), len(state.phases) - 1)
+    for index in range(started + 1):
         state.position.phase = index
         run.start_phase()
     for name, optimizer in run.optimizers.items():
         optimizer.load_state_dict(tree["optimizers"][name])
-    run.start_phase()  # once more, on the param groups that loading has put in place
+    if started >= 0:  # it is -1 while on_fit_start is heard
+        run.start_phase()  # once more, on the param groups that loading has put in place
     if run.average is not None:
         run.average.load_state_dict(tree["average"])
     run.best.load_state_dict(tree["best"])
