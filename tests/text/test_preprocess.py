@@ -80,3 +80,10 @@ def test_a_third_language_is_told_where_train_was_regular() -> None:
     fault = SeenText.of(longer, TARGETS).fault(text)
     assert fault is not None
     assert "13 words and none of the frequent ones" in fault
+
+
+def test_words_that_both_sides_have_are_the_sources_own() -> None:
+    """Copying, names, numbers: nothing there is of another language."""
+    rows = [" ".join(f"w{(7 * n + k) % 50}" for k in range(12)) for n in range(600)]
+    seen = SeenText.of(rows, rows)
+    assert all(seen.fault(row) is None for row in rows)

@@ -11,6 +11,7 @@ from typing import Any
 
 _WORD = re.compile(r"[^\W\d_]+")
 _FREQUENT = 100
+_WORD_LISTS = ("source_words", "source_only", "target_only")
 # Above this share of letters that train never showed, a text is in another script.
 _UNSEEN_LETTERS = 0.5
 # A text with so many frequent words of the target side, and none of the source side, is turned.
@@ -26,8 +27,9 @@ class SeenText:
 
     Attributes:
         letters: Every letter of the sources.
-        source_words: The most frequent words of the sources that are none of the targets'.
-        target_words: Likewise the other way round.
+        source_words: The most frequent words of the sources.
+        source_only: Those of them that no target has.
+        target_only: The most frequent words of the targets that no source has.
         is_regular: Whether every longer source had a frequent word, so that one without is odd.
         source_language: Named in messages where it is known.
         target_language: Likewise.
@@ -35,7 +37,8 @@ class SeenText:
 
     letters: str
     source_words: tuple[str, ...]
-    target_words: tuple[str, ...]
+    source_only: tuple[str, ...]
+    target_only: tuple[str, ...]
     is_regular: bool = False
     source_language: str | None = None
     target_language: str | None = None
@@ -58,8 +61,9 @@ class SeenText:
         regular = len(longer) >= _SURE_FROM and all(known & set(words) for words in longer)
         return cls(
             letters="".join(sorted({c for text in sources for c in text.lower() if c.isalpha()})),
-            source_words=tuple(word for word in frequent if word not in others),
-            target_words=tuple(word for word in their_frequent if word not in counts),
+            source_words=tuple(frequent),
+            source_only=tuple(word for word in frequent if word not in others),
+            target_only=tuple(word for word in their_frequent if word not in counts),
             is_regular=regular,
             source_language=source_language,
             target_language=target_language,
@@ -75,16 +79,16 @@ class SeenText:
                 f"were in no train source{_named(self.source_language)}"
             )
         words = _words(text)
-        own = sum(word in self.source_words for word in words)
-        turned = sum(word in self.target_words for word in words)
-        if own == 0 and turned >= _TURNED_FROM:
-            found = [word for word in words if word in self.target_words][:3]
+        found = [word for word in words if word in self.target_only][:3]
+        is_turned = len(found) >= _TURNED_FROM and not set(words) & set(self.source_only)
+        if is_turned:
             return (
                 f"reads like the target side{_named(self.target_language)}: it has its words "
                 f"{', '.join(found)}, and no frequent word of the source side"
                 f"{_named(self.source_language)}"
             )
-        if self.is_regular and own == 0 and len(words) >= _FOREIGN_FROM:
+        is_odd = len(words) >= _FOREIGN_FROM and not set(words) & set(self.source_words)
+        if self.is_regular and is_odd:
             return (
                 f"has {len(words)} words and none of the frequent ones of the source side"
                 f"{_named(self.source_language)}, which no train source lacked"
@@ -96,7 +100,8 @@ class SeenText:
         return {
             "letters": self.letters,
             "source_words": list(self.source_words),
-            "target_words": list(self.target_words),
+            "source_only": list(self.source_only),
+            "target_only": list(self.target_only),
             "is_regular": self.is_regular,
             "source_language": self.source_language,
             "target_language": self.target_language,
@@ -105,7 +110,7 @@ class SeenText:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SeenText:
         """The inverse of ``as_json``."""
-        words = {name: tuple(values[name]) for name in ("source_words", "target_words")}
+        words = {name: tuple(values[name]) for name in _WORD_LISTS}
         return cls(**{**values, **words})
 
 
