@@ -22,8 +22,8 @@ def tokenizer_from_json(values: Mapping[str, Any]) -> Tokenizer:
     Raises:
         ArtefactError: Its kind is unknown.
     """
-    kind = values.get("kind")
+    kind = str(values.get("kind"))
     if kind not in _KINDS:
-        raise ArtefactError(f"There is no tokenizer {kind!r}. {nearest(str(kind), _KINDS)}")
+        raise ArtefactError(f"There is no tokenizer {kind!r}. {nearest(kind, _KINDS)}")
     arguments = {name: value for name, value in values.items() if name != "kind"}
     return _KINDS[kind](**arguments)

@@ -27,7 +27,7 @@ def translation_facts(
         found: Counter[str] = Counter()
         longest_words = longest_characters = 0
         for row in split.train.tolist():
-            text = texts[row].lower() if options.lowercase else texts[row]
+            text = str(texts[row]).lower() if options.lowercase else str(texts[row])
             words = text.split()
             found.update(words)
             longest_words = max(longest_words, len(words))
