@@ -51,10 +51,10 @@ def test_two_processes_are_one(architecture: str, tmp_path: Path) -> None:
     [alone] = run(tmp_path, architecture, 1)
     both = run(tmp_path, architecture, 2)
     for each in both:
-        # Sums in another order, in float64, over some twenty steps.
-        torch.testing.assert_close(each["losses"], alone["losses"], atol=1e-10, rtol=0)
+        # Sums in another order, in float64, over eight steps.
+        torch.testing.assert_close(each["losses"], alone["losses"], atol=1e-12, rtol=0)
         assert each["bleu"] == pytest.approx(alone["bleu"], abs=1e-9)
         for name, value in alone["weights"].items():
-            torch.testing.assert_close(each["weights"][name], value, atol=1e-10, rtol=0)
+            torch.testing.assert_close(each["weights"][name], value, atol=1e-12, rtol=0)
     for name, value in both[0]["weights"].items():
         assert torch.equal(value, both[1]["weights"][name]), name
