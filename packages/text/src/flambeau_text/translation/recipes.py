@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 LEARNING_RATES = {"rnn": 3e-3, "transformer": 2e-3}
-"""Peak rates under AdamW and one-cycle, by architecture."""
+"""Peak rates under AdamW and one-cycle, by architecture.
+
+The recurrent model's: on Multi30k (English to German, lower case) BLEU 25.6 on val, greedy, in the
+second of three epochs. The Transformer's is the usual one for its size, not measured here.
+"""
 
 BF16_GAINS = {
     "rnn": "1.6× a training step on an AVX512-bf16 CPU (vocabulary 8,000, 128 pairs a batch)",
