@@ -1,5 +1,5 @@
 # One word each. `make check` is what a change must pass; .ci/run does it on a bare machine.
-.PHONY: sync fmt lint type test test-all bench check
+.PHONY: sync fmt lint type test test-all torchtext bench check
 
 sync:  ## the environment: every member and every tool, as locked
 	uv sync --frozen
@@ -21,6 +21,9 @@ test:  ## the quick tests; on real data too where FLAMBEAU_DATA is set
 
 test-all:  ## the slow tests and, where there is a CUDA device, the gpu tests too
 	uv run pytest -m "not baselines"
+
+torchtext:  ## text's twins and bridge against the real torchtext 0.18 (an environment of 4.9 GB)
+	cd tests/torchtext && uv run --frozen pytest -q
 
 bench:  ## what can be measured; `uv run flambeau bench run quick` measures it
 	uv run flambeau bench list

@@ -33,7 +33,11 @@ MAX_OF_A_DOMAIN = 75  # by another package to flambeau
 UNDECLARED: dict[str, dict[str, str]] = {
     "flambeau": {},
     "flambeau_vision": {},
-    "flambeau_text": {},
+    "flambeau_text": {
+        "matplotlib": "types of figures; core's extra `plot` brings it, and flambeau.figures says so",
+        "sacremoses": "get_tokenizer('moses'), for those who have it",
+        "torchtext": "to_torchtext, in an old environment alone",
+    },
     "flambeau_tabular": {},
     "flambeau_bench": {},
 }

@@ -5,7 +5,7 @@ import pytest
 from flambeau.testing import CHECKS, Check, Subject, name_of
 
 # Domain → architectures that build in a second or two, besides the plan's own.
-DOMAINS: dict[str, list[str]] = {"tensors": [], "vision": []}
+DOMAINS: dict[str, list[str]] = {"tensors": [], "translate": ["transformer"], "vision": []}
 
 
 @pytest.fixture(scope="module", params=DOMAINS)

@@ -53,7 +53,8 @@ class CliOption:
         name: Without the dashes: ``"size"`` for ``--size 64``.
         type: int, float, str or bool.
         help: One sentence for ``--help``.
-        key: A key of the plan, or a name that ``from_path`` reads in its options.
+        key: A key of the plan, or a name that ``from_path`` reads in its options; "path" where it
+            may stand for the PATH itself, by the domain's own word (``--source a.en``).
     """
 
     name: str

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -16,7 +18,7 @@ import typer
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
 from flambeau.data.dataset import Data
-from flambeau.errors import InputError
+from flambeau.errors import FlambeauError, InputError
 from flambeau.report import text_table
 
 
@@ -30,11 +32,21 @@ class Format(StrEnum):
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
-    files: Annotated[list[Path], typer.Argument(help="The files to answer for.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="The files to answer for; none, or -, reads items from lines."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How the answers are printed.")] = Format.table,
 ) -> None:
-    """Answers for new files: label and probabilities, or values."""
+    """Answers for new files: label and probabilities, or values.
+
+    Without files (or with -) each line of the standard input is an item, and its answer one line of
+    the standard output: flambeau predict MODEL < sentences.txt
+    """
     predictor = Predictor.load(model)
+    if not files or files == [Path("-")]:
+        answer_lines(predictor, sys.stdin, as_json=format is Format.json)
+        return
     items, places = read_items(predictor, files)
     answers = predictor.predict(items)
     records = [{**place, **flat(answer)} for place, answer in zip(places, answers, strict=True)]
@@ -49,6 +61,47 @@ def predict(
         return
     rows = [[_shown(record.get(name, "")) for name in columns] for record in records]
     typer.echo(text_table(columns, rows))
+
+
+def answer_lines(predictor: Predictor, lines: Iterable[str], *, as_json: bool = False) -> None:
+    """Prints the answer to each line in its place; an empty line where there is none.
+
+    What cannot be answered is told on the standard error, with its line, and ends the command with
+    code 1 after the last line.
+    """
+    # A person waits for each answer, a file does not.
+    size = 1 if sys.stdin.isatty() else predictor.batch_size
+    wrong = 0
+    numbered = enumerate((line.rstrip("\r\n") for line in lines), start=1)
+    while chunk := list(islice(numbered, size)):
+        for number, answer in _answers(predictor, chunk):
+            if isinstance(answer, FlambeauError):
+                wrong += 1
+                said = re.sub(r"^Item 0(?: of 1)?:? ?", "", str(answer))
+                typer.echo(f"line {number}: {said}", err=True)
+                typer.echo("")
+            elif as_json and answer is not None:
+                typer.echo(json.dumps(flat(answer), ensure_ascii=False))
+            else:
+                typer.echo("" if answer is None else str(answer))
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _answers(predictor: Predictor, chunk: Sequence[tuple[int, str]]) -> list[tuple[int, Any]]:
+    """Line number and answer of each line: None for an empty one, an error where it has none."""
+    said = [(number, line) for number, line in chunk if line.strip()]
+    found: dict[int, Any] = {}
+    try:
+        answers: list[Any] = predictor.predict([line for _, line in said]) if said else []
+        found = {number: answer for (number, _), answer in zip(said, answers, strict=True)}
+    except FlambeauError:
+        for number, line in said:
+            try:
+                found[number] = predictor.predict(line)
+            except FlambeauError as error:
+                found[number] = error
+    return [(number, found.get(number)) for number, _ in chunk]
 
 
 def read_items(

@@ -24,11 +24,14 @@ def open_data(
     """The domain that recognises ``path``, and its data.
 
     Args:
-        path: What the user named.
+        path: What the user named. Where the command line began with an option instead, it is that
+            option, and another one whose key is "path" says what is to be read.
         domain_name: The kind of data where it should not be recognised.
         extra: Words of the command line that are options of the domain.
         options: Options by key, besides these.
     """
+    if str(path).startswith("--"):
+        path, extra, domain_name = _named_path([str(path), *extra], domain_name)
     if not path.exists():
         raise InputError(f"There is nothing at {path} (looked from {Path.cwd()}). Check the path.")
     if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
@@ -36,6 +39,43 @@ def open_data(
     domain = domains.get(domain_name) if domain_name else domains.recognise(path)
     data_class: Any = next(iter(domain.data_classes.values()))
     return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})
+
+
+def _named_path(words: list[str], domain_name: str | None) -> tuple[Path, Sequence[str], str]:
+    """PATH where an option gives it, the words without that option, and the domain that has it.
+
+    Raises:
+        ArgumentError: No option among the words stands for PATH.
+    """
+    names = [word.removeprefix("--").partition("=")[0] for word in words]
+    found = discover_options(domain_name)
+    for option, domain in found:
+        if option in names:
+            at = names.index(option)
+            _, equals, text = words[at].partition("=")
+            if not equals and at + 1 == len(words):
+                raise ArgumentError(f"The option {words[at]} needs a value: a file or folder.")
+            rest = words[:at] + words[at + (1 if equals else 2) :]
+            return Path(text if equals else words[at + 1]), rest, domain
+    known = ", ".join(f"--{option}" for option, _ in found) or "none"
+    raise ArgumentError(
+        f"The command begins with {words[0]!r}, but PATH comes first: the file or folder of your "
+        f"data. (Options that may stand for it: {known}.)"
+    )
+
+
+def discover_options(domain_name: str | None) -> list[tuple[str, str]]:
+    """Options that may stand for PATH, each with its domain's name; of one domain, or of all."""
+    if domain_name is not None:
+        installed = [domains.get(domain_name)]
+    else:
+        installed = [found.domain for found in domains.discover().values() if found.domain]
+    return [
+        (option.name, domain.name)
+        for domain in installed
+        for option in domain.cli_options
+        if option.key == "path"
+    ]
 
 
 def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:

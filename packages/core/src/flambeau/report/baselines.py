@@ -120,13 +120,13 @@ def baseline_scores(
         frequencies" for several labels, "mean" and "ridge regression" for numbers. Empty for a
         task that no simple model serves.
     """
+    if not isinstance(task, Classification | MultiLabel | Regression):
+        return {}
     train_y, test_y = _only_target(train), _only_target(test)
     if isinstance(task, Classification):
         train_y, test_y = _class_numbers(train_y), _class_numbers(test_y)
         if train_y.ndim > 1:
             return {}
-    elif not isinstance(task, MultiLabel | Regression):
-        return {}
     x, test_x = _features(train), _features(test)
     if isinstance(task, Classification) and task.ignore_index is not None:
         kept = train_y != task.ignore_index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -51,6 +51,14 @@ class Task:
     @property
     def values(self) -> Mapping[str, float]:
         """Named values the task reads from ``context.values``, with where they start."""
+        return {}
+
+    @property
+    def step_values(self) -> Mapping[str, Callable[[int], float]]:
+        """Those of ``values`` that follow from the number of optimizer steps since the run began.
+
+        A phase's schedule for the value, or a controller, wins.
+        """
         return {}
 
     @property

@@ -87,7 +87,9 @@ class Run:
         self.optimizers = _named(factory(parts.model, parts.values))
         check_optimizers(self.optimizers, parts.model)
         check_learns(parts.model, settings.phases)
-        self.values = StepValues(parts.model, self.optimizers, parts.values, task.values)
+        self.values = StepValues(
+            parts.model, self.optimizers, parts.values, task.values, task.step_values
+        )
         self.update = Update(parts.model, self.optimizers, options, self.precision)
         self.average = options.average.running() if options.average else None
         self.best = BestWeights(*_watched(options.keep_best, settings))
@@ -179,7 +181,7 @@ class Run:
         """lr and the other scheduled values of the coming step."""
         position = self.state.position
         step = position.phase_epoch * self.state.steps_per_epoch + position.epoch_step
-        self.values.set(step, micro_batches)
+        self.values.set(step, micro_batches, position.step)
 
     def prepare_train(self, batch: Batch) -> Batch:
         """On the device, augmented, normalised, then the user's own transforms."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -41,6 +41,7 @@ class StepValues:
         optimizers: Mapping[str, Optimizer],
         plan: Mapping[str, Any],
         task_values: Mapping[str, float],
+        step_values: Mapping[str, Callable[[int], float]] | None = None,
     ) -> None:
         self._model = model
         self._optimizers = tuple(optimizers.values())
@@ -54,6 +55,9 @@ class StepValues:
         self.current: dict[str, float] = dict(self._unscheduled)
         self.controlled: dict[str, float] = {}
         self._schedules: tuple[tuple[str, Schedule], ...] = ()
+        self._by_step = tuple((step_values or {}).items())
+        for name, _ in self._by_step:
+            self._require_known(name, "the task's step_values")
         self._ahead: list[dict[str, float]] = []
         self._ahead_from = 0
         self._rates: list[tuple[dict[str, Any], float]] = []
@@ -97,9 +101,17 @@ class StepValues:
             for group in optimizer.param_groups
         ]
 
-    def set(self, step: int, micro_batches: Sequence[Batch]) -> None:
-        """The values of step ``step`` of the phase, into ``current`` and the optimizers."""
+    def set(self, step: int, micro_batches: Sequence[Batch], run_step: int = 0) -> None:
+        """The values of a step, into ``current`` and the optimizers.
+
+        Args:
+            step: Which step of the phase it is.
+            micro_batches: Of the step.
+            run_step: Which step of the run it is.
+        """
         current, place = self.current, step - self._ahead_from
+        for name, at in self._by_step:
+            current[name] = at(run_step)
         if not 0 <= place < len(self._ahead):
             self._compute_ahead(step)
             place = 0

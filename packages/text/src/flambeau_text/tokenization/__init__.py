@@ -1,0 +1,15 @@
+"""From text to numbers and back: words, characters, sub-words."""
+
+from flambeau_text.tokenization.characters import CharacterTokenizer
+from flambeau_text.tokenization.rebuild import tokenizer_from_json
+from flambeau_text.tokenization.subwords import SubwordTokenizer
+from flambeau_text.tokenization.tokenizer import Tokenizer
+from flambeau_text.tokenization.words import WordTokenizer
+
+__all__ = [
+    "CharacterTokenizer",
+    "SubwordTokenizer",
+    "Tokenizer",
+    "WordTokenizer",
+    "tokenizer_from_json",
+]

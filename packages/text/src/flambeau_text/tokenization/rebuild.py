@@ -1,0 +1,29 @@
+"""A tokenizer from the JSON values that an artefact holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flambeau.errors import ArtefactError, nearest
+from flambeau_text.tokenization.characters import CharacterTokenizer
+from flambeau_text.tokenization.subwords import SubwordTokenizer
+from flambeau_text.tokenization.tokenizer import Tokenizer
+from flambeau_text.tokenization.words import WordTokenizer
+
+_KINDS: Mapping[str, Any] = {
+    each.kind: each for each in (CharacterTokenizer, SubwordTokenizer, WordTokenizer)
+}
+
+
+def tokenizer_from_json(values: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that ``Tokenizer.as_json`` described.
+
+    Raises:
+        ArtefactError: Its kind is unknown.
+    """
+    kind = str(values.get("kind"))
+    if kind not in _KINDS:
+        raise ArtefactError(f"There is no tokenizer {kind!r}. {nearest(kind, _KINDS)}")
+    arguments = {name: value for name, value in values.items() if name != "kind"}
+    return _KINDS[kind](**arguments)

@@ -1,0 +1,77 @@
+"""What each word of a translation looked at, as a picture."""
+
+# matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flambeau.errors import InputError
+from flambeau.figures import Path, axes_of, saved, short, sized
+from flambeau_text.translation.translate import DetailedTranslation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INCHES_A_TOKEN = 0.27
+_MARGIN = 1.3
+
+
+def plot_attention(
+    translations: DetailedTranslation | Sequence[DetailedTranslation], path: Path | None = None
+) -> Figure:
+    """The attention of translations: source words across, words of the answer down.
+
+    Args:
+        translations: One, or a few side by side, of ``translate``.
+        path: Where to write the picture (.png, .pdf, .svg); None writes nothing.
+
+    Raises:
+        InputError: There is none, or one without attention.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    given = [translations] if isinstance(translations, DetailedTranslation) else list(translations)
+    if not given or any(each.attention is None for each in given):
+        raise InputError(
+            "There is no attention to draw. Give what translate(…) returns of a model that tells "
+            "what it looked at."
+        )
+    widths = [_MARGIN + _INCHES_A_TOKEN * len(each.source_tokens) for each in given]
+    height = _MARGIN + _INCHES_A_TOKEN * max(len(each.tokens) for each in given)
+    figure = sized(sum(widths), max(height, 2.2))
+    for axes, each in zip(axes_of(figure, len(given)), given, strict=True):
+        draw_attention(axes, each)
+    return saved(figure, path)
+
+
+def attention_panel(translation: DetailedTranslation) -> partial[None]:
+    """A function that draws the attention of one translation on the axes it gets."""
+    return partial(_draw, translation)
+
+
+def _draw(translation: DetailedTranslation, axes: Axes) -> None:
+    draw_attention(axes, translation)
+
+
+def draw_attention(axes: Axes, translation: DetailedTranslation) -> None:
+    """Draws the attention of one translation.
+
+    Args:
+        axes: Where to.
+        translation: With attention.
+    """
+    if translation.attention is None:
+        raise InputError("The translation has no attention to draw.")
+    axes.imshow(translation.attention.numpy(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    sources = [short(token) for token in translation.source_tokens]
+    targets = [short(token) for token in translation.tokens]
+    axes.set_xticks(range(len(sources)), sources, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(targets)), targets, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)

@@ -1,0 +1,118 @@
+"""Translation on the command line: two files to a model, and lines in to lines out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flambeau.cli.app import build
+from flambeau.errors import FlambeauError
+from flambeau_text.translation.demo import date_pairs
+
+SMALL = (
+    "--set", "batch_size=16", "--set", "num_threads=1", "--set", "precision=fp32",
+    "--set", 'size={"embedding_dim": 24, "hidden_size": 24}', "--set", "device=cpu",
+)  # fmt: skip
+
+
+def call(*words: object, lines: str | None = None, code: int = 0) -> str:
+    """What a command prints; its error is raised as it is."""
+    result = CliRunner().invoke(build(), [str(word) for word in words], input=lines)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs = date_pairs(150, 0)
+    for ending, side in (("en", 0), ("de", 1)):
+        text = "\n".join(pair[side] for pair in pairs) + "\n"
+        (folder / f"train.{ending}").write_text(text, encoding="utf-8")
+    return folder / "train.en", folder / "train.de"
+
+
+@pytest.fixture(scope="module")
+def model(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "mine"
+    words = ("--task", "translation", "--source", files[0], "--target", files[1])
+    result = call("fit", *words, *SMALL, "--epochs", "1", "--out", folder)
+    assert "150 pairs, en → de" in result
+    assert "bleu" in result
+    return folder / "model"
+
+
+def test_two_files_and_a_task(model: Path) -> None:
+    assert json.loads((model / "flambeau.json").read_text())["domain"] == "translate"
+
+
+def test_the_source_may_be_path(files: tuple[Path, Path]) -> None:
+    assert "rnn" in call("plan", files[0], "--target", files[1], *SMALL)
+    # A folder with two languages is recognised.
+    assert "rnn" in call("plan", files[0].parent, *SMALL)
+
+
+def test_lines_in_are_lines_out(model: Path) -> None:
+    sources = [source for source, _ in date_pairs(3, 5)]
+    lines = f"{sources[0]}\n\n{sources[1]}\n{sources[2]}"
+    out = call("predict", model, lines=lines).split("\n")
+    assert len(out) == 5
+    assert out[1] == out[4] == ""
+    assert all(out[place] for place in (0, 2, 3))
+    assert call("predict", model, "-", lines=lines).split("\n") == out
+    told = call("predict", model, "--format", "json", lines=f"{sources[0]}\n")
+    assert json.loads(told)["text"] == out[0]
+
+
+def test_a_line_without_an_answer_keeps_its_place(model: Path) -> None:
+    source = date_pairs(1, 5)[0][0]
+    out = call("predict", model, lines=f"{source}\nсобака бежит\n{source}\n", code=1)
+    assert "line 2: " in out
+    assert "is written in Cyrillic" in out
+    answers = [line for line in out.split("\n") if not line.startswith("line 2")]
+    assert answers[0] == answers[2] != ""
+    assert answers[1] == ""
+
+
+def test_a_file_is_predicted_line_by_line(model: Path, files: tuple[Path, Path]) -> None:
+    records = json.loads(call("predict", model, files[0], "--format", "json"))
+    assert len(records) == 150
+    assert records[7]["item"] == 7
+    assert records[7]["text"]
+
+
+def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
+    words = ("--target", files[1], "--part", "valid", "--json")
+    scores = json.loads(call("evaluate", model, files[0], *words))
+    assert scores["samples"] == 15
+    assert {"bleu", "bleu_lower", "chrf", "perplexity"} <= scores.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fit", "SOURCE"), r"one side of sentence pairs. Name the other: --target FILE"),
+        (("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"), "--task summary"),
+        (("fit", "--target", "TARGET"), r"begins with '--target', but PATH comes first.*--source"),
+        (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
+        (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    files: tuple[Path, Path], words: tuple[str, ...], message: str
+) -> None:
+    given = [{"SOURCE": files[0], "TARGET": files[1]}.get(word, word) for word in words]
+    with pytest.raises(FlambeauError, match=message):
+        call(*given)
+
+
+def test_demo(tmp_path: Path) -> None:
+    text = call("demo", "translate", "--samples", "150", "--epochs", "1", "--out", tmp_path / "run")
+    assert "150 pairs, en → de" in text
+    assert "flambeau, rnn" in text
+    assert (tmp_path / "run" / "predictions.png").stat().st_size > 5_000

@@ -1,0 +1,40 @@
+"""The example on Multi30k: what is found in the data, and that a short training learns."""
+
+from __future__ import annotations
+
+import gzip
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example() -> ModuleType:
+    spec = util.spec_from_file_location("translate_multi30k", EXAMPLES / "translate_multi30k.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.realdata
+def test_what_is_found_and_chosen(realdata: Path) -> None:
+    module = example()
+    data = module.load(realdata / "multi30k")
+    sizes = [len(data.split.part(part)) for part in ("train", "valid", "test")]
+    assert sizes == [29_000, 1_014, 1_000]
+    assert not data.left_out
+    assert "3 pairs of train are copies of others" in data.report()
+    plan = module.learner(data).plan
+    assert plan["tokenizer"].value == "bpe"
+    assert plan["vocab_size"].value == 8_000
+    assert plan["shared_vocab"].value is True
+    assert plan["batch_size"].value == 128
+    for side, language in (("source", "en"), ("target", "de")):
+        text = gzip.decompress((realdata / f"multi30k/train.{language}.gz").read_bytes()).decode()
+        assert data.facts()[f"{side}_words"] == len(text.split())
+        assert data.facts()[f"{side}_distinct"] == len(set(text.lower().split()))

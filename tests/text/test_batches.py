@@ -1,0 +1,149 @@
+"""Batches by a budget of tokens: full, of like lengths, keyed, shared and resumable."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from flambeau.data.batch import Batch
+from flambeau.data.loader import Loader, LoaderOptions
+from flambeau.errors import InputError
+from flambeau_text.translation.batches import make_buckets
+from flambeau_text.translation.encoded import (
+    EncodedPairs,
+    Ragged,
+    reference_rows,
+    source_rows,
+    target_rows,
+    text_of,
+)
+
+N = 400
+
+
+def pairs(n: int = N, seed: int = 0) -> EncodedPairs:
+    """Lengths as running text has them: most around 12, a few long ones."""
+    draws = np.random.default_rng(seed)
+    lengths = draws.gamma(4.0, 3.0, n).astype(int) + 1
+    others = np.maximum(1, lengths + draws.integers(-3, 4, n))
+    sources = [list(draws.integers(4, 50, length)) for length in lengths]
+    targets = [list(draws.integers(4, 50, length)) for length in others]
+    texts = [f"text {row} ü" for row in range(n)]
+    return EncodedPairs(
+        source_rows(sources), target_rows(targets), reference_rows(texts), torch.arange(n) + 1000
+    )
+
+
+def options(**more: object) -> LoaderOptions:
+    return LoaderOptions(**{"batch_size": 32, "shuffle": True, **more})  # type: ignore[arg-type]
+
+
+def padded_tokens(batch: Batch) -> int:
+    # The decoder reads one target token less than there are.
+    return batch.inputs["source"].numel() + batch.targets["target"].numel() - len(batch)
+
+
+def test_rows_are_padded_at_their_ends() -> None:
+    found, mask = Ragged([[5, 6], [], [7]]).padded(torch.tensor([2, 0, 1]))
+    assert found.tolist() == [[7, 1], [5, 6], [1, 1]]
+    assert mask.tolist() == [[True, False], [True, True], [False, False]]
+
+
+def test_a_batch_is_what_it_says() -> None:
+    data = EncodedPairs(
+        source_rows([[9, 8], [7]]), target_rows([[5], [5, 6, 4]]), reference_rows(["ü", "xyz"]),
+        torch.tensor([3, 8]),
+    )  # fmt: skip
+    batch = data.batch(torch.tensor([0, 1]), epoch=2)
+    assert batch.inputs["source"].tolist() == [[9, 8, 3], [7, 3, 1]]
+    assert batch.masks["source"].tolist() == [[True, True, True], [True, True, False]]
+    assert batch.targets["target"].tolist() == [[2, 5, 3, 1, 1], [2, 5, 6, 4, 3]]
+    assert [text_of(row) for row in batch.targets["reference"]] == ["ü", "xyz"]
+    # One word and an end, and three words and an end.
+    assert batch.weight == 6.0
+    assert batch.indices is not None
+    assert batch.indices.tolist() == [3, 8]
+    assert batch.epoch == 2
+
+
+def test_no_batch_is_above_the_budget_and_most_are_near_it() -> None:
+    data = pairs()
+    budget = 32 * data.mean_tokens
+    batches = list(data.loader(options()).batches(0))
+    sizes = [padded_tokens(batch) for batch in batches]
+    assert max(sizes) <= budget
+    # Rows come in eights, and here a batch has some thirty.
+    assert np.median(sizes) > 0.75 * budget
+    real = sum(int(batch.masks["source"].sum()) + int(batch.weight or 0) for batch in batches)
+    # A random order pads more than a third.
+    assert real / sum(sizes) > 0.8
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    random = [data.batch(rows) for rows in order.split(32)]
+    assert real / sum(map(padded_tokens, random)) < 0.65
+
+
+def test_a_pair_above_the_budget_is_a_batch_of_its_own() -> None:
+    buckets = make_buckets(np.array([3, 500, 4]), np.array([3, 400, 4]), budget=20)
+    assert sorted(map(len, buckets.of_epoch(0, 0))) == [1, 2]
+
+
+def test_every_sample_once_an_epoch_and_as_many_batches_every_epoch() -> None:
+    loader = pairs().loader(options())
+    for epoch in range(3):
+        batches = list(loader.batches(epoch))
+        assert len(batches) == loader.steps_per_epoch
+        seen = torch.cat([batch.indices for batch in batches])  # type: ignore[arg-type]
+        assert sorted(seen.tolist()) == list(range(1000, 1000 + N))
+
+
+def members(loader: Loader, epoch: int, start: int = 0) -> list[list[int]]:
+    return [batch.indices.tolist() for batch in loader.batches(epoch, start)]  # type: ignore[union-attr]
+
+
+def test_the_order_is_keyed_by_seed_and_epoch() -> None:
+    data = pairs()
+    first = members(data.loader(options(seed=1)), 0)
+    assert first == members(data.loader(options(seed=1)), 0)
+    assert first != members(data.loader(options(seed=1)), 1)
+    assert first != members(data.loader(options(seed=2)), 0)
+    # Not only the turn of the batches changes, but also who meets whom.
+    sets, others = (
+        {frozenset(each) for each in members(data.loader(options(seed=1)), epoch)}
+        for epoch in (0, 1)
+    )
+    assert len(sets & others) < len(sets) / 3
+
+
+def test_it_starts_anywhere() -> None:
+    loader = pairs().loader(options())
+    assert members(loader, 3, 5) == members(loader, 3)[5:]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_shares_make_the_batch(world_size: int) -> None:
+    data = pairs()
+    whole = list(data.loader(options()).batches(2))
+    shares = [
+        list(data.loader(options(rank=rank, world_size=world_size)).batches(2))
+        for rank in range(world_size)
+    ]
+    for step, batch in enumerate(whole):
+        mine = [share[step] for share in shares]
+        found = torch.cat([each.indices for each in mine])  # type: ignore[arg-type]
+        assert torch.equal(found, batch.indices)  # type: ignore[arg-type]
+        assert sum(each.weight or 0 for each in mine) == batch.weight
+
+
+def test_without_shuffling_the_samples_stay_in_their_order() -> None:
+    loader = pairs().loader(options(shuffle=False, batch_size=30))
+    assert loader.steps_per_epoch == 14
+    assert [len(each) for each in members(loader, 0)] == [30] * 13 + [10]
+    assert list(chain(*members(loader, 5))) == list(range(1000, 1400))
+
+
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(InputError, match="needs at least one"):
+        EncodedPairs(Ragged([]), Ragged([]), Ragged([]), torch.zeros(0, dtype=torch.int64))

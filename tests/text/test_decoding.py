@@ -1,0 +1,289 @@
+"""Searches against exhaustive enumeration, one another, and the model's own forced scores."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau_text.decoding import (
+    Average,
+    Beam,
+    Gnmt,
+    Greedy,
+    Sampling,
+    beam_search,
+    greedy_search,
+    score_forced,
+    strategy_from_json,
+)
+from flambeau_text.decoding.blocking import block_repeats
+from flambeau_text.decoding.penalties import coverage_penalty
+from flambeau_text.decoding.sampling import draw, filtered
+from flambeau_text.decoding.search import search
+from flambeau_text.models import Memory, Seq2Seq, select
+
+TOLERANCE = {"atol": 1e-12, "rtol": 0}
+LENGTHS = [6, 2, 4]
+BEAM = Beam(size=3, n_best=3, coverage=0.2)
+STRATEGIES = [Greedy(), BEAM, Beam(size=4, length=None), Sampling(top_k=4, seed=5)]
+
+
+def words_of(tokens: torch.Tensor) -> list[int]:
+    return [int(token) for token in tokens if token != 1]
+
+
+# ---------------------------------------------------------------- against enumeration
+
+WORDS, LONGEST = (0, 4, 5), 4  # what can be said: "unknown" and two words
+SHORT_VOCAB = 6
+
+
+def exhaustive(model: Seq2Seq, memory: Memory) -> dict[tuple[int, ...], float]:
+    """The log-probability of every sentence of up to LONGEST words."""
+    sentences = [
+        [*words, 3]
+        for length in range(LONGEST + 1)
+        for words in itertools.product(WORDS, repeat=length)
+    ]
+    width = LONGEST + 1
+    tokens = torch.tensor([[*each, *[1] * (width - len(each))] for each in sentences])
+    many = torch.zeros(len(sentences), dtype=torch.int64)
+    with torch.no_grad():
+        scores = score_forced(model, select(memory, many), tokens)
+    return {tuple(each): float(score) for each, score in zip(sentences, scores, strict=True)}
+
+
+@pytest.mark.parametrize("name", ["gru", "input feeding", "pre-norm"])
+@pytest.mark.parametrize("length", [None, Gnmt(0.0), Gnmt(1.0), Gnmt(2.0), Average(1.0)], ids=repr)
+def test_a_wide_beam_is_exhaustive_search(
+    small: SimpleNamespace, name: str, length: object
+) -> None:
+    model = small.make(name, scale=1.5, target_vocab=SHORT_VOCAB)
+    memory = model.encode(*small.sources([5]))
+    beam = Beam(size=len(WORDS) ** LONGEST + 40, length=length, n_best=5)  # type: ignore[arg-type]
+    with torch.no_grad():
+        found = beam_search(model, memory, torch.tensor([LONGEST]), beam)
+    every = exhaustive(model, memory)
+    divisor = {k: 1.0 if length is None else length.divisor(len(k)) for k in every}  # type: ignore[attr-defined]
+    ranked = sorted(every, key=lambda each: -every[each] / divisor[each])
+    for place in range(5):
+        wanted = ranked[place]
+        score = every[wanted] / divisor[wanted]
+        assert float(found.scores[0, place]) == pytest.approx(score, abs=1e-12)
+        assert tuple(words_of(found.tokens[0, place])) == wanted
+
+
+# ---------------------------------------------------------------- against one another
+
+
+def test_a_beam_of_one_is_greedy(model: Seq2Seq, small: SimpleNamespace) -> None:
+    memory = model.encode(*small.sources(LENGTHS))
+    limit = torch.tensor([8, 5, 6])
+    greedy = greedy_search(model, memory, limit)
+    beam = beam_search(model, memory, limit, Beam(size=1))
+    for row in range(3):
+        assert words_of(beam.tokens[row, 0]) == words_of(greedy.tokens[row, 0])
+    torch.testing.assert_close(beam.likelihoods, greedy.likelihoods, **TOLERANCE)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_the_score_is_that_of_a_forced_pass(
+    model: Seq2Seq, small: SimpleNamespace, strategy: Beam
+) -> None:
+    source = small.sources(LENGTHS)
+    found = search(model, *source, strategy)
+    memory = model.encode(*source)
+    for place in range(found.tokens.shape[1]):
+        scores = score_forced(model, memory, found.tokens[:, place])
+        torch.testing.assert_close(found.likelihoods[:, place], scores, **TOLERANCE)
+        assert all(words_of(row)[-1] == 3 for row in found.tokens[:, place])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_what_stands_beside_a_source_changes_nothing(
+    model: Seq2Seq, small: SimpleNamespace, strategy: Beam
+) -> None:
+    tokens, mask = small.sources(LENGTHS, longest=9)
+    together = search(model, tokens, mask, strategy)
+    for row, length in enumerate(LENGTHS):
+        alone = slice(row, row + 1)
+        numbers = torch.tensor([row])
+        single = search(model, tokens[alone, :length], mask[alone, :length], strategy, numbers)
+        torch.testing.assert_close(together.scores[row], single.scores[0], **TOLERANCE)
+        for place in range(together.tokens.shape[1]):
+            mine = words_of(together.tokens[row, place])
+            assert mine == words_of(single.tokens[0, place])
+            assert together.attention is not None
+            assert single.attention is not None
+            torch.testing.assert_close(
+                together.attention[row, place, : len(mine), :length],
+                single.attention[0, place, : len(mine)],
+                **TOLERANCE,
+            )
+
+
+# ---------------------------------------------------------------- a model with a script
+
+
+class Scripted(Seq2Seq):
+    """Probabilities of the next word by the words so far; the rest is spread over all words."""
+
+    def __init__(self, script: dict[tuple[int, ...], dict[int, float]], vocab: int) -> None:
+        super().__init__()
+        self.script, self.vocab = script, vocab
+        self.output = torch.nn.Identity()
+
+    def encode(self, source: torch.Tensor, mask: torch.Tensor) -> Memory:
+        return Memory(torch.zeros(*source.shape, 1, dtype=torch.float64), mask)
+
+    def init_state(self, memory: Memory) -> torch.Tensor:
+        return torch.zeros(len(memory.mask), 0, dtype=torch.int64)
+
+    def advance(self, previous: torch.Tensor, state: torch.Tensor) -> tuple:
+        said = torch.cat([state, previous.unsqueeze(1)], 1)
+        rows = []
+        for row in said[:, 1:].tolist():
+            known = self.script.get(tuple(row), {3: 1.0})
+            rest = (1.0 - sum(known.values())) / self.vocab + 1e-12
+            rows.append([known.get(word, 0.0) + rest for word in range(self.vocab)])
+        return torch.tensor(rows, dtype=torch.float64).log(), said, None
+
+
+MASK = torch.ones(1, 3, dtype=torch.bool)
+SOURCE = torch.full((1, 3), 4)
+
+
+def test_an_ended_best_does_not_stop_what_can_still_beat_it() -> None:
+    # The likeliest first word is the end, but by the mean of a word the long sentence is better.
+    script = {
+        (): {3: 0.5, 4: 0.45},
+        (4,): {5: 0.95},
+        (4, 5): {4: 0.95},
+        (4, 5, 4): {3: 0.95},
+    }
+    found = search(Scripted(script, 6), SOURCE, MASK, Beam(size=2, length=Average(1.0)))
+    assert words_of(found.tokens[0, 0]) == [4, 5, 4, 3]
+    # Without a penalty nothing can: the end alone is the likeliest sentence.
+    found = search(Scripted(script, 6), SOURCE, MASK, Beam(size=2, length=None))
+    assert words_of(found.tokens[0, 0]) == [3]
+
+
+def test_an_ended_hypothesis_is_there_once() -> None:
+    script = {(): {3: 0.6, 4: 0.3}, (4,): {3: 0.9}}
+    found = search(Scripted(script, 6), SOURCE, MASK, Beam(size=3, n_best=3, length=None))
+    sentences = [tuple(words_of(found.tokens[0, place])) for place in range(3)]
+    assert len(set(sentences)) == 3
+    assert sentences[:2] == [(3,), (4, 3)]
+
+
+def test_a_limit_ends_every_sentence() -> None:
+    script = {(4,) * n: {4: 1.0} for n in range(30)}
+    for strategy in (Greedy(max_factor=1.0, max_extra=2), Beam(size=2, max_factor=1, max_extra=2)):
+        found = search(Scripted(script, 6), SOURCE, MASK, strategy)
+        assert words_of(found.tokens[0, 0]) == [4, 4, 4, 4, 4, 3]
+
+
+def test_a_least_length() -> None:
+    script = {(4,) * n: {3: 0.7, 4: 0.3} for n in range(30)}
+    for strategy in (Greedy(min_words=3), Beam(min_words=3), Sampling(min_words=3)):
+        found = search(Scripted(script, 6), SOURCE, MASK, strategy)
+        assert len(words_of(found.tokens[0, 0])) >= 4
+    assert words_of(search(Scripted(script, 6), SOURCE, MASK, Greedy()).tokens[0, 0]) == [3]
+
+
+def test_no_run_of_words_comes_twice() -> None:
+    script = {}
+    for length in range(12):
+        for words in itertools.product((4, 5), repeat=min(length, 8)):
+            script[words] = {4: 0.6, 5: 0.3, 3: 0.05}
+    for size in (1, 2, 3):
+        strategy = Beam(size=3, no_repeat=size, length=None, min_words=2)
+        said = words_of(search(Scripted(script, 6), SOURCE, MASK, strategy).tokens[0, 0])
+        runs = [tuple(said[at : at + size]) for at in range(len(said) - size + 1)]
+        assert len(set(runs)) == len(runs)
+
+
+def test_blocking_against_a_loop() -> None:
+    draws = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 3, (40, 7), generator=draws)
+    for size in (1, 2, 3, 9):
+        found = block_repeats(torch.zeros(40, 5), words, size)
+        for row, said in enumerate(words.tolist()):
+            runs = {tuple(said[at : at + size]) for at in range(len(said) - size + 1)}
+            for word in range(5):
+                last = said[len(said) - size + 1 :] if size > 1 else []
+                is_blocked = len(last) == size - 1 and (*last, word) in runs
+                assert (found[row, word] == -torch.inf) == is_blocked
+
+
+def test_coverage_favours_what_looks_everywhere() -> None:
+    mask = torch.tensor([[True, True, False]])
+    even = coverage_penalty(torch.tensor([[1.0, 1.0, 0.0]]), mask)
+    uneven = coverage_penalty(torch.tensor([[1.9, 0.1, 0.0]]), mask)
+    assert float(even) == 0.0
+    assert float(uneven) == pytest.approx(float(torch.tensor(0.1).log()))
+
+
+# ---------------------------------------------------------------- sampling
+
+
+def test_draws_follow_the_filtered_probabilities() -> None:
+    shares = torch.tensor([0.0, 0.5, 0.2, 0.0, 0.3])
+    uniform = (torch.arange(100_000) + 0.5) / 100_000
+    words = draw(shares.expand(100_000, 5), uniform)
+    counts = torch.bincount(words, minlength=5) / 100_000
+    torch.testing.assert_close(counts, shares, atol=2e-5, rtol=0)
+    ends = torch.tensor([0.0, 1.0 - 2**-24])
+    assert draw(shares.expand(2, 5), ends).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(), [0.4, 0.3, 0.2, 0.1]),
+        (Sampling(top_k=2), [4 / 7, 3 / 7, 0.0, 0.0]),
+        (Sampling(top_p=0.65), [4 / 7, 3 / 7, 0.0, 0.0]),
+        (Sampling(top_p=0.75), [4 / 9, 3 / 9, 2 / 9, 0.0]),
+        (Sampling(min_p=0.6), [4 / 7, 3 / 7, 0.0, 0.0]),
+        (Sampling(top_p=0.01), [1.0, 0.0, 0.0, 0.0]),
+        (Sampling(temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+    ],
+    ids=repr,
+)
+def test_filters(sampling: Sampling, kept: list[float]) -> None:
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
+    torch.testing.assert_close(filtered(logits, sampling)[0], torch.tensor(kept).double())
+
+
+def test_a_cold_sample_is_greedy(model: Seq2Seq, small: SimpleNamespace) -> None:
+    source = small.sources(LENGTHS)
+    cold = search(model, *source, Sampling(temperature=1e-6))
+    greedy = search(model, *source, Greedy())
+    assert torch.equal(cold.tokens, greedy.tokens)
+    other = [search(model, *source, Sampling(seed=seed)).tokens.tolist() for seed in range(6)]
+    assert len({str(each) for each in other}) > 1
+
+
+# ---------------------------------------------------------------- as plain values
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_json_and_back(strategy: Beam) -> None:
+    assert strategy_from_json(strategy.as_json()) == strategy
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"no decoding 'beem'.*'beam'"):
+        strategy_from_json({"kind": "beem"})
+    with pytest.raises(ArgumentError, match=r"beam decoding has no 'sise'.*'size'"):
+        strategy_from_json({"kind": "beam", "sise": 3})
+    with pytest.raises(InputError, match="size 2 and n_best 3"):
+        Beam(size=2, n_best=3)
+    with pytest.raises(InputError, match="temperature is above 0"):
+        Sampling(temperature=0.0)
+    with pytest.raises(InputError, match="alpha is a power"):
+        Gnmt(-1.0)

@@ -1,0 +1,66 @@
+"""What is recognised as sentence pairs, and what the command line reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau_text import TranslationData
+from flambeau_text.translation.demo import date_pair, date_pairs, dates_data, english, german
+from flambeau_text.translation.domain import recognise
+
+
+def test_what_is_recognised(tmp_path: Path) -> None:
+    for name in ("train.en", "train.de.gz", "a.txt"):
+        (tmp_path / name).write_text("x\n")
+    assert recognise(tmp_path) == 0.9
+    assert recognise(tmp_path / "train.en") == 0.6
+    assert recognise(tmp_path / "a.txt") == 0.0
+    assert recognise(tmp_path / "gone.en") == 0.0
+    for header, sure in (
+        ("source,target,split", 0.8), ("en,de", 0.8), ('"en","de"', 0.8), ("age,income", 0.0),
+        ("id,en,de", 0.0),
+    ):  # fmt: skip
+        (tmp_path / "t.csv").write_text(f"{header}\n1,2\n")
+        assert recognise(tmp_path / "t.csv") == sure
+    (tmp_path / "t.tsv").write_text("en\tde\n1\t2\n")
+    assert recognise(tmp_path / "t.tsv") == 0.8
+
+
+def test_paths(tmp_path: Path) -> None:
+    lines = [f"line {n}" for n in range(20)]
+    for name in ("train.en", "train.de", "val.en", "val.de", "test_2016.en", "test_2016.de"):
+        (tmp_path / name).write_text("\n".join(lines[: 20 if "train" in name else 3]))
+    data = TranslationData.from_path(tmp_path, {})
+    assert [len(data.split.part(part)) for part in ("train", "valid", "test")] == [20, 3, 3]
+    # The languages in the order of their names: German to English.
+    assert (data.options.source_language, data.options.target_language) == ("de", "en")
+    given = {"target": str(tmp_path / "train.de"), "valid": 0.25, "tokenizer": "word"}
+    data = TranslationData.from_path(tmp_path / "train.en", given)
+    assert len(data.split.valid) == 5
+    assert data.choices == {"tokenizer": "word"}
+    (tmp_path / "t.csv").write_text("en,de\n" + "a,b\n" * 12)
+    assert TranslationData.from_path(tmp_path / "t.csv", {}).raw("train")[0] == "a"
+    assert TranslationData.items_from_path(tmp_path / "val.en") == lines[:3]
+    with pytest.raises(ArgumentError, match=r"no option 'valdi'.*'valid'"):
+        TranslationData.from_path(tmp_path, {"valdi": 0.1})
+    with pytest.raises(InputError, match="has 0 files named train"):
+        TranslationData.from_path(tmp_path.parent, {})
+
+
+def test_the_demo_is_made_and_true() -> None:
+    assert [english(n) for n in (7, 13, 40, 86)] == [
+        ["seven"], ["thirteen"], ["forty"], ["eighty", "six"]
+    ]  # fmt: skip
+    assert [german(n) for n in (7, 13, 40, 86)] == [
+        ["sieben"], ["dreizehn"], ["vierzig"], ["sechs", "und", "achtzig"]
+    ]  # fmt: skip
+    assert date_pair(2, 3, 1, 1907, 2) == (
+        "it closes on january three nineteen seven at night",
+        "am drei januar neunzehn hundert sieben es schließt in der nacht",
+    )
+    assert date_pairs(5, 1) == date_pairs(5, 1) != date_pairs(5, 2)
+    data = dates_data(50, 0)
+    assert [len(data.split.part(part)) for part in ("train", "valid", "test")] == [40, 5, 5]

@@ -1,0 +1,398 @@
+"""The whole line: data to plan, training, free evaluation, export and prediction."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flambeau import Learner, Predictor, TrainingOptions
+from flambeau.data.loader import LoaderOptions
+from flambeau.errors import ArgumentError, InputError, PlanError
+from flambeau.task.task import StepContext
+from flambeau.training.step import train_step
+from flambeau_text import (
+    AdaptiveForcing,
+    Beam,
+    Greedy,
+    InverseSigmoid,
+    Linear,
+    TeacherForcing,
+    TranslationData,
+    TranslationOptions,
+    TranslationTask,
+    corpus_score,
+)
+from flambeau_text.decoding.strategy import Strategy
+from flambeau_text.forcing import rollout
+from flambeau_text.translation import task as task_module
+from flambeau_text.translation.demo import dates_data
+from flambeau_text.translation.task import overlap
+from flambeau_text.translation.translate import translate
+
+SMALL = {"embedding_dim": 24, "hidden_size": 24, "dropout": 0.1}
+CHOICES: dict[str, Any] = {
+    "device": "cpu", "probe": "off", "precision": "fp32", "batch_size": 16, "size": SMALL,
+    "num_threads": 1,
+}  # fmt: skip
+
+
+def learner(n: int = 120, seed: int = 0, **more: Any) -> Learner:
+    choices = {**CHOICES, **more.pop("choices", {})}
+    training = TrainingOptions(doctor=False, **more.pop("training", {}))
+    torch.manual_seed(seed)  # dropout draws from torch's own generator
+    return Learner(
+        dates_data(n, 0), choices=choices, training=training, seed=seed, quiet=True, **more
+    )
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_the_plan_says_why() -> None:
+    plan = Learner(dates_data(60, 0), quiet=True, choices={"device": "cpu"}).plan
+    assert plan["tokenizer"].source == "user"  # the demo's data say it
+    assert plan["architecture"].value == "rnn"
+    assert plan["label_smoothing"].value == 0.0
+    data = TranslationData.from_pairs([(f"word{n} a", f"wort{n} ein") for n in range(3000)])
+    plan = Learner(data, quiet=True, choices={"device": "cpu"}).plan
+    assert plan["tokenizer"].value == "bpe"
+    assert "2,701 and 2,701 different words" in plan["tokenizer"].reason
+    assert plan["vocab_size"].value == 1_000
+    assert plan["shared_vocab"].value is False
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"tokenizer": "bytes"}, "one of bpe, unigram, word, character"),
+        ({"vocab_size": 3}, "a whole number of tokens, at least 5"),
+        ({"label_smoothing": 1.0}, "a share from 0 to below 1"),
+        ({"decoding": "beam"}, "a strategy, as .as_json"),
+        ({"decoding": {"kind": "beam", "size": 0}}, "size of at least 1"),
+        ({"teacher_forcing": {"schedule": {"kind": "lin"}}}, "no schedule 'lin'"),
+        ({"shared_vocab": "yes"}, "True or False"),
+        ({"size": 256}, "sizes by name"),
+    ],
+)
+def test_choices_without_effect_are_refused(choices: dict, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        learner(choices=choices)
+
+
+# ---------------------------------------------------------------- training and free evaluation
+
+
+def test_fit_evaluate_predict_export(tmp_path: Path) -> None:
+    run = learner()
+    history = run.fit(2)
+    row = history.rows[-1]
+    names = {f"valid_{n}" for n in ("loss", "perplexity", "bleu", "forced_overlap", "free_overlap")}
+    assert names <= row.keys()
+    assert row["teacher_forcing"] == 1.0
+    assert row["train_loss"] < history.rows[0]["train_loss"]
+    scores = run.evaluate("test")
+    assert {"loss", "bleu", "bleu_lower", "chrf", "perplexity"} == scores.keys()
+    texts = run.data.raw("test")
+    answers = run.predict(texts)
+    assert [str(answer) for answer in answers] == [answer.text for answer in answers]
+    assert run.predict(texts[0]).text == answers[0].text
+    # Evaluation is of what prediction gives, against the references as they stand in the data.
+    wanted = corpus_score([answer.text for answer in answers], run.data.references("test"))
+    assert scores["bleu"] == pytest.approx(wanted.value, abs=1e-9)
+    assert run.task.signatures["bleu"] == wanted.signature  # type: ignore[attr-defined]
+    loaded = Predictor.load(run.export(tmp_path / "model"))
+    assert loaded.predict(texts) == answers
+    with pytest.raises(InputError, match="Item 1: the text is empty"):
+        loaded.predict([texts[0], " "])
+
+
+def test_the_loss_is_a_mean_over_words_and_perplexity_is_unsmoothed() -> None:
+    run = learner(choices={"label_smoothing": 0.1})
+    found = run.evaluate("valid")
+    total = plain = count = 0.0
+    model = run.model.eval()
+    for batch in run.realised.batches("valid"):
+        words = batch.targets["target"]
+        with torch.no_grad():
+            logits = model(batch.inputs["source"], batch.masks["source"], words[:, :-1])
+        truth = batch.targets["target"][:, 1:]
+        logs = logits.log_softmax(-1)
+        kept = truth != 1
+        own = -logs.gather(2, truth.unsqueeze(2)).squeeze(2)[kept]
+        spread = -(logs.sum(-1) - logs[..., 1])[kept] / (logs.shape[-1] - 1)
+        total += float((0.9 * own + 0.1 * spread).sum())
+        plain += float(own.sum())
+        count += int(kept.sum())
+    assert found["loss"] == pytest.approx(total / count, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(plain / count), rel=1e-5)
+
+
+def test_evaluation_never_reads_true_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLEU stays as it is when the decoder's true words are taken away from it."""
+    run = learner(choices={"teacher_forcing": TeacherForcing(Linear(0.5)).as_json()})
+    before = run.evaluate("valid")["bleu"]
+    calls: list[float] = []
+    plain = task_module.forced_features
+
+    def spied(model: Any, memory: Any, words: Any, p: float, *more: Any) -> Any:
+        calls.append(p)
+        return plain(model, memory, torch.full_like(words, 4), p, *more)
+
+    monkeypatch.setattr(task_module, "forced_features", spied)
+    monkeypatch.setattr(rollout, "gold_coins", None)  # nothing is drawn in evaluation
+    after = run.evaluate("valid")
+    assert after["bleu"] == before
+    assert set(calls) == {1.0}
+    run.predict(run.data.raw("valid"))
+    assert len(calls) == 1
+
+
+def test_within_a_run_it_searches_every_so_many_evaluations() -> None:
+    run = learner()
+    run.task.decode_every = 2  # type: ignore[attr-defined]
+    rows = run.fit(4).rows
+    assert ["valid_bleu" in row for row in rows] == [False, True, False, True]
+
+
+def test_in_lower_case_references_are_too() -> None:
+    pairs = [(f"Word{n} A", f"Wort{n} EIN") for n in range(40)]
+    options = TranslationOptions(lowercase=True, tokenizer="word")
+    run = Learner(
+        TranslationData.from_pairs(pairs, options=options), choices=CHOICES, quiet=True,
+        training=TrainingOptions(doctor=False),
+    )  # fmt: skip
+    run.fit(1)
+    assert run.task.lowercase is True  # type: ignore[attr-defined]
+    text = str(run.predict("Word3 A"))
+    assert text == text.lower()
+
+
+def test_a_free_search_has_no_loss_and_other_models_are_refused() -> None:
+    run = learner()
+    batch = next(run.realised.batches("valid"))
+    with pytest.raises(InputError, match="A free search has no loss"):
+        run.task.loss(run.task.forward(run.model.eval(), batch, StepContext(training=False)), batch)
+    with pytest.raises(InputError, match="Linear is no Seq2Seq"):
+        run.task.forward(torch.nn.Linear(2, 2), batch, StepContext())
+
+
+def test_overlap_is_f1_of_bags() -> None:
+    assert overlap([4, 5, 6, 3], [6, 5, 4, 3, 1]) == 1.0
+    assert overlap([4, 5, 3], [4, 7, 8, 9, 3]) == pytest.approx(2 * 1 / (2 + 4))
+    assert overlap([4, 3], [5, 3]) == 0.0
+    assert overlap([3], [3]) == 1.0
+
+
+# ---------------------------------------------------------------- exactness
+
+
+@pytest.mark.parametrize("architecture", ["rnn", "transformer"])
+def test_accumulated_ragged_batches_are_one_batch(architecture: str) -> None:
+    """1×32 equals 4×8 sentences of different length: gradients to 1e-12 in float64."""
+    run = learner(
+        choices={"architecture": architecture, "size": {"dropout": 0.0}, "label_smoothing": 0.1}
+    )
+    model, task = run.model.double(), run.task
+    data: Any = run.realised.dataset("train")
+    whole = [data.batch(torch.arange(32))]
+    parts = [data.batch(rows) for rows in torch.arange(32).split(8)]
+    found = []
+    for batches in (whole, parts):
+        state = _State()
+        train_step(model, batches, task, state)  # type: ignore[arg-type]
+        found.append({name: value.grad for name, value in model.named_parameters()})
+        for value in model.parameters():
+            value.grad = None
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=1e-12, rtol=0)
+
+
+class _State:
+    """As much of a run's state as the step needs."""
+
+    shared_step = None
+    context = StepContext(training=True, values={"teacher_forcing": 1.0})
+
+    @staticmethod
+    def autocast() -> Any:
+        return torch.autocast("cpu", enabled=False)
+
+    @staticmethod
+    def backward(loss: torch.Tensor, weight: float) -> None:
+        (loss / weight).backward()
+
+    @staticmethod
+    def update(loss: torch.Tensor) -> None:
+        """Keeps the gradients."""
+
+
+FORCED = {"teacher_forcing": TeacherForcing(InverseSigmoid(5.0), "sample").as_json()}
+
+
+def test_a_resumed_run_reads_the_same_words(tmp_path: Path) -> None:
+    """Schedule, coins and draws go on: the same weights, bit for bit, as unbroken."""
+    from flambeau.callbacks import Checkpointing
+    from flambeau.training import Callback
+
+    class EnoughError(Exception):
+        pass
+
+    class Stop(Callback):
+        def on_step_end(self, state: Any) -> None:
+            if state.position.step == 8:
+                raise EnoughError
+
+    whole = learner(choices=FORCED)
+    whole.fit(2)
+    assert whole.history.column("teacher_forcing")[-1] == pytest.approx(
+        InverseSigmoid(5.0)(len(whole.history.step_losses) - 1)
+    )
+    broken = learner(
+        choices=FORCED, callbacks=[Checkpointing(every_s=1e-9), Stop()], folder=tmp_path
+    )
+    with pytest.raises(EnoughError):
+        broken.fit(2)
+    again = learner(choices=FORCED, folder=tmp_path)
+    again.resume()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert list(again.history.step_losses) == list(whole.history.step_losses)
+
+
+def test_other_batches_read_the_same_words() -> None:
+    """The words that a sentence reads do not depend on what stands beside it."""
+    run = learner(choices={**FORCED, "size": {**SMALL, "dropout": 0.0}})
+    task, model = run.task, run.model.double().eval()
+    data: Any = run.realised.dataset("train")
+    context = StepContext(training=True, values={"teacher_forcing": 0.4}, seed=3, epoch=1)
+    rows = torch.tensor([7, 3, 30, 12])
+    together = task.forward(model, data.batch(rows), context)
+    for place, row in enumerate(rows.tolist()):
+        alone = task.forward(model, data.batch(torch.tensor([row])), context)
+        count = alone.features.shape[1]
+        torch.testing.assert_close(
+            together.features[place, :count], alone.features[0], atol=1e-12, rtol=0
+        )
+
+
+def test_bf16_trains_as_well() -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = learner(choices={"precision": precision})
+        losses.append(run.fit(2).rows[-1]["train_loss"])
+    # bf16 keeps 8 bits; the runs begin at the same weights and see the same batches.
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+# ---------------------------------------------------------------- forcing in a run
+
+
+def test_the_adaptive_controller_moves_the_value_of_the_run() -> None:
+    control = AdaptiveForcing(gap=0.0, rate=5.0, warmup=0.0, floor=0.3)
+    run = learner(training={"controllers": (control,)})
+    rows = run.fit(4).rows
+    found = [row["teacher_forcing"] for row in rows]
+    assert found[0] == 1.0
+    for before, after in pairwise(rows):
+        hidden = before["valid_forced_overlap"] - before["valid_free_overlap"]
+        if abs(hidden) > 1e-9 and 0.3 < before["teacher_forcing"] < 1.0:
+            assert (after["teacher_forcing"] < before["teacher_forcing"]) == (hidden > 0)
+    assert len(set(found)) > 1
+
+
+def test_a_schedule_of_ones_own_is_set_on_the_task(tmp_path: Path) -> None:
+    run = learner()
+    run.task.forcing = TeacherForcing(lambda step: max(0.0, 1.0 - step / 10))  # type: ignore[attr-defined]
+    run.fit(1)
+    steps = len(run.history.step_losses)
+    assert run.history.column("teacher_forcing") == [pytest.approx(max(0, 1 - (steps - 1) / 10))]
+    assert Predictor.load(run.export(tmp_path / "model")).task.forcing == TeacherForcing()
+
+
+# ---------------------------------------------------------------- translate
+
+
+def test_translate_keeps_the_order_and_tells_what_was_looked_at() -> None:
+    run = learner()
+    run.fit(1)
+    texts = run.data.raw("valid")
+    found = translate(run.predictor(), texts)
+    assert [each.text for each in found] == [each.text for each in run.predict(texts)]
+    for text, each in zip(texts, found, strict=True):
+        assert each.source_tokens == (*text.split(), "<eos>")
+        assert each.tokens[-1] == "<eos>"
+        assert each.attention is not None
+        assert each.attention.shape == (len(each.tokens), len(each.source_tokens))
+        torch.testing.assert_close(each.attention.sum(1), torch.ones(len(each.tokens)))
+    best = translate(run.predictor(), texts[:2], Beam(size=4, n_best=3))
+    assert [len(each.alternatives) for each in best] == [2, 2]
+    assert best[0].score >= best[0].alternatives[0].score
+
+
+def test_translate_with_phrases_and_unknown_words() -> None:
+    run = learner()
+    run.fit(1)
+    texts = run.data.raw("valid")[:3]
+    found = translate(run.predictor(), texts, phrases={1: ["zwei und zwanzig", "märz"]})
+    assert "zwei und zwanzig" in found[1].text
+    assert "märz" in found[1].text
+    assert found[0].text == str(run.predict(texts[0]))
+    with pytest.raises(InputError, match="'xylophon' cannot be said"):
+        translate(run.predictor(), texts, phrases={0: ["xylophon"]})
+    with pytest.raises(InputError, match="names the text 7"):
+        translate(run.predictor(), texts, phrases={7: ["märz"]})
+    with pytest.raises(ArgumentError, match="looked for by a beam, not by Greedy"):
+        translate(run.predictor(), texts, Greedy(), phrases={0: ["märz"]})
+    with pytest.raises(ArgumentError, match="one text; give a list"):
+        translate(run.predictor(), texts[0])
+
+
+def test_an_unknown_word_is_the_source_word_it_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = learner()
+    text = run.data.raw("valid")[0]
+    source = text.split()
+    from flambeau_text.decoding.decoded import Decoded
+    from flambeau_text.translation import translate as module
+
+    known = run.task.target.encode("am")[0]  # type: ignore[attr-defined]
+    weights = torch.zeros(1, 1, 3, len(source) + 1)
+    weights[0, 0, 0, 1] = 1.0
+    weights[0, 0, 1, len(source)] = 0.6  # the end is no word
+    weights[0, 0, 1, 2] = 0.4
+    tokens = torch.tensor([[[known, 0, 3]]])
+    decoded = Decoded(tokens, torch.zeros(1, 1), torch.zeros(1, 1), weights)
+    monkeypatch.setattr(module, "search", lambda *given: decoded)
+    assert translate(run.predictor(), [text])[0].text == "am <unk>"
+    found = translate(run.predictor(), [text], replace_unknown=True)[0]
+    assert found.text == f"am {source[2]}"
+
+
+def test_items_that_cannot_be_translated_keep_their_number() -> None:
+    run = learner()
+    texts = [*run.data.raw("valid")[:3], "  "]
+    with pytest.raises(InputError, match="Item 3: the text is empty"):
+        translate(run.predictor(), texts)
+
+
+def test_a_loader_budget_follows_the_plan() -> None:
+    run = learner(choices={"batch_size": 32})
+    wide = run.realised.loader("train").steps_per_epoch
+    narrow = learner(choices={"batch_size": 8}).realised.loader("train").steps_per_epoch
+    assert narrow > 2 * wide
+    data: Any = run.realised.dataset("train")
+    assert data.loader(LoaderOptions(32, shuffle=True)).steps_per_epoch == wide
+
+
+def test_the_task_refuses_what_cannot_be() -> None:
+    run = learner()
+    target = run.task.target  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="label_smoothing is a share"):
+        TranslationTask(target=target, label_smoothing=1.0)
+    with pytest.raises(InputError, match="decode_every and decode_most"):
+        TranslationTask(target=target, decode_every=0)
+    assert isinstance(TranslationTask(target=target).decoding, Strategy)

@@ -1,0 +1,116 @@
+"""Minimum risk: the expected loss in quality, against a slow loop and against a frozen model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from flambeau import Data, Learner, TrainingOptions
+from flambeau.errors import ArgumentError, InputError
+from flambeau_text.decoding.decoded import score_forced
+from flambeau_text.translation.demo import dates_data
+from flambeau_text.translation.encoded import text_of
+from flambeau_text.translation.minimum_risk import MinimumRisk, _is_repeated
+from flambeau_text.translation.scores import sentence_bleu
+
+CHOICES: dict[str, Any] = {
+    "device": "cpu", "probe": "off", "precision": "fp32", "batch_size": 8, "num_threads": 1,
+    "size": {"embedding_dim": 16, "hidden_size": 16, "dropout": 0.0},
+}  # fmt: skip
+
+
+def learner(**training: Any) -> Learner:
+    torch.manual_seed(0)
+    options = TrainingOptions(doctor=False, **training)
+    return Learner(dates_data(60, 0), choices=CHOICES, training=options, quiet=True)
+
+
+def test_the_risk_is_the_expectation_over_what_was_drawn() -> None:
+    run = learner()
+    run.fit(1)
+    model, task = run.model.double(), run.task
+    data: Any = run.realised.dataset("train")
+    batch = data.batch(torch.tensor([3, 11]))
+    rule = MinimumRisk(n=5, alpha=0.05)
+    found = rule.risk(model, batch, task, 0, 7)  # type: ignore[arg-type]
+    candidates = rule._candidates(model, batch, 0, 7)  # type: ignore[arg-type]
+    wanted = 0.0
+    with torch.no_grad():
+        for row in range(2):
+            sentences = {tuple(t for t in each if t != 1) for each in candidates[row].tolist()}
+            source = batch.inputs["source"][row : row + 1]
+            memory = model.encode(source, batch.masks["source"][row : row + 1])  # type: ignore[operator]
+            weights, losses = [], []
+            for sentence in sentences:
+                score = score_forced(model, memory, torch.tensor([list(sentence)]))  # type: ignore[arg-type]
+                weights.append(float(score) * 0.05)
+                text = task.target.decode(sentence)  # type: ignore[attr-defined]
+                truth = text_of(batch.targets["reference"][row])
+                losses.append(1 - sentence_bleu(text, truth) / 100)
+            shares = torch.tensor(weights, dtype=torch.float64).softmax(0)
+            wanted += float((shares * torch.tensor(losses, dtype=torch.float64)).sum())
+    assert found.item() == pytest.approx(wanted, abs=1e-10)
+    # The true sentence is among them, and misses nothing.
+    assert candidates[:, 0].tolist() == [
+        [*row[1:], *[1] * (candidates.shape[2] - len(row) + 1)]
+        for row in batch.targets["target"].tolist()
+    ]
+
+
+def test_it_lowers_the_risk_of_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = learner()
+    run.fit(1)
+    data: Any = run.realised.dataset("train")
+    batch, model = data.batch(torch.arange(8)), run.model
+    rule = MinimumRisk(n=6, alpha=0.1)
+    drawn = rule._candidates(model, batch, 5, 0)  # type: ignore[arg-type]
+    monkeypatch.setattr(MinimumRisk, "_candidates", lambda *given: drawn)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    risks = []
+    for _ in range(25):
+        risk = rule.risk(model, batch, run.task, 5, 0)  # type: ignore[arg-type]
+        risks.append(risk.item())
+        risk.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert risks[-1] < 0.8 * risks[0]
+
+
+def test_a_run_takes_it_as_its_step() -> None:
+    run = learner(train_step=MinimumRisk(n=3))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    history = run.fit(1)
+    assert all(map(torch.isfinite, map(torch.tensor, history.step_losses)))
+    assert any(not torch.equal(v, before[n]) for n, v in run.model.state_dict().items())
+
+
+def test_mixed_with_nothing_it_is_the_usual_step() -> None:
+    plain, mixed = learner(), learner(train_step=MinimumRisk(n=1, mix=1.0))
+    for run in (plain, mixed):
+        torch.manual_seed(0)
+        run.fit(1)
+    # The gradient of a quotient against a quotient of gradients, in float32.
+    torch.testing.assert_close(
+        list(plain.history.step_losses), list(mixed.history.step_losses), atol=1e-4, rtol=0
+    )
+
+
+def test_repeated_sentences_are_told() -> None:
+    rows = torch.tensor([[[4, 3], [5, 3], [4, 3], [4, 3]]])
+    assert _is_repeated(rows).tolist() == [[False, False, True, True]]
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="n is a number of sentences"):
+        MinimumRisk(n=0)
+    with pytest.raises(InputError, match="mix a share"):
+        MinimumRisk(mix=2.0)
+    x = torch.randn(40, 2)
+    run = Learner(
+        Data.from_tensors(x, (x[:, 0] > 0).long()), quiet=True,
+        training=TrainingOptions(train_step=MinimumRisk(), doctor=False),
+    )  # fmt: skip
+    with pytest.raises(ArgumentError, match="not Classification with MLP"):
+        run.fit(1)

@@ -1,0 +1,123 @@
+"""Tokenizers: what becomes a number, what is unknown, and the way back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flambeau.errors import ArgumentError, ArtefactError, InputError
+from flambeau_text.tokenization import (
+    CharacterTokenizer,
+    SubwordTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    tokenizer_from_json,
+)
+from flambeau_text.vocab import SPECIALS
+
+TEXTS = [
+    "A dog runs (fast), doesn't it?",
+    "The dog's ball is red; the ball isn't blue.",
+    "Two dogs run over the grass, 25 metres away!",
+] * 4
+
+
+def every() -> list[Tokenizer]:
+    return [
+        CharacterTokenizer.fit(TEXTS),
+        WordTokenizer.fit(TEXTS, language="en"),
+        SubwordTokenizer.train(TEXTS, vocab_size=120),
+        SubwordTokenizer.train(TEXTS, kind="unigram", vocab_size=60),
+    ]
+
+
+@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
+def test_there_and_back(tokenizer: Tokenizer) -> None:
+    for text, numbers in zip(TEXTS, tokenizer.encode_all(TEXTS), strict=True):
+        assert tokenizer.decode(numbers) == text
+        assert len(tokenizer.split(text)) == len(numbers)
+        assert all(4 <= number < len(tokenizer) for number in numbers)
+
+
+@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
+def test_json_and_back(tokenizer: Tokenizer) -> None:
+    again = tokenizer_from_json(json.loads(json.dumps(tokenizer.as_json())))
+    assert type(again) is type(tokenizer)
+    assert again.encode_all(TEXTS) == tokenizer.encode_all(TEXTS)
+    assert len(again) == len(tokenizer)
+
+
+@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
+def test_what_a_text_says_is_never_a_special(tokenizer: Tokenizer) -> None:
+    for special in SPECIALS:
+        for text in (special, f"A dog {special} runs"):
+            assert not {1, 2, 3} & set(tokenizer.encode(text))
+
+
+@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
+def test_specials_are_the_first_four_and_left_out_of_texts(tokenizer: Tokenizer) -> None:
+    assert tuple(tokenizer.tokens(range(4))) == SPECIALS
+    dog = tokenizer.encode("A dog")
+    assert tokenizer.decode([2, *dog, 3, *dog, 1, 1]) == "A dog"
+
+
+def test_spaces_are_whatever_they_are() -> None:
+    words = WordTokenizer.fit(["a  dog\truns\u00a0fast"], language="en")
+    assert words.split("a  dog\truns\u00a0fast") == ["a", "dog", "runs", "fast"]
+    pieces = SubwordTokenizer.train(TEXTS, vocab_size=120)
+    assert pieces.decode(pieces.encode("A  dog")) in ("A dog", "A  dog")
+
+
+def test_unknown_words_characters_and_pieces() -> None:
+    words = WordTokenizer.fit(TEXTS, language="en")
+    assert words.encode("A zebra") == [words.vocab["A"], 0]
+    assert words.split("A zebra") == ["A", "zebra"]
+    assert CharacterTokenizer.fit(["ab"]).decode([0]) == "\ufffd"
+    pieces = SubwordTokenizer.train(TEXTS, vocab_size=120)
+    assert 0 in pieces.encode("A щ")
+    assert "щ" in "".join(pieces.split("A щ"))
+
+
+def test_rare_words_are_unknown_where_that_is_asked_for() -> None:
+    words = WordTokenizer.fit(["a b b c c c"], min_freq=2)
+    assert words.vocab.get_itos()[4:] == ["c", "b"]
+    words = WordTokenizer.fit(["a b b c c c"], max_tokens=5)
+    assert words.vocab.get_itos()[4:] == ["c"]
+
+
+def test_lower_case() -> None:
+    for made in (
+        WordTokenizer.fit(["A Dog"], lowercase=True),
+        CharacterTokenizer.fit(["A Dog"], lowercase=True),
+        SubwordTokenizer.train(["A Dog"] * 3, vocab_size=30, lowercase=True),
+    ):
+        assert made.decode(made.encode("A DOG")) == "a dog"
+        assert tokenizer_from_json(made.as_json()).encode("A DOG") == made.encode("a dog")
+
+
+def test_german_abbreviations_stay_whole_and_only_there() -> None:
+    text = "Er kauft z.B. Brot."
+    german = WordTokenizer.fit([text], language="de")
+    assert german.split(text) == ["Er", "kauft", "z.B.", "Brot", "."]
+
+
+def test_print_has_its_own_spaces() -> None:
+    words = WordTokenizer.fit([], language="en")
+    tokens = ["He", "said", '"', "no", '"', "(", "twice", ")", ",", "did", "n't", "he", "?"]
+    assert words.join(tokens) == 'He said "no" (twice), didn\'t he?'
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match=r"no rules for the language 'qq'"):
+        WordTokenizer.fit(TEXTS, language="qq")
+    with pytest.raises(InputError, match=r"must begin with <unk>, <pad>"):
+        CharacterTokenizer(["a", "b"])
+    with pytest.raises(ArgumentError, match="'bpe' or 'unigram'"):
+        SubwordTokenizer.train(TEXTS, kind="wordpiece")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="every text is empty"):
+        SubwordTokenizer.train([" ", ""])
+    with pytest.raises(InputError, match="the 4 specials fill it"):
+        SubwordTokenizer.train(TEXTS, vocab_size=4)
+    with pytest.raises(ArtefactError, match=r"no tokenizer 'words'.*'word'"):
+        tokenizer_from_json({"kind": "words"})
