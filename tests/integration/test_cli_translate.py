@@ -71,7 +71,12 @@ def test_lines_in_are_lines_out(model: Path) -> None:
 
 def test_a_line_without_an_answer_keeps_its_place(model: Path) -> None:
     source = date_pairs(1, 5)[0][0]
-    out = call("predict", model, lines=f"{source}\nсобака бежит\n{source}\n", code=1)
+    out = call(
+        "predict",
+        model,
+        lines=f"{source}\n\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442\n{source}\n",
+        code=1,
+    )
     assert "line 2: " in out
     assert "is written in Cyrillic" in out
     answers = [line for line in out.split("\n") if not line.startswith("line 2")]
@@ -97,7 +102,10 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
     ("words", "message"),
     [
         (("fit", "SOURCE"), r"one side of sentence pairs. Name the other: --target FILE"),
-        (("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"), "--task summary"),
+        (
+            ("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"),
+            "--task summary",
+        ),
         (("fit", "--target", "TARGET"), r"begins with '--target', but PATH comes first.*--source"),
         (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
         (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),

@@ -1,7 +1,7 @@
 """Vocabulary, transforms and bridge against the real torchtext 0.18, in its own environment.
 
-`make torchtext` runs it; elsewhere it skips. ``flambeau-text`` itself is not installed there, so its
-modules are loaded from the source tree, as a user of an old environment would.
+`make torchtext` runs it; elsewhere it skips. ``flambeau-text`` itself is not installed there, so
+its modules are loaded from the source tree, as a user of an old environment would.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A task's values that follow from the step: set each step, and kept back by schedule and control."""
+"""A task's values that follow from the step: set each step, unless scheduled or controlled."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def learner(**training: Any) -> Learner:
     data = Data.from_tensors(x, (x[:, 0] > 0).long(), valid=8)
     options = TrainingOptions(doctor=False, **training)
     choices = {"batch_size": 8, "probe": "off"}
-    return Learner(
-        data, nn.Linear(3, 2), task=task, choices=choices, training=options, quiet=True
-    )
+    return Learner(data, nn.Linear(3, 2), task=task, choices=choices, training=options, quiet=True)
 
 
 def test_it_is_set_before_every_step_of_the_run_and_in_the_history() -> None:
