@@ -71,12 +71,8 @@ def test_lines_in_are_lines_out(model: Path) -> None:
 
 def test_a_line_without_an_answer_keeps_its_place(model: Path) -> None:
     source = date_pairs(1, 5)[0][0]
-    out = call(
-        "predict",
-        model,
-        lines=f"{source}\n\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442\n{source}\n",
-        code=1,
-    )
+    russian = "\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442"  # a dog runs
+    out = call("predict", model, lines=f"{source}\n{russian}\n{source}\n", code=1)
     assert "line 2: " in out
     assert "is written in Cyrillic" in out
     answers = [line for line in out.split("\n") if not line.startswith("line 2")]
