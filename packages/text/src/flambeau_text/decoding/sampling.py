@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from flambeau import random as keyed
-from flambeau_text.decoding.decoded import Decoded, log_probabilities, only_end
+from flambeau_text.decoding.decoded import Decoded
 from flambeau_text.decoding.strategy import Sampling
+from flambeau_text.decoding.word_by_word import word_by_word
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
-from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 
 
 def sample(
@@ -32,35 +32,14 @@ def sample(
     Returns:
         Scores are log-probabilities under the model, not under the filtered distribution.
     """
-    batch, device = len(memory.mask), memory.mask.device
-    numbers = torch.arange(batch) if numbers is None else numbers
-    numbers = numbers.to(device)
-    previous = torch.full((batch,), BEGIN_ID, device=device)
-    done = torch.zeros(batch, dtype=torch.bool, device=device)
-    state = model.init_state(memory)
-    tokens: list[Tensor] = []
-    scores: list[Tensor] = []
-    attended: list[Tensor] = []
-    for place in range(int(limit.max()) + 1):
-        logits, state, attention = model.step(previous, state)
-        found = log_probabilities(logits)
-        if place < sampling.min_words:
-            found[:, END_ID] = -torch.inf
-        found = only_end(found, limit <= place)
+    numbers = torch.arange(len(memory.mask)) if numbers is None else numbers
+    numbers = numbers.to(memory.mask.device)
+
+    def choose(found: Tensor, place: int) -> Tensor:
         draws = keyed.uniform(sampling.seed, "sampling", place, numbers, 1)
-        word = draw(filtered(found, sampling), draws.squeeze(1))
-        score = found.gather(1, word.unsqueeze(1)).squeeze(1)
-        tokens.append(word.masked_fill(done, PADDING_ID))
-        scores.append(score.masked_fill(done, 0.0))
-        if attention is not None:
-            attended.append(attention.masked_fill(done.unsqueeze(1), 0.0))
-        done = done | (word == END_ID)
-        if bool(done.all()):
-            break
-        previous = word
-    total = torch.stack(scores, 1).sum(1, keepdim=True)
-    weights = torch.stack(attended, 1).unsqueeze(1) if attended else None
-    return Decoded(torch.stack(tokens, 1).unsqueeze(1), total, total, weights)
+        return draw(filtered(found, sampling), draws.squeeze(1))
+
+    return word_by_word(model, memory, limit, sampling.min_words, choose)
 
 
 def filtered(found: Tensor, sampling: Sampling) -> Tensor:

@@ -105,6 +105,7 @@ def to_torchtext(vocab: Vocab) -> Any:
         ImportError: It cannot; the message names the releases that work together.
     """
     try:
+        # Not in the lock: it does not load beside a current torch.
         from torchtext.vocab import vocab as make  # type: ignore[import-not-found]
     except (ImportError, OSError) as error:
         raise ImportError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from flambeau_text.models.attention import Attention, make_attention
 from flambeau_text.models.recurrent import SequenceDropout, run_layers
 from flambeau_text.models.rnn_encoder import CELLS, RnnEncoder, State
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
+from flambeau_text.models.shape import shape_from
 from flambeau_text.models.tying import Words, embedded, make_words
 
 BRIDGES = ("mlp", "copy", "zero")
@@ -110,6 +111,8 @@ class RnnSeq2Seq(Seq2Seq):
         ``tanh`` of state, context and word.
     """
 
+    output: nn.Linear
+
     def __init__(
         self,
         source_vocab: int,
@@ -172,7 +175,7 @@ class RnnSeq2Seq(Seq2Seq):
             self.upper,
             self.readout,
         ]
-        tied = self.output.weight is self.target_embedding.weight  # type: ignore[union-attr]
+        tied = self.output.weight is self.target_embedding.weight
         head: list[Any] = [self.output.bias] if tied else [self.output]
         return {
             "encoder": encoder,
@@ -234,7 +237,7 @@ class RnnSeq2Seq(Seq2Seq):
     def features(self, memory: Memory, words: Tensor) -> tuple[Tensor, Tensor]:
         if self.shape.input_feeding:
             found, attention = super().features(memory, words)
-            return found, attention  # type: ignore[return-value]  # it attends at every word
+            return found, cast(Tensor, attention)  # it attends at every word
         features, _, attention = self._decode(
             embedded(self.target_embedding, words), self.init_state(memory)
         )
@@ -300,11 +303,6 @@ def rnn(
     Raises:
         ArgumentError: ``size`` names a field that there is not.
     """
-    given = dict(size or {})
-    for name in given:
-        if name not in RnnShape.__dataclass_fields__:
-            raise ArgumentError(
-                f"The recurrent model has no size {name!r}. "
-                f"{nearest(name, RnnShape.__dataclass_fields__)}"
-            )
-    return RnnSeq2Seq(source_vocab, target_vocab, RnnShape(**given), tie)
+    return RnnSeq2Seq(
+        source_vocab, target_vocab, shape_from(RnnShape, size, "The recurrent model"), tie
+    )

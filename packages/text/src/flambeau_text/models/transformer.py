@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError, InputError, nearest
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
+from flambeau_text.models.shape import shape_from
 from flambeau_text.models.transformer_layers import Cache, DecoderLayer, EncoderLayer
 from flambeau_text.models.tying import Words, make_words
 
@@ -82,6 +83,8 @@ class TransformerSeq2Seq(Seq2Seq):
         as in Xiong et al. (arXiv 2002.04745), with one more after the last layer.
     """
 
+    output: nn.Linear
+
     def __init__(
         self,
         source_vocab: int,
@@ -108,13 +111,17 @@ class TransformerSeq2Seq(Seq2Seq):
         decoder: list[nn.Module] = [self.decoder, self.decoder_norm]
         if self.target_embedding is not self.source_embedding:
             decoder.insert(0, self.target_embedding)
-        tied = self.output.weight is self.target_embedding.weight  # type: ignore[union-attr]
+        tied = self.output.weight is self.target_embedding.weight
         head: list[Any] = [self.output.bias] if tied else [self.output]
         return {
             "encoder": [self.source_embedding, self.encoder, self.encoder_norm],
             "decoder": decoder,
             "output": head,
         }
+
+    @property
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.decoder))
 
     def _embedded(self, embedding: nn.Embedding, words: Tensor, first: int = 0) -> Tensor:
         if not words.is_floating_point():
@@ -130,7 +137,7 @@ class TransformerSeq2Seq(Seq2Seq):
         return Memory(self.encoder_norm(values), mask)
 
     def init_state(self, memory: Memory) -> TransformerState:
-        caches = tuple(layer.begin(memory.values) for layer in self.decoder)  # type: ignore[operator]
+        caches = tuple(layer.begin(memory.values) for layer in self._decoder_layers)
         return TransformerState(memory.mask, caches, 0)
 
     def advance(
@@ -139,8 +146,8 @@ class TransformerSeq2Seq(Seq2Seq):
         values = self._embedded(self.target_embedding, previous.unsqueeze(1), state.place)
         caches: list[Cache] = []
         attention = state.mask
-        for layer, before in zip(self.decoder, state.caches, strict=True):
-            values, after, attention = layer.advance(values, before, state.mask)  # type: ignore[operator]
+        for layer, before in zip(self._decoder_layers, state.caches, strict=True):
+            values, after, attention = layer.advance(values, before, state.mask)
             caches.append(after)
         next_state = TransformerState(state.mask, tuple(caches), state.place + 1)
         return self.decoder_norm(values).squeeze(1), next_state, attention.squeeze(1)
@@ -184,11 +191,6 @@ def transformer(
     Raises:
         ArgumentError: ``size`` names a field that there is not.
     """
-    given = dict(size or {})
-    for name in given:
-        if name not in TransformerShape.__dataclass_fields__:
-            raise ArgumentError(
-                f"The Transformer has no size {name!r}. "
-                f"{nearest(name, TransformerShape.__dataclass_fields__)}"
-            )
-    return TransformerSeq2Seq(source_vocab, target_vocab, TransformerShape(**given), tie)
+    return TransformerSeq2Seq(
+        source_vocab, target_vocab, shape_from(TransformerShape, size, "The Transformer"), tie
+    )
