@@ -1,7 +1,11 @@
-"""Attention learns to reverse strings that it has not seen: all of them are right.
+"""Attention learns to copy and to reverse strings that it has not seen: all of them are right.
 
-Strings have 5 to 20 of 50 words. The budget is 12 epochs, 1,380 optimizer steps of 64 strings; a
-picture of the attention runs against the diagonal.
+Strings have 5 to 20 of 50 words. The budget is 4 epochs, 1,532 optimizer steps of 64 strings, two
+minutes of one core; a picture of the attention runs along the diagonal, or against it.
+
+Each string that is learned from has a choice of its own of 2 to 50 words, so that words come again
+often. Where they seldom do, all kinds of attention learn to look for the word that was just
+written and to take the next one, which is wrong in one unseen string of a hundred.
 """
 
 from __future__ import annotations
@@ -15,12 +19,14 @@ from flambeau import Learner, TrainingOptions
 from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.translation.translate import translate
 
-EPOCHS, PAIRS, HELD_OUT = 12, 6_000, 200
+EPOCHS, PAIRS, HELD_OUT = 4, 20_000, 500
+WORDS = [f"w{number}" for number in range(50)]
 
 
-def strings(n: int, seed: int) -> list[list[str]]:
+def strings(n: int, seed: int, fewest_words: int) -> list[list[str]]:
     draws = random.Random(seed)
-    return [[f"w{draws.randrange(50)}" for _ in range(draws.randint(5, 20))] for _ in range(n)]
+    choices = (draws.sample(WORDS, draws.randint(fewest_words, 50)) for _ in range(n))
+    return [draws.choices(choice, k=draws.randint(5, 20)) for choice in choices]
 
 
 def pairs(rows: list[list[str]], task: str) -> list[tuple[str, str]]:
@@ -29,12 +35,12 @@ def pairs(rows: list[list[str]], task: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["reverse"])
-@pytest.mark.parametrize("attention", ["additive", "general"])
+@pytest.mark.parametrize("task", ["copy", "reverse"])
+@pytest.mark.parametrize("attention", ["additive", "concat", "dot", "general"])
 def test_all_unseen_strings_are_right(attention: str, task: str) -> None:
     data = TranslationData.from_pairs(
-        pairs(strings(PAIRS, 0), task),
-        valid=pairs(strings(HELD_OUT, 1), task),
+        pairs(strings(PAIRS, 0, fewest_words=2), task),
+        valid=pairs(strings(HELD_OUT, 1, fewest_words=50), task),
         options=TranslationOptions(tokenizer="word"),
     )
     size = {"embedding_dim": 64, "hidden_size": 128, "attention": attention, "dropout": 0.0}
