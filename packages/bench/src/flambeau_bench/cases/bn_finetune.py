@@ -6,7 +6,6 @@ that were not trained on. Runs are exactly repeatable, so each is made once and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Gate, Question, Size
 from flambeau_bench.cases.bn_policies import Scale, cells, source, train
 from flambeau_bench.measurement import Measurement
+from flambeau_bench.real_data import why_missing
 
 SEEDS = 5
 LEAST_SOURCE_ACCURACY = 0.85
@@ -52,12 +52,7 @@ class BatchNormFineTune(Case):
     }
 
     def why_not(self, size: Size) -> str:
-        missing = super().why_not(size)
-        folder = os.environ.get("FLAMBEAU_DATA")
-        if missing or not folder:
-            return missing or "FLAMBEAU_DATA is unset: it names the folder that holds fashion_mnist"
-        path = Path(folder) / "fashion_mnist"
-        return "" if path.is_dir() else f"there is no {path}"
+        return super().why_not(size) or why_missing("fashion_mnist")
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
         found: list[Comparison] = []

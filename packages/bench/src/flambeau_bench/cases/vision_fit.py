@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Gate, Question, Size
 from flambeau_bench.measurement import Measurement
+from flambeau_bench.real_data import folder_of, why_missing
 from flambeau_bench.timing import process_and_children_s
 
 USUAL, USUAL_WORKERS, OURS = "usual program", "usual program, 2 workers", "flambeau"
@@ -112,14 +112,7 @@ class VisionFit(Case):
     }
 
     def why_not(self, size: Size) -> str:
-        missing = super().why_not(size)
-        if missing:
-            return missing
-        folder = os.environ.get("FLAMBEAU_DATA")
-        if not folder:
-            return "FLAMBEAU_DATA is unset: it names the folder that holds fashion_mnist"
-        path = Path(folder) / "fashion_mnist"
-        return "" if path.is_dir() else f"there is no {path}"
+        return super().why_not(size) or why_missing("fashion_mnist")
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
         ours_by_design = "ours is what the plan decides"
@@ -252,7 +245,7 @@ def _class_of(learner: Any) -> str:
 
 def fashion_mnist(size: Size) -> Parts:
     """The first pictures of train and of the file that comes for testing, as the size says."""
-    folder = Path(os.environ["FLAMBEAU_DATA"]) / "fashion_mnist"
+    folder = folder_of("fashion_mnist")
     files: Mapping[str, str] = {"train": "train", "valid": "t10k"}
     return {
         part: (
