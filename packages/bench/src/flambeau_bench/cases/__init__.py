@@ -7,6 +7,7 @@ from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
+from flambeau_bench.cases.translation import Translation
 from flambeau_bench.cases.vision_fit import VisionFit
 
 CASES: dict[str, Case] = {
@@ -17,6 +18,7 @@ CASES: dict[str, Case] = {
         SyncCount(),
         Loaders(),
         VisionFit(),
+        Translation(),
         ColdStart(),
         BatchNormFineTune(),
     )
@@ -32,5 +34,6 @@ __all__ = [
     "Loaders",
     "LoopOverhead",
     "SyncCount",
+    "Translation",
     "VisionFit",
 ]

@@ -134,8 +134,8 @@ class ReadyData(Data):
     def preprocessor(self, values: Mapping[str, Any]) -> TensorPreprocessor:
         return TensorPreprocessor(self.facts()["inputs"])
 
-    def dataset(self, part: str, preprocessor: Any, values: Mapping[str, Any]) -> _Ready:
-        return _Ready(self._tape if part == "train" else self._tape.first())
+    def dataset(self, part: str, preprocessor: Any, values: Mapping[str, Any]) -> Ready:
+        return Ready(self._tape if part == "train" else self._tape.first())
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
@@ -147,7 +147,13 @@ class ReadyData(Data):
         return ()
 
 
-class _Ready:
+class Ready:
+    """A data set whose loader is a tape.
+
+    Args:
+        tape: What it gives, whatever the options ask for.
+    """
+
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
 

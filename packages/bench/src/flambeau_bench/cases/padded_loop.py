@@ -1,0 +1,104 @@
+"""The translation program that one would write: what ``translation`` holds flambeau against.
+
+A shuffling ``DataLoader`` over pairs of token numbers, batches of so many sentences padded to the
+longest, ``F.cross_entropy`` that ignores padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from flambeau_bench.cases import by_hand
+from flambeau_text.tokenization.tokenizer import PADDING_ID
+
+Pair = tuple[Tensor, Tensor]
+"""Token numbers of a source and of its target, int64 ``(tokens,)``; padded, of a batch."""
+
+MAX_NORM = 1.0
+
+
+def padded(pairs: Sequence[Pair]) -> Pair:
+    """A batch: sources ``(batch, longest source)`` and targets ``(batch, longest target)``."""
+    sources, targets = zip(*pairs, strict=True)
+    return (
+        pad_sequence(list(sources), batch_first=True, padding_value=PADDING_ID),
+        pad_sequence(list(targets), batch_first=True, padding_value=PADDING_ID),
+    )
+
+
+def shuffled(pairs: Sequence[Pair], batch_size: int) -> DataLoader[Pair]:
+    """One pass over ``pairs`` in an order that is random, and the same in every run."""
+    order = torch.Generator().manual_seed(0)
+    data = cast("Any", pairs)  # a list is all that a DataLoader needs
+    return DataLoader(data, batch_size, shuffle=True, collate_fn=padded, generator=order)
+
+
+def train(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Iterable[Pair],
+    steps: int,
+    precision: str,
+    device: torch.device,
+) -> list[Tensor]:
+    """A step a batch, over one cycle of the learning rate.
+
+    Args:
+        model: Logits ``(batch, target, vocabulary)`` of sources, their mask and the words before.
+        optimizer: Of its parameters.
+        batches: As ``padded`` makes them.
+        steps: How many they are.
+        precision: "fp32" or "bf16".
+        device: Where the model is.
+
+    Returns:
+        The mean loss of each step over its target tokens, on the device.
+    """
+    losses: list[Tensor] = []
+    parameters = list(model.parameters())
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    model.train()
+    for step, (source, target) in enumerate(moved(batches, device)):
+        lr = by_hand.one_cycle_lr(step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        with reduced:
+            logits = model(source, source != PADDING_ID, target[:, :-1])
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), target[:, 1:].flatten(), ignore_index=PADDING_ID
+            )
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return losses
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[Pair], device: torch.device) -> float:
+    """The mean loss over all target tokens, in the weights' own precision and without dropout."""
+    model.eval()
+    total, count = 0.0, 0
+    for source, target in moved(batches, device):
+        logits = model(source, source != PADDING_ID, target[:, :-1])
+        answers = target[:, 1:].flatten()
+        total += float(
+            F.cross_entropy(logits.flatten(0, 1), answers, ignore_index=PADDING_ID, reduction="sum")
+        )
+        count += int((answers != PADDING_ID).sum())
+    return total / count
+
+
+def moved(batches: Iterable[Pair], device: torch.device) -> Iterator[Pair]:
+    """The batches on the device."""
+    for source, target in batches:
+        yield source.to(device, non_blocking=True), target.to(device, non_blocking=True)

@@ -1,0 +1,317 @@
+"""``translation`` at its smallest: equal terms on both sides, and gates that can fail."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flambeau import Batch
+from flambeau_bench.case import Comparison, Size
+from flambeau_bench.cases import padded_loop
+from flambeau_bench.cases.translation import (
+    EQUAL_WITHIN,
+    OURS,
+    PADDED,
+    TOKENS_WITHIN,
+    Translation,
+    unequal,
+)
+from flambeau_bench.cases.translation_sides import (
+    Setting,
+    Sides,
+    Stopwatch,
+    Volume,
+    made_data,
+    multi30k,
+)
+from flambeau_bench.measurement import Measurement
+from flambeau_bench.void import why_void
+from flambeau_text import rnn
+from flambeau_text.tokenization.tokenizer import PADDING_ID
+from flambeau_text.translation.encoded import PairLoader
+
+SIZE = Size(
+    "quick",
+    {
+        "train": 48,
+        "valid": 8,
+        "searched": 16,
+        "smallest": 4,
+        "largest": 8,
+    },
+)
+
+
+@pytest.fixture(autouse=True)
+def _generator_comes_back() -> Iterator[None]:
+    before = torch.get_rng_state()
+    yield
+    torch.set_rng_state(before)
+
+
+@pytest.fixture(scope="module")
+def case() -> Translation:
+    """Keeps its corpus and batch sizes from one test to the next."""
+    return Translation()
+
+
+def comparison_of(case: Translation, variant: str) -> Comparison:
+    [comparison] = [c for c in case.comparisons(SIZE) if c.variant == variant]
+    return comparison
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["rnn fp32", "rnn bf16", "transformer fp32"])
+def test_both_sides_do_the_same_work(case: Translation, variant: str) -> None:
+    comparison = comparison_of(case, variant)
+    padded, ours = (case.measure(comparison, side, SIZE, 1) for side in (PADDED, OURS))
+    assert why_void(padded, ours, comparison.may_differ) == ""
+    assert padded.items == ours.items == SIZE["train"]
+    assert padded.steps == ours.steps
+    assert padded.quality["tokens_a_step"] == ours.quality["tokens_a_step"]
+    assert float(ours.quality["padding"]) < float(padded.quality["padding"])
+    assert padded.order_hash != ours.order_hash
+    assert padded.settings["optimizer"] == ours.settings["optimizer"] == "AdamW"
+    assert ours.settings["precision"] == variant.split()[1]
+    gate = case.gate(comparison, [(padded, ours)])
+    assert gate.passed, gate.says
+    assert "sentences a batch" in ours.notes
+
+
+@pytest.mark.slow
+def test_a_skipped_batch_voids_the_pair(case: Translation, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = comparison_of(case, "rnn fp32")
+    padded = case.measure(comparison, PADDED, SIZE, 0)
+    whole = PairLoader.batches
+
+    def skipping(loader: PairLoader, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        batches = whole(loader, epoch, start_step)
+        return (batch for step, batch in enumerate(batches) if step != 1)
+
+    monkeypatch.setattr(PairLoader, "batches", skipping)
+    ours = case.measure(comparison, OURS, SIZE, 0)
+    assert "the candidate skipped items" in why_void(padded, ours, comparison.may_differ)
+
+
+@pytest.mark.slow
+def test_a_loss_that_counts_padding_is_seen(
+    case: Translation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = case.sides("rnn fp32", SIZE)
+    ours = sides.flambeau_losses
+
+    other = Sides(sides.setting, SIZE)
+    other.__dict__["batch_sizes"] = sides.batch_sizes
+    counting = SimpleNamespace(cross_entropy=lambda logits, y, **_: F.cross_entropy(logits, y))
+    monkeypatch.setattr(padded_loop, "F", counting)
+    theirs = other.padded_losses
+    named = [{f"loss_on_equal_batches_{n}": x for n, x in enumerate(xs)} for xs in (theirs, ours)]
+    assert unequal(*named) > 100 * EQUAL_WITHIN
+
+
+# ---------------------------------------------------------------- the gate
+
+
+GOOD = {
+    "valid_loss": 5.0,
+    "tokens_a_step": 500.0,
+    "padding": 1.1,
+    "loss_on_equal_batches_0": 9.0,
+    "loss_on_equal_batches_1": 8.0,
+}
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"valid_loss": 5.11},
+        {"tokens_a_step": 516.0},
+        {"tokens_a_step": 484.0},
+        {"loss_on_equal_batches_1": 8.001},
+        {"loss_on_equal_batches_1": float("nan")},
+        {"valid_loss": float("nan")},
+    ],
+)
+def test_each_part_of_the_gate_can_fail(spoilt: dict[str, float]) -> None:
+    case = Translation()
+    comparison = comparison_of(case, "rnn fp32")
+    baseline = Measurement({}, quality=GOOD)
+    within = Measurement({}, quality={**GOOD, "valid_loss": 5.09, "tokens_a_step": 514.0})
+    assert case.gate(comparison, [(baseline, within)]).passed
+    worse = replace(within, quality={**GOOD, **spoilt})
+    assert not case.gate(comparison, [(baseline, worse)]).passed
+
+
+def test_the_gate_is_a_mean_over_seeds() -> None:
+    case = Translation()
+
+    def pair(ours: float) -> tuple[Measurement, Measurement]:
+        worse = Measurement({}, quality={**GOOD, "valid_loss": ours})
+        return Measurement({}, quality=GOOD), worse
+
+    comparison = comparison_of(case, "rnn fp32")
+    assert case.gate(comparison, [pair(5.15), pair(5.04)]).passed
+    assert not case.gate(comparison, [pair(5.15), pair(5.06)]).passed
+
+
+def test_a_side_that_skips_a_check_does_not_pass() -> None:
+    some = {name: value for name, value in GOOD.items() if name != "loss_on_equal_batches_1"}
+    with pytest.raises(KeyError):
+        unequal(GOOD, some)
+    with pytest.raises(KeyError):
+        unequal(some, GOOD)
+
+
+# ---------------------------------------------------------------- the padded loop
+
+
+def pairs(lengths: list[tuple[int, int]]) -> list[padded_loop.Pair]:
+    draws = torch.Generator().manual_seed(0)
+    return [
+        (torch.randint(4, 9, (n,), generator=draws), torch.randint(4, 9, (m,), generator=draws))
+        for n, m in lengths
+    ]
+
+
+def test_batches_are_padded_to_their_longest() -> None:
+    some = pairs([(2, 5), (4, 3)])
+    source, target = padded_loop.padded(some)
+    assert source.shape == (2, 4)
+    assert target.shape == (2, 5)
+    assert source[0].tolist() == [*some[0][0].tolist(), PADDING_ID, PADDING_ID]
+    volume = Volume.of([target])
+    assert (volume.sentences, volume.tokens, volume.places) == ((2,), (6,), 8)
+    assert volume.padding == 8 / 6
+
+
+def test_a_pass_has_every_pair_once_in_an_order_that_stays() -> None:
+    some = [(torch.tensor([4 + n]), torch.tensor([4 + n])) for n in range(10)]
+    first, second = (
+        [source.flatten().tolist() for source, _ in padded_loop.shuffled(some, 4)] for _ in "ab"
+    )
+    assert first == second
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    taken = [token for batch in first for token in batch]
+    assert sorted(taken) == list(range(4, 14))
+    assert taken != sorted(taken)
+
+
+def test_the_loss_is_that_of_each_sentence_alone() -> None:
+    torch.manual_seed(0)
+    model = rnn(source_vocab=9, target_vocab=9, size={"embedding_dim": 6, "hidden_size": 8})
+    model = model.double().eval()
+    some, device = pairs([(2, 5), (4, 3), (1, 2)]), torch.device("cpu")
+    total = 0.0
+    for source, target in some:
+        everywhere = torch.ones(1, len(source), dtype=torch.bool)
+        logits = model(source[None], everywhere, target[None, :-1])[0].detach()
+        total += float(F.cross_entropy(logits, target[1:], reduction="sum"))
+    together = padded_loop.evaluate(model, [padded_loop.padded(some)], device)
+    # Sums of ten numbers in another order, in float64.
+    assert together == pytest.approx(total / 7, rel=1e-12)
+
+
+def test_training_by_hand_learns_and_says_the_loss_of_each_step() -> None:
+    torch.manual_seed(0)
+    size = {"embedding_dim": 6, "hidden_size": 8, "dropout": 0.0}
+    model, device = rnn(source_vocab=9, target_vocab=9, size=size), torch.device("cpu")
+    batch = padded_loop.padded(pairs([(2, 5), (4, 3), (1, 2)]))
+    before = padded_loop.evaluate(model, [batch], device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    losses = padded_loop.train(model, optimizer, [batch] * 20, 20, "fp32", device)
+    # Without dropout the first step's loss is that of an evaluation, in fp32.
+    assert float(losses[0]) == pytest.approx(before, rel=1e-6)
+    assert len(losses) == 20
+    assert padded_loop.evaluate(model, [batch], device) < before
+
+
+# ---------------------------------------------------------------- equal steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fastest", [8, 16, 32])
+def test_steps_are_equal_near_the_fastest_batch_size(fastest: int) -> None:
+    sides = Sides(Setting("rnn", "fp32"), replace(SIZE, counts={**SIZE.counts, "train": 640}))
+    sides.__dict__["searched"] = {fastest: 2.0, 2 * fastest: 1.0}
+    theirs, ours = sides.batch_sizes
+    assert sides.fastest == fastest
+    assert abs(theirs - fastest) <= fastest / 8
+    by_hand = len(padded_loop.shuffled(sides.pairs, theirs))
+    learner = sides.learner(0, ours).realised.loader("train")
+    assert by_hand == pytest.approx(learner.steps_per_epoch, rel=TOKENS_WITHIN)
+
+
+def test_a_stopwatch_ends_where_an_evaluation_begins() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    times = iter([1.0, 4.0])
+    watch._clock = lambda: next(times)
+    watch.start()
+    watch.on_eval_start(None)  # type: ignore[arg-type]
+    assert watch.seconds == 3.0
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_made_data_are_uneven_and_always_the_same() -> None:
+    data, again = made_data(SIZE), made_data(SIZE)
+    assert data.raw("train") == again.raw("train")
+    assert len(data.split.train) == SIZE["train"]
+    assert len(data.split.valid) == SIZE["valid"]
+    lengths = [len(text.split()) for text in data.raw("train")]
+    assert max(lengths) > 2 * min(lengths)
+
+
+def test_the_first_pairs_of_multi30k_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "multi30k"
+    folder.mkdir()
+    for part, n in (("train", 6), ("val", 4)):
+        for language in ("en", "de"):
+            text = "".join(f"Line {row} {language}\n" for row in range(n))
+            (folder / f"{part}.{language}.gz").write_bytes(gzip.compress(text.encode()))
+    monkeypatch.setenv("FLAMBEAU_DATA", str(tmp_path))
+    data = multi30k(Size("cpu", {"train": 5, "valid": 2}))
+    assert data.raw("train") == [f"Line {row} en" for row in range(5)]
+    assert data.references("valid") == ["Line 0 de", "Line 1 de"]
+    assert data.options.lowercase
+    assert Translation().why_not(Translation.sizes["cpu"]) == ""
+
+
+def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    case = Translation()
+    monkeypatch.delenv("FLAMBEAU_DATA", raising=False)
+    assert "FLAMBEAU_DATA is unset" in case.why_not(case.sizes["cpu"])
+    assert case.why_not(case.sizes["quick"]) == ""
+    monkeypatch.setenv("FLAMBEAU_DATA", str(tmp_path))
+    assert "there is no" in case.why_not(case.sizes["cpu"])
+
+
+def test_the_report_tells_the_search() -> None:
+    case = Translation()
+    record = {
+        "case": "translation",
+        "kind": "run",
+        "phase": "pairs",
+        "pair": 0,
+        "variant": "rnn fp32",
+        "size": {"name": "cpu"},
+        "figures": {
+            "tokens_per_s": 900.0,
+            "tokens_per_s_at_16": 800.0,
+            "tokens_per_s_at_32": 950.0,
+        },
+    }
+    text = case.section([record], Path())
+    assert "| cpu | rnn fp32 | 16 | 800 |" in text
+    assert "| cpu | rnn fp32 | 32 | 950 |" in text
+    # A gate that failed leaves no figures.
+    assert case.section([{**record, "figures": None}], Path()) == ""
