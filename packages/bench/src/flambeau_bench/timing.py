@@ -24,8 +24,13 @@ def clock_for(device: torch.device) -> Clock:
     On a busy machine wall time was seen at 3–4 times CPU time, so that it says little about a
     loop. On an accelerator the host's CPU time counts waiting too, and the queue must be drained.
     """
+    return time.process_time if device.type == "cpu" else wall_clock_for(device)
+
+
+def wall_clock_for(device: torch.device) -> Clock:
+    """Seconds of wall time, behind all queued work on an accelerator."""
     if device.type == "cpu":
-        return time.process_time
+        return time.perf_counter
 
     def drained() -> float:
         torch.cuda.synchronize(device)

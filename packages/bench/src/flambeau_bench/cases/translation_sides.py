@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from flambeau_bench.cases import by_hand, padded_loop
 from flambeau_bench.cases.padded_loop import Pair
 from flambeau_bench.cases.tiny import PEAK_LR, WEIGHT_DECAY, Keep, Ready, Tape, Terminal
 from flambeau_bench.real_data import folder_of
-from flambeau_bench.timing import clock_for
+from flambeau_bench.timing import wall_clock_for
 from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.tokenization.tokenizer import PADDING_ID
 from flambeau_text.translation.demo import date_pairs
@@ -94,23 +93,21 @@ class Stopwatch(Callback):
         device: Where they are computed; work that is queued there is waited for.
 
     Attributes:
-        seconds: On the clock of the device.
-        wall_s: Of wall time.
+        seconds: Of wall time.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._clock = clock_for(device)
-        self._started = self._wall_started = 0.0
-        self.seconds = self.wall_s = 0.0
+        self._clock = wall_clock_for(device)
+        self._started = 0.0
+        self.seconds = 0.0
 
     def start(self) -> None:
-        """Both clocks from here on."""
-        self._started, self._wall_started = self._clock(), time.perf_counter()
+        """From here on."""
+        self._started = self._clock()
 
     def stop(self) -> None:
         """Up to here."""
         self.seconds = self._clock() - self._started
-        self.wall_s = time.perf_counter() - self._wall_started
 
     def on_eval_start(self, state: TrainState) -> None:
         self.stop()
