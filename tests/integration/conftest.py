@@ -1,7 +1,7 @@
 """Wheels of every package and of the example domain, and fresh environments to install them in.
 
-Nothing here runs unless a slow test asks for it. Third-party packages come from uv's cache by hard
-links, in the versions of the lock file; a cold cache downloads torch.
+Nothing of that runs unless a slow test asks for it. Third-party packages come from uv's cache by
+hard links, in the versions of the lock file; a cold cache downloads torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -97,3 +99,18 @@ def install(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         return environment
 
     return make
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[[str], ModuleType]:
+    """A program of the folder of examples, as a module."""
+
+    def load(name: str) -> ModuleType:
+        spec = util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+        assert spec is not None, name
+        assert spec.loader is not None, name
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

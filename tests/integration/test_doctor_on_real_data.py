@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-from importlib import util
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,8 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from flambeau import Data, Learner
 from flambeau.data.split import Split
 from flambeau_vision import ImageData
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def silent(learner: Learner) -> None:
@@ -47,16 +46,14 @@ def test_digits_by_a_network_and_loaders_of_ones_own() -> None:
 
 
 @pytest.mark.realdata
-def test_fashion_mnist(realdata: Path) -> None:
-    spec = util.spec_from_file_location("fashion_mnist", EXAMPLES / "fashion_mnist.py")
-    example = util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(example)  # type: ignore[union-attr]
+def test_fashion_mnist(realdata: Path, example: Callable[[str], ModuleType]) -> None:
+    program = example("fashion_mnist")
     folder = realdata / "fashion_mnist"
-    images = example.read_idx(folder / "train-images-idx3-ubyte.gz")[:3000]
-    labels = example.read_idx(folder / "train-labels-idx1-ubyte.gz")[:3000]
+    images = program.read_idx(folder / "train-images-idx3-ubyte.gz")[:3000]
+    labels = program.read_idx(folder / "train-labels-idx1-ubyte.gz")[:3000]
     silent(Learner(ImageData.from_arrays(images, labels), quiet=True))
     # The published parts: few of the test pictures are train pictures too.
-    whole = Learner(example.load(folder), quiet=True)
+    whole = Learner(program.load(folder), quiet=True)
     assert whole.doctor().ok, str(whole.doctor())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tarfile
 from collections import Counter
-from importlib import util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,6 @@ from flambeau import Callback, Data, Learner, TrainingOptions
 from flambeau.training.step import train_step
 from flambeau_vision import ImageData
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.slow
 
 
@@ -53,14 +52,9 @@ def trained(data: Data, step_s: float, evaluation_s: float, seed: int = 0) -> Le
     return learner
 
 
-def example(name: str) -> ModuleType:
-    spec = util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_fashion_mnist_reaches_0915_on_test(realdata: Path) -> None:
+def test_fashion_mnist_reaches_0915_on_test(
+    realdata: Path, example: Callable[[str], ModuleType]
+) -> None:
     data = example("fashion_mnist").load(realdata / "fashion_mnist")
     learner = trained(data, step_s=0.06, evaluation_s=1.5)
     assert len(learner.history.step_losses) <= 3000

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import gzip
-from importlib import util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def example() -> ModuleType:
-    spec = util.spec_from_file_location("translate_multi30k", EXAMPLES / "translate_multi30k.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.mark.realdata
-def test_what_is_found_and_chosen(realdata: Path) -> None:
-    module = example()
+def test_what_is_found_and_chosen(realdata: Path, example: Callable[[str], ModuleType]) -> None:
+    module = example("translate_multi30k")
     data = module.load(realdata / "multi30k")
     sizes = [len(data.split.part(part)) for part in ("train", "valid", "test")]
     assert sizes == [29_000, 1_014, 1_000]
