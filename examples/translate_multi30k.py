@@ -1,10 +1,10 @@
-"""Multi30k English to German: a recurrent model with attention, in lower case.
+"""Multi30k English to German: a recurrent model with attention, in lower case or cased.
 
 Reads ``train.en.gz``, ``val.*`` and ``test_2016_flickr.*`` from a folder, by default
 ``$FLAMBEAU_DATA/multi30k`` (https://github.com/multi30k/dataset, for research alone). Trains for a
 number of epochs, keeps the one with the highest BLEU on val, then looks at test 2016 once.
 
-    uv run python examples/translate_multi30k.py [FOLDER] [--epochs N] [--model transformer]
+    uv run python examples/translate_multi30k.py [FOLDER] [--epochs N] [--cased] [--model NAME]
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flambeau import Learner, TrainingOptions
 from flambeau_text import TranslationData, TranslationOptions, review
 
 
-def load(folder: Path) -> TranslationData:
-    """29,000 pairs of captions, 1,014 of val and 1,000 of test 2016."""
+def load(folder: Path, cased: bool = False) -> TranslationData:
+    """29,000 pairs of captions, 1,014 of val and 1,000 of test 2016; lower-cased by default."""
 
     def pair(name: str) -> tuple[Path, Path]:
         return folder / f"{name}.en.gz", folder / f"{name}.de.gz"
@@ -30,7 +30,7 @@ def load(folder: Path) -> TranslationData:
         *pair("train"),
         valid=pair("val"),
         test=pair("test_2016_flickr"),
-        options=TranslationOptions(lowercase=True),
+        options=TranslationOptions(lowercase=not cased),
     )
 
 
@@ -47,10 +47,11 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--model", default="rnn")
+    parser.add_argument("--cased", action="store_true", help="keep capital letters")
     parser.add_argument("--run", type=Path, default=None)
     given = parser.parse_args()
     folder = given.folder or Path(os.environ.get("FLAMBEAU_DATA", ".")) / "multi30k"
-    run = learner(load(folder), given.model, given.run)
+    run = learner(load(folder, given.cased), given.model, given.run)
     print(run.plan)
     started = time.perf_counter()
     run.fit(given.epochs)
