@@ -77,18 +77,18 @@ class SubwordTokenizer(Tokenizer):
             if kind == "bpe"
             else tokenizers.models.Unigram()
         )
-        made = tokenizers.Tokenizer(empty)
+        made: Any = tokenizers.Tokenizer(empty)  # its stubs leave the setters out
         steps: list[Any] = [tokenizers.normalizers.NFC()]
         if lowercase:
             steps.append(tokenizers.normalizers.Lowercase())
-        made.normalizer = tokenizers.normalizers.Sequence(steps)  # type: ignore[assignment]
-        made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(  # type: ignore[assignment]
+        made.normalizer = tokenizers.normalizers.Sequence(steps)
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
             [
                 tokenizers.pre_tokenizers.Metaspace(replacement=_MARK),
                 tokenizers.pre_tokenizers.Punctuation(),
             ]
         )
-        made.decoder = tokenizers.decoders.Metaspace(replacement=_MARK)  # type: ignore[assignment]
+        made.decoder = tokenizers.decoders.Metaspace(replacement=_MARK)
         shared: dict[str, Any] = {
             "vocab_size": vocab_size,
             "special_tokens": list(SPECIALS),

@@ -65,7 +65,7 @@ class _LinearLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # torch's takes any arguments
         ctx: Any,
         features: Tensor,
         weight: Tensor,
@@ -114,7 +114,9 @@ class _LinearLoss(torch.autograd.Function):
         return total, plain
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(  # type: ignore[override]  # torch's takes anything
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         scale = gradients[0]
         found = [
             None if each is None else (each * scale.to(each.dtype)).to(dtype)

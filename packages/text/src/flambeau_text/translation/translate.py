@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -92,6 +92,7 @@ def translate(
         for place, row in enumerate(rows):
             parts = _Parts(preprocessor, texts[row], decoded, place)
             found[row] = parts.detailed(replace_unknown)
+    beam = cast(Beam, strategy)  # where there are phrases it is one: checked above
     for row, given in (phrases or {}).items():
         if not given:
             continue
@@ -100,8 +101,8 @@ def translate(
 
         def forced(batch: Any = batch, wanted: Any = wanted) -> Decoded:
             memory = model.encode(batch.inputs[SOURCE], batch.masks[SOURCE])
-            limit = limits(batch.masks[SOURCE], strategy.max_factor, strategy.max_extra)
-            return constrained_search(model, memory, int(limit), strategy, wanted)  # type: ignore[arg-type]
+            limit = limits(batch.masks[SOURCE], beam.max_factor, beam.max_extra)
+            return constrained_search(model, memory, int(limit), beam, wanted)
 
         parts = _Parts(preprocessor, texts[row], _quiet(model, forced), 0)
         found[row] = parts.detailed(replace_unknown)
