@@ -18,7 +18,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def call(*words: object, lines: str | None = None, code: int = 0) -> str:
+def call(*words: object, lines: str | bytes | None = None, code: int = 0) -> str:
     """What a command prints; its error is raised as it is."""
     result = CliRunner().invoke(build(), [str(word) for word in words], input=lines)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -68,6 +68,10 @@ def test_lines_in_are_lines_out(model: Path) -> None:
     assert call("predict", model, "-", lines=lines).split("\n") == out
     told = call("predict", model, "--format", "json", lines=f"{sources[0]}\n")
     assert json.loads(told)["text"] == out[0]
+    told = call("predict", model, "--format", "json", lines=f"{sources[0]}\n\n")
+    assert [json.loads(line) is None for line in told.splitlines()] == [False, True]
+    with pytest.raises(FlambeauError, match="csv is for files"):
+        call("predict", model, "--format", "csv", lines=lines)
 
 
 def test_a_line_without_an_answer_keeps_its_place(model: Path) -> None:
@@ -76,6 +80,15 @@ def test_a_line_without_an_answer_keeps_its_place(model: Path) -> None:
     out = call("predict", model, lines=f"{source}\n{russian}\n{source}\n", code=1)
     assert "line 2: " in out
     assert "is written in Cyrillic" in out
+    answers = [line for line in out.split("\n") if not line.startswith("line 2")]
+    assert answers[0] == answers[2] != ""
+    assert answers[1] == ""
+
+
+def test_a_line_that_is_no_utf8_keeps_its_place(model: Path) -> None:
+    source = date_pairs(1, 5)[0][0].encode()
+    out = call("predict", model, lines=source + b"\nth\xff\n" + source + b"\n", code=1)
+    assert "line 2: byte 3 of the line is no UTF-8" in out
     answers = [line for line in out.split("\n") if not line.startswith("line 2")]
     assert answers[0] == answers[2] != ""
     assert answers[1] == ""
@@ -93,6 +106,12 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
     scores = json.loads(call("evaluate", model, files[0], *words))
     assert scores["samples"] == 15
     assert {"bleu", "bleu_lower", "chrf", "perplexity"} <= scores.keys()
+    with pytest.raises(FlambeauError, match=r"reads like the target side.*sides exchanged"):
+        call("evaluate", model, files[1], "--target", files[0])
+    folder = files[0].parent
+    with pytest.raises(FlambeauError, match="sides exchanged"):  # German first, by alphabet
+        call("evaluate", model, folder)
+    call("evaluate", model, folder, "--source-language", "en")
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,26 @@ def test_paths(tmp_path: Path) -> None:
     assert [len(data.split.part(part)) for part in ("train", "valid", "test")] == [20, 3, 3]
     # The languages in the order of their names: German to English.
     assert (data.options.source_language, data.options.target_language) == ("de", "en")
+    for turned in ({"source_language": "en"}, {"target_language": "de"}):
+        turned_data = TranslationData.from_path(tmp_path, turned)
+        assert turned_data.options.source_language == "en"
+        assert turned_data.options.target_language == "de"
+    with pytest.raises(InputError, match=r"source_language is 'fr', but .*train\.de and train\.en"):
+        TranslationData.from_path(tmp_path, {"source_language": "fr"})
     given = {"target": str(tmp_path / "train.de"), "valid": 0.25, "tokenizer": "word"}
     data = TranslationData.from_path(tmp_path / "train.en", given)
     assert len(data.split.valid) == 5
     assert data.choices == {"tokenizer": "word"}
     (tmp_path / "t.csv").write_text("en,de\n" + "a,b\n" * 12)
     assert TranslationData.from_path(tmp_path / "t.csv", {}).raw("train")[0] == "a"
+    # Of more columns the two sides are told by their names.
+    (tmp_path / "n.csv").write_text("id,target,source\n" + "1,b,a\n" * 12)
+    assert TranslationData.from_path(tmp_path / "n.csv", {}).raw("train")[0] == "a"
+    (tmp_path / "n.csv").write_text("id,english,german\n" + "1,a,b\n" * 12)
+    with pytest.raises(InputError, match=r"columns id, english, german.*--source-column"):
+        TranslationData.from_path(tmp_path / "n.csv", {})
+    named = {"source_column": "english", "target_column": "german"}
+    assert TranslationData.from_path(tmp_path / "n.csv", named).raw("train")[0] == "a"
     assert TranslationData.items_from_path(tmp_path / "val.en") == lines[:3]
     with pytest.raises(ArgumentError, match=r"no option 'valdi'.*'valid'"):
         TranslationData.from_path(tmp_path, {"valdi": 0.1})

@@ -134,7 +134,11 @@ def test_the_loss_is_a_mean_over_words_and_perplexity_is_unsmoothed() -> None:
 
 def test_evaluation_never_reads_true_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """BLEU stays as it is when the decoder's true words are taken away from it."""
-    run = learner(choices={"teacher_forcing": TeacherForcing(Linear(0.5)).as_json()})
+    # The plan takes the object as well as its plain values, and keeps the latter.
+    forcing = TeacherForcing(Linear(0.5))
+    run = learner(choices={"teacher_forcing": forcing})
+    assert run.plan["teacher_forcing"].value == forcing.as_json()
+    assert run.task.forcing == forcing  # type: ignore[attr-defined]
     before = run.evaluate("valid")["bleu"]
     calls: list[float] = []
     plain = task_module.forced_features
@@ -350,6 +354,12 @@ def test_translate_with_phrases_and_unknown_words() -> None:
         translate(run.predictor(), texts, Greedy(), phrases={0: ["märz"]})
     with pytest.raises(ArgumentError, match="one text; give a list"):
         translate(run.predictor(), texts[0])
+    with pytest.raises(ArgumentError, match=r"text 0 are one text; give \['märz'\]"):
+        translate(run.predictor(), texts, phrases={0: "märz"})
+    with pytest.raises(ArgumentError, match="phrases is a list"):
+        translate(run.predictor(), texts, phrases=[["märz"]])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"not a Learner. Give learner\.predictor\(\)"):
+        translate(run, texts)  # type: ignore[arg-type]
 
 
 def test_an_unknown_word_is_the_source_word_it_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,9 @@ def test_what_is_no_utf8_is_named_with_its_line(files: tuple[Path, Path]) -> Non
 def test_missing_and_empty_files(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file .*gone\.de"):
         TranslationData.from_files(files[0], tmp_path / "gone.de")
+    files[1].write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match=r"train\.de is empty"):
+        TranslationData.from_files(*files)
     for path in files:
         path.write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="are empty"):

@@ -67,3 +67,11 @@ def test_pickles_and_compares() -> None:
     words = Vocab(["x", "y"], default_index=0)
     assert pickle.loads(pickle.dumps(words)) == words
     assert words != Vocab(["x", "y"])
+
+
+def test_it_is_gone_through_once_and_asked_for_tokens() -> None:
+    words = Vocab(["<unk>", "a", "b"], default_index=0)
+    assert list(words) == words.get_itos() == ["<unk>", "a", "b"]
+    assert Vocab(words).get_itos() == words.get_itos()
+    with pytest.raises(TypeError, match=r"1 is a int and no token.*lookup_token"):
+        words[1]  # type: ignore[index]

@@ -8,7 +8,7 @@ its errors are therefore Python's own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 UNKNOWN, PADDING, BEGIN, END = "<unk>", "<pad>", "<bos>", "<eos>"
 SPECIALS = (UNKNOWN, PADDING, BEGIN, END)
@@ -50,7 +50,15 @@ class Vocab:
     def __contains__(self, token: object) -> bool:
         return token in self._numbers
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tokens)
+
     def __getitem__(self, token: str) -> int:
+        if not isinstance(token, str):
+            raise TypeError(
+                f"{token!r} is a {type(token).__name__} and no token. The token of a number is "
+                "vocab.lookup_token(number)."
+            )
         number = self._numbers.get(token, self._default)
         if number is None:
             raise RuntimeError(

@@ -18,7 +18,7 @@ import typer
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
 from flambeau.data.dataset import Data
-from flambeau.errors import FlambeauError, InputError
+from flambeau.errors import ArgumentError, FlambeauError, InputError
 from flambeau.report import text_table
 
 
@@ -45,7 +45,9 @@ def predict(
     """
     predictor = Predictor.load(model)
     if not files or files == [Path("-")]:
-        answer_lines(predictor, sys.stdin, as_json=format is Format.json)
+        if format is Format.csv:
+            raise ArgumentError("--format csv is for files; lines are answered as text or json.")
+        answer_lines(predictor, sys.stdin.buffer, as_json=format is Format.json)
         return
     items, places = read_items(predictor, files)
     answers = predictor.predict(items)
@@ -63,8 +65,8 @@ def predict(
     typer.echo(text_table(columns, rows))
 
 
-def answer_lines(predictor: Predictor, lines: Iterable[str], *, as_json: bool = False) -> None:
-    """Prints the answer to each line in its place; an empty line where there is none.
+def answer_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool = False) -> None:
+    """Prints the answer to each line in its place; where there is none an empty line, or null.
 
     What cannot be answered is told on the standard error, with its line, and ends the command with
     code 1 after the last line.
@@ -72,29 +74,42 @@ def answer_lines(predictor: Predictor, lines: Iterable[str], *, as_json: bool = 
     # A person waits for each answer, a file does not.
     size = 1 if sys.stdin.isatty() else predictor.batch_size
     wrong = 0
-    numbered = enumerate((line.rstrip("\r\n") for line in lines), start=1)
+    numbered = enumerate(map(_text, lines), start=1)
     while chunk := list(islice(numbered, size)):
-        for number, answer in _answers(predictor, chunk):
-            if isinstance(answer, FlambeauError):
+        for number, found in _answers(predictor, chunk):
+            failed = isinstance(found, FlambeauError)
+            if failed:
                 wrong += 1
-                said = re.sub(r"^Item 0(?: of 1)?:? ?", "", str(answer))
+                said = re.sub(r"^Item 0(?: of 1)?:? ?", "", str(found))
                 typer.echo(f"line {number}: {said}", err=True)
-                typer.echo("")
-            elif as_json and answer is not None:
-                typer.echo(json.dumps(flat(answer), ensure_ascii=False))
+            answer = None if failed else found
+            if as_json:
+                line = json.dumps(None if answer is None else flat(answer), ensure_ascii=False)
             else:
-                typer.echo("" if answer is None else str(answer))
+                line = "" if answer is None else str(answer)
+            typer.echo(line)
     if wrong:
         raise typer.Exit(1)
 
 
-def _answers(predictor: Predictor, chunk: Sequence[tuple[int, str]]) -> list[tuple[int, Any]]:
+def _text(line: bytes) -> str | InputError:
+    """The line without its end, or what is wrong with it."""
+    try:
+        return line.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        wrong = line[error.start : error.start + 20]
+        return InputError(f"byte {error.start + 1} of the line is no UTF-8 ({wrong!r}).")
+
+
+def _answers(
+    predictor: Predictor, chunk: Sequence[tuple[int, str | InputError]]
+) -> list[tuple[int, Any]]:
     """Line number and answer of each line: None for an empty one, an error where it has none."""
-    said = [(number, line) for number, line in chunk if line.strip()]
-    found: dict[int, Any] = {}
+    found: dict[int, Any] = {number: line for number, line in chunk if isinstance(line, InputError)}
+    said = [(number, line) for number, line in chunk if isinstance(line, str) and line.strip()]
     try:
         answers: list[Any] = predictor.predict([line for _, line in said]) if said else []
-        found = {number: answer for (number, _), answer in zip(said, answers, strict=True)}
+        found |= {number: answer for (number, _), answer in zip(said, answers, strict=True)}
     except FlambeauError:
         for number, line in said:
             try:

@@ -131,6 +131,9 @@ def _copy(value: object, what: str, place: str) -> Any:
         return {str(key): _copy(item, what, f"{place}[{key!r}]") for key, item in entries.items()}
     if isinstance(value, torch.device | PurePath):
         return str(value)
+    as_json = getattr(value, "as_json", None)
+    if callable(as_json) and not isinstance(value, type):
+        return _copy(as_json(), what, place)
     found = f"{value!r:.80} of type {kind.__module__}.{kind.__qualname__}"
     advice = "Give a plain value: None, bool, int, float, str, or lists and dicts of them"
     raise _refusal(what, place, found, advice)

@@ -316,6 +316,7 @@ class TranslationData(Data):
                 f"{type(preprocessor).__name__}."
             )
         ids = torch.from_numpy(np.array(self._rows(part)))
+        preprocessor.check_sources(self.raw(part), part)
         sources = preprocessor.source.encode_all(self.raw(part))
         texts = self.references(part)
         targets = preprocessor.target.encode_all(texts)

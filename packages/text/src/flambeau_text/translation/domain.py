@@ -43,6 +43,8 @@ CLI_OPTIONS = (
     CliOption("source", str, "The file with the sources, instead of PATH.", "path"),
     CliOption("task", str, "translation: what is learned.", "task"),
     CliOption("target", str, "The file with the translations, line by line.", "target"),
+    CliOption("source-language", str, "Such as en; the source of a folder.", "source_language"),
+    CliOption("target-language", str, "Such as de.", "target_language"),
     CliOption("valid", float, "Share of the pairs that validate.", "valid"),
     CliOption("test", float, "Share of the pairs that are looked at once, at the end.", "test"),
     CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),

@@ -23,6 +23,8 @@ from flambeau_text.translation.pairs import (
     usable,
 )
 
+_LANGUAGES = ("source_language", "target_language")
+
 Built: TypeAlias = tuple[Samples, Split, TranslationOptions, Mapping[str, int]]
 Request: TypeAlias = tuple[Any, Any, Any, int]
 """What was asked of the split: valid, test, split, seed."""
@@ -140,7 +142,8 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
         path: The source file, with ``target`` among the options; a CSV or TSV file; or a folder
             with two files that differ in their ending alone (``train.en`` and ``train.de``).
         options: ``target``; ``source_column``, ``target_column`` and ``split`` of a table;
-            ``valid``, ``test``, ``seed``, ``tokenizer``, ``vocab_size``, ``lowercase``.
+            ``source_language``, ``target_language``, ``valid``, ``test``, ``seed``, ``tokenizer``,
+            ``vocab_size``, ``lowercase``, ``unusable``.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -153,7 +156,7 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
         raise ArgumentError(f"--task {task}: what is learned from sentence pairs is translation.")
     chosen = {
         name: given.pop(name)
-        for name in ("tokenizer", "vocab_size", "lowercase", "unusable")
+        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable")
         if name in given
     }
     settings = TranslationOptions(**chosen)
@@ -177,17 +180,44 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
         return _of_folder(path, request, settings)
     if {".csv", ".tsv"} & set(path.suffixes):
         columns = read_csv(path)
-        first, second = (*columns, "source", "target")[:2]
-        table = Table(columns, source_column or first, target_column or second, path.name)
-        return of_table(table, request, settings)
+        first, second = _sides(columns, source_column, target_column, path)
+        return of_table(Table(columns, first, second, path.name), request, settings)
     raise InputError(
         f"{path} is one side of sentence pairs. Name the other: --target FILE, with as many lines."
     )
 
 
+def _sides(
+    columns: Mapping[str, Any], source: str | None, target: str | None, path: Path
+) -> tuple[str, str]:
+    """The columns of the two sides: those named, else "source" and "target", else the only two."""
+    if source and target:
+        return source, target
+    if not (source or target):
+        if "source" in columns and "target" in columns:
+            return "source", "target"
+        if len(columns) == 2:
+            first, second = columns
+            return first, second
+    raise InputError(
+        f"{path} has the columns {', '.join(map(str, columns))}. Say which are the two sides: "
+        "--source-column NAME --target-column NAME."
+    )
+
+
 def _of_folder(folder: Path, request: Request, options: TranslationOptions) -> Built:
-    """``train.*`` of two languages, and ``valid.*`` (or ``val.*``) and ``test*`` where they are."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and language_of(file))
+    """``train.*`` of two languages, and ``valid.*`` (or ``val.*``) and ``test*`` where they are.
+
+    The source is the language that the options name as such, else the first by alphabet.
+    """
+
+    def place(file: Path) -> tuple[bool, bool, str]:
+        language = language_of(file)
+        is_target = language == options.target_language
+        return language != options.source_language, is_target, file.name
+
+    found = (file for file in folder.iterdir() if file.is_file() and language_of(file))
+    files = sorted(found, key=place)
     by_stem: dict[str, list[Path]] = {}
     for file in files:
         stem = file.name.removesuffix(".gz").rpartition(".")[0]
@@ -199,6 +229,11 @@ def _of_folder(folder: Path, request: Request, options: TranslationOptions) -> B
             "files: flambeau fit SOURCE --target TARGET."
         )
     source, target = train
+    for name, file in zip(_LANGUAGES, train, strict=True):
+        wanted = getattr(options, name)
+        if wanted not in (None, language_of(file)):
+            names = " and ".join(each.name for each in train)
+            raise InputError(f"{name} is {wanted!r}, but {folder} has {names}.")
     valid, test, split, seed = request
     for name in ("valid", "val", "dev"):
         if len(by_stem.get(name, [])) == 2:

@@ -59,6 +59,9 @@ def read_pair(
         InputError: They have different numbers of lines; with the lines around the first gap.
     """
     sources, targets = read_lines(source), read_lines(target)
+    for path, lines, others in ((source, sources, targets), (target, targets, sources)):
+        if others and not lines:
+            raise InputError(f"{path} is empty. Give a file with a sentence a line.")
     if len(sources) != len(targets):
         raise InputError(
             f"{source} has {len(sources):,} lines and {target} {len(targets):,}, but line n of the "

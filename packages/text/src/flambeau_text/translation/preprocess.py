@@ -14,6 +14,9 @@ from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.translation.encoded import SOURCE, source_rows
 from flambeau_text.translation.seen import SeenText
 
+_SHOWN = 60  # characters of a text in a message
+_CHECKED = 200  # sources of a part
+
 
 class TranslationPreprocessor(Preprocessor):
     """The one path of a sentence into the model, in training, validation and prediction.
@@ -64,22 +67,47 @@ class TranslationPreprocessor(Preprocessor):
                     f"Item {number}: the text is empty, so there is nothing to translate. Leave it "
                     "out."
                 )
+            try:
+                item.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"Item {number}: the character {item[error.start]!r} at place {error.start} is "
+                    "half of a pair and no text. Read the text as UTF-8."
+                ) from None
             fault = None if self.seen is None else self.seen.fault(item)
             if fault is not None:
                 raise InputError(
-                    f"Item {number}: {item!r:.60} {fault}. Give a source sentence; "
+                    f"Item {number}: {_shown(item)} {fault}. Give a source sentence; "
                     "preprocessor.seen = None has it translated all the same."
                 )
         rows = self.source.encode_all(items)
         for number, row in enumerate(rows):
             if len(row) > self.max_tokens:
                 raise InputError(
-                    f"Item {number}: {items[number]!r:.40} has {len(row):,} tokens, more than "
+                    f"Item {number}: {_shown(items[number])} has {len(row):,} tokens, more than "
                     f"{self.max_tokens:,}: the model saw nothing of that length. Cut it into "
                     "sentences."
                 )
         source, mask = source_rows(rows).padded(torch.arange(len(rows)))
         return Batch({SOURCE: source}, masks={SOURCE: mask}, weight=float(len(rows)))
+
+    def check_sources(self, sources: Sequence[str], part: str) -> None:
+        """Lets a part pass whose sources are of the kind that the model translates.
+
+        Raises:
+            InputError: Most of the first ones are not, as where the two sides are exchanged.
+        """
+        if self.seen is None:
+            return
+        some = sources[:_CHECKED]
+        found = [(text, fault) for text in some if (fault := self.seen.fault(text))]
+        if 2 * len(found) > len(some):
+            text, fault = found[0]
+            raise InputError(
+                f"{len(found)} of the first {len(some)} sources of {part} are none that this model "
+                f"translates: {_shown(text)} {fault}. Are the two sides exchanged? "
+                "preprocessor.seen = None lets them pass all the same."
+            )
 
     def arguments(self) -> Mapping[str, Any]:
         return {
@@ -88,6 +116,10 @@ class TranslationPreprocessor(Preprocessor):
             "max_tokens": self.max_tokens,
             "seen": None if self.seen is None else self.seen.as_json(),
         }
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…")
 
 
 def _tokenizer(given: Tokenizer | Mapping[str, Any]) -> Tokenizer:

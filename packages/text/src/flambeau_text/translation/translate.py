@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -39,7 +39,7 @@ class DetailedTranslation(Translation):
 
     source_tokens: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
-    attention: Tensor | None = None
+    attention: Tensor | None = field(default=None, repr=False)
     alternatives: tuple[Translation, ...] = ()
 
 
@@ -77,8 +77,8 @@ def translate(
     # Like lengths together: less padding, and a batch is as slow as its longest sentence.
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     found: dict[int, DetailedTranslation] = {}
+    _check_phrases(phrases, len(texts))
     plain = [row for row in order if not (phrases or {}).get(row)]
-    _check_numbers(phrases, len(texts))
     for begin in range(0, len(plain), predictor.batch_size):
         rows = plain[begin : begin + predictor.batch_size]
         batch = _encoded(preprocessor, texts, rows).to(predictor.device)
@@ -156,6 +156,11 @@ class _Parts:
 
 
 def _parts(predictor: Predictor) -> tuple[TranslationPreprocessor, TranslationTask, Seq2Seq]:
+    if not isinstance(predictor, Predictor):
+        raise ArgumentError(
+            f"translate needs a Predictor, not a {type(predictor).__name__}. Give "
+            "learner.predictor() or Predictor.load(path)."
+        )
     parts = predictor.preprocessor, predictor.task, predictor.model
     for part, kind in zip(parts, (TranslationPreprocessor, TranslationTask, Seq2Seq), strict=True):
         if not isinstance(part, kind):
@@ -189,10 +194,17 @@ def _numbers(target: Tokenizer, phrase: str) -> list[int]:
     return numbers
 
 
-def _check_numbers(phrases: Mapping[int, Sequence[str]] | None, n: int) -> None:
-    for row in phrases or ():
+def _check_phrases(phrases: Mapping[int, Sequence[str]] | None, n: int) -> None:
+    if phrases is not None and not isinstance(phrases, Mapping):
+        raise ArgumentError(
+            f"phrases is a {type(phrases).__name__}; give the phrases by the number of their text: "
+            '{0: ["a phrase"]}.'
+        )
+    for row, given in (phrases or {}).items():
         if not 0 <= row < n:
             raise InputError(f"phrases names the text {row}, but there are 0 to {n - 1}.")
+        if isinstance(given, str):
+            raise ArgumentError(f"The phrases of text {row} are one text; give [{given!r}].")
 
 
 def _quiet(model: Seq2Seq, work: Any) -> Any:
