@@ -233,6 +233,7 @@ def picture(lines: list[dict[str, Any]], path: Path) -> None:
     axes[0, 0].legend()
     for below in axes[1]:
         below.set(xlabel="epoch", ylim=(0, 1.05))
+        below.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path)
 
 
