@@ -26,7 +26,7 @@ import os
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,6 +39,7 @@ from flambeau.random import generator
 from flambeau_text import AdaptiveForcing, TeacherForcing, TranslationData, TranslationOptions
 from flambeau_text.decoding.strategy import Greedy
 from flambeau_text.forcing import Linear
+from flambeau_text.translation.task import TranslationTask
 from flambeau_text.translation.translate import translate
 
 WAYS = ("true", "token", "batch", "adaptive")
@@ -119,11 +120,12 @@ def states_study(way: str, seed: int, epochs: int = 10) -> dict[str, Any]:
         | {"attention": "general"},  # additive ones would hold 60 × 60 × 64 numbers a sentence
         "batch_size": 64, "lr": 4e-3, "label_smoothing": 0.0, "precision": "fp32", "probe": "off",
     }  # fmt: skip
-    run = fitted(states_data(seed), choices, way, seed, epochs, floor=0.25)
+    data = states_data(seed)
+    run = fitted(data, choices, way, seed, epochs, floor=0.25)
     pairs = sticky_states(300, VALID_SEED)
     best = mean(float((likeliest(seen) == true).mean()) for seen, true in pairs)
-    found = translate(run.predictor(), run.data.raw("valid"), strategy=Greedy())
-    share = right_places([each.text for each in found], run.data.references("valid"))
+    found = translate(run.predictor(), data.raw("valid"), strategy=Greedy())
+    share = right_places([each.text for each in found], data.references("valid"))
     return {"score": 100 * share, "best": 100 * best, **told(run)}
 
 
@@ -160,7 +162,7 @@ def fitted(
     )
     run = Learner(data, "rnn", choices=choices, training=options, seed=seed, quiet=True)
     steps = epochs * run.realised.loader("train").steps_per_epoch
-    run.task.forcing = forcing(way, steps, seed, floor)
+    cast(TranslationTask, run.task).forcing = forcing(way, steps, seed, floor)
     run.fit(epochs)
     return run
 
@@ -180,7 +182,7 @@ def told(run: Learner) -> dict[str, Any]:
     """What the history says of each epoch."""
     names = ("teacher_forcing", "valid_bleu", "valid_forced_overlap", "valid_free_overlap")
     rows = run.history.rows
-    return {"seconds": sum(row["seconds"] for row in rows)} | {
+    return {"seconds": sum(float(row["seconds"]) for row in rows)} | {
         name: [row.get(name) for row in rows] for name in names
     }
 
