@@ -114,7 +114,10 @@ def states_data(seed: int, n_samples: int = 4_000) -> TranslationData:
 
 
 def states_study(way: str, seed: int, epochs: int = 10) -> dict[str, Any]:
-    """A small recurrent model, its share of right states on valid, and the best that there is."""
+    """A small recurrent model, its share of right states on valid, and the best that there is.
+
+    The controller of "adaptive" reads valid too, of which it takes one number an epoch.
+    """
     choices = {
         "size": {"embedding_dim": 32, "hidden_size": 64, "encoder_size": 32, "dropout": 0.0}
         | {"attention": "general"},  # additive ones would hold 60 × 60 × 64 numbers a sentence

@@ -131,7 +131,7 @@ GOOD = {
 @pytest.mark.parametrize(
     "spoilt",
     [
-        {"valid_loss": 5.11},
+        {"valid_loss": 5.06},
         {"tokens_a_step": 516.0},
         {"tokens_a_step": 484.0},
         {"loss_on_equal_batches_1": 8.001},
@@ -143,7 +143,7 @@ def test_each_part_of_the_gate_can_fail(spoilt: dict[str, float]) -> None:
     case = Translation()
     comparison = comparison_of(case, "rnn fp32")
     baseline = Measurement({}, quality=GOOD)
-    within = Measurement({}, quality={**GOOD, "valid_loss": 5.09, "tokens_a_step": 514.0})
+    within = Measurement({}, quality={**GOOD, "valid_loss": 5.04, "tokens_a_step": 514.0})
     assert case.gate(comparison, [(baseline, within)]).passed
     worse = replace(within, quality={**GOOD, **spoilt})
     assert not case.gate(comparison, [(baseline, worse)]).passed
@@ -157,8 +157,8 @@ def test_the_gate_is_a_mean_over_seeds() -> None:
         return Measurement({}, quality=GOOD), worse
 
     comparison = comparison_of(case, "rnn fp32")
-    assert case.gate(comparison, [pair(5.15), pair(5.04)]).passed
-    assert not case.gate(comparison, [pair(5.15), pair(5.06)]).passed
+    assert case.gate(comparison, [pair(5.07), pair(5.02)]).passed
+    assert not case.gate(comparison, [pair(5.07), pair(5.04)]).passed
 
 
 def test_a_side_that_skips_a_check_does_not_pass() -> None:
@@ -253,7 +253,7 @@ def test_a_stopwatch_ends_where_an_evaluation_begins() -> None:
     times = iter([1.0, 4.0])
     watch._clock = lambda: next(times)
     watch.start()
-    watch.on_eval_start(None)  # type: ignore[arg-type]
+    watch.on_eval_start(None)  # type: ignore[arg-type]  # it reads no state
     assert watch.seconds == 3.0
 
 

@@ -222,7 +222,7 @@ def get_tokenizer(
         return lambda line: [token.text for token in cut(line)]
     if tokenizer == "moses":
         try:
-            from sacremoses import MosesTokenizer  # type: ignore[import-not-found]
+            from sacremoses import MosesTokenizer  # type: ignore[import-not-found]  # optional
         except ImportError as error:
             raise ImportError(
                 "The tokenizer 'moses' needs sacremoses: pip install sacremoses. Or take 'spacy'."

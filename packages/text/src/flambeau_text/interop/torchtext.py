@@ -106,7 +106,7 @@ def to_torchtext(vocab: Vocab) -> Any:
     """
     try:
         # Not in the lock: it does not load beside a current torch.
-        from torchtext.vocab import vocab as make  # type: ignore[import-not-found]
+        from torchtext.vocab import vocab as make  # type: ignore[import-not-found]  # no dependency
     except (ImportError, OSError) as error:
         raise ImportError(
             f"torchtext cannot be imported here ({type(error).__name__}). Its last release works "

@@ -316,8 +316,9 @@ class TranslationData(Data):
                 f"{type(preprocessor).__name__}."
             )
         ids = torch.from_numpy(np.array(self._rows(part)))
-        preprocessor.check_sources(self.raw(part), part)
-        sources = preprocessor.source.encode_all(self.raw(part))
+        raw = self.raw(part)
+        preprocessor.check_sources(raw, part)
+        sources = preprocessor.source.encode_all(raw)
         texts = self.references(part)
         targets = preprocessor.target.encode_all(texts)
         return EncodedPairs(source_rows(sources), target_rows(targets), reference_rows(texts), ids)
