@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from flambeau import domain as domains
 from flambeau.artefact.checkpoint import latest_checkpoint
 from flambeau.cli.app import build
+from flambeau.cli.source import parse_options
 from flambeau.errors import FlambeauError
 
 SMALL = ("--set", "batch_size=8", "--size", "16", "--epochs", "1")
@@ -72,11 +74,33 @@ def test_help_teaches() -> None:
     assert "--resume" in call("fit", "--help")
 
 
+def test_help_lists_the_options_of_each_kind_of_data() -> None:
+    told = call("fit", "--help")
+    assert "Options for the domain vision:" in told
+    assert "--source-language" in told
+    assert "--source-language" not in call("predict", "--help")
+
+
+def test_options_that_are_true_or_false_may_stand_alone() -> None:
+    text = domains.get("translate")
+    for words, wanted in (
+        (["--lowercase"], {"lowercase": True}),
+        (["--lowercase", "--valid", "0.2"], {"lowercase": True, "valid": "0.2"}),
+        (["--lowercase", "false"], {"lowercase": False}),
+        (["--lowercase=True"], {"lowercase": True}),
+    ):
+        assert parse_options(text, words) == wanted
+    with pytest.raises(FlambeauError, match=r"'maybe' is no value for --lowercase.*true or false"):
+        parse_options(text, ["--lowercase", "maybe"])
+
+
 def test_domains_lists_what_is_installed_and_their_options() -> None:
     assert "ImageData" in call("domains")
     assert "--size" in call("domains", "vision")
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
+    with pytest.raises(FlambeauError, match="the package flambeau-text brings translate"):
+        call("domains", "text")
 
 
 def test_plan_shows_choices_without_training(photos: Path) -> None:

@@ -97,8 +97,24 @@ def test_a_line_that_is_no_utf8_keeps_its_place(model: Path) -> None:
 def test_a_file_is_predicted_line_by_line(model: Path, files: tuple[Path, Path]) -> None:
     records = json.loads(call("predict", model, files[0], "--format", "json"))
     assert len(records) == 150
-    assert records[7]["item"] == 7
+    assert [record["item"] for record in records] == list(range(1, 151))
     assert records[7]["text"]
+
+
+def test_a_file_with_a_bad_line_is_predicted_but_for_that(model: Path, tmp_path: Path) -> None:
+    source = date_pairs(1, 5)[0][0]
+    russian = "\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442"
+    file = tmp_path / "some.txt"
+    file.write_text(f"{source}\n\n{russian}\n{source}\n", encoding="utf-8")
+    records = json.loads(call("predict", model, file, "--format", "json", code=1))
+    assert [record["item"] for record in records] == [1, 2, 3, 4]
+    assert records[0]["text"] == records[3]["text"]
+    assert records[1].keys() == {"file", "item"}
+    assert "is written in Cyrillic" in records[2]["error"]
+    assert "Item 0" not in records[2]["error"]
+    table = call("predict", model, file, code=1)
+    assert "error" in table.splitlines()[0]
+    assert records[0]["text"] in table
 
 
 def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
@@ -125,6 +141,10 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
         (("fit", "--target", "TARGET"), r"begins with '--target', but PATH comes first.*--source"),
         (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
         (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),
+        (
+            ("plan", "SOURCE", "--target", "TARGET", "--set", 'size={"hiden": 3}'),
+            "no size 'hiden'. Did you mean 'hidden_size'",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(

@@ -27,6 +27,8 @@ def test_what_is_recognised(tmp_path: Path) -> None:
         assert recognise(tmp_path / "t.csv") == sure
     (tmp_path / "t.tsv").write_text("en\tde\n1\t2\n")
     assert recognise(tmp_path / "t.tsv") == 0.8
+    (tmp_path / "t.tsv").write_text("a dog\tein hund\n")
+    assert recognise(tmp_path / "t.tsv") == 0.2
 
 
 def test_paths(tmp_path: Path) -> None:
@@ -48,7 +50,9 @@ def test_paths(tmp_path: Path) -> None:
     assert len(data.split.valid) == 5
     assert data.choices == {"tokenizer": "word"}
     (tmp_path / "t.csv").write_text("en,de\n" + "a,b\n" * 12)
-    assert TranslationData.from_path(tmp_path / "t.csv", {}).raw("train")[0] == "a"
+    from_table = TranslationData.from_path(tmp_path / "t.csv", {})
+    assert from_table.raw("train")[0] == "a"
+    assert (from_table.options.source_language, from_table.options.target_language) == ("en", "de")
     # Of more columns the two sides are told by their names.
     (tmp_path / "n.csv").write_text("id,target,source\n" + "1,b,a\n" * 12)
     assert TranslationData.from_path(tmp_path / "n.csv", {}).raw("train")[0] == "a"
@@ -62,6 +66,40 @@ def test_paths(tmp_path: Path) -> None:
         TranslationData.from_path(tmp_path, {"valdi": 0.1})
     with pytest.raises(InputError, match="has 0 files named train"):
         TranslationData.from_path(tmp_path.parent, {})
+
+
+def test_parts_of_their_own(tmp_path: Path) -> None:
+    for name in ("a.en", "a.de", "b.en", "b.de"):
+        (tmp_path / name).write_text(f"{name} one\n{name} two\n{name} three\n")
+    target, other = str(tmp_path / "a.de"), f"{tmp_path / 'b.en'},{tmp_path / 'b.de'}"
+    data = TranslationData.from_path(tmp_path / "a.en", {"target": target, "valid": other})
+    assert [len(data.split.part(part)) for part in ("train", "valid")] == [3, 3]
+    assert data.raw("valid")[0] == "b.en one"
+    data = TranslationData.from_path(tmp_path / "a.en", {"target": target, "valid": "0.4"})
+    assert len(data.split.valid) == 1
+    for wrong in ("b.en", "b.en,", "b.en,b.de,c.de"):
+        with pytest.raises(ArgumentError, match="the two files with a comma between"):
+            TranslationData.from_path(tmp_path / "a.en", {"target": target, "valid": wrong})
+    (tmp_path / "t.csv").write_text("en,de\n" + "a,b\n" * 12)
+    with pytest.raises(ArgumentError, match="is a table, so valid and test are shares"):
+        TranslationData.from_path(tmp_path / "t.csv", {"test": other})
+
+
+@pytest.mark.parametrize("first", ["a dog\tein hund", "Go.\tLos."])
+def test_a_table_without_a_header_loses_no_pair(tmp_path: Path, first: str) -> None:
+    (tmp_path / "t.tsv").write_text(f"{first}\n" + "one\teins\n" * 12)
+    with pytest.raises(InputError, match="reads like a pair and not like names of columns"):
+        TranslationData.from_path(tmp_path / "t.tsv", {})
+    source, target = first.split("\t")
+    named = {"source_column": source, "target_column": target}
+    assert TranslationData.from_path(tmp_path / "t.tsv", named).raw("train")[0] == "one"
+
+
+def test_texts_that_are_their_own_translation_are_reported() -> None:
+    pairs = [("one", "eins"), ("two", "two"), ("three", "drei"), ("four", "vier")]
+    told = TranslationData.from_pairs(pairs, valid=pairs[:1]).report()
+    assert "the same text on both sides: 1 of train, such as pair 1" in told
+    assert "both sides" not in TranslationData.from_pairs(pairs[:1], valid=pairs[2:]).report()
 
 
 def test_the_demo_is_made_and_true() -> None:

@@ -34,7 +34,7 @@ def with_value(tensor: torch.Tensor, place: tuple[int, ...], value: float) -> to
     [
         (torch.empty(0, 6), torch.empty(0).long(), r"at least one sample.*shape \(0, 6\)"),
         (np.empty((0, 6)), np.empty(0, int), "at least one sample"),
-        (X[:1], Y[:1], "leave no train row of 1 rows"),
+        (X[:1], Y[:1], "1 rows cannot make 2 parts"),
         (torch.empty(60, 0), Y, r"shape \(48, 0\): its samples hold no numbers"),
         (X, Y[:50], "'input' has 60, 'target' has 50. Give one row a sample"),
         (with_value(X, (7, 3), float("nan")), Y, r"train row 7\. The first is nan in column 3"),

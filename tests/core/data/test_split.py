@@ -181,8 +181,10 @@ def test_impossible_shares(valid: float, test: float) -> None:
 
 
 def test_too_few_rows() -> None:
-    with pytest.raises(SplitError, match="leave no train row of 2 rows"):
+    with pytest.raises(SplitError, match="2 rows cannot make 3 parts of at least one each"):
         Split.random(2, valid=0.2, test=0.2)
+    with pytest.raises(SplitError, match=r"leave no train row of 3 rows\. Give smaller shares"):
+        Split.random(3, valid=0.5, test=0.5)
     with pytest.raises(SplitError, match="Give one class a row"):
         Split.random(4, stratify=[1, 2])
 

@@ -194,6 +194,13 @@ def get(name: str) -> Domain:
     installed = discover()
     if name in installed:
         return installed[name].usable()
+    brought = [
+        found.name for found in installed.values() if found.distribution == f"flambeau-{name}"
+    ]
+    if brought:
+        raise DomainError(
+            f"No domain is named {name!r}; the package flambeau-{name} brings {', '.join(brought)}."
+        )
     raise DomainError(
         f"No domain is named {name!r}. {nearest(name, installed)} Installed: "
         f"{', '.join(installed)}. A missing one comes with its package: "

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from flambeau.cli import demo, doctor, domains, evaluate, fit, launch, plan, predict
+from flambeau.cli.data_command import DataCommand
 from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
 
@@ -34,10 +35,13 @@ def build() -> typer.Typer:
     )
     extra = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command("demo")(demo.demo)
-    app.command("plan", context_settings=extra)(plan.plan)
-    app.command("doctor", context_settings=extra)(doctor.doctor)
-    app.command("fit", context_settings=extra)(fit.fit)
-    app.command("evaluate", context_settings=extra)(evaluate.evaluate)
+    for name, command in (
+        ("plan", plan.plan),
+        ("doctor", doctor.doctor),
+        ("fit", fit.fit),
+        ("evaluate", evaluate.evaluate),
+    ):
+        app.command(name, cls=DataCommand, context_settings=extra)(command)
     app.command("predict")(predict.predict)
     app.command("domains")(domains.domains)
     # What follows the script belongs to it.

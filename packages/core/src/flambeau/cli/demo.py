@@ -49,11 +49,13 @@ def demo(
     typer.echo("\n" + compare(learner))
     exported = learner.export(folder / "model")
     predictor = Predictor.load(exported)
-    answers = predictor.predict(list(data.raw("test")))
+    items = list(data.raw("test"))
+    answers = predictor.predict(items)
     written = pictures(learner, answers, folder)
     typer.echo("\nThe export, loaded again, answers for the first five test samples:")
-    for answer in answers[:5]:
-        typer.echo(f"  {answer}")
+    for item, answer in zip(items[:5], answers, strict=False):
+        # A sentence says what was asked; a picture stands in predictions.png.
+        typer.echo(f"  {item}\n    → {answer}" if isinstance(item, str) else f"  {answer}")
     typer.echo(f"\n{time.perf_counter() - started:.0f} s in all. The run is in {folder}/:")
     typer.echo(f"  model/            predict with it: flambeau predict {exported} FILES…")
     for path, what in written:

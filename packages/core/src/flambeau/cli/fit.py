@@ -60,7 +60,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     """Trains on your data, shows the plan and the progress, exports the model.
 
     Ctrl-C saves a checkpoint and says how to go on. Options that belong to one kind of data
-    (--size for pictures) are listed by `flambeau domains NAME`.
+    (--size for pictures) stand after the others.
     """
     kind, data = open_data(path, domain, context.args)
     check_model(kind, model)

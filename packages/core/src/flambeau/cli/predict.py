@@ -40,6 +40,8 @@ def predict(
 ) -> None:
     """Answers for new files: label and probabilities, or values.
 
+    What cannot be answered has an error in the place of its answer, and the command ends with 1.
+
     Without files (or with -) each line of the standard input is an item, and its answer one line of
     the standard output: flambeau predict MODEL < sentences.txt
     """
@@ -50,8 +52,29 @@ def predict(
         answer_lines(predictor, sys.stdin.buffer, as_json=format is Format.json)
         return
     items, places = read_items(predictor, files)
-    answers = predictor.predict(items)
-    records = [{**place, **flat(answer)} for place, answer in zip(places, answers, strict=True)]
+    numbered = list(enumerate(items))
+    found = [
+        answer
+        for begin in range(0, len(items), predictor.batch_size)
+        for _, answer in _answers(predictor, numbered[begin : begin + predictor.batch_size])
+    ]
+    errors = [answer for answer in found if isinstance(answer, FlambeauError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    records = [place | _told(answer) for place, answer in zip(places, found, strict=True)]
+    _print(records, format)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _told(answer: Any) -> dict[str, Any]:
+    """An answer by name, or the error that stands in its place; nothing for a blank line."""
+    if isinstance(answer, FlambeauError):
+        return {"error": _without_number(answer)}
+    return {} if answer is None else flat(answer)
+
+
+def _print(records: Sequence[Mapping[str, Any]], format: Format) -> None:
     if format is Format.json:
         typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return
@@ -80,8 +103,7 @@ def answer_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool 
             failed = isinstance(found, FlambeauError)
             if failed:
                 wrong += 1
-                said = re.sub(r"^Item 0(?: of 1)?:? ?", "", str(found))
-                typer.echo(f"line {number}: {said}", err=True)
+                typer.echo(f"line {number}: {_without_number(found)}", err=True)
             answer = None if failed else found
             if as_json:
                 line = json.dumps(None if answer is None else flat(answer), ensure_ascii=False)
@@ -90,6 +112,11 @@ def answer_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool 
             typer.echo(line)
     if wrong:
         raise typer.Exit(1)
+
+
+def _without_number(error: FlambeauError) -> str:
+    """What is wrong with an item that was tried alone, and so was number 0."""
+    return re.sub(r"^Item 0(?: of 1)?:? ?", "", str(error))
 
 
 def _text(line: bytes) -> str | InputError:
@@ -101,28 +128,30 @@ def _text(line: bytes) -> str | InputError:
         return InputError(f"byte {error.start + 1} of the line is no UTF-8 ({wrong!r}).")
 
 
-def _answers(
-    predictor: Predictor, chunk: Sequence[tuple[int, str | InputError]]
-) -> list[tuple[int, Any]]:
-    """Line number and answer of each line: None for an empty one, an error where it has none."""
-    found: dict[int, Any] = {number: line for number, line in chunk if isinstance(line, InputError)}
-    said = [(number, line) for number, line in chunk if isinstance(line, str) and line.strip()]
+def _answers(predictor: Predictor, chunk: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Number and answer of each item: None for a blank line, an error where there is no answer."""
+    found: dict[int, Any] = {number: item for number, item in chunk if isinstance(item, InputError)}
+    said = [(number, item) for number, item in chunk if number not in found and not _blank(item)]
     try:
-        answers: list[Any] = predictor.predict([line for _, line in said]) if said else []
+        answers: list[Any] = predictor.predict([item for _, item in said]) if said else []
         found |= {number: answer for (number, _), answer in zip(said, answers, strict=True)}
     except FlambeauError:
-        for number, line in said:
+        for number, item in said:
             try:
-                found[number] = predictor.predict(line)
+                [found[number]] = predictor.predict([item])
             except FlambeauError as error:
                 found[number] = error
     return [(number, found.get(number)) for number, _ in chunk]
 
 
+def _blank(item: Any) -> bool:
+    return isinstance(item, str) and not item.strip()
+
+
 def read_items(
     predictor: Predictor, files: Sequence[Path]
 ) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The raw items in the files, and where each stands: its file, and its number among several.
+    """The raw items in the files, and where each stands: its file, and its number from 1.
 
     Raises:
         InputError: A file does not exist.
@@ -139,7 +168,7 @@ def read_items(
         items += found
         places += [
             {"file": str(file), **({"item": number} if several else {})}
-            for number in range(len(found))
+            for number in range(1, len(found) + 1)
         ]
     return items, places
 

@@ -81,6 +81,8 @@ def discover_options(domain_name: str | None) -> list[tuple[str, str]]:
 def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
     """``--name value`` and ``--name=value`` pairs that the domain declares, by their key.
 
+    An option that is true or false may stand alone: it is true then.
+
     Raises:
         ArgumentError: An option is unknown, has no value, or a value of the wrong type.
     """
@@ -96,18 +98,29 @@ def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
                 f"{nearest(f'--{name}', [f'--{option}' for option in known])} "
                 f"`flambeau domains {domain.name}` lists them."
             )
-        if not equals:
-            if not words:
-                raise ArgumentError(f"The option {word} needs a value: {known[name].help}")
-            text = words.pop(0)
         option = known[name]
+        if not equals:
+            stands_alone = not words or words[0].startswith("--")
+            if stands_alone and option.type is bool:
+                text = "true"
+            elif not words:
+                raise ArgumentError(f"The option {word} needs a value: {option.help}")
+            else:
+                text = words.pop(0)
         try:
-            values[option.key] = option.type(text)
+            values[option.key] = _truth(text) if option.type is bool else option.type(text)
         except ValueError as error:
             raise ArgumentError(
                 f"{text!r} is no value for {word}: {option.help} ({error})"
             ) from error
     return values
+
+
+def _truth(text: str) -> bool:
+    # bool("false") is True.
+    if text.lower() not in ("true", "false"):
+        raise ValueError("it is true or false")
+    return text.lower() == "true"
 
 
 def parse_choices(settings: Sequence[str]) -> dict[str, Any]:

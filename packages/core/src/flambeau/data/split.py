@@ -271,6 +271,11 @@ def _counts(n: int, valid: float, test: float) -> tuple[int, int]:
                 "(int)" + ("." if name == "test" else ", above 0.")
             )
         counts.append(count)
+    parts = 1 + sum(count > 0 for count in counts)
+    if n < parts:
+        raise SplitError(
+            f"{n} rows cannot make {parts} parts of at least one each. Give more rows."
+        )
     if sum(counts) >= n:
         raise SplitError(
             f"valid={valid} and test={test} leave no train row of {n} rows. Give smaller shares."

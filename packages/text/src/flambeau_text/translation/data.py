@@ -199,10 +199,10 @@ class TranslationData(Data):
 
     @classmethod
     def items_from_path(cls, path: Path) -> Sequence[str]:
-        """What ``flambeau predict MODEL PATH`` answers for: each line of the file that says any."""
+        """What ``flambeau predict MODEL PATH`` answers for: each line of the file, in its place."""
         from flambeau_text.translation.lines import read_lines
 
-        return [line for line in read_lines(path) if line.strip()]
+        return read_lines(path)
 
     # ------------------------------------------------------------ what it holds
 

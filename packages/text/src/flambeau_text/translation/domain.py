@@ -19,7 +19,8 @@ def recognise(path: Path) -> float:
 
     0.9 for a folder with two files ``train.*`` of two languages; 0.8 for a table with columns
     "source" and "target", or of two columns that are called by languages ("en", "de"); 0.6 for a
-    file that ends in a language, whose other side has to be named beside it.
+    file that ends in a language, whose other side has to be named beside it; 0.2 for two columns
+    that tabs divide, whatever they are called.
     """
     if path.is_dir():
         named = [file for file in path.iterdir() if file.name.startswith("train.")]
@@ -27,16 +28,18 @@ def recognise(path: Path) -> float:
     if not path.is_file():
         return 0.0
     if path.suffix in (".csv", ".tsv"):
-        return 0.8 if _has_two_sides(path) else 0.0
+        return _of_header(path)
     return 0.6 if language_of(path) is not None else 0.0
 
 
-def _has_two_sides(path: Path) -> bool:
+def _of_header(path: Path) -> float:
     with open(path, encoding="utf-8", errors="replace") as file:
         header = file.readline().strip().lower().replace('"', "")
     names = header.split("\t" if path.suffix == ".tsv" else ",")
     languages = len(names) == 2 and all(language_of(f"x.{name}") for name in names)
-    return languages or {"source", "target"} <= set(names)
+    if languages or {"source", "target"} <= set(names):
+        return 0.8
+    return 0.2 if len(names) == 2 and path.suffix == ".tsv" else 0.0
 
 
 CLI_OPTIONS = (
@@ -45,8 +48,8 @@ CLI_OPTIONS = (
     CliOption("target", str, "The file with the translations, line by line.", "target"),
     CliOption("source-language", str, "Such as en; the source of a folder.", "source_language"),
     CliOption("target-language", str, "Such as de.", "target_language"),
-    CliOption("valid", float, "Share of the pairs that validate.", "valid"),
-    CliOption("test", float, "Share of the pairs that are looked at once, at the end.", "test"),
+    CliOption("valid", str, "Share of the pairs that validate, or files: val.en,val.de", "valid"),
+    CliOption("test", str, "Share that is looked at once, at the end, or files.", "test"),
     CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Tokens in a vocabulary.", "vocab_size"),
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),

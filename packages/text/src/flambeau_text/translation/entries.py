@@ -73,8 +73,17 @@ def of_files(
 
 
 def of_table(table: Table, request: Request, options: TranslationOptions | None) -> Built:
-    """Two columns of a table; a third may name the parts."""
+    """Two columns of a table; a third may name the parts.
+
+    Columns that are called by a language ("en") say it where the options do not.
+    """
     options = options or TranslationOptions()
+    options = options.with_given(
+        {
+            name: getattr(options, name) or _language_named(column)
+            for name, column in zip(_LANGUAGES, (table.source, table.target), strict=True)
+        }
+    )
     valid, test, split, seed = request
     pairs = pairs_of_columns(table.columns, table.source, table.target, table.name)
     if not isinstance(split, str):
@@ -96,6 +105,10 @@ def of_table(table: Table, request: Request, options: TranslationOptions | None)
     return _built(
         {part: each for part, each in parts.items() if len(each)}, (0.0, 0.0, None, seed), options
     )
+
+
+def _language_named(column: str) -> str | None:
+    return language_of(f"x.{column}") if len(column) == 2 else None
 
 
 def of_pairs(pairs: Iterable[Any], request: Request, options: TranslationOptions | None) -> Built:
@@ -142,8 +155,9 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
         path: The source file, with ``target`` among the options; a CSV or TSV file; or a folder
             with two files that differ in their ending alone (``train.en`` and ``train.de``).
         options: ``target``; ``source_column``, ``target_column`` and ``split`` of a table;
-            ``source_language``, ``target_language``, ``valid``, ``test``, ``seed``, ``tokenizer``,
-            ``vocab_size``, ``lowercase``, ``unusable``.
+            ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
+            ``lowercase``, ``unusable``; ``valid`` and ``test``, each a share or two files with a
+            comma between them.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -153,7 +167,10 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
     given.pop("classes", None)  # of other kinds of data
     task = given.pop("task", "translation")
     if task != "translation":
-        raise ArgumentError(f"--task {task}: what is learned from sentence pairs is translation.")
+        raise ArgumentError(
+            f"--task {task}: what is learned from sentence pairs is called translation. Write "
+            "--task translation, or leave it out."
+        )
     chosen = {
         name: given.pop(name)
         for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable")
@@ -166,7 +183,9 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
         given.pop("target_column", None),
     )
     column = given.pop("split", None)
-    request = (given.pop("valid", 0.1), given.pop("test", 0.0), column, given.pop("seed", 0))
+    valid = _part("valid", given.pop("valid", 0.1))
+    test = _part("test", given.pop("test", 0.0))
+    request = (valid, test, column, given.pop("seed", 0))
     if given:
         name = next(iter(given))
         raise ArgumentError(
@@ -174,17 +193,38 @@ def of_path(path: Path, options: Mapping[str, Any]) -> Built:
             f"{nearest(name, ['target', 'valid', 'test', 'tokenizer', 'vocab_size'])}"
         )
     if target is not None:
-        valid, test, _, seed = request
-        return of_files(path, target, (valid, test, None, seed), settings)
+        return of_files(path, target, (valid, test, None, request[3]), settings)
     if path.is_dir():
         return _of_folder(path, request, settings)
     if {".csv", ".tsv"} & set(path.suffixes):
         columns = read_csv(path)
         first, second = _sides(columns, source_column, target_column, path)
+        if isinstance(valid, tuple) or isinstance(test, tuple):
+            raise ArgumentError(
+                f"{path} is a table, so valid and test are shares of its rows, or a column says "
+                "what each row is for: --split NAME."
+            )
         return of_table(Table(columns, first, second, path.name), request, settings)
     raise InputError(
         f"{path} is one side of sentence pairs. Name the other: --target FILE, with as many lines."
     )
+
+
+def _part(name: str, value: Any) -> Any:
+    """A share, or two files: of the command line, where either is text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    files = tuple(part.strip() for part in value.split(","))
+    if len(files) != 2 or not all(files):
+        raise ArgumentError(
+            f"{name} is {value!r}; give a share such as 0.1, or the two files with a comma between "
+            f"them: --{name} SOURCE,TARGET."
+        )
+    return files
 
 
 def _sides(
@@ -198,11 +238,23 @@ def _sides(
             return "source", "target"
         if len(columns) == 2:
             first, second = columns
+            _refuse_sentences(first, second, path)
             return first, second
     raise InputError(
         f"{path} has the columns {', '.join(map(str, columns))}. Say which are the two sides: "
         "--source-column NAME --target-column NAME."
     )
+
+
+def _refuse_sentences(first: str, second: str, path: Path) -> None:
+    """Tells names of columns from a first pair, which would be lost."""
+    if any(" " in name.strip() or name.strip()[-1:] in (".", "!", "?") for name in (first, second)):
+        divider = "a tab" if path.suffix == ".tsv" else "a comma"
+        raise InputError(
+            f"{path} begins with {first!r:.60} and {second!r:.60}, which reads like a pair and not "
+            f"like names of columns. Put a first line over it: source and target, {divider} "
+            "between them; or say that these are the names: --source-column, --target-column."
+        )
 
 
 def _of_folder(folder: Path, request: Request, options: TranslationOptions) -> Built:
@@ -236,11 +288,11 @@ def _of_folder(folder: Path, request: Request, options: TranslationOptions) -> B
             raise InputError(f"{name} is {wanted!r}, but {folder} has {names}.")
     valid, test, split, seed = request
     for name in ("valid", "val", "dev"):
-        if len(by_stem.get(name, [])) == 2:
+        if len(by_stem.get(name, [])) == 2 and not isinstance(valid, tuple):
             valid = tuple(by_stem[name])
             break
     tests = [each for stem, each in by_stem.items() if stem.startswith("test") and len(each) == 2]
-    if tests:
+    if tests and not isinstance(test, tuple):
         test = tuple(tests[0])
     return of_files(source, target, (valid, test, split, seed), options)
 

@@ -74,7 +74,7 @@ def _unknown(
 
 
 def _doubles(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
-    """Pairs and sources that are in more than one part, and pairs that are in train twice."""
+    """Pairs and sources in more than one part, pairs twice in train, texts that are their own."""
     rows = {part: split.part(part).tolist() for part in shown}
 
     def pair(row: int) -> tuple[str, str]:
@@ -83,6 +83,12 @@ def _doubles(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
     counts = Counter(map(pair, rows["train"]))
     twice = sum(count - 1 for count in counts.values())
     lines = [f"doubles: {twice:,} pairs of train are copies of others"]
+    untranslated = [row for row in rows["train"] if len(set(pair(row))) == 1]
+    if untranslated:
+        lines.append(
+            f"  the same text on both sides: {len(untranslated):,} of train, such as "
+            f"{samples['place'][untranslated[0]]}"
+        )
     sources = {source for source, _ in counts}
     for part in shown[1:]:
         same = [row for row in rows[part] if pair(row) in counts]

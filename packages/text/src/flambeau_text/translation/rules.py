@@ -14,6 +14,9 @@ from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_training import lr_rule
 from flambeau_text.decoding.strategy import Beam, strategy_from_json
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
+from flambeau_text.models.rnn import RnnShape
+from flambeau_text.models.shape import shape_from
+from flambeau_text.models.transformer import TransformerShape
 from flambeau_text.translation.options import TOKENIZERS
 from flambeau_text.translation.recipes import (
     BATCH_PAIRS,
@@ -27,6 +30,8 @@ from flambeau_text.translation.recipes import (
 )
 
 Values = Mapping[str, Any]
+
+_SHAPES: Mapping[str, type] = {"rnn": RnnShape, "transformer": TransformerShape}
 
 # A side with at most so many different words is small enough to have a number for each.
 _CLOSED = 2_000
@@ -190,9 +195,16 @@ def _size(facts: Values, values: Values) -> Choice:
 
 
 def _size_accepts(value: Any, facts: Values, values: Values) -> str | None:
-    if isinstance(value, Mapping):
+    if not isinstance(value, Mapping):
+        return 'sizes by name: {"hidden_size": 512}, as RnnShape and TransformerShape list them.'
+    shape = _SHAPES.get(values["architecture"])
+    if shape is None or facts.get("model_given", False):
         return None
-    return 'sizes by name: {"hidden_size": 512}, as RnnShape and TransformerShape list them.'
+    try:
+        shape_from(shape, value, f"the architecture {values['architecture']!r}")
+    except (FlambeauError, TypeError) as error:
+        return f"sizes that the model has: {error}"
+    return None
 
 
 def _batch_size(facts: Values, values: Values) -> Choice:
