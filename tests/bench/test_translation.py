@@ -15,16 +15,17 @@ import torch.nn.functional as F
 from flambeau import Batch
 from flambeau_bench.case import Comparison, Size
 from flambeau_bench.cases import padded_loop
+from flambeau_bench.cases.plain_rnn import PlainRnn
 from flambeau_bench.cases.translation import (
     EQUAL_WITHIN,
     OURS,
     PADDED,
     TOKENS_WITHIN,
+    Setting,
     Translation,
     unequal,
 )
 from flambeau_bench.cases.translation_sides import (
-    Setting,
     Sides,
     Stopwatch,
     Volume,
@@ -68,7 +69,9 @@ def comparison_of(case: Translation, variant: str) -> Comparison:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["rnn fp32", "rnn bf16", "transformer fp32"])
+@pytest.mark.parametrize(
+    "variant", ["rnn fp32", "rnn bf16", "rnn bf16, our forward", "transformer fp32"]
+)
 def test_both_sides_do_the_same_work(case: Translation, variant: str) -> None:
     comparison = comparison_of(case, variant)
     padded, ours = (case.measure(comparison, side, SIZE, 1) for side in (PADDED, OURS))
@@ -79,7 +82,7 @@ def test_both_sides_do_the_same_work(case: Translation, variant: str) -> None:
     assert float(ours.quality["padding"]) < float(padded.quality["padding"])
     assert padded.order_hash != ours.order_hash
     assert padded.settings["optimizer"] == ours.settings["optimizer"] == "AdamW"
-    assert ours.settings["precision"] == variant.split()[1]
+    assert ours.settings["precision"] == variant.replace(",", "").split()[1]
     gate = case.gate(comparison, [(padded, ours)])
     assert gate.passed, gate.says
     assert "sentences a batch" in ours.notes
@@ -216,6 +219,30 @@ def test_the_loss_is_that_of_each_sentence_alone() -> None:
     together = padded_loop.evaluate(model, [padded_loop.padded(some)], device)
     # Sums of ten numbers in another order, in float64.
     assert together == pytest.approx(total / 7, rel=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_plain_model_is_the_model(training: bool) -> None:
+    torch.manual_seed(0)
+    model = rnn(source_vocab=50, target_vocab=40, size={"embedding_dim": 16, "hidden_size": 12})
+    plain = PlainRnn(model)
+    assert {id(each) for each in plain.parameters()} == {id(each) for each in model.parameters()}
+    source, target = padded_loop.padded(pairs([(7, 5), (3, 6), (1, 2)]))
+    found = []
+    for each in (model, plain):
+        each.train(training).double()
+        torch.manual_seed(1)  # dropout
+        logits = each(source, source != PADDING_ID, target)
+        gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()))
+        found.append((logits, *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [{"attention": "dot"}, {"cell": "lstm"}, {"decoder_layers": 1}])
+def test_a_model_that_is_not_written_plainly_is_refused(size: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"not written here|second layer"):
+        PlainRnn(rnn(source_vocab=9, target_vocab=9, size={"hidden_size": 8, **size}))
 
 
 def test_training_by_hand_learns_and_says_the_loss_of_each_step() -> None:

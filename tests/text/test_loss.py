@@ -73,11 +73,12 @@ def test_a_hand_example() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("chunk", [4, 512])
+@pytest.mark.parametrize(("chunk", "block"), [(4, 32), (5, 2), (512, 32), (512, 3)])
 def test_the_gradients_made_on_the_way_are_autograds(
-    parts: tuple, smoothing: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+    parts: tuple, smoothing: float, chunk: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(module, "_BLOCK", block)
     layer, features, targets = parts
     found = []
     for output in (layer, Plain(layer)):
@@ -112,6 +113,35 @@ def test_bf16_sums_in_float32(parts: tuple) -> None:
     torch.testing.assert_close(total, wanted, rtol=2e-2, atol=0)
     assert features.grad is not None
     assert features.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_words_are_no_loss(smoothing: float) -> None:
+    layer, features = nn.Linear(SIZE, VOCAB), torch.zeros(0, SIZE, requires_grad=True)
+    total, plain = token_loss(layer, features, torch.zeros(0, dtype=torch.int64), smoothing)
+    total.backward()
+    assert (total.item(), float(plain)) == (0.0, 0.0)
+    assert layer.weight.grad is not None
+    assert not layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("sure", [1.0, 6.0])
+def test_bf16_gradients_are_those_of_float32_to_its_digits(smoothing: float, sure: float) -> None:
+    torch.manual_seed(0)
+    layer, targets = nn.Linear(16, 50), torch.randint(2, 50, (70,))
+    targets[::5] = 1
+    # Features along their target's weights: "sure" of it, so that its own gradient is near 0.
+    found = sure * layer.weight[targets] / layer.weight[targets].square().sum(1, keepdim=True)
+    features = (found + 0.1 * torch.randn(70, 16)).detach().bfloat16().float().requires_grad_()
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.bfloat16())
+    learning = [features, layer.weight, layer.bias]
+    wanted = torch.autograd.grad(token_loss(layer, features, targets, smoothing)[0], learning)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = token_loss(layer, features, targets, smoothing)[0]
+    for one, other in zip(torch.autograd.grad(reduced, learning), wanted, strict=True):
+        assert float((one - other).norm() / other.norm()) < 0.02
 
 
 def test_nothing_is_learned_where_nothing_asks(parts: tuple) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,14 +36,54 @@ little less in the first steps: at size cpu ours was .01 higher of 6.1, the mean
 _SEARCHED, _EQUAL = "tokens_per_s_at_", "loss_on_equal_batches_"
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, in which precision, and what the padded loop calls.
+
+    Attributes:
+        architecture: A model of flambeau_text by name.
+        precision: "fp32" or "bf16".
+        plain: The loop's model is written in plain PyTorch; else it is flambeau's.
+    """
+
+    architecture: str
+    precision: str
+    plain: bool = True
+
+
+_SETTINGS = {
+    f"{architecture} {precision}{label}": Setting(architecture, precision, plain)
+    for architecture, label, plain in (
+        ("rnn", "", True),
+        ("rnn", ", our forward", False),
+        # flambeau's Transformer is plain PyTorch.
+        ("transformer", "", True),
+    )
+    for precision in ("fp32", "bf16")
+}
+"""By variant."""
+
+
+def _questions(size: Size, setting: Setting) -> tuple[Question, ...]:
+    # Made sentences and a minute's training say whether it works, not how fast it is.
+    limit = 1.5 if setting.plain and size.name != "quick" else None
+    return (
+        Question("tokens_per_s", "ratio", "× the target tokens/s", limit, at_most=False),
+        Question("tokens_per_s", "value", "target tokens/s"),
+        Question("valid_loss", "difference", "nats a token more on valid"),
+    )
+
+
 class Translation(Case):
     """Multi30k, English to German: a pass over the pairs, forced, from the first weights on.
 
     The padded loop takes a fixed number of random sentences a batch, as many as make it fastest;
     ours is ``Learner.fit`` with batches by tokens, as large as make the target tokens of a step
     equal. Tokens, model, first weights, precision, optimizer, clipping, rate and threads are the
-    same. A new seed each pair for weights and dropout; the batches stay, so that the untimed first
-    run has met every shape that is timed, on both sides.
+    same. The loop's recurrent model is written in plain PyTorch; in the variants "our forward" it
+    calls flambeau's, which leaves batches and loss as the difference. A new seed each pair for
+    weights and dropout; the batches stay, so that the untimed first run has met every shape that is
+    timed, on both sides.
 
     What is told is wall time, so the machine should be quiet.
 
@@ -99,30 +140,26 @@ class Translation(Case):
         return missing if missing or size.name == "quick" else why_missing("multi30k")
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        # Made sentences and a minute's training say whether it works, not how fast it is.
-        limit = None if size.name == "quick" else 1.5
-        questions = (
-            Question("tokens_per_s", "ratio", "× the target tokens/s", limit, at_most=False),
-            Question("tokens_per_s", "value", "target tokens/s"),
-            Question("valid_loss", "difference", "nats a token more on valid"),
-        )
         batching = "the batches are what is compared"
         may_differ = {"order_hash": batching, "settings.batch": batching, "steps": batching}
         # A CPU takes the recurrent model, by the plan; the Transformer would double the time.
-        models = ("rnn",) if size.name == "cpu" else ("rnn", "transformer")
+        taken = [
+            (variant, setting)
+            for variant, setting in _SETTINGS.items()
+            if size.name != "cpu" or setting.architecture == "rnn"
+        ]
         return [
-            Comparison(f"{model} {precision}", PADDED, OURS, questions, may_differ)
-            for model in models
-            for precision in ("fp32", "bf16")
+            Comparison(variant, PADDED, OURS, _questions(size, setting), may_differ)
+            for variant, setting in taken
         ]
 
     def sides(self, variant: str, size: Size) -> Sides:
         """Both programs of a variant; made, and the batch size searched for, once."""
-        from flambeau_bench.cases.translation_sides import Setting, Sides
+        from flambeau_bench.cases.translation_sides import Sides
 
         key = variant, size.name
         if key not in self._sides:
-            self._sides[key] = Sides(Setting(*variant.split()), size)
+            self._sides[key] = Sides(_SETTINGS[variant], size)
         return self._sides[key]
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:

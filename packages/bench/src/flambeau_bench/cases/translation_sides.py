@@ -18,10 +18,13 @@ from flambeau_bench import fingerprint
 from flambeau_bench.case import Size
 from flambeau_bench.cases import by_hand, padded_loop
 from flambeau_bench.cases.padded_loop import Pair
+from flambeau_bench.cases.plain_rnn import PlainRnn
 from flambeau_bench.cases.tiny import PEAK_LR, WEIGHT_DECAY, Keep, Ready, Tape, Terminal
+from flambeau_bench.cases.translation import Setting
 from flambeau_bench.real_data import folder_of
 from flambeau_bench.timing import wall_clock_for
 from flambeau_text import TranslationData, TranslationOptions
+from flambeau_text.models import RnnSeq2Seq
 from flambeau_text.tokenization.tokenizer import PADDING_ID
 from flambeau_text.translation.demo import date_pairs
 from flambeau_text.translation.encoded import SOURCE, TARGET, EncodedPairs, Ragged
@@ -36,19 +39,6 @@ _SMALL: Mapping[str, Mapping[str, int]] = {
     "transformer": {"d_model": 16, "dim_feedforward": 32, "encoder_layers": 1, "decoder_layers": 1},
 }
 """Of models that show whether all works, not how fast it is."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is trained, and in which precision.
-
-    Attributes:
-        architecture: A model of flambeau_text by name.
-        precision: "fp32" or "bf16".
-    """
-
-    architecture: str
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ class Sides:
     same token numbers. The first weights are those of a learner with the same seed.
 
     Args:
-        setting: Model and precision.
+        setting: Model, precision, and what the loop calls.
         size: Counts and device.
     """
 
@@ -221,7 +211,12 @@ class Sides:
         torch.manual_seed(seed)  # dropout
         watch.start()
         losses = padded_loop.train(
-            model, optimizer, batches, len(batches), self.setting.precision, self.device
+            self._called(model),
+            optimizer,
+            batches,
+            len(batches),
+            self.setting.precision,
+            self.device,
         )
         watch.stop()
         again = padded_loop.shuffled(pairs, batch_size)
@@ -235,6 +230,12 @@ class Sides:
             "schedule": "one_cycle",
         }
         return Fit(model, settings, init_hash, floats(losses), volume, watch)
+
+    def _called(self, model: nn.Module) -> nn.Module:
+        """What the padded loop calls: ``model``, or its layers in plain PyTorch."""
+        if self.setting.plain and isinstance(model, RnnSeq2Seq):
+            return PlainRnn(model)
+        return model
 
     def flambeau_fit(self, seed: int) -> Fit:
         """The learner's pass."""
@@ -262,9 +263,10 @@ class Sides:
     def padded_losses(self) -> list[float]:
         """The padded loop's losses on its own first batches, in fp32."""
         model, batches = self.learner(0, 1).model, self._first_batches()
+        optimizer = by_hand.optimizer_for("adamw", model)
         torch.manual_seed(0)
         losses = padded_loop.train(
-            model, by_hand.optimizer_for("adamw", model), batches, len(batches), "fp32", self.device
+            self._called(model), optimizer, batches, len(batches), "fp32", self.device
         )
         return floats(losses)
 
