@@ -153,6 +153,21 @@ def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:
     assert "probability" in call("predict", run / "model", *files)
 
 
+def test_a_file_that_cannot_be_read_does_not_take_the_others_away(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    files = [str(each) for each in (photos / "bright" / "00.png", broken, photos / "dark/01.png")]
+    words = ["predict", str(run / "model"), *files, "--format", "json"]
+    result = CliRunner().invoke(build(), words)
+    assert result.exit_code == 1
+    records = json.loads(result.output)
+    assert [record["file"] for record in records] == files
+    assert [record.get("label") for record in records] == ["bright", None, "dark"]
+    assert "cannot be read as a picture" in records[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

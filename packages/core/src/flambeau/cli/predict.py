@@ -40,7 +40,8 @@ def predict(
 ) -> None:
     """Answers for new files: label and probabilities, or values.
 
-    What cannot be answered has an error in the place of its answer, and the command ends with 1.
+    Of several items, one that cannot be answered has an error in the place of its answer, and the
+    command ends with 1.
 
     Without files (or with -) each line of the standard input is an item, and its answer one line of
     the standard output: flambeau predict MODEL < sentences.txt
@@ -59,7 +60,7 @@ def predict(
         for _, answer in _answers(predictor, numbered[begin : begin + predictor.batch_size])
     ]
     errors = [answer for answer in found if isinstance(answer, FlambeauError)]
-    if errors and len(errors) == len(found):
+    if errors and len(found) == 1:
         raise errors[0]
     records = [place | _told(answer) for place, answer in zip(places, found, strict=True)]
     _print(records, format)
