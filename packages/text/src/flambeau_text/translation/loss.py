@@ -115,20 +115,9 @@ class _LinearLoss(torch.autograd.Function):
             likelihood = ((normalisers - true) * counts).sum()
             total = likelihood
             if smoothing:
-                spread = smoothing / (len(matrix) - 1)
+                gradients = to_features, to_weight, to_bias
                 known = ready.to(wide)
-                # Sums over the vocabulary but for padding.
-                columns = matrix.sum(0, dtype=wide) - matrix[PADDING_ID]
-                others = known @ columns
-                if shift is not None:
-                    others += shift.sum() - shift[PADDING_ID]
-                total = total + ((smoothing * true - spread * others) * counts).sum()
-                if to_features is not None:
-                    to_features.addr_(counts, columns, alpha=-spread)
-                for gradient, each in ((to_weight, counts @ known), (to_bias, counts.sum())):
-                    if gradient is not None:
-                        gradient.sub_(spread * each)
-                        gradient[PADDING_ID] += spread * each
+                total = total + _spread(smoothing, matrix, shift, known, counts, true, gradients)
         found = (None if to_features is None else to_features[:n], to_weight, to_bias)
         ctx.save_for_backward(*found)
         ctx.dtypes = (features.dtype, weight.dtype, None if bias is None else bias.dtype)
@@ -195,3 +184,41 @@ def _into_gradients(
         if logits.dtype != scores.dtype:
             scores[block] = logits
     return normalisers.squeeze(1), true.squeeze(1), scale.squeeze(1)
+
+
+def _spread(
+    smoothing: float,
+    matrix: Tensor,
+    shift: Tensor | None,
+    known: Tensor,
+    counts: Tensor,
+    true: Tensor,
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> Tensor:
+    """What smoothing adds to the loss, its gradient added to those that are there already.
+
+    Beside the share that the true word gives away, each word but padding gets the same, so only the
+    sum of all their logits counts.
+
+    Args:
+        smoothing: As for `token_loss`.
+        matrix: Of the last layer, ``(vocabulary, size)``.
+        shift: Its bias.
+        known: Features, ``(words, size)``, in float32 or wider.
+        counts: 1 for each word that counts, else 0.
+        true: The logit of each target.
+        gradients: Of features, matrix and bias, where they learn.
+    """
+    spread = smoothing / (len(matrix) - 1)
+    columns = matrix.sum(0, dtype=known.dtype) - matrix[PADDING_ID]
+    others = known @ columns
+    if shift is not None:
+        others += shift.sum() - shift[PADDING_ID]
+    to_features, to_weight, to_bias = gradients
+    if to_features is not None:
+        to_features.addr_(counts, columns, alpha=-spread)
+    for gradient, each in ((to_weight, counts @ known), (to_bias, counts.sum())):
+        if gradient is not None:
+            gradient.sub_(spread * each)
+            gradient[PADDING_ID] += spread * each
+    return ((smoothing * true - spread * others) * counts).sum()
