@@ -4,6 +4,7 @@ Nothing is seeded here: a test that draws says with which seed.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ def data_folder() -> Path | None:
 
 
 def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # So a shell starts what it runs in the background; the tests of Ctrl-C send it themselves.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = data_folder()
     if folder is not None and not folder.is_dir():
         raise pytest.UsageError(
