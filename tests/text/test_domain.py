@@ -27,8 +27,9 @@ def test_what_is_recognised(tmp_path: Path) -> None:
         assert recognise(tmp_path / "t.csv") == sure
     (tmp_path / "t.tsv").write_text("en\tde\n1\t2\n")
     assert recognise(tmp_path / "t.tsv") == 0.8
-    (tmp_path / "t.tsv").write_text("a dog\tein hund\n")
-    assert recognise(tmp_path / "t.tsv") == 0.2
+    for first, sure in (("a dog\tein hund", 0.2), ("Go.\tLos.", 0.2), ("review\tlabel", 0.0)):
+        (tmp_path / "t.tsv").write_text(f"{first}\n")
+        assert recognise(tmp_path / "t.tsv") == sure
 
 
 def test_paths(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class CliOption:
 
     Attributes:
         name: Without the dashes: ``"size"`` for ``--size 64``.
-        type: int, float, str or bool.
+        type: int, float, str or bool; one that is bool may stand alone, and is true then.
         help: One sentence for ``--help``.
         key: A key of the plan, or a name that ``from_path`` reads in its options; "path" where it
             may stand for the PATH itself, by the domain's own word (``--source a.en``).

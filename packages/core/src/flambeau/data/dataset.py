@@ -100,7 +100,8 @@ class Data(ABC):
         """The raw items that ``flambeau predict MODEL PATH`` answers for.
 
         By default the path itself is the one item; a kind of data with many samples a file reads
-        them here, without needing labels.
+        them here, without needing labels. The command counts them from 1; a blank text is no item
+        to answer, but keeps its place.
         """
         return [str(path)]
 

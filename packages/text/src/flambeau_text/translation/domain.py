@@ -8,7 +8,7 @@ from flambeau.domain import CliOption, Domain
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.demo import dates_data
-from flambeau_text.translation.lines import language_of
+from flambeau_text.translation.lines import language_of, reads_like_a_sentence
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.rules import RULES
 from flambeau_text.translation.task import TranslationTask
@@ -19,8 +19,8 @@ def recognise(path: Path) -> float:
 
     0.9 for a folder with two files ``train.*`` of two languages; 0.8 for a table with columns
     "source" and "target", or of two columns that are called by languages ("en", "de"); 0.6 for a
-    file that ends in a language, whose other side has to be named beside it; 0.2 for two columns
-    that tabs divide, whatever they are called.
+    file that ends in a language, whose other side has to be named beside it; 0.2 for two
+    columns of a TSV file without a header, which reading it then asks for.
     """
     if path.is_dir():
         named = [file for file in path.iterdir() if file.name.startswith("train.")]
@@ -39,7 +39,8 @@ def _of_header(path: Path) -> float:
     languages = len(names) == 2 and all(language_of(f"x.{name}") for name in names)
     if languages or {"source", "target"} <= set(names):
         return 0.8
-    return 0.2 if len(names) == 2 and path.suffix == ".tsv" else 0.0
+    is_bare = len(names) == 2 and any(map(reads_like_a_sentence, names))
+    return 0.2 if is_bare and path.suffix == ".tsv" else 0.0
 
 
 CLI_OPTIONS = (

@@ -13,7 +13,7 @@ import numpy as np
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, nearest
-from flambeau_text.translation.lines import language_of, read_pair
+from flambeau_text.translation.lines import language_of, read_pair, reads_like_a_sentence
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -248,7 +248,7 @@ def _sides(
 
 def _refuse_sentences(first: str, second: str, path: Path) -> None:
     """Tells names of columns from a first pair, which would be lost."""
-    if any(" " in name.strip() or name.strip()[-1:] in (".", "!", "?") for name in (first, second)):
+    if reads_like_a_sentence(first) or reads_like_a_sentence(second):
         divider = "a tab" if path.suffix == ".tsv" else "a comma"
         raise InputError(
             f"{path} begins with {first!r:.60} and {second!r:.60}, which reads like a pair and not "

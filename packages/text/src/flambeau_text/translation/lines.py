@@ -91,6 +91,11 @@ def _first_gap(sources: list[str], targets: list[str]) -> str:
     return f"Only the {name} goes on after line {shorter:,} ({shown})."
 
 
+def reads_like_a_sentence(name: str) -> bool:
+    """Whether what stands where a column's name is expected is rather a first sentence."""
+    return " " in name.strip() or name.strip()[-1:] in (".", "!", "?")
+
+
 def language_of(path: str | os.PathLike[str]) -> str | None:
     """The language that a file's name ends in: "de" for ``train.de`` and ``train.de.gz``."""
     name = Path(path).name.removesuffix(".gz")
