@@ -3,8 +3,9 @@
 Strings have 5 to 20 of 50 words. The budget is 4 epochs, 3,060 optimizer steps of 64 strings, four
 minutes of one core; a picture of the attention runs along the diagonal, or against it.
 
-Labels are smoothed, so that no word is ever learned to the end: without it one or two unseen strings
-in a thousand had a wrong word (general attention, copy), after half as many steps again, too.
+Labels are smoothed, so that no word is ever learned to the end: without it one or two unseen
+strings in a thousand had a wrong word (general attention, copy), after half as many steps again,
+too.
 
 Each string that is learned from has a choice of its own of 2 to 50 words, so that words come again
 often. Where they seldom do, all kinds of attention learn to look for the word that was just
