@@ -159,4 +159,6 @@ def test_demo(tmp_path: Path) -> None:
     text = call("demo", "translate", "--samples", "150", "--epochs", "1", "--out", tmp_path / "run")
     assert "150 pairs, en → de" in text
     assert "flambeau, rnn" in text
-    assert (tmp_path / "run" / "predictions.png").stat().st_size > 5_000
+    for name in ("predictions.png", "attention.png"):
+        assert name in text
+        assert (tmp_path / "run" / name).stat().st_size > 5_000

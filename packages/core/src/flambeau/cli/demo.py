@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,7 +13,6 @@ import typer
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.source import given, make_run_folder
-from flambeau.data.dataset import Data
 from flambeau.errors import InputError, MissingDependencyError
 from flambeau.learner import Learner
 from flambeau.report import baseline_scores, plot_history, text_table
@@ -51,7 +52,7 @@ def demo(
     predictor = Predictor.load(exported)
     items = list(data.raw("test"))
     answers = predictor.predict(items)
-    written = pictures(learner, answers, folder)
+    written = pictures(learner, predictor, answers, folder)
     typer.echo("\nThe export, loaded again, answers for the first five test samples:")
     for item, answer in zip(items[:5], answers, strict=False):
         # A sentence says what was asked; a picture stands in predictions.png.
@@ -75,17 +76,36 @@ def compare(learner: Learner) -> str:
     return text_table(["on the test set", metric], rows)
 
 
-def pictures(learner: Learner, answers: list[Any], folder: Path) -> list[tuple[Path, str]]:
-    """Curves, and the domain's picture of predictions where it can draw one."""
-    data: Data = learner.data
+def pictures(
+    learner: Learner, predictor: Predictor, answers: list[Any], folder: Path
+) -> list[tuple[Path, str]]:
+    """Curves, and what the domain can draw of predictions and of where the model looked."""
+    data: Any = learner.data
+    drawn: list[tuple[str, str, Callable[[Path], object]]] = [
+        ("curves.png", "loss, score and learning rate", partial(plot_history, learner.history))
+    ]
+    if hasattr(data, "show_predictions"):
+        drawn.append(
+            (
+                "predictions.png",
+                "test samples with what was answered",
+                lambda path: data.show_predictions(answers, part="test", path=path),
+            )
+        )
+    if hasattr(data, "show_attention"):
+        drawn.append(
+            (
+                "attention.png",
+                "what each word of an answer looked at",
+                lambda path: data.show_attention(predictor, part="test", path=path),
+            )
+        )
     written: list[tuple[Path, str]] = []
-    try:
-        plot_history(learner.history, folder / "curves.png")
-        written.append((folder / "curves.png", "loss, score and learning rate"))
-    except MissingDependencyError as error:
-        typer.echo(f"No curves: {error}")
-    show: Any = getattr(data, "show_predictions", None)
-    if show is not None:
-        show(answers, part="test", path=folder / "predictions.png")
-        written.append((folder / "predictions.png", "test samples with what was answered"))
+    for name, what, draw in drawn:
+        try:
+            draw(folder / name)
+        except MissingDependencyError as error:
+            typer.echo(f"No {name}: {error}")
+        else:
+            written.append((folder / name, what))
     return written

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import Pairs
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
+
+if TYPE_CHECKING:
+    from flambeau.artefact.predictor import Predictor
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Part: TypeAlias = float | tuple[Any, Any]
@@ -294,6 +297,26 @@ class TranslationData(Data):
                 f'data.raw("{part}") and pass all of them.'
             )
         draw_answers(sources, references, [str(each) for each in predictions], path)
+
+    def show_attention(
+        self, predictor: Predictor, *, part: str = "valid", path: PathLike, n: int = 2
+    ) -> None:
+        """Writes a picture of what each word of the first answers looked at; for ``flambeau demo``.
+
+        Args:
+            predictor: Of a model that tells its attention.
+            part: Whose sources are translated.
+            path: Where to.
+            n: How many.
+
+        Raises:
+            InputError: The model does not tell where it looked.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from flambeau_text.translation.heatmap import plot_attention
+        from flambeau_text.translation.translate import translate
+
+        plot_attention(translate(predictor, self.raw(part)[:n]), path)
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TranslationData:
         parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
