@@ -17,7 +17,7 @@ type:  ## pyright: strict on core, basic elsewhere
 	uv run pyright
 
 test:  ## the quick tests; on real data too where FLAMBEAU_DATA is set
-	uv run pytest
+	uv run pytest -n auto
 
 test-all:  ## the slow tests and, where there is a CUDA device, the gpu tests too
 	uv run pytest -m "not baselines"

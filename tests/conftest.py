@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flambeau.device import usable_cores
+
 DATA_VARIABLE = "FLAMBEAU_DATA"
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several processes of `pytest -n`
 
 
 def data_folder() -> Path | None:
@@ -19,10 +22,20 @@ def data_folder() -> Path | None:
     return Path(value).resolve() if value else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: a worker a core, but no more than have use, as each imports torch (0.5 GB)."""
+    return min(8, usable_cores())
+
+
 def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # So a shell starts what it runs in the background; the tests of Ctrl-C send it themselves.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if IS_WORKER:
+        # What a test starts as a process of its own has one core too: two threads that wait for
+        # each other where a neighbour computes are ten times slower than one.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     folder = data_folder()
     if folder is not None and not folder.is_dir():
         raise pytest.UsageError(
@@ -48,8 +61,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device here")
     # Set before any fixture runs, and again for each test, so that a test that changes it cannot
     # reach the next one. One thread keeps small tests quick and their sums in one order on every
-    # machine; the longer tests, whose figures have tolerances, may use two.
-    torch.set_num_threads(2 if marks & {"slow", "realdata", "baselines"} else 1)
+    # machine; the longer tests, whose figures have tolerances, may use two, if no other test runs.
+    long = bool(marks & {"slow", "realdata", "baselines"})
+    torch.set_num_threads(2 if long and not IS_WORKER else 1)
 
 
 @pytest.fixture(autouse=True)
