@@ -177,7 +177,7 @@ class Learner(RecipeVerbs):
         given = {key: value for key, value in asked.items() if value is not None}
         self._check(given)
         for key, value in given.items():
-            if value != self.plan.values[key]:
+            if value != self.plan[key].value:
                 self.plan = self.plan.override(key, value)
         phases = recipe(self.plan.values)
         if is_open(self.plan["lr"], self.training):
@@ -204,7 +204,7 @@ class Learner(RecipeVerbs):
 
     @property
     def _learning(self) -> tuple[str, ...] | None:
-        return groups_that_learn(self.plan.values["trainable"], self.model)
+        return groups_that_learn(self.plan["trainable"].value, self.model)
 
     def _lr_start(self, phase: Phase) -> Start:
         from flambeau.plan.lr_finder import Start

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol, TextIO, cast
 
 from flambeau import processes
@@ -147,16 +148,17 @@ class _Bar(Protocol):
 
 
 def _make_bar(out: TextIO, total: int, done: int, label: str) -> _Bar:
-    bar = _bar_class()
+    bar = _bar_class(_in_notebook())
     # Our own clock decides when to draw: mininterval=0 and no second one.
     return bar(
         total=total, initial=done, desc=label, file=out, leave=False, mininterval=0, miniters=1
     )
 
 
-def _bar_class() -> Any:
+@cache
+def _bar_class(in_notebook: bool) -> Any:
     """Tqdm for a terminal, or for a notebook that has its widgets; imported only now."""
-    if _in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+    if in_notebook and importlib.util.find_spec("ipywidgets") is not None:
         from tqdm.notebook import tqdm_notebook as base
     else:
         from tqdm.std import tqdm as base

@@ -162,8 +162,11 @@ class Plan:
     @property
     def values(self) -> Mapping[str, Any]:
         """A fresh copy of each key's value; what data, model and task are built from."""
+        # Choices are plain already, so only what can be changed in place needs a copy.
         return {
-            key: plain(choice.value, f"the value of {key!r}")
+            key: choice.value
+            if isinstance(choice.value, bool | int | float | str | None)
+            else plain(choice.value, f"the value of {key!r}")
             for key, choice in self._choices.items()
         }
 

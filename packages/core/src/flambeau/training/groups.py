@@ -59,27 +59,14 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     parts_of = layer_groups(model)
     if _says_its_groups(model):
         _check_named_once(model, parts_of)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+        _check_complete(model, parts_of)
     taken: set[int] = set()
     groups: dict[str, list[nn.Parameter]] = {}
     for group, parts in parts_of.items():
         for parameter in _parameters(parts):
-            if id(parameter) not in names:
-                raise InputError(
-                    f"layer_groups() of {type(model).__name__} lists a parameter of shape "
-                    f"{tuple(parameter.shape)} in group {group!r} that is not among "
-                    "model.parameters(). Register it on the model, or drop it."
-                )
             if id(parameter) not in taken:
                 taken.add(id(parameter))
                 groups.setdefault(group, []).append(parameter)
-    missing = [name for key, name in names.items() if key not in taken]
-    if missing:
-        raise InputError(
-            f"layer_groups() of {type(model).__name__} leaves out {len(missing)} parameters "
-            f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}): they would never be "
-            "trained. Put their modules into a group."
-        )
     return groups
 
 
@@ -141,6 +128,28 @@ def _check_named_once(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) 
                     f"group {group!r} and once more, by itself or inside another part. A part "
                     "learns with exactly one group: drop it from one of them."
                 )
+
+
+def _check_complete(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) -> None:
+    """The parts hold every parameter of the model, and no others."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    listed: set[int] = set()
+    for group, parts in parts_of.items():
+        for parameter in _parameters(parts):
+            if id(parameter) not in names:
+                raise InputError(
+                    f"layer_groups() of {type(model).__name__} lists a parameter of shape "
+                    f"{tuple(parameter.shape)} in group {group!r} that is not among "
+                    "model.parameters(). Register it on the model, or drop it."
+                )
+            listed.add(id(parameter))
+    missing = [name for key, name in names.items() if key not in listed]
+    if missing:
+        raise InputError(
+            f"layer_groups() of {type(model).__name__} leaves out {len(missing)} parameters "
+            f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}): they would never be "
+            "trained. Put their modules into a group."
+        )
 
 
 def _name(model: nn.Module, part: Part) -> str:
