@@ -31,6 +31,7 @@ from flambeau_text.decoding.strategy import Strategy
 from flambeau_text.forcing import rollout
 from flambeau_text.translation import task as task_module
 from flambeau_text.translation.demo import dates_data
+from flambeau_text.translation.rules import RULES
 from flambeau_text.translation.task import overlap
 from flambeau_text.translation.translate import translate
 
@@ -64,6 +65,22 @@ def test_the_plan_says_why() -> None:
     assert "2,701 and 2,701 different words" in plan["tokenizer"].reason
     assert plan["vocab_size"].value == 1_000
     assert plan["shared_vocab"].value is False
+
+
+@pytest.mark.parametrize(
+    ("device", "n_train", "wanted"),
+    [
+        ("cpu", 29_000, "rnn"),
+        ("cpu", 2_000_000, "rnn"),
+        ("cuda:0", 29_000, "rnn"),
+        ("cuda:0", 2_000_000, "transformer"),
+    ],
+)
+def test_the_architecture_by_device_and_pairs(device: str, n_train: int, wanted: str) -> None:
+    rule = next(rule for rule in RULES if rule.key == "architecture")
+    choice = rule.decide({"n_train": n_train}, {"device": device})
+    assert choice.value == wanted
+    assert {choice.value, *choice.alternatives} == {"rnn", "transformer"}
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_a_review_is_of_free_translations(learner: Learner) -> None:
 def test_the_page_shows_scores_the_best_and_the_worst_and_the_curve(
     learner: Learner, tmp_path: Path
 ) -> None:
+    pytest.importorskip("matplotlib")
     found = review(learner, "valid")
     text = found.report(tmp_path / "report.html").read_text(encoding="utf-8")
     for heading in (
@@ -57,6 +58,7 @@ def test_the_page_shows_scores_the_best_and_the_worst_and_the_curve(
 
 
 def test_pictures_of_attention(learner: Learner, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     found = review(learner, "valid").translations[:2]
     figure = plot_attention(found, tmp_path / "attention.png")
     assert (tmp_path / "attention.png").stat().st_size > 5_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -23,16 +24,20 @@ TEXTS = [
 ] * 4
 
 
-def every() -> list[Tokenizer]:
-    return [
-        CharacterTokenizer.fit(TEXTS),
-        WordTokenizer.fit(TEXTS, language="en"),
-        SubwordTokenizer.train(TEXTS, vocab_size=120),
-        SubwordTokenizer.train(TEXTS, kind="unigram", vocab_size=60),
-    ]
+MAKE: dict[str, Callable[[], Tokenizer]] = {
+    "character": lambda: CharacterTokenizer.fit(TEXTS),
+    "word": lambda: WordTokenizer.fit(TEXTS, language="en"),
+    "bpe": lambda: SubwordTokenizer.train(TEXTS, vocab_size=120),
+    "unigram": lambda: SubwordTokenizer.train(TEXTS, kind="unigram", vocab_size=60),
+}
 
 
-@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
+@pytest.fixture(scope="module", params=MAKE)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    """Each kind in turn."""
+    return MAKE[request.param]()
+
+
 def test_there_and_back(tokenizer: Tokenizer) -> None:
     for text, numbers in zip(TEXTS, tokenizer.encode_all(TEXTS), strict=True):
         assert tokenizer.decode(numbers) == text
@@ -40,7 +45,6 @@ def test_there_and_back(tokenizer: Tokenizer) -> None:
         assert all(4 <= number < len(tokenizer) for number in numbers)
 
 
-@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
 def test_json_and_back(tokenizer: Tokenizer) -> None:
     again = tokenizer_from_json(json.loads(json.dumps(tokenizer.as_json())))
     assert type(again) is type(tokenizer)
@@ -48,14 +52,12 @@ def test_json_and_back(tokenizer: Tokenizer) -> None:
     assert len(again) == len(tokenizer)
 
 
-@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
 def test_what_a_text_says_is_never_a_special(tokenizer: Tokenizer) -> None:
     for special in SPECIALS:
         for text in (special, f"A dog {special} runs"):
             assert not {1, 2, 3} & set(tokenizer.encode(text))
 
 
-@pytest.mark.parametrize("tokenizer", every(), ids=lambda each: each.kind)
 def test_specials_are_the_first_four_and_left_out_of_texts(tokenizer: Tokenizer) -> None:
     assert tuple(tokenizer.tokens(range(4))) == SPECIALS
     dog = tokenizer.encode("A dog")

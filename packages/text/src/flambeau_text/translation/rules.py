@@ -27,6 +27,7 @@ from flambeau_text.translation.recipes import (
     MOST_EPOCHS,
     PIECES,
     STEPS_WANTED,
+    TRANSFORMER_PAIRS,
 )
 
 Values = Mapping[str, Any]
@@ -143,19 +144,22 @@ def _max_tokens(facts: Values, values: Values) -> Choice:
 
 
 def _architecture(facts: Values, values: Values) -> Choice:
-    on_cpu = torch.device(values["device"]).type == "cpu"
-    value = "rnn" if on_cpu else "transformer"
-    other = "transformer" if on_cpu else "rnn"
-    reason = (
-        "On a CPU a recurrent model with attention learns most in a given time."
-        if on_cpu
-        else "An accelerator computes all words of a sentence at once, as the Transformer wants it."
-    )
+    n, on_cpu = facts["n_train"], torch.device(values["device"]).type == "cpu"
+    value = "rnn" if on_cpu or n < TRANSFORMER_PAIRS else "transformer"
+    other = "transformer" if value == "rnn" else "rnn"
+    if value == "transformer":
+        reason = f"{n:,} train pairs: enough for a Transformer, and an accelerator computes all "
+        reason += "words of a sentence at once, as it wants it."
+    elif on_cpu:
+        reason = "On a CPU a recurrent model with attention learns most in a given time."
+    else:
+        reason = f"{n:,} train pairs: on 29,000 a recurrent model with attention scored higher "
+        reason += "(39.0 BLEU against 37.9) in a third of the time."
     return Choice(
         "architecture",
         value,
         reason,
-        evidence={"device": values["device"], "n_train": facts["n_train"]},
+        evidence={"device": values["device"], "n_train": n},
         alternatives=(other,),
         confidence=0.8,
         override=f'Learner(data, "{other}")',
