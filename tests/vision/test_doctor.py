@@ -92,8 +92,8 @@ def test_files_that_are_in_train_and_valid(tmp_path: Path) -> None:
 def test_pictures_that_only_look_the_same(tmp_path: Path) -> None:
     # Smooth ones, as photographs are, so that their look survives another size.
     blocks = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-    pictures = [Image.fromarray(block).resize((64, 64)) for block in blocks]
-    pictures[50:] = [picture.resize((48, 48)) for picture in pictures[:10]]
+    pictures = [Image.fromarray(block).resize((32, 32)) for block in blocks]
+    pictures[50:] = [picture.resize((24, 24)) for picture in pictures[:10]]
     paths = []
     for row, picture in enumerate(pictures):
         paths.append(tmp_path / f"{row}.png")
