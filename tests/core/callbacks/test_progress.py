@@ -159,4 +159,4 @@ def test_a_notebook_without_widgets_gets_a_bar_of_text(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     monkeypatch.setitem(sys.modules, "IPython", sys)
     monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
-    assert progress._bar_class(progress._in_notebook()).__mro__[1].__module__ == "tqdm.std"
+    assert progress._tqdm().__module__ == "tqdm.std"

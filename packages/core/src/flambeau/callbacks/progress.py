@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, TextIO
 
 from flambeau import processes
 from flambeau.training.events import Callback
@@ -148,23 +148,26 @@ class _Bar(Protocol):
 
 
 def _make_bar(out: TextIO, total: int, done: int, label: str) -> _Bar:
-    bar = _bar_class(_in_notebook())
+    bar = _without_monitor(_tqdm())
     # Our own clock decides when to draw: mininterval=0 and no second one.
     return bar(
         total=total, initial=done, desc=label, file=out, leave=False, mininterval=0, miniters=1
     )
 
 
-@cache
-def _bar_class(in_notebook: bool) -> Any:
+def _tqdm() -> Any:
     """Tqdm for a terminal, or for a notebook that has its widgets; imported only now."""
-    if in_notebook and importlib.util.find_spec("ipywidgets") is not None:
+    if _in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
         from tqdm.notebook import tqdm_notebook as base
     else:
         from tqdm.std import tqdm as base
+    return base
 
-    # With an interval of its own tqdm starts a thread that outlives the run.
-    return type("Bar", (cast("Any", base),), {"monitor_interval": 0})
+
+@cache
+def _without_monitor(base: Any) -> Any:
+    """With an interval of its own tqdm starts a thread that outlives the run."""
+    return type("Bar", (base,), {"monitor_interval": 0})
 
 
 def _in_notebook() -> bool:

@@ -153,7 +153,7 @@ def _architecture(facts: Values, values: Values) -> Choice:
     elif on_cpu:
         reason = "On a CPU a recurrent model with attention learns most in a given time."
     else:
-        reason = f"{n:,} train pairs: on 29,000 a recurrent model with attention scored higher "
+        reason = f"{n:,} train pairs: on the 29,000 of Multi30k a recurrent model scored higher "
         reason += "(39.0 BLEU against 37.9) in a third of the time."
     return Choice(
         "architecture",
