@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +98,26 @@ def test_each_change_happens_and_leaves_the_draws_of_the_others() -> None:
     covered = (alone["erase"] != images).any(1, keepdim=True)
     both = changed(erase=0.4, brightness=0.3, contrast=0.3, saturation=0.5, warp=0.2)
     assert torch.equal(both * covered, alone["erase"].float() * covered)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"flip": True, "probability": 0.0},
+        {"shift": 0.2},
+        {"erase": 0.3},
+        {"zoom": (1.0, 1.2)},
+        {"contrast": 0.2},
+        {"shift": 0.2, "erase": 0.3, "rotate_degrees": 9, "warp": 0.1, "probability": 0.0},
+    ],
+)
+def test_whether_anything_is_changed_is_known_beforehand(values: dict[str, Any]) -> None:
+    none = {"flip": False, "rotate_degrees": 0, "zoom": (1.0, 1.0), "shift": 0.0}
+    augmentation = Augmentation(**{**none, **values})
+    images = smooth(64, 16, 16, 3).round()
+    result = Augment(augmentation)(batch_of(images, list(range(64))), seed=3).input
+    assert augmentation.changes is not torch.allclose(result, images, atol=1e-3)
 
 
 def test_presized_pictures_come_out_at_the_final_size_as_validation_sees_them() -> None:

@@ -352,6 +352,8 @@ def test_augmentation_is_a_transform_when_the_plan_says_so() -> None:
     assert data.transforms({"augmentation": None}) == ()
     (augment,) = data.transforms({"augmentation": {"flip": False, "zoom": [1.0, 1.2]}})
     assert augment.augmentation.zoom == (1.0, 1.2)
+    nothing = {"flip": False, "rotate_degrees": 0.0, "zoom": [1.0, 1.0], "shift": 0.0}
+    assert data.transforms({"augmentation": nothing}) == ()
 
 
 def test_a_missing_part_says_how_to_get_it() -> None:

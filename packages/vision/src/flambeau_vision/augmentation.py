@@ -78,6 +78,12 @@ class Augmentation:
             )
 
     @property
+    def changes(self) -> bool:
+        """Whether any image is changed at all."""
+        others = self.resamples or self.relights or self.shift > 0.0 or self.erase > 0.0
+        return self.flip or (others and self.probability > 0.0)
+
+    @property
     def resamples(self) -> bool:
         """Whether pixels are interpolated; flips and whole-pixel shifts only move them."""
         return self.rotate_degrees > 0.0 or self.zoom != (1.0, 1.0) or self.warp > 0.0

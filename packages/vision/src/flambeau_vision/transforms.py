@@ -31,11 +31,11 @@ def device_transforms(
     transforms: list[Transform] = []
     if values.get("augmentation") is not None:
         augmentation = Augmentation.from_json(values["augmentation"])
-        if values.get("presize") is None:
-            transforms.append(Augment(augmentation))
-        else:
+        if values.get("presize") is not None:
             final = geometry()
             transforms.append(Augment(augmentation, final.size, seen_share(final)))
+        elif augmentation.changes:
+            transforms.append(Augment(augmentation))
     if values.get("mixing") is not None:
         if targets.kind == "regression":
             raise PlanError(

@@ -154,6 +154,11 @@ class Allocations(TorchDispatchMode):
     def peak_bytes(self) -> int:
         return self._peak
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Else torch imports its compiler (see `flambeau.training.bare`) to mark what follows."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],

@@ -13,12 +13,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.training.bare import built
 from flambeau.training.groups import (
     HasLayerGroups,
     check_group_names,
     layer_groups,
     parameter_groups,
 )
+from flambeau.training.optimizer_step import OptimizerStep
 
 OptimizerFactory = Callable[[nn.Module, Mapping[str, Any]], Mapping[str, Optimizer]]
 """``factory(model, values) -> {"main": optimizer}``; ``values`` are the plan's, by key."""
@@ -32,7 +34,7 @@ _NORM_CLASS = re.compile(r"Norm(\d?d)?$")
 class OptimizerKind:
     """What an optimizer of torch is called and which settings it has."""
 
-    build: Callable[..., Optimizer]
+    build: type[Optimizer]
     options: tuple[str, ...]
     has_fused: bool = True
 
@@ -94,7 +96,7 @@ def make_optimizer(
         # Otherwise left open: fused=False would keep torch from its foreach form too.
         settings["fused"] = True
     try:
-        return kind.build(groups, lr=lr, weight_decay=weight_decay, **settings)
+        return built(kind.build, groups, lr=lr, weight_decay=weight_decay, **settings)
     except ValueError as error:
         raise InputError(f"The optimizer {name!r} refuses its settings: {error}.") from error
 
@@ -221,7 +223,7 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)
-        OPTIMIZERS[name].build([parameter], lr=1.0, fused=True).step()
+        OptimizerStep(built(OPTIMIZERS[name].build, [parameter], lr=1.0, fused=True))()
     except RuntimeError:
         return False
     return True

@@ -13,6 +13,8 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,  # pyright: ignore[reportPrivateUsage]
 )
 
+from flambeau.training.bare import bare, is_torchs_own
+
 # torch exports its fused kernels without types.
 _torch = cast("Any", torch)
 
@@ -222,15 +224,24 @@ def reads_found_inf(optimizer: Optimizer) -> bool:
 
 def _torch_step(optimizer: Optimizer, found_inf: Tensor | None) -> None:
     if found_inf is None:
-        optimizer.step()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
+        _step(optimizer)
         return
     # Dynamic attributes are torch's own way (GradScaler.step); nothing stays behind.
     optimizer.found_inf = found_inf  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        _step(optimizer)
     finally:
         del optimizer.found_inf, optimizer.grad_scale  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _step(optimizer: Optimizer) -> None:
+    wrapped = _is_hooked(optimizer) or optimizer.defaults.get("differentiable")
+    if wrapped or not is_torchs_own(type(optimizer)):
+        optimizer.step()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
+        return
+    with torch.no_grad():
+        bare(optimizer, "step")()
 
 
 def _is_hooked(optimizer: Optimizer) -> bool:

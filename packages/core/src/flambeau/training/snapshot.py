@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ResumeError
+from flambeau.training.bare import bare
 from flambeau.training.generators import generator_states, restore_generators
 from flambeau.training.state import Position
 
@@ -30,7 +31,9 @@ def capture(run: Run) -> dict[str, Any]:
         "position": asdict(state.position),
         "started_phase": run.started_phase,
         "model": dict(state.model.state_dict()),
-        "optimizers": {name: opt.state_dict() for name, opt in run.optimizers.items()},
+        "optimizers": {
+            name: bare(optimizer, "state_dict")() for name, optimizer in run.optimizers.items()
+        },
         "average": run.average.state_dict() if run.average is not None else None,
         "adapted": run.adapted,
         "best": run.best.state_dict(),
@@ -72,7 +75,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
         state.position.phase = index
         run.start_phase()
     for name, optimizer in run.optimizers.items():
-        optimizer.load_state_dict(tree["optimizers"][name])
+        bare(optimizer, "load_state_dict")(tree["optimizers"][name])
     if started >= 0:  # it is -1 while on_fit_start is heard
         run.start_phase()  # once more, on the param groups that loading has put in place
     if run.average is not None:

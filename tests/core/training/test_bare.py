@@ -1,0 +1,112 @@
+"""torch's optimizers below their wraps: the same code, and no compiler that is imported for it."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+
+from flambeau.training.bare import bare, built
+
+FIT = """
+import sys
+import torch
+from flambeau import Data, Learner
+
+assert "torch._dynamo" not in sys.modules, "import torch brings the compiler by itself"
+x = torch.randn(64, 4)
+data = Data.from_tensors(x, (x[:, 0] > 0).long())
+for optimizer in ("adamw", "sgd", "rmsprop"):
+    learner = Learner(data, folder=f"{sys.argv[1]}/{optimizer}", choices={"optimizer": optimizer})
+    learner.fit(2)
+    learner.resume()
+    learner.lr_find(most_steps=60)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_no_fit_imports_the_compiler(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", FIT, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1] == "False"
+
+
+def parameter() -> nn.Parameter:
+    made = nn.Parameter(torch.ones(3))
+    made.grad = torch.full((3,), 0.5)
+    return made
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, Adagrad, RMSprop])
+def test_what_is_built_and_stepped_is_what_torch_builds_and_steps(kind: type[Optimizer]) -> None:
+    ours = built(kind, [{"params": [parameter()], "group": "a"}], lr=0.1)
+    theirs = kind([{"params": [parameter()], "group": "a"}], lr=0.1)
+    assert type(ours) is kind
+    assert vars(ours).keys() == vars(theirs).keys()
+    with torch.no_grad():
+        bare(ours, "step")()
+    theirs.step()
+    saved, expected = bare(ours, "state_dict")(), theirs.state_dict()
+    assert str(saved) == str(expected)
+    assert torch.equal(ours.param_groups[0]["params"][0], theirs.param_groups[0]["params"][0])
+    again = kind([{"params": [parameter()], "group": "a"}], lr=0.3)
+    bare(again, "load_state_dict")(saved)
+    assert str(again.state_dict()) == str(expected)
+
+
+def test_groups_are_added_as_ever_once_it_is_built() -> None:
+    optimizer = built(SGD, [parameter()], lr=0.1)
+    optimizer.add_param_group({"params": [parameter()], "lr": 0.2})
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+    with pytest.raises(ValueError, match="appear in more than one parameter group"):
+        optimizer.add_param_group({"params": optimizer.param_groups[0]["params"]})
+
+
+def test_settings_that_are_refused_leave_nothing_behind() -> None:
+    with pytest.raises(ValueError, match="learning rate"):
+        built(SGD, [parameter()], lr=-1.0)
+
+
+def test_wraps_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def watched(method: Any, name: str) -> Any:
+        @functools.wraps(method)
+        def wrap(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return method(*args, **kwargs)
+
+        return wrap
+
+    optimizer = AdamW([parameter()], lr=0.1)
+    monkeypatch.setattr(AdamW, "step", watched(AdamW.step, "class"))
+    bare(optimizer, "step")()
+    optimizer.step = watched(optimizer.step, "object")
+    bare(optimizer, "step")()
+    assert calls == ["class", "object", "class"]
+
+
+def test_a_derived_class_keeps_its_own() -> None:
+    class Noted(AdamW):
+        calls = 0
+
+        def step(self, closure: object = None) -> None:
+            self.calls += 1
+            super().step()
+
+    optimizer = built(Noted, [parameter()], lr=0.1)
+    bare(optimizer, "step")()
+    assert isinstance(optimizer, Noted)
+    assert optimizer.calls == 1
