@@ -51,7 +51,7 @@ def parameter() -> nn.Parameter:
 
 @pytest.mark.parametrize("kind", [SGD, Adam, AdamW, Adagrad, RMSprop])
 def test_what_is_built_and_stepped_is_what_torch_builds_and_steps(kind: type[Optimizer]) -> None:
-    ours = built(kind, [{"params": [parameter()], "group": "a"}], lr=0.1)
+    ours = built(kind, [{"params": [parameter()], "group": "a"}], {"lr": 0.1})
     theirs = kind([{"params": [parameter()], "group": "a"}], lr=0.1)
     assert type(ours) is kind
     assert vars(ours).keys() == vars(theirs).keys()
@@ -67,7 +67,7 @@ def test_what_is_built_and_stepped_is_what_torch_builds_and_steps(kind: type[Opt
 
 
 def test_groups_are_added_as_ever_once_it_is_built() -> None:
-    optimizer = built(SGD, [parameter()], lr=0.1)
+    optimizer = built(SGD, [parameter()], {"lr": 0.1})
     optimizer.add_param_group({"params": [parameter()], "lr": 0.2})
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
     with pytest.raises(ValueError, match="appear in more than one parameter group"):
@@ -76,7 +76,7 @@ def test_groups_are_added_as_ever_once_it_is_built() -> None:
 
 def test_settings_that_are_refused_leave_nothing_behind() -> None:
     with pytest.raises(ValueError, match="learning rate"):
-        built(SGD, [parameter()], lr=-1.0)
+        built(SGD, [parameter()], {"lr": -1.0})
 
 
 def test_wraps_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_derived_class_keeps_its_own() -> None:
             self.calls += 1
             super().step()
 
-    optimizer = built(Noted, [parameter()], lr=0.1)
+    optimizer = built(Noted, [parameter()], {"lr": 0.1})
     bare(optimizer, "step")()
     assert isinstance(optimizer, Noted)
     assert optimizer.calls == 1

@@ -8,7 +8,7 @@ code, so whoever does compile loses nothing: the marks stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -33,14 +33,16 @@ def bare(optimizer: Optimizer, name: str) -> Callable[..., Any]:
     return MethodType(method, optimizer)
 
 
-def built(kind: type[Optimizer], *args: Any, **settings: Any) -> Optimizer:
-    """``kind(*args, **settings)``, the param groups added by the bare ``add_param_group``."""
+def built(
+    kind: type[Optimizer], parameters: Iterable[Any], settings: Mapping[str, Any]
+) -> Optimizer:
+    """``kind(parameters, **settings)``, the param groups added by the bare ``add_param_group``."""
     optimizer = kind.__new__(kind)
     add = bare(optimizer, "add_param_group")
     # On the object itself, while it is being made: there ``__init__`` looks first.
     vars(optimizer)["add_param_group"] = add
     try:
-        kind.__init__(optimizer, *args, **settings)
+        kind.__init__(optimizer, parameters, **settings)
     finally:
         del vars(optimizer)["add_param_group"]
     return optimizer

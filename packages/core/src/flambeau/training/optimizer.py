@@ -96,7 +96,7 @@ def make_optimizer(
         # Otherwise left open: fused=False would keep torch from its foreach form too.
         settings["fused"] = True
     try:
-        return built(kind.build, groups, lr=lr, weight_decay=weight_decay, **settings)
+        return built(kind.build, groups, {"lr": lr, "weight_decay": weight_decay, **settings})
     except ValueError as error:
         raise InputError(f"The optimizer {name!r} refuses its settings: {error}.") from error
 
@@ -223,7 +223,7 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)
-        OptimizerStep(built(OPTIMIZERS[name].build, [parameter], lr=1.0, fused=True))()
+        OptimizerStep(built(OPTIMIZERS[name].build, [parameter], {"lr": 1.0, "fused": True}))()
     except RuntimeError:
         return False
     return True
