@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flambeau_bench.case import Case, Comparison, Size
 from flambeau_bench.fresh import measure_in_fresh_process
 from flambeau_bench.measurement import Measurement
+from flambeau_bench.progress import Progress
 from flambeau_bench.timing import settled_heap
 from flambeau_bench.void import why_void
 
@@ -50,8 +51,11 @@ class Measured:
     pairs: tuple[Pair, ...]
 
 
-def measure_pairs(case: Case, comparison: Comparison, size: Size) -> Measured:
-    """Runs the noise floor, then the comparison."""
+def measure_pairs(
+    case: Case, comparison: Comparison, size: Size, tell: Callable[[str], None] = lambda text: None
+) -> Measured:
+    """Runs the noise floor, then the comparison; ``tell`` gets a line on the way where it is long."""
+    progress = Progress(tell, size.floor_pairs + size.pairs)
 
     def measure(side: str, pair: int) -> Measurement:
         if case.fresh:
@@ -64,8 +68,8 @@ def measure_pairs(case: Case, comparison: Comparison, size: Size) -> Measured:
             # The first run of a side pays for caches and page faults that later ones find ready.
             for side in sides:
                 measure(side, 0)
-        floor = _run(measure, comparison, sides[:1] * 2, size.floor_pairs, shuffled=case.fresh)
-        pairs = _run(measure, comparison, sides, size.pairs, shuffled=case.fresh)
+        floor = _run(measure, comparison, sides[:1] * 2, progress, size.floor_pairs, case.fresh)
+        pairs = _run(measure, comparison, sides, progress, size.pairs, case.fresh)
     return Measured(comparison, floor, pairs)
 
 
@@ -73,8 +77,8 @@ def _run(
     measure: Measure,
     comparison: Comparison,
     sides: Sequence[str],
+    progress: Progress,
     count: int,
-    *,
     shuffled: bool,
 ) -> tuple[Pair, ...]:
     found: list[Pair] = []
@@ -87,6 +91,7 @@ def _run(
             baseline = measure(sides[0], number)
         void = why_void(baseline, candidate, comparison.may_differ)
         found.append(Pair(number, order, baseline, candidate, void))
+        progress.pair_done()
     return tuple(found)
 
 

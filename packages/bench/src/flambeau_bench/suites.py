@@ -63,7 +63,7 @@ def run(
         folder: For the results; made where it is missing.
         pairs: Instead of the sizes' own; the noise floor gets as many. Counts stay as they are.
         variants: Only these; all where it is empty.
-        tell: Gets a line before each comparison.
+        tell: Gets a line before each comparison, and how far it is where it takes long.
 
     Raises:
         InputError: ``pairs`` is not positive.
@@ -90,7 +90,7 @@ def run(
             if variants and comparison.variant not in variants:
                 continue
             tell(f"{case.name} ({comparison.variant}): {size.pairs} pairs …")
-            measured = measure_pairs(case, comparison, size)
+            measured = measure_pairs(case, comparison, size, tell)
             lines = of_comparison(head, measured, judge(case, measured))
             append(folder, run_id, lines)
             found += lines
