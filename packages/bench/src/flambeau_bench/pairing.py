@@ -54,7 +54,7 @@ class Measured:
 def measure_pairs(
     case: Case, comparison: Comparison, size: Size, tell: Callable[[str], None] = lambda text: None
 ) -> Measured:
-    """Runs the noise floor, then the comparison; ``tell`` gets a line on the way where it is long."""
+    """Runs the noise floor, then the comparison; ``tell`` hears on the way how far it is."""
     progress = Progress(tell, size.floor_pairs + size.pairs)
 
     def measure(side: str, pair: int) -> Measurement:
