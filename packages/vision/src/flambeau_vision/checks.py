@@ -9,7 +9,7 @@ from flambeau.doctor import CORE_CHECKS, Check, Finding, Subject
 from flambeau_vision.data import ImageData
 from flambeau_vision.duplicates import MOST_COMPARED, search
 from flambeau_vision.fitting import record_of
-from flambeau_vision.series import split_series
+from flambeau_vision.series import have_names, split_series
 
 _PAGE = "docs/doctor.md#"
 # So many files are hashed before a fit: 2,000 photographs of 100 KB take 0.3 s.
@@ -67,11 +67,11 @@ def _copies(data: ImageData, code: str, how: str, *, limit: int) -> list[Finding
 def find_series(subject: Subject) -> Finding | None:
     """Series of pictures, by their names, that lie in train and in valid."""
     data = subject.data
-    if not isinstance(data, ImageData):
+    if not isinstance(data, ImageData) or not have_names(items := data.samples["item"]):
         return None
     parts = _parts(data)
     labels = [data.targets.text(row) for row in range(len(data.samples))]
-    series = [s for s in split_series(data.samples["item"], parts, labels) if "train" in s.parts]
+    series = [s for s in split_series(items, parts, labels) if "train" in s.parts]
     torn = sum(parts[row] == "valid" for each in series for row in each.rows)
     if not torn or torn < _LEAST_TORN * parts.count("valid"):
         return None

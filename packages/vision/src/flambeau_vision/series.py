@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -38,6 +38,11 @@ class Series:
     parts: tuple[str, ...]
 
 
+def have_names(items: Sequence[Any] | Tensor) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
+    """Whether all of them are paths; pictures in arrays have no names."""
+    return not isinstance(items, Tensor) and all(isinstance(i, str | os.PathLike) for i in items)
+
+
 def split_series(
     items: Sequence[Any] | Tensor, parts: Sequence[str], labels: Sequence[str] | None = None
 ) -> list[Series]:
@@ -57,11 +62,11 @@ def split_series(
         >>> [series.name for series in split_series(names, ["train", "valid", "train", "train"])]
         ['p1']
     """
+    if not have_names(items):
+        return []
     groups: dict[str, list[int]] = defaultdict(list)
     named = 0
     for row, item in enumerate(items):
-        if not isinstance(item, str | os.PathLike):
-            return []
         if not parts[row]:
             continue
         name = _series_of(Path(item), "" if labels is None else labels[row])

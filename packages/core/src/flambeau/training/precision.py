@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.training.bare import backward
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
@@ -84,7 +85,10 @@ class Precision:
             # Kept, since most steps have the same; divided in the loss's dtype, as a node would.
             seed = torch.ones((), dtype=loss.dtype, device=loss.device) / divisor
             self._seed, self._seed_divisor = seed, divisor
-        loss.backward(seed)  # pyright: ignore[reportUnknownMemberType] torch's is untyped
+        if seed is None:
+            loss.backward()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
+        else:
+            backward(loss, seed)
 
     def unscale(self, optimizers: Iterable[Optimizer]) -> None:
         """Gradients as if nothing had been scaled; before the guard, clipping and the update."""
