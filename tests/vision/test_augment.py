@@ -117,7 +117,7 @@ def test_whether_anything_is_changed_is_known_beforehand(values: dict[str, Any])
     augmentation = Augmentation(**{**none, **values})
     images = smooth(64, 16, 16, 3).round()
     result = Augment(augmentation)(batch_of(images, list(range(64))), seed=3).input
-    assert augmentation.changes is not torch.allclose(result, images, atol=1e-3)
+    assert augmentation.changes == (not torch.allclose(result, images, atol=1e-3))
 
 
 def test_presized_pictures_come_out_at_the_final_size_as_validation_sees_them() -> None:

@@ -74,8 +74,8 @@ def test_groups_are_added_as_ever_once_it_is_built() -> None:
         optimizer.add_param_group({"params": optimizer.param_groups[0]["params"]})
 
 
-def test_settings_that_are_refused_leave_nothing_behind() -> None:
-    with pytest.raises(ValueError, match="learning rate"):
+def test_what_torch_refuses_to_build_is_refused() -> None:
+    with pytest.raises(ValueError, match="Invalid learning rate"):
         built(SGD, [parameter()], {"lr": -1.0})
 
 
@@ -124,7 +124,7 @@ def test_the_gradients_of_a_seed_are_those_of_torch() -> None:
     assert torch.equal(heard[1], heard[3])
 
 
-def test_what_torch_refuses_is_refused() -> None:
+def test_backward_passes_that_torch_refuses_are_refused() -> None:
     for run in (backward, torch.Tensor.backward):
         with pytest.raises(RuntimeError, match="Mismatch in shape"):
             run(parameter() * 2, torch.tensor(1.0))

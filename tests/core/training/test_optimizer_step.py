@@ -71,7 +71,7 @@ class Pair:
 
 
 def _count_of_torch_steps(optimizer: Optimizer) -> Callable[[], int]:
-    """How often torch's own step ran since: it alone gathers lists by this method of the class."""
+    """Groups that torch's own step took since: it alone gathers lists by this method."""
     kind, calls = type(optimizer), []
     before = kind._init_group
 
@@ -207,3 +207,32 @@ def test_a_class_that_is_derived_takes_its_own_step() -> None:
         layer(torch.ones(1, 2)).sum().backward()
         step()
     assert optimizer.calls == 3
+
+
+def test_a_wrapper_without_defaults_takes_its_own_step() -> None:
+    class Wrapper(Optimizer):
+        """As torch's PostLocalSGDOptimizer: it never calls Optimizer.__init__."""
+
+        def __init__(self, inner: Optimizer) -> None:
+            self.inner = inner
+            self.param_groups = inner.param_groups
+            self.state = inner.state
+
+        def step(self, closure: object = None) -> None:
+            self.inner.step()
+
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    OptimizerStep(Wrapper(SGD([parameter], lr=0.5)))()
+    assert parameter.tolist() == [0.5, 0.5]
+
+
+def test_a_differentiable_step_is_torchs() -> None:
+    start = torch.ones(2, requires_grad=True)
+    parameter = start * 1.0  # no leaf, so that the step may become a part of its graph
+    parameter.retain_grad()
+    parameter.grad = torch.ones(2)
+    OptimizerStep(SGD([parameter], lr=0.5, differentiable=True))()
+    parameter.sum().backward()
+    assert start.grad is not None
+    assert start.grad.tolist() == [1.0, 1.0]

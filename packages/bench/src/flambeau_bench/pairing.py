@@ -55,7 +55,6 @@ def measure_pairs(
     case: Case, comparison: Comparison, size: Size, tell: Callable[[str], None] = lambda text: None
 ) -> Measured:
     """Runs the noise floor, then the comparison; ``tell`` hears on the way how far it is."""
-    progress = Progress(tell, size.floor_pairs + size.pairs)
 
     def measure(side: str, pair: int) -> Measurement:
         if case.fresh:
@@ -68,31 +67,31 @@ def measure_pairs(
             # The first run of a side pays for caches and page faults that later ones find ready.
             for side in sides:
                 measure(side, 0)
-        floor = _run(measure, comparison, sides[:1] * 2, progress, size.floor_pairs, case.fresh)
-        pairs = _run(measure, comparison, sides, progress, size.pairs, case.fresh)
+        progress = Progress(tell, size.floor_pairs + size.pairs)
+
+        def run(sides: Sequence[str], count: int) -> tuple[Pair, ...]:
+            found: list[Pair] = []
+            for number, order in enumerate(orders(count, shuffled=case.fresh)):
+                found.append(_pair(measure, comparison, sides, number, order))
+                progress.pair_done()
+            return tuple(found)
+
+        floor = run(sides[:1] * 2, size.floor_pairs)
+        pairs = run(sides, size.pairs)
     return Measured(comparison, floor, pairs)
 
 
-def _run(
-    measure: Measure,
-    comparison: Comparison,
-    sides: Sequence[str],
-    progress: Progress,
-    count: int,
-    shuffled: bool,
-) -> tuple[Pair, ...]:
-    found: list[Pair] = []
-    for number, order in enumerate(orders(count, shuffled=shuffled)):
-        if order == "AB":
-            baseline = measure(sides[0], number)
-            candidate = measure(sides[1], number)
-        else:
-            candidate = measure(sides[1], number)
-            baseline = measure(sides[0], number)
-        void = why_void(baseline, candidate, comparison.may_differ)
-        found.append(Pair(number, order, baseline, candidate, void))
-        progress.pair_done()
-    return tuple(found)
+def _pair(
+    measure: Measure, comparison: Comparison, sides: Sequence[str], number: int, order: str
+) -> Pair:
+    if order == "AB":
+        baseline = measure(sides[0], number)
+        candidate = measure(sides[1], number)
+    else:
+        candidate = measure(sides[1], number)
+        baseline = measure(sides[0], number)
+    void = why_void(baseline, candidate, comparison.may_differ)
+    return Pair(number, order, baseline, candidate, void)
 
 
 def orders(count: int, *, shuffled: bool) -> Sequence[str]:

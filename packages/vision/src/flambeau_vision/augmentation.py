@@ -79,7 +79,7 @@ class Augmentation:
 
     @property
     def changes(self) -> bool:
-        """Whether any image is changed at all."""
+        """Whether an image may be changed at all."""
         others = self.resamples or self.relights or self.shift > 0.0 or self.erase > 0.0
         return self.flip or (others and self.probability > 0.0)
 

@@ -4,18 +4,19 @@ torch wraps the methods of its optimizers so that its compiler leaves them out, 
 compiler for that when the first is called; before a backward pass from a given gradient it compares
 two shapes as symbols, and imports a computer algebra system. That is 2 to 3 s of a program's first
 fit, 7 s where Python may not keep bytecode (2-core Xeon), in programs that compile nothing. Below
-is the same code, so whoever does compile loses nothing: the wraps stay where they are.
+is the same code. The wraps stay where they are for whoever compiles an optimizer's step of his own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor
 from torch.autograd import graph
 from torch.optim import Optimizer
+from torch.overrides import has_torch_function_unary
 
 _MARKS = ("torch._compile", "torch.optim.optimizer")
 """Modules whose wraps are taken off; those of anybody else (a profiler, a test) are kept."""
@@ -27,16 +28,22 @@ _run_engine: Callable[..., Any] | None = getattr(graph, "_engine_run_backward", 
 def bare(optimizer: Optimizer, name: str) -> Callable[..., Any]:
     """The method ``name`` of one of torch's own optimizers, without what torch wraps around it.
 
-    The wrap around ``step`` also switches gradients off and calls the step's hooks; without it
-    that is up to the caller. Optimizers of other classes, and methods that were set on the object
-    itself, come as they are.
+    The wraps around ``step`` also switch gradients off, call the step's hooks and name the step
+    for torch's profiler; without them the first two are up to the caller. Optimizers of other
+    classes, and methods that were set on the object itself, come as they are.
     """
     method = getattr(type(optimizer), name)
     if name in vars(optimizer) or not is_torchs_own(type(optimizer)):
         return getattr(optimizer, name)
-    while hasattr(method, "__wrapped__") and method.__globals__["__name__"] in _MARKS:
+    while _is_mark(method):
         method = method.__wrapped__
     return MethodType(method, optimizer)
+
+
+def _is_mark(method: Any) -> bool:
+    # By the very type: a proxy, as tracers make them, passes the globals of what it wraps.
+    wraps = type(method) is FunctionType and hasattr(method, "__wrapped__")
+    return wraps and method.__globals__["__name__"] in _MARKS
 
 
 def built(
@@ -47,15 +54,13 @@ def built(
     add = bare(optimizer, "add_param_group")
     # On the object itself, while it is being made: there ``__init__`` looks first.
     vars(optimizer)["add_param_group"] = add
-    try:
-        kind.__init__(optimizer, parameters, **settings)
-    finally:
-        del vars(optimizer)["add_param_group"]
+    kind.__init__(optimizer, parameters, **settings)
+    del vars(optimizer)["add_param_group"]
     return optimizer
 
 
 def is_torchs_own(kind: type[Optimizer]) -> bool:
-    """Whether the class is one of torch's, not derived from one."""
+    """Whether the class is one of ``torch.optim``, not derived from one."""
     return kind.__module__.startswith("torch.optim.")
 
 
@@ -66,7 +71,7 @@ def backward(loss: Tensor, seed: Tensor) -> None:
         loss: 0-d.
         seed: 0-d, of the loss's dtype and on its device.
     """
-    if _run_engine is None or type(loss) is not Tensor or loss.ndim:
+    if _run_engine is None or loss.ndim or has_torch_function_unary(loss):
         loss.backward(seed)  # pyright: ignore[reportUnknownMemberType] torch's is untyped
         return
     # As torch.autograd.backward calls it in the end.

@@ -236,8 +236,8 @@ def _torch_step(optimizer: Optimizer, found_inf: Tensor | None) -> None:
 
 
 def _step(optimizer: Optimizer) -> None:
-    wrapped = _is_hooked(optimizer) or optimizer.defaults.get("differentiable")
-    if wrapped or not is_torchs_own(type(optimizer)):
+    own = is_torchs_own(type(optimizer))  # others need not even have defaults
+    if not own or _is_hooked(optimizer) or optimizer.defaults.get("differentiable"):
         optimizer.step()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
         return
     with torch.no_grad():
