@@ -16,7 +16,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import graph
 from torch.optim import Optimizer
-from torch.overrides import has_torch_function_unary
+from torch.overrides import (
+    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] torch has no types for it
+)
 
 _MARKS = ("torch._compile", "torch.optim.optimizer")
 """Modules whose wraps are taken off; those of anybody else (a profiler, a test) are kept."""
