@@ -231,8 +231,8 @@ def test_a_differentiable_step_is_torchs() -> None:
     start = torch.ones(2, requires_grad=True)
     parameter = start * 1.0  # no leaf, so that the step may become a part of its graph
     parameter.retain_grad()
-    parameter.grad = torch.ones(2)
+    parameter.grad = 3.0 * start
     OptimizerStep(SGD([parameter], lr=0.5, differentiable=True))()
     parameter.sum().backward()
     assert start.grad is not None
-    assert start.grad.tolist() == [1.0, 1.0]
+    assert start.grad.tolist() == [-0.5, -0.5]  # 1 - 0.5 * 3: through the step as well
