@@ -1,0 +1,116 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from flambeau.data import Batch, LoaderOptions, MemoryDataset
+from flambeau.data.held import WORTH_BYTES, HeldMemory
+
+SHAPE, N = (512, 16), 5_000
+
+
+def empty(held: HeldMemory) -> Tensor:
+    return held.empty(SHAPE, torch.float32)
+
+
+@pytest.fixture
+def held() -> HeldMemory:
+    return HeldMemory(512 * 16 * 4)
+
+
+def test_memory_comes_again_once_nothing_refers_to_it(held: HeldMemory) -> None:
+    first = empty(held)
+    address = first.data_ptr()
+    assert empty(held).data_ptr() != address
+    del first
+    assert empty(held).data_ptr() == address
+
+
+SHARED: dict[str, Callable[[Tensor], object]] = {
+    "view": lambda x: x[3:5],
+    "numpy": Tensor.numpy,
+    "storage": Tensor.untyped_storage,
+    "other dtype": lambda x: x.view(torch.int32),
+    "detached": Tensor.detach,
+}
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_what_shares_the_memory_keeps_it(held: HeldMemory, how: str) -> None:
+    first = empty(held)
+    address = first.data_ptr()
+    shared = SHARED[how](first)
+    del first
+    # More than are held, and all of them kept.
+    others = [empty(held).zero_() for _ in range(8)]
+    addresses = {other.data_ptr() for other in others}
+    assert address not in addresses
+    assert len(addresses) == 8
+    del shared, others
+    assert address in {tensor.data_ptr() for tensor in [empty(held) for _ in range(4)]}
+
+
+def test_a_graph_that_has_saved_the_batch_keeps_it(held: HeldMemory) -> None:
+    weight = torch.ones(SHAPE, requires_grad=True)
+    loss = (weight * empty(held).fill_(2.0)).sum()
+    empty(held).fill_(7.0)
+    loss.backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.full(SHAPE, 2.0))
+
+
+def test_four_pieces_are_held_at_most(held: HeldMemory) -> None:
+    kept = [empty(held) for _ in range(6)]
+    # torch's own memory can be resized, an array's cannot.
+    own = [tensor.untyped_storage().resizable() for tensor in kept]
+    assert own == [False] * 4 + [True] * 2
+
+
+def test_memory_is_aligned_as_torch_aligns_it(held: HeldMemory) -> None:
+    assert empty(held).data_ptr() % 64 == 0
+
+
+DTYPES = [torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.complex64]
+
+
+def batches(x: Tensor, size: int = 512, device: str = "cpu") -> Iterator[Batch]:
+    options = LoaderOptions(
+        size, shuffle=True, seed=1, device=torch.device(device), keep_on_device=False
+    )
+    return MemoryDataset({"x": x}, {"y": torch.arange(len(x))}).loader(options).batches(0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_that_are_kept_keep_their_values(dtype: torch.dtype) -> None:
+    x = torch.randint(200, (N, 512), generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert 512 * x[:1].nbytes >= WORTH_BYTES
+    kept = list(batches(x))
+    assert sum(map(len, kept)) == N
+    for batch in kept:
+        assert batch.inputs["x"].dtype == dtype
+        assert torch.equal(batch.inputs["x"], x[batch.target])
+
+
+def test_an_epoch_of_large_batches_touches_two_pieces_of_memory() -> None:
+    x = torch.zeros(N, 512)
+    # One is in use while the next is gathered.
+    assert len({batch.inputs["x"].data_ptr() for batch in batches(x)}) <= 2
+
+
+def test_a_batch_size_beyond_the_data_asks_for_no_more_memory_than_the_data() -> None:
+    (batch,) = batches(torch.ones(N, 64), size=10**12)
+    assert torch.equal(batch.inputs["x"], torch.ones(N, 64))
+
+
+def test_columns_that_require_a_gradient_are_gathered_by_torch() -> None:
+    x = torch.ones(N, 64, requires_grad=True)
+    sum(batch.inputs["x"].sum() for batch in batches(x)).backward()  # pyright: ignore
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones(N, 64))
+
+
+def test_batches_for_another_device_have_memory_of_their_own() -> None:
+    # The copy may still be under way when the next batch is gathered.
+    for batch in batches(torch.zeros(N, 512), device="mps"):
+        assert batch.inputs["x"].untyped_storage().resizable()
