@@ -1,52 +1,101 @@
-"""One run in a process of its own, for what a warm process would hide: imports, caches, threads."""
+"""Runs in processes of their own, for what a warm process would hide: imports, caches, threads."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from flambeau.errors import TrainingError
 from flambeau_bench.case import Size
 from flambeau_bench.measurement import Measurement
+from flambeau_bench.turns import STOPPED_FILE, StoppedTime, Turn, can_take_turns, take_turns
+
+_SAID, _MEASUREMENT = "said.txt", "measurement.json"
 
 
-def measure_in_fresh_process(
-    case: str, variant: str, side: str, size: Size, pair: int
-) -> Measurement:
-    """The measurement of ``side``, made by a new Python.
+@dataclass(frozen=True)
+class Task:
+    """One run: the side of a case's variant that a new process measures."""
+
+    case: str
+    variant: str
+    side: str
+    size: Size
+    pair: int
+
+
+def measure_in_fresh_processes(tasks: Sequence[Task]) -> list[Measurement]:
+    """The measurement of each task, made by a new Python.
+
+    On a CPU the processes take turns of a second. What an accelerator has queued goes on while its
+    process is stopped, so there they follow one another.
 
     Raises:
-        TrainingError: The process failed; with the end of what it said.
+        TrainingError: A process failed; with the end of what it said.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "measurement.json"
-        task = {"case": case, "variant": variant, "side": side, "size": asdict(size), "pair": pair}
-        command = [sys.executable, "-m", "flambeau_bench.fresh", json.dumps(task), str(answer)]
-        # The folder is the working one too: a run that writes leaves nothing behind.
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-        if done.returncode or not answer.is_file():
-            raise TrainingError(
-                f"The side {side!r} of {case} ({variant}) ended with {done.returncode}: "
-                f"{done.stderr[-2000:]}"
-            )
-        return Measurement.from_json(json.loads(answer.read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory() as name:
+        folders = [Path(name) / str(number) for number in range(len(tasks))]
+        for folder in folders:
+            # The working one of its process: a run that writes leaves nothing behind.
+            folder.mkdir()
+        runs = list(zip(tasks, folders, strict=True))
+        if can_take_turns() and all(task.size.device == "cpu" for task in tasks):
+            take_turns([_turn(task, folder) for task, folder in runs])
+        else:
+            for task, folder in runs:
+                with (folder / _SAID).open("wb") as said:
+                    subprocess.run(_command(task, folder), stderr=said, cwd=folder, check=False)
+        return [_answer(task, folder) for task, folder in runs]
 
 
-def main(task: str, answer: str) -> None:
-    """What the new process does: measures and writes the measurement to the file ``answer``."""
+def _command(task: Task, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "flambeau_bench.fresh", json.dumps(asdict(task)), str(folder)]
+
+
+def _turn(task: Task, folder: Path) -> Turn:
+    stopped = folder / "stopped"
+    shared = StoppedTime(stopped)
+    with (folder / _SAID).open("wb") as said:
+        process = subprocess.Popen(
+            _command(task, folder),
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            cwd=folder,
+            env={**os.environ, STOPPED_FILE: str(stopped)},
+            start_new_session=True,  # its workers are stopped with it
+        )
+    return Turn(process, shared)
+
+
+def _answer(task: Task, folder: Path) -> Measurement:
+    answer = folder / _MEASUREMENT
+    if not answer.is_file():
+        said = (folder / _SAID).read_text(encoding="utf-8", errors="replace")
+        raise TrainingError(
+            f"The side {task.side!r} of {task.case} ({task.variant}) ended without a measurement: "
+            f"{said[-2000:] or 'it said nothing.'}"
+        )
+    return Measurement.from_json(json.loads(answer.read_text(encoding="utf-8")))
+
+
+def main(asked: str, folder: str) -> None:
+    """What the new process does: measures and writes the measurement into ``folder``."""
     # Not before: a case of imports starts from a process that has as few as can be.
     from flambeau_bench.cases import CASES
 
-    asked: dict[str, Any] = json.loads(task)
-    case, size = CASES[asked["case"]], Size(**asked["size"])
-    [comparison] = [c for c in case.comparisons(size) if c.variant == asked["variant"]]
-    measured = case.measure(comparison, asked["side"], size, asked["pair"])
-    Path(answer).write_text(json.dumps(measured.as_json()), encoding="utf-8")
+    task: dict[str, Any] = json.loads(asked)
+    case, size = CASES[task["case"]], Size(**task["size"])
+    [comparison] = [c for c in case.comparisons(size) if c.variant == task["variant"]]
+    measured = case.measure(comparison, task["side"], size, task["pair"])
+    written = json.dumps(measured.as_json())
+    (Path(folder) / _MEASUREMENT).write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flambeau_bench.case import Case, Comparison, Size
-from flambeau_bench.fresh import measure_in_fresh_process
+from flambeau_bench.fresh import Task, measure_in_fresh_processes
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.progress import Progress
 from flambeau_bench.timing import settled_heap
 from flambeau_bench.void import why_void
 
-Measure = Callable[[str, int], Measurement]
-"""``measure(side, pair)``."""
+Measure = Callable[[Sequence[str], int], Sequence[Measurement]]
+"""``measure(sides, pair)``: one of each side, in this order or by turns."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,18 @@ def measure_pairs(
 ) -> Measured:
     """Runs the noise floor, then the comparison; ``tell`` hears on the way how far it is."""
 
-    def measure(side: str, pair: int) -> Measurement:
+    def measure(sides: Sequence[str], pair: int) -> Sequence[Measurement]:
         if case.fresh:
-            return measure_in_fresh_process(case.name, comparison.variant, side, size, pair)
-        return case.measure(comparison, side, size, pair)
+            return measure_in_fresh_processes(
+                [Task(case.name, comparison.variant, side, size, pair) for side in sides]
+            )
+        return [case.measure(comparison, side, size, pair) for side in sides]
 
     sides = (comparison.baseline, comparison.candidate)
     with settled_heap():
         if not case.fresh:
             # The first run of a side pays for caches and page faults that later ones find ready.
-            for side in sides:
-                measure(side, 0)
+            measure(sides, 0)
         progress = Progress(tell, size.floor_pairs + size.pairs)
 
         def run(sides: Sequence[str], count: int) -> tuple[Pair, ...]:
@@ -85,11 +86,9 @@ def _pair(
     measure: Measure, comparison: Comparison, sides: Sequence[str], number: int, order: str
 ) -> Pair:
     if order == "AB":
-        baseline = measure(sides[0], number)
-        candidate = measure(sides[1], number)
+        baseline, candidate = measure(sides, number)
     else:
-        candidate = measure(sides[1], number)
-        baseline = measure(sides[0], number)
+        candidate, baseline = measure(sides[::-1], number)
     void = why_void(baseline, candidate, comparison.may_differ)
     return Pair(number, order, baseline, candidate, void)
 

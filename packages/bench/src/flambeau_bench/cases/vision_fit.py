@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -22,6 +21,7 @@ from flambeau_bench.case import Case, Comparison, Gate, Question, Size
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.real_data import folder_of, why_missing
 from flambeau_bench.timing import process_and_children_s
+from flambeau_bench.turns import running_s
 
 USUAL, USUAL_WORKERS, OURS = "usual program", "usual program, 2 workers", "flambeau"
 WORKERS = {USUAL: 0, USUAL_WORKERS: 2}
@@ -137,10 +137,10 @@ class VisionFit(Case):
         model = _seeded_net(pair)
         init_hash = fingerprint.of_weights(model)
         run = our_program if side == OURS else usual_program
-        wall, cpu = time.perf_counter(), process_and_children_s()
+        wall, cpu = running_s(), process_and_children_s()
         done = run(model, parts, size, pair, WORKERS.get(side, 0))
         figures = {
-            "wall_s": time.perf_counter() - wall,
+            "wall_s": running_s() - wall,
             "cpu_s": process_and_children_s() - cpu,
             "accuracy": done["accuracy"],
         }

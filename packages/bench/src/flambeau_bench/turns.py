@@ -1,0 +1,129 @@
+"""Processes that take turns, so that what a shared machine does meets both sides of a pair alike.
+
+Two runs of a minute, one after the other, meet a machine that may be a third slower in the second
+minute. By turns each runs for a second while the other is stopped; the time for which a process
+was stopped is told to its clock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+TURN_S = 1.0
+"""Long beside what a cold cache costs at its start, short beside the moods of a machine."""
+
+STOPPED_FILE = "FLAMBEAU_BENCH_STOPPED"
+"""The environment variable that tells a process that takes turns where its stopped time is."""
+
+_SECONDS = struct.Struct("d")
+
+
+def running_s() -> float:
+    """Seconds of wall time that this process has had: without those for which it was stopped."""
+    own = _own_stopped_time()
+    return time.perf_counter() if own is None else own.running_s()
+
+
+@cache
+def _own_stopped_time() -> StoppedTime | None:
+    path = os.environ.get(STOPPED_FILE)
+    return StoppedTime(Path(path)) if path else None
+
+
+def can_take_turns() -> bool:
+    """Whether processes can be stopped here (POSIX)."""
+    return hasattr(signal, "SIGSTOP")
+
+
+class StoppedTime:
+    """Seconds for which a process was stopped, in a file that it shares with whoever stops it.
+
+    Args:
+        path: Made by the first of the two, with 0 seconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(_SECONDS.pack(0.0))
+        with path.open("r+b") as file:
+            self._shared = mmap.mmap(file.fileno(), _SECONDS.size)
+
+    def seconds(self) -> float:
+        """Until now."""
+        return _SECONDS.unpack_from(self._shared)[0]
+
+    def add(self, seconds: float) -> None:
+        """Before the process goes on."""
+        _SECONDS.pack_into(self._shared, 0, self.seconds() + seconds)
+
+    def running_s(self) -> float:
+        """Wall time less the time stopped: what the process has had, from some moment on."""
+        while True:
+            before = self.seconds()
+            now = time.perf_counter()
+            # Stopped between the two readings, they would not belong together.
+            if self.seconds() == before:
+                return now - before
+
+
+@dataclass
+class Turn:
+    """A process that shares the machine; it must lead a process group of its own.
+
+    Attributes:
+        process: With workers that it starts.
+        stopped: What its clock reads.
+        since: When it was stopped last.
+    """
+
+    process: subprocess.Popen[bytes]
+    stopped: StoppedTime
+    since: float = field(default_factory=time.perf_counter)
+
+    def run(self, seconds: float | None) -> None:
+        """Lets the process go on, for so long or to its end."""
+        self.stopped.add(time.perf_counter() - self.since)
+        _signal(self.process, signal.SIGCONT)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.stop()
+
+    def stop(self) -> None:
+        """Lets nothing of the process run."""
+        _signal(self.process, signal.SIGSTOP)
+        self.since = time.perf_counter()
+
+    @property
+    def over(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
+
+
+def take_turns(turns: Sequence[Turn], seconds: float = TURN_S) -> None:
+    """Runs all to their ends, in turn; at an error none is left behind."""
+    try:
+        for turn in turns:
+            turn.stop()
+        while waiting := [turn for turn in turns if not turn.over]:
+            for turn in waiting:
+                turn.run(seconds if len(waiting) > 1 else None)
+    finally:
+        for turn in turns:
+            if not turn.over:
+                _signal(turn.process, signal.SIGKILL)
+                turn.process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, number)

@@ -1,0 +1,140 @@
+"""Processes by turns: never two at once, workers included; the clock leaves out the waiting."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flambeau.errors import TrainingError
+from flambeau_bench.case import Size
+from flambeau_bench.fresh import Task, measure_in_fresh_processes
+from flambeau_bench.turns import (
+    STOPPED_FILE,
+    StoppedTime,
+    Turn,
+    can_take_turns,
+    running_s,
+    take_turns,
+)
+
+pytestmark = pytest.mark.skipif(
+    not can_take_turns(), reason="processes are stopped by signals of POSIX"
+)
+
+# Writes its name every few milliseconds, as does a worker that it starts.
+WRITER = """
+import subprocess, sys, time
+name, path, times, is_worker = sys.argv[1:]
+worker = None
+if is_worker == "no":
+    worker = subprocess.Popen([sys.executable, "-S", __file__, name, path, times, "yes"])
+for _ in range(int(times)):
+    with open(path, "a") as file:
+        file.write(name)
+    time.sleep(0.005)
+if worker is not None:
+    worker.wait()
+"""
+
+
+def started(tmp_path: Path, name: str, command: list[str]) -> Turn:
+    stopped = StoppedTime(tmp_path / name)
+    return Turn(subprocess.Popen(command, start_new_session=True), stopped)
+
+
+def writers(tmp_path: Path, times: int) -> list[Turn]:
+    script = tmp_path / "writer.py"
+    script.write_text(WRITER)
+    return [
+        started(
+            tmp_path,
+            name,
+            [sys.executable, "-S", str(script), name, str(tmp_path / "out"), str(times), "no"],
+        )
+        for name in "ab"
+    ]
+
+
+def test_one_runs_while_the_other_and_its_worker_are_stopped(tmp_path: Path) -> None:
+    take_turns(writers(tmp_path, 60), seconds=0.1)
+    written = (tmp_path / "out").read_text()
+    assert sorted(written) == ["a"] * 120 + ["b"] * 120
+    stretches = [len(list(group)) for _, group in itertools.groupby(written)]
+    # Side by side they would change places at nearly every letter.
+    assert 3 <= len(stretches) <= 60
+
+
+def test_the_time_in_which_the_other_ran_is_told(tmp_path: Path) -> None:
+    turns = writers(tmp_path, 40)
+    began = time.perf_counter()
+    take_turns(turns, seconds=0.1)
+    passed = time.perf_counter() - began
+    waited = [turn.stopped.seconds() for turn in turns]
+    # Of all the time, each has had what the other waited.
+    assert min(waited) > 0.1
+    assert sum(waited) < 1.2 * passed
+
+
+def test_nothing_is_left_behind_at_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Turn, seconds: float | None) -> None:
+        raise KeyboardInterrupt
+
+    turns = writers(tmp_path, 10_000)
+    monkeypatch.setattr(Turn, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take_turns(turns)
+    assert all(turn.over for turn in turns)
+
+
+def test_a_process_on_its_own_has_all_wall_time() -> None:
+    before = time.perf_counter()
+    assert before <= running_s() <= time.perf_counter()
+
+
+def test_a_process_that_takes_turns_finds_its_stopped_time(tmp_path: Path) -> None:
+    path = tmp_path / "stopped"
+    StoppedTime(path).add(1e6)
+    asks = "from time import perf_counter; from flambeau_bench.turns import running_s"
+    command = [sys.executable, "-c", f"{asks}; print(running_s() - perf_counter())"]
+    environment = {**os.environ, STOPPED_FILE: str(path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(-1e6, abs=1.0)
+
+
+def test_two_readings_of_the_clock_with_a_stop_between_them_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = StoppedTime(tmp_path / "stopped")
+    same_file = StoppedTime(tmp_path / "stopped")
+    nows = iter([10.0, 110.0])
+
+    def stopped_once() -> float:
+        now = next(nows)
+        if now == 10.0:
+            same_file.add(100.0)
+        return now
+
+    monkeypatch.setattr(time, "perf_counter", stopped_once)
+    assert stopped.running_s() == 10.0
+
+
+def test_a_failed_process_says_what_it_said() -> None:
+    task = Task("no-such-case", "", "ours", Size("quick", {}), 0)
+    with pytest.raises(TrainingError, match=r"(?s)'ours' of no-such-case.*KeyError"):
+        measure_in_fresh_processes([task])
+
+
+def test_on_an_accelerator_one_follows_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is queued on a device goes on while its process is stopped.
+    monkeypatch.setattr("flambeau_bench.fresh.take_turns", None)
+    task = Task("no-such-case", "", "ours", Size("quick", {}, device="cuda"), 0)
+    with pytest.raises(TrainingError, match="KeyError"):
+        measure_in_fresh_processes([task])
