@@ -24,7 +24,7 @@ from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
 from flambeau_bench.cases.vision_fit import OURS, USUAL, SmallResNet, VisionFit, read_idx
-from flambeau_bench.fresh import Task, measure_in_fresh_processes
+from flambeau_bench.fresh import FreshRun, measure_in_fresh_processes
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.void import why_void
 
@@ -178,8 +178,8 @@ def test_vision_fit_does_the_same_number_of_steps() -> None:
     assert baseline.steps == 8
     assert why_void(baseline, candidate, comparison.may_differ) == ""
     assert "precision" in candidate.notes
-    tasks = [Task(case.name, "no workers", side, size, 0) for side in (USUAL, OURS)]
-    for fresh in measure_in_fresh_processes(tasks):
+    runs = [FreshRun(case.name, "no workers", side, size, 0) for side in (USUAL, OURS)]
+    for fresh in measure_in_fresh_processes(runs):
         assert fresh.init_hash == baseline.init_hash
         assert 0.0 < fresh.figures["wall_s"] < 60.0
 

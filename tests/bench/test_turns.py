@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flambeau.errors import TrainingError
 from flambeau_bench.case import Size
-from flambeau_bench.fresh import Task, measure_in_fresh_processes
+from flambeau_bench.fresh import FreshRun, measure_in_fresh_processes
 from flambeau_bench.turns import (
     STOPPED_FILE,
     StoppedTime,
@@ -45,7 +48,7 @@ if worker is not None:
 
 def started(tmp_path: Path, name: str, command: list[str]) -> Turn:
     stopped = StoppedTime(tmp_path / name)
-    return Turn(subprocess.Popen(command, start_new_session=True), stopped)
+    return Turn(subprocess.Popen(command, process_group=0), stopped)
 
 
 def writers(tmp_path: Path, times: int) -> list[Turn]:
@@ -94,6 +97,49 @@ def test_nothing_is_left_behind_at_an_error(
     assert all(turn.over for turn in turns)
 
 
+DRIVER = """
+import subprocess, sys
+from pathlib import Path
+from flambeau_bench.turns import StoppedTime, Turn, take_turns
+command = [sys.executable, "-S", "-c", "import time; time.sleep(20)"]
+processes = [subprocess.Popen(command, process_group=0) for _ in range(2)]
+turns = [Turn(each, StoppedTime(Path(sys.argv[1]) / str(each.pid))) for each in processes]
+print(*(each.pid for each in processes), flush=True)
+take_turns(turns, seconds=10.0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a process's state is read from /proc")
+def test_nothing_stays_stopped_where_whoever_stops_it_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        first, second = (int(number) for number in driver.stdout.readline().split())
+        try:
+            wait_until(lambda: (state(first), state(second)) == ("S", "T"))
+            driver.kill()
+            wait_until(lambda: state(second) in ("", "Z"))
+        finally:
+            for number in (first, second):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+
+def state(process: int) -> str:
+    """The letter that stands for it: S sleeps, T is stopped, Z is over; empty where it is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30.0
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_process_on_its_own_has_all_wall_time() -> None:
     before = time.perf_counter()
     assert before <= running_s() <= time.perf_counter()
@@ -127,14 +173,14 @@ def test_two_readings_of_the_clock_with_a_stop_between_them_are_not_used(
 
 
 def test_a_failed_process_says_what_it_said() -> None:
-    task = Task("no-such-case", "", "ours", Size("quick", {}), 0)
+    run = FreshRun("no-such-case", "", "ours", Size("quick", {}), 0)
     with pytest.raises(TrainingError, match=r"(?s)'ours' of no-such-case.*KeyError"):
-        measure_in_fresh_processes([task])
+        measure_in_fresh_processes([run])
 
 
 def test_on_an_accelerator_one_follows_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is queued on a device goes on while its process is stopped.
     monkeypatch.setattr("flambeau_bench.fresh.take_turns", None)
-    task = Task("no-such-case", "", "ours", Size("quick", {}, device="cuda"), 0)
+    run = FreshRun("no-such-case", "", "ours", Size("quick", {}, device="cuda"), 0)
     with pytest.raises(TrainingError, match="KeyError"):
-        measure_in_fresh_processes([task])
+        measure_in_fresh_processes([run])

@@ -21,7 +21,7 @@ _SAID, _MEASUREMENT = "said.txt", "measurement.json"
 
 
 @dataclass(frozen=True)
-class Task:
+class FreshRun:
     """One run: the side of a case's variant that a new process measures."""
 
     case: str
@@ -31,8 +31,8 @@ class Task:
     pair: int
 
 
-def measure_in_fresh_processes(tasks: Sequence[Task]) -> list[Measurement]:
-    """The measurement of each task, made by a new Python.
+def measure_in_fresh_processes(runs: Sequence[FreshRun]) -> list[Measurement]:
+    """The measurement of each run, made by a new Python.
 
     On a CPU the processes take turns of a second. What an accelerator has queued goes on while its
     process is stopped, so there they follow one another.
@@ -41,45 +41,49 @@ def measure_in_fresh_processes(tasks: Sequence[Task]) -> list[Measurement]:
         TrainingError: A process failed; with the end of what it said.
     """
     with tempfile.TemporaryDirectory() as name:
-        folders = [Path(name) / str(number) for number in range(len(tasks))]
+        folders = [Path(name) / str(number) for number in range(len(runs))]
         for folder in folders:
             # The working one of its process: a run that writes leaves nothing behind.
             folder.mkdir()
-        runs = list(zip(tasks, folders, strict=True))
-        if can_take_turns() and all(task.size.device == "cpu" for task in tasks):
-            take_turns([_turn(task, folder) for task, folder in runs])
+        placed = list(zip(runs, folders, strict=True))
+        if can_take_turns() and all(run.size.device == "cpu" for run in runs):
+            take_turns([_turn(run, folder) for run, folder in placed])
         else:
-            for task, folder in runs:
+            for run, folder in placed:
                 with (folder / _SAID).open("wb") as said:
-                    subprocess.run(_command(task, folder), stderr=said, cwd=folder, check=False)
-        return [_answer(task, folder) for task, folder in runs]
+                    quiet = subprocess.DEVNULL
+                    subprocess.run(
+                        _command(run, folder), stdout=quiet, stderr=said, cwd=folder, check=False
+                    )
+        return [_answer(run, folder) for run, folder in placed]
 
 
-def _command(task: Task, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "flambeau_bench.fresh", json.dumps(asdict(task)), str(folder)]
+def _command(run: FreshRun, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "flambeau_bench.fresh", json.dumps(asdict(run)), str(folder)]
 
 
-def _turn(task: Task, folder: Path) -> Turn:
+def _turn(run: FreshRun, folder: Path) -> Turn:
     stopped = folder / "stopped"
     shared = StoppedTime(stopped)
     with (folder / _SAID).open("wb") as said:
         process = subprocess.Popen(
-            _command(task, folder),
+            _command(run, folder),
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
             cwd=folder,
             env={**os.environ, STOPPED_FILE: str(stopped)},
-            start_new_session=True,  # its workers are stopped with it
+            process_group=0,  # its workers are stopped with it
         )
     return Turn(process, shared)
 
 
-def _answer(task: Task, folder: Path) -> Measurement:
+def _answer(run: FreshRun, folder: Path) -> Measurement:
     answer = folder / _MEASUREMENT
     if not answer.is_file():
         said = (folder / _SAID).read_text(encoding="utf-8", errors="replace")
         raise TrainingError(
-            f"The side {task.side!r} of {task.case} ({task.variant}) ended without a measurement: "
+            f"The side {run.side!r} of {run.case} ({run.variant}) ended without a measurement: "
             f"{said[-2000:] or 'it said nothing.'}"
         )
     return Measurement.from_json(json.loads(answer.read_text(encoding="utf-8")))
@@ -90,10 +94,10 @@ def main(asked: str, folder: str) -> None:
     # Not before: a case of imports starts from a process that has as few as can be.
     from flambeau_bench.cases import CASES
 
-    task: dict[str, Any] = json.loads(asked)
-    case, size = CASES[task["case"]], Size(**task["size"])
-    [comparison] = [c for c in case.comparisons(size) if c.variant == task["variant"]]
-    measured = case.measure(comparison, task["side"], size, task["pair"])
+    run: dict[str, Any] = json.loads(asked)
+    case, size = CASES[run["case"]], Size(**run["size"])
+    [comparison] = [c for c in case.comparisons(size) if c.variant == run["variant"]]
+    measured = case.measure(comparison, run["side"], size, run["pair"])
     written = json.dumps(measured.as_json())
     (Path(folder) / _MEASUREMENT).write_text(written, encoding="utf-8")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flambeau_bench.case import Case, Comparison, Size
-from flambeau_bench.fresh import Task, measure_in_fresh_processes
+from flambeau_bench.fresh import FreshRun, measure_in_fresh_processes
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.progress import Progress
 from flambeau_bench.timing import settled_heap
@@ -59,7 +59,7 @@ def measure_pairs(
     def measure(sides: Sequence[str], pair: int) -> Sequence[Measurement]:
         if case.fresh:
             return measure_in_fresh_processes(
-                [Task(case.name, comparison.variant, side, size, pair) for side in sides]
+                [FreshRun(case.name, comparison.variant, side, size, pair) for side in sides]
             )
         return [case.measure(comparison, side, size, pair) for side in sides]
 

@@ -77,7 +77,9 @@ class StoppedTime:
 
 @dataclass
 class Turn:
-    """A process that shares the machine; it must lead a process group of its own.
+    """A process that shares the machine; it must lead a process group of its own, in our session.
+
+    Where we are killed, the system then wakes and ends a group that is stopped.
 
     Attributes:
         process: With workers that it starts.
