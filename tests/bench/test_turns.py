@@ -46,22 +46,15 @@ if worker is not None:
 """
 
 
-def started(tmp_path: Path, name: str, command: list[str]) -> Turn:
-    stopped = StoppedTime(tmp_path / name)
-    return Turn(subprocess.Popen(command, process_group=0), stopped)
-
-
 def writers(tmp_path: Path, times: int) -> list[Turn]:
-    script = tmp_path / "writer.py"
+    script, out = tmp_path / "writer.py", tmp_path / "out"
     script.write_text(WRITER)
-    return [
-        started(
-            tmp_path,
-            name,
-            [sys.executable, "-S", str(script), name, str(tmp_path / "out"), str(times), "no"],
-        )
-        for name in "ab"
-    ]
+    turns: list[Turn] = []
+    for name in "ab":
+        (folder := tmp_path / name).mkdir()
+        command = [sys.executable, "-S", str(script), name, str(out), str(times), "no"]
+        turns.append(Turn(command, folder))
+    return turns
 
 
 def test_one_runs_while_the_other_and_its_worker_are_stopped(tmp_path: Path) -> None:
@@ -98,20 +91,22 @@ def test_nothing_is_left_behind_at_an_error(
 
 
 DRIVER = """
-import subprocess, sys
+import sys
 from pathlib import Path
-from flambeau_bench.turns import StoppedTime, Turn, take_turns
+from flambeau_bench.turns import Turn, take_turns
 command = [sys.executable, "-S", "-c", "import time; time.sleep(20)"]
-processes = [subprocess.Popen(command, process_group=0) for _ in range(2)]
-turns = [Turn(each, StoppedTime(Path(sys.argv[1]) / str(each.pid))) for each in processes]
-print(*(each.pid for each in processes), flush=True)
+turns = [Turn(command, Path(folder)) for folder in sys.argv[1:]]
+print(*(turn.process.pid for turn in turns), flush=True)
 take_turns(turns, seconds=10.0)
 """
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a process's state is read from /proc")
 def test_nothing_stays_stopped_where_whoever_stops_it_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    command = [sys.executable, "-c", DRIVER, *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         first, second = (int(number) for number in driver.stdout.readline().split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 from flambeau.errors import TrainingError
 from flambeau_bench.case import Size
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.turns import STOPPED_FILE, StoppedTime, Turn, can_take_turns, take_turns
+from flambeau_bench.turns import Turn, can_take_turns, take_turns
 
 _SAID, _MEASUREMENT = "said.txt", "measurement.json"
 
@@ -63,19 +62,8 @@ def _command(run: FreshRun, folder: Path) -> list[str]:
 
 
 def _turn(run: FreshRun, folder: Path) -> Turn:
-    stopped = folder / "stopped"
-    shared = StoppedTime(stopped)
     with (folder / _SAID).open("wb") as said:
-        process = subprocess.Popen(
-            _command(run, folder),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            cwd=folder,
-            env={**os.environ, STOPPED_FILE: str(stopped)},
-            process_group=0,  # its workers are stopped with it
-        )
-    return Turn(process, shared)
+        return Turn(_command(run, folder), folder, said)
 
 
 def _answer(run: FreshRun, folder: Path) -> Measurement:

@@ -14,9 +14,9 @@ import struct
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 TURN_S = 1.0
 """Long beside what a cold cache costs at its start, short beside the moods of a machine."""
@@ -75,25 +75,39 @@ class StoppedTime:
                 return now - before
 
 
-@dataclass
 class Turn:
-    """A process that shares the machine; it must lead a process group of its own, in our session.
+    """A process that shares the machine with others, each for a second.
 
-    Where we are killed, the system then wakes and ends a group that is stopped.
+    It leads a process group in our session: its workers are stopped with it, and where we are
+    killed the system wakes and ends a group that is stopped.
+
+    Args:
+        command: Starts it.
+        folder: In which it works; its stopped time is kept there.
+        said: Gets what it says about errors.
 
     Attributes:
         process: With workers that it starts.
         stopped: What its clock reads.
-        since: When it was stopped last.
     """
 
-    process: subprocess.Popen[bytes]
-    stopped: StoppedTime
-    since: float = field(default_factory=time.perf_counter)
+    def __init__(self, command: Sequence[str], folder: Path, said: IO[bytes] | None = None) -> None:
+        path = folder / "stopped"
+        self.stopped = StoppedTime(path)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            cwd=folder,
+            env={**os.environ, STOPPED_FILE: str(path)},
+            process_group=0,
+        )
+        self._since = time.perf_counter()
 
     def run(self, seconds: float | None) -> None:
         """Lets the process go on, for so long or to its end."""
-        self.stopped.add(time.perf_counter() - self.since)
+        self.stopped.add(time.perf_counter() - self._since)
         _signal(self.process, signal.SIGCONT)
         try:
             self.process.wait(seconds)
@@ -103,7 +117,7 @@ class Turn:
     def stop(self) -> None:
         """Lets nothing of the process run."""
         _signal(self.process, signal.SIGSTOP)
-        self.since = time.perf_counter()
+        self._since = time.perf_counter()
 
     @property
     def over(self) -> bool:
