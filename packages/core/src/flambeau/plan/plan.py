@@ -18,6 +18,9 @@ from flambeau.plan.rule import Rule
 
 SCHEMA_VERSION = 1
 
+# A union written where it is asked for is built anew for every choice.
+_IMMUTABLE = (bool, int, float, str, type(None))
+
 
 class Plan:
     """Choices by key, in the order in which they were decided. A change gives a new plan.
@@ -165,7 +168,7 @@ class Plan:
         # Choices are plain already, so only what can be changed in place needs a copy.
         return {
             key: choice.value
-            if isinstance(choice.value, bool | int | float | str | None)
+            if isinstance(choice.value, _IMMUTABLE)
             else plain(choice.value, f"the value of {key!r}")
             for key, choice in self._choices.items()
         }
