@@ -30,6 +30,8 @@ pytestmark = pytest.mark.skipif(
     not can_take_turns(), reason="processes are stopped by signals of POSIX"
 )
 
+SLEEP = [sys.executable, "-S", "-c", "import sys, time; time.sleep(float(sys.argv[1]))"]
+
 # Writes its name every few milliseconds, as does a worker that it starts.
 WRITER = """
 import subprocess, sys, time
@@ -46,19 +48,31 @@ if worker is not None:
 """
 
 
-def writers(tmp_path: Path, times: int) -> list[Turn]:
+def starts(tmp_path: Path, *commands: list[str]) -> tuple[list[Callable[[], Turn]], list[Turn]]:
+    """What starts each command, and the list of what was started."""
+    started: list[Turn] = []
+
+    def starting(number: int, command: list[str]) -> Callable[[], Turn]:
+        def start() -> Turn:
+            (folder := tmp_path / str(number)).mkdir()
+            started.append(Turn(command, folder))
+            return started[-1]
+
+        return start
+
+    return [starting(number, command) for number, command in enumerate(commands)], started
+
+
+def writers(tmp_path: Path, times: int) -> tuple[list[Callable[[], Turn]], list[Turn]]:
     script, out = tmp_path / "writer.py", tmp_path / "out"
     script.write_text(WRITER)
-    turns: list[Turn] = []
-    for name in "ab":
-        (folder := tmp_path / name).mkdir()
-        command = [sys.executable, "-S", str(script), name, str(out), str(times), "no"]
-        turns.append(Turn(command, folder))
-    return turns
+    command = [sys.executable, "-S", str(script)]
+    return starts(tmp_path, *([*command, name, str(out), str(times), "no"] for name in "ab"))
 
 
 def test_one_runs_while_the_other_and_its_worker_are_stopped(tmp_path: Path) -> None:
-    take_turns(writers(tmp_path, 60), seconds=0.1)
+    starting, _ = writers(tmp_path, 60)
+    assert take_turns(starting, seconds=0.1) == [0, 0]
     written = (tmp_path / "out").read_text()
     assert sorted(written) == ["a"] * 120 + ["b"] * 120
     stretches = [len(list(group)) for _, group in itertools.groupby(written)]
@@ -67,9 +81,9 @@ def test_one_runs_while_the_other_and_its_worker_are_stopped(tmp_path: Path) -> 
 
 
 def test_the_time_in_which_the_other_ran_is_told(tmp_path: Path) -> None:
-    turns = writers(tmp_path, 40)
+    starting, turns = writers(tmp_path, 40)
     began = time.perf_counter()
-    take_turns(turns, seconds=0.1)
+    take_turns(starting, seconds=0.1)
     passed = time.perf_counter() - began
     waited = [turn.stopped.seconds() for turn in turns]
     # Of all the time, each has had what the other waited.
@@ -83,11 +97,33 @@ def test_nothing_is_left_behind_at_an_error(
     def interrupted(self: Turn, seconds: float | None) -> None:
         raise KeyboardInterrupt
 
-    turns = writers(tmp_path, 10_000)
+    starting, turns = writers(tmp_path, 10_000)
     monkeypatch.setattr(Turn, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        take_turns(turns)
-    assert all(turn.over for turn in turns)
+        take_turns(starting)
+    assert [turn.process.returncode for turn in turns] == [-signal.SIGKILL] * 2
+
+
+def test_nothing_is_left_behind_where_one_cannot_be_started(tmp_path: Path) -> None:
+    starting, turns = starts(tmp_path, [*SLEEP, "20"], [str(tmp_path / "no-such-program")])
+    with pytest.raises(FileNotFoundError):
+        take_turns(starting)
+    assert [turn.process.returncode for turn in turns] == [-signal.SIGKILL]
+
+
+def test_one_that_fails_ends_its_workers_and_the_other(tmp_path: Path) -> None:
+    # Its worker's number is the only thing that it says.
+    fails = "import os, subprocess, sys; p = subprocess.Popen(sys.argv[1:]); "
+    fails += "open('worker', 'w').write(str(p.pid)); os._exit(3)"
+    failing = [sys.executable, "-S", "-c", fails, *SLEEP, "20"]
+    starting, turns = starts(tmp_path, failing, [*SLEEP, "20"])
+    began = time.monotonic()
+    assert take_turns(starting, seconds=5.0) == [3, None]
+    assert time.monotonic() - began < 15.0
+    assert turns[1].process.returncode == -signal.SIGKILL
+    worker = int((tmp_path / "0" / "worker").read_text())
+    if Path("/proc").is_dir():
+        wait_until(lambda: state(worker) in ("", "Z"))
 
 
 DRIVER = """
@@ -95,9 +131,11 @@ import sys
 from pathlib import Path
 from flambeau_bench.turns import Turn, take_turns
 command = [sys.executable, "-S", "-c", "import time; time.sleep(20)"]
-turns = [Turn(command, Path(folder)) for folder in sys.argv[1:]]
-print(*(turn.process.pid for turn in turns), flush=True)
-take_turns(turns, seconds=10.0)
+def start(folder):
+    turn = Turn(command, Path(folder))
+    print(turn.process.pid, flush=True)
+    return turn
+take_turns([lambda: start(sys.argv[1]), lambda: start(sys.argv[2])], seconds=10.0)
 """
 
 
@@ -109,7 +147,7 @@ def test_nothing_stays_stopped_where_whoever_stops_it_is_killed(tmp_path: Path) 
     command = [sys.executable, "-c", DRIVER, *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
-        first, second = (int(number) for number in driver.stdout.readline().split())
+        first, second = (int(driver.stdout.readline()) for _ in range(2))
         try:
             wait_until(lambda: (state(first), state(second)) == ("S", "T"))
             driver.kill()
@@ -171,6 +209,15 @@ def test_a_failed_process_says_what_it_said() -> None:
     run = FreshRun("no-such-case", "", "ours", Size("quick", {}), 0)
     with pytest.raises(TrainingError, match=r"(?s)'ours' of no-such-case.*KeyError"):
         measure_in_fresh_processes([run])
+
+
+def test_a_killed_process_is_told_with_what_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills_itself = [sys.executable, "-S", "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr("flambeau_bench.fresh._command", lambda *asked: kills_itself)
+    for device in ("cpu", "cuda"):
+        run = FreshRun("a-case", "", "ours", Size("quick", {}, device=device), 0)
+        with pytest.raises(TrainingError, match=r"'ours' of a-case.*with -9: it said nothing"):
+            measure_in_fresh_processes([run])
 
 
 def test_on_an_accelerator_one_follows_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,9 @@ def test_memory_comes_again_once_nothing_refers_to_it(held: HeldMemory) -> None:
     address = first.data_ptr()
     assert empty(held).data_ptr() != address
     del first
+    # torch's own allocator would give this memory to the tensor in between.
+    between = torch.empty(SHAPE)
+    assert between.data_ptr() != address
     assert empty(held).data_ptr() == address
 
 
@@ -67,11 +70,35 @@ def test_four_pieces_are_held_at_most(held: HeldMemory) -> None:
     assert own == [False] * 4 + [True] * 2
 
 
+def test_it_is_no_view_to_autograd(held: HeldMemory) -> None:
+    weight = torch.full((16,), 2.0, requires_grad=True)
+    with torch.no_grad():
+        batch = empty(held).fill_(3.0)
+    # What autograd refuses of a view that was made without it.
+    batch.mul_(weight).sum().backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.full((16,), 3.0 * 512))
+    assert empty(held).requires_grad_().detach_().is_leaf
+
+
+def test_a_short_batch_holds_no_more_than_its_own_values(held: HeldMemory) -> None:
+    assert held.empty((3, 16), torch.float32).untyped_storage().nbytes() == 3 * 16 * 4
+
+
 def test_memory_is_aligned_as_torch_aligns_it(held: HeldMemory) -> None:
     assert empty(held).data_ptr() % 64 == 0
 
 
-DTYPES = [torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.complex64]
+DTYPES = [
+    torch.bool,
+    torch.uint8,
+    torch.int64,
+    torch.float8_e4m3fn,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.complex64,
+]
 
 
 def batches(x: Tensor, size: int = 512, device: str = "cpu") -> Iterator[Batch]:
@@ -101,6 +128,27 @@ def test_an_epoch_of_large_batches_touches_two_pieces_of_memory() -> None:
 def test_a_batch_size_beyond_the_data_asks_for_no_more_memory_than_the_data() -> None:
     (batch,) = batches(torch.ones(N, 64), size=10**12)
     assert torch.equal(batch.inputs["x"], torch.ones(N, 64))
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantised_columns_stay_quantised() -> None:
+    x = torch.quantize_per_tensor(torch.randn(N, 512), 0.1, 3, torch.quint8)
+    for batch in batches(x):
+        assert torch.equal(batch.inputs["x"].dequantize(), x.dequantize()[batch.target])
+
+
+@pytest.mark.parametrize("world_size", [3, 5])
+def test_shares_of_processes_are_held_too(world_size: int) -> None:
+    x = torch.arange(N * 512.0).reshape(N, 512)
+    seen: list[Tensor] = []
+    for rank in range(world_size):
+        options = LoaderOptions(512, shuffle=True, rank=rank, world_size=world_size)
+        loader = MemoryDataset({"x": x}, {"y": torch.arange(N)}).loader(options)
+        for batch in loader.batches(0):
+            assert torch.equal(batch.inputs["x"], x[batch.target])
+            assert not batch.inputs["x"].untyped_storage().resizable()
+            seen.append(batch.target)
+    assert torch.equal(torch.cat(seen).sort().values, torch.arange(N))
 
 
 def test_columns_that_require_a_gradient_are_gathered_by_torch() -> None:

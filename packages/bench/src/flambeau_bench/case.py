@@ -125,7 +125,8 @@ class Case(ABC):
         name: On the command line.
         asks: The question in words.
         sizes: By suite.
-        fresh: Whether every run is in a process of its own.
+        fresh: Whether every run is in a process of its own. On a CPU the two of a pair take turns,
+            so such a case reads wall time from ``turns.running_s``.
     """
 
     name: ClassVar[str]

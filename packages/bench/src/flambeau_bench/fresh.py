@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,20 @@ def measure_in_fresh_processes(runs: Sequence[FreshRun]) -> list[Measurement]:
             folder.mkdir()
         placed = list(zip(runs, folders, strict=True))
         if can_take_turns() and all(run.size.device == "cpu" for run in runs):
-            take_turns([_turn(run, folder) for run, folder in placed])
+            codes = take_turns([partial(_turn, run, folder) for run, folder in placed])
+            for code, (run, folder) in zip(codes, placed, strict=True):
+                if code is not None:
+                    _check(run, folder, code)
         else:
             for run, folder in placed:
                 with (folder / _SAID).open("wb") as said:
+                    command = _command(run, folder)
                     quiet = subprocess.DEVNULL
-                    subprocess.run(
-                        _command(run, folder), stdout=quiet, stderr=said, cwd=folder, check=False
+                    done = subprocess.run(
+                        command, stdout=quiet, stderr=said, cwd=folder, check=False
                     )
-        return [_answer(run, folder) for run, folder in placed]
+                _check(run, folder, done.returncode)
+        return [_answer(folder) for folder in folders]
 
 
 def _command(run: FreshRun, folder: Path) -> list[str]:
@@ -66,15 +72,17 @@ def _turn(run: FreshRun, folder: Path) -> Turn:
         return Turn(_command(run, folder), folder, said)
 
 
-def _answer(run: FreshRun, folder: Path) -> Measurement:
-    answer = folder / _MEASUREMENT
-    if not answer.is_file():
+def _check(run: FreshRun, folder: Path, code: int) -> None:
+    if code or not (folder / _MEASUREMENT).is_file():
         said = (folder / _SAID).read_text(encoding="utf-8", errors="replace")
         raise TrainingError(
-            f"The side {run.side!r} of {run.case} ({run.variant}) ended without a measurement: "
+            f"The side {run.side!r} of {run.case} ({run.variant}) ended with {code}: "
             f"{said[-2000:] or 'it said nothing.'}"
         )
-    return Measurement.from_json(json.loads(answer.read_text(encoding="utf-8")))
+
+
+def _answer(folder: Path) -> Measurement:
+    return Measurement.from_json(json.loads((folder / _MEASUREMENT).read_text(encoding="utf-8")))
 
 
 def main(asked: str, folder: str) -> None:

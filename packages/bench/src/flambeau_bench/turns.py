@@ -7,13 +7,14 @@ was stopped is told to its clock.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -79,7 +80,8 @@ class Turn:
     """A process that shares the machine with others, each for a second.
 
     It leads a process group in our session: its workers are stopped with it, and where we are
-    killed the system wakes and ends a group that is stopped.
+    killed the system hangs a stopped group up, which ends it, or lets it run to its end where
+    hang-ups are ignored (nohup).
 
     Args:
         command: Starts it.
@@ -125,21 +127,31 @@ class Turn:
         return self.process.poll() is not None
 
 
-def take_turns(turns: Sequence[Turn], seconds: float = TURN_S) -> None:
-    """Runs all to their ends, in turn; at an error none is left behind."""
+def take_turns(started: Sequence[Callable[[], Turn]], seconds: float = TURN_S) -> list[int | None]:
+    """Starts all and runs them to their ends, in turn; at an error none is left behind.
+
+    Returns:
+        What each ended with; once one has failed, None for those that were ended because of it.
+    """
+    turns: list[Turn] = []
     try:
-        for turn in turns:
-            turn.stop()
+        for start in started:
+            turns.append(start())
+            turns[-1].stop()
         while waiting := [turn for turn in turns if not turn.over]:
             for turn in waiting:
                 turn.run(seconds if len(waiting) > 1 else None)
+                if turn.process.returncode:
+                    return [each.process.poll() for each in turns]
+        return [turn.process.returncode for turn in turns]
     finally:
         for turn in turns:
-            if not turn.over:
-                _signal(turn.process, signal.SIGKILL)
-                turn.process.wait()
+            # Of one that is over, too: its workers may not be.
+            _signal(turn.process, signal.SIGKILL)
+            turn.process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if process.poll() is None:
+    # Over already: nobody is left in its group, or (macOS) only what nobody has waited for yet.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

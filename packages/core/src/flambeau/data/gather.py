@@ -161,12 +161,16 @@ class GatherLoader(Loader):
 
     def _gather(self, column: Tensor) -> Callable[[Tensor], Tensor]:
         """Takes rows of ``column``; into memory that is held, where that is worth it."""
-        most_rows = -(-min(self.options.batch_size, len(column)) // self.world_size)
-        n_bytes = most_rows * column[:1].nbytes
+        by_torch = partial(torch.index_select, column, 0)
         # A copy to an accelerator may still be under way when the batch is let go.
         used_here = self.options.device.type == "cpu"
-        if n_bytes < WORTH_BYTES or not used_here or column.requires_grad:
-            return partial(torch.index_select, column, 0)
+        is_plain = column.layout is torch.strided and not column.is_quantized
+        if not used_here or not is_plain or column.requires_grad:
+            return by_torch
+        most_rows = -(-min(self.options.batch_size, len(column)) // self.world_size)
+        n_bytes = most_rows * column[:1].nbytes
+        if n_bytes < WORTH_BYTES:
+            return by_torch
         held, row_shape, dtype = HeldMemory(n_bytes), column.shape[1:], column.dtype
 
         def gather(rows: Tensor) -> Tensor:

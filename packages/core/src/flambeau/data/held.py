@@ -54,14 +54,20 @@ class HeldMemory:
         self._pieces: list[NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor of at most ``n_bytes``, its values undefined, as ``torch.empty`` makes it."""
+        """A CPU tensor of at most ``n_bytes``, its values undefined, as ``torch.empty`` makes it.
+
+        It cannot be resized in place (``resize_``) to more than it holds.
+        """
         piece = self._unused()
         if piece is None:
-            return torch.empty(shape, dtype=dtype)
-        # The tensor's storage refers to the array for as long as anything refers to the storage.
+            return torch.empty(shape, dtype=dtype, device="cpu")
         n_bytes = math.prod(shape) * dtype.itemsize
-        whole = torch.from_numpy(piece)  # pyright: ignore[reportUnknownMemberType]
-        return whole[:n_bytes].view(dtype).view(shape)
+        whole = torch.from_numpy(piece[:n_bytes])  # pyright: ignore[reportUnknownMemberType]
+        # The storage refers to the array for as long as anything refers to the storage. A tensor
+        # of its own on it, and no view of ``whole``: autograd refuses some changes of views.
+        own = torch.empty(0, dtype=dtype, device="cpu")
+        # torch's stubs want strides that torch does without.
+        return own.set_(whole.untyped_storage(), 0, shape)  # pyright: ignore
 
     def _unused(self) -> NDArray[np.uint8] | None:
         for place in range(len(self._pieces)):
@@ -70,5 +76,5 @@ class HeldMemory:
         if len(self._pieces) == _MOST:
             return None
         # By torch, which aligns it as kernels like it.
-        self._pieces.append(torch.empty(self.n_bytes, dtype=torch.uint8).numpy())
+        self._pieces.append(torch.empty(self.n_bytes, dtype=torch.uint8, device="cpu").numpy())
         return self._pieces[-1]
