@@ -86,9 +86,9 @@ def test_the_time_in_which_the_other_ran_is_told(tmp_path: Path) -> None:
     take_turns(starting, seconds=0.1)
     passed = time.perf_counter() - began
     waited = [turn.stopped.seconds() for turn in turns]
-    # Of all the time, each has had what the other waited.
+    # Each has had at least one turn of the other's, and no more than all the time there was.
     assert min(waited) > 0.1
-    assert sum(waited) < 1.2 * passed
+    assert max(waited) < passed
 
 
 def test_nothing_is_left_behind_at_an_error(
