@@ -1,0 +1,58 @@
+"""How messages name lists, sizes, numbers and errors: the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def name_some(names: Iterable[object], most: int = 5) -> str:
+    """Return the first names, separated by commas, and how many more there are.
+
+    Args:
+        names: Anything with a ``str``; pass ``map(repr, names)`` for quotes.
+        most: Names that are shown.
+
+    Example:
+        >>> name_some("abcdefg", most=2)
+        'a, b and 5 more'
+    """
+    every = [str(name) for name in names]
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def format_bytes(count: float) -> str:
+    """Return a size in memory or on disk in decimal units, as disks and GPUs are sold.
+
+    Example:
+        >>> format_bytes(1_234_000_000), format_bytes(56_000)
+        ('1.2 GB', '0.1 MB')
+    """
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def format_number(value: float) -> str:
+    """Return a number with three significant digits."""
+    return f"{value:.3g}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has no message.
+
+    Example:
+        >>> first_line(ValueError("no rows\\nin this file")), first_line(KeyError())
+        ('no rows', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def type_and_first_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its message.
+
+    Example:
+        >>> type_and_first_line(ValueError("no rows"))
+        'ValueError: no rows'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
