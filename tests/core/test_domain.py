@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from flambeau import domain as domains
-from flambeau.data.dataset import Data
-from flambeau.data.tensors import TensorData
+from flambeau.data.data import Data
 from flambeau.doctor import Check
 from flambeau.domain import CliOption, Domain, FromPath, check_record, rules_of
 from flambeau.errors import DomainError, PlanError
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
-from flambeau.tensors_domain import DOMAIN as TENSORS
+from flambeau.tensors.data import TensorData
+from flambeau.tensors.domain import DOMAIN as TENSORS
 
 RULE = Rule("size", (), lambda facts, values: Choice("size", 1, "Made."))
 CHECK = Check("leak", "leaks", lambda subject: None)

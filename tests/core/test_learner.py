@@ -21,6 +21,7 @@ from flambeau import (
     ReduceOnPlateau,
     Schedule,
     Split,
+    TensorData,
     TrainingOptions,
 )
 from flambeau.errors import ArtefactError, InputError, NonFiniteError, PlanError, ResumeError
@@ -29,7 +30,9 @@ from flambeau.errors import ArtefactError, InputError, NonFiniteError, PlanError
 def data(seed: int = 0, n: int = 240) -> Data:
     draws = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 6, generator=draws)
-    return Data.from_tensors(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long(), valid=0.2, test=0.1)
+    return TensorData.from_tensors(
+        x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long(), valid=0.2, test=0.1
+    )
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
@@ -159,7 +162,7 @@ def test_a_second_fit_goes_on() -> None:
 
 def test_a_last_batch_of_one_does_not_break_batch_norm() -> None:
     x = torch.randn(41, 6)
-    samples = Data.from_tensors(x, torch.arange(41) % 2, valid=0.2)
+    samples = TensorData.from_tensors(x, torch.arange(41) % 2, valid=0.2)
     assert len(samples.split.train) % 8 == 1
     net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
     history = Learner(samples, net, choices={"batch_size": 8}, quiet=True).fit(1)
@@ -182,7 +185,7 @@ def test_what_cannot_be_done_says_what_to_do(tmp_path: Path) -> None:
         learner.resume(tmp_path)
     with pytest.raises(InputError, match="leaves nothing to train"):
         learner.freeze_to(9)
-    only = Data.from_tensors(torch.randn(20, 2), torch.arange(20) % 2, valid=0.5)
+    only = TensorData.from_tensors(torch.randn(20, 2), torch.arange(20) % 2, valid=0.5)
     with pytest.raises(InputError, match="no test samples"):
         Learner(only, quiet=True).evaluate("test")
 
@@ -267,11 +270,11 @@ def test_a_second_fit_averages_its_own_last_steps() -> None:
 def test_the_best_epoch_by_any_column() -> None:
     x, y = torch.randn(40, 6), torch.arange(40) % 3
     kept = TrainingOptions(keep_best="train_loss")
-    learner = Learner(Data.from_tensors(x, y), net(), training=kept, quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y), net(), training=kept, quiet=True)
     assert len(learner.fit(2).rows) == 2
     kept = TrainingOptions(keep_best="valid_los")
     with pytest.raises(TypeError, match=r"'valid_los', which the history does not have.*'valid_l"):
-        Learner(Data.from_tensors(x, y), net(), training=kept, quiet=True).fit(1)
+        Learner(TensorData.from_tensors(x, y), net(), training=kept, quiet=True).fit(1)
 
 
 def test_an_error_in_a_step_says_on_what() -> None:
@@ -345,7 +348,7 @@ class Stream(IterableDataset):
 
 
 def streams(bad: bool = False) -> Data:
-    return Data.from_loaders(DataLoader(Stream(bad), 4), DataLoader(Stream(), 4), n_classes=3)
+    return TensorData.from_loaders(DataLoader(Stream(bad), 4), DataLoader(Stream(), 4), n_classes=3)
 
 
 def test_a_loader_that_cannot_repeat_itself_is_not_resumed(tmp_path: Path) -> None:
@@ -387,7 +390,7 @@ def test_columns_are_predicted_as_they_were_given() -> None:
             return self.head(a * b)
 
     x = torch.randn(40, 6)
-    learner = Learner(Data.from_tensors({"a": x, "b": x}, torch.arange(40) % 2), Product())
+    learner = Learner(TensorData.from_tensors({"a": x, "b": x}, torch.arange(40) % 2), Product())
     many = learner.predict({"a": x[:3], "b": x[:3]})
     assert [one.label for one in many] == [
         learner.predict({"a": row, "b": row}).label for row in x[:3]
@@ -398,13 +401,15 @@ def test_columns_are_predicted_as_they_were_given() -> None:
 
 def test_a_column_of_classes_is_named_as_that() -> None:
     with pytest.raises(InputError, match=r"shape \(rows, 1\), but classif.*targets\[:, 0\]"):
-        Learner(Data.from_tensors(torch.randn(40, 3), (torch.arange(40) % 2)[:, None])).fit(1)
+        Learner(TensorData.from_tensors(torch.randn(40, 3), (torch.arange(40) % 2)[:, None])).fit(1)
 
 
 def test_train_is_looked_at_whole_and_in_order() -> None:
     # 33 train samples in batches of 4 and a batch norm: training leaves the single last one out.
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    given = Data.from_tensors(x, (x[:, 0] > 0).long(), split=Split.given(range(33), range(33, 40)))
+    given = TensorData.from_tensors(
+        x, (x[:, 0] > 0).long(), split=Split.given(range(33), range(33, 40))
+    )
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     learner = Learner(given, model, choices={"batch_size": 4}, quiet=True)
     learner.fit(1)

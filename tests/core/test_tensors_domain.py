@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.errors import InputError
-from flambeau.mlp import MLP
 from flambeau.plan import CORE_RULES, Plan, combine
-from flambeau.tensors_domain import DOMAIN, demo
-from flambeau.training.groups import parameter_groups
+from flambeau.tensors.data import TensorData
+from flambeau.tensors.domain import DOMAIN, demo
+from flambeau.tensors.mlp import MLP
+from flambeau.training.optim.groups import parameter_groups
 
 
 def plan(data: Data, user: dict[str, Any] | None = None, **facts: Any) -> Plan:
@@ -100,7 +101,7 @@ def test_mlp_refuses_another_width() -> None:
 
 
 def test_a_plan_for_vectors() -> None:
-    made = plan(Data.from_tensors(floats(100, 12), torch.arange(100) % 4))
+    made = plan(TensorData.from_tensors(floats(100, 12), torch.arange(100) % 4))
     assert made.values["architecture"] == "mlp"
     assert "12 numbers" in made["architecture"].reason
     assert made.values["normalisation"] == "standard"
@@ -111,20 +112,20 @@ def test_a_plan_for_vectors() -> None:
 
 
 def test_an_mlp_for_images_is_a_doubtful_choice() -> None:
-    made = plan(Data.from_tensors(floats(100, 1, 8, 8), torch.arange(100) % 4))
+    made = plan(TensorData.from_tensors(floats(100, 1, 8, 8), torch.arange(100) % 4))
     assert made["architecture"].confidence < 0.5
     assert "pass a module" in made["architecture"].reason
 
 
 def test_a_module_of_the_user_sees_the_tensors_as_they_are() -> None:
-    data = Data.from_tensors(floats(100, 12), torch.arange(100) % 4)
+    data = TensorData.from_tensors(floats(100, 12), torch.arange(100) % 4)
     made = plan(data, {"architecture": "MyNet"}, model_given=True)
     assert made.values["normalisation"] == "none"
     assert made["normalisation"].reason == "Your module sees the tensors as they are."
 
 
 def test_whole_numbers_are_left_as_they_are() -> None:
-    made = plan(Data.from_tensors(torch.arange(300).reshape(100, 3), torch.arange(100) % 4))
+    made = plan(TensorData.from_tensors(torch.arange(300).reshape(100, 3), torch.arange(100) % 4))
     assert made.values["normalisation"] == "none"
     assert made["normalisation"].confidence < 0.5
 
@@ -133,7 +134,7 @@ def test_rows_read_while_training_are_not_standardised() -> None:
     rows = torch.utils.data.TensorDataset(floats(40, 3), torch.arange(40) % 2)
     loader = torch.utils.data.DataLoader(rows, batch_size=8, shuffle=True)
     valid = torch.utils.data.DataLoader(rows, batch_size=8)
-    data = Data.from_loaders(loader, valid, n_classes=2)
+    data = TensorData.from_loaders(loader, valid, n_classes=2)
     made = plan(data)
     assert made.values["normalisation"] == "none"
     assert "read while training" in made["normalisation"].reason
@@ -150,7 +151,7 @@ def test_rows_read_while_training_are_not_standardised() -> None:
     ],
 )
 def test_the_plan_can_be_built(targets: torch.Tensor, task: str, width: int) -> None:
-    data = Data.from_tensors(floats(60, 5), targets)
+    data = TensorData.from_tensors(floats(60, 5), targets)
     values = plan(data).values
     assert values["task"] == task
     made = DOMAIN.tasks[values["task"]](**data.task_arguments(values))

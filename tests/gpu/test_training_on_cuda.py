@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import EMA, Callback, Checkpointing, Data, Learner, Predictor, TrainingOptions
+from flambeau import EMA, Callback, Checkpointing, Learner, Predictor, TensorData, TrainingOptions
 from flambeau.errors import NonFiniteError, OutOfMemoryError
 
 pytestmark = pytest.mark.gpu
@@ -31,7 +31,7 @@ def new_learner(table: Table, model: nn.Module | None = None, **options: Any) ->
     choices = {"batch_size": 16, "optimizer": "adamw", "weight_decay": 0.0, "probe": "off"}
     choices |= options.pop("choices", {})
     return Learner(
-        Data.from_tensors(*table, valid=0.2),
+        TensorData.from_tensors(*table, valid=0.2),
         model or net(),
         choices=choices,
         quiet=True,
@@ -96,7 +96,7 @@ def test_all_loaders_train_alike(table: Table, precision: str) -> None:
                 for part in ("train", "valid")
             ]
             learner = Learner(
-                Data.from_loaders(*batches, n_classes=4),
+                TensorData.from_loaders(*batches, n_classes=4),
                 net(dropout=0.0),
                 choices={
                     "precision": precision,
@@ -221,7 +221,7 @@ def test_out_of_memory_is_caught_with_advice(cuda: torch.device) -> None:
             return self.layer(x)
 
     x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
-    data = Data.from_tensors(x, (x[:, 0] > 0).long(), valid=100)
+    data = TensorData.from_tensors(x, (x[:, 0] > 0).long(), valid=100)
     options: dict[str, Any] = {"training": TrainingOptions(doctor=False), "quiet": True}
     learner = Learner(data, Greedy(), choices={"batch_size": 128, "probe": "off"}, **options)
     with pytest.raises(OutOfMemoryError, match='"batch_size": 64, "accumulate": 2'):
@@ -269,7 +269,7 @@ def test_a_compiled_net_trains_as_the_plain_one(table: Table, compiled: str) -> 
 def test_the_defaults_learn(table: Table) -> None:
     """Nothing chosen: probes, finder, doctor and all."""
     x, y = table
-    learner = Learner(Data.from_tensors(x, y, valid=0.2), quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y, valid=0.2), quiet=True)
     learner.fit(10)
     majority = y.bincount().max() / len(y)
     assert learner.evaluate("valid")["accuracy"] > majority + 0.15

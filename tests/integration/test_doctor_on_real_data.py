@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from flambeau import Data, Learner
+from flambeau import Learner, TensorData
 from flambeau.data.split import Split
 from flambeau_vision import ImageData
 
@@ -29,7 +29,7 @@ def silent(learner: Learner) -> None:
 def test_tables_of_scikit_learn(name: str) -> None:
     sets = pytest.importorskip("sklearn.datasets")
     x, y = getattr(sets, f"load_{name}")(return_X_y=True)
-    silent(Learner(Data.from_tensors(x, y), quiet=True))
+    silent(Learner(TensorData.from_tensors(x, y), quiet=True))
 
 
 def test_digits_by_a_network_and_loaders_of_ones_own() -> None:
@@ -42,7 +42,7 @@ def test_digits_by_a_network_and_loaders_of_ones_own() -> None:
     net = nn.Sequential(*layers, nn.Linear(16 * 36, 10))
     train = DataLoader(TensorDataset(pictures[:1400], labels[:1400]), 32, shuffle=True)
     valid = DataLoader(TensorDataset(pictures[1400:], labels[1400:]), 32)
-    silent(Learner(Data.from_loaders(train, valid, n_classes=10), net, quiet=True))
+    silent(Learner(TensorData.from_loaders(train, valid, n_classes=10), net, quiet=True))
 
 
 @pytest.mark.realdata
@@ -80,4 +80,4 @@ def test_days_of_bike_sharing(realdata: Path) -> None:
     y = torch.tensor([float(row["cnt"]) for row in rows])
     n = len(y)
     split = Split.given(range(n * 4 // 5), range(n * 4 // 5, n))
-    silent(Learner(Data.from_tensors(x, y, split=split), quiet=True))
+    silent(Learner(TensorData.from_tensors(x, y, split=split), quiet=True))

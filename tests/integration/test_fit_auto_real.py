@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flambeau import Callback, Data, Learner, TrainingOptions
+from flambeau import Callback, Data, Learner, TensorData, TrainingOptions
 from flambeau.training.step import train_step
 from flambeau_vision import ImageData
 
@@ -99,7 +99,7 @@ def test_diabetes_is_not_worse_than_ridge_regression() -> None:
     x, y = datasets.load_diabetes(return_X_y=True)
     ours, ridges = [], []
     for seed, (rows, judged) in enumerate(splits(len(x), 110)):
-        data = Data.from_tensors(x[rows], y[rows], seed=seed)
+        data = TensorData.from_tensors(x[rows], y[rows], seed=seed)
         learner = trained(data, step_s=1e-3, evaluation_s=3e-3, seed=seed)
         answers = np.array([float(answer) for answer in learner.predict(x[judged])])
         train = rows[data.split.train]
@@ -119,7 +119,7 @@ def test_digits_reach_097() -> None:
     x, y = datasets.load_digits(return_X_y=True)
     scores = []
     for seed, (rows, judged) in enumerate(splits(len(x), 360)):
-        data = Data.from_tensors(x[rows], y[rows], seed=seed)
+        data = TensorData.from_tensors(x[rows], y[rows], seed=seed)
         learner = trained(data, step_s=1e-3, evaluation_s=5e-3, seed=seed)
         answers = [int(answer.label) for answer in learner.predict(x[judged])]
         scores.append(float(np.mean(np.equal(answers, y[judged]))))

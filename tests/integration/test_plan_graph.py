@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau import Data, domain
+from flambeau import TensorData, domain
 from flambeau.errors import PlanError
 from flambeau.plan import CORE_RULES, Plan, Rule
 
@@ -209,6 +209,6 @@ def test_every_key_of_the_design_is_there() -> None:
         "precision", "compile", "memory_format", "device",
     }  # fmt: skip
     assert wanted <= {rule.key for rule in rules}
-    data = Data.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
+    data = TensorData.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
     plain = Plan.derive(domain.rules_of(domain.of(data)), data.facts())
     assert wanted - {"image_size", "augmentation", "cache"} <= set(plain)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau import Data, Learner, TrainingOptions
+from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.decoding.decoded import score_forced
 from flambeau_text.translation.demo import dates_data
@@ -109,7 +109,7 @@ def test_what_cannot_be_is_refused() -> None:
         MinimumRisk(mix=2.0)
     x = torch.randn(40, 2)
     run = Learner(
-        Data.from_tensors(x, (x[:, 0] > 0).long()), quiet=True,
+        TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True,
         training=TrainingOptions(train_step=MinimumRisk(), doctor=False),
     )  # fmt: skip
     with pytest.raises(ArgumentError, match="not Classification with MLP"):

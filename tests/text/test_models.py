@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flambeau.errors import ArgumentError, InputError
-from flambeau.training.groups import parameter_groups
+from flambeau.training.optim.groups import parameter_groups
 from flambeau_text.models import Memory, Seq2Seq, rnn, select, transformer
 from flambeau_text.models.transformer import TransformerShape
 from flambeau_text.models.transformer_layers import DecoderLayer, EncoderLayer

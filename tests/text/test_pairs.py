@@ -229,4 +229,4 @@ def test_report_and_show() -> None:
     assert "source words that train does not have: valid 16.7%, test 0.0%" in report
     assert data.show(2).splitlines()[0] == "     0  source sentence number 0"
     assert repr(data) == "TranslationData(22 pairs: 18 train, 3 valid, 1 test)"
-    assert data.picture(3).caption == "source sentence number 3\n→ zielsatz nummer 3"
+    assert data.preview(3).caption == "source sentence number 3\n→ zielsatz nummer 3"

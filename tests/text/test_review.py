@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flambeau import Data, Learner, TrainingOptions
+from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text import corpus_score
 from flambeau_text.translation.demo import dates_data
@@ -74,6 +74,6 @@ def test_pictures_of_attention(learner: Learner, tmp_path: Path) -> None:
 
 def test_other_data_have_another_report() -> None:
     x = torch.randn(20, 2)
-    run = Learner(Data.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
+    run = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
     with pytest.raises(ArgumentError, match="TensorData"):
         review(run)

@@ -25,7 +25,7 @@ def photos(tmp_path: Path) -> Path:
 def test_a_file_is_shown_small_under_its_name(photos: Path) -> None:
     data = ImageData.from_folder(photos)
     for row in (0, 19):
-        picture = data.picture(row)
+        picture = data.preview(row)
         assert picture.caption == Path(data.samples["item"][row]).name
         with Image.open(io.BytesIO(picture.image)) as image:
             assert image.size == (200, 133), "in its proportions"
@@ -36,7 +36,7 @@ def test_a_file_is_shown_small_under_its_name(photos: Path) -> None:
 
 def test_pixels_in_memory_are_shown_with_their_number() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
-    picture = ImageData.from_arrays(images, ["a", "b"] * 10).picture(7)
+    picture = ImageData.from_arrays(images, ["a", "b"] * 10).preview(7)
     assert picture.caption == "picture 7"
     assert picture.image.startswith(b"\x89PNG")
     with Image.open(io.BytesIO(picture.image)) as image:
@@ -53,6 +53,6 @@ def test_the_report_shows_the_pictures_of_the_highest_losses(photos: Path, tmp_p
     found = learner.interpret()
     html = found.report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count("data:image/jpeg;base64,") == len(found) == 4
-    worst = data.picture(found.top_losses(1)[0].id).caption
+    worst = data.preview(found.top_losses(1)[0].id).caption
     assert worst.replace("<", "&lt;").replace(">", "&gt;") in html
     assert "majority class" in html

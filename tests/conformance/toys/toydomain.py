@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions, count_steps, epoch_order
 from flambeau.data.split import Split
 from flambeau.doctor import Check, Finding

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from flambeau import Callback, Data, Learner, Plan, TrainingOptions
+from flambeau import Callback, Data, Learner, Plan, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError
-from flambeau.plan.auto import AutoRun
-from flambeau.plan.speed import measure
 from flambeau.training.step import train_step
+from flambeau.tuning.auto_run import AutoRun
+from flambeau.tuning.speed import measure
 
 
 class Machine:
@@ -73,7 +73,7 @@ def data(n: int = 320, noise: float = 0.0) -> Data:
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
     wrong = torch.rand(n, generator=draws) < noise
     y[wrong] = torch.randint(0, 3, (int(wrong.sum()),), generator=draws)
-    return Data.from_tensors(x, y, valid=0.25)
+    return TensorData.from_tensors(x, y, valid=0.25)
 
 
 def learner(machine: Machine, model: nn.Module | None = None, **more: object) -> Learner:
@@ -190,7 +190,7 @@ def test_a_loader_that_cannot_repeat_is_not_measured_before() -> None:
     machine = Machine()
     stream = DataLoader(Stream(), batch_size=20)
     x = torch.randn(60, 6, generator=torch.Generator().manual_seed(1))
-    given = Data.from_loaders(stream, [(x, (x[:, 0] > 0).long())], n_classes=3)
+    given = TensorData.from_loaders(stream, [(x, (x[:, 0] > 0).long())], n_classes=3)
     made = learner(machine, data=given, choices={"epochs": 1000, "batch_size": 20})
     history = made.fit_auto(1.0, clock=machine)
     assert made.plan["auto"].evidence["steps"] == len(history.step_losses) == machine.steps

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner, Split
+from flambeau import Data, Learner, Split, TensorData
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
@@ -52,13 +52,13 @@ def with_value(tensor: torch.Tensor, place: tuple[int, ...], value: float) -> to
 )
 def test_inputs_are_refused_by_place(inputs: Any, targets: Any, message: str) -> None:
     with pytest.raises((InputError, SplitError), match=message):
-        Data.from_tensors(inputs, targets)
+        TensorData.from_tensors(inputs, targets)
 
 
 def test_a_picture_s_bad_pixel_is_named() -> None:
     pictures = with_value(torch.zeros(60, 3, 4, 4), (9, 1, 2, 3), float("inf"))
     with pytest.raises(InputError, match=r"row 9\. The first is inf in place \(1, 2, 3\)"):
-        Data.from_tensors(pictures, Y)
+        TensorData.from_tensors(pictures, Y)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_picture_s_bad_pixel_is_named() -> None:
 )
 def test_what_is_no_array(inputs: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        Data.from_tensors(inputs, Y)
+        TensorData.from_tensors(inputs, Y)
 
 
 @pytest.mark.parametrize(
@@ -91,26 +91,26 @@ def test_what_is_no_array(inputs: Any, message: str) -> None:
 )
 def test_targets_are_refused_before_training(targets: Any, task: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        fit(Data.from_tensors(X, targets, task=task))
+        fit(TensorData.from_tensors(X, targets, task=task))
 
 
 def test_a_label_that_only_valid_has_is_named_with_its_row() -> None:
-    only = Data.from_tensors(X, Y % 2, valid=(X[:3], torch.tensor([0, 1, 2])))
+    only = TensorData.from_tensors(X, Y % 2, valid=(X[:3], torch.tensor([0, 1, 2])))
     with pytest.raises(InputError, match=r"row 62: 2\)\. Counted within valid it is row 2"):
         fit(only)
     with pytest.raises(InputError, match="valid targets hold 'z' in row 1, which no train row has"):
-        Data.from_tensors(X, WORDS, valid=(X[:2], np.array(["a", "z"])))
+        TensorData.from_tensors(X, WORDS, valid=(X[:2], np.array(["a", "z"])))
     with pytest.raises(InputError, match=r"train targets hold 'c' in row 2, .*not in class_names"):
-        Data.from_tensors(X, WORDS, class_names=["a", "b"])
+        TensorData.from_tensors(X, WORDS, class_names=["a", "b"])
 
 
 def test_a_class_without_train_rows_is_named() -> None:
     with pytest.warns(FlambeauWarning, match="No train row has the class 'd'.*class_names"):
-        fit(Data.from_tensors(X, Y, class_names=list("abcd")))
-    gap = Data.from_tensors(X, (Y % 2) * 2)
+        fit(TensorData.from_tensors(X, Y, class_names=list("abcd")))
+    gap = TensorData.from_tensors(X, (Y % 2) * 2)
     with pytest.warns(FlambeauWarning, match="the class '1'.*without gaps"):
         fit(gap)
-    given = Data.from_tensors(
+    given = TensorData.from_tensors(
         X, Y % 2, valid=(X[:2] + 0.5, torch.tensor([0, 2])), class_names=list("abc")
     )
     with pytest.warns(FlambeauWarning, match="the class 'c'.*The valid rows 61 have it"):
@@ -129,22 +129,22 @@ def test_a_class_without_train_rows_is_named() -> None:
     ],
 )
 def test_labels_of_other_kinds_are_classes(targets: Any) -> None:
-    learner = fit(Data.from_tensors(X, targets))
+    learner = fit(TensorData.from_tensors(X, targets))
     assert learner.plan.values["task"] == "classification"
     assert learner.predict(X[:1])[0].label in ("0", "1", "2", "a", "b", "c")
 
 
 def test_whole_floats_are_classes_where_that_is_asked_for() -> None:
-    learner = fit(Data.from_tensors(X, Y.numpy().astype(float), task="classification"))
+    learner = fit(TensorData.from_tensors(X, Y.numpy().astype(float), task="classification"))
     assert learner.task.arguments()["classes"] == ["0", "1", "2"]
-    assert Learner(Data.from_tensors(X, Y.float())).plan.values["task"] == "regression"
+    assert Learner(TensorData.from_tensors(X, Y.float())).plan.values["task"] == "regression"
 
 
 def test_words_mean_the_same_in_every_part() -> None:
-    data = Data.from_tensors(X, WORDS, valid=(X[:2], np.array(["c", "a"])))
+    data = TensorData.from_tensors(X, WORDS, valid=(X[:2], np.array(["c", "a"])))
     valid = data.dataset("valid", data.preprocessor({}), {})
     assert valid.targets["target"].tolist() == [2, 0]
-    named = Data.from_tensors(X, WORDS, class_names=["c", "b", "a"])
+    named = TensorData.from_tensors(X, WORDS, class_names=["c", "b", "a"])
     train = named.dataset("train", named.preprocessor({}), {})
     expected = torch.tensor([2, 1, 0])[Y[torch.as_tensor(named.split.train)]]
     assert torch.equal(train.targets["target"], expected)
@@ -154,7 +154,7 @@ def test_words_mean_the_same_in_every_part() -> None:
 @pytest.mark.parametrize("weights", [torch.float64, torch.float32])
 def test_floats_are_cast_to_the_module_s_dtype(inputs: torch.dtype, weights: torch.dtype) -> None:
     torch.manual_seed(0)
-    learner = fit(Data.from_tensors(X.to(inputs), Y), nn.Linear(6, 3).to(weights))
+    learner = fit(TensorData.from_tensors(X.to(inputs), Y), nn.Linear(6, 3).to(weights))
     choice = learner.plan["input_dtype"]
     if inputs == weights:
         assert (choice.value, choice.source) == (None, "default")
@@ -165,7 +165,7 @@ def test_floats_are_cast_to_the_module_s_dtype(inputs: torch.dtype, weights: tor
 
 
 def test_a_sample_may_be_a_single_number() -> None:
-    assert len(fit(Data.from_tensors(X[:, 0], Y)).predict(X[:5, 0])) == 5
+    assert len(fit(TensorData.from_tensors(X[:, 0], Y)).predict(X[:5, 0])) == 5
 
 
 @pytest.mark.parametrize(
@@ -187,20 +187,20 @@ def test_a_sample_may_be_a_single_number() -> None:
 )
 def test_parts_that_cannot_be_formed(valid: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        Data.from_tensors(X, Y, valid=valid)
+        TensorData.from_tensors(X, Y, valid=valid)
 
 
 def test_overlapping_parts_are_named() -> None:
     with pytest.raises(SplitError, match="train and valid overlap in rows 45, 46"):
         Split.given(range(50), range(45, 60))
     with pytest.raises(ArgumentError, match="split is a tuple, not a Split"):
-        Data.from_tensors(X, Y, split=([0], [1]))  # type: ignore[arg-type]
+        TensorData.from_tensors(X, Y, split=([0], [1]))  # type: ignore[arg-type]
 
 
 def test_the_report_names_valid_rows_that_are_in_train_too() -> None:
-    data = Data.from_tensors(X, Y, valid=(torch.cat([X[7:9], X[:1] + 1]), Y[:3]))
+    data = TensorData.from_tensors(X, Y, valid=(torch.cat([X[7:9], X[:1] + 1]), Y[:3]))
     assert "valid rows whose inputs are in train too: 2 (row 60 is train row 7" in data.report()
-    assert "in train too" not in Data.from_tensors(X, Y).report()
+    assert "in train too" not in TensorData.from_tensors(X, Y).report()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,6 @@ def test_the_report_names_valid_rows_that_are_in_train_too() -> None:
     ],
 )
 def test_items_that_cannot_be_predicted(items: Any, message: str) -> None:
-    learner = Learner(Data.from_tensors(X, Y), quiet=True)
+    learner = Learner(TensorData.from_tensors(X, Y), quiet=True)
     with pytest.raises(InputError, match=message):
         learner.predict(items)

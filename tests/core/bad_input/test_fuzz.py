@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau import Data, Learner, Plan, Predictor
+from flambeau import Learner, Plan, Predictor, TensorData
 from flambeau.artefact.checkpoint import file_sha256, latest_checkpoint, load_checkpoint
 from flambeau.errors import ArtefactError, FlambeauError
 
@@ -30,7 +30,7 @@ ROUNDS = [pytest.param(QUICK), pytest.param(MANY, marks=pytest.mark.slow)]
 
 def learner(folder: Path | None = None) -> Learner:
     choices = {"batch_size": 16}
-    return Learner(Data.from_tensors(X, Y), quiet=True, folder=folder, choices=choices)
+    return Learner(TensorData.from_tensors(X, Y), quiet=True, folder=folder, choices=choices)
 
 
 @pytest.fixture(scope="module")

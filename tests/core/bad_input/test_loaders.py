@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
 
-from flambeau import Data, Learner
+from flambeau import Data, Learner, TensorData
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError, TrainingError
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
@@ -49,7 +49,7 @@ class CountedStream(Stream):
 
 
 def loaders(train: Any, **options: Any) -> Data:
-    return Data.from_loaders(train, DataLoader(PAIRS, 8), **{"n_classes": 3, **options})
+    return TensorData.from_loaders(train, DataLoader(PAIRS, 8), **{"n_classes": 3, **options})
 
 
 def fit(data: Data, folder: Path | None = None, **choices: Any) -> Learner:
@@ -98,7 +98,7 @@ def test_labels_of_a_loader_that_are_no_classes() -> None:
 def test_orders_that_should_not_be_are_warned_of() -> None:
     mixed = DataLoader(PAIRS, 8, shuffle=True)
     with pytest.warns(FlambeauWarning, match="valid-shuffled"):
-        Data.from_loaders(mixed, mixed)
+        TensorData.from_loaders(mixed, mixed)
     with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
         loaders(DataLoader(PAIRS, 8))
 
@@ -129,7 +129,7 @@ def dies_at_39(index: int) -> Any:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
     with pytest.raises(InputError, match=r"Sample 13 of the data set.*no such file"):
-        data = Data.from_datasets(Samples(fails_at_13), PAIRS, n_classes=3)
+        data = TensorData.from_datasets(Samples(fails_at_13), PAIRS, n_classes=3)
         fit(data, num_workers=workers)
     order: list[int] = [*range(13), *range(14, 40), 13]
     with pytest.raises(InputError, match=r"failed at batch 4 of epoch 0: KeyError: .*no such"):
@@ -147,15 +147,15 @@ def test_a_worker_that_dies_is_no_riddle(tmp_path: Path) -> None:
             folder=tmp_path / "a",
         )
     with pytest.raises(TrainingError, match="A worker process died"):
-        data = Data.from_datasets(Samples(dies_at_39), PAIRS, n_classes=3)
+        data = TensorData.from_datasets(Samples(dies_at_39), PAIRS, n_classes=3)
         fit(data, folder=tmp_path / "b", num_workers=1, batch_size=8)
 
 
 def test_samples_of_several_shapes_are_named() -> None:
     with pytest.raises(InputError, match=r"samples at 0, 1, .*cannot be put together"):
-        Data.from_datasets(Samples(lambda i: (torch.zeros(i + 1), Y[i])), PAIRS)
+        TensorData.from_datasets(Samples(lambda i: (torch.zeros(i + 1), Y[i])), PAIRS)
     with pytest.raises(InputError, match="The train data set is empty"):
-        Data.from_datasets(Samples(lambda i: i, n=0), PAIRS)
+        TensorData.from_datasets(Samples(lambda i: i, n=0), PAIRS)
 
 
 def test_a_stream_is_not_resumed_and_says_why(tmp_path: Path) -> None:

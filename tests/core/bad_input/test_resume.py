@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner
+from flambeau import Data, Learner, TensorData
 from flambeau.artefact.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from flambeau.errors import ArtefactError, FlambeauError, ResumeError
 
@@ -22,7 +22,7 @@ Y = torch.arange(60) % 3
 
 def make(folder: Path, data: Data | None = None, model: Any = None, **options: Any) -> Learner:
     choices = {"batch_size": 8, **options.pop("choices", {})}
-    data = data or Data.from_tensors(X, Y)
+    data = data or TensorData.from_tensors(X, Y)
     return Learner(data, model, quiet=True, folder=folder, choices=choices, **options)
 
 
@@ -42,12 +42,15 @@ def run(finished: Path, tmp_path: Path) -> Path:
     ("options", "message"),
     [
         ({"model": nn.Linear(6, 3)}, "is of a 'mlp', but this learner has a 'Linear'"),
-        ({"data": Data.from_tensors(X[:, :5], Y)}, r"body.0.weight: \[256, 6\] there"),
-        ({"data": Data.from_tensors(X[:40], Y[:40])}, "batches in an epoch is 6 there and 4"),
-        ({"data": Data.from_tensors(X + 1, Y)}, "data is first and last train rows"),
-        ({"data": Data.from_tensors(X, Y, seed=5)}, "data is train rows: 48"),
-        ({"data": Data.from_tensors(X, Y.flip(0))}, "belongs to another run: data is"),
-        ({"data": Data.from_tensors(X, Y % 2)}, r"\[3, 128\] there and head.weight: \[2, 128\]"),
+        ({"data": TensorData.from_tensors(X[:, :5], Y)}, r"body.0.weight: \[256, 6\] there"),
+        ({"data": TensorData.from_tensors(X[:40], Y[:40])}, "batches in an epoch is 6 there and 4"),
+        ({"data": TensorData.from_tensors(X + 1, Y)}, "data is first and last train rows"),
+        ({"data": TensorData.from_tensors(X, Y, seed=5)}, "data is train rows: 48"),
+        ({"data": TensorData.from_tensors(X, Y.flip(0))}, "belongs to another run: data is"),
+        (
+            {"data": TensorData.from_tensors(X, Y % 2)},
+            r"\[3, 128\] there and head.weight: \[2, 128\]",
+        ),
         ({"seed": 3}, "seed is 0 there and 3 here"),
         ({"choices": {"batch_size": 4}}, "batch_size was given as 4, but .* with 8"),
     ],

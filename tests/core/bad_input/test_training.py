@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Callback, Classification, Data, EarlyStopping, Learner, Phase, TrainingOptions
+from flambeau import (
+    Callback,
+    Classification,
+    Data,
+    EarlyStopping,
+    Learner,
+    Phase,
+    TensorData,
+    TrainingOptions,
+)
 from flambeau.errors import (
     ArgumentError,
     FlambeauError,
@@ -26,7 +35,7 @@ Y = torch.arange(60) % 3
 
 
 def data() -> Data:
-    return Data.from_tensors(X, Y)
+    return TensorData.from_tensors(X, Y)
 
 
 def fit(model: nn.Module | None = None, samples: Data | None = None, **options: Any) -> Learner:
@@ -110,14 +119,14 @@ def test_nothing_is_written_for_a_model_that_does_not_fit(
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_whole_numbers_for_a_model_that_computes_say_what_to_write(dtype: torch.dtype) -> None:
-    samples = Data.from_tensors((X * 10).to(dtype), Y)
+    samples = TensorData.from_tensors((X * 10).to(dtype), Y)
     with pytest.raises(TrainingError, match=r"computes in float32.*inputs\.float\(\).*Embedding"):
         fit(nn.Linear(6, 3), samples)
 
 
 def test_a_number_that_an_embedding_does_not_have() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(24, 3))
-    samples = Data.from_tensors(torch.arange(360).reshape(60, 6) % 9, Y)
+    samples = TensorData.from_tensors(torch.arange(360).reshape(60, 6) % 9, Y)
     with pytest.raises(InputError, match=r"layer '0' \(Embedding\).*'input' goes from 0 to 8"):
         fit(model, samples, training=TrainingOptions(doctor=False))
 
@@ -137,7 +146,7 @@ def norm_net() -> nn.Module:
 def test_a_batch_of_one_with_batch_norm() -> None:
     with pytest.raises(InputError, match=r"layer '1' \(BatchNorm1d\).*batch of 1.*drop_last"):
         fit(norm_net(), batch_size=1)
-    single = Data.from_tensors(X[:49], Y[:49], valid=8)
+    single = TensorData.from_tensors(X[:49], Y[:49], valid=8)
     assert len(fit(norm_net(), single).history.step_losses) == 5
     statistics = {"batch_size": 1, "bn": "eval"}
     Learner(data(), norm_net(), quiet=True, choices=statistics).fit(1)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from flambeau.phases.phase import Phase
 from flambeau.task.task import Task
 from flambeau.training.events import Callback, Dispatch
 from flambeau.training.history import History
-from flambeau.training.phase import Phase
 from flambeau.training.state import StepResult, TrainState
 
 STEPS = 3

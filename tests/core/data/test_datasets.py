@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from flambeau.data import (
     Data,
-    ForeignData,
-    ForeignLoader,
     LoaderOptions,
     MapDataset,
     TensorData,
+    UserData,
+    UserLoader,
     WorkerLoader,
 )
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError
@@ -43,7 +43,7 @@ def loader(data: Data, part: str, options: LoaderOptions) -> Any:
 
 
 def test_a_tensor_dataset_is_trained_on_from_memory() -> None:
-    data = Data.from_datasets(TensorDataset(X, Y), TensorDataset(X[:5], Y[:5]))
+    data = TensorData.from_datasets(TensorDataset(X, Y), TensorDataset(X[:5], Y[:5]))
     assert isinstance(data, TensorData)
     assert data.facts()["class_counts"] == [10, 10, 10]
     assert data.split.valid.tolist() == [30, 31, 32, 33, 34]
@@ -52,8 +52,8 @@ def test_a_tensor_dataset_is_trained_on_from_memory() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_that_augments(checks: SimpleNamespace, workers: int) -> None:
     options = LoaderOptions(4, shuffle=True, seed=6, num_workers=workers)
-    data = Data.from_datasets(Augmented(), Augmented(8), n_classes=3)
-    assert isinstance(data, ForeignData)
+    data = TensorData.from_datasets(Augmented(), Augmented(8), n_classes=3)
+    assert isinstance(data, UserData)
     train = loader(data, "train", options)
     assert isinstance(train, WorkerLoader)
     first = checks.flat(train.batches(0))
@@ -80,7 +80,7 @@ def test_a_data_set_that_augments(checks: SimpleNamespace, workers: int) -> None
 def test_facts_rest_on_the_first_samples_and_disturb_nothing() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    data = Data.from_datasets(Augmented(200), Augmented(8), n_classes=3)
+    data = TensorData.from_datasets(Augmented(200), Augmented(8), n_classes=3)
     facts = data.facts()
     assert torch.equal(before, torch.get_rng_state())
     assert facts["evidence"] == "shapes and types from the first 64 train samples"
@@ -93,15 +93,15 @@ def test_facts_rest_on_the_first_samples_and_disturb_nothing() -> None:
 
 
 def test_classes_must_be_declared_where_they_cannot_be_seen() -> None:
-    data = Data.from_datasets(Augmented(), Augmented(8))
+    data = TensorData.from_datasets(Augmented(), Augmented(8))
     with pytest.raises(InputError, match=r"Say it: class_names=\[…\] or n_classes=…"):
         data.task_arguments(VALUES)
     with pytest.raises(InputError, match="n_classes=2, but 1 class names"):
-        Data.from_datasets(Augmented(), Augmented(8), n_classes=2, class_names=["a"])
+        TensorData.from_datasets(Augmented(), Augmented(8), n_classes=2, class_names=["a"])
 
 
 def test_standardising_needs_the_data_in_memory() -> None:
-    data = Data.from_datasets(Augmented(), Augmented(8), n_classes=3)
+    data = TensorData.from_datasets(Augmented(), Augmented(8), n_classes=3)
     with pytest.raises(InputError, match="needs mean and std of all train rows"):
         data.preprocessor({"normalisation": "standard"})
 
@@ -111,7 +111,7 @@ def test_python_and_numpy_floats_become_torchs_default() -> None:
         def __getitem__(self, index: int) -> Any:
             return np.ones(2), torch.ones(1, dtype=torch.float64), 0.5
 
-    data = Data.from_datasets(Doubles(), Doubles(), n_inputs=2)
+    data = TensorData.from_datasets(Doubles(), Doubles(), n_inputs=2)
     batch = next(loader(data, "train", LoaderOptions(4)).batches(0))
     assert [v.dtype for v in batch.inputs.values()] == [torch.float32, torch.float64]
     assert batch.target.dtype == torch.float32
@@ -122,7 +122,7 @@ def test_dicts_take_the_declared_parts_and_leave_the_others_uncollated() -> None
         def __getitem__(self, index: int) -> Any:
             return {"name": f"sample {index}", "image": torch.full((2,), index), "label": index % 3}
 
-    data = Data.from_datasets(
+    data = TensorData.from_datasets(
         Records(), Records(), inputs=["image"], targets=["label"], n_classes=3
     )
     batch = next(loader(data, "train", LoaderOptions(4)).batches(0))
@@ -130,7 +130,7 @@ def test_dicts_take_the_declared_parts_and_leave_the_others_uncollated() -> None
     assert batch.target.tolist() == [0, 1, 2, 0]
     assert data.raw("valid")[3].tolist() == [3, 3]
     with pytest.raises(InputError, match=r"write inputs=\('name',\), targets=\('label',\)"):
-        Data.from_datasets(Records(), Records())
+        TensorData.from_datasets(Records(), Records())
 
 
 def test_errors_name_the_sample() -> None:
@@ -140,7 +140,7 @@ def test_errors_name_the_sample() -> None:
                 raise OSError("truncated file")
             return torch.zeros(index // 100 + 1), 0
 
-    data = Data.from_datasets(Broken(150), Broken(8))
+    data = TensorData.from_datasets(Broken(150), Broken(8))
     for workers in (0, 1):
         train = loader(data, "train", LoaderOptions(10, num_workers=workers))
         with pytest.raises(InputError, match=r"Sample 70 .* cannot be read: OSError: truncated"):
@@ -154,12 +154,14 @@ def test_what_is_no_map_style_data_set_is_refused() -> None:
         def __iter__(self) -> Any:
             return iter([])
 
-    with pytest.raises(ArgumentError, match=r"train data set is a Stream .* Data.from_loaders"):
-        Data.from_datasets(Stream(), Augmented())
+    with pytest.raises(
+        ArgumentError, match=r"train data set is a Stream .* TensorData.from_loaders"
+    ):
+        TensorData.from_datasets(Stream(), Augmented())
     with pytest.raises(InputError, match="valid data set is empty"):
-        Data.from_datasets(Augmented(), Subset(Augmented(), []))
+        TensorData.from_datasets(Augmented(), Subset(Augmented(), []))
     with pytest.raises(ArgumentError, match="is one string"):
-        Data.from_datasets(Augmented(), Augmented(), inputs="image")
+        TensorData.from_datasets(Augmented(), Augmented(), inputs="image")
 
 
 # ---------------------------------------------------------------- Hugging Face
@@ -188,7 +190,7 @@ def table(n: int = N) -> Any:
 
 
 def test_hugging_face_numbers_are_loaded_to_memory() -> None:
-    data = Data.from_datasets(table(), table(6), inputs=("a", "b"), targets=("label",))
+    data = TensorData.from_datasets(table(), table(6), inputs=("a", "b"), targets=("label",))
     assert isinstance(data, TensorData)
     facts = data.facts()
     assert facts["inputs"] == {
@@ -203,8 +205,8 @@ def test_hugging_face_numbers_are_loaded_to_memory() -> None:
 
 
 def test_hugging_face_vectors_are_read_by_workers() -> None:
-    data = Data.from_datasets(table(), table(6), inputs=("vector",), targets=("label",))
-    assert isinstance(data, ForeignData)
+    data = TensorData.from_datasets(table(), table(6), inputs=("vector",), targets=("label",))
+    assert isinstance(data, UserData)
     assert data.facts()["class_names"] == ["ant", "bee", "cat"]
     batches = list(loader(data, "train", LoaderOptions(7, num_workers=1)).batches(0))
     torch.testing.assert_close(torch.cat([b.input for b in batches]), X)
@@ -216,17 +218,17 @@ def test_a_hugging_face_transform_is_not_bypassed() -> None:
         return {"a": [2 * value for value in rows["a"]], "label": rows["label"]}
 
     augmented = table().with_transform(twice)
-    data = Data.from_datasets(augmented, augmented, inputs=("a",), targets=("label",))
-    assert isinstance(data, ForeignData)
+    data = TensorData.from_datasets(augmented, augmented, inputs=("a",), targets=("label",))
+    assert isinstance(data, UserData)
     batch = next(loader(data, "train", LoaderOptions(N)).batches(0))
     torch.testing.assert_close(batch.input, 2 * X[:, 0])
 
 
 def test_hugging_face_columns_must_be_declared() -> None:
     with pytest.raises(ArgumentError, match=r"columns 'a', 'b', .* targets=\('label',\)"):
-        Data.from_datasets(table(), table())
+        TensorData.from_datasets(table(), table())
     with pytest.raises(ArgumentError, match=r"no column 'lable'. Did you mean 'label'"):
-        Data.from_datasets(table(), table(), inputs=("a",), targets=("lable",))
+        TensorData.from_datasets(table(), table(), inputs=("a",), targets=("lable",))
 
 
 # ---------------------------------------------------------------- loaders
@@ -237,13 +239,13 @@ def pairs(**options: Any) -> DataLoader[Any]:
 
 
 def test_loaders_stay_what_they_are() -> None:
-    data = Data.from_loaders(pairs(shuffle=True), pairs(), n_classes=3)
+    data = TensorData.from_loaders(pairs(shuffle=True), pairs(), n_classes=3)
     facts = data.facts()
     assert facts["loader_batch_size"] == 4
     assert [facts["n_train"], facts["n_valid"], facts["n_test"]] == [30, 30, 0]
     assert facts["evidence"] == "shapes and types from the first 8 train samples"
     train = loader(data, "train", LoaderOptions(64, seed=4))
-    assert isinstance(train, ForeignLoader)
+    assert isinstance(train, UserLoader)
     assert train.steps_per_epoch == 8
     assert sorted(torch.cat([b.target for b in train.batches(0)]).tolist()) == sorted(Y.tolist())
     valid = list(loader(data, "valid", LoaderOptions(64)).batches(0))
@@ -254,7 +256,7 @@ def test_loaders_stay_what_they_are() -> None:
 
 def test_loaders_of_dicts_and_lists_of_batches() -> None:
     batches = [{"x": X[:5], "y": Y[:5]}, {"x": X[5:9], "y": Y[5:9]}]
-    data = Data.from_loaders(batches, batches, inputs=("x",), targets=("y",), n_classes=3)
+    data = TensorData.from_loaders(batches, batches, inputs=("x",), targets=("y",), n_classes=3)
     assert data.facts()["n_train"] == 10
     assert "batches × 5" in data.split.notes[0]
     assert [len(b) for b in loader(data, "train", LoaderOptions(1)).batches(0)] == [5, 4]
@@ -262,15 +264,15 @@ def test_loaders_of_dicts_and_lists_of_batches() -> None:
 
 def test_loaders_in_a_wrong_order_are_warned_of() -> None:
     with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
-        Data.from_loaders(pairs(), pairs())
+        TensorData.from_loaders(pairs(), pairs())
     with pytest.warns(FlambeauWarning, match="valid-shuffled"):
-        Data.from_loaders(pairs(shuffle=True), pairs(shuffle=True))
+        TensorData.from_loaders(pairs(shuffle=True), pairs(shuffle=True))
 
 
 def test_map_dataset_is_picklable_for_spawned_workers() -> None:
     import pickle
 
-    from flambeau.data import Layout
+    from flambeau.data import BatchLayout
 
-    again = pickle.loads(pickle.dumps(MapDataset(TensorDataset(X, Y), Layout())))
+    again = pickle.loads(pickle.dumps(MapDataset(TensorDataset(X, Y), BatchLayout())))
     assert torch.equal(again.sample(2)[0]["input"], X[2])

@@ -18,8 +18,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from flambeau.data import ForeignLoader, Layout, Loader
-from flambeau.data.foreign import check_order, count_samples, peek
+from flambeau.data import BatchLayout, Loader, UserLoader
+from flambeau.data.user_loader import check_order, count_samples, peek
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
 
 N = 22
@@ -73,7 +73,7 @@ def states() -> tuple[Any, ...]:
 def test_a_resumed_run_gets_the_same_batches(
     checks: SimpleNamespace, options: dict[str, Any]
 ) -> None:
-    loader = ForeignLoader(noisy(**options), seed=7)
+    loader = UserLoader(noisy(**options), seed=7)
     assert isinstance(loader, Loader)
     assert loader.can_resume
     for epoch in (0, 3):
@@ -82,7 +82,7 @@ def test_a_resumed_run_gets_the_same_batches(
         for start in (1, 3):
             torch.manual_seed(start)  # as in a new process, where the generators are elsewhere
             python_random.seed(start)
-            resumed = ForeignLoader(noisy(**options), seed=7)
+            resumed = UserLoader(noisy(**options), seed=7)
             assert checks.same(whole[start:], checks.flat(resumed.batches(epoch, start)))
     targets = [torch.cat([b.target for b in loader.batches(epoch)]).tolist() for epoch in (0, 1)]
     assert targets[0] != targets[1]
@@ -92,7 +92,7 @@ def test_a_resumed_run_gets_the_same_batches(
 
 def test_another_seed_gives_another_order() -> None:
     orders = [
-        torch.cat([b.target for b in ForeignLoader(noisy(shuffle=True), seed=seed).batches(0)])
+        torch.cat([b.target for b in UserLoader(noisy(shuffle=True), seed=seed).batches(0)])
         for seed in (0, 1)
     ]
     assert not torch.equal(*orders)
@@ -101,9 +101,9 @@ def test_another_seed_gives_another_order() -> None:
 def test_a_generator_of_the_loader_is_keyed_by_its_own_seed_and_put_back(
     checks: SimpleNamespace,
 ) -> None:
-    def make(seed: int) -> tuple[torch.Generator, ForeignLoader]:
+    def make(seed: int) -> tuple[torch.Generator, UserLoader]:
         generator = torch.Generator().manual_seed(seed)
-        return generator, ForeignLoader(noisy(shuffle=True, generator=generator), seed=0)
+        return generator, UserLoader(noisy(shuffle=True, generator=generator), seed=0)
 
     generator, loader = make(42)
     before = generator.get_state()
@@ -119,12 +119,12 @@ def test_the_global_generators_go_on_as_if_nothing_had_been_loaded() -> None:
     np.random.seed(1)
     python_random.seed(1)
     before = states()
-    batches = ForeignLoader(noisy(shuffle=True)).batches(0)
+    batches = UserLoader(noisy(shuffle=True)).batches(0)
     next(batches)
     assert states() == before
     drawn = torch.rand(1), np.random.rand(), python_random.random()
     next(batches)
-    peek(noisy(shuffle=True), Layout())
+    peek(noisy(shuffle=True), BatchLayout())
     torch.manual_seed(1)
     np.random.seed(1)
     python_random.seed(1)
@@ -139,7 +139,7 @@ def test_an_error_in_the_data_set_puts_the_generators_back() -> None:
 
     before = states()
     with pytest.raises(InputError, match="no such photo") as error:
-        next(ForeignLoader(DataLoader(Broken())).batches(0))
+        next(UserLoader(DataLoader(Broken())).batches(0))
     assert isinstance(error.value.__cause__, OSError)
     assert states() == before
 
@@ -151,7 +151,7 @@ def test_samplers_that_count_epochs_are_told() -> None:
         def set_epoch(self, epoch: int) -> None:
             self.epochs.append(epoch)
 
-    loader = ForeignLoader(noisy(sampler=Counting(Noisy())))
+    loader = UserLoader(noisy(sampler=Counting(Noisy())))
     for epoch in (0, 4):
         list(loader.batches(epoch))
     assert Counting.epochs == [0, 4]
@@ -159,7 +159,7 @@ def test_samplers_that_count_epochs_are_told() -> None:
 
 def test_any_sized_iterable_of_batches_will_do(checks: SimpleNamespace) -> None:
     batches = [(torch.full((size, 1), float(size)), torch.arange(size)) for size in (3, 3, 1)]
-    loader = ForeignLoader(batches)
+    loader = UserLoader(batches)
     found = list(loader.batches(5))
     assert [b.indices.tolist() for b in found if b.indices is not None] == [
         [0, 1, 2],
@@ -172,12 +172,12 @@ def test_any_sized_iterable_of_batches_will_do(checks: SimpleNamespace) -> None:
 
 
 def test_what_cannot_be_resumed_says_why() -> None:
-    streaming = ForeignLoader(DataLoader(Stream(8), batch_size=2))
+    streaming = UserLoader(DataLoader(Stream(8), batch_size=2))
     assert len(list(streaming.batches(0))) == 4
     assert not streaming.can_resume
     with pytest.raises(ResumeError, match=r"cannot start at step 2 .* IterableDataset"):
         streaming.batches(0, 2)
-    persistent = ForeignLoader(noisy(shuffle=True, num_workers=1, persistent_workers=True))
+    persistent = UserLoader(noisy(shuffle=True, num_workers=1, persistent_workers=True))
     assert not persistent.can_resume
     with pytest.raises(ResumeError, match=r"persistent_workers=False, or hand over"):
         persistent.batches(0, 1)
@@ -185,17 +185,17 @@ def test_what_cannot_be_resumed_says_why() -> None:
 
 def test_what_is_no_loader_is_refused() -> None:
     with pytest.raises(InputError, match=r"no len\(\) .* Define __len__ on its data set"):
-        ForeignLoader(DataLoader(Stream(None), batch_size=2))
+        UserLoader(DataLoader(Stream(None), batch_size=2))
     with pytest.raises(ArgumentError, match="used up after one epoch"):
-        ForeignLoader(iter([1]))
+        UserLoader(iter([1]))
     with pytest.raises(ArgumentError, match="is a int, which cannot be iterated"):
-        ForeignLoader(3)  # type: ignore[arg-type]
+        UserLoader(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="valid loader has no batches"):
-        ForeignLoader([], part="valid")
+        UserLoader([], part="valid")
 
 
 def test_an_epoch_shorter_than_len_is_an_error() -> None:
-    loader = ForeignLoader(DataLoader(Stream(20), batch_size=2))
+    loader = UserLoader(DataLoader(Stream(20), batch_size=2))
     with (
         warnings.catch_warnings(),
         pytest.raises(InputError, match=r"ended after 4 batches in epoch 0, but its len\(\) is 10"),
@@ -207,16 +207,19 @@ def test_an_epoch_shorter_than_len_is_an_error() -> None:
 
 
 def test_a_pair_needs_no_declaration() -> None:
-    inputs, targets = Layout().parts((1, 2))
+    inputs, targets = BatchLayout().parts((1, 2))
     assert (inputs, targets) == ({"input": 1}, {"target": 2})
 
 
 def test_tuples_and_dicts_as_declared() -> None:
-    assert Layout(n_inputs=2).parts([1, 2, 3]) == ({"input_0": 1, "input_1": 2}, {"target": 3})
-    assert Layout(n_inputs=1).parts([1, 2, 3]) == ({"input": 1}, {"target_0": 2, "target_1": 3})
-    assert Layout(n_inputs=2).parts((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
-    assert Layout(n_inputs=1).parts(7) == ({"input": 7}, {})
-    layout = Layout(inputs=("b", "a"), targets=["y"])  # type: ignore[arg-type]
+    assert BatchLayout(n_inputs=2).parts([1, 2, 3]) == ({"input_0": 1, "input_1": 2}, {"target": 3})
+    assert BatchLayout(n_inputs=1).parts([1, 2, 3]) == (
+        {"input": 1},
+        {"target_0": 2, "target_1": 3},
+    )
+    assert BatchLayout(n_inputs=2).parts((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
+    assert BatchLayout(n_inputs=1).parts(7) == ({"input": 7}, {})
+    layout = BatchLayout(inputs=("b", "a"), targets=["y"])  # type: ignore[arg-type]
     inputs, targets = layout.parts({"y": 0, "a": 1, "b": 2, "extra": 3})
     assert list(inputs) == ["b", "a"]
     assert targets == {"y": 0}
@@ -225,16 +228,20 @@ def test_tuples_and_dicts_as_declared() -> None:
 @pytest.mark.parametrize(
     ("layout", "sample", "message"),
     [
-        (Layout(), (1, 2, 3), r"tuples of 3, .* write n_inputs="),
-        (Layout(), {"image": 1, "label": 2}, r"write inputs=\('image',\), targets=\('label',\)"),
-        (Layout(), torch.zeros(4, 2), r"one tensor of shape \(4, 2\) .* write n_inputs=1"),
-        (Layout(n_inputs=3), (1, 2), "n_inputs=3, but the data give tuples of 2"),
-        (Layout(inputs=("imag",)), {"image": 1}, r"no 'imag'. Did you mean 'image'"),
-        (Layout(inputs=("x",)), (1, 2), "names parts of a dict, but the data give a tuple"),
+        (BatchLayout(), (1, 2, 3), r"tuples of 3, .* write n_inputs="),
+        (
+            BatchLayout(),
+            {"image": 1, "label": 2},
+            r"write inputs=\('image',\), targets=\('label',\)",
+        ),
+        (BatchLayout(), torch.zeros(4, 2), r"one tensor of shape \(4, 2\) .* write n_inputs=1"),
+        (BatchLayout(n_inputs=3), (1, 2), "n_inputs=3, but the data give tuples of 2"),
+        (BatchLayout(inputs=("imag",)), {"image": 1}, r"no 'imag'. Did you mean 'image'"),
+        (BatchLayout(inputs=("x",)), (1, 2), "names parts of a dict, but the data give a tuple"),
     ],
 )
 def test_what_is_not_declared_says_what_to_write(
-    layout: Layout, sample: object, message: str
+    layout: BatchLayout, sample: object, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         layout.parts(sample)
@@ -252,17 +259,17 @@ def test_what_is_not_declared_says_what_to_write(
 )
 def test_impossible_layouts(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        Layout(**options)
+        BatchLayout(**options)
 
 
 def test_batches_must_be_tensors_of_one_length() -> None:
     with pytest.raises(InputError, match="'target' of a batch is a list, not a tensor"):
-        Layout().batch((torch.zeros(2), ["a", "b"]))
+        BatchLayout().batch((torch.zeros(2), ["a", "b"]))
     with pytest.raises(InputError, match="'input' 2, 'target' 3"):
-        Layout().batch((torch.zeros(2), torch.zeros(3)))
+        BatchLayout().batch((torch.zeros(2), torch.zeros(3)))
     with pytest.raises(InputError, match="'target' of a batch is a single number"):
-        Layout().batch((torch.zeros(2), torch.tensor(1)))
-    assert Layout().batch((np.zeros((2, 3), np.float32), torch.zeros(2))).input.shape == (2, 3)
+        BatchLayout().batch((torch.zeros(2), torch.tensor(1)))
+    assert BatchLayout().batch((np.zeros((2, 3), np.float32), torch.zeros(2))).input.shape == (2, 3)
 
 
 # ---------------------------------------------------------------- warnings

@@ -73,7 +73,7 @@ def test_more_batches_than_a_chunk_of_index_views(
 ) -> None:
     options = LoaderOptions(2, shuffle=True)
     whole = checks.flat(dataset().loader(options).batches(0))
-    monkeypatch.setattr("flambeau.data.gather._CHUNK", 3)
+    monkeypatch.setattr("flambeau.data.memory_loader._CHUNK", 3)
     for start in range(12):
         assert checks.same(whole[start:], checks.flat(dataset().loader(options).batches(0, start)))
 
@@ -126,7 +126,7 @@ def test_on_a_gpu_it_gives_the_same_batches(
     checks: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, share: float, shuffle: bool
 ) -> None:
     # share 0: nothing may stay on the device, so batches go through the pinned buffers.
-    monkeypatch.setattr("flambeau.data.gather.DEVICE_SHARE", share)
+    monkeypatch.setattr("flambeau.data.memory_loader.DEVICE_SHARE", share)
     device = torch.device("cuda", 0)
     x = torch.randn(5_000, 64)
     data = MemoryDataset({"x": x}, {"y": torch.arange(5_000)})

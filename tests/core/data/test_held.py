@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data import Batch, LoaderOptions, MemoryDataset
-from flambeau.data.held import WORTH_BYTES, HeldMemory
+from flambeau.data.buffer_pool import WORTH_BYTES, HeldMemory
 
 SHAPE, N = (512, 16), 5_000
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from flambeau.data import Batch, Preprocessor, TensorPreprocessor
-from flambeau.data.tensor_preprocessor import mean_and_std, non_finite_rows
+from flambeau.data import Batch, Preprocessor
 from flambeau.errors import InputError
+from flambeau.tensors import TensorPreprocessor
+from flambeau.tensors.preprocess import mean_and_std, non_finite_rows
 
 StandardScaler = pytest.importorskip("sklearn.preprocessing").StandardScaler
 
@@ -29,7 +30,7 @@ def test_standardising_agrees_with_scikit_learn() -> None:
 def test_the_figures_do_not_depend_on_the_chunks(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flambeau.data.tensor_preprocessor._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("flambeau.tensors.preprocess._CHUNK_ROWS", chunk)
     mean, std = mean_and_std(X, by_feature=True)
     torch.testing.assert_close(mean, X.double().mean(0), rtol=1e-13, atol=0)
     torch.testing.assert_close(std, X.double().std(0, correction=0), rtol=1e-12, atol=0)
@@ -126,7 +127,7 @@ def test_encode_with_several_inputs_asks_for_all() -> None:
 
 
 def test_non_finite_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flambeau.data.tensor_preprocessor._CHUNK_ROWS", 3)
+    monkeypatch.setattr("flambeau.tensors.preprocess._CHUNK_ROWS", 3)
     x = torch.zeros(10, 2)
     x[4, 1], x[9, 0], x[2, 0] = float("inf"), float("nan"), float("-inf")
     assert non_finite_rows(x) == [2, 4, 9]

@@ -23,7 +23,7 @@ def part(data: Data, name: str) -> MemoryDataset:
 
 
 def test_from_tensor_to_batches(checks: SimpleNamespace) -> None:
-    data = Data.from_tensors(X, Y, valid=0.2, test=0.1, seed=3)
+    data = TensorData.from_tensors(X, Y, valid=0.2, test=0.1, seed=3)
     assert isinstance(data, TensorData)
     for name in ("train", "valid", "test"):
         rows = data.split.part(name)
@@ -44,7 +44,7 @@ def test_facts_are_json_and_measured_on_train_rows() -> None:
     y = Y.clone()
     split = Split.given(range(60), range(60, 80), range(80, 90))
     y[60:] = 2
-    facts = Data.from_tensors(X, y, split=split).facts()
+    facts = TensorData.from_tensors(X, y, split=split).facts()
     assert json.loads(json.dumps(facts)) == facts
     assert [facts[f"n_{name}"] for name in ("train", "valid", "test")] == [60, 20, 10]
     assert facts["inputs"] == {"input": {"shape": [4], "dtype": "float32"}}
@@ -61,7 +61,7 @@ def test_what_valid_holds_changes_no_fact_and_no_preprocessor() -> None:
     split = Split.given(range(60), range(60, 90))
     poisoned = X.clone()
     poisoned[60:] = 1e6
-    one, other = (Data.from_tensors(x, Y, split=split) for x in (X, poisoned))
+    one, other = (TensorData.from_tensors(x, Y, split=split) for x in (X, poisoned))
     assert one.facts() == other.facts()
     values = {"normalisation": "standard"}
     for name, tensor in one.preprocessor(values).tensors().items():
@@ -69,27 +69,29 @@ def test_what_valid_holds_changes_no_fact_and_no_preprocessor() -> None:
 
 
 def test_parts_may_be_given_as_arrays_of_their_own() -> None:
-    data = Data.from_tensors(X, Y, valid=(X[:5] + 1, Y[:5]), test=(X[:2] + 2, Y[:2]))
+    data = TensorData.from_tensors(X, Y, valid=(X[:5] + 1, Y[:5]), test=(X[:2] + 2, Y[:2]))
     assert data.split.valid.tolist() == [90, 91, 92, 93, 94]
     assert data.split.test.tolist() == [95, 96]
     assert torch.equal(part(data, "valid").inputs["input"], X[:5] + 1)
     assert part(data, "train").ids is not None
     with pytest.raises(SplitError, match="and no split"):
-        Data.from_tensors(X, Y, valid=(X, Y), split=Split.random(90))
+        TensorData.from_tensors(X, Y, valid=(X, Y), split=Split.random(90))
     with pytest.raises(SplitError, match="and no split"):
-        Data.from_tensors(X, Y, valid=(X, Y), test=0.2)
+        TensorData.from_tensors(X, Y, valid=(X, Y), test=0.2)
     with pytest.raises(InputError, match=r"valid input 'input' has shape \(3,\).*train has \(4,\)"):
-        Data.from_tensors(X, Y, valid=(X[:, :3], Y))
+        TensorData.from_tensors(X, Y, valid=(X[:, :3], Y))
 
 
 def test_numpy_defaults_become_torchs() -> None:
-    data = Data.from_tensors(X.double().numpy(), Y.numpy().astype(np.int32))
+    data = TensorData.from_tensors(X.double().numpy(), Y.numpy().astype(np.int32))
     train = part(data, "train")
     assert train.inputs["input"].dtype == torch.float32
     assert train.targets["target"].dtype == torch.int64
     # A torch tensor's dtype was chosen.
-    assert part(Data.from_tensors(X.double(), Y), "train").inputs["input"].dtype == torch.float64
-    truths = Data.from_tensors(X, torch.stack([Y == 0, Y == 1], 1))
+    assert (
+        part(TensorData.from_tensors(X.double(), Y), "train").inputs["input"].dtype == torch.float64
+    )
+    truths = TensorData.from_tensors(X, torch.stack([Y == 0, Y == 1], 1))
     assert part(truths, "train").targets["target"].dtype == torch.float32
     assert truths.facts()["target_binary"] is True
 
@@ -97,15 +99,15 @@ def test_numpy_defaults_become_torchs() -> None:
 def test_arrays_as_they_are_found_in_the_wild() -> None:
     x = np.asfortranarray(X.numpy())[::-1].astype(">f4")
     x.flags.writeable = False
-    data = Data.from_tensors(x, Y, split=Split.given([0], [1]))
+    data = TensorData.from_tensors(x, Y, split=Split.given([0], [1]))
     assert torch.equal(part(data, "train").inputs["input"][0], X[-1])
-    grown = Data.from_tensors(X.clone().requires_grad_(), Y)
+    grown = TensorData.from_tensors(X.clone().requires_grad_(), Y)
     assert not part(grown, "train").inputs["input"].requires_grad
 
 
 def test_words_as_targets_become_classes() -> None:
     words = np.array(["dog", "cat", "emu"])[Y.numpy()]
-    data = Data.from_tensors(X, words)
+    data = TensorData.from_tensors(X, words)
     assert data.facts()["class_names"] == ["cat", "dog", "emu"]
     rows = data.split.train
     codes = part(data, "train").targets["target"]
@@ -113,7 +115,7 @@ def test_words_as_targets_become_classes() -> None:
 
 
 def test_several_inputs_and_targets_by_name() -> None:
-    data = Data.from_tensors({"a": X, "b": Y}, {"p": Y, "q": X[:, 0]})
+    data = TensorData.from_tensors({"a": X, "b": Y}, {"p": Y, "q": X[:, 0]})
     facts = data.facts()
     assert list(facts["inputs"]) == ["a", "b"]
     assert list(facts["targets"]) == ["p", "q"]
@@ -123,7 +125,7 @@ def test_several_inputs_and_targets_by_name() -> None:
     assert len(data.raw("valid")[1:3]) == 2
     with pytest.raises(InputError, match="needs exactly one target, but the data have 2: p, q"):
         data.task_arguments(CLASSES)
-    assert Data.from_tensors(X).facts()["targets"] == {}
+    assert TensorData.from_tensors(X).facts()["targets"] == {}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_several_inputs_and_targets_by_name() -> None:
 def test_arguments_for_task_and_model(
     targets: torch.Tensor, task: str, arguments: dict[str, Any]
 ) -> None:
-    data = Data.from_tensors(X, targets, task=task)
+    data = TensorData.from_tensors(X, targets, task=task)
     values = {"task": task, "architecture": "mlp", "normalisation": "none"}
     assert data.choices == {"task": task}
     assert data.task_arguments(values) == arguments
@@ -149,13 +151,13 @@ def test_arguments_for_task_and_model(
 
 
 def test_several_inputs_are_counted_together() -> None:
-    data = Data.from_tensors({"a": X, "b": X.reshape(90, 2, 2), "c": X[:, 0]}, Y)
+    data = TensorData.from_tensors({"a": X, "b": X.reshape(90, 2, 2), "c": X[:, 0]}, Y)
     assert data.model_arguments(CLASSES)["n_inputs"] == 9
 
 
 def test_our_model_learns_standardised_targets() -> None:
     y = X[:, :2] * 5 + 100
-    data = Data.from_tensors(X, y)
+    data = TensorData.from_tensors(X, y)
     arguments = data.task_arguments({"task": "regression", "targets": "standard"})
     train = y[data.split.train].double()
     np.testing.assert_allclose(arguments["mean"], train.mean(0), rtol=1e-12)
@@ -163,21 +165,21 @@ def test_our_model_learns_standardised_targets() -> None:
 
 
 def test_class_names_and_labels_must_agree() -> None:
-    named = Data.from_tensors(X, Y, class_names=["a", "b", "c", "d"])
+    named = TensorData.from_tensors(X, Y, class_names=["a", "b", "c", "d"])
     with pytest.warns(FlambeauWarning, match="class-not-in-train"):
         assert named.task_arguments(CLASSES) == {"classes": ["a", "b", "c", "d"]}
     assert named.facts()["class_counts"][3] == 0
-    short = Data.from_tensors(X, Y, class_names=["a", "b"], split=Split.given([0, 1], [2, 3]))
+    short = TensorData.from_tensors(X, Y, class_names=["a", "b"], split=Split.given([0, 1], [2, 3]))
     with pytest.raises(InputError, match=r"valid targets hold labels outside 0..1 \(row 2: 2\)"):
         short.task_arguments(CLASSES)
-    unseen = Data.from_tensors(X, Y, split=Split.given([0, 1], [5, 6]))
+    unseen = TensorData.from_tensors(X, Y, split=Split.given([0, 1], [5, 6]))
     with pytest.raises(InputError, match=r"row 5: 2.* more than train shows"):
         unseen.task_arguments(CLASSES)
 
 
 @pytest.mark.parametrize("labels", [Y - 1, Y * 1_000_000])
 def test_labels_that_do_not_count_from_zero(labels: torch.Tensor) -> None:
-    data = Data.from_tensors(X, labels)
+    data = TensorData.from_tensors(X, labels)
     assert "class_names" not in data.facts()
     with pytest.raises(InputError, match=r"cannot be classes 0, 1, …: 3 distinct .* Number them"):
         data.task_arguments(CLASSES)
@@ -189,7 +191,7 @@ def test_stratify() -> None:
     x = torch.zeros(100, 1)
     for seed in range(5):
         for stratify in ("auto", True):
-            split = Data.from_tensors(x, rare, seed=seed, stratify=stratify).split
+            split = TensorData.from_tensors(x, rare, seed=seed, stratify=stratify).split
             assert int(rare[split.valid].sum()) == 2
     plain = Split.random(100, 0.2, seed=1)
     amounts = torch.arange(100)
@@ -199,21 +201,21 @@ def test_stratify() -> None:
         (rare, {"task": "regression"}),
         (rare.float(), {}),
     ):
-        split = Data.from_tensors(x, targets, seed=1, **options).split
+        split = TensorData.from_tensors(x, targets, seed=1, **options).split
         assert split.valid.tolist() == plain.valid.tolist()
     with pytest.raises(ArgumentError, match="stratify='yes'"):
-        Data.from_tensors(x, rare, stratify="yes")
+        TensorData.from_tensors(x, rare, stratify="yes")
     with pytest.raises(InputError, match="needs exactly one target, not 0"):
-        Data.from_tensors(x, stratify=True)
+        TensorData.from_tensors(x, stratify=True)
     with pytest.raises(InputError, match=r"one class a row, not \(100, 1\) targets"):
-        Data.from_tensors(x, x, stratify=True)
+        TensorData.from_tensors(x, x, stratify=True)
 
 
 def test_report_says_what_was_found() -> None:
-    text = Data.from_tensors(X, Y).report()
+    text = TensorData.from_tensors(X, Y).report()
     for words in ("72 train", "'input': (4,) float32", "0 (24), 1 (24), 2 (24)", "in memory"):
         assert words in text
-    assert "distinct values from" in Data.from_tensors(X, X[:, 0]).report()
+    assert "distinct values from" in TensorData.from_tensors(X, X[:, 0]).report()
 
 
 @pytest.mark.parametrize("where", [0, 40, 89])
@@ -224,30 +226,30 @@ def test_nan_and_infinity_are_named(where: int) -> None:
         with pytest.raises(
             InputError, match=rf"'input' holds NaN or infinity in \w+ row {where}\."
         ):
-            Data.from_tensors(x, Y)
+            TensorData.from_tensors(x, Y)
     y = X[:, 0].clone()
     y[where] = float("nan")
     with pytest.raises(InputError, match=rf"'target' holds NaN or infinity in \w+ row {where}\."):
-        Data.from_tensors(X, y)
+        TensorData.from_tensors(X, y)
 
 
 def test_what_is_no_array_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"'input' is a list, not a tensor or NumPy array"):
-        Data.from_tensors([[1.0]], Y)  # type: ignore[arg-type]
+        TensorData.from_tensors([[1.0]], Y)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'input' holds object, not numbers"):
-        Data.from_tensors(np.array([{}, {}]), Y[:2])
+        TensorData.from_tensors(np.array([{}, {}]), Y[:2])
     with pytest.raises(InputError, match="'input' has 90, 'target' has 89"):
-        Data.from_tensors(X, Y[1:])
+        TensorData.from_tensors(X, Y[1:])
     with pytest.raises(SplitError, match="valid part names row 90, but the data have 90 rows"):
-        Data.from_tensors(X, Y, split=Split.given([0], [90]))
+        TensorData.from_tensors(X, Y, split=Split.given([0], [90]))
     with pytest.raises(ArgumentError, match=r"No task 'classify'\. Did you mean 'classification'"):
-        Data.from_tensors(X, Y, task="classify")
+        TensorData.from_tensors(X, Y, task="classify")
     with pytest.raises(ArgumentError, match="is one string"):
-        Data.from_tensors(X, Y, class_names="abc")
+        TensorData.from_tensors(X, Y, class_names="abc")
     with pytest.raises(InputError, match="There is no test part"):
-        part(Data.from_tensors(X, Y), "test")
+        part(TensorData.from_tensors(X, Y), "test")
     with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
-        part(Data.from_tensors(X, Y), "val")
+        part(TensorData.from_tensors(X, Y), "val")
 
 
 def test_a_memory_map_raises_no_warning(tmp_path: Any) -> None:
@@ -255,5 +257,5 @@ def test_a_memory_map_raises_no_warning(tmp_path: Any) -> None:
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = Data.from_tensors(mapped, Y)
+        data = TensorData.from_tensors(mapped, Y)
     assert torch.equal(part(data, "train").inputs["input"], X[data.split.train])

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flambeau import Batch, Callback, Data, Learner, Task, TrainingOptions
+from flambeau import Batch, Callback, Data, Learner, Task, TensorData, TrainingOptions
 from flambeau.data.split import Split
 from flambeau.errors import FlambeauError
 from flambeau.task import Classification, Regression
@@ -49,7 +49,7 @@ def table(n_train: int = N_TRAIN, n_valid: int = 21) -> Data:
     x = torch.randn(n_train + n_valid, 5, generator=draws, dtype=torch.float64)
     y = (x[:, :3] + torch.randn(len(x), 3, generator=draws)).argmax(1)
     rows = torch.arange(len(x)).numpy()
-    return Data.from_tensors(x, y, split=Split.given(rows[:n_train], rows[n_train:]))
+    return TensorData.from_tensors(x, y, split=Split.given(rows[:n_train], rows[n_train:]))
 
 
 def learner(
@@ -229,7 +229,7 @@ def scores(folder: Path) -> dict[str, Any]:
     run.fit(1)
     draws = torch.Generator().manual_seed(1)
     x = torch.randn(64, 5, generator=draws, dtype=torch.float64)
-    regression = Data.from_tensors(x, 2.0 + x[:, 0].sin(), valid=21)
+    regression = TensorData.from_tensors(x, 2.0 + x[:, 0].sin(), valid=21)
     other = learner(
         regression, Net(seed=1 + RANK, outputs=1), task=Regression(metrics=["r2", "mae", "rmse"])
     )
@@ -456,12 +456,12 @@ def loaders(folder: Path) -> dict[str, Any]:
     names = {"class_names": ["a", "b", "c"]}
     found: dict[str, Any] = {}
     try:
-        learner(Data.from_loaders(DataLoader(pairs, 8, shuffle=True), valid, **names)).fit(1)
+        learner(TensorData.from_loaders(DataLoader(pairs, 8, shuffle=True), valid, **names)).fit(1)
     except FlambeauError as error:
         found["without"] = f"{type(error).__name__}: {error}"
     try:
         sampler = DistributedSampler(pairs, WORLD_SIZE + 1, RANK)
-        data = Data.from_loaders(DataLoader(pairs, 4, sampler=sampler), valid, **names)
+        data = TensorData.from_loaders(DataLoader(pairs, 4, sampler=sampler), valid, **names)
         learner(data, choices={"batch_size": 4}).fit(1)
     except FlambeauError as error:
         found["other number"] = f"{type(error).__name__}: {error}"
@@ -470,7 +470,7 @@ def loaders(folder: Path) -> dict[str, Any]:
         train = DataLoader(pairs, 4, sampler=sampler)
     else:
         train = DataLoader(pairs, 8, shuffle=True)
-    data = Data.from_loaders(train, valid, **names)
+    data = TensorData.from_loaders(train, valid, **names)
     run = learner(data, choices={"batch_size": train.batch_size})
     run.fit(1)
     found["steps"] = len(run.history.step_losses)

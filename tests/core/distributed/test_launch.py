@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from flambeau import processes
 from flambeau.cli.launch import launch_command
+from flambeau.distributed import processes
 from flambeau.errors import ArgumentError, TrainingError
 
 SCRIPT = """
 import sys
 import torch
-from flambeau import Data, Learner
+from flambeau import TensorData, Learner
 x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-learner = Learner(Data.from_tensors(x, (x[:, 0] > 0).long()), folder="run")
+learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), folder="run")
 learner.fit(1)
 # In one write: print makes several, between which those of the other process may fall.
 sys.stdout.write(f"score {learner.evaluate()['accuracy']}\\n")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from flambeau import Data, FlambeauWarning, Learner, TrainingOptions
+from flambeau import FlambeauWarning, Learner, TensorData, TrainingOptions
 from flambeau.doctor import CORE_CHECKS, READS, Check, Finding, Subject, look_before_fit
-from flambeau.tensors_domain import DOMAIN
+from flambeau.tensors.domain import DOMAIN
 
 
 def table(n: int = 400) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def warned(action: Any) -> list[str]:
 
 
 def test_a_finding_is_a_warning_once_a_learner() -> None:
-    learner = Learner(Data.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
+    learner = Learner(TensorData.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
     [message] = warned(lambda: learner.fit(1))
     assert message.startswith("[softmax-before-loss] Net answers with probabilities")
     assert "Take the softmax out of the model's forward" in message
@@ -60,19 +60,19 @@ def test_a_finding_is_a_warning_once_a_learner() -> None:
 
 def test_it_can_be_switched_off() -> None:
     options = TrainingOptions(doctor=False)
-    data = Data.from_tensors(*table())
+    data = TensorData.from_tensors(*table())
     learner = Learner(data, Net(nn.Softmax(1)), training=options, quiet=True)
     assert warned(lambda: learner.fit(1)) == []
     assert not learner.doctor().ok  # asked, it answers
 
 
 def test_every_verb_that_trains_asks() -> None:
-    learner = Learner(Data.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
+    learner = Learner(TensorData.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
     assert len(warned(lambda: learner.fit_one_cycle(1))) == 1
 
 
 def test_a_resumed_run_has_been_looked_at(tmp_path: Any) -> None:
-    data = Data.from_tensors(*table())
+    data = TensorData.from_tensors(*table())
     learner = Learner(data, Net(nn.Softmax(1)), folder=tmp_path / "run", quiet=True)
     assert len(warned(lambda: learner.fit(1))) == 1
     again = Learner(data, Net(nn.Softmax(1)), folder=tmp_path / "run", quiet=True)
@@ -84,13 +84,13 @@ def test_what_was_warned_of_already_is_not_repeated() -> None:
 
     def whole() -> None:
         names = ["ant", "bee", "wasp"]
-        Learner(Data.from_tensors(x, y * 2, class_names=names), quiet=True).fit(1)
+        Learner(TensorData.from_tensors(x, y * 2, class_names=names), quiet=True).fit(1)
 
     assert [message.split("]")[0] for message in warned(whole)] == ["[class-not-in-train"]
 
 
 def test_a_model_that_fails_is_left_to_the_run() -> None:
-    learner = Learner(Data.from_tensors(*table()), nn.Linear(7, 2), quiet=True)
+    learner = Learner(TensorData.from_tensors(*table()), nn.Linear(7, 2), quiet=True)
     with pytest.raises(Exception, match=r"shape|mat1"):
         learner.fit(1)
 
@@ -99,7 +99,7 @@ def test_a_domains_check_runs_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -
     finding = Finding("few", "Train has 3 rows.", {"rows": 3}, "Collect more.")
     for runs, count in (("first fit", 1), ("asked", 0), ("full", 0)):
         check = Check("few", "few rows", lambda subject: finding, "facts", runs)  # type: ignore[arg-type]
-        learner = Learner(Data.from_tensors(*table()), quiet=True)
+        learner = Learner(TensorData.from_tensors(*table()), quiet=True)
         monkeypatch.setattr(learner, "domain", replace(DOMAIN, checks=(check,)))
         assert len(warned(lambda patient=learner: patient.fit(1))) == count
 
@@ -120,7 +120,7 @@ class Clock:
 
 def patient(model: nn.Module, n: int = 4000, epochs: int = 5, batch_size: int = 100) -> Subject:
     choices = {"batch_size": batch_size, "epochs": epochs}
-    learner = Learner(Data.from_tensors(*table(n)), model, choices=choices, quiet=True)
+    learner = Learner(TensorData.from_tensors(*table(n)), model, choices=choices, quiet=True)
     return learner._subject()
 
 
@@ -217,7 +217,9 @@ def test_nothing_of_a_learner_changes(full: bool) -> None:
     x, y = table()
     order = torch.Generator().manual_seed(5)
     train = DataLoader(TensorDataset(x, y), 20, shuffle=True, generator=order)
-    data = Data.from_loaders(train, DataLoader(TensorDataset(x[:40], y[:40]), 20), n_classes=2)
+    data = TensorData.from_loaders(
+        train, DataLoader(TensorDataset(x[:40], y[:40]), 20), n_classes=2
+    )
     learner = Learner(data, model, quiet=True)
     before, own = state_of(model), order.get_state()
     learner.doctor(full=full)
@@ -229,7 +231,9 @@ def test_nothing_of_a_learner_changes(full: bool) -> None:
 def test_training_is_the_same_with_and_without(full: bool) -> None:
     def weights(looks: bool) -> dict[str, Tensor]:
         options = TrainingOptions(doctor=looks)
-        learner = Learner(Data.from_tensors(*table()), Net(), training=options, quiet=True, seed=3)
+        learner = Learner(
+            TensorData.from_tensors(*table()), Net(), training=options, quiet=True, seed=3
+        )
         if looks and full:
             learner.doctor(full=True)
         torch.manual_seed(11)
@@ -240,7 +244,7 @@ def test_training_is_the_same_with_and_without(full: bool) -> None:
 
 
 def test_a_warning_points_at_the_line_that_trains() -> None:
-    learner = Learner(Data.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
+    learner = Learner(TensorData.from_tensors(*table()), Net(nn.Softmax(1)), quiet=True)
     with pytest.warns(FlambeauWarning, match="softmax-before-loss") as caught:
         learner.fit(1)
     assert caught[0].filename == __file__

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Batch, Data, Learner
-from flambeau.data.dataset import Facts
+from flambeau import Batch, Data, Learner, TensorData
+from flambeau.data.data import Facts
 from flambeau.data.split import Split
 from flambeau.doctor import CORE_CHECKS, Finding, Subject, diagnose
 from flambeau.task import Classification, Regression
@@ -46,21 +46,21 @@ def found(learner: Learner) -> dict[str, Finding]:
 
 
 CLEAN: dict[str, Any] = {
-    "two classes": lambda: (Data.from_tensors(*rows()), None),
+    "two classes": lambda: (TensorData.from_tensors(*rows()), None),
     "twelve classes": lambda: (
-        Data.from_tensors(rows(600)[0], torch.arange(600) % 12),
+        TensorData.from_tensors(rows(600)[0], torch.arange(600) % 12),
         None,
     ),
-    "own net": lambda: (Data.from_tensors(*rows()), net()),
-    "log softmax": lambda: (Data.from_tensors(*rows()), net(5, 2, nn.LogSoftmax(1))),
-    "regression": lambda: (Data.from_tensors(rows()[0], rows()[0].sum(1)), None),
-    "several labels": lambda: (Data.from_tensors(rows()[0], (rows()[0][:, :3] > 0)), None),
+    "own net": lambda: (TensorData.from_tensors(*rows()), net()),
+    "log softmax": lambda: (TensorData.from_tensors(*rows()), net(5, 2, nn.LogSoftmax(1))),
+    "regression": lambda: (TensorData.from_tensors(rows()[0], rows()[0].sum(1)), None),
+    "several labels": lambda: (TensorData.from_tensors(rows()[0], (rows()[0][:, :3] > 0)), None),
     "whole numbers": lambda: (
-        Data.from_tensors(torch.arange(600).reshape(120, 5) % 100, rows()[1]),
+        TensorData.from_tensors(torch.arange(600).reshape(120, 5) % 100, rows()[1]),
         nn.Sequential(nn.Embedding(100, 4), nn.Flatten(), nn.Linear(20, 2)),
     ),
     "one rare yes or no": lambda: (
-        Data.from_tensors(torch.cat([rows()[0], torch.zeros(120, 1)], 1), rows()[1]),
+        TensorData.from_tensors(torch.cat([rows()[0], torch.zeros(120, 1)], 1), rows()[1]),
         None,
     ),
 }
@@ -81,7 +81,7 @@ def test_a_class_without_train_rows_is_named() -> None:
     x, y = rows()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # building the data warns of it as well
-        data = Data.from_tensors(x, y * 2, class_names=["ant", "bee", "wasp"])
+        data = TensorData.from_tensors(x, y * 2, class_names=["ant", "bee", "wasp"])
         finding = found(Learner(data, quiet=True))["class-not-in-train"]
     assert "bee" in finding.what
     assert "ant" not in finding.what
@@ -130,9 +130,9 @@ def without_model(facts: Facts) -> Subject:
 
 def test_a_constant_input_is_an_error_where_it_is_the_only_one() -> None:
     x, y = rows()
-    finding = found(Learner(Data.from_tensors(torch.full_like(x, 3.0), y), net(), quiet=True))[
-        "constant-input"
-    ]
+    finding = found(
+        Learner(TensorData.from_tensors(torch.full_like(x, 3.0), y), net(), quiet=True)
+    )["constant-input"]
     assert finding.severity == "error"
     assert finding.evidence["value"] == 3.0
     assert finding.evidence["shape"] == [5]
@@ -149,7 +149,7 @@ class TwoInputs(nn.Module):
 
 def test_one_constant_input_of_two_is_a_warning() -> None:
     x, y = rows()
-    data = Data.from_tensors({"a": x, "b": torch.ones_like(x)}, y)
+    data = TensorData.from_tensors({"a": x, "b": torch.ones_like(x)}, y)
     finding = found(Learner(data, TwoInputs(), quiet=True))["constant-input"]
     assert finding.severity == "warning"
     assert "'b'" in finding.what
@@ -157,14 +157,14 @@ def test_one_constant_input_of_two_is_a_warning() -> None:
 
 def test_few_samples_may_be_alike() -> None:
     x, y = rows()
-    data = Data.from_tensors(torch.zeros_like(x), y)
+    data = TensorData.from_tensors(torch.zeros_like(x), y)
     learner = Learner(data, net(), choices={"batch_size": 3}, quiet=True)
     assert "constant-input" not in found(learner)
 
 
 def test_a_single_number_may_be_rare() -> None:
     x, y = rows()
-    data = Data.from_tensors({"a": x, "b": torch.zeros(120, 1)}, y)
+    data = TensorData.from_tensors({"a": x, "b": torch.zeros(120, 1)}, y)
     torch.manual_seed(0)
 
     class Beside(nn.Module):
@@ -234,7 +234,7 @@ def test_inputs_of_any_shape_and_kind_are_read() -> None:
 @pytest.mark.parametrize("n_classes", [2, 12])
 def test_a_softmax_before_the_loss(n_classes: int) -> None:
     x, _ = rows(240)
-    data = Data.from_tensors(x, torch.arange(240) % n_classes)
+    data = TensorData.from_tensors(x, torch.arange(240) % n_classes)
     finding = found(Learner(data, net(5, n_classes, nn.Softmax(1)), quiet=True))[
         "softmax-before-loss"
     ]
@@ -247,7 +247,7 @@ def test_a_softmax_before_the_loss(n_classes: int) -> None:
 
 def test_the_loss_at_the_start_is_that_of_guessing() -> None:
     x, y = rows()
-    learner = Learner(Data.from_tensors(x, y), loud(net()), quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y), loud(net()), quiet=True)
     assert [*found(learner)] == ["loss-at-start"]
     finding = found(learner)["loss-at-start"]
     batch = next(iter(learner.realised.loader("train").batches(0)))
@@ -259,7 +259,7 @@ def test_the_loss_at_the_start_is_that_of_guessing() -> None:
 
 def test_several_labels_have_a_loss_of_guessing_too() -> None:
     x, _ = rows()
-    learner = Learner(Data.from_tensors(x, (x[:, :3] > 0)), loud(net(5, 3)), quiet=True)
+    learner = Learner(TensorData.from_tensors(x, (x[:, :3] > 0)), loud(net(5, 3)), quiet=True)
     finding = found(learner)["loss-at-start"]
     assert finding.evidence["guessing"] == pytest.approx(math.log(2))
 
@@ -274,7 +274,7 @@ def test_a_model_that_has_trained_may_lose_what_it_likes() -> None:
 def test_a_learner_says_how_far_it_is() -> None:
     x, y = rows()
     options = TrainingOptions(doctor=False)
-    learner = Learner(Data.from_tensors(x, y), loud(net()), training=options, quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y), loud(net()), training=options, quiet=True)
     assert "loss-at-start" in found(learner)
     learner.fit(1, lr=1e-3)
     assert "loss-at-start" not in found(learner)
@@ -294,7 +294,7 @@ def test_everything_is_left_as_it_was() -> None:
     x, y = rows()
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
     model[1].eval()
-    learner = Learner(Data.from_tensors(x, y), model, quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y), model, quiet=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
@@ -308,7 +308,7 @@ def test_everything_is_left_as_it_was() -> None:
 
 def test_training_after_a_visit_is_training_without_it() -> None:
     def weights(visit: bool) -> list[Tensor]:
-        learner = Learner(Data.from_tensors(*rows()), quiet=True, seed=3)
+        learner = Learner(TensorData.from_tensors(*rows()), quiet=True, seed=3)
         if visit:
             learner.doctor()
         learner.fit(1)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau import Data, Learner
+from flambeau import Learner, TensorData
 from flambeau.doctor import CORE_CHECKS, Check, Finding, Subject, combine_checks, diagnose
-from flambeau.tensors_domain import DOMAIN
+from flambeau.tensors.domain import DOMAIN
 
 FINDING = Finding("few", "Train has 3 rows.", {"rows": 3, "share": 0.25}, "Collect more.")
-DATA = Data.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
+DATA = TensorData.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
 
 
 def subject() -> Subject:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from flambeau import Data, Learner
+from flambeau import Learner, TensorData
 from flambeau.doctor import Finding
 
 
@@ -23,7 +23,7 @@ def pairs(n: int, n_classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
 def learner(train: Any, valid: Any, *, n_classes: int = 3) -> Learner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from_loaders warns of the order itself
-        data = Data.from_loaders(train, valid, n_classes=n_classes)
+        data = TensorData.from_loaders(train, valid, n_classes=n_classes)
     return Learner(data, nn.Linear(5, n_classes), choices={"epochs": 20}, quiet=True)
 
 
@@ -118,7 +118,7 @@ def test_augmentation_in_valid(noise: float, by_loader: bool) -> None:
         train: Any = DataLoader(Noisy(0.1), 20, shuffle=True)
         patient = learner(train, DataLoader(Noisy(noise), 20))
     else:
-        data = Data.from_datasets(Noisy(0.1), Noisy(noise), n_classes=3)
+        data = TensorData.from_datasets(Noisy(0.1), Noisy(noise), n_classes=3)
         patient = Learner(
             data, nn.Linear(5, 3), choices={"epochs": 20, "num_workers": 0}, quiet=True
         )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Data, Learner
+from flambeau import Data, Learner, TensorData
 from flambeau.data.split import Split
 from flambeau.doctor import Finding
 from flambeau.task import Classification, MultiLabel, Regression
@@ -52,7 +52,7 @@ def test_a_split_that_leaves_a_class_out_of_valid() -> None:
     rows = torch.arange(400)
     first = [*rows[y != 3][:240].tolist(), *rows[y == 3].tolist()]
     rest = [int(row) for row in rows if int(row) not in set(first)]
-    data = Data.from_tensors(x, y, split=Split.given(first, rest))
+    data = TensorData.from_tensors(x, y, split=Split.given(first, rest))
     finding = only(Learner(data, quiet=True), "class-not-in-valid")
     assert "class 3" in finding.what
     assert finding.evidence["train rows of the first"] == 100
@@ -63,14 +63,14 @@ def test_a_rare_class_may_be_absent_from_valid() -> None:
     y = labels(x)
     y[:10] = 2
     valid = list(range(300, 400))
-    silent(Data.from_tensors(x, y, split=Split.given(range(300), valid)))
+    silent(TensorData.from_tensors(x, y, split=Split.given(range(300), valid)))
 
 
 def test_accuracy_alone_under_one_large_class() -> None:
     x = draws(400, 5)
     y = (x.sum(1) > 3.7).long()
     assert 0.02 < float(y.float().mean()) < 0.1
-    data = Data.from_tensors(x, y)
+    data = TensorData.from_tensors(x, y)
     learner = Learner(data, choices={"metrics": ["accuracy"]}, quiet=True)
     finding = only(learner, "class-imbalance")
     assert finding.evidence["share"] > 0.9
@@ -82,7 +82,7 @@ def test_accuracy_alone_under_one_large_class() -> None:
 def test_targets_that_never_change(columns: int) -> None:
     x = draws(200, 5)
     y = torch.stack([torch.full((200,), 7.0), x.sum(1)], 1)[:, :columns]
-    data = Data.from_tensors(x, y, task="regression")
+    data = TensorData.from_tensors(x, y, task="regression")
     learner = Learner(data, nn.Linear(5, columns), quiet=True)
     finding = only(learner, "constant-target")
     assert "is 7 for all 160 train rows" in finding.what
@@ -92,7 +92,7 @@ def test_targets_that_never_change(columns: int) -> None:
 def test_a_label_that_nobody_has() -> None:
     x = draws(200, 5)
     y = torch.stack([x[:, 0] > 0, torch.zeros(200, dtype=torch.bool)], 1)
-    data = Data.from_tensors(x, y, task="multi_label")
+    data = TensorData.from_tensors(x, y, task="multi_label")
     assert "'1'" not in only(Learner(data, quiet=True), "constant-target").what
 
 
@@ -111,7 +111,7 @@ def test_a_label_that_nobody_has() -> None:
 def test_metrics_of_another_task(task: Any, y: Any) -> None:
     x = draws(200, 5)
     width = 1 if isinstance(task, Regression) else 2
-    learner = Learner(Data.from_tensors(x, y(x)), nn.Linear(5, width), task=task, quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y(x)), nn.Linear(5, width), task=task, quiet=True)
     finding = only(learner, "metric-for-task")
     assert finding.evidence["loss"] == task.loss_name
 
@@ -121,7 +121,7 @@ def test_labels_of_minus_one_where_nobody_checks(low: float) -> None:
     x = draws(64, 5)
     y = torch.where(x[:, :2] > 0, 1.0, low)
     batches = [(x[:32], y[:32]), (x[32:], y[32:])]
-    data = Data.from_loaders(batches, batches, task="multi_label", class_names=["a", "b"])
+    data = TensorData.from_loaders(batches, batches, task="multi_label", class_names=["a", "b"])
     learner = Learner(data, nn.Linear(5, 2), choices={"epochs": 20}, quiet=True)
     if low == 0:
         assert learner.doctor().ok, str(learner.doctor())
@@ -135,7 +135,7 @@ def test_labels_of_minus_one_where_nobody_checks(low: float) -> None:
 def test_probabilities_that_do_not_add_up() -> None:
     x = draws(200, 5)
     y = torch.sigmoid(x[:, :2])
-    data = Data.from_tensors(x, y, task="regression")
+    data = TensorData.from_tensors(x, y, task="regression")
     learner = Learner(data, nn.Linear(5, 2), task=Classification(["a", "b"]), quiet=True)
     assert "add up to" in only(learner, "label-range").what
 
@@ -147,7 +147,7 @@ def test_copies_of_train_rows_in_valid() -> None:
     x = draws(300, 5)
     x[250:260] = x[10:20]
     y = labels(x)
-    data = Data.from_tensors(x, y, split=Split.given(range(200), range(200, 300)))
+    data = TensorData.from_tensors(x, y, split=Split.given(range(200), range(200, 300)))
     finding = only(Learner(data, quiet=True), "duplicates-across-parts")
     assert "row 250 is train row 10" in finding.what
     assert finding.evidence == {"copies": 10, "compared": 100, "share": 0.1}
@@ -159,7 +159,7 @@ def test_copies_are_found_in_any_numbers(dtype: torch.dtype) -> None:
     x = (draws(300, 8, 8).sigmoid() * 255).to(dtype)
     x[250:] = x[10:60]
     y = torch.arange(300) % 2
-    data = Data.from_tensors(x, y, split=Split.given(range(200), range(200, 300)))
+    data = TensorData.from_tensors(x, y, split=Split.given(range(200), range(200, 300)))
     report = Learner(data, quiet=True).doctor()
     assert "duplicates-across-parts" in report.codes
 
@@ -167,7 +167,7 @@ def test_copies_are_found_in_any_numbers(dtype: torch.dtype) -> None:
 def test_rows_of_few_values_are_equal_by_chance() -> None:
     x = (draws(400, 6) > 0).float()
     assert len(x.unique(dim=0)) <= 64
-    silent(Data.from_tensors(x, (x[:, 0] + x[:, 1] > 1).long()))
+    silent(TensorData.from_tensors(x, (x[:, 0] + x[:, 1] > 1).long()))
 
 
 class Beside(nn.Module):
@@ -193,7 +193,7 @@ def test_patients_in_train_and_valid(name: str, torn: bool) -> None:
         split = Split.by_group(who.numpy())
     else:
         split = Split.random(400, valid=0.2)
-    data = Data.from_tensors({"x": x, name: who}, labels(x), split=split)
+    data = TensorData.from_tensors({"x": x, name: who}, labels(x), split=split)
     if not torn:
         return silent(data, Beside())
     finding = only(Learner(data, Beside(), quiet=True), "groups-across-parts")
@@ -206,7 +206,7 @@ def test_a_column_that_is_the_label() -> None:
     x = draws(300, 5)
     y = labels(x, 3)
     x[:, 3] = torch.tensor([0.5, -1.0, 2.0])[y]
-    finding = only(Learner(Data.from_tensors(x, y), quiet=True), "leaking-column")
+    finding = only(Learner(TensorData.from_tensors(x, y), quiet=True), "leaking-column")
     assert "input[:, 3]" in finding.what
     assert finding.evidence["rows"] == 240
 
@@ -215,7 +215,7 @@ def test_a_column_that_is_the_amount_in_other_units() -> None:
     x = draws(300, 5)
     y = x[:, :3].sum(1) + 0.3 * draws(300, seed=1)
     x[:, 4] = 2.54 * y + 1
-    finding = only(Learner(Data.from_tensors(x, y), quiet=True), "leaking-column")
+    finding = only(Learner(TensorData.from_tensors(x, y), quiet=True), "leaking-column")
     assert "input[:, 4]" in finding.what
 
 
@@ -223,17 +223,17 @@ def test_a_column_that_is_the_amount_in_other_units() -> None:
 def test_what_only_tells_much_is_no_leak(kind: str) -> None:
     x = draws(300, 5)
     if kind == "a threshold":
-        silent(Data.from_tensors(x, (x[:, 0] > 0).long()))
+        silent(TensorData.from_tensors(x, (x[:, 0] > 0).long()))
     elif kind == "one column":
-        silent(Data.from_tensors(x[:, :1], 2 * x[:, 0]))
+        silent(TensorData.from_tensors(x[:, :1], 2 * x[:, 0]))
     else:
-        silent(Data.from_tensors(x, x[:, 0] + 0.05 * draws(300, seed=1)))
+        silent(TensorData.from_tensors(x, x[:, 0] + 0.05 * draws(300, seed=1)))
 
 
 def test_near_copies_are_looked_for_when_asked_fully() -> None:
     x = draws(300, 40)
     x[250:260] = x[10:20] + 1e-3 * draws(10, 40, seed=1)
-    data = Data.from_tensors(x, labels(x), split=Split.given(range(200), range(200, 300)))
+    data = TensorData.from_tensors(x, labels(x), split=Split.given(range(200), range(200, 300)))
     learner = Learner(data, quiet=True)
     assert learner.doctor().ok
     finding = only(learner, "near-duplicates", full=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from flambeau import Data, Learner, TrainingOptions
+from flambeau import Data, Learner, TensorData, TrainingOptions
 from flambeau.doctor import Finding
 from flambeau.task import Regression
 
@@ -21,12 +21,12 @@ def draws(*shape: int, seed: int = 0) -> Tensor:
 
 def table(n: int = 400, width: int = 5) -> Data:
     x = draws(n, width)
-    return Data.from_tensors(x, (x.sum(1) > 0).long())
+    return TensorData.from_tensors(x, (x.sum(1) > 0).long())
 
 
 def pictures(scale: float = 1.0, shift: float = 0.0) -> Data:
     x = draws(400, 1, 8, 8) * scale + shift
-    return Data.from_tensors(x, torch.arange(400) % 2)
+    return TensorData.from_tensors(x, torch.arange(400) % 2)
 
 
 class Net(nn.Module):
@@ -228,14 +228,14 @@ def test_a_column_that_drowns_the_others() -> None:
     x = draws(400, 5)
     y = (x.sum(1) > 0).long()
     x[:, 2] = x[:, 2] * 500 + 2000
-    data = Data.from_tensors(x, y)
+    data = TensorData.from_tensors(x, y)
     finding = only(Learner(data, Net(), quiet=True), "input-scale")
     assert "Column 2" in finding.what
     assert finding.evidence["columns"] == 1
     silent(Learner(data, quiet=True))  # the plan standardises for its own network
     x[:, 2] = 0
     x[::40, 2] = 5000.0  # a rare event is no scale
-    silent(Learner(Data.from_tensors(x, y), Net(), quiet=True))
+    silent(Learner(TensorData.from_tensors(x, y), Net(), quiet=True))
 
 
 def test_a_frozen_body_does_not_make_features_data() -> None:
@@ -252,13 +252,17 @@ def test_amounts_that_are_far_from_the_first_answers() -> None:
     y = 2e5 + 5e4 * x.sum(1)
     torch.manual_seed(0)
     finding = only(
-        Learner(Data.from_tensors(x, y), nn.Linear(5, 1), quiet=True), "targets-unscaled"
+        Learner(TensorData.from_tensors(x, y), nn.Linear(5, 1), quiet=True), "targets-unscaled"
     )
     assert finding.evidence["mean"] == pytest.approx(2e5, rel=0.5)
     mean, std = float(y.mean()), float(y.std())
     scaled = Regression(mean=mean, std=std)
-    silent(Learner(Data.from_tensors(x, y), nn.Linear(5, 1), task=scaled, quiet=True), full=True)
-    silent(Learner(Data.from_tensors(x, y), quiet=True), full=True)  # the plan does it by itself
+    silent(
+        Learner(TensorData.from_tensors(x, y), nn.Linear(5, 1), task=scaled, quiet=True), full=True
+    )
+    silent(
+        Learner(TensorData.from_tensors(x, y), quiet=True), full=True
+    )  # the plan does it by itself
 
 
 # ---------------------------------------------------------------- answers and gradients
@@ -273,7 +277,7 @@ def head(*after: nn.Module, n_outputs: int = 2) -> nn.Module:
 def test_a_sigmoid_before_the_loss(several: bool) -> None:
     x = draws(400, 5)
     y = (x[:, :2] > 0).float() if several else (x.sum(1) > 0).long()
-    data = Data.from_tensors(x, y)
+    data = TensorData.from_tensors(x, y)
     finding = only(Learner(data, head(nn.Sigmoid()), quiet=True), "sigmoid-before-loss")
     assert finding.severity == "error"
     silent(Learner(data, head(), quiet=True))
@@ -282,11 +286,11 @@ def test_a_sigmoid_before_the_loss(several: bool) -> None:
 def test_answers_that_cannot_reach_the_targets() -> None:
     x = draws(400, 5)
     y = 3 * x.sum(1)
-    data = Data.from_tensors(x, y)
+    data = TensorData.from_tensors(x, y)
     for last in (nn.Sigmoid(), nn.Tanh(), nn.ReLU()):
         learner = Learner(data, head(last, n_outputs=1), quiet=True)
         only(learner, "answers-out-of-reach")
-    positive = Data.from_tensors(x, x.sum(1).sigmoid())
+    positive = TensorData.from_tensors(x, x.sum(1).sigmoid())
     silent(Learner(positive, head(nn.Sigmoid(), n_outputs=1), quiet=True))
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau import Data, Learner, TrainingOptions
+from flambeau import Data, Learner, TensorData, TrainingOptions
 from flambeau.errors import PlanError
-from flambeau.plan.accepted import check_values
+from flambeau.plan.accepted_values import check_values
 
 
 def data() -> Data:
-    return Data.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
+    return TensorData.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
 
 
 @pytest.mark.parametrize(

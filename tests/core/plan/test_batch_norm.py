@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Callback, Data, Learner, Phase, Plan, Schedule, TrainingOptions
-from flambeau.plan.batch_norm import ROUGH, ROUGH_FROZEN, Measured, decide
+from flambeau import Callback, Learner, Phase, Plan, Schedule, TensorData, TrainingOptions
 from flambeau.training import EMA, SWA
-from flambeau.training.batch_statistics import LayerShift
+from flambeau.training.norm.bn_statistics import LayerShift
+from flambeau.tuning.bn_decision import ROUGH, ROUGH_FROZEN, Measured, decide
 
 
 class Net(nn.Module):
@@ -40,7 +40,7 @@ def make(net: nn.Module | None = None, *, batch_size: int = 64, **arguments) -> 
     y = (x[:, 0] + x[:, 1] > 0).long()
     choices = {"batch_size": batch_size, "normalisation": "none", **arguments.pop("choices", {})}
     arguments = {"choices": choices, "quiet": True, **arguments}
-    return Learner(Data.from_tensors(x, y, valid=0.2), net or trained_net(), **arguments)
+    return Learner(TensorData.from_tensors(x, y, valid=0.2), net or trained_net(), **arguments)
 
 
 def same(one: Learner, other: Learner) -> bool:
@@ -163,7 +163,7 @@ def test_a_saved_plan_replays_without_measuring(batch_size: int, tmp_path, monke
     torch.manual_seed(1)  # drop-out's
     first.fine_tune(2)
     first.plan.save(tmp_path / "plan.json")
-    monkeypatch.setattr("flambeau.plan.batch_norm.see", None)  # calling it would fail
+    monkeypatch.setattr("flambeau.tuning.bn_decision.see", None)  # calling it would fail
     again = make(batch_size=batch_size, plan=Plan.load(tmp_path / "plan.json"))
     torch.manual_seed(1)
     again.fine_tune(2)
@@ -242,7 +242,7 @@ def test_what_cannot_be_measured_is_said() -> None:
             return 64
 
     loader = torch.utils.data.DataLoader(Stream(), batch_size=16)
-    data = Data.from_loaders(loader, loader, n_classes=2)
+    data = TensorData.from_loaders(loader, loader, n_classes=2)
     learner = Learner(data, trained_net(), quiet=True)
     learner.fit(1)
     choice = learner.plan["bn"]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from flambeau.plan.budget import (
+from flambeau.tuning.budget import (
     FALL,
     Segment,
     Speed,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner
+from flambeau import Learner, TensorData
 
 SEEDS = range(6)
 IMAGES, EPOCHS = 100, 12  # of five classes, 20 of each; with the head's epoch 13 × 7 steps
@@ -47,7 +47,7 @@ def fashion(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def learner(x: torch.Tensor, y: torch.Tensor, chosen: torch.Tensor, valid: torch.Tensor, seed: int):
-    data = Data.from_tensors(x[chosen], y[chosen] % 5, valid=(x[valid], y[valid] % 5))
+    data = TensorData.from_tensors(x[chosen], y[chosen] % 5, valid=(x[valid], y[valid] % 5))
     choices = {"batch_size": min(64, max(16, len(chosen) // 20)), "precision": "fp32"}
     return Learner(data, Net(seed), choices=choices, seed=seed, quiet=True)
 

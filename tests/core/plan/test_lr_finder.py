@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from flambeau import EMA, Callback, Data, Learner, ReduceOnPlateau, TrainingOptions
-from flambeau.plan.lr_finder import FEWEST_STEPS, MOST_STEPS
+from flambeau import EMA, Callback, Data, Learner, ReduceOnPlateau, TensorData, TrainingOptions
+from flambeau.tuning.lr_finder import FEWEST_STEPS, MOST_STEPS
 
 
 class Net(nn.Module):
@@ -56,12 +56,12 @@ VALID = DataLoader(TensorDataset(*table(40)), 16)
 
 
 def tensors() -> Data:
-    return Data.from_tensors(*table(), valid=0.2)
+    return TensorData.from_tensors(*table(), valid=0.2)
 
 
 def loaders() -> Data:
     own = torch.Generator().manual_seed(3)
-    return Data.from_loaders(
+    return TensorData.from_loaders(
         DataLoader(Noisy(), 16, shuffle=True, generator=own), VALID, n_classes=3
     )
 
@@ -241,7 +241,9 @@ class Noise(nn.Module):
 
 
 def same_target() -> Data:
-    return Data.from_tensors(table()[0], torch.full((200,), 2.5), valid=0.2, task="regression")
+    return TensorData.from_tensors(
+        table()[0], torch.full((200,), 2.5), valid=0.2, task="regression"
+    )
 
 
 @pytest.mark.parametrize(
@@ -335,7 +337,7 @@ class Stream(IterableDataset[Any]):
 
 
 def test_a_stream_is_measured_only_when_asked() -> None:
-    data = Data.from_loaders(DataLoader(Stream(), 16), DataLoader(Stream(), 16), n_classes=3)
+    data = TensorData.from_loaders(DataLoader(Stream(), 16), DataLoader(Stream(), 16), n_classes=3)
     unseen = TrainingOptions(doctor=False)  # it would draw a batch of the stream
     learner = Learner(data, Net(), training=unseen, quiet=True)
     before = learner.plan["lr"]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Data, Learner, TrainingOptions
+from flambeau import Data, Learner, TensorData, TrainingOptions
 
 SEEDS = (20, 21, 22)
 STEPS = 100
@@ -26,7 +26,7 @@ ALLOWED = 1.05
 def diabetes(folder: Path) -> Data:
     x, y = pytest.importorskip("sklearn.datasets").load_diabetes(return_X_y=True)
     y = (y - y.mean()) / y.std()
-    return Data.from_tensors(floats(x), floats(y), valid=0.2, task="regression")
+    return TensorData.from_tensors(floats(x), floats(y), valid=0.2, task="regression")
 
 
 def california(folder: Path) -> Data:
@@ -34,7 +34,7 @@ def california(folder: Path) -> Data:
     frame = pandas.read_csv(folder / "california_housing" / "housing.csv.gz").dropna()
     y = floats(frame.pop("median_house_value").to_numpy()) / 1e5
     x = floats(frame.select_dtypes("number").to_numpy())
-    return Data.from_tensors(x, y, valid=0.2, task="regression")
+    return TensorData.from_tensors(x, y, valid=0.2, task="regression")
 
 
 def fashion(folder: Path) -> Data:
@@ -45,7 +45,7 @@ def fashion(folder: Path) -> Data:
     x = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)[:5000]
     y = torch.tensor(read("train-labels-idx1-ubyte.gz", 8)[:5000].astype(np.int64))
     x = (floats(x) / 255 - 0.286) / 0.353
-    return Data.from_tensors(x[:4000], y[:4000], valid=(x[4000:], y[4000:]))
+    return TensorData.from_tensors(x[:4000], y[:4000], valid=(x[4000:], y[4000:]))
 
 
 def characters(folder: Path) -> Data:
@@ -54,7 +54,7 @@ def characters(folder: Path) -> Data:
     frequent = sorted(set(text), key=lambda c: -text.count(c))[:40]
     ids = torch.tensor([frequent.index(c) if c in frequent else 39 for c in text])
     windows = ids.unfold(0, 25, 7)
-    return Data.from_tensors(
+    return TensorData.from_tensors(
         windows[:, :24].clone(), windows[:, 24].clone(), valid=0.2, task="classification"
     )
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from flambeau.plan.lr_curve import Level
-from flambeau.plan.lr_race import (
+from flambeau.tuning.lr_curve import Level
+from flambeau.tuning.lr_race import (
     STEP,
     ShortRun,
     interval_of,

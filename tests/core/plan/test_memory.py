@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner, Phase, measuring
+from flambeau import Data, Learner, Phase, TensorData, measuring
 from flambeau.errors import TrainingError
-from flambeau.measuring import measured_plan, with_memory
 from flambeau.plan import CORE_RULES, Plan, recipes
-from flambeau.plan.memory import Allocations, MemoryUse, fit_line, split_step, surely_fits
-from flambeau.plan.trial import Setting, Trial
+from flambeau.tuning.measure import measured_plan, with_memory
+from flambeau.tuning.memory import Allocations, MemoryUse, fit_line, split_step, surely_fits
+from flambeau.tuning.trial import Setting, Trial
 
 
 def test_allocations_are_counted_until_they_are_freed() -> None:
@@ -82,7 +82,9 @@ def net(width: int = 16) -> nn.Module:
 
 def pictures(n: int = 80, side: int = 24) -> Data:
     draws = torch.Generator().manual_seed(0)
-    return Data.from_tensors(torch.randn(n, 1, side, side, generator=draws), torch.arange(n) % 2)
+    return TensorData.from_tensors(
+        torch.randn(n, 1, side, side, generator=draws), torch.arange(n) % 2
+    )
 
 
 def learner(**choices: Any) -> Learner:
@@ -217,7 +219,7 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
     elif why == "loader":
         pairs = TensorDataset(torch.randn(16, 1, 24, 24), torch.arange(16) % 2)
         loader = DataLoader(pairs, batch_size=8, shuffle=True)
-        data = Data.from_loaders(loader, DataLoader(pairs, batch_size=8), n_classes=2)
+        data = TensorData.from_loaders(loader, DataLoader(pairs, batch_size=8), n_classes=2)
     else:
         training = TrainingOptions(train_step=partial(train_step))
     made = Learner(data, net(), training=training, choices=choices, quiet=True)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner, measuring
+from flambeau import Learner, TensorData, measuring
 from flambeau.data.batch import Batch
-from flambeau.plan.probe import GAIN, ROUNDS, Outcome, choose
-from flambeau.plan.probe_cache import cache_file, key_of, lookup, store
-from flambeau.plan.trial import Agreement, Setting
+from flambeau.tuning.probe import GAIN, ROUNDS, Outcome, choose
+from flambeau.tuning.probe_cache import cache_file, key_of, lookup, store
+from flambeau.tuning.trial import Agreement, Setting
 
 BASE = Setting(num_threads=2)
 GOOD, BAD = Agreement(0.001, 0.9999), Agreement(0.4, 0.3)
@@ -225,10 +225,10 @@ def test_the_outcome_is_in_the_plan_and_in_force(
     monkeypatch.setenv("FLAMBEAU_CACHE", str(tmp_path))
     machine = Machine(COSTS, step_s=30.0)
     monkeypatch.setattr(
-        "flambeau.plan.trial.Trial.seconds",
+        "flambeau.tuning.trial.Trial.seconds",
         lambda self, setting, size, steps: machine.time_steps(setting, steps),
     )
-    monkeypatch.setattr("flambeau.plan.trial.Trial.agreement", lambda self, setting, size: GOOD)
+    monkeypatch.setattr("flambeau.tuning.trial.Trial.agreement", lambda self, setting, size: GOOD)
     monkeypatch.setattr(measuring, "has_fast_bf16", lambda device: True)
     monkeypatch.setattr(measuring, "usable_cores", lambda: 2)
 
@@ -238,7 +238,9 @@ def test_the_outcome_is_in_the_plan_and_in_force(
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
         choices = {"num_threads": 2, "probe": "always"}
-        return Learner(Data.from_tensors(x, torch.arange(60) % 2), net, choices=choices, quiet=True)
+        return Learner(
+            TensorData.from_tensors(x, torch.arange(60) % 2), net, choices=choices, quiet=True
+        )
 
     made = learner()
     model = made.model

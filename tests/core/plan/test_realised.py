@@ -11,22 +11,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Callback, Classification, Data, Learner, Regression, TrainingOptions
+from flambeau import (
+    Callback,
+    Classification,
+    Data,
+    Learner,
+    Regression,
+    TensorData,
+    TrainingOptions,
+)
 from flambeau.errors import ArgumentError, PlanError
-from flambeau.mlp import MLP
 from flambeau.plan import Plan
+from flambeau.tensors.mlp import MLP
 
 
 def labels(n: int = 96) -> Data:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(n, 4, generator=draws)
-    return Data.from_tensors(x, (x[:, 0] > 0.8).long())
+    return TensorData.from_tensors(x, (x[:, 0] > 0.8).long())
 
 
 def amounts() -> Data:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(96, 4, generator=draws)
-    return Data.from_tensors(x, x[:, 0] * 30 + 500)
+    return TensorData.from_tensors(x, x[:, 0] * 30 + 500)
 
 
 def learner(data: Data | None = None, **choices: Any) -> Learner:
@@ -180,7 +188,7 @@ torch.manual_seed(7)
 from flambeau import Data, Learner
 draws = torch.Generator().manual_seed(0)
 x = torch.randn(96, 4, generator=draws)
-learner = Learner(Data.from_tensors(x, (x[:, 0] > 0.8).long()), plan={plan!r}, quiet=True)
+learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0.8).long()), plan={plan!r}, quiet=True)
 learner.fit()
 print(hashlib.sha256(b"".join(
     value.numpy().tobytes() for value in learner.model.state_dict().values())).hexdigest())

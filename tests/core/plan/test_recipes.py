@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Data, Learner, Schedule
+from flambeau import Callback, Learner, Schedule, TensorData
 from flambeau.errors import InputError
-from flambeau.plan import recipes
+from flambeau.phases import recipes
 
 ROWS, BATCH, PER_EPOCH = 80, 16, 4  # 64 train rows
 LR = 0.02
@@ -73,7 +73,7 @@ def make(*callbacks: Callback, folder: Path | None = None) -> Learner:
     x = torch.randn(ROWS, 6, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
     return Learner(
-        Data.from_tensors(x, y, valid=ROWS - 64),
+        TensorData.from_tensors(x, y, valid=ROWS - 64),
         Net(),
         choices={"batch_size": BATCH},
         callbacks=callbacks,

@@ -8,6 +8,8 @@ import torch
 
 from flambeau import device
 from flambeau.errors import PlanError
+from flambeau.phases import BATCH_NORM_POLICIES
+from flambeau.phases.schedule import SHAPES
 from flambeau.plan import (
     CORE_RULES,
     Plan,
@@ -18,9 +20,7 @@ from flambeau.plan import (
     rules_training,
 )
 from flambeau.task import Classification, MultiLabel, Regression
-from flambeau.training.freeze import BATCH_NORM_POLICIES
-from flambeau.training.optimizer import OPTIMIZERS
-from flambeau.training.schedule import SHAPES
+from flambeau.training.optim.optimizer import OPTIMIZERS
 
 FACTS = {
     "n_train": 1_000,

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Data, Learner, TrainingOptions, measuring
-from flambeau.plan import recipes
-from flambeau.plan.trial import Agreement, Setting, Trial, why_not
+from flambeau import Learner, TensorData, TrainingOptions, measuring
+from flambeau.phases import recipes
+from flambeau.tuning.trial import Agreement, Setting, Trial, why_not
 
 N = 64
 
@@ -35,7 +35,7 @@ class Net(nn.Module):
 def learner(model: nn.Module | None = None, **choices: Any) -> Learner:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(N, 6, generator=draws)
-    data = Data.from_tensors(x, torch.arange(N) % 3)
+    data = TensorData.from_tensors(x, torch.arange(N) % 3)
     torch.manual_seed(1)
     choices = {"batch_size": 8, "num_threads": 1, **choices}
     return Learner(data, model or Net(), choices=choices, quiet=True)
@@ -179,11 +179,11 @@ def test_bf16_is_refused_where_it_turns_the_gradient() -> None:
 
 def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "flambeau.plan.trial.Trial.agreement", lambda self, setting, size: Agreement(0.3, 0.5)
+        "flambeau.tuning.trial.Trial.agreement", lambda self, setting, size: Agreement(0.3, 0.5)
     )
     monkeypatch.setattr("flambeau.plan.rules_machine.has_fast_bf16", lambda device: True)
-    from flambeau import tensors_domain
     from flambeau.plan import precision_rule
+    from flambeau.tensors import domain as tensors_domain
 
     rules = (*tensors_domain.DOMAIN.rules, precision_rule({}, given="Nets gained."))
     monkeypatch.setattr(

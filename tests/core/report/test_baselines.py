@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flambeau.data.gather import MemoryDataset
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau.errors import InputError
 from flambeau.report import baseline_scores, logistic_regression, majority, ridge
 from flambeau.report import baselines as module

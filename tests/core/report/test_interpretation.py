@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Data, Learner, Task
-from flambeau.data import Batch, Picture
+from flambeau import Data, Learner, Task, TensorData
+from flambeau.data import Batch, Preview
 from flambeau.errors import ArgumentError, InputError
 from flambeau.report import Background, Confusion, Interpretation, LabelCounts, interpret
 from flambeau.report import sections as sections_module
@@ -23,7 +23,7 @@ def classes(n: int = 240, **given: Any) -> Data:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(n, 6, generator=draws)
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
-    return Data.from_tensors(x, y, **{"test": 0.1, "class_names": NAMES, **given})
+    return TensorData.from_tensors(x, y, **{"test": 0.1, "class_names": NAMES, **given})
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_plots_of_an_interpretation(found: Interpretation) -> None:
 
 
 def test_the_data_show_their_samples(fitted: Learner, monkeypatch) -> None:
-    monkeypatch.setattr(type(fitted.data), "picture", lambda self, row: Picture(f"row {row}!"))
+    monkeypatch.setattr(type(fitted.data), "picture", lambda self, row: Preview(f"row {row}!"))
     found = fitted.interpret()
     html = found.page().html()
     assert f"row {found.top_losses(1)[0].id}!" in html
@@ -156,7 +156,7 @@ def test_the_data_show_their_samples(fitted: Learner, monkeypatch) -> None:
 def test_labels() -> None:
     pytest.importorskip("matplotlib")
     x = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
-    data = Data.from_tensors(
+    data = TensorData.from_tensors(
         x, (x[:, :3] > 0).float(), task="multi_label", class_names=["r", "g", "<b>"]
     )
     learner = Learner(data, quiet=True)
@@ -178,7 +178,7 @@ def test_numbers_in_their_units() -> None:
     pytest.importorskip("matplotlib")
     x = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
     y = torch.stack([1000 + 50 * x[:, 0], x[:, 1]], dim=1)
-    learner = Learner(Data.from_tensors(x, y), quiet=True)
+    learner = Learner(TensorData.from_tensors(x, y), quiet=True)
     learner.fit(5, lr=0.01)
     found = learner.interpret()
     assert found.answers.scores == learner.evaluate()
@@ -206,7 +206,9 @@ class Distance(Task):
 
 def test_a_task_of_ones_own_has_scores_and_losses() -> None:
     x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    learner = Learner(Data.from_tensors(x, x[:, 0]), nn.Linear(3, 1), task=Distance(), quiet=True)
+    learner = Learner(
+        TensorData.from_tensors(x, x[:, 0]), nn.Linear(3, 1), task=Distance(), quiet=True
+    )
     found = learner.interpret()
     assert found.answers.kind == "other"
     assert found.answers.scores == learner.evaluate()
@@ -236,7 +238,9 @@ class Batchwise(Task):
 
 def test_a_task_without_losses_a_sample_says_so() -> None:
     x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    learner = Learner(Data.from_tensors(x, x[:, 0]), nn.Linear(3, 1), task=Batchwise(), quiet=True)
+    learner = Learner(
+        TensorData.from_tensors(x, x[:, 0]), nn.Linear(3, 1), task=Batchwise(), quiet=True
+    )
     found = learner.interpret()
     assert found.scores == learner.evaluate() == {**found.scores, "bleu": 12.5}
     with pytest.raises(ArgumentError, match="Batchwise has no loss for each sample"):
@@ -260,7 +264,7 @@ def test_a_class_without_valid_samples_and_a_single_sample() -> None:
     y = torch.arange(40) % 3
     for n in (1, 5):
         valid = (x[:n], torch.zeros(n, dtype=torch.long))
-        data = Data.from_tensors(x, y, valid=valid, class_names=NAMES)
+        data = TensorData.from_tensors(x, y, valid=valid, class_names=NAMES)
         found = Learner(data, quiet=True).interpret()
         rows = found.table()
         assert [row.support for row in rows] == [n, 0, 0]
@@ -274,7 +278,7 @@ def test_a_class_without_valid_samples_and_a_single_sample() -> None:
 
 def test_one_number_has_no_r2_and_no_nan() -> None:
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
-    data = Data.from_tensors(x, x[:, :1], valid=(x[:1], x[:1, :1]))
+    data = TensorData.from_tensors(x, x[:, :1], valid=(x[:1], x[:1, :1]))
     found = Learner(data, quiet=True).interpret()
     assert not re_nan(str(found))
     assert not re_nan(" ".join(check_alone(found.page().html()).words))
@@ -284,7 +288,7 @@ def test_a_hundred_classes_fit_a_page() -> None:
     pytest.importorskip("matplotlib")
     x = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
     names = [f"class number {number}" for number in range(100)]
-    data = Data.from_tensors(x, torch.arange(1000) % 100, class_names=names)
+    data = TensorData.from_tensors(x, torch.arange(1000) % 100, class_names=names)
     html = Learner(data, quiet=True).interpret().page().html()
     check_alone(html)
     assert "The 50 classes of 100 with the lowest F1" in html

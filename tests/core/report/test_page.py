@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from flambeau.data import Picture
+from flambeau.data import Preview
 from flambeau.errors import InputError, StorageError
 from flambeau.report import Cards, Figures, Matrix, Page, Preformatted, Table, Text, plot_confusion
 
@@ -79,7 +79,7 @@ def test_everything_a_user_writes_is_escaped() -> None:
         Table([EVIL, "b"], [[EVIL, EVIL]], prose=(1,)),
         Matrix([EVIL, "<i>"], torch.eye(2)),
         Figures([(drawing, EVIL), (drawing, EVIL)]),
-        Cards([Picture(f"{EVIL}\n{EVIL}", PIXEL)]),
+        Cards([Preview(f"{EVIL}\n{EVIL}", PIXEL)]),
     )
     html = page.html()
     parsed = check_alone(html)
@@ -152,13 +152,13 @@ def test_rows_of_another_length_are_refused() -> None:
     ],
 )
 def test_pictures_name_their_kind(start: bytes, kind: str) -> None:
-    assert f"data:image/{kind};base64," in Cards([Picture("a", start)]).html(1)
+    assert f"data:image/{kind};base64," in Cards([Preview("a", start)]).html(1)
 
 
 def test_what_is_no_picture_is_refused() -> None:
     with pytest.raises(InputError, match="no PNG, JPEG"):
-        Cards([Picture("a", b"<svg onload=...>")]).html(1)
-    assert "<img" not in Cards([Picture("only words")]).html(1)
+        Cards([Preview("a", b"<svg onload=...>")]).html(1)
+    assert "<img" not in Cards([Preview("only words")]).html(1)
 
 
 def test_the_shade_of_a_cell_is_the_share_of_its_row() -> None:

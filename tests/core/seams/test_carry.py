@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Batch, Callback, Data, Learner, Task, TrainingOptions
+from flambeau import Batch, Callback, Learner, Task, TensorData, TrainingOptions
 
 STREAMS, LENGTH, STEPS = 4, 5, 12
 DELAY = 3
@@ -58,7 +58,7 @@ class StreamTask(Task):
 
 def learner(task: Task, **options: object) -> Learner:
     torch.manual_seed(0)
-    data = Data.from_loaders(stream(1), stream(2))
+    data = TensorData.from_loaders(stream(1), stream(2))
     return Learner(data, Recurrent(), task=task, quiet=True, **options)
 
 

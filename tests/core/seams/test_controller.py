@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Data, Learner, Regression, TrainingOptions
+from flambeau import Callback, Learner, Regression, TensorData, TrainingOptions
 from flambeau.training import History
 
 
@@ -50,7 +50,7 @@ class Rates(Callback):
 def make(controller: Halve, callbacks=()) -> tuple[Learner, Forcing]:
     torch.manual_seed(0)
     task = Forcing()
-    data = Data.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
+    data = TensorData.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
     learner = Learner(
         data,
         nn.Linear(2, 1),

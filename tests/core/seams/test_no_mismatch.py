@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Callback, Data, Learner, Phase, Schedule
-from flambeau.training.freeze import BATCH_NORM_POLICIES, keeps_statistics
+from flambeau import Callback, Data, Learner, Phase, Schedule, TensorData
+from flambeau.phases import BATCH_NORM_POLICIES
+from flambeau.training.norm.freeze import keeps_statistics
 
 
 class Net(nn.Module):
@@ -83,7 +84,7 @@ class Watch(Callback):
 def data() -> Data:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(30, 6, generator=draws) * 3 + 2
-    return Data.from_tensors(x, (x[:, 0] > 2).long(), valid=0.2)
+    return TensorData.from_tensors(x, (x[:, 0] > 2).long(), valid=0.2)
 
 
 @cache

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import EMA, Callback, Data, Learner, TrainingOptions
+from flambeau import EMA, Callback, Learner, TensorData, TrainingOptions
 
 
 class Net(nn.Module):
@@ -56,7 +56,7 @@ def make(callbacks=(), folder=None, bn: str = "auto") -> Learner:
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
     torch.manual_seed(7)
     return Learner(
-        Data.from_tensors(x, y, valid=0.2),
+        TensorData.from_tensors(x, y, valid=0.2),
         Net(),
         choices={"batch_size": 16, "bn": bn},
         training=TrainingOptions(average=EMA(0.9), accumulate=2, clip_norm=1.0),

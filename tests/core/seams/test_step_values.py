@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner, TrainingOptions
+from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError
+from flambeau.phases.schedule import Schedule
 from flambeau.task.classification import Classification
 from flambeau.task.task import StepContext
-from flambeau.training.schedule import Schedule
 
 
 class Falling(Classification):
@@ -41,7 +41,7 @@ def learner(**training: Any) -> Learner:
     x = torch.randn(40, 3, generator=draws)
     task = Falling(["a", "b"])
     task.seen = []
-    data = Data.from_tensors(x, (x[:, 0] > 0).long(), valid=8)
+    data = TensorData.from_tensors(x, (x[:, 0] > 0).long(), valid=8)
     options = TrainingOptions(doctor=False, **training)
     choices = {"batch_size": 8, "probe": "off"}
     return Learner(data, nn.Linear(3, 2), task=task, choices=choices, training=options, quiet=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from flambeau import Batch, Data, Learner, StepResult, Task, TrainingOptions, TrainState
+from flambeau import Batch, Learner, StepResult, Task, TensorData, TrainingOptions, TrainState
 
 
 class Gan(nn.Module):
@@ -61,7 +61,7 @@ def gan_step(
 def test_a_gan_trains_with_two_optimizers_that_keep_their_proportion() -> None:
     torch.manual_seed(0)
     real = 4 + 0.5 * torch.randn(512, 1)
-    data = Data.from_tensors(real, torch.zeros(512), valid=0.25)
+    data = TensorData.from_tensors(real, torch.zeros(512), valid=0.25)
     options = TrainingOptions(train_step=gan_step, optimizer=two_optimizers)
     learner = Learner(data, Gan(), task=GanTask(), training=options, quiet=True)
     untrained = learner.evaluate()["distance"]
@@ -102,7 +102,7 @@ def sam_step(
 def test_sam_equals_the_paper_written_out() -> None:
     torch.manual_seed(1)
     x, y = torch.randn(96, 3, dtype=torch.float64), torch.randn(96, 1, dtype=torch.float64)
-    data = Data.from_tensors(x, y, valid=0.25, task="regression")
+    data = TensorData.from_tensors(x, y, valid=0.25, task="regression")
     model, reference = nn.Linear(3, 1).double(), nn.Linear(3, 1).double()
     reference.load_state_dict(model.state_dict())
     learner = Learner(
@@ -140,7 +140,7 @@ def test_a_step_that_updates_an_unknown_optimizer_is_told_the_names() -> None:
         state.update(None, "discriminator")
         raise AssertionError("not reached")
 
-    data = Data.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
+    data = TensorData.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
     options = TrainingOptions(train_step=step)
     learner = Learner(data, nn.Linear(2, 1), training=options, quiet=True)
     with pytest.raises(TypeError, match=r"no optimizer 'discriminator'.*main"):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from flambeau import EMA, Callback, Checkpointing, Data, Learner, TrainingOptions
+from flambeau import EMA, Callback, Checkpointing, Learner, TensorData, TrainingOptions
 from flambeau.artefact.checkpoint import save_checkpoint
 from flambeau.data import Batch
 from flambeau.training.generators import generator_states
@@ -131,13 +131,13 @@ def make_learner(job: dict[str, Any], folder: Path) -> Learner:
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
     workers = job["loader"] == "workers"
     if workers:
-        data = Data.from_datasets(
+        data = TensorData.from_datasets(
             Augmented(x[:TRAIN], y[:TRAIN], 0.1),
             Augmented(x[TRAIN:], y[TRAIN:], 0.0),
             n_classes=CLASSES,
         )
     else:
-        data = Data.from_tensors(x, y, valid=VALID)
+        data = TensorData.from_tensors(x, y, valid=VALID)
     torch.manual_seed(7)
     callbacks: list[Callback] = [Draws(), EverySteps(job["every"])]
     if kill := job.get("kill"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Checkpointing, Data, FlambeauWarning, Learner, Predictor
+from flambeau import Callback, Checkpointing, FlambeauWarning, Learner, Predictor, TensorData
 from flambeau.artefact.checkpoint import load_latest_checkpoint
 from flambeau.errors import StorageError
 
@@ -92,7 +92,7 @@ def new_learner(folder: Path | None, *callbacks: Callback) -> Learner:
     x = torch.randn(60, 6, generator=draws)
     torch.manual_seed(7)
     return Learner(
-        Data.from_tensors(x, (x[:, 0] > 0).long(), valid=20),
+        TensorData.from_tensors(x, (x[:, 0] > 0).long(), valid=20),
         # 100 kB of weights, 300 kB a checkpoint with Adam's moments: three fit on the disk.
         nn.Sequential(nn.Linear(6, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 2)),
         choices={"batch_size": 10},

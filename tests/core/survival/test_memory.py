@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import EMA, Callback, Data, Learner, TrainingOptions
+from flambeau import EMA, Callback, Learner, TensorData, TrainingOptions
 from flambeau.training.history import History
 
 MEGABYTE = 1 << 20
@@ -79,9 +79,9 @@ def new_learner(*callbacks: Callback, workers: int = 0, folder: Path | None = No
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
     if workers:
-        data = Data.from_datasets(Samples(32), Samples(8), n_classes=2)
+        data = TensorData.from_datasets(Samples(32), Samples(8), n_classes=2)
     else:
-        data = Data.from_tensors(x, y, valid=8)
+        data = TensorData.from_tensors(x, y, valid=8)
     return Learner(
         data,
         nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Checkpointing, Data, FlambeauWarning, Learner, TrainingOptions
+from flambeau import Callback, Checkpointing, FlambeauWarning, Learner, TensorData, TrainingOptions
 from flambeau.errors import ArtefactError, ResumeError
 
 
@@ -28,7 +28,7 @@ def new_learner(folder: Path | None, *callbacks: Callback, width: int = 8, n: in
     x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(7)
     return Learner(
-        Data.from_tensors(x, (x[:, 0] > 0).long(), valid=20),
+        TensorData.from_tensors(x, (x[:, 0] > 0).long(), valid=20),
         nn.Sequential(nn.Linear(6, width), nn.Dropout(0.2), nn.Linear(width, 2)),
         choices={"batch_size": 10},
         callbacks=callbacks,

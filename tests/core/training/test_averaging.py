@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from flambeau.errors import InputError, ResumeError, TrainingError
-from flambeau.training.averaging import EMA, SWA, RunningAverage
+from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
 
 STEPS = 12
 

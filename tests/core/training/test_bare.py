@@ -17,11 +17,11 @@ from flambeau.training.bare import backward, bare, built
 FIT = """
 import sys
 import torch
-from flambeau import Data, Learner
+from flambeau import TensorData, Learner
 
 assert "torch._dynamo" not in sys.modules, "import torch brings the compiler by itself"
 x = torch.randn(64, 4)
-data = Data.from_tensors(x, (x[:, 0] > 0).long())
+data = TensorData.from_tensors(x, (x[:, 0] > 0).long())
 for optimizer in ("adamw", "sgd", "rmsprop"):
     learner = Learner(data, folder=f"{sys.argv[1]}/{optimizer}", choices={"optimizer": optimizer})
     learner.fit(2)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from flambeau import Data, Learner, TrainingOptions
-from flambeau.agreement import make_run
+from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.data.split import Split
 from flambeau.errors import InputError
-from flambeau.training.batch_statistics import (
+from flambeau.learner.agreement import make_run
+from flambeau.phases.phase import Phase
+from flambeau.training.norm.bn_statistics import (
     adapt,
     are_fresh,
     see,
@@ -23,7 +24,6 @@ from flambeau.training.batch_statistics import (
     stored_layers,
     together,
 )
-from flambeau.training.phase import Phase
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position
 
@@ -73,7 +73,7 @@ def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
     (x, y), rows = pictures(), np.arange(40)
     # Two valid samples, since there must be some: the train ones once more.
     x, y = torch.cat([x, x[:2]]), torch.cat([y, y[:2]])
-    data = Data.from_tensors(x, y, split=Split.given(rows, [40, 41]))
+    data = TensorData.from_tensors(x, y, split=Split.given(rows, [40, 41]))
     choices = {"batch_size": batch_size, "normalisation": "none"}
     learner = Learner(data, net, choices=choices, quiet=True)
     settings = RunSettings(TrainingOptions(**options), (Phase(1),))

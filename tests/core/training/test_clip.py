@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flambeau.errors import InputError
-from flambeau.training.clip import clip_gradients, gradient_norm, gradients_of
+from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 
 
 def model_with_gradients(dtype: torch.dtype = torch.float32) -> nn.Module:

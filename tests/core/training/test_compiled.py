@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError
-from flambeau.training.compiled import compile_model, repeated_blocks, undo
+from flambeau.training.compile import compile_model, repeated_blocks, undo
 
 
 class Block(nn.Module):

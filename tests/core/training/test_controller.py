@@ -7,8 +7,8 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from flambeau.errors import InputError
-from flambeau.training.controller import Controller, Mode, ReduceOnPlateau, mode_of
 from flambeau.training.history import History
+from flambeau.training.optim.controller import Controller, Mode, ReduceOnPlateau, mode_of
 
 
 def ours(controller: ReduceOnPlateau, scores: list[float], lr: float) -> list[float]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import NonFiniteError
 from flambeau.task.task import StepContext, Task
-from flambeau.training.culprit import Culprit, find_culprit, nonfinite_error
-from flambeau.training.nonfinite import StepRecord
+from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.nonfinite.locate import Culprit, find_culprit, nonfinite_error
 
 
 class Mean(Task):

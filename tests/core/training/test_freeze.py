@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from flambeau.errors import ArgumentError
-from flambeau.training.freeze import (
-    BATCH_NORM_POLICIES,
+from flambeau.phases import BATCH_NORM_POLICIES
+from flambeau.training.norm.freeze import (
     apply_modes,
     freeze_except,
     keeps_statistics,

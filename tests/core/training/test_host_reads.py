@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flambeau import EMA, Callback, Data, Learner, TrainingOptions, TrainState
+from flambeau import EMA, Callback, Learner, TensorData, TrainingOptions, TrainState
 
 READS = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
 
@@ -55,7 +55,7 @@ def reads_in_steps(training: TrainingOptions, read_too: bool = False) -> tuple[i
     reads = Reads()
     watch = InSteps(reads, read_too)
     learner = Learner(
-        Data.from_tensors(x, (x[:, 0] > 0).long()),
+        TensorData.from_tensors(x, (x[:, 0] > 0).long()),
         model,
         choices={"batch_size": 8},
         training=training,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from flambeau import Batch, Data, Learner, Task, TrainingOptions
+from flambeau import Batch, Learner, Task, TensorData, TrainingOptions
 
 STEPS = 200
 
@@ -54,7 +54,7 @@ def test_losses_are_those_of_a_hand_written_loop_to_the_bit(name: str, nonfinite
     choices, make_optimizer = OPTIMIZERS[name]
     x, y = table()
     learner = Learner(
-        Data.from_tensors(x, y, valid=0.2),
+        TensorData.from_tensors(x, y, valid=0.2),
         net(),
         choices={"batch_size": 16, **choices},
         training=TrainingOptions(nonfinite=nonfinite),
@@ -101,7 +101,7 @@ def fit_fp64(batch_size: int, accumulate: int, task: Task | None = None) -> Lear
         [(x[100:], y[100:])],
     ]
     learner = Learner(
-        Data.from_loaders(*loaders, n_classes=2),
+        TensorData.from_loaders(*loaders, n_classes=2),
         model,
         task=task,
         training=TrainingOptions(accumulate=accumulate),

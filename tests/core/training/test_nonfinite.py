@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError
-from flambeau.training import foreach, nonfinite
-from flambeau.training.clip import gradients_of
-from flambeau.training.nonfinite import MAX_OVERFLOWS, NonFiniteGuard
-from flambeau.training.optimizer import make_optimizer
-from flambeau.training.optimizer_step import OptimizerStep
+from flambeau.training import foreach
+from flambeau.training.nonfinite.guard import MAX_OVERFLOWS, NonFiniteGuard
+from flambeau.training.nonfinite.guard import guard as nonfinite
+from flambeau.training.optim.clip import gradients_of
+from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.optimizer import make_optimizer
 from flambeau.training.state import Position
 
 CPU = torch.device("cpu")

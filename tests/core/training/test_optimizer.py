@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError, InputError
-from flambeau.training.groups import Part, layer_groups, parameter_groups
-from flambeau.training.optimizer import (
+from flambeau.training.optim.groups import Part, layer_groups, parameter_groups
+from flambeau.training.optim.optimizer import (
     OPTIMIZERS,
     default_factory,
     make_optimizer,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from flambeau.training import optimizer_step
-from flambeau.training.optimizer_step import OptimizerStep
+from flambeau.training.optim import fused_step as optimizer_step
+from flambeau.training.optim.fused_step import OptimizerStep
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "adamw": lambda p: AdamW(p, lr=0.1, weight_decay=0.1, fused=True),

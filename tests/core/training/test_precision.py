@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from flambeau.errors import ArgumentError, InputError
-from flambeau.training.clip import gradients_of
-from flambeau.training.nonfinite import NonFiniteGuard
-from flambeau.training.optimizer import make_optimizer
-from flambeau.training.optimizer_step import OptimizerStep
-from flambeau.training.precision import Precision
+from flambeau.training.nonfinite.guard import NonFiniteGuard
+from flambeau.training.optim.clip import gradients_of
+from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.optimizer import make_optimizer
+from flambeau.training.optim.precision import Precision
 from flambeau.training.state import Position
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim import lr_scheduler as reference
 
 from flambeau.errors import ArgumentError, InputError
-from flambeau.training.phase import Phase
-from flambeau.training.schedule import SHAPES, Schedule
+from flambeau.phases.phase import Phase
+from flambeau.phases.schedule import SHAPES, Schedule
 
 N = 41  # steps of a run
 PEAK = 0.3

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Classification, Data, Learner, TrainingOptions
+from flambeau import Callback, Classification, Learner, TensorData, TrainingOptions
 from flambeau.training import EMA, step
 
 
@@ -30,7 +30,7 @@ def learner(model: nn.Module, offset: float = 4.0, **arguments: object) -> Learn
     x = torch.randn(500, 6, generator=draws)
     y = (x[:, 0] + x[:, 1] > 0).long()
     arguments = {"choices": {"batch_size": 16, "normalisation": "none"}, **arguments}
-    return Learner(Data.from_tensors(x + offset, y), model, quiet=True, **arguments)
+    return Learner(TensorData.from_tensors(x + offset, y), model, quiet=True, **arguments)
 
 
 def heard(fit, *arguments: object, **named: object) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau.training.untouched import remember_optimizer, untouched
+from flambeau.training.run_state.preserve import remember_optimizer, untouched
 
 
 class Counts(nn.Module):

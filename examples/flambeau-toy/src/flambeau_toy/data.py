@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flambeau.data import Batch, Data, MemoryDataset, Preprocessor, Split
-from flambeau.data.dataset import planned
+from flambeau.data.data import planned
 from flambeau.errors import InputError
 
 CODES = {base: code for code, base in enumerate("ACGTN")}  # N: any base; padding is N as well

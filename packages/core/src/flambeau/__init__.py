@@ -13,15 +13,15 @@ from flambeau.data import Batch, Data, Split
 from flambeau.domain import Domain
 from flambeau.errors import FlambeauError, FlambeauWarning
 from flambeau.learner import Learner
+from flambeau.phases import Phase, Schedule
 from flambeau.plan import Choice, Plan, Rule
 from flambeau.task import Classification, MultiLabel, Regression, Task
+from flambeau.tensors.data import TensorData
 from flambeau.training import (
     EMA,
     SWA,
     Callback,
-    Phase,
     ReduceOnPlateau,
-    Schedule,
     StepResult,
     TrainingOptions,
     TrainState,
@@ -56,6 +56,7 @@ __all__ = [
     "Split",
     "StepResult",
     "Task",
+    "TensorData",
     "TrainState",
     "TrainingOptions",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.doctor.check import Check
 from flambeau.errors import DomainError, nearest
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
@@ -28,7 +28,7 @@ GROUP = "flambeau.domains"
 """The entry-point group in which packages name their records."""
 
 # Core's own domain stands beside the others, without privileges in the Learner or the predictor.
-_OWN = {"tensors": "flambeau.tensors_domain:DOMAIN"}
+_OWN = {"tensors": "flambeau.tensors.domain:DOMAIN"}
 
 
 @runtime_checkable

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.data.dataset import Data, Facts
-from flambeau.data.gather import MemoryDataset
+from flambeau.data.data import Data, Facts
 from flambeau.data.loader import Dataset
-from flambeau.data.picture import Picture
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
@@ -323,7 +323,7 @@ class ImageData(Data):
             self._facts = {**facts, "cache_folder": None if folder is None else os.fspath(folder)}
         return self._facts
 
-    def picture(self, row: int) -> Picture:
+    def preview(self, row: int) -> Preview:
         return picture_of(self._samples["item"][row], row)
 
     def report(self, duplicates: bool | None = None) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions
-from flambeau.data.workers import WorkerLoader
+from flambeau.data.worker_loader import WorkerLoader
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau_vision.opening import some_names
 from flambeau_vision.preprocess import INPUT

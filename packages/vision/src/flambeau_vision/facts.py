@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.data.dataset import Facts
+from flambeau.data.data import Facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau_vision.labels import Targets
@@ -18,7 +18,7 @@ GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"
 
 
 def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
-    """Core's facts (see `flambeau.data.dataset.Facts`) and these of pictures.
+    """Core's facts (see `flambeau.data.data.Facts`) and these of pictures.
 
     ``short_side_min``, ``short_side_median``, ``short_side_max`` in pixels; ``one_size`` (bool);
     ``grey`` (bool, all train pictures are); ``own_channels`` (int) of arrays with other than 1 or

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flambeau.data.dataset import head_arguments, planned
+from flambeau.data.data import head_arguments, planned
 from flambeau.data.split import Rows
 from flambeau.errors import PlanError
 from flambeau.task.named_losses import loss_arguments

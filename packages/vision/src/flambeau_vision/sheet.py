@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from flambeau import random as keyed
-from flambeau.data.picture import Picture
+from flambeau.data.preview import Preview
 from flambeau_vision.decode import Pixels, decode
 from flambeau_vision.resize import Geometry, resize_pixels
 
@@ -68,7 +68,7 @@ def contact_sheet(
     return sheet
 
 
-def picture_of(item: Any, row: int, side: int = 200) -> Picture:
+def picture_of(item: Any, row: int, side: int = 200) -> Preview:
     """A small copy of an item for a report, with its file's name, or its row where it has none.
 
     Args:
@@ -91,7 +91,7 @@ def picture_of(item: Any, row: int, side: int = 200) -> Picture:
         image.save(file, "JPEG", quality=85)
     else:
         image.save(file, "PNG", optimize=True)
-    return Picture(os.path.basename(item) if is_path else f"picture {row}", file.getvalue())
+    return Preview(os.path.basename(item) if is_path else f"picture {row}", file.getvalue())
 
 
 def drawn_places(total: int, n: int) -> list[int]:

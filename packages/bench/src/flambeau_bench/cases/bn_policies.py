@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flambeau import Data, Learner
+from flambeau import Data, Learner, TensorData
 from flambeau.data.split import Split
 from flambeau.errors import FlambeauWarning
 from flambeau_bench.case import Size
@@ -249,7 +249,7 @@ def _data(pictures: Tensor, labels: Tensor, tests: Tensor, answers: Tensor) -> D
     rows = np.arange(n + m)
     # Nothing is chosen on what is evaluated; the valid part is small, since it must be there.
     split = Split.given(rows[:n], rows[n : n + _VALID], rows[n + _VALID :])
-    return Data.from_tensors(
+    return TensorData.from_tensors(
         torch.cat([pictures, tests]), torch.cat([labels, answers]), split=split
     )
 

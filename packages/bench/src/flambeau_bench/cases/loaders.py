@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from flambeau import random as keyed
-from flambeau.data.gather import MemoryDataset
 from flambeau.data.loader import LoaderOptions, epoch_order
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Gate, Question, Size
 from flambeau_bench.measurement import Measurement

@@ -22,7 +22,7 @@ from flambeau import (
     TrainState,
 )
 from flambeau.data.loader import Loader, LoaderOptions
-from flambeau.data.tensor_preprocessor import TensorPreprocessor
+from flambeau.tensors.preprocess import TensorPreprocessor
 
 N_INPUTS = 32
 HIDDEN = 64
@@ -102,7 +102,7 @@ class ReadyData(Data):
         tape: What is trained on; its first batch is the valid set.
     """
 
-    domain = "flambeau.tensors_domain:DOMAIN"
+    domain = "flambeau.tensors.domain:DOMAIN"
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape

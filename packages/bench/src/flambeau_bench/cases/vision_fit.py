@@ -237,7 +237,7 @@ def our_program(
 
 
 def _class_of(learner: Any) -> str:
-    from flambeau.training.optimizer import OPTIMIZERS
+    from flambeau.training.optim.optimizer import OPTIMIZERS
 
     build: Any = OPTIMIZERS[learner.plan.values["optimizer"]].build
     return str(build.__name__)

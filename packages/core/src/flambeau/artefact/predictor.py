@@ -18,7 +18,7 @@ from flambeau.artefact.rebuild import load_weights, rebuild, rebuild_model
 from flambeau.artefact.record import MODEL_FILE, PREPROCESSOR_FILE, ExportRecord, Spec
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.tensors import Rows
+from flambeau.data.rows import Rows
 from flambeau.device import best_device, is_out_of_memory
 from flambeau.errors import (
     ArgumentError,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flambeau.errors import InputError
-from flambeau.training.controller import Mode, last_score, mode_of
 from flambeau.training.events import Callback
+from flambeau.training.optim.controller import Mode, last_score, mode_of
 from flambeau.training.state import TrainState
 
 

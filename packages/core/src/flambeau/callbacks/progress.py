@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol, TextIO
 
-from flambeau import processes
+from flambeau.distributed import processes
 from flambeau.training.events import Callback
 from flambeau.training.history import Number
 from flambeau.training.state import TrainState

@@ -15,9 +15,9 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.cli.source import given, make_run_folder
 from flambeau.errors import InputError, MissingDependencyError
 from flambeau.learner import Learner
+from flambeau.learner.run_folder import new_run_folder
 from flambeau.report import baseline_scores, plot_history, text_table
 from flambeau.report.baselines import InMemory
-from flambeau.run_folder import new_run_folder
 
 SAMPLES = 8_000
 

@@ -15,7 +15,7 @@ from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.source import open_data
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
 from flambeau.domain import Domain
 from flambeau.errors import InputError

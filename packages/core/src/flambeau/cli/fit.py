@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from flambeau.agreement import agree_on_folder
 from flambeau.cli.source import (
     check_model,
     clear_unused,
@@ -18,12 +17,13 @@ from flambeau.cli.source import (
     open_data,
     parse_choices,
 )
+from flambeau.distributed.processes import on_main
 from flambeau.errors import ArgumentError, nearest
 from flambeau.learner import Learner
+from flambeau.learner.agreement import agree_on_folder
+from flambeau.learner.run_folder import run_of
 from flambeau.plan import Plan
-from flambeau.processes import on_main
 from flambeau.report import text_table
-from flambeau.run_folder import run_of
 
 RECIPES: Mapping[str, Callable[[Learner], object]] = {
     "fit": Learner.fit,

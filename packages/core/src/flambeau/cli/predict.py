@@ -17,7 +17,7 @@ import typer
 
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.errors import ArgumentError, FlambeauError, InputError
 from flambeau.report import text_table
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flambeau import domain as domains
 from flambeau.artefact.checkpoint import latest_checkpoint
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, InputError, nearest
 

@@ -1,43 +1,38 @@
 """From what the user has to batches: samples, split, preprocessor, data set, loader."""
 
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data, Facts
-from flambeau.data.datasets import ForeignData, MapDataset
-from flambeau.data.foreign import ForeignDataset, ForeignLoader
-from flambeau.data.gather import GatherLoader, MemoryDataset
-from flambeau.data.layout import Layout
+from flambeau.data.collate import BatchLayout
+from flambeau.data.data import Data, Facts
 from flambeau.data.loader import Dataset, Loader, LoaderOptions
-from flambeau.data.picture import Picture
+from flambeau.data.memory_loader import MemoryDataset, MemoryLoader
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preview import Preview
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import Split
-from flambeau.data.tensor_preprocessor import TensorPreprocessor
-from flambeau.data.tensors import TensorData
 from flambeau.data.transform import Transform
-from flambeau.data.workers import ItemDataset, WorkerLoader
+from flambeau.data.user_dataset import MapDataset
+from flambeau.data.user_loader import UserLoader, UserLoaderDataset
+from flambeau.data.worker_loader import ItemDataset, WorkerLoader
 
 __all__ = [
     "Batch",
+    "BatchLayout",
     "Data",
     "Dataset",
     "Facts",
-    "ForeignData",
-    "ForeignDataset",
-    "ForeignLoader",
-    "GatherLoader",
     "ItemDataset",
-    "Layout",
     "Loader",
     "LoaderOptions",
     "MapDataset",
     "MemoryDataset",
-    "Picture",
+    "MemoryLoader",
     "Preprocessor",
+    "Preview",
     "Problem",
     "Samples",
     "Split",
-    "TensorData",
-    "TensorPreprocessor",
     "Transform",
+    "UserLoader",
+    "UserLoaderDataset",
     "WorkerLoader",
 ]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.data.split import PARTS
-from flambeau.data.tensors import TensorData
+from flambeau.tensors.data import TensorData
 
 _FACTS = ("class_names", "class_counts", "target_distinct", "target_min", "target_max")
 _ROWS = 32

@@ -1,6 +1,6 @@
 """``Loader``: what the loop reads batches from. Two kinds serve nearly everyone.
 
-``GatherLoader`` (``gather.py``) holds the data in memory and makes a batch with one
+``MemoryLoader`` (``gather.py``) holds the data in memory and makes a batch with one
 ``index_select`` a tensor; ``WorkerLoader`` (``workers.py``) reads files in worker processes.
 Both, and those of domains, keep one protocol.
 """

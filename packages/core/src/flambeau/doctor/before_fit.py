@@ -8,16 +8,16 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
-from flambeau import processes
+from flambeau.distributed import processes
 from flambeau.doctor.check import READS, Check
 from flambeau.doctor.checks import checks_for
 from flambeau.doctor.diagnosis import findings_of
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.subject import Course, Subject
 from flambeau.errors import FlambeauWarning
-from flambeau.training.optimizer import default_factory
+from flambeau.phases.phase import Phase
+from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
-from flambeau.training.phase import Phase
 from flambeau.training.run import Run
 from flambeau.training.step import train_step
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flambeau import random as keyed
-from flambeau.data.gather import MemoryDataset
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.readings import distinct, lengths, places
 from flambeau.doctor.subject import Subject

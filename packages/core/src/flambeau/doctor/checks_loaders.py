@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Subset
 
 from flambeau import random as keyed
-from flambeau.data.datasets import MapDataset
-from flambeau.data.foreign import RANDOM_SAMPLERS, ForeignDataset, sampler_of
-from flambeau.data.generators import BorrowedGlobals
+from flambeau.data.user_dataset import MapDataset
+from flambeau.data.user_loader import RANDOM_SAMPLERS, UserLoaderDataset, sampler_of
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.readings import distinct, whole_numbers
 from flambeau.doctor.subject import Subject
 from flambeau.doctor.words import listed
+from flambeau.global_rng import TemporarySeed
 from flambeau.task.classification import Classification
 
 _LOOKED_AT = 24  # samples of a loader that is read in order, spread over all of it
@@ -39,7 +39,7 @@ def sorted_labels(subject: Subject) -> Finding | None:
         f"{len(labels)} samples that are spread over it have {runs} classes one after the other. "
         "Each step then unlearns what the steps before have learned.",
         {"samples": len(labels), "classes": runs},
-        "Build the loader with shuffle=True, or hand over the data set: Data.from_datasets.",
+        "Build the loader with shuffle=True, or hand over the data set: TensorData.from_datasets.",
         severity="error",
     )
 
@@ -62,7 +62,7 @@ def valid_shuffled(subject: Subject) -> list[Finding]:
     found: list[Finding] = []
     for part in ("valid", "test"):
         foreign = subject.dataset(part)
-        sampler = sampler_of(foreign.foreign) if isinstance(foreign, ForeignDataset) else None
+        sampler = sampler_of(foreign.foreign) if isinstance(foreign, UserLoaderDataset) else None
         if isinstance(sampler, RANDOM_SAMPLERS):
             found.append(
                 Finding(
@@ -138,7 +138,7 @@ def augmented_valid(subject: Subject) -> Finding | None:
     for place in range(min(_DRAWN_TWICE, len(items))):
         readings: list[Mapping[str, Any]] = []
         for turn in range(2):
-            with BorrowedGlobals().at(keyed.key(subject.seed, "doctor/valid", turn)):
+            with TemporarySeed().at(keyed.key(subject.seed, "doctor/valid", turn)):
                 readings.append(layout.parts(items[place])[0])
         if _differ(*readings):
             changed.append(place)
@@ -159,7 +159,7 @@ def augmented_valid(subject: Subject) -> Finding | None:
 def _reads_in_order(subject: Subject) -> bool:
     foreign = subject.dataset("train")
     return (
-        isinstance(foreign, ForeignDataset)
+        isinstance(foreign, UserLoaderDataset)
         and type(sampler_of(foreign.foreign)) is SequentialSampler
     )
 
@@ -170,7 +170,7 @@ def _labels_in_order(subject: Subject) -> Tensor | None:
     Of a loader over a data set 24 that are spread over all of it, of a list of batches all.
     """
     foreign = subject.dataset("train")
-    if not isinstance(foreign, ForeignDataset) or not isinstance(subject.task, Classification):
+    if not isinstance(foreign, UserLoaderDataset) or not isinstance(subject.task, Classification):
         return None
     if isinstance(foreign.foreign, list | tuple):
         batches = cast("Sequence[object]", foreign.foreign)
@@ -179,7 +179,7 @@ def _labels_in_order(subject: Subject) -> Tensor | None:
     if items is None or not _reads_in_order(subject) or len(items) < _LOOKED_AT:
         return None
     places = whole_numbers(torch.linspace(0, len(items) - 1, _LOOKED_AT).long())
-    with BorrowedGlobals().at(keyed.key(subject.seed, "doctor/order")):
+    with TemporarySeed().at(keyed.key(subject.seed, "doctor/order")):
         return _joined([foreign.layout.parts(items[place])[1] for place in places])
 
 
@@ -223,7 +223,7 @@ def _items(dataset: object) -> Any:
 
 def _torch_loader(dataset: object) -> Any:
     """The user's loader behind a part where it is torch's; untyped, because torch's types are."""
-    loader = cast(Any, dataset.foreign) if isinstance(dataset, ForeignDataset) else None
+    loader = cast(Any, dataset.foreign) if isinstance(dataset, UserLoaderDataset) else None
     return cast(Any, loader) if isinstance(loader, DataLoader) else None
 
 

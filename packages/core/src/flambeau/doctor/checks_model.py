@@ -16,7 +16,7 @@ from flambeau.task.classification import Classification
 from flambeau.task.multi_label import MultiLabel
 from flambeau.task.regression import Regression
 from flambeau.task.task import Task
-from flambeau.training.batch_statistics import are_fresh, stored_layers
+from flambeau.training.norm.bn_statistics import are_fresh, stored_layers
 
 # Nats above guessing: on (geometric) average the right answer gets a third of a guess's
 # probability. Our nets and torchvision's, from scratch, start at most 0.3 above. The mean of a few

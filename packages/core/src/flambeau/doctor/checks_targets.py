@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from flambeau.data.gather import MemoryDataset
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.readings import places, whole_numbers
 from flambeau.doctor.subject import Subject

@@ -12,8 +12,8 @@ from flambeau.doctor.passes import left_as_it_was
 from flambeau.doctor.readings import named_modules
 from flambeau.doctor.subject import Subject
 from flambeau.doctor.words import listed, number
-from flambeau.training.freeze import apply_modes, keeps_statistics
-from flambeau.training.optimizer import no_decay_ids
+from flambeau.training.norm.freeze import apply_modes, keeps_statistics
+from flambeau.training.optim.optimizer import no_decay_ids
 
 # Adam's kin move a weight by about lr a step. Not lower: nets of one small layer were measured to
 # train best at 0.1 to 0.3.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.generators import BorrowedGlobals
 from flambeau.doctor.readings import named_modules
+from flambeau.global_rng import TemporarySeed
 from flambeau.task.task import StepContext, Task, detach
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
@@ -99,7 +99,7 @@ def left_as_it_was(model: nn.Module, seed: int) -> Generator[None]:
     try:
         with (
             torch.random.fork_rng(accelerators),  # pyright: ignore[reportUnknownMemberType]
-            BorrowedGlobals().at(keyed.key(seed, "doctor")),
+            TemporarySeed().at(keyed.key(seed, "doctor")),
         ):
             yield
     finally:

@@ -15,14 +15,14 @@ from torch.optim import Optimizer
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data, Facts
-from flambeau.data.foreign import ForeignDataset
-from flambeau.data.gather import MemoryDataset
-from flambeau.data.generators import BorrowedGlobals
+from flambeau.data.data import Data, Facts
 from flambeau.data.loader import Loader
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.user_loader import UserLoaderDataset
 from flambeau.doctor.passes import Pass, gradient_sizes, left_as_it_was, look
 from flambeau.errors import InputError
+from flambeau.global_rng import TemporarySeed
 from flambeau.task.task import StepContext, Task
 
 MOST_SAMPLES = 64
@@ -178,9 +178,9 @@ class Subject:
     def whole_batch(self) -> Batch:
         """The first train batch as the loader gives it."""
         known = self.dataset("train")
-        if isinstance(known, ForeignDataset) and known.first is not None:
+        if isinstance(known, UserLoaderDataset) and known.first is not None:
             return known.first  # read when the data were made: no worker starts for the doctor
-        with BorrowedGlobals().at(keyed.key(self.seed, "doctor")):
+        with TemporarySeed().at(keyed.key(self.seed, "doctor")):
             batch = next(iter(self.parts.loader("train").batches(0)), None)
         if batch is None:
             raise InputError("The train loader gives no batch. Give more rows or smaller batches.")

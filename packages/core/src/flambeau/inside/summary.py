@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flambeau.inside.hooks import Hooks, Inputs, modules_of, run
 from flambeau.plan.choice import Choice
-from flambeau.training.freeze import keeps_statistics
+from flambeau.training.norm.freeze import keeps_statistics
 
 
 @dataclass(frozen=True)

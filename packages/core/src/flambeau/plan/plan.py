@@ -12,8 +12,8 @@ from flambeau.errors import PlanError, nearest
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.diff import PlanDiff, compare
+from flambeau.plan.json_values import as_json, checked, from_json, how_to_override, plain
 from flambeau.plan.order import dependents, name_of, order
-from flambeau.plan.plain import as_json, checked, from_json, how_to_override, plain
 from flambeau.plan.rule import Rule
 
 SCHEMA_VERSION = 1

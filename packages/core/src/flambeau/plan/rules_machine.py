@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flambeau.data.gather import DEVICE_SHARE
+from flambeau.data.memory_loader import DEVICE_SHARE
 from flambeau.device import best_device, free_memory_bytes, has_fast_bf16, usable_cores
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule

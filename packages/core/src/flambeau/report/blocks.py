@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from flambeau.data.picture import Picture
+from flambeau.data.preview import Preview
 from flambeau.errors import InputError
 from flambeau.report.svg import inline_svg
 
@@ -189,7 +189,7 @@ class Cards(Block):
         cards: In the order of reading; the first line of a caption is set in bold.
     """
 
-    cards: Sequence[Picture]
+    cards: Sequence[Preview]
 
     def html(self, number: int) -> str:
         parts: list[str] = []

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flambeau.data.dataset import Data
-from flambeau.data.gather import MemoryDataset
+from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
+from flambeau.data.memory_loader import MemoryDataset
 from flambeau.report.answers import Answers
 from flambeau.report.baselines import baseline_scores
 from flambeau.task.classification import Classification

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.errors import ArgumentError
 from flambeau.figures import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flambeau.data.picture import Picture
+from flambeau.data.preview import Preview
 from flambeau.figures import can_plot, panels
 from flambeau.plan.table import LOW_CONFIDENCE, value_text
 from flambeau.report.blocks import (
@@ -200,14 +200,14 @@ def _errors(found: Interpretation) -> list[Block]:
 def _top_losses(found: Interpretation) -> list[Block]:
     data = found.background.data
     top = found.top_losses(_TOP)
-    cards: list[Picture] = []
+    cards: list[Preview] = []
     for each in top:
-        picture = None if data is None else data.picture(each.id)
+        picture = None if data is None else data.preview(each.id)
         words = "\n".join(_loss_lines(each))
         if picture is None:
-            cards.append(Picture(f"sample {each.id}\n{words}"))
+            cards.append(Preview(f"sample {each.id}\n{words}"))
         else:
-            cards.append(Picture(f"{picture.caption}\n{words}", picture.image))
+            cards.append(Preview(f"{picture.caption}\n{words}", picture.image))
     lead = (
         "The samples on which the model is most wrong: look here for wrong labels, unusual samples "
         "and what the model cannot see."

@@ -9,8 +9,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
+from flambeau.distributed.metric_sync import mergeable, scores_of_all
 from flambeau.task.metrics import MeanLoss, Metric, score
-from flambeau.task.together import mergeable, scores_of_all
 
 
 @dataclass(slots=True)

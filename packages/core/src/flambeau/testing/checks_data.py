@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
 from flambeau.errors import FlambeauError
 from flambeau.testing.report import brief, broken

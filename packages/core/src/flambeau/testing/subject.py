@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flambeau import domain as domains
 from flambeau.artefact.predictor import Predictor
 from flambeau.data.batch import Batch
-from flambeau.data.dataset import Data
+from flambeau.data.data import Data
 from flambeau.data.loader import Loader, LoaderOptions
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain

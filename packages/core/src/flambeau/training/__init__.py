@@ -1,25 +1,23 @@
 """Training: phases, the loop's pieces, and the places where both can be changed."""
 
-from flambeau.training.averaging import EMA, SWA, RunningAverage
-from flambeau.training.clip import clip_gradients, gradient_norm, gradients_of
-from flambeau.training.controller import Controller, ReduceOnPlateau
-from flambeau.training.culprit import Culprit, find_culprit, nonfinite_error
 from flambeau.training.events import EVENTS, Callback, Dispatch
-from flambeau.training.freeze import apply_modes, freeze_except, keeps_statistics
-from flambeau.training.groups import HasLayerGroups, layer_groups, parameter_groups
 from flambeau.training.history import History
-from flambeau.training.nonfinite import NonFiniteGuard, StepRecord
-from flambeau.training.optimizer import (
+from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
+from flambeau.training.nonfinite.locate import Culprit, find_culprit, nonfinite_error
+from flambeau.training.norm.freeze import apply_modes, freeze_except, keeps_statistics
+from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
+from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
+from flambeau.training.optim.controller import Controller, ReduceOnPlateau
+from flambeau.training.optim.groups import HasLayerGroups, layer_groups, parameter_groups
+from flambeau.training.optim.optimizer import (
     OPTIMIZERS,
     OptimizerFactory,
     default_factory,
     make_optimizer,
     regroup,
 )
+from flambeau.training.optim.precision import Precision
 from flambeau.training.options import TrainingOptions
-from flambeau.training.phase import Phase
-from flambeau.training.precision import Precision
-from flambeau.training.schedule import SHAPES, Schedule
 from flambeau.training.state import Position, StepResult, TrainState
 from flambeau.training.step import TrainStep, train_step
 
@@ -27,7 +25,6 @@ __all__ = [
     "EMA",
     "EVENTS",
     "OPTIMIZERS",
-    "SHAPES",
     "SWA",
     "Callback",
     "Controller",
@@ -37,12 +34,10 @@ __all__ = [
     "History",
     "NonFiniteGuard",
     "OptimizerFactory",
-    "Phase",
     "Position",
     "Precision",
     "ReduceOnPlateau",
     "RunningAverage",
-    "Schedule",
     "StepRecord",
     "StepResult",
     "TrainState",

@@ -13,12 +13,12 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
-from flambeau.training.batch_statistics import adapt
-from flambeau.training.explain import explain, explained_evaluation
-from flambeau.training.freeze import apply_modes
+from flambeau.training.error_messages import explain, explained_evaluation
 from flambeau.training.interrupt import deferred_interrupt
+from flambeau.training.norm.bn_gap import look_for_gap
+from flambeau.training.norm.bn_statistics import adapt
+from flambeau.training.norm.freeze import apply_modes
 from flambeau.training.run import Run
-from flambeau.training.train_eval_gap import look_for_gap
 
 
 def fit(run: Run) -> None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, nearest
-from flambeau.training.averaging import EMA, SWA
-from flambeau.training.controller import Controller
-from flambeau.training.optimizer import OptimizerFactory
+from flambeau.training.optim.averaging import EMA, SWA
+from flambeau.training.optim.controller import Controller
+from flambeau.training.optim.optimizer import OptimizerFactory
 from flambeau.training.step import TrainStep, train_step
 
 _NONFINITE = ("off", "raise", "skip")

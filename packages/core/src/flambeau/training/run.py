@@ -15,26 +15,27 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
+from flambeau.phases.bn_policy import BatchNormPolicy
+from flambeau.phases.phase import Phase, Planner
 from flambeau.task.task import StepContext, detach
-from flambeau.training.best import BestWeights, RestoresBest
-from flambeau.training.controller import mode_of
-from flambeau.training.culprit import Culprit, find_culprit, nonfinite_error
+from flambeau.training.components import Parts
 from flambeau.training.events import Callback, Dispatch
-from flambeau.training.freeze import freeze_except, learning_norms
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
-from flambeau.training.nonfinite import StepRecord
-from flambeau.training.optimizer import default_factory
+from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.nonfinite.locate import Culprit, find_culprit, nonfinite_error
+from flambeau.training.norm.freeze import freeze_except, learning_norms
+from flambeau.training.optim.controller import mode_of
+from flambeau.training.optim.optimizer import default_factory
+from flambeau.training.optim.precision import Precision
+from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
-from flambeau.training.parts import Parts
-from flambeau.training.phase import BatchNormPolicy, Phase, Planner
-from flambeau.training.precision import Precision
-from flambeau.training.snapshot import capture
+from flambeau.training.run_state.best import BestWeights, RestoresBest
+from flambeau.training.run_state.snapshot import capture
 from flambeau.training.start_checks import check_learns, check_optimizers
 from flambeau.training.state import Position, TrainState
 from flambeau.training.update import Update
-from flambeau.training.values import StepValues
 
 T = TypeVar("T")
 

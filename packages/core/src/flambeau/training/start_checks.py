@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.errors import InputError
-from flambeau.training.groups import parameter_groups
-from flambeau.training.phase import Phase
+from flambeau.phases.phase import Phase
+from flambeau.training.optim.groups import parameter_groups
 
 
 def check_learns(model: nn.Module, phases: Iterable[Phase]) -> None:

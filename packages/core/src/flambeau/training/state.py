@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flambeau.phases.phase import Phase
 from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
-from flambeau.training.phase import Phase
 
 
 @dataclass(slots=True)

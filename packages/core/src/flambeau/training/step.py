@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.task.task import Task
 from flambeau.training import foreach
-from flambeau.training.clip import gradients_of
+from flambeau.training.optim.clip import gradients_of
 from flambeau.training.state import StepResult, TrainState
 
 

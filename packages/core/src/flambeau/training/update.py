@@ -9,11 +9,11 @@ from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, nearest
-from flambeau.training.clip import clip_gradients
-from flambeau.training.nonfinite import NonFiniteGuard, StepRecord
-from flambeau.training.optimizer_step import OptimizerStep
+from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
+from flambeau.training.optim.clip import clip_gradients
+from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.precision import Precision
 from flambeau.training.options import TrainingOptions
-from flambeau.training.precision import Precision
 from flambeau.training.state import Position
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flambeau.errors import InputError
-from flambeau.training.controller import last_score
 from flambeau.training.history import History
+from flambeau.training.optim.controller import last_score
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from flambeau.data.dataset import Data, Facts
+from flambeau.data.data import Data, Facts
 from flambeau.data.loader import Dataset
-from flambeau.data.picture import Picture
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError
@@ -255,9 +255,9 @@ class TranslationData(Data):
         """The translations of ``part``, in the order of ``raw``."""
         return self._texts("target", part)
 
-    def picture(self, row: int) -> Picture:
+    def preview(self, row: int) -> Preview:
         source, target = self._samples["source"][row], self._samples["target"][row]
-        return Picture(f"{source}\n→ {target}")
+        return Preview(f"{source}\n→ {target}")
 
     def show(self, n: int = 8, *, part: str = "train") -> str:
         """A few pairs of ``part``, the same ones every time, drawn over the whole part.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.data.dataset import Facts
+from flambeau.data.data import Facts
 from flambeau.data.split import PARTS, Split
 from flambeau_text.translation.options import TranslationOptions
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flambeau.data.picture import Picture
+from flambeau.data.preview import Preview
 from flambeau.errors import ArgumentError
 from flambeau.figures import COLOURS, can_plot, panels, plain_axes
 from flambeau.learner import Learner
@@ -145,7 +145,7 @@ class Review:
         """
         return self.page().save(path)
 
-    def _card(self, at: int) -> Picture:
+    def _card(self, at: int) -> Preview:
         each = self.translations[at]
         source = self.learner.data.raw(self.part)[at]
         lines = [
@@ -154,7 +154,7 @@ class Review:
             f"true: {self.references[at]}",
             f"BLEU {self.by_sentence[at]:.1f}, score {each.score:.2f}",
         ]
-        return Picture("\n".join(lines))
+        return Preview("\n".join(lines))
 
 
 def review(learner: Learner, part: str = "valid", strategy: Strategy | None = None) -> Review:

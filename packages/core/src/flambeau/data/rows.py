@@ -1,0 +1,28 @@
+"""Tensors in memory as a sequence of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+from torch import Tensor
+
+
+class Rows(Sequence[Any]):
+    """Tensors ``(n, …)`` seen as n samples, none of which is copied before it is asked for."""
+
+    def __init__(self, columns: Mapping[str, Tensor]) -> None:
+        self._columns = dict(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        rows = {name: value[index] for name, value in self._columns.items()}
+        if isinstance(index, slice):
+            return Rows(rows)
+        return next(iter(rows.values())) if len(rows) == 1 else rows

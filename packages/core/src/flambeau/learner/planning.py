@@ -1,0 +1,206 @@
+"""How a learner comes to its plan: derived, replayed, or that of a run that is continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from flambeau import domain as domains
+from flambeau.data.data import Data
+from flambeau.domain import Domain
+from flambeau.errors import ArgumentError, ArtefactError, ResumeError
+from flambeau.learner.agreement import agree_on_plan, own_device
+from flambeau.learner.build import Given, facts_of, facts_of_task, require_builder
+from flambeau.plan import Plan
+from flambeau.training.events import Callback
+from flambeau.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from flambeau.tuning.auto_run import AutoRun
+
+# What a run may be continued with where another machine has other devices and cores.
+_OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_workers"})
+# These belong to a verb or to the run, not to the parts; a checkpoint's phases have the former.
+_OF_A_VERB = frozenset(
+    {"auto", "epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"}
+)
+# Parts that are made already take these over, see ``Realised.follow``.
+_FOLLOWED = frozenset({"accumulate", "batch_size", "compile", "memory_format", "precision"})
+
+
+def check_arguments(
+    data: object, seed: object, callbacks: object, choices: object, plan: object
+) -> None:
+    """Refuses what a learner cannot be made from, with what to write instead.
+
+    Raises:
+        ArgumentError: An argument is of another kind than it must be.
+    """
+    if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(
+            f"Learner needs a Data object, not {type(data).__name__}. Build one with a "
+            "domain's data class (ImageData.from_folder), or with TensorData.from_tensors, "
+            "from_datasets or from_loaders."
+        )
+    if type(seed) is not int:
+        raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
+    if isinstance(callbacks, Callback):
+        raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
+    if not (choices is None or isinstance(choices, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(f'choices is {choices!r:.60}; give a dict: {{"batch_size": 64}}.')
+    if not (plan is None or isinstance(plan, Plan | str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(f"plan is a {type(plan).__name__}; give a Plan or a file's path.")
+
+
+def make_plan(
+    data: Data,
+    domain: Domain,
+    model: nn.Module | str | None,
+    given: Given,
+    choices: Mapping[str, Any],
+    saved: Plan | str | Path | None,
+    check: Callable[[Mapping[str, Any]], None],
+) -> Plan:
+    """The plan of a new learner: from the rules, or the saved one with what is passed now.
+
+    Args:
+        data: Their facts and choices go in.
+        domain: Whose rules and builders count beside core's.
+        model: As passed to the learner.
+        given: What was passed as objects.
+        choices: Values by key that win over the rules and over ``saved``.
+        saved: A plan to replay, or its file.
+        check: Refuses values that cannot be.
+
+    Raises:
+        PlanError: A choice is unknown, or names a builder that the domain does not have.
+    """
+    facts = dict(data.facts())
+    user = {**data.choices, **choices}
+    if isinstance(model, nn.Module):
+        facts |= facts_of(model)
+        user["architecture"] = type(model).__name__
+    elif model is not None:
+        user["architecture"] = model
+    if given.task is not None:
+        facts["task_given"] = facts_of_task(given.task)
+        user["task"] = given.task.builder or type(given.task).__name__
+    rules = domains.rules_of(domain)
+    check(user)
+    if saved is None:
+        plan = Plan.derive(rules, facts, user)
+    else:
+        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+        # What was passed now wins over what was saved; the data's own choices are in there.
+        for key in ("architecture", "task", *choices):
+            if key in user and user[key] != plan.values[key]:
+                plan = plan.override(key, user[key])
+    check(plan.values)
+    if plan.values.get("strict"):
+        plan.require_confidence()
+    if given.model is None:
+        require_builder("architecture", plan.values, domain.models, domain)
+    if given.task is None:
+        require_builder("task", plan.values, domain.tasks, domain)
+    return agree_on_plan(plan, data)
+
+
+def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
+    """The user's choices with ``TrainingOptions.accumulate`` among them.
+
+    Raises:
+        ArgumentError: It was given in both places, and differs.
+    """
+    count = training.accumulate
+    if count == 1:
+        return choices
+    if choices.get("accumulate", count) != count:
+        raise ArgumentError(
+            f"accumulate is {choices['accumulate']!r} in choices and {count} in TrainingOptions. "
+            "Give it once."
+        )
+    return {**choices, "accumulate": count}
+
+
+def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> TrainingOptions:
+    """The options with the plan's ``accumulate``; one that is given there stays."""
+    planned: int = values.get("accumulate", 1)
+    if training.accumulate != 1 or planned == 1:
+        return training
+    return replace(training, accumulate=planned)
+
+
+def _is_open(key: str, value: Any) -> bool:
+    """Whether a fit decides it first, so that a run's decision is no other choice."""
+    return key == "bn" and value == "auto"
+
+
+def continued_plan(
+    saved: Plan, mine: Plan, checkpoint: Path, *, asked: Collection[str], is_realised: bool
+) -> Plan:
+    """The plan with which a run goes on: that of its checkpoint, on this machine.
+
+    Args:
+        saved: The checkpoint's plan, bound to the rules.
+        mine: The learner's.
+        checkpoint: For messages.
+        asked: Keys that the user gave the learner.
+        is_realised: Whether the learner's parts are made already, so that they cannot change.
+
+    Raises:
+        ResumeError: The learner's model or a choice given to it is not the run's.
+    """
+    saved = own_device(saved, mine)
+    for key in _OF_THE_MACHINE & set(asked):
+        saved = saved.with_choice(mine[key])
+    if saved.values == mine.values:
+        return mine
+    theirs = saved.values
+    if theirs["architecture"] != mine.values["architecture"]:
+        raise ResumeError(
+            f"{checkpoint} is of a {theirs['architecture']!r}, but this learner has a "
+            f"{mine.values['architecture']!r}. Make the learner with the same model."
+        )
+    differing = [
+        key
+        for key, value in mine.values.items()
+        if key not in _OF_A_VERB and theirs.get(key) != value and not _is_open(key, value)
+    ]
+    for key in differing:
+        if key in asked:
+            raise ResumeError(
+                f"{key} was given as {mine.values[key]!r}, but {checkpoint} is of a run with "
+                f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
+                "run with fit."
+            )
+    differing = [key for key in differing if key not in _FOLLOWED]
+    if differing and is_realised:
+        raise ResumeError(
+            f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
+            "Resume with a new Learner(data) on which nothing has run yet."
+        )
+    return saved
+
+
+def taken_up(tree: Mapping[str, Any]) -> AutoRun | None:
+    """The planner of a run of ``fit_auto`` that a checkpoint holds; None for another run.
+
+    Raises:
+        ArtefactError: It is damaged.
+    """
+    saved = tree.get("planner")
+    if saved is None:
+        return None
+    from flambeau.tuning.auto_run import AutoRun
+
+    try:
+        return AutoRun.from_state(saved)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"The checkpoint's 'planner' is damaged ({type(error).__name__}: {error}). Take an "
+            "older checkpoint."
+        ) from error

@@ -1,0 +1,7 @@
+"""Plain values that both plan and training use: phases, schedules, recipes, the norm policy."""
+
+from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
+from flambeau.phases.phase import Phase
+from flambeau.phases.schedule import SHAPES, Schedule
+
+__all__ = ["BATCH_NORM_POLICIES", "SHAPES", "BatchNormPolicy", "Phase", "Schedule"]

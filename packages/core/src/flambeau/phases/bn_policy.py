@@ -1,0 +1,9 @@
+"""What batch norm does in a phase: the names of the policies. ``Phase.bn`` describes each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+BatchNormPolicy = Literal["auto", "train", "eval", "adapt"]
+
+BATCH_NORM_POLICIES: tuple[BatchNormPolicy, ...] = ("adapt", "auto", "eval", "train")

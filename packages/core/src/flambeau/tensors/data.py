@@ -1,0 +1,338 @@
+"""``TensorData``: arrays and tensors in memory, behind ``TensorData.from_tensors``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from flambeau.data.collate import BatchLayout
+from flambeau.data.data import Facts
+from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.preprocess import Preprocessor
+from flambeau.data.rows import Rows
+from flambeau.data.split import PARTS, Split
+from flambeau.errors import InputError
+from flambeau.tensors.checks import (
+    check_finite,
+    check_label_columns,
+    check_labels,
+    like_train,
+    rows_in_train,
+    warn_of_absent_classes,
+    whole_labels,
+)
+from flambeau.tensors.columns import Arrays
+from flambeau.tensors.hugging_face import class_names_of
+from flambeau.tensors.plain_data import (
+    PlainData,
+    describe_columns,
+    describe_target,
+    names_of_classes,
+)
+from flambeau.tensors.preprocess import TensorPreprocessor
+from flambeau.tensors.splitting import Pair, number_parts, split_arrays, take_rows
+from flambeau.tensors.user_data import UserData, as_names, dataset_of
+
+
+class TensorData(PlainData):
+    """Parts that are in memory already; ``TensorData.from_tensors`` builds it.
+
+    Args:
+        parts: "train", "valid" and maybe "test", with the same inputs and targets; NaN and
+            infinity are refused.
+        split: The row numbers of each part, as in the parts' ``ids``.
+        task: "auto" leaves the choice to the plan.
+        class_names: Names of the classes 0, 1, …, or of the target columns (several labels).
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, MemoryDataset],
+        split: Split,
+        *,
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(split, task, class_names)
+        train = parts["train"]
+        self._parts = {part: like_train(train, part, each) for part, each in parts.items()}
+        self._labelled: dict[str, MemoryDataset] = {}
+        self._warned = False
+        for part, dataset in self._parts.items():
+            check_finite(part, dataset)
+
+    @staticmethod
+    def from_tensors(
+        inputs: Arrays,
+        targets: Arrays | None = None,
+        *,
+        valid: float | Pair = 0.2,
+        test: float | Pair = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+        stratify: bool | str = "auto",
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+    ) -> TensorData:
+        """Data from tensors or NumPy arrays in memory, the fastest way to train.
+
+        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Whole numbers as
+        targets become int64, words (one a row) the class numbers of the sorted words.
+
+        Args:
+            inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
+            targets: ``(n,)`` or ``(n, k)``, or a dict; None where the task needs none.
+            valid: Share drawn for valid (fraction or number of rows), or ``(inputs, targets)``.
+            test: Likewise; none by default.
+            split: The rows of each part instead, from ``Split.by_group`` and the like.
+            seed: Of the draw.
+            stratify: Keep the classes' shares in each part; "auto" where targets are classes.
+            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            class_names: Names of the classes 0, 1, …
+
+        Raises:
+            InputError: NaN or infinity (the message names rows), columns of different length.
+            SplitError: The parts cannot be formed.
+
+        Example:
+            >>> import torch
+            >>> data = TensorData.from_tensors(torch.randn(100, 4), torch.arange(100) % 3)
+            >>> data.split.describe()
+            'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
+        """
+        parts, split, names = split_arrays(
+            inputs,
+            targets,
+            valid=valid,
+            test=test,
+            split=split,
+            seed=seed,
+            stratify=stratify,
+            task=task,
+            class_names=class_names,
+        )
+        return TensorData(parts, split, task=task, class_names=names)
+
+    @staticmethod
+    def from_datasets(
+        train: Any,
+        valid: Any,
+        test: Any = None,
+        *,
+        n_inputs: int | None = None,
+        inputs: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+        n_classes: int | None = None,
+    ) -> TensorData | UserData:
+        """Data from map-style torch data sets or Hugging Face data sets.
+
+        A ``TensorDataset``, and Hugging Face columns that are all plain numbers, are trained on
+        from memory. Everything else is read sample by sample (in worker processes where the plan
+        says so) every epoch anew, for it may augment.
+
+        Args:
+            train: Samples with ``__len__`` and ``__getitem__``; they are shuffled for you.
+            valid: Likewise, never shuffled.
+            test: Likewise, looked at once.
+            n_inputs: Where a sample is a tuple: that many parts from the left are inputs, the
+                others targets. ``(input, target)`` needs no declaration.
+            inputs: Where a sample is a dict: names of the inputs in the order of the model's
+                arguments.
+            targets: Names of the targets there.
+            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            class_names: Names of the classes 0, 1, …; Hugging Face's ``ClassLabel`` brings them.
+            n_classes: Their number, where names do not matter.
+
+        Raises:
+            ArgumentError: A data set that is not map-style; columns that do not exist.
+            InputError: A sample is not as declared; it says what was found and what to write.
+
+        Example:
+            >>> import torch
+            >>> from torch.utils.data import TensorDataset
+            >>> pairs = TensorDataset(torch.randn(10, 4), torch.arange(10) % 2)
+            >>> TensorData.from_datasets(pairs, pairs).facts()["class_names"]
+            ['0', '1']
+        """
+        layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
+        given = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
+        classes = names_of_classes(class_names, n_classes) or class_names_of(train, layout)
+        parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
+        memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
+        if len(memory) == len(parts):
+            numbered, split = number_parts(memory)
+            return TensorData(numbered, split, task=task, class_names=classes)
+        # Read all of them the same way, so that train and valid cannot differ.
+        return UserData.from_map_style(given, layout, task=task, class_names=classes)
+
+    @staticmethod
+    def from_loaders(
+        train: Iterable[Any],
+        valid: Iterable[Any],
+        test: Iterable[Any] | None = None,
+        *,
+        n_inputs: int | None = None,
+        inputs: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        task: str = "auto",
+        class_names: Sequence[str] | None = None,
+        n_classes: int | None = None,
+    ) -> UserData:
+        """Data from loaders that the user made: their batch size, order and workers stay theirs.
+
+        Shuffling and augmentation are keyed by the run's seed, so that a run can be resumed; see
+        ``UserLoader``. ``from_datasets`` is quicker where the data sets are at hand.
+
+        Args:
+            train: A ``DataLoader``, or anything with ``len()`` that gives an epoch's batches.
+            valid: Likewise; should not shuffle.
+            test: Likewise, looked at once.
+            n_inputs: As in ``from_datasets``, for batches that are tuples.
+            inputs: As in ``from_datasets``, for batches that are dicts.
+            targets: Names of the targets there.
+            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            class_names: Names of the classes 0, 1, …
+            n_classes: Their number, where names do not matter.
+
+        Raises:
+            ArgumentError: No iterable, or an iterator that can be used only once.
+            InputError: No length, or a batch that is not as declared.
+
+        Warns:
+            FlambeauWarning: A train loader that does not shuffle, a valid loader that does.
+        """
+        return UserData.from_loaders(
+            train,
+            valid,
+            test,
+            layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
+            task=task,
+            class_names=names_of_classes(class_names, n_classes),
+        )
+
+    @property
+    def warned(self) -> Collection[str]:
+        return ("class-not-in-train",) if self._warned else ()
+
+    def dataset(
+        self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> MemoryDataset:
+        if values.get("task") == "classification":
+            return self._with_labels(part)
+        return self._part(part)
+
+    def preprocessor(self, values: Mapping[str, Any]) -> TensorPreprocessor:
+        wanted = values.get("normalisation", "none")
+        if wanted not in ("none", "standard"):
+            raise InputError(f"normalisation is {wanted!r}, but it must be none or standard.")
+        return TensorPreprocessor.fit(
+            self._parts["train"].inputs,
+            standardise=wanted == "standard",
+            dtype=values.get("input_dtype"),
+        )
+
+    def raw(self, part: str) -> Sequence[Any]:
+        """One row a sample: an array where there is one input, else a dict of them."""
+        return Rows(self._part(part).inputs)
+
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> TensorData:
+        parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
+        return TensorData(
+            parts,
+            Split.given(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
+            task=self._task,
+            class_names=self._class_names,
+        )
+
+    def report(self) -> str:
+        """Counts, shapes and classes, a line each."""
+        facts = self.facts()
+        shapes = [
+            f"{kind} {name!r}: {tuple(value['shape'])} {value['dtype']}"
+            for kind, columns in (("input", facts["inputs"]), ("target", facts["targets"]))
+            for name, value in columns.items()
+        ]
+        lines = [str(self.split), *shapes]
+        if "class_counts" in facts:
+            named = zip(facts["class_names"], facts["class_counts"], strict=True)
+            lines.append("train classes: " + ", ".join(f"{n} ({count:,})" for n, count in named))
+        elif "target_distinct" in facts:
+            lines.append(
+                f"train targets: {facts['target_distinct']:,} distinct values from "
+                f"{facts['target_min']:g} to {facts['target_max']:g}"
+            )
+        for part in ("valid", "test"):
+            if part in self._parts and (same := self._also_in_train(part)):
+                lines.append(same)
+        return "\n".join([*lines, f"in memory: {facts['memory_bytes'] / 1e6:,.1f} MB"])
+
+    def _also_in_train(self, part: str) -> str:
+        same = rows_in_train(self._parts["train"], self._parts[part])
+        if not same:
+            return ""
+        shown = ", ".join(f"{row} is train row {other}" for row, other in same[:5])
+        more = ", …" if len(same) > 5 else ""
+        return f"{part} rows whose inputs are in train too: {len(same):,} (row {shown}{more})"
+
+    def _measure(self) -> Facts:
+        train = self._parts["train"]
+        facts: dict[str, Any] = {
+            "inputs": describe_columns(train.inputs),
+            "targets": describe_columns(train.targets),
+            "in_memory": True,
+            "memory_bytes": sum(dataset.memory_bytes for dataset in self._parts.values()),
+        }
+        if len(train.targets) == 1:
+            facts |= describe_target(next(iter(train.targets.values())), self._class_names)
+        return facts
+
+    def _classes(self) -> list[str]:
+        facts = self.facts()
+        if "class_names" not in facts and facts.get("target_shape") == []:
+            labels = self._with_labels("train").targets.values()
+            facts = describe_target(next(iter(labels)), None)
+            if "class_names" in facts:
+                return list(facts["class_names"])
+        return super()._classes()
+
+    def _check_labels(self, classes: Sequence[str]) -> None:
+        parts = {part: self._with_labels(part) for part in self._parts}
+        for part, dataset in parts.items():
+            check_labels(part, dataset, classes)
+        if not self._warned:
+            self._warned = True
+            warn_of_absent_classes(parts, classes, named=self._class_names is not None)
+
+    def _check_label_columns(self) -> None:
+        for part, dataset in self._parts.items():
+            check_label_columns(part, dataset)
+
+    def _with_labels(self, part: str) -> MemoryDataset:
+        """The part with class numbers as int64, even where they came as floats."""
+        dataset = self._part(part)
+        if not any(value.is_floating_point() for value in dataset.targets.values()):
+            return dataset
+        if part not in self._labelled:
+            self._labelled[part] = whole_labels(part, dataset)
+        return self._labelled[part]
+
+    def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:
+        """Rows of ``part`` by their numbers, which they keep."""
+        place = {int(row): index for index, row in enumerate(self.split.part(part))}
+        if unknown := [int(row) for row in rows if int(row) not in place]:
+            raise InputError(f"Row {unknown[0]} is not in the {part} part, so subset has no such.")
+        taken = take_rows(
+            self._part(part), np.array([place[int(row)] for row in rows], dtype=np.int64)
+        )
+        return MemoryDataset(taken.inputs, taken.targets, torch.tensor([int(row) for row in rows]))
+
+    def _part(self, part: str) -> MemoryDataset:
+        self.split.part(part)  # an unknown name is an error that says the known ones
+        if part not in self._parts:
+            raise InputError(f"There is no {part} part. Give {part}=… when building the data.")
+        return self._parts[part]

@@ -1,0 +1,202 @@
+"""``PlainData``: what data without a domain of their own share (tensors, data sets, loaders)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from flambeau.data.data import Data, Facts, head_arguments, planned
+from flambeau.data.split import Split
+from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.task.named_losses import loss_arguments
+from flambeau.tensors.preprocess import dtype_name, mean_and_std
+
+TASKS = ("auto", "classification", "multi_label", "regression")
+
+
+class PlainData(Data):
+    """Inputs and targets that come as numbers; the model is an MLP or the user's own."""
+
+    domain: ClassVar[str] = "flambeau.tensors.domain:DOMAIN"
+
+    def __init__(self, split: Split, task: str, class_names: Sequence[str] | None) -> None:
+        if task not in TASKS:
+            raise ArgumentError(f"No task {task!r}. {nearest(task, TASKS)}")
+        if isinstance(class_names, str):
+            raise ArgumentError(
+                f"class_names={class_names!r} is one string; give a list with one name a class."
+            )
+        self._split = split
+        self._task = task
+        self._class_names = None if class_names is None else tuple(map(str, class_names))
+        self._facts: Facts | None = None
+
+    @property
+    def split(self) -> Split:
+        return self._split
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        return {} if self._task == "auto" else {"task": self._task}
+
+    def facts(self) -> Facts:
+        if self._facts is None:
+            sizes = {
+                f"n_{part}": len(self._split.part(part)) for part in ("train", "valid", "test")
+            }
+            self._facts = {**sizes, "split": self._split.describe(), **self._measure()}
+        return self._facts
+
+    @abstractmethod
+    def _measure(self) -> Facts:
+        """The facts about inputs and targets."""
+
+    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        arguments = self.task_arguments(values)
+        columns: Mapping[str, Mapping[str, Any]] = self.facts()["inputs"]
+        return {
+            # Several inputs are put side by side.
+            "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
+            "n_outputs": len(arguments["names"] if "names" in arguments else arguments["classes"]),
+            **head_arguments(values),
+        }
+
+    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        task = values["task"]
+        shape = self._target_shape(task)
+        if task == "classification":
+            names = self._classes()
+            if len(names) < 2:
+                raise InputError(
+                    f"All {self.facts()['n_train']:,} train rows have the class "
+                    f"{names[0] if names else ''!r}, so there is nothing to tell apart. Give rows "
+                    "of another class; if train and valid were cut from sorted rows, let them be "
+                    "drawn at random (valid=0.2)."
+                )
+            self._check_labels(names)
+            loss = loss_arguments(values, self.facts().get("class_counts"))
+            return {"classes": names, **planned(values, "metrics"), **loss}
+        if task == "multi_label":
+            self._check_label_columns()
+            width = shape[-1] if shape else 1
+            names = list(self._class_names or map(str, range(width)))
+            if len(names) != width:
+                raise InputError(f"{len(names)} class names for {width} target columns.")
+            return {"classes": names, **planned(values, "metrics")}
+        width = shape[-1] if shape else 1
+        arguments: dict[str, Any] = {
+            "names": ["value"] if width == 1 else [f"value_{place}" for place in range(width)],
+            **planned(values, "metrics"),
+            **loss_arguments(values),
+        }
+        facts = self.facts()
+        if values.get("targets") == "standard" and "target_mean" in facts:
+            arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
+        return arguments
+
+    def _check_labels(self, classes: Sequence[str]) -> None:
+        """Checks that every label of every part is the number of one of ``classes``."""
+
+    def _check_label_columns(self) -> None:
+        """Checks that the targets of every part are columns of 0 and 1."""
+
+    def _target_shape(self, task: str) -> Sequence[int]:
+        targets: Mapping[str, Mapping[str, Any]] = self.facts()["targets"]
+        if len(targets) != 1:
+            raise InputError(
+                f"The task {task!r} needs exactly one target, but the data have {len(targets)}"
+                f"{': ' if targets else ''}{', '.join(targets)}. Pass a task of your own: "
+                "Learner(data, module, task=…)."
+            )
+        shape: Sequence[int] = next(iter(targets.values()))["shape"]
+        return shape
+
+    def _classes(self) -> list[str]:
+        facts = self.facts()
+        if "class_names" in facts:
+            return list(facts["class_names"])
+        if facts.get("target_shape"):
+            shape = ", ".join(map(str, facts["target_shape"]))
+            raise InputError(
+                f"The targets have shape (rows, {shape}), but classification expects one class "
+                "number a row: (rows,). Take the column out, targets[:, 0]; use targets.argmax(1) "
+                "if the columns are classes and exactly one is 1; or choose task='multi_label' "
+                "for 0/1 columns."
+            )
+        if "target_distinct" in facts:
+            raise InputError(
+                f"The targets cannot be classes 0, 1, …: {facts['target_distinct']:,} distinct "
+                f"values of {facts['target_dtype']} from {facts['target_min']:,} to "
+                f"{facts['target_max']:,}. Number them from 0 "
+                "(np.unique(targets, return_inverse=True)), or choose task='regression'."
+            )
+        raise InputError(
+            "How many classes there are cannot be seen from a few batches. Say it: "
+            "class_names=[…] or n_classes=…."
+        )
+
+
+def names_of_classes(
+    class_names: Sequence[str] | None, n_classes: int | None
+) -> Sequence[str] | None:
+    """The names, or "0", "1", … for a number of classes."""
+    if n_classes is None:
+        return class_names
+    if class_names is not None and len(class_names) != n_classes:
+        raise InputError(f"n_classes={n_classes}, but {len(class_names)} class names were given.")
+    return class_names or [str(label) for label in range(n_classes)]
+
+
+def describe_columns(columns: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``."""
+    return {
+        name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}
+        for name, value in columns.items()
+    }
+
+
+def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[str, Any]:
+    """The ``target_*`` and ``class_*`` facts of the train rows ``target`` ``(n, …)``."""
+    facts: dict[str, Any] = {
+        "target_dtype": dtype_name(target.dtype),
+        "target_shape": list(target.shape[1:]),
+    }
+    if not target.numel() or target.is_complex():
+        return facts
+    distinct = distinct_values(target)
+    low, high = _number(distinct[0]), _number(distinct[-1])
+    facts |= {
+        "target_distinct": len(distinct),
+        "target_min": low,
+        "target_max": high,
+        "target_binary": bool(((distinct == 0) | (distinct == 1)).all()),
+    }
+    if target.is_floating_point() and target.ndim <= 2:
+        mean, std = mean_and_std(target.reshape(len(target), -1), by_feature=True)
+        facts |= {"target_mean": mean.numpy().tolist(), "target_std": std.numpy().tolist()}
+    elif target.ndim == 1 and low >= 0:
+        # Far more codes than values are no classes: identifiers, or an amount.
+        if class_names is None and high < 10 * len(distinct) + 10:
+            class_names = [str(label) for label in range(int(high) + 1)]
+        if class_names is not None and high < len(class_names):
+            counts = torch.bincount(target.long(), minlength=len(class_names))
+            facts["class_names"] = list(class_names)
+            facts["class_counts"] = counts.numpy().tolist()
+    if "class_names" not in facts and class_names is not None:
+        facts["class_names"] = list(class_names)
+    return facts
+
+
+def distinct_values(values: Tensor) -> Tensor:
+    """The distinct values in order (``torch.unique``, which torch does not type)."""
+    return cast(Any, torch).unique(values)
+
+
+def _number(value: Tensor) -> float | int:
+    number: float | int = value.item()
+    return int(number) if isinstance(number, bool) else number

@@ -1,0 +1,130 @@
+"""From arrays to the parts train, valid and test: drawn, or given as arrays of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.split import PARTS, Split
+from flambeau.errors import ArgumentError, InputError, SplitError
+from flambeau.tensors.columns import Arrays, as_columns, as_targets, as_tensors, number_words
+from flambeau.tensors.plain_data import distinct_values
+
+Pair: TypeAlias = tuple[Arrays, Arrays]
+
+
+def split_arrays(
+    inputs: Arrays,
+    targets: Arrays | None,
+    *,
+    valid: float | Pair,
+    test: float | Pair,
+    split: Split | None,
+    seed: int,
+    stratify: bool | str,
+    task: str,
+    class_names: Sequence[str] | None,
+) -> tuple[dict[str, MemoryDataset], Split, Sequence[str] | None]:
+    """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
+    if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
+        raise ArgumentError("inputs is None. Give a tensor, an array, or a dict of them.")
+    given = {"train": (inputs, targets)} | _given_pairs(valid, test, split)
+    columns = {part: as_columns(pair[0], "input") for part, pair in given.items()}
+    labels = {part: as_columns(pair[1], "target") for part, pair in given.items()}
+    labels, names = number_words(labels, class_names)
+    if names is not class_names and task == "regression":
+        raise InputError(
+            "The targets are words, but task='regression' needs numbers. Give numbers, or leave "
+            "the task to the plan."
+        )
+    parts = {
+        part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in given
+    }
+    if len(parts) > 1:
+        return (*number_parts(parts), names)
+    whole = parts["train"]
+    if split is None:
+        classes = _classes_to_stratify(whole, task, stratify)
+        shares = cast("float", valid), cast("float", test)
+        split = Split.random(len(whole), *shares, seed, classes)
+    elif not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(
+            f"split is a {type(split).__name__}, not a Split. Row numbers become one with "
+            "Split.given(train, valid)."
+        )
+    split.check_length(len(whole))
+    parts = {part: take_rows(whole, split.part(part)) for part in PARTS if len(split.part(part))}
+    return parts, split, names
+
+
+def _given_pairs(
+    valid: float | Pair, test: float | Pair, split: Split | None
+) -> dict[str, tuple[Arrays, Arrays | None]]:
+    """Parts that came as arrays of their own; empty where the rows are drawn."""
+    pairs = {
+        part: value
+        for part, value in (("valid", valid), ("test", test))
+        if isinstance(value, tuple)
+    }
+    if not pairs:
+        return {}
+    if split is not None or "valid" not in pairs or not (test == 0 or "test" in pairs):
+        raise SplitError(
+            "Arrays for valid or test leave nothing to draw: give valid=(inputs, targets), and "
+            "test the same way or not at all, and no split."
+        )
+    for part, pair in pairs.items():
+        if len(pair) != 2:
+            raise ArgumentError(
+                f"{part} is a tuple of {len(pair)}; give two: {part}=(inputs, targets)."
+            )
+    return dict(pairs)
+
+
+def _classes_to_stratify(
+    whole: MemoryDataset, task: str, stratify: bool | str
+) -> NDArray[Any] | None:
+    if stratify is False or (stratify == "auto" and len(whole.targets) != 1):
+        return None
+    if stratify not in (True, "auto"):
+        raise ArgumentError(f"stratify={stratify!r}: give True, False or 'auto'.")
+    if len(whole.targets) != 1:
+        raise InputError(f"stratify=True needs exactly one target, not {len(whole.targets)}.")
+    [target] = whole.targets.values()
+    if stratify is True and target.ndim != 1:
+        raise InputError(f"stratify=True needs one class a row, not {tuple(target.shape)} targets.")
+    if stratify == "auto":
+        is_label = target.ndim == 1 and not target.is_floating_point()
+        # Fewer than 5 rows a value: an amount or an identifier, whose shares nobody keeps.
+        if not is_label or task == "regression" or len(distinct_values(target)) > len(target) / 5:
+            return None
+    return target.numpy()
+
+
+def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
+    ids = torch.tensor(rows)
+    return MemoryDataset(
+        {name: value.index_select(0, ids) for name, value in whole.inputs.items()},
+        {name: value.index_select(0, ids) for name, value in whole.targets.items()},
+        ids,
+    )
+
+
+def number_parts(
+    parts: Mapping[str, MemoryDataset],
+) -> tuple[dict[str, MemoryDataset], Split]:
+    """Separate parts with sample numbers that go on from one to the next, and their split."""
+    numbered: dict[str, MemoryDataset] = {}
+    start = 0
+    for part, dataset in parts.items():
+        ids = torch.arange(start, start + len(dataset))
+        numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids)
+        start += len(dataset)
+    rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
+    return numbered, Split.given(rows["train"], rows["valid"], rows.get("test", ()))

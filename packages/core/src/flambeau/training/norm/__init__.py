@@ -1,0 +1,1 @@
+"""Freezing, and norm layers that keep running statistics (batch norm)."""

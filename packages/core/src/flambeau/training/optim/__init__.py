@@ -1,0 +1,1 @@
+"""From gradients to weights: optimizers, parameter groups, clipping, precision, averaging."""

@@ -1,0 +1,1 @@
+"""Training with several processes: the run of a rank, and the step that the ranks share."""

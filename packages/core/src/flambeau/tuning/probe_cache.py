@@ -1,0 +1,123 @@
+"""Outcomes of probes, kept per machine, model and shape in the user's cache folder.
+
+What cannot be read or written is left alone: a cache is never a reason to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from flambeau.cache_folder import default_folder
+from flambeau.data.batch import Batch
+from flambeau.device import usable_cores
+from flambeau.tuning.probe import Outcome
+
+_VERSION = 1
+_MOST = 500  # entries of about 1 kB; the oldest make way
+
+
+def cache_file(folder: Path | None = None) -> Path:
+    """Where the outcomes lie."""
+    return (folder or default_folder()) / "probes.json"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What decides how fast a step is here."""
+    made: dict[str, Any] = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "device": device.type,
+    }
+    if device.type == "cuda" and torch.cuda.is_available():
+        made["card"] = torch.cuda.get_device_name(device)
+    return made
+
+
+def key_of(
+    model: nn.Module, batch: Batch, device: torch.device, settings: Mapping[str, Any]
+) -> str:
+    """A name for this step on this machine: the same for the same layers, shapes and settings.
+
+    Args:
+        model: Its layers with their settings, and the tensors' names, shapes and dtypes.
+        batch: Its tensors' shapes and dtypes.
+        device: Where it runs.
+        settings: What else counts: optimizer, task, what may be chosen.
+    """
+    # Only torch's words for a layer, which hold no addresses.
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    layers = [(name, type(part).__qualname__, part.extra_repr()) for name, part in modules]
+    tensors = {
+        name: (list(value.shape), str(value.dtype)) for name, value in model.state_dict().items()
+    }
+    shapes = {
+        name: (list(value.shape), str(value.dtype))
+        for name, value in (*batch.inputs.items(), *batch.targets.items())
+    }
+    learns = [name for name, value in model.named_parameters() if value.requires_grad]
+    content = [machine(device), layers, tensors, learns, shapes, dict(settings)]
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def lookup(key: str, folder: Path | None = None) -> Outcome | None:
+    """The outcome under ``key``; None where there is none that can be read."""
+    entry = _entries(cache_file(folder)).get(key)
+    with suppress(TypeError, KeyError, ValueError, AttributeError):
+        return None if entry is None else Outcome.from_json(cast("Mapping[str, Any]", entry))
+    return None
+
+
+def store(key: str, outcome: Outcome, folder: Path | None = None) -> None:
+    """Keeps the outcome; whole or not at all."""
+    path = cache_file(folder)
+    entries = {name: value for name, value in _entries(path).items() if name != key}
+    kept = dict(list(entries.items())[-(_MOST - 1) :])
+    kept[key] = outcome.as_json()
+    content = json.dumps({"version": _VERSION, "outcomes": kept}, indent=1)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix="probes-", suffix=".json")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(content)
+            os.replace(unfinished, path)
+        except OSError:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    made = cast("dict[str, Any]", content)
+    outcomes: object = made.get("outcomes")
+    if made.get("version") != _VERSION or not isinstance(outcomes, dict):
+        return {}
+    return cast("dict[str, Any]", outcomes)
+
+
+def _processor() -> str:
+    with suppress(OSError), open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
