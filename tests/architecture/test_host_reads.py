@@ -17,14 +17,13 @@ READS = {"item", "tolist", "numpy", "cpu"}
 
 # (file, function) → why it may.
 ALLOWED: dict[tuple[str, str], str] = {
-    ("batch_statistics.py", "_Noting.__call__"): "before the first step, once a fit",
-    ("batch_statistics.py", "_stored"): "before the first step, once a fit",
-    ("culprit.py", "_bad_samples"): "an error is being put into words",
-    ("explain.py", "_samples"): "an error is being put into words",
-    ("generators.py", "restore_generators"): "a checkpoint is being restored",
+    ("error_messages.py", "_samples"): "an error is being put into words",
     ("losses.py", "StepLosses.read"): "the epoch is over",
-    ("nonfinite.py", "NonFiniteGuard.__init__"): "a view of CPU memory, made once a fit",
-    ("nonfinite.py", "_numbers"): "the guard's flag, at a bounded rate and after its event",
+    ("nonfinite/guard.py", "NonFiniteGuard.__init__"): "a view of CPU memory, made once a fit",
+    ("nonfinite/guard.py", "_numbers"): "the guard's flag, at a bounded rate and after its event",
+    ("nonfinite/locate.py", "_bad_samples"): "an error is being put into words",
+    ("norm/bn_statistics.py", "_Noting.__call__"): "before the first step, once a fit",
+    ("norm/bn_statistics.py", "_stored"): "before the first step, once a fit",
 }
 
 Found = tuple[str, str, int]
@@ -58,9 +57,9 @@ def _is_cpu(node: ast.expr) -> bool:
 
 def all_reads() -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
-    for path in sorted(TRAINING.glob("*.py")):
+    for path in sorted(TRAINING.rglob("*.py")):
         for function, method, line in reads(ast.parse(path.read_text())):
-            found.setdefault((path.name, function), []).append(f"line {line}: .{method}()")
+            found.setdefault((path.relative_to(TRAINING).as_posix(), function), []).append(f"line {line}: .{method}()")
     return found
 
 

@@ -11,12 +11,11 @@ from flambeau.data import (
     Data,
     LoaderOptions,
     MapDataset,
-    TensorData,
-    UserData,
     UserLoader,
     WorkerLoader,
 )
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError
+from flambeau.tensors import TensorData, UserData
 
 N = 30
 X = torch.randn(N, 3, generator=torch.Generator().manual_seed(1))

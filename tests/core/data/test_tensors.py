@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from flambeau.data import Data, LoaderOptions, MemoryDataset, Split, TensorData
+from flambeau.data import (
+    Data,
+    LoaderOptions,
+    MemoryDataset,
+    Split,
+)
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
+from flambeau.tensors import TensorData
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(90, 4, generator=G)

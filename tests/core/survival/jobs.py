@@ -27,7 +27,7 @@ from torch import nn
 from flambeau import EMA, Callback, Checkpointing, Learner, TensorData, TrainingOptions
 from flambeau.artefact.checkpoint import save_checkpoint
 from flambeau.data import Batch
-from flambeau.training.generators import generator_states
+from flambeau.global_rng import generator_states
 
 LIMIT_S = 300
 TRAIN, VALID, FEATURES, CLASSES = 143, 40, 6, 3

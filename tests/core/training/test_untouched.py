@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau.training.run_state.preserve import remember_optimizer, untouched
+from flambeau.training.run_state.preserve import preserve, remember_optimizer
 
 
 class Counts(nn.Module):
@@ -78,7 +78,10 @@ def test_everything_is_as_before(fails: bool) -> None:
     train(net(), torch.optim.SGD(net().parameters(), 0.1))
     before, generators = picture(model), torch.get_rng_state()
     random_before, numpy_before = random.getstate(), np.random.get_state()[1].tolist()
-    with pytest.raises(KeyboardInterrupt) if fails else untouched(model), untouched(model):
+    with (
+        pytest.raises(KeyboardInterrupt) if fails else preserve(model, weights=True),
+        preserve(model, weights=True),
+    ):
         train(model, optimizer)
         assert picture(model) != before
         if fails:
@@ -102,7 +105,7 @@ def test_draws_go_on_as_if_nothing_had_been() -> None:
     expected = draws()
     seed_all()
     np.random.randn()
-    with untouched(model):
+    with preserve(model, weights=True):
         draws()
         np.random.randn()
     assert draws() == expected
@@ -116,7 +119,7 @@ def test_an_optimizer_with_its_memory() -> None:
         )
         train(model, optimizer)
         if disturbed:
-            with untouched(model) as after:
+            with preserve(model, weights=True) as after:
                 after.callback(remember_optimizer(optimizer))
                 train(model, optimizer)
                 optimizer.param_groups[0]["lr"] = 7.0

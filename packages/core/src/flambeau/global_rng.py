@@ -1,12 +1,14 @@
-"""The global generators (torch's on the CPU, NumPy's, Python's) for code that is not ours.
+"""The global random number generators of torch, NumPy and Python: seeded, saved, restored.
 
-A user's data set may draw from any of them. Seeding them by key before its code runs makes what
-it draws a function of (seed, epoch, sample), so that a resumed run sees the same numbers.
+User code (a data set, a model) may draw from any of them. Seeding them by key before it runs makes
+what it draws a function of (seed, epoch, sample), so that a resumed run gets the same numbers.
 """
 
 from __future__ import annotations
 
 import random as python_random
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,3 +75,38 @@ class TemporarySeed:
             python_random.setstate(python_state)
             _numpy_random().set_bit_generator(numpy_bits)
             self._saved = None
+
+
+def generator_states() -> dict[str, Any]:
+    """State of torch's (CPU and every CUDA device), Python's and NumPy's global generators."""
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": python_random.getstate(),
+        "numpy": np.random.get_state(legacy=True),  # noqa: NPY002 the global one is what users draw from
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """The inverse of ``generator_states``; a checkpoint from more GPUs restores those at hand."""
+    torch.set_rng_state(states["torch"].cpu())
+    version, words, gauss = states["python"]
+    python_random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    keys = np.asarray(keys, dtype=np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002 see above
+    for index, state in enumerate(states.get("cuda", [])):
+        if torch.cuda.is_available() and index < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state.cpu(), index)
+
+
+@contextmanager
+def preserved_generators() -> Generator[None]:
+    """A ``with`` block after which the global generators are in the state from before it."""
+    states = generator_states()
+    try:
+        yield
+    finally:
+        restore_generators(states)

@@ -37,10 +37,10 @@ def format_number(value: float) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has no message.
+    r"""Return the first line of an error's message, or its type where it has no message.
 
     Example:
-        >>> first_line(ValueError("no rows\\nin this file")), first_line(KeyError())
+        >>> first_line(ValueError("no rows\nin this file")), first_line(KeyError())
         ('no rows', 'KeyError')
     """
     lines = str(error).strip().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, cast
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
-from flambeau.data.split import Split
+from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import InputError
 
@@ -30,6 +31,15 @@ Names that core's rules read, the same in every domain; a fact that does not app
 - ``target_mean`` and ``target_std`` (lists of float): of floating-point targets, by column
 - ``evidence``: what the figures rest on where they rest on a part of the train rows only (str)
 """
+
+
+_IDENTIFYING_FACTS = (
+    "class_names",
+    "class_counts",
+    "target_distinct",
+    "target_min",
+    "target_max",
+)
 
 
 class Data(ABC):
@@ -123,6 +133,22 @@ class Data(ABC):
         """Augmentation for training batches, from the plan's values."""
         return ()
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what distinguishes these data from others: a run is only resumed on its own data.
+
+        Plain values that a message can show: classes, targets and the rows of each part. Files are
+        known by their number and order alone, so that a folder may move. A user's loader shows too
+        little to compare.
+        """
+        facts = self.facts()
+        found = {name: facts[name] for name in _IDENTIFYING_FACTS if name in facts}
+        if "loader_batch_size" in facts:
+            return found
+        for part in PARTS:
+            rows = self.split.part(part)
+            found[f"{part} rows"] = f"{len(rows):,} (digest {digest(rows.tobytes())})"
+        return found
+
     def report(self) -> str:
         """What was found, in words: counts, sizes, classes, what could not be read."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
@@ -134,6 +160,11 @@ class Data(ABC):
             row: As ``split`` numbers it.
         """
         return None
+
+
+def digest(content: bytes) -> str:
+    """Return a short hash of the content."""
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def planned(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:

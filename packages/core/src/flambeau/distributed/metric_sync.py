@@ -1,26 +1,55 @@
-"""Metrics over several processes: each saw its share of the samples, all get the score of all.
+"""Metrics over several processes: each process sees its share, all get the score of every sample.
 
-Sums and counts go together; a metric without sums gets every process's updates, in the order of the
-samples. Never means of means.
+Sums and counts are added up, never means. A metric without sums gets the updates of every process,
+in the order of the samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from flambeau.distributed import processes
-from flambeau.task.metrics import Metric, SumMetric, score
+from flambeau.nested import to_cpu
 
 
-class Kept:
-    """Stands for a metric that has no sums to add up: keeps its updates until they are gathered.
+class Metric(Protocol):
+    """What is needed of a metric here; ``flambeau.task.metrics.Metric`` describes it."""
+
+    def update(self, *arguments: Any) -> None:
+        """Add one batch."""
+        ...
+
+    def compute(self) -> Any:
+        """Return the score of all batches since the last ``reset``."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every batch."""
+        ...
+
+
+@runtime_checkable
+class MergeableMetric(Metric, Protocol):
+    """A metric whose state is sums, which can be added up over processes (``SumMetric``)."""
+
+    @property
+    def sums(self) -> Mapping[str, Tensor]:
+        """The sums by name."""
+        ...
+
+    def merge(self, sums: Mapping[str, Tensor]) -> None:
+        """Add the sums of another process."""
+        ...
+
+
+class UpdateLog:
+    """Replaces a metric without sums: keeps its updates until they are gathered.
 
     Args:
-        metric: Fresh.
+        metric: A fresh metric.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -28,75 +57,64 @@ class Kept:
         self.updates: list[tuple[Any, ...]] = []
 
     def update(self, *arguments: Any) -> None:
-        """Keeps what the metric would have got, on the CPU."""
-        self.updates.append(_on_cpu(arguments))
+        """Keep the arguments of the update, on the CPU."""
+        self.updates.append(to_cpu(arguments))
 
-    def compute(self) -> float | Tensor:
-        """What the metric gives."""
+    def compute(self) -> Any:
+        """Return the score of the metric."""
         return self.metric.compute()
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Forget every update."""
         self.updates = []
         self.metric.reset()
 
 
-def mergeable(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """The metrics to update in each process, from fresh ones."""
+def syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics to update in each process, made from fresh ones."""
     return {
-        name: metric if isinstance(metric, SumMetric) or _merges_itself(metric) else Kept(metric)
+        name: metric
+        if isinstance(metric, MergeableMetric) or _syncs_itself(metric)
+        else UpdateLog(metric)
         for name, metric in metrics.items()
     }
 
 
-def scores_of_all(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """The scores over the samples of all processes, the same everywhere; from ``mergeable``.
+def synced_scores(metrics: Mapping[str, Any], score: Callable[[Any], float]) -> dict[str, float]:
+    """Return the scores over the samples of all processes; the same in each of them.
 
-    Every process calls it, with the same names.
+    Every process must call it, with the same names.
+
+    Args:
+        metrics: As ``syncable`` returned them, after the updates of this process.
+        score: Turns the result of a metric into a number.
     """
-    everyone = processes.current()
-    if everyone is None:
+    group = processes.current()
+    if group is None:
         return {name: score(metric) for name, metric in metrics.items()}
-    told = everyone.gather({name: _state(metric) for name, metric in metrics.items()})
+    states = group.gather({name: _state(metric) for name, metric in metrics.items()})
     for name, metric in metrics.items():
-        states = [theirs[name] for theirs in told]
-        if isinstance(metric, SumMetric):
+        by_rank = [state[name] for state in states]
+        if isinstance(metric, MergeableMetric):
             metric.reset()
-            for sums in states:
+            for sums in by_rank:
                 metric.merge(sums)
-        elif isinstance(metric, Kept):
-            # Batch by batch, each in the order of its shares: the order of the samples.
-            for turn in range(max(map(len, states))):
-                for updates in states:
-                    if turn < len(updates):
-                        metric.metric.update(*updates[turn])
-    # Another machine's processor may round otherwise, and a run must not part over that.
-    return everyone.from_main({name: score(metric) for name, metric in metrics.items()})
+        elif isinstance(metric, UpdateLog):
+            # Batch by batch, and within a batch rank by rank: the order of the samples.
+            for batch in range(max(map(len, by_rank))):
+                for updates in by_rank:
+                    if batch < len(updates):
+                        metric.metric.update(*updates[batch])
+    # Processors of different machines may round differently, but all ranks must decide alike.
+    return group.from_main({name: score(metric) for name, metric in metrics.items()})
 
 
-def _state(metric: Metric) -> Any:
-    if isinstance(metric, SumMetric):
+def _state(metric: object) -> Any:
+    if isinstance(metric, MergeableMetric):
         return {name: value.cpu() for name, value in metric.sums.items()}
-    return metric.updates if isinstance(metric, Kept) else None
+    return metric.updates if isinstance(metric, UpdateLog) else None
 
 
-def _merges_itself(metric: Metric) -> bool:
-    """Whether ``compute`` asks the other processes, as the metrics of torchmetrics do."""
+def _syncs_itself(metric: object) -> bool:
+    """Return whether ``compute`` gathers over the processes, as metrics of torchmetrics do."""
     return bool(getattr(metric, "sync_on_compute", False))
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Mapping):
-        parts = cast("Mapping[Any, Any]", value)
-        return {name: _on_cpu(part) for name, part in parts.items()}
-    if isinstance(value, tuple | list):
-        items = cast("tuple[Any, ...] | list[Any]", value)
-        parts = [_on_cpu(part) for part in items]
-        # A named tuple takes its parts one by one.
-        return type(items)(*parts) if hasattr(items, "_fields") else type(items)(parts)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _on_cpu(getattr(value, field.name)) for field in fields(value)}
-        return replace(cast("Any", value), **parts)
-    return value

@@ -14,7 +14,8 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.doctor.readings import named_modules
 from flambeau.global_rng import TemporarySeed
-from flambeau.task.task import StepContext, Task, detach
+from flambeau.nested import detach
+from flambeau.task.task import StepContext, Task
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
 _WATCHED = (*_WEIGHTED, nn.ReLU, nn.Embedding, nn.LayerNorm, nn.GroupNorm)

@@ -17,7 +17,6 @@ from flambeau.artefact.weights import load_model, save_model
 from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.standard import with_standard
 from flambeau.data.data import Data
-from flambeau.data.identity import identity
 from flambeau.data.loader import shares_with
 from flambeau.device import num_threads
 from flambeau.distributed.processes import on_main
@@ -292,7 +291,7 @@ class Learner(RecipeVerbs):
         self.realised.follow(values)
         # The folder's name is fixed now, the folder is made when something is written.
         if self._identity is None:
-            self._identity = identity(self.data)
+            self._identity = self.data.fingerprint()
         folder = agree_on_folder(self._folder, self.domain.name)
         settings = RunSettings(
             options=options_of(self.training, values),

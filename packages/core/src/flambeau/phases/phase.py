@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Self
 
 from flambeau.errors import ArgumentError, InputError, nearest
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.schedule import Schedule
-
-if TYPE_CHECKING:
-    from flambeau.training.history import History
-    from flambeau.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -75,32 +71,3 @@ class Phase:
             bn=values["bn"],
             name=values["name"],
         )
-
-
-class Planner(Protocol):
-    """Decides while a run is under way which phases it has (``Learner.fit_auto``)."""
-
-    @property
-    def monitor(self) -> str | None:
-        """Column of the history by which the best epoch is kept; None keeps the last."""
-        ...
-
-    @property
-    def mode(self) -> str:
-        """Whether ``monitor`` is to be small ("min") or large ("max")."""
-        ...
-
-    def next_phases(self, state: TrainState) -> Sequence[Phase]:
-        """Asked when a phase is over: all phases of the run, those that are done first.
-
-        A list that ends with the phase that is over ends the run.
-        """
-        ...
-
-    def tolerance(self, history: History) -> float:
-        """How much worse than the best an epoch may score and be kept instead, being later."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: plain values."""
-        ...

@@ -11,10 +11,13 @@ import torch
 from flambeau.errors import PlanError
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES
 from flambeau.phases.schedule import SHAPES
+from flambeau.phases.setting_names import (
+    COMPILE_MODES,
+    MEMORY_FORMATS,
+    OPTIMIZER_NAMES,
+    PRECISIONS,
+)
 from flambeau.plan.rules_machine import PROBE
-from flambeau.training.compile import COMPILE
-from flambeau.training.optim.optimizer import OPTIMIZERS
-from flambeau.training.optim.precision import DTYPES
 
 
 def check_values(values: Mapping[str, Any], *, leave: Collection[str] = ()) -> None:
@@ -100,16 +103,16 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "auto": _outcome,
     "batch_size": _whole(1, "samples"),
     "bn": _one_of(BATCH_NORM_POLICIES),
-    "compile": _one_of(COMPILE),
+    "compile": _one_of(COMPILE_MODES),
     "device": _device,
     "epochs": _whole(1, "passes over the train set"),
     "input_dtype": _float_dtype,
     "lr": _number("a finite number above 0: the peak learning rate.", zero=False),
-    "memory_format": _one_of(("channels_last", "contiguous_format")),
+    "memory_format": _one_of(MEMORY_FORMATS),
     "num_threads": _whole(1, "threads"),
     "num_workers": _whole(0, "processes"),
-    "optimizer": _one_of(OPTIMIZERS),
-    "precision": _one_of(DTYPES),
+    "optimizer": _one_of(OPTIMIZER_NAMES),
+    "precision": _one_of(PRECISIONS),
     "probe": _one_of(PROBE),
     "schedule": _one_of(SHAPES),
     "strict": _yes_or_no,

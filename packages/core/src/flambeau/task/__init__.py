@@ -1,5 +1,6 @@
 """Tasks: how a batch reaches the model, what the loss is, how an answer is read and scored."""
 
+from flambeau.nested import detach
 from flambeau.task.classification import Classification, Prediction
 from flambeau.task.error_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.label_metrics import (
@@ -15,7 +16,7 @@ from flambeau.task.label_metrics import (
 from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
 from flambeau.task.regression import Estimate, Regression
-from flambeau.task.task import StepContext, Task, detach
+from flambeau.task.task import StepContext, Task
 
 __all__ = [
     "R2",

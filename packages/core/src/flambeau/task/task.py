@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
-from flambeau.distributed.metric_sync import mergeable, scores_of_all
+from flambeau.distributed.metric_sync import syncable, synced_scores
 from flambeau.task.metrics import MeanLoss, Metric, score
 
 
@@ -94,12 +94,12 @@ class Task:
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.shared:
-            metrics = mergeable(metrics)
+            metrics = syncable(metrics)
         for batch in batches:
             outputs = self.forward(model, batch, context)
             self.update(metrics, outputs, batch)
         if context.shared:
-            return scores_of_all(metrics)
+            return synced_scores(metrics, score)
         return {name: score(metric) for name, metric in metrics.items()}
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
@@ -117,16 +117,3 @@ class Task:
     def arguments(self) -> Mapping[str, Any]:
         """JSON values that rebuild the task."""
         return {}
-
-
-def detach(carry: Any) -> Any:
-    """The same carry (tensor, or tuple/list/dict of them) cut from the graph."""
-    if isinstance(carry, Tensor):
-        return carry.detach()
-    if isinstance(carry, dict):
-        parts = cast("dict[str, Any]", carry)
-        return {name: detach(value) for name, value in parts.items()}
-    if isinstance(carry, tuple | list):
-        items = cast("tuple[Any, ...] | list[Any]", carry)
-        return type(items)(detach(value) for value in items)
-    return carry

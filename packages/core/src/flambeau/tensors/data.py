@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flambeau.data.collate import BatchLayout
-from flambeau.data.data import Facts
+from flambeau.data.data import Facts, digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.rows import Rows
@@ -35,6 +36,8 @@ from flambeau.tensors.plain_data import (
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, number_parts, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of
+
+_DIGEST_ROWS = 32
 
 
 class TensorData(PlainData):
@@ -249,6 +252,14 @@ class TensorData(PlainData):
             class_names=self._class_names,
         )
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return that of ``Data``, with a digest of the first and last train rows."""
+        train = self._parts["train"]
+        columns = (*train.inputs.values(), *train.targets.values())
+        ends = [end for value in columns for end in (value[:_DIGEST_ROWS], value[-_DIGEST_ROWS:])]
+        rows = digest(b"".join(map(_bytes, ends)))
+        return {**super().fingerprint(), "first and last train rows": f"digest {rows}"}
+
     def report(self) -> str:
         """Counts, shapes and classes, a line each."""
         facts = self.facts()
@@ -336,3 +347,7 @@ class TensorData(PlainData):
         if part not in self._parts:
             raise InputError(f"There is no {part} part. Give {part}=… when building the data.")
         return self._parts[part]
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -108,6 +108,7 @@ def _classes_to_stratify(
 
 
 def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
+    """Return the rows at these positions; their numbers are the positions."""
     ids = torch.tensor(rows)
     return MemoryDataset(
         {name: value.index_select(0, ids) for name, value in whole.inputs.items()},
@@ -119,7 +120,7 @@ def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
 def number_parts(
     parts: Mapping[str, MemoryDataset],
 ) -> tuple[dict[str, MemoryDataset], Split]:
-    """Separate parts with sample numbers that go on from one to the next, and their split."""
+    """Return the parts with sample numbers that count on from part to part, and their split."""
     numbered: dict[str, MemoryDataset] = {}
     start = 0
     for part, dataset in parts.items():

@@ -195,11 +195,18 @@ class _RawSamples(Sequence[Any]):
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names as a tuple."""
     # A single string goes through, so that BatchLayout can say what is wrong with it.
     return cast(Any, names) if names is None or isinstance(names, str) else tuple(names)
 
 
 def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
+    """Return a user's map-style data set as one of ours, in memory where it is plain numbers.
+
+    Raises:
+        ArgumentError: It is not map-style, or a column does not exist.
+        InputError: It is empty.
+    """
     is_map_style = hasattr(items, "__len__") and hasattr(items, "__getitem__")
     if not is_map_style or isinstance(cast(object, items), IterableDataset):
         raise ArgumentError(

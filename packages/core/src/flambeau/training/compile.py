@@ -9,9 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from flambeau.errors import ArgumentError, nearest
-
-COMPILE = ("off", "regions", "whole")
-"""How much of a model is compiled: nothing, the blocks that repeat, or its forward as one."""
+from flambeau.phases.setting_names import COMPILE_MODES
 
 
 def compile_model(model: nn.Module, how: str) -> list[nn.Module]:
@@ -24,8 +22,8 @@ def compile_model(model: nn.Module, how: str) -> list[nn.Module]:
     Raises:
         ArgumentError: ``how`` is unknown.
     """
-    if how not in COMPILE:
-        raise ArgumentError(f"There is no way {how!r} to compile. {nearest(how, COMPILE)}")
+    if how not in COMPILE_MODES:
+        raise ArgumentError(f"There is no way {how!r} to compile. {nearest(how, COMPILE_MODES)}")
     if how == "off":
         return []
     regions = (repeated_blocks(model) if how == "regions" else []) or [model]

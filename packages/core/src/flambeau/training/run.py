@@ -15,9 +15,10 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
+from flambeau.nested import detach
 from flambeau.phases.bn_policy import BatchNormPolicy
-from flambeau.phases.phase import Phase, Planner
-from flambeau.task.task import StepContext, detach
+from flambeau.phases.phase import Phase
+from flambeau.task.task import StepContext
 from flambeau.training.components import Parts
 from flambeau.training.events import Callback, Dispatch
 from flambeau.training.history import History
@@ -31,6 +32,7 @@ from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
+from flambeau.training.planner import Planner
 from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.snapshot import capture
 from flambeau.training.start_checks import check_learns, check_optimizers

@@ -26,7 +26,7 @@ from flambeau.training.loop import fit
 from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.run_state.preserve import remember_optimizer, untouched
+from flambeau.training.run_state.preserve import preserve, remember_optimizer
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.lr_curve import Level, Sweep, is_broken, level_of, lowest, why_unusable
 from flambeau.tuning.lr_race import (
@@ -122,7 +122,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
         )
     began_s = time.perf_counter()
     search = _Search(start, most_steps)
-    with untouched(start.parts.model) as after:
+    with preserve(start.parts.model, weights=True) as after:
         search.optimizers = lambda optimizer: after.callback(remember_optimizer(optimizer))
         reason = search.look()
     value = low = high = None
@@ -212,7 +212,7 @@ class _Search:
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
         watch = _Watch(n)
         parts = replace(start.parts, valid=None)
-        with untouched(parts.model):
+        with preserve(parts.model, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = start.make_run(parts, settings, History(), position)
             with run.connected():

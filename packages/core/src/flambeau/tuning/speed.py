@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from flambeau.data.loader import Loader
+from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.training.components import Parts
 from flambeau.training.events import Callback
-from flambeau.training.generators import generator_states, restore_generators
 from flambeau.training.history import History
 from flambeau.training.loop import evaluate, train_epoch
 from flambeau.training.options import TrainingOptions

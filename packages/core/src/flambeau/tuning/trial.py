@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.device import num_threads
+from flambeau.global_rng import generator_states, preserved_generators, restore_generators
 from flambeau.phases.phase import Phase
 from flambeau.training.compile import compile_model
 from flambeau.training.components import Parts
-from flambeau.training.generators import generator_states, restore_generators
 from flambeau.training.history import History
 from flambeau.training.loop import train_epoch
 from flambeau.training.options import TrainingOptions
@@ -96,7 +96,7 @@ class Trial:
 
     def seconds(self, setting: Setting, batch_size: int, steps: int) -> list[float]:
         """Seconds of each of ``steps`` training steps, after two that are not counted."""
-        with undisturbed(), num_threads(setting.num_threads):
+        with preserved_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             times = _Times(batch, _WARM_UP + steps, self._now)
             with self._run(setting, times) as run:
@@ -105,7 +105,7 @@ class Trial:
 
     def peaks(self, setting: Setting, batch_size: int) -> tuple[int, int]:
         """Bytes at the peak before the backward pass, and at the peak of a whole step."""
-        with undisturbed(), num_threads(setting.num_threads):
+        with preserved_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             known = [*batch.inputs.values(), *batch.targets.values()]
             with self._run(setting, _Times(batch, 1, self._now)) as run:
@@ -126,7 +126,7 @@ class Trial:
 
     def agreement(self, setting: Setting, batch_size: int) -> Agreement:
         """The step of ``setting`` against that in fp32."""
-        with undisturbed():
+        with preserved_generators():
             batch = self.samples(batch_size)
             draws = generator_states()
             found: list[tuple[float, Tensor]] = []
@@ -237,16 +237,6 @@ def _laid_out(
         return replace(batch, inputs=inputs)
 
     return prepared
-
-
-@contextmanager
-def undisturbed() -> Generator[None]:
-    """Puts the global generators back, whatever was drawn inside the block."""
-    states = generator_states()
-    try:
-        yield
-    finally:
-        restore_generators(states)
 
 
 def why_not(parts: Parts, options: TrainingOptions, free_bytes: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,8 +13,10 @@ from torch.utils.hooks import RemovableHandle
 
 from flambeau.data.batch import Batch
 from flambeau.errors import NonFiniteError
+from flambeau.nested import tensors_in
 from flambeau.task.task import StepContext, Task
 from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.run_state.preserve import preserve
 
 _MOST_SAMPLES = 10
 
@@ -106,7 +108,8 @@ def find_culprit(
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
             return Culprit("parameter", f"the parameter {name!r} was so already")
-    with _left_as_it_was(model, record):
+    with preserve(model):
+        _set_generators(model, record)
         for batch in batches:
             found = _replay(model, task, batch, context, autocast)
             if found is not None:
@@ -249,36 +252,16 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
-    """Floating-point tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(cast("Mapping[Any, object]", value).values()))
-    elif isinstance(value, tuple | list):
-        for entry in cast("Sequence[object]", value):
-            yield from _tensors(entry)
+    """Yield the floating-point tensors in a nested value."""
+    return (tensor for tensor in tensors_in(value) if tensor.is_floating_point())
 
 
-@contextmanager
-def _left_as_it_was(model: nn.Module, record: StepRecord | None) -> Generator[None]:
-    """Buffers and generators come back; meanwhile the generators stand where the step began."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    parameter = next(model.parameters(), None)
-    on_cuda = parameter is not None and parameter.device.type == "cuda"
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    cpu_before = torch.get_rng_state()
-    cuda_before = torch.cuda.get_rng_state(device) if on_cuda else None
-    if record is not None:
-        torch.set_rng_state(record.cpu_generator)
-        if on_cuda and record.device_generator is not None:
-            torch.cuda.set_rng_state(record.device_generator, device)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(cpu_before)
-        if cuda_before is not None:
-            torch.cuda.set_rng_state(cuda_before, device)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+def _set_generators(model: nn.Module, record: StepRecord | None) -> None:
+    """Set torch's generators to their states of the step, so that dropout draws the same."""
+    if record is None:
+        return
+    torch.set_rng_state(record.cpu_generator)
+    for parameter in model.parameters():
+        if parameter.is_cuda and record.device_generator is not None:
+            torch.cuda.set_rng_state(record.device_generator, parameter.device)
+        break

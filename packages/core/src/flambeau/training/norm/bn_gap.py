@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import FlambeauWarning
 from flambeau.training.norm.bn_statistics import stored_layers
+from flambeau.training.norm.first_batches import first_batches
 from flambeau.training.norm.freeze import apply_modes, keeps_statistics
-from flambeau.training.run_state.undisturbed import first_batches, undisturbed
+from flambeau.training.run_state.preserve import preserve
 from flambeau.training.step import train_step
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _look_or_none(run: Run) -> _Look | None:
 def _look(run: Run) -> _Look:
     model, task, state = run.parts.model, run.parts.task, run.state
     trained, evaluated, weight, samples, count = 0.0, 0.0, 0.0, 0, 0
-    with undisturbed(model), state.autocast():
+    with preserve(model), torch.no_grad(), state.autocast():
         apply_modes(model, run.trainable, state.phase.bn)
         moving = [module for module in stored_layers(model).values() if module.training]
         means = [_mean(module).clone() for module in moving]

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.errors import FlambeauWarning
+from flambeau.training.norm.first_batches import first_batches
 from flambeau.training.norm.freeze import keeps_statistics
-from flambeau.training.run_state.undisturbed import first_batches, undisturbed
+from flambeau.training.run_state.preserve import preserve
 
 if TYPE_CHECKING:
     from flambeau.training.run import Run
@@ -100,7 +101,7 @@ def see(run: Run, at_most: int) -> dict[str, list[Seen]]:
         for name, module in layers.items()
     ]
     try:
-        with undisturbed(model), state.autocast():
+        with preserve(model), torch.no_grad(), state.autocast():
             model.eval()
             for batch in first_batches(run, at_most):
                 _set_training(layers, len(batch) > 1)

@@ -1,88 +1,63 @@
-"""``untouched``: a stretch of real training after which everything is as it was, to the bit."""
+"""``preserve``: examine or train a model, and leave it as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from itertools import chain
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flambeau.training.generators import generator_states, restore_generators
+from flambeau.global_rng import preserved_generators
 
-PutBack = Callable[[], None]
+Restore = Callable[[], None]
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Generator[ExitStack]:
-    """A ``with`` block in which anything may be trained, for finders and probes.
+def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]:
+    """A ``with`` block after which the model is as it was before, also after an error or Ctrl-C.
 
-    Afterwards, also after an error or Ctrl-C, these are as before: parameters and buffers (the
-    same tensors with the same bits, persistent or not), gradients, what learns, the mode of every
-    module, what modules save besides tensors (``get_extra_state``), and the global generators of
-    torch (CPU and CUDA), NumPy and Python. All of it is kept in memory: a copy of the weights.
+    These are restored: buffers (the same tensors with the same bits, persistent or not), the mode
+    of every module, ``requires_grad`` of every parameter, and the global generators of torch (CPU
+    and CUDA), NumPy and Python. With ``weights`` also the parameters, their gradients and what
+    modules save besides tensors (``get_extra_state``), so that the block may train the model; this
+    keeps a copy of all of it in memory.
+
     Loaders need nothing: their position is an argument of ``batches``.
 
     Args:
-        model: What the block trains.
+        model: Any module.
+        weights: Whether the block may change parameters and gradients.
 
     Yields:
-        A stack for what else is to be put back: ``after.callback(remember_optimizer(optimizer))``.
+        A stack for whatever else is to be restored:
+        ``stack.callback(remember_optimizer(optimizer))``.
 
     Example:
         >>> model = nn.Linear(2, 1)
         >>> before = model.weight.clone()
-        >>> with untouched(model):
+        >>> with preserve(model, weights=True):
         ...     with torch.no_grad():
         ...         _ = model.weight.zero_()
         >>> torch.equal(model.weight, before)
         True
     """
-    generators = generator_states()
-    with ExitStack() as after:
-        after.callback(restore_generators, generators)
-        after.callback(remember_model(model))
-        yield after
+    with ExitStack() as stack:
+        stack.enter_context(preserved_generators())
+        stack.callback(_remember_modes(model))
+        stack.callback(_remember_tensors(model, weights=weights))
+        if weights:
+            stack.callback(_remember_extra_state(model))
+        yield stack
 
 
-def remember_model(model: nn.Module) -> PutBack:
-    """A function that gives the model its present tensors, gradients, modes and extra state."""
-    tensors = [
-        (module, name, value, value.detach().clone(), value.requires_grad, _copied(value.grad))
-        for module in model.modules()
-        for name, value in _own_tensors(module)
-    ]
-    modes = [(module, module.training) for module in model.modules()]
-    extra = [
-        (module, deepcopy(module.get_extra_state()))
-        for module in model.modules()
-        if type(module).get_extra_state is not nn.Module.get_extra_state
-    ]
+def remember_optimizer(optimizer: Optimizer) -> Restore:
+    """Return a function that restores the optimizer's present param groups and state.
 
-    def put_back() -> None:
-        with torch.no_grad():
-            for module, name, value, copy, learns, gradient in tensors:
-                if getattr(module, name) is not value:
-                    setattr(module, name, value)
-                value.copy_(copy)
-                value.requires_grad_(learns)
-                value.grad = gradient
-        for module, training in modes:
-            module.training = training
-        for module, state in extra:
-            module.set_extra_state(state)
-
-    return put_back
-
-
-def remember_optimizer(optimizer: Optimizer) -> PutBack:
-    """A function that gives the optimizer its present param groups and what it remembers.
-
-    For optimizers that outlive a fit, because a factory of the user's own hands out the same one.
+    For optimizers that outlive a fit, because a user's factory returns the same one every time.
     """
     groups = [
         ({key: deepcopy(value) for key, value in group.items() if key != "params"}, group["params"])
@@ -92,20 +67,71 @@ def remember_optimizer(optimizer: Optimizer) -> PutBack:
     # The parameters are the keys, so copy the values one by one.
     state = {parameter: deepcopy(value) for parameter, value in optimizer.state.items()}
 
-    def put_back() -> None:
+    def restore() -> None:
         optimizer.param_groups[:] = [
             {"params": list(parameters), **settings} for settings, parameters in groups
         ]
         optimizer.state.clear()
         optimizer.state.update(state)
 
-    return put_back
+    return restore
 
 
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    parameters = module.named_parameters(recurse=False)
-    return chain(parameters, module.named_buffers(recurse=False))
+def _remember_modes(model: nn.Module) -> Restore:
+    modes = [(module, module.training) for module in model.modules()]
+
+    def restore() -> None:
+        # The flags themselves: model.train() may be overridden to keep parts of a model in eval.
+        for module, training in modes:
+            module.training = training
+
+    return restore
 
 
-def _copied(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else gradient.detach().clone()
+def _remember_tensors(model: nn.Module, *, weights: bool) -> Restore:
+    """Buffers with their contents; parameters with theirs too where ``weights`` says so."""
+    buffers = [
+        (module, name, value, value.detach().clone())
+        for module in model.modules()
+        for name, value in module.named_buffers(recurse=False)
+    ]
+    parameters = [
+        (module, name, value, value.requires_grad)
+        for module in model.modules()
+        for name, value in module.named_parameters(recurse=False)
+    ]
+    copies = [
+        (value.detach().clone(), None if value.grad is None else value.grad.detach().clone())
+        for _, _, value, _ in parameters
+        if weights
+    ]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for module, name, value, content in buffers:
+                if getattr(module, name) is not value:  # a forward pass may have assigned another
+                    setattr(module, name, value)
+                value.copy_(content)
+            for module, name, value, learns in parameters:
+                if getattr(module, name) is not value:
+                    setattr(module, name, value)
+                value.requires_grad_(learns)
+            for (_, _, value, _), (content, gradient) in zip(parameters, copies, strict=False):
+                value.copy_(content)
+                value.grad = gradient
+
+    return restore
+
+
+def _remember_extra_state(model: nn.Module) -> Restore:
+    states = [
+        (module, deepcopy(module.get_extra_state()))
+        for module in model.modules()
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    ]
+
+    def restore() -> None:
+        for module, state in states:
+            module.set_extra_state(state)
+
+    return restore

@@ -8,8 +8,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.errors import ArtefactError, FlambeauError
+from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import Phase
-from flambeau.training.generators import generator_states, restore_generators
 from flambeau.training.run_state.snapshot import restore
 from flambeau.training.state import Position
 

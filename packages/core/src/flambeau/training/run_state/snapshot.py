@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ResumeError
+from flambeau.global_rng import generator_states, restore_generators
 from flambeau.training.bare import bare
-from flambeau.training.generators import generator_states, restore_generators
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:

@@ -1,44 +1,17 @@
-"""Looking at a run without touching it: its first batches, and a model put back as it was."""
+"""The first train batches of the coming epoch, read without consuming them."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, cast
-
-import torch
-from torch import nn
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import InputError
-from flambeau.training.generators import generator_states, restore_generators
 
 if TYPE_CHECKING:
     from flambeau.training.run import Run
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Generator[None]:
-    """A block after which buffers, modes and global generators are as they were before it.
-
-    Weights are the block's own business: compute no gradients in it.
-    """
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
-    modes = {module: module.training for module in model.modules()}
-    generators = generator_states()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for name, value in model.named_buffers():
-                if name in buffers:  # a forward pass may register new ones
-                    value.copy_(buffers[name])
-        restore_generators(generators)
 
 
 def first_batches(run: Run, at_most: int) -> Iterator[Batch]:
