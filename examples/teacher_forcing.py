@@ -165,7 +165,7 @@ def fitted(
         clip_norm=1.0, doctor=False, controllers=(AdaptiveForcing(),) if way == "adaptive" else ()
     )
     run = Learner(data, "rnn", choices=choices, training=options, seed=seed, quiet=True)
-    steps = epochs * run.realised.loader("train").steps_per_epoch
+    steps = epochs * run.built.loader("train").steps_per_epoch
     cast(TranslationTask, run.task).forcing = forcing(way, steps, seed, floor)
     run.fit(epochs)
     return run

@@ -56,7 +56,7 @@ def main() -> None:
     started = time.perf_counter()
     run.fit(given.epochs)
     seconds = time.perf_counter() - started
-    loader = run.realised.loader("train")
+    loader = run.built.loader("train")
     words = sum(batch.weight or 0.0 for batch in loader.batches(0)) * len(run.history.rows)
     print(f"{words / seconds:,.0f} target tokens a second, evaluations included ({seconds:.0f} s)")
     print(review(run, "test"))

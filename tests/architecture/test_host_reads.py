@@ -59,7 +59,9 @@ def all_reads() -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for path in sorted(TRAINING.rglob("*.py")):
         for function, method, line in reads(ast.parse(path.read_text())):
-            found.setdefault((path.relative_to(TRAINING).as_posix(), function), []).append(f"line {line}: .{method}()")
+            found.setdefault((path.relative_to(TRAINING).as_posix(), function), []).append(
+                f"line {line}: .{method}()"
+            )
     return found
 
 

@@ -271,7 +271,7 @@ def test_steps_are_equal_near_the_fastest_batch_size(fastest: int) -> None:
     assert sides.fastest == fastest
     assert abs(theirs - fastest) <= fastest / 8
     by_hand = len(padded_loop.shuffled(sides.pairs, theirs))
-    learner = sides.learner(0, ours).realised.loader("train")
+    learner = sides.learner(0, ours).built.loader("train")
     assert by_hand == pytest.approx(learner.steps_per_epoch, rel=TOKENS_WITHIN)
 
 

@@ -55,7 +55,7 @@ def losses_by_hand(
     losses: list[float] = []
     torch.manual_seed(11)
     model.train()
-    loader = learner.realised.loader("train")
+    loader = learner.built.loader("train")
     for epoch in range(epochs):
         for batch in loader.batches(epoch):
             with torch.autocast("cuda", dtype, enabled=dtype is not None):
@@ -92,7 +92,7 @@ def test_all_loaders_train_alike(table: Table, precision: str) -> None:
         if kind == "own":
             like = new_learner(table, choices={"precision": precision})
             batches = [
-                [(b.input.cpu(), b.target.cpu()) for b in like.realised.loader(part).batches(0)]
+                [(b.input.cpu(), b.target.cpu()) for b in like.built.loader(part).batches(0)]
                 for part in ("train", "valid")
             ]
             learner = Learner(

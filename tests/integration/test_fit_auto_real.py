@@ -36,9 +36,9 @@ class StepClock(Callback):
     def on_eval_end(self, state: Any) -> None:
         self.now_s += self.evaluation_s
 
-    def step(self, model: Any, micro_batches: Any, task: Any, state: Any) -> Any:
+    def step(self, model: Any, micro_batches: Any, task: Any, step: Any) -> Any:
         self.now_s += self.step_s
-        return train_step(model, micro_batches, task, state)
+        return train_step(model, micro_batches, task, step)
 
 
 def trained(data: Data, step_s: float, evaluation_s: float, seed: int = 0) -> Learner:

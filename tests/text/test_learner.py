@@ -133,7 +133,7 @@ def test_the_loss_is_a_mean_over_words_and_perplexity_is_unsmoothed() -> None:
     found = run.evaluate("valid")
     total = plain = count = 0.0
     model = run.model.eval()
-    for batch in run.realised.batches("valid"):
+    for batch in run.built.batches("valid"):
         words = batch.targets["target"]
         with torch.no_grad():
             logits = model(batch.inputs["source"], batch.masks["source"], words[:, :-1])
@@ -195,7 +195,7 @@ def test_in_lower_case_references_are_too() -> None:
 
 def test_a_free_search_has_no_loss_and_other_models_are_refused() -> None:
     run = learner()
-    batch = next(run.realised.batches("valid"))
+    batch = next(run.built.batches("valid"))
     with pytest.raises(InputError, match="A free search has no loss"):
         run.task.loss(run.task.forward(run.model.eval(), batch, StepContext(training=False)), batch)
     with pytest.raises(InputError, match="Linear is no Seq2Seq"):
@@ -219,13 +219,12 @@ def test_accumulated_ragged_batches_are_one_batch(architecture: str) -> None:
         choices={"architecture": architecture, "size": {"dropout": 0.0}, "label_smoothing": 0.1}
     )
     model, task = run.model.double(), run.task
-    data: Any = run.realised.dataset("train")
+    data: Any = run.built.dataset("train")
     whole = [data.batch(torch.arange(32))]
     parts = [data.batch(rows) for rows in torch.arange(32).split(8)]
     found = []
     for batches in (whole, parts):
-        state = _State()
-        train_step(model, batches, task, state)  # type: ignore[arg-type]
+        train_step(model, batches, task, _Step())  # type: ignore[arg-type]
         found.append({name: value.grad for name, value in model.named_parameters()})
         for value in model.parameters():
             value.grad = None
@@ -233,15 +232,18 @@ def test_accumulated_ragged_batches_are_one_batch(architecture: str) -> None:
         torch.testing.assert_close(value, found[1][name], atol=1e-12, rtol=0)
 
 
-class _State:
-    """As much of a run's state as the step needs."""
+class _Step:
+    """As much of a ``Step`` as ``train_step`` needs."""
 
-    shared_step = None
     context = StepContext(training=True, values={"teacher_forcing": 1.0})
 
     @staticmethod
     def autocast() -> Any:
         return torch.autocast("cpu", enabled=False)
+
+    @staticmethod
+    def total_weight(weight: float) -> float:
+        return weight
 
     @staticmethod
     def backward(loss: torch.Tensor, weight: float) -> None:
@@ -289,7 +291,7 @@ def test_other_batches_read_the_same_words() -> None:
     """The words that a sentence reads do not depend on what stands beside it."""
     run = learner(choices={**FORCED, "size": {**SMALL, "dropout": 0.0}})
     task, model = run.task, run.model.double().eval()
-    data: Any = run.realised.dataset("train")
+    data: Any = run.built.dataset("train")
     context = StepContext(training=True, values={"teacher_forcing": 0.4}, seed=3, epoch=1)
     rows = torch.tensor([7, 3, 30, 12])
     together = task.forward(model, data.batch(rows), context)
@@ -408,10 +410,10 @@ def test_items_that_cannot_be_translated_keep_their_number() -> None:
 
 def test_a_loader_budget_follows_the_plan() -> None:
     run = learner(choices={"batch_size": 32})
-    wide = run.realised.loader("train").steps_per_epoch
-    narrow = learner(choices={"batch_size": 8}).realised.loader("train").steps_per_epoch
+    wide = run.built.loader("train").steps_per_epoch
+    narrow = learner(choices={"batch_size": 8}).built.loader("train").steps_per_epoch
     assert narrow > 2 * wide
-    data: Any = run.realised.dataset("train")
+    data: Any = run.built.dataset("train")
     assert data.loader(LoaderOptions(32, shuffle=True)).steps_per_epoch == wide
 
 

@@ -31,7 +31,7 @@ def test_the_risk_is_the_expectation_over_what_was_drawn() -> None:
     run = learner()
     run.fit(1)
     model, task = run.model.double(), run.task
-    data: Any = run.realised.dataset("train")
+    data: Any = run.built.dataset("train")
     batch = data.batch(torch.tensor([3, 11]))
     rule = MinimumRisk(n=5, alpha=0.05)
     found = rule.risk(model, batch, task, 0, 7)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def test_the_risk_is_the_expectation_over_what_was_drawn() -> None:
 def test_it_lowers_the_risk_of_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     run = learner()
     run.fit(1)
-    data: Any = run.realised.dataset("train")
+    data: Any = run.built.dataset("train")
     batch, model = data.batch(torch.arange(8)), run.model
     rule = MinimumRisk(n=6, alpha=0.1)
     drawn = rule._candidates(model, batch, 5, 0)  # type: ignore[arg-type]

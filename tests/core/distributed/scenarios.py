@@ -165,17 +165,17 @@ def two_phases(folder: Path) -> dict[str, Any]:
 def own_step(folder: Path) -> dict[str, Any]:
     """A step of the user's own: gradients are averaged, as everyone knows it from DDP."""
 
-    def step(model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: Any) -> Any:
+    def own(model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Any) -> Any:
         from flambeau.training import StepResult
 
         [batch] = micro_batches
-        loss_sum, weight = task.loss(task.forward(model, batch, state.context), batch)
+        loss_sum, weight = task.loss(task.forward(model, batch, step.context), batch)
         loss = loss_sum / weight
-        state.backward(loss)
-        state.update(loss.detach())
+        step.backward(loss)
+        step.update(loss.detach())
         return StepResult(loss.detach(), weight)
 
-    run = learner(table(n_train=40), training=TrainingOptions(train_step=step))
+    run = learner(table(n_train=40), training=TrainingOptions(train_step=own))
     run.fit(2)
     return outcome(run)
 
@@ -186,7 +186,7 @@ def own_step_around_ours(folder: Path) -> dict[str, Any]:
 
         return train_step(*arguments)
 
-    run = learner(training=TrainingOptions(train_step=step))
+    run = learner(training=TrainingOptions(train_step=own))
     run.fit(2)
     return outcome(run)
 
@@ -197,7 +197,7 @@ def own_step_around_ours(folder: Path) -> dict[str, Any]:
 def samples(folder: Path) -> dict[str, Any]:
     """Which samples each process was given, by epoch, in train and in evaluation."""
     run = learner(table(n_train=41, n_valid=19))
-    parts = run.realised.parts()
+    parts = run.built.components()
     assert parts.valid is not None
     train = [[b.indices for b in parts.train.batches(epoch)] for epoch in (0, 1)]
     return {"train": train, "valid": [batch.indices for batch in parts.valid.batches(0)]}
@@ -475,7 +475,7 @@ def loaders(folder: Path) -> dict[str, Any]:
     run.fit(1)
     found["steps"] = len(run.history.step_losses)
     found["scores"] = run.history.rows[-1]
-    found["seen"] = [batch.indices for batch in run.realised.parts().train.batches(0)]
+    found["seen"] = [batch.indices for batch in run.built.components().train.batches(0)]
     return found
 
 
@@ -489,7 +489,7 @@ def images(folder: Path) -> dict[str, Any]:
     data = ImageData.from_arrays(pictures.numpy(), (torch.arange(48) % 2).numpy(), valid=8)
     choices = {"batch_size": 10, "augmentation": Augmentation().as_json()}
     run = Learner(data, "small_cnn", choices=choices, quiet=True)
-    parts = run.realised.parts()
+    parts = run.built.components()
     assert parts.augment
     seen: dict[int, Tensor] = {}
     changed = 0

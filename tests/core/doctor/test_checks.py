@@ -250,7 +250,7 @@ def test_the_loss_at_the_start_is_that_of_guessing() -> None:
     learner = Learner(TensorData.from_tensors(x, y), loud(net()), quiet=True)
     assert [*found(learner)] == ["loss-at-start"]
     finding = found(learner)["loss-at-start"]
-    batch = next(iter(learner.realised.loader("train").batches(0)))
+    batch = next(iter(learner.built.loader("train").batches(0)))
     expected = nn.functional.cross_entropy(learner.model(batch.input), batch.target).item()
     # One forward pass on the same batch; float32 sums in another order.
     assert finding.evidence["loss"] == pytest.approx(expected, rel=1e-5)

@@ -109,7 +109,7 @@ def test_parts_are_made_once_and_only_when_they_are_read() -> None:
 
     def make() -> Any:
         made.append(1)
-        return learner.realised
+        return learner.built
 
     patient = Subject(DATA, learner.plan.values, make)
     assert patient.facts["n_train"] == 32

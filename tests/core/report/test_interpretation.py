@@ -87,8 +87,8 @@ def test_it_prints_scores_with_intervals(found: Interpretation) -> None:
 
 def test_simple_models_stand_beside(found: Interpretation, fitted: Learner) -> None:
     assert set(found.baselines) == {"majority class", "logistic regression"}
-    [target] = fitted.realised.dataset("valid").targets.values()
-    [train] = fitted.realised.dataset("train").targets.values()
+    [target] = fitted.built.dataset("valid").targets.values()
+    [train] = fitted.built.dataset("train").targets.values()
     most = train.bincount().argmax()
     expected = float((target == most).double().mean())
     assert found.baselines["majority class"]["accuracy"] == pytest.approx(expected)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from flambeau import Batch, Learner, StepResult, Task, TensorData, TrainingOptions, TrainState
+from flambeau import Batch, Learner, Step, StepResult, Task, TensorData, TrainingOptions
 
 
 class Gan(nn.Module):
@@ -41,20 +41,18 @@ def two_optimizers(model: Gan, values: Mapping[str, Any]) -> dict[str, Optimizer
     }
 
 
-def gan_step(
-    model: Gan, micro_batches: Sequence[Batch], task: Task, state: TrainState
-) -> StepResult:
+def gan_step(model: Gan, micro_batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
     [batch] = micro_batches
     real = batch.input
     fake = model.generator(torch.randn(len(real), 2))
     softplus = nn.functional.softplus
     critic_loss = (softplus(-model.critic(real)) + softplus(model.critic(fake.detach()))).mean()
-    state.backward(critic_loss)
-    state.update(critic_loss, "critic")
+    step.backward(critic_loss)
+    step.update(critic_loss, "critic")
     generator_loss = softplus(-model.critic(fake)).mean()
-    state.backward(generator_loss)
-    state.update(generator_loss, "generator")
-    state.optimizers["critic"].zero_grad()
+    step.backward(generator_loss)
+    step.update(generator_loss, "generator")
+    step.optimizers["critic"].zero_grad()
     return StepResult((critic_loss + generator_loss).detach(), float(len(real)))
 
 
@@ -73,29 +71,29 @@ def test_a_gan_trains_with_two_optimizers_that_keep_their_proportion() -> None:
 
 
 def sam_step(
-    model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
     """Foret et al., "Sharpness-Aware Minimization" (https://arxiv.org/abs/2010.01412)."""
     [batch] = micro_batches
 
     def mean_loss() -> Tensor:
-        total, weight = task.loss(task.forward(model, batch, state.context), batch)
+        total, weight = task.loss(task.forward(model, batch, step.context), batch)
         return total / weight
 
     loss = mean_loss()
-    state.backward(loss)
+    step.backward(loss)
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = torch.stack([p.grad.norm() for p in parameters]).norm()
     with torch.no_grad():
-        steps = [0.05 * p.grad / (norm + 1e-12) for p in parameters]
-        for parameter, step in zip(parameters, steps, strict=True):
-            parameter += step
+        moves = [0.05 * p.grad / (norm + 1e-12) for p in parameters]
+        for parameter, move in zip(parameters, moves, strict=True):
+            parameter += move
             parameter.grad = None
-    state.backward(mean_loss())
+    step.backward(mean_loss())
     with torch.no_grad():
-        for parameter, step in zip(parameters, steps, strict=True):
-            parameter -= step
-    state.update(loss)
+        for parameter, move in zip(parameters, moves, strict=True):
+            parameter -= move
+    step.update(loss)
     return StepResult(loss.detach(), batch.weight or 1.0)
 
 
@@ -112,7 +110,7 @@ def test_sam_equals_the_paper_written_out() -> None:
         training=TrainingOptions(train_step=sam_step),
         quiet=True,
     )
-    batches = [(b.input, b.target) for b in learner.realised.loader("train").batches(0)]
+    batches = [(b.input, b.target) for b in learner.built.loader("train").batches(0)]
 
     learner.fit(1, lr=0.1, schedule="constant")
 
@@ -136,12 +134,12 @@ def test_sam_equals_the_paper_written_out() -> None:
 
 
 def test_a_step_that_updates_an_unknown_optimizer_is_told_the_names() -> None:
-    def step(model: Any, micro_batches: Any, task: Any, state: TrainState) -> StepResult:
-        state.update(None, "discriminator")
+    def own_step(model: Any, micro_batches: Any, task: Any, step: Step) -> StepResult:
+        step.update(None, "discriminator")
         raise AssertionError("not reached")
 
     data = TensorData.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
-    options = TrainingOptions(train_step=step)
+    options = TrainingOptions(train_step=own_step)
     learner = Learner(data, nn.Linear(2, 1), training=options, quiet=True)
     with pytest.raises(TypeError, match=r"no optimizer 'discriminator'.*main"):
         learner.fit(1)

@@ -60,7 +60,7 @@ def test_losses_are_those_of_a_hand_written_loop_to_the_bit(name: str, nonfinite
         training=TrainingOptions(nonfinite=nonfinite),
         quiet=True,
     )
-    loader = learner.realised.loader("train")
+    loader = learner.built.loader("train")
     assert loader.steps_per_epoch == 50
     torch.manual_seed(11)
     history = learner.fit(4, lr=0.05, schedule="constant")

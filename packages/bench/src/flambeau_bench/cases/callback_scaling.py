@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from flambeau import Batch, Callback, Learner, StepResult, Task, TrainingOptions, TrainState
+from flambeau import Batch, Callback, Learner, Step, StepResult, Task, TrainingOptions, TrainState
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Gate, Question, Size, same_losses
 from flambeau_bench.cases.tiny import BATCH_SIZE, Tape, ready_batches, tiny_learner, tiny_model
@@ -77,9 +77,9 @@ class _EmptyStep:
         self._result = StepResult(torch.zeros(()), float(BATCH_SIZE))
 
     def __call__(
-        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        state.update()
+        step.update()
         return self._result
 
 
@@ -131,7 +131,7 @@ class CallbackScaling(Case):
                 callbacks=callbacks,
                 device=device,
             )
-            learner.realised.parts()
+            learner.built.components()
             return learner
 
         def seconds_of(steps: int) -> float:

@@ -166,7 +166,7 @@ class _Run:
             callbacks=[*self.case.callbacks(), *more],
             device=self.size.device,
         )
-        learner.realised.parts()  # what the plan names is made on first use; the loop is timed
+        learner.built.components()  # what the plan names is made on first use; the loop is timed
         return learner
 
     def measurement(self, line: Slope) -> Measurement:

@@ -143,7 +143,7 @@ class Sides:
         # A fit ends with an evaluation: one pair is enough, and is not timed.
         self.data = first_pairs(whole, len(whole.split.train), 1)
         first = self.learner(0, 1)
-        prepared, values = first.realised.preprocessor, first.plan.values
+        prepared, values = first.built.preprocessor, first.plan.values
         encoded = self.data.dataset("train", prepared, values)
         valid = whole.dataset("valid", prepared, values)
         if not isinstance(encoded, EncodedPairs) or not isinstance(valid, EncodedPairs):
@@ -241,12 +241,12 @@ class Sides:
         """The learner's pass."""
         keep, watch = Keep(), Stopwatch(self.device)
         learner = self.learner(seed, self.batch_sizes[1], callbacks=[keep, watch])
-        learner.realised.parts()  # sentences are encoded on first use
+        learner.built.components()  # sentences are encoded on first use
         init_hash = fingerprint.of_weights(learner.model)
         torch.manual_seed(seed)  # dropout
         watch.start()
         history = learner.fit()
-        batches = learner.realised.loader("train").batches(0)
+        batches = learner.built.loader("train").batches(0)
         volume = Volume.of(batch.targets[TARGET] for batch in batches)
         optimizers = keep.state.optimizers if keep.state is not None else {}
         planned = ("label_smoothing", "lr", "precision", "schedule")

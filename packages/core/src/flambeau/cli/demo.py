@@ -68,7 +68,7 @@ def compare(learner: Learner) -> str:
     """Test scores beside those of baselines that need no network."""
     ours = learner.evaluate("test")
     metric = next(name for name in ours if name != "loss")
-    parts = learner.realised
+    parts = learner.built
     train, test = (cast("InMemory", parts.dataset(part)) for part in ("train", "test"))
     baselines = baseline_scores(train, test, learner.task)
     rows = [[name, f"{scores[metric]:.3f}"] for name, scores in baselines.items()]

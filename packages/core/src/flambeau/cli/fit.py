@@ -20,8 +20,7 @@ from flambeau.cli.source import (
 from flambeau.distributed.processes import on_main
 from flambeau.errors import ArgumentError, nearest
 from flambeau.learner import Learner
-from flambeau.learner.agreement import agree_on_folder
-from flambeau.learner.run_folder import run_of
+from flambeau.learner.run_folder import agree_on_folder, run_of
 from flambeau.plan import Plan
 from flambeau.report import text_table
 

@@ -34,7 +34,7 @@ _dist = cast("Any", dist)
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """This process among those of the run. Every method but ``leave`` is called by all of them.
 
     Attributes:
@@ -129,14 +129,14 @@ class Processes:
         )
 
 
-def current() -> Processes | None:
+def current() -> ProcessGroup | None:
     """The processes that this one has joined; None where it is alone."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     world_size = dist.get_world_size()
     if world_size < 2:
         return None
-    return Processes(dist.get_rank(), world_size, _on_machine(world_size))
+    return ProcessGroup(dist.get_rank(), world_size, _on_machine(world_size))
 
 
 def on_main(work: Callable[[], T]) -> T:
@@ -145,7 +145,13 @@ def on_main(work: Callable[[], T]) -> T:
     return work() if together is None else together.on_main(work)
 
 
-def join(timeout_s: float = TIMEOUT_S) -> Processes | None:
+def gathered(value: T) -> list[T]:
+    """Return the value of every process, in the order of the ranks; alone a list of one."""
+    group = current()
+    return [value] if group is None else group.gather(value)
+
+
+def join(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
     """Meets the other processes, where the environment says that there are any.
 
     A process group that the script has made itself is used as it is. Each process takes the GPU

@@ -30,7 +30,7 @@ MOST_SAMPLES = 64
 
 
 class Parts(Protocol):
-    """What a plan was made into; ``learner.realised`` is one.
+    """What a plan was made into; ``learner.built`` is one.
 
     One that has ``dataset(part)`` too lets checks read whole parts that are in memory.
     """

@@ -17,7 +17,7 @@ from flambeau.data.loader import Dataset, Filled, Loader, LoaderOptions, shares_
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.user_loader import UserLoaderDataset
 from flambeau.distributed import processes
-from flambeau.distributed.processes import Processes
+from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, nearest
 from flambeau.global_rng import TemporarySeed
@@ -25,7 +25,7 @@ from flambeau.plan import Plan
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.training.compile import compile_model, undo
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.norm.freeze import keeps_statistics
 
 
@@ -109,7 +109,7 @@ def require_builder(
         )
 
 
-class Realised:
+class BuiltPlan:
     """The objects that a plan names, each made once, when it is first needed.
 
     Attributes:
@@ -141,10 +141,10 @@ class Realised:
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         self._compiled = compile_model(self.model, self.values.get("compile", "off"))
         self._datasets: dict[str, Dataset] = {}
-        self._loaders: dict[tuple[str, bool, Processes | None], Loader] = {}
+        self._loaders: dict[tuple[str, bool, ProcessGroup | None], Loader] = {}
 
-    def follow(self, values: Mapping[str, Any]) -> None:
-        """Takes over what was measured: batch size, layout and compilation. The model stays."""
+    def apply(self, values: Mapping[str, Any]) -> None:
+        """Apply a plan's batch size, memory format and compilation; the model stays the same."""
         before, self.values = self.values, dict(values)
         changed = {
             key
@@ -288,9 +288,27 @@ class Realised:
             and self._keeps_statistics()
         )
 
-    def parts(self) -> Parts:
-        """What a run is built from."""
-        return Parts(
+    def sample_batch(self, n: int) -> Batch:
+        """Return ``n`` train samples, from a loader of their own: the run's does not move."""
+        options = LoaderOptions(
+            batch_size=n,
+            shuffle=True,
+            seed=self.seed,
+            device=self.device,
+            keep_on_device=False,
+        )
+        return next(iter(self.dataset("train").loader(options).batches(0)))
+
+    def components(self, values: Mapping[str, Any] | None = None) -> Components:
+        """Return what a run is built from, with the values of a plan.
+
+        Args:
+            values: Of the plan as it is now (a fit may have changed the learning rate); None
+                keeps those that were applied last.
+        """
+        if values is not None:
+            self.apply(values)
+        return Components(
             model=self.model,
             task=self.task,
             train=self.loader("train", shared=True),

@@ -1,9 +1,11 @@
-"""``Learner``: the one face of flambeau. It holds parts and verbs; the loop is elsewhere."""
+"""``Learner``: the one face of flambeau. It has the verbs; ``fitting`` has what they do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,53 +16,46 @@ from flambeau import domain as domains
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.weights import load_model, save_model
-from flambeau.callbacks import ProgressBar
-from flambeau.callbacks.standard import with_standard
 from flambeau.data.data import Data
 from flambeau.data.loader import shares_with
-from flambeau.device import num_threads
 from flambeau.distributed.processes import on_main
-from flambeau.doctor import Report, Subject, checks_for, course_of, diagnose, warn_before_fit
-from flambeau.errors import ArgumentError, ArtefactError, InputError, PlanError, ResumeError
-from flambeau.learner.agreement import agree_on_checkpoint, agree_on_folder, make_run
-from flambeau.learner.build import Given, Realised, check_given
+from flambeau.doctor import Report, checks_for, diagnose
+from flambeau.errors import InputError
+from flambeau.learner import fitting
+from flambeau.learner.build import BuiltPlan, Given, check_given
+from flambeau.learner.examine import subject_of
 from flambeau.learner.planning import (
+    auto_of_checkpoint,
     check_arguments,
-    continued_plan,
     make_plan,
     options_of,
-    taken_up,
+    plan_of_checkpoint,
     with_options,
 )
-from flambeau.learner.verbs import RecipeVerbs
+from flambeau.learner.run_folder import agree_on_checkpoint
+from flambeau.learner.setup import Request, Setup
 from flambeau.phases import recipes
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
-from flambeau.plan.accepted_values import check_values
-from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
-from flambeau.training.loop import fit as run_fit
-from flambeau.training.optim.groups import groups_that_learn
-from flambeau.training.optim.optimizer import parameter_groups
+from flambeau.training.optim.groups import groups_that_learn, parameter_groups
 from flambeau.training.options import TrainingOptions
-from flambeau.training.run import Run, RunSettings
-from flambeau.training.run_state.restore import check_tree, phases_of, restore_whole
+from flambeau.training.run import Run
+from flambeau.training.run_state.restore import check_tree, phases_of
 from flambeau.training.state import Position
-from flambeau.tuning.bn_decision import settle
-from flambeau.tuning.lr_choice import is_open, measured
 
 if TYPE_CHECKING:
     from flambeau.inside import Summary
     from flambeau.report.interpretation import Interpretation
-    from flambeau.tuning.auto_run import AutoRun, Clock
-    from flambeau.tuning.lr_finder import Start
+    from flambeau.tuning.auto_run import Clock
     from flambeau.tuning.lr_result import LearningRate
+    from flambeau.tuning.upcoming import Recipe
 
 
-class Learner(RecipeVerbs):
+class Learner:
     """Trains, evaluates, predicts and exports a model on data of any domain.
 
     What is not given is decided by the plan: ``print(learner.plan)`` shows every choice, why it
@@ -114,35 +109,43 @@ class Learner(RecipeVerbs):
         self.history = History()
         self._folder = Path(folder) if folder is not None else None
         self._given = Given(model if isinstance(model, nn.Module) else None, task)
-        self._identity: Mapping[str, Any] | None = None
         self._position = Position()
-        self._realised: Realised | None = None
+        self._built: BuiltPlan | None = None
         choices = with_options(choices or {}, self.training)
         self._asked = frozenset(choices)
         self._examined = not self.training.doctor
-        self.plan = make_plan(data, self.domain, model, self._given, choices, plan, self._check)
+        self._use(make_plan(data, self.domain, model, self._given, choices, plan, self.training))
 
-    def _check(self, values: Mapping[str, Any]) -> None:
-        check_values(values, leave=("optimizer",) if self.training.optimizer else ())
+    def _use(self, plan: Plan) -> None:
+        """Make a plan the learner's; nothing else assigns it."""
+        self._plan = plan
 
-    # The parts, made on first use
+    # The objects, built on first use
 
     @property
-    def realised(self) -> Realised:
-        """Preprocessor, model, task and loaders that the plan names; made on first use."""
-        if self._realised is None:
-            self._realised = Realised(self.data, self.domain, self.plan, self._given, self.seed)
-        return self._realised
+    def plan(self) -> Plan:
+        """Every choice with its reason; ``print`` shows it as a table."""
+        return self._plan
+
+    @property
+    def built(self) -> BuiltPlan:
+        """Preprocessor, model, task and loaders that the plan names; built on first use."""
+        return self._build(self.plan)
 
     @property
     def model(self) -> nn.Module:
         """The model, on its device."""
-        return self.realised.model
+        return self.built.model
 
     @property
     def task(self) -> Task:
         """Loss, metrics and decoding."""
-        return self.realised.task
+        return self.built.task
+
+    def _build(self, plan: Plan) -> BuiltPlan:
+        if self._built is None:
+            self._built = BuiltPlan(self.data, self.domain, plan, self._given, self.seed)
+        return self._built
 
     # Training
 
@@ -166,75 +169,89 @@ class Learner(RecipeVerbs):
             The learner's history: a row an epoch and the loss of every step.
         """
         return self._train(
-            lambda values: recipes.plain(values, trainable=self._learning, schedules=schedules),
+            lambda values: recipes.plain(values, trainable=self._trainable, schedules=schedules),
             epochs=epochs,
             lr=lr,
             schedule=schedule,
         )
 
-    def _train(self, recipe: Callable[[Mapping[str, Any]], list[Phase]], **asked: Any) -> History:
-        """What was asked for becomes the plan's; where it knows no rate, a long run measures it."""
-        given = {key: value for key, value in asked.items() if value is not None}
-        self._check(given)
-        for key, value in given.items():
-            if value != self.plan[key].value:
-                self.plan = self.plan.override(key, value)
-        phases = recipe(self.plan.values)
-        if is_open(self.plan["lr"], self.training):
-            self._probe(phases)
-            epochs = sum(phase.epochs for phase in phases)
-            found = measured(self.plan["lr"], self._lr_start(phases[0]), epochs, self._tell)
-            self.plan = self.plan.with_choice(found)
-            phases = recipe(self.plan.values)
-        return self.fit_phases(phases)
+    def fit_auto(
+        self, minutes: float | None = None, *, clock: Clock = time.perf_counter
+    ) -> History:
+        """Trains as long as it helps, within a time budget; chooses recipe, epochs, schedule.
 
-    def lr_find(self, *, most_steps: int = 240) -> LearningRate:
-        """Measures a peak learning rate on real steps, after which everything is as before.
-
-        ``print`` shows it with its interval and cost, ``.plot()`` a picture; ``value`` is None
-        where there is no answer, and ``reason`` says why.
+        Steps and an evaluation are timed first. The rate warms up, is held while the valid score
+        improves beyond its noise and time allows, and falls to zero; the stretch that is best on
+        valid is kept. The plan records the run, so that ``Learner(data, plan=saved).fit_auto()``
+        repeats it bit for bit. Ctrl-C leaves the best weights; ``resume`` goes on.
 
         Args:
-            most_steps: Bound on the optimizer steps it may take.
+            minutes: The budget for all of it, preparing the data included. None repeats what the
+                plan records, or takes 3.
+            clock: Gives seconds from any starting point; what the budget is measured with.
         """
-        from flambeau.tuning.lr_finder import find
-
-        [phase] = recipes.plain(self.plan.values, trainable=self._learning)
-        return find(self._lr_start(phase), most_steps)
-
-    @property
-    def _learning(self) -> tuple[str, ...] | None:
-        return groups_that_learn(self.plan["trainable"].value, self.model)
-
-    def _lr_start(self, phase: Phase) -> Start:
-        from flambeau.tuning.lr_finder import Start
-
-        values = self.plan.values
-        parts = replace(self.realised.parts(), values=values)
-        options = options_of(self.training, values)
-        return Start(parts, options, phase, self._position, make_run)
-
-    def _tell(self, line: str) -> None:
-        if not self.quiet:
-            ProgressBar.tell(line)
-
-    def _budgeted(self, minutes: float | None, clock: Clock) -> History:
-        from flambeau.learner.auto import Begun, plan_auto, start_auto
+        from flambeau.tuning.auto_start import nominal_phases, start_auto
 
         auto = start_auto(minutes, self.plan, clock)
-        at = Position(epoch=self._position.epoch, step=self._position.step)
-        begun = Begun(self.realised, self.training, at, self._tell)
-        self.plan = plan_auto(auto, self.plan, begun)
         auto.first_row = len(self.history.rows)
-        with auto.draws(self.seed):
-            return self._run(auto.phases(), at, planner=auto)
+        return self._fit(Request(nominal_phases, auto=auto))
+
+    def fit_one_cycle(
+        self, epochs: int | None = None, *, lr: float | None = None, momentum: bool = False
+    ) -> History:
+        """``fit`` with the one-cycle schedule; ``momentum`` falls while the rate rises."""
+        cycle = {"momentum": recipes.momentum_cycle()} if momentum else None
+        return self.fit(epochs, lr=lr, schedule="one_cycle", schedules=cycle)
+
+    def fit_flat_cos(self, epochs: int | None = None, *, lr: float | None = None) -> History:
+        """``fit`` at one rate for three quarters of the run, then falling as a cosine does."""
+        return self.fit(epochs, lr=lr, schedule="flat_cos")
+
+    def fit_sgdr(
+        self, cycles: int = 3, *, epochs: int = 1, lr: float | None = None, cycle_mult: int = 2
+    ) -> History:
+        """Warm restarts: the first cycle is ``epochs`` long; see ``plan.recipes.sgdr``."""
+        options: Any = {"cycles": cycles, "cycle_mult": cycle_mult, "trainable": self._trainable}
+        return self._train(lambda v: recipes.sgdr({**v, "epochs": epochs}, **options), lr=lr)
+
+    def fine_tune(
+        self,
+        epochs: int | None = None,
+        *,
+        lr: float | None = None,
+        freeze_epochs: int = 1,
+        layer_decay: float | None = None,
+    ) -> History:
+        """Trains the head alone, then everything, earlier groups more slowly.
+
+        The second phase runs at half the rate, falling geometrically to a hundredth of it from
+        head to stem, or by ``layer_decay`` a group; see ``plan.recipes.fine_tune``.
+        """
+        groups = list(parameter_groups(self.model))
+        options: Any = {"freeze_epochs": freeze_epochs, "layer_decay": layer_decay}
+        return self._train(
+            lambda values: recipes.fine_tune(values, groups, **options), epochs=epochs, lr=lr
+        )
+
+    def gradual_unfreeze(
+        self, epochs: int | None = None, *, lr: float | None = None, epochs_per_group: int = 1
+    ) -> History:
+        """The head, then one group more at a time; see ``plan.recipes.gradual_unfreezing``."""
+        groups = list(parameter_groups(self.model))
+        return self._train(
+            lambda values: recipes.gradual_unfreezing(
+                values, groups, epochs_per_group=epochs_per_group
+            ),
+            epochs=epochs,
+            lr=lr,
+        )
 
     def fit_phases(self, phases: Sequence[Phase]) -> History:
-        """Trains with your own list of phases; every other verb ends here."""
-        return self._run(phases, Position(epoch=self._position.epoch, step=self._position.step))
+        """Train with your own list of phases, as ``flambeau.phases.recipes`` makes them."""
+        return self._fit(Request(lambda values: tuple(phases), finds_lr=False))
 
     def resume(self, path: str | Path | None = None) -> History:
-        """Continues an interrupted run with the same steps it would have made.
+        """Continue an interrupted run with the same steps that it would have made.
 
         Args:
             path: A checkpoint, or the folder of a run; None takes the learner's own folder. Of a
@@ -244,87 +261,82 @@ class Learner(RecipeVerbs):
             ResumeError: The checkpoint belongs to another model, other data or another plan.
             ArtefactError: It is damaged, or every one in the folder is.
         """
-        before = self.plan, self._folder
-        try:
-            return self._resume(*agree_on_checkpoint(path or self._folder))
-        except (ArgumentError, ArtefactError, PlanError, ResumeError):
-            self.plan, self._folder = before
-            raise
-
-    def _resume(self, folder: Path, checkpoint: Path, tree: Mapping[str, Any]) -> History:
+        folder, checkpoint, tree = agree_on_checkpoint(path or self._folder)
         tree = check_tree(tree, checkpoint)
-        if self._folder is None:
-            self._folder = folder
-        saved = Plan.from_json(tree["plan"])
-        self.plan = continued_plan(
-            saved.bind(domains.rules_of(self.domain), self.data.facts()),
+        plan = plan_of_checkpoint(
+            tree,
             self.plan,
+            self.domain,
+            self.data,
             checkpoint,
             asked=self._asked,
-            is_realised=self._realised is not None,
+            is_built=self._built is not None,
+            training=self.training,
         )
-        self._check(self.plan.values)
-        if tree["phases"] is None:
-            raise ResumeError(
-                f"{checkpoint} was written with a schedule that is a function of your own, which "
-                "cannot be saved. Use a named shape of flambeau.phases.SHAPES."
-            )
-        return self._run(phases_of(tree, checkpoint), Position(), tree, taken_up(tree))
-
-    def _probe(self, phases: Sequence[Phase]) -> None:
-        """What the plan leaves to be measured of the machine: memory, precision, threads."""
-        if self.plan["probe"].value in TO_MEASURE:
-            from flambeau.tuning.measure import measured_plan
-
-            self.plan = measured_plan(self.plan, self.realised, self.training, phases)
-
-    def _run(
-        self,
-        phases: Sequence[Phase],
-        position: Position,
-        tree: Mapping[str, Any] | None = None,
-        planner: AutoRun | None = None,
-    ) -> History:
-        if tree is None:
-            self._probe(phases)
-        values = self.plan.values
-        self.realised.follow(values)
-        # The folder's name is fixed now, the folder is made when something is written.
-        if self._identity is None:
-            self._identity = self.data.fingerprint()
-        folder = agree_on_folder(self._folder, self.domain.name)
-        settings = RunSettings(
-            options=options_of(self.training, values),
-            phases=tuple(phases),
-            callbacks=with_standard(
-                self.callbacks, quiet=self.quiet, writes=self._folder is not None
-            ),
-            plan=self._plan_as_json,
-            folder=folder,
-            data=self._identity,
-            planner=planner,
+        setup = replace(
+            self._setup(), plan=plan, position=Position(), folder=self._folder or folder
         )
-        # The optimizer starts from the plan as it is now: fit(lr=…) may have changed it.
-        parts = replace(self.realised.parts(), values=values)
-        parts = parts if planner is None else planner.cut(parts)
-        run = make_run(parts, settings, self.history, position)
-        if tree is not None:
-            restore_whole(run, tree)
-        with num_threads(values["num_threads"]):
-            self.plan = settle(run, self.plan)
-        if tree is None and not self._examined:
-            on_main(lambda: warn_before_fit(self._subject(run), self.domain.checks))
-        self._examined = True
-        self._position = run.state.position
-        with num_threads(values["num_threads"]), run.connected():
-            run_fit(run)
-        if planner is not None:
-            self.plan = planner.recorded(self.plan, self.history, run.best.epoch)
+        auto = auto_of_checkpoint(tree)
+        self._use(fitting.resume(setup, phases_of(tree, checkpoint), tree, auto, self._started))
         return self.history
 
-    def _plan_as_json(self) -> dict[str, Any]:
-        # The plan at the moment of asking: a fit may have put a decision into it.
-        return self.plan.to_json()
+    def lr_find(self, *, most_steps: int = 240) -> LearningRate:
+        """Measure a peak learning rate on real steps; afterwards everything is as before.
+
+        ``print`` shows it with its interval and cost, ``.plot()`` draws it; ``value`` is None
+        where there is no answer, and ``reason`` says why.
+
+        Args:
+            most_steps: Bound on the optimizer steps it may take.
+        """
+        from flambeau.tuning.lr_finder import Start, find
+
+        values = self.plan.values
+        [phase] = recipes.plain(values, trainable=self._trainable)
+        components = self.built.components(values)
+        options = options_of(self.training, values)
+        return find(Start(components, options, phase, self._position), most_steps)
+
+    @property
+    def _trainable(self) -> tuple[str, ...] | None:
+        """The groups that the plan trains; None for all."""
+        return groups_that_learn(self.plan["trainable"].value, self.model)
+
+    def _train(self, recipe: Recipe, **asked: Any) -> History:
+        """Train with the recipe's phases; values that are None stay the plan's."""
+        choices = {key: value for key, value in asked.items() if value is not None}
+        return self._fit(Request(recipe, choices))
+
+    def _fit(self, request: Request) -> History:
+        self._use(fitting.fit(self._setup(), request, self._started))
+        return self.history
+
+    def _setup(self) -> Setup:
+        return Setup(
+            data=self.data,
+            domain=self.domain,
+            plan=self.plan,
+            built=self._build,
+            training=self.training,
+            history=self.history,
+            position=Position(epoch=self._position.epoch, step=self._position.step),
+            callbacks=self.callbacks,
+            seed=self.seed,
+            quiet=self.quiet,
+            folder=self._folder,
+            fingerprint=self._fingerprint,
+            examines=not self._examined,
+        )
+
+    @cached_property
+    def _fingerprint(self) -> Mapping[str, Any]:
+        return self.data.fingerprint()
+
+    def _started(self, plan: Plan, run: Run) -> None:
+        """Take over plan and position of a run before its first step: it may be interrupted."""
+        self._use(plan)
+        self._position = run.state.position
+        self._examined = True
 
     # Which groups learn
 
@@ -334,7 +346,7 @@ class Learner(RecipeVerbs):
 
     def unfreeze(self) -> None:
         """Every group learns from the next fit on."""
-        self.plan = self.plan.override("trainable", "all")
+        self._use(self.plan.override("trainable", "all"))
 
     def freeze_to(self, first: int) -> None:
         """The groups from ``first`` on learn; negative numbers count from the head."""
@@ -343,14 +355,14 @@ class Learner(RecipeVerbs):
             raise InputError(
                 f"freeze_to({first}) leaves nothing to train: the groups are {', '.join(names)}."
             )
-        self.plan = self.plan.override("trainable", list(names[first:]))
+        self._use(self.plan.override("trainable", list(names[first:])))
 
     # Answers
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
         """Loss and metrics on "train", "valid" or "test", in fp32 as an export would give them."""
         self._require(part)
-        model, loader = self.model.eval(), self.realised.evaluation_loader(part)
+        model, loader = self.model.eval(), self.built.evaluation_loader(part)
         context = StepContext(
             training=False,
             values=dict(self.task.values),
@@ -358,7 +370,7 @@ class Learner(RecipeVerbs):
             shared=shares_with(loader) > 1,
         )
         with torch.no_grad():
-            return self.task.evaluate(model, self.realised.batches(part, loader), context)
+            return self.task.evaluate(model, self.built.batches(part, loader), context)
 
     def _require(self, part: str) -> None:
         if len(self.data.split.part(part)) == 0:
@@ -384,13 +396,13 @@ class Learner(RecipeVerbs):
             data=self.data,
             plan=self.plan,
             history=self.history,
-            dataset=self.realised.dataset,
-            notes={"device": str(self.realised.device), "seed": str(self.seed)},
+            dataset=self.built.dataset,
+            notes={"device": str(self.built.device), "seed": str(self.seed)},
         )
         return interpret(
             self.model,
             self.task,
-            lambda: self.realised.batches(part),
+            lambda: self.built.batches(part),
             part=part,
             context=context,
             background=background,
@@ -398,12 +410,12 @@ class Learner(RecipeVerbs):
 
     def predictor(self) -> Predictor:
         """What ``export`` would give, on this learner's model."""
-        parts = self.realised
+        built = self.built
         return Predictor(
-            parts.preprocessor,
-            parts.model,
-            parts.task,
-            device=parts.device,
+            built.preprocessor,
+            built.model,
+            built.task,
+            device=built.device,
             batch_size=self.plan.values["batch_size"],
         )
 
@@ -416,7 +428,7 @@ class Learner(RecipeVerbs):
         from flambeau.inside import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
-        inputs = next(self.realised.batches(part)).inputs
+        inputs = next(self.built.batches(part)).inputs
         return summary(self.model, inputs, bn=self.plan["bn"])
 
     def doctor(self, *, full: bool = False) -> Report:
@@ -426,15 +438,9 @@ class Learner(RecipeVerbs):
             full: Also look for near duplicates, and whether a copy of the model learns a few
                 samples by heart: seconds to minutes.
         """
-        return diagnose(self._subject(), checks_for(self.domain.checks), full=full)
-
-    def _subject(self, run: Run | None = None) -> Subject:
-        plan, make = self.plan.values, lambda: self.realised
-        phases = recipes.plain(plan, trainable=self._learning)
-        tried = "lr_find" in self.plan["lr"].evidence
-        course = replace(course_of(self.training, phases, run), lr_is_measured=tried)
-        steps = self._position.step
-        return Subject(self.data, plan, make, steps_done=steps, seed=self.seed, course=course)
+        return diagnose(
+            subject_of(self._setup(), self.plan), checks_for(self.domain.checks), full=full
+        )
 
     # What lasts
 
@@ -452,15 +458,15 @@ class Learner(RecipeVerbs):
 
     def export(self, folder: str | Path) -> Path:
         """Writes weights and JSON from which ``Predictor.load`` predicts, without any pickle."""
-        parts = self.realised
+        built = self.built
         return on_main(
             lambda: write_export(
                 folder,
                 domain=self.domain.name,
-                model=parts.model,
-                model_spec=parts.model_spec,
-                task=parts.task,
-                preprocessor=parts.preprocessor,
+                model=built.model,
+                model_spec=built.model_spec,
+                task=built.task,
+                preprocessor=built.preprocessor,
                 plan=self.plan.to_json(),
             )
         )

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from flambeau import domain as domains
 from flambeau.data.data import Data
+from flambeau.data.split import PARTS
+from flambeau.distributed import processes
+from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
-from flambeau.errors import ArgumentError, ArtefactError, ResumeError
-from flambeau.learner.agreement import agree_on_plan, own_device
+from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError
 from flambeau.learner.build import Given, facts_of, facts_of_task, require_builder
 from flambeau.plan import Plan
+from flambeau.plan.accepted_values import check_values
 from flambeau.training.events import Callback
 from flambeau.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun
 
+# They may differ between machines that hold the same data.
+_MACHINE_FACTS = ("evidence", "in_memory", "memory_bytes")
 # What a run may be continued with where another machine has other devices and cores.
 _OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_workers"})
 # These belong to a verb or to the run, not to the parts; a checkpoint's phases have the former.
 _OF_A_VERB = frozenset(
     {"auto", "epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"}
 )
-# Parts that are made already take these over, see ``Realised.follow``.
+# Parts that are made already take these over, see ``BuiltPlan.follow``.
 _FOLLOWED = frozenset({"accumulate", "batch_size", "compile", "memory_format", "precision"})
 
 
@@ -63,7 +70,7 @@ def make_plan(
     given: Given,
     choices: Mapping[str, Any],
     saved: Plan | str | Path | None,
-    check: Callable[[Mapping[str, Any]], None],
+    training: TrainingOptions,
 ) -> Plan:
     """The plan of a new learner: from the rules, or the saved one with what is passed now.
 
@@ -74,7 +81,7 @@ def make_plan(
         given: What was passed as objects.
         choices: Values by key that win over the rules and over ``saved``.
         saved: A plan to replay, or its file.
-        check: Refuses values that cannot be.
+        training: The training options; with an optimizer of the user's own its name is free.
 
     Raises:
         PlanError: A choice is unknown, or names a builder that the domain does not have.
@@ -90,7 +97,7 @@ def make_plan(
         facts["task_given"] = facts_of_task(given.task)
         user["task"] = given.task.builder or type(given.task).__name__
     rules = domains.rules_of(domain)
-    check(user)
+    check_choices(user, training)
     if saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
@@ -99,7 +106,7 @@ def make_plan(
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
-    check(plan.values)
+    check_choices(plan.values, training)
     if plan.values.get("strict"):
         plan.require_confidence()
     if given.model is None:
@@ -107,6 +114,16 @@ def make_plan(
     if given.task is None:
         require_builder("task", plan.values, domain.tasks, domain)
     return agree_on_plan(plan, data)
+
+
+def check_choices(values: Mapping[str, Any], training: TrainingOptions) -> None:
+    """Refuse values of core's keys from which nothing could be made.
+
+    Raises:
+        PlanError: Naming the key, the value and what it may be.
+    """
+    # With a factory of the user's own its code reads the name of the optimizer.
+    check_values(values, leave=("optimizer",) if training.optimizer else ())
 
 
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
@@ -134,13 +151,52 @@ def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> Training
     return replace(training, accumulate=planned)
 
 
+def plan_of_checkpoint(
+    tree: Mapping[str, Any],
+    mine: Plan,
+    domain: Domain,
+    data: Data,
+    checkpoint: Path,
+    *,
+    asked: Collection[str],
+    is_built: bool,
+    training: TrainingOptions,
+) -> Plan:
+    """Return the plan with which an interrupted run continues, bound to rules and facts.
+
+    Args:
+        tree: Of the checkpoint.
+        mine: The learner's plan.
+        domain: Whose rules count beside core's.
+        data: Whose facts the rules read.
+        checkpoint: For messages.
+        asked: Keys that the user gave the learner.
+        is_built: Whether the learner's objects are built already, so that they cannot change.
+        training: The training options.
+
+    Raises:
+        ResumeError: The learner's model or a choice given to it is not the run's, or the run
+            cannot be saved as a whole.
+        PlanError: A value is not valid for its key.
+    """
+    saved = Plan.from_json(tree["plan"]).bind(domains.rules_of(domain), data.facts())
+    plan = _continued_plan(saved, mine, checkpoint, asked=asked, is_built=is_built)
+    check_choices(plan.values, training)
+    if tree["phases"] is None:
+        raise ResumeError(
+            f"{checkpoint} was written with a schedule that is a function, which cannot be saved. "
+            "Use a named shape of flambeau.phases.SHAPES."
+        )
+    return plan
+
+
 def _is_open(key: str, value: Any) -> bool:
     """Whether a fit decides it first, so that a run's decision is no other choice."""
     return key == "bn" and value == "auto"
 
 
-def continued_plan(
-    saved: Plan, mine: Plan, checkpoint: Path, *, asked: Collection[str], is_realised: bool
+def _continued_plan(
+    saved: Plan, mine: Plan, checkpoint: Path, *, asked: Collection[str], is_built: bool
 ) -> Plan:
     """The plan with which a run goes on: that of its checkpoint, on this machine.
 
@@ -149,7 +205,7 @@ def continued_plan(
         mine: The learner's.
         checkpoint: For messages.
         asked: Keys that the user gave the learner.
-        is_realised: Whether the learner's parts are made already, so that they cannot change.
+        is_built: Whether the learner's parts are made already, so that they cannot change.
 
     Raises:
         ResumeError: The learner's model or a choice given to it is not the run's.
@@ -178,7 +234,7 @@ def continued_plan(
                 "run with fit."
             )
     differing = [key for key in differing if key not in _FOLLOWED]
-    if differing and is_realised:
+    if differing and is_built:
         raise ResumeError(
             f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
             "Resume with a new Learner(data) on which nothing has run yet."
@@ -186,7 +242,7 @@ def continued_plan(
     return saved
 
 
-def taken_up(tree: Mapping[str, Any]) -> AutoRun | None:
+def auto_of_checkpoint(tree: Mapping[str, Any]) -> AutoRun | None:
     """The planner of a run of ``fit_auto`` that a checkpoint holds; None for another run.
 
     Raises:
@@ -204,3 +260,47 @@ def taken_up(tree: Mapping[str, Any]) -> AutoRun | None:
             f"The checkpoint's 'planner' is damaged ({type(error).__name__}: {error}). Take an "
             "older checkpoint."
         ) from error
+
+
+def agree_on_plan(plan: Plan, data: Data) -> Plan:
+    """The plan of process 0 with this process's own device, for data that all of them have.
+
+    Raises:
+        InputError: The processes have different data.
+    """
+    together = processes.join()
+    if together is None:
+        return plan
+    _check_data(data, together)
+    main = Plan.from_json(together.from_main(plan.to_json()))
+    for key, choice in ((key, main[key]) for key in main):
+        if key != "device" and (key not in plan or plan[key] != choice):
+            plan = plan.with_choice(choice)
+    return plan
+
+
+def own_device(saved: Plan, plan: Plan) -> Plan:
+    """A plan that another process may have saved, with this one's device if it is of the kind."""
+    if processes.current() is None or "device" not in saved:
+        return saved
+    mine, theirs = (torch.device(each.values["device"]) for each in (plan, saved))
+    return saved.with_choice(plan["device"]) if mine.type == theirs.type else saved
+
+
+def _check_data(data: Data, together: ProcessGroup) -> None:
+    measured = data.facts()
+    # A loader with a DistributedSampler shows each process other samples.
+    known = ("n_train", "n_valid", "n_test") if "loader_batch_size" in measured else measured
+    facts = {name: measured[name] for name in known if name not in _MACHINE_FACTS}
+    for part in PARTS:
+        rows = data.split.part(part)
+        digest = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
+        facts[f"rows of {part}"] = f"{len(rows)} rows (digest {digest})"
+    for rank, theirs in enumerate(together.gather(facts)):
+        for name, fact in facts.items():
+            if theirs.get(name) != fact:
+                raise InputError(
+                    f"Processes {together.rank} and {rank} have different data: {name} is "
+                    f"{fact!r:.80} here and {theirs.get(name)!r:.80} there. Each must build the "
+                    "same data: seed what is drawn, and read the same files."
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from flambeau.artefact.checkpoint import (
     load_checkpoint,
     load_latest_checkpoint,
 )
+from flambeau.distributed import processes
 from flambeau.errors import ResumeError
 
 
@@ -72,3 +74,21 @@ def _none_in(place: Path) -> ResumeError:
         f"There is no checkpoint in {place}. A run writes its first one after some time, or when "
         "it is interrupted; start again with fit."
     )
+
+
+def agree_on_folder(folder: Path | None, name: str) -> Path:
+    """Where the run writes; a new folder's name is that of process 0."""
+    found = folder or new_run_folder(name)
+    together = processes.join()
+    return found if together is None else together.from_main(found)
+
+
+def agree_on_checkpoint(path: str | Path | None) -> tuple[Path, Path, Mapping[str, Any]]:
+    """The run's folder, its newest whole checkpoint as process 0 sees it, and what is in it.
+
+    Every process reads the file, so they need a common folder.
+    """
+    together = processes.join()
+    if together is not None:
+        path = together.on_main(lambda: resume_point(path)[1])
+    return resume_point(path)

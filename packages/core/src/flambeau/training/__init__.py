@@ -19,7 +19,7 @@ from flambeau.training.optim.optimizer import (
 from flambeau.training.optim.precision import Precision
 from flambeau.training.options import TrainingOptions
 from flambeau.training.state import Position, StepResult, TrainState
-from flambeau.training.step import TrainStep, train_step
+from flambeau.training.step import Step, TrainStep, train_step
 
 __all__ = [
     "EMA",
@@ -38,6 +38,7 @@ __all__ = [
     "Precision",
     "ReduceOnPlateau",
     "RunningAverage",
+    "Step",
     "StepRecord",
     "StepResult",
     "TrainState",

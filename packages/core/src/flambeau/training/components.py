@@ -16,7 +16,7 @@ from flambeau.task.task import Task
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """The realised plan.
 
     Attributes:

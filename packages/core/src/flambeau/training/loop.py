@@ -93,7 +93,7 @@ def run_epoch(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Every remaining step of the epoch, or until a callback sets ``stop_reason``."""
     state, position, context = run.state, run.state.position, run.state.context
-    model, task, train_step = state.model, state.task, run.options.train_step
+    model, task, step, train_step = state.model, state.task, run.step, run.train_step
     on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end
     update, average, losses = run.update, run.average, run.losses
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
@@ -109,7 +109,7 @@ def train_epoch(run: Run) -> None:
         if update.guarded:
             update.record(position, micro_batches)
         try:
-            result = train_step(model, batches, task, state)
+            result = train_step(model, batches, task, step)
         except Exception as error:
             run.update.restore_statistics()
             fault = explain(error, batches, state)
@@ -149,7 +149,7 @@ def described(batches: Sequence[Batch]) -> str:
 def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
     """The micro-batches of each optimizer step; the last step may have fewer."""
     size = run.options.accumulate
-    batches = run.parts.train.batches(epoch, start_step * size)
+    batches = run.components.train.batches(epoch, start_step * size)
     if size == 1:
         for batch in batches:
             yield [batch]
@@ -170,7 +170,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
     Empty where there is no valid set.
     """
     state = run.state
-    if run.parts.valid is None:
+    if run.components.valid is None:
         return state.scores
     state.model.eval()
     context = StepContext(
@@ -181,9 +181,9 @@ def evaluate(run: Run) -> Mapping[str, float]:
         step=state.position.step,
         shared=run.shares_evaluation,
     )
-    with run.averaged_weights(), explained_evaluation(state), torch.no_grad(), state.autocast():
+    with run.averaged_weights(), explained_evaluation(state), torch.no_grad(), run.step.autocast():
         run.dispatch.send("on_eval_start", state)
-        batches = evaluation_batches(run, run.parts.valid)
+        batches = evaluation_batches(run, run.components.valid)
         state.scores = run.agreed(state.task.evaluate(state.model, batches, context))
         run.dispatch.send("on_eval_end", state)
     return state.scores

@@ -9,17 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
-import torch
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
-from flambeau.nested import detach
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
 from flambeau.task.task import StepContext
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.events import Callback, Dispatch
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
@@ -37,6 +35,7 @@ from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.snapshot import capture
 from flambeau.training.start_checks import check_learns, check_optimizers
 from flambeau.training.state import Position, TrainState
+from flambeau.training.step import Step, TrainStep
 from flambeau.training.update import Update
 
 T = TypeVar("T")
@@ -76,58 +75,61 @@ class Run:
     """
 
     def __init__(
-        self, parts: Parts, settings: RunSettings, history: History, position: Position
+        self, components: Components, settings: RunSettings, history: History, position: Position
     ) -> None:
-        options, task = settings.options, parts.task
-        self.parts, self.settings, self.options = parts, settings, options
+        options, task = settings.options, components.task
+        self.components, self.settings, self.options = components, settings, options
         self.dispatch = Dispatch(settings.callbacks)
         self.interrupt = Interrupt()
         self.shares_evaluation = False
         self.is_main = True
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
-        self.precision = Precision(parts.values.get("precision", "fp32"), parts.device)
+        self.precision = Precision(components.values.get("precision", "fp32"), components.device)
         factory = options.optimizer or default_factory
-        self.optimizers = _named(factory(parts.model, parts.values))
-        check_optimizers(self.optimizers, parts.model)
-        check_learns(parts.model, settings.phases)
+        self.optimizers = _named(factory(components.model, components.values))
+        check_optimizers(self.optimizers, components.model)
+        check_learns(components.model, settings.phases)
         self.values = StepValues(
-            parts.model, self.optimizers, parts.values, task.values, task.step_values
+            components.model, self.optimizers, components.values, task.values, task.step_values
         )
-        self.update = Update(parts.model, self.optimizers, options, self.precision)
+        self.update = Update(
+            components.model,
+            self.optimizers,
+            self.precision,
+            clip_norm=options.clip_norm,
+            nonfinite=options.nonfinite,
+        )
         self.average = options.average.running() if options.average else None
         self.best = BestWeights(*_watched(options.keep_best, settings))
-        per_epoch = -(-parts.train.steps_per_epoch // options.accumulate)
+        per_epoch = -(-components.train.steps_per_epoch // options.accumulate)
         self.state = TrainState(
-            model=parts.model,
+            model=components.model,
             task=task,
             phases=settings.phases,
             optimizers=self.optimizers,
-            device=parts.device,
-            seed=parts.seed,
+            device=components.device,
+            seed=components.seed,
             steps_per_epoch=per_epoch,
             history=history,
             snapshot=lambda: capture(self),
-            # Where nobody listens for gradients there is no call between step and update.
-            update=self._update if self.dispatch.on_gradients_ready else self.update,
-            backward=self._backward,
-            autocast=self.precision.autocast,
             position=position,
             values=self.values.current,
-            context=StepContext(values=self.values.current, seed=parts.seed),
+            context=StepContext(values=self.values.current, seed=components.seed),
             folder=settings.folder,
         )
-        self._moves = parts.device.type != "cpu"
-        self._gradient_listeners = self.dispatch.on_gradients_ready
-        self._frozen_by_user = {id(p) for p in parts.model.parameters() if not p.requires_grad}
+        self.step = Step(self.state, self.update, self.precision, self.dispatch)
+        self.train_step: TrainStep = options.train_step
+        self._moves = components.device.type != "cpu"
+        self._frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
         self.started_phase = -1
         self.bn: BatchNormPolicy = "auto"
         self.adapted = False
         self.gap_told = -1
         if self.average is not None:
-            self.average.start(parts.model)
+            self.average.start(components.model)
 
-    # What a run of several processes does in another way (``DistributedRun``)
+    # What a run of several processes does in another way (``RankedRun``)
 
     def connected(self) -> AbstractContextManager[None]:
         """Around the fit: tells the other processes when this one fails."""
@@ -174,8 +176,8 @@ class Run:
     def start_phase(self) -> None:
         """Which groups learn and at which rates."""
         phase = self.state.phase
-        norms = learning_norms(self.parts.model, phase.bn)
-        freeze_except(self.parts.model, phase.trainable, self._frozen_by_user, norms)
+        norms = learning_norms(self.components.model, phase.bn)
+        freeze_except(self.components.model, phase.trainable, self._frozen_by_user, norms)
         self.trainable = phase.trainable
         self.started_phase = self.state.position.phase
         self.values.start_phase(phase, self.state.steps_per_epoch)
@@ -188,29 +190,19 @@ class Run:
 
     def prepare_train(self, batch: Batch) -> Batch:
         """On the device, augmented, normalised, then the user's own transforms."""
-        parts = self.parts
+        components = self.components
         if self._moves:
-            batch = batch.to(parts.device, non_blocking=True)
-        for transform in parts.augment:
-            batch = transform(batch, parts.seed)
-        batch = parts.on_device(batch)
+            batch = batch.to(components.device, non_blocking=True)
+        for transform in components.augment:
+            batch = transform(batch, components.seed)
+        batch = components.on_device(batch)
         for transform in self.options.transforms:
-            batch = transform(batch, parts.seed)
+            batch = transform(batch, components.seed)
         return batch
 
     def prepare_valid(self, batch: Batch) -> Batch:
         """On the device and normalised."""
-        return self.parts.on_device(batch.to(self.parts.device, non_blocking=True))
-
-    def _backward(self, loss: torch.Tensor, divisor: float = 1.0) -> None:
-        self.precision.backward(loss, divisor)
-        if self.state.context.carry is not None:
-            self.state.context.carry = detach(self.state.context.carry)
-
-    def _update(self, loss: torch.Tensor | None = None, name: str | None = None) -> None:
-        for listener in self._gradient_listeners:
-            listener(self.state)
-        self.update(loss, name)
+        return self.components.on_device(batch.to(self.components.device, non_blocking=True))
 
     # The epoch
 
@@ -226,7 +218,7 @@ class Run:
         if self.average is None:
             yield
         else:
-            with self.average.swapped(self.parts.model):
+            with self.average.swapped(self.components.model):
                 yield
 
     def keep_if_best(self) -> None:
@@ -237,7 +229,7 @@ class Run:
             planner = self.settings.planner
             tolerance = None if planner is None else planner.tolerance(self.state.history)
             with self.averaged_weights():
-                self.best.offer(self.parts.model, scores, tolerance)
+                self.best.offer(self.components.model, scores, tolerance)
 
     def control(self) -> None:
         """Asks the controllers for new values; they hold until changed again."""
@@ -254,16 +246,16 @@ class Run:
             NonFiniteError: With step, samples, layer and what to do.
         """
         self.update.restore_statistics()
-        why_not = why_not_resumable(self.parts.train)
+        why_not = why_not_resumable(self.components.train)
         if why_not:
             what = f"the layer is not known, since the loader cannot repeat its batches: {why_not}"
             raise self.blame(record, Culprit("unknown", what))
         size = self.options.accumulate
-        batches = self.parts.train.batches(record.epoch, record.epoch_step * size)
+        batches = self.components.train.batches(record.epoch, record.epoch_step * size)
         ready = [self.prepare_train(batch) for batch in islice(batches, size) if len(batch)]
         culprit = find_culprit(
-            self.parts.model,
-            self.parts.task,
+            self.components.model,
+            self.components.task,
             ready,
             replace(self.state.context, epoch=record.epoch, step=record.step, carry=None),
             record=record,
@@ -281,8 +273,8 @@ class Run:
         Run and state refer to each other. Parted they are freed with the learner, and not when
         Python next looks for cycles: until then models and worker processes would pile up.
         """
-        freeze_except(self.parts.model, None, self._frozen_by_user)
-        self.state.snapshot = self.state.update = self.state.backward = _over
+        freeze_except(self.components.model, None, self._frozen_by_user)
+        self.state.snapshot = _over
 
     def interrupted(self, error: BaseException) -> None:
         """Ctrl-C leaves a self-planned run on its best weights; its checkpoint is written."""
@@ -292,9 +284,9 @@ class Run:
     def finish(self) -> None:
         """The model ends on the averaged weights, or on those of the best epoch."""
         if self.best.found:
-            self.best.restore(self.parts.model)
+            self.best.restore(self.components.model)
         elif self.average is not None:
-            self.average.finish(self.parts.model)
+            self.average.finish(self.components.model)
 
 
 def _over(*arguments: object) -> NoReturn:

@@ -71,11 +71,6 @@ class TrainState:
         exception: What was raised, for ``on_exception``.
         snapshot: Gives a complete picture of the run as a tree of JSON values and tensors;
             checkpointing saves it.
-        update: Clips, guards and steps the named optimizers; called by ``train_step``.
-        backward: ``backward(loss)``, or ``backward(loss_sum, weight)`` for the gradients of their
-            quotient, under the run's precision; called by ``train_step``.
-        autocast: A context manager for the forward pass under the run's precision.
-        shared_step: In a run of several processes what the default ``train_step`` does there.
         at_step_border: False while a step is being computed: weights, generators and position
             belong together only at a border.
         folder: The run's folder for checkpoints and logs, or None when nothing is written.
@@ -90,10 +85,6 @@ class TrainState:
     steps_per_epoch: int
     history: History
     snapshot: Callable[[], dict[str, Any]]
-    update: Callable[..., None]
-    backward: Callable[..., None]
-    autocast: Callable[[], Any]
-    shared_step: Callable[..., StepResult] | None = None
     position: Position = field(default_factory=Position)
     values: dict[str, float] = field(default_factory=dict[str, float])
     context: StepContext = field(default_factory=StepContext)

@@ -2,75 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.task.task import Task
+from flambeau.nested import detach
+from flambeau.task.task import StepContext, Task
 from flambeau.training import foreach
+from flambeau.training.events import Dispatch
 from flambeau.training.optim.clip import gradients_of
+from flambeau.training.optim.precision import Precision
 from flambeau.training.state import StepResult, TrainState
+from flambeau.training.update import Update
+
+
+class Step:
+    """What a ``train_step`` works with; the run makes one and passes it to every step.
+
+    Args:
+        state: Passed to the listeners of ``on_gradients_ready``.
+        update: Clips, guards, steps and clears.
+        precision: Of the forward and backward pass.
+        dispatch: Who listens.
+
+    Attributes:
+        context: What ``task.forward`` gets while training: seed, epoch, step, scheduled values,
+            carried state.
+        optimizers: By name, for what ``update`` does not do (``zero_grad`` of another network).
+    """
+
+    def __init__(
+        self, state: TrainState, update: Update, precision: Precision, dispatch: Dispatch
+    ) -> None:
+        self.context: StepContext = state.context
+        self.optimizers: Mapping[str, Optimizer] = state.optimizers
+        self._state = state
+        self._update = update
+        self._precision = precision
+        self._listeners = dispatch.on_gradients_ready
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context manager for a forward pass and its loss in the run's precision."""
+        return self._precision.autocast()
+
+    def backward(self, loss: Tensor, divisor: float = 1.0) -> None:
+        """Add the gradients of ``loss / divisor`` to those of the parameters.
+
+        Args:
+            loss: 0-d. Under fp16 it is scaled, and ``update`` unscales the gradients.
+            divisor: Usually the weight of the whole step, with ``loss`` a sum.
+        """
+        self._precision.backward(loss, divisor)
+        if self.context.carry is not None:
+            self.context.carry = detach(self.context.carry)
+
+    def update(self, loss: Tensor | None = None, name: str | None = None) -> None:
+        """Clip the gradients, step the optimizer unless a value is not finite, clear gradients.
+
+        Args:
+            loss: Loss of the step, which the non-finite guard checks beside the gradients.
+            name: Name of the optimizer to step; None for all of them.
+
+        Raises:
+            ArgumentError: No optimizer has this name.
+        """
+        for listener in self._listeners:
+            listener(self._state)
+        self._update(loss, name)
+
+    def total_weight(self, weight: float | None) -> float | None:
+        """Return by what this process must divide its summed loss; None where it is unknown.
+
+        With one process it is ``weight``. With several it is the sum over the ranks divided by
+        their number, since ``update`` averages the gradients over the ranks.
+
+        Args:
+            weight: Weight of this process's samples, None where only the loss knows it.
+        """
+        return weight
+
+    def total_weight_on_device(self, weight: Tensor) -> Tensor:
+        """Return the same as ``total_weight`` for a weight that is a 0-d tensor."""
+        return weight
 
 
 class TrainStep(Protocol):
-    """Computes gradients and calls ``state.update``; the loop does everything around it."""
+    """Computes gradients and calls ``step.update``; the loop does everything around it."""
 
     def __call__(
-        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        """One step: forward, ``state.backward(loss)``, ``state.update()``."""
+        """Make one step: forward, ``step.backward(loss)``, ``step.update()``."""
         ...
 
 
 def train_step(
-    model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
-    """The mean loss over all micro-batches, one backward pass each, one update.
+    """Step along the gradient of the mean loss over all micro-batches.
 
-    Every micro-batch's loss is a sum and a weight, so the step equals one large batch however the
+    The loss of a micro-batch is a sum and a weight, so the step equals one large batch however the
     samples are grouped: ragged last batches, token losses, accumulation, several processes.
     """
-    if state.shared_step is not None:
-        return state.shared_step(model, micro_batches, task, state)
-    total = 0.0
-    for batch in micro_batches:
-        weight = task.host_weight(batch)
-        if weight is None:
-            return _step_of_unknown_weight(model, micro_batches, task, state)
-        total += weight
+    total = step.total_weight(known_weight(micro_batches, task))
+    if total is None:
+        return _step_of_unknown_weight(model, micro_batches, task, step)
     loss: Tensor | None = None
     for batch in micro_batches:
-        with state.autocast():
-            outputs = task.forward(model, batch, state.context)
+        with step.autocast():
+            outputs = task.forward(model, batch, step.context)
             loss_sum, _ = task.loss(outputs, batch)
-        state.backward(loss_sum, total)
+        step.backward(loss_sum, total)
         part = loss_sum.detach() / total
         loss = part if loss is None else loss + part
     if loss is None:
         raise ValueError("A training step got no batch.")
-    state.update(loss)
+    step.update(loss)
     return StepResult(loss, total)
 
 
+def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
+    """Return how much the batches count together; None where only the loss knows it."""
+    total = 0.0
+    for batch in batches:
+        weight = task.host_weight(batch)
+        if weight is None:
+            return None
+        total += weight
+    return total
+
+
 def _step_of_unknown_weight(
-    model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
     """Backward on the sums; the gradients are divided once the whole weight is known."""
     sums: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in micro_batches:
-        with state.autocast():
-            outputs = task.forward(model, batch, state.context)
+        with step.autocast():
+            outputs = task.forward(model, batch, step.context)
             loss_sum, weight = task.loss(outputs, batch)
-        state.backward(loss_sum)
+        step.backward(loss_sum)
         sums.append(loss_sum.detach())
         weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
-    total = torch.stack(weights).sum()
+    total = step.total_weight_on_device(torch.stack(weights).sum())
     gradients = gradients_of(model.parameters())
     foreach.scale_(gradients, 1.0 / total)
     loss = torch.stack(sums).sum() / total
-    state.update(loss)
+    step.update(loss)
     return StepResult(loss, total)

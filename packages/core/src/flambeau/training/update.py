@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,18 +14,18 @@ from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.clip import clip_gradients
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
-from flambeau.training.options import TrainingOptions
 from flambeau.training.state import Position
 
 
 class Update:
-    """What ``state.update()`` does. Reads nothing from an accelerator.
+    """What ``step.update()`` does. Reads nothing from an accelerator.
 
     Args:
         model: Whose norm statistics the guard protects.
         optimizers: By name.
-        options: Clipping and what happens to steps that are not finite.
         precision: Scales and unscales for fp16.
+        clip_norm: Largest norm of all gradients together; None does not clip.
+        nonfinite: As in ``TrainingOptions``.
 
     Attributes:
         guarded: Whether there is a guard; else the next two do nothing.
@@ -37,20 +38,22 @@ class Update:
         self,
         model: nn.Module,
         optimizers: Mapping[str, Optimizer],
-        options: TrainingOptions,
         precision: Precision,
+        *,
+        clip_norm: float | None = None,
+        nonfinite: Literal["raise", "skip", "off"] = "raise",
     ) -> None:
         self._steps = {name: OptimizerStep(each) for name, each in optimizers.items()}
         self._every = tuple(self._steps.values())
-        self._clip_norm = options.clip_norm
+        self._clip_norm = clip_norm
         self._precision = precision
         self._guard: NonFiniteGuard | None = None
-        if options.nonfinite != "off" or precision.scales_loss:
+        if nonfinite != "off" or precision.scales_loss:
             self._guard = NonFiniteGuard(
                 model,
                 precision.device,
                 # fp16 leaves out steps that overflow by design, even where nobody looks.
-                policy="raise" if options.nonfinite == "raise" else "skip",
+                policy="raise" if nonfinite == "raise" else "skip",
                 tolerate_overflow=precision.scales_loss,
             )
         # Straight to the guard: one call less, twice a step.

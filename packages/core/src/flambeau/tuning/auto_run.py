@@ -20,7 +20,7 @@ from flambeau.phases.schedule import Schedule
 from flambeau.plan.plan import Plan
 from flambeau.task import Classification
 from flambeau.task.task import Task
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.history import History, Number
 from flambeau.training.optim.controller import Mode, mode_of
 from flambeau.training.state import TrainState
@@ -157,20 +157,22 @@ class AutoRun:
             self.monitor = f"valid_{metrics[0]}"
         self.mode = mode_of(self.monitor)
 
-    def begin(self, peak: Peak, speed: Speed | None, parts: Parts, accumulate: int) -> None:
+    def begin(
+        self, peak: Peak, speed: Speed | None, components: Components, accumulate: int
+    ) -> None:
         """The first plan, from what was measured.
 
         Args:
             peak: What the phases have in common.
             speed: None where the loader cannot repeat batches, so that nothing could be measured:
                 then a stretch is an epoch, and the first one tells.
-            parts: The realised plan.
+            components: The objects built from the plan.
             accumulate: Micro-batches in a step.
         """
         self.peak, self.speed = peak, _agreed(speed)
         left_s = _agreed((self.budget_s or 0.0) - self.elapsed_s)
-        steps = self.steps_per_epoch = -(-parts.train.steps_per_epoch // accumulate)
-        self.wanted = fitting = int(parts.values["epochs"])
+        steps = self.steps_per_epoch = -(-components.train.steps_per_epoch // accumulate)
+        self.wanted = fitting = int(components.values["epochs"])
         if self.speed is not None:
             steps = stretch_steps(self.speed, self.steps_per_epoch, left_s)
             self.stretch_s = steps * self.speed.step_s + self.speed.evaluation_s
@@ -181,17 +183,17 @@ class AutoRun:
         self.segments = first_segments(fitting, self.wanted, head=peak.head is not None)
         self._marks_s = [self.elapsed_s]
 
-    def epochs_within(self, speed: Speed, parts: Parts, accumulate: int) -> int:
+    def epochs_within(self, speed: Speed, components: Components, accumulate: int) -> int:
         """Epochs of training that the budget has room for, evaluations included."""
-        steps = -(-parts.train.steps_per_epoch // accumulate)
+        steps = -(-components.train.steps_per_epoch // accumulate)
         left_s = _agreed((self.budget_s or 0.0) - self.elapsed_s)
         return stretches_within(left_s, steps * speed.step_s + speed.evaluation_s)
 
-    def cut(self, parts: Parts) -> Parts:
+    def cut(self, components: Components) -> Components:
         """The parts with a train loader whose epochs are the run's stretches."""
         if self.batches is None:
-            return parts
-        return replace(parts, train=SegmentLoader(parts.train, self.batches))
+            return components
+        return replace(components, train=SegmentLoader(components.train, self.batches))
 
     def phases(self) -> list[Phase]:
         """The phases as planned now, those that are done first."""
@@ -377,12 +379,14 @@ class AutoRun:
             words += f". Kept: stretch {kept} of {len(rows)}, {self.monitor} {score:.4g}"
         return evidence, words + (f". Ended early: {self.ended}." if self.ended else ".")
 
-    def repeat(self, outcome: Mapping[str, Any], peak: Peak, parts: Parts, accumulate: int) -> None:
+    def repeat(
+        self, outcome: Mapping[str, Any], peak: Peak, components: Components, accumulate: int
+    ) -> None:
         """Takes the place of ``begin`` where a recorded run is made again."""
         self.peak = peak
         self.segments = [Segment(*segment) for segment in outcome["segments"]]
         steps = self.steps_per_stretch = int(outcome["steps"])
-        self.steps_per_epoch = -(-parts.train.steps_per_epoch // accumulate)
+        self.steps_per_epoch = -(-components.train.steps_per_epoch // accumulate)
         self.batches = None if steps == self.steps_per_epoch else steps * accumulate
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``bn="auto"`` decided by what is measured: ``settle`` puts the answer into phases and plan."""
+"""``bn="auto"`` decided from what the norm layers see of the train data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from flambeau.distributed.processes import gathered
+from flambeau.phases.phase import Phase
 from flambeau.plan.choice import Choice
 from flambeau.plan.plan import Plan
+from flambeau.task.task import StepContext
+from flambeau.training.components import Components
 from flambeau.training.norm.bn_statistics import (
     MEASURED_BATCHES,
     LayerShift,
@@ -19,7 +23,8 @@ from flambeau.training.norm.bn_statistics import (
     stored_layers,
 )
 from flambeau.training.optim.groups import parameter_groups
-from flambeau.training.run import Run
+from flambeau.training.optim.precision import Precision
+from flambeau.wording import type_and_first_line
 
 ROUGH, ROUGH_FROZEN = 0.04, 0.025
 """Noise of a batch's statistics, in nats, from which on it is too rough to normalise with: where
@@ -58,30 +63,29 @@ class Measured:
     learning: float = 1.0
 
 
-def settle(run: Run, plan: Plan) -> Plan:
-    """Decides ``bn="auto"`` for the phases of a run, before its first step.
+def measured_bn(
+    plan: Plan, components: Components, phases: Sequence[Phase], epoch: int = 0
+) -> Plan:
+    """Return the plan with ``bn`` decided, where plan and phases leave it open.
 
-    A phase that says "auto" gets what the plan says. Where that is "auto" too and norm layers of
-    the model keep statistics, it is measured, and the plan gets the choice with the figures behind
-    it: a replay or a resumed run measures nothing again. Model, generators and batches stay as
-    they were.
+    Where both say "auto" and norm layers of the model keep statistics, it is measured on train
+    batches, and the plan gets the choice with its figures: a replay or a resumed run measures
+    nothing again. Model, generators and batches stay as they were.
 
     Args:
-        run: A fresh run, or a restored one, whose phases are decided already.
         plan: The learner's.
-
-    Returns:
-        The plan with the choice, or ``plan`` itself where there was nothing to decide.
+        components: Of the run to come.
+        phases: Of the run to come.
+        epoch: Epochs since the first run began, which key the order of the batches.
     """
-    choice = plan["bn"]
-    if choice.value == "auto" and any(phase.bn == "auto" for phase in run.state.phases):
-        layers = stored_layers(run.parts.model)
-        if not layers:
-            return plan
-        choice = _of_fresh(layers) if are_fresh(layers) else _of_stored(run, layers)
-        plan = plan.with_choice(choice)
-    run.decide_bn(choice.value)
-    return plan
+    if plan["bn"].value != "auto" or all(phase.bn != "auto" for phase in phases):
+        return plan
+    layers = stored_layers(components.model)
+    if not layers:
+        return plan
+    if are_fresh(layers):
+        return plan.with_choice(_of_fresh(layers))
+    return plan.with_choice(_of_stored(components, phases, layers, epoch))
 
 
 def decide(measured: Measured) -> Choice:
@@ -134,8 +138,13 @@ def _of_fresh(layers: Mapping[str, nn.Module]) -> Choice:
     )
 
 
-def _of_stored(run: Run, layers: Mapping[str, nn.Module]) -> Choice:
-    told = run.gathered(_look(run))
+def _of_stored(
+    components: Components,
+    phases: Sequence[Phase],
+    layers: Mapping[str, nn.Module],
+    epoch: int,
+) -> Choice:
+    told = gathered(_look(components, epoch))
     failure = next((each for each in told if isinstance(each, str)), None)
     seen = [each for each in told if not isinstance(each, str)]
     shifts: dict[str, LayerShift] = {}
@@ -145,8 +154,8 @@ def _of_stored(run: Run, layers: Mapping[str, nn.Module]) -> Choice:
             shifts[name] = shift_of(module, of_layer)
     if failure is None and shifts:
         batches = max(len(noted) for process in seen for noted in process.values())
-        samples = batches * run.parts.values["batch_size"]
-        return decide(Measured(shifts, batches, samples, _learning(run)))
+        samples = batches * components.values["batch_size"]
+        return decide(Measured(shifts, batches, samples, _learning(components.model, phases)))
     why = failure or "the train batches reach none of them."
     return Choice(
         "bn",
@@ -160,26 +169,28 @@ def _of_stored(run: Run, layers: Mapping[str, nn.Module]) -> Choice:
     )
 
 
-def _learning(run: Run) -> float:
+def _learning(model: nn.Module, phases: Sequence[Phase]) -> float:
     """The largest share of the parameters that a phase trains."""
-    groups = parameter_groups(run.parts.model)
+    groups = parameter_groups(model)
     counts = {name: sum(p.numel() for p in group) for name, group in groups.items()}
     learn = {
         name: sum(p.numel() for p in group if p.requires_grad) for name, group in groups.items()
     }
     most = max(
-        sum(learn[name] for name in phase.trainable or groups if name in learn)
-        for phase in run.state.phases
+        sum(learn[name] for name in phase.trainable or groups if name in learn) for phase in phases
     )
     return most / max(1, sum(counts.values()))
 
 
-def _look(run: Run) -> Mapping[str, Sequence[Seen]] | str:
+def _look(components: Components, epoch: int) -> Mapping[str, Sequence[Seen]] | str:
     """What the layers see, or why that cannot be known: then the first step will tell more."""
     try:
-        return see(run, MEASURED_BATCHES)
+        values = {"lr": float(components.values["lr"]), **components.task.values}
+        context = StepContext(values=values, seed=components.seed)
+        precision = Precision(components.values.get("precision", "fp32"), components.device)
+        return see(components, epoch, context, precision.autocast, MEASURED_BATCHES)
     except Exception as error:  # noqa: BLE001 whatever a model of the user's raises
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no words'}"
+        return type_and_first_line(error)
 
 
 def _round(value: float) -> float:

@@ -34,7 +34,7 @@ def is_open(choice: Choice, options: TrainingOptions) -> bool:
     return unsure and ours and _KEY not in choice.evidence
 
 
-def measured(choice: Choice, start: Start, epochs: int, tell: Callable[[str], None]) -> Choice:
+def measured_lr(choice: Choice, start: Start, epochs: int, tell: Callable[[str], None]) -> Choice:
     """The choice for "lr" with which a run of ``epochs`` begins.
 
     It is the same object where the run is too short to repay it (at most a twentieth of its
@@ -49,10 +49,10 @@ def measured(choice: Choice, start: Start, epochs: int, tell: Callable[[str], No
     """
     from flambeau.tuning.lr_finder import FEWEST_STEPS, MOST_STEPS, find
 
-    per_epoch = -(-start.parts.train.steps_per_epoch // start.options.accumulate)
+    per_epoch = -(-start.components.train.steps_per_epoch // start.options.accumulate)
     total = per_epoch * epochs
     most = min(MOST_STEPS, int(LARGEST_SHARE * total))
-    if most < FEWEST_STEPS or why_not_resumable(start.parts.train):
+    if most < FEWEST_STEPS or why_not_resumable(start.components.train):
         return choice
     tell(f"Nothing is known of a good lr here: measuring it with up to {most} steps.")
     found = find(start, most)

@@ -19,13 +19,14 @@ from flambeau.distributed import processes
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule, one_cycle
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.events import Callback
 from flambeau.training.history import History
 from flambeau.training.loop import fit
 from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
-from flambeau.training.run import Run, RunSettings
+from flambeau.training.ranks.make_run import make_run
+from flambeau.training.run import RunSettings
 from flambeau.training.run_state.preserve import preserve, remember_optimizer
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.lr_curve import Level, Sweep, is_broken, level_of, lowest, why_unusable
@@ -41,8 +42,6 @@ from flambeau.tuning.lr_race import (
     why_flat,
 )
 from flambeau.tuning.lr_result import LearningRate
-
-MakeRun = Callable[[Parts, RunSettings, History, Position], Run]
 
 MOST_STEPS = 240
 FEWEST_STEPS = 60
@@ -65,14 +64,12 @@ class Start:
         options: Its train step, optimizer, clipping, transforms. Averaging and controllers rest.
         phase: What learns, and at which rates relative to each other.
         position: Where the run stands; its epochs and steps key the order of the samples.
-        make_run: Makes a run, alone or shared among processes.
     """
 
-    parts: Parts
+    components: Components
     options: TrainingOptions
     phase: Phase
     position: Position
-    make_run: MakeRun
 
 
 def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
@@ -112,7 +109,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
             f"Runs that show anything take at least {FEWEST_STEPS} steps, not {most_steps}. Give "
             f"most_steps={FEWEST_STEPS} or more, or name a rate: fit(lr=…)."
         )
-    why_not = why_not_resumable(start.parts.train)
+    why_not = why_not_resumable(start.components.train)
     if why_not:
         warnings.warn(
             "[loader-moved] The batches that lr_find takes from the train loader cannot be had "
@@ -122,7 +119,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
         )
     began_s = time.perf_counter()
     search = _Search(start, most_steps)
-    with preserve(start.parts.model, weights=True) as after:
+    with preserve(start.components.model, weights=True) as after:
         search.optimizers = lambda optimizer: after.callback(remember_optimizer(optimizer))
         reason = search.look()
     value = low = high = None
@@ -165,7 +162,7 @@ class _Search:
         return why_flat(self.level, self.runs)
 
     def _swept_rates(self) -> tuple[float, ...]:
-        usual, factor = float(self.start.parts.values["lr"]), 10.0**_DECADES
+        usual, factor = float(self.start.components.values["lr"]), 10.0**_DECADES
         return spaced(usual / factor, usual * factor, min(_SWEEP, self.most_steps // 3))
 
     def _race(self, place: float) -> None:
@@ -205,16 +202,16 @@ class _Search:
             keep_best=None,
             nonfinite="skip",
         )
-        per_epoch = -(-start.parts.train.steps_per_epoch // options.accumulate)
+        per_epoch = -(-start.components.train.steps_per_epoch // options.accumulate)
         epochs = -(-n // per_epoch)
         last = epochs * per_epoch - 1
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
         watch = _Watch(n)
-        parts = replace(start.parts, valid=None)
-        with preserve(parts.model, weights=True):
+        components = replace(start.components, valid=None)
+        with preserve(components.model, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
-            run = start.make_run(parts, settings, History(), position)
+            run = make_run(components, settings, History(), position)
             with run.connected():
                 fit(run)
         self.steps += len(watch.losses)

@@ -1,328 +1,57 @@
-"""What a plan leaves to be measured: before the first fit, on a copy, and recorded in the plan.
+"""``measure``: the one entry to everything that a fit measures before its first step.
 
-Memory decides into how many parts a step is cut; bf16 is held against fp32; and where the run is
-long enough, the step is tried in other precisions, layouts and numbers of threads. A plan in which
-this is recorded is not measured again, so that a replay does exactly what the first run did.
+Each outcome becomes a choice of the plan with its figures, so that a replay measures nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Sequence
 
-import torch
-from torch import nn
-
-from flambeau.data.batch import Batch
-from flambeau.data.loader import LoaderOptions
-from flambeau.device import (
-    available_memory_bytes,
-    free_memory_bytes,
-    has_fast_bf16,
-    usable_cores,
-)
-from flambeau.distributed import processes
-from flambeau.learner.build import Realised
+from flambeau.device import num_threads
 from flambeau.phases.phase import Phase
-from flambeau.plan import Choice, Plan
-from flambeau.plan.rules_machine import TO_MEASURE
-from flambeau.training.compile import repeated_blocks
-from flambeau.training.norm.freeze import keeps_statistics
-from flambeau.training.options import TrainingOptions
-from flambeau.tuning.memory import MemoryUse, fit_line, split_step, surely_fits
-from flambeau.tuning.probe import KEYS, Outcome, choose
-from flambeau.tuning.probe_cache import key_of, lookup, store
-from flambeau.tuning.trial import Setting, Trial, why_not
-
-_SIZES = (4, 8)  # samples of the two steps whose memory is measured
-_SHORT_STEP_S = 0.02  # what a step of small inputs takes at most, to leave short runs alone
-_SHORT_RUN_S = 20.0
+from flambeau.plan import Plan
+from flambeau.tuning.auto_run import AutoRun
+from flambeau.tuning.auto_start import begin_auto
+from flambeau.tuning.bn_decision import measured_bn
+from flambeau.tuning.lr_choice import is_open, measured_lr
+from flambeau.tuning.lr_finder import Start
+from flambeau.tuning.step_settings import measured_step_settings
+from flambeau.tuning.upcoming import Recipe, UpcomingRun
 
 
-def measured_plan(
-    plan: Plan, realised: Realised, training: TrainingOptions, phases: Sequence[Phase]
-) -> Plan:
-    """The plan with what had to be measured, each outcome a choice with its figures.
+def measure(
+    plan: Plan,
+    upcoming: UpcomingRun,
+    recipe: Recipe,
+    *,
+    finds_lr: bool = True,
+    auto: AutoRun | None = None,
+) -> tuple[Plan, Sequence[Phase]]:
+    """Return the plan with everything that had to be measured, and the phases that follow.
 
     Args:
-        plan: Of the learner; one that is measured already comes back as it is.
-        realised: Its parts, which are not touched.
-        training: Of the learner.
-        phases: Of the run that is to come.
+        plan: What it fixes or has recorded is not measured.
+        upcoming: The run to come; left as it was.
+        recipe: Makes the phases from the plan's values.
+        finds_lr: Whether the learning rate may be measured: not where the user gave the phases.
+        auto: The run under a time budget, which makes the phases itself.
     """
-    wanted = plan.values.get("probe", "off")
-    if wanted not in TO_MEASURE:
-        return plan
-    reason = _why_nothing(realised, training, plan)
-    if reason:
-        return _noted(plan, "skipped", reason)
-    parts = replace(realised.parts(), values=plan.values)
-    trial = Trial(parts, training, phases[0], lambda n: _samples(realised, n))
-    work = _Work(plan, realised, trial, phases, always=wanted == "always")
-    try:
-        return work.done()
-    except Exception as error:  # noqa: BLE001 what is wrong is the run's to say, with step and samples
-        words = str(error).strip().splitlines()
-        return _noted(
-            plan, "skipped", f"A step could not be tried ({(words or [type(error).__name__])[0]})."
+    phases = recipe(plan.values)
+    plan = measured_step_settings(plan, upcoming, phases)
+    if auto is not None:
+        plan = begin_auto(auto, plan, upcoming)
+        phases = auto.phases()
+    elif finds_lr and is_open(plan["lr"], upcoming.options(plan)):
+        phases = recipe(plan.values)
+        start = Start(
+            upcoming.components(plan), upcoming.options(plan), phases[0], upcoming.position
         )
-
-
-class _Work:
-    """The measurements of one plan, one after another."""
-
-    def __init__(
-        self, plan: Plan, realised: Realised, trial: Trial, phases: Sequence[Phase], *, always: bool
-    ) -> None:
-        self.plan, self.realised, self.trial, self.always = plan, realised, trial, always
-        self.device = realised.device
-        self.free = _free_bytes(self.device)
-        values = plan.values
-        self.base = Setting(**{key: values[key] for key in KEYS})
         epochs = sum(phase.epochs for phase in phases)
-        self.run_steps = epochs * trial.parts.train.steps_per_epoch
-        self.inputs = cast(
-            "Mapping[str, Mapping[str, Any]]", realised.data.facts().get("inputs", {})
-        )
-        self.fits = surely_fits(self.inputs.values(), values["batch_size"], self.free)
-
-    def done(self) -> Plan:
-        """The plan with every outcome."""
-        if not (self.fits and self.inputs):
-            self._memory()
-        if self.plan["precision"].source == "rule" and self.base.precision == "bf16":
-            self._agreement()
-        if self.fits and self.inputs and not self.always:
-            longest = self.run_steps * _SHORT_STEP_S
-            if longest < _SHORT_RUN_S:
-                return _noted(
-                    self.plan,
-                    "skipped",
-                    f"{self.run_steps:,} steps of so small inputs are done in seconds: trying "
-                    "other ways to compute them would take longer than it saves.",
-                )
-        outcome = self._probe()
-        for key in KEYS:
-            value = getattr(outcome.setting, key)
-            tried = [each for each in outcome.tried if each.key == key]
-            if tried and self.plan[key].source != "user":
-                self.plan = self.plan.with_choice(_tried(self.plan[key], value, tried))
-        evidence = {"step_s": outcome.step_s, "run_s": outcome.run_s, "steps": self.run_steps}
-        return _noted(self.plan, outcome.state, outcome.reason, evidence)
-
-    # Memory
-
-    def _memory(self) -> None:
-        small, large = (min(size, self.plan.values["batch_size"]) for size in _SIZES)
-        if small == large:
-            small = max(1, large // 2)
-        if small == large or not self.free:
-            return
-        setting = replace(self.base, compile="off")
-        use = fit_line({size: self.trial.peaks(setting, size) for size in (small, large)})
-        self.plan = with_memory(self.plan, use, self.free, self.device.type, self._least())
-
-    def _least(self) -> int:
-        """Batch norm takes no statistics of a single sample."""
-        return 2 if any(map(keeps_statistics, self.realised.model.modules())) else 1
-
-    # Precision
-
-    def _agreement(self) -> None:
-        found = self.trial.agreement(self.base, self._batch_size())
-        evidence = {"loss_error": round(found.loss_error, 6), "cosine": round(found.cosine, 6)}
-        choice = self.plan["precision"]
-        words = (
-            f"On a first batch the loss is off by {found.loss_error:.2%} from fp32, and the "
-            f"gradients' cosine is {found.cosine:.4f}"
-        )
-        evidence = {**choice.evidence, **evidence}
-        if found.holds:
-            choice = replace(choice, reason=f"{choice.reason} {words}.", evidence=evidence)
-        else:
-            choice = replace(
-                choice,
-                value="fp32",
-                reason=f"{words}: too far for this task, though the device has fast bf16.",
-                evidence=evidence,
-                alternatives=("bf16",),
-                override="",
-            )
-            self.base = replace(self.base, precision="fp32")
-        self.plan = self.plan.with_choice(choice)
-
-    # Time
-
-    def _probe(self) -> Outcome:
-        size = self._batch_size()
-        alternatives = alternatives_of(self.plan, self.realised.model, self.device)
-        settings = {
-            "base": repr(self.base),
-            "alternatives": alternatives,
-            "optimizer": self.plan.values["optimizer"],
-            "task": type(self.realised.task).__qualname__,
-        }
-        key = key_of(self.realised.model, self.trial.samples(size), self.device, settings)
-        outcome = choose(
-            self.base,
-            alternatives,
-            run_steps=self.run_steps,
-            device=self.device.type,
-            time_steps=lambda setting, steps: self.trial.seconds(setting, size, steps),
-            agree=lambda setting: self.trial.agreement(setting, size),
-            cached=lambda: lookup(key),
-            always=self.always,
-        )
-        if outcome.state == "taken":
-            store(key, outcome)
-        return outcome
-
-    def _batch_size(self) -> int:
-        size: int = self.plan.values["batch_size"]
-        return size
-
-
-def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least: int = 1) -> Plan:
-    """The plan whose steps fit: with the same step from smaller batches where one does not.
-
-    Args:
-        plan: Values that the user fixed stay.
-        use: As measured.
-        free_bytes: Of the device.
-        device: "cpu", "cuda" …
-        least: Samples that a batch must have.
-    """
-    size = plan.values["batch_size"]
-    most = use.most_samples(free_bytes, device)
-    evidence = {
-        "batch_size": size,
-        "fixed_bytes": use.fixed_bytes,
-        "bytes_per_sample": round(use.bytes_per_sample),
-        "free_bytes": free_bytes,
-        "measured": {str(samples): peak for samples, peak in use.measured.items()},
-    }
-    words = (
-        f"A batch of {size:,} takes about {_megabytes(use.of(size))} of {_megabytes(free_bytes)} "
-        f"free, by two steps of {' and '.join(map(str, sorted(use.measured)))} samples"
-    )
-    accumulate = plan["accumulate"]
-    if size <= most:
-        if accumulate.source == "user":
-            return plan
-        return plan.with_choice(
-            replace(accumulate, reason=f"{words}: a step is one batch.", evidence=evidence)
-        )
-    part, parts = split_step(size, most, least)
-    fixed = [key for key in ("batch_size", "accumulate") if plan[key].source == "user"]
-    if fixed:
-        if accumulate.source == "user":
-            return plan
-        advice = f'choices={{"batch_size": {part}, "accumulate": {parts}}} makes the same step.'
-        return plan.with_choice(
-            replace(
-                accumulate,
-                reason=f"{words}: that may be too much, but you fixed batch_size. {advice}",
-                evidence=evidence,
-                confidence=0.3,
-            )
-        )
-    batch = replace(
-        plan["batch_size"],
-        value=part,
-        reason=f"{plan['batch_size'].reason} {words}, so a step is made of {parts} batches.",
-        evidence={**plan["batch_size"].evidence, **evidence},
-        alternatives=(size,),
-        override="",
-    )
-    accumulate = Choice(
-        "accumulate",
-        parts,
-        f"{parts} batches of {part:,} make the step of {size:,} that was wanted; batch norm, where "
-        "there is any, takes its statistics of each.",
-        evidence=evidence,
-        alternatives=(1,),
-    )
-    return plan.with_choice(batch).with_choice(accumulate)
-
-
-def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[str, list[Any]]:
-    """Other ways to compute the step that this device has, for keys that the user left open."""
-    values = plan.values
-    dtypes = {value.dtype for value in model.parameters() if value.is_floating_point()}
-    found: dict[str, list[Any]] = {key: [] for key in KEYS}
-    if has_fast_bf16(device) and dtypes == {torch.float32} and values["precision"] != "fp16":
-        found["precision"] = ["fp32" if values["precision"] == "bf16" else "bf16"]
-    if any(value.ndim == 4 for value in model.parameters()):
-        both = ("contiguous_format", "channels_last")
-        found["memory_format"] = [name for name in both if name != values["memory_format"]]
-    if device.type == "cpu":
-        cores = usable_cores()
-        found["num_threads"] = sorted({1, max(1, cores // 2), cores} - {values["num_threads"]})
-    if values["compile"] == "off" and not _is_compiled(model):
-        found["compile"] = ["regions" if repeated_blocks(model) else "whole"]
-    open_keys = {key for key in KEYS if plan[key].source != "user"}
-    return {key: others for key, others in found.items() if key in open_keys and others}
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
-
-
-def _why_nothing(realised: Realised, training: TrainingOptions, plan: Plan) -> str:
-    if processes.current() is not None:
-        return "Several processes make the run, and what each may take is not measured."
-    if "loader_batch_size" in realised.data.facts():
-        return "Your loader makes the batches, and trying steps would draw from it."
-    parts = replace(realised.parts(), values=plan.values)
-    return why_not(parts, training, _free_bytes(realised.device))
-
-
-def _samples(realised: Realised, n: int) -> Batch:
-    """A batch of train samples, from a loader of its own: that of the run is not asked."""
-    options = LoaderOptions(
-        batch_size=n,
-        shuffle=True,
-        seed=realised.seed,
-        device=realised.device,
-        keep_on_device=False,
-    )
-    return next(iter(realised.dataset("train").loader(options).batches(0)))
-
-
-def _free_bytes(device: torch.device) -> int:
-    return available_memory_bytes() if device.type == "cpu" else free_memory_bytes(device)
-
-
-def _tried(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice:
-    words = " ".join(f"{each.value}: {each.why}" for each in tried)
-    others = tuple(each.value for each in tried if each.value != value)
-    if value != choice.value:
-        others = (choice.value, *others)
-    return replace(
-        choice,
-        value=value,
-        reason=f"Tried on the real step. {words}",
-        evidence={
-            **choice.evidence,
-            "tried": [{"value": each.value, "speed_up": each.speed_up} for each in tried],
-        },
-        alternatives=others,
-        confidence=0.9,
-        override="",
-        source="rule",
-    )
-
-
-def _noted(plan: Plan, state: str, reason: str, evidence: Mapping[str, Any] | None = None) -> Plan:
-    choice = replace(
-        plan["probe"], value=state, reason=reason, evidence=dict(evidence or {}), override=""
-    )
-    return plan.with_choice(replace(choice, alternatives=("always", "off"), source="rule"))
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+        plan = plan.with_choice(measured_lr(plan["lr"], start, epochs, upcoming.say))
+        phases = recipe(plan.values)
+    if plan["bn"].value == "auto" and any(phase.bn == "auto" for phase in phases):
+        components = upcoming.components(plan)
+        components = components if auto is None else auto.cut(components)
+        with num_threads(plan.values["num_threads"]):
+            plan = measured_bn(plan, components, phases, upcoming.position.epoch)
+    return plan, phases

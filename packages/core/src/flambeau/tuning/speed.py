@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import nn
 
 from flambeau.data.loader import Loader
-from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.events import Callback
 from flambeau.training.history import History
 from flambeau.training.loop import evaluate, train_epoch
 from flambeau.training.options import TrainingOptions
+from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
+from flambeau.training.run_state.preserve import preserve
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.budget import Speed
 from flambeau.tuning.segments import SegmentLoader
 
 Clock = Callable[[], float]
-MakeRun = Callable[[Parts, RunSettings, History, Position], Run]
 
 # The first steps choose kernels and fill caches; they are not what a step costs.
 _UNTIMED_STEPS = 2
@@ -33,12 +32,11 @@ _MOST_STEPS = 50
 _EVALUATED_BATCHES = 4
 
 
-def measure(
-    parts: Parts,
+def measure_speed(
+    components: Components,
     options: TrainingOptions,
     limit_s: float,
     *,
-    make_run: MakeRun = Run,
     clock: Clock = time.perf_counter,
 ) -> Speed:
     """Times at most 50 steps and evaluations of a few valid batches.
@@ -46,38 +44,30 @@ def measure(
     The steps are real ones at a rate of 0; weights, buffers and generators are put back to the bit.
 
     Args:
-        parts: The realised plan.
+        components: The objects built from the plan.
         options: How a step is computed.
         limit_s: Seconds of steps that are timed; the first two, which load and choose what the
             others use, may take as long as they do.
-        make_run: Makes the run, for several processes too.
         clock: Seconds from any starting point.
     """
-    model = parts.model
-    kept = [value.detach().clone() for value in _tensors(model)]
-    modes = [(module, module.training) for module in model.modules()]
-    generators = generator_states()
     watch = _Watch(clock, limit_s)
     steps = _MOST_STEPS * options.accumulate
     phase = Phase(1, {"lr": Schedule("constant", 0.0)}, name="measuring")
     settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
     shortened = replace(
-        parts,
-        train=SegmentLoader(parts.train, steps),
-        valid=_first(parts.valid, _EVALUATED_BATCHES),
+        components,
+        train=SegmentLoader(components.train, steps),
+        valid=_first(components.valid, _EVALUATED_BATCHES),
     )
-    run = make_run(shortened, settings, History(), Position())
-    try:
-        run.start_phase()
-        watch.on_fit_start(run.state)
-        train_epoch(run)
-        evaluation_s = _time_evaluation(run, parts.valid, clock)
-    finally:
-        run.release()
-        _put_back(model, kept)
-        for module, training in modes:
-            module.training = training
-        restore_generators(generators)
+    with preserve(components.model, weights=True):
+        run = make_run(shortened, settings, History(), Position())
+        try:
+            run.start_phase()
+            watch.on_fit_start(run.state)
+            train_epoch(run)
+            evaluation_s = _time_evaluation(run, components.valid, clock)
+        finally:
+            run.release()
     return Speed(watch.step_s(), evaluation_s, len(watch.times_s))
 
 
@@ -133,16 +123,3 @@ def _finish_queue(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    # Buffers that no state_dict has are in here too.
-    return [*model.parameters(), *model.buffers()]
-
-
-@torch.no_grad()
-def _put_back(model: nn.Module, kept: Sequence[torch.Tensor]) -> None:
-    for value, before in zip(_tensors(model), kept, strict=True):
-        value.copy_(before)
-    for parameter in model.parameters():
-        parameter.grad = None

@@ -23,7 +23,7 @@ from flambeau.device import num_threads
 from flambeau.global_rng import generator_states, preserved_generators, restore_generators
 from flambeau.phases.phase import Phase
 from flambeau.training.compile import compile_model
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.history import History
 from flambeau.training.loop import train_epoch
 from flambeau.training.options import TrainingOptions
@@ -88,7 +88,7 @@ class Trial:
         clock: Seconds that pass.
     """
 
-    parts: Parts
+    components: Components
     options: TrainingOptions
     phase: Phase
     samples: Callable[[int], Batch]
@@ -109,17 +109,17 @@ class Trial:
             batch = self.samples(batch_size)
             known = [*batch.inputs.values(), *batch.targets.values()]
             with self._run(setting, _Times(batch, 1, self._now)) as run:
-                model = run.parts.model
+                model = run.components.model
                 known += [*model.parameters(), *model.buffers()]
                 kept: list[int] = []
-                with metered(self.parts.device, known) as meter:
-                    backward = run.state.backward
+                with metered(self.components.device, known) as meter:
+                    backward = run.step.backward
 
                     def noted(loss: Tensor, divisor: float = 1.0) -> None:
                         kept.append(meter.peak_bytes())
                         backward(loss, divisor)
 
-                    run.state.backward = noted
+                    run.step.backward = noted
                     train_epoch(run)
                     whole = meter.peak_bytes()
             return max(kept, default=whole), whole
@@ -140,9 +140,9 @@ class Trial:
 
     def _loss_and_gradient(self, setting: Setting, batch: Batch) -> tuple[float, Tensor]:
         with self._run(setting, _Times(batch, 1, self._now)) as run:
-            task, model = run.parts.task, run.parts.model
+            task, model = run.components.task, run.components.model
             ready = run.prepare_train(_fresh(batch))
-            with run.state.autocast():
+            with run.step.autocast():
                 outputs = task.forward(model, ready, run.state.context)
                 total, weight = task.loss(outputs, ready)
             learning = [p for p in model.parameters() if p.requires_grad]
@@ -152,24 +152,24 @@ class Trial:
             return float(total.detach() / weight), torch.cat(flat)
 
     def _now(self) -> float:
-        if self.parts.device.type == "cuda":
-            torch.cuda.synchronize(self.parts.device)
+        if self.components.device.type == "cuda":
+            torch.cuda.synchronize(self.components.device)
         return self.clock()
 
     @contextmanager
     def _run(self, setting: Setting, loader: Loader) -> Generator[Run]:
         """A run of its own on a copy of the model, in the mode of its first epoch."""
-        model: nn.Module = copy.deepcopy(self.parts.model)
+        model: nn.Module = copy.deepcopy(self.components.model)
         layout = getattr(torch, setting.memory_format)
         compile_model(model.to(memory_format=layout), setting.compile)
-        parts = replace(
-            self.parts,
+        components = replace(
+            self.components,
             model=model,
-            task=copy.deepcopy(self.parts.task),
+            task=copy.deepcopy(self.components.task),
             train=loader,
             valid=None,
-            on_device=_laid_out(self.parts.on_device, layout),
-            values={**self.parts.values, "precision": setting.precision},
+            on_device=_laid_out(self.components.on_device, layout),
+            values={**self.components.values, "precision": setting.precision},
         )
         # A step that is not finite is the run's to report, with its number.
         nonfinite = "skip" if self.options.nonfinite == "raise" else self.options.nonfinite
@@ -182,7 +182,7 @@ class Trial:
             nonfinite=nonfinite,
         )
         phase = replace(self.phase, epochs=1)
-        run = Run(parts, RunSettings(options, (phase,)), History(), Position())
+        run = Run(components, RunSettings(options, (phase,)), History(), Position())
         run.start_phase()
         try:
             yield run
@@ -239,11 +239,11 @@ def _laid_out(
     return prepared
 
 
-def why_not(parts: Parts, options: TrainingOptions, free_bytes: int) -> str:
+def why_not(components: Components, options: TrainingOptions, free_bytes: int) -> str:
     """Why no step can be tried; empty where it can."""
     if options.train_step is not TrainingOptions.train_step:
         return "A train_step of your own is called for training only."
-    weights: Sequence[Tensor] = [*parts.model.parameters(), *parts.model.buffers()]
+    weights: Sequence[Tensor] = [*components.model.parameters(), *components.model.buffers()]
     size = sum(value.nbytes for value in weights)
     if free_bytes and size > free_bytes / 4:
         return (

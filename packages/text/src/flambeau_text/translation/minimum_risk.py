@@ -13,7 +13,8 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task.task import Task
-from flambeau.training.state import StepResult, TrainState
+from flambeau.training.state import StepResult
+from flambeau.training.step import Step
 from flambeau_text.decoding.decoded import limits, score_forced
 from flambeau_text.decoding.sampling import sample
 from flambeau_text.decoding.strategy import Sampling
@@ -61,7 +62,7 @@ class MinimumRisk:
             )
 
     def __call__(
-        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
         """One step; its loss is the mixture's.
 
@@ -77,16 +78,16 @@ class MinimumRisk:
         sentences = sum(map(len, micro_batches))
         total: Tensor | None = None
         for batch in micro_batches:
-            with state.autocast():
-                forced = task.forward(model, batch, state.context)
+            with step.autocast():
+                forced = task.forward(model, batch, step.context)
                 likelihood, _ = task.loss(forced, batch)
-                risk = self.risk(model, batch, task, state.seed, state.position.step)
+                risk = self.risk(model, batch, task, step.context.seed, step.context.step)
             part = self.mix * likelihood / words + (1.0 - self.mix) * risk / sentences
-            state.backward(part)
+            step.backward(part)
             total = part.detach() if total is None else total + part.detach()
         if total is None:
             raise InputError("A training step got no batch.")
-        state.update(total)
+        step.update(total)
         return StepResult(total, words)
 
     def risk(

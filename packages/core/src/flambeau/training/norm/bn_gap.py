@@ -74,9 +74,11 @@ def look_for_gap(run: Run) -> None:
     if (position.phase_epoch > 0 and not is_last) or run.gap_told == position.phase:
         return
     # With fixed statistics both modes are one and the same.
-    if phase.bn in ("eval", "adapt") or not any(map(keeps_statistics, run.parts.model.modules())):
+    if phase.bn in ("eval", "adapt") or not any(
+        map(keeps_statistics, run.components.model.modules())
+    ):
         return
-    if why_not_resumable(run.parts.train):
+    if why_not_resumable(run.components.train):
         return
     told = run.gathered(_look_or_none(run))
     looks = [look for look in told if look is not None]
@@ -109,9 +111,9 @@ def _look_or_none(run: Run) -> _Look | None:
 
 
 def _look(run: Run) -> _Look:
-    model, task, state = run.parts.model, run.parts.task, run.state
+    model, task, state = run.components.model, run.components.task, run.state
     trained, evaluated, weight, samples, count = 0.0, 0.0, 0.0, 0, 0
-    with preserve(model), torch.no_grad(), state.autocast():
+    with preserve(model), torch.no_grad(), run.step.autocast():
         apply_modes(model, run.trainable, state.phase.bn)
         moving = [module for module in stored_layers(model).values() if module.training]
         means = [_mean(module).clone() for module in moving]
@@ -124,7 +126,7 @@ def _look(run: Run) -> _Look:
             total, counted = task.loss(task.forward(model, batch, context), batch)
             return float(total), float(counted)
 
-        for raw in first_batches(run, _BATCHES):
+        for raw in first_batches(run.components, state.position.epoch, _BATCHES):
             batch = run.prepare_train(raw)
             trained += loss(batch, training=True)[0]
             total, counted = loss(batch, training=False)

@@ -7,7 +7,8 @@ the device. Norm layers normalise with each batch, every other layer is in eval 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.errors import FlambeauWarning
+from flambeau.task.task import StepContext
+from flambeau.training.components import Components
 from flambeau.training.norm.first_batches import first_batches
 from flambeau.training.norm.freeze import keeps_statistics
 from flambeau.training.run_state.preserve import preserve
@@ -81,19 +84,29 @@ def are_fresh(layers: Mapping[str, nn.Module]) -> bool:
     return True
 
 
-def see(run: Run, at_most: int) -> dict[str, list[Seen]]:
-    """What each norm layer sees of each of the first train batches; the run stays as it was.
+def see(
+    components: Components,
+    epoch: int,
+    context: StepContext,
+    autocast: Callable[[], AbstractContextManager[object]],
+    at_most: int,
+) -> dict[str, list[Seen]]:
+    """Return what each norm layer sees of each of the first train batches of an epoch.
 
-    Layers whose input tells no channels (another library's, of an unusual shape) are left out.
+    The model stays as it was. Layers whose input has no axis of their channels (another library's,
+    of an unusual shape) are left out.
 
     Args:
-        run: Its model, train loader, task and precision are used.
+        components: Model, train loader and task.
+        epoch: Which epoch's batches are read.
+        context: As in a step; carried state is not used.
+        autocast: The run's precision.
         at_most: Batches.
 
     Raises:
         InputError: The train loader cannot give the same batches twice.
     """
-    model, task, state = run.parts.model, run.parts.task, run.state
+    model, task = components.model, components.task
     layers = stored_layers(model)
     found: dict[str, list[Seen]] = {name: [] for name in layers}
     hooks = [
@@ -101,12 +114,12 @@ def see(run: Run, at_most: int) -> dict[str, list[Seen]]:
         for name, module in layers.items()
     ]
     try:
-        with preserve(model), torch.no_grad(), state.autocast():
+        with preserve(model), torch.no_grad(), autocast():
             model.eval()
-            for batch in first_batches(run, at_most):
+            for batch in first_batches(components, epoch, at_most):
                 _set_training(layers, len(batch) > 1)
-                context = replace(state.context, carry=None)  # else the same as in a step
-                task.forward(model, run.parts.on_device(batch), context)
+                context = replace(context, carry=None)  # else the same as in a step
+                task.forward(model, components.on_device(batch), context)
     finally:
         for hook in hooks:
             hook.remove()
@@ -146,9 +159,13 @@ def adapt(run: Run) -> None:
         FlambeauWarning: A layer keeps its old statistics, since the batches do not show its
             channels.
     """
-    told = run.gathered(see(run, ADAPTED_BATCHES))
+    state = run.state
+    seen_here = see(
+        run.components, state.position.epoch, state.context, run.step.autocast, ADAPTED_BATCHES
+    )
+    told = run.gathered(seen_here)
     left: list[str] = []
-    for name, module in stored_layers(run.parts.model).items():
+    for name, module in stored_layers(run.components.model).items():
         seen = [each for process in told for each in process.get(name, ())]
         if seen:
             _store(module, together(seen))

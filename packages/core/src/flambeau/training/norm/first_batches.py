@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import InputError
-
-if TYPE_CHECKING:
-    from flambeau.training.run import Run
+from flambeau.training.components import Components
 
 
-def first_batches(run: Run, at_most: int) -> Iterator[Batch]:
-    """The first train batches of the coming epoch, on the device; the run will get them again.
+def first_batches(components: Components, epoch: int, at_most: int) -> Iterator[Batch]:
+    """Yield the first train batches of an epoch, on the device; the run will get them again.
 
     Those without samples for this process are left out.
+
+    Args:
+        components: Train loader and device.
+        epoch: Which epoch's batches are read.
+        at_most: Batches.
 
     Raises:
         InputError: The train loader cannot give the same batches twice.
     """
-    loader = run.parts.train
+    loader = components.train
     if why_not := why_not_resumable(loader):
-        raise InputError(f"The train batches cannot be looked at beforehand: {why_not}")
-    batches = loader.batches(run.state.position.epoch)
+        raise InputError(f"The train batches cannot be read before the epoch: {why_not}")
+    batches = loader.batches(epoch)
     try:
         for batch in islice(batches, at_most):
             if len(batch):
-                yield batch.to(run.parts.device)
+                yield batch.to(components.device)
     finally:
-        # Told to end, a loader stops reading ahead at once, not when Python next collects cycles.
+        # Closing it stops reading ahead at once, not when Python next collects cycles.
         if isinstance(batches, Generator):
             cast("Generator[Batch]", batches).close()

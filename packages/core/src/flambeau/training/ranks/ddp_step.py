@@ -7,7 +7,7 @@ wrapper to see, no "module." in the names of its tensors, and a task may use any
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any, cast
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flambeau.data.batch import Batch
-from flambeau.distributed.processes import Processes
+from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import TrainingError
 from flambeau.task.metrics import as_real
 from flambeau.task.task import StepContext, Task
 from flambeau.training import foreach
 from flambeau.training.optim.clip import gradients_of
-from flambeau.training.state import StepResult, TrainState
+from flambeau.training.ranks.ranked_step import RankedStep
+from flambeau.training.state import StepResult
+from flambeau.training.step import Step, known_weight
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
@@ -37,31 +39,26 @@ _NO_BUFFERS: Mapping[str, Any] = {
 
 
 class DDPStep:
-    """``train_step`` over the processes of a run: the same step as one process would make.
+    """The default ``train_step`` over several ranks: the same step as one process would make.
 
     Args:
-        processes: Who shares it.
+        group: The ranks that share it.
         model: The model as it is trained.
-        asks: Whether each step adds up its weights itself, because the run has not done it: where
-            a ``train_step`` of the user's own calls the default one.
 
     Attributes:
-        weight: Weight of the coming step over all processes, None where only the loss knows it.
-        own_weight: This process's part of it.
-        gradients_are_shared: Whether the gradients at hand are those of all processes.
+        weight: Weight of the coming step over all ranks, None where only the loss knows it.
+        own_weight: This rank's part of it.
     """
 
-    def __init__(self, processes: Processes, model: nn.Module, *, asks: bool) -> None:
-        self._processes = processes
+    def __init__(self, group: ProcessGroup, model: nn.Module) -> None:
+        self._group = group
         self._model = model
-        self._asks = asks
         self._loss_of = _LossOfBatch(model)
         self._parallel: DistributedDataParallel | None = None
         self._learning: list[nn.Parameter] = []
         self._finds_unused: bool | None = None
         self.weight: float | None = None
         self.own_weight = 0.0
-        self.gradients_are_shared = False
 
     def start(self) -> None:
         """Takes the parameters that learn as they are now; at the start of a phase."""
@@ -76,21 +73,16 @@ class DDPStep:
         self._parallel = None
 
     def __call__(
-        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        """One step; the result is that of all processes, the same on each.
+        """Make one step and return the result over all ranks, the same on each.
 
         Raises:
-            TrainingError: The model is not the run's, or a batch counts otherwise than announced.
+            TrainingError: A batch has another weight than announced.
         """
-        if model is not self._model:
-            raise TrainingError(
-                f"In a run of several processes train_step computes the gradients of the "
-                f"learner's own model, but it was called with another {type(model).__name__}. "
-                "Compute that model's gradients in the train_step of your own."
-            )
+        ranked = cast("RankedStep", step)
         weight = self._weight_of(micro_batches, task)
-        world_size = self._processes.world_size
+        world_size = self._group.world_size
         # The gradients are averaged over the processes, but the step is a sum.
         divisor = 1.0 if weight is None else weight / world_size
         sums: list[Tensor] = []
@@ -101,16 +93,16 @@ class DDPStep:
         for index, batch in enumerate(micro_batches or (None,)):
             is_last = index + 1 >= len(micro_batches)
             with self._alone() if not is_last else nullcontext():
-                with state.autocast():
-                    loss_sum, part = forward(task, batch, state.context)
+                with step.autocast():
+                    loss_sum, part = forward(task, batch, step.context)
                 sums.append(loss_sum.detach())
                 weights.append(torch.as_tensor(part, device=loss_sum.device).detach())
                 if is_last:
                     # Sent before the backward pass, so that the two overlap.
                     together = _packed(sums, None if weight is not None else weights)
                     work = _dist.all_reduce(together, async_op=True)
-                state.backward(loss_sum, divisor)
-        self._finish_gradients(state)
+                step.backward(loss_sum, divisor)
+        self._finish_gradients(ranked)
         work.wait()
         total: float | Tensor
         loss_sum, *counted = cast(Tensor, together).unbind()
@@ -121,42 +113,9 @@ class DDPStep:
         else:
             total = weight
         loss = loss_sum / total
-        self.gradients_are_shared = True
-        state.update(loss)
+        ranked.is_reduced = True
+        step.update(loss)
         return StepResult(loss, total)
-
-    def average(self, parameters: Iterable[nn.Parameter]) -> bool:
-        """The mean of the processes' gradients into each one's.
-
-        A gradient that some process lacks counts as 0 there; one that all lack stays away.
-
-        Returns:
-            Whether every process had every gradient.
-        """
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
-        has = self._processes.add_up([float(p.grad is not None) for p in learning])
-        gradients: dict[torch.dtype, list[Tensor]] = {}
-        for parameter, count in zip(learning, has, strict=True):
-            if count:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-        for same in gradients.values():
-            flat = torch.cat([gradient.reshape(-1) for gradient in same])
-            _dist.all_reduce(flat)
-            flat /= self._processes.world_size
-            parts = torch.split(flat, [gradient.numel() for gradient in same])
-            views = [part.view(g.shape) for part, g in zip(parts, same, strict=True)]
-            foreach.copy_(same, views)
-        self.gradients_are_shared = True
-        return min(has, default=0.0) == self._processes.world_size
-
-    def mean(self, result: StepResult) -> StepResult:
-        """One result for the results of all processes, which are means over their own samples."""
-        weight = torch.as_tensor(result.weight, device=result.loss.device)
-        both = _packed([result.loss * weight], [weight])
-        _dist.all_reduce(both)
-        return StepResult(both[0] / both[1], both[1])
 
     def _prepared(self) -> nn.Module:
         """What computes the loss of a micro-batch: without DDP in the first step of a phase."""
@@ -167,7 +126,7 @@ class DDPStep:
                 self._loss_of,
                 find_unused_parameters=self._finds_unused,
                 gradient_as_bucket_view=True,
-                # Evaluation takes the buffers of process 0; see DistributedRun.end_steps.
+                # Evaluation takes the buffers of process 0; see RankedRun.end_steps.
                 **_NO_BUFFERS,
             )
         return self._parallel
@@ -176,16 +135,16 @@ class DDPStep:
         """Around a backward pass whose gradients are not sent yet."""
         return nullcontext() if self._parallel is None else self._parallel.no_sync()
 
-    def _finish_gradients(self, state: TrainState) -> None:
+    def _finish_gradients(self, step: RankedStep) -> None:
         if self._parallel is None:
             # DDP has to know beforehand whether some parameters may go unused: looking for them
             # costs a pass over the graph each step, and not looking would wait for them for ever.
-            self._finds_unused = not self.average(self._learning)
+            self._finds_unused = not step.average(self._learning)
             self._loss_of.used = [p for p in self._learning if p.grad is not None]
         elif not self._finds_unused and any(p.grad is None for p in self._learning):
             missing = next(n for n, p in self._model.named_parameters() if _lacks_gradient(p))
             raise TrainingError(
-                f"{missing!r} got no gradient in step {state.position.step}, as it did in the "
+                f"{missing!r} got no gradient in step {step.context.step}, as it did in the "
                 "first step of the phase, so the processes wait for it in vain. Where a model does "
                 "not use all of its parameters in every step, set its attribute "
                 "find_unused_parameters = True."
@@ -193,9 +152,6 @@ class DDPStep:
 
     def _weight_of(self, micro_batches: Sequence[Batch], task: Task) -> float | None:
         own = known_weight(micro_batches, task)
-        if self._asks:
-            total, unknown = self._processes.add_up([own or 0.0, float(own is None)])
-            return None if unknown else total
         if self.weight is not None and own != self.own_weight:
             raise TrainingError(
                 f"The loader's batches of this step count {self.own_weight}, but {own} after the "
@@ -226,17 +182,6 @@ class _LossOfBatch(nn.Module):
 
 def _lacks_gradient(parameter: nn.Parameter) -> bool:
     return parameter.requires_grad and parameter.grad is None
-
-
-def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
-    """How much the batches count together, where that is known without the device."""
-    total = 0.0
-    for batch in batches:
-        weight = task.host_weight(batch)
-        if weight is None:
-            return None
-        total += weight
-    return total
 
 
 def _packed(sums: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:

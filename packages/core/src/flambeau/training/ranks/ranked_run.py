@@ -1,4 +1,4 @@
-"""``DistributedRun``: a run that several processes make together, step for step that of one.
+"""``RankedRun``: a run that several processes make together, step for step that of one.
 
 Each process has the whole model and its share of every batch (``LoaderOptions.rank``). Before each
 step the processes tell each other how much their shares count and whether one of them wants to
@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,20 +20,21 @@ from torch import Tensor, nn
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.loader import shares_with
-from flambeau.distributed.processes import Processes
+from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, TrainingError
 from flambeau.global_rng import seed_globals
 from flambeau.task.task import Task
-from flambeau.training.components import Parts
+from flambeau.training.components import Components
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.nonfinite.locate import Culprit
 from flambeau.training.norm.freeze import keeps_statistics
-from flambeau.training.ranks.ddp_step import DDPStep, known_weight
+from flambeau.training.ranks.ddp_step import DDPStep
+from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.state import Position, StepResult, TrainState
-from flambeau.training.step import train_step
+from flambeau.training.state import Position, StepResult
+from flambeau.training.step import Step, known_weight, train_step
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
@@ -42,7 +42,7 @@ _dist = cast("Any", dist)
 T = TypeVar("T")
 
 
-class DistributedRun(Run):
+class RankedRun(Run):
     """A ``Run`` whose steps are shared. Every process makes one, with the same arguments.
 
     Args:
@@ -62,32 +62,37 @@ class DistributedRun(Run):
 
     def __init__(
         self,
-        parts: Parts,
+        components: Components,
         settings: RunSettings,
         history: History,
         position: Position,
-        processes: Processes,
+        processes: ProcessGroup,
     ) -> None:
         self.processes = processes
         self._pressed = Interrupt()
         self._over = False
         self._agreed = False
         self._lr_scale = Batch({}, weight=1.0)
-        _check_loader(parts, processes)
-        _share_model(parts.model, processes)
+        _check_loader(components, processes)
+        _share_model(components.model, processes)
         if processes.is_main:
-            _warn_of_statistics(parts.model, settings)
-        self._own_train_step = settings.options.train_step
-        is_own = self._own_train_step is not train_step
-        if is_own:
-            options = replace(settings.options, train_step=self._step_of_the_users)
-            settings = replace(settings, options=options)
-        super().__init__(parts, settings, history, position)
-        self.shared_step = DDPStep(processes, parts.model, asks=is_own)
-        self.state.shared_step = self.shared_step
-        self.state.update = self._update
+            _warn_of_statistics(components.model, settings)
+        super().__init__(components, settings, history, position)
+        self.ddp_step = DDPStep(processes, components.model)
+        self._user_step = settings.options.train_step
+        if self._user_step is train_step:
+            self.train_step = self.ddp_step
+        else:
+            self.train_step = self._averaged_user_step
+        self.step: RankedStep = RankedStep(
+            self.state,
+            self.update,
+            self.precision,
+            self.dispatch,
+            group=processes,
+        )
         self.is_main = processes.is_main
-        self.shares_evaluation = parts.valid is not None and shares_with(parts.valid) > 1
+        self.shares_evaluation = components.valid is not None and shares_with(components.valid) > 1
 
     @contextmanager
     def connected(self) -> Generator[None]:
@@ -105,11 +110,11 @@ class DistributedRun(Run):
                 raise
             raise explained from error
         finally:
-            self.shared_step.end()
+            self.ddp_step.end()
 
     def start_phase(self) -> None:
         super().start_phase()
-        self.shared_step.start()
+        self.ddp_step.start()
 
     def listen_to(self, interrupt: Interrupt) -> None:
         # ``interrupt`` stays as it is: all processes end at one step, see ``_tell``.
@@ -142,7 +147,7 @@ class DistributedRun(Run):
     def end_steps(self) -> None:
         if not self._over:
             self._tell((), is_done=True)
-        for buffer in self.parts.model.buffers():
+        for buffer in self.components.model.buffers():
             _send(buffer, self.processes)
 
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
@@ -150,7 +155,7 @@ class DistributedRun(Run):
 
     def _tell(self, mine: Sequence[Batch], *, is_done: bool = False) -> None:
         """One exchange before each step and one after the last: a few numbers, added up."""
-        weight = known_weight(mine, self.parts.task)
+        weight = known_weight(mine, self.components.task)
         counts = [1.0 if batch.weight is None else batch.weight for batch in mine]
         scaled = sum(b.lr_scale * count for b, count in zip(mine, counts, strict=True))
         stops = self.state.stop_reason is not None
@@ -178,8 +183,8 @@ class DistributedRun(Run):
                     "batch."
                 )
             )
-        self.shared_step.weight = None if unknown else total
-        self.shared_step.own_weight = weight or 0.0
+        self.ddp_step.weight = None if unknown else total
+        self.ddp_step.own_weight = weight or 0.0
         self._lr_scale = Batch({}, weight=1.0, lr_scale=scaled / counted if counted else 1.0)
 
     def _end_if_pressed(self, pressed: bool) -> None:
@@ -200,20 +205,10 @@ class DistributedRun(Run):
             if self.state.device.type == "cuda":
                 torch.cuda.manual_seed(number)
 
-    def _step_of_the_users(
-        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, state: TrainState
+    def _averaged_user_step(
+        self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        return self.shared_step.mean(self._own_train_step(model, micro_batches, task, state))
-
-    def _update(self, loss: Tensor | None = None, name: str | None = None) -> None:
-        if not self.shared_step.gradients_are_shared and (name is None or name in self.optimizers):
-            chosen = self.optimizers if name is None else {name: self.optimizers[name]}
-            groups = [group for optimizer in chosen.values() for group in optimizer.param_groups]
-            self.shared_step.average([p for group in groups for p in group["params"]])
-            if loss is not None:
-                loss = self.shared_step.mean(StepResult(loss.detach(), 1.0)).loss
-        self.shared_step.gradients_are_shared = False
-        super()._update(loss, name)
+        return self.step.mean(self._user_step(model, micro_batches, task, step))
 
     def blame(self, record: StepRecord, culprit: Culprit) -> NonFiniteError:
         """The error of the process whose samples it was, where one of them found it."""
@@ -225,18 +220,18 @@ class DistributedRun(Run):
         return error
 
 
-def _check_loader(parts: Parts, processes: Processes) -> None:
-    found = shares_with(parts.train)
+def _check_loader(components: Components, processes: ProcessGroup) -> None:
+    found = shares_with(components.train)
     if found != processes.world_size:
         raise InputError(
-            f"{type(parts.train).__name__} shares its batches among {found} processes, but the run "
+            f"{type(components.train).__name__} shares its batches among {found} processes, but the run "
             f"has {processes.world_size}, so samples would be seen several times an epoch. Let it "
             "give LoaderOptions.rank its part of each batch and carry LoaderOptions.world_size as "
             "an attribute world_size."
         )
 
 
-def _share_model(model: nn.Module, processes: Processes) -> None:
+def _share_model(model: nn.Module, processes: ProcessGroup) -> None:
     """The weights of process 0 on every process."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
@@ -253,7 +248,7 @@ def _share_model(model: nn.Module, processes: Processes) -> None:
 
 
 @torch.no_grad()
-def _send(value: Tensor, processes: Processes) -> None:
+def _send(value: Tensor, processes: ProcessGroup) -> None:
     """The value of process 0 into everyone's."""
     flat = value.detach().contiguous()
     _dist.broadcast(flat, 0)

@@ -61,7 +61,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     _check(run, tree)
     state = run.state
     position = Position(**tree["position"])
-    why_not = why_not_resumable(run.parts.train)
+    why_not = why_not_resumable(run.components.train)
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot go on with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])
@@ -102,11 +102,11 @@ def _fingerprint(run: Run) -> dict[str, Any]:
         },
         "optimizers": {name: type(opt).__name__ for name, opt in run.optimizers.items()},
         "seed": run.state.seed,
-        "batches in an epoch": run.parts.train.steps_per_epoch,
+        "batches in an epoch": run.components.train.steps_per_epoch,
         "accumulate": run.options.accumulate,
         "averaging": repr(run.options.average),
         "clip_norm": run.options.clip_norm,
-        "precision": run.parts.values.get("precision"),
+        "precision": run.components.values.get("precision"),
         "data": dict(run.settings.data),
     }
 

@@ -14,7 +14,6 @@ from torch.distributions import Normal, kl_divergence
 from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.data.split import Split
 from flambeau.errors import InputError
-from flambeau.learner.agreement import make_run
 from flambeau.phases.phase import Phase
 from flambeau.training.norm.bn_statistics import (
     adapt,
@@ -24,6 +23,7 @@ from flambeau.training.norm.bn_statistics import (
     stored_layers,
     together,
 )
+from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position
 
@@ -77,7 +77,7 @@ def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
     choices = {"batch_size": batch_size, "normalisation": "none"}
     learner = Learner(data, net, choices=choices, quiet=True)
     settings = RunSettings(TrainingOptions(**options), (Phase(1),))
-    return make_run(learner.realised.parts(), settings, learner.history, Position())
+    return make_run(learner.built.components(), settings, learner.history, Position())
 
 
 def test_the_whole_is_what_torch_says_of_all_values() -> None:
@@ -124,7 +124,7 @@ def test_the_statistics_the_layer_would_have_gathered_itself() -> None:
     net = Net()
     own = copy.deepcopy(net.batch).train()
     run = run_of(net)
-    for batch in run.parts.train.batches(0):
+    for batch in run.components.train.batches(0):
         own(batch.input)
     with pytest.warns(UserWarning, match=r"\[not-adapted\] 1 norm layers \(never\)"):
         adapt(run)
@@ -145,7 +145,7 @@ def test_looking_changes_nothing() -> None:
     net.drop.eval()
     run = run_of(net)
     run.start_phase()
-    order = [batch.indices for batch in run.parts.train.batches(0)]
+    order = [batch.indices for batch in run.components.train.batches(0)]
     before = copy.deepcopy(net.state_dict())
     modes = [module.training for module in net.modules()]
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
@@ -158,7 +158,7 @@ def test_looking_changes_nothing() -> None:
     assert np.array_equal(state[2], np.random.get_state()[1])
     assert all(p.grad is None for p in net.parameters())
     assert not any(module._forward_pre_hooks for module in net.modules())
-    again = [batch.indices for batch in run.parts.train.batches(0)]
+    again = [batch.indices for batch in run.components.train.batches(0)]
     assert all(torch.equal(a, b) for a, b in zip(order, again, strict=True))
 
 
@@ -187,7 +187,7 @@ def test_fresh_is_what_nothing_was_learned_in() -> None:
 
 def test_a_loader_that_cannot_repeat_its_batches() -> None:
     run = run_of(Net())
-    run.parts.train.why_not_resumable = "it is a stream."
+    run.components.train.why_not_resumable = "it is a stream."
     with pytest.raises(InputError, match=r"cannot be looked at beforehand: it is a stream\."):
         see(run, 3)
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Data, Learner, Phase, TensorData, measuring
+from flambeau import Data, Learner, Phase, TensorData
 from flambeau.errors import TrainingError
+from flambeau.learner import fitting
+from flambeau.learner.setup import Request
 from flambeau.plan import CORE_RULES, Plan, recipes
-from flambeau.tuning.measure import measured_plan, with_memory
+from flambeau.tuning import step_settings
 from flambeau.tuning.memory import Allocations, MemoryUse, fit_line, split_step, surely_fits
+from flambeau.tuning.step_settings import with_memory
 from flambeau.tuning.trial import Setting, Trial
 
 
@@ -98,8 +101,8 @@ def phase_of(made: Learner, epochs: int, lr: float) -> Phase:
 
 def trial(made: Learner) -> Trial:
     phase = phase_of(made, 1, 1e-3)
-    parts = made.realised.parts()
-    return Trial(parts, made.training, phase, lambda n: measuring._samples(made.realised, n))
+    parts = made.built.components()
+    return Trial(parts, made.training, phase, made.built.sample_batch)
 
 
 def test_two_small_steps_predict_a_large_one() -> None:
@@ -165,7 +168,7 @@ def test_what_the_user_fixed_stays_with_a_word_of_advice() -> None:
 def test_a_small_device_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without batch norm the parts make the step exactly; fp64, so that order hardly counts.
     def fit(free: int) -> Learner:
-        monkeypatch.setattr(measuring, "available_memory_bytes", lambda: free)
+        monkeypatch.setattr(step_settings, "available_memory_bytes", lambda: free)
         model = nn.Sequential(nn.Flatten(), nn.Linear(576, 32), nn.Tanh(), nn.Linear(32, 2))
         torch.manual_seed(0)
         for value in model.parameters():
@@ -185,7 +188,7 @@ def test_a_small_device_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "available_memory_bytes", lambda: 3_000_000)
+    monkeypatch.setattr(step_settings, "available_memory_bytes", lambda: 3_000_000)
     first = Learner(pictures(400), net(), quiet=True)
     first.fit(1)
     assert first.plan.values["accumulate"] > 1
@@ -194,7 +197,7 @@ def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(measuring, "_why_nothing", never)
+    monkeypatch.setattr(step_settings, "_why_nothing", never)
     saved = Plan.from_json(first.plan.to_json())
     again = Learner(pictures(400), net(), plan=saved, quiet=True)
     again.fit(1)
@@ -223,7 +226,9 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
     else:
         training = TrainingOptions(train_step=partial(train_step))
     made = Learner(data, net(), training=training, choices=choices, quiet=True)
-    after = measured_plan(made.plan, made.realised, training, [phase_of(made, 1, 1e-3)])
+    phases = [phase_of(made, 1, 1e-3)]
+    request = Request(lambda values: phases, finds_lr=False)
+    after, _ = fitting.measure(made._setup(), made.plan, request)
     words = {
         "off": "Given by the user",
         "loader": "Your loader makes the batches",

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Learner, TensorData, TrainingOptions, measuring
+from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.phases import recipes
+from flambeau.tuning import step_settings
 from flambeau.tuning.trial import Agreement, Setting, Trial, why_not
 
 N = 64
@@ -45,17 +46,17 @@ def trial(made: Learner, clock: Callable[[], float] | None = None) -> Trial:
     [phase] = recipes.plain({**made.plan.values, "epochs": 2, "lr": 1e-2})
     more = {} if clock is None else {"clock": clock}
     return Trial(
-        made.realised.parts(),
+        made.built.components(),
         made.training,
         phase,
-        lambda n: measuring._samples(made.realised, n),
+        made.built.sample_batch,
         **more,
     )
 
 
 def everything(made: Learner) -> dict[str, Any]:
     """All that a trial could disturb, as bytes."""
-    order = [batch.indices for batch in made.realised.loader("train").batches(0)]
+    order = [batch.indices for batch in made.built.loader("train").batches(0)]
     return {
         **{name: value.clone() for name, value in made.model.state_dict().items()},
         "gradients": [value.grad for value in made.model.parameters()],
@@ -113,7 +114,7 @@ def test_a_trial_leaves_no_trace_in_the_training_that_follows() -> None:
 
 
 def test_the_whole_measurement_leaves_no_trace_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "surely_fits", lambda *_: False)
+    monkeypatch.setattr(step_settings, "surely_fits", lambda *_: False)
 
     def weights(probe: str) -> list[Tensor]:
         made = learner(probe=probe)
@@ -204,7 +205,7 @@ def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyP
 
 def test_large_models_and_steps_of_ones_own_are_not_tried() -> None:
     made = learner()
-    parts = made.realised.parts()
+    parts = made.built.components()
     assert why_not(parts, TrainingOptions(), 10**9) == ""
     assert "would take" in why_not(parts, TrainingOptions(), 1_000)
     own = TrainingOptions(train_step=lambda *arguments: None)  # type: ignore[arg-type, return-value]

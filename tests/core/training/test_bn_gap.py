@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flambeau import Callback, Classification, Learner, TensorData, TrainingOptions
-from flambeau.training import EMA, step
+from flambeau.training import EMA
 
 
 def net(momentum: float | None = 0.1, drop: float = 0.0) -> nn.Sequential:
@@ -143,11 +143,11 @@ def test_a_step_of_ones_own_that_needs_no_loss_of_the_task() -> None:
         def evaluate(self, model, batches, context):
             return {"loss": 0.0}
 
-    def own_step(model, micro_batches, task, state):
+    def own_step(model, micro_batches, task, step):
         [batch] = micro_batches
         loss = nn.functional.cross_entropy(model(batch.input), batch.target)
-        state.backward(loss)
-        state.update(loss)
+        step.backward(loss)
+        step.update(loss)
         return step.StepResult(loss.detach(), 1.0)
 
     told = learner(

@@ -31,10 +31,10 @@ class Machine:
     def __call__(self) -> float:
         return self.now_s
 
-    def step(self, model, micro_batches, task, state):
+    def step(self, model, micro_batches, task, step):
         self.steps += 1
-        self.now_s += self.step_s * self.slower(state.position.step)
-        return train_step(model, micro_batches, task, state)
+        self.now_s += self.step_s * self.slower(step.context.step)
+        return train_step(model, micro_batches, task, step)
 
     def options(self, **more: object) -> TrainingOptions:
         return TrainingOptions(train_step=self.step, **more)
@@ -140,7 +140,7 @@ def test_an_epoch_longer_than_the_budget_is_cut_into_stretches() -> None:
 def test_measuring_counts_and_changes_nothing() -> None:
     machine = Machine(step_s=0.1, evaluation_s=0.5)
     made = learner(machine, options={"accumulate": 2})
-    parts = made.realised.parts()
+    parts = made.built.components()
     before, calls, state = weights(made), made.model.calls.clone(), torch.get_rng_state()
     speed = measure(parts, made.training, 2.0, clock=machine)
     assert speed.step_s == pytest.approx(0.1)

@@ -133,7 +133,7 @@ def test_predict_export_and_validation_agree(tmp_path: Path) -> None:
     assert [a.label for a in Predictor.load(learner.export(tmp_path / "e")).predict(items)] == [
         a.label for a in answers
     ]
-    loader = learner.realised.loader("test")
+    loader = learner.built.loader("test")
     truth = torch.cat([batch.target for batch in loader.batches(0)])
     right = sum(a.label == str(int(t)) for a, t in zip(answers, truth, strict=True))
     assert right / len(truth) == pytest.approx(learner.evaluate("test")["accuracy"])
@@ -413,15 +413,15 @@ def test_train_is_looked_at_whole_and_in_order() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     learner = Learner(given, model, choices={"batch_size": 4}, quiet=True)
     learner.fit(1)
-    train = learner.realised.loader("train")
+    train = learner.built.loader("train")
     seen = torch.cat([batch.indices for batch in train.batches(0)])
     assert len(seen) == 32
     assert not torch.equal(seen, seen.sort().values)
-    looked_at = learner.realised.evaluation_loader("train")
+    looked_at = learner.built.evaluation_loader("train")
     assert torch.equal(
         torch.cat([batch.indices for batch in looked_at.batches(0)]), torch.arange(33)
     )
     with torch.no_grad():
-        inputs = torch.cat([b.input for b in learner.realised.batches("train")])
+        inputs = torch.cat([b.input for b in learner.built.batches("train")])
         right = (learner.model.eval()(inputs).argmax(1) == (x[:33, 0] > 0)).double().mean()
     assert learner.evaluate("train")["accuracy"] == pytest.approx(right.item(), abs=1e-12)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Learner, TensorData, measuring
+from flambeau import Learner, TensorData
 from flambeau.data.batch import Batch
+from flambeau.tuning import step_settings
 from flambeau.tuning.probe import GAIN, ROUNDS, Outcome, choose
 from flambeau.tuning.probe_cache import cache_file, key_of, lookup, store
 from flambeau.tuning.trial import Agreement, Setting
@@ -229,8 +230,8 @@ def test_the_outcome_is_in_the_plan_and_in_force(
         lambda self, setting, size, steps: machine.time_steps(setting, steps),
     )
     monkeypatch.setattr("flambeau.tuning.trial.Trial.agreement", lambda self, setting, size: GOOD)
-    monkeypatch.setattr(measuring, "has_fast_bf16", lambda device: True)
-    monkeypatch.setattr(measuring, "usable_cores", lambda: 2)
+    monkeypatch.setattr(step_settings, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(step_settings, "usable_cores", lambda: 2)
 
     def learner() -> Learner:
         draws = torch.Generator().manual_seed(0)

@@ -123,7 +123,7 @@ class Trial:
 
     def loss(self, data: Data, seed: int, lr: float) -> float:
         learner = self.learner(data, seed)
-        epochs = max(1, round(STEPS / learner.realised.loader("train").steps_per_epoch))
+        epochs = max(1, round(STEPS / learner.built.loader("train").steps_per_epoch))
         learner.fit_one_cycle(epochs, lr=lr)
         return learner.evaluate("valid")["loss"]
 

@@ -1,0 +1,36 @@
+"""What the doctor is given of a learner: data, plan, model, and how it is going to be trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flambeau.doctor import Subject, course_of
+from flambeau.learner.setup import Setup
+from flambeau.phases import recipes
+from flambeau.plan import Plan
+from flambeau.training.optim.groups import groups_that_learn
+from flambeau.training.run import Run
+
+
+def subject_of(setup: Setup, plan: Plan, run: Run | None = None) -> Subject:
+    """Return the set-up for the doctor's checks; the model is built when a check asks for it.
+
+    Args:
+        setup: Of the learner.
+        plan: As it is now.
+        run: The run that is about to start; None before any.
+    """
+    phases = ()
+    if run is None:
+        model = setup.built(plan).model
+        trainable = groups_that_learn(plan["trainable"].value, model)
+        phases = recipes.plain(plan.values, trainable=trainable)
+    course = course_of(setup.training, phases, run)
+    return Subject(
+        setup.data,
+        plan.values,
+        lambda: setup.built(plan),
+        steps_done=setup.position.step,
+        seed=setup.seed,
+        course=replace(course, lr_is_measured="lr_find" in plan["lr"].evidence),
+    )

@@ -1,0 +1,32 @@
+"""``make_run``: the run of this process, alone or as one rank of several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flambeau.distributed import processes
+from flambeau.training.components import Components
+from flambeau.training.history import History
+from flambeau.training.ranks.ranked_run import RankedRun
+from flambeau.training.run import Run, RunSettings
+from flambeau.training.state import Position
+
+
+def make_run(
+    components: Components, settings: RunSettings, history: History, position: Position
+) -> Run:
+    """Return a ``Run``, or a ``RankedRun`` where several processes train together.
+
+    Args:
+        components: The loaders give this process its share.
+        settings: Of the fit; callbacks that only rank 0 needs are left out on the others.
+        history: Rows and step losses so far.
+        position: Where the run stands.
+    """
+    group = processes.join()
+    if group is None:
+        return Run(components, settings, history, position)
+    if not group.is_main:
+        callbacks = [each for each in settings.callbacks if each.every_process]
+        settings = replace(settings, callbacks=callbacks)
+    return RankedRun(components, settings, history, position, group)
