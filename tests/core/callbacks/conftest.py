@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,6 @@ def make_state(folder: Path | None = None, epochs: int = 2) -> TrainState:
         steps_per_epoch=STEPS,
         history=History(),
         snapshot=lambda: {"model": dict(model.state_dict()), "step": state.position.step},
-        update=lambda *arguments: None,
-        backward=lambda loss: loss.backward(),
-        autocast=nullcontext,
         folder=folder,
     )
     return state

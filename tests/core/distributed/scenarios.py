@@ -181,7 +181,7 @@ def own_step(folder: Path) -> dict[str, Any]:
 
 
 def own_step_around_ours(folder: Path) -> dict[str, Any]:
-    def step(*arguments: Any) -> Any:
+    def own(*arguments: Any) -> Any:
         from flambeau.training import train_step
 
         return train_step(*arguments)

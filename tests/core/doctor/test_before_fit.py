@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flambeau import FlambeauWarning, Learner, TensorData, TrainingOptions
 from flambeau.doctor import CORE_CHECKS, READS, Check, Finding, Subject, look_before_fit
+from flambeau.learner.examine import subject_of
 from flambeau.tensors.domain import DOMAIN
 
 
@@ -121,7 +122,7 @@ class Clock:
 def patient(model: nn.Module, n: int = 4000, epochs: int = 5, batch_size: int = 100) -> Subject:
     choices = {"batch_size": batch_size, "epochs": epochs}
     learner = Learner(TensorData.from_tensors(*table(n)), model, choices=choices, quiet=True)
-    return learner._subject()
+    return subject_of(learner._setup(), learner.plan)
 
 
 def test_the_model_runs_twice_on_64_samples() -> None:

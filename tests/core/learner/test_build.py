@@ -185,7 +185,7 @@ REPLAY = """
 import hashlib, sys, torch
 sys.path.insert(0, {tests!r})
 torch.manual_seed(7)
-from flambeau import Data, Learner
+from flambeau import Learner, TensorData
 draws = torch.Generator().manual_seed(0)
 x = torch.randn(96, 4, generator=draws)
 learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0.8).long()), plan={plan!r}, quiet=True)

@@ -144,7 +144,7 @@ def test_plots_of_an_interpretation(found: Interpretation) -> None:
 
 
 def test_the_data_show_their_samples(fitted: Learner, monkeypatch) -> None:
-    monkeypatch.setattr(type(fitted.data), "picture", lambda self, row: Preview(f"row {row}!"))
+    monkeypatch.setattr(type(fitted.data), "preview", lambda self, row: Preview(f"row {row}!"))
     found = fitted.interpret()
     html = found.page().html()
     assert f"row {found.top_losses(1)[0].id}!" in html

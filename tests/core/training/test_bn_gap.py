@@ -148,7 +148,7 @@ def test_a_step_of_ones_own_that_needs_no_loss_of_the_task() -> None:
         loss = nn.functional.cross_entropy(model(batch.input), batch.target)
         step.backward(loss)
         step.update(loss)
-        return step.StepResult(loss.detach(), 1.0)
+        return StepResult(loss.detach(), 1.0)
 
     told = learner(
         net(momentum=0.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,11 @@ def pictures(n: int = 40) -> tuple[Tensor, Tensor]:
     return x, (x[:, 0].mean((1, 2)) > 100).long()
 
 
+def seen_by(run: Run, at_most: int) -> Any:
+    state = run.state
+    return see(run.components, state.position.epoch, state.context, run.step.autocast, at_most)
+
+
 def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
     (x, y), rows = pictures(), np.arange(40)
     # Two valid samples, since there must be some: the train ones once more.
@@ -82,7 +88,7 @@ def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
 
 def test_the_whole_is_what_torch_says_of_all_values() -> None:
     net = Net()
-    seen = see(run_of(net), at_most=20)
+    seen = seen_by(run_of(net), 20)
     x = pictures()[0].double()
     assert set(seen) == {"batch", "plain", "instance", "centred"}  # "never" is not reached
     assert all(len(each) == 5 for each in seen.values())
@@ -107,7 +113,7 @@ def test_the_distance_is_the_divergence_of_two_gaussians() -> None:
     net = Net()
     net.batch.running_mean.copy_(torch.tensor([99.0, 496.0, 10.1]))
     net.batch.running_var.copy_(torch.tensor([2.0, 20.0, 0.02]))
-    seen = see(run_of(net), at_most=20)["batch"]
+    seen = seen_by(run_of(net), 20)["batch"]
     whole, eps = together(seen), net.batch.eps
     stored = Normal(net.batch.running_mean.double(), (net.batch.running_var.double() + eps).sqrt())
     new = Normal(whole.mean, (whole.variance + eps).sqrt())
@@ -137,7 +143,7 @@ def test_the_statistics_the_layer_would_have_gathered_itself() -> None:
     torch.testing.assert_close(net.centred.running_mean, x.mean((0, 2, 3)))
     # float32 statistics of values around 100: what they are used for comes out right.
     torch.testing.assert_close(net.eval().plain(x).std((0, 2, 3)), torch.ones(3), rtol=1e-3, atol=0)
-    assert shift_of(net.batch, see(run, 20)["batch"]).distance < 1e-6
+    assert shift_of(net.batch, seen_by(run, 20)["batch"]).distance < 1e-6
 
 
 def test_looking_changes_nothing() -> None:
@@ -149,7 +155,7 @@ def test_looking_changes_nothing() -> None:
     before = copy.deepcopy(net.state_dict())
     modes = [module.training for module in net.modules()]
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    see(run, at_most=3)
+    seen_by(run, 3)
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert modes == [module.training for module in net.modules()]
@@ -188,8 +194,8 @@ def test_fresh_is_what_nothing_was_learned_in() -> None:
 def test_a_loader_that_cannot_repeat_its_batches() -> None:
     run = run_of(Net())
     run.components.train.why_not_resumable = "it is a stream."
-    with pytest.raises(InputError, match=r"cannot be looked at beforehand: it is a stream\."):
-        see(run, 3)
+    with pytest.raises(InputError, match=r"cannot be read before the epoch: it is a stream\."):
+        seen_by(run, 3)
 
 
 def test_the_guard_puts_back_what_was_adapted() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError
 from flambeau.training import foreach
+from flambeau.training.nonfinite import guard as nonfinite
 from flambeau.training.nonfinite.guard import MAX_OVERFLOWS, NonFiniteGuard
-from flambeau.training.nonfinite.guard import guard as nonfinite
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.optimizer import make_optimizer

@@ -248,6 +248,4 @@ def test_what_cannot_be_measured_is_said() -> None:
     choice = learner.plan["bn"]
     assert choice.value == "train"
     assert choice.confidence < 0.5
-    assert "could not be measured: InputError: The train batches cannot be looked at" in (
-        choice.reason
-    )
+    assert "could not be measured: InputError: The train batches cannot be read" in (choice.reason)

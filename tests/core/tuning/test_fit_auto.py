@@ -17,7 +17,7 @@ from flambeau import Callback, Data, Learner, Plan, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError
 from flambeau.training.step import train_step
 from flambeau.tuning.auto_run import AutoRun
-from flambeau.tuning.speed import measure
+from flambeau.tuning.speed import measure_speed
 
 
 class Machine:
@@ -142,7 +142,7 @@ def test_measuring_counts_and_changes_nothing() -> None:
     made = learner(machine, options={"accumulate": 2})
     parts = made.built.components()
     before, calls, state = weights(made), made.model.calls.clone(), torch.get_rng_state()
-    speed = measure(parts, made.training, 2.0, clock=machine)
+    speed = measure_speed(parts, made.training, 2.0, clock=machine)
     assert speed.step_s == pytest.approx(0.1)
     assert 20 <= speed.steps <= 24
     assert same(before, weights(made))

@@ -14,7 +14,8 @@ from flambeau import Data, Learner, Phase, TensorData
 from flambeau.errors import TrainingError
 from flambeau.learner import fitting
 from flambeau.learner.setup import Request
-from flambeau.plan import CORE_RULES, Plan, recipes
+from flambeau.phases import recipes
+from flambeau.plan import CORE_RULES, Plan
 from flambeau.tuning import step_settings
 from flambeau.tuning.memory import Allocations, MemoryUse, fit_line, split_step, surely_fits
 from flambeau.tuning.step_settings import with_memory

@@ -20,14 +20,13 @@ from flambeau.callbacks.standard import with_standard
 from flambeau.device import num_threads
 from flambeau.distributed.processes import on_main
 from flambeau.learner.examine import subject_of
-from flambeau.learner.planning import check_choices, options_of
+from flambeau.learner.planning import options_of
 from flambeau.learner.run_folder import agree_on_folder
 from flambeau.learner.setup import Request, Setup
 from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
-from flambeau.training.options import TrainingOptions
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.run_state.restore import restore_whole
@@ -51,7 +50,7 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
     Returns:
         The plan with everything that was decided, measured and recorded.
     """
-    plan = decide(setup.plan, request.choices, setup.training)
+    plan = decide(setup.plan, request.choices)
     plan, phases = measure(setup, plan, request)
     run = build(setup, plan, phases, request.auto)
     examine(setup, plan, run)
@@ -90,13 +89,12 @@ def resume(
 # ---------------------------------------------------------------- the stages
 
 
-def decide(plan: Plan, choices: Mapping[str, Any], training: TrainingOptions) -> Plan:
+def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
     """Return the plan with the verb's values as the user's choices.
 
     Raises:
         PlanError: A value is not valid for its key.
     """
-    check_choices(choices, training)
     for key, value in choices.items():
         if value != plan[key].value:
             plan = plan.override(key, value)

@@ -20,7 +20,7 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError
 from flambeau.learner.build import Given, facts_of, facts_of_task, require_builder
 from flambeau.plan import Plan
-from flambeau.plan.accepted_values import check_values
+from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
 from flambeau.training.options import TrainingOptions
 
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 
 # They may differ between machines that hold the same data.
 _MACHINE_FACTS = ("evidence", "in_memory", "memory_bytes")
-# What a run may be continued with where another machine has other devices and cores.
-_OF_THE_MACHINE = frozenset({"data_device", "device", "num_threads", "num_workers"})
-# These belong to a verb or to the run, not to the parts; a checkpoint's phases have the former.
-_OF_A_VERB = frozenset(
-    {"auto", "epochs", "lr", "num_threads", "probe", "schedule", "strict", "trainable"}
-)
-# Parts that are made already take these over, see ``BuiltPlan.follow``.
-_FOLLOWED = frozenset({"accumulate", "batch_size", "compile", "memory_format", "precision"})
 
 
 def check_arguments(
@@ -96,8 +88,7 @@ def make_plan(
     if given.task is not None:
         facts["task_given"] = facts_of_task(given.task)
         user["task"] = given.task.builder or type(given.task).__name__
-    rules = domains.rules_of(domain)
-    check_choices(user, training)
+    rules = rules_for(domain, training)
     if saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
@@ -106,7 +97,6 @@ def make_plan(
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
-    check_choices(plan.values, training)
     if plan.values.get("strict"):
         plan.require_confidence()
     if given.model is None:
@@ -116,14 +106,12 @@ def make_plan(
     return agree_on_plan(plan, data)
 
 
-def check_choices(values: Mapping[str, Any], training: TrainingOptions) -> None:
-    """Refuse values of core's keys from which nothing could be made.
-
-    Raises:
-        PlanError: Naming the key, the value and what it may be.
-    """
-    # With a factory of the user's own its code reads the name of the optimizer.
-    check_values(values, leave=("optimizer",) if training.optimizer else ())
+def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
+    """Return core's rules and the domain's; a user's optimizer factory reads its name itself."""
+    rules = domains.rules_of(domain)
+    if training.optimizer is None:
+        return rules
+    return tuple(replace(rule, type=None) if rule.key == "optimizer" else rule for rule in rules)
 
 
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
@@ -179,9 +167,8 @@ def plan_of_checkpoint(
             cannot be saved as a whole.
         PlanError: A value is not valid for its key.
     """
-    saved = Plan.from_json(tree["plan"]).bind(domains.rules_of(domain), data.facts())
+    saved = Plan.from_json(tree["plan"]).bind(rules_for(domain, training), data.facts())
     plan = _continued_plan(saved, mine, checkpoint, asked=asked, is_built=is_built)
-    check_choices(plan.values, training)
     if tree["phases"] is None:
         raise ResumeError(
             f"{checkpoint} was written with a schedule that is a function, which cannot be saved. "
@@ -211,8 +198,10 @@ def _continued_plan(
         ResumeError: The learner's model or a choice given to it is not the run's.
     """
     saved = own_device(saved, mine)
-    for key in _OF_THE_MACHINE & set(asked):
-        saved = saved.with_choice(mine[key])
+    rules = mine.rules
+    for key in asked:
+        if key in rules and rules[key].of_machine:
+            saved = saved.with_choice(mine[key])
     if saved.values == mine.values:
         return mine
     theirs = saved.values
@@ -224,7 +213,7 @@ def _continued_plan(
     differing = [
         key
         for key, value in mine.values.items()
-        if key not in _OF_A_VERB and theirs.get(key) != value and not _is_open(key, value)
+        if _changes(rules, key) != "fit" and theirs.get(key) != value and not _is_open(key, value)
     ]
     for key in differing:
         if key in asked:
@@ -233,13 +222,18 @@ def _continued_plan(
                 f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
                 "run with fit."
             )
-    differing = [key for key in differing if key not in _FOLLOWED]
+    differing = [key for key in differing if _changes(rules, key) == "rebuild"]
     if differing and is_built:
         raise ResumeError(
             f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
             "Resume with a new Learner(data) on which nothing has run yet."
         )
     return saved
+
+
+def _changes(rules: Mapping[str, Rule], key: str) -> Changes:
+    rule = rules.get(key)
+    return "rebuild" if rule is None or rule.changes is None else rule.changes
 
 
 def auto_of_checkpoint(tree: Mapping[str, Any]) -> AutoRun | None:

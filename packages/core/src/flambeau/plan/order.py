@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from flambeau.errors import PlanError, nearest
 from flambeau.plan.rule import Rule
@@ -17,7 +18,10 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
         PlanError: Two rules of ``base``, or two of ``own``, decide one key.
     """
     replaced = _by_key(own)
-    kept = [replaced.pop(key, rule) for key, rule in _by_key(base).items()]
+    kept = [
+        _replacing(rule, replaced.pop(key)) if key in replaced else rule
+        for key, rule in _by_key(base).items()
+    ]
     return (*kept, *replaced.values())
 
 
@@ -43,10 +47,7 @@ def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
         path.append(key)
         for need in by_key[key].needs:
             if need not in by_key:
-                raise PlanError(
-                    f"The rule for {key!r} ({name_of(by_key[key])}) needs {need!r}, which no rule "
-                    f"decides. {nearest(need, by_key)}"
-                )
+                raise _unknown_need(by_key[key], need, by_key)
             visit(need)
         path.pop()
         ordered[key] = by_key[key]
@@ -78,6 +79,40 @@ def name_of(rule: Rule) -> str:
     decide = rule.decide
     module = getattr(decide, "__module__", type(decide).__module__)
     return f"{module}.{getattr(decide, '__qualname__', type(decide).__qualname__)}"
+
+
+def _replacing(base: Rule, own: Rule) -> Rule:
+    """``own``, with what it leaves open of its key taken from ``base``."""
+    return replace(
+        own,
+        type=own.type or base.type,
+        changes=own.changes or base.changes,
+        of_machine=own.of_machine or base.of_machine,
+    )
+
+
+def check_needs(rules: Sequence[Rule], known: Iterable[str]) -> None:
+    """Refuse a rule that needs a key which no rule decides.
+
+    Args:
+        rules: To check.
+        known: Keys of the other rules.
+
+    Raises:
+        PlanError: Naming the rule and the nearest key.
+    """
+    keys = {*known, *(rule.key for rule in rules)}
+    for rule in rules:
+        for need in rule.needs:
+            if need not in keys:
+                raise _unknown_need(rule, need, keys)
+
+
+def _unknown_need(rule: Rule, need: str, keys: Iterable[str]) -> PlanError:
+    return PlanError(
+        f"The rule for {rule.key!r} ({name_of(rule)}) needs {need!r}, which no rule decides. "
+        f"{nearest(need, keys)}"
+    )
 
 
 def _by_key(rules: Iterable[Rule]) -> dict[str, Rule]:

@@ -158,9 +158,16 @@ class Plan:
         for rule in ordered:
             if rule.key not in choices:
                 choices[rule.key] = _decide(rule, facts, choices)
+            else:
+                _check_type(rule, choices[rule.key])
         return self._bound(choices, ordered, dict(facts))
 
     # ------------------------------------------------------------ reading
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """The rules by key; empty for a plan that was read from a file and not bound."""
+        return {rule.key: rule for rule in self._rules}
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -317,11 +324,20 @@ def _users(key: str, value: Any) -> Choice:
 
 
 def _check_accepted(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> None:
-    """Refuses what the user gave where the rule can make nothing of it."""
+    """Refuse a value of the user's that is not of the key's type or of no use to the rule."""
     choice = choices[rule.key]
-    if rule.accepts is None or choice.source != "user":
+    if choice.source != "user":
+        return
+    _check_type(rule, choice)
+    if rule.accepts is None:
         return
     fault = rule.accepts(choice.value, facts, {need: choices[need].value for need in rule.needs})
+    if fault is not None:
+        raise PlanError(f"{rule.key} is {choice.value!r:.80}, but it must be {fault}")
+
+
+def _check_type(rule: Rule, choice: Choice) -> None:
+    fault = None if rule.type is None else rule.type.fault(choice.value)
     if fault is not None:
         raise PlanError(f"{rule.key} is {choice.value!r:.80}, but it must be {fault}")
 

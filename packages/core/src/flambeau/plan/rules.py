@@ -12,6 +12,7 @@ from flambeau.plan.rules_machine import MACHINE_RULES
 from flambeau.plan.rules_model import MODEL_RULES
 from flambeau.plan.rules_task import TASK_RULES
 from flambeau.plan.rules_training import TRAINING_RULES
+from flambeau.plan.value_types import TRUE_OR_FALSE
 
 
 def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -38,5 +39,5 @@ CORE_RULES: tuple[Rule, ...] = (
     *MODEL_RULES,
     *TRAINING_RULES,
     *MACHINE_RULES,
-    Rule("strict", (), _strict),
+    Rule("strict", (), _strict, type=TRUE_OR_FALSE, changes="fit"),
 )

@@ -13,8 +13,10 @@ import torch
 
 from flambeau.data.memory_loader import DEVICE_SHARE
 from flambeau.device import best_device, free_memory_bytes, has_fast_bf16, usable_cores
+from flambeau.phases.setting_names import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
+from flambeau.plan.value_types import DeviceType, one_of, whole
 
 
 def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -132,7 +134,9 @@ def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
             confidence=0.7 if is_own else 1.0,
         )
 
-    return Rule("precision", ("device", "architecture"), decide)
+    return Rule(
+        "precision", ("device", "architecture"), decide, type=one_of(PRECISIONS), changes="apply"
+    )
 
 
 def _compile(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -176,11 +180,36 @@ def _probe(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 MACHINE_RULES = (
-    Rule("device", (), _device),
-    Rule("data_device", ("device",), _data_device, _data_device_accepts),
+    Rule("device", (), _device, type=DeviceType(), of_machine=True),
+    Rule("data_device", ("device",), _data_device, _data_device_accepts, of_machine=True),
     precision_rule({}),
-    Rule("memory_format", ("architecture",), _memory_format),
-    Rule("compile", ("device", "architecture"), _compile),
-    Rule("num_threads", ("device", "architecture"), _num_threads),
-    Rule("probe", ("device", "architecture", "batch_size"), _probe),
+    Rule(
+        "memory_format",
+        ("architecture",),
+        _memory_format,
+        type=one_of(MEMORY_FORMATS),
+        changes="apply",
+    ),
+    Rule(
+        "compile",
+        ("device", "architecture"),
+        _compile,
+        type=one_of(COMPILE_MODES),
+        changes="apply",
+    ),
+    Rule(
+        "num_threads",
+        ("device", "architecture"),
+        _num_threads,
+        type=whole(1, "threads"),
+        changes="fit",
+        of_machine=True,
+    ),
+    Rule(
+        "probe",
+        ("device", "architecture", "batch_size"),
+        _probe,
+        type=one_of(PROBE),
+        changes="fit",
+    ),
 )

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
+from flambeau.plan.value_types import PARAMETER_GROUPS
 
 
 def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -109,5 +110,5 @@ def _trainable(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 MODEL_RULES = (
     Rule("weights", (), _weights, _weights_accept),
     Rule("head", ("architecture",), _head, _head_accepts),
-    Rule("trainable", ("weights",), _trainable),
+    Rule("trainable", ("weights",), _trainable, type=PARAMETER_GROUPS, changes="fit"),
 )

@@ -14,8 +14,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from flambeau.device import usable_cores
+from flambeau.phases.bn_policy import BATCH_NORM_POLICIES
+from flambeau.phases.schedule import SHAPES
+from flambeau.phases.setting_names import OPTIMIZER_NAMES
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
+from flambeau.plan.value_types import AUTO_OUTCOME, not_negative, one_of, positive, whole
+
+LR = positive("a finite number above 0: the peak learning rate.")
+"""Type of the learning rate."""
 
 # An epoch of fewer steps gives the schedule too little to work with.
 _MIN_STEPS = 20
@@ -177,7 +184,7 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
             override=f"learner.fit(lr={value * 3:.3g})",
         )
 
-    return Rule("lr", ("architecture", "optimizer"), decide)
+    return Rule("lr", ("architecture", "optimizer"), decide, type=LR, changes="fit")
 
 
 def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -233,19 +240,52 @@ def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 TRAINING_RULES = (
-    Rule("batch_size", ("architecture",), _batch_size, batch_size_accepts),
-    Rule("accumulate", ("batch_size",), _accumulate),
-    Rule("num_workers", (), _num_workers, _workers_accept),
-    Rule("optimizer", (), _optimizer),
-    Rule("weight_decay", ("optimizer",), _weight_decay),
+    Rule(
+        "batch_size",
+        ("architecture",),
+        _batch_size,
+        batch_size_accepts,
+        type=whole(1, "samples"),
+        changes="apply",
+    ),
+    Rule(
+        "accumulate",
+        ("batch_size",),
+        _accumulate,
+        type=whole(1, "batches in a step"),
+        changes="apply",
+    ),
+    Rule(
+        "num_workers",
+        (),
+        _num_workers,
+        _workers_accept,
+        type=whole(0, "processes"),
+        of_machine=True,
+    ),
+    Rule("optimizer", (), _optimizer, type=one_of(OPTIMIZER_NAMES)),
+    Rule(
+        "weight_decay",
+        ("optimizer",),
+        _weight_decay,
+        type=not_negative("a finite number, at least 0."),
+    ),
     lr_rule({}),
-    Rule("schedule", (), _schedule),
-    Rule("epochs", ("batch_size", "accumulate"), _epochs),
-    Rule("bn", ("batch_size",), _bn),
+    Rule("schedule", (), _schedule, type=one_of(SHAPES), changes="fit"),
+    Rule(
+        "epochs",
+        ("batch_size", "accumulate"),
+        _epochs,
+        type=whole(1, "passes over the train set"),
+        changes="fit",
+    ),
+    Rule("bn", ("batch_size",), _bn, type=one_of(BATCH_NORM_POLICIES)),
     # What was realised holds no longer where one of these changes.
     Rule(
         "auto",
         ("accumulate", "architecture", "batch_size", "bn", "lr", "optimizer", "weight_decay"),
         _auto,
+        type=AUTO_OUTCOME,
+        changes="fit",
     ),
 )

@@ -19,6 +19,7 @@ from flambeau.domain import Domain
 from flambeau.plan import CORE_RULES, Choice, Rule, lr_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept
+from flambeau.plan.value_types import FLOAT_DTYPE
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau.tensors.data import TensorData
@@ -213,7 +214,7 @@ DOMAIN = Domain(
     rules=(
         Rule("architecture", (), _architecture),
         Rule("normalisation", ("architecture",), _normalisation),
-        Rule("input_dtype", ("architecture",), _input_dtype),
+        Rule("input_dtype", ("architecture",), _input_dtype, type=FLOAT_DTYPE),
         Rule("task", (), _task),
         Rule("targets", ("task", "normalisation"), _targets, _targets_accept),
         head_rule("each layer but the first"),

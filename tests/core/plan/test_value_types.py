@@ -9,7 +9,12 @@ import torch
 
 from flambeau import Data, Learner, TensorData, TrainingOptions
 from flambeau.errors import PlanError
-from flambeau.plan.accepted_values import check_values
+from flambeau.phases.setting_names import COMPILE_MODES, OPTIMIZER_NAMES, PRECISIONS
+from flambeau.plan import CORE_RULES, Choice, Rule, combine
+from flambeau.plan.value_types import DeviceType
+from flambeau.training.compile import compile_model
+from flambeau.training.optim.optimizer import OPTIMIZERS
+from flambeau.training.optim.precision import DTYPES
 
 
 def data() -> Data:
@@ -26,7 +31,7 @@ def data() -> Data:
         ("batch_size", True, "batch_size is True"),
         ("num_workers", -2, "at least 0"),
         ("lr", 0, "above 0"),
-        ("lr", float("nan"), "lr is nan"),
+        ("lr", float("nan"), "'lr' is nan"),
         ("lr", "x", "lr is 'x'"),
         ("epochs", 0, "epochs is 0"),
         ("epochs", 1.5, r"epochs is 1\.5"),
@@ -71,5 +76,27 @@ def test_a_factory_reads_the_optimizer_s_name_itself() -> None:
     Learner(data(), choices={"optimizer": "mine"}, training=options, quiet=True).fit(1)
 
 
-def test_good_values_pass() -> None:
-    check_values({"batch_size": 1, "lr": 3, "weight_decay": 0, "device": "cpu", "other": object()})
+@pytest.mark.parametrize(
+    ("key", "value"), [("batch_size", 1), ("lr", 3), ("weight_decay", 0), ("device", "cpu")]
+)
+def test_good_values_pass(key: str, value: Any) -> None:
+    [rule] = [rule for rule in CORE_RULES if rule.key == key]
+    assert rule.type is not None
+    assert rule.type.fault(value) is None
+    assert rule.type.accepts(value)
+
+
+def test_names_in_the_plan_are_those_that_training_builds() -> None:
+    assert set(OPTIMIZER_NAMES) == set(OPTIMIZERS)
+    assert set(PRECISIONS) == set(DTYPES)
+    for mode in COMPILE_MODES:
+        compile_model(torch.nn.Linear(1, 1), mode)
+
+
+def test_a_domains_rule_keeps_the_type_of_the_one_it_replaces() -> None:
+    [base] = [rule for rule in CORE_RULES if rule.key == "device"]
+    own = Rule("device", (), lambda facts, values: Choice("device", "cpu", "ours"))
+    [combined] = [rule for rule in combine(CORE_RULES, [own]) if rule.key == "device"]
+    assert combined.decide is own.decide
+    assert isinstance(combined.type, DeviceType)
+    assert combined.of_machine == base.of_machine
