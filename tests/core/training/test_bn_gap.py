@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flambeau import Callback, Classification, Learner, TensorData, TrainingOptions
-from flambeau.training import EMA
+from flambeau.training import EMA, StepResult
 
 
 def net(momentum: float | None = 0.1, drop: float = 0.0) -> nn.Sequential:

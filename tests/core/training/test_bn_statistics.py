@@ -106,7 +106,7 @@ def test_the_whole_is_what_torch_says_of_all_values() -> None:
 
 
 def test_at_most_so_many_batches() -> None:
-    assert {len(each) for each in see(run_of(Net()), at_most=2).values()} == {2}
+    assert {len(each) for each in seen_by(run_of(Net()), 2).values()} == {2}
 
 
 def test_the_distance_is_the_divergence_of_two_gaussians() -> None:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
-from flambeau.training.bare import bare
+from flambeau.training.run_state.optimizer_state import (
+    load_state_by_name,
+    parameter_names,
+    state_by_name,
+)
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ def capture(run: Run) -> dict[str, Any]:
     """
     state = run.state
     phases = list(state.phases)
+    names = parameter_names(state.model, state.task)
     nameable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
     return {
         "plan": dict(run.settings.plan()),
@@ -32,7 +37,7 @@ def capture(run: Run) -> dict[str, Any]:
         "started_phase": run.started_phase,
         "model": dict(state.model.state_dict()),
         "optimizers": {
-            name: bare(optimizer, "state_dict")() for name, optimizer in run.optimizers.items()
+            name: state_by_name(optimizer, names) for name, optimizer in run.optimizers.items()
         },
         "average": run.average.state_dict() if run.average is not None else None,
         "adapted": run.adapted,
@@ -69,15 +74,15 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     run.update.keep_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
     run.values.controlled.update(tree["controlled"])
-    # Phases regroup the optimizers; the same regroupings give the order in which they were saved.
     started = min(int(tree.get("started_phase", position.phase)), len(state.phases) - 1)
-    for index in range(started + 1):
-        state.position.phase = index
+    state.position.phase = max(started, 0)
+    if started >= 0:  # it is -1 while on_fit_start is sent
         run.start_phase()
+    names = parameter_names(state.model, state.task)
     for name, optimizer in run.optimizers.items():
-        bare(optimizer, "load_state_dict")(tree["optimizers"][name])
-    if started >= 0:  # it is -1 while on_fit_start is heard
-        run.start_phase()  # once more, on the param groups that loading has put in place
+        load_state_by_name(optimizer, tree["optimizers"][name], names)
+    if started >= 0:
+        run.start_phase()  # once more, as loading has replaced the param groups
     if run.average is not None:
         run.average.load_state_dict(tree["average"])
     run.best.load_state_dict(tree["best"])
