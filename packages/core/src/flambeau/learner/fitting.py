@@ -19,7 +19,6 @@ from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.standard import with_standard
 from flambeau.device import num_threads
 from flambeau.distributed.processes import on_main
-from flambeau.learner.examine import subject_of
 from flambeau.learner.planning import options_of
 from flambeau.learner.run_folder import agree_on_folder
 from flambeau.learner.setup import Request, Setup
@@ -148,6 +147,7 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
     """Warn of what the doctor finds before a learner's first fit."""
     if setup.examines:
         from flambeau.doctor import warn_before_fit
+        from flambeau.learner.examine import subject_of
 
         subject = subject_of(setup, plan, run)
         on_main(lambda: warn_before_fit(subject, setup.domain.checks))

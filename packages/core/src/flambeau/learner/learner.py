@@ -19,11 +19,9 @@ from flambeau.artefact.weights import load_model, save_model
 from flambeau.data.data import Data
 from flambeau.data.loader import shares_with
 from flambeau.distributed.processes import on_main
-from flambeau.doctor import Report, checks_for, diagnose
 from flambeau.errors import InputError
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, Given, check_given
-from flambeau.learner.examine import subject_of
 from flambeau.learner.planning import (
     auto_of_checkpoint,
     check_arguments,
@@ -48,6 +46,7 @@ from flambeau.training.run_state.restore import check_tree, phases_of
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
+    from flambeau.doctor import Report
     from flambeau.inside import Summary
     from flambeau.report.interpretation import Interpretation
     from flambeau.tuning.auto_run import Clock
@@ -438,6 +437,9 @@ class Learner:
             full: Also look for near duplicates, and whether a copy of the model learns a few
                 samples by heart: seconds to minutes.
         """
+        from flambeau.doctor import checks_for, diagnose
+        from flambeau.learner.examine import subject_of
+
         return diagnose(
             subject_of(self._setup(), self.plan), checks_for(self.domain.checks), full=full
         )

@@ -6,17 +6,18 @@ Each outcome becomes a choice of the plan with its figures, so that a replay mea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flambeau.device import num_threads
 from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
-from flambeau.tuning.auto_run import AutoRun
-from flambeau.tuning.auto_start import begin_auto
 from flambeau.tuning.bn_decision import measured_bn
 from flambeau.tuning.lr_choice import is_open, measured_lr
-from flambeau.tuning.lr_finder import Start
 from flambeau.tuning.step_settings import measured_step_settings
 from flambeau.tuning.upcoming import Recipe, UpcomingRun
+
+if TYPE_CHECKING:
+    from flambeau.tuning.auto_run import AutoRun
 
 
 def measure(
@@ -39,9 +40,13 @@ def measure(
     phases = recipe(plan.values)
     plan = measured_step_settings(plan, upcoming, phases)
     if auto is not None:
+        from flambeau.tuning.auto_start import begin_auto
+
         plan = begin_auto(auto, plan, upcoming)
         phases = auto.phases()
     elif finds_lr and is_open(plan["lr"], upcoming.options(plan)):
+        from flambeau.tuning.lr_finder import Start
+
         phases = recipe(plan.values)
         start = Start(
             upcoming.components(plan), upcoming.options(plan), phases[0], upcoming.position

@@ -7,7 +7,6 @@ from dataclasses import replace
 from flambeau.distributed import processes
 from flambeau.training.components import Components
 from flambeau.training.history import History
-from flambeau.training.ranks.ranked_run import RankedRun
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position
 
@@ -26,6 +25,8 @@ def make_run(
     group = processes.join()
     if group is None:
         return Run(components, settings, history, position)
+    from flambeau.training.ranks.ranked_run import RankedRun
+
     if not group.is_main:
         callbacks = [each for each in settings.callbacks if each.every_process]
         settings = replace(settings, callbacks=callbacks)
