@@ -5,12 +5,16 @@ Nothing is seeded here: a test that draws says with which seed.
 
 import os
 import signal
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from flambeau.device import usable_cores
+from flambeau.torch_internals import names
 
 DATA_VARIABLE = "FLAMBEAU_DATA"
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several processes of `pytest -n`
@@ -84,3 +88,74 @@ def realdata() -> Path:
     if folder is None:
         pytest.skip(f"{DATA_VARIABLE} is unset: it names the folder of real data sets")
     return folder
+
+
+STEP = "optimizers._step"
+
+WITHOUT_NAME = {
+    "torch._amp_foreach_non_finite_check_and_unscale_": ("adamw", "tensor_lists._flag_by_norm"),
+    "torch._foreach_add_": ("adamw", "tensor_lists._add_to_each"),
+    "torch._foreach_mul_": ("adamw", "tensor_lists._multiply_each"),
+    "torch._foreach_norm": ("adamw", "tensor_lists.get_total_norm"),
+    "torch._fused_adam_": ("adam", STEP),
+    "torch._fused_adamw_": ("adamw", STEP),
+    "torch._fused_sgd_": ("sgd", STEP),
+    "torch.autograd.graph._engine_run_backward": ("adamw", "backward._backward_of_quotient"),
+    "torch.optim.Optimizer._optimizer_step_post_hooks": ("adamw", STEP),
+    "torch.optim.Optimizer._optimizer_step_pre_hooks": ("adamw", STEP),
+    "torch.optim.Optimizer.step.__wrapped__": ("rmsprop", ""),
+    "torch.optim.optimizer._global_optimizer_post_hooks": ("adamw", STEP),
+    "torch.optim.optimizer._global_optimizer_pre_hooks": ("adamw", STEP),
+}
+"""Private names of a training step: an optimizer that uses it, the function that replaces it."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for ``private_name`` and ``optimizer`` with each name."""
+    if "private_name" in metafunc.fixturenames:
+        cases = [(name, optimizer) for name, (optimizer, _) in WITHOUT_NAME.items()]
+        metafunc.parametrize(("private_name", "optimizer"), cases, ids=list(WITHOUT_NAME))
+
+
+@pytest.fixture
+def private_names() -> set[str]:
+    """Those that ``private_name`` runs through."""
+    return set(WITHOUT_NAME)
+
+
+@pytest.fixture
+def report_absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """``report_absent(name)``: flambeau finds no such private name, though torch has it.
+
+    Returns a list that gets an entry for each call of the function that replaces it, or each look
+    at the name where torch's own public function does.
+    """
+
+    def report(absent: str) -> list[str]:
+        assert absent in names.FALLBACKS
+        calls: list[str] = []
+        counts_looks = not WITHOUT_NAME.get(absent, ("", ""))[1]
+        for reader in ("lookup", "attribute"):
+            original = getattr(names, reader)
+
+            def read(*arguments: Any, original: Any = original) -> Any:
+                if arguments[-1] != absent:
+                    return original(*arguments)
+                if counts_looks:
+                    calls.append(absent)
+                return None
+
+            monkeypatch.setattr(names, reader, read)
+        if not counts_looks:
+            module_name, function_name = WITHOUT_NAME[absent][1].split(".")
+            module = import_module(f"flambeau.torch_internals.{module_name}")
+            function = getattr(module, function_name)
+
+            def counted(*arguments: Any, **named: Any) -> Any:
+                calls.append(function_name)
+                return function(*arguments, **named)
+
+            monkeypatch.setattr(module, function_name, counted)
+        return calls
+
+    return report

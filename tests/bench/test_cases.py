@@ -7,6 +7,7 @@ import math
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,10 @@ def test_a_planted_read_is_counted_and_our_steps_have_none() -> None:
     assert not case.gate(comparison, [(blind, candidate)]).passed
 
 
-def test_every_kind_of_read_is_counted_only_while_active() -> None:
+@pytest.mark.parametrize("absent", ["", "torch.utils._python_dispatch.TorchDispatchMode"])
+def test_every_kind_of_read_is_counted_only_while_active(absent: str, report_absent: Any) -> None:
+    if absent:
+        report_absent(absent)
     value = torch.ones(())
     with watched() as reads:
         value.item()

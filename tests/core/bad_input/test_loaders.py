@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 from collections import namedtuple
 from pathlib import Path
@@ -139,7 +141,10 @@ def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
 # torch's handler of a dead worker raises wherever the process is, now and then in a `__del__` of
 # its own, where nobody can catch it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_worker_that_dies_is_no_riddle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("absent", ["", "torch.utils.data.DataLoader._shutdown_workers"])
+def test_a_dead_worker_is_named(absent: str, tmp_path: Path, report_absent: Any) -> None:
+    if absent:
+        calls = report_absent(absent)
     order = list(range(40))
     with pytest.raises(TrainingError, match=r"a worker process died.*num_workers=0"):
         fit(
@@ -149,6 +154,10 @@ def test_a_worker_that_dies_is_no_riddle(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="A worker process died"):
         data = TensorData.from_datasets(Samples(dies_at_39), PAIRS, n_classes=3)
         fit(data, folder=tmp_path / "b", num_workers=1, batch_size=8)
+    if absent:
+        assert len(calls) == 2
+    gc.collect()  # the loader of valid is part of a cycle
+    assert not multiprocessing.active_children()
 
 
 def test_samples_of_several_shapes_are_named() -> None:

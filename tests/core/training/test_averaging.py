@@ -191,7 +191,7 @@ def test_a_saved_average_of_another_model() -> None:
     average, other = EMA().running(), EMA().running()
     average.start(net())
     other.start(nn.Linear(2, 2))
-    with pytest.raises(ResumeError, match=r"other tensors than the model: 0\.bias, 0\.weight"):
+    with pytest.raises(ResumeError, match=r"differ from those of the model: 0\.bias, 0\.weight"):
         average.load_state_dict(other.state_dict())
 
 
@@ -201,7 +201,7 @@ def test_an_average_that_was_never_started() -> None:
 
 
 def test_shares() -> None:
-    with pytest.raises(InputError, match=r"decay is a share in 0\.\.1 \(below 1\), not 1\.0"):
+    with pytest.raises(InputError, match=r"decay of EMA must be at least 0 and below 1, not 1\.0"):
         EMA(decay=1.0)
-    with pytest.raises(InputError, match=r"starts at a share in 0\.\.1 \(below 1\), not -0\.1"):
+    with pytest.raises(InputError, match=r"start of SWA must be at least 0 and below 1, not -0\.1"):
         SWA(start=-0.1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
 from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError
+from flambeau.torch_internals import is_compiled
 from flambeau.training.compile import compile_model, repeated_blocks, undo
 
 
@@ -56,8 +60,34 @@ def test_compiling_and_back() -> None:
     assert compiled(net) == []
     assert compile_model(nn.Linear(2, 2), "regions"), "without blocks, as one"
     assert list(net.state_dict()) == names
-    with pytest.raises(ArgumentError, match="no way 'hole'"):
+    with pytest.raises(ArgumentError, match="Unknown value 'hole'"):
         compile_model(net, "hole")
+
+
+@pytest.mark.parametrize("absent", ["", "torch.nn.Module._compiled_call_impl"])
+def test_what_is_undone_runs_as_written(absent: str, report_absent: Any) -> None:
+    if absent:
+        report_absent(absent)
+    net = Net()
+    undo(compile_model(net, "regions"))
+    assert is_compiled(net.blocks[0]) is False
+    net(torch.ones(1, 4)).sum().backward()  # a compiled block would call a C++ compiler
+
+
+@pytest.mark.parametrize(
+    ("absent", "found"),
+    [
+        ("", [True, True, False]),
+        ("torch.nn.Module._compiled_call_impl", [False, True, False]),
+        ("torch._dynamo.OptimizedModule._orig_mod", [True, False, False]),
+    ],
+)
+def test_what_counts_as_compiled(absent: str, found: list[bool], report_absent: Any) -> None:
+    in_place, wrapped = nn.Linear(2, 2), torch.compile(nn.Linear(2, 2))
+    in_place.compile()
+    if absent:
+        report_absent(absent)
+    assert [is_compiled(module) for module in (in_place, wrapped, nn.ReLU())] == found
 
 
 def test_modules_that_the_user_compiled_are_left_alone() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from flambeau.training.optim import fused_step as optimizer_step
+from flambeau.torch_internals import torch_step
 from flambeau.training.optim.fused_step import OptimizerStep
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
@@ -57,7 +57,7 @@ class Pair:
         if found_inf is None:
             self.optimizers[1].step()
         else:
-            optimizer_step._torch_step(self.optimizers[1], found_inf)
+            torch_step(self.optimizers[1], found_inf)
 
     def check(self) -> None:
         for mine, other in zip(self.ours.parameters(), self.theirs.parameters(), strict=True):

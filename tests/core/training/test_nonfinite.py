@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError
-from flambeau.training import foreach
 from flambeau.training.nonfinite import guard as nonfinite
 from flambeau.training.nonfinite.guard import MAX_OVERFLOWS, NonFiniteGuard
 from flambeau.training.optim.clip import gradients_of
@@ -202,9 +201,10 @@ def test_statistics_come_back_when_the_run_ends() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("kernel", [True, False])
 def test_what_is_flagged(
-    value: float, where: str, dtype: torch.dtype, kernel: bool, monkeypatch: pytest.MonkeyPatch
+    value: float, where: str, dtype: torch.dtype, kernel: bool, report_absent: Any
 ) -> None:
-    monkeypatch.setattr(foreach, "_have_kernel", lambda tensors: kernel)
+    if not kernel:
+        report_absent("torch._amp_foreach_non_finite_check_and_unscale_")
     guard = NonFiniteGuard(nn.Linear(1, 1), CPU)
     gradients = [torch.ones(2, 2, dtype=dtype), torch.full((3,), 1e10, dtype=dtype)]
     loss = torch.tensor(1.0)

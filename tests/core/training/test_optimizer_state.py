@@ -91,7 +91,7 @@ def test_other_parameters_are_refused_by_name() -> None:
         load_state_by_name(fewer, saved, parameter_names(model, Task()))
 
 
-class StopIn(Exception):
+class StopInError(Exception):
     """Ends a run between two steps."""
 
 
@@ -117,7 +117,7 @@ def test_a_run_resumes_in_its_third_phase_without_the_first_two(
 
         def limited(model: Any, batches: Any, task: Any, it: Any) -> Any:
             if it.context.step == step:
-                raise StopIn
+                raise StopInError
             return train_step(model, batches, task, it)
 
         return limited
@@ -125,7 +125,7 @@ def test_a_run_resumes_in_its_third_phase_without_the_first_two(
     whole = Learner(data, net(), task=Classification(["a", "b"]), choices=choices, quiet=True)
     whole.fit_phases(phases)
     broken = learner(training=TrainingOptions(train_step=step_until(21)))
-    with pytest.raises(StopIn):
+    with pytest.raises(StopInError):
         broken.fit_phases(phases)
     again = learner()
     again.resume()

@@ -14,11 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from flambeau_bench.cases.tiny import PEAK_LR, WEIGHT_DECAY, Tape
-
-# torch exports these calls without types.
-_torch = cast("Any", torch)
 
 ACCUMULATE = 4
 MAX_NORM = 0.5
@@ -110,6 +108,7 @@ def averaged(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]
     steps = tape.steps_per_epoch
     weights = list(model.parameters())
     average = [weight.detach().clone() for weight in weights]
+    move = cast("Any", get_swa_multi_avg_fn())  # average += (weights - average) / (n + 1)
     model.train()
     for step, (x, y) in enumerate(tape.pairs()):
         lr = one_cycle_lr(step, steps)
@@ -121,10 +120,10 @@ def averaged(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]
         optimizer.zero_grad()
         losses.append(loss.detach())
         decay = min(EMA_DECAY, (1.0 + step) / (10.0 + step))
-        with torch.no_grad():
-            _torch._foreach_lerp_(average, weights, 1.0 - decay)
+        move(average, weights, decay / (1.0 - decay))
     with torch.no_grad():
-        _torch._foreach_copy_(weights, average)
+        for weight, value in zip(weights, average, strict=True):
+            weight.copy_(value)
     return losses
 
 

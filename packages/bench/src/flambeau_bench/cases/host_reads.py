@@ -9,22 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+
+from flambeau.torch_internals import dispatch_mode_class
 
 _READING_OPERATIONS = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
 _READING_METHODS = ("tolist", "numpy", "cpu")
+_READING_FUNCTIONS = (
+    *_READING_METHODS, "item", "is_nonzero", "equal", "__bool__", "__float__", "__int__",
+)  # fmt: skip
 
 
-class HostReads(TorchDispatchMode):
-    """Counts host reads while ``active``: by name, in ``found``.
-
-    ``.item()``, ``float()`` and ``bool()`` reach torch's dispatcher; ``.tolist()``, ``.numpy()``
-    and ``.cpu()`` need not (on the CPU they are done without), so ``watched`` counts those by
-    standing in for the methods while it lasts.
-    """
+class HostReads:
+    """Counts host reads while ``active``: by name, in ``found``."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.active = False
         self.found: dict[str, int] = {}
 
@@ -34,36 +33,74 @@ class HostReads(TorchDispatchMode):
         return sum(self.found.values())
 
     def count(self, name: str) -> None:
-        """One read more, if the counter is active."""
+        """Count one more read, if the counter is active."""
         if self.active:
             self.found[name] = self.found.get(name, 0) + 1
 
-    def __torch_dispatch__(
+
+@contextmanager
+def watched() -> Iterator[HostReads]:
+    """Yield a counter that sees everything inside the block; switch it on with ``active``.
+
+    Where torch has no mode for its dispatcher, only reads that Python code asks for are counted.
+    """
+    reads = HostReads()
+    base = dispatch_mode_class()
+    if base is None:
+        with _FunctionMode(reads):
+            yield reads
+    else:
+        with _counted_methods(reads), _dispatch_mode(base, reads):
+            yield reads
+
+
+def _dispatch_mode(base: type[Any], reads: HostReads) -> Any:
+    """Return a context that counts ``.item()``, ``float()`` and ``bool()``."""
+
+    class DispatchMode(base):
+        def __torch_dispatch__(
+            self,
+            func: Any,
+            types: Any,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, Any] | None = None,
+        ) -> Any:
+            if (name := func.name()) in _READING_OPERATIONS:
+                reads.count(name)
+            return func(*args, **(kwargs or {}))
+
+    return DispatchMode()
+
+
+@contextmanager
+def _counted_methods(reads: HostReads) -> Iterator[None]:
+    """Count the methods that need not reach the dispatcher on the CPU, by replacing them."""
+    original = {name: getattr(Tensor, name) for name in _READING_METHODS}
+    for name, method in original.items():
+        setattr(Tensor, name, _counting(reads, name, method))
+    try:
+        yield
+    finally:
+        for name in original:
+            # They are torch's base class's: ours were put in front of them.
+            delattr(Tensor, name)
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, reads: HostReads) -> None:
+        super().__init__()
+        self._reads = reads
+
+    def __torch_function__(
         self,
         func: Any,
         types: Any,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if (name := func._schema.name) in _READING_OPERATIONS:
-            self.count(name)
+        if (name := func.__name__) in _READING_FUNCTIONS:
+            self._reads.count(name)
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def watched() -> Iterator[HostReads]:
-    """A counter that sees everything inside the block; switch it on with ``active``."""
-    reads = HostReads()
-    original = {name: getattr(Tensor, name) for name in _READING_METHODS}
-    for name, method in original.items():
-        setattr(Tensor, name, _counting(reads, name, method))
-    try:
-        with reads:
-            yield reads
-    finally:
-        for name in original:
-            # They are torch's base class's: ours were put in front of them.
-            delattr(Tensor, name)
 
 
 def _counting(reads: HostReads, name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -31,6 +30,7 @@ from flambeau.errors import (
     TrainingError,
 )
 from flambeau.global_rng import TemporarySeed
+from flambeau.torch_internals import shut_down_workers
 
 _PURPOSE = "foreign-loader"
 RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -185,7 +185,9 @@ class UserLoader(Loader):
                     except FlambeauError:
                         raise
                     except Exception as error:
-                        raise self._unreadable(step, epoch, error, batches) from error
+                        unreadable = self._unreadable(step, epoch, error, batches)
+                        del batches  # see shut_down_workers
+                        raise unreadable from error
                 batch = self.layout.batch(raw)
                 first, seen = seen, seen + len(batch)
                 if step < start_step:
@@ -204,9 +206,7 @@ class UserLoader(Loader):
         said = str(error).strip().splitlines()[-1:] or [""]
         died = isinstance(error, ConnectionError | EOFError) and "Caught " not in str(error)
         if died or "exited unexpectedly" in str(error):
-            # Or DataLoader's signal handler might raise again somewhere in the caller's code.
-            with suppress(RuntimeError, AttributeError):
-                cast(Any, batches)._shutdown_workers()
+            shut_down_workers(batches, error)
             return TrainingError(
                 f"{where}: a worker process died ({said[0].rstrip('.')}). Often "
                 "memory ran out: use fewer workers (num_workers), or num_workers=0 to see why."

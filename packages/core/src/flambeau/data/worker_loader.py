@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -18,6 +17,7 @@ from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order
 from flambeau.data.worker_signals import leave_to_main
 from flambeau.errors import FlambeauError, InputError, TrainingError
 from flambeau.global_rng import TemporarySeed, seed_globals
+from flambeau.torch_internals import shut_down_workers
 
 _PURPOSE = "worker"
 
@@ -104,11 +104,10 @@ class WorkerLoader(Loader):
                 return
             except (RuntimeError, OSError, EOFError) as error:
                 # DataLoader's own error when a process is gone (killed for memory, crashed), or
-                # the broken pipe to it, whichever is noticed first. The workers are ended here, or
-                # DataLoader's signal handler might raise again somewhere in the caller's code.
+                # the broken pipe to it, whichever is noticed first.
                 self.close()
-                with suppress(RuntimeError):
-                    cast(Any, answers)._shutdown_workers()
+                shut_down_workers(answers, error)
+                del answers
                 raise TrainingError(
                     f"A worker process died while reading data ({error}). Often memory ran out: "
                     "use fewer workers (num_workers), or num_workers=0 to see the cause."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -91,8 +91,11 @@ def gradient_sizes(
 @contextmanager
 def left_as_it_was(model: nn.Module, seed: int) -> Generator[None]:
     """Puts back what code of the user's may change: buffers, modes, what learns, generators."""
-    tables: list[dict[str, Tensor | None]] = [vars(m)["_buffers"] for m in model.modules()]
-    buffers = [(table, dict(table), _copies(table)) for table in tables if table]
+    buffers = [
+        (module, name, value, value.clone())
+        for module in model.modules()
+        for name, value in module.named_buffers(recurse=False)
+    ]
     modes = {module: module.training for module in model.modules()}
     learns = {parameter: parameter.requires_grad for parameter in model.parameters()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -109,14 +112,10 @@ def left_as_it_was(model: nn.Module, seed: int) -> Generator[None]:
         for parameter, learned in learns.items():
             parameter.requires_grad_(learned)
         with torch.no_grad():
-            for table, originals, contents in buffers:
-                table.update(originals)  # a forward pass may have assigned others
-                for name, content in contents.items():
-                    cast(Tensor, originals[name]).copy_(content)
-
-
-def _copies(table: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in table.items() if value is not None}
+            for module, name, value, content in buffers:
+                if getattr(module, name) is not value:  # a forward pass may have assigned another
+                    setattr(module, name, value)
+                value.copy_(content)
 
 
 class _Watch:

@@ -10,20 +10,21 @@ from torch import nn
 
 from flambeau.errors import ArgumentError, nearest
 from flambeau.phases.setting_names import COMPILE_MODES
+from flambeau.torch_internals import remove_compilation
 
 
 def compile_model(model: nn.Module, how: str) -> list[nn.Module]:
-    """Compiles the module's forward, when it is first called; gives the modules that are compiled.
+    """Compile the model at its next call, and return the modules that are compiled.
 
-    "regions" compiles each block that occurs several times: torch compiles their code once, which
-    takes a fifth to a ninth of the time for the same speed from batches of 4 on (Accelerate's
-    benchmark). A model without such blocks is compiled as one.
+    "regions" compiles each block that occurs several times: torch compiles their code once, in a
+    fifth to a ninth of the time, and it is as fast from a batch size of 4 (Accelerate's benchmark).
+    A model without such blocks is compiled as a whole.
 
     Raises:
         ArgumentError: ``how`` is unknown.
     """
     if how not in COMPILE_MODES:
-        raise ArgumentError(f"There is no way {how!r} to compile. {nearest(how, COMPILE_MODES)}")
+        raise ArgumentError(f"Unknown value {how!r} of compile. {nearest(how, COMPILE_MODES)}")
     if how == "off":
         return []
     regions = (repeated_blocks(model) if how == "regions" else []) or [model]
@@ -33,16 +34,15 @@ def compile_model(model: nn.Module, how: str) -> list[nn.Module]:
 
 
 def undo(regions: Iterable[nn.Module]) -> None:
-    """Lets modules that ``compile_model`` compiled run as they are written."""
+    """Make modules that ``compile_model`` compiled run as they are written."""
     for region in regions:
-        # What ``nn.Module.compile`` sets, and what ``__call__`` looks at.
-        cast("Any", region)._compiled_call_impl = None
+        remove_compilation(region)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The outermost modules whose kind occurs twice among their siblings and has parts of its own.
+    """Return the outermost modules with children whose class occurs twice among their siblings.
 
-    Layers alone (a Linear) are not worth compiling, so a block needs children.
+    A single layer (a Linear) is not worth compiling, so a block needs children.
     """
     found: list[nn.Module] = []
     for parent in model.modules():

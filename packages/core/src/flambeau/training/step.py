@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.nested import detach
 from flambeau.task.task import StepContext, Task
-from flambeau.training import foreach
+from flambeau.torch_internals import scale_
 from flambeau.training.events import Dispatch
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.precision import Precision
@@ -152,7 +152,7 @@ def _step_of_unknown_weight(
         weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
     total = step.total_weight_on_device(torch.stack(weights).sum())
     gradients = gradients_of(model.parameters())
-    foreach.scale_(gradients, 1.0 / total)
+    scale_(gradients, 1.0 / total)
     loss = torch.stack(sums).sum() / total
     step.update(loss)
     return StepResult(loss, total)

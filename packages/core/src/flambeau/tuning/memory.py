@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as tree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 SHARE = {"cpu": 0.6, "cuda": 0.85, "mps": 0.7}
 """Of the free memory, what a step may take: the meter does not see what kernels use inside."""
@@ -49,10 +46,14 @@ class MemoryUse:
 
 
 class Meter(Protocol):
-    """Counts the memory that steps take."""
+    """Bytes that a step takes at its peak, beyond what existed at the start."""
 
-    def peak_bytes(self) -> int:
-        """The most that was taken at once so far, beyond what there was at the start."""
+    def forward_bytes(self) -> int:
+        """Return the peak of the forward pass and of the gradients of its outputs."""
+        ...
+
+    def step_bytes(self) -> int:
+        """Return the peak of the whole step."""
         ...
 
 
@@ -108,12 +109,15 @@ def surely_fits(inputs: Iterable[Mapping[str, Any]], batch_size: int, free_bytes
 
 
 @contextmanager
-def metered(device: torch.device, known: Sequence[Tensor]) -> Generator[Meter]:
-    """Counts what is allocated inside the block.
+def metered(
+    device: torch.device, known: Sequence[Tensor], update_bytes: Callable[[], int]
+) -> Generator[Meter]:
+    """Measure what a step inside the block takes: by torch's allocator on CUDA, else estimated.
 
     Args:
         device: Where the step runs.
-        known: Tensors that are there already; writing into them allocates nothing.
+        known: Tensors that exist already and do not count.
+        update_bytes: Bytes of the gradients and of the optimizers' state; called at the end.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -121,68 +125,64 @@ def metered(device: torch.device, known: Sequence[Tensor]) -> Generator[Meter]:
         before = torch.cuda.memory_allocated(device)
         yield _OfCuda(device, before)
     else:
-        allocations = Allocations(known)
-        with allocations:
-            yield allocations
+        saved = SavedTensors(known, update_bytes)
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+            yield saved
 
 
 class _OfCuda:
     def __init__(self, device: torch.device, before: int) -> None:
         self._device, self._before = device, before
 
-    def peak_bytes(self) -> int:
+    def forward_bytes(self) -> int:
+        return self.step_bytes()
+
+    def step_bytes(self) -> int:
         return torch.cuda.max_memory_allocated(self._device) - self._before
 
 
-class Allocations(TorchDispatchMode):
-    """Bytes of the tensors that operations make, until they are freed; exact and repeatable.
+class SavedTensors:
+    """An estimate of a step's peak from the tensors that the forward pass saves for the backward.
 
-    A process's own size would be neither: allocators keep what was freed. What a kernel takes for
-    itself while it runs is not seen.
+    To the saved tensors it adds twice the largest of them, for the gradients of a layer's outputs
+    and inputs. Where every allocation was counted instead (2-core Xeon), this was 12 % below the
+    peak of a GRU, at most 4 % off for an MLP and a small CNN, 9 % above for a transformer, and
+    above for resnet18. It is exact and repeatable, which the size of a process is not: allocators
+    keep what was freed.
 
     Args:
-        known: Tensors that are there already.
+        known: Tensors that exist already and do not count.
+        update_bytes: As for ``metered``.
     """
 
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        super().__init__()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
-        self._live = self._peak = 0
-        self._watched: dict[int, Any] = {}
-        for tensor in known:
-            self._watch(tensor, counts=False)
+    def __init__(self, known: Sequence[Tensor], update_bytes: Callable[[], int]) -> None:
+        self._update_bytes = update_bytes
+        self._seen = {_address(tensor) for tensor in known}
+        self._saved = self._largest = 0
 
-    def peak_bytes(self) -> int:
-        return self._peak
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Count a tensor's memory, once however many tensors share it."""
+        address = _address(tensor)
+        if address not in self._seen:
+            self._seen.add(address)
+            size = tensor.untyped_storage().nbytes() if address else 0
+            self._saved += size
+            self._largest = max(self._largest, size)
+        return tensor
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Else torch imports its compiler (see `flambeau.training.bare`) to mark what follows."""
-        return False
+    @staticmethod
+    def unpack(tensor: Tensor) -> Tensor:
+        """Return what ``pack`` was given."""
+        return tensor
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        answer = func(*args, **(kwargs or {}))
-        for leaf in cast("list[object]", tree.tree_leaves(answer)):
-            if isinstance(leaf, Tensor):
-                self._watch(leaf)
-        return answer
+    def forward_bytes(self) -> int:
+        return self._saved + 2 * self._largest
 
-    def _watch(self, tensor: Tensor, *, counts: bool = True) -> None:
-        storage = tensor.untyped_storage()
-        place = storage._cdata  # pyright: ignore[reportPrivateUsage] as torch's own MemTracker
-        if place in self._watched:
-            return
-        size = storage.nbytes() if counts else 0
+    def step_bytes(self) -> int:
+        return self.forward_bytes() + self._update_bytes()
 
-        def freed(_: object) -> None:
-            self._watched.pop(place, None)
-            self._live -= size
 
-        self._watched[place] = weakref.ref(storage, freed)
-        self._live += size
-        self._peak = max(self._peak, self._live)
+def _address(tensor: Tensor) -> int:
+    """Return where a tensor's memory begins; 0 where it has none of the usual kind (sparse)."""
+    is_plain = tensor.layout is torch.strided and not tensor.is_nested
+    return tensor.untyped_storage().data_ptr() if is_plain else 0

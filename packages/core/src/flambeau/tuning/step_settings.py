@@ -24,6 +24,7 @@ from flambeau.distributed import processes
 from flambeau.phases.phase import Phase
 from flambeau.plan import Choice, Plan
 from flambeau.plan.rules_machine import TO_MEASURE
+from flambeau.torch_internals import is_compiled
 from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
 from flambeau.training.norm.freeze import keeps_statistics
@@ -257,17 +258,10 @@ def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[
     if device.type == "cpu":
         cores = usable_cores()
         found["num_threads"] = sorted({1, max(1, cores // 2), cores} - {values["num_threads"]})
-    if values["compile"] == "off" and not _is_compiled(model):
+    if values["compile"] == "off" and not any(map(is_compiled, model.modules())):
         found["compile"] = ["regions" if repeated_blocks(model) else "whole"]
     open_keys = {key for key in KEYS if plan[key].source != "user"}
     return {key: others for key, others in found.items() if key in open_keys and others}
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
 
 
 def _why_nothing(components: Components, options: TrainingOptions, facts: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
@@ -112,16 +113,20 @@ class Trial:
                 model = run.components.model
                 known += [*model.parameters(), *model.buffers()]
                 kept: list[int] = []
-                with metered(self.components.device, known) as meter:
+
+                def update_bytes() -> int:
+                    return _update_bytes(model, run.optimizers.values())
+
+                with metered(self.components.device, known, update_bytes) as meter:
                     backward = run.step.backward
 
                     def noted(loss: Tensor, divisor: float = 1.0) -> None:
-                        kept.append(meter.peak_bytes())
+                        kept.append(meter.forward_bytes())
                         backward(loss, divisor)
 
                     run.step.backward = noted
                     train_epoch(run)
-                    whole = meter.peak_bytes()
+                    whole = meter.step_bytes()
             return max(kept, default=whole), whole
 
     def agreement(self, setting: Setting, batch_size: int) -> Agreement:
@@ -210,6 +215,14 @@ class _Times(Loader):
     def seconds(self) -> list[float]:
         """Of each step."""
         return [after - before for before, after in zip(self._asked, self._asked[1:], strict=False)]
+
+
+def _update_bytes(model: nn.Module, optimizers: Iterable[Optimizer]) -> int:
+    """Return the size of the gradients and of the optimizers' state."""
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    values = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    values += [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return sum(value.nbytes for value in values)
 
 
 def _fresh(batch: Batch) -> Batch:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from flambeau.errors import InputError
+from flambeau.torch_internals import COMPILED_PREFIX
 
 __all__ = ["WeightsRecord", "adapt_channels", "load_checked", "read_weights", "weights_record"]
 
@@ -27,7 +28,7 @@ TIMEOUT_S = 10.0
 # Training scripts save more than the weights; the two names under which they keep them.
 NESTED_UNDER = ("model", "state_dict")
 # Wrappers that put their name before every key: DistributedDataParallel, torch.compile, Lightning.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
+WRAPPER_PREFIXES = ("module.", COMPILED_PREFIX, "model.")
 
 
 @dataclass(frozen=True)

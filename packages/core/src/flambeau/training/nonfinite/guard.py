@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, nearest
-from flambeau.training import foreach
+from flambeau.torch_internals import non_finite_flagger
 from flambeau.training.norm.freeze import keeps_statistics
 from flambeau.training.optim.clip import gradients_of
-from flambeau.training.optim.fused_step import OptimizerStep, reads_found_inf
+from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.state import Position
 
 Policy = Literal["raise", "skip"]
@@ -112,6 +112,7 @@ class NonFiniteGuard:
         self._sticky_only = policy == "raise" and not tolerate_overflow
         self._flag = self._bad if self._sticky_only else self._now
         self._on_cuda = device.type == "cuda"
+        self._flag_non_finite = non_finite_flagger(device)
         # The fields of a StepRecord, which few runs ever need.
         self._records: deque[tuple[Any, ...]] = deque(maxlen=2 * self.every + 2)
         self._recorded = 0
@@ -167,7 +168,7 @@ class NonFiniteGuard:
         # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
         losses = [] if loss is None else [loss.detach().to(torch.float32, copy=True)]
         if self._sticky_only:
-            foreach.flag_non_finite_([*losses, *gradients], self._bad, self._one)
+            self._flag_non_finite([*losses, *gradients], self._bad, self._one)
         else:
             self._check_this_step(losses, gradients)
         if self._statistics:
@@ -177,12 +178,12 @@ class NonFiniteGuard:
     def _check_this_step(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """For policies that leave single steps out: ``_now`` is of this step alone."""
         self._now.zero_()
-        foreach.flag_non_finite_(gradients, self._now, self._one)
+        self._flag_non_finite(gradients, self._now, self._one)
         if self.policy == "skip":
-            foreach.flag_non_finite_(losses, self._now, self._one)
+            self._flag_non_finite(losses, self._now, self._one)
             self._skipped.add_(self._now)
         else:
-            foreach.flag_non_finite_(losses, self._bad, self._one)
+            self._flag_non_finite(losses, self._bad, self._one)
             self._overflows.add_(self._now).mul_(self._now)
             self._bad.copy_(torch.maximum(self._bad, self._overflows > MAX_OVERFLOWS))
             self._now.copy_(torch.maximum(self._now, self._bad))
@@ -192,7 +193,7 @@ class NonFiniteGuard:
         if self._host_flag is not None:
             if not self._host_flag[()]:
                 step()
-        elif reads_found_inf(step.optimizer):
+        elif step.reads_found_inf():
             step(found_inf=self.flag)
         else:
             _step_and_put_back(step, self.flag)
@@ -220,11 +221,13 @@ class NonFiniteGuard:
 
     def restore(self) -> None:
         """Puts the norm layers' statistics back to the last good ones; with policy "raise"."""
-        foreach.copy_(self._statistics, self._good_statistics)
+        for current, good in zip(self._statistics, self._good_statistics, strict=True):
+            current.copy_(good)
 
     def keep(self) -> None:
         """Takes the statistics as they are for good ones: a checkpoint or the data gave them."""
-        foreach.copy_(self._good_statistics, self._statistics)
+        for current, good in zip(self._statistics, self._good_statistics, strict=True):
+            good.copy_(current)
 
     def skipped(self) -> int:
         """Steps left out so far with the policy "skip". Waits for the device."""

@@ -8,33 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.errors import InputError
-from flambeau.training import foreach
+from flambeau.torch_internals import scale_, total_norm
 
 
 def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """The gradients that are there; frozen and unused parameters have none."""
+    """Return the gradients that exist; frozen and unused parameters have none."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 @torch.no_grad()
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of all gradients together: a 0-d tensor on their device.
+    """Return the Euclidean norm of all gradients together: a 0-d tensor on their device.
 
     It is not finite exactly where a gradient is not (or the norm overflows the dtype).
     """
-    if not gradients:
-        return torch.zeros(())
-    [norm] = foreach.norms([torch.stack(foreach.norms(gradients))])
-    return norm
+    return total_norm(gradients) if gradients else torch.zeros(())
 
 
 @torch.no_grad()
 def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> Tensor:
-    """Scales all gradients in place so that their norm is at most ``max_norm``.
+    """Scale all gradients in place so that their norm is at most ``max_norm``.
 
     Returns:
         The norm before clipping, a 0-d tensor on the device. Where it is not finite the gradients
-        are ruined; the non-finite guard masks that step.
+        are invalid; the non-finite guard masks that step.
 
     Raises:
         InputError: ``max_norm`` is not positive.
@@ -46,7 +43,6 @@ def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> Tensor:
         raise InputError(f"max_norm must be a positive norm, not {max_norm}.")
     norm = gradient_norm(gradients)
     if gradients:
-        # 1e-6 and the clamp are torch's; a factor of exactly 1 leaves small gradients as they are.
-        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-        foreach.scale_(gradients, factor)
+        # 1e-6 and the clamp are torch's; a factor of exactly 1 leaves small gradients unchanged.
+        scale_(gradients, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
     return norm

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, InputError, nearest
-from flambeau.training.bare import built
+from flambeau.torch_internals import build_optimizer
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.groups import (
     HasLayerGroups,
@@ -96,7 +96,9 @@ def make_optimizer(
         # Otherwise left open: fused=False would keep torch from its foreach form too.
         settings["fused"] = True
     try:
-        return built(kind.build, groups, {"lr": lr, "weight_decay": weight_decay, **settings})
+        return build_optimizer(
+            kind.build, groups, {"lr": lr, "weight_decay": weight_decay, **settings}
+        )
     except ValueError as error:
         raise InputError(f"The optimizer {name!r} refuses its settings: {error}.") from error
 
@@ -223,7 +225,9 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)
-        OptimizerStep(built(OPTIMIZERS[name].build, [parameter], {"lr": 1.0, "fused": True}))()
+        OptimizerStep(
+            build_optimizer(OPTIMIZERS[name].build, [parameter], {"lr": 1.0, "fused": True})
+        )()
     except RuntimeError:
         return False
     return True

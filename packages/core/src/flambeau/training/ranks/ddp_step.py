@@ -7,9 +7,8 @@ wrapper to see, no "module." in the names of its tensors, and a task may use any
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -22,7 +21,7 @@ from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import TrainingError
 from flambeau.task.metrics import as_real
 from flambeau.task.task import StepContext, Task
-from flambeau.training import foreach
+from flambeau.torch_internals import ddp_without_buffer_copies, scale_
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.state import StepResult
@@ -30,12 +29,6 @@ from flambeau.training.step import Step, known_weight
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
-
-# torch 2.15 renamed it, and warns of the old name.
-_NEW_NAME = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
-_NO_BUFFERS: Mapping[str, Any] = {
-    "forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False
-}
 
 
 class DDPStep:
@@ -109,7 +102,7 @@ class DDPStep:
         if weight is None:
             total = counted[0]
             gradients = gradients_of(model.parameters())
-            foreach.scale_(gradients, world_size / total)
+            scale_(gradients, world_size / total)
         else:
             total = weight
         loss = loss_sum / total
@@ -127,7 +120,7 @@ class DDPStep:
                 find_unused_parameters=self._finds_unused,
                 gradient_as_bucket_view=True,
                 # Evaluation takes the buffers of process 0; see RankedRun.end_steps.
-                **_NO_BUFFERS,
+                **ddp_without_buffer_copies(),
             )
         return self._parallel
 

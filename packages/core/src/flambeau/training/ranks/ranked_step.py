@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.task.metrics import as_real
-from flambeau.training import foreach
 from flambeau.training.events import Dispatch
 from flambeau.training.optim.precision import Precision
 from flambeau.training.state import StepResult, TrainState
@@ -90,7 +89,8 @@ class RankedStep(Step):
             flat /= self._group.world_size
             parts = torch.split(flat, [gradient.numel() for gradient in same])
             views = [part.view(g.shape) for part, g in zip(parts, same, strict=True)]
-            foreach.copy_(same, views)
+            for gradient, mean in zip(same, views, strict=True):
+                gradient.copy_(mean)
         self.is_reduced = True
         return min(counts, default=0.0) == self._group.world_size
 

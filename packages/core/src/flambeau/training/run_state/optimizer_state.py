@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from flambeau.errors import ResumeError
 from flambeau.task.task import Task
-from flambeau.training.bare import bare
+from flambeau.torch_internals import unwrapped
 
 
 def parameter_names(model: nn.Module, task: Task) -> dict[int, str]:
@@ -42,7 +42,7 @@ def state_by_name(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, A
         names: Of ``parameter_names``; a parameter that is neither the model's nor the task's gets
             the name "other.0", "other.1", ….
     """
-    saved = cast("dict[str, Any]", bare(optimizer, "state_dict")())
+    saved = cast("dict[str, Any]", unwrapped(optimizer, "state_dict")())
     by_number = dict(_numbered(saved, optimizer, names))
     return {
         **saved,
@@ -69,7 +69,7 @@ def load_state_by_name(
     Raises:
         ResumeError: The optimizer has other parameters than the saved one.
     """
-    present = cast("dict[str, Any]", bare(optimizer, "state_dict")())
+    present = cast("dict[str, Any]", unwrapped(optimizer, "state_dict")())
     by_number = dict(_numbered(present, optimizer, names))
     groups = {name: group for group in saved["param_groups"] for name in group["params"]}
     if groups.keys() != set(by_number.values()):
@@ -79,7 +79,7 @@ def load_state_by_name(
             f"{odd[0]} is only in one of them. Make the optimizer from the same parameters."
         )
     numbers = {name: number for number, name in by_number.items()}
-    bare(optimizer, "load_state_dict")(
+    unwrapped(optimizer, "load_state_dict")(
         {
             **saved,
             "state": {numbers[name]: value for name, value in saved["state"].items()},

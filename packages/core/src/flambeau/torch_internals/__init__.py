@@ -1,0 +1,67 @@
+"""Everything private of torch that flambeau uses, and its public replacements.
+
+A release of torch may remove or change a private name without notice. Therefore these names are
+used in this package alone, under three rules:
+
+- Nothing private is read at import, but at the first use.
+- Each name has a public replacement (``FALLBACKS``), which is used where the name is missing.
+- Functions whose arguments or results might change are tried on small tensors before the first use.
+
+Code that runs in every step looks a function up once and keeps it.
+"""
+
+from flambeau.torch_internals.backward import divided_backward
+from flambeau.torch_internals.fused_groups import (
+    FusedGroup,
+    fused_group_class,
+    may_call_kernel,
+    reads_found_inf,
+)
+from flambeau.torch_internals.modules import (
+    COMPILED_PREFIX,
+    ddp_without_buffer_copies,
+    dispatch_mode_class,
+    is_compiled,
+    remove_compilation,
+    shut_down_workers,
+)
+from flambeau.torch_internals.names import FALLBACKS
+from flambeau.torch_internals.optimizers import (
+    build_optimizer,
+    is_from_torch,
+    step_hooks,
+    torch_step,
+    unwrapped,
+)
+from flambeau.torch_internals.tensor_lists import (
+    FlagNonFinite,
+    adder,
+    non_finite_flagger,
+    scale_,
+    total_norm,
+)
+
+__all__ = [
+    "COMPILED_PREFIX",
+    "FALLBACKS",
+    "FlagNonFinite",
+    "FusedGroup",
+    "adder",
+    "build_optimizer",
+    "ddp_without_buffer_copies",
+    "dispatch_mode_class",
+    "divided_backward",
+    "fused_group_class",
+    "is_compiled",
+    "is_from_torch",
+    "may_call_kernel",
+    "non_finite_flagger",
+    "reads_found_inf",
+    "remove_compilation",
+    "scale_",
+    "shut_down_workers",
+    "step_hooks",
+    "torch_step",
+    "total_norm",
+    "unwrapped",
+]

@@ -1,0 +1,108 @@
+"""Methods of torch's optimizers without the wrappers that torch puts around them.
+
+The wrappers exclude the methods from compilation, and import torch's compiler for that when the
+first of them is called. That takes 2 to 3 s of a program's first fit, 7 s where Python may not
+store bytecode (2-core Xeon), in programs that compile nothing. The wrappers stay in place for
+programs that compile an optimizer's step themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sized
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from flambeau.torch_internals import names
+
+_WRAPPER_MODULES = ("torch._compile", "torch.optim.optimizer")
+"""Only wrappers from these modules are removed; those of a profiler or a test are kept."""
+
+_WRAPPED = "torch.optim.Optimizer.step.__wrapped__"
+
+
+def unwrapped(optimizer: Optimizer, name: str) -> Callable[..., Any]:
+    """Return the method ``name`` of one of torch's own optimizers without torch's wrappers.
+
+    The wrappers of ``step`` also disable gradients, call the step's hooks and label the step for
+    torch's profiler; without them the caller must do the first two. For optimizers of other
+    classes, and methods that were set on the object, the method is returned as it is.
+    """
+    method = getattr(type(optimizer), name)
+    if name in vars(optimizer) or not is_from_torch(type(optimizer)):
+        return getattr(optimizer, name)
+    while (inner := _inside_wrapper(method)) is not None:
+        method = inner
+    return MethodType(method, optimizer)
+
+
+def _inside_wrapper(method: Any) -> Any:
+    # By the exact type: a proxy, as tracers make them, passes on the globals of what it wraps.
+    if type(method) is FunctionType and method.__globals__["__name__"] in _WRAPPER_MODULES:
+        return names.attribute(method, _WRAPPED)
+    return None
+
+
+def build_optimizer(
+    kind: type[Optimizer], parameters: Iterable[Any], settings: Mapping[str, Any]
+) -> Optimizer:
+    """Return ``kind(parameters, **settings)``, built with the unwrapped ``add_param_group``."""
+    optimizer = kind.__new__(kind)
+    add = unwrapped(optimizer, "add_param_group")
+    # On the object while it is being made: ``__init__`` looks there first.
+    vars(optimizer)["add_param_group"] = add
+    kind.__init__(optimizer, parameters, **settings)
+    del vars(optimizer)["add_param_group"]
+    return optimizer
+
+
+def is_from_torch(kind: type[Optimizer]) -> bool:
+    """Return whether the class is defined in ``torch.optim``; classes derived from one are not."""
+    return kind.__module__.startswith("torch.optim.")
+
+
+def step_hooks(optimizer: Optimizer) -> tuple[Sized, ...] | None:
+    """Return the tables of hooks that ``optimizer.step()`` calls; None where one is not found."""
+    found = (
+        names.lookup("torch.optim.optimizer._global_optimizer_pre_hooks"),
+        names.lookup("torch.optim.optimizer._global_optimizer_post_hooks"),
+        names.attribute(optimizer, "torch.optim.Optimizer._optimizer_step_pre_hooks"),
+        names.attribute(optimizer, "torch.optim.Optimizer._optimizer_step_post_hooks"),
+    )
+    return None if any(table is None for table in found) else found
+
+
+def torch_step(
+    optimizer: Optimizer, found_inf: Tensor | None = None, *, wrapped: bool = False
+) -> None:
+    """Make one step by torch's own code.
+
+    Args:
+        optimizer: Any.
+        found_inf: float32, 0-d, on the device: a fused step has no effect where it is not 0.
+        wrapped: Call ``step`` with torch's wrappers, which also call its hooks.
+    """
+    # Optimizers of other classes need not even have defaults.
+    own = is_from_torch(type(optimizer))
+    wrapped = wrapped or not own or bool(optimizer.defaults.get("differentiable"))
+    if found_inf is None:
+        _step(optimizer, wrapped=wrapped)
+        return
+    # Dynamic attributes, as torch.amp.GradScaler.step sets them; removed afterwards.
+    optimizer.found_inf = found_inf  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        _step(optimizer, wrapped=wrapped)
+    finally:
+        del optimizer.found_inf, optimizer.grad_scale  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _step(optimizer: Optimizer, *, wrapped: bool) -> None:
+    if wrapped:
+        optimizer.step()  # pyright: ignore[reportUnknownMemberType] torch's is untyped
+        return
+    with torch.no_grad():
+        unwrapped(optimizer, "step")()
