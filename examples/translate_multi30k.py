@@ -1,8 +1,9 @@
-"""Multi30k English to German: a recurrent model with attention, in lower case or cased.
+"""Translate Multi30k from English to German with a recurrent model, lower-cased or cased.
 
 Reads ``train.en.gz``, ``val.*`` and ``test_2016_flickr.*`` from a folder, by default
-``$FLAMBEAU_DATA/multi30k`` (https://github.com/multi30k/dataset, for research alone). Trains for a
-number of epochs, keeps the one with the highest BLEU on val, then looks at test 2016 once.
+``$FLAMBEAU_DATA/multi30k`` (https://github.com/multi30k/dataset, for research only). Trains for a
+number of epochs, keeps the weights of the epoch with the highest BLEU on val, and evaluates on test
+2016 once.
 
     uv run python examples/translate_multi30k.py [FOLDER] [--epochs N] [--cased] [--model NAME]
 """
@@ -17,11 +18,11 @@ from pathlib import Path
 import torch
 
 from flambeau import Learner, TrainingOptions
-from flambeau_text import TranslationData, TranslationOptions, review
+from flambeau_text import TranslationData, TranslationOptions, interpret_translations
 
 
 def load(folder: Path, cased: bool = False) -> TranslationData:
-    """29,000 pairs of captions, 1,014 of val and 1,000 of test 2016; lower-cased by default."""
+    """Read 29,000 train, 1,014 valid and 1,000 test pairs of captions, lower-cased by default."""
 
     def pair(name: str) -> tuple[Path, Path]:
         return folder / f"{name}.en.gz", folder / f"{name}.de.gz"
@@ -35,14 +36,14 @@ def load(folder: Path, cased: bool = False) -> TranslationData:
 
 
 def learner(data: TranslationData, model: str = "rnn", folder: Path | None = None) -> Learner:
-    """The plan's own choices; the weights of the best epoch by BLEU on val are kept."""
+    """Return a learner with the plan's choices that keeps the epoch with the best BLEU on val."""
     torch.manual_seed(0)  # dropout
     options = TrainingOptions(clip_norm=1.0, keep_best="valid_bleu")
     return Learner(data, model, training=options, folder=folder)
 
 
 def main() -> None:
-    """Trains, then looks at the test set once."""
+    """Train, then evaluate on test once."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--epochs", type=int)
@@ -57,9 +58,9 @@ def main() -> None:
     run.fit(given.epochs)
     seconds = time.perf_counter() - started
     loader = run.built.loader("train")
-    words = sum(batch.weight or 0.0 for batch in loader.batches(0)) * len(run.history.rows)
-    print(f"{words / seconds:,.0f} target tokens a second, evaluations included ({seconds:.0f} s)")
-    print(review(run, "test"))
+    tokens = sum(batch.weight or 0.0 for batch in loader.batches(0)) * len(run.history.rows)
+    print(f"{tokens / seconds:,.0f} target tokens/s, evaluations included ({seconds:.0f} s)")
+    print(interpret_translations(run, "test"))
 
 
 if __name__ == "__main__":

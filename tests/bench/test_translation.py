@@ -36,7 +36,7 @@ from flambeau_bench.measurement import Measurement
 from flambeau_bench.void import why_void
 from flambeau_text import rnn
 from flambeau_text.tokenization.tokenizer import PADDING_ID
-from flambeau_text.translation.encoded import PairLoader
+from flambeau_text.translation.dataset import PairLoader
 
 SIZE = Size(
     "quick",
@@ -208,7 +208,7 @@ def test_a_pass_has_every_pair_once_in_an_order_that_stays() -> None:
 
 def test_the_loss_is_that_of_each_sentence_alone() -> None:
     torch.manual_seed(0)
-    model = rnn(source_vocab=9, target_vocab=9, size={"embedding_dim": 6, "hidden_size": 8})
+    model = rnn(source_vocab=9, target_vocab=9, config={"embedding_dim": 6, "hidden_size": 8})
     model = model.double().eval()
     some, device = pairs([(2, 5), (4, 3), (1, 2)]), torch.device("cpu")
     total = 0.0
@@ -224,7 +224,7 @@ def test_the_loss_is_that_of_each_sentence_alone() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_the_plain_model_is_the_model(training: bool) -> None:
     torch.manual_seed(0)
-    model = rnn(source_vocab=50, target_vocab=40, size={"embedding_dim": 16, "hidden_size": 12})
+    model = rnn(source_vocab=50, target_vocab=40, config={"embedding_dim": 16, "hidden_size": 12})
     plain = PlainRnn(model)
     assert {id(each) for each in plain.parameters()} == {id(each) for each in model.parameters()}
     source, target = padded_loop.padded(pairs([(7, 5), (3, 6), (1, 2)]))
@@ -242,13 +242,13 @@ def test_the_plain_model_is_the_model(training: bool) -> None:
 @pytest.mark.parametrize("size", [{"attention": "dot"}, {"cell": "lstm"}, {"decoder_layers": 1}])
 def test_a_model_that_is_not_written_plainly_is_refused(size: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"not written here|second layer"):
-        PlainRnn(rnn(source_vocab=9, target_vocab=9, size={"hidden_size": 8, **size}))
+        PlainRnn(rnn(source_vocab=9, target_vocab=9, config={"hidden_size": 8, **size}))
 
 
 def test_training_by_hand_learns_and_says_the_loss_of_each_step() -> None:
     torch.manual_seed(0)
     size = {"embedding_dim": 6, "hidden_size": 8, "dropout": 0.0}
-    model, device = rnn(source_vocab=9, target_vocab=9, size=size), torch.device("cpu")
+    model, device = rnn(source_vocab=9, target_vocab=9, config=size), torch.device("cpu")
     batch = padded_loop.padded(pairs([(2, 5), (4, 3), (1, 2)]))
     before = padded_loop.evaluate(model, [batch], device)
     optimizer = torch.optim.AdamW(model.parameters())

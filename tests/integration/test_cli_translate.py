@@ -1,4 +1,4 @@
-"""Translation on the command line: two files to a model, and lines in to lines out."""
+"""Translation on the command line: fit, plan, predict, evaluate and demo."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from flambeau_text.translation.demo import date_pairs
 
 SMALL = (
     "--set", "batch_size=16", "--set", "num_threads=1", "--set", "precision=fp32",
-    "--set", 'size={"embedding_dim": 24, "hidden_size": 24}', "--set", "device=cpu",
+    "--set", 'model_config={"embedding_dim": 24, "hidden_size": 24}', "--set", "device=cpu",
 )  # fmt: skip
 
 
 def call(*words: object, lines: str | bytes | None = None, code: int = 0) -> str:
-    """What a command prints; its error is raised as it is."""
+    """Return the output of a command; its errors are raised."""
     result = CliRunner().invoke(build(), [str(word) for word in words], input=lines)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -41,24 +41,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def model(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "mine"
     words = ("--task", "translation", "--source", files[0], "--target", files[1])
-    # Long enough that it answers every sentence with something.
+    # Long enough that no translation is empty.
     result = call("fit", *words, *SMALL, "--set", "lr=0.01", "--epochs", "12", "--out", folder)
     assert "150 pairs, en → de" in result
     assert "bleu" in result
     return folder / "model"
 
 
-def test_two_files_and_a_task(model: Path) -> None:
+def test_fit_reads_two_files(model: Path) -> None:
     assert json.loads((model / "flambeau.json").read_text())["domain"] == "translate"
 
 
-def test_the_source_may_be_path(files: tuple[Path, Path]) -> None:
+def test_the_source_can_be_the_path(files: tuple[Path, Path]) -> None:
     assert "rnn" in call("plan", files[0], "--target", files[1], *SMALL)
     # A folder with two languages is recognised.
     assert "rnn" in call("plan", files[0].parent, *SMALL)
 
 
-def test_lines_in_are_lines_out(model: Path) -> None:
+def test_predict_writes_one_line_per_line(model: Path) -> None:
     sources = [source for source, _ in date_pairs(3, 5)]
     lines = f"{sources[0]}\n\n{sources[1]}\n{sources[2]}"
     out = call("predict", model, lines=lines).split("\n")
@@ -66,42 +66,42 @@ def test_lines_in_are_lines_out(model: Path) -> None:
     assert out[1] == out[4] == ""
     assert all(out[place] for place in (0, 2, 3))
     assert call("predict", model, "-", lines=lines).split("\n") == out
-    told = call("predict", model, "--format", "json", lines=f"{sources[0]}\n")
-    assert json.loads(told)["text"] == out[0]
-    told = call("predict", model, "--format", "json", lines=f"{sources[0]}\n\n")
-    assert [json.loads(line) is None for line in told.splitlines()] == [False, True]
+    printed = call("predict", model, "--format", "json", lines=f"{sources[0]}\n")
+    assert json.loads(printed)["text"] == out[0]
+    printed = call("predict", model, "--format", "json", lines=f"{sources[0]}\n\n")
+    assert [json.loads(line) is None for line in printed.splitlines()] == [False, True]
     with pytest.raises(FlambeauError, match="csv is for files"):
         call("predict", model, "--format", "csv", lines=lines)
 
 
-def test_a_line_without_an_answer_keeps_its_place(model: Path) -> None:
+def test_a_refused_line_gives_an_empty_line(model: Path) -> None:
     source = date_pairs(1, 5)[0][0]
     russian = "\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442"  # a dog runs
     out = call("predict", model, lines=f"{source}\n{russian}\n{source}\n", code=1)
     assert "line 2: " in out
     assert "is written in Cyrillic" in out
-    answers = [line for line in out.split("\n") if not line.startswith("line 2")]
-    assert answers[0] == answers[2] != ""
-    assert answers[1] == ""
+    translations = [line for line in out.split("\n") if not line.startswith("line 2")]
+    assert translations[0] == translations[2] != ""
+    assert translations[1] == ""
 
 
-def test_a_line_that_is_no_utf8_keeps_its_place(model: Path) -> None:
+def test_a_line_with_invalid_utf8_gives_an_empty_line(model: Path) -> None:
     source = date_pairs(1, 5)[0][0].encode()
     out = call("predict", model, lines=source + b"\nth\xff\n" + source + b"\n", code=1)
     assert "line 2: byte 3 of the line is no UTF-8" in out
-    answers = [line for line in out.split("\n") if not line.startswith("line 2")]
-    assert answers[0] == answers[2] != ""
-    assert answers[1] == ""
+    translations = [line for line in out.split("\n") if not line.startswith("line 2")]
+    assert translations[0] == translations[2] != ""
+    assert translations[1] == ""
 
 
-def test_a_file_is_predicted_line_by_line(model: Path, files: tuple[Path, Path]) -> None:
+def test_predict_reads_a_file_line_by_line(model: Path, files: tuple[Path, Path]) -> None:
     records = json.loads(call("predict", model, files[0], "--format", "json"))
     assert len(records) == 150
     assert [record["item"] for record in records] == list(range(1, 151))
     assert records[7]["text"]
 
 
-def test_a_file_with_a_bad_line_is_predicted_but_for_that(model: Path, tmp_path: Path) -> None:
+def test_a_bad_line_of_a_file_has_an_error(model: Path, tmp_path: Path) -> None:
     source = date_pairs(1, 5)[0][0]
     russian = "\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442"
     file = tmp_path / "some.txt"
@@ -122,10 +122,10 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
     scores = json.loads(call("evaluate", model, files[0], *words))
     assert scores["samples"] == 15
     assert {"bleu", "bleu_lower", "chrf", "perplexity"} <= scores.keys()
-    with pytest.raises(FlambeauError, match=r"reads like the target side.*sides exchanged"):
+    with pytest.raises(FlambeauError, match=r"reads like the target side.*sides swapped"):
         call("evaluate", model, files[1], "--target", files[0])
     folder = files[0].parent
-    with pytest.raises(FlambeauError, match="sides exchanged"):  # German first, by alphabet
+    with pytest.raises(FlambeauError, match="sides swapped"):  # German first, by alphabet
         call("evaluate", model, folder)
     call("evaluate", model, folder, "--source-language", "en")
 
@@ -133,7 +133,7 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fit", "SOURCE"), r"one side of sentence pairs. Name the other: --target FILE"),
+        (("fit", "SOURCE"), r"only one side of the sentence pairs. Give .*--target FILE"),
         (
             ("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"),
             "--task summary",
@@ -142,12 +142,12 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
         (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
         (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),
         (
-            ("plan", "SOURCE", "--target", "TARGET", "--set", 'size={"hiden": 3}'),
-            "no size 'hiden'. Did you mean 'hidden_size'",
+            ("plan", "SOURCE", "--target", "TARGET", "--set", 'model_config={"hiden": 3}'),
+            "no setting 'hiden'. Did you mean 'hidden_size'",
         ),
     ],
 )
-def test_what_is_wrong_is_told(
+def test_errors_of_the_command_line(
     files: tuple[Path, Path], words: tuple[str, ...], message: str
 ) -> None:
     given = [{"SOURCE": files[0], "TARGET": files[1]}.get(word, word) for word in words]

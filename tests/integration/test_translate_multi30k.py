@@ -1,4 +1,4 @@
-"""The example on Multi30k: what is found in the data, and that a short training learns."""
+"""The Multi30k example: statistics of the data and choices of the plan."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 
 @pytest.mark.realdata
-def test_what_is_found_and_chosen(realdata: Path, example: Callable[[str], ModuleType]) -> None:
+def test_statistics_and_plan(realdata: Path, example: Callable[[str], ModuleType]) -> None:
     module = example("translate_multi30k")
     data = module.load(realdata / "multi30k")
     sizes = [len(data.split.part(part)) for part in ("train", "valid", "test")]
     assert sizes == [29_000, 1_014, 1_000]
-    assert not data.left_out
-    assert "3 pairs of train are copies of others" in data.report()
+    assert not data.skipped
+    assert "3 train pairs repeat another train pair" in data.report()
     plan = module.learner(data).plan
     assert plan["tokenizer"].value == "bpe"
     assert plan["vocab_size"].value == 8_000

@@ -1,4 +1,4 @@
-"""Small models in float64 whose every answer can be computed another way."""
+"""Small models in float64, small enough to check every result in another way."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ TRANSFORMER = {
 }  # fmt: skip
 
 MODELS: dict[str, Callable[..., Seq2Seq]] = {
-    "gru": lambda **more: rnn(size=RNN, **more),
-    "one layer": lambda **more: rnn(size={**RNN, "decoder_layers": 1, "bridge": "zero"}, **more),
+    "gru": lambda **more: rnn(config=RNN, **more),
+    "one layer": lambda **more: rnn(config={**RNN, "decoder_layers": 1, "bridge": "zero"}, **more),
     "lstm, two layers": lambda **more: rnn(
-        size={**RNN, "cell": "lstm", "encoder_layers": 2, "decoder_layers": 3}, **more
+        config={**RNN, "cell": "lstm", "encoder_layers": 2, "decoder_layers": 3}, **more
     ),
-    "input feeding": lambda **more: rnn(size={**RNN, "input_feeding": True}, **more),
+    "input feeding": lambda **more: rnn(config={**RNN, "input_feeding": True}, **more),
     "dot, copy": lambda **more: rnn(
-        size={**RNN, "attention": "dot", "bridge": "copy", "encoder_size": 4}, **more
+        config={**RNN, "attention": "dot", "bridge": "copy", "encoder_size": 4}, **more
     ),
-    "general": lambda **more: rnn(size={**RNN, "attention": "general"}, **more),
-    "concat": lambda **more: rnn(size={**RNN, "attention": "concat"}, **more),
-    "pre-norm": lambda **more: transformer(size=TRANSFORMER, **more),
+    "general": lambda **more: rnn(config={**RNN, "attention": "general"}, **more),
+    "concat": lambda **more: rnn(config={**RNN, "attention": "concat"}, **more),
+    "pre-norm": lambda **more: transformer(config=TRANSFORMER, **more),
     "post-norm": lambda **more: transformer(
-        size={**TRANSFORMER, "norm": "post", "activation": "gelu"}, **more
+        config={**TRANSFORMER, "norm": "post", "activation": "gelu"}, **more
     ),
 }
 
 
 def make(name: str, seed: int = 0, scale: float = 1.0, **more: object) -> Seq2Seq:
-    """A model in float64 and eval mode; ``scale`` above 1 makes its answers surer."""
+    """A model in float64 and eval mode; ``scale`` above 1 makes its predictions more certain."""
     torch.manual_seed(seed)
     given = {"source_vocab": SOURCE_VOCAB, "target_vocab": TARGET_VOCAB, **more}
     model = MODELS[name](**given).double().eval()
     with torch.no_grad():
         for value in model.parameters():
             value.mul_(scale)
-            # Biases begin at 0, and what is 0 hides mistakes.
+            # Biases start at 0, which would hide errors.
             if value.ndim == 1:
                 value.add_(torch.randn_like(value) * 0.1)
     return model
 
 
 @pytest.fixture(autouse=True)
-def _generator_comes_back() -> Iterator[None]:
+def _restore_the_generator() -> Iterator[None]:
     before = torch.get_rng_state()
     yield
     torch.set_rng_state(before)
@@ -64,7 +64,7 @@ def model(request: pytest.FixtureRequest) -> Seq2Seq:
 
 
 def sources(lengths: list[int], seed: int = 1, longest: int | None = None) -> tuple:
-    """Token numbers and mask of random sources, padded to the longest or further."""
+    """Token ids and mask of random sources, padded to the longest or to ``longest``."""
     draws = torch.Generator().manual_seed(seed)
     width = max(lengths) if longest is None else longest
     tokens = torch.randint(4, SOURCE_VOCAB, (len(lengths), width), generator=draws)
@@ -85,5 +85,5 @@ def targets(lengths: list[int], seed: int = 2) -> torch.Tensor:
 
 @pytest.fixture
 def small() -> SimpleNamespace:
-    """`make`, `sources` and `targets` for tests: modules of tests cannot import one another."""
+    """`make`, `sources` and `targets`: test modules cannot import one another."""
     return SimpleNamespace(make=make, sources=sources, targets=targets, vocab=TARGET_VOCAB)

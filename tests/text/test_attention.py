@@ -1,4 +1,4 @@
-"""Attention against torch's own, and against loops over NumPy arrays."""
+"""Attention against torch's implementation, and against loops over NumPy arrays."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=draws, dtype=torch.float64)
 
 
-def made(kind: str, query: int = 6, memory: int = 6) -> torch.nn.Module:
+def build(kind: str, query: int = 6, memory: int = 6) -> torch.nn.Module:
     torch.manual_seed(3)
     return make_attention(kind, query, memory, 0.0).double()
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_dot_is_torchs_own(scaled: bool) -> None:
+def test_dot_equals_torchs(scaled: bool) -> None:
     query, values = numbers(BATCH, TARGET, 6), numbers(BATCH, SOURCE, 6, seed=1)
     context, _ = DotAttention(6, 6, scaled=scaled)(query, values, values, MASK)
     wanted = F.scaled_dot_product_attention(
@@ -44,7 +44,7 @@ def test_dot_is_torchs_own(scaled: bool) -> None:
 
 
 def score(kind: str, layer: torch.nn.Module, query: np.ndarray, key: np.ndarray) -> float:
-    """One score, as the paper writes it."""
+    """One score by the paper's formula."""
     weights = {name: value.detach().numpy() for name, value in layer.named_parameters()}
     if kind == "dot":
         return float(query @ key)
@@ -58,44 +58,44 @@ def score(kind: str, layer: torch.nn.Module, query: np.ndarray, key: np.ndarray)
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_every_kind_is_its_formula(kind: str) -> None:
+def test_each_kind_equals_its_formula(kind: str) -> None:
     width = 6 if kind == "dot" else 4
-    layer = made(kind, 6, width)
+    layer = build(kind, 6, width)
     query, values = numbers(BATCH, TARGET, 6), numbers(BATCH, SOURCE, width, seed=1)
     context, weights = layer(query, layer.project(values), values, MASK)
     for row in range(BATCH):
         count = int(MASK[row].sum())
-        for place in range(TARGET):
+        for position in range(TARGET):
             scores = np.array(
                 [
-                    score(kind, layer, query[row, place].numpy(), values[row, at].numpy())
+                    score(kind, layer, query[row, position].numpy(), values[row, at].numpy())
                     for at in range(count)
                 ]
             )
             shares = np.exp(scores - scores.max())
             shares /= shares.sum()
             np.testing.assert_allclose(
-                weights[row, place, :count].detach().numpy(), shares, atol=1e-12
+                weights[row, position, :count].detach().numpy(), shares, atol=1e-12
             )
             np.testing.assert_allclose(
-                context[row, place].detach().numpy(),
+                context[row, position].detach().numpy(),
                 shares @ values[row, :count].numpy(),
                 atol=1e-12,
             )
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_weights_sum_to_one_and_padding_gets_none(kind: str) -> None:
-    layer = made(kind)
+def test_weights_sum_to_1_and_are_0_at_padding(kind: str) -> None:
+    layer = build(kind)
     query, values = numbers(BATCH, TARGET, 6), numbers(BATCH, SOURCE, 6, seed=1)
-    values[~MASK] = 1e6  # whatever stands there
+    values[~MASK] = 1e6
     _, weights = layer(query, layer.project(values), values, MASK)
     assert (weights[~MASK.unsqueeze(1).expand_as(weights)] == 0).all()
     torch.testing.assert_close(weights.sum(2), torch.ones(BATCH, TARGET, dtype=torch.float64))
 
 
-def test_a_row_of_padding_reads_zeros() -> None:
-    layer, values = made("additive"), numbers(1, SOURCE, 6)
+def test_a_row_of_padding_gives_zeros() -> None:
+    layer, values = build("additive"), numbers(1, SOURCE, 6)
     context, weights = layer(
         numbers(1, TARGET, 6),
         layer.project(values),
@@ -106,14 +106,14 @@ def test_a_row_of_padding_reads_zeros() -> None:
     assert (weights == 0).all()
 
 
-def test_half_precision_scores_are_weighed_in_float32() -> None:
+def test_the_softmax_of_half_precision_is_float32() -> None:
     scores = torch.tensor([[[10.0, 10.02]]], dtype=torch.bfloat16)
     assert masked_softmax(scores, None).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
 def test_gradients(kind: str) -> None:
-    layer = made(kind, 3, 3)
+    layer = build(kind, 3, 3)
     query = numbers(2, 2, 3).requires_grad_()
     values = numbers(2, 3, 3, seed=1).requires_grad_()
     mask = torch.tensor([[True, True, False], [True, True, True]])
@@ -124,7 +124,7 @@ def test_gradients(kind: str) -> None:
     assert torch.autograd.gradcheck(context, (query, values))
 
 
-def test_concat_without_bias_is_additive() -> None:
+def test_concat_without_bias_equals_additive() -> None:
     concat, additive = ConcatAttention(6, 4).double(), AdditiveAttention(6, 4).double()
     with torch.no_grad():
         concat.mix.bias.zero_()
@@ -136,9 +136,9 @@ def test_concat_without_bias_is_additive() -> None:
     torch.testing.assert_close(found[0], found[1], atol=1e-12, rtol=0)
 
 
-def test_unequal_widths_and_unknown_names_are_refused() -> None:
-    with pytest.raises(InputError, match=r"6 and 4. Make them equal, or take general"):
+def test_unequal_widths_and_unknown_names_raise() -> None:
+    with pytest.raises(InputError, match=r"6 and 4. Make them equal, or use general"):
         DotAttention(6, 4)
     assert GeneralAttention(6, 4).project(torch.zeros(1, 2, 4)).shape == (1, 2, 6)
-    with pytest.raises(ArgumentError, match=r"no attention 'adittive'.*'additive'"):
+    with pytest.raises(ArgumentError, match=r"Unknown attention 'adittive'.*'additive'"):
         make_attention("adittive", 4, 4, 0.0)

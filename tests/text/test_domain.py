@@ -1,4 +1,4 @@
-"""What is recognised as sentence pairs, and what the command line reads."""
+"""Recognition of sentence pairs, the paths of the command line, and the demo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flambeau_text.translation.demo import date_pair, date_pairs, dates_data, en
 from flambeau_text.translation.domain import recognise
 
 
-def test_what_is_recognised(tmp_path: Path) -> None:
+def test_confidence_by_path(tmp_path: Path) -> None:
     for name in ("train.en", "train.de.gz", "a.txt"):
         (tmp_path / name).write_text("x\n")
     assert recognise(tmp_path) == 0.9
@@ -32,18 +32,18 @@ def test_what_is_recognised(tmp_path: Path) -> None:
         assert recognise(tmp_path / "t.tsv") == sure
 
 
-def test_paths(tmp_path: Path) -> None:
+def test_folders_files_and_tables(tmp_path: Path) -> None:
     lines = [f"line {n}" for n in range(20)]
     for name in ("train.en", "train.de", "val.en", "val.de", "test_2016.en", "test_2016.de"):
         (tmp_path / name).write_text("\n".join(lines[: 20 if "train" in name else 3]))
     data = TranslationData.from_path(tmp_path, {})
     assert [len(data.split.part(part)) for part in ("train", "valid", "test")] == [20, 3, 3]
-    # The languages in the order of their names: German to English.
+    # In alphabetical order of the languages: German to English.
     assert (data.options.source_language, data.options.target_language) == ("de", "en")
-    for turned in ({"source_language": "en"}, {"target_language": "de"}):
-        turned_data = TranslationData.from_path(tmp_path, turned)
-        assert turned_data.options.source_language == "en"
-        assert turned_data.options.target_language == "de"
+    for languages in ({"source_language": "en"}, {"target_language": "de"}):
+        data = TranslationData.from_path(tmp_path, languages)
+        assert data.options.source_language == "en"
+        assert data.options.target_language == "de"
     with pytest.raises(InputError, match=r"source_language is 'fr', but .*train\.de and train\.en"):
         TranslationData.from_path(tmp_path, {"source_language": "fr"})
     given = {"target": str(tmp_path / "train.de"), "valid": 0.25, "tokenizer": "word"}
@@ -54,7 +54,7 @@ def test_paths(tmp_path: Path) -> None:
     from_table = TranslationData.from_path(tmp_path / "t.csv", {})
     assert from_table.raw("train")[0] == "a"
     assert (from_table.options.source_language, from_table.options.target_language) == ("en", "de")
-    # Of more columns the two sides are told by their names.
+    # With more columns the two sides are found by their names.
     (tmp_path / "n.csv").write_text("id,target,source\n" + "1,b,a\n" * 12)
     assert TranslationData.from_path(tmp_path / "n.csv", {}).raw("train")[0] == "a"
     (tmp_path / "n.csv").write_text("id,english,german\n" + "1,a,b\n" * 12)
@@ -63,13 +63,13 @@ def test_paths(tmp_path: Path) -> None:
     named = {"source_column": "english", "target_column": "german"}
     assert TranslationData.from_path(tmp_path / "n.csv", named).raw("train")[0] == "a"
     assert TranslationData.items_from_path(tmp_path / "val.en") == lines[:3]
-    with pytest.raises(ArgumentError, match=r"no option 'valdi'.*'valid'"):
+    with pytest.raises(ArgumentError, match=r"Unknown option 'valdi'.*'valid'"):
         TranslationData.from_path(tmp_path, {"valdi": 0.1})
     with pytest.raises(InputError, match="has 0 files named train"):
         TranslationData.from_path(tmp_path.parent, {})
 
 
-def test_parts_of_their_own(tmp_path: Path) -> None:
+def test_separate_files_for_valid(tmp_path: Path) -> None:
     for name in ("a.en", "a.de", "b.en", "b.de"):
         (tmp_path / name).write_text(f"{name} one\n{name} two\n{name} three\n")
     target, other = str(tmp_path / "a.de"), f"{tmp_path / 'b.en'},{tmp_path / 'b.de'}"
@@ -79,31 +79,34 @@ def test_parts_of_their_own(tmp_path: Path) -> None:
     data = TranslationData.from_path(tmp_path / "a.en", {"target": target, "valid": "0.4"})
     assert len(data.split.valid) == 1
     for wrong in ("b.en", "b.en,", "b.en,b.de,c.de"):
-        with pytest.raises(ArgumentError, match="the two files with a comma between"):
+        with pytest.raises(ArgumentError, match="two files separated by a comma"):
             TranslationData.from_path(tmp_path / "a.en", {"target": target, "valid": wrong})
     (tmp_path / "t.csv").write_text("en,de\n" + "a,b\n" * 12)
-    with pytest.raises(ArgumentError, match="is a table, so valid and test are shares"):
+    with pytest.raises(ArgumentError, match="is a table, so valid and test must be fractions"):
         TranslationData.from_path(tmp_path / "t.csv", {"test": other})
 
 
 @pytest.mark.parametrize("first", ["a dog\tein hund", "Go.\tLos."])
-def test_a_table_without_a_header_loses_no_pair(tmp_path: Path, first: str) -> None:
+def test_a_table_without_a_header_raises(tmp_path: Path, first: str) -> None:
     (tmp_path / "t.tsv").write_text(f"{first}\n" + "one\teins\n" * 12)
-    with pytest.raises(InputError, match="reads like a pair and not like names of columns"):
+    with pytest.raises(InputError, match="looks like a sentence pair, not like column names"):
         TranslationData.from_path(tmp_path / "t.tsv", {})
     source, target = first.split("\t")
     named = {"source_column": source, "target_column": target}
     assert TranslationData.from_path(tmp_path / "t.tsv", named).raw("train")[0] == "one"
 
 
-def test_texts_that_are_their_own_translation_are_reported() -> None:
+def test_equal_sides_are_reported() -> None:
     pairs = [("one", "eins"), ("two", "two"), ("three", "drei"), ("four", "vier")]
-    told = TranslationData.from_pairs(pairs, valid=pairs[:1]).report()
-    assert "the same text on both sides: 1 of train, such as pair 1" in told
-    assert "both sides" not in TranslationData.from_pairs(pairs[:1], valid=pairs[2:]).report()
+    report = TranslationData.from_pairs(pairs, valid=pairs[:1]).report()
+    assert "source equals target in 1 train pairs, such as pair 1" in report
+    assert (
+        "source equals target"
+        not in TranslationData.from_pairs(pairs[:1], valid=pairs[2:]).report()
+    )
 
 
-def test_the_demo_is_made_and_true() -> None:
+def test_the_demo_pairs_are_correct() -> None:
     assert [english(n) for n in (7, 13, 40, 86)] == [
         ["seven"], ["thirteen"], ["forty"], ["eighty", "six"]
     ]  # fmt: skip

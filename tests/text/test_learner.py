@@ -1,4 +1,4 @@
-"""The whole line: data to plan, training, free evaluation, export and prediction."""
+"""From data to plan, training, evaluation, export and prediction."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from flambeau_text import (
     corpus_score,
 )
 from flambeau_text.decoding.strategy import Strategy
-from flambeau_text.forcing import rollout
+from flambeau_text.forcing import unroll
 from flambeau_text.translation import task as task_module
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.rules import RULES
-from flambeau_text.translation.task import overlap
+from flambeau_text.translation.task import token_overlap
 from flambeau_text.translation.translate import translate
 
+_IN_RUN = ("loss", "perplexity", "bleu", "teacher_forced_overlap", "free_running_overlap")
 SMALL = {"embedding_dim": 24, "hidden_size": 24, "dropout": 0.1}
 CHOICES: dict[str, Any] = {
-    "device": "cpu", "probe": "off", "precision": "fp32", "batch_size": 16, "size": SMALL,
+    "device": "cpu", "probe": "off", "precision": "fp32", "batch_size": 16, "model_config": SMALL,
     "num_threads": 1,
 }  # fmt: skip
 
@@ -54,15 +55,15 @@ def learner(n: int = 120, seed: int = 0, **more: Any) -> Learner:
 # ---------------------------------------------------------------- the plan
 
 
-def test_the_plan_says_why() -> None:
+def test_the_plan_and_its_reasons() -> None:
     plan = Learner(dates_data(60, 0), quiet=True, choices={"device": "cpu"}).plan
-    assert plan["tokenizer"].source == "user"  # the demo's data say it
+    assert plan["tokenizer"].source == "user"  # set in the demo's options
     assert plan["architecture"].value == "rnn"
     assert plan["label_smoothing"].value == 0.0
     data = TranslationData.from_pairs([(f"word{n} a", f"wort{n} ein") for n in range(3000)])
     plan = Learner(data, quiet=True, choices={"device": "cpu"}).plan
     assert plan["tokenizer"].value == "bpe"
-    assert "2,701 and 2,701 different words" in plan["tokenizer"].reason
+    assert "2,701 distinct words and the target side 2,701" in plan["tokenizer"].reason
     assert plan["vocab_size"].value == 1_000
     assert plan["shared_vocab"].value is False
 
@@ -76,7 +77,9 @@ def test_the_plan_says_why() -> None:
         ("cuda:0", 2_000_000, "transformer"),
     ],
 )
-def test_the_architecture_by_device_and_pairs(device: str, n_train: int, wanted: str) -> None:
+def test_the_architecture_depends_on_device_and_pairs(
+    device: str, n_train: int, wanted: str
+) -> None:
     rule = next(rule for rule in RULES if rule.key == "architecture")
     choice = rule.decide({"n_train": n_train}, {"device": device})
     assert choice.value == wanted
@@ -88,47 +91,47 @@ def test_the_architecture_by_device_and_pairs(device: str, n_train: int, wanted:
     [
         ({"tokenizer": "bytes"}, "one of bpe, unigram, word, character"),
         ({"vocab_size": 3}, "a whole number of tokens, at least 5"),
-        ({"label_smoothing": 1.0}, "a share from 0 to below 1"),
-        ({"decoding": "beam"}, "a strategy, as .as_json"),
+        ({"label_smoothing": 1.0}, "a number of at least 0 and below 1"),
+        ({"decoding": "beam"}, "Greedy, Beam or Sampling, or the values"),
         ({"decoding": {"kind": "beam", "size": 0}}, "size of at least 1"),
-        ({"teacher_forcing": {"schedule": {"kind": "lin"}}}, "no schedule 'lin'"),
+        ({"teacher_forcing": {"schedule": {"kind": "lin"}}}, "Unknown schedule 'lin'"),
         ({"shared_vocab": "yes"}, "True or False"),
-        ({"size": 256}, "sizes by name"),
+        ({"model_config": 256}, "fields of RnnConfig"),
     ],
 )
-def test_choices_without_effect_are_refused(choices: dict, message: str) -> None:
+def test_invalid_choices_raise(choices: dict, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         learner(choices=choices)
 
 
-# ---------------------------------------------------------------- training and free evaluation
+# ---------------------------------------------------------------- training and evaluation
 
 
-def test_fit_evaluate_predict_export(tmp_path: Path) -> None:
+def test_fit_evaluate_predict_and_export(tmp_path: Path) -> None:
     run = learner()
     history = run.fit(2)
     row = history.rows[-1]
-    names = {f"valid_{n}" for n in ("loss", "perplexity", "bleu", "forced_overlap", "free_overlap")}
+    names = {f"valid_{n}" for n in _IN_RUN}
     assert names <= row.keys()
     assert row["teacher_forcing"] == 1.0
     assert row["train_loss"] < history.rows[0]["train_loss"]
     scores = run.evaluate("test")
     assert {"loss", "bleu", "bleu_lower", "chrf", "perplexity"} == scores.keys()
     texts = run.data.raw("test")
-    answers = run.predict(texts)
-    assert [str(answer) for answer in answers] == [answer.text for answer in answers]
-    assert run.predict(texts[0]).text == answers[0].text
-    # Evaluation is of what prediction gives, against the references as they stand in the data.
-    wanted = corpus_score([answer.text for answer in answers], run.data.references("test"))
+    predictions = run.predict(texts)
+    assert [str(each) for each in predictions] == [each.text for each in predictions]
+    assert run.predict(texts[0]).text == predictions[0].text
+    # Evaluation scores the predictions against the references in the data.
+    wanted = corpus_score([each.text for each in predictions], run.data.references("test"))
     assert scores["bleu"] == pytest.approx(wanted.value, abs=1e-9)
     assert run.task.signatures["bleu"] == wanted.signature  # type: ignore[attr-defined]
     loaded = Predictor.load(run.export(tmp_path / "model"))
-    assert loaded.predict(texts) == answers
+    assert loaded.predict(texts) == predictions
     with pytest.raises(InputError, match="Item 1: the text is empty"):
         loaded.predict([texts[0], " "])
 
 
-def test_the_loss_is_a_mean_over_words_and_perplexity_is_unsmoothed() -> None:
+def test_loss_is_per_token_and_perplexity_unsmoothed() -> None:
     run = learner(choices={"label_smoothing": 0.1})
     found = run.evaluate("valid")
     total = plain = count = 0.0
@@ -137,10 +140,10 @@ def test_the_loss_is_a_mean_over_words_and_perplexity_is_unsmoothed() -> None:
         words = batch.targets["target"]
         with torch.no_grad():
             logits = model(batch.inputs["source"], batch.masks["source"], words[:, :-1])
-        truth = batch.targets["target"][:, 1:]
+        reference = batch.targets["target"][:, 1:]
         logs = logits.log_softmax(-1)
-        kept = truth != 1
-        own = -logs.gather(2, truth.unsqueeze(2)).squeeze(2)[kept]
+        kept = reference != 1
+        own = -logs.gather(2, reference.unsqueeze(2)).squeeze(2)[kept]
         spread = -(logs.sum(-1) - logs[..., 1])[kept] / (logs.shape[-1] - 1)
         total += float((0.9 * own + 0.1 * spread).sum())
         plain += float(own.sum())
@@ -149,23 +152,23 @@ def test_the_loss_is_a_mean_over_words_and_perplexity_is_unsmoothed() -> None:
     assert found["perplexity"] == pytest.approx(math.exp(plain / count), rel=1e-5)
 
 
-def test_evaluation_never_reads_true_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BLEU stays as it is when the decoder's true words are taken away from it."""
-    # The plan takes the object as well as its plain values, and keeps the latter.
+def test_bleu_does_not_use_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLEU is unchanged when the decoder's reference inputs are replaced."""
+    # The plan accepts the object as well as its JSON values, and stores the latter.
     forcing = TeacherForcing(Linear(0.5))
     run = learner(choices={"teacher_forcing": forcing})
     assert run.plan["teacher_forcing"].value == forcing.as_json()
-    assert run.task.forcing == forcing  # type: ignore[attr-defined]
+    assert run.task.teacher_forcing == forcing  # type: ignore[attr-defined]
     before = run.evaluate("valid")["bleu"]
     calls: list[float] = []
-    plain = task_module.forced_features
+    plain = task_module.decoder_features
 
     def spied(model: Any, memory: Any, words: Any, p: float, *more: Any) -> Any:
         calls.append(p)
         return plain(model, memory, torch.full_like(words, 4), p, *more)
 
-    monkeypatch.setattr(task_module, "forced_features", spied)
-    monkeypatch.setattr(rollout, "gold_coins", None)  # nothing is drawn in evaluation
+    monkeypatch.setattr(task_module, "decoder_features", spied)
+    monkeypatch.setattr(unroll, "reference_positions", None)  # nothing is drawn in evaluation
     after = run.evaluate("valid")
     assert after["bleu"] == before
     assert set(calls) == {1.0}
@@ -173,14 +176,14 @@ def test_evaluation_never_reads_true_words(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 1
 
 
-def test_within_a_run_it_searches_every_so_many_evaluations() -> None:
+def test_a_run_decodes_every_given_number_of_evaluations() -> None:
     run = learner()
     run.task.decode_every = 2  # type: ignore[attr-defined]
     rows = run.fit(4).rows
     assert ["valid_bleu" in row for row in rows] == [False, True, False, True]
 
 
-def test_in_lower_case_references_are_too() -> None:
+def test_lowercase_applies_to_the_predictions() -> None:
     pairs = [(f"Word{n} A", f"Wort{n} EIN") for n in range(40)]
     options = TranslationOptions(lowercase=True, tokenizer="word")
     run = Learner(
@@ -193,30 +196,34 @@ def test_in_lower_case_references_are_too() -> None:
     assert text == text.lower()
 
 
-def test_a_free_search_has_no_loss_and_other_models_are_refused() -> None:
+def test_search_outputs_and_other_models_raise() -> None:
     run = learner()
     batch = next(run.built.batches("valid"))
-    with pytest.raises(InputError, match="A free search has no loss"):
+    with pytest.raises(InputError, match="outputs of a search have no loss"):
         run.task.loss(run.task.forward(run.model.eval(), batch, StepContext(training=False)), batch)
-    with pytest.raises(InputError, match="Linear is no Seq2Seq"):
+    with pytest.raises(InputError, match="Linear is not"):
         run.task.forward(torch.nn.Linear(2, 2), batch, StepContext())
 
 
-def test_overlap_is_f1_of_bags() -> None:
-    assert overlap([4, 5, 6, 3], [6, 5, 4, 3, 1]) == 1.0
-    assert overlap([4, 5, 3], [4, 7, 8, 9, 3]) == pytest.approx(2 * 1 / (2 + 4))
-    assert overlap([4, 3], [5, 3]) == 0.0
-    assert overlap([3], [3]) == 1.0
+def test_overlap_is_the_f1_of_multisets() -> None:
+    assert token_overlap([4, 5, 6, 3], [6, 5, 4, 3, 1]) == 1.0
+    assert token_overlap([4, 5, 3], [4, 7, 8, 9, 3]) == pytest.approx(2 * 1 / (2 + 4))
+    assert token_overlap([4, 3], [5, 3]) == 0.0
+    assert token_overlap([3], [3]) == 1.0
 
 
 # ---------------------------------------------------------------- exactness
 
 
 @pytest.mark.parametrize("architecture", ["rnn", "transformer"])
-def test_accumulated_ragged_batches_are_one_batch(architecture: str) -> None:
-    """1×32 equals 4×8 sentences of different length: gradients to 1e-12 in float64."""
+def test_accumulated_ragged_batches_equal_one_batch(architecture: str) -> None:
+    """Gradients of 1×32 and 4×8 sentences of different lengths, to 1e-12 in float64."""
     run = learner(
-        choices={"architecture": architecture, "size": {"dropout": 0.0}, "label_smoothing": 0.1}
+        choices={
+            "architecture": architecture,
+            "model_config": {"dropout": 0.0},
+            "label_smoothing": 0.1,
+        }
     )
     model, task = run.model.double(), run.task
     data: Any = run.built.dataset("train")
@@ -251,14 +258,14 @@ class _Step:
 
     @staticmethod
     def update(loss: torch.Tensor) -> None:
-        """Keeps the gradients."""
+        """Keep the gradients."""
 
 
 FORCED = {"teacher_forcing": TeacherForcing(InverseSigmoid(5.0), "sample").as_json()}
 
 
-def test_a_resumed_run_reads_the_same_words(tmp_path: Path) -> None:
-    """Schedule, coins and draws go on: the same weights, bit for bit, as unbroken."""
+def test_a_resumed_run_has_the_same_decoder_inputs(tmp_path: Path) -> None:
+    """Schedule and draws continue: bitwise the weights of an uninterrupted run."""
     from flambeau.callbacks import Checkpointing
     from flambeau.training import Callback
 
@@ -275,72 +282,72 @@ def test_a_resumed_run_reads_the_same_words(tmp_path: Path) -> None:
     assert whole.history.column("teacher_forcing")[-1] == pytest.approx(
         InverseSigmoid(5.0)(len(whole.history.step_losses) - 1)
     )
-    broken = learner(
+    interrupted = learner(
         choices=FORCED, callbacks=[Checkpointing(every_s=1e-9), Stop()], folder=tmp_path
     )
     with pytest.raises(EnoughError):
-        broken.fit(2)
-    again = learner(choices=FORCED, folder=tmp_path)
-    again.resume()
+        interrupted.fit(2)
+    resumed = learner(choices=FORCED, folder=tmp_path)
+    resumed.resume()
     for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, again.model.state_dict()[name]), name
-    assert list(again.history.step_losses) == list(whole.history.step_losses)
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert list(resumed.history.step_losses) == list(whole.history.step_losses)
 
 
-def test_other_batches_read_the_same_words() -> None:
-    """The words that a sentence reads do not depend on what stands beside it."""
-    run = learner(choices={**FORCED, "size": {**SMALL, "dropout": 0.0}})
+def test_decoder_inputs_do_not_depend_on_the_batch() -> None:
+    """A sentence has the same features alone and in a batch."""
+    run = learner(choices={**FORCED, "model_config": {**SMALL, "dropout": 0.0}})
     task, model = run.task, run.model.double().eval()
     data: Any = run.built.dataset("train")
     context = StepContext(training=True, values={"teacher_forcing": 0.4}, seed=3, epoch=1)
     rows = torch.tensor([7, 3, 30, 12])
     together = task.forward(model, data.batch(rows), context)
-    for place, row in enumerate(rows.tolist()):
+    for index, row in enumerate(rows.tolist()):
         alone = task.forward(model, data.batch(torch.tensor([row])), context)
         count = alone.features.shape[1]
         torch.testing.assert_close(
-            together.features[place, :count], alone.features[0], atol=1e-12, rtol=0
+            together.features[index, :count], alone.features[0], atol=1e-12, rtol=0
         )
 
 
-def test_bf16_trains_as_well() -> None:
+def test_bf16_reaches_the_loss_of_fp32() -> None:
     losses = []
     for precision in ("fp32", "bf16"):
         run = learner(choices={"precision": precision})
         losses.append(run.fit(2).rows[-1]["train_loss"])
-    # bf16 keeps 8 bits; the runs begin at the same weights and see the same batches.
+    # bf16 keeps 8 bits; both runs have the same initial weights and batches.
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
-# ---------------------------------------------------------------- forcing in a run
+# ---------------------------------------------------------------- teacher forcing in a run
 
 
-def test_the_adaptive_controller_moves_the_value_of_the_run() -> None:
-    control = AdaptiveForcing(gap=0.0, rate=5.0, warmup=0.0, floor=0.3)
+def test_the_controller_sets_the_value_of_the_run() -> None:
+    control = AdaptiveForcing(target_gap=0.0, rate=5.0, warmup=0.0, floor=0.3)
     run = learner(training={"controllers": (control,)})
     rows = run.fit(4).rows
     found = [row["teacher_forcing"] for row in rows]
     assert found[0] == 1.0
     for before, after in pairwise(rows):
-        hidden = before["valid_forced_overlap"] - before["valid_free_overlap"]
-        if abs(hidden) > 1e-9 and 0.3 < before["teacher_forcing"] < 1.0:
-            assert (after["teacher_forcing"] < before["teacher_forcing"]) == (hidden > 0)
+        gap = before["valid_teacher_forced_overlap"] - before["valid_free_running_overlap"]
+        if abs(gap) > 1e-9 and 0.3 < before["teacher_forcing"] < 1.0:
+            assert (after["teacher_forcing"] < before["teacher_forcing"]) == (gap > 0)
     assert len(set(found)) > 1
 
 
-def test_a_schedule_of_ones_own_is_set_on_the_task(tmp_path: Path) -> None:
+def test_a_user_defined_schedule_is_set_on_the_task(tmp_path: Path) -> None:
     run = learner()
-    run.task.forcing = TeacherForcing(lambda step: max(0.0, 1.0 - step / 10))  # type: ignore[attr-defined]
+    run.task.teacher_forcing = TeacherForcing(lambda step: max(0.0, 1.0 - step / 10))  # type: ignore[attr-defined]
     run.fit(1)
     steps = len(run.history.step_losses)
     assert run.history.column("teacher_forcing") == [pytest.approx(max(0, 1 - (steps - 1) / 10))]
-    assert Predictor.load(run.export(tmp_path / "model")).task.forcing == TeacherForcing()
+    assert Predictor.load(run.export(tmp_path / "model")).task.teacher_forcing == TeacherForcing()
 
 
 # ---------------------------------------------------------------- translate
 
 
-def test_translate_keeps_the_order_and_tells_what_was_looked_at() -> None:
+def test_translate_keeps_the_order_and_has_attention() -> None:
     run = learner()
     run.fit(1)
     texts = run.data.raw("valid")
@@ -365,50 +372,50 @@ def test_translate_with_phrases_and_unknown_words() -> None:
     assert "zwei und zwanzig" in found[1].text
     assert "märz" in found[1].text
     assert found[0].text == str(run.predict(texts[0]))
-    with pytest.raises(InputError, match="'xylophon' cannot be said"):
+    with pytest.raises(InputError, match="'xylophon' cannot be generated"):
         translate(run.predictor(), texts, phrases={0: ["xylophon"]})
-    with pytest.raises(InputError, match="names the text 7"):
+    with pytest.raises(InputError, match="phrases has the index 7"):
         translate(run.predictor(), texts, phrases={7: ["märz"]})
-    with pytest.raises(ArgumentError, match="looked for by a beam, not by Greedy"):
+    with pytest.raises(ArgumentError, match="need beam search, but the strategy is Greedy"):
         translate(run.predictor(), texts, Greedy(), phrases={0: ["märz"]})
-    with pytest.raises(ArgumentError, match="one text; give a list"):
+    with pytest.raises(ArgumentError, match=r"single text\. Pass a list"):
         translate(run.predictor(), texts[0])
-    with pytest.raises(ArgumentError, match=r"text 0 are one text; give \['märz'\]"):
+    with pytest.raises(ArgumentError, match=r"text 0 are a single text. Pass a list: \['märz'\]"):
         translate(run.predictor(), texts, phrases={0: "märz"})
     with pytest.raises(ArgumentError, match="phrases is a list"):
         translate(run.predictor(), texts, phrases=[["märz"]])  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match=r"not a Learner. Give learner\.predictor\(\)"):
+    with pytest.raises(ArgumentError, match=r"not a Learner. Pass learner\.predictor\(\)"):
         translate(run, texts)  # type: ignore[arg-type]
 
 
-def test_an_unknown_word_is_the_source_word_it_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_token_is_replaced_by_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     run = learner()
     text = run.data.raw("valid")[0]
     source = text.split()
-    from flambeau_text.decoding.decoded import Decoded
+    from flambeau_text.decoding.result import SearchResult
     from flambeau_text.translation import translate as module
 
     known = run.task.target.encode("am")[0]  # type: ignore[attr-defined]
     weights = torch.zeros(1, 1, 3, len(source) + 1)
     weights[0, 0, 0, 1] = 1.0
-    weights[0, 0, 1, len(source)] = 0.6  # the end is no word
+    weights[0, 0, 1, len(source)] = 0.6  # the end token
     weights[0, 0, 1, 2] = 0.4
     tokens = torch.tensor([[[known, 0, 3]]])
-    decoded = Decoded(tokens, torch.zeros(1, 1), torch.zeros(1, 1), weights)
-    monkeypatch.setattr(module, "search", lambda *given: decoded)
+    result = SearchResult(tokens, torch.zeros(1, 1), torch.zeros(1, 1), weights)
+    monkeypatch.setattr(module, "search", lambda *given: result)
     assert translate(run.predictor(), [text])[0].text == "am <unk>"
     found = translate(run.predictor(), [text], replace_unknown=True)[0]
     assert found.text == f"am {source[2]}"
 
 
-def test_items_that_cannot_be_translated_keep_their_number() -> None:
+def test_errors_name_the_index_of_the_text() -> None:
     run = learner()
     texts = [*run.data.raw("valid")[:3], "  "]
     with pytest.raises(InputError, match="Item 3: the text is empty"):
         translate(run.predictor(), texts)
 
 
-def test_a_loader_budget_follows_the_plan() -> None:
+def test_the_token_budget_follows_the_plan() -> None:
     run = learner(choices={"batch_size": 32})
     wide = run.built.loader("train").steps_per_epoch
     narrow = learner(choices={"batch_size": 8}).built.loader("train").steps_per_epoch
@@ -417,11 +424,11 @@ def test_a_loader_budget_follows_the_plan() -> None:
     assert data.loader(LoaderOptions(32, shuffle=True)).steps_per_epoch == wide
 
 
-def test_the_task_refuses_what_cannot_be() -> None:
+def test_invalid_task_arguments_raise() -> None:
     run = learner()
     target = run.task.target  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match="label_smoothing is a share"):
+    with pytest.raises(InputError, match="label_smoothing must be at least 0"):
         TranslationTask(target=target, label_smoothing=1.0)
-    with pytest.raises(InputError, match="decode_every and decode_most"):
+    with pytest.raises(InputError, match="decode_every and max_decoded"):
         TranslationTask(target=target, decode_every=0)
     assert isinstance(TranslationTask(target=target).decoding, Strategy)

@@ -1,4 +1,4 @@
-"""The loss of words against torch's cross-entropy and its own plain way."""
+"""The token loss against torch's cross-entropy and against its own plain implementation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N, SIZE, VOCAB = 23, 5, 7
 
 
 class Plain(nn.Module):
-    """The same layer, of which the loss does not know that it is linear."""
+    """The same layer, but not an ``nn.Linear`` for the loss."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def parts() -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
     return layer, features, targets
 
 
-def test_without_smoothing_it_is_torchs(parts: tuple) -> None:
+def test_without_smoothing_it_equals_torchs(parts: tuple) -> None:
     layer, features, targets = parts
     total, plain = token_loss(layer, features, targets)
     wanted = F.cross_entropy(layer(features), targets, ignore_index=1, reduction="sum")
@@ -44,7 +44,23 @@ def test_without_smoothing_it_is_torchs(parts: tuple) -> None:
     torch.testing.assert_close(plain, wanted.detach(), atol=1e-12, rtol=0)
 
 
-def test_smoothing_spreads_over_all_words_but_padding(parts: tuple) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_other_output_layers_compute_their_own_logits(parts: tuple, smoothing: float) -> None:
+    class Scaled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2.0 * super().forward(input)
+
+    _, features, targets = parts
+    without_bias = nn.Linear(SIZE, VOCAB, bias=False).double()
+    for layer in (Scaled(SIZE, VOCAB).double(), without_bias):
+        total, plain = token_loss(layer, features, targets, smoothing)
+        wanted = F.cross_entropy(layer(features), targets, ignore_index=1, reduction="sum")
+        torch.testing.assert_close(plain, wanted.detach(), atol=1e-12, rtol=0)
+        found, _ = token_loss(Plain(layer), features, targets, smoothing)
+        torch.testing.assert_close(total, found, atol=1e-12, rtol=0)
+
+
+def test_smoothing_spreads_over_all_tokens_but_padding(parts: tuple) -> None:
     layer, features, targets = parts
     wanted = torch.full((N, VOCAB), 0.3 / (VOCAB - 1), dtype=torch.float64)
     wanted[:, 1] = 0.0
@@ -58,7 +74,7 @@ def test_smoothing_spreads_over_all_words_but_padding(parts: tuple) -> None:
     torch.testing.assert_close(plain, token_loss(layer, features, targets)[1])
 
 
-def test_a_hand_example() -> None:
+def test_an_example_computed_by_hand() -> None:
     layer = nn.Linear(1, 4).double()
     with torch.no_grad():
         layer.weight.zero_()
@@ -66,7 +82,7 @@ def test_a_hand_example() -> None:
     features = torch.zeros(2, 1, dtype=torch.float64)
     total, plain = token_loss(layer, features, torch.tensor([3, 1]), 0.3)
     total = total.detach()
-    # Probabilities 1/12, 1/6, 1/4, 1/2; the second word is padding.
+    # Probabilities 1/12, 1/6, 1/4, 1/2; the second token is padding.
     assert float(plain) == pytest.approx(math.log(2), abs=1e-12)
     smoothed = 0.7 * math.log(2) + 0.1 * (math.log(12) + math.log(4) + math.log(2))
     assert total.item() == pytest.approx(smoothed, abs=1e-12)
@@ -74,7 +90,7 @@ def test_a_hand_example() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("chunk", "block"), [(4, 32), (5, 2), (512, 32), (512, 3)])
-def test_the_gradients_made_on_the_way_are_autograds(
+def test_the_chunked_gradients_equal_autograds(
     parts: tuple, smoothing: float, chunk: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK", chunk)
@@ -101,7 +117,7 @@ def test_gradcheck(parts: tuple) -> None:
     assert torch.autograd.gradcheck(loss, (features, layer.weight, layer.bias))
 
 
-def test_bf16_sums_in_float32(parts: tuple) -> None:
+def test_bf16_is_summed_in_float32(parts: tuple) -> None:
     layer, features, targets = parts
     layer, features = layer.float(), features.detach().float().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -116,7 +132,7 @@ def test_bf16_sums_in_float32(parts: tuple) -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_no_words_are_no_loss(smoothing: float) -> None:
+def test_no_tokens_give_a_loss_of_0(smoothing: float) -> None:
     layer, features = nn.Linear(SIZE, VOCAB), torch.zeros(0, SIZE, requires_grad=True)
     total, plain = token_loss(layer, features, torch.zeros(0, dtype=torch.int64), smoothing)
     total.backward()
@@ -126,13 +142,13 @@ def test_no_words_are_no_loss(smoothing: float) -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("sure", [1.0, 6.0])
-def test_bf16_gradients_are_those_of_float32_to_its_digits(smoothing: float, sure: float) -> None:
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+def test_bf16_gradients_equal_float32_within_precision(smoothing: float, scale: float) -> None:
     torch.manual_seed(0)
     layer, targets = nn.Linear(16, 50), torch.randint(2, 50, (70,))
     targets[::5] = 1
-    # Features along their target's weights: "sure" of it, so that its own gradient is near 0.
-    found = sure * layer.weight[targets] / layer.weight[targets].square().sum(1, keepdim=True)
+    # Features along their target's weights make it probable, so that its gradient is near 0.
+    found = scale * layer.weight[targets] / layer.weight[targets].square().sum(1, keepdim=True)
     features = (found + 0.1 * torch.randn(70, 16)).detach().bfloat16().float().requires_grad_()
     with torch.no_grad():
         layer.weight.copy_(layer.weight.bfloat16())
@@ -144,7 +160,7 @@ def test_bf16_gradients_are_those_of_float32_to_its_digits(smoothing: float, sur
         assert float((one - other).norm() / other.norm()) < 0.02
 
 
-def test_nothing_is_learned_where_nothing_asks(parts: tuple) -> None:
+def test_without_grad_mode_nothing_requires_grad(parts: tuple) -> None:
     layer, features, targets = parts
     with torch.no_grad():
         total, _ = token_loss(layer, features, targets)

@@ -1,4 +1,4 @@
-"""Minimum risk: the expected loss in quality, against a slow loop and against a frozen model."""
+"""Minimum-risk training: the risk against a slow loop, and that training lowers it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
-from flambeau_text.decoding.decoded import score_forced
+from flambeau_text.decoding import sequence_log_probabilities
+from flambeau_text.translation.dataset import reference_text
 from flambeau_text.translation.demo import dates_data
-from flambeau_text.translation.encoded import text_of
 from flambeau_text.translation.minimum_risk import MinimumRisk, _is_repeated
 from flambeau_text.translation.scores import sentence_bleu
 
 CHOICES: dict[str, Any] = {
     "device": "cpu", "probe": "off", "precision": "fp32", "batch_size": 8, "num_threads": 1,
-    "size": {"embedding_dim": 16, "hidden_size": 16, "dropout": 0.0},
+    "model_config": {"embedding_dim": 16, "hidden_size": 16, "dropout": 0.0},
 }  # fmt: skip
 
 
@@ -27,13 +27,13 @@ def learner(**training: Any) -> Learner:
     return Learner(dates_data(60, 0), choices=CHOICES, training=options, quiet=True)
 
 
-def test_the_risk_is_the_expectation_over_what_was_drawn() -> None:
+def test_the_risk_is_the_expected_error_of_the_candidates() -> None:
     run = learner()
     run.fit(1)
     model, task = run.model.double(), run.task
     data: Any = run.built.dataset("train")
     batch = data.batch(torch.tensor([3, 11]))
-    rule = MinimumRisk(n=5, alpha=0.05)
+    rule = MinimumRisk(n_samples=5, alpha=0.05)
     found = rule.risk(model, batch, task, 0, 7)  # type: ignore[arg-type]
     candidates = rule._candidates(model, batch, 0, 7)  # type: ignore[arg-type]
     wanted = 0.0
@@ -44,27 +44,27 @@ def test_the_risk_is_the_expectation_over_what_was_drawn() -> None:
             memory = model.encode(source, batch.masks["source"][row : row + 1])  # type: ignore[operator]
             weights, losses = [], []
             for sentence in sentences:
-                score = score_forced(model, memory, torch.tensor([list(sentence)]))  # type: ignore[arg-type]
+                score = sequence_log_probabilities(model, memory, torch.tensor([list(sentence)]))  # type: ignore[arg-type]
                 weights.append(float(score) * 0.05)
                 text = task.target.decode(sentence)  # type: ignore[attr-defined]
-                truth = text_of(batch.targets["reference"][row])
-                losses.append(1 - sentence_bleu(text, truth) / 100)
+                reference = reference_text(batch.targets["reference"][row])
+                losses.append(1 - sentence_bleu(text, reference) / 100)
             shares = torch.tensor(weights, dtype=torch.float64).softmax(0)
             wanted += float((shares * torch.tensor(losses, dtype=torch.float64)).sum())
     assert found.item() == pytest.approx(wanted, abs=1e-10)
-    # The true sentence is among them, and misses nothing.
+    # The first candidate is the reference.
     assert candidates[:, 0].tolist() == [
         [*row[1:], *[1] * (candidates.shape[2] - len(row) + 1)]
         for row in batch.targets["target"].tolist()
     ]
 
 
-def test_it_lowers_the_risk_of_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_gradient_lowers_the_risk(monkeypatch: pytest.MonkeyPatch) -> None:
     run = learner()
     run.fit(1)
     data: Any = run.built.dataset("train")
     batch, model = data.batch(torch.arange(8)), run.model
-    rule = MinimumRisk(n=6, alpha=0.1)
+    rule = MinimumRisk(n_samples=6, alpha=0.1)
     drawn = rule._candidates(model, batch, 5, 0)  # type: ignore[arg-type]
     monkeypatch.setattr(MinimumRisk, "_candidates", lambda *given: drawn)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -78,16 +78,16 @@ def test_it_lowers_the_risk_of_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -
     assert risks[-1] < 0.8 * risks[0]
 
 
-def test_a_run_takes_it_as_its_step() -> None:
-    run = learner(train_step=MinimumRisk(n=3))
+def test_a_run_uses_it_as_its_step() -> None:
+    run = learner(train_step=MinimumRisk(n_samples=3))
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     history = run.fit(1)
     assert all(map(torch.isfinite, map(torch.tensor, history.step_losses)))
     assert any(not torch.equal(v, before[n]) for n, v in run.model.state_dict().items())
 
 
-def test_mixed_with_nothing_it_is_the_usual_step() -> None:
-    plain, mixed = learner(), learner(train_step=MinimumRisk(n=1, mix=1.0))
+def test_with_likelihood_alone_it_is_the_usual_step() -> None:
+    plain, mixed = learner(), learner(train_step=MinimumRisk(n_samples=1, likelihood_weight=1.0))
     for run in (plain, mixed):
         torch.manual_seed(0)
         run.fit(1)
@@ -97,20 +97,20 @@ def test_mixed_with_nothing_it_is_the_usual_step() -> None:
     )
 
 
-def test_repeated_sentences_are_told() -> None:
+def test_repeated_sentences_are_found() -> None:
     rows = torch.tensor([[[4, 3], [5, 3], [4, 3], [4, 3]]])
     assert _is_repeated(rows).tolist() == [[False, False, True, True]]
 
 
-def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match="n is a number of sentences"):
-        MinimumRisk(n=0)
-    with pytest.raises(InputError, match="mix a share"):
-        MinimumRisk(mix=2.0)
+def test_invalid_settings_raise() -> None:
+    with pytest.raises(InputError, match="n_samples must be a whole number"):
+        MinimumRisk(n_samples=0)
+    with pytest.raises(InputError, match="likelihood_weight between 0 and 1"):
+        MinimumRisk(likelihood_weight=2.0)
     x = torch.randn(40, 2)
     run = Learner(
         TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True,
         training=TrainingOptions(train_step=MinimumRisk(), doctor=False),
     )  # fmt: skip
-    with pytest.raises(ArgumentError, match="not Classification with MLP"):
+    with pytest.raises(ArgumentError, match="not MLP with Classification"):
         run.fit(1)

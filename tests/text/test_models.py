@@ -1,4 +1,4 @@
-"""Models: padding changes nothing, one word at a time is all at once, ties hold."""
+"""Models: no effect of padding, token by token equals all at once, weight tying."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from flambeau.errors import ArgumentError, InputError
 from flambeau.training.optim.groups import parameter_groups
-from flambeau_text.models import Memory, Seq2Seq, rnn, select, transformer
-from flambeau_text.models.transformer import TransformerShape
+from flambeau_text.models import Seq2Seq, rnn, select, transformer
+from flambeau_text.models.transformer import TransformerConfig
 from flambeau_text.models.transformer_layers import DecoderLayer, EncoderLayer
 from flambeau_text.translation.loss import token_loss
 
@@ -21,7 +21,7 @@ TOLERANCE = {"atol": 1e-12, "rtol": 0}
 LENGTHS = [7, 2, 4]
 
 
-def test_padding_changes_no_memory_and_no_logits(model: Seq2Seq, small: SimpleNamespace) -> None:
+def test_padding_does_not_change_memory_or_logits(model: Seq2Seq, small: SimpleNamespace) -> None:
     tokens, mask = small.sources(LENGTHS, longest=10)
     words = small.targets([5, 3, 1])
     memory = model.encode(tokens, mask)
@@ -35,7 +35,7 @@ def test_padding_changes_no_memory_and_no_logits(model: Seq2Seq, small: SimpleNa
         torch.testing.assert_close(logits[row, :count], found[0], **TOLERANCE)
 
 
-def test_padding_changes_no_loss_and_no_gradient(model: Seq2Seq, small: SimpleNamespace) -> None:
+def test_padding_does_not_change_loss_or_gradients(model: Seq2Seq, small: SimpleNamespace) -> None:
     tokens, mask = small.sources(LENGTHS, longest=9)
     words = small.targets([5, 3, 1])
 
@@ -62,7 +62,7 @@ def test_padding_changes_no_loss_and_no_gradient(model: Seq2Seq, small: SimpleNa
         torch.testing.assert_close(value, apart[1][name], **TOLERANCE)
 
 
-def test_word_by_word_is_all_at_once(model: Seq2Seq, small: SimpleNamespace) -> None:
+def test_token_by_token_equals_all_at_once(model: Seq2Seq, small: SimpleNamespace) -> None:
     memory = model.encode(*small.sources(LENGTHS))
     words = small.targets([5, 3, 1])[:, :-1]
     at_once, attention = model.features(memory, words)
@@ -75,7 +75,7 @@ def test_word_by_word_is_all_at_once(model: Seq2Seq, small: SimpleNamespace) -> 
     assert (weights[~memory.mask.unsqueeze(1).expand_as(weights)] == 0).all()
 
 
-def test_embedded_words_are_words(model: Seq2Seq, small: SimpleNamespace) -> None:
+def test_embeddings_equal_their_tokens(model: Seq2Seq, small: SimpleNamespace) -> None:
     memory = model.encode(*small.sources(LENGTHS))
     words = small.targets([5, 3, 1])[:, :-1]
     embedded = model.target_embedding(words)
@@ -84,9 +84,7 @@ def test_embedded_words_are_words(model: Seq2Seq, small: SimpleNamespace) -> Non
     )
 
 
-def test_a_selected_state_goes_on_as_the_sentence_it_was_taken_from(
-    model: Seq2Seq, small: SimpleNamespace
-) -> None:
+def test_a_selected_state_continues_its_sentence(model: Seq2Seq, small: SimpleNamespace) -> None:
     memory = model.encode(*small.sources(LENGTHS))
     state = model.init_state(memory)
     _, state, _ = model.step(torch.tensor([2, 2, 2]), state)
@@ -97,7 +95,7 @@ def test_a_selected_state_goes_on_as_the_sentence_it_was_taken_from(
     torch.testing.assert_close(chosen, logits[rows], **TOLERANCE)
 
 
-def test_what_cannot_be_selected_is_named() -> None:
+def test_a_state_of_an_unknown_type_raises() -> None:
     with pytest.raises(InputError, match="state holds a set"):
         select({"a": {1}}, torch.tensor([0]))
 
@@ -106,15 +104,15 @@ def test_what_cannot_be_selected_is_named() -> None:
 
 
 def copied(layer: nn.Module, theirs: nn.Module, attentions: dict[str, str]) -> nn.Module:
-    """torch's layer with the weights of ours."""
+    """Copy the weights of our layer into torch's."""
     for mine, name in attentions.items():
         heads, other = getattr(layer, mine), getattr(theirs, name)
         parts = (heads.query, heads.key_value)
         other.in_proj_weight.data = torch.cat([part.weight.detach() for part in parts])
         other.in_proj_bias.data = torch.cat([part.bias.detach() for part in parts])
         other.out_proj.load_state_dict(heads.out.state_dict())
-    theirs.linear1.load_state_dict(layer.linear[0].state_dict())
-    theirs.linear2.load_state_dict(layer.linear[3].state_dict())
+    theirs.linear1.load_state_dict(layer.feed_forward[0].state_dict())
+    theirs.linear2.load_state_dict(layer.feed_forward[3].state_dict())
     for number, norm in enumerate(layer.norms, start=1):
         getattr(theirs, f"norm{number}").load_state_dict(norm.state_dict())
     return theirs
@@ -122,41 +120,41 @@ def copied(layer: nn.Module, theirs: nn.Module, attentions: dict[str, str]) -> n
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_the_layers_are_torchs(norm: str, activation: str) -> None:
+def test_the_layers_equal_torchs(norm: str, activation: str) -> None:
     torch.manual_seed(0)
-    shape = TransformerShape(8, 2, 12, norm=norm, activation=activation, dropout=0.0)
+    config = TransformerConfig(8, 2, 12, norm=norm, activation=activation, dropout=0.0)
     options = {
         "dropout": 0.0, "batch_first": True, "norm_first": norm == "pre", "activation": activation
     }  # fmt: skip
     values, memory = torch.randn(3, 5, 8).double(), torch.randn(3, 6, 8).double()
     mask = torch.arange(5) < torch.tensor([5, 2, 4]).unsqueeze(1)
     memory_mask = torch.arange(6) < torch.tensor([6, 3, 1]).unsqueeze(1)
-    encoder = EncoderLayer(shape).double()
+    encoder = EncoderLayer(config).double()
     for part in encoder.parameters():
         part.data += 0.1 * torch.randn_like(part)
     theirs = copied(
         encoder,
         nn.TransformerEncoderLayer(8, 2, 12, **options).double(),
-        {"attention": "self_attn"},
+        {"self_attention": "self_attn"},
     )
     wanted = theirs(values, src_key_padding_mask=~mask)
     torch.testing.assert_close(encoder(values, mask)[mask], wanted[mask], **TOLERANCE)
-    decoder = DecoderLayer(shape).double()
+    decoder = DecoderLayer(config).double()
     theirs = copied(
         decoder,
         nn.TransformerDecoderLayer(8, 2, 12, **options).double(),
-        {"attention": "self_attn", "across": "multihead_attn"},
+        {"self_attention": "self_attn", "cross_attention": "multihead_attn"},
     )
     causal = torch.ones(5, 5, dtype=torch.bool).triu(1)
     wanted = theirs(values, memory, tgt_mask=causal, memory_key_padding_mask=~memory_mask)
     torch.testing.assert_close(decoder(values, memory, memory_mask), wanted, **TOLERANCE)
 
 
-# ---------------------------------------------------------------- tying, groups, names
+# ---------------------------------------------------------------- weight tying, configuration
 
 
 @pytest.mark.parametrize("build", [rnn, transformer])
-def test_ties(build: object) -> None:
+def test_weight_tying(build: object) -> None:
     three = build(source_vocab=20, target_vocab=20, tie="3way")  # type: ignore[operator]
     assert three.source_embedding is three.target_embedding
     assert three.output.weight is three.target_embedding.weight
@@ -176,42 +174,21 @@ def test_ties(build: object) -> None:
         groups = parameter_groups(model)
         assert list(groups) == ["encoder", "decoder", "output"]
         assert sum(map(len, groups.values())) == len(list(model.parameters()))
-    with pytest.raises(InputError, match=r"21 and 20 words. Take a joint vocabulary"):
+    with pytest.raises(InputError, match=r"21 and 20 tokens. Use a joint vocabulary"):
         build(source_vocab=21, target_vocab=20, tie="3way")  # type: ignore[operator]
     with pytest.raises(ArgumentError, match="2way, 3way, none"):
         build(source_vocab=21, target_vocab=20, tie="2")  # type: ignore[operator]
 
 
-def test_wrong_sizes_are_refused() -> None:
+def test_invalid_configurations_raise() -> None:
     vocab = {"source_vocab": 9, "target_vocab": 9}
-    with pytest.raises(ArgumentError, match=r"no size 'hiden_size'.*'hidden_size'"):
-        rnn(**vocab, size={"hiden_size": 3})
-    with pytest.raises(InputError, match=r"2 × 8 numbers, but hidden_size is 8.*encoder_size=4"):
-        rnn(**vocab, size={"hidden_size": 8, "bridge": "copy"})
+    with pytest.raises(ArgumentError, match=r"no setting 'hiden_size'.*'hidden_size'"):
+        rnn(**vocab, config={"hiden_size": 3})
+    with pytest.raises(InputError, match=r"2 × 8 is not 8.*encoder_size=4"):
+        rnn(**vocab, config={"hidden_size": 8, "bridge": "copy"})
     with pytest.raises(ArgumentError, match="cell is 'GRU'"):
-        rnn(**vocab, size={"cell": "GRU"})
-    with pytest.raises(InputError, match="10, which cannot be parted into 4 heads"):
-        transformer(**vocab, size={"d_model": 10})
+        rnn(**vocab, config={"cell": "GRU"})
+    with pytest.raises(InputError, match=r"d_model=10 is not divisible by 2 × nhead = 8"):
+        transformer(**vocab, config={"d_model": 10})
     with pytest.raises(ArgumentError, match="norm is 'before'"):
-        transformer(**vocab, size={"norm": "before"})
-
-
-def test_an_architecture_of_the_users_own_needs_three_methods(small: SimpleNamespace) -> None:
-    class Repeats(Seq2Seq):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = nn.Embedding(9, 4)
-            self.output = nn.Linear(4, 9)
-
-        def encode(self, source: torch.Tensor, mask: torch.Tensor) -> Memory:
-            return Memory(self.embedding(source), mask)
-
-        def init_state(self, memory: Memory) -> dict:
-            return {"memory": memory}
-
-        def advance(self, previous: torch.Tensor, state: dict) -> tuple:
-            return state["memory"].values[:, 0], state, None
-
-    model = Repeats()
-    logits = model(*small.sources([3, 2]), torch.full((2, 4), 2))
-    assert logits.shape == (2, 4, 9)
+        transformer(**vocab, config={"norm": "before"})

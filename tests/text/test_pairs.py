@@ -1,4 +1,4 @@
-"""Files, tables and iterables of pairs, and what is wrong with them."""
+"""Files, tables and iterables of pairs, and their errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text import TranslationData, TranslationOptions
-from flambeau_text.translation.lines import language_of, read_lines
+from flambeau_text.translation.text_files import language_of, read_lines
 
 SOURCES = [f"source sentence number {n}" for n in range(20)]
 TARGETS = [f"zielsatz nummer {n}" for n in range(20)]
@@ -33,7 +33,7 @@ def changed(path: Path, number: int, line: bytes) -> None:
 # ---------------------------------------------------------------- files
 
 
-def test_files(files: tuple[Path, Path]) -> None:
+def test_two_files(files: tuple[Path, Path]) -> None:
     data = TranslationData.from_files(*files, valid=0.2, test=2)
     assert [len(data.split.part(part)) for part in ("train", "valid", "test")] == [14, 4, 2]
     assert data.options.source_language == "en"
@@ -41,10 +41,10 @@ def test_files(files: tuple[Path, Path]) -> None:
     rows = data.split.valid
     assert data.raw("valid") == [SOURCES[row] for row in rows]
     assert data.references("valid") == [TARGETS[row] for row in rows]
-    assert data.samples["place"][3] == "train.en line 4"
+    assert data.samples["location"][3] == "train.en line 4"
 
 
-def test_files_of_their_own_for_each_part(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_separate_files_for_each_part(files: tuple[Path, Path], tmp_path: Path) -> None:
     others = tmp_path / "val.en.gz", tmp_path / "val.de.gz"
     for path, line in zip(others, ("a held out one", "ein eigener"), strict=True):
         path.write_bytes(gzip.compress(f"{line}\n".encode()))
@@ -56,29 +56,31 @@ def test_files_of_their_own_for_each_part(files: tuple[Path, Path], tmp_path: Pa
     assert set(data.raw("train")) | set(data.raw("test")) == set(SOURCES)
 
 
-def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffone\u2028still one\r\ntwo\x0b\n\nfour".encode())
     assert read_lines(path) == ["one\u2028still one", "two\x0b", "", "four"]
 
 
-def test_the_language_is_the_ending() -> None:
+def test_the_language_is_the_file_ending() -> None:
     names = ["a/train.en", "train.de.gz", "x.txt", "train.csv", "train", "train.c-t"]
     assert [language_of(name) for name in names] == ["en", "de", None, None, None, None]
 
 
-def test_misaligned_files_name_the_first_gap(files: tuple[Path, Path]) -> None:
+def test_misaligned_files_raise_with_the_first_gap(files: tuple[Path, Path]) -> None:
     files[1].write_text("\n".join([*TARGETS[:6], "", *TARGETS[6:]]), encoding="utf-8")
     with pytest.raises(InputError, match=r"has 20 lines and .* 21.*Line 7 is empty in the target"):
         TranslationData.from_files(*files)
     files[1].write_text("\n".join(TARGETS[:15]), encoding="utf-8")
-    with pytest.raises(InputError, match=r"Only the source goes on after line 15 \(line 15: "):
+    with pytest.raises(
+        InputError, match=r"Only the source has more lines after line 15 \(line 15: "
+    ):
         TranslationData.from_files(*files)
 
 
-def test_what_is_no_utf8_is_named_with_its_line(files: tuple[Path, Path]) -> None:
+def test_invalid_utf8_raises_with_its_line(files: tuple[Path, Path]) -> None:
     changed(files[1], 7, "schöne grüße".encode("latin-1"))
-    with pytest.raises(InputError, match=r"train\.de, line 7: byte 4 .*no UTF-8.*iconv"):
+    with pytest.raises(InputError, match=r"train\.de, line 7: byte 4 .*not UTF-8.*iconv"):
         TranslationData.from_files(*files)
 
 
@@ -102,44 +104,44 @@ def test_a_part_needs_two_files(files: tuple[Path, Path]) -> None:
         TranslationData.from_files(*files, valid=(files[0],))  # type: ignore[arg-type]
 
 
-# ---------------------------------------------------------------- pairs that cannot be used
+# ---------------------------------------------------------------- unusable pairs
 
 
-def test_unusable_pairs_are_counted_with_their_lines(files: tuple[Path, Path]) -> None:
+def test_unusable_pairs_are_counted(files: tuple[Path, Path]) -> None:
     changed(files[1], 3, b"   ")
     changed(files[0], 5, b"word " * 10_000)
     changed(files[0], 6, b"x" * 20_000)
     changed(files[0], 8, b"many words " * 30)
     data = TranslationData.from_files(*files)
-    assert data.left_out == {"empty side": 1, "too long": 2, "uneven": 1}
+    assert data.skipped == {"empty side": 1, "length ratio": 1, "too long": 2}
     assert len(data.samples) == 16
-    told = [str(problem) for problem in data.samples.problems]
-    assert told[0] == "train.en line 3: the target is empty"
-    assert told[1] == "train.en line 5: the source has 10,000 words, more than 150"
-    assert told[2] == "train.en line 6: the source has 20,000 characters, more than 2,000"
-    assert "60 words on the source side and 3 on the target side" in told[3]
+    problems = [str(problem) for problem in data.samples.problems]
+    assert problems[0] == "train.en line 3: the target is empty"
+    assert problems[1] == "train.en line 5: the source has 10,000 words, more than 150"
+    assert problems[2] == "train.en line 6: the source has 20,000 characters, more than 2,000"
+    assert "the source has 60 words and the target 3" in problems[3]
     report = data.report()
-    assert "left out: 4 pairs (empty side 1, too long 2, uneven 1)" in report
+    assert "skipped: 4 pairs (empty side 1, length ratio 1, too long 2)" in report
     assert "train.en line 3: the target is empty" in report
-    with pytest.raises(InputError, match=r"4 of 20 pairs cannot be used: train\.en line 3"):
+    with pytest.raises(InputError, match=r"4 of 20 pairs are unusable: train\.en line 3"):
         TranslationData.from_files(*files, options=TranslationOptions(unusable="raise"))
 
 
-def test_nothing_usable_says_why() -> None:
-    with pytest.raises(InputError, match=r"None of 3 pairs can be used \(empty side 3\)"):
+def test_if_all_pairs_are_unusable_it_raises() -> None:
+    with pytest.raises(InputError, match=r"All 3 pairs are unusable \(empty side 3\)"):
         TranslationData.from_pairs([("a", " ")] * 3)
 
 
-def test_limits_can_be_moved() -> None:
+def test_limits_can_be_changed() -> None:
     pairs = [("a b c d", "x")] * 8 + [("a " * 12, "x")] * 2
-    options = TranslationOptions(max_ratio=20.0)
+    options = TranslationOptions(max_length_ratio=20.0)
     assert len(TranslationData.from_pairs(pairs, options=options).samples) == 10
     assert len(TranslationData.from_pairs(pairs).samples) == 8
-    options = TranslationOptions(max_words=3, max_ratio=20.0)
+    options = TranslationOptions(max_words=3, max_length_ratio=20.0)
     with pytest.raises(InputError, match="too long 10"):
         TranslationData.from_pairs(pairs, options=options)
     for wrong in (
-        {"max_ratio": 1.0}, {"max_words": 0}, {"tokenizer": "bytes"}, {"unusable": "drop"}
+        {"max_length_ratio": 1.0}, {"max_words": 0}, {"tokenizer": "bytes"}, {"unusable": "drop"}
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
             TranslationOptions(**wrong)  # type: ignore[arg-type]
@@ -164,7 +166,7 @@ def test_hugging_face_data_sets() -> None:
     assert list(data.samples["target"]) == TARGETS
 
 
-def test_items_that_are_no_pairs_are_named() -> None:
+def test_items_that_are_not_pairs_raise() -> None:
     with pytest.raises(InputError, match=r"Item 1 is \('a',\), not a pair"):
         TranslationData.from_pairs([("a", "b"), ("a",)])
     with pytest.raises(InputError, match=r"Item 0 is \('a', 3\)"):
@@ -192,19 +194,21 @@ def test_tables(tmp_path: Path) -> None:
     assert len(TranslationData.from_csv(tmp_path / "pairs.tsv").samples) == 19
     with pytest.raises(InputError, match=r"no column 'sauce'.*'source'"):
         TranslationData.from_df(frame, "sauce")
-    with pytest.raises(InputError, match=r"row 0: the column 'target' says 'zielsatz nummer 0'"):
+    with pytest.raises(InputError, match=r"row 0: the column 'target' has 'zielsatz nummer 0'"):
         TranslationData.from_df(frame, split="target")
     frame["number"] = range(20)
-    with pytest.raises(InputError, match=r"row 0: 'number' holds 0, a int and no text"):
+    with pytest.raises(
+        InputError, match=r"row 0: the column 'number' has 0 of type int, not a text"
+    ):
         TranslationData.from_df(frame, "number")
 
 
-def test_cells_that_read_like_missing_ones_are_words(tmp_path: Path) -> None:
+def test_cells_like_na_are_read_as_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("source,target\n" + "NA,null\n" * 12, encoding="utf-8")
     assert TranslationData.from_csv(tmp_path / "a.csv").raw("train")[0] == "NA"
 
 
-def test_a_split_of_ones_own_counts_the_pairs_as_they_came() -> None:
+def test_a_given_split_has_the_rows_of_the_input() -> None:
     pairs = list(zip(SOURCES, TARGETS, strict=True))
     pairs[1] = ("", "leer")
     split = Split.given([0, 1, 2, 3], [10, 11], [19])
@@ -214,7 +218,7 @@ def test_a_split_of_ones_own_counts_the_pairs_as_they_came() -> None:
     assert data.raw("test") == [SOURCES[19]]
 
 
-# ---------------------------------------------------------------- reading it
+# ---------------------------------------------------------------- report and show
 
 
 def test_report_and_show() -> None:
@@ -224,9 +228,9 @@ def test_report_and_show() -> None:
     data = TranslationData.from_pairs(pairs, split=split)
     report = data.report()
     assert "22 pairs, source → target" in report
-    assert "1 pairs of valid are in train too, such as pair 20" in report
-    assert "0 pairs of test are in train too, and 1 of its sources with another" in report
-    assert "source words that train does not have: valid 16.7%, test 0.0%" in report
+    assert "1 valid pairs are also in train, such as pair 20" in report
+    assert "0 test pairs are also in train, and 1 sources are in train with another" in report
+    assert "source words not in train: valid 16.7%, test 0.0%" in report
     assert data.show(2).splitlines()[0] == "     0  source sentence number 0"
     assert repr(data) == "TranslationData(22 pairs: 18 train, 3 valid, 1 test)"
     assert data.preview(3).caption == "source sentence number 3\n→ zielsatz nummer 3"

@@ -1,4 +1,4 @@
-"""Tokenizers: what becomes a number, what is unknown, and the way back."""
+"""Tokenizers: encoding, unknown tokens and decoding."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ MAKE: dict[str, Callable[[], Tokenizer]] = {
 
 @pytest.fixture(scope="module", params=MAKE)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """Each kind in turn."""
+    """Each kind of tokenizer."""
     return MAKE[request.param]()
 
 
-def test_there_and_back(tokenizer: Tokenizer) -> None:
-    for text, numbers in zip(TEXTS, tokenizer.encode_all(TEXTS), strict=True):
-        assert tokenizer.decode(numbers) == text
-        assert len(tokenizer.split(text)) == len(numbers)
-        assert all(4 <= number < len(tokenizer) for number in numbers)
+def test_decoding_restores_the_text(tokenizer: Tokenizer) -> None:
+    for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
+        assert tokenizer.decode(ids) == text
+        assert len(tokenizer.tokenize(text)) == len(ids)
+        assert all(4 <= i < len(tokenizer) for i in ids)
 
 
-def test_json_and_back(tokenizer: Tokenizer) -> None:
+def test_json_round_trip(tokenizer: Tokenizer) -> None:
     again = tokenizer_from_json(json.loads(json.dumps(tokenizer.as_json())))
     assert type(again) is type(tokenizer)
-    assert again.encode_all(TEXTS) == tokenizer.encode_all(TEXTS)
+    assert again.encode_batch(TEXTS) == tokenizer.encode_batch(TEXTS)
     assert len(again) == len(tokenizer)
 
 
-def test_what_a_text_says_is_never_a_special(tokenizer: Tokenizer) -> None:
+def test_text_is_never_encoded_as_a_special_token(tokenizer: Tokenizer) -> None:
     for special in SPECIALS:
         for text in (special, f"A dog {special} runs"):
             assert not {1, 2, 3} & set(tokenizer.encode(text))
 
 
-def test_specials_are_the_first_four_and_left_out_of_texts(tokenizer: Tokenizer) -> None:
-    assert tuple(tokenizer.tokens(range(4))) == SPECIALS
+def test_special_tokens_have_ids_0_to_3(tokenizer: Tokenizer) -> None:
+    assert tuple(tokenizer.ids_to_tokens(range(4))) == SPECIALS
     dog = tokenizer.encode("A dog")
     assert tokenizer.decode([2, *dog, 3, *dog, 1, 1]) == "A dog"
 
 
-def test_spaces_are_whatever_they_are() -> None:
+def test_any_white_space_separates_words() -> None:
     words = WordTokenizer.fit(["a  dog\truns\u00a0fast"], language="en")
-    assert words.split("a  dog\truns\u00a0fast") == ["a", "dog", "runs", "fast"]
+    assert words.tokenize("a  dog\truns\u00a0fast") == ["a", "dog", "runs", "fast"]
     pieces = SubwordTokenizer.train(TEXTS, vocab_size=120)
     assert pieces.decode(pieces.encode("A  dog")) in ("A dog", "A  dog")
 
@@ -74,14 +74,14 @@ def test_spaces_are_whatever_they_are() -> None:
 def test_unknown_words_characters_and_pieces() -> None:
     words = WordTokenizer.fit(TEXTS, language="en")
     assert words.encode("A zebra") == [words.vocab["A"], 0]
-    assert words.split("A zebra") == ["A", "zebra"]
+    assert words.tokenize("A zebra") == ["A", "zebra"]
     assert CharacterTokenizer.fit(["ab"]).decode([0]) == "\ufffd"
     pieces = SubwordTokenizer.train(TEXTS, vocab_size=120)
     assert 0 in pieces.encode("A щ")
-    assert "щ" in "".join(pieces.split("A щ"))
+    assert "щ" in "".join(pieces.tokenize("A щ"))
 
 
-def test_rare_words_are_unknown_where_that_is_asked_for() -> None:
+def test_rare_words_are_unknown_if_requested() -> None:
     words = WordTokenizer.fit(["a b b c c c"], min_freq=2)
     assert words.vocab.get_itos()[4:] == ["c", "b"]
     words = WordTokenizer.fit(["a b b c c c"], max_tokens=5)
@@ -98,28 +98,28 @@ def test_lower_case() -> None:
         assert tokenizer_from_json(made.as_json()).encode("A DOG") == made.encode("a dog")
 
 
-def test_german_abbreviations_stay_whole_and_only_there() -> None:
+def test_german_abbreviations_are_one_token() -> None:
     text = "Er kauft z.B. Brot."
     german = WordTokenizer.fit([text], language="de")
-    assert german.split(text) == ["Er", "kauft", "z.B.", "Brot", "."]
+    assert german.tokenize(text) == ["Er", "kauft", "z.B.", "Brot", "."]
 
 
-def test_print_has_its_own_spaces() -> None:
+def test_joined_words_have_spaces_as_in_print() -> None:
     words = WordTokenizer.fit([], language="en")
     tokens = ["He", "said", '"', "no", '"', "(", "twice", ")", ",", "did", "n't", "he", "?"]
     assert words.join(tokens) == 'He said "no" (twice), didn\'t he?'
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(InputError, match=r"no rules for the language 'qq'"):
         WordTokenizer.fit(TEXTS, language="qq")
-    with pytest.raises(InputError, match=r"must begin with <unk>, <pad>"):
+    with pytest.raises(InputError, match=r"must begin with the special tokens <unk>, <pad>"):
         CharacterTokenizer(["a", "b"])
     with pytest.raises(ArgumentError, match="'bpe' or 'unigram'"):
         SubwordTokenizer.train(TEXTS, kind="wordpiece")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="every text is empty"):
         SubwordTokenizer.train([" ", ""])
-    with pytest.raises(InputError, match="the 4 specials fill it"):
+    with pytest.raises(InputError, match="no room for subwords beside the 4 special"):
         SubwordTokenizer.train(TEXTS, vocab_size=4)
-    with pytest.raises(ArtefactError, match=r"no tokenizer 'words'.*'word'"):
+    with pytest.raises(ArtefactError, match=r"Unknown tokenizer 'words'.*'word'"):
         tokenizer_from_json({"kind": "words"})

@@ -1,4 +1,4 @@
-"""Two processes make the steps of one: sums over words, coins and drawn words included."""
+"""Two processes give the results of one, teacher-forcing draws included."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(folder: Path, architecture: str, world_size: int) -> list[dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["rnn", "transformer"])
-def test_two_processes_are_one(architecture: str, tmp_path: Path) -> None:
+def test_two_processes_equal_one(architecture: str, tmp_path: Path) -> None:
     [alone] = run(tmp_path, architecture, 1)
     both = run(tmp_path, architecture, 2)
     for each in both:

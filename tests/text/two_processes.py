@@ -1,4 +1,4 @@
-"""Trains a small translation model alone or as one of several processes, and saves what came out.
+"""Train a small translation model in one process or in several, and save the results.
 
 python two_processes.py FOLDER ARCHITECTURE      under RANK, WORLD_SIZE, … or alone
 """
@@ -17,12 +17,12 @@ from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.demo import dates_data
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-SIZES = {
+CONFIGS = {
     "rnn": {"embedding_dim": 12, "hidden_size": 12, "dropout": 0.0},
     "transformer": {"d_model": 12, "nhead": 2, "dim_feedforward": 16, "dropout": 0.0},
 }
-# The gradient of the bias of a Transformer's keys is 0 but for rounding (softmax takes no notice of
-# it), and AdamW would divide that rounding by its eps, 1e-8.
+# The gradient of the bias of a Transformer's keys is 0 apart from rounding, because softmax does
+# not depend on it. AdamW would divide that rounding error by its eps, 1e-8.
 STEPS = {
     "rnn": {"optimizer": "adamw", "lr": 0.01},
     "transformer": {"optimizer": "sgd", "lr": 0.1},
@@ -30,11 +30,11 @@ STEPS = {
 
 
 def main(folder: Path, architecture: str) -> None:
-    """Two epochs in float64, with words of the model's own, label smoothing and accumulation."""
-    torch.manual_seed(RANK)  # other first weights on each process: those of process 0 count
+    """Train two epochs in float64 with scheduled sampling, label smoothing and accumulation."""
+    torch.manual_seed(RANK)  # different initial weights on each rank: those of rank 0 are used
     data = dates_data(60, 0)
     plan = Learner(data, quiet=True).plan.values
-    arguments = {**data.model_arguments(plan), "size": SIZES[architecture]}
+    arguments = {**data.model_arguments(plan), "config": CONFIGS[architecture]}
     model = {"rnn": rnn, "transformer": transformer}[architecture](**arguments).double()
     forcing = TeacherForcing(InverseSigmoid(3.0), "sample")
     choices = {

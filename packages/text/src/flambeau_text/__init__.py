@@ -1,6 +1,6 @@
-"""Text for flambeau: translation with attention and dynamic teacher forcing."""
+"""Text for flambeau: translation with attention and scheduled teacher forcing."""
 
-from flambeau_text.decoding import Average, Beam, Gnmt, Greedy, Sampling
+from flambeau_text.decoding import AverageLengthPenalty, Beam, GnmtLengthPenalty, Greedy, Sampling
 from flambeau_text.forcing import (
     AdaptiveForcing,
     Constant,
@@ -11,12 +11,15 @@ from flambeau_text.forcing import (
 )
 from flambeau_text.models import Seq2Seq, rnn, transformer
 from flambeau_text.tokenization import CharacterTokenizer, SubwordTokenizer, WordTokenizer
-from flambeau_text.translation.answers import Translation
+from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.data import TranslationData
-from flambeau_text.translation.heatmap import plot_attention
+from flambeau_text.translation.interpretation import (
+    TranslationInterpretation,
+    interpret_translations,
+)
 from flambeau_text.translation.minimum_risk import MinimumRisk
 from flambeau_text.translation.options import TranslationOptions
-from flambeau_text.translation.review import Review, review
+from flambeau_text.translation.predictions import Translation
 from flambeau_text.translation.scores import Score, corpus_score, corpus_scores
 from flambeau_text.translation.task import TranslationTask
 from flambeau_text.translation.translate import DetailedTranslation, translate
@@ -24,18 +27,17 @@ from flambeau_text.vocab import Vocab, build_vocab_from_iterator
 
 __all__ = [
     "AdaptiveForcing",
-    "Average",
+    "AverageLengthPenalty",
     "Beam",
     "CharacterTokenizer",
     "Constant",
     "DetailedTranslation",
     "Exponential",
-    "Gnmt",
+    "GnmtLengthPenalty",
     "Greedy",
     "InverseSigmoid",
     "Linear",
     "MinimumRisk",
-    "Review",
     "Sampling",
     "Score",
     "Seq2Seq",
@@ -43,6 +45,7 @@ __all__ = [
     "TeacherForcing",
     "Translation",
     "TranslationData",
+    "TranslationInterpretation",
     "TranslationOptions",
     "TranslationTask",
     "Vocab",
@@ -51,8 +54,8 @@ __all__ = [
     "build_vocab_from_iterator",
     "corpus_score",
     "corpus_scores",
+    "interpret_translations",
     "plot_attention",
-    "review",
     "rnn",
     "transformer",
     "translate",

@@ -1,7 +1,7 @@
-"""Transforms with torchtext's names: from lists of tokens to padded tensors, and ``get_tokenizer``.
+"""torchtext's transforms, from lists of tokens to padded tensors, and ``get_tokenizer``.
 
-Like ``flambeau_text.vocab`` this module imports nothing of flambeau, so that it can be loaded
-beside torchtext 0.18 and torch 2.3.
+Like ``flambeau_text.vocab`` this module does not import flambeau, so that it can be loaded beside
+torchtext 0.18 and torch 2.3. Each transform takes one list or a batch, which is a list of lists.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BASIC_ENGLISH = (
 
 
 class VocabTransform(nn.Module):
-    """Tokens to numbers.
+    """Convert tokens to their indices.
 
     Args:
         vocab: A ``Vocab``, or anything with ``lookup_indices``.
@@ -42,18 +42,18 @@ class VocabTransform(nn.Module):
         self.vocab = vocab
 
     def forward(self, input: Any) -> Any:
-        """Of one list of tokens, or of a list of such."""
+        """Return the indices of one token list or of each token list of a batch."""
         if _is_batch(input):
             return [self.vocab.lookup_indices(tokens) for tokens in input]
         return self.vocab.lookup_indices(input)
 
 
 class ToTensor(nn.Module):
-    """Numbers to a tensor; lists of different length need a padding value.
+    """Convert lists of numbers to a tensor.
 
     Args:
-        padding_value: What stands after the end of shorter lists; None takes lists of one length.
-        dtype: Of the tensor.
+        padding_value: Fills shorter lists at their end; with None all lists must have one length.
+        dtype: The tensor's dtype.
     """
 
     def __init__(self, padding_value: int | None = None, dtype: torch.dtype = torch.long) -> None:
@@ -61,7 +61,7 @@ class ToTensor(nn.Module):
         self.padding_value, self.dtype = padding_value, dtype
 
     def forward(self, input: Any) -> Tensor:
-        """``(numbers,)`` of one list, ``(lists, longest)`` of several."""
+        """Return a tensor ``(length,)`` for one list, ``(batch, longest)`` for a batch."""
         if not _is_batch(input) or self.padding_value is None:
             return torch.tensor(input, dtype=self.dtype)
         rows = [torch.tensor(each, dtype=self.dtype) for each in input]
@@ -69,25 +69,25 @@ class ToTensor(nn.Module):
 
 
 class Truncate(nn.Module):
-    """The first ``max_seq_len`` entries."""
+    """Keep the first ``max_seq_len`` entries."""
 
     def __init__(self, max_seq_len: int) -> None:
         super().__init__()
         self.max_seq_len = max_seq_len
 
     def forward(self, input: Any) -> Any:
-        """Of one list, or of each of several."""
+        """Truncate one list or each list of a batch."""
         if _is_batch(input):
             return [each[: self.max_seq_len] for each in input]
         return input[: self.max_seq_len]
 
 
 class AddToken(nn.Module):
-    """One token more at the beginning or at the end.
+    """Add one token at the beginning or at the end.
 
     Args:
-        token: What is added: a number or a text, as the lists hold.
-        begin: At the beginning, else at the end.
+        token: The token, or its index if the lists hold indices.
+        begin: True adds it at the beginning, False at the end.
     """
 
     def __init__(self, token: int | str, begin: bool = True) -> None:
@@ -95,7 +95,7 @@ class AddToken(nn.Module):
         self.token, self.begin = token, begin
 
     def forward(self, input: Any) -> Any:
-        """To one list, or to each of several."""
+        """Add the token to one list or to each list of a batch."""
         if _is_batch(input):
             return [self._with(each) for each in input]
         return self._with(input)
@@ -105,11 +105,11 @@ class AddToken(nn.Module):
 
 
 class PadTransform(nn.Module):
-    """A tensor padded at the end of its last axis to ``max_length``.
+    """Pad a tensor at the end of its last axis to ``max_length``.
 
     Args:
-        max_length: Entries afterwards; longer tensors stay as they are.
-        pad_value: What stands there.
+        max_length: Size of the last axis after padding; longer tensors are returned unchanged.
+        pad_value: The padding value.
     """
 
     def __init__(self, max_length: int, pad_value: int) -> None:
@@ -117,21 +117,21 @@ class PadTransform(nn.Module):
         self.max_length, self.pad_value = max_length, float(pad_value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(…, max_length)``."""
+        """Return a tensor ``(…, max_length)``."""
         missing = self.max_length - x.size(-1)
         return nn.functional.pad(x, (0, missing), value=self.pad_value) if missing > 0 else x
 
 
 class LabelToIndex(nn.Module):
-    """Labels to their numbers.
+    """Convert labels to their indices.
 
     Args:
-        label_names: In the order of their numbers; or None.
-        label_path: A file of a label a line, where no names are given.
-        sort_names: Sort them first.
+        label_names: The labels in the order of their indices.
+        label_path: A file with one label per line, in place of ``label_names``.
+        sort_names: Sort the labels first.
 
     Raises:
-        ValueError: Names and a path are given, or neither.
+        ValueError: Both ``label_names`` and ``label_path`` are given, or neither.
     """
 
     def __init__(
@@ -142,49 +142,50 @@ class LabelToIndex(nn.Module):
     ) -> None:
         super().__init__()
         if (label_names is None) == (label_path is None):
-            raise ValueError("Give label_names or label_path, one of them.")
+            raise ValueError("Give either label_names or label_path.")
         if label_names is None:
             with open(str(label_path), encoding="utf-8") as file:
                 label_names = [line.strip() for line in file if line.strip()]
         names = sorted(label_names) if sort_names else list(label_names)
         self.label_names = names
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self._indices = {name: index for index, name in enumerate(names)}
 
     def forward(self, input: Any) -> Any:
-        """Of one label, or of a list of them."""
+        """Return the index of one label or of each label of a list."""
         if isinstance(input, str):
-            return self._numbers[input]
-        return [self._numbers[label] for label in input]
+            return self._indices[input]
+        return [self._indices[label] for label in input]
 
 
 class StrToIntTransform(nn.Module):
-    """Texts of whole numbers to numbers."""
+    """Convert strings of digits to integers."""
 
     def forward(self, input: Any) -> Any:
-        """Of one list of texts, or of a list of such."""
+        """Convert one list of strings or each list of a batch."""
         if _is_batch(input):
             return [[int(text) for text in each] for each in input]
         return [int(text) for text in input]
 
 
 class Sequential(nn.Sequential):
-    """Transforms one after the other."""
+    """Apply transforms one after the other."""
 
     def forward(self, input: Any) -> Any:
-        """What the last of them gives."""
+        """Return the output of the last transform."""
         for transform in self:
             input = transform(input)
         return input
 
 
 def basic_english(line: str) -> list[str]:
-    """Lower-cased words with punctuation apart.
+    """Lower-case a line and split it into words and punctuation.
 
     >>> basic_english("A dog's ball, isn't it?")
     ['a', 'dog', "'", 's', 'ball', ',', 'isn', "'", 't', 'it', '?']
 
     Source:
-        ``torchtext.data.utils.get_tokenizer("basic_english")`` (0.18), whose tokens it gives.
+        ``torchtext.data.utils.get_tokenizer("basic_english")`` (0.18); the tokens are equal to
+        torchtext's.
     """
     line = line.lower()
     for pattern, replacement in _BASIC_ENGLISH:
@@ -195,17 +196,18 @@ def basic_english(line: str) -> list[str]:
 def get_tokenizer(
     tokenizer: str | Callable[[str], list[str]] | None, language: str = "en"
 ) -> Callable[[str], list[str]]:
-    """A function from a line to its tokens.
+    """Return a function that splits a line into tokens.
 
     Args:
-        tokenizer: None cuts at white space; "basic_english"; "spacy", by a blank pipeline of the
-            language (torchtext loads a trained one, whose tokens are the same); "moses", where
-            sacremoses is installed; or a function, which is returned.
-        language: For "spacy" and "moses"; names such as "en_core_web_sm" count by their language.
+        tokenizer: None splits at white space; "basic_english"; "spacy" uses the blank pipeline of
+            the language (torchtext loads a trained one, whose tokens are the same); "moses" needs
+            sacremoses; a function is returned unchanged.
+        language: Language of "spacy" and "moses"; of a name such as "en_core_web_sm" only the
+            language code is used.
 
     Raises:
-        ValueError: There is no such tokenizer, or no such language for it.
-        ImportError: "moses" without sacremoses.
+        ValueError: The tokenizer is unknown, or does not support the language.
+        ImportError: "moses", but sacremoses is not installed.
     """
     if tokenizer is None:
         return str.split
@@ -213,24 +215,24 @@ def get_tokenizer(
         return tokenizer
     if tokenizer == "basic_english":
         if language != "en":
-            raise ValueError(f"basic_english is for language 'en', not {language!r}.")
+            raise ValueError(f"basic_english supports the language 'en', not {language!r}.")
         return basic_english
     if tokenizer == "spacy":
         import spacy
 
-        cut = spacy.blank(language.split("_", maxsplit=1)[0]).tokenizer
-        return lambda line: [token.text for token in cut(line)]
+        split = spacy.blank(language.split("_", maxsplit=1)[0]).tokenizer
+        return lambda line: [token.text for token in split(line)]
     if tokenizer == "moses":
         try:
             from sacremoses import MosesTokenizer  # type: ignore[import-not-found]  # optional
         except ImportError as error:
             raise ImportError(
-                "The tokenizer 'moses' needs sacremoses: pip install sacremoses. Or take 'spacy'."
+                "The tokenizer 'moses' needs sacremoses: pip install sacremoses. Or use 'spacy'."
             ) from error
         return MosesTokenizer(language).tokenize
     raise ValueError(
-        f"There is no tokenizer {tokenizer!r}: give None, 'basic_english', 'spacy', 'moses' or a "
-        "function of a line."
+        f"Unknown tokenizer {tokenizer!r}. Use None, 'basic_english', 'spacy', 'moses' or a "
+        "function."
     )
 
 

@@ -1,8 +1,7 @@
-"""``Vocab``: tokens and their numbers, with the names and the order that torchtext users know.
+"""``Vocab``: tokens and their indices, with torchtext's names and order.
 
-Plain Python, a list and a dictionary. This module imports nothing of flambeau and no new torch, so
-that it can be loaded beside torchtext 0.18 and torch 2.3 (see ``flambeau_text.interop.torchtext``);
-its errors are therefore Python's own.
+This module imports neither flambeau nor torch, so that it can be loaded beside torchtext 0.18 and
+torch 2.3 (see ``flambeau_text.interop.torchtext``). It therefore raises Python's own errors.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 UNKNOWN, PADDING, BEGIN, END = "<unk>", "<pad>", "<bos>", "<eos>"
 SPECIALS = (UNKNOWN, PADDING, BEGIN, END)
-"""What flambeau's own vocabularies begin with, in this order: their numbers are 0 to 3."""
+"""The special tokens of flambeau's vocabularies, with indices 0 to 3."""
 
 
 class Vocab:
-    """A list of tokens, each of which has its place as its number.
+    """A list of tokens; a token's index is its position in the list.
 
     Args:
-        tokens: In the order of their numbers, each once.
-        default_index: The number of every token that is not in it; None raises for such tokens, as
+        tokens: In the order of their indices, without duplicates.
+        default_index: Index of tokens that are not in the vocabulary; None raises for them, as
             torchtext does.
 
     Raises:
-        ValueError: A token is there twice.
+        ValueError: A token occurs twice.
 
     Example:
         >>> words = Vocab(["<unk>", "the", "dog"], default_index=0)
@@ -32,15 +31,15 @@ class Vocab:
         ([1, 0], ['dog', '<unk>'])
 
     Source:
-        The methods are those of ``torchtext.vocab.Vocab`` (0.18), which keeps them in C++.
+        The methods are those of ``torchtext.vocab.Vocab`` (0.18), which is implemented in C++.
     """
 
     def __init__(self, tokens: Iterable[str], default_index: int | None = None) -> None:
         self._tokens = list(tokens)
-        self._numbers = {token: number for number, token in enumerate(self._tokens)}
-        if len(self._numbers) < len(self._tokens):
+        self._indices = {token: index for index, token in enumerate(self._tokens)}
+        if len(self._indices) < len(self._tokens):
             twice = next(token for token, n in Counter(self._tokens).items() if n > 1)
-            raise ValueError(f"The token {twice!r} is in the vocabulary twice. Give each once.")
+            raise ValueError(f"The token {twice!r} occurs twice. Give each token once.")
         self._default: int | None = None
         self.set_default_index(default_index)
 
@@ -48,7 +47,7 @@ class Vocab:
         return len(self._tokens)
 
     def __contains__(self, token: object) -> bool:
-        return token in self._numbers
+        return token in self._indices
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tokens)
@@ -56,19 +55,19 @@ class Vocab:
     def __getitem__(self, token: str) -> int:
         if not isinstance(token, str):
             raise TypeError(
-                f"{token!r} is a {type(token).__name__} and no token. The token of a number is "
-                "vocab.lookup_token(number)."
+                f"vocab[…] takes a token, but {token!r} is of type {type(token).__name__}. For the "
+                "token of an index use vocab.lookup_token(index)."
             )
-        number = self._numbers.get(token, self._default)
-        if number is None:
+        index = self._indices.get(token, self._default)
+        if index is None:
             raise RuntimeError(
-                f"The token {token!r} is not in the vocabulary of {len(self):,}, and there is no "
-                "default index. Give one for unknown tokens: vocab.set_default_index(0)."
+                f"The token {token!r} is not in the vocabulary of {len(self):,} tokens, and no "
+                "default index is set. Set one for unknown tokens: vocab.set_default_index(0)."
             )
-        return number
+        return index
 
     def __call__(self, tokens: Iterable[str]) -> list[int]:
-        """The same as ``lookup_indices``."""
+        """Return the index of each token; the same as ``lookup_indices``."""
         return self.lookup_indices(tokens)
 
     def __repr__(self) -> str:
@@ -79,82 +78,85 @@ class Vocab:
             return NotImplemented
         return self._tokens == other._tokens and self._default == other._default
 
-    __hash__ = None  # type: ignore[assignment]  # it can be changed
+    __hash__ = None  # type: ignore[assignment]  # it is mutable
 
     def lookup_indices(self, tokens: Iterable[str]) -> list[int]:
-        """The number of each token.
+        """Return the index of each token.
 
         Raises:
-            RuntimeError: One is unknown and there is no default index.
+            RuntimeError: A token is unknown and no default index is set.
         """
-        numbers, default = self._numbers, self._default
+        indices, default = self._indices, self._default
         if default is None:
             return [self[token] for token in tokens]
-        return [numbers.get(token, default) for token in tokens]
+        return [indices.get(token, default) for token in tokens]
 
     def lookup_token(self, index: int) -> str:
-        """The token of a number.
+        """Return the token at an index.
 
         Raises:
-            RuntimeError: No token has it.
+            RuntimeError: The index does not exist.
         """
         if not 0 <= index < len(self._tokens):
             raise RuntimeError(
-                f"No token has the number {index}: the vocabulary has 0 to {len(self) - 1}."
+                f"The index {index} does not exist: the vocabulary has the indices 0 to "
+                f"{len(self) - 1}."
             )
         return self._tokens[index]
 
     def lookup_tokens(self, indices: Iterable[int]) -> list[str]:
-        """The token of each number.
+        """Return the token at each index.
 
         Raises:
-            RuntimeError: No token has one of them.
+            RuntimeError: An index does not exist.
         """
         return [self.lookup_token(index) for index in indices]
 
     def get_itos(self) -> list[str]:
-        """All tokens in the order of their numbers."""
+        """Return all tokens in the order of their indices."""
         return list(self._tokens)
 
     def get_stoi(self) -> dict[str, int]:
-        """Number by token."""
-        return dict(self._numbers)
+        """Return the index of each token as a dictionary."""
+        return dict(self._indices)
 
     def set_default_index(self, index: int | None) -> None:
-        """The number that unknown tokens get; None raises for them.
+        """Set the index of unknown tokens; None raises for them.
 
         Raises:
-            ValueError: The number is negative.
+            ValueError: The index is negative.
         """
         if index is not None and index < 0:
-            raise ValueError(f"The default index is {index}, but numbers begin at 0.")
+            raise ValueError(f"The default index must be at least 0, not {index}.")
         self._default = index
 
     def get_default_index(self) -> int | None:
-        """The number that unknown tokens get, or None."""
+        """Return the index of unknown tokens, or None."""
         return self._default
 
     def insert_token(self, token: str, index: int) -> None:
-        """Puts a token in at ``index``; those from there on move by one.
+        """Insert a token at ``index``; the indices of the tokens from there on increase by one.
 
         Raises:
-            RuntimeError: It is there already, or the place does not exist.
+            RuntimeError: The token is in the vocabulary, or the index does not exist.
         """
         if not 0 <= index <= len(self):
             raise RuntimeError(
-                f"A token cannot be put in at {index}: the vocabulary has the places 0 to "
+                f"A token cannot be inserted at index {index}: the index must be between 0 and "
                 f"{len(self)}."
             )
         if token in self:
-            raise RuntimeError(f"The token {token!r} is in already, at {self[token]}.")
+            raise RuntimeError(
+                f"The token {token!r} is already in the vocabulary, at index {self[token]}."
+            )
         self._tokens.insert(index, token)
-        self._numbers = {each: number for number, each in enumerate(self._tokens)}
+        self._indices = {each: at for at, each in enumerate(self._tokens)}
 
     def append_token(self, token: str) -> None:
-        """Puts a token in at the end.
+        """Add a token at the end.
 
         Raises:
-            RuntimeError: It is there already.
+            RuntimeError: The token is in the vocabulary.
         """
         self.insert_token(token, len(self))
 
@@ -165,18 +167,18 @@ def vocab(
     specials: Sequence[str] | None = None,
     special_first: bool = True,
 ) -> Vocab:
-    """A vocabulary from counts, in the order in which they are given.
+    """Build a vocabulary from token counts, in their order.
 
     Args:
-        ordered_dict: Count by token; the order is kept.
-        min_freq: Tokens that are rarer are left out; specials never are.
-        specials: Put in beside them, in this order.
-        special_first: Before the others, or after them.
+        ordered_dict: Count of each token.
+        min_freq: Tokens that are rarer are excluded; special tokens never are.
+        specials: Special tokens, in this order.
+        special_first: Whether special tokens come first, or last.
 
     Source:
-        ``torchtext.vocab.vocab`` (0.18), whose numbers it gives.
+        ``torchtext.vocab.vocab`` (0.18); the indices are equal to torchtext's.
     """
-    # torchtext counts None as no specials, and takes specials out of the counts.
+    # torchtext treats None as no special tokens, and removes special tokens from the counts.
     wanted = list(specials or ())
     tokens = [
         token for token, count in ordered_dict.items() if count >= min_freq and token not in wanted
@@ -191,24 +193,24 @@ def build_vocab_from_iterator(
     special_first: bool = True,
     max_tokens: int | None = None,
 ) -> Vocab:
-    """A vocabulary of what is most frequent, ties in alphabetical order.
+    """Build a vocabulary from lists of tokens, most frequent first, ties in alphabetical order.
 
     Args:
-        iterator: Gives lists of tokens.
-        min_freq: Tokens that are rarer are left out.
-        specials: Put in beside them, in this order.
-        special_first: Before the others, or after them.
-        max_tokens: The most that it holds, specials included.
+        iterator: Yields lists of tokens.
+        min_freq: Tokens that are rarer are excluded.
+        specials: Special tokens, in this order.
+        special_first: Whether special tokens come first, or last.
+        max_tokens: Maximum size, special tokens included.
 
     Raises:
-        ValueError: ``max_tokens`` leaves no room beside the specials.
+        ValueError: ``max_tokens`` leaves no room beside the special tokens.
 
     Example:
         >>> build_vocab_from_iterator([["b", "a", "b"], ["c"]], specials=["<unk>"]).get_itos()
         ['<unk>', 'b', 'a', 'c']
 
     Source:
-        ``torchtext.vocab.build_vocab_from_iterator`` (0.18), whose numbers it gives.
+        ``torchtext.vocab.build_vocab_from_iterator`` (0.18); the indices are equal to torchtext's.
     """
     counts: Counter[str] = Counter()
     for tokens in iterator:
@@ -218,7 +220,8 @@ def build_vocab_from_iterator(
     if max_tokens is not None:
         if n_specials >= max_tokens:
             raise ValueError(
-                f"max_tokens is {max_tokens}, which leaves no room beside {n_specials} specials."
+                f"max_tokens is {max_tokens}, which leaves no room beside {n_specials} special "
+                "tokens."
             )
         ordered = ordered[: max_tokens - n_specials]
     return vocab(dict(ordered), min_freq, specials, special_first)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from flambeau_text.models import AdditiveAttention, RnnSeq2Seq
-from flambeau_text.models.rnn import RnnShape
+from flambeau_text.models.rnn import RnnConfig
 
 
 class PlainRnn(nn.Module):
@@ -28,19 +28,19 @@ class PlainRnn(nn.Module):
 
     def __init__(self, model: RnnSeq2Seq) -> None:
         super().__init__()
-        shape, usual = model.shape, RnnShape()
+        config, usual = model.config, RnnConfig()
         for name in ("cell", "attention", "bridge", "input_feeding", "encoder_layers"):
-            if getattr(shape, name) != getattr(usual, name):
-                raise ValueError(f"{name} is {getattr(shape, name)!r}, which is not written here.")
-        if model.bridge is None or not isinstance(model.upper, nn.GRU):
+            if getattr(config, name) != getattr(usual, name):
+                raise ValueError(f"{name} is {getattr(config, name)!r}, which is not written here.")
+        if model.bridge is None or not isinstance(model.upper_layers, nn.GRU):
             raise ValueError("A bridge and a second layer of the decoder are needed.")
-        self.hidden_size, self.share = shape.hidden_size, shape.dropout
+        self.hidden_size, self.share = config.hidden_size, config.dropout
         self.source_embedding, self.target_embedding = (
             model.source_embedding, model.target_embedding,
         )  # fmt: skip
         self.encoder = cast("nn.GRU", model.encoder.layers)
         self.bridge = model.bridge["hidden"]
-        self.first, self.upper = cast("nn.GRU", model.first), model.upper
+        self.first, self.upper = cast("nn.GRU", model.first_layer), model.upper_layers
         self.attention = cast("AdditiveAttention", model.attention)
         self.readout, self.output = model.readout, model.output
 

@@ -26,8 +26,8 @@ from flambeau_bench.timing import wall_clock_for
 from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.models import RnnSeq2Seq
 from flambeau_text.tokenization.tokenizer import PADDING_ID
+from flambeau_text.translation.dataset import SOURCE, TARGET, EncodedPairs, RaggedRows
 from flambeau_text.translation.demo import date_pairs
-from flambeau_text.translation.encoded import SOURCE, TARGET, EncodedPairs, Ragged
 
 EQUAL_STEPS = 8
 """Steps that both sides make on the same padded batches."""
@@ -323,7 +323,7 @@ class Sides:
                 "probe": "off",
                 "schedule": "one_cycle",
                 "weight_decay": WEIGHT_DECAY,
-                **({"size": _SMALL[self.setting.architecture]} if self.is_made else {}),
+                **({"model_config": _SMALL[self.setting.architecture]} if self.is_made else {}),
             },
             # The doctor looks before a first fit alone, which is no part of a step.
             training=TrainingOptions(clip_norm=padded_loop.MAX_NORM, doctor=False),
@@ -397,5 +397,5 @@ def floats(losses: Sequence[Tensor]) -> list[float]:
     return torch.stack(list(losses)).double().tolist()
 
 
-def _rows(ragged: Ragged) -> list[Tensor]:
+def _rows(ragged: RaggedRows) -> list[Tensor]:
     return [ragged.padded(torch.tensor([row]))[0][0] for row in range(len(ragged))]

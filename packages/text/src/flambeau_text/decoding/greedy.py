@@ -1,21 +1,25 @@
-"""``greedy_search``: the most probable word, again and again."""
+"""``greedy_search``: the most probable token at each position."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from flambeau_text.decoding.decoded import Decoded
-from flambeau_text.decoding.word_by_word import word_by_word
+from flambeau_text.decoding.result import SearchResult
+from flambeau_text.decoding.token_by_token import decode_token_by_token
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
 
 
-def greedy_search(model: Seq2Seq, memory: Memory, limit: Tensor, min_words: int = 0) -> Decoded:
-    """One sentence a source, word by word; of equal words the one with the lower number.
+def greedy_search(
+    model: Seq2Seq, memory: Memory, limit: Tensor, min_length: int = 0
+) -> SearchResult:
+    """Return one sentence per source; of equally probable tokens the one with the lower id is used.
 
     Args:
         model: In eval mode.
-        memory: Of the sources.
-        limit: Words that each may have before its end, int64 ``(batch,)``.
-        min_words: Words that each must have before its end.
+        memory: The encoded sources.
+        limit: Maximum number of tokens before the end token, int64 ``(batch,)``.
+        min_length: Minimum number of tokens before the end token.
     """
-    return word_by_word(model, memory, limit, min_words, lambda found, place: found.argmax(1))
+    return decode_token_by_token(
+        model, memory, limit, min_length, lambda scores, position: scores.argmax(1)
+    )

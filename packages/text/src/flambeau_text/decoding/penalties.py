@@ -1,9 +1,9 @@
-"""Which of two sentences of different length is the better one, and whether all was said."""
+"""Length and coverage penalties, by which a search ranks sentences of different lengths."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -11,56 +11,62 @@ from flambeau.errors import InputError
 
 
 class LengthPenalty(Protocol):
-    """What a log-probability is divided by; grows with the length."""
+    """The divisor of a sentence's log-probability."""
 
     def divisor(self, length: float) -> float:
-        """For a sentence of ``length`` words, its end included."""
+        """Return the divisor for a sentence of ``length`` tokens, the end token included."""
         ...
 
 
 @dataclass(frozen=True)
-class Gnmt:
-    """``((5 + length) / 6) ** alpha``: 0 ranks by the plain probability, which favours the short.
+class GnmtLengthPenalty:
+    """Divides by ``((5 + length) / 6) ** alpha``; ``alpha=0`` ranks by the log-probability alone.
 
     Source:
         Wu et al., "Google's Neural Machine Translation System" (arXiv 1609.08144), equation 14.
     """
 
+    kind: ClassVar[str] = "gnmt"
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise InputError(f"alpha is a power, at least 0, not {self.alpha!r}.")
+        _check_alpha(self.alpha)
 
     def divisor(self, length: float) -> float:
-        """The penalty of a length."""
+        """Return the divisor for a sentence of ``length`` tokens, the end token included."""
         return ((5.0 + length) / 6.0) ** self.alpha
 
 
 @dataclass(frozen=True)
-class Average:
-    """``length ** alpha``: with 1 the mean log-probability of a word."""
+class AverageLengthPenalty:
+    """Divides by ``length ** alpha``; ``alpha=1`` ranks by the mean log-probability per token."""
 
+    kind: ClassVar[str] = "average"
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise InputError(f"alpha is a power, at least 0, not {self.alpha!r}.")
+        _check_alpha(self.alpha)
 
     def divisor(self, length: float) -> float:
-        """The penalty of a length."""
+        """Return the divisor for a sentence of ``length`` tokens, the end token included."""
         return length**self.alpha
 
 
-def coverage_penalty(seen: Tensor, mask: Tensor) -> Tensor:
-    """``sum(log(min(weight, 1)))`` over the source: 0 where every position was attended to.
+def _check_alpha(alpha: float) -> None:
+    if not alpha >= 0:
+        raise InputError(f"alpha is an exponent and must be at least 0, not {alpha!r}.")
+
+
+def coverage_penalty(attended: Tensor, mask: Tensor) -> Tensor:
+    """Return ``sum(log(min(attention, 1)))`` over the source: 0 if all positions were attended to.
 
     Args:
-        seen: Attention each position got from all words, ``(..., source)``.
-        mask: bool, of the same shape, True where a position counts.
+        attended: Attention weight of each source position, summed over the target tokens,
+            ``(..., source)``.
+        mask: bool, of the same shape, True at tokens.
 
     Source:
         Wu et al. (arXiv 1609.08144), equation 14, without the factor.
     """
-    # The floor keeps a position that was never looked at from ruling a sentence out altogether.
-    return seen.clamp(1e-6, 1.0).log().masked_fill(~mask, 0.0).sum(-1)
+    # The floor keeps one position without attention from ruling a sentence out.
+    return attended.clamp(1e-6, 1.0).log().masked_fill(~mask, 0.0).sum(-1)

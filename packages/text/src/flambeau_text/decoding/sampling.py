@@ -1,4 +1,4 @@
-"""``sample``: words drawn by their probability."""
+"""``sample``: one sentence per source, its tokens drawn from the model's probabilities."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from flambeau import random as keyed
-from flambeau_text.decoding.decoded import Decoded
+from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.strategy import Sampling
-from flambeau_text.decoding.word_by_word import word_by_word
+from flambeau_text.decoding.token_by_token import decode_token_by_token
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
 
 
@@ -17,62 +17,72 @@ def sample(
     memory: Memory,
     limit: Tensor,
     sampling: Sampling,
-    numbers: Tensor | None = None,
-) -> Decoded:
-    """One sentence a source, drawn word by word.
+    sample_keys: Tensor | None = None,
+) -> SearchResult:
+    """Draw one sentence per source.
 
     Args:
         model: In eval mode.
-        memory: Of the sources.
-        limit: Words that each may have before its end, int64 ``(batch,)``.
+        memory: The encoded sources.
+        limit: Maximum number of tokens before the end token, int64 ``(batch,)``.
         sampling: Temperature, filters and seed.
-        numbers: What keys each source's draws, int64 ``(batch,)``; its place in the batch where
-            None.
+        sample_keys: Keys of each source's draws, int64 ``(batch,)``; None uses its index in the
+            batch.
 
     Returns:
-        Scores are log-probabilities under the model, not under the filtered distribution.
+        Sentences whose scores are log-probabilities under the model, not under the filtered
+        distribution.
     """
-    numbers = torch.arange(len(memory.mask)) if numbers is None else numbers
-    numbers = numbers.to(memory.mask.device)
+    keys = torch.arange(len(memory.mask)) if sample_keys is None else sample_keys
+    keys = keys.to(memory.mask.device)
 
-    def choose(found: Tensor, place: int) -> Tensor:
-        draws = keyed.uniform(sampling.seed, "sampling", place, numbers, 1)
-        return draw(filtered(found, sampling), draws.squeeze(1))
+    def choose(scores: Tensor, position: int) -> Tensor:
+        draws = keyed.uniform(sampling.seed, "sampling", position, keys, 1)
+        return draw_tokens(filtered_probabilities(scores, sampling), draws.squeeze(1))
 
-    return word_by_word(model, memory, limit, sampling.min_words, choose)
+    return decode_token_by_token(model, memory, limit, sampling.min_length, choose)
 
 
-def filtered(found: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities ``(rows, vocabulary)`` after temperature and filters; each row sums to 1.
+def filtered_probabilities(scores: Tensor, sampling: Sampling) -> Tensor:
+    """Return the probabilities after temperature and filters; each row sums to 1.
+
+    Args:
+        scores: Log-probabilities, ``(rows, vocabulary)``.
+        sampling: Temperature and filters.
 
     Source:
         top-k: Fan, Lewis and Dauphin (arXiv 1805.04833); top-p: Holtzman et al. (arXiv
         1904.09751); min-p: Nguyen et al. (arXiv 2407.01082).
     """
-    logits = found / sampling.temperature
+    logits = scores / sampling.temperature
     if sampling.top_k:
-        least = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        lowest = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < lowest, -torch.inf)
     if sampling.top_p < 1.0:
-        shares, order = logits.softmax(1).sort(dim=1, descending=True, stable=True)
-        before = shares.cumsum(1) - shares
+        ranked, order = logits.softmax(1).sort(dim=1, descending=True, stable=True)
+        before = ranked.cumsum(1) - ranked
         outside = (before >= sampling.top_p).scatter(1, order, before >= sampling.top_p)
         logits = logits.masked_fill(outside, -torch.inf)
-    shares = logits.softmax(1)
+    probabilities = logits.softmax(1)
     if sampling.min_p:
-        low = shares < sampling.min_p * shares.max(1, keepdim=True).values
-        shares = shares.masked_fill(low, 0.0)
-    return shares / shares.sum(1, keepdim=True)
+        low = probabilities < sampling.min_p * probabilities.max(1, keepdim=True).values
+        probabilities = probabilities.masked_fill(low, 0.0)
+    return probabilities / probabilities.sum(1, keepdim=True)
 
 
-def draw(shares: Tensor, uniform: Tensor) -> Tensor:
-    """The word at which the shares add up to more than a number in 0..1: int64 ``(rows,)``.
+def draw_tokens(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw a token per row by inverting the cumulative distribution, int64 ``(rows,)``.
 
-    One number a word, so that draws can be keyed; the same as ``torch.multinomial`` in law.
+    Equal in distribution to ``torch.multinomial``, but takes its random numbers as an argument, so
+    that they can be keyed.
+
+    Args:
+        probabilities: ``(rows, vocabulary)``.
+        uniform: A number in [0, 1) per row, ``(rows,)``.
     """
-    total = shares.double().cumsum(1)
+    total = probabilities.double().cumsum(1)
     wanted = uniform.double().unsqueeze(1) * total[:, -1:]
-    word = torch.searchsorted(total, wanted, right=True).squeeze(1)
-    # Rounding could step past the last word that has a share.
-    last = shares.shape[1] - 1 - (shares.flip(1) > 0).to(torch.int8).argmax(1)
-    return word.minimum(last)
+    token = torch.searchsorted(total, wanted, right=True).squeeze(1)
+    # Rounding could give a token after the last one with a probability above 0.
+    last = probabilities.shape[1] - 1 - (probabilities.flip(1) > 0).to(torch.int8).argmax(1)
+    return token.minimum(last)

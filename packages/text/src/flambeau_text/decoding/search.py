@@ -1,4 +1,4 @@
-"""``search``: a strategy's sentences for sources."""
+"""``search``: decode a batch of sources with a strategy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor
 
 from flambeau.errors import ArgumentError
 from flambeau_text.decoding.beam import beam_search
-from flambeau_text.decoding.decoded import Decoded, limits
 from flambeau_text.decoding.greedy import greedy_search
+from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.sampling import sample
 from flambeau_text.decoding.strategy import Beam, Greedy, Sampling, Strategy
+from flambeau_text.decoding.token_scores import max_lengths
 from flambeau_text.models.seq2seq import Seq2Seq
 
 
@@ -20,26 +21,26 @@ def search(
     source: Tensor,
     mask: Tensor,
     strategy: Strategy,
-    numbers: Tensor | None = None,
-) -> Decoded:
-    """Sentences for sources, in their order.
+    sample_keys: Tensor | None = None,
+) -> SearchResult:
+    """Decode sources, in their order.
 
     Args:
         model: In eval mode.
-        source: Token numbers, int64 ``(batch, source)``.
-        mask: bool ``(batch, source)``, True where a token counts.
-        strategy: How to look.
-        numbers: What keys each source's draws where the strategy draws, int64 ``(batch,)``.
+        source: Token ids, int64 ``(batch, source)``.
+        mask: bool ``(batch, source)``, True at tokens.
+        strategy: ``Greedy``, ``Beam`` or ``Sampling``.
+        sample_keys: Keys of each source's random draws for ``Sampling``, int64 ``(batch,)``.
 
     Raises:
-        ArgumentError: The strategy is none of the known ones.
+        ArgumentError: The strategy is of another type.
     """
     memory = model.encode(source, mask)
-    limit = limits(mask, strategy.max_factor, strategy.max_extra)
+    limit = max_lengths(mask, strategy.max_length_factor, strategy.max_length_extra)
     if isinstance(strategy, Greedy):
-        return greedy_search(model, memory, limit, strategy.min_words)
+        return greedy_search(model, memory, limit, strategy.min_length)
     if isinstance(strategy, Beam):
         return beam_search(model, memory, limit, strategy)
     if isinstance(strategy, Sampling):
-        return sample(model, memory, limit, strategy, numbers)
-    raise ArgumentError(f"There is no search for {strategy!r:.60}: give Greedy, Beam or Sampling.")
+        return sample(model, memory, limit, strategy, sample_keys)
+    raise ArgumentError(f"No search implements {strategy!r:.60}. Use Greedy, Beam or Sampling.")

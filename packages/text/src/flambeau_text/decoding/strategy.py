@@ -1,4 +1,4 @@
-"""How sentences are looked for, as plain values that a plan and an artefact can hold."""
+"""Decoding strategies as plain values that a plan and an artefact can store."""
 
 from __future__ import annotations
 
@@ -7,100 +7,111 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from flambeau.errors import ArgumentError, InputError, nearest
-from flambeau_text.decoding.penalties import Average, Gnmt, LengthPenalty
+from flambeau_text.decoding.penalties import (
+    AverageLengthPenalty,
+    GnmtLengthPenalty,
+    LengthPenalty,
+)
 
-_GNMT = Gnmt(1.0)
+_GNMT = GnmtLengthPenalty(1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """What all ways of searching share.
+    """The settings that all decoding strategies share.
+
+    A sentence has at most ``max_length_factor × source tokens + max_length_extra`` tokens before
+    its end token.
 
     Attributes:
-        max_factor: An answer has at most ``max_factor`` times the tokens of its source …
-        max_extra: … and so many more, before its end.
-        min_words: Tokens that it has at least.
+        max_length_factor: Target tokens per source token.
+        max_length_extra: Target tokens added to that.
+        min_length: Minimum number of target tokens before the end token.
     """
 
     kind: ClassVar[str] = ""
 
-    max_factor: float = 1.5
-    max_extra: int = 10
-    min_words: int = 0
+    max_length_factor: float = 1.5
+    max_length_extra: int = 10
+    min_length: int = 0
 
     def __post_init__(self) -> None:
-        if not self.max_factor >= 0 or self.max_extra < 1 or self.min_words < 0:
+        if not self.max_length_factor >= 0 or self.max_length_extra < 1 or self.min_length < 0:
             raise InputError(
-                f"An answer needs room: max_factor at least 0, max_extra at least 1, min_words at "
-                f"least 0, not {self.max_factor}, {self.max_extra} and {self.min_words}."
+                "max_length_factor must be at least 0, max_length_extra at least 1 and min_length "
+                f"at least 0, not {self.max_length_factor}, {self.max_length_extra} and "
+                f"{self.min_length}."
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; ``strategy_from_json`` takes them back."""
+        """Return JSON values from which ``strategy_from_json`` rebuilds the strategy."""
         values = asdict(self)
-        length = getattr(self, "length", None)
-        if length is not None:
-            values["length"] = {"kind": type(length).__name__.lower(), **asdict(length)}
+        penalty = getattr(self, "length_penalty", None)
+        if penalty is not None:
+            values["length_penalty"] = {"kind": penalty.kind, **asdict(penalty)}
         return {"kind": self.kind, **values}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Strategy):
-    """The most probable word, again and again."""
+    """Choose the most probable token at each position."""
 
     kind: ClassVar[str] = "greedy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beam(Strategy):
-    """The best few beginnings of a sentence, side by side.
+    """Beam search: keep the best ``size`` hypotheses at each position.
 
     Attributes:
-        size: How many.
-        length: What a log-probability is divided by; None ranks by the plain sum.
-        coverage: Factor on the coverage penalty; 0 leaves it out.
-        no_repeat: No run of so many words twice; 0 allows all.
-        n_best: Sentences that are returned for each source.
+        size: Number of hypotheses.
+        length_penalty: Divides a sentence's log-probability; None ranks by the plain sum.
+        coverage_penalty: Factor of the coverage penalty; 0 disables it. It has no effect for a
+            model that returns no attention.
+        no_repeat_ngram_size: Length of the n-grams that may occur only once; 0 disables the check.
+        n_best: Sentences returned for each source.
     """
 
     kind: ClassVar[str] = "beam"
 
     size: int = 5
-    length: LengthPenalty | None = _GNMT
-    coverage: float = 0.0
-    no_repeat: int = 0
+    length_penalty: LengthPenalty | None = _GNMT
+    coverage_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
     n_best: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 1 or not 1 <= self.n_best <= self.size:
             raise InputError(
-                f"A beam has a size of at least 1 and returns 1 to size sentences, not size "
+                f"A beam needs a size of at least 1 and an n_best between 1 and its size, not size "
                 f"{self.size} and n_best {self.n_best}."
             )
-        if self.coverage < 0 or self.no_repeat < 0:
+        if self.coverage_penalty < 0 or self.no_repeat_ngram_size < 0:
             raise InputError(
-                f"coverage and no_repeat are at least 0, not {self.coverage} and {self.no_repeat}."
+                "coverage_penalty and no_repeat_ngram_size must be at least 0, not "
+                f"{self.coverage_penalty} and {self.no_repeat_ngram_size}."
             )
 
     def divisor(self, length: float) -> float:
-        """What a log-probability of a sentence of so many words is divided by."""
-        return 1.0 if self.length is None else self.length.divisor(length)
+        """Return the divisor of the log-probability of a sentence of ``length`` tokens."""
+        return 1.0 if self.length_penalty is None else self.length_penalty.divisor(length)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Strategy):
-    """Words drawn by their probability.
+    """Draw each token from the model's probabilities.
 
-    The filters apply in the order of the attributes; the most probable word always stays.
+    Temperature and filters apply in the order of the attributes; the most probable token is never
+    filtered out.
 
     Attributes:
-        temperature: Logits are divided by it: below 1 likely words become likelier.
-        top_k: Only the so many likeliest words; 0 for all.
-        top_p: Only the likeliest words that together reach this probability; 1 for all.
-        min_p: Only words with at least this share of the likeliest one's probability.
-        seed: Of the draws, which are keyed by source and place, so that a source's sentence does
-            not depend on the batch it is in.
+        temperature: Divides the logits; below 1 it makes probable tokens more probable.
+        top_k: Keep the ``top_k`` most probable tokens; 0 keeps all.
+        top_p: Keep the most probable tokens whose probabilities add up to ``top_p``; 1 keeps all.
+        min_p: Keep tokens with at least ``min_p`` times the highest probability; 0 keeps all.
+        seed: Seed of the draws. They are keyed by source and position, so a source's sentence does
+            not depend on its batch.
     """
 
     kind: ClassVar[str] = "sampling"
@@ -115,21 +126,24 @@ class Sampling(Strategy):
         super().__post_init__()
         if not self.temperature > 0 or self.top_k < 0:
             raise InputError(
-                f"temperature is above 0 and top_k at least 0, not {self.temperature} and "
-                f"{self.top_k}. For the likeliest word take Greedy()."
+                f"temperature must be above 0 and top_k at least 0, not {self.temperature} and "
+                f"{self.top_k}. For the most probable token use Greedy()."
             )
         if not (0 < self.top_p <= 1 and 0 <= self.min_p <= 1):
             raise InputError(
-                f"top_p and min_p are shares, top_p above 0, not {self.top_p} and {self.min_p}."
+                f"top_p must be above 0 and at most 1, min_p between 0 and 1, not {self.top_p} and "
+                f"{self.min_p}."
             )
 
 
 _STRATEGIES: Mapping[str, type[Strategy]] = {each.kind: each for each in (Beam, Greedy, Sampling)}
-_LENGTHS: Mapping[str, Any] = {"average": Average, "gnmt": Gnmt}
+_LENGTH_PENALTIES: Mapping[str, Any] = {
+    each.kind: each for each in (AverageLengthPenalty, GnmtLengthPenalty)
+}
 
 
 def strategy_from_json(values: Mapping[str, Any]) -> Strategy:
-    """The strategy that ``as_json`` described.
+    """Rebuild a strategy from the values of ``Strategy.as_json``.
 
     Raises:
         ArgumentError: A kind or a field is unknown.
@@ -137,16 +151,20 @@ def strategy_from_json(values: Mapping[str, Any]) -> Strategy:
     given = dict(values)
     kind = given.pop("kind", None)
     if kind not in _STRATEGIES:
-        raise ArgumentError(f"There is no decoding {kind!r}. {nearest(str(kind), _STRATEGIES)}")
-    made = _STRATEGIES[kind]
-    known = [each.name for each in fields(made)]
+        raise ArgumentError(
+            f"Unknown decoding strategy {kind!r}. {nearest(str(kind), _STRATEGIES)}"
+        )
+    strategy = _STRATEGIES[kind]
+    known = [each.name for each in fields(strategy)]
     for name in given:
         if name not in known:
-            raise ArgumentError(f"{kind} decoding has no {name!r}. {nearest(name, known)}")
-    if isinstance(given.get("length"), Mapping):
-        length = dict(given["length"])
-        name = str(length.pop("kind", None))
-        if name not in _LENGTHS:
-            raise ArgumentError(f"There is no length penalty {name!r}. {nearest(name, _LENGTHS)}")
-        given["length"] = _LENGTHS[name](**length)
-    return made(**given)
+            raise ArgumentError(f"{kind} decoding has no setting {name!r}. {nearest(name, known)}")
+    if isinstance(given.get("length_penalty"), Mapping):
+        penalty = dict(given["length_penalty"])
+        name = str(penalty.pop("kind", None))
+        if name not in _LENGTH_PENALTIES:
+            raise ArgumentError(
+                f"Unknown length penalty {name!r}. {nearest(name, _LENGTH_PENALTIES)}"
+            )
+        given["length_penalty"] = _LENGTH_PENALTIES[name](**penalty)
+    return strategy(**given)

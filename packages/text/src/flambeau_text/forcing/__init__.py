@@ -1,4 +1,4 @@
-"""Dynamic teacher forcing: which of the words before are the true ones, and which the model's."""
+"""Teacher forcing: the decoder's inputs in training, from the reference or from predictions."""
 
 from flambeau_text.forcing.adaptive import AdaptiveForcing
 from flambeau_text.forcing.schedule import (

@@ -1,4 +1,4 @@
-"""``AdaptiveForcing``: as much of the true words as the model still needs."""
+"""``AdaptiveForcing``: sets the teacher-forcing probability from a measured gap."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from flambeau.training.optim.controller import last_score
 
 @dataclass(frozen=True)
 class AdaptiveForcing:
-    """A controller that moves the probability of the true word on what it hides.
+    """A controller that adapts the teacher-forcing probability to the model.
 
-    After each evaluation with a free search the history says how many of the reference's words
-    are among the answer's when every word is predicted after the true ones, and when the model
-    writes by itself. The difference, as a share of the first, is what training on true words alone
-    has not taught. Where it is above ``gap`` the model reads more of its own words from then on,
-    where it is below, fewer; the move is in proportion to the distance.
+    After each evaluation that decodes, the history has two scores: the overlap with the reference
+    when each token is predicted from the reference tokens before it (teacher-forced), and when the
+    model decodes by itself (free-running). The gap is their difference relative to the first one.
+    Where it is above ``target_gap``, the probability is lowered, so that the model reads more of
+    its own predictions; where it is below, the probability is raised. The change is proportional
+    to the distance from ``target_gap``.
 
-    Give it to the run: ``TrainingOptions(controllers=(AdaptiveForcing(),))``. What it sets wins
-    over the schedule of ``TeacherForcing``, whose feed, granularity and passes stay.
+    Pass it to the run: ``TrainingOptions(controllers=(AdaptiveForcing(),))``. It overrides the
+    schedule of ``TeacherForcing``; feed, granularity and passes remain as set there.
 
     Attributes:
-        gap: The share that is let pass.
-        rate: How far a distance of 1 moves the probability.
-        most_move: The most that it moves after one evaluation.
-        floor: The least probability.
-        warmup: Share of the run before which nothing is moved: of a model that has learned
-            nothing yet the gap says nothing.
-        name: The value that is set.
+        target_gap: The relative gap at which the probability stays unchanged.
+        rate: Change of the probability for a distance of 1.
+        max_change: Maximum change after one evaluation.
+        floor: Minimum probability.
+        warmup: Fraction of the run before the first change; the gap of an untrained model carries
+            no information.
+        name: Name of the value that is set.
     """
 
-    gap: float = 0.02
+    target_gap: float = 0.02
     rate: float = 2.0
-    most_move: float = 0.1
+    max_change: float = 0.1
     floor: float = 0.25
     warmup: float = 0.1
     name: str = "teacher_forcing"
 
     def __post_init__(self) -> None:
-        for name in ("gap", "floor", "warmup"):
+        for name in ("target_gap", "floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is a share, 0 to 1, not {getattr(self, name)!r}.")
-        if not (self.rate > 0 and self.most_move > 0):
+                raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)!r}.")
+        if not (self.rate > 0 and self.max_change > 0):
             raise InputError(
-                f"rate and most_move are above 0, not {self.rate!r} and {self.most_move!r}."
+                f"rate and max_change must be above 0, not {self.rate!r} and {self.max_change!r}."
             )
 
     def update(self, history: History, progress: float) -> Mapping[str, float]:
-        """The new probability, or nothing where the last evaluation searched for nothing.
+        """Return the new probability, or nothing if the last evaluation did not decode.
 
         Raises:
-            InputError: The history has no column ``name``: the run's task declares no such value.
+            InputError: The history has no column ``name``: the run's task has no such value.
         """
         row = history.rows[-1] if history.rows else {}
-        forced, free = row.get("valid_forced_overlap"), row.get("valid_free_overlap")
+        forced = row.get("valid_teacher_forced_overlap")
+        free = row.get("valid_free_running_overlap")
         if forced is None or free is None or progress < self.warmup:
             return {}
         before = last_score(history, self.name)
-        hidden = (float(forced) - float(free)) / max(float(forced), 1e-9)
-        move = self.rate * (hidden - self.gap)
-        move = max(-self.most_move, min(self.most_move, move))
-        return {self.name: max(self.floor, min(1.0, before - move))}
+        gap = (float(forced) - float(free)) / max(float(forced), 1e-9)
+        change = self.rate * (gap - self.target_gap)
+        change = max(-self.max_change, min(self.max_change, change))
+        return {self.name: max(self.floor, min(1.0, before - change))}

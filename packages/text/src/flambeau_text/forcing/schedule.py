@@ -1,7 +1,7 @@
-"""How probable the true word is, by optimizer step: constant, linear, exponential, inverse sigmoid.
+"""Schedules of the teacher-forcing probability: constant, linear, exponential, inverse sigmoid.
 
-A schedule is a function of the step, so a resumed run goes on where it was. Any function of one's
-own serves as well: ``TeacherForcing(lambda step: …)``.
+A schedule maps the optimizer step to the probability of the reference token, so a resumed run
+continues it. A user-defined function works too: ``TeacherForcing(lambda step: …)``.
 
 Source:
     Bengio, Vinyals, Jaitly and Shazeer, "Scheduled Sampling for Sequence Prediction with Recurrent
@@ -20,16 +20,16 @@ from flambeau.errors import ArgumentError, InputError, nearest
 
 @dataclass(frozen=True)
 class Constant:
-    """The same probability throughout; 1 is plain teacher forcing."""
+    """The probability ``p`` at every step; 1 is plain teacher forcing."""
 
     kind: ClassVar[str] = "constant"
     p: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_share("p", self.p)
+        _check_probability("p", self.p)
 
     def __call__(self, step: int) -> float:
-        """The probability at an optimizer step."""
+        """Return the probability at an optimizer step."""
         return self.p
 
 
@@ -38,9 +38,9 @@ class Linear:
     """``max(floor, k - c · step)``.
 
     Attributes:
-        k: At step 0.
-        c: What each step takes off.
-        floor: The least.
+        k: Probability at step 0.
+        c: Decrease per step.
+        floor: Minimum probability.
     """
 
     kind: ClassVar[str] = "linear"
@@ -49,13 +49,13 @@ class Linear:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_share("k", self.k)
-        _check_share("floor", self.floor)
+        _check_probability("k", self.k)
+        _check_probability("floor", self.floor)
         if not self.c >= 0:
-            raise InputError(f"c is what each step takes off, at least 0, not {self.c!r}.")
+            raise InputError(f"c is the decrease per step and must be at least 0, not {self.c!r}.")
 
     def __call__(self, step: int) -> float:
-        """The probability at an optimizer step."""
+        """Return the probability at an optimizer step."""
         return max(self.floor, self.k - self.c * step)
 
 
@@ -64,8 +64,8 @@ class Exponential:
     """``max(floor, k ** step)``.
 
     Attributes:
-        k: Below 1.
-        floor: The least.
+        k: Factor per step, between 0 and 1.
+        floor: Minimum probability.
     """
 
     kind: ClassVar[str] = "exponential"
@@ -73,22 +73,26 @@ class Exponential:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_share("floor", self.floor)
+        _check_probability("floor", self.floor)
         if not 0 < self.k < 1:
-            raise InputError(f"k is a factor between 0 and 1, not {self.k!r}.")
+            raise InputError(
+                f"k is the factor per step and must be between 0 and 1, not {self.k!r}."
+            )
 
     def __call__(self, step: int) -> float:
-        """The probability at an optimizer step."""
+        """Return the probability at an optimizer step."""
         return max(self.floor, self.k**step)
 
 
 @dataclass(frozen=True)
 class InverseSigmoid:
-    """``max(floor, k / (k + exp(step / k)))``: stays high for some ``k`` steps, then falls.
+    """``max(floor, k / (k + exp(step / k)))``.
+
+    The probability stays high for a few ``k`` steps and then decreases.
 
     Attributes:
-        k: At least 1.
-        floor: The least.
+        k: A number of steps, at least 1.
+        floor: Minimum probability.
     """
 
     kind: ClassVar[str] = "inverse_sigmoid"
@@ -96,14 +100,14 @@ class InverseSigmoid:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_share("floor", self.floor)
+        _check_probability("floor", self.floor)
         if not self.k >= 1:
-            raise InputError(f"k is a number of steps, at least 1, not {self.k!r}.")
+            raise InputError(f"k is a number of steps and must be at least 1, not {self.k!r}.")
 
     def __call__(self, step: int) -> float:
-        """The probability at an optimizer step."""
+        """Return the probability at an optimizer step."""
         power = step / self.k
-        # Beyond, exp is larger than a float can be, and the quotient 0.
+        # Above 700 exp() overflows a float, and the quotient is 0.
         return max(self.floor, self.k / (self.k + math.exp(power)) if power < 700 else 0.0)
 
 
@@ -115,12 +119,12 @@ _KINDS: Mapping[str, type[Named]] = {
 
 
 def as_json(schedule: Named) -> dict[str, Any]:
-    """Kind and numbers; ``schedule_from_json`` takes them back."""
+    """Return JSON values from which ``schedule_from_json`` rebuilds the schedule."""
     return {"kind": schedule.kind, **asdict(schedule)}
 
 
 def schedule_from_json(values: Mapping[str, Any]) -> Named:
-    """The schedule that ``as_json`` described.
+    """Rebuild a schedule from the values of ``as_json``.
 
     Raises:
         ArgumentError: A kind or a field is unknown.
@@ -128,16 +132,17 @@ def schedule_from_json(values: Mapping[str, Any]) -> Named:
     given = dict(values)
     kind = str(given.pop("kind", None))
     if kind not in _KINDS:
-        raise ArgumentError(f"There is no schedule {kind!r}. {nearest(kind, _KINDS)}")
-    made = _KINDS[kind]
+        raise ArgumentError(f"Unknown schedule {kind!r}. {nearest(kind, _KINDS)}")
+    schedule = _KINDS[kind]
     for name in given:
-        if name not in made.__dataclass_fields__:
+        if name not in schedule.__dataclass_fields__:
             raise ArgumentError(
-                f"The {kind} schedule has no {name!r}. {nearest(name, made.__dataclass_fields__)}"
+                f"The {kind} schedule has no parameter {name!r}. "
+                f"{nearest(name, schedule.__dataclass_fields__)}"
             )
-    return made(**given)
+    return schedule(**given)
 
 
-def _check_share(name: str, value: float) -> None:
+def _check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise InputError(f"{name} is a probability, 0 to 1, not {value!r}.")
+        raise InputError(f"{name} is a probability and must be between 0 and 1, not {value!r}.")

@@ -1,4 +1,4 @@
-"""``TeacherForcing``: how often the true word, and what else, enters the next step."""
+"""``TeacherForcing``: the decoder's inputs in training."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ _ALWAYS = Constant(1.0)
 
 @dataclass(frozen=True)
 class TeacherForcing:
-    """Which words a decoder reads in training: the true ones, or now and then its own.
+    """Whether the decoder reads reference tokens or its own predictions in training.
 
-    A coin a token (a sequence) decides; the loss is against the true words in any case, the first
-    word read is always the begin token, and evaluation is never forced this way. Coins are keyed
-    by (seed, epoch, sample, place): a resumed run throws the same ones, whatever batch or process a
-    sample is in.
+    For each token (or sequence) a Bernoulli draw selects the reference token or the model's
+    prediction as the next decoder input. The loss always uses the reference, and the first input is
+    always the begin token. The draws are keyed by (seed, epoch, sample, position): a resumed run
+    repeats them, and they do not depend on batches or processes. Evaluation does not use these
+    settings.
 
     Attributes:
-        schedule: Probability of the true word by optimizer step.
-        feed: What is read otherwise: the likeliest word ("argmax"), one drawn from the model's
-            probabilities ("sample"), one drawn by the Gumbel trick whose gradient is that of the
-            soft draw ("gumbel"), or the expected embedding ("soft"). The first two pass no
-            gradient, the others do.
-        granularity: A coin a "token", as published, or one a "sequence".
-        temperature: Logits are divided by it before they are drawn from or averaged by.
-        passes: None goes word by word in recurrent models, and in one further pass in
-            Transformers. A number n makes n passes over the whole sentence, each reading the words
-            that the one before it predicted; n as large as the sentence is long equals going word
-            by word.
+        schedule: Maps the optimizer step to the probability of the reference token.
+        feed: The decoder input where the reference is not used: the most probable token
+            ("argmax"), a token drawn from the model's probabilities ("sample"), a token drawn with
+            the straight-through Gumbel-softmax estimator ("gumbel"), or the mean embedding under
+            the model's probabilities ("soft"). Only the last two pass gradients; they need a model
+            that defines ``target_embeddings``.
+        granularity: One draw per "token", as published, or one per "sequence".
+        temperature: Divides the logits before sampling ("sample", "gumbel") or averaging ("soft").
+        passes: None uses the model's ``teacher_forcing_passes``: token by token for recurrent
+            models, one additional pass for Transformers. A number n makes n additional passes over
+            the whole sequence, each reading the predictions of the pass before; n equal to the
+            sequence length gives the same result as token by token.
 
     Source:
-        Bengio et al. (arXiv 1506.03099) for coins a token; Mihaylova and Martins (arXiv
+        Bengio et al. (arXiv 1506.03099) for draws per token; Mihaylova and Martins (arXiv
         1906.07651) for two passes; Duckworth et al. (arXiv 1906.04331) for more, "parallel
         scheduled sampling".
     """
@@ -60,40 +62,43 @@ class TeacherForcing:
             if value not in known:
                 raise ArgumentError(f"{name} is {value!r}. {nearest(str(value), known)}")
         if not self.temperature > 0:
-            raise InputError(f"temperature is above 0, not {self.temperature!r}.")
+            raise InputError(f"temperature must be above 0, not {self.temperature!r}.")
         if self.passes is not None and (type(self.passes) is not int or self.passes < 1):
-            raise InputError(f"passes is a whole number, at least 1, or None, not {self.passes!r}.")
+            raise InputError(
+                f"passes must be a whole number of at least 1, or None, not {self.passes!r}."
+            )
 
     def probability(self, step: int) -> float:
-        """That of the true word at an optimizer step.
+        """Return the probability of the reference token at an optimizer step.
 
         Raises:
-            InputError: The schedule gives something else than 0 to 1.
+            InputError: The schedule returns a number outside 0 to 1.
         """
         p = float(self.schedule(step))
         if not 0.0 <= p <= 1.0:
             raise InputError(
-                f"The teacher-forcing schedule gives {p!r} at step {step}, not 0 to 1."
+                f"The teacher-forcing schedule returned {p!r} at step {step}. Return a probability "
+                "between 0 and 1."
             )
         return p
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; ``from_json`` takes them back.
+        """Return JSON values from which ``from_json`` rebuilds the settings.
 
         Raises:
-            ArgumentError: The schedule is a function of one's own, which no file can hold.
+            ArgumentError: The schedule is a user-defined function, which JSON cannot store.
         """
         if not isinstance(self.schedule, Named):
             raise ArgumentError(
-                f"The schedule {self.schedule!r:.60} is a function of your own, which cannot be "
-                "saved. Set it on the task instead: learner.task.forcing = TeacherForcing(…)."
+                f"The schedule {self.schedule!r:.60} is a user-defined function, which cannot be "
+                "saved. Set it on the task: learner.task.teacher_forcing = TeacherForcing(…)."
             )
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**plain, "schedule": as_json(self.schedule)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TeacherForcing:
-        """The inverse of ``as_json``.
+        """Rebuild the settings from the values of ``as_json``.
 
         Raises:
             ArgumentError: A field is unknown.
@@ -102,7 +107,8 @@ class TeacherForcing:
         for name in given:
             if name not in cls.__dataclass_fields__:
                 raise ArgumentError(
-                    f"Teacher forcing has no {name!r}. {nearest(name, cls.__dataclass_fields__)}"
+                    f"TeacherForcing has no setting {name!r}. "
+                    f"{nearest(name, cls.__dataclass_fields__)}"
                 )
         if isinstance(given.get("schedule"), Mapping):
             given["schedule"] = schedule_from_json(given["schedule"])

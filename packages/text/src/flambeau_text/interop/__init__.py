@@ -1,3 +1,3 @@
-"""Objects of other libraries, read without importing them: ``flambeau_text.interop.torchtext``."""
+"""Conversions from and to objects of other libraries, such as torchtext."""
 
 __all__: list[str] = []

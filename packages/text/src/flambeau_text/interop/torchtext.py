@@ -1,8 +1,9 @@
-"""torchtext's objects as ours, told by what they can do: torchtext itself is never imported here.
+"""Conversions from and to torchtext.
 
-torchtext is no longer developed, and its last release (0.18) does not load beside a current torch.
-Objects that were made with it, in an environment where it still runs, are read here; this module
-and what it imports load there too, without an installed ``flambeau-text``.
+torchtext is no longer developed, and its last release (0.18) cannot be imported with a current
+torch. The functions here recognise its objects by their methods and do not import torchtext, except
+``to_torchtext``. This module and its imports also load in an environment where torchtext works,
+without an installed ``flambeau-text``.
 """
 
 from __future__ import annotations
@@ -17,49 +18,49 @@ PINS = "torch==2.3.1 and torchtext==0.18.0"
 
 
 def as_vocab(vocab: Any) -> Vocab:
-    """A vocabulary with the same numbers.
+    """Return a `Vocab` with the same indices.
 
     Args:
-        vocab: torchtext's ``Vocab``, or anything with ``get_itos``; a default index is taken along.
+        vocab: torchtext's ``Vocab``, or any object with ``get_itos``; a default index is kept.
 
     Raises:
-        TypeError: It has no ``get_itos``.
+        TypeError: The object has no ``get_itos``.
     """
     if not hasattr(vocab, "get_itos"):
         raise TypeError(
-            f"A {type(vocab).__name__} has no get_itos(), so it is no vocabulary. Give torchtext's "
-            "Vocab; the vocabulary of a legacy Field is field.vocab, see from_legacy_field."
+            f"A {type(vocab).__name__} is not a vocabulary: it has no get_itos(). Give torchtext's "
+            "Vocab; for a legacy Field use from_legacy_field(field)."
         )
     default = vocab.get_default_index() if hasattr(vocab, "get_default_index") else None
     return Vocab(vocab.get_itos(), default)
 
 
 def as_transform(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A plain function that does what a transform module does.
+    """Return a plain function that applies a transform module.
 
     Raises:
-        TypeError: It cannot be called.
+        TypeError: The object cannot be called.
     """
     if not callable(transform):
-        raise TypeError(f"A {type(transform).__name__} cannot be called, so it is no transform.")
+        raise TypeError(f"A {type(transform).__name__} is not a transform: it cannot be called.")
 
-    def transformed(entries: Any) -> Any:
+    def apply(entries: Any) -> Any:
         return transform(entries)
 
-    return transformed
+    return apply
 
 
 def as_dataset(source: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """The rows of a data set or datapipe, read once into a list of tuples.
+    """Read the rows of a data set or datapipe once into a list of tuples.
 
-    Data sets of torchtext are streams whose files may be gone; a list can be split, shuffled and
-    resumed. For sentence pairs hand it to ``TranslationData.from_pairs``.
+    torchtext's data sets are streams; a list can be split, shuffled and resumed. Pass a list of
+    sentence pairs to ``TranslationData.from_pairs``.
 
     Raises:
-        TypeError: It cannot be iterated over.
+        TypeError: The object cannot be iterated over.
     """
     if not hasattr(source, "__iter__"):
-        raise TypeError(f"A {type(source).__name__} cannot be iterated over: it is no data set.")
+        raise TypeError(f"A {type(source).__name__} is not a data set: it cannot be iterated over.")
     return [tuple(row) if isinstance(row, list | tuple) else (row,) for row in _rows(source)]
 
 
@@ -68,52 +69,53 @@ def _rows(source: Iterable[Any]) -> Iterator[Any]:
 
 
 def from_legacy_field(field: Any) -> tuple[Vocab, Callable[[str], list[str]]]:
-    """Vocabulary and tokenizer of a ``Field`` of torchtext up to 0.11.
+    """Return vocabulary and tokenizer of a ``Field`` of torchtext up to 0.11.
 
     Args:
-        field: With a vocabulary that is built already (``field.build_vocab``).
+        field: A field whose vocabulary has been built (``field.build_vocab``).
 
     Returns:
-        The vocabulary, whose unknown tokens have the field's number for them, and a function from
-        a text to its tokens, lower-cased where the field does so.
+        The vocabulary, with the field's unknown token as default, and a function from a text to its
+        tokens, which lower-cases them if the field does.
 
     Raises:
-        TypeError: It has no vocabulary, or none yet.
+        TypeError: The object has no built vocabulary.
     """
-    words = getattr(field, "vocab", None)
-    if words is None or not hasattr(words, "itos"):
+    legacy_vocab = getattr(field, "vocab", None)
+    if legacy_vocab is None or not hasattr(legacy_vocab, "itos"):
         raise TypeError(
             f"A {type(field).__name__} has no built vocabulary. Give a legacy Field after "
             "field.build_vocab(…)."
         )
-    tokens = list(words.itos)
+    tokens = list(legacy_vocab.itos)
     unknown = getattr(field, "unk_token", None)
     vocab = Vocab(tokens, tokens.index(unknown) if unknown in tokens else None)
-    cut: Callable[[str], list[str]] = getattr(field, "tokenize", None) or str.split
+    split: Callable[[str], list[str]] = getattr(field, "tokenize", None) or str.split
     lower = bool(getattr(field, "lower", False))
 
     def tokenize(text: str) -> list[str]:
-        return [token.lower() if lower else token for token in cut(text.rstrip("\n"))]
+        return [token.lower() if lower else token for token in split(text.rstrip("\n"))]
 
     return vocab, tokenize
 
 
 def to_torchtext(vocab: Vocab) -> Any:
-    """torchtext's ``Vocab`` with the same numbers, where torchtext can be imported.
+    """Return torchtext's ``Vocab`` with the same indices.
 
     Raises:
-        ImportError: It cannot; the message names the releases that work together.
+        ImportError: torchtext cannot be imported; the message names the releases that work
+            together.
     """
     try:
-        # Not in the lock: it does not load beside a current torch.
+        # Not in the lock: it cannot be imported with a current torch.
         from torchtext.vocab import vocab as make  # type: ignore[import-not-found]  # no dependency
     except (ImportError, OSError) as error:
         raise ImportError(
-            f"torchtext cannot be imported here ({type(error).__name__}). Its last release works "
-            f"with {PINS} alone; make an environment of its own for it."
+            f"torchtext cannot be imported ({type(error).__name__}). Its last release works only "
+            f"with {PINS}; install these in a separate environment."
         ) from error
     # Equal counts keep the order.
-    made = make(dict.fromkeys(vocab.get_itos(), 1))
+    converted = make(dict.fromkeys(vocab.get_itos(), 1))
     if vocab.get_default_index() is not None:
-        made.set_default_index(vocab.get_default_index())
-    return made
+        converted.set_default_index(vocab.get_default_index())
+    return converted

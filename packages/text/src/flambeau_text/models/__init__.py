@@ -1,4 +1,4 @@
-"""Networks that read one sentence and write another."""
+"""Encoder–decoder models: recurrent, Transformer, and the base class of user-defined ones."""
 
 from flambeau_text.models.attention import (
     AdditiveAttention,
@@ -7,9 +7,9 @@ from flambeau_text.models.attention import (
     DotAttention,
     GeneralAttention,
 )
-from flambeau_text.models.rnn import RnnSeq2Seq, rnn
+from flambeau_text.models.rnn import RnnConfig, RnnSeq2Seq, rnn
 from flambeau_text.models.seq2seq import Memory, Seq2Seq, select
-from flambeau_text.models.transformer import TransformerSeq2Seq, transformer
+from flambeau_text.models.transformer import TransformerConfig, TransformerSeq2Seq, transformer
 
 __all__ = [
     "AdditiveAttention",
@@ -18,8 +18,10 @@ __all__ = [
     "DotAttention",
     "GeneralAttention",
     "Memory",
+    "RnnConfig",
     "RnnSeq2Seq",
     "Seq2Seq",
+    "TransformerConfig",
     "TransformerSeq2Seq",
     "rnn",
     "select",

@@ -1,8 +1,8 @@
-"""Attention over the positions of a source: additive, dot, general, concat.
+"""Attention over the source positions: additive, dot, general and concat.
 
-All of them share ``forward(query, keys, values, mask)``; ``keys`` are what ``project(values)``
-gives, once a sentence. Scores at padding are -inf before a softmax in float32 or wider, so padding
-gets the weight 0 to the bit; a row without any position gets zeros, not NaN.
+All of them share ``forward(query, keys, values, mask)``; ``keys`` is ``project(values)``, computed
+once per source. The softmax is computed in float32 or wider. Padding gets a weight of exactly 0,
+and a row that is all padding gets zeros, not NaN.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from flambeau.errors import ArgumentError, InputError, nearest
 
 
 class Attention(nn.Module):
-    """What the four kinds share: a subclass says how a query and a key make a score.
+    """The base class; a subclass defines the score of a query and a key.
 
     Args:
-        query_size: Numbers in a query.
-        memory_size: Numbers in each position of the source.
-        dropout: Share of the weights that training sets to 0, after the softmax.
+        query_size: Width of a query.
+        memory_size: Width of the encoder output at each source position.
+        dropout: Dropout probability of the attention weights.
     """
 
     def __init__(self, query_size: int, memory_size: int, dropout: float = 0.0) -> None:
@@ -32,35 +32,40 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def project(self, values: Tensor) -> Tensor:
-        """Keys of the positions, ``(batch, source, …)``: computed once, used at every step."""
+        """Return the keys of the source positions, ``(batch, source, …)``."""
         return values
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """``(batch, target, source)`` from ``(batch, target, query_size)`` and the keys."""
+        """Return the scores ``(batch, target, source)``.
+
+        Args:
+            query: ``(batch, target, query_size)``.
+            keys: The result of ``project``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define scores(query, keys).")
 
     def forward(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What each query reads.
+        """Attend to the source.
 
         Args:
             query: ``(batch, target, query_size)``.
-            keys: What ``project(values)`` gives.
+            keys: The result of ``project(values)``.
             values: ``(batch, source, memory_size)``.
-            mask: bool ``(batch, source)``, True where a position counts; None for all.
+            mask: bool ``(batch, source)``, True at tokens; None if there is no padding.
 
         Returns:
             Context ``(batch, target, memory_size)`` and weights ``(batch, target, source)``, which
             sum to 1 over the source.
         """
         weights = masked_softmax(self.scores(query, keys), mask)
-        mixing = self.dropout(weights).to(values.dtype)
-        return torch.bmm(mixing, values), weights
+        dropped = self.dropout(weights).to(values.dtype)
+        return torch.bmm(dropped, values), weights
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Weights over the last axis, in float32 or wider; 0 where the mask is False.
+    """Return the softmax over the last axis, in float32 or wider, with 0 where the mask is False.
 
     Args:
         scores: ``(batch, target, source)``.
@@ -71,18 +76,18 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return scores.softmax(-1)
     hidden = ~mask.unsqueeze(1)
-    # The lowest finite number, not -inf: a row that is all padding would make NaN of -inf - -inf.
+    # The lowest finite number, not -inf: -inf - -inf would give NaN in a row that is all padding.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     return scores.softmax(-1).masked_fill(hidden, 0.0)
 
 
 class DotAttention(Attention):
-    """The product of query and position; both have the same width.
+    """The dot product of query and value, which must have the same width.
 
     Args:
-        query_size: Numbers in a query.
-        memory_size: The same.
-        dropout: As for `Attention`.
+        query_size: Width of a query.
+        memory_size: Must equal ``query_size``.
+        dropout: Dropout probability of the attention weights.
         scaled: Divide by the square root of the width.
 
     Raises:
@@ -99,8 +104,8 @@ class DotAttention(Attention):
         super().__init__(query_size, memory_size, dropout)
         if query_size != memory_size:
             raise InputError(
-                f"Dot attention multiplies query and memory number by number, but they have "
-                f"{query_size} and {memory_size}. Make them equal, or take general attention."
+                f"Dot attention needs queries and memory of equal width, but they have "
+                f"{query_size} and {memory_size}. Make them equal, or use general attention."
             )
         self.scale = 1.0 / math.sqrt(query_size) if scaled else 1.0
 
@@ -109,7 +114,7 @@ class DotAttention(Attention):
 
 
 class GeneralAttention(Attention):
-    """A bilinear product: the positions are brought to the query's width by a matrix.
+    """A bilinear score: a linear layer projects the values to the width of the query.
 
     Source:
         Luong, Pham and Manning (arXiv 1508.04025), section 3.1: "general".
@@ -127,13 +132,13 @@ class GeneralAttention(Attention):
 
 
 class AdditiveAttention(Attention):
-    """``v · tanh(W query + U position)``: a small network looks at both.
+    """The score ``v · tanh(W query + U value)``.
 
     Args:
-        query_size: Numbers in a query.
-        memory_size: Numbers in each position of the source.
-        dropout: As for `Attention`.
-        size: Width of the small network; None takes the query's.
+        query_size: Width of a query.
+        memory_size: Width of the encoder output at each source position.
+        dropout: Dropout probability of the attention weights.
+        size: Width of the hidden layer; None uses ``query_size``.
 
     Source:
         Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and
@@ -153,18 +158,24 @@ class AdditiveAttention(Attention):
         return self.key(values)
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        mixed = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))
-        return self.vector(mixed).squeeze(-1)
+        hidden = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))
+        return self.vector(hidden).squeeze(-1)
 
 
 class ConcatAttention(Attention):
-    """``v · tanh(W [query; position])``, with one matrix and a bias over both.
+    """The score ``v · tanh(W [query; value] + b)``.
 
-    Computed as the sum of two products, so that the positions' part is made once a sentence.
+    Computed as the sum of two products, so that the product with the values is computed once per
+    source. Without the bias it equals additive attention.
+
+    Args:
+        query_size: Width of a query.
+        memory_size: Width of the encoder output at each source position.
+        dropout: Dropout probability of the attention weights.
+        size: Width of the hidden layer; None uses ``query_size``.
 
     Source:
-        Luong, Pham and Manning (arXiv 1508.04025), section 3.1: "concat". Without the bias it is
-        additive attention written otherwise.
+        Luong, Pham and Manning (arXiv 1508.04025), section 3.1: "concat".
     """
 
     def __init__(
@@ -178,8 +189,9 @@ class ConcatAttention(Attention):
         return nn.functional.linear(values, self.mix.weight[:, self.query_size :])
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        own = nn.functional.linear(query, self.mix.weight[:, : self.query_size], self.mix.bias)
-        return self.vector(torch.tanh(own.unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
+        weight, bias = self.mix.weight[:, : self.query_size], self.mix.bias
+        projected = nn.functional.linear(query, weight, bias)
+        return self.vector(torch.tanh(projected.unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
 
 
 ATTENTION: Mapping[str, Callable[[int, int, float], Attention]] = {
@@ -188,15 +200,15 @@ ATTENTION: Mapping[str, Callable[[int, int, float], Attention]] = {
     "dot": DotAttention,
     "general": GeneralAttention,
 }
-"""Kinds of attention by name."""
+"""Attention classes by name."""
 
 
 def make_attention(kind: str, query_size: int, memory_size: int, dropout: float) -> Attention:
-    """The attention of that name.
+    """Build the attention named ``kind``.
 
     Raises:
-        ArgumentError: There is none.
+        ArgumentError: The name is unknown.
     """
     if kind not in ATTENTION:
-        raise ArgumentError(f"There is no attention {kind!r}. {nearest(kind, ATTENTION)}")
+        raise ArgumentError(f"Unknown attention {kind!r}. {nearest(kind, ATTENTION)}")
     return cast("Attention", ATTENTION[kind](query_size, memory_size, dropout))

@@ -1,4 +1,4 @@
-"""``RnnSeq2Seq``: a recurrent encoder, attention, and a recurrent decoder."""
+"""``RnnSeq2Seq``: a bidirectional recurrent encoder and a recurrent decoder with attention."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError, InputError, nearest
 from flambeau_text.models.attention import Attention, make_attention
-from flambeau_text.models.recurrent import SequenceDropout, run_layers
+from flambeau_text.models.config import config_from_values
+from flambeau_text.models.recurrent_layers import SequenceDropout, run_layers
 from flambeau_text.models.rnn_encoder import CELLS, RnnEncoder, State
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
-from flambeau_text.models.shape import shape_from
-from flambeau_text.models.tying import Words, embedded, make_words
+from flambeau_text.models.weight_tying import embed, make_embeddings
 
 BRIDGES = ("mlp", "copy", "zero")
 
 
 @dataclass(frozen=True)
-class RnnShape:
-    """Sizes and kinds of an `RnnSeq2Seq`.
+class RnnConfig:
+    """The configuration of an `RnnSeq2Seq`.
 
     Attributes:
-        embedding_dim: Numbers in a word's embedding, and in the features before the output layer.
-        hidden_size: Numbers in a state of the decoder.
-        encoder_size: Numbers in a state of each direction of the encoder; None takes the decoder's.
-        encoder_layers: Layers of the encoder, each in both directions.
-        decoder_layers: Layers of the decoder. The first asks the attention; those above it read
-            what was found.
+        embedding_dim: Width of the embeddings and of the features before the output layer.
+        hidden_size: Size of the decoder's state.
+        encoder_size: Size of the encoder's state in each direction; None uses ``hidden_size``.
+        encoder_layers: Number of bidirectional encoder layers.
+        decoder_layers: Number of decoder layers. The first layer queries the attention; the layers
+            above it read its output and the context.
         cell: "gru" or "lstm".
         attention: "additive", "concat", "dot" or "general".
-        bridge: How the decoder's first state is made of the encoder's last ones: "mlp" by a layer
-            with tanh, "copy" as they are (twice ``encoder_size`` must be ``hidden_size``), "zero".
-        input_feeding: The features of a word enter the step of the next one; each word is then
-            computed after the one before, in training too.
-        dropout: Of embeddings, between layers, and before the output layer.
+        bridge: How the decoder's initial state is computed from the encoder's last states: "mlp"
+            by a linear layer and tanh; "copy" without change (``hidden_size`` must be twice
+            ``encoder_size``); "zero" ignores them.
+        input_feeding: Feed the features of each token to the next step. Tokens are then computed
+            one after the other in training too.
+        dropout: Dropout probability of embeddings, between layers and before the output layer.
     """
 
     embedding_dim: int = 256
@@ -56,59 +57,60 @@ class RnnShape:
             raise ArgumentError(f"cell is {self.cell!r}. {nearest(str(self.cell), CELLS)}")
         if self.bridge not in BRIDGES:
             raise ArgumentError(f"bridge is {self.bridge!r}. {nearest(str(self.bridge), BRIDGES)}")
-        if self.bridge == "copy" and 2 * self.of_encoder != self.hidden_size:
+        if self.bridge == "copy" and 2 * self.encoder_state_size != self.hidden_size:
             raise InputError(
-                f"bridge='copy' makes the decoder's state of both directions, 2 × "
-                f"{self.of_encoder} numbers, but hidden_size is {self.hidden_size}. Take "
-                f"encoder_size={self.hidden_size // 2}, or bridge='mlp'."
+                f"bridge='copy' needs hidden_size to be twice encoder_size, but 2 × "
+                f"{self.encoder_state_size} is not {self.hidden_size}. Set "
+                f"encoder_size={self.hidden_size // 2}, or use bridge='mlp'."
             )
 
     @property
-    def of_encoder(self) -> int:
-        """``encoder_size``, or what stands in for it."""
+    def encoder_state_size(self) -> int:
+        """``encoder_size``, or ``hidden_size`` where that is None."""
         return self.hidden_size if self.encoder_size is None else self.encoder_size
 
 
 @dataclass(frozen=True)
 class RnnState:
-    """The decoder between two words; the batch is the first axis of every tensor.
+    """The decoder's state between two tokens; the batch is the first axis of every tensor.
 
     Attributes:
-        memory: Of the source.
-        keys: What attention made of it, once.
+        memory: The encoded source.
+        keys: The attention's keys of the source, computed once.
         first: State of the first layer: ``(batch, 1, size)`` by name ("hidden", "cell").
-        upper: Of those above; empty where there are none.
-        fed: Features of the last word, for input feeding; else None.
-        masks: Of dropout, the same at every word: on words, between layers, on features.
+        upper: States of the layers above; empty if there are none.
+        fed_features: Features of the last token for input feeding, else None.
+        dropout_masks: Masks of the embeddings, between the layers and of the features; each is the
+            same for all tokens of a sequence, or None.
     """
 
     memory: Memory
     keys: Tensor
     first: State
     upper: State
-    fed: Tensor | None
-    masks: tuple[Tensor | None, Tensor | None, Tensor | None]
+    fed_features: Tensor | None
+    dropout_masks: tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class RnnSeq2Seq(Seq2Seq):
     """A bidirectional encoder and a decoder that attends to it.
 
-    The first layer of the decoder reads the words; its state asks the attention; the layers above
-    read that state and what was found. So what was found reaches later words, as input feeding
-    does, and yet all words of a sentence are computed in one call where they are given: the
-    recurrent layers are torch's fused ones, and attention is one product for the whole sentence.
+    The first decoder layer reads the target tokens, and its output queries the attention. The
+    layers above read that output and the context. So the context reaches later tokens, as with
+    input feeding, while all tokens of a given target are computed in one call of torch's fused
+    recurrent layers and one matrix product for the attention.
 
     Args:
-        source_vocab: Source words.
-        target_vocab: Target words.
-        shape: Sizes and kinds.
-        tie: "none", "2way" or "3way"; see `make_words`.
+        source_vocab: Size of the source vocabulary.
+        target_vocab: Size of the target vocabulary.
+        config: Sizes and kinds; None uses the defaults of `RnnConfig`.
+        tie: "none", "2way" or "3way"; see `make_embeddings`.
 
     Source:
-        Bahdanau, Cho and Bengio (arXiv 1409.0473) for attention; Wu et al. (arXiv 1609.08144) ask
-        it from the lowest layer, too; input feeding as in Luong, Pham and Manning (arXiv
+        Bahdanau, Cho and Bengio (arXiv 1409.0473) for attention; Wu et al. (arXiv 1609.08144) also
+        query it from the lowest layer; input feeding as in Luong, Pham and Manning (arXiv
         1508.04025), section 3.3. The features are those of Bahdanau's deep output without maxout:
-        ``tanh`` of state, context and word.
+        ``tanh`` of a linear layer over state, context and embedding.
     """
 
     output: nn.Linear
@@ -117,62 +119,68 @@ class RnnSeq2Seq(Seq2Seq):
         self,
         source_vocab: int,
         target_vocab: int,
-        shape: RnnShape | None = None,
+        config: RnnConfig | None = None,
         tie: str = "2way",
     ) -> None:
         super().__init__()
-        shape = shape or RnnShape()
-        words: Words = make_words(source_vocab, target_vocab, shape.embedding_dim, tie)
-        self.shape = shape
-        self.dropout = SequenceDropout(shape.dropout)
-        self.source_embedding = words.source
+        config = config or RnnConfig()
+        layers = make_embeddings(source_vocab, target_vocab, config.embedding_dim, tie)
+        self.config = config
+        self.dropout = SequenceDropout(config.dropout)
+        self.source_embedding = layers.source
         self.encoder = RnnEncoder(
-            shape.embedding_dim, shape.of_encoder, shape.encoder_layers, shape.cell, shape.dropout
+            config.embedding_dim,
+            config.encoder_state_size,
+            config.encoder_layers,
+            config.cell,
+            config.dropout,
         )
-        self.target_embedding = words.target
-        memory_size, hidden = self.encoder.output_size, shape.hidden_size
-        # Dot attention compares number by number, so that the widths must be equal.
-        needs_width = shape.attention == "dot" and memory_size != hidden
-        self.narrow = nn.Linear(memory_size, hidden, bias=False) if needs_width else None
-        memory_size = hidden if needs_width else memory_size
+        self.target_embedding = layers.target
+        memory_size, hidden = self.encoder.output_size, config.hidden_size
+        # Dot attention needs memory and queries of equal width.
+        needs_projection = config.attention == "dot" and memory_size != hidden
+        self.memory_projection = (
+            nn.Linear(memory_size, hidden, bias=False) if needs_projection else None
+        )
+        memory_size = hidden if needs_projection else memory_size
         self.bridge = (
-            nn.ModuleDict({name: self._bridge(shape) for name in CELLS[shape.cell].states})
-            if shape.bridge == "mlp"
+            nn.ModuleDict({name: self._bridge(config) for name in CELLS[config.cell].states})
+            if config.bridge == "mlp"
             else None
         )
-        fed = shape.embedding_dim if shape.input_feeding else 0
-        make = CELLS[shape.cell].layers
-        self.first = make(shape.embedding_dim + fed, hidden, batch_first=True)
-        self.attention: Attention = make_attention(shape.attention, hidden, memory_size, 0.0)
-        above = shape.decoder_layers - 1
-        self.upper = (
+        fed = config.embedding_dim if config.input_feeding else 0
+        make = CELLS[config.cell].layers
+        self.first_layer = make(config.embedding_dim + fed, hidden, batch_first=True)
+        self.attention: Attention = make_attention(config.attention, hidden, memory_size, 0.0)
+        above = config.decoder_layers - 1
+        self.upper_layers = (
             make(
                 hidden + memory_size,
                 hidden,
                 above,
                 batch_first=True,
-                dropout=shape.dropout if above > 1 else 0.0,
+                dropout=config.dropout if above > 1 else 0.0,
             )
             if above
             else None
         )
-        self.readout = nn.Linear(hidden + memory_size + shape.embedding_dim, shape.embedding_dim)
-        self.output = words.output
+        self.readout = nn.Linear(hidden + memory_size + config.embedding_dim, config.embedding_dim)
+        self.output = layers.output
 
     @staticmethod
-    def _bridge(shape: RnnShape) -> nn.Module:
-        return nn.Linear(2 * shape.of_encoder, shape.hidden_size * shape.decoder_layers)
+    def _bridge(config: RnnConfig) -> nn.Module:
+        return nn.Linear(2 * config.encoder_state_size, config.hidden_size * config.decoder_layers)
 
     def layer_groups(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Encoder, decoder and output layer: what freezes and learns together."""
+        """Return the layer groups: encoder, decoder and output layer."""
         encoder = [self.source_embedding, self.encoder]
         decoder: list[nn.Module | None] = [
             None if self.target_embedding is self.source_embedding else self.target_embedding,
-            self.narrow,
+            self.memory_projection,
             self.bridge,
-            self.first,
+            self.first_layer,
             self.attention,
-            self.upper,
+            self.upper_layers,
             self.readout,
         ]
         tied = self.output.weight is self.target_embedding.weight
@@ -186,42 +194,42 @@ class RnnSeq2Seq(Seq2Seq):
     # Encoding
 
     def encode(self, source: Tensor, mask: Tensor) -> Memory:
-        words = self.dropout(self.source_embedding(source))
-        values, last = self.encoder(words, mask)
+        embeddings = self.dropout(self.source_embedding(source))
+        values, last = self.encoder(embeddings, mask)
         values = self.dropout(values)
-        if self.narrow is not None:
-            values = self.narrow(values)
+        if self.memory_projection is not None:
+            values = self.memory_projection(values)
         return Memory(values, mask, last)
 
     def init_state(self, memory: Memory) -> RnnState:
         first, upper = {}, {}
-        layers, hidden = self.shape.decoder_layers, self.shape.hidden_size
-        for name in CELLS[self.shape.cell].states:
+        layers, hidden = self.config.decoder_layers, self.config.hidden_size
+        for name in CELLS[self.config.cell].states:
             last = memory.summary[name]
             if self.bridge is not None:
-                made = torch.tanh(self.bridge[name](last)).view(-1, layers, hidden)
-            elif self.shape.bridge == "copy":
-                made = last.unsqueeze(1).expand(-1, layers, -1)
+                states = torch.tanh(self.bridge[name](last)).view(-1, layers, hidden)
+            elif self.config.bridge == "copy":
+                states = last.unsqueeze(1).expand(-1, layers, -1)
             else:
-                made = last.new_zeros(len(last), layers, hidden)
-            first[name] = made[:, :1]
+                states = last.new_zeros(len(last), layers, hidden)
+            first[name] = states[:, :1]
             if layers > 1:
-                upper[name] = made[:, 1:]
+                upper[name] = states[:, 1:]
         fed = None
-        if self.shape.input_feeding:
-            fed = memory.values.new_zeros(len(memory.values), self.shape.embedding_dim)
+        if self.config.input_feeding:
+            fed = memory.values.new_zeros(len(memory.values), self.config.embedding_dim)
         keys = self.attention.project(memory.values)
-        return RnnState(memory, keys, first, upper, fed, self._masks(memory))
+        return RnnState(memory, keys, first, upper, fed, self._dropout_masks(memory))
 
-    def _masks(self, memory: Memory) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        shape, values = self.shape, memory.values
-        between = shape.hidden_size + values.shape[2]
+    def _dropout_masks(self, memory: Memory) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        config, values = self.config, memory.values
+        between = config.hidden_size + values.shape[2]
         like = [
             values.new_empty(len(values), 1, size)
             for size in (
-                shape.embedding_dim,
-                between if self.upper is not None else 1,
-                shape.embedding_dim,
+                config.embedding_dim,
+                between if self.upper_layers is not None else 1,
+                config.embedding_dim,
             )
         ]
         first, second, third = map(self.dropout.mask, like)
@@ -229,40 +237,45 @@ class RnnSeq2Seq(Seq2Seq):
 
     # Decoding
 
+    def target_embeddings(self) -> Tensor:
+        return self.target_embedding.weight
+
     def advance(self, previous: Tensor, state: RnnState) -> tuple[Tensor, RnnState, Tensor]:
-        words = embedded(self.target_embedding, previous).unsqueeze(1)
-        features, state, attention = self._decode(words, state)
+        embeddings = embed(self.target_embedding, previous).unsqueeze(1)
+        features, state, attention = self._decode(embeddings, state)
         return features.squeeze(1), state, attention.squeeze(1)
 
-    def features(self, memory: Memory, words: Tensor) -> tuple[Tensor, Tensor]:
-        if self.shape.input_feeding:
-            found, attention = super().features(memory, words)
-            return found, cast(Tensor, attention)  # it attends at every word
+    def features(self, memory: Memory, previous: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.input_feeding:
+            found, attention = super().features(memory, previous)
+            return found, cast(Tensor, attention)  # advance() always returns attention
         features, _, attention = self._decode(
-            embedded(self.target_embedding, words), self.init_state(memory)
+            embed(self.target_embedding, previous), self.init_state(memory)
         )
         return features, attention
 
-    def _decode(self, words: Tensor, state: RnnState) -> tuple[Tensor, RnnState, Tensor]:
-        """Any number of words at once, or one with input feeding.
+    def _decode(self, embeddings: Tensor, state: RnnState) -> tuple[Tensor, RnnState, Tensor]:
+        """Decode any number of tokens in one call, or a single token with input feeding.
 
         Args:
-            words: Embeddings, ``(batch, target, embedding_dim)``.
+            embeddings: Of the previous tokens, ``(batch, target, embedding_dim)``.
             state: Before the first of them.
         """
-        on_words, between, on_features = state.masks
-        words = _times(words, on_words)
-        read = words if state.fed is None else torch.cat([words, state.fed.unsqueeze(1)], 2)
-        top, first = run(self.first, read, state.first)
+        on_embeddings, between, on_features = state.dropout_masks
+        embeddings = _times(embeddings, on_embeddings)
+        read = embeddings
+        if state.fed_features is not None:
+            read = torch.cat([embeddings, state.fed_features.unsqueeze(1)], 2)
+        top, first = run(self.first_layer, read, state.first)
         context, attention = self.attention(top, state.keys, state.memory.values, state.memory.mask)
         upper = state.upper
-        if self.upper is not None:
-            found = _times(torch.cat([top, context.to(top.dtype)], 2), between)
-            top, upper = run(self.upper, found, state.upper)
-        mixed = torch.cat([top, context.to(top.dtype), words.to(top.dtype)], 2)
-        features = _times(torch.tanh(self.readout(mixed)), on_features)
-        fed = None if state.fed is None else features[:, -1]
-        after = RnnState(state.memory, state.keys, first, upper, fed, state.masks)
+        if self.upper_layers is not None:
+            inputs = _times(torch.cat([top, context.to(top.dtype)], 2), between)
+            top, upper = run(self.upper_layers, inputs, state.upper)
+        joined = torch.cat([top, context.to(top.dtype), embeddings.to(top.dtype)], 2)
+        features = _times(torch.tanh(self.readout(joined)), on_features)
+        fed = None if state.fed_features is None else features[:, -1]
+        after = RnnState(state.memory, state.keys, first, upper, fed, state.dropout_masks)
         return features, after, attention
 
 
@@ -271,14 +284,14 @@ def _times(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def run(layers: nn.RNNBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """The outputs of recurrent layers and the state after them.
+    """Run recurrent layers; return their outputs and the state after the last step.
 
     Args:
         layers: ``nn.GRU`` or ``nn.LSTM``, batch first.
         inputs: ``(batch, steps, size)``.
-        state: ``(batch, layers, size)`` by name, as it is kept between steps.
+        state: ``(batch, layers, size)`` by name, as in `RnnState`.
     """
-    # torch has the layers first, whatever batch_first says.
+    # torch's states have the layers first, whatever batch_first says.
     before = [value.transpose(0, 1).contiguous().to(inputs.dtype) for value in state.values()]
     outputs, parts = run_layers(layers, inputs, before)
     pairs = zip(state, parts, strict=True)
@@ -290,19 +303,18 @@ def rnn(
     source_vocab: int,
     target_vocab: int,
     tie: str = "2way",
-    size: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> RnnSeq2Seq:
-    """The recurrent model from plain values, as the plan and an artefact have them.
+    """Build the recurrent model from plain values, as the plan and an artefact store them.
 
     Args:
-        source_vocab: Source words.
-        target_vocab: Target words.
+        source_vocab: Size of the source vocabulary.
+        target_vocab: Size of the target vocabulary.
         tie: "none", "2way" or "3way".
-        size: The fields of `RnnShape` that differ from its own values.
+        config: Fields of `RnnConfig` that differ from their defaults.
 
     Raises:
-        ArgumentError: ``size`` names a field that there is not.
+        ArgumentError: ``config`` has an unknown field.
     """
-    return RnnSeq2Seq(
-        source_vocab, target_vocab, shape_from(RnnShape, size, "The recurrent model"), tie
-    )
+    values = config_from_values(RnnConfig, config, "The recurrent model")
+    return RnnSeq2Seq(source_vocab, target_vocab, values, tie)

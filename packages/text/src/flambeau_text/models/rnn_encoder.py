@@ -1,4 +1,4 @@
-"""``RnnEncoder``: both directions over a source, each beginning at its own end of it."""
+"""``RnnEncoder``: a bidirectional recurrent encoder that ignores padding."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from flambeau_text.models.recurrent import run_layers, run_weights
+from flambeau_text.models.recurrent_layers import run_layers, run_weights
 
 State = Mapping[str, Tensor]
-"""A recurrent state by name: "hidden", and "cell" where the cell has one."""
+"""A recurrent state by name: "hidden", and "cell" for an LSTM."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Cell:
     """A kind of recurrent cell.
 
     Attributes:
-        layers: Makes torch's fused layers of it.
-        states: Names of the parts of its state, in torch's order.
+        layers: torch's class of fused layers.
+        states: Names of the tensors of its state, in torch's order.
     """
 
     layers: Callable[..., Any]
@@ -37,23 +37,23 @@ CELLS: Mapping[str, Cell] = {
 
 
 class RnnEncoder(nn.Module):
-    """Reads a source forwards and backwards.
+    """Bidirectional GRU or LSTM layers over padded sources.
 
-    The backward direction begins at the last token of each source, and the last states are those at
-    the true ends: padding changes nothing. Sources are packed by their lengths; GRUs on a CPU have
-    each source turned within its length instead, and read all of them to the longest one's end:
-    packed, every step has another number of rows, and in bf16 each new shape of a product is
-    prepared anew, which doubled the time of a training step.
+    The backward direction starts at the last token of each source, and the returned states are
+    those at the two ends of the source, so padding has no effect. Sources are packed by length.
+    GRUs on a CPU instead reverse each source within its length and run over the padding: packed
+    sequences give every step another number of rows, and in bf16 each new shape of a matrix product
+    needs preparation, which doubled the time of a training step.
 
     Args:
-        input_size: Numbers in a word's embedding.
-        hidden_size: Numbers in a state of each direction.
-        num_layers: Layers.
+        input_size: Width of the embeddings.
+        hidden_size: Size of the state in each direction.
+        num_layers: Number of layers.
         cell: "gru" or "lstm".
-        dropout: Between layers.
+        dropout: Dropout probability between layers.
 
     Attributes:
-        output_size: Numbers at each position, twice ``hidden_size``.
+        output_size: Width of the output at each position, twice ``hidden_size``.
     """
 
     def __init__(
@@ -72,51 +72,51 @@ class RnnEncoder(nn.Module):
             dropout=dropout if num_layers > 1 else 0.0,
         )
 
-    def forward(self, words: Tensor, mask: Tensor) -> tuple[Tensor, State]:
-        """The positions and the last state of each direction.
+    def forward(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, State]:
+        """Encode embedded sources.
 
         Args:
-            words: Embeddings, ``(batch, source, input_size)``.
-            mask: bool ``(batch, source)``; every row counts at least one position, and its
-                padding is at the end.
+            embeddings: ``(batch, source, input_size)``.
+            mask: bool ``(batch, source)``, True at tokens; every row has at least one token and its
+                padding at the end.
 
         Returns:
-            ``(batch, source, output_size)``, zeros at padding, and by name the last layer's states
-            at both ends, ``(batch, output_size)``.
+            Outputs ``(batch, source, output_size)``, zeros at padding; and by name the last layer's
+            states at both ends, ``(batch, output_size)``.
         """
-        if words.device.type == "cpu" and self.layers.mode == "GRU":
-            return self._turned(words, mask)
-        return self._packed(words, mask)
+        if embeddings.device.type == "cpu" and self.layers.mode == "GRU":
+            return self._run_reversed(embeddings, mask)
+        return self._run_packed(embeddings, mask)
 
-    def _packed(self, words: Tensor, mask: Tensor) -> tuple[Tensor, State]:
-        # On a GPU packing waits for the lengths, once a batch.
+    def _run_packed(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, State]:
+        # On a GPU packing synchronises once per batch to read the lengths.
         lengths = mask.sum(1).cpu()
-        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
         outputs, parts = run_layers(self.layers, packed, None)
-        values, _ = pad_packed_sequence(outputs, batch_first=True, total_length=words.shape[1])
+        values, _ = pad_packed_sequence(outputs, batch_first=True, total_length=embeddings.shape[1])
         ends = {
             name: torch.cat([part[-2], part[-1]], 1)
             for name, part in zip(self.cell.states, parts, strict=True)
         }
         return values, ends
 
-    def _turned(self, words: Tensor, mask: Tensor) -> tuple[Tensor, State]:
+    def _run_reversed(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, State]:
         lengths = mask.sum(1, keepdim=True)
-        places = torch.arange(words.shape[1], device=words.device).expand_as(mask)
-        # Twice the same turn is none; padding stays where it is.
-        turn = torch.where(mask, lengths - 1 - places, places).unsqueeze(2)
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device).expand_as(mask)
+        # Reverses each source within its length and keeps padding; it is its own inverse.
+        reverse = torch.where(mask, lengths - 1 - positions, positions).unsqueeze(2)
         last = (lengths - 1).unsqueeze(2)
-        start = [words.new_zeros(1, len(words), self.layers.hidden_size)]
-        values, ends = words, []
+        start = [embeddings.new_zeros(1, len(embeddings), self.layers.hidden_size)]
+        values, ends = embeddings, []
         for layer in range(self.layers.num_layers):
             if layer:
                 values = self.dropout(values)
             forward, backward = self.layers.all_weights[2 * layer : 2 * layer + 2]
-            turned = values.gather(1, turn.expand(-1, -1, values.shape[2]))
+            reversed_values = values.gather(1, reverse.expand(-1, -1, values.shape[2]))
             ahead, _ = run_weights(self.layers, values, start, forward)
-            behind, _ = run_weights(self.layers, turned, start, backward)
+            behind, _ = run_weights(self.layers, reversed_values, start, backward)
             at_end = last.expand(-1, -1, ahead.shape[2])
             ends = [each.gather(1, at_end).squeeze(1) for each in (ahead, behind)]
-            behind = behind.gather(1, turn.expand(-1, -1, behind.shape[2]))
+            behind = behind.gather(1, reverse.expand(-1, -1, behind.shape[2]))
             values = torch.cat([ahead, behind], 2) * mask.unsqueeze(2)
         return values, {"hidden": torch.cat(ends, 1)}

@@ -1,18 +1,19 @@
-"""``Seq2Seq``: the three methods by which training, forcing and every search reach a model.
+"""``Seq2Seq``: the contract between an encoder–decoder model and the rest of the package.
 
-    memory = model.encode(source, mask)            once a sentence
-    state  = model.init_state(memory)              before the first word
-    step   = model.step(previous, state)           logits, next state, attention; once a word
+    memory = model.encode(source, mask)            once per source
+    state  = model.init_state(memory)              before the first target token
+    step   = model.step(previous, state)           logits, next state, attention; once per token
 
-Another architecture that defines these can be trained, forced, searched and exported as ours are.
-States and memories are dataclasses, tuples or dictionaries of tensors whose first axis is the
-batch, so that `select` can give each sentence, or each hypothesis of a beam, the state it needs.
+Training, teacher forcing, minimum-risk training and every search use these methods and no
+attribute but ``output``. A user-defined model that derives from ``Seq2Seq`` and defines ``encode``,
+``init_state``, ``advance`` and ``output`` therefore works everywhere the built-in models do; the
+other members have defaults.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,13 @@ from flambeau.errors import InputError
 
 @dataclass(frozen=True)
 class Memory:
-    """What the encoder has made of a batch of sources.
+    """The encoder's output for a batch of sources.
 
     Attributes:
         values: ``(batch, source, size)``.
-        mask: bool ``(batch, source)``, True where a position counts.
-        summary: What the decoder's first state is made of, a tensor or a tuple of such, or None.
+        mask: bool ``(batch, source)``, True at tokens and False at padding.
+        summary: Input of the decoder's first state: a tensor, a nested structure of tensors with
+            the batch as their first axis, or None.
     """
 
     values: Tensor
@@ -36,11 +38,11 @@ class Memory:
 
 
 class Step(NamedTuple):
-    """What one step of a decoder gives.
+    """The result of one decoder step.
 
     Attributes:
         logits: ``(batch, vocabulary)``.
-        state: For the next step.
+        state: Decoder state after the step.
         attention: Weights over the source, ``(batch, source)``, or None.
     """
 
@@ -50,80 +52,119 @@ class Step(NamedTuple):
 
 
 class Seq2Seq(nn.Module):
-    """The base of encoder–decoder models.
+    """The base class of encoder–decoder models.
+
+    A subclass must define:
+
+    - ``encode(source, mask)``, ``init_state(memory)`` and ``advance(previous, state)``;
+    - ``output``, a module from the features of ``advance`` to logits ``(…, vocabulary)``.
+
+    It may override:
+
+    - ``features``, to compute all target positions in one call;
+    - ``target_embeddings``, to support ``TeacherForcing(feed="gumbel")`` and ``feed="soft"``;
+    - ``teacher_forcing_passes``.
+
+    A decoder state is a tensor or a nested structure (dataclass, tuple, list, dictionary) of
+    tensors. The batch is the first axis of each of them, so that `select` can reorder hypotheses.
 
     Attributes:
-        output: The last layer: features to logits. A subclass makes it.
+        output: The output layer. Training computes its loss without the full logits where it is a
+            plain ``nn.Linear``.
+        teacher_forcing_passes: Used where the probability of the reference token is below 1 and
+            ``TeacherForcing.passes`` is None. None runs the decoder token by token with
+            ``advance``. A number n predicts all tokens n times with ``features`` before the pass
+            that is trained; set it to 1 in a model whose ``features`` is much faster than
+            ``advance`` for each token.
     """
 
     output: nn.Module
+    teacher_forcing_passes: ClassVar[int | None] = None
 
     def encode(self, source: Tensor, mask: Tensor) -> Memory:
-        """The memory of sources.
+        """Encode a batch of sources.
 
         Args:
-            source: Token numbers, int64 ``(batch, source)``.
-            mask: bool ``(batch, source)``, True where a token counts; padding is at the end.
+            source: Token ids, int64 ``(batch, source)``.
+            mask: bool ``(batch, source)``, True at tokens; padding is at the end.
         """
         raise NotImplementedError(f"{type(self).__name__} must define encode(source, mask).")
 
     def init_state(self, memory: Memory) -> Any:
-        """The state before the first word."""
+        """Return the decoder state before the first target token."""
         raise NotImplementedError(f"{type(self).__name__} must define init_state(memory).")
 
     def advance(self, previous: Tensor, state: Any) -> tuple[Tensor, Any, Tensor | None]:
-        """One word on: features of the next word, the state after it, attention.
+        """Run the decoder for one target position.
 
         Args:
-            previous: The word before, int64 ``(batch,)``, or its embedding ``(batch, size)``.
-            state: After the word before that.
+            previous: The previous target token, ids int64 ``(batch,)``; the begin token at the
+                first position. A model that defines ``target_embeddings`` also gets embeddings,
+                float ``(batch, size)``.
+            state: The decoder state before this position.
 
         Returns:
-            Features ``(batch, size)``, which ``output`` makes logits of; the state; and weights
-            over the source ``(batch, source)`` or None.
+            Features ``(batch, size)``, the input of ``output``; the state after this position; and
+            attention weights over the source ``(batch, source)``, or None.
         """
         raise NotImplementedError(f"{type(self).__name__} must define advance(previous, state).")
 
     def step(self, previous: Tensor, state: Any) -> Step:
-        """Logits of the next word, and the state after it; see `advance`."""
+        """Run the decoder for one target position and return logits; see `advance`."""
         features, state, attention = self.advance(previous, state)
         return Step(self.output(features), state, attention)
 
-    def features(self, memory: Memory, words: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features of every next word where the words before are given: teacher forcing.
+    def features(self, memory: Memory, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute the features of all target positions from given previous tokens.
 
-        A subclass that can compute all words at once overrides it.
+        The default calls ``advance`` for each position.
 
         Args:
-            memory: Of the sources.
-            words: The words before, int64 ``(batch, target)`` from the begin token on, or their
-                embeddings ``(batch, target, size)``.
+            memory: The encoded sources.
+            previous: The previous token of each position, ids int64 ``(batch, target)``, the begin
+                token first. A model that defines ``target_embeddings`` also gets embeddings, float
+                ``(batch, target, size)``.
 
         Returns:
-            Features ``(batch, target, size)``, and attention ``(batch, target, source)`` or None.
+            Features ``(batch, target, size)``, and attention weights ``(batch, target, source)``
+            or None.
         """
         state = self.init_state(memory)
         found: list[Tensor] = []
-        attended: list[Tensor] = []
-        for place in range(words.shape[1]):
-            features, state, attention = self.advance(words[:, place], state)
+        weights: list[Tensor] = []
+        for position in range(previous.shape[1]):
+            features, state, attention = self.advance(previous[:, position], state)
             found.append(features)
             if attention is not None:
-                attended.append(attention)
-        return torch.stack(found, 1), torch.stack(attended, 1) if attended else None
+                weights.append(attention)
+        return torch.stack(found, 1), torch.stack(weights, 1) if weights else None
 
-    def forward(self, source: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-        """Logits ``(batch, target, vocabulary)`` where the words before are given."""
-        features, _ = self.features(self.encode(source, mask), words)
+    def target_embeddings(self) -> Tensor | None:
+        """Return the embedding matrix of the target vocabulary, ``(vocabulary, size)``, or None.
+
+        Only ``TeacherForcing(feed="gumbel")`` and ``feed="soft"`` need it: their decoder inputs are
+        weighted means of its rows, so a model that returns it must accept such embeddings in
+        ``advance`` and ``features``. The default is None: the decoder takes token ids only, and
+        these two feeds are refused.
+        """
+        return None
+
+    def forward(self, source: Tensor, mask: Tensor, previous: Tensor) -> Tensor:
+        """Return the logits ``(batch, target, vocabulary)`` for given previous tokens."""
+        features, _ = self.features(self.encode(source, mask), previous)
         return self.output(features)
 
 
 def select(state: Any, rows: Tensor) -> Any:
-    """The state of the sentences ``rows``, int64 ``(n,)``; one may be named several times.
+    """Return a decoder state or memory for the batch rows ``rows``.
+
+    Args:
+        state: Tensors with the batch as their first axis, in dataclasses, tuples, lists and
+            dictionaries; numbers, texts and None stay as they are.
+        rows: int64 ``(n,)``; a row may occur more than once.
 
     Raises:
-        InputError: The state holds something else than tensors in dataclasses, tuples, lists and
-            dictionaries.
+        InputError: The state holds an object of another type.
     """
     if isinstance(state, Tensor):
         return state.index_select(0, rows)
@@ -138,6 +179,33 @@ def select(state: Any, rows: Tensor) -> Any:
         parts = [select(value, rows) for value in state]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     raise InputError(
-        f"A decoder's state holds a {type(state).__name__}, of which sentences cannot be selected. "
-        "Keep tensors with the batch first in dataclasses, tuples, lists or dictionaries."
+        f"The decoder state holds a {type(state).__name__}, whose batch rows cannot be selected. "
+        "Keep tensors with the batch as their first axis in dataclasses, tuples, lists or "
+        "dictionaries."
     )
+
+
+def check_batch_axis(state: Any, batch: int) -> None:
+    """Check that the batch is the first axis of every tensor in a decoder state.
+
+    Raises:
+        InputError: A tensor's first axis has another size, as in torch's recurrent layers, whose
+            states are ``(layers, batch, size)``.
+    """
+    if isinstance(state, Tensor):
+        if state.ndim == 0 or state.shape[0] != batch:
+            raise InputError(
+                f"The decoder state holds a tensor of shape {tuple(state.shape)} for a batch of "
+                f"{batch}. Keep the batch as the first axis of every tensor in it: transpose the "
+                "(layers, batch, size) states of nn.GRU and nn.LSTM."
+            )
+        return
+    parts: list[Any] = []
+    if is_dataclass(state) and not isinstance(state, type):
+        parts = [getattr(state, each.name) for each in fields(state)]
+    elif isinstance(state, dict):
+        parts = list(state.values())
+    elif isinstance(state, tuple | list):
+        parts = list(state)
+    for part in parts:
+        check_batch_axis(part, batch)

@@ -1,4 +1,4 @@
-"""The layers of the Transformer: attention with several heads, and what stands around it."""
+"""The layers of the Transformer: multi-head attention, feed-forward, encoder and decoder layers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from flambeau_text.models.attention import masked_softmax
 
 
-class Shape(Protocol):
-    """What the layers read of ``TransformerShape``."""
+class LayerConfig(Protocol):
+    """The fields of ``TransformerConfig`` that the layers read."""
 
     @property
     def d_model(self) -> int: ...
@@ -33,8 +33,8 @@ class Cache(NamedTuple):
     """Keys and values of a decoder layer, each ``(batch, heads, positions, size)``.
 
     Attributes:
-        keys: Of the words so far.
-        values: Of the words so far.
+        keys: Of the target tokens so far.
+        values: Of the target tokens so far.
         memory_keys: Of the source.
         memory_values: Of the source.
     """
@@ -45,18 +45,18 @@ class Cache(NamedTuple):
     memory_values: Tensor
 
 
-class HeadsAttention(nn.Module):
-    """Attention with several heads; torch's fused kernels compute it where weights are not asked.
+class MultiheadAttention(nn.Module):
+    """Multi-head attention; uses torch's fused kernels where the weights are not requested.
 
     Args:
-        size: Numbers at each position.
-        heads: Heads; each sees ``size / heads`` numbers.
-        dropout: Of the weights, in training.
+        size: Width at each position.
+        heads: Number of heads; each has ``size / heads`` features.
+        dropout: Dropout probability of the attention weights.
     """
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.share = heads, dropout
+        self.heads, self.p = heads, dropout
         self.query = nn.Linear(size, size)
         self.key_value = nn.Linear(size, 2 * size)
         self.out = nn.Linear(size, size)
@@ -65,144 +65,147 @@ class HeadsAttention(nn.Module):
         for layer in (self.query, self.key_value, self.out):
             nn.init.zeros_(layer.bias)
 
-    def _parted(self, values: Tensor) -> Tensor:
+    def _split_heads(self, values: Tensor) -> Tensor:
         batch, length, _ = values.shape
         return values.view(batch, length, self.heads, -1).transpose(1, 2)
 
-    def _together(self, found: Tensor) -> Tensor:
+    def _merge_heads(self, found: Tensor) -> Tensor:
         return self.out(found.transpose(1, 2).flatten(2))
 
     def project(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``(batch, heads, positions, size)`` each."""
+        """Return keys and values, ``(batch, heads, positions, size)`` each."""
         keys, contents = self.key_value(values).chunk(2, dim=-1)
-        return self._parted(keys), self._parted(contents)
+        return self._split_heads(keys), self._split_heads(contents)
 
     def forward(
         self, queries: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool = False
     ) -> Tensor:
-        """What each query reads, ``(batch, target, size)``.
+        """Attend; return ``(batch, target, size)``.
 
         Args:
             queries: ``(batch, target, size)``.
             values: ``(batch, source, size)``.
             mask: bool ``(batch, source)``, or None.
-            causal: Whether a query sees only what stands up to its own place.
+            causal: Whether each query attends only to positions up to its own.
         """
         keys, contents = self.project(values)
         found = F.scaled_dot_product_attention(
-            self._parted(self.query(queries)),
+            self._split_heads(self.query(queries)),
             keys,
             contents,
             None if mask is None else mask[:, None, None, :],
-            self.share if self.training else 0.0,
+            self.p if self.training else 0.0,
             is_causal=causal,
         )
-        return self._together(found)
+        return self._merge_heads(found)
 
-    def read(
+    def attend(
         self, queries: Tensor, keys: Tensor, contents: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What each query reads of projected keys and values, with the weights of each head.
+        """Attend to projected keys and values, and return the weights too.
 
         Returns:
-            ``(batch, target, size)`` and ``(batch, heads, target, source)``.
+            ``(batch, target, size)`` and weights ``(batch, heads, target, source)``.
         """
-        asked = self._parted(self.query(queries))
-        batch, heads, length, size = asked.shape
-        scores = asked @ keys.transpose(2, 3) / math.sqrt(size)
+        split_queries = self._split_heads(self.query(queries))
+        batch, heads, length, size = split_queries.shape
+        scores = split_queries @ keys.transpose(2, 3) / math.sqrt(size)
         flat = scores.flatten(1, 2)
         weights = masked_softmax(flat, mask).view(batch, heads, length, -1)
-        return self._together(weights.to(contents.dtype) @ contents), weights
+        return self._merge_heads(weights.to(contents.dtype) @ contents), weights
 
 
 class FeedForward(nn.Sequential):
-    """The two linear layers after attention."""
+    """The two linear layers after the attention."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__(
-            nn.Linear(shape.d_model, shape.dim_feedforward),
-            nn.GELU() if shape.activation == "gelu" else nn.ReLU(),
-            nn.Dropout(shape.dropout),
-            nn.Linear(shape.dim_feedforward, shape.d_model),
+            nn.Linear(config.d_model, config.dim_feedforward),
+            nn.GELU() if config.activation == "gelu" else nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.dim_feedforward, config.d_model),
         )
 
 
 class EncoderLayer(nn.Module):
-    """Attention of a source to itself, then the linear layers; each is added to what goes in."""
+    """Self-attention and feed-forward, each with a residual connection."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.pre = shape.norm == "pre"
-        self.attention = HeadsAttention(shape.d_model, shape.nhead, shape.dropout)
-        self.linear = FeedForward(shape)
-        self.norms = nn.ModuleList(nn.LayerNorm(shape.d_model) for _ in range(2))
-        self.dropout = nn.Dropout(shape.dropout)
+        self.pre_norm = config.norm == "pre"
+        self.self_attention = MultiheadAttention(config.d_model, config.nhead, config.dropout)
+        self.feed_forward = FeedForward(config)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.d_model) for _ in range(2))
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """``(batch, source, size)``; padding is not attended to."""
+        """Return ``(batch, source, size)``; padding is not attended to."""
         first, second = self.norms
-        if self.pre:
-            seen = first(values)
-            values = values + self.dropout(self.attention(seen, seen, mask))
-            return values + self.dropout(self.linear(second(values)))
-        values = first(values + self.dropout(self.attention(values, values, mask)))
-        return second(values + self.dropout(self.linear(values)))
+        if self.pre_norm:
+            normed = first(values)
+            values = values + self.dropout(self.self_attention(normed, normed, mask))
+            return values + self.dropout(self.feed_forward(second(values)))
+        values = first(values + self.dropout(self.self_attention(values, values, mask)))
+        return second(values + self.dropout(self.feed_forward(values)))
 
 
 class DecoderLayer(nn.Module):
-    """Attention to the words so far, then to the source, then the linear layers."""
+    """Causal self-attention, cross-attention to the source, and feed-forward."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.pre = shape.norm == "pre"
-        self.attention = HeadsAttention(shape.d_model, shape.nhead, shape.dropout)
-        self.across = HeadsAttention(shape.d_model, shape.nhead, shape.dropout)
-        self.linear = FeedForward(shape)
-        self.norms = nn.ModuleList(nn.LayerNorm(shape.d_model) for _ in range(3))
-        self.dropout = nn.Dropout(shape.dropout)
+        self.pre_norm = config.norm == "pre"
+        self.self_attention = MultiheadAttention(config.d_model, config.nhead, config.dropout)
+        self.cross_attention = MultiheadAttention(config.d_model, config.nhead, config.dropout)
+        self.feed_forward = FeedForward(config)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.d_model) for _ in range(3))
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, values: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """All words at once, each seeing those up to itself: ``(batch, target, size)``."""
+        """Run all target positions at once; return ``(batch, target, size)``."""
         first, second, third = self.norms
-        if self.pre:
-            seen = first(values)
-            values = values + self.dropout(self.attention(seen, seen, None, causal=True))
-            values = values + self.dropout(self.across(second(values), memory, mask))
-            return values + self.dropout(self.linear(third(values)))
-        values = first(values + self.dropout(self.attention(values, values, None, causal=True)))
-        values = second(values + self.dropout(self.across(values, memory, mask)))
-        return third(values + self.dropout(self.linear(values)))
+        if self.pre_norm:
+            normed = first(values)
+            values = values + self.dropout(self.self_attention(normed, normed, None, causal=True))
+            values = values + self.dropout(self.cross_attention(second(values), memory, mask))
+            return values + self.dropout(self.feed_forward(third(values)))
+        attended = self.self_attention(values, values, None, causal=True)
+        values = first(values + self.dropout(attended))
+        values = second(values + self.dropout(self.cross_attention(values, memory, mask)))
+        return third(values + self.dropout(self.feed_forward(values)))
 
-    def begin(self, memory: Tensor) -> Cache:
-        """The cache before the first word."""
-        keys, values = self.across.project(memory)
+    def init_cache(self, memory: Tensor) -> Cache:
+        """Return the cache before the first target token."""
+        keys, values = self.cross_attention.project(memory)
         return Cache(keys[:, :, :0], values[:, :, :0], keys, values)
 
     def advance(self, values: Tensor, cache: Cache, mask: Tensor) -> tuple[Tensor, Cache, Tensor]:
-        """One word on.
+        """Run the layer for one target position.
 
         Args:
             values: ``(batch, 1, size)``.
-            cache: Of the words before.
+            cache: Of the positions before.
             mask: bool ``(batch, source)``.
 
         Returns:
-            ``(batch, 1, size)``, the cache with this word, and the weights over the source as the
-            mean of the heads, ``(batch, 1, source)``.
+            ``(batch, 1, size)``; the cache with this position; and the cross-attention weights,
+            averaged over the heads, ``(batch, 1, source)``.
         """
         first, second, third = self.norms
-        seen = first(values) if self.pre else values
-        keys, contents = self.attention.project(seen)
+        queries = first(values) if self.pre_norm else values
+        keys, contents = self.self_attention.project(queries)
         keys = torch.cat([cache.keys, keys], 2)
         contents = torch.cat([cache.values, contents], 2)
         cache = Cache(keys, contents, cache.memory_keys, cache.memory_values)
-        found, _ = self.attention.read(seen, keys, contents, None)
+        found, _ = self.self_attention.attend(queries, keys, contents, None)
         values = values + self.dropout(found)
-        values = values if self.pre else first(values)
-        asking = second(values) if self.pre else values
-        found, weights = self.across.read(asking, cache.memory_keys, cache.memory_values, mask)
+        values = values if self.pre_norm else first(values)
+        queries = second(values) if self.pre_norm else values
+        found, weights = self.cross_attention.attend(
+            queries, cache.memory_keys, cache.memory_values, mask
+        )
         values = values + self.dropout(found)
-        values = values if self.pre else second(values)
-        wide = self.linear(third(values) if self.pre else values)
-        values = values + self.dropout(wide)
-        return values if self.pre else third(values), cache, weights.mean(1)
+        values = values if self.pre_norm else second(values)
+        hidden = self.feed_forward(third(values) if self.pre_norm else values)
+        values = values + self.dropout(hidden)
+        return values if self.pre_norm else third(values), cache, weights.mean(1)

@@ -1,7 +1,7 @@
-"""From text to numbers and back: words, characters, sub-words."""
+"""Tokenizers: text to token ids and back, by words, characters or subwords."""
 
 from flambeau_text.tokenization.characters import CharacterTokenizer
-from flambeau_text.tokenization.rebuild import tokenizer_from_json
+from flambeau_text.tokenization.from_json import tokenizer_from_json
 from flambeau_text.tokenization.subwords import SubwordTokenizer
 from flambeau_text.tokenization.tokenizer import Tokenizer
 from flambeau_text.tokenization.words import WordTokenizer

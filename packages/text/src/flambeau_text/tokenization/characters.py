@@ -1,20 +1,20 @@
-"""``CharacterTokenizer``: each character is a token."""
+"""``CharacterTokenizer``: one token per character."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from flambeau_text.tokenization.listed import ListedTokenizer, counted
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID
+from flambeau_text.tokenization.vocab_tokenizer import VocabTokenizer, vocabulary_tokens
 from flambeau_text.vocab import SPECIALS
 
 
-class CharacterTokenizer(ListedTokenizer):
-    """Characters (code points, in NFC) that were seen in train; others are unknown.
+class CharacterTokenizer(VocabTokenizer):
+    """The characters (Unicode code points) of the train texts; others are unknown.
 
     Args:
-        tokens: The characters, specials first.
+        tokens: The characters, special tokens first.
         lowercase: Whether texts are lower-cased first.
 
     Example:
@@ -34,21 +34,21 @@ class CharacterTokenizer(ListedTokenizer):
         min_freq: int = 1,
         max_tokens: int | None = None,
     ) -> CharacterTokenizer:
-        """The most frequent characters of the texts.
+        """Build the vocabulary from the most frequent characters of the texts.
 
         Args:
-            texts: Of train.
+            texts: Train texts.
             lowercase: Whether texts are lower-cased first.
-            min_freq: Rarer characters are unknown.
-            max_tokens: The most that the vocabulary holds.
+            min_freq: Characters that are rarer are unknown.
+            max_tokens: Maximum size of the vocabulary, special tokens included.
         """
         empty = cls(SPECIALS, lowercase)
-        tokens, _ = counted(empty.split_all(texts), min_freq, max_tokens)
+        tokens = vocabulary_tokens(empty.tokenize_batch(texts), min_freq, max_tokens)
         return cls(tokens, lowercase)
 
-    def cutter(self, texts: Sequence[str]) -> list[list[str]]:
+    def tokenize_normalized(self, texts: Sequence[str]) -> list[list[str]]:
         return [list(text) for text in texts]
 
     def join(self, tokens: Sequence[str]) -> str:
-        # U+FFFD is the sign for a character that cannot be shown.
+        # U+FFFD is Unicode's replacement character.
         return "".join("\ufffd" if token == SPECIALS[UNKNOWN_ID] else token for token in tokens)

@@ -1,4 +1,4 @@
-"""``SubwordTokenizer``: frequent words whole, rare ones in pieces; nothing is unknown for long."""
+"""``SubwordTokenizer``: frequent words as one token, rare words as several."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from flambeau_text.vocab import SPECIALS, UNKNOWN
 
 SubwordKind = Literal["bpe", "unigram"]
 
-_MARK = "\u2581"  # stands for the space before a word, as in sentencepiece
+_SPACE_MARK = "\u2581"  # replaces the space before a word, as in sentencepiece
 
 
 class SubwordTokenizer(Tokenizer):
-    """Pieces of words by the ``tokenizers`` library, kept as its ``tokenizer.json``.
+    """Subwords by the ``tokenizers`` library, stored in its ``tokenizer.json`` format.
 
-    A text is brought to NFC (and lower case where asked), cut at spaces and around punctuation, and
-    each word into pieces. The space before a word is part of its first piece, so the way back to
-    the text needs no rules.
+    A text is normalised to NFC (and lower-cased if requested), split at spaces and around
+    punctuation, and each word into subwords. The space before a word is part of its first subword,
+    so joining tokens restores the spaces.
 
     Args:
-        model: What ``tokenizer.json`` holds, as JSON values.
+        model: The content of ``tokenizer.json``.
 
     Example:
-        >>> pieces = SubwordTokenizer.train(["a dog runs", "a dog ran"] * 5, vocab_size=24)
-        >>> pieces.decode(pieces.encode("a dog ran"))
+        >>> subwords = SubwordTokenizer.train(["a dog runs", "a dog ran"] * 5, vocab_size=24)
+        >>> subwords.decode(subwords.encode("a dog ran"))
         'a dog ran'
 
     Source:
@@ -51,44 +51,33 @@ class SubwordTokenizer(Tokenizer):
         lowercase: bool = False,
         min_freq: int = 2,
     ) -> SubwordTokenizer:
-        """Learns the pieces from texts.
+        """Learn the subwords from texts.
 
         Args:
-            texts: Of train; of both sides for a joint vocabulary.
-            kind: "bpe" merges the most frequent pairs, "unigram" drops what helps least.
-            vocab_size: Pieces, specials included; fewer where the texts do not give as many.
+            texts: Train texts, of both sides for a joint vocabulary.
+            kind: "bpe" merges the most frequent pairs (byte-pair encoding); "unigram" removes the
+                subwords that reduce the likelihood least.
+            vocab_size: Size of the vocabulary, special tokens included; smaller if the texts do not
+                have that many subwords.
             lowercase: Whether texts are lower-cased first.
-            min_freq: How often a pair must be seen to be merged ("bpe").
+            min_freq: Minimum frequency of a pair to be merged ("bpe").
 
         Raises:
-            ArgumentError: No such kind.
-            InputError: There are no texts, or fewer pieces than specials.
+            ArgumentError: The kind is unknown.
+            InputError: All texts are empty, or ``vocab_size`` leaves no room for subwords.
         """
         import tokenizers
 
         if kind not in ("bpe", "unigram"):
             raise ArgumentError(f"kind is {kind!r}; it must be 'bpe' or 'unigram'.")
         if vocab_size <= len(SPECIALS):
-            raise InputError(f"vocab_size is {vocab_size}: the {len(SPECIALS)} specials fill it.")
+            raise InputError(
+                f"vocab_size is {vocab_size}, which leaves no room for subwords beside the "
+                f"{len(SPECIALS)} special tokens."
+            )
         if not any(map(str.strip, texts)):
-            raise InputError("There are no words to learn pieces from: every text is empty.")
-        empty: Any = (
-            tokenizers.models.BPE(unk_token=UNKNOWN, fuse_unk=True)
-            if kind == "bpe"
-            else tokenizers.models.Unigram()
-        )
-        made: Any = tokenizers.Tokenizer(empty)  # its stubs leave the setters out
-        steps: list[Any] = [tokenizers.normalizers.NFC()]
-        if lowercase:
-            steps.append(tokenizers.normalizers.Lowercase())
-        made.normalizer = tokenizers.normalizers.Sequence(steps)
-        made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-            [
-                tokenizers.pre_tokenizers.Metaspace(replacement=_MARK),
-                tokenizers.pre_tokenizers.Punctuation(),
-            ]
-        )
-        made.decoder = tokenizers.decoders.Metaspace(replacement=_MARK)
+            raise InputError("No subwords can be learned: every text is empty.")
+        tokenizer = _untrained(kind, lowercase)
         shared: dict[str, Any] = {
             "vocab_size": vocab_size,
             "special_tokens": list(SPECIALS),
@@ -99,40 +88,63 @@ class SubwordTokenizer(Tokenizer):
             if kind == "bpe"
             else tokenizers.trainers.UnigramTrainer(unk_token=UNKNOWN, **shared)
         )
-        made.train_from_iterator(texts, trainer)
-        return cls(json.loads(made.to_str()))
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(json.loads(tokenizer.to_str()))
 
     @cached_property
     def _tokenizer(self) -> Any:
         import tokenizers
 
-        made = tokenizers.Tokenizer.from_str(json.dumps(self._model))
-        # "<eos>" in a text is text: else a sentence could end, or pad, itself.
-        made.encode_special_tokens = True
-        return made
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self._model))
+        # "<eos>" written in a text is text, not the end token.
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        return [each.ids for each in self._encoded(texts)]
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [each.ids for each in self._encodings(texts)]
 
-    def _encoded(self, texts: Sequence[str]) -> list[Any]:
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
         return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
 
-    def split(self, text: str) -> list[str]:
-        (found,) = self._encoded([text])
-        # What is unknown is told as it stands in the text.
+    def tokenize(self, text: str) -> list[str]:
+        (found,) = self._encodings([text])
         return [
             text[slice(*offsets)] if token == UNKNOWN else token
             for token, offsets in zip(found.tokens, found.offsets, strict=True)
         ]
 
-    def tokens(self, numbers: Iterable[int]) -> list[str]:
-        return [self._tokenizer.id_to_token(number) for number in numbers]
+    def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        return [self._tokenizer.id_to_token(token_id) for token_id in ids]
 
     def join(self, tokens: Sequence[str]) -> str:
-        return "".join(tokens).replace(_MARK, " ").strip()
+        return "".join(tokens).replace(_SPACE_MARK, " ").strip()
 
     def arguments(self) -> Mapping[str, Any]:
         return {"model": self._model}
+
+
+def _untrained(kind: SubwordKind, lowercase: bool) -> Any:
+    """Return a tokenizer of the ``tokenizers`` library without a vocabulary."""
+    import tokenizers
+
+    model: Any = (
+        tokenizers.models.BPE(unk_token=UNKNOWN, fuse_unk=True)
+        if kind == "bpe"
+        else tokenizers.models.Unigram()
+    )
+    tokenizer: Any = tokenizers.Tokenizer(model)  # its stubs do not have the setters
+    steps: list[Any] = [tokenizers.normalizers.NFC()]
+    if lowercase:
+        steps.append(tokenizers.normalizers.Lowercase())
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Metaspace(replacement=_SPACE_MARK),
+            tokenizers.pre_tokenizers.Punctuation(),
+        ]
+    )
+    tokenizer.decoder = tokenizers.decoders.Metaspace(replacement=_SPACE_MARK)
+    return tokenizer

@@ -1,4 +1,4 @@
-"""``Tokenizer``: what the data, the preprocessor and the task ask of every kind."""
+"""``Tokenizer``: the interface of all tokenizers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from flambeau_text.vocab import SPECIALS
 
 UNKNOWN_ID, PADDING_ID, BEGIN_ID, END_ID = range(len(SPECIALS))
-"""The numbers of the specials are the same in every vocabulary that flambeau makes."""
+"""Ids of the special tokens, the same in every vocabulary built by flambeau."""
 
 
 class Tokenizer(ABC):
-    """Text to token numbers and back, fitted on train texts and then frozen.
+    """Text to token ids and back; fitted on train texts, then immutable.
 
-    The first four numbers are the specials of ``flambeau_text.vocab.SPECIALS``; what a text says
-    never becomes one of them but "unknown", even where it reads ``<eos>``.
+    Ids 0 to 3 are the special tokens of ``flambeau_text.vocab.SPECIALS``. Text is never encoded as
+    a special token other than "unknown", even where it reads ``<eos>``.
 
     Attributes:
         kind: Its name in artefacts.
@@ -26,47 +26,50 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Tokens in the vocabulary, specials included."""
+        """Return the size of the vocabulary, special tokens included."""
 
     @abstractmethod
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """The numbers of each text, without begin and end."""
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without begin and end."""
 
     @abstractmethod
-    def split(self, text: str) -> list[str]:
-        """The tokens of a text as they stand in it, unknown ones too; one for each number."""
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of a text as they are written in it, one for each id of ``encode``.
+
+        An unknown token is returned as its text, not as ``<unk>``.
+        """
 
     @abstractmethod
-    def tokens(self, numbers: Iterable[int]) -> list[str]:
-        """The token of each number, specials too."""
+    def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        """Return the token of each id, special tokens included."""
 
     @abstractmethod
     def join(self, tokens: Sequence[str]) -> str:
-        """The text of tokens: the way back, as far as there is one."""
+        """Return the text of tokens, as close to the original as the tokenizer allows."""
 
     @abstractmethod
     def arguments(self) -> Mapping[str, Any]:
-        """JSON values that rebuild it."""
+        """Return JSON values from which the constructor rebuilds the tokenizer."""
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of one text, without begin and end."""
-        return self.encode_all([text])[0]
+        """Return the token ids of one text, without begin and end."""
+        return self.encode_batch([text])[0]
 
-    def decode(self, numbers: Iterable[int]) -> str:
-        """The text of token numbers, up to the first end; begin and padding are left out."""
-        return self.join(self.tokens(spoken(numbers)))
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of token ids up to the first end token, without begin and padding."""
+        return self.join(self.ids_to_tokens(content_ids(ids)))
 
     def as_json(self) -> dict[str, Any]:
-        """Kind and arguments; ``tokenizer_from_json`` takes them back."""
+        """Return JSON values from which ``tokenizer_from_json`` rebuilds the tokenizer."""
         return {"kind": self.kind, **self.arguments()}
 
 
-def spoken(numbers: Iterable[int]) -> list[int]:
-    """The numbers up to the first end, without begin and padding."""
+def content_ids(ids: Iterable[int]) -> list[int]:
+    """Return the ids up to the first end token, without begin and padding."""
     found: list[int] = []
-    for number in numbers:
-        if number == END_ID:
+    for token_id in ids:
+        if token_id == END_ID:
             break
-        if number not in (PADDING_ID, BEGIN_ID):
-            found.append(number)
+        if token_id not in (PADDING_ID, BEGIN_ID):
+            found.append(token_id)
     return found

@@ -1,6 +1,6 @@
-"""Translation: sentence pairs to a model that writes the one for the other.
+"""Translation: data, task, plan rules, evaluation and reports.
 
-Its public names are those of ``flambeau_text``.
+The public names are exported by ``flambeau_text``.
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""``TranslationData``: sentence pairs and every choice about them, in one immutable object."""
+"""``TranslationData``: sentence pairs with their split and options, immutable."""
 
 from __future__ import annotations
 
@@ -18,37 +18,52 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError
-from flambeau_text.translation.encoded import EncodedPairs, reference_rows, source_rows, target_rows
+from flambeau_text.translation.dataset import (
+    EncodedPairs,
+    reference_rows,
+    source_rows,
+    target_rows,
+)
 from flambeau_text.translation.facts import translation_facts
-from flambeau_text.translation.fitting import KEYS, fit_preprocessor
+from flambeau_text.translation.from_plan import KEYS, fit_preprocessor
 from flambeau_text.translation.options import TranslationOptions
-from flambeau_text.translation.pairs import Pairs
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
+from flambeau_text.translation.sources import (
+    PairTable,
+    SplitRequest,
+    read_csv,
+    read_files,
+    read_items,
+    read_path,
+    read_table,
+)
+from flambeau_text.translation.text_files import read_lines
 
 if TYPE_CHECKING:
     from flambeau.artefact.predictor import Predictor
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Part: TypeAlias = float | tuple[Any, Any]
-"""A share of the rows, or a part of its own: two files, or two lists."""
+"""A fraction (or number) of the train pairs, or separate pairs: two files."""
 
 
 class TranslationData(Data):
     """Sentence pairs, checked, filtered and split.
 
-    Build it with ``from_files``, ``from_df``, ``from_csv`` or ``from_pairs``.
+    Use one of the constructors ``from_files``, ``from_df``, ``from_csv`` and ``from_pairs``.
 
     Args:
-        samples: One row a pair: "source", "target" and "place" (where it stands, for messages).
-        split: Which rows are train, valid and test.
-        options: How pairs are read.
-        left_out: Pairs that could not be used, by reason.
+        samples: One row per pair, with the columns "source", "target" and "location" (where the
+            pair was found, for messages).
+        split: The rows of train, valid and test.
+        options: How pairs are tokenized and filtered.
+        skipped: Number of unusable pairs by reason.
 
     Example:
         >>> data = TranslationData.from_pairs([("one", "eins"), ("two", "zwei")] * 5)
         >>> data.facts()["n_train"], data.raw("valid")
-        (8, ['two', 'one'])
+        (9, ['two'])
     """
 
     domain = "flambeau_text.translation.domain:DOMAIN"
@@ -58,12 +73,12 @@ class TranslationData(Data):
         samples: Samples,
         split: Split,
         options: TranslationOptions | None = None,
-        left_out: Mapping[str, int] | None = None,
+        skipped: Mapping[str, int] | None = None,
     ) -> None:
         self._samples = samples
         self._split = split
         self._options = options or TranslationOptions()
-        self._left_out = Counter(left_out or {})
+        self._skipped = Counter(skipped or {})
         self._facts: Facts | None = None
         self._fitted: dict[tuple[Any, ...], TranslationPreprocessor] = {}
 
@@ -71,7 +86,7 @@ class TranslationData(Data):
         parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
         return f"TranslationData({len(self._samples):,} pairs: {parts})"
 
-    # ------------------------------------------------------------ building
+    # ------------------------------------------------------------ constructors
 
     @classmethod
     def from_files(
@@ -85,28 +100,27 @@ class TranslationData(Data):
         seed: int = 0,
         options: TranslationOptions | None = None,
     ) -> TranslationData:
-        """Two files of a sentence a line, in UTF-8, where line n belongs to line n; .gz too.
+        """Read two UTF-8 files (also .gz) with one sentence per line, aligned line by line.
 
-        Languages are read from the files' endings (``train.en``, ``train.de.gz``) where the
-        options do not say them.
+        Languages that the options do not set are taken from the file names (``train.en``,
+        ``train.de.gz``).
 
         Args:
-            source: What is to be translated.
-            target: Its translation.
-            valid: Share drawn for valid, or two files of its own.
-            test: Share drawn for test, or two files of its own.
-            split: Row numbers instead.
-            seed: Of the draw.
-            options: Tokenizer, limits and what else.
+            source: File with the source sentences.
+            target: File with their translations.
+            valid: Fraction or number of pairs drawn at random for valid, or two separate files.
+            test: The same for test.
+            split: The rows of each part, in place of a random split.
+            seed: Seed of the random split.
+            options: How pairs are tokenized and filtered.
 
         Raises:
-            InputError: A file is missing or not UTF-8 (with its line), the files have different
-                numbers of lines (with the first gap), or no pair can be used.
+            InputError: A file is missing or not UTF-8, the files have different numbers of lines,
+                or all pairs are unusable; the message names the line.
             SplitError: The parts cannot be formed.
         """
-        from flambeau_text.translation import entries
-
-        return cls(*entries.of_files(source, target, (valid, test, split, seed), options))
+        request = SplitRequest(valid, test, split, seed)
+        return cls(*read_files(source, target, request, options))
 
     @classmethod
     def from_df(
@@ -121,26 +135,24 @@ class TranslationData(Data):
         seed: int = 0,
         options: TranslationOptions | None = None,
     ) -> TranslationData:
-        """Pairs in two columns of a data frame.
+        """Read the pairs of two columns of a data frame.
 
         Args:
-            frame: A pandas frame, or any mapping of column names to sequences.
-            source: The column of what is to be translated.
-            target: The column of its translations.
-            split: The column that says train, valid or test; or the split.
-            valid: Share of valid where no column says.
-            test: Share of test, likewise.
-            seed: Of the draw.
-            options: Tokenizer, limits and what else.
+            frame: A pandas data frame, or a mapping of column names to sequences.
+            source: Name of the source column.
+            target: Name of the target column.
+            split: Name of a column with train, valid or test for each row; or a `Split`.
+            valid: Fraction or number of pairs drawn at random for valid, if no column is named.
+            test: The same for test.
+            seed: Seed of the random split.
+            options: How pairs are tokenized and filtered.
 
         Raises:
-            InputError: A column does not exist, or a cell is no text; with its row.
+            InputError: A column does not exist, or a cell is not a text; the message has the row.
             SplitError: The parts cannot be formed.
         """
-        from flambeau_text.translation import entries
-
-        table = entries.Table(frame, source, target, "frame")
-        return cls(*entries.of_table(table, (valid, test, split, seed), options))
+        request = SplitRequest(valid, test, split, seed)
+        return cls(*read_table(PairTable(frame, source, target, "frame"), request, options))
 
     @classmethod
     def from_csv(
@@ -155,14 +167,13 @@ class TranslationData(Data):
         seed: int = 0,
         options: TranslationOptions | None = None,
     ) -> TranslationData:
-        """Pairs in two columns of a CSV file with a header (tabs where it ends in .tsv).
+        """Read the pairs of two columns of a CSV file with a header (.tsv: separated by tabs).
 
-        See `from_df`; every cell is read as text, also one that reads "NA" or "3".
+        The arguments are those of `from_df`. Every cell is read as text, also "NA" and "3".
         """
-        from flambeau_text.translation import entries
-
-        table = entries.Table(entries.read_csv(path), source, target, f"{Path(path).name}")
-        return cls(*entries.of_table(table, (valid, test, split, seed), options))
+        request = SplitRequest(valid, test, split, seed)
+        table = PairTable(read_csv(path), source, target, Path(path).name)
+        return cls(*read_table(table, request, options))
 
     @classmethod
     def from_pairs(
@@ -175,43 +186,38 @@ class TranslationData(Data):
         seed: int = 0,
         options: TranslationOptions | None = None,
     ) -> TranslationData:
-        """Pairs of any iterable: tuples of two texts, mappings of two, Hugging Face data sets.
+        """Read pairs from an iterable.
 
         Args:
-            pairs: Read once.
-            valid: Share drawn for valid, or pairs of its own.
-            test: Share drawn for test, or pairs of its own.
-            split: Row numbers instead.
-            seed: Of the draw.
-            options: Tokenizer, limits and what else.
+            pairs: Tuples (source, target), mappings with two texts, or the rows of a Hugging Face
+                data set; iterated over once.
+            valid: Fraction or number of pairs drawn at random for valid, or separate pairs.
+            test: The same for test.
+            split: The rows of each part, in place of a random split.
+            seed: Seed of the random split.
+            options: How pairs are tokenized and filtered.
 
         Raises:
-            InputError: An item is no pair of texts; with its number.
+            InputError: An item is not a pair of texts; the message has its index.
             SplitError: The parts cannot be formed.
         """
-        from flambeau_text.translation import entries
-
-        return cls(*entries.of_pairs(pairs, (valid, test, split, seed), options))
+        return cls(*read_items(pairs, SplitRequest(valid, test, split, seed), options))
 
     @classmethod
     def from_path(cls, path: PathLike, options: Mapping[str, Any]) -> TranslationData:
-        """What ``flambeau fit PATH`` reads: see `entries.of_path`."""
-        from flambeau_text.translation import entries
-
-        return cls(*entries.of_path(Path(path), options))
+        """Read the data of ``flambeau fit PATH``; see `read_path`."""
+        return cls(*read_path(Path(path), options))
 
     @classmethod
     def items_from_path(cls, path: Path) -> Sequence[str]:
-        """What ``flambeau predict MODEL PATH`` answers for: each line of the file, in its place."""
-        from flambeau_text.translation.lines import read_lines
-
+        """Return the lines of a file, the items of ``flambeau predict MODEL PATH``."""
         return read_lines(path)
 
-    # ------------------------------------------------------------ what it holds
+    # ------------------------------------------------------------ content
 
     @property
     def samples(self) -> Samples:
-        """What was found, a row a pair."""
+        """All usable pairs, one row per pair."""
         return self._samples
 
     @property
@@ -220,13 +226,13 @@ class TranslationData(Data):
 
     @property
     def options(self) -> TranslationOptions:
-        """How pairs are read."""
+        """How pairs are tokenized and filtered."""
         return self._options
 
     @property
-    def left_out(self) -> Mapping[str, int]:
-        """Pairs that could not be used, by reason; ``samples.problems`` names each."""
-        return dict(self._left_out)
+    def skipped(self) -> Mapping[str, int]:
+        """Number of unusable pairs by reason; ``samples.problems`` lists each pair."""
+        return dict(self._skipped)
 
     @property
     def choices(self) -> Mapping[str, Any]:
@@ -245,14 +251,14 @@ class TranslationData(Data):
         return self._facts
 
     def report(self) -> str:
-        """Lengths, languages, doubles across the parts, unknown words, what was left out."""
-        return report(self._samples, self._split, self._options, self._left_out)
+        """Return lengths, unknown words, duplicates across parts and skipped pairs as text."""
+        return report(self._samples, self._split, self._options, self._skipped)
 
     def raw(self, part: str) -> list[str]:
         return self._texts("source", part)
 
     def references(self, part: str) -> list[str]:
-        """The translations of ``part``, in the order of ``raw``."""
+        """Return the reference translations of ``part``, in the order of ``raw``."""
         return self._texts("target", part)
 
     def preview(self, row: int) -> Preview:
@@ -260,16 +266,16 @@ class TranslationData(Data):
         return Preview(f"{source}\n→ {target}")
 
     def show(self, n: int = 8, *, part: str = "train") -> str:
-        """A few pairs of ``part``, the same ones every time, drawn over the whole part.
+        """Return some pairs of ``part`` as text, always the same, spread evenly over the part.
 
         Args:
-            n: How many.
+            n: Number of pairs.
             part: "train", "valid" or "test".
         """
         rows = self._rows(part)
-        places = np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))
+        at = np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))
         lines: list[str] = []
-        for row in rows[places].tolist():
+        for row in rows[at].tolist():
             lines += [f"{row:>6}  {self._samples['source'][row]}"]
             lines += [f"        {self._samples['target'][row]}"]
         return "\n".join(lines)
@@ -277,43 +283,43 @@ class TranslationData(Data):
     def show_predictions(
         self, predictions: Sequence[Any], *, part: str = "valid", path: PathLike
     ) -> None:
-        """Writes a picture of a few answers beside what is true; for ``flambeau demo``.
+        """Save a figure of some predictions with their references; used by ``flambeau demo``.
 
         Args:
-            predictions: One a pair of ``part``, in its order.
-            part: What was predicted.
-            path: Where to.
+            predictions: One per pair of ``part``, in its order.
+            part: The part that was predicted.
+            path: File of the figure.
 
         Raises:
-            InputError: There are not as many predictions as pairs.
+            InputError: The number of predictions differs from the number of pairs.
             MissingDependencyError: matplotlib is not installed.
         """
-        from flambeau_text.translation.sheet import draw_answers
+        from flambeau_text.translation.contact_sheet import predictions_sheet
 
         sources, references = self.raw(part), self.references(part)
         if len(predictions) != len(sources):
             raise InputError(
-                f"{len(predictions):,} predictions for {len(sources):,} {part} pairs. Predict "
-                f'data.raw("{part}") and pass all of them.'
+                f"There are {len(predictions):,} predictions for {len(sources):,} {part} pairs. "
+                f'Predict data.raw("{part}") and pass all predictions.'
             )
-        draw_answers(sources, references, [str(each) for each in predictions], path)
+        predictions_sheet(sources, references, [str(each) for each in predictions], path)
 
     def show_attention(
         self, predictor: Predictor, *, part: str = "valid", path: PathLike, n: int = 2
     ) -> None:
-        """Writes a picture of what each word of the first answers looked at; for ``flambeau demo``.
+        """Save a figure of the attention of the first translations; used by ``flambeau demo``.
 
         Args:
-            predictor: Of a model that tells its attention.
-            part: Whose sources are translated.
-            path: Where to.
-            n: How many.
+            predictor: Of a model that returns attention.
+            part: The part whose sources are translated.
+            path: File of the figure.
+            n: Number of translations.
 
         Raises:
-            InputError: The model does not tell where it looked.
+            InputError: The model returns no attention.
             MissingDependencyError: matplotlib is not installed.
         """
-        from flambeau_text.translation.heatmap import plot_attention
+        from flambeau_text.translation.attention_plot import plot_attention
         from flambeau_text.translation.translate import translate
 
         plot_attention(translate(predictor, self.raw(part)[:n]), path)
@@ -321,9 +327,9 @@ class TranslationData(Data):
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TranslationData:
         parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
         split = Split.given(parts["train"], parts["valid"], parts["test"])
-        return TranslationData(self._samples, split, self._options, self._left_out)
+        return TranslationData(self._samples, split, self._options, self._skipped)
 
-    # ------------------------------------------------------------ realising a plan
+    # ------------------------------------------------------------ plan to parts
 
     def preprocessor(self, values: Mapping[str, Any]) -> TranslationPreprocessor:
         key = tuple(values[name] for name in KEYS)
@@ -341,19 +347,19 @@ class TranslationData(Data):
         ids = torch.from_numpy(np.array(self._rows(part)))
         raw = self.raw(part)
         preprocessor.check_sources(raw, part)
-        sources = preprocessor.source.encode_all(raw)
+        sources = preprocessor.source.encode_batch(raw)
         texts = self.references(part)
-        targets = preprocessor.target.encode_all(texts)
+        targets = preprocessor.target.encode_batch(texts)
         return EncodedPairs(source_rows(sources), target_rows(targets), reference_rows(texts), ids)
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        prepared = self.preprocessor(values)
-        shared = prepared.source is prepared.target
+        fitted = self.preprocessor(values)
+        shared = fitted.source is fitted.target
         return {
-            "source_vocab": len(prepared.source),
-            "target_vocab": len(prepared.target),
+            "source_vocab": len(fitted.source),
+            "target_vocab": len(fitted.target),
             "tie": "3way" if shared else "2way",
-            "size": values["size"],
+            "config": values["model_config"],
         }
 
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -365,26 +371,17 @@ class TranslationData(Data):
             "lowercase": self._options.lowercase,
         }
 
-    # ------------------------------------------------------------ inside
+    # ------------------------------------------------------------ private
 
     def _rows(self, part: str) -> np.ndarray:
         rows = self._split.part(part)
         if not len(rows):
             raise InputError(
-                f"There are no {part} pairs. Give {part}= where the data are built, a share or "
-                "files of its own."
+                f"There are no {part} pairs. Pass {part}= to the constructor of the data: a "
+                "fraction, or separate pairs."
             )
         return rows
 
     def _texts(self, side: str, part: str) -> list[str]:
         texts = self._samples[side]
         return [texts[row] for row in self._split.part(part).tolist()]
-
-
-def joined(pairs: Mapping[str, Pairs]) -> tuple[Pairs, dict[str, np.ndarray]]:
-    """The pairs of several parts one after the other, and the rows of each."""
-    together, rows = Pairs(), {}
-    for part, each in pairs.items():
-        rows[part] = np.arange(len(together), len(together) + len(each))
-        together = together.extended(each)
-    return together, rows

@@ -1,7 +1,6 @@
-"""A made task that needs attention: dates in English words to numbers in another order.
+"""A synthetic translation task that needs attention: English sentences with a date to German.
 
-Every part of the answer stands elsewhere in the source, the words for a number are two or three,
-and the phrases around the date have to be passed over.
+The German sentence has the parts of the date in another order, and a number has one to three words.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ _ENDINGS = (("", ""), ("in the morning", "am morgen"), ("at night", "in der nach
 
 
 def english(number: int) -> list[str]:
-    """A number below 100 in English words: "forty two"."""
+    """Return a number below 100 in English words: "forty two"."""
     if number < 20:
         return [_ONES[number]]
     tens, ones = divmod(number, 10)
@@ -126,7 +125,7 @@ def english(number: int) -> list[str]:
 
 
 def german(number: int) -> list[str]:
-    """A number below 100 in German words, cut: "zwei und vierzig", ones before tens."""
+    """Return a number below 100 in separate German words, ones before tens: "zwei und vierzig"."""
     if number < 20:
         return [_GERMAN_ONES[number]]
     tens, ones = divmod(number, 10)
@@ -134,17 +133,17 @@ def german(number: int) -> list[str]:
 
 
 def date_pair(opening: int, day: int, month: int, year: int, ending: int) -> tuple[str, str]:
-    """A sentence about a date in both languages.
+    """Return a sentence with a date in both languages.
 
     >>> date_pair(0, 21, 3, 1842, 0)[0]
     'we met on march twenty one eighteen forty two'
     >>> date_pair(0, 21, 3, 1842, 0)[1]
-    'am ein und zwanzig märz acht zehn hundert zwei und vierzig wir trafen uns'
+    'am ein und zwanzig märz achtzehn hundert zwei und vierzig wir trafen uns'
     """
     first, second = _OPENINGS[opening], _ENDINGS[ending]
     century, rest = divmod(year, 100)
     source = [first[0], MONTHS[month - 1], *english(day), *english(century), *english(rest)]
-    # The date comes first in the other language, and in another order.
+    # In German the date comes first, and its parts have another order.
     verb = first[1].removesuffix(" am")
     target = ["am", *german(day), GERMAN_MONTHS[month - 1]]
     target += [*german(century), "hundert", *german(rest), verb]
@@ -152,7 +151,7 @@ def date_pair(opening: int, day: int, month: int, year: int, ending: int) -> tup
 
 
 def date_pairs(n_samples: int, seed: int) -> list[tuple[str, str]]:
-    """Random dates, each the same for the same seed."""
+    """Return pairs of sentences with random dates; the same seed gives the same pairs."""
     draws = generator(seed, "dates demo")
 
     def drawn(high: int) -> Sequence[int]:
@@ -163,13 +162,13 @@ def date_pairs(n_samples: int, seed: int) -> list[tuple[str, str]]:
 
 
 def dates_data(n_samples: int, seed: int) -> TranslationData:
-    """The demo's data: sentences about dates, English to German."""
+    """Return the data of the demo: sentences with dates, English to German."""
     pairs = date_pairs(n_samples, seed)
     samples = Samples(
         {
             "source": [source for source, _ in pairs],
             "target": [target for _, target in pairs],
-            "place": [f"pair {number}" for number in range(n_samples)],
+            "location": [f"pair {number}" for number in range(n_samples)],
         }
     )
     split = Split.random(n_samples, valid=0.1, test=0.1, seed=seed)

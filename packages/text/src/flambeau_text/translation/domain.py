@@ -1,4 +1,4 @@
-"""The record by which core knows translation."""
+"""``DOMAIN``: the record that registers translation with core."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from flambeau.domain import CliOption, Domain
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.demo import dates_data
-from flambeau_text.translation.lines import language_of, reads_like_a_sentence
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.rules import RULES
 from flambeau_text.translation.task import TranslationTask
+from flambeau_text.translation.text_files import language_of, reads_like_a_sentence
 
 
 def recognise(path: Path) -> float:
-    """How sure it is that ``path`` holds sentence pairs, 0 to 1.
+    """Return the confidence, 0 to 1, that ``path`` has sentence pairs.
 
-    0.9 for a folder with two files ``train.*`` of two languages; 0.8 for a table with columns
-    "source" and "target", or of two columns that are called by languages ("en", "de"); 0.6 for a
-    file that ends in a language, whose other side has to be named beside it; 0.2 for two
-    columns of a TSV file without a header, which reading it then asks for.
+    0.9 for a folder with files ``train.*`` of two languages; 0.8 for a table with the columns
+    "source" and "target", or with two columns named by language codes ("en", "de"); 0.6 for a file
+    that ends in a language code, whose other side must be given too; 0.2 for a TSV file with two
+    columns and no header, for which reading raises an error that requests the header.
     """
     if path.is_dir():
         named = [file for file in path.iterdir() if file.name.startswith("train.")]
@@ -28,11 +28,11 @@ def recognise(path: Path) -> float:
     if not path.is_file():
         return 0.0
     if path.suffix in (".csv", ".tsv"):
-        return _of_header(path)
+        return _confidence_of_table(path)
     return 0.6 if language_of(path) is not None else 0.0
 
 
-def _of_header(path: Path) -> float:
+def _confidence_of_table(path: Path) -> float:
     with open(path, encoding="utf-8", errors="replace") as file:
         header = file.readline().strip().lower().replace('"', "")
     names = header.split("\t" if path.suffix == ".tsv" else ",")
@@ -44,20 +44,27 @@ def _of_header(path: Path) -> float:
 
 
 CLI_OPTIONS = (
-    CliOption("source", str, "The file with the sources, instead of PATH.", "path"),
-    CliOption("task", str, "translation: what is learned.", "task"),
-    CliOption("target", str, "The file with the translations, line by line.", "target"),
-    CliOption("source-language", str, "Such as en; the source of a folder.", "source_language"),
-    CliOption("target-language", str, "Such as de.", "target_language"),
-    CliOption("valid", str, "Share of the pairs that validate, or files: val.en,val.de", "valid"),
-    CliOption("test", str, "Share that is looked at once, at the end, or files.", "test"),
+    CliOption("source", str, "File with the source sentences, in place of PATH.", "path"),
+    CliOption("task", str, "The task: translation.", "task"),
+    CliOption("target", str, "File with the translations, line by line.", "target"),
+    CliOption(
+        "source-language",
+        str,
+        "Source language, such as en; its file is the source in a folder.",
+        "source_language",
+    ),
+    CliOption("target-language", str, "Target language, such as de.", "target_language"),
+    CliOption(
+        "valid", str, "Fraction of the pairs for validation, or two files: val.en,val.de", "valid"
+    ),
+    CliOption("test", str, "Fraction of the pairs for the final test, or two files.", "test"),
     CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),
-    CliOption("vocab-size", int, "Tokens in a vocabulary.", "vocab_size"),
+    CliOption("vocab-size", int, "Size of a vocabulary, in tokens.", "vocab_size"),
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),
-    CliOption("unusable", str, "'skip' pairs that cannot be used, or 'raise'.", "unusable"),
+    CliOption("unusable", str, "'skip' unusable pairs, or 'raise' an error.", "unusable"),
     CliOption("source-column", str, "Column of a table with the sources.", "source_column"),
     CliOption("target-column", str, "Column of a table with the targets.", "target_column"),
-    CliOption("split", str, "Column of a table that says train, valid or test.", "split"),
+    CliOption("split", str, "Column of a table with train, valid or test for each row.", "split"),
 )
 
 DOMAIN = Domain(

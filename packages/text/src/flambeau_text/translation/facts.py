@@ -1,4 +1,4 @@
-"""What the plan's rules know of sentence pairs: measured on train rows only."""
+"""``translation_facts``: statistics of the train pairs, the input of the plan's rules."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from flambeau_text.translation.options import TranslationOptions
 def translation_facts(
     sources: Sequence[str], targets: Sequence[str], split: Split, options: TranslationOptions
 ) -> Facts:
-    """Besides core's: words and characters of both sides, and which languages they are.
+    """Return core's facts, the languages, and these statistics of the train pairs.
 
-    - ``source_words``, ``target_words``: in all; ``source_distinct``, ``target_distinct``: of them
-    - ``mean_words``: of a pair, both sides together
-    - ``longest_words``, ``longest_characters``: of a sentence of either side
-    - ``shared_words``: share of the target's words (as they come) that sources have as well
+    - ``source_words``, ``target_words``: number of words; ``source_distinct``,
+      ``target_distinct``: number of distinct words
+    - ``mean_words``: mean number of words of a pair, both sides added
+    - ``longest_words``, ``longest_characters``: of the longest sentence of either side
+    - ``shared_words``: fraction of the target's words, repetitions counted, that occur in sources
     """
     sides: dict[str, Any] = {}
     counts: dict[str, Counter[str]] = {}

@@ -1,4 +1,4 @@
-"""How sentence pairs are read: choices that go with any way of building ``TranslationData``."""
+"""``TranslationOptions``: how sentence pairs are tokenized and filtered."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ TOKENIZERS = ("bpe", "unigram", "word", "character")
 
 @dataclass(frozen=True)
 class TranslationOptions:
-    """Choices about the pairs; what the data's builder takes directly replaces what is here.
+    """Options of every constructor of ``TranslationData``.
 
     Attributes:
-        source_language: A code such as "en"; says which of spaCy's rules cut words, and stands in
-            reports. None where it is not known.
-        target_language: Likewise.
+        source_language: A code such as "en", which selects spaCy's rules for words and appears in
+            reports; None if unknown.
+        target_language: The same for the target side.
         tokenizer: "bpe", "unigram", "word" or "character"; None lets the plan choose.
-        vocab_size: Tokens in a vocabulary; None lets the plan choose.
-        shared_vocab: One vocabulary for both sides; None lets the plan choose.
-        lowercase: Whether both sides are lower-cased; answers are then in lower case.
-        max_words: A pair with more words on a side is unusable.
-        max_characters: A pair with more characters on a side is unusable: languages without spaces
-            have few words, however long they are.
-        max_ratio: A pair with so many times more words on one side than on the other is unusable;
-            sentences of up to five words are let pass.
-        unusable: "skip" leaves such pairs and those with an empty side out, and counts them;
-            "raise" ends with their lines.
+        vocab_size: Size of a vocabulary; None lets the plan choose.
+        shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.
+        lowercase: Lower-case both sides; translations are then lower-case.
+        max_words: Maximum number of words on either side of a pair.
+        max_characters: Maximum number of characters on either side; it limits texts in languages
+            without spaces, which count as one word.
+        max_length_ratio: Maximum ratio of the two sides' numbers of words; not applied to pairs
+            with at most five words on the longer side.
+        unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side;
+            "raise" raises an error that names them.
 
     Raises:
-        InputError: A value is none of those above.
+        InputError: A value is invalid.
     """
 
     source_language: str | None = None
@@ -43,21 +43,23 @@ class TranslationOptions:
     lowercase: bool = False
     max_words: int = 150
     max_characters: int = 2_000
-    max_ratio: float = 9.0
+    max_length_ratio: float = 9.0
     unusable: Literal["skip", "raise"] = "skip"
 
     def __post_init__(self) -> None:
         if self.tokenizer not in (None, *TOKENIZERS):
-            raise InputError(f"tokenizer={self.tokenizer!r} is none of {', '.join(TOKENIZERS)}.")
+            raise InputError(
+                f"tokenizer={self.tokenizer!r} is invalid. Use one of {', '.join(TOKENIZERS)}."
+            )
         if self.unusable not in ("skip", "raise"):
-            raise InputError(f"unusable={self.unusable!r} is neither 'skip' nor 'raise'.")
+            raise InputError(f"unusable={self.unusable!r} is invalid. Use 'skip' or 'raise'.")
         for name in ("vocab_size", "max_words", "max_characters"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name} is a whole number, at least 1, not {value!r}.")
-        if not self.max_ratio > 1:
-            raise InputError(f"max_ratio is a factor above 1, not {self.max_ratio!r}.")
+                raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if not self.max_length_ratio > 1:
+            raise InputError(f"max_length_ratio must be above 1, not {self.max_length_ratio!r}.")
 
     def with_given(self, given: Mapping[str, Any]) -> TranslationOptions:
-        """These options with every value of ``given`` that is not None in place."""
+        """Return a copy with the values of ``given`` that are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Pairs of sentences as a table: read from files, frames and iterables, filtered and counted."""
+"""``Pairs``: a table of sentence pairs from lines, columns or iterables, and its filter."""
 
 from __future__ import annotations
 
@@ -9,88 +9,90 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, cast
 
+import numpy as np
+
 from flambeau.data.samples import Problem, Samples
 from flambeau.errors import ArgumentError, InputError, nearest
 from flambeau_text.translation.options import TranslationOptions
 
-_SHOWN_LINES = 5
-# Shorter sentences may well have many times as many words on the other side.
+_SHOWN_PAIRS = 5
+# The length ratio of shorter sentences varies widely in correct translations.
 _RATIO_FROM_WORDS = 6
 
 
 @dataclass
 class Pairs:
-    """Sentence pairs in the order in which they came.
+    """Sentence pairs in their original order.
 
     Attributes:
-        sources: What is to be translated.
-        targets: Its translation.
-        places: Where each pair stands, for messages ("train.en line 3").
-        problems: Pairs that were left out, with the reason.
-        left_out: How many, by reason.
+        sources: The source sentences.
+        targets: Their translations.
+        locations: Where each pair was found, for messages ("train.en line 3").
+        problems: The pairs that were skipped, each with its reason.
+        skipped: Number of skipped pairs by reason.
     """
 
     sources: list[str] = field(default_factory=list[str])
     targets: list[str] = field(default_factory=list[str])
-    places: list[str] = field(default_factory=list[str])
+    locations: list[str] = field(default_factory=list[str])
     problems: list[Problem] = field(default_factory=list[Problem])
-    left_out: Counter[str] = field(default_factory=Counter[str])
+    skipped: Counter[str] = field(default_factory=Counter[str])
 
     def __len__(self) -> int:
         return len(self.sources)
 
-    def add(self, source: str, target: str, place: str) -> None:
-        """Appends one pair as it is."""
+    def add(self, source: str, target: str, location: str) -> None:
+        """Append one pair."""
         self.sources.append(source)
         self.targets.append(target)
-        self.places.append(place)
+        self.locations.append(location)
 
-    def extended(self, other: Pairs) -> Pairs:
-        """These pairs, then those of ``other``."""
+    def __add__(self, other: Pairs) -> Pairs:
+        """Return these pairs followed by those of ``other``."""
         return Pairs(
             self.sources + other.sources,
             self.targets + other.targets,
-            self.places + other.places,
+            self.locations + other.locations,
             self.problems + other.problems,
-            self.left_out + other.left_out,
+            self.skipped + other.skipped,
         )
 
     def as_samples(self) -> Samples:
-        """The table that a data object holds."""
-        columns = {"source": self.sources, "target": self.targets, "place": self.places}
+        """Return the pairs as a table with the columns "source", "target" and "location"."""
+        columns = {"source": self.sources, "target": self.targets, "location": self.locations}
         return Samples(columns, tuple(self.problems))
 
 
-def pairs_of_lines(sources: Sequence[str], targets: Sequence[str], name: str) -> Pairs:
-    """The pairs of two lists of the same length; places are ``name`` and the line from 1."""
-    places = [f"{name} line {number}" for number in range(1, len(sources) + 1)]
-    return Pairs(list(sources), list(targets), places)
+def pairs_from_lines(sources: Sequence[str], targets: Sequence[str], name: str) -> Pairs:
+    """Return the pairs of two lists of equal length; ``name`` is the file name for messages."""
+    locations = [f"{name} line {number}" for number in range(1, len(sources) + 1)]
+    return Pairs(list(sources), list(targets), locations)
 
 
-def pairs_of_items(items: Iterable[Any], name: str = "pair") -> Pairs:
-    """The pairs of any iterable: two texts each, or a mapping of two.
+def pairs_from_items(items: Iterable[Any], name: str = "pair") -> Pairs:
+    """Return the pairs of an iterable of (source, target) or of mappings with two texts.
 
-    Rows of Hugging Face's translation data sets, ``{"translation": {"en": …, "de": …}}``, are such
-    mappings too; where a mapping has more than two texts the first two count.
+    Rows of Hugging Face translation data sets, ``{"translation": {"en": …, "de": …}}``, are
+    accepted; of a mapping with more than two texts the first two are used.
 
     Raises:
-        ArgumentError: It cannot be iterated over.
-        InputError: An item is no pair of texts; with its number.
+        ArgumentError: The object cannot be iterated over.
+        InputError: An item is not a pair of texts; the message has its index.
     """
     if isinstance(items, str | bytes) or not hasattr(items, "__iter__"):
         raise ArgumentError(
-            f"Pairs are given as an iterable of (source, target), not as {type(items).__name__}."
+            f"Give pairs as an iterable of (source, target), not as {type(items).__name__}."
         )
     found = Pairs()
-    for number, item in enumerate(items):
+    for index, item in enumerate(items):
         texts = _texts_of(item)
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise InputError(
-                f"Item {number} is {item!r:.80}, not a pair of texts. Give (source, target) each."
+                f"Item {index} is {item!r:.80}, not a pair of texts. Give (source, target)."
             )
-        found.add(*cast("tuple[str, str]", tuple(texts)), f"{name} {number}")
+        found.add(*cast("tuple[str, str]", tuple(texts)), f"{name} {index}")
     if not len(found):
-        raise InputError("There are no pairs: the iterable is empty. Give at least two.")
+        raise InputError("There are no pairs: the iterable is empty. Give at least two pairs.")
     return found
 
 
@@ -101,11 +103,11 @@ def _texts_of(item: Any) -> Sequence[Any]:
     return list(item) if isinstance(item, tuple | list) else (item,)
 
 
-def pairs_of_columns(columns: Mapping[str, Any], source: str, target: str, name: str) -> Pairs:
-    """The pairs of two columns of a frame, or of any mapping of names to sequences.
+def pairs_from_columns(columns: Mapping[str, Any], source: str, target: str, name: str) -> Pairs:
+    """Return the pairs of two columns of a data frame, or of a mapping of names to sequences.
 
     Raises:
-        InputError: A column does not exist, or a cell is no text; with the row.
+        InputError: A column does not exist, or a cell is not a text; the message has its row.
     """
     found: dict[str, list[str]] = {}
     for column in (source, target):
@@ -114,50 +116,61 @@ def pairs_of_columns(columns: Mapping[str, Any], source: str, target: str, name:
             raise InputError(f"There is no column {column!r}. {nearest(column, names)}")
         cells = list(columns[column])
         for row, cell in enumerate(cells):
-            # A missing cell is NaN or None in pandas: an empty side, which is counted later.
+            # A missing cell is NaN or None in pandas; it becomes an empty side and is counted.
             if cell is None or (isinstance(cell, float) and math.isnan(cell)):
                 cells[row] = ""
             elif not isinstance(cell, str):
                 raise InputError(
-                    f"{name} row {row}: {column!r} holds {cell!r:.40}, a {type(cell).__name__} and "
-                    "no text. Convert the column first, for example with .astype(str)."
+                    f"{name} row {row}: the column {column!r} has {cell!r:.40} of type "
+                    f"{type(cell).__name__}, not a text. Convert the column, for example with "
+                    ".astype(str)."
                 )
         found[column] = cells
-    places = [f"{name} row {row}" for row in range(len(found[source]))]
-    return Pairs(found[source], found[target], places)
+    locations = [f"{name} row {row}" for row in range(len(found[source]))]
+    return Pairs(found[source], found[target], locations)
 
 
-def usable(pairs: Pairs, options: TranslationOptions) -> Pairs:
-    """The pairs without those that cannot be used, which are counted by reason.
+def concatenate(parts: Mapping[str, Pairs]) -> tuple[Pairs, dict[str, np.ndarray]]:
+    """Return the pairs of all parts in one table, and the rows of each part."""
+    table, rows = Pairs(), {}
+    for part, pairs in parts.items():
+        rows[part] = np.arange(len(table), len(table) + len(pairs))
+        table = table + pairs
+    return table, rows
+
+
+def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
+    """Return the pairs within the limits of ``options``; the others are counted by reason.
 
     Raises:
-        InputError: There are such pairs and ``options.unusable`` is "raise", or no others.
+        InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
     """
     kept = Pairs()
-    for source, target, place in zip(pairs.sources, pairs.targets, pairs.places, strict=True):
-        reason = _fault(source, target, options)
-        if reason is None:
-            kept.add(source, target, place)
+    for source, target, location in zip(pairs.sources, pairs.targets, pairs.locations, strict=True):
+        problem = _problem(source, target, options)
+        if problem is None:
+            kept.add(source, target, location)
         else:
-            kind, words = reason
-            kept.problems.append(Problem(place, words))
-            kept.left_out[kind] += 1
+            kind, reason = problem
+            kept.problems.append(Problem(location, reason))
+            kept.skipped[kind] += 1
     if kept.problems and options.unusable == "raise":
-        shown = "; ".join(str(problem) for problem in kept.problems[:_SHOWN_LINES])
+        shown = "; ".join(str(problem) for problem in kept.problems[:_SHOWN_PAIRS])
         raise InputError(
-            f"{len(kept.problems):,} of {len(pairs):,} pairs cannot be used: {shown}. Mend them, "
-            'or leave them out: unusable="skip".'
+            f"{len(kept.problems):,} of {len(pairs):,} pairs are unusable: {shown}. Fix them, or "
+            'exclude them with unusable="skip".'
         )
     if not len(kept):
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in kept.left_out.items())
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in kept.skipped.items())
         raise InputError(
-            f"None of {len(pairs):,} pairs can be used ({kinds}). The first: {kept.problems[0]}"
+            f"All {len(pairs):,} pairs are unusable ({kinds}). The first: {kept.problems[0]}. "
+            "Check the files and the limits in TranslationOptions."
         )
     return kept
 
 
-def _fault(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
-    """Kind and words of what is wrong with a pair."""
+def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
+    """Return kind and description of what makes a pair unusable, or None."""
     words = {"source": len(source.split()), "target": len(target.split())}
     for side, text in (("source", source), ("target", target)):
         if not words[side]:
@@ -169,9 +182,9 @@ def _fault(source: str, target: str, options: TranslationOptions) -> tuple[str, 
             limit = options.max_characters
             return "too long", f"the {side} has {len(text):,} characters, more than {limit:,}"
     many, few = max(words.values()), min(words.values())
-    if many >= _RATIO_FROM_WORDS and many > options.max_ratio * few:
+    if many >= _RATIO_FROM_WORDS and many > options.max_length_ratio * few:
         return (
-            "uneven",
-            f"{words['source']} words on the source side and {words['target']} on the target side",
+            "length ratio",
+            f"the source has {words['source']} words and the target {words['target']}",
         )
     return None

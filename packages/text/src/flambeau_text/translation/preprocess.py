@@ -1,4 +1,4 @@
-"""``TranslationPreprocessor``: texts to batches of token numbers."""
+"""``TranslationPreprocessor``: texts to batches of token ids."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.translation.encoded import SOURCE, source_rows
-from flambeau_text.translation.seen import SeenText
+from flambeau_text.translation.dataset import SOURCE, source_rows
+from flambeau_text.translation.language_guard import LanguageGuard
 
 _SHOWN = 60  # characters of a text in a message
 _CHECKED = 200  # sources of a part
 
 
 class TranslationPreprocessor(Preprocessor):
-    """The one path of a sentence into the model, in training, validation and prediction.
+    """Tokenizers of both sides, used in training, validation and prediction alike.
 
     Args:
         source: The source tokenizer, or its JSON values.
-        target: The target tokenizer, or its JSON values; None where both sides share one.
-        max_tokens: Sources with more tokens are refused.
-        seen: What train sources look like; None refuses nothing for its language.
+        target: The target tokenizer, or its JSON values; None if both sides share one.
+        max_tokens: Maximum number of tokens of a source; longer sources are refused.
+        language_guard: Refuses texts in another script or language, or its JSON values; None
+            accepts all.
 
     Attributes:
         source: Tokenizer of the sources.
-        target: Tokenizer of the targets; the same object where they share one.
-        seen: As given; set it to None to have texts of any language and script translated.
+        target: Tokenizer of the targets; the same object if both sides share one.
+        max_tokens: As given.
+        language_guard: As given; set it to None to translate texts of any language and script.
     """
 
     def __init__(
@@ -39,82 +41,88 @@ class TranslationPreprocessor(Preprocessor):
         source: Tokenizer | Mapping[str, Any],
         target: Tokenizer | Mapping[str, Any] | None = None,
         max_tokens: int = 1_024,
-        seen: SeenText | Mapping[str, Any] | None = None,
+        language_guard: LanguageGuard | Mapping[str, Any] | None = None,
     ) -> None:
         self.source = _tokenizer(source)
         self.target = self.source if target is None else _tokenizer(target)
         self.max_tokens = max_tokens
-        self.seen = SeenText.from_json(seen) if isinstance(seen, Mapping) else seen
+        self.language_guard = (
+            LanguageGuard.from_json(language_guard)
+            if isinstance(language_guard, Mapping)
+            else language_guard
+        )
 
     @property
     def builder(self) -> str:
         return "translation_preprocessor"
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Sources as int64 ``(n, longest)`` with their mask, each ending with the end token.
+        """Encode sources as int64 ``(n, longest)`` with their mask, each with an end token.
 
         Raises:
-            InputError: An item is no text, is empty, is too long, or is in a script or a language
-                that the model was not trained on; the message has its number.
+            InputError: An item is not a text, is empty, is too long, or is in a script or language
+                other than that of the train sources; the message has its index.
         """
-        for number, item in enumerate(items):
-            if not isinstance(item, str):
-                raise InputError(
-                    f"Item {number}: {item!r:.40} is a {type(item).__name__}; give a text."
-                )
-            if not item.strip():
-                raise InputError(
-                    f"Item {number}: the text is empty, so there is nothing to translate. Leave it "
-                    "out."
-                )
-            try:
-                item.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"Item {number}: the character {item[error.start]!r} at place {error.start} is "
-                    "half of a pair and no text. Read the text as UTF-8."
-                ) from None
-            fault = None if self.seen is None else self.seen.fault(item)
-            if fault is not None:
-                raise InputError(
-                    f"Item {number}: {_shown(item)} {fault}. Give a source sentence; "
-                    "preprocessor.seen = None has it translated all the same."
-                )
-        rows = self.source.encode_all(items)
-        for number, row in enumerate(rows):
+        for index, item in enumerate(items):
+            self._check_text(index, item)
+        rows = self.source.encode_batch(items)
+        for index, row in enumerate(rows):
             if len(row) > self.max_tokens:
                 raise InputError(
-                    f"Item {number}: {_shown(items[number])} has {len(row):,} tokens, more than "
-                    f"{self.max_tokens:,}: the model saw nothing of that length. Cut it into "
-                    "sentences."
+                    f"Item {index}: {_shown(items[index])} has {len(row):,} tokens, more than the "
+                    f"maximum of {self.max_tokens:,}; the model was not trained on texts of this "
+                    "length. Split it into sentences."
                 )
         source, mask = source_rows(rows).padded(torch.arange(len(rows)))
         return Batch({SOURCE: source}, masks={SOURCE: mask}, weight=float(len(rows)))
 
+    def _check_text(self, index: int, item: Any) -> None:
+        if not isinstance(item, str):
+            raise InputError(
+                f"Item {index}: {item!r:.40} is of type {type(item).__name__}. Give a text."
+            )
+        if not item.strip():
+            raise InputError(f"Item {index}: the text is empty. Leave it out.")
+        try:
+            item.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Item {index}: the character {item[error.start]!r} at index {error.start} is an "
+                "unpaired surrogate and not valid text. Decode the text as UTF-8."
+            ) from None
+        problem = None if self.language_guard is None else self.language_guard.problem(item)
+        if problem is not None:
+            raise InputError(
+                f"Item {index}: {_shown(item)} {problem}. Give a source sentence, or disable this "
+                "check with preprocessor.language_guard = None."
+            )
+
     def check_sources(self, sources: Sequence[str], part: str) -> None:
-        """Lets a part pass whose sources are of the kind that the model translates.
+        """Check that the sources of a part are in the language of the train sources.
 
         Raises:
-            InputError: Most of the first ones are not, as where the two sides are exchanged.
+            InputError: Most of the first sources are not, for example because the two sides are
+                swapped.
         """
-        if self.seen is None:
+        if self.language_guard is None:
             return
         some = sources[:_CHECKED]
-        found = [(text, fault) for text in some if (fault := self.seen.fault(text))]
+        found = [(text, problem) for text in some if (problem := self.language_guard.problem(text))]
         if 2 * len(found) > len(some):
-            text, fault = found[0]
+            text, problem = found[0]
             raise InputError(
-                f"{len(found)} of the first {len(some)} sources of {part} are none that this model "
-                f"translates: {_shown(text)} {fault}. Are the two sides exchanged? "
-                "preprocessor.seen = None lets them pass all the same."
+                f"{len(found)} of the first {len(some)} sources of {part} are not in the model's "
+                f"source language: {_shown(text)} {problem}. Are the two sides swapped? To disable "
+                "this check, set preprocessor.language_guard = None."
             )
 
     def arguments(self) -> Mapping[str, Any]:
+        guard = self.language_guard
         return {
             "source": self.source.as_json(),
             "target": None if self.target is self.source else self.target.as_json(),
             "max_tokens": self.max_tokens,
-            "seen": None if self.seen is None else self.seen.as_json(),
+            "language_guard": None if guard is None else guard.as_json(),
         }
 
 

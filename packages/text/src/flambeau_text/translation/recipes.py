@@ -1,39 +1,45 @@
-"""The defaults of translation in one table."""
+"""Default values of the plan's rules for translation."""
 
 from __future__ import annotations
 
 LEARNING_RATES = {"rnn": 3e-3, "transformer": 2e-3}
-"""Peak rates under AdamW and one-cycle, by architecture.
+"""Peak learning rates with AdamW and the one-cycle schedule, by architecture.
 
-The recurrent model's: on Multi30k (English to German, lower case) BLEU 25.6 on val, greedy, in the
-second of three epochs. The Transformer's is the usual one for its size; no others
-were tried.
+The recurrent model: 25.6 BLEU on the valid part of Multi30k (English to German, lower case), greedy
+search, after the second of three epochs. The Transformer: the usual rate for its size; no other was
+tried.
 """
 
 TRANSFORMER_PAIRS = 100_000
-"""Train pairs from which on an accelerator trains a Transformer.
+"""Number of train pairs from which a Transformer is the default on an accelerator.
 
-On the 29,000 of Multi30k the recurrent model reached 39.0 BLEU in 96 s, the Transformer 37.9 in
-301 s (one H200, both at once, ``docs/benchmarks/2026-11-multi30k.md``). The number itself is a
-guess: larger sets have not been measured.
+On the 29,000 pairs of Multi30k the recurrent model reached 39.0 BLEU in 96 s and the Transformer
+37.9 in 301 s (one H200, both at once, ``docs/benchmarks/2026-11-multi30k.md``). The threshold
+itself is an estimate: larger data sets have not been measured.
 """
 
 BF16_GAINS = {
-    "rnn": "1.6× a training step on an AVX512-bf16 CPU (vocabulary 8,000, 128 pairs a batch)",
-    "transformer": "1.7× a training step on an AVX512-bf16 CPU (vocabulary 8,000, 128 pairs)",
+    "rnn": "1.6× per training step on an AVX512-bf16 CPU (vocabulary 8,000, 128 pairs per batch)",
+    "transformer": "1.7× per training step on an AVX512-bf16 CPU (vocabulary 8,000, 128 pairs)",
 }
-"""What bf16 gained, in words, by architecture."""
+"""Measured speed-up with bf16, as text for the plan, by architecture."""
 
-PIECES = ((1_000_000, 32_000), (150_000, 16_000), (20_000, 8_000), (5_000, 4_000), (0, 1_000))
-"""Pieces of a vocabulary by the least number of train pairs."""
+SUBWORD_VOCAB_SIZES = (
+    (1_000_000, 32_000),
+    (150_000, 16_000),
+    (20_000, 8_000),
+    (5_000, 4_000),
+    (0, 1_000),
+)
+"""Subword vocabulary size by minimum number of train pairs."""
 
-BATCH_PAIRS = ((100_000, 256), (10_000, 128), (2_000, 64), (500, 32), (0, 16))
-"""Average pairs of a batch by the least number of train pairs."""
+BATCH_SIZES = ((100_000, 256), (10_000, 128), (2_000, 64), (500, 32), (0, 16))
+"""Batch size, in average pairs, by minimum number of train pairs."""
 
 DROPOUT = ((1_000_000, 0.1), (100_000, 0.2), (0, 0.3))
-"""Dropout by the least number of train pairs."""
+"""Dropout probability by minimum number of train pairs."""
 
-STEPS_WANTED = {"word": 1_500, "text": 6_000}
-"""Optimizer steps of a run: made or closed vocabularies, and running text."""
+TARGET_STEPS = {"word": 1_500, "text": 6_000}
+"""Optimizer steps of a run, for small word vocabularies and for running text."""
 
-FEWEST_EPOCHS, MOST_EPOCHS = 5, 60
+MIN_EPOCHS, MAX_EPOCHS = 5, 60

@@ -1,4 +1,4 @@
-"""What was found, in words a person reads before training."""
+"""``report``: a description of sentence pairs, to read before training."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ _SHOWN = 5
 
 
 def report(
-    samples: Samples, split: Split, options: TranslationOptions, left_out: Mapping[str, int]
+    samples: Samples, split: Split, options: TranslationOptions, skipped: Mapping[str, int]
 ) -> str:
-    """Sizes, lengths, words that train does not have, doubles, and what was left out.
+    """Return sizes, lengths, words missing in train, duplicates and skipped pairs as text.
 
     Args:
         samples: The pairs.
-        split: Their parts.
+        split: The rows of each part.
         options: Languages and case.
-        left_out: Pairs that could not be used, by reason.
+        skipped: Number of unusable pairs by reason.
     """
     names = f"{options.source_language or 'source'} → {options.target_language or 'target'}"
     lines = [f"{len(samples):,} pairs, {names}", f"split: {split.describe()}"]
     lines += [f"  {note}" for note in split.notes]
     shown = [part for part in PARTS if len(split.part(part))]
     lines += _lengths(samples, split, shown)
-    lines += _unknown(samples, split, shown, options)
-    lines += _doubles(samples, split, shown)
-    lines += _left_out(samples, left_out)
+    lines += _unknown_words(samples, split, shown, options)
+    lines += _duplicates(samples, split, shown)
+    lines += _skipped(samples, skipped)
     return "\n".join(lines)
 
 
 def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
+    """Mean, minimum and maximum number of words per side and part."""
     lines = [f"  {'words':<16}" + "".join(f"{part:>24}" for part in shown)]
     for side in ("source", "target"):
         cells = []
@@ -47,10 +48,10 @@ def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
     return lines
 
 
-def _unknown(
+def _unknown_words(
     samples: Samples, split: Split, shown: Sequence[str], options: TranslationOptions
 ) -> list[str]:
-    """Share of words (cut at spaces) that no train sentence has."""
+    """Fraction of words (split at white space) that do not occur in train."""
     others = [part for part in shown if part != "train"]
     if not others:
         return []
@@ -64,51 +65,51 @@ def _unknown(
             ]
 
         known = set(words("train"))
-        shares = []
+        fractions = []
         for part in others:
             found = words(part)
             unknown = sum(word not in known for word in found)
-            shares.append(f"{part} {unknown / max(1, len(found)):.1%}")
-        lines.append(f"  {side} words that train does not have: {', '.join(shares)}")
+            fractions.append(f"{part} {unknown / max(1, len(found)):.1%}")
+        lines.append(f"  {side} words not in train: {', '.join(fractions)}")
     return lines
 
 
-def _doubles(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
-    """Pairs and sources in more than one part, pairs twice in train, texts that are their own."""
+def _duplicates(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
+    """Pairs and sources in several parts, duplicate train pairs, pairs with equal sides."""
     rows = {part: split.part(part).tolist() for part in shown}
 
     def pair(row: int) -> tuple[str, str]:
         return samples["source"][row], samples["target"][row]
 
     counts = Counter(map(pair, rows["train"]))
-    twice = sum(count - 1 for count in counts.values())
-    lines = [f"doubles: {twice:,} pairs of train are copies of others"]
+    repeated = sum(count - 1 for count in counts.values())
+    lines = [f"duplicates: {repeated:,} train pairs repeat another train pair"]
     untranslated = [row for row in rows["train"] if len(set(pair(row))) == 1]
     if untranslated:
         lines.append(
-            f"  the same text on both sides: {len(untranslated):,} of train, such as "
-            f"{samples['place'][untranslated[0]]}"
+            f"  source equals target in {len(untranslated):,} train pairs, such as "
+            f"{samples['location'][untranslated[0]]}"
         )
     sources = {source for source, _ in counts}
     for part in shown[1:]:
         same = [row for row in rows[part] if pair(row) in counts]
-        likewise = sum(samples["source"][row] in sources for row in rows[part]) - len(same)
-        if same or likewise:
-            first = f", such as {samples['place'][same[0]]}" if same else ""
+        same_source = sum(samples["source"][row] in sources for row in rows[part]) - len(same)
+        if same or same_source:
+            first = f", such as {samples['location'][same[0]]}" if same else ""
             lines.append(
-                f"  {len(same):,} pairs of {part} are in train too{first}, and {likewise:,} of its "
-                "sources with another translation: scores on them are too good"
+                f"  {len(same):,} {part} pairs are also in train{first}, and {same_source:,} "
+                f"sources are in train with another translation: scores on {part} are too high"
             )
         else:
-            lines.append(f"  none of {part} is in train")
+            lines.append(f"  no {part} pair is in train")
     return lines
 
 
-def _left_out(samples: Samples, left_out: Mapping[str, int]) -> list[str]:
-    if not left_out:
-        return ["left out: none"]
-    counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(left_out.items()))
-    lines = [f"left out: {sum(left_out.values()):,} pairs ({counts})"]
+def _skipped(samples: Samples, skipped: Mapping[str, int]) -> list[str]:
+    if not skipped:
+        return ["skipped: none"]
+    counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(skipped.items()))
+    lines = [f"skipped: {sum(skipped.values()):,} pairs ({counts})"]
     lines += [f"  {problem}" for problem in samples.problems[:_SHOWN]]
     if len(samples.problems) > _SHOWN:
         lines.append(f"  … and {len(samples.problems) - _SHOWN:,} more")

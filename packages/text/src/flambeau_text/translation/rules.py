@@ -1,4 +1,4 @@
-"""The plan's rules for translation: what core cannot know of words and networks."""
+"""The plan's rules for translation: tokenizer, vocabulary, architecture, training, decoding."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_training import lr_rule
 from flambeau_text.decoding.strategy import Beam, strategy_from_json
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
-from flambeau_text.models.rnn import RnnShape
-from flambeau_text.models.shape import shape_from
-from flambeau_text.models.transformer import TransformerShape
+from flambeau_text.models.config import config_from_values
+from flambeau_text.models.rnn import RnnConfig
+from flambeau_text.models.transformer import TransformerConfig
 from flambeau_text.translation.options import TOKENIZERS
 from flambeau_text.translation.recipes import (
-    BATCH_PAIRS,
+    BATCH_SIZES,
     BF16_GAINS,
     DROPOUT,
-    FEWEST_EPOCHS,
     LEARNING_RATES,
-    MOST_EPOCHS,
-    PIECES,
-    STEPS_WANTED,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
+    SUBWORD_VOCAB_SIZES,
+    TARGET_STEPS,
     TRANSFORMER_PAIRS,
 )
 
 Values = Mapping[str, Any]
 
-_SHAPES: Mapping[str, type] = {"rnn": RnnShape, "transformer": TransformerShape}
+_CONFIGS: Mapping[str, type] = {"rnn": RnnConfig, "transformer": TransformerConfig}
 
-# A side with at most so many different words is small enough to have a number for each.
-_CLOSED = 2_000
-# Words of the target side that sources have, too, from which on one vocabulary serves both.
-_RELATED = 0.02
+# Up to this number of distinct words per side, each word gets a token.
+_MAX_WORD_VOCAB = 2_000
+# From this fraction of target words that occur in sources, both sides share a subword vocabulary.
+_MIN_SHARED_WORDS = 0.02
 
 
 def _task(facts: Values, values: Values) -> Choice:
@@ -54,14 +54,16 @@ def _task(facts: Values, values: Values) -> Choice:
 
 def _tokenizer(facts: Values, values: Values) -> Choice:
     distinct = {side: facts[f"{side}_distinct"] for side in ("source", "target")}
-    many = max(distinct.values())
     evidence = {**distinct, "words": facts["source_words"] + facts["target_words"]}
-    value = "word" if many <= _CLOSED else "bpe"
-    reason = f"Sides of {distinct['source']:,} and {distinct['target']:,} different words"
+    value = "word" if max(distinct.values()) <= _MAX_WORD_VOCAB else "bpe"
+    reason = (
+        f"The source side has {distinct['source']:,} distinct words and the target side "
+        f"{distinct['target']:,}"
+    )
     reason += (
-        ": few enough to have a number each."
+        ", few enough for one token per word."
         if value == "word"
-        else ", many of them rare: frequent ones stay whole, rare ones are written in pieces."
+        else ", many of them rare; subwords represent rare words by several tokens."
     )
     return Choice(
         "tokenizer",
@@ -69,7 +71,7 @@ def _tokenizer(facts: Values, values: Values) -> Choice:
         reason,
         evidence=evidence,
         alternatives=tuple(name for name in TOKENIZERS if name != value),
-        override='TranslationOptions(tokenizer="word") where the data are built',
+        override='options=TranslationOptions(tokenizer="word") in the data constructor',
     )
 
 
@@ -80,39 +82,41 @@ def _tokenizer_accepts(value: Any, facts: Values, values: Values) -> str | None:
 def _vocab_size(facts: Values, values: Values) -> Choice:
     n, kind = facts["n_train"], values["tokenizer"]
     if kind in ("bpe", "unigram"):
-        value = next(size for rows, size in PIECES if n >= rows)
+        value = next(size for pairs, size in SUBWORD_VOCAB_SIZES if n >= pairs)
         reason = (
-            f"{n:,} train pairs: more pieces than {value:,} would each be seen too rarely to be "
-            "learned well."
+            f"{n:,} train pairs: in a vocabulary of more than {value:,} subwords, many would occur "
+            "too rarely to be learned."
         )
     else:
-        value, reason = 30_000, "At most; a word or character that train has not is unknown."
+        value = 30_000
+        reason = f"An upper limit; a {kind} that does not occur in train is unknown."
     return Choice(
         "vocab_size",
         value,
         reason,
         evidence={"n_train": n, "tokenizer": kind},
         alternatives=(value * 2, value // 2),
-        override="TranslationOptions(vocab_size=...) where the data are built",
+        override="options=TranslationOptions(vocab_size=...) in the data constructor",
     )
 
 
-def _whole(least: int, what: str) -> Any:
+def _whole_number(least: int, unit: str) -> Any:
     def accepts(value: Any, facts: Values, values: Values) -> str | None:
-        fine = type(value) is int and value >= least
-        return None if fine else f"a whole number of {what}, at least {least}."
+        is_valid = type(value) is int and value >= least
+        return None if is_valid else f"a whole number of {unit}, at least {least}."
 
     return accepts
 
 
 def _shared_vocab(facts: Values, values: Values) -> Choice:
     shared, kind = facts["shared_words"], values["tokenizer"]
-    value = kind in ("bpe", "unigram") and shared >= _RELATED
-    reason = f"{shared:.1%} of the target's words are among the source's"
+    value = kind in ("bpe", "unigram") and shared >= _MIN_SHARED_WORDS
+    reason = f"{shared:.1%} of the target words occur in sources"
     reason += (
-        ", so both sides share pieces, and one matrix serves as both embeddings and output."
+        ", so both sides share subwords, and one matrix serves as both embeddings and as the "
+        "output layer."
         if value
-        else f"; {kind} tokens of two sides have little to share."
+        else f"; with {kind} tokens the two sides have little in common."
     )
     return Choice(
         "shared_vocab",
@@ -124,7 +128,7 @@ def _shared_vocab(facts: Values, values: Values) -> Choice:
     )
 
 
-def _shared_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _shared_vocab_accepts(value: Any, facts: Values, values: Values) -> str | None:
     return None if isinstance(value, bool) else "True or False."
 
 
@@ -135,8 +139,8 @@ def _max_tokens(facts: Values, values: Values) -> Choice:
     return Choice(
         "max_tokens",
         value,
-        f"The longest train sentence has {longest:,} {unit}; a source of more than {value:,} "
-        "tokens is refused, since nothing like it was learned.",
+        f"The longest train sentence has {longest:,} {unit}; sources with more than {value:,} "
+        "tokens are refused, because the model was not trained on such lengths.",
         evidence={"longest": longest},
         alternatives=(value * 2,),
         source="default",
@@ -148,13 +152,13 @@ def _architecture(facts: Values, values: Values) -> Choice:
     value = "rnn" if on_cpu or n < TRANSFORMER_PAIRS else "transformer"
     other = "transformer" if value == "rnn" else "rnn"
     if value == "transformer":
-        reason = f"{n:,} train pairs: enough for a Transformer, and an accelerator computes all "
-        reason += "words of a sentence at once, as it wants it."
+        reason = f"{n:,} train pairs are enough for a Transformer, and an accelerator computes all "
+        reason += "tokens of a sentence in parallel."
     elif on_cpu:
         reason = "On a CPU a recurrent model with attention learns most in a given time."
     else:
-        reason = f"{n:,} train pairs: on the 29,000 of Multi30k a recurrent model scored higher "
-        reason += "(39.0 BLEU against 37.9) in a third of the time."
+        reason = f"{n:,} train pairs: on the 29,000 pairs of Multi30k the recurrent model scored "
+        reason += "higher (39.0 BLEU against 37.9) in a third of the time."
     return Choice(
         "architecture",
         value,
@@ -166,11 +170,15 @@ def _architecture(facts: Values, values: Values) -> Choice:
     )
 
 
-def _size(facts: Values, values: Values) -> Choice:
+def _model_config(facts: Values, values: Values) -> Choice:
     architecture, n = values["architecture"], facts["n_train"]
     if facts.get("model_given", False):
         return Choice(
-            "size", {}, "Your module has its own.", override="Change the module.", source="default"
+            "model_config",
+            {},
+            "Does not apply to a user-defined module.",
+            override="Configure the module before it is passed to the Learner.",
+            source="default",
         )
     small = values["tokenizer"] == "word" and facts["mean_words"] < 40 and n < 20_000
     if architecture == "rnn":
@@ -185,41 +193,42 @@ def _size(facts: Values, values: Values) -> Choice:
             "encoder_layers": layers,
             "decoder_layers": layers,
         }
-    dropout = next(share for rows, share in DROPOUT if n >= rows)
+    dropout = next(p for pairs, p in DROPOUT if n >= pairs)
     value["dropout"] = 0.1 if small else dropout
     return Choice(
-        "size",
+        "model_config",
         value,
-        f"{n:,} train pairs of {facts['mean_words']:g} words: a larger network would learn them by "
-        "heart, and a smaller one does not hold them.",
+        f"{n:,} train pairs of {facts['mean_words']:g} words: a larger network would overfit, a "
+        "smaller one would underfit.",
         evidence={"n_train": n, "mean_words": facts["mean_words"]},
         confidence=0.6,
-        override='choices={"size": {"hidden_size": 512}}; what is left out keeps its own value',
+        override='choices={"model_config": {"hidden_size": 512}}; other fields keep their defaults',
     )
 
 
-def _size_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _model_config_accepts(value: Any, facts: Values, values: Values) -> str | None:
     if not isinstance(value, Mapping):
-        return 'sizes by name: {"hidden_size": 512}, as RnnShape and TransformerShape list them.'
-    shape = _SHAPES.get(values["architecture"])
-    if shape is None or facts.get("model_given", False):
+        return 'fields of RnnConfig or TransformerConfig by name: {"hidden_size": 512}.'
+    config = _CONFIGS.get(values["architecture"])
+    if config is None or facts.get("model_given", False):
         return None
     try:
-        shape_from(shape, value, f"the architecture {values['architecture']!r}")
+        config_from_values(config, value, f"The architecture {values['architecture']!r}")
     except (FlambeauError, TypeError) as error:
-        return f"sizes that the model has: {error}"
+        return f"valid settings of the model: {error}"
     return None
 
 
 def _batch_size(facts: Values, values: Values) -> Choice:
     n = facts["n_train"]
-    value = next(size for rows, size in BATCH_PAIRS if n >= rows)
-    tokens = round(value * facts["mean_words"])
+    value = next(size for pairs, size in BATCH_SIZES if n >= pairs)
+    words = round(value * facts["mean_words"])
     return Choice(
         "batch_size",
         value,
-        f"{n:,} train pairs of {facts['mean_words']:g} words on average: a batch is filled by "
-        f"tokens, padding counted, with what so many average pairs have (about {tokens:,} words).",
+        f"{n:,} train pairs of {facts['mean_words']:g} words on average. A train batch has the "
+        f"tokens of {value} average pairs, padding included (about {words:,} words), so its number "
+        "of pairs varies.",
         evidence={"n_train": n, "mean_words": facts["mean_words"]},
         alternatives=(value * 2, max(1, value // 2)),
     )
@@ -228,13 +237,13 @@ def _batch_size(facts: Values, values: Values) -> Choice:
 def _epochs(facts: Values, values: Values) -> Choice:
     n, pairs = facts["n_train"], values["batch_size"] * values["accumulate"]
     steps = -(-n // pairs)
-    wanted = STEPS_WANTED["word" if values["tokenizer"] == "word" else "text"]
-    value = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-wanted // steps)))
+    wanted = TARGET_STEPS["word" if values["tokenizer"] == "word" else "text"]
+    value = min(MAX_EPOCHS, max(MIN_EPOCHS, -(-wanted // steps)))
     return Choice(
         "epochs",
         value,
-        f"About {steps:,} steps an epoch make {steps * value:,} steps; about {wanted:,} are "
-        f"wanted, in {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs.",
+        f"About {steps:,} steps per epoch give {steps * value:,} steps in all; the target is "
+        f"{wanted:,} steps, with {MIN_EPOCHS} to {MAX_EPOCHS} epochs.",
         evidence={"steps_per_epoch": steps, "steps": steps * value},
         alternatives=(max(1, value // 2), value * 2),
         confidence=0.7,
@@ -243,31 +252,31 @@ def _epochs(facts: Values, values: Values) -> Choice:
 
 
 def _label_smoothing(facts: Values, values: Values) -> Choice:
-    closed = values["tokenizer"] == "word" and facts["target_distinct"] <= _CLOSED
+    is_small = values["tokenizer"] == "word" and facts["target_distinct"] <= _MAX_WORD_VOCAB
     return Choice(
         "label_smoothing",
-        0.0 if closed else 0.1,
-        "The target's few words leave little doubt which is right."
-        if closed
-        else "The usual share: several translations are right, and one is wanted.",
+        0.0 if is_small else 0.1,
+        "With a small target vocabulary the correct token is rarely ambiguous."
+        if is_small
+        else "The usual value: a sentence has several correct translations but one reference.",
         evidence={"target_distinct": facts["target_distinct"]},
-        alternatives=(0.1,) if closed else (0.0, 0.2),
+        alternatives=(0.1,) if is_small else (0.0, 0.2),
         source="default",
     )
 
 
-def _share(value: Any, facts: Values, values: Values) -> str | None:
-    fine = type(value) in (int, float) and 0 <= value < 1
-    return None if fine else "a share from 0 to below 1."
+def _label_smoothing_accepts(value: Any, facts: Values, values: Values) -> str | None:
+    is_valid = type(value) in (int, float) and 0 <= value < 1
+    return None if is_valid else "a number of at least 0 and below 1."
 
 
 def _teacher_forcing(facts: Values, values: Values) -> Choice:
     return Choice(
         "teacher_forcing",
         None,
-        "The true words throughout: on translation no schedule was published to do better, on long "
-        "made sequences some do.",
-        override='choices={"teacher_forcing": TeacherForcing(Linear(1.0, 1e-4)).as_json()}',
+        "The decoder always reads the reference in training: on translation no published schedule "
+        "does better; on long synthetic sequences some do.",
+        override='choices={"teacher_forcing": TeacherForcing(Linear(1.0, 1e-4))}',
         source="default",
     )
 
@@ -276,20 +285,21 @@ def _decoding(facts: Values, values: Values) -> Choice:
     return Choice(
         "decoding",
         Beam().as_json(),
-        "A beam of 5 with the usual penalty; within a run the search is greedy.",
-        override='choices={"decoding": Greedy().as_json()}',
+        "Beam search with size 5 and the usual length penalty; evaluations during a run use greedy "
+        "search.",
+        override='choices={"decoding": Greedy()}',
         source="default",
     )
 
 
 def _from_json(build: Any, what: str, *, none: bool) -> Any:
-    """Accepts what can be built, and says what is wrong with what cannot."""
+    """Return a validator that accepts what ``build`` can rebuild."""
 
     def accepts(value: Any, facts: Values, values: Values) -> str | None:
         if value is None and none:
             return None
         if not isinstance(value, Mapping):
-            return f"{what}, as .as_json() gives it."
+            return f"{what}, or the values of its as_json()."
         try:
             build(value)
         except (FlambeauError, TypeError) as error:
@@ -303,8 +313,8 @@ def _data_device(facts: Values, values: Values) -> Choice:
     return Choice(
         "data_device",
         "cpu",
-        "Batches are padded on the CPU: token numbers are small, and copied quickly.",
-        override="Nothing else to choose here.",
+        "Batches are padded on the CPU: token ids are small and fast to transfer.",
+        override="There is no alternative for translation.",
         source="default",
     )
 
@@ -312,21 +322,26 @@ def _data_device(facts: Values, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts),
-    Rule("vocab_size", ("tokenizer",), _vocab_size, _whole(5, "tokens")),
-    Rule("shared_vocab", ("tokenizer",), _shared_vocab, _shared_accepts),
-    Rule("max_tokens", ("tokenizer",), _max_tokens, _whole(1, "tokens")),
+    Rule("vocab_size", ("tokenizer",), _vocab_size, _whole_number(5, "tokens")),
+    Rule("shared_vocab", ("tokenizer",), _shared_vocab, _shared_vocab_accepts),
+    Rule("max_tokens", ("tokenizer",), _max_tokens, _whole_number(1, "tokens")),
     Rule("architecture", ("device",), _architecture),
-    Rule("size", ("architecture", "tokenizer"), _size, _size_accepts),
+    Rule("model_config", ("architecture", "tokenizer"), _model_config, _model_config_accepts),
     Rule("batch_size", (), _batch_size),
     Rule("epochs", ("batch_size", "accumulate", "tokenizer"), _epochs),
-    Rule("label_smoothing", ("tokenizer",), _label_smoothing, _share),
+    Rule("label_smoothing", ("tokenizer",), _label_smoothing, _label_smoothing_accepts),
     Rule(
         "teacher_forcing",
         (),
         _teacher_forcing,
-        _from_json(TeacherForcing.from_json, "None or a teacher forcing", none=True),
+        _from_json(TeacherForcing.from_json, "None or a TeacherForcing", none=True),
     ),
-    Rule("decoding", (), _decoding, _from_json(strategy_from_json, "a strategy", none=False)),
+    Rule(
+        "decoding",
+        (),
+        _decoding,
+        _from_json(strategy_from_json, "Greedy, Beam or Sampling", none=False),
+    ),
     Rule("data_device", ("device",), _data_device),
     lr_rule(LEARNING_RATES),
     precision_rule(BF16_GAINS),

@@ -1,8 +1,7 @@
-"""BLEU, chrF and TER by sacrebleu, each with the signature that makes it comparable."""
+"""BLEU, chrF and TER by sacrebleu, each with its signature."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,13 @@ METRICS = ("bleu", "bleu_lower", "chrf", "ter")
 
 @dataclass(frozen=True)
 class Score:
-    """A score of a whole set of translations.
+    """The score of a set of translations.
 
     Attributes:
         name: "bleu", "bleu_lower" (both sides lower-cased first), "chrf" or "ter".
-        value: 0 to 100; of TER less is better, and it may be above 100.
-        signature: How it was computed, in sacrebleu's words: two scores can be compared where
-            theirs are equal.
+        value: 0 to 100; for TER lower is better, and it can exceed 100.
+        signature: sacrebleu's description of the computation; two scores are comparable if their
+            signatures are equal.
     """
 
     name: str
@@ -32,15 +31,15 @@ class Score:
 
 
 def corpus_score(hypotheses: Sequence[str], references: Sequence[str], name: str = "bleu") -> Score:
-    """The score of translations against one reference each, as sacrebleu's command gives it.
+    """Score translations against one reference each, as sacrebleu's command does.
 
     Args:
-        hypotheses: Detokenised, in the order of the references; an empty one counts as such.
-        references: As they stand in the file.
-        name: "bleu" (13a tokens, as they are), "bleu_lower", "chrf" or "ter".
+        hypotheses: Detokenized translations, in the order of the references; "" for a missing one.
+        references: The references as they are in the file.
+        name: "bleu" (13a tokenization, case-sensitive), "bleu_lower", "chrf" or "ter".
 
     Raises:
-        ArgumentError: There is no such score.
+        ArgumentError: The score is unknown.
         InputError: The lists have different lengths, or are empty.
 
     Example:
@@ -52,8 +51,8 @@ def corpus_score(hypotheses: Sequence[str], references: Sequence[str], name: str
     """
     if len(hypotheses) != len(references) or not references:
         raise InputError(
-            f"{len(hypotheses):,} translations for {len(references):,} references: give one for "
-            "each, and an empty text where there is none."
+            f"There are {len(hypotheses):,} translations for {len(references):,} references. Give "
+            "one translation per reference, and an empty text for a missing one."
         )
     metric: Any = _metric(name)
     found = metric.corpus_score(list(hypotheses), [list(references)])
@@ -63,14 +62,14 @@ def corpus_score(hypotheses: Sequence[str], references: Sequence[str], name: str
 def corpus_scores(
     hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str] = METRICS
 ) -> dict[str, Score]:
-    """Several scores by name; see `corpus_score`."""
+    """Return several scores by name; see `corpus_score`."""
     return {name: corpus_score(hypotheses, references, name) for name in names}
 
 
 def sentence_bleu(hypothesis: str, reference: str) -> float:
-    """BLEU of one sentence, 0 to 100, smoothed so that a missing 4-gram is not all.
+    """Return the smoothed BLEU of one sentence, 0 to 100.
 
-    For ordering sentences in a report: the score of a set is not the mean of these.
+    Use it to rank sentences; the BLEU of a corpus is not the mean of its sentences' BLEU.
     """
     from sacrebleu.metrics.bleu import BLEU
 
@@ -78,7 +77,7 @@ def sentence_bleu(hypothesis: str, reference: str) -> float:
 
 
 def _metric(name: str) -> Any:
-    # Here and not above: sacrebleu takes 0.1 s and is needed by evaluations alone.
+    # Imported here: sacrebleu takes 0.1 s to import, and only evaluation needs it.
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
@@ -91,11 +90,4 @@ def _metric(name: str) -> Any:
         return CHRF()
     if name == "ter":
         return TER()
-    raise ArgumentError(f"There is no score {name!r}. {nearest(name, METRICS)}")
-
-
-def read_references(path: str | os.PathLike[str]) -> list[str]:
-    """The references of a file, a line each."""
-    from flambeau_text.translation.lines import read_lines
-
-    return read_lines(path)
+    raise ArgumentError(f"Unknown score {name!r}. {nearest(name, METRICS)}")

@@ -1,4 +1,4 @@
-"""``TranslationTask``: forced in training, free in evaluation and prediction."""
+"""``TranslationTask``: teacher-forced in training, free-running in evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from flambeau.errors import InputError
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.search import search
 from flambeau_text.decoding.strategy import Beam, Greedy, Strategy, strategy_from_json
-from flambeau_text.forcing.feeds import Draws
-from flambeau_text.forcing.rollout import forced_features
+from flambeau_text.forcing.decoder_inputs import DrawKeys, required_embeddings
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
+from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.tokenization.tokenizer import PADDING_ID, spoken
-from flambeau_text.translation.answers import Translation
-from flambeau_text.translation.encoded import REFERENCE, SOURCE, TARGET, text_of
+from flambeau_text.tokenization.tokenizer import PADDING_ID, content_ids
+from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET, reference_text
 from flambeau_text.translation.loss import token_loss
+from flambeau_text.translation.predictions import Translation
 from flambeau_text.translation.scores import corpus_scores
 
 FORCING = "teacher_forcing"
-"""Name of the value that schedules and controllers set, and of its column in the history."""
+"""Name of the probability that schedules and controllers set, and of its history column."""
 
 _ALWAYS = TeacherForcing()
 _BEAM = Beam()
@@ -36,12 +36,12 @@ _GREEDY = Greedy()
 
 
 @dataclass(frozen=True)
-class Forced:
-    """What a forced pass gives: enough for the loss, without all logits at once.
+class TeacherForcedOutput:
+    """The output of a teacher-forced pass, from which the loss computes logits in chunks.
 
     Attributes:
-        features: Before the output layer, ``(batch, target, size)``.
-        targets: The true words, int64 ``(batch, target)``.
+        features: Inputs of the output layer, ``(batch, target, size)``.
+        targets: The reference tokens, int64 ``(batch, target)``.
         output: The output layer.
     """
 
@@ -49,11 +49,11 @@ class Forced:
     targets: Tensor
     output: nn.Module
 
-    def counted(self) -> tuple[Tensor, Tensor]:
-        """Features ``(words, size)`` and targets ``(words,)``, without padding on the CPU.
+    def flattened(self) -> tuple[Tensor, Tensor]:
+        """Return features ``(tokens, size)`` and targets ``(tokens,)``, on a CPU without padding.
 
-        On an accelerator padding stays: leaving it out would wait for the device, and batches of
-        like lengths have little of it.
+        On an accelerator padding is kept: removing it would synchronise with the device, and
+        batches of similar lengths have little padding.
         """
         features, targets = self.features.flatten(0, 1), self.targets.flatten()
         if targets.device.type != "cpu":
@@ -63,30 +63,30 @@ class Forced:
 
 
 class TranslationTask(Task):
-    """Learns to write the target, word by word.
+    """Translation: token-level cross-entropy in training, BLEU and chrF in evaluation.
 
-    The loss is a sum over target words (the end included, padding not), so the step's mean is over
-    the words of all its micro-batches and processes. Evaluation computes it with the true words,
-    and everything else (BLEU) from sentences that the model wrote freely.
+    The loss is a sum over target tokens (end token included, padding excluded), so the mean of a
+    step is over the tokens of all its micro-batches and processes. Evaluation computes the loss
+    teacher-forced, and BLEU from free-running translations.
 
     Args:
         target: The target tokenizer, or its JSON values.
-        label_smoothing: Share of the wanted probability that is spread over all words.
-        teacher_forcing: Which words are read in training; None the true ones throughout.
-        decoding: How answers are looked for; None takes a beam of 5. Within a run, where it is done
-            after each evaluation, the search is greedy.
-        lowercase: Whether the target side was lower-cased: references then are, too.
-        decode_every: Evaluations of a run from one free search to the next.
-        decode_most: Sentences that are searched for within a run: the first so many.
+        label_smoothing: Share of the target probability that is spread over all tokens.
+        teacher_forcing: The decoder's inputs in training; None always uses the reference.
+        decoding: The search for evaluation and prediction; None uses beam search with size 5.
+            Evaluations during a run use greedy search.
+        lowercase: Whether the target side was lower-cased; references then are too.
+        decode_every: Number of evaluations of a run per search.
+        max_decoded: Maximum number of sentences decoded per evaluation of a run; the first ones.
 
     Attributes:
-        forcing: As ``teacher_forcing``; may be set between fits, also to a schedule of your own.
+        teacher_forcing: As given; may be set between fits, also with a user-defined schedule.
         decoding: As given.
         signatures: sacrebleu's signature of each score of the last evaluation.
     """
 
     builder = "translation"
-    loss_name = "cross-entropy of target words"
+    loss_name = "cross-entropy of target tokens"
 
     def __init__(
         self,
@@ -97,18 +97,20 @@ class TranslationTask(Task):
         decoding: Strategy | Mapping[str, Any] | None = None,
         lowercase: bool = False,
         decode_every: int = 1,
-        decode_most: int = 1_000,
+        max_decoded: int = 1_000,
     ) -> None:
         if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing is a share, 0 to below 1, not {label_smoothing!r}.")
-        if decode_every < 1 or decode_most < 1:
             raise InputError(
-                f"decode_every and decode_most are at least 1, not {decode_every} and "
-                f"{decode_most}."
+                f"label_smoothing must be at least 0 and below 1, not {label_smoothing!r}."
+            )
+        if decode_every < 1 or max_decoded < 1:
+            raise InputError(
+                f"decode_every and max_decoded must be at least 1, not {decode_every} and "
+                f"{max_decoded}."
             )
         self.target = tokenizer_from_json(target) if isinstance(target, Mapping) else target
         self.label_smoothing = label_smoothing
-        self.forcing = (
+        self.teacher_forcing = (
             TeacherForcing.from_json(teacher_forcing)
             if isinstance(teacher_forcing, Mapping)
             else teacher_forcing or _ALWAYS
@@ -118,66 +120,70 @@ class TranslationTask(Task):
         )
         self.lowercase = lowercase
         self.decode_every = decode_every
-        self.decode_most = decode_most
+        self.max_decoded = max_decoded
         self.signatures: dict[str, str] = {}
 
     # Training
 
     @property
     def values(self) -> Mapping[str, float]:
-        return {FORCING: self.forcing.probability(0)}
+        return {FORCING: self.teacher_forcing.probability(0)}
 
     @property
     def step_values(self) -> Mapping[str, Callable[[int], float]]:
-        return {FORCING: self.forcing.probability}
+        return {FORCING: self.teacher_forcing.probability}
 
     @property
     def n_outputs(self) -> int:
         return len(self.target)
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """`Forced` in training; else the sentences that a free search has found.
+        """Return a `TeacherForcedOutput` in training, else the sentences found by a search.
 
-        Those are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)`` and,
-        where the model attends, "attention" ``(batch, longest, source)``.
+        The latter are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)``
+        and, if the model returns it, "attention" ``(batch, longest, source)``.
         """
         network = _as_seq2seq(model)
         if not context.training:
             found = search(
                 network, batch.inputs[SOURCE], batch.masks[SOURCE], self.decoding, batch.indices
             )
-            answers = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
+            outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
             if found.attention is not None:
-                answers["attention"] = found.attention[:, 0]
-            return answers
-        return self._forced(network, batch, context, context.values.get(FORCING, 1.0))
+                outputs["attention"] = found.attention[:, 0]
+            return outputs
+        # Checked here too, so that an unsupported feed fails in the first step at probability 1.
+        required_embeddings(network, self.teacher_forcing)
+        return self._teacher_forced(network, batch, context, context.values.get(FORCING, 1.0))
 
-    def _forced(
+    def _teacher_forced(
         self, model: Seq2Seq, batch: Batch, context: StepContext, probability: float
-    ) -> Forced:
+    ) -> TeacherForcedOutput:
         source, target = batch.inputs[SOURCE], batch.targets[TARGET]
         memory = model.encode(source, batch.masks[SOURCE])
         samples = torch.arange(len(source)) if batch.indices is None else batch.indices
-        draws = Draws(context.seed, context.epoch, samples.to(source.device))
-        features = forced_features(model, memory, target[:, :-1], probability, self.forcing, draws)
-        return Forced(features, target[:, 1:], model.output)
+        keys = DrawKeys(context.seed, context.epoch, samples.to(source.device))
+        features = decoder_features(
+            model, memory, target[:, :-1], probability, self.teacher_forcing, keys
+        )
+        return TeacherForcedOutput(features, target[:, 1:], model.output)
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The smoothed sum over target words, and how many they are.
+        """Return the summed loss with label smoothing, and the number of target tokens.
 
         Raises:
-            InputError: The outputs are those of a free search, which has no loss.
+            InputError: The outputs are those of a search, which has no loss.
         """
         total, _, count = self._losses(outputs)
         return total, count
 
     def _losses(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        if not isinstance(outputs, Forced):
+        if not isinstance(outputs, TeacherForcedOutput):
             raise InputError(
-                "A free search has no loss: its words are compared with the reference as a whole. "
-                "Ask for forward with StepContext(training=True), or for evaluate."
+                "The outputs of a search have no loss: their tokens do not correspond to those of "
+                "the reference. Call forward with StepContext(training=True), or use evaluate."
             )
-        features, targets = outputs.counted()
+        features, targets = outputs.flattened()
         total, plain = token_loss(outputs.output, features, targets, self.label_smoothing)
         return total, plain, (targets != PADDING_ID).sum()
 
@@ -186,13 +192,13 @@ class TranslationTask(Task):
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext
     ) -> dict[str, float]:
-        """Loss and perplexity with the true words, and BLEU of what the model writes by itself.
+        """Return teacher-forced loss and perplexity, and BLEU of free-running translations.
 
-        Within a run (``context.step`` above 0) the search is greedy, and done only every
-        ``decode_every`` evaluations; it also tells how many of the reference's words are among the
-        answer's, once with the true words before each word ("forced_overlap") and once without
-        ("free_overlap"): their difference is what forcing hides. Outside of a run the search is
-        that of ``decoding``, over all sentences, and chrF is told too.
+        During a run (``context.step`` above 0) greedy search is used, every ``decode_every``
+        evaluations. Two more scores then compare each prediction with its reference (F1 of their
+        tokens): "teacher_forced_overlap" with each token predicted from the reference tokens before
+        it, and "free_running_overlap" with the search's sentence. Outside of a run ``decoding`` is
+        used for all sentences, and chrF is returned too.
         """
         network = _as_seq2seq(model)
         in_run = context.step > 0
@@ -203,28 +209,29 @@ class TranslationTask(Task):
         references: list[str] = []
         overlaps: list[tuple[float, float]] = []
         for batch in batches:
-            forced = self._forced(network, batch, context, 1.0)
-            for place, value in enumerate(self._losses(forced)):
-                sums[place] = sums[place].to(value.device) + value
-            if not searches or (in_run and len(hypotheses) >= self.decode_most):
+            forced = self._teacher_forced(network, batch, context, 1.0)
+            for index, value in enumerate(self._losses(forced)):
+                sums[index] = sums[index].to(value.device) + value
+            if not searches or (in_run and len(hypotheses) >= self.max_decoded):
                 continue
             found = search(
                 network, batch.inputs[SOURCE], batch.masks[SOURCE], strategy, batch.indices
             )
             rows = found.tokens[:, 0].tolist()
             hypotheses += [self.target.decode(row) for row in rows]
-            references += [text_of(row) for row in batch.targets[REFERENCE].cpu()]
+            references += [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
             overlaps += self._overlaps(forced, rows) if in_run else []
         total, plain, count = (float(value) for value in sums)
         scores = {"loss": total / count}
         if hypotheses:
-            scores |= self._scored(hypotheses, references, in_run)
+            scores |= self._scores(hypotheses, references, in_run)
             if overlaps:
-                scores["forced_overlap"] = sum(f for f, _ in overlaps) / len(overlaps)
-                scores["free_overlap"] = sum(f for _, f in overlaps) / len(overlaps)
+                n = len(overlaps)
+                scores["teacher_forced_overlap"] = sum(forced for forced, _ in overlaps) / n
+                scores["free_running_overlap"] = sum(free for _, free in overlaps) / n
         return {**scores, "perplexity": math.exp(min(plain / count, 700.0))}
 
-    def _scored(
+    def _scores(
         self, hypotheses: Sequence[str], references: Sequence[str], in_run: bool
     ) -> dict[str, float]:
         if self.lowercase:
@@ -234,48 +241,56 @@ class TranslationTask(Task):
         self.signatures = {name: score.signature for name, score in found.items()}
         return {name: score.value for name, score in found.items()}
 
-    def _overlaps(self, forced: Forced, free: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
-        """F1 of the reference's words and the answer's, of each sentence: forced and free."""
-        likeliest = forced.output(forced.features).argmax(-1)
-        likeliest = likeliest.masked_fill(forced.targets == PADDING_ID, PADDING_ID).tolist()
-        pairs = zip(forced.targets.tolist(), likeliest, free, strict=True)
-        return [(overlap(truth, mine), overlap(truth, own)) for truth, mine, own in pairs]
+    def _overlaps(
+        self, forced: TeacherForcedOutput, free: Sequence[Sequence[int]]
+    ) -> list[tuple[float, float]]:
+        """Return each sentence's overlap with its reference, teacher-forced and free-running."""
+        predicted = forced.output(forced.features).argmax(-1)
+        predicted = predicted.masked_fill(forced.targets == PADDING_ID, PADDING_ID).tolist()
+        rows = zip(forced.targets.tolist(), predicted, free, strict=True)
+        return [
+            (token_overlap(reference, tokens), token_overlap(reference, decoded))
+            for reference, tokens, decoded in rows
+        ]
 
-    # Answers
+    # Prediction
 
     def decode(self, outputs: Any) -> list[Translation]:
-        """A sentence a source."""
+        """Return one translation per source."""
         rows, scores = outputs["tokens"].tolist(), outputs["scores"].tolist()
         pairs = zip(rows, scores, strict=True)
         return [Translation(self.target.decode(row), float(score)) for row, score in pairs]
 
     def arguments(self) -> Mapping[str, Any]:
-        """JSON values that rebuild it; a schedule of one's own is left out, as it only trains."""
-        named = hasattr(self.forcing.schedule, "kind")
+        """Return JSON values from which the constructor rebuilds the task.
+
+        A user-defined schedule is omitted: it is needed in training only.
+        """
+        can_save = hasattr(self.teacher_forcing.schedule, "kind")
         return {
             "target": self.target.as_json(),
             "label_smoothing": self.label_smoothing,
-            "teacher_forcing": self.forcing.as_json() if named else None,
+            "teacher_forcing": self.teacher_forcing.as_json() if can_save else None,
             "decoding": self.decoding.as_json(),
             "lowercase": self.lowercase,
             "decode_every": self.decode_every,
-            "decode_most": self.decode_most,
+            "max_decoded": self.max_decoded,
         }
 
 
-def overlap(truth: Sequence[int], answer: Sequence[int]) -> float:
-    """F1 of two sentences as bags of words: 1 where they have the same ones, in any order."""
-    one, other = Counter(spoken(truth)), Counter(spoken(answer))
-    together = (one & other).total()
-    if not together:
+def token_overlap(reference: Sequence[int], prediction: Sequence[int]) -> float:
+    """Return the F1 of two sentences as multisets of tokens: 1 for equal tokens in any order."""
+    one, other = Counter(content_ids(reference)), Counter(content_ids(prediction))
+    common = (one & other).total()
+    if not common:
         return float(not one and not other)
-    return 2.0 * together / (one.total() + other.total())
+    return 2.0 * common / (one.total() + other.total())
 
 
 def _as_seq2seq(model: nn.Module) -> Seq2Seq:
     if not isinstance(model, Seq2Seq):
         raise InputError(
-            f"Translation needs a model with encode, init_state and advance, but "
-            f"{type(model).__name__} is no Seq2Seq. Derive it from flambeau_text.models.Seq2Seq."
+            f"Translation needs a model derived from flambeau_text.models.Seq2Seq, but "
+            f"{type(model).__name__} is not. Derive it and define encode, init_state and advance."
         )
     return cast("Seq2Seq", model)

@@ -1,40 +1,42 @@
-"""``translate``: sentences with their attention, several answers each, and given phrases."""
+"""``translate``: translations with attention, alternatives and required phrases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
-from flambeau_text.decoding.constraints import constrained_search
-from flambeau_text.decoding.decoded import Decoded, limits
+from flambeau_text.decoding.constrained_beam import constrained_search
+from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.search import search
 from flambeau_text.decoding.strategy import Beam, Strategy
+from flambeau_text.decoding.token_scores import max_lengths
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer
-from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, spoken
-from flambeau_text.translation.answers import Translation
-from flambeau_text.translation.encoded import SOURCE
+from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, content_ids
+from flambeau_text.translation.dataset import SOURCE
+from flambeau_text.translation.predictions import Translation
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.task import TranslationTask
-from flambeau_text.vocab import SPECIALS
+from flambeau_text.vocab import END
 
 
 @dataclass(frozen=True, eq=False)
 class DetailedTranslation(Translation):
-    """A translation with all that the search has found.
+    """A translation with its tokens, its attention and its alternatives.
 
     Attributes:
-        source_tokens: Of the source, its end included.
-        tokens: Of the translation, its end included.
-        attention: What each token looked at, ``(tokens, source_tokens)``; None where the model
-            does not tell.
-        alternatives: The next best answers, where the strategy returns several.
+        source_tokens: Tokens of the source, the end token included.
+        tokens: Tokens of the translation, the end token included.
+        attention: Attention weights ``(tokens, source_tokens)``; None if the model returns none.
+        alternatives: The next best translations, if the strategy returns several.
     """
 
     source_tokens: tuple[str, ...] = ()
@@ -51,79 +53,82 @@ def translate(
     replace_unknown: bool = False,
     phrases: Mapping[int, Sequence[str]] | None = None,
 ) -> list[DetailedTranslation]:
-    """Translations of texts, in their order, however they are grouped inside.
+    """Translate texts; the result does not depend on how they are batched.
 
     Args:
         predictor: Of a translation model: ``learner.predictor()`` or ``Predictor.load(path)``.
-        texts: Sources.
-        strategy: How to search; None takes the model's own.
-        replace_unknown: Write, in the place of an unknown word, the source word that it looked at
-            most: right for names and numbers.
-        phrases: By a text's number, what its translation must hold; the strategy is a `Beam` then.
+        texts: The sources.
+        strategy: How to decode; None uses the task's ``decoding``.
+        replace_unknown: Replace each unknown token by the source token with the highest attention,
+            which suits names and numbers. It has no effect for a model that returns no attention.
+        phrases: Phrases that a translation must contain, by the index of its text. The strategy
+            must be a `Beam`.
 
     Raises:
-        ArgumentError: The predictor is of another kind of model, or phrases go with a strategy
-            that is no beam.
-        InputError: A text cannot be translated; the message has its number.
+        ArgumentError: The predictor is not of a translation model, or phrases are given with
+            another strategy.
+        InputError: A text cannot be translated; the message has its index.
     """
-    preprocessor, task, model = _parts(predictor)
+    preprocessor, task, model = _components(predictor)
     strategy = strategy or task.decoding
     if phrases and not isinstance(strategy, Beam):
         raise ArgumentError(
-            f"Phrases are looked for by a beam, not by {type(strategy).__name__}. Give Beam(…)."
+            f"Phrases need beam search, but the strategy is {type(strategy).__name__}. Pass "
+            "Beam(…)."
         )
     if isinstance(texts, str):
-        raise ArgumentError("texts is one text; give a list of them: [text].")
-    # Like lengths together: less padding, and a batch is as slow as its longest sentence.
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    found: dict[int, DetailedTranslation] = {}
+        raise ArgumentError("texts is a single text. Pass a list: [text].")
     _check_phrases(phrases, len(texts))
+    # Similar lengths together: less padding, and a batch takes as long as its longest sentence.
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     plain = [row for row in order if not (phrases or {}).get(row)]
+    found: dict[int, DetailedTranslation] = {}
     for begin in range(0, len(plain), predictor.batch_size):
         rows = plain[begin : begin + predictor.batch_size]
-        batch = _encoded(preprocessor, texts, rows).to(predictor.device)
-        numbers = torch.tensor(rows)
-        decoded = _quiet(
-            model,
-            lambda batch=batch, numbers=numbers: search(
-                model, batch.inputs[SOURCE], batch.masks[SOURCE], strategy, numbers
-            ),
-        )
-        for place, row in enumerate(rows):
-            parts = _Parts(preprocessor, texts[row], decoded, place)
-            found[row] = parts.detailed(replace_unknown)
-    beam = cast(Beam, strategy)  # where there are phrases it is one: checked above
+        batch = _encode(preprocessor, texts, rows).to(predictor.device)
+        with _eval_mode(model):
+            result = search(
+                model, batch.inputs[SOURCE], batch.masks[SOURCE], strategy, torch.tensor(rows)
+            )
+        for index, row in enumerate(rows):
+            decoded = _DecodedText(preprocessor, texts[row], result, index)
+            found[row] = decoded.detailed(replace_unknown)
     for row, given in (phrases or {}).items():
         if not given:
             continue
-        batch = _encoded(preprocessor, texts, [row]).to(predictor.device)
-        wanted = [_numbers(preprocessor.target, phrase) for phrase in given]
-
-        def forced(batch: Any = batch, wanted: Any = wanted) -> Decoded:
-            memory = model.encode(batch.inputs[SOURCE], batch.masks[SOURCE])
-            limit = limits(batch.masks[SOURCE], beam.max_factor, beam.max_extra)
-            return constrained_search(model, memory, int(limit), beam, wanted)
-
-        parts = _Parts(preprocessor, texts[row], _quiet(model, forced), 0)
-        found[row] = parts.detailed(replace_unknown)
+        batch = _encode(preprocessor, texts, [row]).to(predictor.device)
+        ids = [_phrase_ids(preprocessor.target, phrase) for phrase in given]
+        beam = cast(Beam, strategy)  # checked above
+        with _eval_mode(model):
+            result = _search_with_phrases(model, batch, beam, ids)
+        decoded = _DecodedText(preprocessor, texts[row], result, 0)
+        found[row] = decoded.detailed(replace_unknown)
     return [found[row] for row in range(len(texts))]
 
 
+def _search_with_phrases(
+    model: Seq2Seq, batch: Batch, beam: Beam, phrases: list[list[int]]
+) -> SearchResult:
+    source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
+    limit = max_lengths(mask, beam.max_length_factor, beam.max_length_extra)
+    return constrained_search(model, model.encode(source, mask), int(limit), beam, phrases)
+
+
 @dataclass(frozen=True)
-class _Parts:
-    """One row of what was decoded."""
+class _DecodedText:
+    """One text and its row of a search result."""
 
     preprocessor: TranslationPreprocessor
     text: str
-    decoded: Decoded
-    place: int
+    result: SearchResult
+    row: int
 
     def detailed(self, replace_unknown: bool) -> DetailedTranslation:
-        source = [*self.preprocessor.source.split(self.text), SPECIALS[3]]
+        source = [*self.preprocessor.source.tokenize(self.text), END]
         best, *others = [
-            self._answer(rank, source, replace_unknown)
-            for rank in range(self.decoded.tokens.shape[1])
-            if float(self.decoded.scores[self.place, rank]) > -torch.inf
+            self._sentence(rank, source, replace_unknown)
+            for rank in range(self.result.tokens.shape[1])
+            if float(self.result.scores[self.row, rank]) > -torch.inf
         ]
         text, score, tokens, attention = best
         return DetailedTranslation(
@@ -135,85 +140,89 @@ class _Parts:
             tuple(Translation(text, score) for text, score, _, _ in others),
         )
 
-    def _answer(
+    def _sentence(
         self, rank: int, source: list[str], replace_unknown: bool
     ) -> tuple[str, float, list[str], Tensor | None]:
-        target, decoded = self.preprocessor.target, self.decoded
-        numbers = spoken(decoded.tokens[self.place, rank].tolist())
-        tokens = target.tokens(numbers)
+        target, result = self.preprocessor.target, self.result
+        ids = content_ids(result.tokens[self.row, rank].tolist())
+        tokens = target.ids_to_tokens(ids)
         attention = None
-        if decoded.attention is not None:
-            attention = decoded.attention[self.place, rank, : len(tokens) + 1, : len(source)].cpu()
+        if result.attention is not None:
+            attention = result.attention[self.row, rank, : len(tokens) + 1, : len(source)].cpu()
         if replace_unknown and attention is not None:
-            # The end of the source is no word.
-            looked = attention[:, : len(source) - 1].argmax(1).tolist()
+            # The source's end token cannot replace a token.
+            attended = attention[:, : len(source) - 1].argmax(1).tolist()
             tokens = [
-                source[looked[at]] if number == UNKNOWN_ID else token
-                for at, (number, token) in enumerate(zip(numbers, tokens, strict=True))
+                source[attended[at]] if token_id == UNKNOWN_ID else token
+                for at, (token_id, token) in enumerate(zip(ids, tokens, strict=True))
             ]
-        score = float(decoded.scores[self.place, rank])
-        return target.join(tokens), score, [*tokens, SPECIALS[3]], attention
+        score = float(result.scores[self.row, rank])
+        return target.join(tokens), score, [*tokens, END], attention
 
 
-def _parts(predictor: Predictor) -> tuple[TranslationPreprocessor, TranslationTask, Seq2Seq]:
+def _components(predictor: Predictor) -> tuple[TranslationPreprocessor, TranslationTask, Seq2Seq]:
     if not isinstance(predictor, Predictor):
         raise ArgumentError(
-            f"translate needs a Predictor, not a {type(predictor).__name__}. Give "
+            f"translate needs a Predictor, not a {type(predictor).__name__}. Pass "
             "learner.predictor() or Predictor.load(path)."
         )
     parts = predictor.preprocessor, predictor.task, predictor.model
     for part, kind in zip(parts, (TranslationPreprocessor, TranslationTask, Seq2Seq), strict=True):
         if not isinstance(part, kind):
             raise ArgumentError(
-                f"translate needs the predictor of a translation model, but its "
-                f"{type(part).__name__} is no {kind.__name__}."
+                f"translate needs the predictor of a translation model, but this one has a "
+                f"{type(part).__name__} in place of a {kind.__name__}."
             )
     return parts  # type: ignore[return-value]  # each was checked
 
 
-def _encoded(preprocessor: TranslationPreprocessor, texts: Sequence[str], rows: list[int]) -> Any:
+def _encode(preprocessor: TranslationPreprocessor, texts: Sequence[str], rows: list[int]) -> Batch:
     try:
         return preprocessor.encode([texts[row] for row in rows])
     except InputError:
-        # Each alone, so that the message has the text's own number.
+        # Encoded one by one, so that the message has the index of the text.
         for row in rows:
             try:
                 preprocessor.encode([texts[row]])
             except InputError as error:
-                said = str(error).removeprefix("Item 0")
-                raise InputError(f"Item {row}{said}") from error
+                message = str(error).removeprefix("Item 0")
+                raise InputError(f"Item {row}{message}") from error
         raise
 
 
-def _numbers(target: Tokenizer, phrase: str) -> list[int]:
-    numbers = target.encode(phrase)
-    if not numbers or UNKNOWN_ID in numbers:
+def _phrase_ids(target: Tokenizer, phrase: str) -> list[int]:
+    ids = target.encode(phrase)
+    if not ids or UNKNOWN_ID in ids:
         raise InputError(
-            f"The phrase {phrase!r} cannot be said: the target side does not know all of it."
+            f"The phrase {phrase!r} cannot be generated: it has tokens that are not in the target "
+            "vocabulary."
         )
-    return numbers
+    return ids
 
 
 def _check_phrases(phrases: Mapping[int, Sequence[str]] | None, n: int) -> None:
     if phrases is not None and not isinstance(phrases, Mapping):
         raise ArgumentError(
-            f"phrases is a {type(phrases).__name__}; give the phrases by the number of their text: "
-            '{0: ["a phrase"]}.'
+            f"phrases is a {type(phrases).__name__}. Pass a mapping from the index of a text to "
+            'its phrases: {0: ["a phrase"]}.'
         )
     for row, given in (phrases or {}).items():
         if not 0 <= row < n:
-            raise InputError(f"phrases names the text {row}, but there are 0 to {n - 1}.")
+            raise InputError(f"phrases has the index {row}, but texts has 0 to {n - 1}.")
         if isinstance(given, str):
-            raise ArgumentError(f"The phrases of text {row} are one text; give [{given!r}].")
+            raise ArgumentError(
+                f"The phrases of text {row} are a single text. Pass a list: [{given!r}]."
+            )
 
 
-def _quiet(model: Seq2Seq, work: Any) -> Any:
-    """``work()`` in eval mode and without gradients; the modes are put back."""
+@contextmanager
+def _eval_mode(model: Seq2Seq) -> Generator[None]:
+    """Run in eval mode without gradients, and restore each module's mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
-            return work()
+            yield
     finally:
         for module in training:
             module.training = True

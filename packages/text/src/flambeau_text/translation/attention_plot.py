@@ -1,4 +1,4 @@
-"""What each word of a translation looked at, as a picture."""
+"""``plot_attention``: the attention of translations as heatmaps."""
 
 # matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
 # pyright: reportUnknownMemberType=false
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INCHES_A_TOKEN = 0.27
+_INCHES_PER_TOKEN = 0.27
 _MARGIN = 1.3
 
 
 def plot_attention(
     translations: DetailedTranslation | Sequence[DetailedTranslation], path: Path | None = None
 ) -> Figure:
-    """The attention of translations: source words across, words of the answer down.
+    """Plot the attention weights of translations, source tokens across, target tokens down.
 
     Args:
-        translations: One, or a few side by side, of ``translate``.
-        path: Where to write the picture (.png, .pdf, .svg); None writes nothing.
+        translations: A result of ``translate``, or a few of them, drawn side by side.
+        path: File of the figure (.png, .pdf, .svg); None does not save it.
 
     Raises:
-        InputError: There is none, or one without attention.
+        InputError: There is no translation, or one has no attention.
         MissingDependencyError: matplotlib is not installed.
     """
     given = [translations] if isinstance(translations, DetailedTranslation) else list(translations)
     if not given or any(each.attention is None for each in given):
         raise InputError(
-            "There is no attention to draw. Give what translate(…) returns of a model that tells "
-            "what it looked at."
+            "There is no attention to plot. Give the result of translate(…) of a model that "
+            "returns attention."
         )
-    widths = [_MARGIN + _INCHES_A_TOKEN * len(each.source_tokens) for each in given]
-    height = _MARGIN + _INCHES_A_TOKEN * max(len(each.tokens) for each in given)
+    widths = [_MARGIN + _INCHES_PER_TOKEN * len(each.source_tokens) for each in given]
+    height = _MARGIN + _INCHES_PER_TOKEN * max(len(each.tokens) for each in given)
     figure = sized(sum(widths), max(height, 2.2))
     for axes, each in zip(axes_of(figure, len(given)), given, strict=True):
         draw_attention(axes, each)
@@ -49,7 +49,7 @@ def plot_attention(
 
 
 def attention_panel(translation: DetailedTranslation) -> partial[None]:
-    """A function that draws the attention of one translation on the axes it gets."""
+    """Return a function that draws the attention of one translation on the axes it is given."""
     return partial(_draw, translation)
 
 
@@ -58,14 +58,17 @@ def _draw(translation: DetailedTranslation, axes: Axes) -> None:
 
 
 def draw_attention(axes: Axes, translation: DetailedTranslation) -> None:
-    """Draws the attention of one translation.
+    """Draw the attention of one translation.
 
     Args:
-        axes: Where to.
-        translation: With attention.
+        axes: The axes to draw on.
+        translation: A translation with attention.
+
+    Raises:
+        InputError: The translation has no attention.
     """
     if translation.attention is None:
-        raise InputError("The translation has no attention to draw.")
+        raise InputError("The translation has no attention to plot.")
     axes.imshow(translation.attention.numpy(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     sources = [short(token) for token in translation.source_tokens]
     targets = [short(token) for token in translation.tokens]

@@ -1,4 +1,4 @@
-"""``review``: what a model writes on a part, how good that is, and where it errs; on one page."""
+"""``interpret_translations``: translations of a part, their scores, and a report of the errors."""
 
 # pyright: reportUnknownMemberType=false
 
@@ -21,8 +21,8 @@ from flambeau.report import Page
 from flambeau.report.blocks import Block, Cards, Figures, Table, Text
 from flambeau.report.tables import text_table
 from flambeau_text.decoding.strategy import Strategy
+from flambeau_text.translation.attention_plot import attention_panel
 from flambeau_text.translation.data import TranslationData
-from flambeau_text.translation.heatmap import attention_panel
 from flambeau_text.translation.scores import METRICS, Score, corpus_scores, sentence_bleu
 from flambeau_text.translation.translate import DetailedTranslation, translate
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from flambeau.training.history import History
 
 _SHOWN = 6
-_MAPS = 4
-_BUCKETS = (5, 10, 15, 20, 30, 10_000)
+_ATTENTION_PLOTS = 4
+_LENGTHS = (5, 10, 15, 20, 30, 10_000)
 
 
 @dataclass(frozen=True)
-class Review:
-    """Free translations of a part beside its references.
+class TranslationInterpretation:
+    """Free-running translations of a part and their references.
 
-    ``print(review)`` shows the scores with their signatures; ``review.report("report.html")``
-    writes scores by length, the best and the worst, attention, the curve of teacher forcing, data
-    and plan to one page.
+    ``print(interpretation)`` shows the scores with their signatures;
+    ``interpretation.report("report.html")`` writes a page with scores by length, the best and the
+    worst translations, attention, the teacher-forcing curve, data and plan.
 
     Attributes:
         part: "valid" or "test".
-        translations: One a sentence, in the order of the part.
-        references: Likewise, as they stand in the data (lower-cased where the target side was).
-        learner: Whose they are.
+        translations: One per sentence, in the order of the part.
+        references: The references, lower-cased if the target side was.
+        learner: The learner whose model made the translations.
     """
 
     part: str
@@ -62,26 +62,30 @@ class Review:
         return corpus_scores([each.text for each in self.translations], self.references, METRICS)
 
     @cached_property
-    def by_sentence(self) -> Sequence[float]:
-        """Smoothed BLEU of each sentence: for ordering them."""
+    def sentence_scores(self) -> Sequence[float]:
+        """Smoothed BLEU of each sentence, to rank them."""
         pairs = zip(self.translations, self.references, strict=True)
         return [sentence_bleu(each.text, reference) for each, reference in pairs]
 
-    def by_length(self) -> list[list[object]]:
-        """Source words, sentences, BLEU and words written per word of the reference."""
-        words = np.array([len(each.source_tokens) - 1 for each in self.translations])
+    def scores_by_length(self) -> list[list[object]]:
+        """Return a row per range of source lengths.
+
+        Its columns are the range of source tokens, the number of sentences, BLEU, and the ratio of
+        the translations' words to the references' words.
+        """
+        lengths = np.array([len(each.source_tokens) - 1 for each in self.translations])
         rows: list[list[object]] = []
         low = 1
-        for high in _BUCKETS:
-            places = np.flatnonzero((words >= low) & (words <= high)).tolist()
-            if places:
-                texts = [self.translations[place].text for place in places]
-                truths = [self.references[place] for place in places]
-                score = corpus_scores(texts, truths, ("bleu",))["bleu"].value
-                written = sum(len(text.split()) for text in texts)
-                ratio = written / max(1, sum(len(text.split()) for text in truths))
+        for high in _LENGTHS:
+            found = np.flatnonzero((lengths >= low) & (lengths <= high)).tolist()
+            if found:
+                texts = [self.translations[index].text for index in found]
+                references = [self.references[index] for index in found]
+                score = corpus_scores(texts, references, ("bleu",))["bleu"].value
+                words = sum(len(text.split()) for text in texts)
+                ratio = words / max(1, sum(len(text.split()) for text in references))
                 label = f"{low}–{high}" if high < 10_000 else f"{low} and more"
-                rows.append([label, len(places), score, ratio])
+                rows.append([label, len(found), score, ratio])
             low = high + 1
         return rows
 
@@ -91,30 +95,35 @@ class Review:
         return f"{head}\n{text_table(['score', 'value', 'signature'], rows)}"
 
     def page(self) -> Page:
-        """The report as a ``Page``, to which sections can be added."""
+        """Return the report as a ``Page``, to which sections can be added."""
         page = self.learner.interpret(self.part).page()
         rows = [[s.name.replace("_", " "), s.value, s.signature] for s in self.scores.values()]
+        columns = ["source tokens", "sentences", "BLEU", "length ratio"]
         blocks: list[Block] = [
-            Text("Sentences that the model wrote by itself, against the references as they stand."),
+            Text("Scores of the model's translations against the references."),
             Table(["score", "value", "signature"], rows),
-            Text("By the length of the source, in its tokens:"),
-            Table(["source tokens", "sentences", "BLEU", "words per true word"], self.by_length()),
+            Text(
+                "Scores by the number of source tokens. The length ratio is the number of words in "
+                "the translations divided by the number of words in the references."
+            ),
+            Table(columns, self.scores_by_length()),
         ]
         page.add("Translation", *blocks)
-        order = sorted(range(len(self.references)), key=lambda at: (self.by_sentence[at], at))
+        scores = self.sentence_scores
+        order = sorted(range(len(self.references)), key=lambda at: (scores[at], at))
         page.add("Worst translations", Cards([self._card(at) for at in order[:_SHOWN]]))
         page.add("Best translations", Cards([self._card(at) for at in order[::-1][:_SHOWN]]))
         if can_plot():
-            self._add_pictures(page, order)
+            self._add_figures(page, order)
         return page
 
-    def _add_pictures(self, page: Page, order: Sequence[int]) -> None:
-        drawn = [at for at in order if self.translations[at].attention is not None]
-        if drawn:
-            middle = drawn[len(drawn) // 2 :][:_MAPS]
+    def _add_figures(self, page: Page, order: Sequence[int]) -> None:
+        with_attention = [at for at in order if self.translations[at].attention is not None]
+        if with_attention:
+            middle = with_attention[len(with_attention) // 2 :][:_ATTENTION_PLOTS]
             page.add(
                 "Attention",
-                Text("What each word written (down) looked at (across), darker for more."),
+                Text("Attention weights: target tokens down, source tokens across."),
                 Figures(
                     [
                         (
@@ -127,21 +136,21 @@ class Review:
                 ),
             )
         if self.learner.history.column("teacher_forcing"):
-            figure = panels([forcing_panel(self.learner.history)], 4.2, 3.3, None)
+            figure = panels([teacher_forcing_panel(self.learner.history)], 4.2, 3.3, None)
             page.add(
                 "Teacher forcing",
                 Text(
-                    "How probable the true word was as the next one read, and how many of the "
-                    "reference's words were found with the true words before them and without."
+                    "The probability of the reference token as decoder input, and the overlap (F1 "
+                    "of the tokens) of predictions and references, teacher-forced and free-running."
                 ),
                 Figures([(figure, "Teacher forcing by epoch")], least_width=300),
             )
 
     def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
-        """Writes the report: one HTML file that needs no network. Returns where it is.
+        """Write the report as one HTML file that needs no network; return its path.
 
         Raises:
-            StorageError: It cannot be written there.
+            StorageError: The file cannot be written.
         """
         return self.page().save(path)
 
@@ -150,47 +159,49 @@ class Review:
         source = self.learner.data.raw(self.part)[at]
         lines = [
             f"{source}",
-            f"written: {each.text}",
-            f"true: {self.references[at]}",
-            f"BLEU {self.by_sentence[at]:.1f}, score {each.score:.2f}",
+            f"translation: {each.text}",
+            f"reference: {self.references[at]}",
+            f"BLEU {self.sentence_scores[at]:.1f}, score {each.score:.2f}",
         ]
         return Preview("\n".join(lines))
 
 
-def review(learner: Learner, part: str = "valid", strategy: Strategy | None = None) -> Review:
-    """Free translations of a part and all that can be told of them.
+def interpret_translations(
+    learner: Learner, part: str = "valid", strategy: Strategy | None = None
+) -> TranslationInterpretation:
+    """Translate a part and compare the translations with their references.
 
-    Choices are made on valid; test is looked at once, at the end.
+    Make choices on valid, and use test once, at the end.
 
     Args:
-        learner: On ``TranslationData``.
+        learner: A learner on ``TranslationData``.
         part: "valid" or "test".
-        strategy: How to search; None takes the plan's.
+        strategy: How to decode; None uses the plan's ``decoding``.
 
     Raises:
-        ArgumentError: The learner's data are of another kind.
+        ArgumentError: The learner's data are not ``TranslationData``.
     """
     data = learner.data
     if not isinstance(data, TranslationData):
         raise ArgumentError(
-            f"review is of translations, but the learner's data are {type(data).__name__}. For "
-            "other data there is learner.interpret()."
+            f"interpret_translations needs a learner on TranslationData, not on "
+            f"{type(data).__name__}. For other data use learner.interpret()."
         )
     found = translate(learner.predictor(), data.raw(part), strategy)
     references = data.references(part)
     if data.options.lowercase:
         references = [text.lower() for text in references]
-    return Review(part, found, references, learner)
+    return TranslationInterpretation(part, found, references, learner)
 
 
-def forcing_panel(history: History) -> Any:
-    """A function that draws the curves of teacher forcing on the axes it gets."""
+def teacher_forcing_panel(history: History) -> Any:
+    """Return a function that draws the teacher-forcing curves on the axes it is given."""
 
     def draw(axes: Axes) -> None:
         names = (
-            ("teacher_forcing", "probability of the true word"),
-            ("valid_forced_overlap", "words found, true ones before"),
-            ("valid_free_overlap", "words found, own ones before"),
+            ("teacher_forcing", "probability of the reference token"),
+            ("valid_teacher_forced_overlap", "overlap, teacher-forced"),
+            ("valid_free_running_overlap", "overlap, free-running"),
         )
         for colour, (name, label) in zip(COLOURS, names, strict=False):
             points = [

@@ -1,4 +1,4 @@
-"""Batches by a budget of tokens: full, of like lengths, keyed, shared and resumable."""
+"""Batches within a token budget: full, of similar lengths, keyed, shared and resumable."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions
 from flambeau.errors import InputError
-from flambeau_text.translation.batches import make_buckets
-from flambeau_text.translation.encoded import (
+from flambeau_text.translation.bucketing import make_buckets
+from flambeau_text.translation.dataset import (
     EncodedPairs,
-    Ragged,
+    RaggedRows,
     reference_rows,
+    reference_text,
     source_rows,
     target_rows,
-    text_of,
 )
 
 N = 400
 
 
 def pairs(n: int = N, seed: int = 0) -> EncodedPairs:
-    """Lengths as running text has them: most around 12, a few long ones."""
+    """Lengths as in running text: most around 12, a few long ones."""
     draws = np.random.default_rng(seed)
     lengths = draws.gamma(4.0, 3.0, n).astype(int) + 1
     others = np.maximum(1, lengths + draws.integers(-3, 4, n))
@@ -42,17 +42,17 @@ def options(**more: object) -> LoaderOptions:
 
 
 def padded_tokens(batch: Batch) -> int:
-    # The decoder reads one target token less than there are.
+    # The decoder reads all target tokens but the last.
     return batch.inputs["source"].numel() + batch.targets["target"].numel() - len(batch)
 
 
 def test_rows_are_padded_at_their_ends() -> None:
-    found, mask = Ragged([[5, 6], [], [7]]).padded(torch.tensor([2, 0, 1]))
+    found, mask = RaggedRows([[5, 6], [], [7]]).padded(torch.tensor([2, 0, 1]))
     assert found.tolist() == [[7, 1], [5, 6], [1, 1]]
     assert mask.tolist() == [[True, False], [True, True], [False, False]]
 
 
-def test_a_batch_is_what_it_says() -> None:
+def test_a_batch_has_ids_masks_references_and_weight() -> None:
     data = EncodedPairs(
         source_rows([[9, 8], [7]]), target_rows([[5], [5, 6, 4]]), reference_rows(["ü", "xyz"]),
         torch.tensor([3, 8]),
@@ -61,36 +61,36 @@ def test_a_batch_is_what_it_says() -> None:
     assert batch.inputs["source"].tolist() == [[9, 8, 3], [7, 3, 1]]
     assert batch.masks["source"].tolist() == [[True, True, True], [True, True, False]]
     assert batch.targets["target"].tolist() == [[2, 5, 3, 1, 1], [2, 5, 6, 4, 3]]
-    assert [text_of(row) for row in batch.targets["reference"]] == ["ü", "xyz"]
-    # One word and an end, and three words and an end.
+    assert [reference_text(row) for row in batch.targets["reference"]] == ["ü", "xyz"]
+    # One token and the end, three tokens and the end.
     assert batch.weight == 6.0
     assert batch.indices is not None
     assert batch.indices.tolist() == [3, 8]
     assert batch.epoch == 2
 
 
-def test_no_batch_is_above_the_budget_and_most_are_near_it() -> None:
+def test_batches_are_within_and_near_the_budget() -> None:
     data = pairs()
     budget = 32 * data.mean_tokens
     batches = list(data.loader(options()).batches(0))
     sizes = [padded_tokens(batch) for batch in batches]
     assert max(sizes) <= budget
-    # Rows come in eights, and here a batch has some thirty.
+    # The number of pairs is a multiple of eight, here about thirty.
     assert np.median(sizes) > 0.75 * budget
     real = sum(int(batch.masks["source"].sum()) + int(batch.weight or 0) for batch in batches)
-    # A random order pads more than a third.
+    # In random order more than a third is padding.
     assert real / sum(sizes) > 0.8
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     random = [data.batch(rows) for rows in order.split(32)]
     assert real / sum(map(padded_tokens, random)) < 0.65
 
 
-def test_a_pair_above_the_budget_is_a_batch_of_its_own() -> None:
+def test_a_pair_above_the_budget_is_a_batch_of_one() -> None:
     buckets = make_buckets(np.array([3, 500, 4]), np.array([3, 400, 4]), budget=20)
-    assert sorted(map(len, buckets.of_epoch(0, 0))) == [1, 2]
+    assert sorted(map(len, buckets.batches(0, 0))) == [1, 2]
 
 
-def test_every_sample_once_an_epoch_and_as_many_batches_every_epoch() -> None:
+def test_every_epoch_has_each_pair_once() -> None:
     loader = pairs().loader(options())
     for epoch in range(3):
         batches = list(loader.batches(epoch))
@@ -109,7 +109,7 @@ def test_the_order_is_keyed_by_seed_and_epoch() -> None:
     assert first == members(data.loader(options(seed=1)), 0)
     assert first != members(data.loader(options(seed=1)), 1)
     assert first != members(data.loader(options(seed=2)), 0)
-    # Not only the turn of the batches changes, but also who meets whom.
+    # The members of the batches change too, not only their order.
     sets, others = (
         {frozenset(each) for each in members(data.loader(options(seed=1)), epoch)}
         for epoch in (0, 1)
@@ -117,13 +117,13 @@ def test_the_order_is_keyed_by_seed_and_epoch() -> None:
     assert len(sets & others) < len(sets) / 3
 
 
-def test_it_starts_anywhere() -> None:
+def test_an_epoch_can_start_at_any_step() -> None:
     loader = pairs().loader(options())
     assert members(loader, 3, 5) == members(loader, 3)[5:]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_shares_make_the_batch(world_size: int) -> None:
+def test_the_shares_of_all_ranks_form_the_batch(world_size: int) -> None:
     data = pairs()
     whole = list(data.loader(options()).batches(2))
     shares = [
@@ -137,13 +137,15 @@ def test_shares_make_the_batch(world_size: int) -> None:
         assert sum(each.weight or 0 for each in mine) == batch.weight
 
 
-def test_without_shuffling_the_samples_stay_in_their_order() -> None:
+def test_without_shuffling_the_order_is_kept() -> None:
     loader = pairs().loader(options(shuffle=False, batch_size=30))
     assert loader.steps_per_epoch == 14
     assert [len(each) for each in members(loader, 0)] == [30] * 13 + [10]
     assert list(chain(*members(loader, 5))) == list(range(1000, 1400))
 
 
-def test_no_samples_are_refused() -> None:
-    with pytest.raises(InputError, match="needs at least one"):
-        EncodedPairs(Ragged([]), Ragged([]), Ragged([]), torch.zeros(0, dtype=torch.int64))
+def test_no_pairs_raise() -> None:
+    with pytest.raises(InputError, match="has no sentence pairs"):
+        EncodedPairs(
+            RaggedRows([]), RaggedRows([]), RaggedRows([]), torch.zeros(0, dtype=torch.int64)
+        )

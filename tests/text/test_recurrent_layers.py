@@ -1,4 +1,4 @@
-"""Recurrent layers are computed as torch computes them; dropout is one mask a sequence."""
+"""Recurrent layers against torch's, and dropout with one mask per sequence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from flambeau_text.models.recurrent import SequenceDropout, is_cast, run_layers
+from flambeau_text.models.recurrent_layers import SequenceDropout, is_cast, run_layers
 from flambeau_text.models.rnn_encoder import RnnEncoder
 
 LENGTHS = torch.tensor([7, 2, 4, 1])
@@ -16,7 +16,7 @@ MASK = torch.arange(9) < LENGTHS.unsqueeze(1)
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_the_encoder_is_torchs_packed_one(cell: str, layers: int) -> None:
+def test_the_encoder_equals_torchs_packed_layers(cell: str, layers: int) -> None:
     torch.manual_seed(0)
     encoder = RnnEncoder(3, 5, layers, cell, 0.0).double()
     words = torch.randn(4, 9, 3, dtype=torch.float64, requires_grad=True)
@@ -38,7 +38,7 @@ def test_the_encoder_is_torchs_packed_one(cell: str, layers: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
-def test_cast_once_is_what_autocast_computes(kind: type) -> None:
+def test_weights_cast_once_equal_float32_within_bf16(kind: type) -> None:
     torch.manual_seed(0)
     layers = kind(6, 8, 2, batch_first=True)
     inputs = torch.randn(4, 5, 6)
@@ -56,7 +56,7 @@ def test_cast_once_is_what_autocast_computes(kind: type) -> None:
     assert all(value.grad is not None for value in layers.parameters())
 
 
-def test_dropout_is_one_mask_for_all_places() -> None:
+def test_dropout_has_one_mask_for_all_positions() -> None:
     torch.manual_seed(0)
     dropout = SequenceDropout(0.4)
     values = torch.ones(300, 5, 40)

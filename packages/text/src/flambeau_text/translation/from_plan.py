@@ -1,4 +1,4 @@
-"""From the plan's values to what is fitted on train: tokenizers and the preprocessor."""
+"""From the plan's values to the tokenizers and the preprocessor, fitted on train."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flambeau_text.tokenization import (
     Tokenizer,
     WordTokenizer,
 )
+from flambeau_text.translation.language_guard import LanguageGuard
 from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
-from flambeau_text.translation.seen import SeenText
 
 KEYS = ("tokenizer", "vocab_size", "shared_vocab", "max_tokens")
-"""Keys of the plan that decide what is fitted."""
+"""The plan keys on which the fitted preprocessor depends."""
 
 
 def fit_preprocessor(
@@ -26,17 +26,17 @@ def fit_preprocessor(
     values: Mapping[str, Any],
     options: TranslationOptions,
 ) -> TranslationPreprocessor:
-    """The preprocessor of train sentences.
+    """Fit the preprocessor on train sentences.
 
     Args:
-        sources: Of train.
-        targets: Of train.
-        values: The plan's, by key.
+        sources: The train sources.
+        targets: The train targets.
+        values: The plan's values by key.
         options: Languages and case.
     """
     source_language, target_language = options.source_language, options.target_language
     if values["shared_vocab"]:
-        # One language's rules cannot cut two languages.
+        # The rules of one language cannot split two languages.
         joint = fit_tokenizer([*sources, *targets], values, None, options.lowercase)
         source = target = joint
     else:
@@ -46,24 +46,24 @@ def fit_preprocessor(
         source=source,
         target=None if target is source else target,
         max_tokens=values["max_tokens"],
-        seen=SeenText.of(sources, targets, source_language, target_language),
+        language_guard=LanguageGuard.fit(sources, targets, source_language, target_language),
     )
 
 
 def fit_tokenizer(
     texts: Sequence[str], values: Mapping[str, Any], language: str | None, lowercase: bool
 ) -> Tokenizer:
-    """One side's tokenizer.
+    """Fit the tokenizer of one side, or of both.
 
     Raises:
-        PlanError: The plan names no tokenizer that there is.
+        PlanError: The plan's tokenizer is unknown.
     """
     kind, size = values["tokenizer"], values["vocab_size"]
     if kind == "word":
-        # Words seen once cannot be learned, and teach the model what to do with unknown ones.
-        least = 1 if len(texts) < 2_000 else 2
+        # Words that occur once cannot be learned; as unknown words they train the unknown token.
+        min_freq = 1 if len(texts) < 2_000 else 2
         return WordTokenizer.fit(
-            texts, language=language, lowercase=lowercase, min_freq=least, max_tokens=size
+            texts, language=language, lowercase=lowercase, min_freq=min_freq, max_tokens=size
         )
     if kind == "character":
         return CharacterTokenizer.fit(texts, lowercase=lowercase, max_tokens=size)

@@ -1,4 +1,4 @@
-"""What a translation model answers with."""
+"""``Translation``: the prediction of a translation model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Translation:
-    """One sentence in the other language; as text where it is printed.
+    """A translated sentence; ``str()`` returns its text.
 
     Attributes:
         text: The sentence, joined from its tokens.
-        score: What the search ranked it by: for a beam the log-probability over its length
-            penalty.
+        score: The score by which the search ranked it; for beam search the log-probability divided
+            by the length penalty.
     """
 
     text: str

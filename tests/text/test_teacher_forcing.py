@@ -1,4 +1,4 @@
-"""Teacher forcing: closed forms, coins, and what is read in the place of the true word."""
+"""Teacher forcing: schedules, the draws of positions, and predicted inputs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from flambeau_text.forcing import (
     TeacherForcing,
     schedule_from_json,
 )
-from flambeau_text.forcing import rollout as module
-from flambeau_text.forcing.feeds import Draws, feed_of, gold_coins
-from flambeau_text.forcing.rollout import forced_features
+from flambeau_text.forcing import unroll as module
+from flambeau_text.forcing.decoder_inputs import DrawKeys, predicted_input, reference_positions
 from flambeau_text.forcing.schedule import as_json
+from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models import Seq2Seq
 
 TOLERANCE = {"atol": 1e-12, "rtol": 0}
@@ -33,8 +33,8 @@ LENGTHS = [6, 2, 4]
 FEEDS = ["argmax", "sample", "gumbel", "soft"]
 
 
-def draws(n: int = 3, epoch: int = 0, seed: int = 0, first: int = 0) -> Draws:
-    return Draws(seed, epoch, torch.arange(first, first + n))
+def keys(n: int = 3, epoch: int = 0, seed: int = 0, first: int = 0) -> DrawKeys:
+    return DrawKeys(seed, epoch, torch.arange(first, first + n))
 
 
 # ---------------------------------------------------------------- schedules
@@ -57,7 +57,9 @@ def draws(n: int = 3, epoch: int = 0, seed: int = 0, first: int = 0) -> Draws:
     ],
     ids=repr,
 )
-def test_closed_forms(schedule: object, at_0: float, at_1: float, at_1000: float) -> None:
+def test_schedules_follow_their_formulas(
+    schedule: object, at_0: float, at_1: float, at_1000: float
+) -> None:
     for step, wanted in ((0, at_0), (1, at_1), (1000, at_1000)):
         assert schedule(step) == pytest.approx(wanted, abs=1e-15)  # type: ignore[operator]
     found = [schedule(step) for step in range(3000)]  # type: ignore[operator]
@@ -65,73 +67,74 @@ def test_closed_forms(schedule: object, at_0: float, at_1: float, at_1000: float
     assert schedule_from_json(json.loads(json.dumps(as_json(schedule)))) == schedule  # type: ignore[arg-type]
 
 
-def test_no_step_is_too_large() -> None:
+def test_schedules_accept_large_steps() -> None:
     assert InverseSigmoid(k=1.0)(10**9) == 0.0
     assert Exponential()(10**9) == 0.0
 
 
-def test_wrong_schedules_are_refused() -> None:
+def test_invalid_settings_raise() -> None:
     for make in (
         lambda: Constant(1.1), lambda: Linear(c=-1.0), lambda: Exponential(1.0),
         lambda: InverseSigmoid(0.5), lambda: Linear(floor=2.0),
     ):  # fmt: skip
         with pytest.raises(InputError):
             make()
-    with pytest.raises(ArgumentError, match=r"no schedule 'linaer'.*'linear'"):
+    with pytest.raises(ArgumentError, match=r"Unknown schedule 'linaer'.*'linear'"):
         schedule_from_json({"kind": "linaer"})
-    with pytest.raises(ArgumentError, match=r"linear schedule has no 'q'"):
+    with pytest.raises(ArgumentError, match=r"linear schedule has no parameter 'q'"):
         schedule_from_json({"kind": "linear", "q": 1})
     with pytest.raises(ArgumentError, match=r"give a function of the optimizer step"):
         TeacherForcing(0.5)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"feed is 'argmin'.*'argmax'"):
         TeacherForcing(feed="argmin")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="passes is a whole number"):
+    with pytest.raises(InputError, match="passes must be a whole number"):
         TeacherForcing(passes=0)
-    with pytest.raises(InputError, match=r"gives 1.5 at step 3"):
+    with pytest.raises(InputError, match=r"returned 1.5 at step 3"):
         TeacherForcing(lambda step: 1.5).probability(3)
 
 
-def test_json_and_back() -> None:
+def test_json_round_trip() -> None:
     forcing = TeacherForcing(Linear(0.9), "sample", "sequence", 0.5, 2)
     assert TeacherForcing.from_json(json.loads(json.dumps(forcing.as_json()))) == forcing
-    with pytest.raises(ArgumentError, match="function of your own, which cannot be saved"):
+    with pytest.raises(ArgumentError, match="user-defined function, which cannot be saved"):
         TeacherForcing(lambda step: 0.5).as_json()
-    with pytest.raises(ArgumentError, match=r"has no 'shedule'.*'schedule'"):
+    with pytest.raises(ArgumentError, match=r"has no setting 'shedule'.*'schedule'"):
         TeacherForcing.from_json({"shedule": {}})
 
 
-# ---------------------------------------------------------------- coins
+# ---------------------------------------------------------------- the draws
 
 
-def test_coins_fall_as_often_as_they_should() -> None:
-    n, places = 1_000, 101
+def test_the_reference_is_drawn_with_its_probability() -> None:
+    n, positions = 1_000, 101
     for p in (0.1, 0.5, 0.9):
-        coins = gold_coins(draws(n), places, p, TeacherForcing())
-        assert coins[:, 0].all()
-        count = int(coins[:, 1:].sum())
-        # 100,000 coins; 4 standard deviations are missed once in 16,000 tries, and the seed stands.
-        assert abs(count - p * n * (places - 1)) < 4 * math.sqrt(n * (places - 1) * p * (1 - p))
+        drawn = reference_positions(keys(n), positions, p, TeacherForcing())
+        assert drawn[:, 0].all()
+        count = int(drawn[:, 1:].sum())
+        # 4 standard deviations are exceeded once in 16,000 tries, and the seed is fixed.
+        draws = n * (positions - 1)
+        assert abs(count - p * draws) < 4 * math.sqrt(draws * p * (1 - p))
 
 
-def test_coins_of_tokens_are_independent_and_those_of_a_sequence_are_one() -> None:
-    each = gold_coins(draws(4_000), 3, 0.5, TeacherForcing())[:, 1:]
+def test_draws_are_per_token_or_per_sequence() -> None:
+    each = reference_positions(keys(4_000), 3, 0.5, TeacherForcing())[:, 1:]
     both = (each[:, 0] & each[:, 1]).float().mean()
     assert abs(float(both) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 4_000)
-    rows = gold_coins(draws(200), 9, 0.5, TeacherForcing(granularity="sequence"))[:, 1:]
+    rows = reference_positions(keys(200), 9, 0.5, TeacherForcing(granularity="sequence"))[:, 1:]
     assert ((rows.sum(1) == 0) | (rows.sum(1) == 8)).all()
     assert 60 < int(rows[:, 0].sum()) < 140
 
 
-def test_a_coin_depends_on_seed_epoch_sample_and_place_alone() -> None:
-    whole = gold_coins(draws(8), 6, 0.5, TeacherForcing())
-    # In another batch, on another process, in a batch of longer sentences: the same coins.
-    assert torch.equal(gold_coins(draws(3, first=4), 6, 0.5, TeacherForcing()), whole[4:7])
-    assert torch.equal(gold_coins(draws(8), 9, 0.5, TeacherForcing())[:, :6], whole)
-    for other in (draws(8, epoch=1), draws(8, seed=1)):
-        assert not torch.equal(gold_coins(other, 6, 0.5, TeacherForcing()), whole)
+def test_a_draw_depends_on_its_keys_only() -> None:
+    whole = reference_positions(keys(8), 6, 0.5, TeacherForcing())
+    # The same draws in another batch, on another process, beside longer sentences.
+    assert torch.equal(reference_positions(keys(3, first=4), 6, 0.5, TeacherForcing()), whole[4:7])
+    assert torch.equal(reference_positions(keys(8), 9, 0.5, TeacherForcing())[:, :6], whole)
+    for other in (keys(8, epoch=1), keys(8, seed=1)):
+        assert not torch.equal(reference_positions(other, 6, 0.5, TeacherForcing()), whole)
 
 
-# ---------------------------------------------------------------- the words that are read
+# ---------------------------------------------------------------- the unrolled decoder
 
 
 def batch(model: Seq2Seq, small: SimpleNamespace) -> tuple:
@@ -140,100 +143,98 @@ def batch(model: Seq2Seq, small: SimpleNamespace) -> tuple:
 
 
 @pytest.mark.parametrize("passes", [None, 2])
-def test_with_p_1_it_is_plain_to_the_bit_and_nothing_is_drawn(
+def test_probability_1_is_bitwise_plain_teacher_forcing(
     model: Seq2Seq, small: SimpleNamespace, passes: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, words = batch(model, small)
-    monkeypatch.setattr(module, "gold_coins", None)
+    monkeypatch.setattr(module, "reference_positions", None)
     generator = torch.get_rng_state()
     forcing = TeacherForcing(passes=passes)
-    found = forced_features(model, memory, words, 1.0, forcing, draws())
+    found = decoder_features(model, memory, words, 1.0, forcing, keys())
     assert torch.equal(found, model.features(memory, words)[0])
     assert torch.equal(generator, torch.get_rng_state())
 
 
-def test_with_p_0_and_argmax_it_is_greedy_search(model: Seq2Seq, small: SimpleNamespace) -> None:
+def test_probability_0_with_argmax_is_greedy_search(model: Seq2Seq, small: SimpleNamespace) -> None:
     memory, _ = batch(model, small)
     limit = 6
     greedy = greedy_search(model, memory, torch.full((3,), limit))
     tokens = greedy.tokens[:, 0]
-    words = torch.full_like(tokens, 4)  # true words, none of which is to be read
+    words = torch.full_like(tokens, 4)  # reference tokens, none of which is to be read
     words[:, 0] = 2
-    # A Transformer's one further pass is not the sentence word by word, as many as it is long are.
+    # One additional pass, a Transformer's default, does not equal token by token.
     ways = [limit + 2] if type(model).__name__.startswith("Transformer") else [None, limit + 2]
     for passes in ways:
         forcing = TeacherForcing(passes=passes)
-        features = forced_features(model, memory, words, 0.0, forcing, draws())
+        features = decoder_features(model, memory, words, 0.0, forcing, keys())
         found = model.output(features).log_softmax(-1)
         scores = found.gather(2, tokens.unsqueeze(2)).squeeze(2).masked_fill(tokens == 1, 0.0)
-        torch.testing.assert_close(scores.sum(1), greedy.likelihoods[:, 0], **TOLERANCE)
+        torch.testing.assert_close(scores.sum(1), greedy.log_probabilities[:, 0], **TOLERANCE)
         found[..., [1, 2]] = -torch.inf
-        said = found.argmax(-1)
+        predicted = found.argmax(-1)
         for row in range(3):
             length = int((tokens[row] != 1).sum())
-            # The last word may be the end that the limit has set.
+            # The last token may be the end token that the limit has set.
             count = length - 1 if length == limit + 1 else length
-            assert said[row, :count].tolist() == tokens[row, :count].tolist()
+            assert predicted[row, :count].tolist() == tokens[row, :count].tolist()
 
 
-def slow(model: Seq2Seq, memory: object, words: torch.Tensor, coins: torch.Tensor) -> torch.Tensor:
-    """The sentence word by word, reading the true word or the likeliest one as the coins say."""
+def slow(model: Seq2Seq, memory: object, words: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """The sentence token by token, reading the reference or the most probable token."""
     state = model.init_state(memory)  # type: ignore[arg-type]
     previous, found = words[:, 0], []
-    for place in range(words.shape[1]):
+    for position in range(words.shape[1]):
         logits, state, _ = model.step(previous, state)
         found.append(logits)
         own = logits.clone()
         own[:, [1, 2]] = -torch.inf
-        if place + 1 < words.shape[1]:
-            previous = torch.where(coins[:, place + 1], words[:, place + 1], own.argmax(1))
+        if position + 1 < words.shape[1]:
+            previous = torch.where(drawn[:, position + 1], words[:, position + 1], own.argmax(1))
     return torch.stack(found, 1)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.7])
-def test_word_by_word_and_enough_passes_equal_a_slow_loop(
+def test_both_ways_of_unrolling_equal_a_slow_loop(
     model: Seq2Seq, small: SimpleNamespace, p: float
 ) -> None:
     memory, words = batch(model, small)
-    coins = gold_coins(draws(), words.shape[1], p, TeacherForcing())
-    wanted = slow(model, memory, words, coins)
+    drawn = reference_positions(keys(), words.shape[1], p, TeacherForcing())
+    wanted = slow(model, memory, words, drawn)
     for passes in (words.shape[1], words.shape[1] + 2):
         forcing = TeacherForcing(passes=passes)
-        features = forced_features(model, memory, words, p, forcing, draws())
+        features = decoder_features(model, memory, words, p, forcing, keys())
         torch.testing.assert_close(model.output(features), wanted, **TOLERANCE)
     if not type(model).__name__.startswith("Transformer"):
-        features = forced_features(model, memory, words, p, TeacherForcing(), draws())
+        features = decoder_features(model, memory, words, p, TeacherForcing(), keys())
         torch.testing.assert_close(model.output(features), wanted, **TOLERANCE)
 
 
-def test_a_transformer_takes_one_further_pass(small: SimpleNamespace) -> None:
+def test_a_transformer_makes_one_additional_pass(small: SimpleNamespace) -> None:
     model = small.make("pre-norm")
     memory, words = batch(model, small)
     calls = []
     plain = type(model).features
     model.features = lambda *given: calls.append(1) or plain(model, *given)  # type: ignore[method-assign]
-    forced_features(model, memory, words, 0.5, TeacherForcing(), draws())
+    decoder_features(model, memory, words, 0.5, TeacherForcing(), keys())
     assert len(calls) == 2
-    # The second word reads what a forced pass predicts after the true first one.
-    coins = gold_coins(draws(), words.shape[1], 0.0, TeacherForcing())
+    # Each token is predicted after what the first, teacher-forced pass predicts.
     logits = model.output(plain(model, memory, words)[0])
     logits[..., [1, 2]] = -torch.inf
     read = torch.cat([words[:, :1], logits.argmax(-1)[:, :-1]], 1)
-    found = forced_features(model, memory, words, 0.0, TeacherForcing(), draws())
+    found = decoder_features(model, memory, words, 0.0, TeacherForcing(), keys())
     torch.testing.assert_close(found, plain(model, memory, read)[0], **TOLERANCE)
-    assert coins[:, 1:].sum() == 0
 
 
 @pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize("passes", [None, 1])
-def test_every_feed_trains_and_repeats(
+def test_every_feed_has_gradients_and_repeats(
     model: Seq2Seq, small: SimpleNamespace, feed: str, passes: int | None
 ) -> None:
     memory, words = batch(model, small)
     forcing = TeacherForcing(feed=feed, passes=passes)  # type: ignore[arg-type]
-    found = forced_features(model, memory, words, 0.4, forcing, draws())
+    found = decoder_features(model, memory, words, 0.4, forcing, keys())
     assert found.isfinite().all()
-    again = forced_features(model, memory, words, 0.4, forcing, draws())
+    again = decoder_features(model, memory, words, 0.4, forcing, keys())
     assert torch.equal(found, again)
     found.sum().backward()
     assert all(
@@ -241,53 +242,56 @@ def test_every_feed_trains_and_repeats(
     )
 
 
-def test_feeds_are_what_they_say() -> None:
+def test_feeds_draw_from_the_models_probabilities() -> None:
     torch.manual_seed(0)
     n, vocab = 20_000, 6
     matrix = torch.eye(vocab, dtype=torch.float64)
     logits = torch.tensor([0.0, 9.0, 9.0, 1.0, 2.0, 0.5], dtype=torch.float64).expand(n, vocab)
-    shares = logits[0].clone()
-    shares[[1, 2]] = -torch.inf
+    allowed = logits[0].clone()
+    allowed[[1, 2]] = -torch.inf
     for temperature in (1.0, 0.5):
-        wanted = (shares / temperature).softmax(0)
+        wanted = (allowed / temperature).softmax(0)
         for feed in ("sample", "gumbel"):
             forcing = TeacherForcing(feed=feed, temperature=temperature)  # type: ignore[arg-type]
-            read = feed_of(logits, matrix, forcing, draws(n), 3)
+            read = predicted_input(logits, forcing, keys(n), 3, matrix)
+            if feed == "sample":
+                assert read.dtype == torch.int64
+                read = matrix[read]
             assert ((read > 0.999).sum(1) == 1).all()
             found = read.mean(0)
             # 4 standard deviations of a share of 20,000 draws.
             assert ((found - wanted).abs() < 4 * (wanted * (1 - wanted) / n).sqrt() + 1e-9).all()
         soft = TeacherForcing(feed="soft", temperature=temperature)
-        torch.testing.assert_close(feed_of(logits[:1], matrix, soft, draws(1), 3)[0], wanted)
-    read = feed_of(logits[:2], matrix, TeacherForcing(), draws(2), 3)
-    assert read.argmax(1).tolist() == [4, 4]
+        torch.testing.assert_close(predicted_input(logits[:1], soft, keys(1), 3, matrix)[0], wanted)
+    assert predicted_input(logits[:2], TeacherForcing(), keys(2), 3).tolist() == [4, 4]
 
 
-@pytest.mark.parametrize(
-    ("feed", "passes_gradients"), [*zip(FEEDS, [False, False, True, True], strict=True)]
-)
-def test_which_feeds_pass_gradients(feed: str, passes_gradients: bool) -> None:
+@pytest.mark.parametrize("feed", ["gumbel", "soft"])
+def test_feeds_of_embeddings_pass_gradients(feed: str) -> None:
     logits = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
     matrix = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    read = feed_of(logits, matrix, TeacherForcing(feed=feed), draws(2), 1)  # type: ignore[arg-type]
-    read.sum().backward()
+    forcing = TeacherForcing(feed=feed)  # type: ignore[arg-type]
+    predicted_input(logits, forcing, keys(2), 1, matrix).sum().backward()
     assert matrix.grad is not None
-    assert (logits.grad is not None and bool(logits.grad.any())) == passes_gradients
+    assert logits.grad is not None
+    assert logits.grad.any()
+    with pytest.raises(InputError, match="needs the target embedding matrix"):
+        predicted_input(logits, forcing, keys(2), 1)
 
 
-def test_padding_beside_a_sentence_changes_nothing(model: Seq2Seq, small: SimpleNamespace) -> None:
+def test_padding_does_not_change_the_features(model: Seq2Seq, small: SimpleNamespace) -> None:
     tokens, mask = small.sources(LENGTHS, longest=9)
     words = small.targets([5, 3, 1])[:, :-1]
     for feed in FEEDS:
         forcing = TeacherForcing(feed=feed)  # type: ignore[arg-type]
         memory = model.encode(tokens, mask)
-        together = forced_features(model, memory, words, 0.3, forcing, draws())
+        together = decoder_features(model, memory, words, 0.3, forcing, keys())
         for row, length in enumerate(LENGTHS):
             alone = slice(row, row + 1)
             single = copy.copy(model).encode(tokens[alone, :length], mask[alone, :length])
             count = int((words[row] != 1).sum())
-            found = forced_features(
-                model, single, words[alone, :count], 0.3, forcing, draws(1, first=row)
+            found = decoder_features(
+                model, single, words[alone, :count], 0.3, forcing, keys(1, first=row)
             )
             torch.testing.assert_close(together[row, :count], found[0], **TOLERANCE)
 
@@ -303,16 +307,20 @@ def history(*rows: dict[str, float]) -> History:
 
 
 def row(forced: float, free: float, p: float) -> dict[str, float]:
-    return {"valid_forced_overlap": forced, "valid_free_overlap": free, "teacher_forcing": p}
+    return {
+        "valid_teacher_forced_overlap": forced,
+        "valid_free_running_overlap": free,
+        "teacher_forcing": p,
+    }
 
 
-def test_the_controller_moves_on_the_gap() -> None:
-    control = AdaptiveForcing(gap=0.02, rate=1.0, most_move=0.1, floor=0.25)
-    # 5% of what is right with the true words is lost without them: 3% too much.
+def test_the_probability_follows_the_gap() -> None:
+    control = AdaptiveForcing(target_gap=0.02, rate=1.0, max_change=0.1, floor=0.25)
+    # The gap is 5%, which is 3% above the target.
     assert control.update(history(row(0.8, 0.76, 0.9)), 0.5) == pytest.approx(
         {"teacher_forcing": 0.87}
     )
-    # Nothing is lost: less of one's own words is needed.
+    # No gap: more reference tokens.
     assert control.update(history(row(0.8, 0.8, 0.9)), 0.5) == pytest.approx(
         {"teacher_forcing": 0.92}
     )
@@ -323,12 +331,14 @@ def test_the_controller_moves_on_the_gap() -> None:
     assert control.update(history(row(0.5, 0.6, 0.99)), 0.5) == {"teacher_forcing": 1.0}
 
 
-def test_the_controller_waits_for_a_search_and_for_the_warmup() -> None:
+def test_the_controller_waits_for_scores_and_warmup() -> None:
     control = AdaptiveForcing(warmup=0.2)
     assert control.update(history(), 0.5) == {}
     assert control.update(history({"teacher_forcing": 1.0}), 0.5) == {}
     assert control.update(history(row(0.8, 0.4, 0.9)), 0.1) == {}
     with pytest.raises(InputError, match="no numbers 'teacher_forcing'"):
-        control.update(history({"valid_forced_overlap": 1.0, "valid_free_overlap": 0.5}), 0.5)
-    with pytest.raises(InputError, match="floor is a share"):
+        control.update(
+            history({"valid_teacher_forced_overlap": 1.0, "valid_free_running_overlap": 0.5}), 0.5
+        )
+    with pytest.raises(InputError, match="floor must be between"):
         AdaptiveForcing(floor=2.0)

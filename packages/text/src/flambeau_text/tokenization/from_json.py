@@ -1,4 +1,4 @@
-"""A tokenizer from the JSON values that an artefact holds."""
+"""``tokenizer_from_json``: a tokenizer from the JSON values stored in an artefact."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _KINDS: Mapping[str, Any] = {
 
 
 def tokenizer_from_json(values: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that ``Tokenizer.as_json`` described.
+    """Rebuild a tokenizer from the values of ``Tokenizer.as_json``.
 
     Raises:
-        ArtefactError: Its kind is unknown.
+        ArtefactError: The kind is unknown.
     """
     kind = str(values.get("kind"))
     if kind not in _KINDS:
-        raise ArtefactError(f"There is no tokenizer {kind!r}. {nearest(kind, _KINDS)}")
+        raise ArtefactError(f"Unknown tokenizer {kind!r}. {nearest(kind, _KINDS)}")
     arguments = {name: value for name, value in values.items() if name != "kind"}
     return _KINDS[kind](**arguments)

@@ -1,4 +1,4 @@
-"""torch's recurrent layers, with nothing cast inside of their loops, and dropout for sequences."""
+"""torch's recurrent layers with autocast applied once per call, and dropout for sequences."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ _FUNCTIONS: dict[str, Any] = {"GRU": cast("Any", torch).gru, "LSTM": cast("Any",
 
 
 class SequenceDropout(nn.Module):
-    """Dropout whose mask is the same at every place of a sequence.
+    """Dropout with one mask for all positions of a sequence.
 
-    Drawing a number for each place takes a sixth of a training step on a CPU; and a recurrent layer
-    that loses the same numbers at each step cannot wait for the next one to get them.
+    A mask per position takes a sixth of a training step on a CPU. One mask per sequence also keeps
+    a recurrent layer from recovering dropped features at a later position.
 
     Args:
-        share: Of the numbers that training sets to 0.
+        p: Dropout probability.
 
     Source:
         Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
         Networks" (arXiv 1512.05287).
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.share = share
+        self.p = p
 
     def forward(self, values: Tensor) -> Tensor:
-        """``(batch, places, size)``, times a mask."""
+        """Apply dropout to ``(batch, positions, size)``."""
         mask = self.mask(values)
         return values if mask is None else values * mask.to(values.dtype)
 
     def mask(self, values: Tensor) -> Tensor | None:
-        """A mask ``(batch, 1, size)``; None where nothing is dropped."""
-        if not self.training or self.share == 0.0:
+        """Draw a scaled mask ``(batch, 1, size)``; None if nothing is dropped."""
+        if not self.training or self.p == 0.0:
             return None
         shape = (values.shape[0], 1, values.shape[2])
-        kept = values.new_empty(shape, dtype=torch.float32).bernoulli_(1.0 - self.share)
-        return kept / (1.0 - self.share)
+        kept = values.new_empty(shape, dtype=torch.float32).bernoulli_(1.0 - self.p)
+        return kept / (1.0 - self.p)
 
     def extra_repr(self) -> str:
-        """What a summary shows."""
-        return f"share={self.share}"
+        """Return the arguments for ``repr``."""
+        return f"p={self.p}"
 
 
 def run_layers(
     layers: nn.RNNBase, inputs: Tensor | PackedSequence, before: Sequence[Tensor] | None
 ) -> tuple[Any, tuple[Tensor, ...]]:
-    """Outputs and last states of ``nn.GRU`` or ``nn.LSTM`` layers, batch first.
+    """Run ``nn.GRU`` or ``nn.LSTM`` layers, batch first; return outputs and last states.
 
     Args:
         layers: The layers.
         inputs: ``(batch, steps, size)``, or packed sequences.
-        before: States ``(layers, batch, size)``; None for zeros.
+        before: Initial states ``(layers, batch, size)``; None for zeros.
     """
     if isinstance(inputs, PackedSequence) or before is None or not is_cast(inputs):
         given = None if before is None else before[0] if len(before) == 1 else tuple(before)
@@ -74,17 +74,17 @@ def run_weights(
     weights: Sequence[Tensor],
     num_layers: int = 1,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Some of the layers' weights, in one direction, over sequences.
+    """Run some of the layers' weights over sequences, in one direction.
 
-    Under autocast on a CPU weights and states are cast once here: torch itself casts the state
-    anew at every step, which is a third of the time of the layer.
+    Under autocast on a CPU, weights and states are cast once per call. torch casts the state at
+    every step, which takes a third of the layer's time.
 
     Args:
-        layers: Whose kind, biases and dropout are taken.
+        layers: The layers whose cell, bias and dropout settings are used.
         inputs: ``(batch, steps, size)``.
-        before: States ``(num_layers, batch, size)``.
+        before: Initial states ``(num_layers, batch, size)``.
         weights: In torch's order.
-        num_layers: How many layers they are.
+        num_layers: Number of layers in ``weights``.
     """
     device = inputs.device.type
     if is_cast(inputs):
@@ -108,5 +108,5 @@ def run_weights(
 
 
 def is_cast(inputs: Tensor) -> bool:
-    """Whether autocast on a CPU would cast what recurrent layers compute."""
+    """Return whether autocast is active for recurrent layers on a CPU."""
     return inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")

@@ -1,0 +1,82 @@
+"""``VocabTokenizer``: the base of tokenizers that look each token up in a vocabulary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flambeau.errors import InputError
+from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, Tokenizer
+from flambeau_text.vocab import SPECIALS, Vocab, build_vocab_from_iterator
+
+
+class VocabTokenizer(Tokenizer):
+    """A tokenizer with a `Vocab`; a subclass defines ``tokenize_normalized``.
+
+    Args:
+        tokens: The vocabulary, special tokens first.
+        lowercase: Whether texts are lower-cased first.
+
+    Raises:
+        InputError: The vocabulary does not begin with the special tokens.
+    """
+
+    def __init__(self, tokens: Sequence[str], lowercase: bool = False) -> None:
+        if tuple(tokens[: len(SPECIALS)]) != SPECIALS:
+            raise InputError(
+                f"The vocabulary begins with {list(tokens[:4])}, but must begin with the special "
+                f"tokens {', '.join(SPECIALS)}, in this order."
+            )
+        self.vocab = Vocab(tokens, default_index=UNKNOWN_ID)
+        self.lowercase = lowercase
+        # "<eos>" written in a text is not the end token.
+        ids = self.vocab.get_stoi()
+        self._ids = {token: i for token, i in ids.items() if token not in SPECIALS}
+
+    def __len__(self) -> int:
+        return len(self.vocab)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        find = self._ids.get
+        return [
+            [find(token, UNKNOWN_ID) for token in tokens] for tokens in self.tokenize_batch(texts)
+        ]
+
+    def tokenize(self, text: str) -> list[str]:
+        return self.tokenize_batch([text])[0]
+
+    def tokenize_batch(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the tokens of each text."""
+        lowered = [text.lower() for text in texts] if self.lowercase else texts
+        return self.tokenize_normalized(lowered)
+
+    def tokenize_normalized(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the tokens of texts that are already lower-cased where requested."""
+        raise NotImplementedError(f"{type(self).__name__} must define tokenize_normalized(texts).")
+
+    def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        return self.vocab.lookup_tokens(ids)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"tokens": self.vocab.get_itos(), "lowercase": self.lowercase}
+
+
+def vocabulary_tokens(
+    texts: Iterable[Sequence[str]], min_freq: int, max_tokens: int | None
+) -> list[str]:
+    """Return the tokens of a vocabulary: special tokens, then the most frequent tokens.
+
+    Args:
+        texts: Lists of tokens.
+        min_freq: Tokens that are rarer are excluded.
+        max_tokens: Maximum size, special tokens included; None for no limit.
+    """
+    counts: Counter[str] = Counter()
+    for tokens in texts:
+        counts.update(tokens)
+    for special in SPECIALS:
+        counts.pop(special, None)
+    repeated = ([token] * count for token, count in counts.items())
+    found = build_vocab_from_iterator(repeated, min_freq, SPECIALS, max_tokens=max_tokens)
+    return found.get_itos()

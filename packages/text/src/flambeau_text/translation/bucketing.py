@@ -1,0 +1,103 @@
+"""Batches of similar lengths, each with as many sentence pairs as a token budget allows.
+
+The budget counts the tokens of both sides, padding included, because that is what a step computes.
+The number of batches is the same in every epoch, so that schedules and resuming can rely on it; the
+pairs of a batch differ from epoch to epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flambeau import random as keyed
+
+LENGTH_MULTIPLE = 4
+"""Lengths are rounded up to a multiple of this, for sorting and for padding. Pairs of one rounded
+length are shuffled, and an epoch has few different batch shapes. On a CPU in bf16 a matrix product
+of a new shape needs preparation: a step with new shapes took twice the time of the next one with
+the same shapes."""
+
+ROW_MULTIPLE = 8
+"""The number of pairs in a batch is a multiple of this, for the same reason."""
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Pairs sorted by rounded length, and the boundaries of the batches.
+
+    Attributes:
+        order: Indices of the pairs sorted by rounded length, int64 ``(n,)``.
+        length_classes: The index of each pair's rounded lengths, increasing along ``order``; pairs
+            of one class are shuffled.
+        boundaries: Start of each batch in ``order``, and the end, int64 ``(batches + 1,)``.
+    """
+
+    order: Tensor
+    length_classes: Tensor
+    boundaries: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boundaries) - 1
+
+    def batches(self, seed: int, epoch: int) -> list[Tensor]:
+        """Return the pairs of each batch of an epoch, in the order of the batches.
+
+        All draws are keyed by (seed, epoch), so a resumed run gets the same batches.
+        """
+        n = len(self.order)
+        draws = torch.randperm(n, generator=keyed.generator(seed, "shuffle", epoch))
+        # Sorted by (length class, draw): the boundaries stay, the members change.
+        shuffled = self.order[torch.argsort(self.length_classes * n + draws)]
+        order = torch.randperm(len(self), generator=keyed.generator(seed, "batches", epoch))
+        starts, ends = self.boundaries[:-1].tolist(), self.boundaries[1:].tolist()
+        return [shuffled[starts[batch] : ends[batch]] for batch in order.tolist()]
+
+
+def make_buckets(sources: Rows, targets: Rows, budget: int) -> Buckets:
+    """Group pairs of similar lengths into batches within a token budget.
+
+    Args:
+        sources: Number of tokens of each source, int64 ``(n,)``.
+        targets: Number of tokens of each target, as the decoder reads them.
+        budget: Maximum number of tokens of both sides in a batch, padding included. A single pair
+            that exceeds it becomes a batch of one.
+    """
+    by_target, by_source = round_up(targets), round_up(sources)
+    # In every other target length the sources run from long to short: where two target lengths
+    # share a batch, their sources then have similar lengths too.
+    alternating = np.where((by_target // LENGTH_MULTIPLE) % 2 == 0, by_source, -by_source)
+    order = np.lexsort((alternating, by_target))
+    by_target, by_source = by_target[order], by_source[order]
+    changes = np.diff(by_target, prepend=-1).astype(bool) | np.diff(by_source, prepend=-1).astype(
+        bool
+    )
+    boundaries = [0]
+    widest_target = widest_source = 0
+    for index, (target, source) in enumerate(
+        zip(by_target.tolist(), by_source.tolist(), strict=True)
+    ):
+        widest_target, widest_source = max(widest_target, target), max(widest_source, source)
+        rows = index + 1 - boundaries[-1]
+        if rows > 1 and rows * (widest_target + widest_source) > budget:
+            start, n = boundaries[-1], index - boundaries[-1]
+            end = index if n < ROW_MULTIPLE else start + n // ROW_MULTIPLE * ROW_MULTIPLE
+            boundaries.append(end)
+            widest_target = int(by_target[end : index + 1].max())
+            widest_source = int(by_source[end : index + 1].max())
+    return Buckets(
+        torch.from_numpy(order.astype(np.int64)),
+        torch.from_numpy(np.cumsum(changes).astype(np.int64)),
+        torch.tensor([*boundaries, len(order)]),
+    )
+
+
+def round_up(lengths: Rows) -> Rows:
+    """Round lengths up to a multiple of ``LENGTH_MULTIPLE``."""
+    return -(-np.asarray(lengths) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
