@@ -14,8 +14,8 @@ from flambeau import Learner
 from flambeau.data.batch import Batch
 from flambeau_vision import ImageData
 from flambeau_vision.augment import Augment
-from flambeau_vision.augmentation import Augmentation
-from flambeau_vision.mixing import Mix, Mixing
+from flambeau_vision.augmentation_settings import Augmentation
+from flambeau_vision.mixup_cutmix import Mix, Mixing
 
 pytestmark = pytest.mark.gpu
 

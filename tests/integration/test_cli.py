@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_read_does_not_take_the_others_away(
     records = json.loads(result.output)
     assert [record["file"] for record in records] == files
     assert [record.get("label") for record in records] == ["bright", None, "dark"]
-    assert "cannot be read as a picture" in records[1]["error"]
+    assert "cannot be read as an image" in records[1]["error"]
 
 
 @pytest.mark.parametrize(

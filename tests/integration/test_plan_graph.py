@@ -82,7 +82,7 @@ def rules_and_facts(name: str) -> tuple[Sequence[Rule], Mapping[str, Any]]:
 @pytest.fixture(autouse=True)
 def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The evidence of some rules is how much memory is free, which would change between plans."""
-    for place in ("available_memory_bytes", "room_bytes"):
+    for place in ("available_memory_bytes", "available_cache_bytes"):
         with suppress(ImportError):
             monkeypatch.setattr(f"flambeau_vision.rules.{place}", lambda *_: 2 * 10**9)
 

@@ -1,4 +1,4 @@
-"""Real pictures with nothing chosen by hand: Fashion-MNIST arrays, photographs of ants and bees."""
+"""Real images with automatic plans: Fashion-MNIST arrays, photographs of ants and bees."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 def test_fashion_mnist_reaches_092_on_test(
     realdata: Path, example: Callable[[str], ModuleType]
 ) -> None:
-    """2,110 steps of 128; published small networks of this size reach 0.92 to 0.93."""
+    """2,110 steps of 128; published networks of this size reach 0.92 to 0.93."""
     learner = Learner(example("fashion_mnist").load(realdata / "fashion_mnist"), quiet=True)
     history = learner.fit()
     assert len(history.step_losses) <= 2_200
@@ -42,7 +42,7 @@ def insects(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ants_and_bees_from_scratch_beat_the_majority(insects: Path, tmp_path: Path) -> None:
-    """At least 8 points above the larger class over three seeds; then the export answers alike."""
+    """Mean accuracy at least 8 points above the majority class; the export predicts the same."""
     scores = []
     for seed in range(3):
         data = ImageData.from_folder(insects)
@@ -59,15 +59,15 @@ def test_ants_and_bees_from_scratch_beat_the_majority(insects: Path, tmp_path: P
     exported = learner.export(tmp_path / "insects")
     files = [str(path) for path in data.raw("valid")[:40]]
     here = learner.predictor().outputs(files)
-    there = in_a_new_process(exported, files, tmp_path / "there.pt")
+    there = outputs_in_a_new_process(exported, files, tmp_path / "there.pt")
     assert torch.equal(here, there)
     one_by_one = torch.cat([Predictor.load(exported).outputs([file]) for file in files])
     difference = (one_by_one.softmax(1) - here.softmax(1)).abs().max()
     assert difference <= 1e-6
 
 
-def in_a_new_process(exported: Path, files: list[str], to: Path) -> torch.Tensor:
-    """The export's outputs for the same grouping, computed where nothing was trained."""
+def outputs_in_a_new_process(exported: Path, files: list[str], to: Path) -> torch.Tensor:
+    """Return the export's outputs for the same batches, computed in a new process."""
     program = (
         "import json, sys, torch; from flambeau import Predictor; "
         f"torch.set_num_threads({torch.get_num_threads()}); "

@@ -8,8 +8,8 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import LoaderOptions
 from flambeau.errors import InputError
 from flambeau_vision.augment import Augment
-from flambeau_vision.augmentation import Augmentation
-from flambeau_vision.dataset import FileImages
+from flambeau_vision.augmentation_settings import Augmentation
+from flambeau_vision.dataset import ImageFileDataset
 from flambeau_vision.resize import Geometry
 
 STILL = Augmentation(rotate_degrees=0, zoom=(1, 1), shift=0)
@@ -45,7 +45,7 @@ def test_flip_alone_is_exact_and_in_half_of_the_samples() -> None:
     "augmentation",
     [Augmentation(), Augmentation(rotate_degrees=0, zoom=(1, 1), shift=0.2), EVERYTHING],
 )
-def test_a_sample_is_changed_alike_in_whatever_batch(
+def test_augmentation_does_not_depend_on_the_batch(
     augmentation: Augmentation, size: int | None
 ) -> None:
     images = smooth(12, 16, 16, 3).round().to(torch.uint8)
@@ -54,7 +54,7 @@ def test_a_sample_is_changed_alike_in_whatever_batch(
     order = [7, 3, 11, 0]
     apart = augment(batch_of(images[order], order, epoch=2), seed=5).input
     alone = augment(batch_of(images[7:8], [7], epoch=2), seed=5).input
-    # A batch of another length is summed in other chunks: the last bit of a float32 may differ.
+    # Batches of different size are summed in other chunks: the last bit of a float32 may differ.
     assert torch.allclose(together[order], apart, rtol=0, atol=1e-4)
     assert torch.allclose(together[7:8], alone, rtol=0, atol=1e-4)
     for other in (
@@ -65,7 +65,7 @@ def test_a_sample_is_changed_alike_in_whatever_batch(
 
 
 @pytest.mark.parametrize("augmentation", [STILL, Augmentation(), EVERYTHING])
-def test_uint8_and_float_pixels_are_changed_alike(augmentation: Augmentation) -> None:
+def test_uint8_and_float_pixels_give_the_same_result(augmentation: Augmentation) -> None:
     images = smooth(20, 16, 16, 3).round()
     narrow, wide = (
         Augment(augmentation)(batch_of(pixels, list(range(20))), seed=1).input
@@ -76,7 +76,7 @@ def test_uint8_and_float_pixels_are_changed_alike(augmentation: Augmentation) ->
     assert wide.max() <= 255.0 + 1e-3  # grid_sample's weights add up to 1 + 1e-7
 
 
-def test_each_change_happens_and_leaves_the_draws_of_the_others() -> None:
+def test_augmentations_have_independent_random_numbers() -> None:
     images = smooth(64, 16, 16, 3).round().to(torch.uint8)
 
     def changed(**values: float) -> torch.Tensor:
@@ -92,12 +92,12 @@ def test_each_change_happens_and_leaves_the_draws_of_the_others() -> None:
         )
     }  # fmt: skip
     for name, result in alone.items():
-        touched = ((result.float() - images).abs() > 0.05).flatten(1).any(1).float().mean()
-        assert (0.3 if name == "flip" else 0.6) < touched < (0.7 if name == "flip" else 0.9), name
-    # Erased are the same rectangles in the same colours whether or not the rest is switched on.
-    covered = (alone["erase"] != images).any(1, keepdim=True)
+        share = ((result.float() - images).abs() > 0.05).flatten(1).any(1).float().mean()
+        assert (0.3 if name == "flip" else 0.6) < share < (0.7 if name == "flip" else 0.9), name
+    # The boxes and colours of erasing do not depend on the other augmentations.
+    erased = (alone["erase"] != images).any(1, keepdim=True)
     both = changed(erase=0.4, brightness=0.3, contrast=0.3, saturation=0.5, warp=0.2)
-    assert torch.equal(both * covered, alone["erase"].float() * covered)
+    assert torch.equal(both * erased, alone["erase"].float() * erased)
 
 
 @pytest.mark.parametrize(
@@ -112,46 +112,46 @@ def test_each_change_happens_and_leaves_the_draws_of_the_others() -> None:
         {"shift": 0.2, "erase": 0.3, "rotate_degrees": 9, "warp": 0.1, "probability": 0.0},
     ],
 )
-def test_whether_anything_is_changed_is_known_beforehand(values: dict[str, Any]) -> None:
+def test_is_active_means_that_images_change(values: dict[str, Any]) -> None:
     none = {"flip": False, "rotate_degrees": 0, "zoom": (1.0, 1.0), "shift": 0.0}
     augmentation = Augmentation(**{**none, **values})
     images = smooth(64, 16, 16, 3).round()
     result = Augment(augmentation)(batch_of(images, list(range(64))), seed=3).input
-    assert augmentation.changes == (not torch.allclose(result, images, atol=1e-3))
+    assert augmentation.is_active == (not torch.allclose(result, images, atol=1e-3))
 
 
-def test_presized_pictures_come_out_at_the_final_size_as_validation_sees_them() -> None:
+def test_presized_images_get_the_view_of_validation() -> None:
     images = smooth(8, 80, 80, 3)
     batch = batch_of(images, list(range(8)))
     still = Augmentation(flip=False, rotate_degrees=0, zoom=(1, 1), shift=0)
     result = Augment(still, size=64)(batch, seed=0).input
     expected = torch.nn.functional.interpolate(images, (64, 64), mode="bilinear")
     assert torch.allclose(result, expected, atol=0.02)  # rounding of the coordinates
-    # With a crop of 0.8 the validation sees the 64 pixels in the middle.
-    middle = Augment(still, size=64, crop=0.8)(batch, seed=0).input
-    assert torch.allclose(middle, images[:, :, 8:72, 8:72], atol=0.02)
+    # With a crop of 0.8 validation uses the central 64 pixels.
+    centre = Augment(still, size=64, crop=0.8)(batch, seed=0).input
+    assert torch.allclose(centre, images[:, :, 8:72, 8:72], atol=0.02)
 
 
-def test_views_of_presized_pictures_stay_inside() -> None:
-    # Pixels say where they are, so that an unmirrored view is a plane: without a bend anywhere.
+def test_views_of_presized_images_stay_inside() -> None:
+    # Pixel values are coordinates, so a view without reflection is linear: no second difference.
     ys, xs = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
     images = torch.stack([xs, ys]).repeat(50, 1, 1, 1)
     turned = Augmentation(rotate_degrees=25, shift=0.1, probability=1.0)
     batch = batch_of(images, list(range(50)))
 
-    def bent(pictures: torch.Tensor) -> torch.Tensor:
-        return pictures.diff(n=2, dim=3).abs().flatten(1).amax(1) > 0.2
+    def is_bent(views: torch.Tensor) -> torch.Tensor:
+        return views.diff(n=2, dim=3).abs().flatten(1).amax(1) > 0.2
 
-    assert bent(Augment(turned)(batch, seed=0).input).float().mean() > 0.9
-    assert not bent(Augment(turned, size=64)(batch, seed=0).input).any()
+    assert is_bent(Augment(turned)(batch, seed=0).input).float().mean() > 0.9
+    assert not is_bent(Augment(turned, size=64)(batch, seed=0).input).any()
 
 
 class _Augmented:
-    """File-like items, augmented after any number of workers."""
+    """Decoded items, augmented after loading with any number of workers."""
 
     def __init__(self, workers: int, batch_size: int) -> None:
         items = list(smooth(10, 12, 12, 3).round().to(torch.uint8).numpy().transpose(0, 2, 3, 1))
-        files = FileImages(items, torch.zeros(10), torch.arange(10) + 100, Geometry(12, 3))
+        files = ImageFileDataset(items, torch.zeros(10), torch.arange(10) + 100, Geometry(12, 3))
         self.loader = files.loader(
             LoaderOptions(batch_size, shuffle=True, seed=9, num_workers=workers)
         )
@@ -173,7 +173,7 @@ def test_workers_and_batch_size_change_nothing() -> None:
             assert torch.allclose(image, here[sample], rtol=0, atol=1e-4)
 
 
-def test_the_batch_that_came_in_stays() -> None:
+def test_the_input_batch_is_not_changed() -> None:
     images = smooth(4, 8, 8)
     kept = images.clone()
     batch = Batch({"image": images}, {"target": torch.arange(4)}, indices=torch.arange(4))
@@ -190,9 +190,9 @@ def test_json_round_trip_and_errors() -> None:
     assert Augmentation.from_json({"shift": 0.2}).shift == 0.2
     with pytest.raises(InputError, match="has no 'rotation'; it has flip, rotate_degrees"):
         Augmentation.from_json({"rotation": 3})
-    # A plan of an older release, without the newer changes, replays as it was.
+    # A plan of an older release lacks the newer names, which are off then.
     old = {"flip": True, "rotate_degrees": 10.0, "zoom": [1.0, 1.5], "shift": 0.05}
-    assert not Augmentation.from_json(old).relights
+    assert not Augmentation.from_json(old).changes_colors
     assert Augmentation.from_json(old).warp == Augmentation.from_json(old).erase == 0.0
     for wrong in (
         {"zoom": (1.2, 1.0)},
@@ -204,5 +204,5 @@ def test_json_round_trip_and_errors() -> None:
     ):
         with pytest.raises(InputError, match="out of range"):
             Augmentation(**wrong)
-    with pytest.raises(InputError, match="no sample numbers"):
+    with pytest.raises(InputError, match="no sample indices"):
         Augment(augmentation)(Batch({"image": smooth(1, 8, 8)}), seed=0)

@@ -9,7 +9,7 @@ from flambeau.data.loader import LoaderOptions
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, PlanError, SplitError
 from flambeau_vision import ImageData, ImageOptions
-from flambeau_vision.preprocess import statistics
+from flambeau_vision.preprocess import channel_statistics
 
 pd = pytest.importorskip("pandas")
 
@@ -58,10 +58,10 @@ def test_part_folders_are_kept(tmp_path: Path) -> None:
     data = ImageData.from_folder(tmp_path)
     for part, name in (("train", "train"), ("valid", "val"), ("test", "test")):
         assert {path.parts[-3] for path in data.raw(part)} == {name}
-    assert "folders that are parts" in data.report()
+    assert "folders used as parts" in data.report()
 
 
-def test_valid_is_drawn_where_only_train_and_test_are_folders(tmp_path: Path) -> None:
+def test_valid_is_drawn_from_train_if_it_has_no_folder(tmp_path: Path) -> None:
     folder(tmp_path / "train", 10)
     folder(tmp_path / "test", 4)
     data = ImageData.from_folder(tmp_path, valid=0.2)
@@ -70,17 +70,17 @@ def test_valid_is_drawn_where_only_train_and_test_are_folders(tmp_path: Path) ->
     assert len(data.raw("test")) == 8
 
 
-def test_a_class_without_train_pictures_is_an_error(tmp_path: Path) -> None:
+def test_a_class_without_train_images_is_refused(tmp_path: Path) -> None:
     folder(tmp_path / "train")
     folder(tmp_path / "valid")
     save(tmp_path / "valid" / "wasp" / "1.png")
-    with pytest.raises(SplitError, match="Classes with pictures in valid but none in train: wasp"):
+    with pytest.raises(SplitError, match="classes have images in valid but none in train: wasp"):
         ImageData.from_folder(tmp_path)
 
 
 def test_unreadable_files_raise_or_are_skipped_and_reported(tmp_path: Path) -> None:
     folder(tmp_path)
-    (tmp_path / "ant" / "05.png").write_bytes(b"not a picture")
+    (tmp_path / "ant" / "05.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r'05\.png cannot be read.*unreadable="skip"'):
         ImageData.from_folder(tmp_path)
     data = ImageData.from_folder(tmp_path, unreadable="skip")
@@ -90,7 +90,7 @@ def test_unreadable_files_raise_or_are_skipped_and_reported(tmp_path: Path) -> N
     assert "05.png" in data.report()
 
 
-def test_a_given_split_counts_the_rows_that_were_passed_in(tmp_path: Path) -> None:
+def test_a_given_split_refers_to_the_original_rows(tmp_path: Path) -> None:
     folder(tmp_path, 3)
     (tmp_path / "ant" / "00.png").write_bytes(b"")
     split = Split.given(train=[0, 1, 3, 4], valid=[2, 5])
@@ -152,11 +152,11 @@ def test_csv_types_follow_the_columns(tmp_path: Path) -> None:
     several = ImageData.from_csv(path, label=["label", "length"])
     assert several.targets.names == ("label", "length")
     path.write_text("file,label\na.png\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"Row 0 of .* has 1 fields, the header 2"):
+    with pytest.raises(InputError, match=r"Row 0 of .* has 1 fields, but the header has 2"):
         ImageData.from_csv(path)
 
 
-def test_columns_of_0_and_1_are_labels_that_may_hold_together(tmp_path: Path) -> None:
+def test_several_columns_of_0_and_1_are_multi_label(tmp_path: Path) -> None:
     folder(tmp_path, 4)
     frame = {
         "file": [f"{c}/{i:02}.png" for c in ("ant", "bee") for i in range(4)],
@@ -201,15 +201,15 @@ def test_given_parts_and_drawn_parts_of_arrays() -> None:
     assert [data.facts()[f"n_{part}"] for part in ("train", "valid", "test")] == [24, 8, 8]
 
 
-def test_arrays_that_cannot_be_used_are_refused() -> None:
+def test_invalid_arrays_are_refused() -> None:
     x, y = arrays()
-    with pytest.raises(InputError, match="40 train pictures, but 39 labels"):
+    with pytest.raises(InputError, match="40 train images, but 39 labels"):
         ImageData.from_arrays(x, y[:-1])
     with pytest.raises(InputError, match="values from -1 to"):
         ImageData.from_arrays(x.astype(np.float32) - 1 - x.min(), y)
-    with pytest.raises(InputError, match="both fit"):
+    with pytest.raises(InputError, match="both are possible"):
         ImageData.from_arrays(np.zeros((4, 3, 8, 3), np.uint8), [0, 1, 0, 1])
-    with pytest.raises(InputError, match="neither fits"):
+    with pytest.raises(InputError, match="neither is possible"):
         ImageData.from_arrays(np.zeros((4, 8, 8, 8), np.uint8), [0, 1, 0, 1])
     with pytest.raises(InputError, match="different shape"):
         ImageData.from_arrays(x, y, test=(x[:, :4], y))
@@ -219,7 +219,7 @@ def test_arrays_that_cannot_be_used_are_refused() -> None:
         ImageData.from_arrays(x[0], y)
 
 
-def test_arrays_are_resized_and_recoloured_when_asked() -> None:
+def test_arrays_are_resized_and_converted_on_request() -> None:
     x, y = arrays()
     data = ImageData.from_arrays(x, y, size=16)
     assert data.choices == {"image_size": 16}
@@ -245,7 +245,7 @@ def test_items_of_any_kind(tmp_path: Path) -> None:
         ImageData.from_items([])
 
 
-# ---------------------------------------------------------------- realising
+# ---------------------------------------------------------------- from the plan
 
 
 def test_memory_and_files_give_the_same_batches(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_memory_and_files_give_the_same_batches(tmp_path: Path) -> None:
         assert one.weight == other.weight == len(one)
 
 
-def test_a_file_that_breaks_later_is_named_by_the_loader(tmp_path: Path) -> None:
+def test_the_loader_names_a_file_that_becomes_unreadable(tmp_path: Path) -> None:
     data = ImageData.from_folder(folder(tmp_path))
     values = {**VALUES, "cache": "files"}
     dataset = data.dataset("train", data.preprocessor(values), values)
@@ -271,7 +271,7 @@ def test_a_file_that_breaks_later_is_named_by_the_loader(tmp_path: Path) -> None
         list(dataset.loader(LoaderOptions(batch_size=4)).batches(0))
 
 
-def test_predicting_raw_items_is_what_the_loader_gives(tmp_path: Path) -> None:
+def test_encoding_raw_items_equals_the_loader(tmp_path: Path) -> None:
     data = ImageData.from_folder(folder(tmp_path))
     preprocessor = data.preprocessor(VALUES)
     assert torch.equal(
@@ -282,20 +282,20 @@ def test_predicting_raw_items_is_what_the_loader_gives(tmp_path: Path) -> None:
 def test_everything_is_fitted_on_train_only() -> None:
     x, y = arrays()
     split = Split.given(range(20), range(20, 30), range(30, 40))
-    clean = ImageData.from_arrays(x, y, split=split)
-    poisoned = x.copy()
-    poisoned[20:] = 255
-    other = ImageData.from_arrays(poisoned, y, split=split)
+    original = ImageData.from_arrays(x, y, split=split)
+    changed = x.copy()
+    changed[20:] = 255
+    other = ImageData.from_arrays(changed, y, split=split)
     values = {**VALUES, "channels": 1}
-    assert clean.preprocessor(values).arguments() == other.preprocessor(values).arguments()
-    assert clean.facts() == other.facts()
-    mean, std = statistics(torch.from_numpy(x[:20]).unsqueeze(1))
-    assert clean.preprocessor(values).arguments()["mean"] == mean
-    assert clean.preprocessor(values).arguments()["std"] == std
+    assert original.preprocessor(values).arguments() == other.preprocessor(values).arguments()
+    assert original.facts() == other.facts()
+    mean, std = channel_statistics(torch.from_numpy(x[:20]).unsqueeze(1))
+    assert original.preprocessor(values).arguments()["mean"] == mean
+    assert original.preprocessor(values).arguments()["std"] == std
 
 
 def test_statistics_of_many_files_come_from_train_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flambeau_vision.pixels._STATISTICS_FROM", 6)
+    monkeypatch.setattr("flambeau_vision.image_store._STATISTICS_FROM", 6)
     items = [(np.full((4, 4), 10 if row < 20 else 200, np.uint8), row % 2) for row in range(30)]
     data = ImageData.from_items(items, split=Split.given(range(20), range(20, 30)))
     preprocessor = data.preprocessor({**VALUES, "channels": 1, "cache": "files"})
@@ -305,7 +305,7 @@ def test_statistics_of_many_files_come_from_train_rows(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("given", "mean"), [("none", [0.0] * 3), ({"mean": [0.1] * 3, "std": [1.0] * 3}, [0.1] * 3)]
 )
-def test_normalisation_can_be_said(given: object, mean: list[float]) -> None:
+def test_normalisation_can_be_given(given: object, mean: list[float]) -> None:
     data = ImageData.from_arrays(*arrays())
     assert data.preprocessor({**VALUES, "normalisation": given}).arguments()["mean"] == mean
 
@@ -324,9 +324,9 @@ def test_normalisation_and_geometry_follow_the_weights() -> None:
     assert arguments["crop"] == 224 / 256
     grey = data.preprocessor({**values, "channels": 1}).arguments()
     assert grey["mean"] == [pytest.approx((0.485 + 0.456 + 0.406) / 3)]
-    with pytest.raises(PlanError, match=r"has none\. Use normalisation='train'"):
+    with pytest.raises(PlanError, match=r"unknown for weights=None\. Use normalisation='train'"):
         data.preprocessor({**values, "weights": None})
-    with pytest.raises(PlanError, match="is none of 'train', 'weights'"):
+    with pytest.raises(PlanError, match="Choose 'train', 'weights', 'none'"):
         data.preprocessor({**VALUES, "normalisation": "batch"})
 
 
@@ -347,7 +347,7 @@ def test_builder_arguments_follow_labels_and_plan() -> None:
     }
 
 
-def test_augmentation_is_a_transform_when_the_plan_says_so() -> None:
+def test_augmentation_is_a_transform_if_it_is_active() -> None:
     data = ImageData.from_arrays(*arrays())
     assert data.transforms({"augmentation": None}) == ()
     (augment,) = data.transforms({"augmentation": {"flip": False, "zoom": [1.0, 1.2]}})
@@ -358,7 +358,7 @@ def test_augmentation_is_a_transform_when_the_plan_says_so() -> None:
 
 def test_a_missing_part_says_how_to_get_it() -> None:
     data = ImageData.from_arrays(*arrays())
-    with pytest.raises(InputError, match=r"no test pictures\. Give test="):
+    with pytest.raises(InputError, match=r"no test images\. Pass test="):
         data.dataset("test", data.preprocessor(VALUES), VALUES)
 
 
@@ -375,27 +375,27 @@ def test_paths_from_the_command_line(tmp_path: Path) -> None:
     data = ImageData.from_path(tmp_path, {"valid": 0.5, "size": 32, "seed": None})
     assert data.facts()["n_valid"] == 10
     assert data.choices == {"image_size": 32}
-    (tmp_path / "t.csv").write_text("picture,kind\nant/00.png,a\nant/01.png,b\nbee/00.png,a\n")
+    (tmp_path / "t.csv").write_text("image,kind\nant/00.png,a\nant/01.png,b\nbee/00.png,a\n")
     data = ImageData.from_path(tmp_path / "t.csv", {"valid": 1})
     assert data.targets.names == ("a", "b")
-    with pytest.raises(ArgumentError, match=r"no option 'vaild'\. Did you mean 'valid'"):
+    with pytest.raises(ArgumentError, match=r"Unknown option 'vaild' .*Did you mean 'valid'"):
         ImageData.from_path(tmp_path, {"vaild": 0.1})
 
 
-# ---------------------------------------------------------------- looking
+# ---------------------------------------------------------------- report and contact sheets
 
 
-def test_report_says_what_was_found(tmp_path: Path) -> None:
+def test_report_has_sizes_classes_and_split(tmp_path: Path) -> None:
     folder(tmp_path)
     save(tmp_path / "ant" / "grey.jpg", size=(30, 20), mode="L")
     report = ImageData.from_folder(tmp_path).report()
     for words in (
-        "21 pictures, classification",
+        "21 images, classification",
         "2 different, width 10 to 30 (median 10), height 8 to 20",
-        "colour: RGB 20, L 1",
+        "colour mode: RGB 20, L 1",
         "format: PNG 20, JPEG 1",
         "ant",
-        "balance in train",
+        "class balance in train",
         "random, stratified (seed 0)",
     ):
         assert words in report
@@ -411,17 +411,17 @@ def test_show_draws_a_sheet_and_saves_it(tmp_path: Path) -> None:
     assert sheet.tobytes() == data.show(6).tobytes()
 
 
-def test_predictions_are_coloured_by_whether_they_are_right(tmp_path: Path) -> None:
+def test_wrong_predictions_are_red(tmp_path: Path) -> None:
     data = ImageData.from_arrays(*arrays())
-    truth = [data.targets.text(row) for row in data.split.valid]
-    right = data.show_predictions(truth, n=4, path=tmp_path / "right.png")
-    wrong = data.show_predictions(["?"] * len(truth), n=4)
+    targets = [data.targets.text(row) for row in data.split.valid]
+    right = data.show_predictions(targets, n=4, path=tmp_path / "right.png")
+    wrong = data.show_predictions(["?"] * len(targets), n=4)
     redness = [np.asarray(image).astype(int) for image in (right, wrong)]
     red = [((pixels[..., 0] - pixels[..., 1]) > 80).sum() for pixels in redness]
     assert red[0] == 0
     assert red[1] > 50
-    with pytest.raises(InputError, match="3 predictions for 8 valid pictures"):
-        data.show_predictions(truth[:3])
+    with pytest.raises(InputError, match="3 predictions for 8 valid images"):
+        data.show_predictions(targets[:3])
 
 
 # ---------------------------------------------------------------- real photographs
@@ -444,7 +444,7 @@ def test_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
     assert batch.input.shape == (100, 3, 64, 64)
 
 
-def test_a_split_column_is_used_where_a_path_is_opened_and_noted_where_not(tmp_path: Path) -> None:
+def test_a_split_column_is_used_by_from_path(tmp_path: Path) -> None:
     names = [f"{kind}{index}.png" for kind in "ab" for index in range(3)]
     for name in names:
         Image.new("L", (8, 8)).save(tmp_path / name)
@@ -457,15 +457,15 @@ def test_a_split_column_is_used_where_a_path_is_opened_and_noted_where_not(tmp_p
     assert "column 'split' is not used" in ignored.report()
 
 
-def test_labels_that_are_all_different_are_no_classes(tmp_path: Path) -> None:
+def test_labels_that_are_all_different_are_refused(tmp_path: Path) -> None:
     items = [(np.full((8, 8), index, np.uint8), f"{index}.5 cm") for index in range(6)]
-    with pytest.raises(SplitError, match=r"label of its own.*regression"):
+    with pytest.raises(SplitError, match=r"different labels.*regression"):
         ImageData.from_items(items)
 
 
-def test_a_picture_is_not_data_to_train_on(tmp_path: Path) -> None:
+def test_a_single_image_is_refused_for_training(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "cat.png")
-    with pytest.raises(InputError, match=r"is one picture.*flambeau predict"):
+    with pytest.raises(InputError, match=r"is a single image.*flambeau predict"):
         ImageData.from_path(tmp_path / "cat.png", {})
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from flambeau.errors import InputError
-from flambeau_vision.decode import check_loads, decode
+from flambeau_vision.decode import check_decodes, decode
 
 
 def ramp(height: int = 6, width: int = 8) -> np.ndarray:
@@ -35,7 +35,7 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 # ---------------------------------------------------------------- modes
 
 
-def test_grey_and_colour_come_as_they_are(tmp_path: Path) -> None:
+def test_grey_and_colour_are_decoded_unchanged(tmp_path: Path) -> None:
     grey = saved(Image.fromarray(ramp()), tmp_path / "l.png")
     colour = saved(Image.fromarray(colours()), tmp_path / "rgb.png")
     assert np.array_equal(decode(grey), ramp()[:, :, None])
@@ -60,7 +60,7 @@ def test_palette_gives_its_colours(tmp_path: Path) -> None:
     assert decode(path).tolist() == [[[10, 20, 30], [200, 100, 50]]]
 
 
-def test_palette_with_transparency_is_seen_over_white(tmp_path: Path) -> None:
+def test_palette_with_transparency_is_composited_over_white(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 100, 0])
     image.putdata([0, 1])
@@ -69,7 +69,7 @@ def test_palette_with_transparency_is_seen_over_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_seen_over_white(tmp_path: Path, mode: str) -> None:
+def test_transparency_is_composited_over_white(tmp_path: Path, mode: str) -> None:
     colour = (200, 0, 0) if mode == "RGBA" else (80,)
     image = Image.new(mode, (3, 1))
     for x, alpha in enumerate((0, 128, 255)):
@@ -83,7 +83,9 @@ def test_transparency_is_seen_over_white(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 0), ("RGB", (255, 0, 0))])
-def test_one_transparent_colour_is_seen_over_white(tmp_path: Path, mode: str, key: object) -> None:
+def test_one_transparent_colour_is_composited_over_white(
+    tmp_path: Path, mode: str, key: object
+) -> None:
     image = Image.new(mode, (2, 1), key)
     image.putpixel((1, 0), 90 if mode == "L" else (0, 90, 0))
     path = saved(image, tmp_path / "key.png", transparency=key)
@@ -109,24 +111,26 @@ def test_sixteen_bits_are_scaled_and_never_clipped(tmp_path: Path) -> None:
     assert decode(path, channels=3).shape == (16, 16, 3)
 
 
-def test_float_pixels_need_a_range_that_is_known(tmp_path: Path) -> None:
+def test_float_pixels_need_a_known_range(tmp_path: Path) -> None:
     unit = ramp().astype(np.float32) / 255
     assert np.array_equal(decode(Image.fromarray(unit))[:, :, 0], ramp())
     assert np.array_equal(decode(Image.fromarray(ramp().astype(np.float32)))[:, :, 0], ramp())
     with pytest.raises(InputError, match=r"has values from 0 to 4000 .*Scale them"):
         decode(Image.fromarray(unit * 4000))
-    # A file says nothing of the range, and a guess for each would make dark pictures bright.
+    # A file does not declare the range, and scaling each by its own would brighten dark images.
     path = saved(Image.fromarray(unit), tmp_path / "depth.tif")
-    with pytest.raises(InputError, match=r"depth\.tif has float pixels .*Convert the set"):
+    with pytest.raises(InputError, match=r"depth\.tif has float pixels .*Convert the data set"):
         decode(path)
     with pytest.raises(InputError, match="values from nan"):
         decode(Image.fromarray(np.full((2, 2), np.nan, np.float32)))
 
 
-def test_wide_integers_are_refused_with_advice() -> None:
+def test_32_bit_integers_above_255_are_refused() -> None:
     image = Image.fromarray(np.array([[0, 70000]], dtype=np.int32))
     assert image.mode == "I"
-    with pytest.raises(InputError, match=r"values from 0 to 70000 .*one factor for the whole set"):
+    with pytest.raises(
+        InputError, match=r"values from 0 to 70000 .*one factor for the whole data set"
+    ):
         decode(image)
     assert decode(Image.fromarray(np.array([[0, 200]], dtype=np.int32))).ravel().tolist() == [
         0,
@@ -152,9 +156,7 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
-def test_every_orientation_as_pillow_turns_it(
-    tmp_path: Path, orientation: int, ending: str
-) -> None:
+def test_every_orientation_matches_pillow(tmp_path: Path, orientation: int, ending: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(Image.fromarray(colours(16, 24)), tmp_path / f"turned.{ending}", exif=exif)
@@ -165,12 +167,12 @@ def test_every_orientation_as_pillow_turns_it(
     assert np.array_equal(given, expected)
 
 
-def test_damaged_exif_is_no_orientation(tmp_path: Path) -> None:
+def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     path = saved(Image.fromarray(colours()), tmp_path / "exif.jpg", exif=b"Exif\0\0not a TIFF")
     assert decode(path).shape == (6, 8, 3)
 
 
-def test_turning_keeps_transparency(tmp_path: Path) -> None:
+def test_orientation_keeps_transparency(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.new("L", (2, 1), 0)
@@ -179,7 +181,7 @@ def test_turning_keeps_transparency(tmp_path: Path) -> None:
     assert decode(path)[:, 0, 0].tolist() == [255, 90]
 
 
-def test_a_pillow_image_stays_as_it_was() -> None:
+def test_decoding_does_not_change_a_pillow_image() -> None:
     image = Image.fromarray(colours(16, 24))
     image.getexif()[0x0112] = 6
     assert decode(image).shape == (24, 16, 3)
@@ -194,28 +196,28 @@ def test_truncated_files_are_named(tmp_path: Path) -> None:
     for ending in ("jpg", "png", "webp", "gif", "bmp"):
         path = saved(Image.fromarray(noise), tmp_path / f"half.{ending}")
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(InputError, match=rf"half\.{ending} cannot be read as a picture"):
+        with pytest.raises(InputError, match=rf"half\.{ending} cannot be read as an image"):
             decode(path)
         with pytest.raises(InputError, match=rf"half\.{ending}"):
-            check_loads(path)
+            check_decodes(path)
 
 
-def test_empty_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+def test_empty_missing_and_other_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(InputError, match=r"empty\.jpg is empty \(0 bytes\)"):
         decode(tmp_path / "empty.jpg")
     with pytest.raises(InputError, match=r"gone\.jpg does not exist"):
         decode(str(tmp_path / "gone.jpg"))
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(InputError, match=r"text\.jpg cannot be read as a picture"):
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(InputError, match=r"text\.jpg cannot be read as an image"):
         decode(tmp_path / "text.jpg")
-    with pytest.raises(InputError, match="picture of 3 bytes cannot be read"):
+    with pytest.raises(InputError, match="image of 3 bytes cannot be read"):
         decode(b"abc")
     with pytest.raises(InputError, match="cannot be read from a float"):
         decode(1.5)
 
 
-def test_the_limit_against_decompression_bombs_is_kept() -> None:
+def test_decompression_bombs_are_refused() -> None:
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
             struct.pack(">I", len(content))
@@ -256,27 +258,27 @@ def test_arrays_tensors_bytes_and_files_agree(tmp_path: Path) -> None:
     assert decode(np.array([[True, False]])).ravel().tolist() == [255, 0]
 
 
-def test_an_array_with_both_axes_small_goes_by_its_library() -> None:
+def test_ambiguous_layout_follows_numpy_or_torch() -> None:
     small = np.zeros((3, 5, 4), np.uint8)
     assert decode(small).shape == (3, 5, 4)
     assert decode(torch.from_numpy(small)).shape == (5, 4, 3)
 
 
-def test_arrays_that_are_no_picture_are_refused() -> None:
+def test_arrays_that_are_not_an_image_are_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(2, 3, 4, 5\) cannot be used"):
         decode(np.zeros((2, 3, 4, 5)))
-    with pytest.raises(InputError, match=r"no axis that looks like channels"):
+    with pytest.raises(InputError, match=r"no axis that can be the channels"):
         decode(np.zeros((7, 8, 9)))
     with pytest.raises(InputError, match="values from -1 to 1"):
         decode(np.array([[-1.0, 1.0]]))
 
 
-def test_other_channel_numbers_are_those_of_the_data() -> None:
+def test_other_channel_counts_have_to_match_the_data() -> None:
     assert decode(np.zeros((8, 8, 7), np.uint8), channels=7).shape == (8, 8, 7)
     assert decode(np.zeros((7, 8, 8), np.uint8), channels=7).shape == (8, 8, 7)
     rgba = Image.new("RGBA", (4, 4), (1, 2, 3, 4))
     assert decode(rgba, channels=4)[0, 0].tolist() == [1, 2, 3, 4]
-    with pytest.raises(InputError, match=r"has 1 channels \(L\), and 4 are asked for"):
+    with pytest.raises(InputError, match=r"has 1 channels \(L\), but 4 were requested"):
         decode(Image.new("L", (4, 4)), channels=4)
-    with pytest.raises(InputError, match=r"no axis that looks like channels \(5\)"):
+    with pytest.raises(InputError, match=r"no axis that can be the channels \(5\)"):
         decode(np.zeros((8, 8, 3), np.uint8), channels=5)

@@ -10,19 +10,19 @@ from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau_vision import ImageData
 from flambeau_vision.augment import Augmentation
 from flambeau_vision.domain import DOMAIN, recognise
-from flambeau_vision.recipes import FEWEST_EPOCHS, RECIPES
+from flambeau_vision.recipes import MIN_EPOCHS, RECIPES
 
 FACTS = {
     "n_train": 800,
     "n_valid": 200,
     "n_test": 0,
-    "n_pictures": 1000,
+    "n_images": 1000,
     "split": "random",
     "in_memory": False,
     "short_side_min": 100,
     "short_side_median": 375.0,
     "short_side_max": 2000,
-    "one_size": False,
+    "same_size": False,
     "grey": False,
     "modes": {"RGB": 800},
     "formats": {"JPEG": 800},
@@ -44,7 +44,7 @@ def plan_of(facts: dict | None = None, **user: object) -> Plan:
     return Plan.derive(rules, {**FACTS, **(facts or {})}, {"device": "cpu", **user})
 
 
-def test_the_package_is_found() -> None:
+def test_the_domain_is_found() -> None:
     assert domains.get("vision") is DOMAIN
 
 
@@ -79,10 +79,10 @@ def test_image_size(side: float, user: dict, size: int) -> None:
     assert "weights" in choice.reason or f"{side:g}" in choice.reason
 
 
-def test_channels_follow_the_pictures() -> None:
+def test_channels_follow_the_images() -> None:
     assert plan_of()["channels"].value == 3
     assert plan_of({"grey": True, "modes": {"L": 800}})["channels"].value == 1
-    assert plan_of({"own_channels": 7})["channels"].value == 7
+    assert plan_of({"array_channels": 7})["channels"].value == 7
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_architecture(facts: dict, user: dict, architecture: str) -> None:
     )
 
 
-def test_the_cache_is_within_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_limited_to_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 1000 * 3 * 128 * 128
     monkeypatch.setattr("flambeau_vision.rules.available_memory_bytes", lambda: needed * 4 + 4)
     plan = plan_of(presize=None)
@@ -111,11 +111,11 @@ def test_the_cache_is_within_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) 
     assert plan["num_workers"].value == 0
     assert "49.2 MB" in plan["cache"].reason
     monkeypatch.setattr("flambeau_vision.rules.available_memory_bytes", lambda: needed * 4)
-    monkeypatch.setattr("flambeau_vision.rules.room_bytes", lambda folder: needed + 1)
+    monkeypatch.setattr("flambeau_vision.rules.available_cache_bytes", lambda folder: needed + 1)
     plan = plan_of(presize=None)
     assert plan["cache"].value == "disk"
     assert plan["num_workers"].value == 0
-    monkeypatch.setattr("flambeau_vision.rules.room_bytes", lambda folder: needed)
+    monkeypatch.setattr("flambeau_vision.rules.available_cache_bytes", lambda folder: needed)
     plan = plan_of(presize=None)
     assert plan["cache"].value == "files"
     assert plan["num_workers"].value > 0
@@ -133,7 +133,7 @@ def test_the_cache_is_within_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) 
         (["hand (L)", "hand (R)"], False),
     ],
 )
-def test_mirroring_follows_the_class_names(names: list[str], flip: bool) -> None:
+def test_flip_follows_the_class_names(names: list[str], flip: bool) -> None:
     choice = plan_of({"class_names": names})["augmentation"]
     assert choice.value["flip"] is flip
     assert Augmentation.from_json(choice.value).resamples
@@ -142,7 +142,7 @@ def test_mirroring_follows_the_class_names(names: list[str], flip: bool) -> None
     assert not Augmentation.from_json(small.value).resamples
 
 
-def test_numbers_are_not_augmented() -> None:
+def test_regression_is_not_augmented() -> None:
     facts = {"label_kind": "regression", "target_dtype": "float32"}
     assert plan_of(facts)["augmentation"].value is None
     assert plan_of(facts)["task"].value == "regression"
@@ -152,18 +152,18 @@ def test_normalisation_follows_the_weights(tmp_path: Path) -> None:
     assert plan_of()["normalisation"].value == "train"
     published = plan_of(architecture="resnet18", weights="IMAGENET1K_V1")
     assert published["normalisation"].value == "weights"
-    foreign = plan_of(architecture="resnet18", weights=str(tmp_path / "mine.pth"))
-    assert foreign["normalisation"].value == "train"
+    unknown = plan_of(architecture="resnet18", weights=str(tmp_path / "mine.pth"))
+    assert unknown["normalisation"].value == "train"
 
 
 def test_epochs_are_bounded() -> None:
     assert plan_of({"n_train": 100})["epochs"].value == 40
-    assert plan_of({"n_train": 1_000_000})["epochs"].value == FEWEST_EPOCHS
+    assert plan_of({"n_train": 1_000_000})["epochs"].value == MIN_EPOCHS
     more = plan_of({"n_train": 20_000}, device="cuda:0")["epochs"].value
     assert more > plan_of({"n_train": 20_000})["epochs"].value
 
 
-def test_the_plan_realises_the_demo() -> None:
+def test_the_demo_can_be_built_from_its_plan() -> None:
     data = DOMAIN.demo(64, 0)
     plan = Plan.derive(combine(CORE_RULES, DOMAIN.rules), data.facts(), data.choices)
     assert isinstance(data, ImageData)
@@ -172,9 +172,9 @@ def test_the_plan_realises_the_demo() -> None:
     batch = preprocessor.on_device(preprocessor.encode(data.raw("test")))
     task = DOMAIN.tasks[plan.values["task"]](**data.task_arguments(plan.values))
     model.eval()
-    answers = task.decode(model(batch.input).detach())
-    data.show_predictions(answers, part="test", n=4)
-    assert {answer.label for answer in answers} <= set(data.facts()["class_names"])
+    predictions = task.decode(model(batch.input).detach())
+    data.show_predictions(predictions, part="test", n=4)
+    assert {prediction.label for prediction in predictions} <= set(data.facts()["class_names"])
 
 
 def test_recognise(tmp_path: Path) -> None:

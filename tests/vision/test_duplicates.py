@@ -9,8 +9,8 @@ from PIL import Image
 
 from flambeau.errors import InputError
 from flambeau_vision import ImageData
-from flambeau_vision.duplicates import find_duplicates, hashes, search
-from flambeau_vision.series import split_series
+from flambeau_vision.duplicates import difference_hash, find_duplicates, search_duplicates
+from flambeau_vision.filename_groups import groups_across_parts
 
 
 def photograph(seed: int, width: int = 200, height: int = 150) -> Image.Image:
@@ -46,78 +46,78 @@ def test_copies_of_every_kind_are_found_across_parts(tmp_path: Path) -> None:
     labels = ["ant"] * (len(files) + len(planted) - 1) + ["bee"]
     found = find_duplicates(items, parts, labels)
     assert {(pair.rows[0], items[pair.rows[1]]) for pair in found} == set(planted.items())
-    assert all(pair.crosses for pair in found)
-    assert [pair.kind for pair in found if pair.rows[0] == 3] == ["same"]
+    assert all(pair.across_parts for pair in found)
+    assert [pair.kind for pair in found if pair.rows[0] == 3] == ["exact"]
     assert {pair.kind for pair in found if pair.rows[0] != 3} == {"near"}
     # Those with two labels come first.
-    assert [pair.rows[0] for pair in found if pair.disagrees] == [11] == [found[0].rows[0]]
-    assert f"{files[11]} (train) is nearly the same as {planted[11]} (valid)" in str(found[0])
+    assert [pair.rows[0] for pair in found if pair.labels_differ] == [11] == [found[0].rows[0]]
+    assert f"{files[11]} (train) is a near-duplicate of {planted[11]} (valid)" in str(found[0])
     assert str(found[0]).endswith("labels ant and bee")
 
 
-def test_different_pictures_are_no_doubles(tmp_path: Path) -> None:
+def test_different_images_are_not_duplicates(tmp_path: Path) -> None:
     files = different(tmp_path, 60)
-    result = search(files)
+    result = search_duplicates(files)
     assert result.pairs == ()
-    assert (result.total, result.compared, result.flat) == (60, 60, 0)
+    assert (result.total, result.compared, result.uniform) == (60, 60, 0)
 
 
-def test_the_hash_is_that_of_a_loop() -> None:
+def test_the_hash_matches_a_loop() -> None:
     cells = torch.rand(3, 8, 9, generator=torch.Generator().manual_seed(0)) * 255
-    given = hashes(cells)  # of the very size of the hash, so nothing is resized
-    for picture, bits in zip(cells.tolist(), given.tolist(), strict=True):
-        expected = [1 if row[x + 1] > row[x] else -1 for row in picture for x in range(8)]
+    given = difference_hash(cells)  # of the size of the hash, so nothing is resized
+    for image, bits in zip(cells.tolist(), given.tolist(), strict=True):
+        expected = [1 if row[x + 1] > row[x] else -1 for row in image for x in range(8)]
         assert bits == expected
 
 
-def test_pictures_of_one_colour_are_counted_and_not_paired(tmp_path: Path) -> None:
+def test_uniform_images_are_counted_but_not_paired(tmp_path: Path) -> None:
     files = different(tmp_path / "a", 5)
     for number in range(4):
         level = (number // 2 * 30,) * 3  # two black ones, and two dark grey ones
         files.append(save(Image.new("RGB", (50, 40), level), tmp_path / f"flat{number}.png"))
-    result = search(files, ["train", "valid", "train"] * 3)
+    result = search_duplicates(files, ["train", "valid", "train"] * 3)
     assert result.pairs == ()
-    assert result.flat == 4
+    assert result.uniform == 4
     arrays = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
-    assert search(arrays).flat == 6
-    assert search(arrays).pairs == ()
+    assert search_duplicates(arrays).uniform == 6
+    assert search_duplicates(arrays).pairs == ()
 
 
-def test_many_copies_of_one_picture_make_one_pair_each(tmp_path: Path) -> None:
+def test_each_further_copy_is_in_one_pair(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (50, 3, 12, 12), dtype=torch.uint8)
     images[10:40] = images[5]
     parts = ["train"] * 30 + ["valid"] * 20
     found = find_duplicates(images, parts)
     assert len(found) == 30
-    assert sum(pair.crosses for pair in found) == 10
-    assert all(pair.crosses for pair in found[:10])
+    assert sum(pair.across_parts for pair in found) == 10
+    assert all(pair.across_parts for pair in found[:10])
     assert all(parts[pair.rows[0]] == "train" for pair in found)
     assert found[0].names[0] == f"row {found[0].rows[0]}"
 
 
-def test_a_near_copy_of_a_doubled_picture_is_paired_across_parts() -> None:
+def test_a_near_copy_of_a_duplicate_is_paired_across_parts() -> None:
     images = np.stack([np.asarray(photograph(seed)) for seed in (0, 1, 2, 2, 2)])
     images[4] = np.asarray(photograph(2).resize((100, 75)).resize((200, 150)))
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
     found = find_duplicates(tensor, ["train", "train", "train", "valid", "valid"])
-    assert [(pair.kind, pair.rows) for pair in found] == [("same", (2, 3)), ("near", (2, 4))]
+    assert [(pair.kind, pair.rows) for pair in found] == [("exact", (2, 3)), ("near", (2, 4))]
 
 
-def test_more_than_the_limit_are_drawn(tmp_path: Path) -> None:
+def test_more_images_than_the_limit_are_sampled(tmp_path: Path) -> None:
     files = different(tmp_path, 12)
     files.append(save(photograph(0), tmp_path / "again.jpg", quality=50))
-    assert len(search(files).pairs) == 1
-    none = search(files, limit=0)
+    assert len(search_duplicates(files).pairs) == 1
+    none = search_duplicates(files, limit=0)
     assert (none.pairs, none.compared) == ((), 0)
-    some = search(files, limit=6)
+    some = search_duplicates(files, limit=6)
     assert some.compared == 6
-    assert search(files, limit=6) == some
+    assert search_duplicates(files, limit=6) == some
     twice = [*files, files[2]]
-    assert [pair.kind for pair in search(twice, limit=0).pairs] == ["same"]
+    assert [pair.kind for pair in search_duplicates(twice, limit=0).pairs] == ["exact"]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "arrays", "pillow"])
-def test_pictures_that_are_no_files(kind: str, tmp_path: Path) -> None:
+def test_images_that_are_not_files(kind: str, tmp_path: Path) -> None:
     paths = different(tmp_path, 6)
     if kind == "bytes":
         items = [path.read_bytes() for path in paths]
@@ -127,60 +127,60 @@ def test_pictures_that_are_no_files(kind: str, tmp_path: Path) -> None:
         items = [photograph(seed) for seed in range(6)]
     items.append(items[1].copy() if kind != "bytes" else bytes(items[1]))
     (pair,) = find_duplicates(items)
-    assert (pair.kind, pair.rows, pair.names) == ("same", (1, 6), ("row 1", "row 6"))
+    assert (pair.kind, pair.rows, pair.names) == ("exact", (1, 6), ("row 1", "row 6"))
 
 
-def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     files = different(tmp_path, 4)
     files.append(tmp_path / "missing.jpg")
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
     files.append(tmp_path / "broken.jpg")
-    assert search(files).compared == 4
-    with pytest.raises(InputError, match="2 parts for 6 pictures"):
-        search(files, ["train", "valid"])
+    assert search_duplicates(files).compared == 4
+    with pytest.raises(InputError, match="2 parts for 6 images"):
+        search_duplicates(files, ["train", "valid"])
 
 
-def test_the_report_names_them(tmp_path: Path) -> None:
+def test_the_report_names_duplicates(tmp_path: Path) -> None:
     for label in ("ant", "bee"):
         for seed in range(6):
             number = seed + 10 * (label == "bee")
             save(photograph(number), tmp_path / "train" / label / f"{seed}.jpg")
             save(photograph(number + 100), tmp_path / "valid" / label / f"{seed}.jpg")
     clean = ImageData.from_folder(tmp_path)
-    assert "doubles: none (24 pictures compared by their bytes and their look)" in clean.report()
-    assert "doubles" not in clean.report(duplicates=False)
+    assert "duplicates: none (24 images compared by bytes and perceptual hash)" in clean.report()
+    assert "duplicates" not in clean.report(duplicates=False)
     copied = save(photograph(3), tmp_path / "valid" / "bee" / "copy.jpg", quality=40)
     report = ImageData.from_folder(tmp_path).report()
-    assert "1 pair, 1 across parts, which makes scores too good, 1 with different" in report
+    assert "1 pair, 1 across parts, which makes metrics too good, 1 with different" in report
     assert f"{copied} (valid); labels ant and bee" in report
 
 
-def test_large_sets_are_compared_by_look_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_sets_are_hashed_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flambeau_vision.report._ARRAYS_COMPARED", 10)
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
     data = ImageData.from_arrays(images, ["a", "b"] * 10)
-    assert "data.report(duplicates=True) compares their look" in data.report()
-    assert "by their bytes and their look)" in data.report(duplicates=True)
+    assert "data.report(duplicates=True) compares perceptual hashes" in data.report()
+    assert "by bytes and perceptual hash)" in data.report(duplicates=True)
 
 
 # ---------------------------------------------------------------- names
 
 
-def test_frames_of_one_film_in_two_parts_are_named() -> None:
+def test_frames_of_one_film_in_two_parts_are_a_group() -> None:
     names = [f"film{film}_frame{frame:03}.png" for film in range(4) for frame in range(5)]
     parts = ["train"] * 12 + ["valid"] * 8  # the third film lies in both
-    (series,) = split_series(names, parts)
-    assert (series.name, series.parts) == ("film2", ("train", "valid"))
-    assert series.rows == (10, 11, 12, 13, 14)
+    (group,) = groups_across_parts(names, parts)
+    assert (group.name, group.parts) == ("film2", ("train", "valid"))
+    assert group.rows == (10, 11, 12, 13, 14)
 
 
-def test_numbered_folders_are_series_unless_they_are_classes() -> None:
+def test_numbered_folders_are_groups_unless_they_are_classes() -> None:
     items = [Path(f"x/patient{p}/{n}.png") for p in range(3) for n in range(4)]
     parts = ["train", "train", "valid", "train"] * 3
-    assert [series.name for series in split_series(items, parts)] == [
+    assert [group.name for group in groups_across_parts(items, parts)] == [
         "patient0", "patient1", "patient2",
     ]  # fmt: skip
-    assert split_series(items, parts, [path.parent.name for path in items]) == []
+    assert groups_across_parts(items, parts, [path.parent.name for path in items]) == []
 
 
 @pytest.mark.parametrize(
@@ -192,13 +192,13 @@ def test_numbered_folders_are_series_unless_they_are_classes() -> None:
         [f"cat.{number}.jpg" for number in range(40)],
     ],
 )
-def test_running_numbers_are_no_series(names: list[str]) -> None:
-    assert split_series(names, ["train", "valid"] * 20) == []
+def test_consecutive_numbers_are_not_groups(names: list[str]) -> None:
+    assert groups_across_parts(names, ["train", "valid"] * 20) == []
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_ants_and_bees_have_no_doubles(tmp_path: Path) -> None:
+def test_ants_and_bees_have_no_duplicates(tmp_path: Path) -> None:
     folder = os.environ.get("FLAMBEAU_DATA")
     if folder is None:
         pytest.skip("FLAMBEAU_DATA is not set")
@@ -206,7 +206,7 @@ def test_ants_and_bees_have_no_doubles(tmp_path: Path) -> None:
         tar.extractall(tmp_path, filter="data")
     files = sorted(tmp_path.rglob("*.jpg"))
     parts = ["train" if "train" in file.parts else "valid" for file in files]
-    result = search(files, parts)
+    result = search_duplicates(files, parts)
     assert result.compared == len(files) > 380
     assert result.pairs == ()
-    assert split_series(files, parts, [file.parent.name for file in files]) == []
+    assert groups_across_parts(files, parts, [file.parent.name for file in files]) == []

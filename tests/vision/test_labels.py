@@ -39,16 +39,16 @@ def test_tags_with_a_separator() -> None:
 
 def test_given_classes_keep_their_order() -> None:
     assert read_labels(["b", "a"], classes=["b", "a", "c"]).values.tolist() == [0, 1]
-    by_number = read_labels([2, 0], classes=["ant", "bee", "cow"])
-    assert by_number.values.tolist() == [2, 0]
-    assert by_number.text(0) == "cow"
-    with pytest.raises(InputError, match=r"row 1 is 'd', which is none of the 2 classes: a, b"):
+    by_index = read_labels([2, 0], classes=["ant", "bee", "cow"])
+    assert by_index.values.tolist() == [2, 0]
+    assert by_index.text(0) == "cow"
+    with pytest.raises(InputError, match=r"row 1 is 'd', which is not one of the 2 classes: a, b"):
         read_labels(["a", "d"], classes=["a", "b"])
-    with pytest.raises(InputError, match="row 0 is 3, which is none of the 2 classes"):
+    with pytest.raises(InputError, match="row 0 is 3, which is not one of the 2 classes"):
         read_labels([3, 0], classes=["ant", "bee"])
 
 
-def test_the_task_can_be_said() -> None:
+def test_the_task_can_be_given() -> None:
     assert read_labels([1, 5, 9], task="regression").values.tolist() == [1.0, 5.0, 9.0]
     assert read_labels([1.0, 5.0], task="classification").names == ("1", "5")
 
@@ -59,12 +59,12 @@ def test_missing_labels_are_named(missing: object) -> None:
         read_labels(["x", missing], sources=["a.jpg", "b.jpg"])
 
 
-def test_labels_of_several_kinds_or_a_single_class_are_refused() -> None:
-    with pytest.raises(InputError, match=r"several kinds: row 0 has 'a'; row 1 has 0\.5"):
+def test_labels_of_several_types_or_one_class_are_refused() -> None:
+    with pytest.raises(InputError, match=r"several types: row 0 has 'a'; row 1 has 0\.5"):
         read_labels(["a", 0.5])
     with pytest.raises(InputError, match="All 3 labels are 'a'"):
         read_labels(["a"] * 3)
     with pytest.raises(InputError, match="row 1 is inf"):
         read_labels([0.0, float("inf")])
-    with pytest.raises(InputError, match="not all can be read as such"):
+    with pytest.raises(InputError, match="some labels are not numbers"):
         read_labels([(0.1, 0.2), (0.3,)])

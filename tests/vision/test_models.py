@@ -1,4 +1,4 @@
-"""The networks: surgery changes nothing but the head, and says so when weights do not fit."""
+"""The models: only the head is replaced, and weights that do not match are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flambeau_vision.models import (
     small_cnn,
     weights_record,
 )
-from flambeau_vision.models.layouts import LAYOUTS
+from flambeau_vision.models.layer_paths import LAYER_PATHS
 from flambeau_vision.models.weights import adapt_channels
 
 SIZE = 32
@@ -37,31 +37,31 @@ def assert_groups_partition(model: SmallCNN | Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONE_NAMES)
-def test_surgery_keeps_the_body(name: str) -> None:
+def test_the_body_equals_the_torchvision_network(name: str) -> None:
     from torchvision.models import get_model
 
     torch.manual_seed(0)
     sized = {"image_size": SIZE} if name == "vit_b_16" else {}
-    uncut = get_model(name, weights=None, **sized).eval()
+    original = get_model(name, weights=None, **sized).eval()
     torch.manual_seed(0)
     model = backbone(name=name, in_channels=3, n_outputs=7, image_size=SIZE).eval()
 
-    # The published count is that at 224 pixels; ViT has one position a patch.
+    # The published count is for 224 pixels; ViT has one position embedding per patch.
     published = weights_record(name, "DEFAULT")
     assert published is not None
-    lacking = (14**2 - (SIZE // 16) ** 2) * 768 if name == "vit_b_16" else 0
-    assert n_parameters(uncut) == published.num_params - lacking
+    missing = (14**2 - (SIZE // 16) ** 2) * 768 if name == "vit_b_16" else 0
+    assert n_parameters(original) == published.num_params - missing
 
-    old_head = uncut.get_submodule(LAYOUTS[name].head)
+    old_head = original.get_submodule(LAYER_PATHS[name].head)
     assert n_parameters(model) == (
-        n_parameters(uncut) - n_parameters(old_head) + n_parameters(model.head)
+        n_parameters(original) - n_parameters(old_head) + n_parameters(model.head)
     )
 
     seen: list[torch.Tensor] = []
     old_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images = torch.rand(2, 3, SIZE, SIZE)
     with torch.inference_mode():
-        uncut(images)
+        original(images)
         features = model.body(images)
         outputs = model(images)
     assert torch.equal(features, seen[0])
@@ -70,7 +70,7 @@ def test_surgery_keeps_the_body(name: str) -> None:
 
 
 @pytest.mark.parametrize("in_channels", [1, 2, 3, 4, 6, 7])
-def test_channel_rule_against_the_slow_formula(in_channels: int) -> None:
+def test_adapted_channels_match_a_slow_loop(in_channels: int) -> None:
     weight = torch.randn(5, 3, 2, 2, dtype=torch.float64)
     expected = torch.zeros(5, in_channels, 2, 2, dtype=torch.float64)
     for channel in range(in_channels):
@@ -85,18 +85,18 @@ def test_channel_rule_against_the_slow_formula(in_channels: int) -> None:
 
 
 def test_channels_other_than_three_cannot_be_adapted() -> None:
-    with pytest.raises(InputError, match="takes 5 channels and the data have 4"):
+    with pytest.raises(InputError, match="has 5 channels and the data have 4"):
         adapt_channels(torch.zeros(2, 5, 3, 3), 4)
 
 
-def test_one_channel_sees_what_three_equal_channels_gave() -> None:
+def test_one_channel_equals_three_equal_channels() -> None:
     torch.manual_seed(0)
     colour = backbone(name="resnet18", in_channels=3, n_outputs=2).eval()
     torch.manual_seed(0)
     grey = backbone(name="resnet18", in_channels=1, n_outputs=2).eval()
     images = torch.rand(2, 1, SIZE, SIZE)
     with torch.inference_mode():
-        # Another order of sums in the first layer, carried through eighteen: 1e-5 relative.
+        # Another order of summation in the first of eighteen layers: 1e-5 relative.
         torch.testing.assert_close(
             grey.body(images), colour.body(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
         )
@@ -110,7 +110,7 @@ def test_every_stem_can_be_adapted() -> None:
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "nested", "wrapped", "safetensors"])
-def test_a_local_file_gives_its_body(tmp_path: Path, wrapping: str) -> None:
+def test_a_local_file_is_loaded_into_the_body(tmp_path: Path, wrapping: str) -> None:
     from safetensors.torch import save_file
     from torchvision.models import shufflenet_v2_x1_0
 
@@ -131,7 +131,7 @@ def test_a_local_file_gives_its_body(tmp_path: Path, wrapping: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "vit_b_16"])
-def test_our_own_file_starts_another_task(tmp_path: Path, name: str) -> None:
+def test_a_backbone_file_is_loaded_for_another_task(tmp_path: Path, name: str) -> None:
     from safetensors.torch import save_file
 
     first = backbone(name=name, in_channels=1, n_outputs=3, image_size=SIZE).eval()
@@ -165,19 +165,19 @@ def test_weights_of_another_network_are_refused_by_key(tmp_path: Path) -> None:
         )
     message = str(caught.value)
     assert "1 missing: conv5.0.weight" in message
-    assert "1 unknown: stage9.weight" in message
+    assert "1 unexpected: stage9.weight" in message
     assert "conv5.1.bias (3,) instead of (1024,)" in message
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (nn.Linear(1, 1), "whole pickled models are refused"),
-        ([1, 2], "holds a list"),
-        ({"fc.weight": torch.zeros(1), "epoch": 3}, "no tensors: epoch"),
+        (nn.Linear(1, 1), "pickled models are refused"),
+        ([1, 2], "contains a list"),
+        ({"fc.weight": torch.zeros(1), "epoch": 3}, "not tensors: epoch"),
     ],
 )
-def test_files_that_hold_no_weights(tmp_path: Path, content: object, message: str) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError, match=message):
         backbone(name="resnet18", in_channels=3, n_outputs=2, weights=str(tmp_path / "w.pth"))
@@ -185,7 +185,7 @@ def test_files_that_hold_no_weights(tmp_path: Path, content: object, message: st
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for name in ("w.pth", "w.safetensors"):
-        (tmp_path / name).write_bytes(b"no weights at all")
+        (tmp_path / name).write_bytes(b"not weights")
         with pytest.raises(InputError, match="could not be read as weights"):
             backbone(name="resnet18", in_channels=3, n_outputs=2, weights=str(tmp_path / name))
 
@@ -203,12 +203,12 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    with pytest.raises(InputError, match=r"no route to host.*Put the file at .*from scratch"):
+    with pytest.raises(InputError, match=r"no route to host.*Save the file as .*from scratch"):
         backbone(name="resnet18", in_channels=3, n_outputs=2, weights="DEFAULT")
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_the_record_is_torchvisions_own() -> None:
+def test_the_record_matches_torchvision() -> None:
     from torchvision.models import EfficientNet_B0_Weights
 
     record = weights_record("efficientnet_b0", "DEFAULT")
@@ -230,7 +230,7 @@ def test_a_published_file_is_recognised_by_its_name(tmp_path: Path) -> None:
     assert record.name == "ResNet18_Weights.IMAGENET1K_V1"
 
 
-def test_vit_needs_a_size_it_can_cut() -> None:
+def test_vit_needs_a_multiple_of_16() -> None:
     with pytest.raises(InputError, match="multiple of 16; got None"):
         backbone(name="vit_b_16", in_channels=3, n_outputs=2)
     with pytest.raises(InputError, match="multiple of 16; got 100"):
@@ -238,7 +238,7 @@ def test_vit_needs_a_size_it_can_cut() -> None:
 
 
 @pytest.mark.parametrize(("in_channels", "size"), [(1, 8), (3, 28), (4, 33), (2, 64), (3, 160)])
-def test_small_cnn_takes_any_picture(in_channels: int, size: int) -> None:
+def test_small_cnn_accepts_images_of_any_size(in_channels: int, size: int) -> None:
     model = small_cnn(in_channels=in_channels, n_outputs=5, image_size=size)
     outputs = model(torch.rand(2, in_channels, size, size + 3))
     assert outputs.shape == (2, 5)
@@ -247,7 +247,7 @@ def test_small_cnn_takes_any_picture(in_channels: int, size: int) -> None:
     assert_groups_partition(model)
 
 
-def test_small_cnn_learns_four_pictures() -> None:
+def test_small_cnn_learns_four_images() -> None:
     torch.manual_seed(0)
     model = small_cnn(in_channels=1, n_outputs=4, image_size=16, width=8)
     images, targets = torch.rand(4, 1, 16, 16), torch.arange(4)

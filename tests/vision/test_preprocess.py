@@ -8,7 +8,7 @@ from torchvision.models import get_weight
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau_vision.preprocess import ImagePreprocessor, statistics
+from flambeau_vision.preprocess import ImagePreprocessor, channel_statistics
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from flambeau_vision.preprocess import ImagePreprocessor, statistics
     ],
 )
 @pytest.mark.parametrize("shape", [(375, 500), (500, 333), (256, 256)])
-def test_pictures_come_as_the_published_weights_expect(name: str, shape: tuple[int, int]) -> None:
+def test_preprocessing_matches_the_published_weights(name: str, shape: tuple[int, int]) -> None:
     transforms = get_weight(name).transforms()
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     expected = transforms(Image.fromarray(pixels))
@@ -42,7 +42,7 @@ def test_pictures_come_as_the_published_weights_expect(name: str, shape: tuple[i
 
 @pytest.mark.parametrize("memory_format", ["contiguous_format", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_normalisation_is_the_formula(memory_format: str, dtype: torch.dtype) -> None:
+def test_normalisation_matches_the_formula(memory_format: str, dtype: torch.dtype) -> None:
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     images = torch.randint(0, 256, (5, 3, 8, 8)).to(dtype)
     kept = images.clone()
@@ -72,14 +72,14 @@ def test_arguments_are_json_and_rebuild_it() -> None:
 
 def test_statistics_are_exact() -> None:
     images = torch.randint(0, 256, (37, 2, 11, 13), dtype=torch.uint8)
-    mean, std = statistics(images)
+    mean, std = channel_statistics(images)
     values = images.double() / 255
     assert mean == pytest.approx(values.mean((0, 2, 3)).tolist(), abs=1e-14)
     assert std == pytest.approx(values.std((0, 2, 3), correction=0).tolist(), abs=1e-12)
 
 
 def test_a_constant_channel_does_not_divide_by_zero() -> None:
-    mean, std = statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8))
+    mean, std = channel_statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8))
     assert mean == [0.2]
     assert std == [1 / 255]
 
@@ -89,14 +89,14 @@ def test_a_constant_channel_does_not_divide_by_zero() -> None:
     [
         ({"mean": [0.5] * 3}, "1 channels, but mean has 3 numbers and std has 1"),
         ({"std": [0.0]}, "std has to be above 0"),
-        ({"memory_format": "nhwc"}, "'nhwc' is neither"),
+        ({"memory_format": "nhwc"}, "memory_format='nhwc'"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
+def test_invalid_arguments_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ImagePreprocessor(**{"size": 8, "channels": 1, "mean": [0.5], "std": [0.2], **changes})
 
 
 def test_statistics_need_uint8() -> None:
-    with pytest.raises(InputError, match=r"not over torch\.float32 of shape \(1, 1, 2, 2\)"):
-        statistics(torch.zeros(1, 1, 2, 2))
+    with pytest.raises(InputError, match=r"got torch\.float32 of shape \(1, 1, 2, 2\)"):
+        channel_statistics(torch.zeros(1, 1, 2, 2))

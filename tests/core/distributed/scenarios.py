@@ -482,7 +482,7 @@ def loaders(folder: Path) -> dict[str, Any]:
 def images(folder: Path) -> dict[str, Any]:
     """Augmented pictures by their sample number."""
     from flambeau_vision import ImageData
-    from flambeau_vision.augmentation import Augmentation
+    from flambeau_vision.augmentation_settings import Augmentation
 
     draws = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (48, 3, 16, 16), generator=draws, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Pictures for flambeau: data, augmentation and networks."""
+"""Images for flambeau: data, augmentation and models."""
 
 from flambeau_vision.augment import Augment, Augmentation
 from flambeau_vision.data import ImageData

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on the device, a draw of its own for every image.
+"""Augment whole batches on the device, with random numbers per sample.
 
-torchvision's transforms draw once a call, so a batch would be changed all alike. Here all that
-moves pixels is one 3×3 matrix a sample, and a batch is resampled once (`flambeau_vision.warp`);
-then the light changes (`flambeau_vision.photometry`), and a rectangle is covered
-(`flambeau_vision.erasing`).
+torchvision's transforms draw once per call, so all images of a batch would get the same change.
+Here all geometric changes of a sample are one 3×3 matrix, and a batch is resampled once
+(`flambeau_vision.geometric_warp`); then colours are changed (`flambeau_vision.color_jitter`), and a
+rectangle is erased (`flambeau_vision.random_erasing`).
 """
 
 from __future__ import annotations
@@ -15,40 +15,41 @@ from torch import Tensor
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau_vision import erasing, photometry, warp
-from flambeau_vision.augmentation import Augmentation
+from flambeau_vision import color_jitter, geometric_warp, random_erasing
+from flambeau_vision.augmentation_settings import Augmentation
 from flambeau_vision.preprocess import INPUT
 
 __all__ = ["Augment", "Augmentation"]
 
 PURPOSE = "augmentation"
-# A column of draws for each decision, read whether or not it is switched on, so that switching the
-# zoom off does not change the rotations. New ones go to the end: a run's draws stay what they were.
-_LIGHT = warp.DRAWS
-_ERASE = _LIGHT + photometry.DRAWS
-_COLOUR = _ERASE + erasing.DRAWS
+# Columns of the random numbers. Each decision has its own column, which is drawn even if it is not
+# used, so that switching the zoom off does not change the rotations. Append new columns at the end
+# so that the random numbers of existing plans stay the same.
+_COLOR_START = geometric_warp.N_DRAWS
+_ERASE_START = _COLOR_START + color_jitter.N_DRAWS
+_FILL_START = _ERASE_START + random_erasing.N_DRAWS
 
 
 class Augment:
     """A device transform that applies an ``Augmentation`` to the input "image".
 
-    uint8 or float pixels in 0..255 come in. Whole-pixel moves and erasing keep the dtype;
-    resampling and other light give float32 in 0..255. What comes from outside the image is its
-    mirror image.
+    The input is uint8, or floats in 0..255. Whole-pixel shifts, flips and erasing keep the dtype;
+    resampling and colour changes return float32 in 0..255. Pixels outside the image are filled by
+    reflection.
 
-    Pictures that were presized (read larger than the network takes them, see
-    `flambeau_vision.presize`) come out at ``size``, and no view reaches over their border: it is
-    moved and if need be enlarged until it lies inside, so corners are real pixels.
+    Presized images (read larger than the model's input, see `flambeau_vision.presize`) are returned
+    at ``size``, and their view is moved and if necessary zoomed in until it lies inside the image,
+    so that no corner is filled by reflection.
 
     Measured on one core of an EPYC: 256 images of 28×28 take 0.5 ms for flip and whole-pixel shift
     and 1.5 ms resampled (170,000 images a second); 64 of 3×128×128 take 20 ms resampled (3,300 a
-    second), 24 ms from 3×160×160, and 36 ms with warp, light and erasing (1,800 a second).
+    second), 24 ms from 3×160×160, and 36 ms with warp, colour changes and erasing (1,800 a second).
 
     Args:
-        augmentation: How far.
-        size: Side of the result where pictures were presized; None leaves the size as it is.
-        crop: Share of the presized side that is one ``size`` long without zoom, the same as
-            validation sees.
+        augmentation: Strength of each augmentation.
+        size: Side of the result for presized images; None keeps the size.
+        crop: Share of the presized side that corresponds to ``size`` without zoom; equals the
+            share visible in validation.
     """
 
     def __init__(
@@ -59,35 +60,44 @@ class Augment:
         self.crop = crop
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        """The changed batch; see `flambeau.data.transform.Transform`."""
+        """Return the augmented batch; see `flambeau.data.transform.Transform`."""
         if batch.indices is None:
             raise InputError(
-                "The batch has no sample numbers (Batch.indices), and every sample's draw is keyed "
-                "by its number. Let the loader set them."
+                "The batch has no sample indices (Batch.indices), which key the random numbers of "
+                "each sample. Set them in the loader."
             )
         image = batch.input
-        # Drawn on the CPU, where the numbers are: the same on every device, and one small copy.
-        count = _COLOUR + image.shape[1]
-        draws = keyed.uniform(seed, PURPOSE, batch.epoch, batch.indices, count)
-        changed = self._moved(image, draws)
-        if self.augmentation.relights:
-            lights = photometry.lighting(self.augmentation, draws[:, _LIGHT:_ERASE])
-            changed = photometry.relight(changed, *lights)
+        # Drawn on the CPU, where the indices are: the same on every device, and one small copy.
+        n_columns = _FILL_START + image.shape[1]
+        draws = keyed.uniform(seed, PURPOSE, batch.epoch, batch.indices, n_columns)
+        changed = self._apply_geometry(image, draws)
+        if self.augmentation.changes_colors:
+            factors = color_jitter.jitter_factors(
+                self.augmentation, draws[:, _COLOR_START:_ERASE_START]
+            )
+            changed = color_jitter.color_jitter(changed, *factors)
         if self.augmentation.erase > 0.0:
             size = (changed.shape[2], changed.shape[3])
-            places = erasing.rectangles(self.augmentation, draws[:, _ERASE:_COLOUR], size)
-            # Whole levels, so that uint8 and float pictures get the same colour.
-            changed = erasing.erase(changed, places, (draws[:, _COLOUR:] * 256.0).floor())
+            boxes = random_erasing.erase_boxes(
+                self.augmentation, draws[:, _ERASE_START:_FILL_START], size
+            )
+            # Whole levels, so that uint8 and float images get the same colour.
+            fill = (draws[:, _FILL_START:] * 256.0).floor()
+            changed = random_erasing.erase(changed, boxes, fill)
         return replace(batch, inputs={**batch.inputs, INPUT: changed})
 
-    def _moved(self, image: Tensor, draws: Tensor) -> Tensor:
+    def _apply_geometry(self, image: Tensor, draws: Tensor) -> Tensor:
         shape = (image.shape[2], image.shape[3])
         if self.size is not None:
             size = (self.size, self.size)
             scale = self.size / (self.crop * shape[0])
-            forward = warp.matrices(self.augmentation, draws, size, scale)
-            return warp.warp(image, warp.kept_inside(forward, shape, size), size)
+            forward = geometric_warp.forward_matrices(self.augmentation, draws, size, scale)
+            forward = geometric_warp.keep_inside(forward, shape, size)
+            return geometric_warp.warp(image, forward, size)
         if self.augmentation.resamples:
-            return warp.warp(image, warp.matrices(self.augmentation, draws, shape))
-        flip, shift_x, shift_y = warp.flip_and_shift(self.augmentation, draws, shape)
-        return warp.move(image, flip, shift_x.round().long(), shift_y.round().long())
+            forward = geometric_warp.forward_matrices(self.augmentation, draws, shape)
+            return geometric_warp.warp(image, forward)
+        flip, shift_x, shift_y = geometric_warp.flip_and_shift(self.augmentation, draws, shape)
+        return geometric_warp.move_pixels(
+            image, flip, shift_x.round().long(), shift_y.round().long()
+        )

@@ -1,4 +1,4 @@
-"""What the doctor looks for in pictures, beside core's checks."""
+"""The doctor's checks of image data, in addition to core's."""
 
 from __future__ import annotations
 
@@ -7,102 +7,113 @@ from torch import Tensor
 from flambeau.data.split import PARTS
 from flambeau.doctor import CORE_CHECKS, Check, Finding, Subject
 from flambeau_vision.data import ImageData
-from flambeau_vision.duplicates import MOST_COMPARED, search
-from flambeau_vision.fitting import record_of
-from flambeau_vision.series import have_names, split_series
+from flambeau_vision.duplicates import MAX_COMPARED, Duplicate, search_duplicates
+from flambeau_vision.filename_groups import are_paths, groups_across_parts
+from flambeau_vision.from_plan import planned_weights_record
 
 _PAGE = "docs/doctor.md#"
-# So many files are hashed before a fit: 2,000 photographs of 100 KB take 0.3 s.
-_MOST_HASHED = 2_000
-_LEAST_COPIES, _LEAST_SHARE = 2, 0.01
-_LEAST_TORN = 0.05  # of the valid pictures, in series that train has too
+# The most files hashed before a fit: 2,000 photographs of 100 KB take 0.3 s.
+_MAX_HASHED = 2_000
+_MIN_COPIES, _MIN_SHARE = 2, 0.01
+_MIN_GROUPED_SHARE = 0.05  # share of valid images in groups that train contains too
 
 _CORE = {check.code: check for check in CORE_CHECKS}
 
 
-def find_duplicates(subject: Subject) -> list[Finding]:
-    """Files of train that are in valid or test too, by their bytes; arrays as core does."""
+def check_duplicates(subject: Subject) -> list[Finding]:
+    """Return a finding if train files are in valid or test too, by bytes; arrays as in core."""
     data = subject.data
     if not isinstance(data, ImageData):
         return []
     items = data.samples["item"]
     if isinstance(items, Tensor):
         return list(_CORE["duplicates-across-parts"].run(subject) or ())  # pyright: ignore[reportArgumentType]
-    if len(items) > _MOST_HASHED:
+    if len(items) > _MAX_HASHED:
         return []  # data.report() compares all of them
-    return _copies(data, "duplicates-across-parts", "the same as", limit=0)
+    return _find_copies(data, "duplicates-across-parts", "identical to", limit=0)
 
 
-def find_near_duplicates(subject: Subject) -> list[Finding]:
-    """Pictures of valid or test that look like one of train, though their bytes differ."""
+def check_near_duplicates(subject: Subject) -> list[Finding]:
+    """Return a finding if valid or test images are near-duplicates of train images."""
     data = subject.data
     if not isinstance(data, ImageData):
         return []
-    return _copies(data, "near-duplicates", "nearly the same as", limit=MOST_COMPARED)
+    return _find_copies(data, "near-duplicates", "near-duplicates of", limit=MAX_COMPARED)
 
 
-def _copies(data: ImageData, code: str, how: str, *, limit: int) -> list[Finding]:
-    parts, labels = _parts(data), [data.targets.text(row) for row in range(len(data.samples))]
-    wanted = "near" if limit else "same"
+def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> list[Finding]:
+    parts, labels = (
+        _part_of_rows(data),
+        [data.targets.text(row) for row in range(len(data.samples))],
+    )
+    wanted = "near" if limit else "exact"
     found = [
         pair
-        for pair in search(data.samples["item"], parts, labels, limit=limit).pairs
-        if pair.kind == wanted and pair.crosses and all(pair.parts) and "train" in pair.parts
+        for pair in search_duplicates(data.samples["item"], parts, labels, limit=limit).pairs
+        if pair.kind == wanted and pair.across_parts and all(pair.parts) and "train" in pair.parts
     ]
-    others = sum(part in ("valid", "test") for part in parts)
-    if len(found) < max(_LEAST_COPIES, _LEAST_SHARE * others):
+    n_others = sum(part in ("valid", "test") for part in parts)
+    if len(found) < max(_MIN_COPIES, _MIN_SHARE * n_others):
         return []
     return [
         Finding(
             code,
-            f"{len(found):,} of {others:,} valid and test pictures are {how} one of train "
-            f"({found[0]}), so the scores are too good.",
-            {"pictures": len(found), "of": others, "with another label": _disagree(found)},
-            "Drop the copies, or keep them together: split=Split.by_group(…) with one group for "
-            "equal pictures.",
+            f"{len(found):,} of {n_others:,} valid and test images are {relation} train images "
+            f"({found[0]}), so the metrics are too good.",
+            {
+                "images": len(found),
+                "of": n_others,
+                "with another label": _count_label_differences(found),
+            },
+            "Remove the copies, or keep all copies of an image in one part: "
+            "split=Split.by_group(…) with one group per image.",
         )
     ]
 
 
-def find_series(subject: Subject) -> Finding | None:
-    """Series of pictures, by their names, that lie in train and in valid."""
+def check_filename_groups(subject: Subject) -> Finding | None:
+    """Return a finding if groups of images, by file name, are in both train and valid."""
     data = subject.data
-    if not isinstance(data, ImageData) or not have_names(items := data.samples["item"]):
+    if not isinstance(data, ImageData) or not are_paths(items := data.samples["item"]):
         return None
-    parts = _parts(data)
+    parts = _part_of_rows(data)
     labels = [data.targets.text(row) for row in range(len(data.samples))]
-    series = [s for s in split_series(items, parts, labels) if "train" in s.parts]
-    torn = sum(parts[row] == "valid" for each in series for row in each.rows)
-    if not torn or torn < _LEAST_TORN * parts.count("valid"):
+    groups = [
+        group for group in groups_across_parts(items, parts, labels) if "train" in group.parts
+    ]
+    n_valid = sum(parts[row] == "valid" for group in groups for row in group.rows)
+    if not n_valid or n_valid < _MIN_GROUPED_SHARE * parts.count("valid"):
         return None
-    first = series[0]
+    first = groups[0]
     return Finding(
         "groups-across-parts",
-        f"{len(series):,} series of pictures are torn apart, such as {first.name!r} "
-        f"({len(first.rows):,} pictures in {' and '.join(first.parts)}): if they show one person, "
-        "film or place, the scores tell how well that is known.",
-        {"series": len(series), "valid pictures in them": torn},
-        "Give each series to one part: split=Split.by_group(…) with its name as the group.",
+        f"{len(groups):,} groups of images are split across parts, such as {first.name!r} "
+        f"({len(first.rows):,} images in {' and '.join(first.parts)}). If a group shows one "
+        "person, film or location, the metrics overestimate the accuracy on new ones.",
+        {"groups": len(groups), "valid images in them": n_valid},
+        "Keep each group in one part: split=Split.by_group(…) with its name as the group.",
     )
 
 
-def find_foreign_normalisation(subject: Subject) -> Finding | None:
-    """Pretrained weights, and pictures that are normalised in another way than theirs were."""
+def check_normalisation(subject: Subject) -> Finding | None:
+    """Return a finding if images are normalised differently than for the pretrained weights."""
     values = subject.values
     given = values.get("normalisation")
-    if values.get("weights") is None or given == "weights" or record_of(values) is None:
+    if values.get("weights") is None or given == "weights":
+        return None
+    if planned_weights_record(values) is None:
         return None
     return Finding(
         "normalisation-of-weights",
-        f"The weights of {values.get('architecture')} were trained on pictures with another "
-        f"normalisation than {given!r}, so its first layer sees other colours than it knows.",
+        f"The weights of {values.get('architecture')} were trained with another normalisation than "
+        f"{given!r}, so the first layer receives inputs of another mean and scale.",
         {"weights": str(values["weights"]), "normalisation": str(given)},
-        'Leave it to the plan, or choices={"normalisation": "weights"}.',
+        'Let the plan choose it, or pass choices={"normalisation": "weights"}.',
     )
 
 
-def _parts(data: ImageData) -> list[str]:
-    """The part of every row; "" where ``subset`` left it out."""
+def _part_of_rows(data: ImageData) -> list[str]:
+    """Return the part of every row; "" for rows that ``subset`` excluded."""
     parts = [""] * len(data.samples)
     for part in PARTS:
         for row in data.split.part(part):
@@ -110,42 +121,42 @@ def _parts(data: ImageData) -> list[str]:
     return parts
 
 
-def _disagree(pairs: list) -> int:
-    return sum(pair.disagrees for pair in pairs)
+def _count_label_differences(pairs: list[Duplicate]) -> int:
+    return sum(pair.labels_differ for pair in pairs)
 
 
 CHECKS: tuple[Check, ...] = (
     Check(
         "duplicates-across-parts",
-        "train pictures in valid or test",
-        find_duplicates,
+        "train images in valid or test",
+        check_duplicates,
         "data",
         "first fit",
         f"{_PAGE}duplicates-across-parts",
     ),
     Check(
         "groups-across-parts",
-        "series of pictures in train and valid",
-        find_series,
+        "groups of images in train and valid",
+        check_filename_groups,
         "data",
         "first fit",
         f"{_PAGE}groups-across-parts",
     ),
     Check(
         "near-duplicates",
-        "pictures that look like one of train",
-        find_near_duplicates,
+        "near-duplicates of train images in valid or test",
+        check_near_duplicates,
         "data",
         "full",
         f"{_PAGE}near-duplicates",
     ),
     Check(
         "normalisation-of-weights",
-        "another normalisation than the weights'",
-        find_foreign_normalisation,
+        "normalisation differs from that of the weights",
+        check_normalisation,
         "facts",
         "first fit",
         f"{_PAGE}normalisation-of-weights",
     ),
 )
-"""They take the place of core's of the same code."""
+"""They replace core's checks with the same code."""

@@ -1,17 +1,16 @@
-"""``ImageData``: pictures, their labels and every choice about them, in one immutable object."""
+"""``ImageData``: images, their labels and all data choices, in one immutable object."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.data.data import Data, Facts
+from flambeau.data.data import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
@@ -20,41 +19,46 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
-from flambeau_vision.dataset import TARGET, FileImages
+from flambeau_vision.constructors import ImageDataConstructors
+from flambeau_vision.contact_sheet import (
+    contact_sheet,
+    predictions_sheet,
+    random_positions,
+    report_image,
+)
+from flambeau_vision.dataset import TARGET, ImageFileDataset
 from flambeau_vision.facts import image_facts
-from flambeau_vision.fitting import (
-    geometry_of,
+from flambeau_vision.from_plan import (
+    device_transforms,
+    image_geometry,
+    mean_and_std,
     model_arguments,
-    normalisation_of,
     task_arguments,
 )
+from flambeau_vision.image_store import ImageStore
 from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.pixels import Pictures
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
-from flambeau_vision.presize import read_geometry
+from flambeau_vision.presize import part_geometry
 from flambeau_vision.report import report
 from flambeau_vision.resize import Geometry
-from flambeau_vision.sheet import answers_sheet, contact_sheet, drawn_places, picture_of
-from flambeau_vision.splitting import SplitRequest
-from flambeau_vision.transforms import device_transforms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class ImageData(Data):
-    """Pictures and labels, found, checked and split; nothing is decoded before it is needed.
+class ImageData(ImageDataConstructors):
+    """Images and labels, listed, checked and split; images are decoded when they are needed.
 
     Build it with ``from_folder``, ``from_df``, ``from_csv``, ``from_arrays`` or ``from_items``.
 
     Args:
-        samples: One row a picture; the column "item" holds paths, bytes, Pillow images or arrays,
+        samples: One row per image; the column "item" holds paths, bytes, Pillow images or arrays,
             or is one uint8 tensor ``(n, channels, height, width)``.
-        targets: What the model is to answer.
-        split: Which rows are train, valid and test.
-        options: How pictures are read.
-        notes: What a reader of the report should know.
+        targets: The targets, one per row.
+        split: The rows of train, valid and test.
+        options: How images are read.
+        notes: Notes for the report.
 
     Example:
         >>> images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
@@ -79,222 +83,22 @@ class ImageData(Data):
         self._options = options
         self._notes = tuple(notes)
         self._facts: Facts | None = None
-        self._pictures = Pictures(samples["item"], options)
+        self._images = ImageStore(samples["item"], options)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
-        return f"ImageData({len(self._samples):,} pictures, {self._targets.kind}: {parts})"
+        return f"ImageData({len(self._samples):,} images, {self._targets.kind}: {parts})"
 
-    # ------------------------------------------------------------ building
-
-    @classmethod
-    def from_folder(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        valid: float = 0.2,
-        test: float = 0.0,
-        split: Split | None = None,
-        seed: int = 0,
-        size: int | None = None,
-        channels: int | None = None,
-        classes: Sequence[str] | None = None,
-        unreadable: str | None = None,
-        options: ImageOptions | None = None,
-    ) -> ImageData:
-        """Pictures in a folder a class, or in train, valid and test folders of such.
-
-        Args:
-            path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
-            valid: Share of valid, where no folder is; stratified by class.
-            test: Share of test, likewise.
-            split: Row numbers instead, in the order of part, class and file name.
-            seed: Of the draw.
-            size: Height and width in pixels; None lets the plan choose.
-            channels: 1 or 3; None lets the plan choose.
-            classes: The classes to take, in the order of the model's outputs.
-            unreadable: "raise" or "skip".
-            options: All else, and these.
-
-        Raises:
-            InputError: No such folder, no pictures in it, or a picture that cannot be read.
-            SplitError: The parts cannot be formed.
-        """
-        from flambeau_vision import entries
-
-        options = (options or ImageOptions()).with_given(
-            {
-                "size": size,
-                "channels": channels,
-                "classes": classes,
-                "unreadable": unreadable,
-            }
-        )
-        request = SplitRequest(valid, test, seed, split)
-        return cls(*entries.of_folder(path, request, options))
-
-    @classmethod
-    def from_df(
-        cls,
-        frame: Any,
-        file: str = "file",
-        label: str | Sequence[str] = "label",
-        *,
-        root: str | os.PathLike[str] = ".",
-        split: str | Split | None = None,
-        valid: float = 0.2,
-        test: float = 0.0,
-        seed: int = 0,
-        size: int | None = None,
-        options: ImageOptions | None = None,
-    ) -> ImageData:
-        """Pictures that a data frame names, with their labels.
-
-        Args:
-            frame: A pandas frame, or any mapping of column names to sequences.
-            file: The column of paths.
-            label: The column of labels; several columns are numbers to predict, or one label each
-                where all are 0 or 1.
-            root: The folder that relative paths start from.
-            split: The column that says train, valid or test (or True for valid); or the split.
-            valid: Share of valid where no column says.
-            test: Share of test, likewise.
-            seed: Of the draw.
-            size: Height and width in pixels; None lets the plan choose.
-            options: All else (``sep`` for several labels in one text).
-
-        Raises:
-            InputError: A column does not exist, a label is missing, or a file cannot be read.
-            SplitError: The parts cannot be formed.
-        """
-        from flambeau_vision import entries
-
-        options = (options or ImageOptions()).with_given({"size": size})
-        columns = entries.columns_of(frame)
-        table = entries.Table(columns, file, label, Path(root))
-        request, column = entries.split_of(split, valid, test, seed)
-        return cls(*entries.of_table(table, request, column, options))
-
-    @classmethod
-    def from_csv(
-        cls,
-        path: str | os.PathLike[str],
-        file: str = "file",
-        label: str | Sequence[str] = "label",
-        *,
-        root: str | os.PathLike[str] | None = None,
-        split: str | Split | None = None,
-        valid: float = 0.2,
-        test: float = 0.0,
-        seed: int = 0,
-        size: int | None = None,
-        options: ImageOptions | None = None,
-    ) -> ImageData:
-        """Pictures that a CSV file with a header names; see `from_df`.
-
-        A label column of whole numbers is read as such, one of numbers as floats, others as text.
-        Relative paths start from ``root``, by default the folder of the CSV file.
-        """
-        from flambeau_vision import entries
-
-        options = (options or ImageOptions()).with_given({"size": size})
-        columns = entries.read_csv(path)
-        table = entries.Table(
-            columns, file, label, Path(path).parent if root is None else Path(root)
-        )
-        request, column = entries.split_of(split, valid, test, seed)
-        return cls(*entries.of_table(table, request, column, options))
-
-    @classmethod
-    def from_arrays(
-        cls,
-        images: Any,
-        labels: Any,
-        *,
-        valid: float | tuple[Any, Any] = 0.2,
-        test: float | tuple[Any, Any] = 0.0,
-        split: Split | None = None,
-        seed: int = 0,
-        class_names: Sequence[str] | None = None,
-        layout: str | None = None,
-        size: int | None = None,
-        options: ImageOptions | None = None,
-    ) -> ImageData:
-        """Pictures in memory, all of one size.
-
-        Args:
-            images: Array or tensor ``(n, H, W)``, ``(n, H, W, C)`` or ``(n, C, H, W)``; uint8, or
-                floats in 0..1 or 0..255, or uint16.
-            labels: One a picture, of any kind that `read_labels` takes.
-            valid: A share, or ``(images, labels)``.
-            test: A share, or ``(images, labels)``.
-            split: Row numbers instead, over train, valid and test in this order.
-            seed: Of the draw.
-            class_names: Names of the classes 0, 1, ….
-            layout: "HWC" or "CHW" where the shape does not tell.
-            size: To resize to; by default as they are.
-            options: All else.
-
-        Raises:
-            InputError: Shapes, ranges or labels that cannot be used.
-            SplitError: The parts cannot be formed.
-        """
-        from flambeau_vision import entries
-
-        options = (options or ImageOptions()).with_given({"size": size, "classes": class_names})
-        arrays = entries.Arrays(images, labels, valid, test, layout)
-        return cls(*entries.of_arrays(arrays, seed, split, options))
-
-    @classmethod
-    def from_items(
-        cls,
-        items: Sequence[tuple[Any, Any]],
-        *,
-        valid: float = 0.2,
-        test: float = 0.0,
-        split: Split | None = None,
-        seed: int = 0,
-        size: int | None = None,
-        options: ImageOptions | None = None,
-    ) -> ImageData:
-        """Pictures from ``(picture, label)`` pairs; a picture is whatever ``decode`` takes.
-
-        Raises:
-            InputError: An item is no pair, or a picture cannot be read.
-            SplitError: The parts cannot be formed.
-        """
-        from flambeau_vision import entries
-
-        options = (options or ImageOptions()).with_given({"size": size})
-        request = SplitRequest(valid, test, seed, split)
-        return cls(*entries.of_items(items, request, options))
-
-    @classmethod
-    def from_path(cls, path: str | os.PathLike[str], options: Mapping[str, Any]) -> ImageData:
-        """What ``flambeau fit PATH`` reads: a folder of class folders, or a CSV file.
-
-        Args:
-            path: The folder or file.
-            options: ``valid``, ``test``, ``seed``, ``unreadable``, ``sep``, ``task``, ``size``,
-                ``channels``; for a CSV file also ``file``, ``label``, ``split`` and ``root``.
-
-        Raises:
-            ArgumentError: An option that is none of these.
-        """
-        from flambeau_vision import entries
-
-        return cls(*entries.of_path(Path(path), options))
-
-    # ------------------------------------------------------------ what it holds
+    # ------------------------------------------------------------ content
 
     @property
     def samples(self) -> Samples:
-        """What was found, a row a picture."""
+        """The images and what their headers contain, one row per image."""
         return self._samples
 
     @property
     def targets(self) -> Targets:
-        """What the model is to answer, a row a picture."""
+        """The targets, one per row of ``samples``."""
         return self._targets
 
     @property
@@ -303,7 +107,7 @@ class ImageData(Data):
 
     @property
     def options(self) -> ImageOptions:
-        """How pictures are read."""
+        """How images are read."""
         return self._options
 
     @property
@@ -324,34 +128,34 @@ class ImageData(Data):
         return self._facts
 
     def preview(self, row: int) -> Preview:
-        return picture_of(self._samples["item"][row], row)
+        return report_image(self._samples["item"][row], row)
 
     def report(self, duplicates: bool | None = None) -> str:
-        """What was found, in words: counts, sizes, classes, doubles, what could not be read.
+        """Return a text report: counts, sizes, classes, duplicates, unreadable files.
 
         Args:
-            duplicates: See `flambeau_vision.report.report`: True compares the look of up to 20,000
-                pictures, None that of small sets, False nothing.
+            duplicates: See `flambeau_vision.report.report`: True compares up to 20,000 images by
+                perceptual hash, None only small data sets, False skips the search.
         """
-        notes = (*self._notes, *self._pictures.notes())
+        notes = (*self._notes, *self._images.notes())
         return report(self._samples, self._targets, self._split, notes, duplicates)
 
     def raw(self, part: str) -> Sequence[Any]:
-        return self._pictures.items(self._split.part(part))
+        return self._images.items(self._split.part(part))
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
-        """The same data with only the named rows in each part (row numbers of ``samples``)."""
+        """Return the data with only these rows in each part (row numbers of ``samples``)."""
         parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
         split = Split.given(parts["train"], parts["valid"], parts["test"])
         return ImageData(self._samples, self._targets, split, self._options, self._notes)
 
-    # ------------------------------------------------------------ realising a plan
+    # ------------------------------------------------------------ from the plan
 
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
-        geometry = geometry_of(values, self._options)
-        # As train pictures are read, so that they are decoded once.
-        train = read_geometry("train", geometry, values)
-        mean, std = normalisation_of(
+        geometry = image_geometry(values, self._options)
+        # The geometry of the train images, so that they are decoded only once.
+        train = part_geometry("train", geometry, values)
+        mean, std = mean_and_std(
             values, geometry.channels, lambda: self._train_pixels(values, train)
         )
         return ImagePreprocessor(
@@ -369,8 +173,8 @@ class ImageData(Data):
         rows = self._split.part(part)
         if not len(rows):
             raise InputError(
-                f"There are no {part} pictures. Give {part}= where the data are built, a share or "
-                f"a folder named {part}."
+                f"There are no {part} images. Pass {part}= to the constructor, or add a folder "
+                f"named {part}."
             )
         if not isinstance(preprocessor, ImagePreprocessor):
             raise ArgumentError(
@@ -378,11 +182,11 @@ class ImageData(Data):
             )
         self._check_task(values)
         targets, ids = self._targets.select(rows).values, torch.from_numpy(np.array(rows))
-        geometry = read_geometry(part, preprocessor.geometry, values)
-        place = self._pictures.place(values)
-        if place == "files":
-            return FileImages(self.raw(part), targets, ids, geometry, self._pictures.lost)
-        loaded = self._pictures.part(part, rows, geometry, place)
+        geometry = part_geometry(part, preprocessor.geometry, values)
+        mode = self._images.cache_mode(values)
+        if mode == "files":
+            return ImageFileDataset(self.raw(part), targets, ids, geometry, self._images.unreadable)
+        loaded = self._images.load_part(part, rows, geometry, mode)
         if loaded.unreadable:
             kept = torch.ones(len(rows), dtype=torch.bool)
             kept[list(loaded.unreadable)] = False
@@ -390,7 +194,7 @@ class ImageData(Data):
         return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids)
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
-        return device_transforms(values, lambda: geometry_of(values, self._options), self._targets)
+        return device_transforms(values, self._options, self._targets)
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return model_arguments(values, self._targets)
@@ -404,19 +208,25 @@ class ImageData(Data):
     def show(
         self, n: int = 24, *, part: str = "train", path: str | os.PathLike[str] | None = None
     ) -> Image:
-        """A contact sheet of ``n`` pictures of ``part`` with their labels, as a Pillow image.
+        """Return a contact sheet of ``n`` images of ``part`` with their labels.
 
         Args:
-            n: How many; the same ones every time, drawn over the whole part.
+            n: Number of images; a random selection from the part, the same on every call.
             part: "train", "valid" or "test".
-            path: Where it is saved too.
+            path: File to save the sheet to.
+
+        Returns:
+            A Pillow image.
+
+        Raises:
+            InputError: The part has no images.
         """
         rows = self._split.part(part)
         if not len(rows):
-            raise InputError(f"There are no {part} pictures to show. Name another part.")
-        rows = rows[drawn_places(len(rows), n)]
+            raise InputError(f"There are no {part} images to show. Choose another part.")
+        rows = rows[random_positions(len(rows), n)]
         captions = [self._targets.text(int(row)) for row in rows]
-        return contact_sheet(self._pictures.items(rows), captions, path=path)
+        return contact_sheet(self._images.items(rows), captions, path=path)
 
     def show_predictions(
         self,
@@ -426,42 +236,45 @@ class ImageData(Data):
         n: int = 24,
         path: str | os.PathLike[str] | None = None,
     ) -> Image:
-        """A contact sheet with what was predicted over what is true; green where they agree.
+        """Return a contact sheet of predictions above targets; green if they are equal.
 
         Args:
-            predictions: One a picture of ``part``, in its order, as ``learner.predict`` gives
+            predictions: One per image of ``part``, in its order, as ``learner.predict`` returns
                 them (text, or an object with ``label`` and ``probability``).
-            part: What was predicted.
-            n: How many are shown.
-            path: Where it is saved too.
+            part: The part that was predicted.
+            n: Number of images to show.
+            path: File to save the sheet to.
+
+        Returns:
+            A Pillow image.
 
         Raises:
-            InputError: There are not as many predictions as pictures.
+            InputError: The number of predictions differs from the number of images.
         """
         rows = self._split.part(part)
         if len(predictions) != len(rows):
             raise InputError(
-                f"{len(predictions):,} predictions for {len(rows):,} {part} pictures. Predict "
-                f'data.raw("{part}") and pass all of them.'
+                f"There are {len(predictions):,} predictions for {len(rows):,} {part} images. "
+                f'Predict data.raw("{part}") and pass all predictions.'
             )
-        places = drawn_places(len(rows), n)
-        truths = [self._targets.text(int(row)) for row in rows[places]]
-        answers = [predictions[place] for place in places]
-        return answers_sheet(self._pictures.items(rows[places]), truths, answers, path=path)
+        positions = random_positions(len(rows), n)
+        targets = [self._targets.text(int(row)) for row in rows[positions]]
+        shown = [predictions[position] for position in positions]
+        return predictions_sheet(self._images.items(rows[positions]), targets, shown, path=path)
 
-    # ------------------------------------------------------------ inside
+    # ------------------------------------------------------------ internal
 
     def _check_task(self, values: Mapping[str, Any]) -> None:
         task = values.get("task", self._targets.kind)
         if task in ("classification", "multi_label", "regression") and task != self._targets.kind:
             raise PlanError(
                 f"The plan's task is {task!r}, but the labels were read for "
-                f"{self._targets.kind!r}: {self._targets.reason}. Say it where the data are built: "
-                f"ImageOptions(task={task!r})."
+                f"{self._targets.kind!r}: {self._targets.reason}. Pass the task to the "
+                f"constructor of the data: ImageOptions(task={task!r})."
             )
 
     def _train_pixels(self, values: Mapping[str, Any], geometry: Geometry) -> Tensor:
-        rows, place = self._split.train, self._pictures.place(values)
-        if place == "files":
-            return self._pictures.some(rows, geometry)
-        return self._pictures.part("train", rows, geometry, place).pixels
+        rows, mode = self._split.train, self._images.cache_mode(values)
+        if mode == "files":
+            return self._images.load_random(rows, geometry)
+        return self._images.load_part("train", rows, geometry, mode).pixels

@@ -1,4 +1,4 @@
-"""Pictures that are read from their files when a batch asks for them."""
+"""``ImageFileDataset``: decodes image files when a batch is requested."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions
 from flambeau.data.worker_loader import WorkerLoader
 from flambeau.errors import FlambeauWarning, InputError
-from flambeau_vision.opening import some_names
+from flambeau_vision.load_images import load_readable
+from flambeau_vision.open_image import name_items
 from flambeau_vision.preprocess import INPUT
-from flambeau_vision.resize import Geometry, load_readable
+from flambeau_vision.resize import Geometry
 
 TARGET = "target"
 """The name of the only target of every image batch."""
 
 
-class FileImages:
+class ImageFileDataset:
     """A data set whose batches are decoded in worker processes.
 
-    A file that cannot be read any more ends the run with its name; or, where ``lost`` is given, is
-    left out: the batch has fewer samples and its weight says so, the others stay in their places,
-    and the order of later batches is what it would have been. So the same files give the same
-    batches for every number of workers and after a resume. Each pass tries the file again, and
-    ends with a warning that names what was left out for the first time.
+    A file that can no longer be read raises an error that names it. If ``unreadable`` is given, it
+    is skipped instead: the batch has fewer samples and a smaller weight, the order of the other
+    samples and of later batches does not change. So the batches are the same for every number of
+    workers and after a resume. Each epoch tries the file again, and ends with a warning that names
+    the files skipped for the first time.
 
     Args:
-        items: What `flambeau_vision.decode.decode` takes.
+        items: Whatever `flambeau_vision.decode.decode` accepts.
         targets: ``(n, …)``.
         ids: Sample numbers, int64 ``(n,)``.
-        geometry: What every picture is brought to.
-        lost: bool, one a sample number, in memory that processes share; set where a picture cannot
-            be read. None raises instead.
+        geometry: Size, channels and resize method of the images.
+        unreadable: bool, one per sample number, in memory shared between processes; set where an
+            image cannot be read. None raises instead.
     """
 
     def __init__(
@@ -46,37 +47,38 @@ class FileImages:
         targets: Tensor,
         ids: Tensor,
         geometry: Geometry,
-        lost: Tensor | None = None,
+        unreadable: Tensor | None = None,
     ) -> None:
         self.items = items
         self.targets = targets
         self.ids = ids
         self.geometry = geometry
-        self.lost = lost
-        self._told = 0
+        self.unreadable = unreadable
+        self._n_reported = 0
 
     def __len__(self) -> int:
         return len(self.items)
 
     def batch(self, positions: Sequence[int], epoch: int) -> Batch:
-        """uint8 pictures ``(batch, channels, size, size)``; errors name the file.
+        """Return a batch of uint8 images ``(batch, channels, size, size)``.
 
         Raises:
-            InputError: A picture cannot be read, or none of the batch where those are left out.
+            InputError: An image cannot be read or, if such images are skipped, no image of the
+                batch can; the message names the files.
         """
-        skip = self.lost is not None
-        # One thread: the workers are the parallel ones.
-        loaded = load_readable(self.items, self.geometry, threads=1, places=positions, skip=skip)
+        skip = self.unreadable is not None
+        # One thread: the worker processes already run in parallel.
+        loaded = load_readable(self.items, self.geometry, threads=1, indices=positions, skip=skip)
         kept = positions
-        if loaded.unreadable and self.lost is not None:
-            gone = set(loaded.unreadable)
-            self.lost[self.ids[list(loaded.unreadable)]] = True
-            kept = [place for place in positions if place not in gone]
+        if loaded.unreadable and self.unreadable is not None:
+            skipped = set(loaded.unreadable)
+            self.unreadable[self.ids[list(loaded.unreadable)]] = True
+            kept = [position for position in positions if position not in skipped]
         if not kept:
             raise InputError(
-                f"None of the {len(positions):,} pictures of a batch can be read: "
-                f"{some_names([self.items[place] for place in positions])}. Check that the files "
-                "are still there; ImageOptions(verify=True) finds damaged ones before training."
+                f"None of the {len(positions):,} images of a batch can be read: "
+                f"{name_items([self.items[position] for position in positions])}. Check that the "
+                "files still exist; ImageOptions(verify=True) finds damaged ones before training."
             )
         rows = torch.from_numpy(np.asarray(kept, dtype=np.int64))
         return Batch(
@@ -88,31 +90,31 @@ class FileImages:
         )
 
     def loader(self, options: LoaderOptions) -> Loader:
-        """A loader that reads ahead with ``options.num_workers`` processes."""
-        if self.lost is None:
+        """Return a loader that prefetches with ``options.num_workers`` processes."""
+        if self.unreadable is None:
             return WorkerLoader(self, options)
-        return _TellingLoader(self, options)
+        return _WarningLoader(self, options)
 
-    def tell(self) -> None:
-        """Warn of pictures that were left out since the last time."""
-        if self.lost is None:
+    def warn_unreadable(self) -> None:
+        """Warn of images that were skipped since the last call."""
+        if self.unreadable is None:
             return
-        gone = self.lost[self.ids].nonzero()[:, 0].tolist()
-        if len(gone) > self._told:
+        skipped = self.unreadable[self.ids].nonzero()[:, 0].tolist()
+        if len(skipped) > self._n_reported:
             warnings.warn(
-                f"{len(gone):,} of {len(self):,} pictures can no longer be read and are left out: "
-                f"{some_names([self.items[place] for place in gone])}",
+                f"{len(skipped):,} of {len(self):,} images can no longer be read and are skipped: "
+                f"{name_items([self.items[position] for position in skipped])}",
                 FlambeauWarning,
                 stacklevel=2,
             )
-            self._told = len(gone)
+            self._n_reported = len(skipped)
 
 
-class _TellingLoader(WorkerLoader):
-    """A ``WorkerLoader`` that says after each pass what could not be read."""
+class _WarningLoader(WorkerLoader):
+    """A ``WorkerLoader`` that warns of unreadable images after each epoch."""
 
-    dataset: FileImages
+    dataset: ImageFileDataset
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         yield from super().batches(epoch, start_step)
-        self.dataset.tell()
+        self.dataset.warn_unreadable()

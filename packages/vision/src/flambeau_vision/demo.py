@@ -1,7 +1,8 @@
-"""``glyphs``: a set of letter pictures that is made in seconds, for demos and tests.
+"""``glyphs``: a synthetic data set of letter images, generated in seconds, for demos and tests.
 
-Twelve letters in a sans-serif font of four weights, hollow, and in hand-drawn strokes that are
-thin, thick, dotted or have serifs; turned, sheared, scaled, moved, over clutter, on any ground.
+Twelve letters in a sans-serif font of four weights, outlined, and in hand-drawn strokes that are
+thin, thick, dotted or have serifs; rotated, sheared, scaled and shifted, over clutter, on
+backgrounds of any brightness.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
 GLYPHS = "ACEFHKMRSTXZ"
 
-_CANVAS = 64  # letters are drawn this large and then shrunk, so that they have smooth edges
-_VARIANTS = 40  # drawings of a letter; every picture turns and scales one of them
+_CANVAS = 64  # letters are drawn at this size and then shrunk, so that they have smooth edges
+_VARIANTS = 40  # drawings per letter; every image transforms one of them
 _CLUTTER = 240
 _CHUNK = 1_000
 
-# Strokes on a square of 0..1, x to the right and y down.
+# Strokes as points in the unit square, x to the right and y down.
 _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "A": (((0.0, 1.0), (0.5, 0.0), (1.0, 1.0)), ((0.2, 0.62), (0.8, 0.62))),
     "C": (
@@ -65,21 +66,21 @@ _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 
 def glyphs(n: int, seed: int = 0, *, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Pictures of twelve letters, and which letter each one is.
+    """Return images of twelve letters and their labels.
 
-    Hard for a linear model and learnable for a small network in half a minute: the figures are in
+    Hard for a linear model, but a small network learns it in half a minute: the figures are in
     ``tests/vision/test_demo.py``.
 
     Args:
-        n: How many; the first ones stay the same when more are made.
-        seed: The same seed gives the same pictures.
+        n: Number of images; a larger n keeps the first ones.
+        seed: The same seed gives the same images.
         size: Height and width in pixels.
 
     Returns:
-        (images, labels): uint8 ``(n, 1, size, size)`` and int64 ``(n,)``, places in `GLYPHS`.
+        (images, labels): uint8 ``(n, 1, size, size)`` and int64 ``(n,)``, indices into `GLYPHS`.
 
     Raises:
-        InputError: n or size is too small.
+        InputError: n is below 1 or size is below 16.
 
     Example:
         >>> images, labels = glyphs(4, seed=0)
@@ -87,20 +88,20 @@ def glyphs(n: int, seed: int = 0, *, size: int = 32) -> tuple[Tensor, Tensor]:
         (torch.Size([4, 1, 32, 32]), torch.uint8)
     """
     if n < 1 or size < 16:
-        raise InputError(f"n has to be at least 1 and size at least 16, not {n} and {size}.")
-    letters, clutter = _bank()
+        raise InputError(f"n has to be at least 1 and size at least 16, got {n} and {size}.")
+    letters, clutter = _draw_all()
     images, labels = [], []
     for first in range(0, n, _CHUNK):
-        # A chunk of full length each time, so that fewer pictures are the beginning of more.
+        # Always a full chunk, so that a larger n keeps the first images.
         random = np.random.default_rng(keyed.key(seed, "glyphs", first))
-        answer, pictures = _compose(random, letters, clutter, size)
-        images.append(pictures[: n - first])
-        labels.append(answer[: n - first])
+        chunk_labels, chunk_images = _compose(random, letters, clutter, size)
+        images.append(chunk_images[: n - first])
+        labels.append(chunk_labels[: n - first])
     return torch.cat(images), torch.cat(labels)
 
 
 def glyph_data(n: int = 8_000, seed: int = 0) -> ImageData:
-    """``glyphs`` as data, a fifth of them for valid and a fifth for test."""
+    """Return ``glyphs`` as ``ImageData``, with a fifth each for valid and test."""
     from flambeau_vision.data import ImageData
 
     images, labels = glyphs(n, seed)
@@ -109,113 +110,118 @@ def glyph_data(n: int = 8_000, seed: int = 0) -> ImageData:
     )
 
 
-# ---------------------------------------------------------------- a picture
+# ---------------------------------------------------------------- images
 
 
 def _compose(
     random: np.random.Generator, letters: Tensor, clutter: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """A chunk of pictures: ground, clutter, letter, light, noise."""
+    """Return a chunk of labels and images: background, clutter, letter, shading, noise."""
     n = _CHUNK
     labels = torch.from_numpy(random.integers(0, len(GLYPHS), n))
     variant = torch.from_numpy(random.integers(0, _VARIANTS, n))
-    letter = _placed(
-        random, letters[labels, variant], size, turn=20, scale=(0.55, 0.85), reach=0.15
+    letter = _transform(
+        random, letters[labels, variant], size, max_degrees=20, scale=(0.55, 0.85), max_shift=0.15
     )
     marks = torch.zeros(n, size, size)
     for _ in range(2):
         drawn = clutter[torch.from_numpy(random.integers(0, len(clutter), n))]
-        placed = _placed(random, drawn, size, turn=180, scale=(0.5, 1.2), reach=0.5)
-        marks = torch.maximum(marks, placed * _column(random.uniform(0.1, 0.6, n)))
+        moved = _transform(random, drawn, size, max_degrees=180, scale=(0.5, 1.2), max_shift=0.5)
+        marks = torch.maximum(marks, moved * _per_image(random.uniform(0.1, 0.6, n)))
 
-    ground = _column(random.uniform(0.05, 0.45, n))
-    ink = ground + _column(random.uniform(0.4, 0.55, n))
-    tilt = _column(random.uniform(0.0, 0.25, n))
+    background = _per_image(random.uniform(0.05, 0.45, n))
+    ink = background + _per_image(random.uniform(0.4, 0.55, n))
+    strength = _per_image(random.uniform(0.0, 0.25, n))
     angle = random.uniform(0, 2 * math.pi, n)
     across = torch.linspace(-0.5, 0.5, size)
-    light = _column(np.cos(angle)) * across + _column(np.sin(angle)) * across.unsqueeze(1)
-    picture = ground + (ink - ground) * 0.9 * marks
-    picture = picture + (ink - picture) * letter + tilt * light
-    inverted = _column((random.random(n) < 0.5).astype(np.float64))
-    picture = inverted + (1 - 2 * inverted) * picture
+    shading = _per_image(np.cos(angle)) * across + _per_image(np.sin(angle)) * across.unsqueeze(1)
+    image = background + (ink - background) * 0.9 * marks
+    image = image + (ink - image) * letter + strength * shading
+    inverted = _per_image((random.random(n) < 0.5).astype(np.float64))
+    image = inverted + (1 - 2 * inverted) * image
     noise = random.standard_normal((n, size, size), dtype=np.float32)
-    picture = picture + _column(random.uniform(0.01, 0.06, n)) * torch.from_numpy(noise)
-    return labels, (picture * 255).round().clamp(0, 255).to(torch.uint8).unsqueeze(1)
+    image = image + _per_image(random.uniform(0.01, 0.06, n)) * torch.from_numpy(noise)
+    return labels, (image * 255).round().clamp(0, 255).to(torch.uint8).unsqueeze(1)
 
 
-def _placed(
+def _transform(
     random: np.random.Generator,
     drawn: Tensor,
     size: int,
     *,
-    turn: float,
+    max_degrees: float,
     scale: tuple[float, float],
-    reach: float,
+    max_shift: float,
 ) -> Tensor:
-    """Drawings turned, sheared, scaled and moved: float32 ``(n, size, size)`` in 0..1."""
+    """Rotate, shear, scale and shift drawings: float32 ``(n, size, size)`` in 0..1."""
     n = len(drawn)
-    angle = np.deg2rad(random.uniform(-turn, turn, n))
+    angle = np.deg2rad(random.uniform(-max_degrees, max_degrees, n))
     factor, aspect = random.uniform(*scale, n), random.uniform(0.75, 1.3, n)
     shear = random.uniform(-0.25, 0.25, n)
     cos, sin = np.cos(angle), np.sin(angle)
-    turned = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+    rotated = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
     sheared = np.stack(
         [np.stack([1 + 0 * shear, shear], 1), np.stack([0 * shear, 1 + 0 * shear], 1)], 1
     )
     scaled = np.stack([factor * np.sqrt(aspect), factor / np.sqrt(aspect)], 1)
-    forward = turned @ sheared * scaled[:, None, :]
-    back = np.linalg.inv(forward)
-    moved = random.uniform(-reach, reach, (n, 2, 1))
-    theta = torch.from_numpy(np.concatenate([back, -back @ moved], axis=2)).float()
-    # Twice as fine and then averaged: smooth edges without blurring what is thin.
+    forward = rotated @ sheared * scaled[:, None, :]
+    backward = np.linalg.inv(forward)
+    shift = random.uniform(-max_shift, max_shift, (n, 2, 1))
+    theta = torch.from_numpy(np.concatenate([backward, -backward @ shift], axis=2)).float()
+    # At twice the resolution and then averaged: smooth edges without blurring thin strokes.
     grid = F.affine_grid(theta, [n, 1, 2 * size, 2 * size], align_corners=False)
     fine = F.grid_sample(drawn.unsqueeze(1).float(), grid, align_corners=False)
     return F.avg_pool2d(fine, 2).squeeze(1) / 255.0
 
 
-def _column(values: np.ndarray) -> Tensor:
+def _per_image(values: np.ndarray) -> Tensor:
+    """Return one value per image, to be broadcast over its pixels."""
     return torch.from_numpy(values).float().view(-1, 1, 1)
 
 
-# ---------------------------------------------------------------- drawing
+# ---------------------------------------------------------------- drawings
 
 
-def _bank() -> tuple[Tensor, Tensor]:
-    """uint8 letters ``(12, variants, 64, 64)`` and clutter ``(n, 64, 64)``, always the same."""
+def _draw_all() -> tuple[Tensor, Tensor]:
+    """Return uint8 letters ``(12, variants, 64, 64)`` and clutter ``(n, 64, 64)``.
+
+    They are the same on every call.
+    """
     random = np.random.default_rng(20_17)
-    letters = [[_letter(random, name, kind) for kind in range(_VARIANTS)] for name in GLYPHS]
-    clutter = [_scribble(random) for _ in range(_CLUTTER)]
+    letters = [[_draw_letter(random, name, kind) for kind in range(_VARIANTS)] for name in GLYPHS]
+    clutter = [_draw_clutter(random) for _ in range(_CLUTTER)]
     return (
         torch.from_numpy(np.array([[np.asarray(image) for image in row] for row in letters])),
         torch.from_numpy(np.array([np.asarray(image) for image in clutter])),
     )
 
 
-def _letter(random: np.random.Generator, name: str, kind: int) -> Image:
+def _draw_letter(random: np.random.Generator, name: str, kind: int) -> Image:
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("L", (_CANVAS, _CANVAS))
     draw = ImageDraw.Draw(image)
-    middle = (_CANVAS / 2, _CANVAS / 2)
-    if kind % 4 == 0:  # printed: the font that Pillow brings, from regular to very bold
+    centre = (_CANVAS / 2, _CANVAS / 2)
+    if kind % 4 == 0:  # printed: Pillow's own font, from regular to very bold
         font, weight = ImageFont.load_default(52), kind // 4 % 4
-        draw.text(middle, name, 255, font, anchor="mm", stroke_width=weight, stroke_fill=255)
-    elif kind % 8 == 1:  # printed, hollow
+        draw.text(centre, name, 255, font, anchor="mm", stroke_width=weight, stroke_fill=255)
+    elif kind % 8 == 1:  # printed, outlined
         font = ImageFont.load_default(50)
-        draw.text(middle, name, 0, font, anchor="mm", stroke_width=2, stroke_fill=255)
+        draw.text(centre, name, 0, font, anchor="mm", stroke_width=2, stroke_fill=255)
     else:
-        _drawn_by_hand(random, draw, name, kind)
+        _draw_strokes(random, draw, name, kind)
     return image
 
 
-def _drawn_by_hand(random: np.random.Generator, draw: ImageDraw, name: str, kind: int) -> None:
+def _draw_strokes(random: np.random.Generator, draw: ImageDraw, name: str, kind: int) -> None:
+    """Draw a letter by hand-written strokes of random width."""
     width = int(random.integers(2, 11))
     low, high = 11.0, _CANVAS - 11.0
     for stroke in _STROKES[name]:
         points = np.array(stroke) + random.normal(0.0, 0.045, (len(stroke), 2))
         path = [tuple(point) for point in (low + points * (high - low)).tolist()]
         if kind % 8 == 3:  # dotted
-            for x, y in _along(path, step=max(5.0, 1.3 * width)):
+            for x, y in _points_along(path, step=max(5.0, 1.3 * width)):
                 _dot(draw, x, y, max(3.0, 0.9 * width))
             continue
         draw.line(path, 255, width, joint="curve")
@@ -226,13 +232,13 @@ def _drawn_by_hand(random: np.random.Generator, draw: ImageDraw, name: str, kind
                 draw.line([(x - 6, y), (x + 6, y)], 255, max(2, width // 2))
 
 
-def _along(path: list[tuple[float, ...]], step: float) -> list[tuple[float, float]]:
-    places: list[tuple[float, float]] = []
+def _points_along(path: list[tuple[float, ...]], step: float) -> list[tuple[float, float]]:
+    points: list[tuple[float, float]] = []
     for (x0, y0), (x1, y1) in itertools.pairwise(path):
         count = max(1, round(math.hypot(x1 - x0, y1 - y0) / step))
         steps = np.linspace(0.0, 1.0, count + 1)
-        places += [(x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for share in steps]
-    return places
+        points += [(x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for share in steps]
+    return points
 
 
 def _dot(draw: ImageDraw, x: float, y: float, width: float) -> None:
@@ -240,8 +246,8 @@ def _dot(draw: ImageDraw, x: float, y: float, width: float) -> None:
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
 
 
-def _scribble(random: np.random.Generator) -> Image:
-    """Lines, arcs and dots that look like pieces of letters."""
+def _draw_clutter(random: np.random.Generator) -> Image:
+    """Return lines, arcs and dots that look like parts of letters."""
     from PIL import Image, ImageDraw
 
     image = Image.new("L", (_CANVAS, _CANVAS))

@@ -1,4 +1,4 @@
-"""The record by which core knows pictures."""
+"""The vision domain's record, through which core finds this package."""
 
 from __future__ import annotations
 
@@ -12,69 +12,78 @@ from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
-from flambeau_vision.entries import guess_columns, read_csv
-from flambeau_vision.files import ENDINGS
+from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
 from flambeau_vision.rules import RULES
+from flambeau_vision.sources import guess_columns, read_csv
 
-# Files that are looked at before a folder is judged: enough for a verdict, quick on any disk.
-_LOOKED_AT = 2_000
+# Files inspected before a folder is judged: a sufficient sample, and quick on any disk.
+_MAX_FILES = 2_000
 
 
 def recognise(path: Path) -> float:
-    """How sure it is that ``path`` holds labelled pictures, 0 to 1.
+    """Return the confidence, 0 to 1, that ``path`` contains labelled images.
 
-    The share of pictures among the files of sub-folders, up to 0.95; 0.9 for a CSV file with a
-    column of picture names; 0.1 for a folder whose pictures have no class folders, and for one
-    picture: training can use neither, but says why.
+    The share of images among the files in sub-folders, up to 0.95; 0.9 for a CSV file with a
+    column of image paths; 0.1 for a folder with images but no class folders, and for a single
+    image: neither can be used for training, and the error says why.
     """
-    if path.suffix.lower() in ENDINGS and path.is_file():
+    if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
         return 0.1
     if path.is_file():
-        return 0.9 if path.suffix.lower() == ".csv" and _names_pictures(path) else 0.0
+        return 0.9 if path.suffix.lower() == ".csv" and _has_image_column(path) else 0.0
     files = itertools.islice(
         (
-            (place != str(path), Path(name).suffix.lower() in ENDINGS)
-            for place, folders, names in os.walk(path)
+            (directory != str(path), Path(name).suffix.lower() in IMAGE_EXTENSIONS)
+            for directory, folders, names in os.walk(path)
             for name in names
             if not name.startswith(".")
         ),
-        _LOOKED_AT,
+        _MAX_FILES,
     )
-    seen = list(files)
-    below = sum(picture for nested, picture in seen if nested)
-    loose = sum(picture for nested, picture in seen if not nested)
-    if below:
-        return 0.95 * below / max(1, len(seen) - loose)
-    return 0.1 if loose else 0.0
+    found = list(files)
+    n_in_subfolders = sum(is_image for in_subfolder, is_image in found if in_subfolder)
+    n_at_top = sum(is_image for in_subfolder, is_image in found if not in_subfolder)
+    if n_in_subfolders:
+        return 0.95 * n_in_subfolders / max(1, len(found) - n_at_top)
+    return 0.1 if n_at_top else 0.0
 
 
-def _names_pictures(path: Path) -> bool:
+def _has_image_column(path: Path) -> bool:
     try:
         return guess_columns(read_csv(path, rows=20))[0] is not None
-    except (ValueError, OSError):  # no text, or no table
+    except (ValueError, OSError):  # not text, or not a table
         return False
 
 
 CLI_OPTIONS = (
-    CliOption("size", int, "Height and width of the pictures in pixels.", "image_size"),
-    CliOption("channels", int, "1 for grey, 3 for colour.", "channels"),
-    CliOption("valid", float, "Share of the pictures that validate.", "valid"),
-    CliOption("test", float, "Share of the pictures that are looked at once, at the end.", "test"),
+    CliOption("size", int, "Height and width of the images in pixels.", "image_size"),
+    CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
+    CliOption("valid", float, "Share of the images for validation.", "valid"),
+    CliOption("test", float, "Share of the images for the final test.", "test"),
     CliOption(
-        "unreadable", str, "'raise' at a file that cannot be read, or 'skip' it.", "unreadable"
+        "unreadable",
+        str,
+        "What to do with files that cannot be read: 'raise' or 'skip'.",
+        "unreadable",
     ),
-    CliOption("file", str, "Column of a CSV file with the picture's path.", "file"),
-    CliOption("label", str, "Column of a CSV file with the label.", "label"),
-    CliOption("split", str, "Column of a CSV file that says train, valid or test.", "split"),
+    CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
+    CliOption("label", str, "Column of a CSV file with the labels.", "label"),
+    CliOption("split", str, "Column of a CSV file with train, valid or test.", "split"),
     CliOption(
-        "root", str, "Folder that a CSV file's paths start from; by default its own.", "root"
+        "root",
+        str,
+        "Folder that relative paths in a CSV file start from; by default the file's folder.",
+        "root",
     ),
     CliOption(
-        "task", str, "classification, multi_label or regression, if the labels mislead.", "task"
+        "task",
+        str,
+        "classification, multi_label or regression; by default inferred from the labels.",
+        "task",
     ),
-    CliOption("sep", str, "What stands between several labels of one picture.", "sep"),
+    CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )
 
 DOMAIN = Domain(

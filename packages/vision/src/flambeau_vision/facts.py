@@ -1,4 +1,4 @@
-"""What the plan's rules read about pictures, measured on train rows only."""
+"""The facts about images that the plan's rules read, measured on train rows only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"
 
 
 def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
-    """Core's facts (see `flambeau.data.data.Facts`) and these of pictures.
+    """Return core's facts (see `flambeau.data.data.Facts`) and those of images.
 
-    ``short_side_min``, ``short_side_median``, ``short_side_max`` in pixels; ``one_size`` (bool);
-    ``grey`` (bool, all train pictures are); ``own_channels`` (int) of arrays with other than 1 or
-    3; ``modes`` and ``formats`` with how many have each; ``n_pictures`` in all parts;
-    ``label_kind``, the task that the labels were read for. ``ImageData`` adds ``cache_folder``.
+    ``short_side_min``, ``short_side_median``, ``short_side_max`` in pixels; ``same_size`` (bool);
+    ``grey`` (bool, all train images are); ``array_channels`` (int) of arrays with other than 1 or 3
+    channels; ``modes`` and ``formats`` with the count of each; ``n_images`` in all parts;
+    ``label_kind``, the task inferred from the labels. ``ImageData`` adds ``cache_folder``.
     """
     train = np.array(split.train)
     widths, heights = np.asarray(samples["width"])[train], np.asarray(samples["height"])[train]
@@ -38,11 +38,11 @@ def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
         "split": split.describe(),
         "inputs": {"image": {"shape": shape, "dtype": "uint8"}},
         "in_memory": in_memory,
-        "n_pictures": len(samples),
+        "n_images": len(samples),
         "short_side_min": int(short.min()),
         "short_side_median": float(np.median(short)),
         "short_side_max": int(short.max()),
-        "one_size": len(set(zip(widths.tolist(), heights.tolist(), strict=True))) == 1,
+        "same_size": len(set(zip(widths.tolist(), heights.tolist(), strict=True))) == 1,
         "grey": channels == 1,
         "modes": dict(modes.most_common()),
         "formats": dict(Counter(samples["format"][row] for row in train).most_common()),
@@ -51,7 +51,7 @@ def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
     if isinstance(items, Tensor):
         facts["memory_bytes"] = items.nbytes
         if channels not in (1, 3):
-            facts["own_channels"] = int(channels)
+            facts["array_channels"] = int(channels)
     return facts
 
 

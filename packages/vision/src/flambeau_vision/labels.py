@@ -1,4 +1,4 @@
-"""Labels as they are written down, to targets and the task they speak of."""
+"""Convert raw labels to target tensors and infer the task from their type."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from torch import Tensor
 
 from flambeau.data.split import Rows
 from flambeau.errors import InputError
+from flambeau.wording import name_some
 
 Kind = Literal["classification", "multi_label", "regression"]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the model is to answer.
+    """The targets of a data set.
 
     Attributes:
         kind: The task.
-        values: int64 ``(n,)`` for classification; float32 ``(n, classes)`` of 0 and 1 for several
-            labels; float32 ``(n,)`` or ``(n, values)`` for numbers.
-        names: Classes, or names of the numbers.
-        reason: What was seen in the labels, in words.
+        values: int64 ``(n,)`` for classification; float32 ``(n, classes)`` of 0 and 1 for
+            multi-label; float32 ``(n,)`` or ``(n, values)`` for regression.
+        names: Class names, or names of the regression targets.
+        reason: What in the labels decided the task, for messages.
     """
 
     kind: Kind
@@ -37,11 +38,14 @@ class Targets:
     reason: str
 
     def select(self, rows: Rows) -> Targets:
-        """The targets of ``rows``, in their order."""
+        """Return the targets of ``rows``, in their order."""
         return replace(self, values=self.values[torch.from_numpy(np.array(rows))])
 
     def counts(self) -> Mapping[str, int]:
-        """Rows with each class, in the order of ``names``; empty for numbers."""
+        """Return the number of rows of each class, in the order of ``names``.
+
+        Empty for regression.
+        """
         if self.kind == "regression":
             return {}
         if self.kind == "classification":
@@ -51,7 +55,7 @@ class Targets:
         return dict(zip(self.names, counts.tolist(), strict=True))
 
     def text(self, row: int) -> str:
-        """The label of one row as one reads it."""
+        """Return the label of one row as text."""
         value = self.values[row]
         if self.kind == "classification":
             return self.names[int(value)]
@@ -69,59 +73,61 @@ def read_labels(
     sep: str | None = None,
     sources: Sequence[str] | None = None,
 ) -> Targets:
-    """Labels to targets; the task follows from their type.
+    """Convert labels to targets and infer the task from their type.
 
-    Text, whole numbers and bool are classes; floats (or lists of floats) are numbers; lists of
-    text, or text with ``sep`` between tags, are several labels for one picture.
+    Text, whole numbers and bool are classes; floats (or lists of floats) are regression targets;
+    lists of text, or text with ``sep`` between the labels, are multi-label targets.
 
     Args:
-        labels: One entry a sample.
-        task: The task where the type does not say it (whole numbers that are amounts).
-        classes: All classes, in the order that the model's outputs shall have. For whole numbers
-            that are no names of these, their names in the order 0, 1, ….
-        sep: What stands between tags.
-        sources: How messages call a row; its number by default.
+        labels: One entry per sample.
+        task: The task, if it does not follow from the type (whole numbers as regression targets).
+        classes: All classes, in the order of the model's outputs. Whole numbers that are not in
+            this list are indices into it.
+        sep: Separator between several labels of one image.
+        sources: Names of the rows for messages; by default only their numbers.
 
     Raises:
-        InputError: A label is missing, of another type than the others, or none of ``classes``;
+        InputError: A label is missing, of another type than the others, or not in ``classes``;
             the message names the row.
 
     Example:
         >>> read_labels(["bee", "ant", "bee"]).values.tolist()
         [1, 0, 1]
     """
-    where = _Rows(sources)
-    values = plain_list(labels)
+    row_name = _RowName(sources)
+    values = to_list(labels)
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if not values:
-        raise InputError("There are no labels: give one a picture.")
+        raise InputError("There are no labels. Give one label per image.")
     for row, value in enumerate(values):
-        if _is_missing(value) and not (sep is not None and value == ""):  # no tag at all
+        if _is_missing(value) and not (sep is not None and value == ""):  # "" has no labels
             raise InputError(
-                f"The label of {where(row)} is missing ({value!r}). Fill it in, or drop the row."
+                f"The label of {row_name(row)} is missing ({value!r}). Add it, or remove the row."
             )
     kinds = {_kind(value, sep) for value in values}
     kind = task or (kinds.pop() if len(kinds) == 1 else None)
     if kind is None:
         first = {_kind(value, sep): row for row, value in reversed(list(enumerate(values)))}
-        seen = "; ".join(f"{where(row)} has {values[row]!r}" for row in sorted(first.values()))
-        raise InputError(f"The labels are of several kinds: {seen}. Use one kind for all rows.")
+        seen = "; ".join(f"{row_name(row)} has {values[row]!r}" for row in sorted(first.values()))
+        raise InputError(f"The labels have several types: {seen}. Use one type for all rows.")
     if kind == "regression":
-        return _numbers(values, classes, where)
+        return _read_numbers(values, classes, row_name)
     if kind == "multi_label":
-        return _tags([_split_tags(value, sep) for value in values], classes, where)
-    return _classes(values, classes, where)
+        return _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
+    return _read_classes(values, classes, row_name)
 
 
-def plain_list(labels: Any) -> list[Any]:
-    """A list, whether it was a tensor, an array or a sequence."""
+def to_list(labels: Any) -> list[Any]:
+    """Return a list of the labels in a tensor, an array or a sequence."""
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu().numpy()
     return labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _RowName:
+    """Names a row in messages."""
+
     sources: Sequence[str] | None
 
     def __call__(self, row: int) -> str:
@@ -131,7 +137,7 @@ class _Rows:
 def _is_missing(value: Any) -> bool:
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
-    # pandas' missing values, by name: they cannot be compared, and pandas is no dependency.
+    # pandas' missing values by type name: they cannot be compared, and pandas is not a dependency.
     return (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in (
         "NAType",
         "NaTType",
@@ -157,77 +163,83 @@ def _split_tags(value: Any, sep: str | None) -> list[str]:
     return [str(value)]
 
 
-def _numbers(values: list[Any], names: Sequence[str] | None, where: _Rows) -> Targets:
+def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _RowName) -> Targets:
     try:
         array = torch.tensor(np.array(values, dtype=np.float64), dtype=torch.float32)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"The labels are to be numbers, and not all can be read as such ({error}). Give a "
-            "number a row, or the same count of numbers in every row."
+            f"Regression needs numbers as labels, and some labels are not numbers ({error}). Give "
+            "one number per row, or the same count of numbers in every row."
         ) from error
     finite = torch.isfinite(array.reshape(len(values), -1)).all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
-        raise InputError(f"The label of {where(row)} is {values[row]!r}, which is not finite.")
+        raise InputError(
+            f"The label of {row_name(row)} is {values[row]!r}. Regression targets have to be "
+            "finite: correct it, or remove the row."
+        )
     width = 1 if array.ndim == 1 else array.shape[-1]
     if names is None:
         names = ("value",) if array.ndim == 1 else tuple(f"value_{i}" for i in range(width))
     if len(names) != width:
-        raise InputError(f"{width} numbers a row, but {len(names)} names: {', '.join(names)}.")
+        raise InputError(
+            f"There are {width} numbers per row, but {len(names)} names: {', '.join(names)}. Give "
+            "one name per number."
+        )
     low, high = float(array.min()), float(array.max())
     reason = f"the labels are numbers from {low:g} to {high:g}"
     return Targets("regression", array, tuple(names), reason)
 
 
-def _classes(values: list[Any], classes: Sequence[str] | None, where: _Rows) -> Targets:
+def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _RowName) -> Targets:
     found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-    written = "text" if isinstance(found[0], str) else type(found[0]).__name__
-    reason = f"{len(found):,} distinct labels ({written}) in {len(values):,} rows"
+    type_name = "text" if isinstance(found[0], str) else type(found[0]).__name__
+    reason = f"{len(found):,} distinct labels ({type_name}) in {len(values):,} rows"
     if classes is None:
-        place = {value: number for number, value in enumerate(found)}
-        names = tuple(_name(value) for value in found)
+        index_of = {value: number for number, value in enumerate(found)}
+        names = tuple(_class_name(value) for value in found)
     else:
         names = tuple(map(str, classes))
-        by_number = not any(_name(value) in names for value in found)
-        place = {value: value for value in found} if by_number else {}
-        if not by_number:
-            place = {v: names.index(_name(v)) for v in found if _name(v) in names}
+        are_indices = not any(_class_name(value) in names for value in found)
+        index_of = {value: value for value in found} if are_indices else {}
+        if not are_indices:
+            index_of = {v: names.index(_class_name(v)) for v in found if _class_name(v) in names}
     for row, value in enumerate(values):
-        number = place.get(value)
-        if not isinstance(number, int) or not 0 <= number < len(names):
+        index = index_of.get(value)
+        if not isinstance(index, int) or not 0 <= index < len(names):
             raise InputError(
-                f"The label of {where(row)} is {value!r}, which is none of the {len(names)} "
-                f"classes: {', '.join(names[:20])}."
+                f"The label of {row_name(row)} is {value!r}, which is not one of the {len(names)} "
+                f"classes: {name_some(names, most=20)}."
             )
     if len(names) < 2:
         raise InputError(
-            f"All {len(values):,} labels are {values[0]!r}: with one class there is nothing to "
-            "learn. Give pictures of another class too."
+            f"All {len(values):,} labels are {values[0]!r}. Classification needs at least two "
+            "classes: add images of another class."
         )
-    numbers = torch.tensor([place[value] for value in values], dtype=torch.int64)
-    return Targets("classification", numbers, names, reason)
+    indices = torch.tensor([index_of[value] for value in values], dtype=torch.int64)
+    return Targets("classification", indices, names, reason)
 
 
-def _tags(tags: list[list[str]], classes: Sequence[str] | None, where: _Rows) -> Targets:
+def _read_tags(tags: list[list[str]], classes: Sequence[str] | None, row_name: _RowName) -> Targets:
     found = Counter(tag for row in tags for tag in row)
     names = tuple(map(str, classes)) if classes is not None else tuple(sorted(found))
-    place = {name: number for number, name in enumerate(names)}
+    index_of = {name: number for number, name in enumerate(names)}
     values = torch.zeros(len(tags), len(names))
     for row, row_tags in enumerate(tags):
         for tag in row_tags:
-            if tag not in place:
+            if tag not in index_of:
                 raise InputError(
-                    f"{where(row)} has the label {tag!r}, which is none of the {len(names)} "
-                    f"classes: {', '.join(names[:20])}."
+                    f"{row_name(row)} has the label {tag!r}, which is not one of the {len(names)} "
+                    f"classes: {name_some(names, most=20)}."
                 )
-            values[row, place[tag]] = 1.0
+            values[row, index_of[tag]] = 1.0
     if not names:
-        raise InputError("No row has a label.")
+        raise InputError("No row has a label. Give at least one label in at least one row.")
     mean = found.total() / len(tags)
-    reason = f"{len(names):,} labels, {mean:.2f} a picture on average in {len(tags):,} rows"
+    reason = f"{len(names):,} labels, {mean:.2f} per image on average in {len(tags):,} rows"
     return Targets("multi_label", values, names, reason)
 
 
-def _name(value: Any) -> str:
-    # Whole numbers that came as floats (a CSV column with task="classification") lose the ".0".
+def _class_name(value: Any) -> str:
+    # Whole numbers stored as floats (a CSV column with task="classification") lose the ".0".
     return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)

@@ -1,4 +1,4 @@
-"""How pictures are read: the choices that go with any way of building ``ImageData``."""
+"""``ImageOptions``: how images are read, shared by all constructors of ``ImageData``."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ Cache = Literal["memory", "disk", "files"]
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Choices about the pictures. What the data's builder takes directly replaces what is here.
+    """How images and labels are read. Direct arguments of a constructor override these values.
 
     Attributes:
         size: Height and width in pixels; None lets the plan choose.
         channels: 1 or 3 (or the data's own number); None lets the plan choose.
         resize: "crop", "squash" or "pad"; see `Geometry`.
         interpolation: Pillow's filter.
-        classes: All classes in the order of the model's outputs; None takes those found, sorted.
-        task: "classification", "multi_label" or "regression"; None reads it from the labels.
-        sep: What stands between several labels of one picture.
-        unreadable: "raise" where files cannot be read, or "skip" those and report them; holds when
-            the data are built and for files that break later, see `FileImages`.
-        verify: Decode every file when the data are built, which finds all damage that a decoder
-            notices (a JPEG's may be grey squares that none does); False looks at headers and ends
-            of files only. None decodes up to 500 MB of files (a few seconds), and the report says
-            so; larger sets are decoded as far as training needs them.
-        cache: Where decoded pictures are kept: "memory"; "disk", one memory-mapped file for all
-            processes; "files" reads them anew every epoch. None lets the plan choose.
-        cache_folder: Where "disk" puts the file; by default the folder that ``FLAMBEAU_CACHE``
-            names, else flambeau's in the user's cache folder.
+        classes: All classes in the order of the model's outputs; None uses those found, sorted.
+        task: "classification", "multi_label" or "regression"; None infers it from the labels.
+        sep: Separator between several labels of one image.
+        unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
+            at construction and to files that become unreadable later, see `ImageFileDataset`.
+        verify: Decode every file at construction, which finds all damage that the decoder detects
+            (some damaged JPEGs decode to grey blocks without an error); False reads only headers
+            and file ends. None decodes data sets up to 500 MB (a few seconds) and says so in the
+            report; larger sets are decoded when training needs them.
+        cache: Where decoded images are kept: "memory"; "disk", one memory-mapped file for all
+            processes; "files" reads the files every epoch. None lets the plan choose.
+        cache_folder: Folder of the "disk" cache; by default the folder in ``FLAMBEAU_CACHE``, else
+            flambeau's folder in the user's cache folder.
 
     Raises:
-        InputError: A value is none of those above.
+        InputError: A value is invalid.
     """
 
     size: int | None = None
@@ -55,18 +55,19 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
-            raise InputError(f"unreadable={self.unreadable!r} is neither 'raise' nor 'skip'.")
+            raise InputError(f"Unknown unreadable={self.unreadable!r}. Choose 'raise' or 'skip'.")
         if self.cache not in (None, *get_args(Cache)):
-            raise InputError(f"cache={self.cache!r} is none of 'memory', 'disk', 'files'.")
+            raise InputError(f"Unknown cache={self.cache!r}. Choose 'memory', 'disk' or 'files'.")
         if self.task not in (None, "classification", "multi_label", "regression"):
             raise InputError(
-                f"task={self.task!r} is none of 'classification', 'multi_label', 'regression'."
+                f"Unknown task={self.task!r}. Choose 'classification', 'multi_label' or "
+                "'regression'."
             )
         if isinstance(self.classes, str):
-            raise InputError(f"classes={self.classes!r} is one text; give a list of names.")
+            raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(map(str, self.classes)))
-        # A wrong size or mode is told here rather than at the first picture.
+        # Check size and resize method here rather than when the first image is read.
         Geometry(
             1 if self.size is None else self.size,
             1 if self.channels is None else self.channels,
@@ -74,6 +75,6 @@ class ImageOptions:
             interpolation=self.interpolation,
         )
 
-    def with_given(self, given: Mapping[str, Any]) -> ImageOptions:
-        """These options with every value of ``given`` that is not None in place."""
+    def updated(self, given: Mapping[str, Any]) -> ImageOptions:
+        """Return the options with all values of ``given`` that are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""``ImagePreprocessor``: items to uint8 batches, and the normalisation on the device."""
+"""``ImagePreprocessor``: raw items to uint8 batches, and normalisation on the device."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau_vision.resize import Geometry, Interpolation, Resize, load_all
+from flambeau_vision.load_images import load_all
+from flambeau_vision.resize import Geometry, Interpolation, Resize
 
 INPUT = "image"
 """The name of the only input of every image batch."""
 
 MemoryFormat = Literal["contiguous_format", "channels_last"]
 
-# Rows per step of `statistics`: the int32 copy of a chunk stays within the cache's reach.
+# Chunk size of `channel_statistics`: the int32 copy of a chunk fits into the CPU cache.
 _CHUNK_BYTES = 1 << 22
-# What a constant channel is divided by: it carries nothing, and 0 would make it NaN.
-_SMALLEST_STD = 1.0 / 255.0
+# The std of a constant channel: it carries no information, and 0 would turn it into NaN.
+_MIN_STD = 1.0 / 255.0
 
 
 class ImagePreprocessor:
-    """The one path of a picture into the model, in training, validation and prediction.
+    """The preprocessing of images, the same for training, validation and prediction.
 
-    ``encode`` decodes and resizes to uint8; ``on_device`` makes ``(x / 255 - mean) / std`` of it.
-    Train pictures that were read larger and not augmented come to the final size there.
-    Plain data: every argument is a JSON value.
+    ``encode`` decodes and resizes to uint8; ``on_device`` computes ``(x / 255 - mean) / std``.
+    Train images that were presized but not augmented are resized to the final size there.
+    Every argument is a JSON value.
 
     Args:
         size: Height and width in pixels.
         channels: Channels of the model's input.
-        mean: One number a channel, for pixels in 0..1.
-        std: One number a channel, for pixels in 0..1.
+        mean: One number per channel, for pixels in 0..1.
+        std: One number per channel, for pixels in 0..1.
         resize: "crop", "squash" or "pad"; see `Geometry`.
         crop: Share of the short side that "crop" keeps.
         interpolation: Pillow's filter.
-        memory_format: How the float batch lies in memory; "channels_last" is what convolutions
-            on most devices like.
+        memory_format: Memory format of the float batch; "channels_last" is faster for convolutions
+            on most devices.
 
     Raises:
-        InputError: mean or std have another length than ``channels``, or std is not above 0.
+        InputError: mean or std do not have ``channels`` numbers, or a std is not above 0.
 
     Example:
         >>> prepare = ImagePreprocessor(size=8, channels=1, mean=[0.5], std=[0.25])
@@ -71,20 +72,20 @@ class ImagePreprocessor:
         if len(self.mean) != channels or len(self.std) != channels:
             raise InputError(
                 f"The images have {channels} channels, but mean has {len(self.mean)} numbers and "
-                f"std has {len(self.std)}. Give one number a channel."
+                f"std has {len(self.std)}. Give one number per channel."
             )
         if min(self.std) <= 0.0:
-            raise InputError(f"std has to be above 0 in every channel, not {list(self.std)}.")
+            raise InputError(f"std has to be above 0 in every channel, got {list(self.std)}.")
         if memory_format not in ("contiguous_format", "channels_last"):
             raise InputError(
-                f"memory_format={memory_format!r} is neither 'contiguous_format' nor "
+                f"Unknown memory_format={memory_format!r}. Choose 'contiguous_format' or "
                 "'channels_last'."
             )
         self.memory_format: MemoryFormat = memory_format
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """uint8 ``(n, channels, size, size)`` in the input "image", without targets.
+        """Return uint8 ``(n, channels, size, size)`` as the input "image", without targets.
 
         Args:
             items: Paths, bytes, Pillow images, arrays or tensors; see `flambeau_vision.decode`.
@@ -95,7 +96,7 @@ class ImagePreprocessor:
         return Batch({INPUT: load_all(items, self.geometry)}, weight=float(len(items)))
 
     def on_device(self, batch: Batch) -> Batch:
-        """The batch normalised to float32; pixels may be uint8, or floats in 0..255."""
+        """Return the batch normalised to float32; pixels are uint8, or floats in 0..255."""
         scale, shift = self._constants_on(batch.input.device)
         layout = (
             torch.channels_last
@@ -106,12 +107,12 @@ class ImagePreprocessor:
         # on one core, where three operations out of place take 120 µs.
         pixels = batch.input
         if pixels.shape[2] != self.geometry.size:
-            pixels = final_view(pixels, self.geometry)
+            pixels = resize_presized(pixels, self.geometry)
         if pixels.dtype == torch.float32 and pixels.is_contiguous(memory_format=layout):
             image = pixels * scale
         else:
             image = pixels.to(torch.float32, memory_format=layout).mul_(scale)
-        # Assigned by name so that whatever else a batch carries stays.
+        # By name, so that the other fields of the batch are kept.
         return Batch(
             inputs={INPUT: image.add_(shift)},
             targets=batch.targets,
@@ -123,7 +124,7 @@ class ImagePreprocessor:
         )
 
     def arguments(self) -> Mapping[str, Any]:
-        """JSON values that rebuild it."""
+        """Return the JSON values that rebuild it."""
         geometry = self.geometry
         return {
             "size": geometry.size,
@@ -137,7 +138,7 @@ class ImagePreprocessor:
         }
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """None: its arguments are all there is."""
+        """Return no tensors: the arguments are the whole state."""
         return {}
 
     def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -151,45 +152,45 @@ class ImagePreprocessor:
         return constants
 
 
-def seen_share(geometry: Geometry) -> float:
-    """Share of a presized picture's side that validation sees at ``geometry``."""
+def visible_share(geometry: Geometry) -> float:
+    """Return the share of a presized image's side that is visible in validation."""
     return geometry.crop if geometry.resize == "crop" else 1.0
 
 
-def final_view(pixels: Tensor, geometry: Geometry) -> Tensor:
-    """Presized pictures as validation would see them: float32 ``(n, channels, size, size)``.
+def resize_presized(pixels: Tensor, geometry: Geometry) -> Tensor:
+    """Crop and resize presized images as for validation: float32 ``(n, channels, size, size)``.
 
-    For scores on train, where nothing is augmented. Within a few of 255 levels of the picture that
-    was read at the final size.
+    For metrics on the train part, where no augmentation is applied. The result is within a few of
+    255 levels of an image that was read at the final size.
 
     Args:
         pixels: ``(n, channels, side, side)`` in 0..255.
-        geometry: What the network takes.
+        geometry: Size and crop of the model's input.
     """
     side = pixels.shape[3]
-    inner = round(side * seen_share(geometry))
+    inner = round(side * visible_share(geometry))
     first = (side - inner) // 2
-    middle = pixels[:, :, first : first + inner, first : first + inner].to(torch.float32)
+    centre = pixels[:, :, first : first + inner, first : first + inner].to(torch.float32)
     size = (geometry.size, geometry.size)
-    return F.interpolate(middle, size, mode="bilinear", antialias=True).clamp_(0.0, 255.0)
+    return F.interpolate(centre, size, mode="bilinear", antialias=True).clamp_(0.0, 255.0)
 
 
-def statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel, for pixels in 0..1.
+def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel, for pixels in 0..1.
 
     Args:
         images: uint8 ``(n, channels, height, width)``.
 
     Returns:
-        (mean, std), one number a channel. Sums of integers, so exact whatever the number of
-        images; a constant channel gets the std of one level, 1/255.
+        (mean, std), one number per channel. Computed from integer sums, so exact for any number of
+        images; the std of a constant channel is one level, 1/255.
 
     Raises:
         InputError: The images are not uint8, or there are none.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.numel() == 0:
         raise InputError(
-            "Statistics are taken over uint8 images (n, channels, height, width), not over "
+            "Channel statistics need uint8 images (n, channels, height, width), got "
             f"{images.dtype} of shape {tuple(images.shape)}."
         )
     rows = max(1, _CHUNK_BYTES // images[0].numel())
@@ -202,5 +203,5 @@ def statistics(images: Tensor) -> tuple[list[float], list[float]]:
     count = images.numel() // images.shape[1]
     mean = total.double() / count
     variance = (squares.double() / count - mean.square()).clamp_(min=0.0)
-    std = (variance.sqrt() / 255.0).clamp_(min=_SMALLEST_STD)
+    std = (variance.sqrt() / 255.0).clamp_(min=_MIN_STD)
     return (mean / 255.0).tolist(), std.tolist()

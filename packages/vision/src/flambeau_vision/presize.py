@@ -1,9 +1,9 @@
-"""Presizing: train pictures are read larger than the network takes them.
+"""Presizing: read train images larger than the model's input.
 
-A picture that turns has corners from outside, and one that is zoomed in has been enlarged from
-fewer pixels than it had. So train pictures are read at a larger size, and the one resampling on the
-device that turns and zooms them also brings them to the final size. Validation and prediction read
-their pictures at the final size; nothing of this reaches them.
+Rotating an image exposes corners outside it, and zooming in enlarges it from fewer pixels than the
+file has. So train images are read at a larger size, and the one resampling on the device that
+rotates and zooms them also resizes them to the final size. Validation and prediction read images at
+the final size and are not affected.
 """
 
 from __future__ import annotations
@@ -13,41 +13,42 @@ from dataclasses import replace
 from typing import Any
 
 from flambeau.errors import PlanError
-from flambeau_vision.augmentation import Augmentation
+from flambeau_vision.augmentation_settings import Augmentation
 from flambeau_vision.resize import Geometry
 
 FACTOR = 1.25
-"""Presized side over the side at the final scale. A view without zoom skips pixels where this is
-large, one with the largest zoom is blurred where it is small, and memory grows with its square."""
+"""Presized side relative to the final side. If it is large, a view without zoom skips pixels; if it
+is small, a view with the largest zoom is blurred; memory grows with its square."""
 
-LEAST_FACTOR = 1.15
-"""Where the pictures have less to give than this, they are read at the final size."""
+MIN_FACTOR = 1.15
+"""Images whose resolution allows only a smaller factor are read at the final size."""
 
 
-def presized_side(size: int, crop: float, short_side: float) -> int | None:
-    """The side in pixels at which train pictures are read; None where it would not pay.
+def presize_side(size: int, crop: float, short_side: float) -> int | None:
+    """Return the side in pixels at which to read train images; None if presizing gains too little.
 
     Args:
         size: The final side.
-        crop: Share of the short side that validation sees; see `Geometry`.
-        short_side: What the pictures have.
+        crop: Share of the short side that is visible in validation; see `Geometry`.
+        short_side: Median short side of the images.
     """
     side = min(size / crop * FACTOR, short_side)
-    return int(side) if side >= size / crop * LEAST_FACTOR else None
+    return int(side) if side >= size / crop * MIN_FACTOR else None
 
 
-def read_geometry(part: str, geometry: Geometry, values: Mapping[str, Any]) -> Geometry:
-    """How the pictures of a part are read: ``geometry``, or presized for train where planned.
+def part_geometry(part: str, geometry: Geometry, values: Mapping[str, Any]) -> Geometry:
+    """Return how to read the images of a part: ``geometry``, or presized for train if planned.
 
-    A presized picture covers the whole short side, that of validation its middle (``crop``).
+    A presized image covers the whole short side, a validation image its centre (``crop``).
 
     Args:
         part: "train", "valid" or "test".
-        geometry: What the network takes.
-        values: The plan's.
+        geometry: The model's input.
+        values: The plan's values.
 
     Raises:
-        PlanError: ``presize`` is smaller than the final size, or nothing would resample.
+        PlanError: ``presize`` is smaller than the final size, or the augmentation does not
+            resample.
     """
     side = values.get("presize")
     if part != "train" or side is None:
@@ -55,13 +56,12 @@ def read_geometry(part: str, geometry: Geometry, values: Mapping[str, Any]) -> G
     given = values.get("augmentation")
     if given is None or not Augmentation.from_json(given).resamples:
         raise PlanError(
-            f"presize={side!r} asks for larger train pictures, but the augmentation does not "
-            "resample them to the final size. Leave presize out, or let the augmentation turn, "
-            "zoom or warp."
+            f"presize={side!r} reads train images at a larger size, but the augmentation does not "
+            "resample them to the final size. Remove presize, or enable rotation, zoom or warp."
         )
     if not isinstance(side, int) or side < geometry.size:
         raise PlanError(
-            f"presize={side!r} is no whole number of pixels from image_size={geometry.size} on. "
-            f"Take about {round(geometry.size * FACTOR)}, or None."
+            f"presize={side!r} has to be a whole number of pixels, at least "
+            f"image_size={geometry.size}. Use about {round(geometry.size * FACTOR)}, or None."
         )
     return replace(geometry, size=side, crop=1.0)

@@ -1,6 +1,6 @@
-"""The measured defaults of each architecture, in one table.
+"""Training recipes: the default hyperparameters of each architecture, in one table.
 
-Figures that nobody measured yet say so in their reason and carry less confidence.
+If a figure was not measured, the plan's reason says so and its confidence is lower.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an architecture trains well under AdamW and one-cycle.
+    """The hyperparameters of an architecture with AdamW and the one-cycle schedule.
 
     Attributes:
         lr: Peak learning rate from scratch.
-        lr_pretrained: Peak learning rate from published weights.
-        weight_decay: From scratch and from weights.
-        images_seen: Samples (rows × epochs) after which more gained little, on photographs or
-            letters of the size the network is for; decides the epochs.
-        bf16_gain: What bf16 gained where it was measured, in words; None where it was not.
-        measured: Where the figures come from.
+        lr_pretrained: Peak learning rate from pretrained weights.
+        weight_decay: From scratch and from pretrained weights.
+        n_samples: Training samples (rows × epochs) after which further training gained little, on
+            photographs or letters of the size the network is for; decides the epochs.
+        bf16_gain: The measured speed-up of bf16, for messages; None if it was not measured.
+        measured: Where the figures come from, for messages.
     """
 
     lr: float
     lr_pretrained: float
     weight_decay: float
-    images_seen: int
+    n_samples: int
     bf16_gain: str | None = None
-    measured: str = "the usual recipe of the family, not measured here"
+    measured: str = "the usual recipe of this family, not measured here"
 
 
 _RESNET = Recipe(
@@ -35,7 +35,7 @@ _RESNET = Recipe(
     5e-4,
     0.05,
     200_000,
-    "2.0× a training step of resnet18 at 32×32 on an AVX512-bf16 CPU",
+    "2.0× in a training step of resnet18 at 32×32 on an AVX512-bf16 CPU",
 )
 _CONVNET = Recipe(2e-3, 5e-4, 0.05, 300_000)
 _TRANSFORMER = Recipe(5e-4, 1e-4, 0.05, 600_000)
@@ -46,8 +46,9 @@ RECIPES: dict[str, Recipe] = {
         1e-2,
         0.05,
         50_000,
-        "1.3× to 1.9× a training step on an AVX512-bf16 CPU, at the same accuracy",
-        "Fashion-MNIST after 3 epochs, valid: 0.922 at 5e-3, 0.924 at 1e-2, 0.920 at 2e-2",
+        "1.3× to 1.9× in a training step on an AVX512-bf16 CPU, at the same accuracy",
+        "Fashion-MNIST, validation accuracy after 3 epochs: 0.922 at lr 5e-3, 0.924 at 1e-2, 0.920 "
+        "at 2e-2",
     ),
     "resnet18": _RESNET,
     "resnet34": _RESNET,
@@ -63,15 +64,15 @@ RECIPES: dict[str, Recipe] = {
 }
 
 UNKNOWN = Recipe(1e-3, 1e-3, 0.01, 200_000)
-"""For a module of the user's own."""
+"""For custom modules."""
 
-BF16_GAIN_OF_OTHERS = (
-    "Networks for pictures gained 1.3× to 2.0× a step wherever it was measured (AVX512-bf16 CPUs; "
-    "1.7× with four convolutions at 28×28, at the same accuracy); yours was not measured."
+BF16_GAIN_OF_CUSTOM_MODULES = (
+    "Networks for images gained 1.3× to 2.0× per step in all measurements (AVX512-bf16 CPUs; 1.7× "
+    "with four convolutions at 28×28, at the same accuracy); this module was not measured."
 )
-"""Why a module of the user's own trains in bf16."""
+"""Why a custom module trains in bf16."""
 
-FEWEST_EPOCHS, MOST_EPOCHS = 5, 40
+MIN_EPOCHS, MAX_EPOCHS = 5, 40
 
 ACCELERATOR_FACTOR = 4
-"""How many times ``images_seen`` an accelerator trains: it is there in a fraction of the time."""
+"""Factor on ``n_samples`` on an accelerator, where a step takes a fraction of the time."""

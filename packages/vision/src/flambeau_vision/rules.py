@@ -1,4 +1,4 @@
-"""The plan's rules for pictures: what core cannot know about sizes, colours and networks."""
+"""The plan's rules for images: size, channels, architecture, cache and hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from flambeau.plan.rules_machine import data_device_choice, precision_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.rules_training import lr_rule
-from flambeau_vision.cache import room_bytes
+from flambeau.wording import format_bytes
+from flambeau_vision.disk_cache import available_cache_bytes
 from flambeau_vision.recipes import (
     ACCELERATOR_FACTOR,
-    BF16_GAIN_OF_OTHERS,
-    FEWEST_EPOCHS,
-    MOST_EPOCHS,
+    BF16_GAIN_OF_CUSTOM_MODULES,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
     RECIPES,
     UNKNOWN,
 )
@@ -28,7 +29,7 @@ Values = Mapping[str, Any]
 
 LARGEST, LARGEST_ON_CPU = 224, 128
 MEMORY_SHARE = 0.25
-# Fewer photographs than this, and a larger network learns them by heart.
+# With fewer photographs than this, a larger network overfits.
 _ENOUGH_FOR_RESNET = 2_000
 _FEW, _MANY = 1_000, 10_000
 
@@ -41,9 +42,9 @@ def _task(facts: Values, values: Values) -> Choice:
     kind, n = facts["label_kind"], facts["n_train"]
     names = facts.get("class_names", [])
     if kind == "classification":
-        reason = f"One label a picture, {len(names):,} classes in {n:,} train rows."
+        reason = f"One label per image, {len(names):,} classes in {n:,} train rows."
     elif kind == "multi_label":
-        reason = f"Lists of labels, {len(names):,} different ones in {n:,} train rows."
+        reason = f"Lists of labels, {len(names):,} distinct labels in {n:,} train rows."
     else:
         low, high = facts["target_min"], facts["target_max"]
         reason = f"The labels are numbers from {low:g} to {high:g} in {n:,} train rows."
@@ -52,7 +53,7 @@ def _task(facts: Values, values: Values) -> Choice:
         kind,
         reason,
         evidence={"n_train": n, "classes": len(names), "target_dtype": facts["target_dtype"]},
-        override='ImageOptions(task="regression") where the data are built',
+        override='ImageOptions(task="regression") in the constructor of the data',
     )
 
 
@@ -60,29 +61,29 @@ def _weights(facts: Values, values: Values) -> Choice:
     return Choice(
         "weights",
         None,
-        "From scratch: published weights are downloaded only when they are asked for.",
+        "From scratch: pretrained weights are downloaded only on request.",
         alternatives=("DEFAULT",),
-        override='Learner(data, "resnet18", choices={"weights": "DEFAULT"}), or a file\'s path',
+        override='Learner(data, "resnet18", choices={"weights": "DEFAULT"}), or the path of a file',
         source="default",
     )
 
 
 def _channels(facts: Values, values: Values) -> Choice:
-    own, n = facts.get("own_channels"), facts["n_train"]
+    given, n = facts.get("array_channels"), facts["n_train"]
     modes = ", ".join(f"{mode} {count:,}" for mode, count in facts["modes"].items())
-    if own is not None:
-        value, reason = own, f"The arrays have {own} channels."
+    if given is not None:
+        value, reason = given, f"The arrays have {given} channels."
     elif facts["grey"]:
-        value, reason = 1, f"All {n:,} train pictures are grey ({modes})."
+        value, reason = 1, f"All {n:,} train images are grey ({modes})."
     else:
-        value, reason = 3, f"There are coloured train pictures ({modes})."
+        value, reason = 3, f"Some train images have colours ({modes})."
     return Choice(
         "channels",
         value,
         reason,
         evidence={"modes": facts["modes"]},
-        alternatives=() if own is not None else (4 - value,),
-        override=f'Learner(data, choices={{"channels": {4 - value if own is None else own}}})',
+        alternatives=() if given is not None else (4 - value,),
+        override=f'Learner(data, choices={{"channels": {4 - value if given is None else given}}})',
     )
 
 
@@ -90,17 +91,20 @@ def _architecture(facts: Values, values: Values) -> Choice:
     device, n, side = values["device"], facts["n_train"], facts["short_side_median"]
     evidence = {"device": device, "n_train": n, "short_side_median": side}
     if values["weights"] is not None:
-        value, reason = "resnet18", "The smallest network with published weights that is quick."
+        value, reason = "resnet18", "The smallest fast network with pretrained weights."
     elif str(device) == "cpu":
-        value, reason = "small_cnn", "On a CPU a small network learns most in a given time."
+        value, reason = (
+            "small_cnn",
+            "On a CPU a small network reaches the best accuracy in a given time.",
+        )
     elif side <= NATIVE_UP_TO:
-        value, reason = "small_cnn", f"The pictures are small (median short side {side:g} pixels)."
+        value, reason = "small_cnn", f"The images are small (median short side {side:g} pixels)."
     elif n < _ENOUGH_FOR_RESNET:
         value = "small_cnn"
-        reason = f"{n:,} pictures are few for a larger network from scratch."
+        reason = f"{n:,} images are too few to train a larger network from scratch."
     else:
         value = "resnet18"
-        reason = f"{n:,} photographs (median short side {side:g}) and an accelerator."
+        reason = f"{n:,} images (median short side {side:g} pixels) and an accelerator."
     other = "resnet18" if value == "small_cnn" else "small_cnn"
     return Choice(
         "architecture",
@@ -119,22 +123,22 @@ def _image_size(facts: Values, values: Values) -> Choice:
     rounded = max(32, round(side / 32) * 32)
     if values["weights"] is not None:
         value = LARGEST
-        reason = f"The size that published weights were trained with; median short side {side:g}."
+        reason = f"The size used to train the pretrained weights; median short side {side:g}."
     elif side <= NATIVE_UP_TO:
-        value, reason = round(side), f"The pictures' own size: median short side {side:g}."
+        value, reason = round(side), f"The images' own size: median short side {side:g}."
         if architecture == "vit_b_16":
             value = max(32, round(side / 16) * 16)
-            reason = f"Median short side {side:g}, to whole patches of 16."
+            reason = f"Median short side {side:g}, rounded to whole patches of 16 pixels."
     elif str(values["device"]) == "cpu" and rounded > LARGEST_ON_CPU:
         value = LARGEST_ON_CPU
         reason = (
-            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} is enough and "
-            f"costs {(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times less than "
+            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} pixels suffice "
+            f"and cost {(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times less than "
             f"{min(rounded, LARGEST)}."
         )
     else:
         value = min(LARGEST, rounded)
-        reason = f"Median short side {side:g}, to a multiple of 32 and at most {LARGEST}."
+        reason = f"Median short side {side:g}, rounded to a multiple of 32, at most {LARGEST}."
     return Choice(
         "image_size",
         value,
@@ -153,30 +157,30 @@ def _cache(facts: Values, values: Values) -> Choice:
         return Choice(
             "cache",
             "memory",
-            f"The pictures came as arrays ({_megabytes(size)}).",
+            f"The images were given as arrays ({format_bytes(size)}).",
             evidence={"bytes": size},
-            override="Give files instead of arrays.",
+            override="Pass files instead of arrays.",
         )
     side, presize, n_train = values["image_size"], values["presize"], facts["n_train"]
-    larger = n_train * ((presize or side) ** 2 - side**2)  # train pictures that are presized
-    size = values["channels"] * (facts["n_pictures"] * side**2 + larger)
+    larger = n_train * ((presize or side) ** 2 - side**2)  # train images that are presized
+    size = values["channels"] * (facts["n_images"] * side**2 + larger)
     free = available_memory_bytes()
     fits = size < MEMORY_SHARE * free
-    what = (
-        f"{facts['n_pictures']:,} pictures of {values['channels']}×{side}×{side} bytes"
-        f"{f' ({n_train:,} of them {presize}×{presize})' if presize else ''} are "
-        f"{_megabytes(size)}, of {_megabytes(free)} free memory up to {MEMORY_SHARE:.0%} may be "
-        "used"
+    need = (
+        f"{facts['n_images']:,} images of {values['channels']}×{side}×{side} bytes"
+        f"{f' ({n_train:,} of them {presize}×{presize})' if presize else ''} need "
+        f"{format_bytes(size)}"
     )
+    limit = f"the limit of {MEMORY_SHARE:.0%} of {format_bytes(free)} free memory"
     evidence = {"bytes": size, "available_bytes": free, "share": MEMORY_SHARE}
     if fits:
-        value, reason = "memory", f"{what}: decoded once and kept."
+        value, reason = "memory", f"{need}, within {limit}: decoded once and kept in memory."
     else:
-        room = room_bytes(facts.get("cache_folder"))
-        evidence["disk_bytes"] = room
-        value = "disk" if size < room else "files"
-        fate = "decoded once to a file" if size < room else "read by workers every epoch"
-        reason = f"{what}, and {_megabytes(room)} on disk: {fate}."
+        disk = available_cache_bytes(facts.get("cache_folder"))
+        evidence["disk_bytes"] = disk
+        value = "disk" if size < disk else "files"
+        how = "decoded once to a file" if size < disk else "decoded by workers every epoch"
+        reason = f"{need}, above {limit}; {format_bytes(disk)} of disk space are available: {how}."
     return Choice(
         "cache",
         value,
@@ -189,11 +193,11 @@ def _cache(facts: Values, values: Values) -> Choice:
 
 def _num_workers(facts: Values, values: Values) -> Choice:
     if values["cache"] != "files":
-        where = "in memory" if values["cache"] == "memory" else "decoded in a mapped file"
+        where = "in memory" if values["cache"] == "memory" else "in a memory-mapped file"
         return Choice(
             "num_workers",
             0,
-            f"The pictures are {where}: one gather a batch, which workers would only slow down.",
+            f"The decoded images are {where}: one gather per batch, which workers would slow down.",
             evidence={"cache": values["cache"]},
             override='Learner(data, choices={"cache": "files"})',
         )
@@ -201,34 +205,34 @@ def _num_workers(facts: Values, values: Values) -> Choice:
     return Choice(
         "num_workers",
         cores,
-        f"Pictures are decoded every epoch, and this process may use {cores} cores.",
+        f"Images are decoded every epoch, and this process may use {cores} cores.",
         evidence={"cache": "files", "cores": cores},
         alternatives=(0, 2 * cores),
     )
 
 
 def _normalisation(facts: Values, values: Values) -> Choice:
-    if values["weights"] is not None and _has_record(values):
+    if values["weights"] is not None and _has_weights_record(values):
         return Choice(
             "normalisation",
             "weights",
-            "Mean and std that the weights were trained with.",
+            "Mean and std used to train the pretrained weights.",
             evidence={"weights": values["weights"]},
             alternatives=("train",),
         )
     return Choice(
         "normalisation",
         "train",
-        f"Mean and std a channel of the {facts['n_train']:,} train pictures.",
+        f"Mean and std of each channel over the {facts['n_train']:,} train images.",
         evidence={"n_train": facts["n_train"]},
         alternatives=("none",),
     )
 
 
-def _has_record(values: Values) -> bool:
-    from flambeau_vision.fitting import record_of
+def _has_weights_record(values: Values) -> bool:
+    from flambeau_vision.from_plan import planned_weights_record
 
-    return record_of(values) is not None
+    return planned_weights_record(values) is not None
 
 
 def _lr(facts: Values, values: Values) -> Choice:
@@ -242,8 +246,8 @@ def _targets(facts: Values, values: Values) -> Choice:
     return Choice(
         "targets",
         "standard",
-        f"Mean 0 and standard deviation 1 of {facts['n_train']:,} train rows; answers and metrics "
-        "are in the targets' own units.",
+        f"Standardised to mean 0 and standard deviation 1 over {facts['n_train']:,} train rows; "
+        "predictions and metrics are in the targets' units.",
         evidence={"n_train": facts["n_train"]},
         alternatives=("as_is",),
     )
@@ -252,19 +256,19 @@ def _targets(facts: Values, values: Values) -> Choice:
 def _data_device(facts: Values, values: Values) -> Choice:
     size = None
     if values["cache"] != "files":
-        size = values["channels"] * facts["n_pictures"] * values["image_size"] ** 2
-    return data_device_choice(values["device"], size, "The pictures")
+        size = values["channels"] * facts["n_images"] * values["image_size"] ** 2
+    return data_device_choice(values["device"], size, "The images")
 
 
 def _data_device_accepts(value: Any, facts: Values, values: Values) -> str | None:
-    own = {**facts, "in_memory": values["cache"] != "files"}
+    facts = {**facts, "in_memory": values["cache"] != "files"}
     accepts = _CORE["data_device"].accepts
-    return None if accepts is None else accepts(value, own, values)
+    return None if accepts is None else accepts(value, facts, values)
 
 
 def _weights_accept(value: Any, facts: Values, values: Values) -> str | None:
     if facts.get("model_given") and value is not None:
-        return "None: your module comes with its weights. Load others into it before."
+        return "None: your module already has weights. Load others into it before passing it."
     return None
 
 
@@ -281,8 +285,8 @@ def _weight_decay(facts: Values, values: Values) -> Choice:
     return Choice(
         "weight_decay",
         value,
-        f"For {architecture} under {values['optimizer']} ({recipe.measured}); norms and biases "
-        "are left out of it.",
+        f"From the recipe of {architecture} for {values['optimizer']} ({recipe.measured}); not "
+        "applied to norm layers and biases.",
         evidence={"architecture": architecture, "optimizer": values["optimizer"]},
         alternatives=(round(value * 3, 6), round(value / 3, 6)),
         confidence=0.7,
@@ -291,16 +295,16 @@ def _weight_decay(facts: Values, values: Values) -> Choice:
 
 def _epochs(facts: Values, values: Values) -> Choice:
     n, architecture = facts["n_train"], values["architecture"]
-    wanted = RECIPES.get(architecture, UNKNOWN).images_seen
+    wanted = RECIPES.get(architecture, UNKNOWN).n_samples
     if str(values["device"]) != "cpu":
         wanted *= ACCELERATOR_FACTOR
-    value = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(wanted / n)))
+    value = min(MAX_EPOCHS, max(MIN_EPOCHS, round(wanted / n)))
     return Choice(
         "epochs",
         value,
-        f"{architecture} wants to see about {wanted:,} pictures; {value} times {n:,} train rows "
-        f"are {value * n:,} (between {FEWEST_EPOCHS} and {MOST_EPOCHS} epochs).",
-        evidence={"n_train": n, "images_seen": value * n, "wanted": wanted},
+        f"{architecture} needs about {wanted:,} training samples; {value} epochs of {n:,} train "
+        f"rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs).",
+        evidence={"n_train": n, "samples": value * n, "samples_needed": wanted},
         alternatives=(max(1, value // 2), value * 2),
         confidence=0.7,
         override=f"learner.fit({value * 2})",
@@ -313,8 +317,8 @@ def _batch_size(facts: Values, values: Values) -> Choice:
     return Choice(
         "batch_size",
         value,
-        f"{n:,} train pictures make {-(-n // value):,} steps an epoch (32 below {_FEW:,} pictures, "
-        f"128 from {_MANY:,}).",
+        f"{n:,} train images are {-(-n // value):,} steps per epoch (32 below {_FEW:,} images, 128 "
+        f"from {_MANY:,}).",
         evidence={"n_train": n},
         alternatives=(value * 2, value // 2),
         confidence=0.8,
@@ -327,22 +331,18 @@ def _memory_format(facts: Values, values: Values) -> Choice:
         return Choice(
             "memory_format",
             "contiguous_format",
-            f"{architecture} is made of matrix products, which gain nothing from channels_last.",
+            f"{architecture} consists of matrix products, which do not gain from channels_last.",
             alternatives=("channels_last",),
         )
     return Choice(
         "memory_format",
         "channels_last",
-        "Convolutions: a step of small_cnn took 1.2 to 1.9 times less on a CPU, one of resnet18 "
-        "1.07 times; 1.26 is published for resnet18 on a GPU.",
+        "Speeds up convolutions: a training step on a CPU is 1.2× to 1.9× faster for small_cnn and "
+        "1.07× for resnet18; 1.26× is published for resnet18 on a GPU.",
         evidence={"cpu_speed_up": {"small_cnn": [1.2, 1.9], "resnet18": 1.07}},
         alternatives=("contiguous_format",),
         confidence=0.7,
     )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 RULES: tuple[Rule, ...] = (
@@ -370,6 +370,6 @@ RULES: tuple[Rule, ...] = (
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(
         {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain},
-        given=BF16_GAIN_OF_OTHERS,
+        given=BF16_GAIN_OF_CUSTOM_MODULES,
     ),
 )

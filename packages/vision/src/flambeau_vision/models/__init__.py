@@ -1,4 +1,4 @@
-"""Networks for pictures: one small and our own, the others torchvision's."""
+"""Models for images: one small network of flambeau, and torchvision's."""
 
 from __future__ import annotations
 

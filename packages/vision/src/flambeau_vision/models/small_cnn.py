@@ -1,4 +1,4 @@
-"""A small, fast convolutional network for small pictures, trained from scratch on a CPU."""
+"""A small, fast convolutional network for training on small images from scratch on a CPU."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from flambeau.errors import InputError
 
 __all__ = ["SmallCNN", "small_cnn"]
 
-# Up to this side a stem of stride 2 leaves at most 32 x 32; above it the stem has stride 4.
+# Up to this side a stem of stride 2 outputs at most 32 x 32; above it the stem has stride 4.
 STRIDE_2_UP_TO = 64
 
-_HEAD_SCALE = 0.1  # of torch's first weights of a linear layer
+_HEAD_SCALE = 0.1  # of torch's default initial weights of a linear layer
 
 
 class ConvNorm(nn.Module):
-    """Convolution, then batch norm, then ReLU; halves the picture where it is asked to.
+    """Convolution, batch norm and ReLU; optionally halves the resolution.
 
     Args:
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel_size: Side of the kernel; odd.
         stride: 2 halves height and width by skipping positions.
-        pool: True halves height and width by keeping the largest of 2 x 2 (rounded up).
+        pool: True halves height and width by 2 x 2 max pooling (rounded up).
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class ConvNorm(nn.Module):
         pool: bool = False,
     ) -> None:
         super().__init__()
-        # No bias: the norm that follows would subtract it again.
+        # No bias: the following norm would subtract it.
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False
         )
-        # Before the norm, so that norm and ReLU touch a quarter of the positions. Rounding up
-        # lets pictures of any size through, down to one pixel.
+        # Before the norm, so that norm and ReLU process a quarter of the positions. Rounding up
+        # supports images of any size, down to one pixel.
         self.pool = nn.MaxPool2d(2, ceil_mode=True) if pool else nn.Identity()
         self.norm = nn.BatchNorm2d(out_channels)
 
@@ -52,10 +52,10 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """Add to a picture what two convolutions make of it; the shape stays.
+    """Residual block of two convolutions; keeps the shape.
 
     Args:
-        channels: Channels in and out.
+        channels: Input and output channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -69,28 +69,28 @@ class Residual(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Classify or regress small pictures: stem → three stages → pooled features → linear head.
+    """A network for small images: stem → three stages → pooled features → linear head.
 
-    A ResNet-9 narrowed until two CPU cores train it in seconds an epoch: the strided stem takes
-    away three quarters of the positions at once, then each stage but the first halves the picture
-    and doubles the channels, and each ends with a residual block. With the default width it has
-    272 thousand parameters for one channel and ten classes.
+    A ResNet-9 narrow enough to train in seconds per epoch on two CPU cores: the strided stem
+    removes three quarters of the positions, each stage except the first halves the resolution and
+    doubles the channels, and each ends with a residual block. With the default width it has 272
+    thousand parameters for one channel and ten classes.
 
     Args:
-        in_channels: Channels of the pictures.
-        n_outputs: Classes, or numbers to predict.
+        in_channels: Channels of the images.
+        n_outputs: Number of classes or regression targets.
         width: Channels after the stem; the features are four times as wide.
-        stem_stride: 2 for small pictures, 4 for photographs (see `small_cnn`).
-        dropout: Share of the features left out while training, before the head.
+        stem_stride: 2 for small images, 4 for photographs (see `small_cnn`).
+        dropout: Dropout probability of the features before the head.
 
     Attributes:
         n_features: Width of the features before the head.
 
     Source:
         The ResNet-9 of D. Page, "How to train your ResNet" (https://github.com/davidcpage/
-        cifar10-fast), and the pool before the norm of K. Jordan, "94% on CIFAR-10 in 3.29
-        seconds" (https://arxiv.org/abs/2404.00498). Ours has a strided stem and a third residual
-        block, and is 24 channels wide rather than 64.
+        cifar10-fast), and the pooling before the norm of K. Jordan, "94% on CIFAR-10 in 3.29
+        seconds" (https://arxiv.org/abs/2404.00498). This one has a strided stem and a third
+        residual block, and is 24 channels wide rather than 64.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class SmallCNN(nn.Module):
     ) -> None:
         super().__init__()
         if stem_stride not in (2, 4):
-            raise InputError(f"stem_stride is 2 or 4, got {stem_stride}.")
+            raise InputError(f"stem_stride has to be 2 or 4, got {stem_stride}.")
         stem = [ConvNorm(in_channels, width, kernel_size=5, stride=2)]
         if stem_stride == 4:
             stem.append(ConvNorm(width, width, pool=True))
@@ -115,14 +115,14 @@ class SmallCNN(nn.Module):
         self.n_features = 4 * width
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.head = nn.Linear(self.n_features, n_outputs)
-        # The largest activations are far above 1, so that torch's own weights would begin with a
-        # loss of 3.9 for 12 classes, where knowing nothing costs ln 12 = 2.48.
+        # The pooled activations are far above 1: with torch's default weights the initial loss is
+        # 3.9 for 12 classes, where a uniform prediction has ln 12 = 2.48.
         with torch.no_grad():
             self.head.weight.mul_(_HEAD_SCALE)
             self.head.bias.zero_()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (batch, n_features): the largest activation of each channel in the picture."""
+        """Return (batch, n_features): the maximum activation of each channel."""
         maps = self.stage3(self.stage2(self.stage1(self.stem(images))))
         # (batch, n_features, height / 8, width / 8) -> (batch, n_features)
         return F.adaptive_max_pool2d(maps, 1).flatten(1)
@@ -146,17 +146,18 @@ def small_cnn(
     width: int = 24,
     dropout: float = 0.0,
 ) -> SmallCNN:
-    """Return a `SmallCNN` whose stem suits pictures of ``image_size``.
+    """Return a `SmallCNN` with a stem for images of ``image_size``.
 
-    All arguments are plain numbers, so that an exported model is rebuilt from them. The network
-    takes other sizes than ``image_size`` too; the size only decides the stem's stride.
+    All arguments are plain numbers, from which an exported model is rebuilt. The network also
+    accepts other sizes than ``image_size``, which only determines the stem's stride.
 
     Args:
-        in_channels: Channels of the pictures.
-        n_outputs: Classes, or numbers to predict.
-        image_size: Longer side of the pictures, in pixels. Above 64 the stem has stride 4, so
-            that a picture of 128 pixels costs what one of 64 does.
+        in_channels: Channels of the images.
+        n_outputs: Number of classes or regression targets.
+        image_size: Longer side of the images in pixels. Above 64 the stem has stride 4, so that an
+            image of 128 pixels costs as much as one of 64.
         width: Channels after the stem.
+        dropout: Dropout probability of the features before the head.
         dropout: Share of the features left out while training, before the head.
 
     Example:

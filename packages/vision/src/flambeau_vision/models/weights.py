@@ -1,7 +1,7 @@
-"""Starting weights: where they come from, what they were trained on, how they are read safely.
+"""Pretrained weights: download, safe reading, and the preprocessing they were trained with.
 
-Nothing here runs code from a file (``weights_only=True`` or safetensors) and nothing waits for
-ever: a download that gets no answer within `TIMEOUT_S` ends with an error that says what to do.
+No code in a file is executed (``weights_only=True`` or safetensors), and a download without a
+response within `TIMEOUT_S` raises an error that says what to do.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from torch import nn
 
 from flambeau.errors import InputError
 from flambeau.torch_internals import COMPILED_PREFIX
+from flambeau.wording import first_line, name_some
 
 __all__ = ["WeightsRecord", "adapt_channels", "load_checked", "read_weights", "weights_record"]
 
 TIMEOUT_S = 10.0
-# Training scripts save more than the weights; the two names under which they keep them.
-NESTED_UNDER = ("model", "state_dict")
-# Wrappers that put their name before every key: DistributedDataParallel, torch.compile, Lightning.
+# Keys under which training scripts save the weights beside other content.
+NESTED_KEYS = ("model", "state_dict")
+# Key prefixes added by wrappers: DistributedDataParallel, torch.compile, Lightning.
 WRAPPER_PREFIXES = ("module.", COMPILED_PREFIX, "model.")
 
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """What published weights say about the pictures they expect.
+    """The preprocessing and size of published weights.
 
     Attributes:
         name: ``"ResNet18_Weights.IMAGENET1K_V1"``.
-        mean: One number a channel (red, green, blue), for pixels in [0, 1].
-        std: One number a channel, for pixels in [0, 1].
-        size: Side of the picture that the network sees, in pixels.
-        resize: The short side is brought to this many pixels, then the centre is cut out.
+        mean: One number per channel (red, green, blue), for pixels in [0, 1].
+        std: One number per channel, for pixels in [0, 1].
+        size: Side of the network's input in pixels.
+        resize: The short side is resized to this many pixels, then the centre is cropped.
         interpolation: ``"bilinear"`` or ``"bicubic"``.
         crop: ``size / resize``.
-        num_params: Parameters of the published network, its head included.
+        num_params: Number of parameters of the published network, including its head.
     """
 
     name: str
@@ -57,11 +58,11 @@ class WeightsRecord:
 
 
 def weights_record(name: str, weights: str | None) -> WeightsRecord | None:
-    """Return the record of ``weights`` for the backbone ``name``, or None where there is none.
+    """Return the record of ``weights`` for the backbone ``name``, or None if it is unknown.
 
     A local file is recognised by the file name under which torchvision publishes it
-    (``resnet18-f37072fd.pth``); any other file comes without a record, and the statistics of the
-    train split have to do.
+    (``resnet18-f37072fd.pth``). Other files have no record; the plan then normalises with the
+    statistics of the train images.
 
     Args:
         name: A backbone's name, ``"resnet18"``.
@@ -87,7 +88,7 @@ def weights_record(name: str, weights: str | None) -> WeightsRecord | None:
 
 
 def read_weights(name: str, weights: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of ``weights`` by their keys, wrappers' prefixes taken off.
+    """Return the tensors of ``weights`` by their keys, with prefixes of wrappers removed.
 
     Args:
         name: A backbone's name, ``"resnet18"``.
@@ -95,35 +96,35 @@ def read_weights(name: str, weights: str) -> dict[str, torch.Tensor]:
             path of a ``.pth`` / ``.pt`` / ``.safetensors`` file.
 
     Raises:
-        InputError: The name is unknown and no such file exists, the download failed, or the file
-            holds something else than tensors.
+        InputError: There are no weights or file of that name, the download failed, or the file
+            contains anything other than tensors.
     """
     entry = None if Path(weights).is_file() else _published(name, weights)
     if Path(weights).is_file():
         path = Path(weights)
     elif entry is not None:
-        path = _downloaded(entry.url)
+        path = _download(entry.url)
     else:
         from torchvision.models import get_model_weights
 
         known = ", ".join(get_model_weights(name).__members__)
         raise InputError(
             f"weights={weights!r} is neither a file nor published weights of {name}. "
-            f"Published: {known}. Give one of these, the path of a file, or None (from scratch)."
+            f"Published: {known}. Choose one of these, the path of a file, or None (from scratch)."
         )
-    return _unwrapped(_read_file(path), path)
+    return _unwrap(_read_file(path), path)
 
 
 def adapt_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
     """Return a first convolution's weight for another number of input channels.
 
-    One channel gets the sum over the colours, so that a grey picture gives what the same picture
-    in three equal channels gave. Other counts repeat the three kernels and scale by
-    3 / in_channels, which keeps the size of the sum and leaves no channel dead.
+    One channel gets the sum over the colours, so that a grey image has the same output as three
+    equal channels. Other counts repeat the three kernels and scale them by 3 / in_channels, which
+    keeps the magnitude of the sum and uses every channel.
 
     Args:
         weight: (out_channels, 3, kernel height, kernel width), or already with ``in_channels``.
-        in_channels: Channels wanted.
+        in_channels: Required number of channels.
 
     Raises:
         InputError: The weight has neither 3 nor ``in_channels`` input channels.
@@ -136,9 +137,9 @@ def adapt_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
         return weight
     if given != 3:
         raise InputError(
-            f"The first convolution in the weights takes {given} channels and the data have "
-            f"{in_channels}. Only weights for 3 channels can be adapted; convert the pictures to "
-            f"{given} channels or start from scratch with weights=None."
+            f"The first convolution in the weights has {given} channels and the data have "
+            f"{in_channels}. Only weights for 3 channels can be adapted; convert the images to "
+            f"{given} channels or train from scratch with weights=None."
         )
     if in_channels == 1:
         return weight.sum(dim=1, keepdim=True)
@@ -147,13 +148,13 @@ def adapt_channels(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
 
 
 def load_checked(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
-    """Copy ``state`` into ``module``; every key and every shape has to fit.
+    """Copy ``state`` into ``module``; all keys and shapes have to match.
 
     Raises:
-        InputError: Keys are missing or left over, or shapes differ; the message names them.
+        InputError: Keys are missing or unexpected, or shapes differ; the message names them.
     """
     own = module.state_dict()
-    # Old files lack these counters, and nothing in a network with a fixed momentum reads them.
+    # Old files lack these counters, which batch norm with a fixed momentum does not use.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     shapes = [
@@ -162,24 +163,24 @@ def load_checked(module: nn.Module, state: Mapping[str, torch.Tensor], *, source
         if key in state and state[key].shape != own[key].shape
     ]
     problems = [
-        f"{len(keys)} {what}: {', '.join(keys[:5])}{', …' if len(keys) > 5 else ''}"
+        f"{len(keys)} {what}: {name_some(keys)}"
         for what, keys in (
             ("missing", missing),
-            ("unknown", unexpected),
+            ("unexpected", unexpected),
             ("of another shape", shapes),
         )
         if keys
     ]
     if problems:
         raise InputError(
-            f"The weights in {source} do not fit this network. Keys {'; keys '.join(problems)}. "
-            "Give the file of the same architecture, or start from scratch with weights=None."
+            f"The weights in {source} do not match this network. Keys {'; keys '.join(problems)}. "
+            "Use weights of the same architecture, or train from scratch with weights=None."
         )
     module.load_state_dict(dict(state), strict=False)
 
 
 def _published(name: str, weights: str) -> Any:
-    """Return torchvision's enum entry called ``weights`` or published as that file, else None."""
+    """Return torchvision's enum entry named ``weights`` or published as that file, else None."""
     from torchvision.models import get_model_weights
 
     entries = get_model_weights(name)
@@ -189,24 +190,24 @@ def _published(name: str, weights: str) -> Any:
     return next(matching, None) if Path(weights).is_file() else None
 
 
-def _downloaded(url: str) -> Path:
-    """Return the file of ``url`` in torch's hub folder, fetched first where it is not there."""
+def _download(url: str) -> Path:
+    """Return the file of ``url`` in torch's hub folder; download it if it does not exist."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(url).name
     if path.is_file():
         return path
-    expected = path.stem.rsplit("-", 1)[-1]  # torchvision's names end in the hash's first digits
+    expected = path.stem.rsplit("-", 1)[-1]  # file names end in the first digits of the hash
     digest = hashlib.sha256()
     part: str | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
-            # torch.hub's own download has no timeout and waits for ever behind some firewalls.
-            urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer,
+            # torch.hub's own download has no timeout and hangs behind some firewalls.
+            urllib.request.urlopen(url, timeout=TIMEOUT_S) as response,
             tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file,
         ):
             part = file.name
-            while chunk := answer.read(1 << 20):
+            while chunk := response.read(1 << 20):
                 digest.update(chunk)
                 file.write(chunk)
         if not digest.hexdigest().startswith(expected):
@@ -216,14 +217,14 @@ def _downloaded(url: str) -> Path:
         if part is not None:
             Path(part).unlink(missing_ok=True)
         raise InputError(
-            f"The weights at {url} could not be fetched ({error}). Put the file at {path}, give "
-            "the path of a local copy as weights=, or start from scratch with weights=None."
+            f"The weights at {url} could not be downloaded ({error}). Save the file as {path}, "
+            "pass the path of a local copy as weights=, or train from scratch with weights=None."
         ) from error
     return path
 
 
 def _read_file(path: Path) -> object:
-    """Return what the file holds; safetensors by the ending, a ``weights_only`` pickle else."""
+    """Return the content of a safetensors file (by its extension), else of a safe pickle."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -232,25 +233,27 @@ def _read_file(path: Path) -> object:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        first_line = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{path} could not be read as weights: {first_line} Expected is a state_dict saved "
-            "with torch.save or safetensors; whole pickled models are refused, since loading one "
-            "runs the code inside it."
+            f"{path} could not be read as weights: {first_line(error)} Use a state_dict saved "
+            "with torch.save or safetensors; pickled models are refused because loading one "
+            "executes code in the file."
         ) from error
 
 
-def _unwrapped(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """Return the flat state_dict inside ``content``, wrappers' prefixes taken off the keys."""
-    for name in NESTED_UNDER:
+def _unwrap(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """Return the flat state_dict in ``content``, with prefixes of wrappers removed."""
+    for name in NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path} holds a {type(content).__name__}, not a state_dict with tensors.")
-    strange = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if strange:
         raise InputError(
-            f"{path} holds values that are no tensors: {', '.join(strange[:5])}. Save the model's "
+            f"{path} contains a {type(content).__name__}, not a state_dict with tensors. Save the "
+            "model's state_dict()."
+        )
+    others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise InputError(
+            f"{path} contains values that are not tensors: {name_some(others)}. Save the model's "
             "state_dict() alone, or under the key 'model' or 'state_dict'."
         )
     state = {str(key): value for key, value in content.items()}

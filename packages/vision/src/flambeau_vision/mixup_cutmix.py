@@ -1,4 +1,4 @@
-"""MixUp and CutMix: two pictures in one, and a target that says how much of each."""
+"""MixUp and CutMix: combine two images, with a soft target of both labels."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from flambeau.errors import InputError
 from flambeau_vision.preprocess import INPUT
 
 PURPOSE = "mixing"
-_DRAWS = 5  # whether, by which of the two, how much, x, y
-_POINTS = 4096  # of the quantile table; between them a share is off by less than 1e-3
+_N_DRAWS = 5  # whether, MixUp or CutMix, share, x, y
+_POINTS = 4096  # of the quantile table; interpolating between them errs by less than 1e-3
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How pictures are mixed with another one of their batch; the plan's value "mixing".
+    """How images are mixed with another image of their batch; the plan's value "mixing".
 
     Attributes:
-        mixup: The α of MixUp: both pictures shine through, shares drawn from Beta(α, α); 0 for
-            none, 0.2 to 0.4 is usual.
-        cutmix: The α of CutMix: a rectangle comes from the other picture, its share of the area
-            drawn from Beta(α, α); 0 for none, 1 is usual.
-        probability: How often a sample is mixed; by either of the two in equal parts where both
-            are on.
+        mixup: The α of MixUp: both images are averaged with shares from Beta(α, α); 0 switches it
+            off, 0.2 to 0.4 is usual.
+        cutmix: The α of CutMix: a rectangle is replaced by that of the other image, its share of
+            the area drawn from Beta(α, α); 0 switches it off, 1 is usual.
+        probability: Probability that a sample is mixed; if both are on, each is used for half of
+            the mixed samples.
 
     Raises:
         InputError: A value is out of its range.
@@ -52,12 +52,12 @@ class Mixing:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for the plan."""
+        """Return plain values for the plan."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_json``; what is left out keeps its default.
+        """Return the inverse of ``as_json``; missing names get their default.
 
         Raises:
             InputError: A name is unknown.
@@ -72,20 +72,20 @@ class Mixing:
 
 
 class Mix:
-    """A device transform that mixes each picture with the next one of its batch.
+    """A device transform that mixes each image with the next one of its batch.
 
-    Targets become float32 ``(batch, classes)``: the shares of both labels. The draws of a sample
-    are its own; the partner is its neighbour in the batch, so it is the one thing that depends on
-    how samples are grouped. Metrics are computed on validation, whose labels stay whole.
+    Targets become float32 ``(batch, classes)``: the shares of both labels. Each sample has its own
+    random numbers; only its partner, the next sample, depends on the composition of the batch.
+    Validation batches are not mixed, so metrics use the original labels.
 
     Args:
-        mixing: How.
-        n_classes: Number of classes where targets are class numbers; targets that are one 0 or 1 a
-            label are mixed as they are.
+        mixing: Strength and probability.
+        n_classes: Number of classes for class-index targets; multi-label targets (0 or 1 per label)
+            are mixed without conversion.
 
     Source:
-        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup" (2017); Yun et al., "CutMix" (2019). There one
-        share is drawn for a batch, here one for each sample.
+        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup" (2017); Yun et al., "CutMix" (2019). They draw one
+        share per batch, this class one per sample.
     """
 
     def __init__(self, mixing: Mixing, n_classes: int) -> None:
@@ -95,28 +95,28 @@ class Mix:
         self._cutmix = beta_quantiles(mixing.cutmix) if mixing.cutmix else None
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        """The mixed batch; see `flambeau.data.transform.Transform`."""
+        """Return the mixed batch; see `flambeau.data.transform.Transform`."""
         if batch.indices is None:
             raise InputError(
-                "The batch has no sample numbers (Batch.indices), and every sample's draw is keyed "
-                "by its number. Let the loader set them."
+                "The batch has no sample indices (Batch.indices), which key the random numbers of "
+                "each sample. Set them in the loader."
             )
-        draws = keyed.uniform(seed, PURPOSE, batch.epoch, batch.indices, _DRAWS)
+        draws = keyed.uniform(seed, PURPOSE, batch.epoch, batch.indices, _N_DRAWS)
         image, target = batch.input, batch.target
         mixed = draws[:, 0] < self.mixing.probability
         cut = mixed & (draws[:, 1] < 0.5 if self._mixup is not None else True)
         if self._cutmix is None:
             cut = torch.zeros_like(mixed)
-        own = torch.ones(len(image))  # each sample's share of its own picture
+        own = torch.ones(len(image))  # each sample's share of its own image
         if self._mixup is not None:
-            own = torch.where(mixed & ~cut, _interpolated(self._mixup, draws[:, 2]), own)
-            image = _blended(image, own)
+            own = torch.where(mixed & ~cut, _interpolate(self._mixup, draws[:, 2]), own)
+            image = _blend(image, own)
         if self._cutmix is not None:
             height, width = image.shape[2:]
-            share = torch.where(cut, _interpolated(self._cutmix, draws[:, 2]), torch.ones(1))
-            places = boxes(1.0 - share, draws[:, 3:5], (height, width))
-            image = _pasted(image, batch.input, places)
-            left, top, right, bottom = places.unbind(1)
+            share = torch.where(cut, _interpolate(self._cutmix, draws[:, 2]), torch.ones(1))
+            boxes = cutmix_boxes(1.0 - share, draws[:, 3:5], (height, width))
+            image = _paste(image, batch.input, boxes)
+            left, top, right, bottom = boxes.unbind(1)
             area = (right - left) * (bottom - top)
             own = torch.where(cut, 1.0 - area / (height * width), own)
         weight = own.to(target.device, non_blocking=True).unsqueeze(1)
@@ -131,30 +131,30 @@ class Mix:
         )
 
 
-def _blended(image: Tensor, own: Tensor) -> Tensor:
+def _blend(image: Tensor, own: Tensor) -> Tensor:
     weight = own.to(image.device, non_blocking=True).view(-1, 1, 1, 1)
     image = image.to(torch.float32)
     return image * weight + image.roll(-1, 0) * (1.0 - weight)
 
 
-def _pasted(image: Tensor, original: Tensor, places: Tensor) -> Tensor:
-    """The images with their rectangle taken from the next original one."""
+def _paste(image: Tensor, original: Tensor, boxes: Tensor) -> Tensor:
+    """Return the images with their rectangle replaced by that of the next original image."""
     height, width = image.shape[2:]
-    left, top, right, bottom = places.to(image.device, non_blocking=True).unsqueeze(2).unbind(1)
+    left, top, right, bottom = boxes.to(image.device, non_blocking=True).unsqueeze(2).unbind(1)
     xs = torch.arange(width, device=image.device)
     ys = torch.arange(height, device=image.device)
-    across, down = (xs >= left) & (xs < right), (ys >= top) & (ys < bottom)
-    covered = (down.unsqueeze(2) & across.unsqueeze(1)).unsqueeze(1)
-    return torch.where(covered, original.roll(-1, 0).to(image.dtype), image)
+    in_columns, in_rows = (xs >= left) & (xs < right), (ys >= top) & (ys < bottom)
+    mask = (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)
+    return torch.where(mask, original.roll(-1, 0).to(image.dtype), image)
 
 
-def boxes(area: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
-    """(left, top, right, bottom) of rectangles with the picture's proportions: int64 ``(n, 4)``.
+def cutmix_boxes(area: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return (left, top, right, bottom) with the image's aspect ratio: int64 ``(n, 4)``.
 
     Args:
-        area: Share of the picture's area, ``(n,)``.
-        draws: Uniform numbers for x and y, ``(n, 2)``.
-        size: Height and width of the pictures.
+        area: Share of the image's area, ``(n,)``.
+        draws: Uniform random numbers for x and y, ``(n, 2)``.
+        size: Height and width of the images.
     """
     pixels = torch.tensor([size[1], size[0]])
     sides = (area.sqrt().unsqueeze(1) * pixels).round()
@@ -163,9 +163,9 @@ def boxes(area: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def beta_quantiles(alpha: float) -> Tensor:
-    """Quantiles of Beta(α, α) at even steps from 0 to 1: float64 ``(4097,)``.
+    """Return quantiles of Beta(α, α) at even steps from 0 to 1: float64 ``(4097,)``.
 
-    For α below 1 the density has a pole at 0; over ``x ** α`` it has none.
+    For α below 1 the density has a pole at 0; as a function of ``x ** α`` it has none.
     """
     half, power = _POINTS // 2, min(alpha, 1.0)
     u = torch.linspace(0.0, 0.5**power, 8 * _POINTS + 1, dtype=torch.float64)
@@ -173,14 +173,14 @@ def beta_quantiles(alpha: float) -> Tensor:
     mass = torch.cumulative_trapezoid(density)
     mass = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * mass / mass[-1]])
     wanted = torch.linspace(0.0, 0.5, half + 1, dtype=torch.float64)
-    place = torch.searchsorted(mass, wanted, right=True).clamp(1, len(mass) - 1)
-    low, high = mass[place - 1], mass[place]
+    index = torch.searchsorted(mass, wanted, right=True).clamp(1, len(mass) - 1)
+    low, high = mass[index - 1], mass[index]
     step = (wanted - low) / (high - low)
-    lower = torch.lerp(u[place - 1], u[place], step) ** (1.0 / power)
+    lower = torch.lerp(u[index - 1], u[index], step) ** (1.0 / power)
     return torch.cat([lower, 1.0 - lower[:-1].flip(0)])  # symmetric about one half
 
 
-def _interpolated(quantiles: Tensor, probability: Tensor) -> Tensor:
-    place = probability.double() * _POINTS
-    below = place.floor().long().clamp(max=_POINTS - 1)
-    return torch.lerp(quantiles[below], quantiles[below + 1], place - below).float()
+def _interpolate(quantiles: Tensor, probability: Tensor) -> Tensor:
+    position = probability.double() * _POINTS
+    below = position.floor().long().clamp(max=_POINTS - 1)
+    return torch.lerp(quantiles[below], quantiles[below + 1], position - below).float()

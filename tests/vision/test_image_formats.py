@@ -1,4 +1,4 @@
-"""Files of every kind that is found in the world, made here, against what was put into them."""
+"""Image files of every common format, written here, decode to the pixels they were written from."""
 
 import io
 import struct
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from flambeau.errors import InputError
-from flambeau_vision.decode import check_loads, decode
-from flambeau_vision.scanning import Header, scan
+from flambeau_vision.decode import check_decodes, decode
+from flambeau_vision.headers import ImageHeader, read_headers
 
 
 def colours(height: int = 12, width: int = 16) -> np.ndarray:
@@ -96,21 +96,21 @@ def test_sixteen_bits_of_grey_in_either_byte_order(order: str) -> None:
     assert np.array_equal(decode(png(values)), expected)
 
 
-def test_sixteen_bits_with_alpha_are_seen_over_white() -> None:
+def test_sixteen_bits_with_alpha_are_composited_over_white() -> None:
     clear = np.zeros((2, 2, 4), np.uint16)
     clear[0, :, 3] = 65535
     assert decode(png(clear))[:, 0].tolist() == [[0, 0, 0], [255, 255, 255]]
     assert decode(png(clear[:, :, 2:]), channels=1)[:, 0].tolist() == [[0], [255]]
 
 
-def test_twelve_bits_fill_the_range_that_the_file_declares() -> None:
+def test_twelve_bits_are_scaled_by_the_declared_range() -> None:
     values = np.linspace(0, 4095, 12 * 16).round().astype(np.uint16).reshape(12, 16, 1)
     given = decode(tiff(values, "<", bits=12))
     assert np.abs(given - values / 4095 * 255).max() <= 1.0
     assert given.max() == 255
 
 
-def test_white_is_zero_means_just_that() -> None:
+def test_white_is_zero_is_inverted() -> None:
     values = wide(channels=1)
     given = decode(tiff(values, "<", white_is_zero=True))
     assert np.array_equal(given, 255 - np.rint(values / 257).astype(np.uint8))
@@ -123,31 +123,31 @@ def test_a_pgm_of_sixteen_bits_is_scaled(tmp_path: Path) -> None:
         assert image.mode == "I"  # Pillow's 32 bits, though the file's range is known
     expected = np.rint(values / 257).astype(np.uint8)
     assert np.array_equal(decode(tmp_path / "a.pgm")[:, :, 0], expected)
-    assert isinstance(scan([tmp_path / "a.pgm"])[0], Header)
+    assert isinstance(read_headers([tmp_path / "a.pgm"])[0], ImageHeader)
 
 
-def test_wide_files_whose_range_is_open_are_found_by_the_scan(tmp_path: Path) -> None:
+def test_files_of_unknown_range_are_problems(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 70000]], dtype=np.int32)).save(tmp_path / "deep.tif")
     Image.fromarray(np.array([[0.0, 0.5]], dtype=np.float32)).save(tmp_path / "float.tif")
     for name, words in (("deep.tif", "0 to 70000"), ("float.tif", "float pixels")):
-        (problem,) = scan([tmp_path / name])
+        (problem,) = read_headers([tmp_path / name])
         assert words in str(problem)
         with pytest.raises(InputError, match=words):
-            check_loads(tmp_path / name)
+            check_decodes(tmp_path / name)
 
 
 # ---------------------------------------------------------------- colour spaces
 
 
-def test_a_jpeg_for_print_is_not_seen_as_its_negative(tmp_path: Path) -> None:
-    # Adobe's programs, and Pillow with them, write CMYK inverted and say so in a marker.
+def test_a_cmyk_jpeg_is_not_inverted(tmp_path: Path) -> None:
+    # Adobe's programs, and Pillow too, write CMYK inverted and declare it in a marker.
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=95)
     assert b"Adobe" in (tmp_path / "print.jpg").read_bytes()
     assert np.abs(decode(tmp_path / "print.jpg").astype(int) - [255, 0, 0]).max() <= 8  # JPEG
-    assert np.abs(decode(tmp_path / "print.jpg", smallest=2).astype(int) - [255, 0, 0]).max() <= 8
+    assert np.abs(decode(tmp_path / "print.jpg", target_side=2) - np.array([255, 0, 0])).max() <= 8
 
 
-def test_a_colour_profile_is_left_alone(tmp_path: Path) -> None:
+def test_a_colour_profile_is_ignored(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     Image.fromarray(colours()).save(tmp_path / "icc.png", icc_profile=profile)
     assert np.array_equal(decode(tmp_path / "icc.png"), colours())
@@ -160,7 +160,7 @@ def test_ycbcr_and_lab_tiffs_become_rgb(tmp_path: Path) -> None:
         assert decode(tmp_path / f"{mode}.tif").min() >= 254  # white, rounded
 
 
-def test_every_mode_gives_the_channels_that_are_asked_for(tmp_path: Path) -> None:
+def test_every_mode_gives_the_requested_channels(tmp_path: Path) -> None:
     for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"):
         image = (
             Image.fromarray(wide(channels=1)[:, :, 0])
@@ -174,36 +174,34 @@ def test_every_mode_gives_the_channels_that_are_asked_for(tmp_path: Path) -> Non
             assert (given.shape, given.dtype) == ((12, 16, channels), np.uint8)
 
 
-# ---------------------------------------------------------------- files in disguise
+# ---------------------------------------------------------------- formats and frames
 
 
-def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
+def test_the_format_follows_the_content(tmp_path: Path) -> None:
     for format_, name in (("JPEG", "photo.png"), ("PNG", "photo.jpg"), ("WEBP", "PHOTO.JPEG")):
         Image.fromarray(colours()).save(tmp_path / name, format_)
-        assert scan([tmp_path / name]) == [Header(16, 12, "RGB", format_)]
+        assert read_headers([tmp_path / name]) == [ImageHeader(16, 12, "RGB", format_)]
         assert decode(tmp_path / name).shape == (12, 16, 3)
 
 
-def test_a_progressive_jpeg_is_as_its_baseline(tmp_path: Path) -> None:
+def test_a_progressive_jpeg_equals_its_baseline(tmp_path: Path) -> None:
     for progressive in (False, True):
         Image.fromarray(colours(120, 160)).save(
             tmp_path / f"{progressive}.jpg", progressive=progressive
         )
     for smallest in (None, 10):
-        baseline = decode(tmp_path / "False.jpg", smallest=smallest)
-        assert np.array_equal(decode(tmp_path / "True.jpg", smallest=smallest), baseline)
+        baseline = decode(tmp_path / "False.jpg", target_side=smallest)
+        assert np.array_equal(decode(tmp_path / "True.jpg", target_side=smallest), baseline)
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "png", "tif"])
-def test_the_first_of_several_frames_or_pages_is_used_and_noted(
-    tmp_path: Path, ending: str
-) -> None:
+def test_the_first_frame_is_used_and_noted(tmp_path: Path, ending: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     path = tmp_path / f"two.{ending}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **_exact(ending))
     assert decode(path)[0, 0].tolist() == [255, 0, 0]
-    (header,) = scan([path])
-    assert isinstance(header, Header)
+    (header,) = read_headers([path])
+    assert isinstance(header, ImageHeader)
     assert header.animated
 
 
@@ -211,21 +209,21 @@ def _exact(ending: str) -> dict[str, bool]:
     return {"lossless": True} if ending == "webp" else {}
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's word to the user
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # raised by Pillow
 @pytest.mark.parametrize("damage", [b"Exif\0\0not a TIFF", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
-def test_damaged_exif_data_do_not_hide_a_picture(tmp_path: Path, damage: bytes) -> None:
+def test_an_image_with_damaged_exif_data_is_read(tmp_path: Path, damage: bytes) -> None:
     Image.fromarray(colours()).save(tmp_path / "exif.jpg", exif=damage)
-    assert scan([tmp_path / "exif.jpg"]) == [Header(16, 12, "RGB", "JPEG")]
+    assert read_headers([tmp_path / "exif.jpg"]) == [ImageHeader(16, 12, "RGB", "JPEG")]
     assert decode(tmp_path / "exif.jpg").shape == (12, 16, 3)
 
 
 # ---------------------------------------------------------------- bombs and damage
 
 
-def test_both_of_pillows_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_size_limits_of_pillow_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(colours()).save(tmp_path / "a.png")  # 192 pixels
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 95)  # more than twice as many: an error
-    (problem,) = scan([tmp_path / "a.png"])
+    (problem,) = read_headers([tmp_path / "a.png"])
     assert "is not decoded" in str(problem)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 191)  # a warning, here an error
     with pytest.raises(InputError, match=r"a\.png is not decoded.*MAX_IMAGE_PIXELS"):
@@ -233,7 +231,7 @@ def test_both_of_pillows_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_pillow_only_warns_of_is_decoded(
+def test_an_image_pillow_only_warns_of_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(colours()).save(tmp_path / "a.png")
@@ -241,9 +239,9 @@ def test_what_pillow_only_warns_of_is_decoded(
     assert np.array_equal(decode(tmp_path / "a.png"), colours())
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of damage that it can live with
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damage that it tolerates
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
-def test_no_damage_escapes_as_another_error(format_: str) -> None:
+def test_damage_always_raises_input_error(format_: str) -> None:
     random = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(colours()).save(file, format_)
@@ -251,8 +249,8 @@ def test_no_damage_escapes_as_another_error(format_: str) -> None:
     refused = 0
     for _ in range(60):
         damaged = bytearray(content)
-        for place in random.integers(0, len(damaged), 6):
-            damaged[place] = random.integers(0, 256)
+        for index in random.integers(0, len(damaged), 6):
+            damaged[index] = random.integers(0, 256)
         try:
             decode(bytes(damaged[: random.integers(1, len(damaged) + 1)]), channels=3)
         except InputError:

@@ -1,4 +1,4 @@
-"""What a report shows of a sample of ``ImageData``."""
+"""How reports show a sample of ``ImageData``."""
 
 import io
 from pathlib import Path
@@ -22,30 +22,30 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_file_is_shown_small_under_its_name(photos: Path) -> None:
+def test_a_file_is_shown_small_with_its_name(photos: Path) -> None:
     data = ImageData.from_folder(photos)
     for row in (0, 19):
         picture = data.preview(row)
         assert picture.caption == Path(data.samples["item"][row]).name
         with Image.open(io.BytesIO(picture.image)) as image:
-            assert image.size == (200, 133), "in its proportions"
+            assert image.size == (200, 133), "the aspect ratio is kept"
             level = np.asarray(image.convert("L")).mean()
         assert (level > 120) == picture.caption.startswith("bright")
         assert len(picture.image) < 40_000
 
 
-def test_pixels_in_memory_are_shown_with_their_number() -> None:
+def test_an_array_is_shown_with_its_row_number() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
     picture = ImageData.from_arrays(images, ["a", "b"] * 10).preview(7)
-    assert picture.caption == "picture 7"
+    assert picture.caption == "image 7"
     assert picture.image.startswith(b"\x89PNG")
     with Image.open(io.BytesIO(picture.image)) as image:
         pixels = np.asarray(image.convert("L"))
-    # 8 pixels over 200: each is a square of 25.
+    # 8 pixels enlarged to 200: each is a square of 25.
     assert np.abs(pixels[12::25, 12::25].astype(int) - images[7]).max() <= 1
 
 
-def test_the_report_shows_the_pictures_of_the_highest_losses(photos: Path, tmp_path: Path) -> None:
+def test_the_report_shows_the_images_of_the_highest_losses(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     data = ImageData.from_folder(photos, size=16)
     learner = Learner(data, choices={"batch_size": 8}, quiet=True)

@@ -6,8 +6,16 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from flambeau import random as keyed
-from flambeau_vision.augmentation import Augmentation
-from flambeau_vision.warp import DRAWS, inverse, kept_inside, matrices, move, sources, warp
+from flambeau_vision.augmentation_settings import Augmentation
+from flambeau_vision.geometric_warp import (
+    N_DRAWS,
+    forward_matrices,
+    inverse,
+    keep_inside,
+    move_pixels,
+    sampling_grid,
+    warp,
+)
 
 EVERYTHING = Augmentation(rotate_degrees=25, zoom=(0.9, 1.3), shift=0.1, warp=0.2, probability=1)
 CPU = torch.device("cpu")
@@ -22,7 +30,7 @@ def smooth(n: int, height: int, width: int, channels: int = 1) -> torch.Tensor:
 
 
 def drawn(n: int, seed: int = 0) -> torch.Tensor:
-    return keyed.uniform(seed, "test", 0, torch.arange(n), DRAWS)
+    return keyed.uniform(seed, "test", 0, torch.arange(n), N_DRAWS)
 
 
 def affine(angle: float, zoom: float, dx: float, dy: float, *, flip: bool = False) -> torch.Tensor:
@@ -33,9 +41,7 @@ def affine(angle: float, zoom: float, dx: float, dy: float, *, flip: bool = Fals
 
 @pytest.mark.parametrize("shape", [(40, 40), (30, 50)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_one_matrix_is_what_torchvision_does_image_by_image(
-    shape: tuple[int, int], flip: bool
-) -> None:
+def test_the_warp_matches_torchvision(shape: tuple[int, int], flip: bool) -> None:
     height, width = shape
     images = smooth(4, height, width, 3) / 255
     for angle, zoom, dx, dy in [(8.0, 1.0, 0, 0), (-10.0, 1.1, 2, -1), (0.0, 0.9, 0, 3)]:
@@ -46,22 +52,22 @@ def test_one_matrix_is_what_torchvision_does_image_by_image(
             expected = reference.affine(
                 image, angle, [dx, dy], zoom, [0.0, 0.0], InterpolationMode.BILINEAR
             )
-            # The border is mirrored here and black there.
+            # The border is reflected here and black in torchvision.
             inside = (..., slice(9, -9), slice(9, -9))
             assert (result - expected)[inside].abs().max() < 0.02
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (30, 50)])
 @pytest.mark.parametrize("tilt", [(0.2, 0.0), (0.0, -0.15), (0.1, 0.2)])
-def test_tilts_are_torchvisions_perspective(
+def test_the_perspective_matches_torchvision(
     shape: tuple[int, int], tilt: tuple[float, float]
 ) -> None:
     height, width = shape
     images = smooth(3, height, width, 3) / 255
     only_warp = Augmentation(False, 0, (1, 1), 0, 1.0, warp=0.2)
-    draws = torch.zeros(3, DRAWS)
+    draws = torch.zeros(3, N_DRAWS)
     draws[:, 9:11] = (torch.tensor(tilt) / 0.2 + 1) / 2
-    forward = matrices(only_warp, draws, shape)
+    forward = forward_matrices(only_warp, draws, shape)
     corners = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1]]) * torch.tensor(
         [[width / 2], [height / 2]]
     )
@@ -75,15 +81,15 @@ def test_tilts_are_torchvisions_perspective(
     expected = reference.perspective(
         images, (corners.T + centre).tolist(), (landed.T + centre).tolist()
     )
-    # Nothing is black there where it comes from inside the image.
-    inside = (sources(forward, shape, shape, CPU).abs().amax(3) < 0.9).unsqueeze(1)
+    # Only pixels whose source is inside the image: outside, torchvision fills with black.
+    inside = (sampling_grid(forward, shape, shape, CPU).abs().amax(3) < 0.9).unsqueeze(1)
     assert inside.float().mean() > 0.6
     assert ((warp(images, forward) - expected) * inside).abs().max() < 0.02
 
 
-def test_the_drawn_matrices_hold_to_their_ranges() -> None:
+def test_matrices_are_within_their_ranges() -> None:
     everything = Augmentation(rotate_degrees=20, zoom=(0.8, 1.25), shift=0.1, probability=0.5)
-    matrix = matrices(everything, drawn(4000), (40, 60))
+    matrix = forward_matrices(everything, drawn(4000), (40, 60))
     zoom = matrix[:, :2, 1].norm(dim=1)
     angle = torch.atan2(-matrix[:, 0, 1], matrix[:, 1, 1]).rad2deg()
     flipped = torch.det(matrix) < 0
@@ -98,14 +104,14 @@ def test_the_drawn_matrices_hold_to_their_ranges() -> None:
         assert 0.46 < happens.float().mean() < 0.54
 
 
-def test_switching_one_off_leaves_the_others_as_they_were() -> None:
+def test_switching_one_off_does_not_change_the_others() -> None:
     draws = drawn(200)
-    without_flip = matrices(Augmentation(flip=False), draws, (40, 40))
-    with_flip = matrices(Augmentation(), draws, (40, 40))
+    without_flip = forward_matrices(Augmentation(flip=False), draws, (40, 40))
+    with_flip = forward_matrices(Augmentation(), draws, (40, 40))
     assert torch.equal(with_flip[:, :, 1:], without_flip[:, :, 1:])
-    tilted = matrices(Augmentation(warp=0.2, probability=1.0), draws, (40, 40))
-    plain = matrices(Augmentation(probability=1.0), draws, (40, 40))
-    # What remains of the tilted matrices without the plain ones is a tilt alone: no angle.
+    tilted = forward_matrices(Augmentation(warp=0.2, probability=1.0), draws, (40, 40))
+    plain = forward_matrices(Augmentation(probability=1.0), draws, (40, 40))
+    # The difference between both is a tilt alone: no rotation.
     tilt = inverse(plain) @ tilted
     assert (tilt[:, 0, 1].abs() < 0.05).all()
     assert (tilt[:, 2, :2].abs().amax(1) > 0).all()
@@ -113,9 +119,9 @@ def test_switching_one_off_leaves_the_others_as_they_were() -> None:
 
 @pytest.mark.parametrize("augmentation", [EVERYTHING, Augmentation(rotate_degrees=25, shift=0.1)])
 @pytest.mark.parametrize("size", [33, 25])
-def test_a_dot_lands_where_the_matrix_says(augmentation: Augmentation, size: int) -> None:
+def test_a_dot_moves_as_the_matrix_says(augmentation: Augmentation, size: int) -> None:
     shape = (33, 33)
-    forward = matrices(augmentation, drawn(50, seed=3), (size, size), scale=size / 33)
+    forward = forward_matrices(augmentation, drawn(50, seed=3), (size, size), scale=size / 33)
     images = torch.zeros(50, 1, *shape)
     images[:, :, 10:13, 18:21] = 100.0
     images[:, :, 11, 19] = 255.0
@@ -126,22 +132,22 @@ def test_a_dot_lands_where_the_matrix_says(augmentation: Augmentation, size: int
     assert (landed // size - y).abs().max() <= 1.0
 
 
-def test_the_inverse_is_the_inverse() -> None:
-    forward = matrices(EVERYTHING, drawn(100), (40, 30))
+def test_the_inverse_matches_torch() -> None:
+    forward = forward_matrices(EVERYTHING, drawn(100), (40, 30))
     # Pixels of offsets up to 4, in float32.
     assert torch.allclose(inverse(forward), torch.linalg.inv(forward), atol=1e-4)
 
 
-def test_views_kept_inside_have_no_mirrored_pixels() -> None:
+def test_views_kept_inside_have_no_reflected_pixels() -> None:
     shape, size = (50, 50), (40, 40)
     strong = Augmentation(rotate_degrees=30, zoom=(0.8, 1.3), shift=0.2, warp=0.2)
-    forward = matrices(strong, drawn(500), size, scale=0.8)
-    furthest = sources(forward, shape, size, CPU).abs().flatten(1).amax(1)
+    forward = forward_matrices(strong, drawn(500), size, scale=0.8)
+    furthest = sampling_grid(forward, shape, size, CPU).abs().flatten(1).amax(1)
     assert (furthest > 1).float().mean() > 0.5
-    kept = kept_inside(forward, shape, size)
-    assert sources(kept, shape, size, CPU).abs().max() <= 1.0
-    # A view that lay inside stays as it was (its edge is half a pixel beyond the outermost centre);
-    # the others are the same picture, nearer.
+    kept = keep_inside(forward, shape, size)
+    assert sampling_grid(kept, shape, size, CPU).abs().max() <= 1.0
+    # A view inside the image is not changed (its edge is half a pixel beyond the outermost centre);
+    # the others show the same image, zoomed in.
     inside = furthest < 0.93
     assert inside.sum() > 5
     assert torch.allclose(kept[inside], forward[inside], atol=1e-4)
@@ -150,13 +156,13 @@ def test_views_kept_inside_have_no_mirrored_pixels() -> None:
     assert undone[:, 0, 1].abs().max() < 1e-4
 
 
-def test_a_shift_alone_is_only_moved_back() -> None:
+def test_a_shifted_view_is_only_moved_back() -> None:
     forward = affine(0, 1.5, 30, 0).unsqueeze(0)
-    kept = kept_inside(forward, (40, 40), (40, 40))
+    kept = keep_inside(forward, (40, 40), (40, 40))
     assert torch.allclose(kept[0], affine(0, 1.5, 10, 0), atol=1e-5)
 
 
-def test_the_size_of_the_result_is_what_is_asked_for() -> None:
+def test_warp_returns_the_requested_size() -> None:
     images = smooth(2, 60, 60, 3)
     result = warp(images, torch.diag(torch.tensor([0.5, 0.5, 1.0])).repeat(2, 1, 1), (30, 30))
     expected = torch.nn.functional.interpolate(images, (30, 30), mode="bilinear")
@@ -165,7 +171,8 @@ def test_the_size_of_the_result_is_what_is_asked_for() -> None:
 
 def test_whole_pixel_shifts_only_move_pixels() -> None:
     images = torch.arange(2 * 4 * 5, dtype=torch.uint8).view(2, 1, 4, 5)
-    result = move(images, torch.tensor([False, True]), torch.tensor([2, -1]), torch.tensor([0, 1]))
+    flip = torch.tensor([False, True])
+    result = move_pixels(images, flip, torch.tensor([2, -1]), torch.tensor([0, 1]))
     first = images[0, 0]
     assert torch.equal(result[0, 0], first[:, [1, 0, 0, 1, 2]])
     second = images[1, 0].flip(1)
@@ -178,6 +185,6 @@ def test_whole_pixel_shifts_agree_with_resampling() -> None:
     forward = torch.eye(3).repeat(6, 1, 1)
     forward[:, 0, 2], forward[:, 1, 2] = shift_x, shift_y
     flip = torch.zeros(6, dtype=torch.bool)
-    moved = move(images, flip, shift_x, shift_y)
+    moved = move_pixels(images, flip, shift_x, shift_y)
     # Rounding of the coordinates times the difference of neighbouring pixels.
     assert torch.allclose(warp(images, forward), moved, atol=0.01)

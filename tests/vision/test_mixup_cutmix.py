@@ -6,7 +6,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError, PlanError
 from flambeau.task import Classification
 from flambeau_vision import ImageData
-from flambeau_vision.mixing import Mix, Mixing, beta_quantiles
+from flambeau_vision.mixup_cutmix import Mix, Mixing, beta_quantiles
 
 
 def batch_of(n: int = 64, classes: int = 5, dtype: torch.dtype = torch.uint8) -> Batch:
@@ -21,11 +21,11 @@ def test_shares_follow_the_beta_distribution(alpha: float) -> None:
     quantiles = beta_quantiles(alpha)
     stats = pytest.importorskip("scipy.stats")
     expected = stats.beta(alpha, alpha).ppf(torch.linspace(0, 1, 4097, dtype=torch.float64).numpy())
-    # The trapezoid rule over 32,768 steps; 3e-9 was seen.
+    # The trapezoid rule over 32,768 steps; the largest difference was 3e-9.
     assert (quantiles - torch.from_numpy(expected)).abs().max() < 1e-7
 
 
-def test_mixup_is_the_formula_with_a_share_for_each_sample() -> None:
+def test_mixup_matches_the_formula_with_a_share_per_sample() -> None:
     batch = batch_of(400)
     mixed = Mix(Mixing(mixup=0.4), 5)(batch, seed=1)
     hard = F.one_hot(batch.target, 5).float()
@@ -44,7 +44,7 @@ def test_mixup_is_the_formula_with_a_share_for_each_sample() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_cutmix_shares_are_the_pasted_area(dtype: torch.dtype) -> None:
+def test_cutmix_shares_equal_the_pasted_area(dtype: torch.dtype) -> None:
     batch = batch_of(200, dtype=dtype)
     mixed = Mix(Mixing(cutmix=1.0), 5)(batch, seed=1)
     assert mixed.input.dtype == dtype
@@ -54,17 +54,17 @@ def test_cutmix_shares_are_the_pasted_area(dtype: torch.dtype) -> None:
     pasted = (other & ~own).flatten(1).float().mean(1)
     hard, partner = batch.target, batch.target.roll(-1)
     share = mixed.target.gather(1, partner.unsqueeze(1))[:, 0]
-    # All pixels of two pictures differ, but for one in 16 million.
+    # All pixels of two images differ, except one in 16 million.
     assert torch.allclose(share[hard != partner], pasted[hard != partner], atol=1e-6)
     assert pasted.min() < 0.05
     assert pasted.max() > 0.9
-    # Each pasted place is a rectangle.
+    # Each pasted region is a rectangle.
     for mask in (other & ~own)[:20]:
         rows, columns = mask.any(1).sum(), mask.any(0).sum()
         assert mask.sum() == rows * columns
 
 
-def test_the_loss_is_the_mix_of_both_losses() -> None:
+def test_the_loss_is_the_weighted_sum_of_both_losses() -> None:
     batch = batch_of(32)
     mixed = Mix(Mixing(mixup=1.0), 5)(batch, seed=3)
     logits = torch.randn(32, 5, generator=torch.Generator().manual_seed(1))
@@ -79,23 +79,23 @@ def test_the_loss_is_the_mix_of_both_losses() -> None:
     assert torch.allclose(loss, (own * a + (1 - own) * b).sum(), rtol=1e-3)
 
 
-def test_draws_are_the_samples_own() -> None:
+def test_random_numbers_belong_to_the_sample() -> None:
     batch = batch_of(20)
     mix = Mix(Mixing(mixup=0.4, cutmix=1.0, probability=0.6), 5)
-    whole = mix(batch, seed=1)
-    # The first ten have the same partners, but for the last of them.
+    mixed = mix(batch, seed=1)
+    # The first ten have the same partners, except the last of them.
     part = Batch(
         {"image": batch.input[:10]}, {"target": batch.target[:10]},
         indices=batch.indices[:10], epoch=2,
     )  # fmt: skip
-    assert torch.allclose(mix(part, seed=1).input[:9], whole.input[:9], atol=1e-4)
-    assert torch.equal(mix(part, seed=1).target[:9], whole.target[:9])
-    assert not torch.equal(mix(batch, seed=2).target, whole.target)
-    untouched = (whole.input == batch.input.float()).flatten(1).all(1).float().mean()
-    assert 0.15 < untouched < 0.7
+    assert torch.allclose(mix(part, seed=1).input[:9], mixed.input[:9], atol=1e-4)
+    assert torch.equal(mix(part, seed=1).target[:9], mixed.target[:9])
+    assert not torch.equal(mix(batch, seed=2).target, mixed.target)
+    unmixed = (mixed.input == batch.input.float()).flatten(1).all(1).float().mean()
+    assert 0.15 < unmixed < 0.7
 
 
-def test_multi_label_targets_are_mixed_as_they_are() -> None:
+def test_multi_label_targets_are_mixed() -> None:
     targets = torch.randint(0, 2, (30, 4)).float()
     batch = Batch({"image": torch.rand(30, 1, 8, 8)}, {"target": targets}, indices=torch.arange(30))
     mixed = Mix(Mixing(mixup=1.0), 4)(batch, seed=0).target
@@ -106,17 +106,17 @@ def test_multi_label_targets_are_mixed_as_they_are() -> None:
     assert ((low - 1e-6 <= mixed) & (mixed <= high + 1e-6)).all()
 
 
-def test_values_that_do_not_fit_are_refused() -> None:
+def test_invalid_values_are_refused() -> None:
     assert Mixing.from_json(Mixing(mixup=0.2).as_json()) == Mixing(mixup=0.2)
     with pytest.raises(InputError, match="not both 0"):
         Mixing()
     with pytest.raises(InputError, match="has no 'alpha'; it has mixup, cutmix"):
         Mixing.from_json({"alpha": 1})
-    with pytest.raises(InputError, match="no sample numbers"):
+    with pytest.raises(InputError, match="no sample indices"):
         Mix(Mixing(mixup=1), 2)(Batch({"image": torch.zeros(2, 1, 2, 2)}), seed=0)
 
 
-def test_the_plan_switches_it_on() -> None:
+def test_the_plan_enables_mixing() -> None:
     images = torch.randint(0, 256, (20, 8, 8), dtype=torch.uint8)
     data = ImageData.from_arrays(images, ["a", "b"] * 10)
     assert data.transforms({"augmentation": None, "mixing": None}) == ()

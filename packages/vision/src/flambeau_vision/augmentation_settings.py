@@ -1,4 +1,4 @@
-"""``Augmentation``: how far training images are changed, as plain values of the plan."""
+"""``Augmentation``: the strength of each augmentation, as plain values of the plan."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Self
 
 from flambeau.errors import InputError
 
-# Tilted further, a part of the picture would lie behind the viewer.
-_MOST_WARP = 0.5
+# With a stronger tilt, part of the image would be behind the viewer.
+_MAX_WARP = 0.5
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images are changed; as JSON the plan's value "augmentation".
+    """Strength of each augmentation of training images; as JSON the plan's value "augmentation".
 
-    Flip comes first, then the tilts of ``warp``, rotation, zoom and shift about the image's centre,
-    then saturation, contrast and brightness, and erasing last. Every change of a sample has draws
-    of its own, so switching one off leaves the others as they were.
+    Order: flip, perspective (``warp``), rotation, zoom and shift about the image's centre, then
+    saturation, contrast and brightness, last erasing. Each augmentation has its own random numbers
+    per sample, so switching one off does not change the others.
 
     Attributes:
-        flip: Mirror left and right, in half of the samples.
-        rotate_degrees: Turn by up to this angle either way.
-        zoom: Enlarge by a factor between these two; below 1 makes smaller.
-        shift: Move by up to this share of the side, either way along both axes.
-        probability: How often each of the changes but the flip happens.
-        warp: Tilt as if seen from above or below, left or right: one edge grows by up to this
-            share, the opposite one shrinks; 0 to 0.5. fastai's default is 0.2.
-        brightness: Mid-grey becomes a grey between ``0.5 ± brightness / 2``; see
-            `flambeau_vision.photometry.relight`. fastai's default is 0.2.
-        contrast: Factor between ``1 - contrast`` and its inverse on the distance to mid-grey.
-            fastai's default is 0.2.
-        saturation: The same factor on the distance to grey; only of colour pictures.
+        flip: Flip horizontally, with probability 0.5.
+        rotate_degrees: Rotate by up to this angle in either direction.
+        zoom: Range of the zoom factor (low, high); below 1 zooms out.
+        shift: Shift by up to this share of the side, in either direction along both axes.
+        probability: Probability of each augmentation except the flip.
+        warp: Perspective change as if seen from above or below, left or right: one edge grows by
+            up to this share, the opposite one shrinks; 0 to 0.5. fastai's default is 0.2.
+        brightness: Mid-grey is mapped to a grey in ``0.5 ± brightness / 2``; see
+            `flambeau_vision.color_jitter.color_jitter`. fastai's default is 0.2.
+        contrast: Multiply the distance to mid-grey by a factor between ``1 - contrast`` and its
+            inverse. fastai's default is 0.2.
+        saturation: Multiply the distance to grey by such a factor; only for colour images.
         erase: Fill a rectangle of up to this share of the area (at least 0.02) with one colour;
             0.33 in the paper (Zhong et al., "Random erasing data augmentation", 2017).
 
@@ -54,11 +54,11 @@ class Augmentation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "zoom", tuple(self.zoom))
         low, high = self.zoom
-        fits = (
+        valid = (
             0.0 <= self.rotate_degrees <= 180.0
             and 0.0 < low <= high < float("inf")
             and 0.0 <= self.probability <= 1.0
-            and 0.0 <= self.warp <= _MOST_WARP
+            and 0.0 <= self.warp <= _MAX_WARP
             and all(
                 0.0 <= value < 1.0
                 for value in (
@@ -70,17 +70,17 @@ class Augmentation:
                 )
             )
         )
-        if not fits:
+        if not valid:
             raise InputError(
                 f"{self} is out of range: rotate_degrees 0..180, zoom (low, high) with "
-                f"0 < low <= high, probability 0..1, warp 0..{_MOST_WARP}, and shift, brightness, "
+                f"0 < low <= high, probability 0..1, warp 0..{_MAX_WARP}, and shift, brightness, "
                 "contrast, saturation and erase 0..1 (1 excluded)."
             )
 
     @property
-    def changes(self) -> bool:
-        """Whether an image may be changed at all."""
-        others = self.resamples or self.relights or self.shift > 0.0 or self.erase > 0.0
+    def is_active(self) -> bool:
+        """Whether any augmentation is on."""
+        others = self.resamples or self.changes_colors or self.shift > 0.0 or self.erase > 0.0
         return self.flip or (others and self.probability > 0.0)
 
     @property
@@ -89,17 +89,17 @@ class Augmentation:
         return self.rotate_degrees > 0.0 or self.zoom != (1.0, 1.0) or self.warp > 0.0
 
     @property
-    def relights(self) -> bool:
-        """Whether the colours of pixels change, which makes float32 of them."""
+    def changes_colors(self) -> bool:
+        """Whether pixel values change, which converts the images to float32."""
         return self.brightness > 0.0 or self.contrast > 0.0 or self.saturation > 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for the plan."""
+        """Return plain values for the plan."""
         return {**asdict(self), "zoom": list(self.zoom)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_json``; what is left out keeps its default.
+        """Return the inverse of ``as_json``; missing names get their default.
 
         Raises:
             InputError: A name is unknown.

@@ -1,21 +1,21 @@
-"""Where the parts of torchvision's networks are: the first convolution, the stages, the head."""
+"""Module paths in torchvision's networks: the first convolution, the stages, the head."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LAYOUTS", "Layout"]
+__all__ = ["LAYER_PATHS", "LayerPaths"]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the parts of one torchvision family are, as dotted paths.
+class LayerPaths:
+    """Dotted module paths in one family of torchvision's networks.
 
     Attributes:
         stem: The first convolution.
         head: The last linear layer.
-        groups: (name, paths) from stem to the last stage; together they hold every parameter
-            but the head's.
+        groups: (name, paths) from stem to the last stage; together they contain every parameter
+            except the head's.
     """
 
     stem: str
@@ -23,28 +23,28 @@ class Layout:
     groups: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def _resnet() -> Layout:
+def _resnet() -> LayerPaths:
     stages = tuple((f"layer{number}", (f"layer{number}",)) for number in range(1, 5))
-    return Layout("conv1", "fc", (("stem", ("conv1", "bn1")), *stages))
+    return LayerPaths("conv1", "fc", (("stem", ("conv1", "bn1")), *stages))
 
 
-def _features(stem: str, head: str, *stages: range, last: tuple[str, ...] = ()) -> Layout:
-    """Give the layout of a family that keeps all blocks in one list called ``features``.
+def _features(stem: str, head: str, *stages: range, last: tuple[str, ...] = ()) -> LayerPaths:
+    """Return the paths in a family that has all blocks in one list called ``features``.
 
     Args:
-        stem: Path of the first convolution, inside ``features.0``.
+        stem: Path of the first convolution, in ``features.0``.
         head: Path of the last linear layer.
-        stages: Which blocks make a stage; a stage ends before the picture is halved.
+        stages: The blocks of each stage; a stage ends before the resolution is halved.
         last: Modules between the features and the head; they belong to the last stage.
     """
     groups: list[tuple[str, tuple[str, ...]]] = [("stem", ("features.0",))]
     for number, blocks in enumerate(stages, start=1):
         paths = tuple(f"features.{block}" for block in blocks)
         groups.append((f"stage{number}", paths + (last if number == len(stages) else ())))
-    return Layout(stem, head, tuple(groups))
+    return LayerPaths(stem, head, tuple(groups))
 
 
-LAYOUTS: dict[str, Layout] = {
+LAYER_PATHS: dict[str, LayerPaths] = {
     "resnet18": _resnet(),
     "resnet34": _resnet(),
     "resnet50": _resnet(),
@@ -71,11 +71,11 @@ LAYOUTS: dict[str, Layout] = {
         *(range(1, 2), range(2, 4), range(4, 7), range(7, 13), range(13, 17)),
         last=("classifier.0",),
     ),
-    "vit_b_16": Layout(
-        "tokens.patches",
+    "vit_b_16": LayerPaths(
+        "embedding.projection",
         "heads.head",
         (
-            ("stem", ("tokens",)),
+            ("stem", ("embedding",)),
             *(
                 (f"blocks{first + 1}to{first + 3}", tuple(f"blocks.{first + i}" for i in range(3)))
                 for first in (0, 3, 6)
@@ -89,12 +89,12 @@ LAYOUTS: dict[str, Layout] = {
         *(range(1, 2), range(2, 4), range(4, 6), range(6, 8)),
         last=("norm",),
     ),
-    "regnet_y_400mf": Layout(
+    "regnet_y_400mf": LayerPaths(
         "stem.0",
         "fc",
         (("stem", ("stem",)), *((f"block{n}", (f"trunk_output.block{n}",)) for n in range(1, 5))),
     ),
-    "shufflenet_v2_x1_0": Layout(
+    "shufflenet_v2_x1_0": LayerPaths(
         "conv1.0",
         "fc",
         (

@@ -1,0 +1,174 @@
+"""Assemble samples, targets and split from files and labels, with all checks before training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from flambeau.data.samples import Problem, Samples
+from flambeau.data.split import PARTS, Split
+from flambeau.errors import InputError
+from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
+from flambeau_vision.labels import Targets, read_labels
+from flambeau_vision.open_image import item_name, name_items
+from flambeau_vision.options import ImageOptions
+from flambeau_vision.split_request import SplitRequest, make_split
+
+ImageDataArguments: TypeAlias = tuple[Samples, Targets, Split, ImageOptions, tuple[str, ...]]
+"""The arguments of ``ImageData``."""
+
+# Reasons listed in a message; further ones are only counted.
+_MAX_REASONS = 5
+
+
+def assemble(
+    items: Sequence[Any],
+    labels: Sequence[Any],
+    request: SplitRequest,
+    options: ImageOptions,
+    notes: tuple[str, ...] = (),
+) -> ImageDataArguments:
+    """Return the arguments of ``ImageData`` for images of any size; reads every header.
+
+    Args:
+        items: Whatever `flambeau_vision.decode.decode` accepts.
+        labels: One per image.
+        request: The requested split.
+        options: How images are read, and whether unreadable ones raise.
+        notes: Notes for the report; those found here are appended.
+
+    Raises:
+        InputError: There are no images, one cannot be read (unless ``unreadable="skip"``), none of
+            a class can be read, or a file is in several rows.
+        SplitError: The parts cannot be formed.
+    """
+    if not items:
+        raise InputError("There are no images: the list is empty.")
+    verify = is_fast_to_verify(items) if options.verify is None else options.verify
+    found = read_headers(items, verify=verify)
+    problems = tuple(entry for entry in found if isinstance(entry, Problem))
+    headers = [entry for entry in found if isinstance(entry, ImageHeader)]
+    _check_readable(problems, len(items), options)
+    kept = [row for row, entry in enumerate(found) if isinstance(entry, ImageHeader)]
+    targets = read_labels(
+        [labels[row] for row in kept],
+        task=options.task,
+        classes=options.classes,
+        sep=options.sep,
+        sources=[item_name(items[row]) for row in kept],
+    )
+    _check_classes_readable(found, labels, targets)
+    samples = Samples(
+        {
+            "item": [items[row] for row in kept],
+            "width": [header.width for header in headers],
+            "height": [header.height for header in headers],
+            "mode": [header.mode for header in headers],
+            "format": [header.format for header in headers],
+            "animated": [header.animated for header in headers],
+        },
+        problems,
+    )
+    split = make_split(request, targets, np.array(kept), len(items))
+    is_random = request.split is None and request.parts is None
+    notes += _check_repeated_files(samples["item"], targets, split, is_random)
+    return samples, targets, split, options, (*notes, *_file_notes(samples, verify))
+
+
+def _check_readable(problems: Sequence[Problem], total: int, options: ImageOptions) -> None:
+    if not problems:
+        return
+    reasons = "\n".join(f"  {problem.reason}" for problem in problems[:_MAX_REASONS])
+    n_more = len(problems) - _MAX_REASONS
+    more = f"\n  … and {n_more:,} more" if n_more > 0 else ""
+    if len(problems) == total:
+        raise InputError(f"None of {total:,} images can be read:\n{reasons}{more}")
+    if options.unreadable == "raise":
+        raise InputError(
+            f"{len(problems):,} of {total:,} images cannot be read:\n{reasons}{more}\n"
+            'ImageOptions(unreadable="skip") skips such files and reports them; on the command '
+            "line: --unreadable skip"
+        )
+
+
+def _check_classes_readable(
+    found: Sequence[ImageHeader | Problem], labels: Sequence[Any], targets: Targets
+) -> None:
+    """Raise if all images of a class were skipped: its output would never be trained."""
+    if targets.kind != "classification" or not any(isinstance(one, Problem) for one in found):
+        return
+    entries = list(zip(found, labels, strict=True))
+    readable = {str(label) for entry, label in entries if isinstance(entry, ImageHeader)}
+    for entry, label in entries:
+        if isinstance(entry, Problem) and str(label) not in readable:
+            count = sum(str(other) == str(label) for other in labels)
+            raise InputError(
+                f"None of the {count:,} images of class {str(label)!r} can be read. The first: "
+                f"{entry.reason} Fix the files, or exclude the class."
+            )
+
+
+def _check_repeated_files(
+    items: Sequence[Any], targets: Targets, split: Split, is_random: bool
+) -> tuple[str, ...]:
+    """Raise if a file is in several rows, unless these have one part and label; return a note."""
+    rows_of: dict[str, list[int]] = {}
+    for row, item in enumerate(items):
+        if isinstance(item, str | os.PathLike):
+            rows_of.setdefault(os.path.normpath(item), []).append(row)
+    repeated = {name: rows for name, rows in rows_of.items() if len(rows) > 1}
+    if not repeated:
+        return ()
+    part_of = {int(row): part for part in PARTS for row in split.part(part)}
+    for name, rows in repeated.items():
+        texts = sorted({targets.text(row) for row in rows})
+        parts = sorted({part_of[row] for row in rows if row in part_of})
+        if len(texts) > 1:
+            raise InputError(
+                f"{name} is in {len(rows)} rows with different labels: {', '.join(texts)}. "
+                "Use one row per image; write several labels of one image into one row with a "
+                'separator, ImageOptions(sep=";").'
+            )
+        if is_random or len(parts) > 1:
+            raise InputError(
+                f"{name} is in {len(rows)} rows"
+                + (f", in {' and '.join(parts)}" if len(parts) > 1 else "")
+                + f" ({len(repeated):,} such files). An image in train and valid makes the "
+                "validation metrics too good: remove the duplicates, or pass a split that has all "
+                "rows of a file in one part."
+            )
+    extra = sum(len(rows) - 1 for rows in repeated.values())
+    return (f"{len(repeated):,} files are in several rows of one part ({extra:,} duplicates)",)
+
+
+def _file_notes(samples: Samples, verify: bool) -> tuple[str, ...]:
+    from PIL import Image
+
+    notes: list[str] = []
+    if not any(samples["format"]):  # arrays
+        return ()
+    if verify:
+        notes.append("all files were decoded once and are complete")
+    else:
+        notes.append(
+            "headers and ends of the files were checked, but not all files were decoded; "
+            "ImageOptions(verify=True) decodes them"
+        )
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None:
+        large = [
+            item
+            for item, width, height in zip(
+                samples["item"], samples["width"], samples["height"], strict=True
+            )
+            if width * height > limit
+        ]
+        if large:
+            notes.append(
+                f"{len(large):,} have more than {limit / 1e6:.0f} million pixels, the limit above "
+                f"which Pillow warns: {name_items(large)}"
+            )
+    return tuple(notes)

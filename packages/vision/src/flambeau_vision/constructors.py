@@ -1,0 +1,232 @@
+"""The constructors of ``ImageData``: ``from_folder``, ``from_df``, ``from_csv``, ``from_arrays``.
+
+They read their sources with `flambeau_vision.sources`.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from flambeau.data.data import Data
+from flambeau.data.samples import Samples
+from flambeau.data.split import Split
+from flambeau_vision.labels import Targets
+from flambeau_vision.options import ImageOptions
+from flambeau_vision.split_request import SplitRequest
+
+
+class ImageDataConstructors(Data):
+    """The class methods that build ``ImageData``."""
+
+    @abstractmethod
+    def __init__(
+        self,
+        samples: Samples,
+        targets: Targets,
+        split: Split,
+        options: ImageOptions,
+        notes: Sequence[str] = (),
+    ) -> None: ...
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        valid: float = 0.2,
+        test: float = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+        size: int | None = None,
+        channels: int | None = None,
+        classes: Sequence[str] | None = None,
+        unreadable: str | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Read a folder with one sub-folder per class, or train, valid and test folders of these.
+
+        Args:
+            path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
+            valid: Share of valid if there is no valid folder; stratified by class.
+            test: Share of test, likewise.
+            split: A split by row numbers instead, with rows ordered by part, class and file name.
+            seed: Seed of the random split.
+            size: Height and width in pixels; None lets the plan choose.
+            channels: 1 or 3; None lets the plan choose.
+            classes: The classes to use, in the order of the model's outputs.
+            unreadable: "raise" or "skip" for files that cannot be read.
+            options: Further options; the arguments above override them.
+
+        Raises:
+            InputError: The folder does not exist, contains no images, or an image cannot be read.
+            SplitError: The parts cannot be formed.
+        """
+        from flambeau_vision import sources
+
+        options = (options or ImageOptions()).updated(
+            {
+                "size": size,
+                "channels": channels,
+                "classes": classes,
+                "unreadable": unreadable,
+            }
+        )
+        request = SplitRequest(valid, test, seed, split)
+        return cls(*sources.read_folder(path, request, options))
+
+    @classmethod
+    def from_df(
+        cls,
+        frame: Any,
+        file: str = "file",
+        label: str | Sequence[str] = "label",
+        *,
+        root: str | os.PathLike[str] = ".",
+        split: str | Split | None = None,
+        valid: float = 0.2,
+        test: float = 0.0,
+        seed: int = 0,
+        size: int | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Read the image files and labels in a data frame.
+
+        Args:
+            frame: A pandas frame, or any mapping of column names to sequences.
+            file: Name of the column of paths.
+            label: Name of the label column; several columns are regression targets, or the labels
+                of a multi-label task if all values are 0 or 1.
+            root: The folder that relative paths start from.
+            split: Name of a column with train, valid or test (or True for valid); or a split.
+            valid: Share of valid if no column is given.
+            test: Share of test, likewise.
+            seed: Seed of the random split.
+            size: Height and width in pixels; None lets the plan choose.
+            options: Further options (``sep`` for several labels in one text).
+
+        Raises:
+            InputError: A column does not exist, a label is missing, or a file cannot be read.
+            SplitError: The parts cannot be formed.
+        """
+        from flambeau_vision import sources
+
+        options = (options or ImageOptions()).updated({"size": size})
+        columns = sources.read_columns(frame)
+        table = sources.TableSource(columns, file, label, Path(root))
+        request, column = sources.resolve_split(split, valid, test, seed)
+        return cls(*sources.read_table(table, request, column, options))
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        file: str = "file",
+        label: str | Sequence[str] = "label",
+        *,
+        root: str | os.PathLike[str] | None = None,
+        split: str | Split | None = None,
+        valid: float = 0.2,
+        test: float = 0.0,
+        seed: int = 0,
+        size: int | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Read the image files and labels in a CSV file with a header; see `from_df`.
+
+        A label column of whole numbers is read as int, one of other numbers as float, others as
+        text. Relative paths start from ``root``, by default the folder of the CSV file.
+        """
+        from flambeau_vision import sources
+
+        options = (options or ImageOptions()).updated({"size": size})
+        columns = sources.read_csv(path)
+        table = sources.TableSource(
+            columns, file, label, Path(path).parent if root is None else Path(root)
+        )
+        request, column = sources.resolve_split(split, valid, test, seed)
+        return cls(*sources.read_table(table, request, column, options))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any,
+        *,
+        valid: float | tuple[Any, Any] = 0.2,
+        test: float | tuple[Any, Any] = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+        class_names: Sequence[str] | None = None,
+        layout: str | None = None,
+        size: int | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Use images in memory, all of one size.
+
+        Args:
+            images: Array or tensor ``(n, H, W)``, ``(n, H, W, C)`` or ``(n, C, H, W)``; uint8, or
+                floats in 0..1 or 0..255, or uint16.
+            labels: One per image, of any type that `read_labels` accepts.
+            valid: A share, or ``(images, labels)``.
+            test: A share, or ``(images, labels)``.
+            split: A split by row numbers instead, over train, valid and test in this order.
+            seed: Seed of the random split.
+            class_names: Names of the classes 0, 1, ….
+            layout: "HWC" or "CHW" if the shape is ambiguous.
+            size: Resize to this height and width in pixels; by default the images' own.
+            options: Further options.
+
+        Raises:
+            InputError: A shape, value range or label is invalid.
+            SplitError: The parts cannot be formed.
+        """
+        from flambeau_vision import sources
+
+        options = (options or ImageOptions()).updated({"size": size, "classes": class_names})
+        arrays = sources.ArraySource(images, labels, valid, test, layout)
+        return cls(*sources.read_arrays(arrays, seed, split, options))
+
+    @classmethod
+    def from_items(
+        cls,
+        items: Sequence[tuple[Any, Any]],
+        *,
+        valid: float = 0.2,
+        test: float = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+        size: int | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Use ``(image, label)`` pairs; an image is anything that ``decode`` accepts.
+
+        Raises:
+            InputError: An item is not a pair, or an image cannot be read.
+            SplitError: The parts cannot be formed.
+        """
+        from flambeau_vision import sources
+
+        options = (options or ImageOptions()).updated({"size": size})
+        request = SplitRequest(valid, test, seed, split)
+        return cls(*sources.read_items(items, request, options))
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Self:
+        """Read a folder of class folders, or a CSV file, for ``flambeau fit PATH``.
+
+        Args:
+            path: The folder or file.
+            options: ``valid``, ``test``, ``seed``, ``unreadable``, ``sep``, ``task``, ``size``,
+                ``channels``, ``classes``; for a CSV file also ``file``, ``label``, ``split`` and
+                ``root``.
+
+        Raises:
+            ArgumentError: An option is unknown.
+        """
+        from flambeau_vision import sources
+
+        return cls(*sources.read_path(Path(path), options))

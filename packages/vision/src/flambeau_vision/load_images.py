@@ -1,0 +1,125 @@
+"""Decode and resize many images in threads into one uint8 tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flambeau.device import usable_cores
+from flambeau.errors import FlambeauError, InputError
+from flambeau_vision.decode import Pixels, decode
+from flambeau_vision.resize import Geometry, resize_pixels
+
+# From this many images on a progress bar may be shown; fewer are decoded before one would appear.
+PROGRESS_FROM = 100
+
+
+def load_image(item: Any, geometry: Geometry) -> Pixels:
+    """Return one item, decoded and resized: uint8 ``(size, size, channels)``."""
+    side = round(geometry.size / geometry.crop)
+    pixels = decode(item, channels=geometry.channels, target_side=side)
+    return resize_pixels(pixels, geometry)
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """Many images, decoded and resized.
+
+    Attributes:
+        pixels: uint8 ``(readable, channels, size, size)``, in the order of the items.
+        unreadable: Indices of the items that could not be read.
+    """
+
+    pixels: Tensor
+    unreadable: tuple[int, ...] = ()
+
+
+def load_all(
+    items: Sequence[Any],
+    geometry: Geometry,
+    *,
+    threads: int | None = None,
+    title: str | None = None,
+) -> Tensor:
+    """Return all items, decoded in threads: uint8 ``(n, channels, size, size)``.
+
+    Args:
+        items: Whatever `decode` accepts.
+        geometry: Size, channels and resize method of the result.
+        threads: Number of decoding threads; by default one per core.
+        title: Label of the progress bar if there are many items; None shows no bar.
+
+    Raises:
+        InputError: An item cannot be read; the message names it.
+    """
+    return load_readable(items, geometry, threads=threads, title=title, skip=False).pixels
+
+
+def load_readable(
+    items: Sequence[Any],
+    geometry: Geometry,
+    *,
+    threads: int | None = None,
+    title: str | None = None,
+    indices: Sequence[int] | None = None,
+    skip: bool = True,
+) -> LoadedImages:
+    """Return the items as `load_all` does; with ``skip`` without those that cannot be read.
+
+    Args:
+        items: Whatever `decode` accepts.
+        geometry: Size, channels and resize method of the result.
+        threads: Number of decoding threads; by default one per core.
+        title: Label of the progress bar if there are many items; None shows no bar.
+        indices: Which items to load; by default all.
+        skip: Skip items that cannot be read.
+
+    Raises:
+        InputError: An item cannot be read, and ``skip`` is off; the message names it.
+    """
+    size = geometry.size
+    indices = range(len(items)) if indices is None else indices
+    out = np.empty((len(indices), geometry.channels, size, size), dtype=np.uint8)
+
+    def fill(row: int) -> bool:
+        index = indices[row]
+        try:
+            out[row] = load_image(items[index], geometry).transpose(2, 0, 1)
+        except FlambeauError as error:
+            if skip and isinstance(error, InputError):
+                return False
+            raise type(error)(f"Item {index} of {len(items)}: {error}") from error
+        return True
+
+    # Pillow decodes and resizes without holding the global interpreter lock, so threads suffice.
+    threads = usable_cores() if threads is None else threads
+    if threads <= 1 or len(indices) < 4:
+        readable = [fill(row) for row in range(len(indices))]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            results = pool.map(fill, range(len(indices)))
+            try:
+                readable = list(with_progress(results, len(indices), title))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    if all(readable):
+        return LoadedImages(torch.from_numpy(out))
+    unreadable = tuple(index for index, ok in zip(indices, readable, strict=True) if not ok)
+    return LoadedImages(torch.from_numpy(out[np.array(readable)]), unreadable)
+
+
+def with_progress(results: Any, total: int, title: str | None) -> Any:
+    """Return ``results``, wrapped in a progress bar if there are many."""
+    if title is None or total < PROGRESS_FROM:
+        return results
+    from tqdm.auto import tqdm
+
+    # delay: no bar for short work; mininterval: few lines in log files.
+    return tqdm(results, total=total, desc=title, unit="image", delay=1.0, mininterval=0.5)

@@ -1,0 +1,137 @@
+"""Split images into train, valid and test, by shares, folders, a column or a given split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flambeau.data.split import Split
+from flambeau.errors import SplitError
+from flambeau.wording import name_some
+from flambeau_vision.folder import PART_NAMES
+from flambeau_vision.labels import Targets
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """The requested split.
+
+    Attributes:
+        valid: Share of valid, unless ``split`` or ``parts`` names its rows.
+        test: Share of test, likewise.
+        seed: Seed of the random split.
+        split: The split itself, with row numbers of the original input.
+        parts: The part of each row, or None for rows that are to be split at random.
+    """
+
+    valid: float = 0.2
+    test: float = 0.0
+    seed: int = 0
+    split: Split | None = None
+    parts: Sequence[str | None] | None = None
+
+
+def parse_part(value: Any, row: int) -> str:
+    """Return a split column's value as "train", "valid" or "test"; True and 1 are valid.
+
+    Raises:
+        SplitError: The value denotes no part.
+    """
+    if isinstance(value, bool | np.bool_):
+        return "valid" if value else "train"
+    name = str(value).strip().lower()
+    if name in PART_NAMES:
+        return PART_NAMES[name]
+    if name in ("true", "1", "false", "0"):
+        return "valid" if name in ("true", "1") else "train"
+    raise SplitError(
+        f"The split column has the unknown part {value!r} in row {row}. Use train, valid or test, "
+        "or True for valid and False for train."
+    )
+
+
+def make_split(
+    request: SplitRequest, targets: Targets, kept: NDArray[np.int64], total: int
+) -> Split:
+    """Return the split of the ``kept`` rows; random splits are stratified by class.
+
+    Args:
+        request: The requested split, in row numbers of all rows.
+        targets: Targets of the kept rows.
+        kept: Numbers of the readable rows, ascending.
+        total: Number of all rows, including unreadable ones.
+
+    Raises:
+        SplitError: A part is empty, or a class has rows in valid or test but none in train.
+    """
+    if request.split is not None:
+        request.split.check_length(total)
+        split = _renumber(request.split, kept, total)
+    elif request.parts is not None and any(request.parts[row] for row in kept):
+        split = _split_by_parts([request.parts[row] for row in kept], request, targets)
+    else:
+        labels = targets.values.numpy() if targets.kind == "classification" else None
+        if labels is not None and len(np.unique(labels)) == len(labels):
+            raise SplitError(
+                f"All {len(labels):,} images have different labels, so no class can be both in "
+                "train and in valid. Give several images per class; if the labels are numbers to "
+                'predict, pass ImageOptions(task="regression"), on the command line --task '
+                "regression."
+            )
+        split = Split.random(len(kept), request.valid, request.test, request.seed, labels)
+    _check_classes(split, targets)
+    return split
+
+
+def _renumber(split: Split, kept: NDArray[np.int64], total: int) -> Split:
+    new_row = np.full(total, -1, dtype=np.int64)
+    new_row[kept] = np.arange(len(kept))
+    parts = (new_row[rows] for rows in (split.train, split.valid, split.test))
+    train, valid, test = (rows[rows >= 0] for rows in parts)
+    return replace(split, train=train, valid=valid, test=test)
+
+
+def _split_by_parts(parts: list[str | None], request: SplitRequest, targets: Targets) -> Split:
+    names = np.array([part or "" for part in parts])
+    rows = {part: np.flatnonzero(names == part) for part in ("train", "valid", "test")}
+    unassigned = np.flatnonzero(names == "") if not rows["train"].size else rows["train"]
+    if rows["valid"].size and not rows["train"].size:
+        rows["train"] = np.flatnonzero(names == "")
+        return _given_split(rows, "given; train is the rows without a part")
+    if rows["valid"].size:
+        return _given_split(rows, "given")
+    # Only train (or class folders beside a test folder): valid is drawn from it, test is kept.
+    labels = targets.values.numpy()[unassigned] if targets.kind == "classification" else None
+    share = 0.0 if rows["test"].size else request.test
+    inner = Split.random(len(unassigned), request.valid, share, request.seed, labels)
+    drawn = {
+        "train": unassigned[inner.train],
+        "valid": unassigned[inner.valid],
+        "test": rows["test"] if rows["test"].size else unassigned[inner.test],
+    }
+    split = _given_split(drawn, f"valid drawn from train, {inner.method}")
+    return replace(split, notes=inner.notes)
+
+
+def _given_split(rows: dict[str, NDArray[np.int64]], method: str) -> Split:
+    return replace(Split.given(rows["train"], rows["valid"], rows["test"]), method=method)
+
+
+def _check_classes(split: Split, targets: Targets) -> None:
+    if targets.kind != "classification":
+        return
+    in_train = set(targets.values[np.array(split.train)].tolist())
+    for part in ("valid", "test"):
+        labels = targets.values[np.array(split.part(part))].tolist()
+        unseen = sorted(set(labels) - in_train)
+        if unseen:
+            names = name_some((targets.names[number] for number in unseen), most=10)
+            raise SplitError(
+                f"{len(unseen)} classes have images in {part} but none in train: {names}. The "
+                "model cannot learn them. Move some of their images to train, or exclude them "
+                "with classes=[…]."
+            )

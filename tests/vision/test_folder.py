@@ -1,0 +1,134 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flambeau.errors import InputError
+from flambeau_vision import ImageData
+from flambeau_vision.folder import list_folder
+
+
+def make(root: Path, *names: str, size: tuple[int, int] = (10, 8)) -> None:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (number, 0, 0)).save(root / name)
+
+
+def test_class_folders_are_sorted_and_searched_recursively(tmp_path: Path) -> None:
+    make(tmp_path, "bee/2.jpg", "ant/deep/er/1.png", "bee/1.JPG", "ant/0.jpg")
+    listing = list_folder(tmp_path)
+    assert listing.classes == ("ant", "bee")
+    names = [str(file.relative_to(tmp_path)) for file in listing.files]
+    assert names == ["ant/0.jpg", "ant/deep/er/1.png", "bee/1.JPG", "bee/2.jpg"]
+    assert listing.labels == ("ant", "ant", "bee", "bee")
+    assert set(listing.parts) == {None}
+
+
+def test_hidden_and_other_files_are_skipped_and_counted(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "b/1.jpg", "a/.hidden.jpg", ".cache/1.jpg", "__MACOSX/a/1.jpg")
+    make(tmp_path, "a/.thumbs/1.jpg")
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    listing = list_folder(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert len(listing.files) == 2
+    assert listing.notes == ("skipped files without an image extension: 1 .txt",)
+
+
+@pytest.mark.parametrize("valid_name", ["valid", "val", "Validation"])
+def test_part_folders_are_never_classes(tmp_path: Path, valid_name: str) -> None:
+    for part in ("train", valid_name, "test"):
+        make(tmp_path, f"{part}/a/1.png", f"{part}/b/1.png")
+    make(tmp_path, "stray/1.png")
+    listing = list_folder(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert sorted(set(listing.parts)) == ["test", "train", "valid"]
+    assert any("stray" in note for note in listing.notes)
+    assert any(f"{valid_name} (2 images)" in note for note in listing.notes)
+
+
+def test_a_test_folder_beside_the_classes_is_a_part(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.png", "b/1.png", "test/a/1.png", "test/unlabelled.png")
+    listing = list_folder(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert sorted(map(str, listing.parts)) == ["None", "None", "test"]
+
+
+def test_given_classes_set_the_order_and_may_be_named_test(tmp_path: Path) -> None:
+    make(tmp_path, "test/1.png", "b/1.png", "c/1.png")
+    listing = list_folder(tmp_path, ["test", "b"])
+    assert listing.classes == ("test", "b")
+    assert set(listing.labels) == {"test", "b"}
+    with pytest.raises(InputError, match=r"no images of zebra; its class folders are b, c"):
+        list_folder(tmp_path, ["b", "zebra"])
+
+
+def test_folders_without_labelled_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder"):
+        list_folder(tmp_path / "gone")
+    make(tmp_path, "1.png", "2.png")
+    with pytest.raises(InputError, match=r"contains 2 images directly.*from_csv"):
+        list_folder(tmp_path)
+    make(tmp_path, "only/1.png")
+    with pytest.raises(InputError, match="has a single class"):
+        list_folder(tmp_path)
+
+
+def test_system_files_are_skipped(tmp_path: Path) -> None:
+    make(tmp_path, "ant/0.jpg", "bee/0.jpg")
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._0.jpg"):
+        (tmp_path / "ant" / name).write_bytes(b"x")
+    (tmp_path / "__MACOSX" / "ant").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "ant" / "0.jpg").write_bytes(b"x")
+    listing = list_folder(tmp_path)
+    assert (len(listing.files), listing.classes, listing.notes) == (2, ("ant", "bee"), ())
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    make(tmp_path / "data", "ant/0.jpg", "ant/1.jpg", "bee/0.jpg", "bee/1.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "elsewhere" / "x.png")
+    ant = tmp_path / "data" / "ant"
+    (ant / "more").symlink_to(tmp_path / "elsewhere")
+    (ant / "again").symlink_to(tmp_path / "elsewhere")
+    (ant / "loop").symlink_to(tmp_path / "data" / "ant")
+    (tmp_path / "data" / "wasp").symlink_to(tmp_path / "elsewhere")
+    names = [
+        os.path.relpath(file, tmp_path / "data") for file in list_folder(tmp_path / "data").files
+    ]
+    assert names == [
+        "ant/0.jpg",
+        "ant/1.jpg",
+        "ant/again/x.png",
+        "bee/0.jpg",
+        "bee/1.jpg",
+        "wasp/x.png",
+    ]
+
+
+def test_broken_links_are_problems(tmp_path: Path) -> None:
+    make(tmp_path, "ant/0.jpg", "ant/1.jpg", "bee/0.jpg", "bee/1.jpg")
+    (tmp_path / "ant" / "self.jpg").symlink_to(tmp_path / "ant" / "self.jpg")
+    (tmp_path / "bee" / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    data = ImageData.from_folder(tmp_path, unreadable="skip")
+    assert [Path(problem.source).name for problem in data.samples.problems] == [
+        "self.jpg",
+        "gone.jpg",
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "ant/0.jpg", "bee/0.jpg")
+    original = os.scandir
+
+    def refuse(path: str):
+        if str(path).endswith("bee"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"bee cannot be listed \(Permission denied\)"):
+        list_folder(tmp_path)
