@@ -35,7 +35,7 @@ UNDECLARED: dict[str, dict[str, str]] = {
     "flambeau": {},
     "flambeau_vision": {},
     "flambeau_text": {
-        "matplotlib": "types of figures; core's extra `plot` brings it, flambeau.figures says so",
+        "matplotlib": "types of figures; core's extra `plot` brings it, flambeau.plotting says so",
         "sacremoses": "get_tokenizer('moses'), for those who have it",
         "torchtext": "to_torchtext, in an old environment alone",
     },

@@ -107,7 +107,7 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "detached": (GRADIENT, "does not depend on the parameters", {EXPORT, DOCTOR}),
     "gradients are nan": (GRADIENT, r"not finite \(first", {EXPORT}),
     "the second model is broken": (GRADIENT, "toy_wide: 1 parameters", set()),
-    "a check crashes": (DOCTOR, "toy could not be checked: KeyError: 'gone'", set()),
+    "a check crashes": (DOCTOR, "toy could not run: KeyError: 'gone'", set()),
     "a check warns of clean data": (DOCTOR, "The doctor finds toy in the demo data", set()),
     "state is no buffer": (EXPORT, "gives other outputs than the model did", set()),
     "an argument is lost": (EXPORT, "gives other outputs than the model did", set()),
@@ -127,7 +127,7 @@ def test_every_flaw_is_found(toy: ModuleType, monkeypatch: pytest.MonkeyPatch, f
     with pytest.raises(ConformanceError, match=f"(?s){message}"):
         raise ConformanceError(found[check])
     assert "Why it matters:" in found[check]
-    assert "To mend:" in found[check]
+    assert "Fix:" in found[check]
     # A flaw is found where it is, not everywhere.
     assert set(found) - {check} <= also, found
 
@@ -234,7 +234,7 @@ def test_all_failures_are_reported(toy: ModuleType, monkeypatch: pytest.MonkeyPa
     assert text.startswith("Domain 'toy': 4 of 12 checks failed.")
     assert "Models built: toy, toy_wide; not built: toy_huge" in text
     assert "  failed   check_loss_is_finite\n" in text
-    assert "To mend: look at normalisation" in text
+    assert "Fix: look at normalisation" in text
     with pytest.raises(ConformanceError, match=r"4 of 12 checks failed"):
         report.raise_if_failed()
 

@@ -1,4 +1,4 @@
-"""The doctor has nothing to say of real data that are as they should be, nor of their first fit."""
+"""The doctor has no findings for correct real data, neither on request nor before a fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flambeau.data.split import Split
 from flambeau_vision import ImageData
 
 
-def silent(learner: Learner) -> None:
+def assert_no_findings(learner: Learner) -> None:
     report = learner.doctor(full=True)
     assert report.ok, str(report)
     # Warnings are errors here, so a finding would end the fit.
@@ -26,23 +26,25 @@ def silent(learner: Learner) -> None:
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "diabetes", "digits", "iris", "wine"])
-def test_tables_of_scikit_learn(name: str) -> None:
+def test_scikit_learn_data_sets(name: str) -> None:
     sets = pytest.importorskip("sklearn.datasets")
     x, y = getattr(sets, f"load_{name}")(return_X_y=True)
-    silent(Learner(TensorData.from_tensors(x, y), quiet=True))
+    assert_no_findings(Learner(TensorData.from_tensors(x, y), quiet=True))
 
 
-def test_digits_by_a_network_and_loaders_of_ones_own() -> None:
+def test_digits_with_a_user_defined_network_and_loaders() -> None:
     sets = pytest.importorskip("sklearn.datasets")
     x, y = sets.load_digits(return_X_y=True)
-    pictures = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    images = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     labels = torch.tensor(y)
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten()]
     net = nn.Sequential(*layers, nn.Linear(16 * 36, 10))
-    train = DataLoader(TensorDataset(pictures[:1400], labels[:1400]), 32, shuffle=True)
-    valid = DataLoader(TensorDataset(pictures[1400:], labels[1400:]), 32)
-    silent(Learner(TensorData.from_loaders(train, valid, n_classes=10), net, quiet=True))
+    train = DataLoader(TensorDataset(images[:1400], labels[:1400]), 32, shuffle=True)
+    valid = DataLoader(TensorDataset(images[1400:], labels[1400:]), 32)
+    assert_no_findings(
+        Learner(TensorData.from_loaders(train, valid, n_classes=10), net, quiet=True)
+    )
 
 
 @pytest.mark.realdata
@@ -51,8 +53,8 @@ def test_fashion_mnist(realdata: Path, example: Callable[[str], ModuleType]) -> 
     folder = realdata / "fashion_mnist"
     images = program.read_idx(folder / "train-images-idx3-ubyte.gz")[:3000]
     labels = program.read_idx(folder / "train-labels-idx1-ubyte.gz")[:3000]
-    silent(Learner(ImageData.from_arrays(images, labels), quiet=True))
-    # The published parts: few of the test pictures are train pictures too.
+    assert_no_findings(Learner(ImageData.from_arrays(images, labels), quiet=True))
+    # The published parts: few of the test images are train images too.
     whole = Learner(program.load(folder), quiet=True)
     assert whole.doctor().ok, str(whole.doctor())
 
@@ -70,7 +72,7 @@ def test_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
 
 @pytest.mark.realdata
 def test_days_of_bike_sharing(realdata: Path) -> None:
-    """Counts of a table with dates: split by time, several columns on their own scales."""
+    """Counts per day, split by time, with columns on different scales."""
     with gzip.open(realdata / "bike_sharing" / "day.csv.gz", "rt") as file:
         lines = file.read().splitlines()
     names = lines[0].split(",")
@@ -80,4 +82,4 @@ def test_days_of_bike_sharing(realdata: Path) -> None:
     y = torch.tensor([float(row["cnt"]) for row in rows])
     n = len(y)
     split = Split.given(range(n * 4 // 5), range(n * 4 // 5, n))
-    silent(Learner(TensorData.from_tensors(x, y, split=split), quiet=True))
+    assert_no_findings(Learner(TensorData.from_tensors(x, y, split=split), quiet=True))

@@ -27,28 +27,28 @@ def test_evaluate_writes_a_report_of_an_export(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(photos / name / f"{index:02}.png")
     learner = Learner(ImageData.from_folder(photos, size=16), quiet=True)
     exported, page = learner.export(tmp_path / "model"), tmp_path / "report.html"
-    words = ["evaluate", str(exported), str(photos)]
-    plain = CliRunner().invoke(build(), words)
-    told = CliRunner().invoke(build(), [*words, "--report", str(page)])
-    assert told.exit_code == 0, told.output
-    assert f"The report is in {page}" in told.stderr
-    assert told.stdout == plain.stdout, "the same scores"
+    arguments = ["evaluate", str(exported), str(photos)]
+    plain = CliRunner().invoke(build(), arguments)
+    with_report = CliRunner().invoke(build(), [*arguments, "--report", str(page)])
+    assert with_report.exit_code == 0, with_report.output
+    assert f"The report is in {page}" in with_report.stderr
+    assert with_report.stdout == plain.stdout, "the scores must be the same"
     html = page.read_text(encoding="utf-8")
     for expected in ("model on labelled data", "20 train and valid samples", "Plan</h2>", "bright"):
         assert expected in html
     assert html.count("data:image/jpeg") == 12
-    assert "Training</h2>" not in html, "an export knows of no training"
+    assert "Training</h2>" not in html, "an export has no history"
 
 
 @pytest.mark.slow
-def test_the_report_of_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
+def test_a_report_of_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
     with tarfile.open(realdata / "hymenoptera" / "hymenoptera.tar") as tar:
         tar.extractall(tmp_path, filter="data")
     folder = next(path.parent for path in tmp_path.rglob("train") if path.is_dir())
     learner = Learner(ImageData.from_folder(folder), choices={"epochs": 1}, quiet=True)
     learner.fit()
     found = learner.interpret()
-    assert found.answers.scores == learner.evaluate()
+    assert found.predictions.scores == learner.evaluate()
     assert len(found) == 153
     assert found.intervals["accuracy"].high - found.intervals["accuracy"].low < 0.17
     html = found.report(tmp_path / "report.html").read_text(encoding="utf-8")

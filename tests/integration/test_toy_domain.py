@@ -90,7 +90,7 @@ def test_its_files_are_recognised_and_its_rule_and_option_are_in_the_plan(
 
 def test_its_check_finds_a_planted_fault(toy: domains.Domain, tmp_path: Path) -> None:
     data = toy.demo(60, 0)  # type: ignore[misc]
-    assert "35 checks, nothing found" in call("doctor", write(tmp_path / "a.dna", data))
+    assert "35 checks, no findings" in call("doctor", write(tmp_path / "a.dna", data))
     text = call("doctor", write(tmp_path / "b.dna", data, times=2), expect=1)
     assert "error    dna-leak" in text
     # The other strand is the same molecule.
@@ -199,7 +199,7 @@ def test_from_wheels_in_a_fresh_environment(install: Callable[..., Any]) -> None
     assert {"key": "length", "value": 56} in [
         {"key": choice["key"], "value": choice["value"]} for choice in choices
     ]
-    assert "nothing found" in flambeau("doctor", "genes.dna")
+    assert "no findings" in flambeau("doctor", "genes.dna")
     assert "dna-leak" in flambeau("doctor", "twice.dna", expect=1)
     flambeau("fit", "genes.dna", "--epochs", 30, "--lr", "0.01", "--out", "run")
     record = json.loads((environment.work / "run/model/flambeau.json").read_text())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flambeau import Learner
 from flambeau.data.split import Split
-from flambeau.doctor import CORE_CHECKS, Subject, combine_checks, diagnose
+from flambeau.doctor import CORE_CHECKS, TrainingSetup, combine_checks, diagnose
 from flambeau_vision import ImageData
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.demo import glyph_data
@@ -60,7 +60,7 @@ def test_initial_loss_of_small_cnn_is_that_of_guessing(weights: float) -> None:
     with torch.no_grad():
         learner.model.head.weight.mul_(weights / 0.1)  # 1.0: torch's default initialisation
     if weights == 1.0:
-        assert only(learner, "loss-at-start").evidence["loss"] > 3.5
+        assert only(learner, "high-initial-loss").evidence["loss"] > 3.5
     else:
         assert learner.doctor().ok, str(learner.doctor())
 
@@ -129,7 +129,7 @@ def test_normalisation_other_than_the_weights_is_found() -> None:
         def make() -> Any:
             raise AssertionError("a check of the plan must not build a model")
 
-        return diagnose(Subject(data, values, make), checks).codes
+        return diagnose(TrainingSetup(data, values, make), checks).codes
 
     assert codes("train", "IMAGENET1K_V1") == ("normalisation-of-weights",)
     assert codes("weights", "IMAGENET1K_V1") == ()

@@ -1,4 +1,4 @@
-"""flambeau's own checks, run on this domain; a failure says what, why and how to mend it."""
+"""flambeau's own checks, run on this domain; a failure says what, why and how to fix it."""
 
 import pytest
 

@@ -260,7 +260,7 @@ def _look(subject: Any) -> Any:
     if FLAW == "a check crashes":
         raise KeyError("gone")
     if FLAW == "a check warns of clean data":
-        return Finding("toy", "Something is wrong.", {}, "Mend it.")
+        return Finding("toy", "Something is wrong.", {}, "Fix it.")
     return None
 
 

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.errors import InputError
-from flambeau.report import baseline_scores, logistic_regression, majority, ridge
+from flambeau.report import (
+    baseline_scores,
+    logistic_regression_accuracy,
+    majority_accuracy,
+    ridge_predictions,
+)
 from flambeau.report import baselines as module
 from flambeau.task import Classification, MultiLabel, Regression, Task
 
@@ -32,8 +37,8 @@ def flat(x: Tensor) -> np.ndarray:
     return x.reshape(len(x), -1).double().numpy()
 
 
-def test_majority_is_counted_on_train() -> None:
-    assert majority(torch.tensor([2, 2, 0, 1]), torch.tensor([0, 0, 0, 2])) == 0.25
+def test_the_majority_class_is_that_of_train() -> None:
+    assert majority_accuracy(torch.tensor([2, 2, 0, 1]), torch.tensor([0, 0, 0, 2])) == 0.25
 
 
 @pytest.mark.parametrize("l2", [1.0, 30.0])
@@ -47,12 +52,12 @@ def test_logistic_regression_against_scikit_learn(l2: float) -> None:
     found = baseline_scores(
         MemoryDataset({"x": x}, {"y": y}), MemoryDataset({"x": test_x}, {"y": test_y}), task, l2=l2
     )["logistic regression"]
-    # Both minimise one convex function; float32 cannot tell weights apart near its flat minimum.
+    # Both minimise the same convex function; float32 limits the precision near its flat minimum.
     assert found["loss"] == pytest.approx(log_loss(test_y.numpy(), probabilities), rel=1e-3)
     expected = theirs.score(scaler.transform(flat(test_x)), test_y.numpy())
     assert found["accuracy"] == pytest.approx(expected, abs=1 / 300)
-    assert 0.5 < expected < 0.95, "neither hopeless nor solved, or it tells nothing"
-    assert logistic_regression(x, y, test_x, test_y, l2=l2) == found["accuracy"]
+    assert 0.5 < expected < 0.95, "the task must be neither impossible nor trivial"
+    assert logistic_regression_accuracy(x, y, test_x, test_y, l2=l2) == found["accuracy"]
 
 
 @pytest.mark.parametrize(("n", "columns"), [(200, None), (200, 2), (20, 2)])
@@ -68,7 +73,7 @@ def test_ridge_against_scikit_learn(n: int, columns: int | None) -> None:
     scaler = StandardScaler().fit(flat(x))
     theirs = Ridge(alpha=3.0).fit(scaler.transform(flat(x)), y.double().numpy())
     expected = theirs.predict(scaler.transform(flat(test_x)))
-    found = ridge(x, y, test_x, l2=3.0)
+    found = ridge_predictions(x, y, test_x, l2=3.0)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
 
@@ -79,15 +84,16 @@ def data_of(x: Tensor, y: Tensor) -> MemoryDataset:
 
 def test_scores_of_the_majority_class() -> None:
     (x, y), (test_x, test_y) = blobs(200, 4, 0), blobs(100, 4, 1)
-    task = Classification(list("abcde"), metrics=["accuracy", "balanced_accuracy"])  # no "e"
+    # No sample has the class "e".
+    task = Classification(list("abcde"), metrics=["accuracy", "balanced_accuracy"])
     found = baseline_scores(data_of(x, y), data_of(test_x, test_y), task)["majority class"]
-    assert found["accuracy"] == majority(y, test_y)
+    assert found["accuracy"] == majority_accuracy(y, test_y)
     assert found["balanced_accuracy"] == pytest.approx(1 / 4)
     frequencies = (torch.bincount(y, minlength=5).double() + 1) / 205
     assert found["loss"] == pytest.approx(-frequencies[test_y].log().mean().item())
 
 
-def test_scores_of_numbers_are_in_their_units() -> None:
+def test_regression_scores_are_in_the_units_of_targets() -> None:
     (x, _), (test_x, _) = blobs(200, 2, 0), blobs(100, 2, 1)
     y, test_y = (v[:, 0, 3, 3].double() * 3 + 1000 for v in (x, test_x))
     plain = baseline_scores(data_of(x, y), data_of(test_x, test_y), Regression())
@@ -100,13 +106,13 @@ def test_scores_of_numbers_are_in_their_units() -> None:
             plain["ridge regression"][name], rel=1e-6
         )
     assert plain["mean"]["mae"] == pytest.approx((test_y - y.mean()).abs().mean().item())
-    expected = r2_score(test_y.numpy(), ridge(x, y, test_x).numpy())
+    expected = r2_score(test_y.numpy(), ridge_predictions(x, y, test_x).numpy())
     assert plain["ridge regression"]["r2"] == pytest.approx(expected, rel=1e-9)
     assert plain["ridge regression"]["r2"] > 0.99
     assert plain["mean"]["r2"] <= 0
 
 
-def test_scores_of_several_labels() -> None:
+def test_scores_of_multi_label_tasks() -> None:
     x, y = blobs(300, 4, 0)
     targets = torch.stack([y == 0, y > 1], dim=1).float()
     task = MultiLabel(["zero", "high"])
@@ -122,7 +128,7 @@ def test_scores_of_several_labels() -> None:
     assert found["logistic regression"]["micro_f1"] > found["label frequencies"]["micro_f1"]
 
 
-def test_padded_and_soft_targets() -> None:
+def test_ignored_and_soft_targets() -> None:
     x, y = blobs(100, 3, 0)
     task = Classification(list("abc"), ignore_index=-1)
     padded = torch.cat([y, torch.full((20,), -1)])
@@ -136,7 +142,7 @@ def test_padded_and_soft_targets() -> None:
     )
 
 
-def test_codes_are_no_measurements() -> None:
+def test_integer_codes_are_not_used_as_features() -> None:
     x, y = blobs(60, 2, 0)
     codes = torch.arange(60).unsqueeze(1)
     task = Classification(["a", "b"])
@@ -146,18 +152,18 @@ def test_codes_are_no_measurements() -> None:
     assert list(baseline_scores(both, both, task)) == ["majority class", "logistic regression"]
 
 
-def test_a_large_train_set_is_sampled_the_same_way_each_time(monkeypatch) -> None:
+def test_a_large_train_set_is_sampled_reproducibly(monkeypatch) -> None:
     x, y = blobs(300, 3, 0)
     task = Classification(list("abc"))
     whole = baseline_scores(data_of(x, y), data_of(x, y), task)
-    monkeypatch.setattr(module, "_MAX_NUMBERS", 40 * 36)
+    monkeypatch.setattr(module, "_MAX_VALUES", 40 * 36)
     first = baseline_scores(data_of(x, y), data_of(x, y), task)
     assert first == baseline_scores(data_of(x, y), data_of(x, y), task)
     assert first["majority class"] == whole["majority class"]
     assert first["logistic regression"]["loss"] > whole["logistic regression"]["loss"]
 
 
-def test_tasks_without_a_simple_model_have_no_baseline() -> None:
+def test_other_tasks_have_no_baselines() -> None:
     x, y = blobs(10, 2, 0)
     assert baseline_scores(data_of(x, y), data_of(x, y), Task()) == {}
     pixels = torch.zeros(10, 6, 6, dtype=torch.long)
@@ -168,13 +174,13 @@ def test_tasks_without_a_simple_model_have_no_baseline() -> None:
 def test_two_targets_are_refused() -> None:
     x, y = blobs(10, 2, 0)
     data = MemoryDataset({"x": x}, {"y": y, "z": y})
-    with pytest.raises(InputError, match=r"exactly one target, and the samples have 2 \(y, z\)"):
+    with pytest.raises(InputError, match=r"exactly one target, but the samples have 2 \(y, z\)"):
         baseline_scores(data, data, Classification(["a", "b"]))
 
 
-def test_every_score_is_a_finite_number() -> None:
+def test_scores_are_finite_for_a_class_absent_from_train() -> None:
     x, y = blobs(50, 3, 0)
     test_y = torch.full((50,), 2)
-    y = torch.where(y == 2, 0, y)  # a class of test that train never shows
+    y = torch.where(y == 2, 0, y)  # class 2 is only in test
     found = baseline_scores(data_of(x, y), data_of(x, test_y), Classification(list("abc")))
     assert all(math.isfinite(v) for scores in found.values() for v in scores.values())

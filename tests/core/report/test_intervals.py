@@ -12,7 +12,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (9, 10), (10, 10), (500, 1000)])
-def test_wilson_solves_its_equation(successes: int, n: int) -> None:
+def test_wilson_solves_its_defining_equation(successes: int, n: int) -> None:
     """Its ends are the shares p with |p̂ - p| = z √(p(1 - p)/n): found here by bisection."""
     z, share = 1.959963984540054, successes / n
 
@@ -32,26 +32,26 @@ def test_wilson_solves_its_equation(successes: int, n: int) -> None:
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
-def test_wilson_is_wider_at_a_higher_level_and_refuses_what_is_no_share() -> None:
+def test_wilson_levels_and_invalid_arguments() -> None:
     assert wilson(5, 20, 0.99).low < wilson(5, 20).low
     for successes, n in ((1, 0), (-1, 5), (6, 5)):
-        with pytest.raises(InputError, match=f"{successes} in {n}"):
+        with pytest.raises(InputError, match=f"{successes} successes in {n} trials"):
             wilson(successes, n)
     with pytest.raises(InputError, match="level"):
         wilson(1, 2, 95)
 
 
-def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
+def test_the_bootstrap_of_a_mean_has_the_expected_width() -> None:
     values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
     found = bootstrap(mean, values, resamples=4000)
     half = 1.96 * float(values.std(correction=0)) / 20
-    # 4,000 resamples fix an end to about 2% of the half width; 10% leaves five deviations.
+    # 4,000 resamples determine an end to about 2% of the half width; 10% is five times that.
     assert found.value == pytest.approx(float(values.mean()))
     assert found.low == pytest.approx(found.value - half, abs=0.1 * half)
     assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
 
 
-def test_the_bootstrap_equals_a_slow_loop_over_its_draws() -> None:
+def test_the_bootstrap_equals_a_loop_over_its_resamples() -> None:
     from flambeau import random as keyed
 
     values = torch.arange(12.0)
@@ -60,32 +60,32 @@ def test_the_bootstrap_equals_a_slow_loop_over_its_draws() -> None:
     slow = sorted(float(values[row].mean()) for row in rows)
 
     def quantile(share: float) -> float:
-        place = share * (len(slow) - 1)
-        low = int(place)
-        return slow[low] + (place - low) * (slow[low + 1] - slow[low])
+        position = share * (len(slow) - 1)
+        low = int(position)
+        return slow[low] + (position - low) * (slow[low + 1] - slow[low])
 
     found = bootstrap(mean, values, resamples=300, seed=7)
     assert found.low == pytest.approx(quantile(0.025), abs=1e-5)
     assert found.high == pytest.approx(quantile(0.975), abs=1e-5)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_one_does_not() -> None:
+def test_the_interval_depends_on_the_seed() -> None:
     values = torch.arange(30.0)
     assert bootstrap(mean, values) == bootstrap(mean, values)
     assert bootstrap(mean, values) != bootstrap(mean, values, seed=1)
 
 
-def test_95_of_100_intervals_hold_the_truth() -> None:
+def test_95_percent_of_intervals_contain_the_mean() -> None:
     draws = torch.Generator().manual_seed(0)
-    held = 0
+    hits = 0
     for _ in range(200):
         found = bootstrap(mean, torch.rand(60, generator=draws), resamples=200)
-        held += found.low <= 0.5 <= found.high
-    # Binomial(200, .95): 5 deviations below is .87; percentile intervals of 60 hold about .94.
-    assert 0.87 <= held / 200 <= 1
+        hits += found.low <= 0.5 <= found.high
+    # Binomial(200, .95): 5 standard deviations below is .87; n = 60 gives about .94.
+    assert 0.87 <= hits / 200 <= 1
 
 
-def test_pairs_make_a_narrower_interval_than_two_models_apart() -> None:
+def test_a_paired_interval_is_narrower_than_separate_ones() -> None:
     draws = torch.Generator().manual_seed(0)
     hard = torch.rand(500, generator=draws)
     first = hard + 0.02 * torch.rand(500, generator=draws)
@@ -97,19 +97,19 @@ def test_pairs_make_a_narrower_interval_than_two_models_apart() -> None:
     assert found.high - found.low < (apart.high - apart.low) / 10
 
 
-def test_columns_stay_together() -> None:
-    """A statistic of two columns sees the same rows of both."""
+def test_columns_are_resampled_together() -> None:
+    """A statistic of two columns receives the same rows of both."""
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     found = bootstrap(lambda a, b: (a - b).abs().amax(dim=(1, 2)), x, x)
     assert (found.low, found.value, found.high) == (0, 0, 0)
 
 
-def test_what_cannot_be_resampled_is_refused() -> None:
+def test_invalid_columns_are_refused() -> None:
     with pytest.raises(InputError, match="1 sample"):
         bootstrap(mean, torch.ones(1))
     with pytest.raises(InputError, match=r"\[3, 4\]"):
         bootstrap(lambda a, b: a.mean(dim=1), torch.ones(3), torch.ones(4))
-    with pytest.raises(InputError, match="none"):
+    with pytest.raises(InputError, match="no columns"):
         bootstrap(mean)
     with pytest.raises(InputError, match="resamples"):
         bootstrap(mean, torch.ones(3), resamples=0)

@@ -1,4 +1,4 @@
-"""The page holds everything it needs, and nothing that a user wrote becomes markup."""
+"""The page is self-contained, and text of the user is never interpreted as markup."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ PIXEL = (
 
 
 class Parsed(HTMLParser):
-    """Tags that are open must be closed in order; text and attributes are collected."""
+    """Checks that tags are closed in order; collects text and attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class Parsed(HTMLParser):
         self.words.append(data)
 
 
-def check_alone(html: str) -> Parsed:
-    """No script, no event handler, nothing loaded, no name given twice."""
+def check_self_contained(html: str) -> Parsed:
+    """Check that the page has no scripts, event handlers, external files or duplicate ids."""
     parsed = Parsed(html)
     assert "script" not in parsed.tags
     assert not {"iframe", "object", "link", "base", "form"} & set(parsed.tags)
@@ -67,10 +67,10 @@ def check_alone(html: str) -> Parsed:
     return parsed
 
 
-def test_everything_a_user_writes_is_escaped() -> None:
+def test_all_text_is_escaped() -> None:
     pytest.importorskip("matplotlib")
     page = Page(EVIL, EVIL)
-    drawing = plot_confusion(torch.eye(2, dtype=torch.long), [EVIL[:12], "$x$ & <b>"])
+    figure = plot_confusion(torch.eye(2, dtype=torch.long), [EVIL[:12], "$x$ & <b>"])
     page.add(
         EVIL,
         Text(EVIL),
@@ -78,16 +78,16 @@ def test_everything_a_user_writes_is_escaped() -> None:
         Table([EVIL, "b"], [[EVIL, 1.5]]),
         Table([EVIL, "b"], [[EVIL, EVIL]], prose=(1,)),
         Matrix([EVIL, "<i>"], torch.eye(2)),
-        Figures([(drawing, EVIL), (drawing, EVIL)]),
+        Figures([(figure, EVIL), (figure, EVIL)]),
         Cards([Preview(f"{EVIL}\n{EVIL}", PIXEL)]),
     )
     html = page.html()
-    parsed = check_alone(html)
+    parsed = check_self_contained(html)
     assert "".join(parsed.words).count("alert('x')") >= 9
     assert "".join(parsed.words).count("$x$ & <b>") == 4, "both names in both figures"
 
 
-def test_the_page_is_made_for_phones_and_for_dark_and_light() -> None:
+def test_the_page_supports_phones_and_dark_mode() -> None:
     page = Page("Title")
     page.add("First", Text("One.\n\nTwo."))
     page.add("Second", Text("Aside.", note=True))
@@ -99,25 +99,25 @@ def test_the_page_is_made_for_phones_and_for_dark_and_light() -> None:
     assert '<a href="#s2">Second</a>' in html
 
 
-def test_a_figure_takes_on_the_colours_of_the_page() -> None:
+def test_a_figure_uses_the_colours_of_the_page() -> None:
     pytest.importorskip("matplotlib")
 
-    def made() -> str:
-        drawing = plot_confusion([[1, 2], [0, 4]], ["fill: #000000", 'id="x'])
-        return Figures([(drawing, "a matrix")], least_width=300).html(7)
+    def make() -> str:
+        figure = plot_confusion([[1, 2], [0, 4]], ["fill: #000000", 'id="x'])
+        return Figures([(figure, "a matrix")], min_width=300).html(7)
 
-    html = made()
+    html = make()
     assert "stroke: currentColor" in html
     assert 'aria-label="a matrix"' in html
-    assert "<style" not in html, "it would hold for the whole page"
+    assert "<style" not in html, "it would style the whole page"
     assert "min-width:300px" in html
     words = "".join(Parsed(html).words)
-    assert "fill: #000000" in words, "words stay as they were written"
+    assert "fill: #000000" in words, "text is unchanged"
     assert 'id="x' in words
-    assert made() == html, "the same figure is the same text"
+    assert make() == html, "the same figure gives the same text"
 
 
-def test_numbers_stand_to_the_right_and_what_is_none_is_a_dash() -> None:
+def test_numbers_are_aligned_right_and_missing_ones_a_dash() -> None:
     html = Table(
         ["a", "b", "c"],
         [[0.123456, float("nan"), 1234567], [None, 1e-9, True], [12345.678, 0, "x"]],
@@ -135,7 +135,7 @@ def test_numbers_stand_to_the_right_and_what_is_none_is_a_dash() -> None:
     ]
 
 
-def test_rows_of_another_length_are_refused() -> None:
+def test_rows_of_a_wrong_length_are_refused() -> None:
     with pytest.raises(InputError, match=r"Row 1 of the table has 1 cells for 2 headers \(a, b\)"):
         Table(["a", "b"], [[1, 2], [3]])
     with pytest.raises(InputError, match="'Empty' is empty"):
@@ -151,24 +151,24 @@ def test_rows_of_another_length_are_refused() -> None:
         (b"RIFF....WEBP", "webp"),
     ],
 )
-def test_pictures_name_their_kind(start: bytes, kind: str) -> None:
+def test_images_have_their_media_type(start: bytes, kind: str) -> None:
     assert f"data:image/{kind};base64," in Cards([Preview("a", start)]).html(1)
 
 
-def test_what_is_no_picture_is_refused() -> None:
-    with pytest.raises(InputError, match="no PNG, JPEG"):
+def test_bytes_that_are_not_an_image_are_refused() -> None:
+    with pytest.raises(InputError, match="not a PNG, JPEG"):
         Cards([Preview("a", b"<svg onload=...>")]).html(1)
-    assert "<img" not in Cards([Preview("only words")]).html(1)
+    assert "<img" not in Cards([Preview("only text")]).html(1)
 
 
-def test_the_shade_of_a_cell_is_the_share_of_its_row() -> None:
+def test_the_colour_of_a_cell_is_the_share_of_its_row() -> None:
     html = Matrix(["a", "b"], torch.tensor([[9, 1], [0, 0]])).html(1)
     assert 'title="90.0%">9<' in html
     assert 'title="10.0%">1<' in html
     assert html.count("<td></td>") == 3, "the corner and two empty cells"
 
 
-def test_a_page_is_saved_with_its_folders(tmp_path) -> None:
+def test_saving_creates_missing_folders(tmp_path) -> None:
     page = Page("Größe")
     page.add("A", Text("ü"))
     path = page.save(tmp_path / "new" / "page.html")
@@ -178,8 +178,8 @@ def test_a_page_is_saved_with_its_folders(tmp_path) -> None:
         page.save(tmp_path / "file" / "page.html")
 
 
-def test_words_need_no_matplotlib(monkeypatch) -> None:
+def test_text_and_tables_need_no_matplotlib(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     page = Page("x")
     page.add("A", Text("b"), Table(["a"], [[1]]), Matrix(["a"], torch.ones(1, 1)))
-    check_alone(page.html())
+    check_self_contained(page.html())

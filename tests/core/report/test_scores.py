@@ -1,9 +1,9 @@
-"""The statistics that are resampled, against the streaming metrics and scikit-learn."""
+"""The statistics of resamples, compared with the streaming metrics and with scikit-learn."""
 
 import pytest
 import torch
 
-from flambeau.report import Answers, score_intervals
+from flambeau.report import Predictions, score_intervals
 from flambeau.report import scores as statistics
 from flambeau.task import (
     R2,
@@ -18,8 +18,10 @@ from flambeau.task import (
 metrics = pytest.importorskip("sklearn.metrics")
 
 
-def made(kind: str, outputs: torch.Tensor, targets: torch.Tensor, losses=None) -> Answers:
-    return Answers(kind, torch.arange(len(targets)), outputs, targets, losses, {})
+def predictions(
+    kind: str, outputs: torch.Tensor, targets: torch.Tensor, losses=None
+) -> Predictions:
+    return Predictions(kind, torch.arange(len(targets)), outputs, targets, losses, {})
 
 
 def drawn(n: int = 300, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,9 +40,9 @@ def streamed(metric, outputs, targets) -> float:
     return metric.compute()
 
 
-def test_scores_of_classes() -> None:
+def test_scores_of_classification() -> None:
     outputs, targets = drawn()
-    found = score_intervals(made("classification", outputs, targets))
+    found = score_intervals(predictions("classification", outputs, targets))
     predicted = outputs.argmax(dim=1)
     assert found["accuracy"].value == pytest.approx(metrics.accuracy_score(targets, predicted))
     assert found["top_5_accuracy"].value == pytest.approx(
@@ -54,7 +56,7 @@ def test_scores_of_classes() -> None:
         assert 0 < interval.low < interval.value < interval.high < 1
 
 
-def test_every_resample_is_scored_as_if_alone() -> None:
+def test_each_resample_is_scored_separately() -> None:
     outputs, targets = drawn(60, 4)
     predicted = outputs.argmax(dim=1)
     rows = torch.randint(60, (5, 60), generator=torch.Generator().manual_seed(0))
@@ -62,73 +64,73 @@ def test_every_resample_is_scored_as_if_alone() -> None:
         (statistics.macro_f1, MacroF1),
         (statistics.balanced_accuracy, BalancedAccuracy),
     ):
-        together = make(4)(predicted[rows], targets[rows])
-        alone = [streamed(metric(), outputs[row], targets[row]) for row in rows]
-        assert together.tolist() == pytest.approx(alone)
+        batched = make(4)(predicted[rows], targets[rows])
+        separate = [streamed(metric(), outputs[row], targets[row]) for row in rows]
+        assert batched.tolist() == pytest.approx(separate)
 
 
 def test_ignored_samples_do_not_count() -> None:
     outputs, targets = drawn()
     kept = targets != 3
-    some = score_intervals(made("classification", outputs, targets.masked_fill(~kept, -1)))
-    without = score_intervals(made("classification", outputs[kept], targets[kept]))
+    some = score_intervals(predictions("classification", outputs, targets.masked_fill(~kept, -1)))
+    without = score_intervals(predictions("classification", outputs[kept], targets[kept]))
     assert some == without
-    nothing = score_intervals(made("classification", outputs, torch.full_like(targets, -1)))
+    nothing = score_intervals(predictions("classification", outputs, torch.full_like(targets, -1)))
     assert nothing == {}
 
 
-def test_scores_of_labels() -> None:
+def test_scores_of_multi_label_tasks() -> None:
     draws = torch.Generator().manual_seed(0)
     outputs = torch.randn(200, 3, generator=draws)
     targets = ((outputs + torch.randn(200, 3, generator=draws)) > 0).float()
-    found = score_intervals(made("multi_label", outputs, targets), threshold=0.6)
-    chosen = outputs.sigmoid() >= 0.6
-    assert found["exact_match"].value == pytest.approx(metrics.accuracy_score(targets, chosen))
+    found = score_intervals(predictions("multi_label", outputs, targets), threshold=0.6)
+    predicted = outputs.sigmoid() >= 0.6
+    assert found["exact_match"].value == pytest.approx(metrics.accuracy_score(targets, predicted))
     for name, metric in (("micro", MultiLabelMicroF1), ("macro", MultiLabelMacroF1)):
-        expected = metrics.f1_score(targets, chosen, average=name)
+        expected = metrics.f1_score(targets, predicted, average=name)
         assert found[f"{name}_f1"].value == pytest.approx(expected)
         assert found[f"{name}_f1"].value == pytest.approx(streamed(metric(0.6), outputs, targets))
 
 
-def test_scores_of_numbers() -> None:
+def test_scores_of_regression() -> None:
     draws = torch.Generator().manual_seed(0)
     targets = torch.randn(200, 2, generator=draws, dtype=torch.float64) * 5 + 100
     outputs = targets + torch.randn(200, 2, generator=draws, dtype=torch.float64)
-    found = score_intervals(made("regression", outputs, targets))
+    found = score_intervals(predictions("regression", outputs, targets))
     for name, metric in (("mae", MeanAbsoluteError), ("rmse", RootMeanSquaredError), ("r2", R2)):
         assert found[name].value == pytest.approx(streamed(metric(), outputs, targets))
         assert found[name].low < found[name].value < found[name].high
     assert found["r2"].value == pytest.approx(metrics.r2_score(targets, outputs))
 
 
-def test_the_interval_of_accuracy_agrees_with_the_bootstrap_of_it() -> None:
+def test_wilson_and_bootstrap_agree_for_accuracy() -> None:
     from flambeau.report import bootstrap
 
     outputs, targets = drawn(1000)
     right = (outputs.argmax(dim=1) == targets).double()
-    ours = score_intervals(made("classification", outputs, targets))["accuracy"]
+    ours = score_intervals(predictions("classification", outputs, targets))["accuracy"]
     other = bootstrap(lambda each: each.mean(dim=1), right)
-    # Two ways to one interval: 1,000 samples and resamples leave a few thousandths.
+    # Two methods for one interval differ by a few thousandths for 1,000 samples.
     assert ours.low == pytest.approx(other.low, abs=0.006)
     assert ours.high == pytest.approx(other.high, abs=0.006)
 
 
-def test_one_sample_has_only_what_wilson_can_say() -> None:
+def test_one_sample_has_only_proportions() -> None:
     found = score_intervals(
-        made("classification", torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.ones(1))
+        predictions("classification", torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.ones(1))
     )
     assert list(found) == ["accuracy"]
     assert found["accuracy"].low < 0.3
-    assert score_intervals(made("regression", torch.ones(1, 1), torch.ones(1, 1))) == {}
+    assert score_intervals(predictions("regression", torch.ones(1, 1), torch.ones(1, 1))) == {}
 
 
-def test_equal_targets_leave_r2_out_rather_than_nan() -> None:
-    found = score_intervals(made("regression", torch.rand(5, 1), torch.full((5, 1), 2.0)))
+def test_constant_targets_have_no_nan_scores() -> None:
+    found = score_intervals(predictions("regression", torch.rand(5, 1), torch.full((5, 1), 2.0)))
     assert found["r2"].value == 0
     assert all(each.value == each.value for each in found.values())
 
 
 def test_losses_alone_have_an_interval() -> None:
-    """Only losses: a task whose outputs are no rows still tells its loss with an interval."""
-    answers = Answers("other", torch.arange(4), None, None, torch.tensor([1.0, 2, 3, 4]), {})
-    assert score_intervals(answers)["loss"].value == 2.5
+    """A task whose outputs have no row per sample still has its loss with an interval."""
+    found = Predictions("other", torch.arange(4), None, None, torch.tensor([1.0, 2, 3, 4]), {})
+    assert score_intervals(found)["loss"].value == 2.5

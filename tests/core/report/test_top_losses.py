@@ -1,4 +1,4 @@
-"""Each sample's loss is the task's own, whatever way it is computed."""
+"""``sample_losses`` returns the task's loss of each sample, vectorised or one by one."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def drawn(*shape: int) -> Tensor:
 
 
 def alone(task: Task, outputs: Tensor, target: Tensor) -> list[float]:
-    """The mean loss of each sample in a batch of its own."""
+    """Return the loss of each sample from a batch of one."""
     found = []
     for row in range(len(target)):
         total, weight = task.loss(outputs[row : row + 1], batch(target[row : row + 1]))
@@ -49,7 +49,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_loss_is_that_of_the_sample_alone(name: str) -> None:
+def test_a_loss_equals_that_of_the_sample_alone(name: str) -> None:
     task, outputs, target = TASKS[name]
     task = type(task)(**task.arguments())
     found = sample_losses(task, outputs, batch(target))
@@ -58,21 +58,21 @@ def test_a_loss_is_that_of_the_sample_alone(name: str) -> None:
     assert found.tolist() == pytest.approx(alone(task, outputs, target), rel=1e-5, abs=1e-6)
 
 
-def test_the_losses_of_classes_are_torchs() -> None:
+def test_classification_losses_are_cross_entropy() -> None:
     outputs = drawn(N, 3)
     found = sample_losses(Classification(ABC), outputs, batch(LABELS))
     assert torch.allclose(found, F.cross_entropy(outputs, LABELS, reduction="none"))
 
 
 class Focal(Classification):
-    """A loss of a user's own."""
+    """A user-defined loss."""
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         entropy = F.cross_entropy(outputs, batch.target, reduction="none")
         return ((1 - (-entropy).exp()) ** 2 * entropy).sum(), float(len(outputs))
 
 
-def test_a_loss_of_ones_own_is_not_taken_for_that_of_its_base() -> None:
+def test_an_overridden_loss_is_used() -> None:
     outputs, task = drawn(N, 3), Focal(ABC)
     found = sample_losses(task, outputs, batch(LABELS))
     assert found.tolist() == pytest.approx(alone(task, outputs, LABELS), rel=1e-5)
@@ -80,7 +80,7 @@ def test_a_loss_of_ones_own_is_not_taken_for_that_of_its_base() -> None:
     assert bool((found < plain).all())
 
 
-def test_masks_travel_with_their_sample() -> None:
+def test_masks_are_sliced_with_their_sample() -> None:
     class Masked(Task):
         def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
             mask = batch.masks["target"]
@@ -92,7 +92,7 @@ def test_masks_travel_with_their_sample() -> None:
     assert sample_losses(Masked(), outputs, given).tolist() == pytest.approx([1, 2, 0], abs=1e-6)
 
 
-def test_outputs_without_a_row_a_sample_have_no_losses() -> None:
+def test_outputs_without_a_row_per_sample_have_no_losses() -> None:
     tokens = batch(LABELS)
     assert sample_losses(Classification(ABC), drawn(2 * N, 3), tokens) is None
     assert sample_losses(Classification(ABC), (drawn(N, 3),), tokens) is None
@@ -100,6 +100,6 @@ def test_outputs_without_a_row_a_sample_have_no_losses() -> None:
     assert sample_losses(Regression(), drawn(2), flat) is None
 
 
-def test_half_precision_is_widened() -> None:
+def test_half_precision_outputs_become_float32() -> None:
     found = sample_losses(Classification(ABC), drawn(N, 3).bfloat16(), batch(LABELS))
     assert found.dtype == torch.float32

@@ -84,7 +84,7 @@ def test_measured_where_there_are_statistics() -> None:
         assert choice.evidence["distance_nats"] > 1
         assert choice.evidence["batches"] == min(20, 320 // batch_size)
         text = str(learner.summary())
-        assert f"1 norm layer with statistics, bn='{value}'" in text
+        assert f"1 norm layer with running statistics, bn='{value}'" in text
         assert choice.reason in text
         assert choice.reason[:40] in learner.plan.table(400)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flambeau import Choice, Classification, Data, Domain, Rule, Split
-from flambeau.doctor import Check, Finding, Subject
+from flambeau.doctor import Check, Finding, TrainingSetup
 from flambeau.domain import CliOption
 from flambeau.random import generator
 
@@ -40,9 +40,9 @@ def choose_length(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     return Choice("length", min(longest, 512), reason, {"longest": longest}, (64, 512))
 
 
-def find_leaks(subject: Subject) -> Finding | None:
+def find_leaks(setup: TrainingSetup) -> Finding | None:
     """Valid sequences that train knows, perhaps read from the other strand."""
-    data = subject.data
+    data = setup.data
     assert isinstance(data, DnaData)
     strands = {part: [_one_strand(each) for each in data.raw(part)] for part in ("train", "valid")}
     known = set(strands["train"])
@@ -50,8 +50,8 @@ def find_leaks(subject: Subject) -> Finding | None:
     if not leaked:
         return None
     what = f"{len(leaked)} valid sequences are in train too, such as {data.raw('valid')[leaked[0]]}"
-    mend = "Drop the copies, or split with Split.by_group so that copies stay together."
-    return Finding("dna-leak", what, {"of": len(strands["valid"])}, mend, severity="error")
+    fix = "Drop the copies, or split with Split.by_group so that copies stay together."
+    return Finding("dna-leak", what, {"of": len(strands["valid"])}, fix, severity="error")
 
 
 def _one_strand(sequence: str) -> str:

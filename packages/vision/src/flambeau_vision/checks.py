@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from flambeau.data.split import PARTS
-from flambeau.doctor import CORE_CHECKS, Check, Finding, Subject
+from flambeau.doctor import CORE_CHECKS, Check, Finding, TrainingSetup
 from flambeau_vision.data import ImageData
 from flambeau_vision.duplicates import MAX_COMPARED, Duplicate, search_duplicates
 from flambeau_vision.filename_groups import are_paths, groups_across_parts
@@ -20,22 +20,22 @@ _MIN_GROUPED_SHARE = 0.05  # share of valid images in groups that train contains
 _CORE = {check.code: check for check in CORE_CHECKS}
 
 
-def check_duplicates(subject: Subject) -> list[Finding]:
+def check_duplicates(setup: TrainingSetup) -> list[Finding]:
     """Return a finding if train files are in valid or test too, by bytes; arrays as in core."""
-    data = subject.data
+    data = setup.data
     if not isinstance(data, ImageData):
         return []
     items = data.samples["item"]
     if isinstance(items, Tensor):
-        return list(_CORE["duplicates-across-parts"].run(subject) or ())  # pyright: ignore[reportArgumentType]
+        return list(_CORE["duplicates-across-parts"].run(setup) or ())  # pyright: ignore[reportArgumentType]
     if len(items) > _MAX_HASHED:
         return []  # data.report() compares all of them
     return _find_copies(data, "duplicates-across-parts", "identical to", limit=0)
 
 
-def check_near_duplicates(subject: Subject) -> list[Finding]:
+def check_near_duplicates(setup: TrainingSetup) -> list[Finding]:
     """Return a finding if valid or test images are near-duplicates of train images."""
-    data = subject.data
+    data = setup.data
     if not isinstance(data, ImageData):
         return []
     return _find_copies(data, "near-duplicates", "near-duplicates of", limit=MAX_COMPARED)
@@ -71,9 +71,9 @@ def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> li
     ]
 
 
-def check_filename_groups(subject: Subject) -> Finding | None:
+def check_filename_groups(setup: TrainingSetup) -> Finding | None:
     """Return a finding if groups of images, by file name, are in both train and valid."""
-    data = subject.data
+    data = setup.data
     if not isinstance(data, ImageData) or not are_paths(items := data.samples["item"]):
         return None
     parts = _part_of_rows(data)
@@ -95,9 +95,9 @@ def check_filename_groups(subject: Subject) -> Finding | None:
     )
 
 
-def check_normalisation(subject: Subject) -> Finding | None:
+def check_normalisation(setup: TrainingSetup) -> Finding | None:
     """Return a finding if images are normalised differently than for the pretrained weights."""
-    values = subject.values
+    values = setup.values
     given = values.get("normalisation")
     if values.get("weights") is None or given == "weights":
         return None

@@ -17,7 +17,7 @@ from flambeau.errors import InputError, MissingDependencyError
 from flambeau.learner import Learner
 from flambeau.learner.run_folder import new_run_folder
 from flambeau.report import baseline_scores, plot_history, text_table
-from flambeau.report.baselines import InMemory
+from flambeau.report.baselines import InMemorySamples
 
 SAMPLES = 8_000
 
@@ -69,7 +69,7 @@ def compare(learner: Learner) -> str:
     ours = learner.evaluate("test")
     metric = next(name for name in ours if name != "loss")
     parts = learner.built
-    train, test = (cast("InMemory", parts.dataset(part)) for part in ("train", "test"))
+    train, test = (cast("InMemorySamples", parts.dataset(part)) for part in ("train", "test"))
     baselines = baseline_scores(train, test, learner.task)
     rows = [[name, f"{scores[metric]:.3f}"] for name, scores in baselines.items()]
     rows.append([f"flambeau, {learner.plan.values['architecture']}", f"{ours[metric]:.3f}"])

@@ -20,7 +20,7 @@ from flambeau.data.loader import LoaderOptions
 from flambeau.domain import Domain
 from flambeau.errors import InputError
 from flambeau.plan import Plan
-from flambeau.report import Background, interpret, text_table
+from flambeau.report import ReportDetails, interpret, text_table
 from flambeau.task.task import StepContext
 
 PARTS = ("train", "valid", "test")
@@ -65,9 +65,9 @@ def evaluate(
             predictor.task,
             lambda: _batches(predictor, data, chosen),
             part=" and ".join(chosen),
-            background=_background(predictor, data, model),
+            details=_report_details(predictor, data, model),
         )
-        scores = found.answers.scores
+        scores = found.predictions.scores
         typer.echo(f"The report is in {found.report(report)}.", err=True)
     count = sum(len(data.split.part(name)) for name in chosen)
     if as_json:
@@ -77,10 +77,10 @@ def evaluate(
     typer.echo(f"{count:,} samples ({', '.join(chosen)})\n" + text_table(["score", "value"], rows))
 
 
-def _background(predictor: Predictor, data: Data, model: Path) -> Background:
+def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDetails:
     """What the report tells of an export: its plan and the data, but no training."""
     plan = predictor.record.plan if predictor.record is not None else None
-    return Background(
+    return ReportDetails(
         title=f"{model.name} on labelled data",
         data=data,
         plan=None if plan is None else Plan.from_json(plan),

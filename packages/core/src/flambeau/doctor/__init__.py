@@ -1,34 +1,35 @@
-"""The doctor: checks that read a set-up and say what very likely is not what was meant.
+"""The doctor: checks that find likely mistakes in a training setup.
 
-learner.doctor(full=False)   everything that core and the domain look for
-diagnose(subject, checks)    the same, by hand
-Check, Finding               what a domain contributes: ``Domain(checks=(Check(...),))``
+learner.doctor(full=False)   run all checks of core and of the domain
+diagnose(setup, checks)      run given checks on a ``TrainingSetup``
+Check, Finding               what a domain adds: ``Domain(checks=(Check(...),))``
 
-``print(learner.doctor())`` lists the findings, each with its evidence, how to mend it, and where
-docs/doctor.md tells more. It costs one batch, two forward passes and a backward pass; weights,
-buffers and generators stay as they are. The checks that are quick and sure run by themselves
-before a learner's first fit (``warn_before_fit``) unless ``TrainingOptions(doctor=False)``.
+``print(learner.doctor())`` lists the findings, each with its evidence, its fix and the section of
+docs/doctor.md that explains it. The cost is one batch, two forward passes and one backward pass;
+weights, buffers and random generators are unchanged afterwards. The fast checks without false
+alarms also run automatically before a learner's first fit (``warn_before_fit``), unless
+``TrainingOptions(doctor=False)`` is set.
 """
 
-from flambeau.doctor.before_fit import course_of, look_before_fit, warn_before_fit
+from flambeau.doctor.before_fit import check_before_fit, make_fit_settings, warn_before_fit
 from flambeau.doctor.check import READS, Check
-from flambeau.doctor.checks import CORE_CHECKS, checks_for
-from flambeau.doctor.diagnosis import Report, combine_checks, diagnose
+from flambeau.doctor.core_checks import CORE_CHECKS, checks_for
+from flambeau.doctor.diagnosis import Diagnosis, combine_checks, diagnose
 from flambeau.doctor.finding import Finding
-from flambeau.doctor.subject import Course, Subject
+from flambeau.doctor.training_setup import FitSettings, TrainingSetup
 
 __all__ = [
     "CORE_CHECKS",
     "READS",
     "Check",
-    "Course",
+    "Diagnosis",
     "Finding",
-    "Report",
-    "Subject",
+    "FitSettings",
+    "TrainingSetup",
+    "check_before_fit",
     "checks_for",
     "combine_checks",
-    "course_of",
     "diagnose",
-    "look_before_fit",
+    "make_fit_settings",
     "warn_before_fit",
 ]

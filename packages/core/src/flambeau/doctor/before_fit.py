@@ -1,4 +1,4 @@
-"""The quick checks by themselves before a learner's first fit, within a bounded cost."""
+"""The checks that run automatically before a learner's first fit, within a time budget."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import cast
 
 from flambeau.distributed import processes
 from flambeau.doctor.check import READS, Check
-from flambeau.doctor.checks import checks_for
+from flambeau.doctor.core_checks import checks_for
 from flambeau.doctor.diagnosis import findings_of
 from flambeau.doctor.finding import Finding
-from flambeau.doctor.subject import Course, Subject
+from flambeau.doctor.training_setup import FitSettings, TrainingSetup
 from flambeau.errors import FlambeauWarning
 from flambeau.phases.phase import Phase
 from flambeau.training.optim.optimizer import default_factory
@@ -22,37 +22,38 @@ from flambeau.training.run import Run
 from flambeau.training.step import train_step
 
 BUDGET_S = 1.0
-"""After so many seconds no further check is asked."""
+"""No further check starts after this many seconds."""
 
-_SHARE = 0.02  # of the run's samples, that the passes of the doctor may cost in the place of a time
-_PASSES = 4.0  # forward passes that its own forward pass, its second one and a backward pass cost
-_STEP_PASSES = 3.0  # and those of a training step
-_TRIED = 2  # samples from which the cost of a pass is read where the run is short
-_FEWEST = 8  # with fewer samples a pass shows too little
+_SHARE = 0.02  # of the run's cost that the doctor's own passes may add
+_PASSES = 4.0  # cost of the doctor's two forward passes and one backward pass, in forward passes
+_STEP_PASSES = 3.0  # cost of a training step, in forward passes
+_TRIED = 2  # samples on which the cost of a pass is measured if the run is short
+_FEWEST = 8  # a pass over fewer samples is not worth running: most checks need more
 
-_RUN_THE_MODEL = ("answer", "gradients")
+_RUN_THE_MODEL = ("outputs", "gradients")
 
 
-def course_of(
+def make_fit_settings(
     options: TrainingOptions,
     phases: Sequence[Phase],
     run: Run | None = None,
-) -> Course:
-    """What the phases of a run tell the checks.
+) -> FitSettings:
+    """Return the settings of the next fit that checks may read.
 
     Args:
-        options: Of the learner.
-        phases: Those of the coming fit, where there is no run yet.
-        run: The coming fit, with its phases and optimizers; None makes optimizers as it would.
+        options: The learner's options.
+        phases: The phases of the next fit, used if there is no run yet.
+        run: The next fit with its phases and optimizers; None builds the optimizers in the same
+            way as the fit would.
     """
     phases = phases if run is None else run.state.phases
     rates = [phase.schedules["lr"].peak for phase in phases if "lr" in phase.schedules]
-    return Course(
+    return FitSettings(
         optimizers=lambda model, values: (
             (options.optimizer or default_factory)(model, values) if run is None else run.optimizers
         ),
-        own_optimizers=options.optimizer is not None,
-        own_step=options.train_step is not train_step,
+        custom_optimizers=options.optimizer is not None,
+        custom_step=options.train_step is not train_step,
         epochs=sum(phase.epochs for phase in phases),
         lr=max(rates, default=None),
         bn=tuple(phase.bn for phase in phases),
@@ -61,40 +62,46 @@ def course_of(
     )
 
 
-def warn_before_fit(subject: Subject, own: Iterable[Check]) -> None:
-    """A FlambeauWarning for everything that the quick checks find, core's and a domain's own."""
-    alone = processes.current() is None  # a model may wait for the other processes
-    for finding in look_before_fit(subject, checks_for(own), runs_model=alone):
-        more = f" More: {finding.page}" if finding.page else ""
+def warn_before_fit(setup: TrainingSetup, domain_checks: Iterable[Check]) -> None:
+    """Run the checks for the first fit and issue a FlambeauWarning for each finding.
+
+    Args:
+        setup: The training setup.
+        domain_checks: Checks of the domain, which run in addition to core's.
+    """
+    one_process = processes.current() is None  # a model may wait for the other processes
+    checks = checks_for(domain_checks)
+    for finding in check_before_fit(setup, checks, may_run_model=one_process):
+        page = f" See {finding.page}" if finding.page else ""
         warnings.warn(
-            f"[{finding.code}] {finding.what} {finding.mend}{more}",
+            f"[{finding.code}] {finding.what} {finding.fix}{page}",
             FlambeauWarning,
             stacklevel=_level_of_caller(),
         )
 
 
-def look_before_fit(
-    subject: Subject,
+def check_before_fit(
+    setup: TrainingSetup,
     checks: Iterable[Check],
     *,
     budget_s: float = BUDGET_S,
-    runs_model: bool = True,
+    may_run_model: bool = True,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Finding]:
-    """What the checks find that run before a first fit, the cheapest ones first.
+    """Run the checks for the first fit, cheapest first, and return their findings.
 
-    They cost at most ``budget_s`` or 2% of the run, whichever is more, and one check: none is
-    asked once the time is spent. The model is run on up to 64 samples, twice forward and once
-    backward. Where that is more than 2% of the samples of a short run, two samples are tried, and
-    the model is run on as many as the time left allows, or not at all. A check that fails is
-    passed over, for the run itself says better what is wrong.
+    The cost is limited to ``budget_s`` seconds or 2% of the run, whichever is more; a check that
+    has started is allowed to finish. The model runs on up to 64 samples, twice forward and once
+    backward. If that would cost more than 2% of a short run, two samples are timed first, and the
+    model then runs on as many samples as the remaining time allows, or not at all. A check that
+    raises an error is skipped, because the fit itself reports the cause more precisely.
 
     Args:
-        subject: The set-up.
-        checks: Core's and the domain's; those for the first fit are taken.
-        budget_s: Seconds.
-        runs_model: Whether the model may be run (not by one process of several).
-        clock: Tells the time in seconds.
+        setup: The training setup.
+        checks: Checks of core and of the domain; those with ``runs="first fit"`` are used.
+        budget_s: Time limit in seconds.
+        may_run_model: Whether the model may run; False if it belongs to one of several processes.
+        clock: Returns the current time in seconds.
     """
     quick = sorted(
         (check for check in checks if check.runs == "first fit"),
@@ -102,46 +109,46 @@ def look_before_fit(
     )
     end = clock() + budget_s
     # Compiling for another batch shape takes longer than all checks together.
-    may_run: bool | None = None if runs_model and not _is_compiled(subject) else False
+    may_run: bool | None = None if may_run_model and not _is_compiled(setup) else False
     found: list[Finding] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the model warns of is to be heard in the run
+        warnings.simplefilter("ignore")  # the model's own warnings appear in the fit that follows
         for check in quick:
             if clock() > end:
                 break
             try:
                 if check.reads in _RUN_THE_MODEL:
                     if may_run is None:
-                        may_run = False  # also where trying fails
-                        may_run = _affordable(subject, end, clock)
+                        may_run = False  # stays False if the trial raises an error
+                        may_run = _affordable(setup, end, clock)
                     if not may_run:
                         break
-                found += findings_of(check, subject)
-            except Exception:  # noqa: BLE001 - the run that follows says it with its place
+                found += findings_of(check, setup)
+            except Exception:  # noqa: BLE001 - the fit that follows reports the cause
                 continue
-    known = subject.data.warned
+    known = setup.data.warned
     return [finding for finding in found if finding.code not in known]
 
 
-def _affordable(subject: Subject, end: float, clock: Callable[[], float]) -> bool:
-    """Whether the model can be run within the cost; ``subject.most_samples`` says on how many."""
-    n = len(subject.batch)
-    run = subject.n_steps * subject.course.accumulate * len(subject.whole_batch)
+def _affordable(setup: TrainingSetup, end: float, clock: Callable[[], float]) -> bool:
+    """Return whether the model can run within the budget; sets ``setup.max_samples``."""
+    n = len(setup.batch)
+    run = setup.n_steps * setup.fit_settings.accumulate * len(setup.full_batch)
     if _PASSES * n <= _SHARE * _STEP_PASSES * run:
         return True
-    subject.most_samples = min(n, _TRIED)
+    setup.max_samples = min(n, _TRIED)
     started = clock()
     try:
-        _ = subject.look
+        _ = setup.forward_pass
     finally:
-        vars(subject).pop("look", None)
+        vars(setup).pop("forward_pass", None)
         each_s = (clock() - started) / min(n, _TRIED)
-        subject.most_samples = min(n, int((end - clock()) / max(_PASSES * each_s, 1e-9)))
-    return subject.most_samples >= min(n, _FEWEST)
+        setup.max_samples = min(n, int((end - clock()) / max(_PASSES * each_s, 1e-9)))
+    return setup.max_samples >= min(n, _FEWEST)
 
 
 def _level_of_caller() -> int:
-    """How far above ``warn_before_fit`` the first line is that is not flambeau's."""
+    """Return the stack level, above ``warn_before_fit``, of the first frame outside flambeau."""
     level, frame = 1, inspect.currentframe()
     frame = frame and frame.f_back
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("flambeau."):
@@ -149,8 +156,8 @@ def _level_of_caller() -> int:
     return level
 
 
-def _is_compiled(subject: Subject) -> bool:
+def _is_compiled(setup: TrainingSetup) -> bool:
     return any(
         type(m).__name__ == "OptimizedModule"
-        for m in cast("Iterable[object]", subject.model.modules())
+        for m in cast("Iterable[object]", setup.model.modules())
     )

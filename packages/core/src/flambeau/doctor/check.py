@@ -1,4 +1,4 @@
-"""``Check``: one thing that the doctor looks for."""
+"""``Check``: a function that searches a training setup for one kind of mistake."""
 
 from __future__ import annotations
 
@@ -7,52 +7,51 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flambeau.doctor.finding import Finding
-from flambeau.doctor.subject import Subject
+from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.errors import ArgumentError
 
-Reads = Literal["facts", "data", "optimizers", "batch", "answer", "gradients"]
-Runs = Literal["first fit", "asked", "full"]
+Reads = Literal["facts", "data", "optimizers", "batch", "outputs", "gradients"]
+Runs = Literal["first fit", "on request", "full"]
 
 READS: tuple[Reads, ...] = get_args(Reads)
-"""What a check may read, from what is there already to what costs a backward pass."""
+"""What a check may read, from the cheapest (known already) to the most expensive."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Looks at a subject and says what it finds; a domain contributes its own in ``checks``.
+    """A check of a training setup. A domain adds its own in ``Domain.checks``.
 
     Attributes:
-        code: Its name in reports, and that of its findings ("class-not-in-train").
-        looks_for: In a few words, what it finds.
-        run: ``run(subject)`` gives a Finding, several, or None where all is well. It reads and
-            changes nothing.
-        reads: The dearest thing it reads, for before a fit the cheapest checks come first:
-            "facts" (measured already), "data" (samples), "optimizers", "batch", "answer" (a
-            forward pass), "gradients" (a backward pass).
-        runs: "first fit": by itself before a learner's first fit, within its budget; for what
-            is quick and never wrong. "asked": when ``learner.doctor()`` is called. "full": only
-            with ``full=True``.
-        page: Where the documentation tells the whole story; findings without one of their own
-            show it.
+        code: Name of the check and of its findings ("class-not-in-train").
+        looks_for: What the check finds, in a few words.
+        run: ``run(setup)`` returns a Finding, a list of them, or None if there is no problem. It
+            must not change anything that it reads.
+        reads: The most expensive thing that the check reads; before a fit the cheapest checks run
+            first. "facts" (already measured), "data" (samples), "optimizers", "batch", "outputs"
+            (a forward pass), "gradients" (a backward pass).
+        runs: When the check runs. "first fit": automatically before a learner's first fit, within
+            a time budget; for checks that are fast and have no false alarms. "on request": when
+            ``learner.doctor()`` is called. "full": only with ``full=True``.
+        page: Documentation page that is shown with findings that name no page themselves.
 
     Raises:
-        ArgumentError: ``reads`` or ``runs`` is none of these.
+        ArgumentError: ``reads`` or ``runs`` is not one of these values.
 
     Example:
         >>> from flambeau.doctor import Check, Finding
-        >>> def few_rows(subject):
-        ...     n = len(subject.data.split.train)
+        >>> def few_rows(setup):
+        ...     n = len(setup.data.split.train)
         ...     if n < 10:
-        ...         mend = "Collect more, or take rows from valid."
-        ...         return Finding("few-rows", f"Train has {n} rows.", {"n_train": n}, mend)
+        ...         fix = "Collect more rows, or move rows from valid to train."
+        ...         return Finding("few-rows", f"Train has {n} rows.", {"n_train": n}, fix)
         >>> check = Check("few-rows", "a train part that is too small", few_rows, reads="facts")
     """
 
     code: str
     looks_for: str
-    run: Callable[[Subject], Finding | Sequence[Finding] | None]
-    reads: Reads = "answer"
-    runs: Runs = "asked"
+    run: Callable[[TrainingSetup], Finding | Sequence[Finding] | None]
+    reads: Reads = "outputs"
+    runs: Runs = "on request"
     page: str | None = None
 
     def __post_init__(self) -> None:

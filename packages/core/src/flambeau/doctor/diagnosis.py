@@ -1,4 +1,4 @@
-"""``diagnose``: what a list of checks finds, whatever single checks do."""
+"""``diagnose``: run a list of checks and collect their findings."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 
 from flambeau.doctor.check import Check
 from flambeau.doctor.finding import Finding
-from flambeau.doctor.subject import Subject
+from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.errors import ArgumentError
 
 CRASHED = "check-crashed"
-"""The code of the finding that stands for a check which could not be run."""
+"""The code of the finding that reports a check that raised an error."""
 
 _WIDTH = 96
 _INDENT = " " * 11
 
 
 @dataclass(frozen=True)
-class Report:
-    """What the doctor found; ``print(report)`` shows it.
+class Diagnosis:
+    """The findings of a list of checks; ``print(diagnosis)`` shows them.
 
     Attributes:
-        findings: Errors first, else in the order of the checks.
-        checks: Those that were run.
+        findings: Errors first, otherwise in the order of the checks.
+        checks: The checks that ran.
     """
 
     findings: tuple[Finding, ...]
@@ -32,78 +32,78 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.findings
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """The findings' codes."""
+        """The codes of the findings."""
         return tuple(finding.code for finding in self.findings)
 
     def __str__(self) -> str:
         ran = f"{len(self.checks)} checks"
         if self.ok:
-            looked = textwrap.wrap(
-                "Looked for: " + "; ".join(check.looks_for for check in self.checks) + ".", _WIDTH
+            checked = textwrap.wrap(
+                "Checked for: " + "; ".join(check.looks_for for check in self.checks) + ".", _WIDTH
             )
-            return "\n".join([f"{ran}, nothing found.", *looked])
+            return "\n".join([f"{ran}, no findings.", *checked])
         count = len(self.findings)
         lines = [f"{ran}, {count} finding{'s' if count > 1 else ''}:"]
         for finding in self.findings:
-            lines += ["", f"  {finding.severity:<8} {finding.code}", *_told(finding)]
+            lines += ["", f"  {finding.severity:<8} {finding.code}", *_finding_lines(finding)]
         return "\n".join(lines)
 
 
-def diagnose(subject: Subject, checks: Sequence[Check], *, full: bool = False) -> Report:
-    """What the checks find in a set-up.
+def diagnose(setup: TrainingSetup, checks: Sequence[Check], *, full: bool = False) -> Diagnosis:
+    """Run checks on a training setup and return their findings.
 
-    A check that itself fails never ends the run: it becomes a finding with the code
-    ``"check-crashed"`` that names it. Checks that fail for the same reason share one.
+    If a check raises an error, the others still run; the error becomes a finding with the code
+    ``"check-crashed"`` that names the check. Checks with the same error share one finding.
 
     Args:
-        subject: The set-up.
+        setup: The training setup.
         checks: In the order in which they run; ``combine_checks`` merges core's and a domain's.
-        full: Whether to run those that take long as well.
+        full: Whether to run the slow checks as well.
     """
     checks = [check for check in checks if full or check.runs != "full"]
     found: list[Finding] = []
     crashed: dict[str, list[str]] = {}
     for check in checks:
         try:
-            found += findings_of(check, subject)
-        except Exception as error:  # noqa: BLE001 - whatever a check raises, the others go on
+            found += findings_of(check, setup)
+        except Exception as error:  # noqa: BLE001 - an error in one check must not stop the others
             crashed.setdefault(f"{type(error).__name__}: {error}", []).append(check.code)
     found += [_crash(codes, error) for error, codes in crashed.items()]
     found.sort(key=lambda finding: finding.severity != "error")
-    return Report(tuple(found), tuple(checks))
+    return Diagnosis(tuple(found), tuple(checks))
 
 
-def combine_checks(base: Iterable[Check], own: Iterable[Check]) -> tuple[Check, ...]:
-    """The checks of ``base``, each replaced by that of ``own`` with the same code, then the others.
+def combine_checks(base: Iterable[Check], added: Iterable[Check]) -> tuple[Check, ...]:
+    """Return the checks of ``base`` and ``added``; on equal codes that of ``added`` is used.
 
-    This is how a domain puts a better check in the place of core's.
+    This is how a domain replaces one of core's checks with a better one.
     """
-    replaced = {check.code: check for check in own}
-    kept = [replaced.pop(check.code, check) for check in base]
-    return (*kept, *replaced.values())
+    by_code = {check.code: check for check in added}
+    kept = [by_code.pop(check.code, check) for check in base]
+    return (*kept, *by_code.values())
 
 
-def findings_of(check: Check, subject: Subject) -> list[Finding]:
-    """What one check finds, with the page where more is told.
+def findings_of(check: Check, setup: TrainingSetup) -> list[Finding]:
+    """Run one check and return its findings, with the check's page where they name none.
 
     Raises:
-        ArgumentError: The check returns something else than findings.
+        ArgumentError: The check returns something other than findings.
         Exception: Whatever the check raises.
     """
-    answer: object = check.run(subject)
-    if answer is None:
+    result: object = check.run(setup)
+    if result is None:
         return []
-    several: list[object] = list(answer) if isinstance(answer, list | tuple) else [answer]
+    several: list[object] = list(result) if isinstance(result, list | tuple) else [result]
     findings = [one for one in several if isinstance(one, Finding)]
     if len(findings) < len(several):
         raise ArgumentError(
-            f"{check.code} returned {answer!r:.80}. A check returns a Finding, a list of them, or "
-            "None where all is well."
+            f"{check.code} returned {result!r:.80}. A check must return a Finding, a list of "
+            "findings, or None if there is no problem."
         )
     return [one if one.page else replace(one, page=check.page) for one in findings]
 
@@ -112,24 +112,24 @@ def _crash(codes: Sequence[str], error: str) -> Finding:
     names = ", ".join(codes)
     return Finding(
         CRASHED,
-        f"{names} could not be checked: {error}",
+        f"{names} could not run: {error}",
         {"checks": list(codes)},
-        "If the message speaks of your data or model, mend that; else the check itself is broken: "
-        "tell the package that brings it.",
+        "If the message is about your data or model, correct those. Otherwise the check has a "
+        "bug: report it to the package that provides the check.",
     )
 
 
-def _told(finding: Finding) -> list[str]:
-    evidence = ", ".join(f"{name} {_shown(value)}" for name, value in finding.evidence.items())
+def _finding_lines(finding: Finding) -> list[str]:
+    evidence = ", ".join(f"{name} {_value_text(value)}" for name, value in finding.evidence.items())
     parts = [
         finding.what,
         f"Measured: {evidence}" if evidence else "",
-        f"To mend: {finding.mend}",
-        f"More: {finding.page}" if finding.page else "",
+        f"Fix: {finding.fix}",
+        f"See: {finding.page}" if finding.page else "",
     ]
     width = _WIDTH - len(_INDENT)
     return [_INDENT + line for part in parts for line in textwrap.wrap(part, width)]
 
 
-def _shown(value: object) -> str:
+def _value_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

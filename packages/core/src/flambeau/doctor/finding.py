@@ -1,4 +1,4 @@
-"""``Finding``: one thing that very likely is not what was meant, and how to mend it."""
+"""``Finding``: a likely mistake in a training setup, with its evidence and its fix."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Severity = Literal["warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check saw.
+    """A likely mistake that a check has found.
 
     Attributes:
-        code: Its short name, which stays the same between releases ("class-not-in-train").
-        what: One sentence that names the offending value, row or layer.
-        evidence: The measured figures behind it, by name.
-        mend: What to write or change.
-        page: A page of the documentation with the whole story, where there is one.
-        severity: "error" where training cannot give a useful model, "warning" where it may.
+        code: Short name that stays the same between releases ("class-not-in-train").
+        what: One sentence that describes the problem and names the value, row or layer.
+        evidence: The measured values behind it, by name.
+        fix: What to change, as code where possible.
+        page: A page of the documentation that explains the problem, if there is one.
+        severity: "error" if training cannot give a useful model, "warning" if it can.
     """
 
     code: str
     what: str
     evidence: Mapping[str, Any]
-    mend: str
+    fix: str
     page: str | None = None
     severity: Severity = "warning"

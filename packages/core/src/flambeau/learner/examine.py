@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flambeau.doctor import Subject, course_of
+from flambeau.doctor import TrainingSetup, make_fit_settings
 from flambeau.learner.setup import Setup
 from flambeau.phases import recipes
 from flambeau.plan import Plan
@@ -12,7 +12,7 @@ from flambeau.training.optim.groups import groups_that_learn
 from flambeau.training.run import Run
 
 
-def subject_of(setup: Setup, plan: Plan, run: Run | None = None) -> Subject:
+def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> TrainingSetup:
     """Return the set-up for the doctor's checks; the model is built when a check asks for it.
 
     Args:
@@ -25,12 +25,12 @@ def subject_of(setup: Setup, plan: Plan, run: Run | None = None) -> Subject:
         model = setup.built(plan).model
         trainable = groups_that_learn(plan["trainable"].value, model)
         phases = recipes.plain(plan.values, trainable=trainable)
-    course = course_of(setup.training, phases, run)
-    return Subject(
+    settings = make_fit_settings(setup.training, phases, run)
+    return TrainingSetup(
         setup.data,
         plan.values,
         lambda: setup.built(plan),
         steps_done=setup.position.step,
         seed=setup.seed,
-        course=replace(course, lr_is_measured="lr_find" in plan["lr"].evidence),
+        fit_settings=replace(settings, lr_is_measured="lr_find" in plan["lr"].evidence),
     )

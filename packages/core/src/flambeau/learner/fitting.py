@@ -147,10 +147,10 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
     """Warn of what the doctor finds before a learner's first fit."""
     if setup.examines:
         from flambeau.doctor import warn_before_fit
-        from flambeau.learner.examine import subject_of
+        from flambeau.learner.examine import training_setup
 
-        subject = subject_of(setup, plan, run)
-        on_main(lambda: warn_before_fit(subject, setup.domain.checks))
+        checked = training_setup(setup, plan, run)
+        on_main(lambda: warn_before_fit(checked, setup.domain.checks))
 
 
 def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> None:

@@ -46,8 +46,8 @@ from flambeau.training.run_state.restore import check_tree, phases_of
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
-    from flambeau.doctor import Report
-    from flambeau.inside import Summary
+    from flambeau.doctor import Diagnosis
+    from flambeau.inspect import Summary
     from flambeau.report.interpretation import Interpretation
     from flambeau.tuning.auto_run import Clock
     from flambeau.tuning.lr_result import LearningRate
@@ -386,11 +386,11 @@ class Learner:
         Args:
             part: "train", "valid" or "test".
         """
-        from flambeau.report.interpretation import Background, interpret
+        from flambeau.report.interpretation import ReportDetails, interpret
 
         self._require(part)
         context = StepContext(training=False, values=dict(self.task.values), seed=self.seed)
-        background = Background(
+        details = ReportDetails(
             title=f"{self.plan.values['architecture']} on {self.domain.name} data",
             data=self.data,
             plan=self.plan,
@@ -404,7 +404,7 @@ class Learner:
             lambda: self.built.batches(part),
             part=part,
             context=context,
-            background=background,
+            details=details,
         )
 
     def predictor(self) -> Predictor:
@@ -424,13 +424,13 @@ class Learner:
 
     def summary(self) -> Summary:
         """Layers with shapes, parameters and what is trainable, from one real batch."""
-        from flambeau.inside import summary
+        from flambeau.inspect import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
         inputs = next(self.built.batches(part)).inputs
         return summary(self.model, inputs, bn=self.plan["bn"])
 
-    def doctor(self, *, full: bool = False) -> Report:
+    def doctor(self, *, full: bool = False) -> Diagnosis:
         """What very likely is not as it was meant; costs one batch, and changes nothing.
 
         Args:
@@ -438,10 +438,10 @@ class Learner:
                 samples by heart: seconds to minutes.
         """
         from flambeau.doctor import checks_for, diagnose
-        from flambeau.learner.examine import subject_of
+        from flambeau.learner.examine import training_setup
 
         return diagnose(
-            subject_of(self._setup(), self.plan), checks_for(self.domain.checks), full=full
+            training_setup(self._setup(), self.plan), checks_for(self.domain.checks), full=full
         )
 
     # What lasts

@@ -1,28 +1,36 @@
-"""Looking back: scores with intervals, baselines, plots, and one page that every domain uses."""
+"""Reports: scores with intervals, baselines, plots, and an HTML page, for every domain."""
 
-from flambeau.report.answers import Answers
-from flambeau.report.baselines import baseline_scores, logistic_regression, majority, ridge
+from flambeau.report.baselines import (
+    baseline_scores,
+    logistic_regression_accuracy,
+    majority_accuracy,
+    ridge_predictions,
+)
 from flambeau.report.blocks import Block, Cards, Figures, Matrix, Preformatted, Table, Text
-from flambeau.report.calibration import Bin, Calibration, calibration
-from flambeau.report.confusion import ClassScores, Confused, Confusion, LabelCounts
-from flambeau.report.interpretation import Background, Interpretation, interpret
+from flambeau.report.calibration import Calibration, CalibrationBin, calibration
+from flambeau.report.confusion import ClassScores, ConfusedPair, Confusion, LabelCounts
+from flambeau.report.interpretation import Interpretation, ReportDetails, interpret
 from flambeau.report.intervals import Interval, bootstrap, paired_difference, wilson
 from flambeau.report.page import Page, Section
-from flambeau.report.plots import plot_confusion, plot_history
-from flambeau.report.plots_answers import plot_calibration, plot_residuals, plot_scores
+from flambeau.report.plots_history import plot_history
+from flambeau.report.plots_predictions import (
+    plot_calibration,
+    plot_confusion,
+    plot_residuals,
+    plot_scores,
+)
+from flambeau.report.predictions import Predictions
 from flambeau.report.scores import score_intervals
-from flambeau.report.tables import text_table
+from flambeau.report.text_table import text_table
 from flambeau.report.top_losses import TopLoss, sample_losses
 
 __all__ = [
-    "Answers",
-    "Background",
-    "Bin",
     "Block",
     "Calibration",
+    "CalibrationBin",
     "Cards",
     "ClassScores",
-    "Confused",
+    "ConfusedPair",
     "Confusion",
     "Figures",
     "Interpretation",
@@ -30,7 +38,9 @@ __all__ = [
     "LabelCounts",
     "Matrix",
     "Page",
+    "Predictions",
     "Preformatted",
+    "ReportDetails",
     "Section",
     "Table",
     "Text",
@@ -39,15 +49,15 @@ __all__ = [
     "bootstrap",
     "calibration",
     "interpret",
-    "logistic_regression",
-    "majority",
+    "logistic_regression_accuracy",
+    "majority_accuracy",
     "paired_difference",
     "plot_calibration",
     "plot_confusion",
     "plot_history",
     "plot_residuals",
     "plot_scores",
-    "ridge",
+    "ridge_predictions",
     "sample_losses",
     "score_intervals",
     "text_table",

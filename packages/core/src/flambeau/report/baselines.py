@@ -1,6 +1,7 @@
-"""What little effort reaches on the same data: the figure to put beside a network's score.
+"""Baselines to compare a network's scores with.
 
-The majority class (or the mean), and a linear model on the flattened inputs.
+A constant prediction (majority class, label frequencies, or mean) and a linear model of the
+flattened inputs.
 """
 
 from __future__ import annotations
@@ -23,37 +24,37 @@ from flambeau.task.multi_label import MultiLabel
 from flambeau.task.regression import Regression
 from flambeau.task.task import Task
 
-_MAX_NUMBERS = 50_000_000  # of train features: 200 MB in float32, some seconds of fitting
-_WIDE = 10  # features a row from which a basis of the rows pays for itself
+_MAX_VALUES = 50_000_000  # train features: 200 MB in float32, fitted in some seconds
+_WIDE = 10  # features per row above which a basis of the rows is faster
 _FEATURES = (torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class InMemory(Protocol):
-    """Samples as tensors, ``(n, ...)`` each; ``MemoryDataset`` is one."""
+class InMemorySamples(Protocol):
+    """Samples in memory as tensors ``(n, ...)``, such as ``MemoryDataset``."""
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
-        """Inputs by name."""
+        """Input tensors by name."""
         ...
 
     @property
     def targets(self) -> Mapping[str, Tensor]:
-        """Targets by name; exactly one."""
+        """Target tensors by name; exactly one."""
         ...
 
 
-def majority(train_targets: Tensor, test_targets: Tensor) -> float:
-    """Accuracy on test of always answering the class that is most frequent in train.
+def majority_accuracy(train_targets: Tensor, test_targets: Tensor) -> float:
+    """Return the accuracy on test of always predicting the most frequent class in train.
 
     Args:
-        train_targets: Class numbers, ``(n,)``.
-        test_targets: Class numbers, ``(m,)``.
+        train_targets: Class indices, ``(n,)``.
+        test_targets: Class indices, ``(m,)``.
     """
     most = train_targets.long().bincount().argmax()
     return float((test_targets == most).double().mean())
 
 
-def logistic_regression(
+def logistic_regression_accuracy(
     train_inputs: Tensor,
     train_targets: Tensor,
     test_inputs: Tensor,
@@ -62,69 +63,75 @@ def logistic_regression(
     l2: float = 1.0,
     max_iterations: int = 100,
 ) -> float:
-    """Accuracy on test of a multinomial logistic regression on the flattened inputs.
+    """Return the accuracy on test of a multinomial logistic regression of the flattened inputs.
 
     Args:
-        train_inputs: ``(n, ...)``, any number type; standardised by the train rows.
-        train_targets: Class numbers, ``(n,)``.
+        train_inputs: ``(n, ...)``, any numeric dtype; standardised with the train mean and std.
+        train_targets: Class indices, ``(n,)``.
         test_inputs: ``(m, ...)``.
-        test_targets: Class numbers, ``(m,)``.
-        l2: Half of it times the squared weights is added to the summed loss: scikit-learn's 1/C.
-        max_iterations: Of L-BFGS; 100 suffice for a baseline.
+        test_targets: Class indices, ``(m,)``.
+        l2: The penalty ``l2 / 2 * sum(weight²)`` is added to the summed loss; equal to 1/C in
+            scikit-learn.
+        max_iterations: Iterations of L-BFGS; 100 are enough for a baseline.
     """
     n_classes = int(max(train_targets.max(), test_targets.max())) + 1
     fit = _Linear.logistic(train_inputs, train_targets, n_classes, l2, max_iterations)
     return float((fit(test_inputs).argmax(dim=1) == test_targets).double().mean())
 
 
-def ridge(
+def ridge_predictions(
     train_inputs: Tensor, train_targets: Tensor, test_inputs: Tensor, *, l2: float = 1.0
 ) -> Tensor:
-    """Answers on test of a linear regression on the flattened, standardised inputs.
+    """Return the predictions on test of a ridge regression of the flattened inputs.
 
     Args:
-        train_inputs: ``(n, ...)``, any number type.
+        train_inputs: ``(n, ...)``, any numeric dtype; standardised with the train mean and std.
         train_targets: ``(n,)`` or ``(n, values)``.
         test_inputs: ``(m, ...)``.
-        l2: Times the squared weights is added to the summed squared error: scikit-learn's alpha.
+        l2: The penalty ``l2 * sum(weight²)`` is added to the summed squared error; equal to alpha
+            in scikit-learn.
 
     Returns:
-        float64 ``(m,)`` or ``(m, values)``, as the targets are.
+        float64 ``(m,)`` or ``(m, values)``, like the targets.
     """
-    answers = _Linear.ridge(train_inputs, train_targets, l2)(test_inputs)
-    return answers.squeeze(1) if train_targets.ndim == 1 else answers
+    predictions = _Linear.ridge(train_inputs, train_targets, l2)(test_inputs)
+    return predictions.squeeze(1) if train_targets.ndim == 1 else predictions
 
 
 def baseline_scores(
-    train: InMemory,
-    test: InMemory,
+    train: InMemorySamples,
+    test: InMemorySamples,
     task: Task,
     *,
     l2: float = 1.0,
     max_iterations: int = 100,
 ) -> dict[str, dict[str, float]]:
-    """Loss and the task's metrics on test of simple models fitted on train, by the model's name.
+    """Fit simple models on train and return their loss and metrics on test, by model name.
 
-    The linear models see the inputs that are measurements (floats, bytes, booleans), flattened and
-    joined, and at most as many train rows as make 50 million numbers, drawn with a fixed key.
+    The linear models use the numeric inputs (float, uint8, bool), flattened and concatenated.
+    They are fitted on at most 50 million values: a random subset of the train rows, always the
+    same one.
 
     Args:
         train: Samples to fit on.
         test: Samples to score.
-        task: Says what is scored.
-        l2: See ``logistic_regression`` and ``ridge``.
-        max_iterations: Of L-BFGS.
+        task: Defines loss and metrics.
+        l2: See ``logistic_regression_accuracy`` and ``ridge_predictions``.
+        max_iterations: Iterations of L-BFGS.
 
     Returns:
         ``{"majority class": {"loss": …, "accuracy": …}, "logistic regression": {…}}``; "label
-        frequencies" for several labels, "mean" and "ridge regression" for numbers. Empty for a
-        task that no simple model serves.
+        frequencies" instead of "majority class" for multi-label tasks; "mean" and "ridge
+        regression" for regression. Empty for other tasks.
+
+    Raises:
+        InputError: The samples do not have exactly one target.
     """
     if not isinstance(task, Classification | MultiLabel | Regression):
         return {}
     train_y, test_y = _only_target(train), _only_target(test)
     if isinstance(task, Classification):
-        train_y, test_y = _class_numbers(train_y), _class_numbers(test_y)
+        train_y, test_y = _class_indices(train_y), _class_indices(test_y)
         if train_y.ndim > 1:
             return {}
     x, test_x = _features(train), _features(test)
@@ -144,15 +151,15 @@ def baseline_scores(
     return found
 
 
-# ---------------------------------------------------------------- the models
+# ---------------------------------------------------------------- models
 
 Fit = Callable[[Tensor], Tensor]
 
 
 def _constant(task: Task, targets: Tensor) -> tuple[str, Fit]:
-    """The same answer for everything: what the train targets alone tell."""
+    """Return a model with the best constant prediction for the train targets."""
     if isinstance(task, Classification):
-        # One more of each class, so that a class absent from train keeps the loss finite.
+        # Add-one smoothing keeps the loss finite for classes that are absent from train.
         counts = targets.long().bincount(minlength=task.n_outputs).double() + 1
         outputs, name = (counts / counts.sum()).log(), "majority class"
     elif isinstance(task, Regression):
@@ -173,7 +180,7 @@ def _linear(task: Task, x: Tensor, y: Tensor, l2: float, max_iterations: int) ->
 
 @dataclass(frozen=True)
 class _Linear:
-    """``standardised(x) @ weight + bias``."""
+    """The linear model ``standardised(x) @ weight + bias``."""
 
     mean: Tensor
     std: Tensor
@@ -188,13 +195,13 @@ class _Linear:
     def logistic(
         cls, inputs: Tensor, targets: Tensor, n_outputs: int, l2: float, max_iterations: int
     ) -> _Linear:
-        """Cross entropy for class numbers ``(n,)``, one sigmoid a column for ``(n, labels)``."""
+        """Fit with cross entropy for class indices ``(n,)``, one sigmoid per label otherwise."""
         x, mean, std = _standardised(inputs, torch.float32)
         n, n_features = x.shape
         basis: Tensor | None = None
         if n_features > _WIDE * n:
-            # The best weights are sums of rows, so a basis of the rows serves as well: 244
-            # pictures of 49,152 numbers take 6 s of CPU instead of 19.
+            # The optimal weights are linear combinations of the rows, so a basis of the rows is
+            # enough: 244 images of 49,152 values take 6 s instead of 19 s (2-core Xeon).
             basis = _basis(x)
             x = x @ basis
         weight = torch.zeros(x.shape[1], n_outputs, requires_grad=True)
@@ -215,7 +222,7 @@ class _Linear:
                 loss = F.cross_entropy(logits, targets.long(), reduction="sum")
             else:
                 loss = F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum")
-            # Divided by n, or the first step of the line search would be far too long.
+            # Divided by n, because otherwise the first step of the line search is far too long.
             loss = (loss + l2 / 2 * weight.square().sum()) / n
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
             return loss
@@ -227,7 +234,7 @@ class _Linear:
 
     @classmethod
     def ridge(cls, inputs: Tensor, targets: Tensor, l2: float) -> _Linear:
-        """The normal equations, in the smaller of rows and features."""
+        """Solve the normal equations, in the smaller of the two dimensions rows and features."""
         x, mean, std = _standardised(inputs, torch.float64)
         y = targets.reshape(len(targets), -1).double()
         bias = y.mean(dim=0)
@@ -242,7 +249,7 @@ class _Linear:
 
 
 def _basis(x: Tensor) -> Tensor:
-    """An orthonormal basis of the rows of ``(n, features)``, as ``(features, n)``."""
+    """Return an orthonormal basis of the rows of ``(n, features)``, as ``(features, n)``."""
     return cast("Tensor", torch.linalg.qr(x.T)[0])  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -256,31 +263,31 @@ def _standardised(inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
     x = inputs.reshape(len(inputs), -1).to(dtype)
     mean = x.mean(dim=0)
     std = (x - mean).square().mean(dim=0).sqrt()
-    # A constant feature says nothing; its standard deviation may be rounding noise, not 0.
+    # The standard deviation of a constant feature may be rounding noise instead of 0.
     constant = std <= 1e-6 * mean.abs()
     std = torch.where(constant, torch.ones_like(std), std)
     return (x - mean) / std, mean, std
 
 
-# ---------------------------------------------------------------- the samples
+# ---------------------------------------------------------------- samples
 
 
-def _only_target(samples: InMemory) -> Tensor:
+def _only_target(samples: InMemorySamples) -> Tensor:
     if len(samples.targets) != 1:
         raise InputError(
-            f"Baselines need exactly one target, and the samples have {len(samples.targets)} "
-            f"({', '.join(samples.targets) or 'none'}). Pass a data set with one of them."
+            f"Baselines need exactly one target, but the samples have {len(samples.targets)} "
+            f"({', '.join(samples.targets) or 'none'}). Pass a data set with one target."
         )
     return next(iter(samples.targets.values())).cpu()
 
 
-def _class_numbers(targets: Tensor) -> Tensor:
-    """Class numbers of hard targets and of probabilities ``(n, classes)``."""
+def _class_indices(targets: Tensor) -> Tensor:
+    """Return class indices for hard targets and for probabilities ``(n, classes)``."""
     return targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
 
 
-def _features(samples: InMemory) -> Tensor | None:
-    """``(n, features)`` of the inputs that are measurements; codes are no measurements."""
+def _features(samples: InMemorySamples) -> Tensor | None:
+    """Return ``(n, features)`` of the numeric inputs; integer codes are not used."""
     parts = [
         value.cpu().reshape(len(value), -1)
         for value in samples.inputs.values()
@@ -292,8 +299,8 @@ def _features(samples: InMemory) -> Tensor | None:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Which train rows the linear models see."""
-    most = max(1, _MAX_NUMBERS // max(1, math.prod(x.shape[1:])))
+    """Return the train rows on which the linear models are fitted."""
+    most = max(1, _MAX_VALUES // max(1, math.prod(x.shape[1:])))
     if len(x) <= most:
         return torch.arange(len(x))
     return torch.randperm(len(x), generator=keyed.generator(0, "baseline rows"))[:most]

@@ -1,4 +1,4 @@
-"""What a page is made of: text, tables, figures, pictures. Whatever a user wrote is escaped."""
+"""The blocks of a page: text, tables, plots, images. All text is escaped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from flambeau.report.svg import inline_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NO_NUMBER = "–"
+_NO_VALUE = "–"
 
 
 class Block(Protocol):
-    """Anything that a section may hold; a class of your own with this method is one too."""
+    """The protocol of everything that a section may contain."""
 
     def html(self, number: int) -> str:
-        """The block as HTML that needs no network and no script.
+        """Return the block as HTML without scripts and without links to other files.
 
         Args:
-            number: Of the block in its page; for names that must not be given twice.
+            number: Position of the block in the page, for ids that must be unique.
         """
         ...
 
@@ -38,8 +38,8 @@ class Text(Block):
     """A paragraph.
 
     Attributes:
-        text: Plain words; an empty line begins a new paragraph.
-        note: Whether it is an aside, in smaller letters.
+        text: Plain text; an empty line starts a new paragraph.
+        note: Whether it is a side note, in a smaller font.
     """
 
     text: str
@@ -53,10 +53,10 @@ class Text(Block):
 
 @dataclass(frozen=True)
 class Preformatted(Block):
-    """Text whose lines and columns stay as they are; a line that is too long wraps.
+    """Text in a fixed-width font with its line breaks kept; long lines wrap.
 
     Attributes:
-        text: As for a terminal.
+        text: Text as printed in a terminal.
     """
 
     text: str
@@ -67,17 +67,17 @@ class Preformatted(Block):
 
 @dataclass(frozen=True)
 class Table(Block):
-    """A table that scrolls in its own box where it is wider than the page.
+    """A table that scrolls horizontally if it is wider than the page.
 
     Attributes:
-        headers: One a column.
-        rows: Cells by row. Numbers stand to the right, floats with about four digits; None and
-            numbers that are not finite leave a dash.
-        prose: Columns by number that hold sentences: they wrap, others do not. On a narrow screen
-            the cells of such a table stand below one another.
+        headers: One per column.
+        rows: Cells by row. Numbers are aligned right, floats have about four digits; None, NaN
+            and infinity become a dash.
+        prose: Indices of the columns that contain sentences: these wrap, others do not. On a
+            narrow screen the cells of such a table are stacked.
 
     Raises:
-        InputError: A row has another number of cells than there are headers.
+        InputError: A row and the headers differ in length.
     """
 
     headers: Sequence[str]
@@ -89,14 +89,14 @@ class Table(Block):
             if len(row) != len(self.headers):
                 raise InputError(
                     f"Row {number} of the table has {len(row)} cells for {len(self.headers)} "
-                    f"headers ({', '.join(self.headers)}). None leaves a cell empty."
+                    f"headers ({', '.join(self.headers)}). Use None for an empty cell."
                 )
 
     def html(self, number: int) -> str:
         stacked = ' class="stacked"' if self.prose else ""
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.headers)
         body = "".join(
-            "<tr>" + "".join(self._cell(cell, place) for place, cell in enumerate(row)) + "</tr>"
+            "<tr>" + "".join(self._cell(cell, column) for column, cell in enumerate(row)) + "</tr>"
             for row in self.rows
         )
         return (
@@ -104,10 +104,10 @@ class Table(Block):
             f"<tbody>{body}</tbody></table></div>"
         )
 
-    def _cell(self, cell: object, place: int) -> str:
+    def _cell(self, cell: object, column: int) -> str:
         if self.prose:
-            kind = "prose" if place in self.prose else "plain"
-            name = escape(self.headers[place])
+            kind = "prose" if column in self.prose else "plain"
+            name = escape(self.headers[column])
             return f'<td class="{kind}" data-name="{name}">{escape(number_text(cell))}</td>'
         is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
         kind = ' class="number"' if is_number or cell is None else ""
@@ -116,18 +116,18 @@ class Table(Block):
 
 @dataclass(frozen=True)
 class Matrix(Block):
-    """A square of counts, coloured by the share of the row; for about twenty names at most.
+    """A square matrix of counts, coloured by their share of the row; for up to about 20 names.
 
     Attributes:
-        names: Of rows and columns.
+        names: Names of the rows and of the columns.
         counts: ``(names, names)``.
-        rows: What the rows are.
-        columns: What the columns are.
+        rows: Title of the rows.
+        columns: Title of the columns.
     """
 
     names: Sequence[str]
     counts: Tensor
-    rows: str = "true"
+    rows: str = "target"
     columns: str = "predicted"
 
     def html(self, number: int) -> str:
@@ -154,39 +154,40 @@ class Matrix(Block):
         if not count:
             return "<td></td>"
         ink = "color:#fff;" if share > 0.8 else ""
-        # Never fully transparent: one wrong answer of a thousand should be seen.
+        # Never fully transparent, so that one wrong prediction in a thousand is visible.
         style = f"{ink}background:rgb(0 114 178/{0.08 + 0.92 * share:.2f})"
         return f'<td style="{style}" title="{share:.1%}">{count:,}</td>'
 
 
 @dataclass(frozen=True)
 class Figures(Block):
-    """Plots beside one another where there is room, else below.
+    """Plots side by side if the page is wide enough, otherwise below each other.
 
     Attributes:
-        drawings: Matplotlib figures with what each shows, for those who cannot see it.
-        least_width: CSS pixels below which a plot is not squeezed but scrolls; 0 squeezes.
+        figures: Matplotlib figures, each with a text alternative for screen readers.
+        min_width: Width in CSS pixels below which a plot scrolls instead of shrinking; 0 always
+            shrinks.
     """
 
-    drawings: Sequence[tuple[Figure, str]]
-    least_width: int = 0
+    figures: Sequence[tuple[Figure, str]]
+    min_width: int = 0
 
     def html(self, number: int) -> str:
         parts: list[str] = []
-        for place, (drawing, label) in enumerate(self.drawings):
-            svg = inline_svg(drawing, label, 1000 * number + place)
-            if self.least_width:
-                svg = f'<div style="min-width:{self.least_width}px">{svg}</div>'
+        for position, (figure, label) in enumerate(self.figures):
+            svg = inline_svg(figure, label, 1000 * number + position)
+            if self.min_width:
+                svg = f'<div style="min-width:{self.min_width}px">{svg}</div>'
             parts.append(f'<figure class="scroll">{svg}</figure>')
         return f'<div class="figures">{"".join(parts)}</div>'
 
 
 @dataclass(frozen=True)
 class Cards(Block):
-    """Samples in a grid, each with its picture where it has one, and words.
+    """Samples in a grid, each with a caption and, if available, an image.
 
     Attributes:
-        cards: In the order of reading; the first line of a caption is set in bold.
+        cards: The samples in order; the first line of a caption is bold.
     """
 
     cards: Sequence[Preview]
@@ -206,13 +207,13 @@ class Cards(Block):
 
 
 def number_text(value: object) -> str:
-    """A cell as text: a float with about four digits, thousands apart, a dash for no number."""
+    """Return a cell as text: floats with about four digits, a dash for None, NaN, infinity."""
     if value is None:
-        return _NO_NUMBER
+        return _NO_VALUE
     if isinstance(value, float):
         if not math.isfinite(value):
-            return _NO_NUMBER
-        # Fixed places stand in a column; where they would lose digits or show none, four that do.
+            return _NO_VALUE
+        # Four decimals align in a column; use four significant digits where those would be lost.
         return f"{value:.4f}" if 0.01 <= abs(value) < 10 or not value else f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
@@ -227,6 +228,6 @@ def _media_type(image: bytes) -> str:
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return "image/webp"
     raise InputError(
-        f"A picture begins with {image[:4]!r}, which is no PNG, JPEG, GIF or WebP file. Give the "
-        "bytes of such a file."
+        f"An image starts with the bytes {image[:4]!r}, so it is not a PNG, JPEG, GIF or WebP "
+        "file. Pass the bytes of such a file."
     )

@@ -1,4 +1,4 @@
-"""Which class was taken for which: counts, shares, the pairs that are confused most."""
+"""Confusion matrices: counts, shares, the most confused pairs, scores per class."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from torch import Tensor
 
 from flambeau.errors import ArgumentError, InputError
 from flambeau.report.intervals import Interval, wilson
-from flambeau.report.tables import text_table
+from flambeau.report.text_table import text_table
 
-_PRINTED_CLASSES = 15  # a wider matrix does not fit a terminal
+_PRINTED_CLASSES = 15  # a wider matrix does not fit into a terminal
 
 
 @dataclass(frozen=True)
-class Confused:
-    """Samples of one class that were taken for another.
+class ConfusedPair:
+    """Samples of one class that were predicted as another.
 
     Attributes:
-        truth: What they are.
-        predicted: What they were taken for.
-        count: How many.
-        share: Of all samples of ``truth``, 0..1.
+        target: Class in the targets.
+        predicted: Predicted class.
+        count: Number of samples.
+        share: Share of all samples of ``target``, 0..1.
     """
 
-    truth: str
+    target: str
     predicted: str
     count: int
     share: float
 
     def __str__(self) -> str:
-        return f"{self.truth} taken for {self.predicted}: {self.count:,} ({self.share:.1%})"
+        return f"{self.target} predicted as {self.predicted}: {self.count:,} ({self.share:.1%})"
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class (or label) fares.
+    """The scores of one class or label.
 
     Attributes:
-        name: The class.
-        support: Samples that are of it.
-        predicted: Samples that were taken for it.
-        precision: Right ones among ``predicted``, with a Wilson interval; None where there is
-            none.
-        recall: Right ones among ``support``, likewise.
-        f1: Harmonic mean of the two, 0..1; None where the class is neither true nor predicted.
+        name: Name of the class.
+        support: Samples of this class.
+        predicted: Samples predicted as this class.
+        precision: Share of correct ones among ``predicted``, with a Wilson interval; None if
+            ``predicted`` is 0.
+        recall: Share of correct ones among ``support``, with a Wilson interval; None if
+            ``support`` is 0.
+        f1: Harmonic mean of the two, 0..1; None if ``support`` and ``predicted`` are both 0.
     """
 
     name: str
@@ -60,147 +61,162 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Counts by true and predicted class.
+    """A confusion matrix with class names.
 
     Attributes:
-        matrix: int64 ``(classes, classes)``: rows are the truth, columns the prediction.
-        classes: Names in the order of both.
+        matrix: Counts, int64 ``(classes, classes)``: rows are targets, columns predictions.
+        classes: Names in the order of rows and columns.
     """
 
     matrix: Tensor
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, predicted: Tensor, truth: Tensor, classes: Sequence[str]) -> Confusion:
-        """Counted from class numbers, ``(n,)`` each.
+    def of(cls, predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> Confusion:
+        """Count pairs of class indices, ``(n,)`` each.
 
         Raises:
-            InputError: Different lengths, or a number that is none of the classes.
+            InputError: The lengths differ, or an index is out of range.
         """
         n = len(classes)
-        if predicted.shape != truth.shape or truth.ndim != 1:
+        if predicted.shape != targets.shape or targets.ndim != 1:
             raise InputError(
-                f"Predictions {tuple(predicted.shape)} and truth {tuple(truth.shape)} must both be "
-                "class numbers of shape (n,)."
+                "Predictions and targets must be class indices of the same shape (n,), but they "
+                f"have the shapes {tuple(predicted.shape)} and {tuple(targets.shape)}."
             )
-        for name, numbers in (("predicted", predicted), ("true", truth)):
-            wrong = numbers[(numbers < 0) | (numbers >= n)]
+        for name, indices in (("predicted", predicted), ("target", targets)):
+            wrong = indices[(indices < 0) | (indices >= n)]
             if len(wrong):
-                raise InputError(f"The {name} class {int(wrong[0])} is none of 0 to {n - 1}.")
-        cells = truth.long().cpu() * n + predicted.long().cpu()
+                raise InputError(
+                    f"The {name} class index {int(wrong[0])} is out of range: there are {n} "
+                    f"classes, 0 to {n - 1}."
+                )
+        cells = targets.long().cpu() * n + predicted.long().cpu()
         return cls(cells.bincount(minlength=n * n).view(n, n), tuple(classes))
 
-    def normalised(self, by: Literal["truth", "predicted", "all"] = "truth") -> Tensor:
-        """Shares instead of counts, float64 ``(classes, classes)``.
+    def normalised(self, by: Literal["target", "predicted", "all"] = "target") -> Tensor:
+        """Return shares instead of counts, float64 ``(classes, classes)``.
 
         Args:
-            by: "truth": each row adds up to 1 (its diagonal is the recall); "predicted": each
-                column does (precision); "all": everything does. Empty rows and columns stay 0.
+            by: "target": each row sums to 1 (the diagonal is the recall); "predicted": each column
+                sums to 1 (the diagonal is the precision); "all": the matrix sums to 1. Empty rows
+                and columns stay 0.
+
+        Raises:
+            ArgumentError: ``by`` is not one of these values.
         """
         counts = self.matrix.double()
-        if by == "truth":
+        if by == "target":
             return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
         if by == "predicted":
             return counts / counts.sum(dim=0, keepdim=True).clamp(min=1)
         if by == "all":
             return counts / counts.sum().clamp(min=1)
-        raise ArgumentError(f"by is {by!r}, but must be 'truth', 'predicted' or 'all'.")
+        raise ArgumentError(f"by is {by!r}, but must be 'target', 'predicted' or 'all'.")
 
-    def most_confused(self, n: int = 10) -> list[Confused]:
-        """The pairs with most wrong answers, at most ``n``, the largest first."""
+    def most_confused(self, n: int = 10) -> list[ConfusedPair]:
+        """Return at most ``n`` pairs of classes, those with the most errors first."""
         wrong = self.matrix.clone().fill_diagonal_(0)
         share = self.normalised()
-        # Stable: pairs with one count stay in the order of the classes.
+        # Stable: pairs with equal counts keep the order of the classes.
         order = wrong.flatten().sort(descending=True, stable=True).indices[: max(n, 0)]
-        found: list[Confused] = []
-        for place in order:
-            row, column = divmod(int(place), len(self.classes))
+        found: list[ConfusedPair] = []
+        for position in order:
+            row, column = divmod(int(position), len(self.classes))
             count = int(wrong[row, column])
             if count:
                 names = self.classes[row], self.classes[column]
-                found.append(Confused(*names, count, float(share[row, column])))
+                found.append(ConfusedPair(*names, count, float(share[row, column])))
         return found
 
-    def table(self) -> list[ClassScores]:
-        """Support, precision, recall and F1 of each class."""
-        right = self.matrix.diagonal()
-        return class_scores(self.classes, right, self.matrix.sum(dim=1), self.matrix.sum(dim=0))
+    def class_scores(self) -> list[ClassScores]:
+        """Return support, precision, recall and F1 of each class."""
+        correct = self.matrix.diagonal()
+        return _class_scores(self.classes, correct, self.matrix.sum(dim=1), self.matrix.sum(dim=0))
 
     def __str__(self) -> str:
         if len(self.classes) > _PRINTED_CLASSES:
-            return "\n".join(map(str, self.most_confused())) or "no class taken for another"
+            return "\n".join(map(str, self.most_confused())) or "no errors"
         rows = self.matrix.numpy().tolist()
         named = [[name, *row] for name, row in zip(self.classes, rows, strict=True)]
-        return text_table(["true \\ predicted", *self.classes], named)
+        return text_table(["target \\ predicted", *self.classes], named)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelCounts:
-    """Counts for each label of its own, where a sample may have several.
+    """Counts of correct and wrong predictions for each label of a multi-label task.
 
     Attributes:
         classes: Names of the labels.
-        right: Chosen and true, int64 ``(labels,)``.
-        wrong: Chosen but not true.
-        missed: True but not chosen.
-        rest: Neither.
+        true_positives: Predicted and in the target, int64 ``(labels,)``.
+        false_positives: Predicted but not in the target.
+        false_negatives: In the target but not predicted.
+        true_negatives: Neither predicted nor in the target.
     """
 
     classes: tuple[str, ...]
-    right: Tensor
-    wrong: Tensor
-    missed: Tensor
-    rest: Tensor
+    true_positives: Tensor
+    false_positives: Tensor
+    false_negatives: Tensor
+    true_negatives: Tensor
 
     @classmethod
-    def of(cls, chosen: Tensor, truth: Tensor, classes: Sequence[str]) -> LabelCounts:
-        """Counted from bool tensors, ``(n, labels)`` each.
+    def of(cls, predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> LabelCounts:
+        """Count labels in bool tensors, ``(n, labels)`` each.
 
         Raises:
-            InputError: Other shapes.
+            InputError: The shapes differ from ``(n, labels)``.
         """
-        if chosen.shape != truth.shape or chosen.ndim != 2 or chosen.shape[1] != len(classes):
+        shape = predicted.shape
+        if shape != targets.shape or predicted.ndim != 2 or shape[1] != len(classes):
             raise InputError(
-                f"Chosen {tuple(chosen.shape)} and true {tuple(truth.shape)} labels must both have "
-                f"shape (n, {len(classes)})."
+                f"Predicted labels and targets must both have the shape (n, {len(classes)}), but "
+                f"they have the shapes {tuple(shape)} and {tuple(targets.shape)}."
             )
-        chosen, truth = chosen.bool().cpu(), truth.bool().cpu()
+        predicted, targets = predicted.bool().cpu(), targets.bool().cpu()
         return cls(
             tuple(classes),
-            (chosen & truth).sum(dim=0),
-            (chosen & ~truth).sum(dim=0),
-            (~chosen & truth).sum(dim=0),
-            (~chosen & ~truth).sum(dim=0),
+            (predicted & targets).sum(dim=0),
+            (predicted & ~targets).sum(dim=0),
+            (~predicted & targets).sum(dim=0),
+            (~predicted & ~targets).sum(dim=0),
         )
 
-    def table(self) -> list[ClassScores]:
-        """Support, precision, recall and F1 of each label."""
-        return class_scores(
-            self.classes, self.right, self.right + self.missed, self.right + self.wrong
-        )
+    def class_scores(self) -> list[ClassScores]:
+        """Return support, precision, recall and F1 of each label."""
+        positives = self.true_positives
+        support, predicted = positives + self.false_negatives, positives + self.false_positives
+        return _class_scores(self.classes, positives, support, predicted)
 
     def __str__(self) -> str:
-        columns = (self.right, self.wrong, self.missed, self.rest)
+        columns = (
+            self.true_positives,
+            self.false_positives,
+            self.false_negatives,
+            self.true_negatives,
+        )
         rows = torch.stack(columns, dim=1).numpy().tolist()
         named = [[name, *row] for name, row in zip(self.classes, rows, strict=True)]
-        return text_table(["label", "right", "wrong", "missed", "rest"], named)
+        return text_table(["label", "TP", "FP", "FN", "TN"], named)
 
 
-def class_scores(
-    classes: Sequence[str], right: Tensor, support: Tensor, predicted: Tensor
+def _class_scores(
+    classes: Sequence[str], correct: Tensor, support: Tensor, predicted: Tensor
 ) -> list[ClassScores]:
-    """A row a class from three counts, int64 ``(classes,)`` each."""
+    """Return the scores of each class from three counts, int64 ``(classes,)`` each."""
     rows: list[ClassScores] = []
-    for place, name in enumerate(classes):
-        hits, true, taken = int(right[place]), int(support[place]), int(predicted[place])
+    for index, name in enumerate(classes):
+        hits, n_targets, n_predicted = (
+            int(counts[index]) for counts in (correct, support, predicted)
+        )
         rows.append(
             ClassScores(
                 name,
-                true,
-                taken,
-                wilson(hits, taken) if taken else None,
-                wilson(hits, true) if true else None,
-                2 * hits / (true + taken) if true + taken else None,
+                n_targets,
+                n_predicted,
+                wilson(hits, n_predicted) if n_predicted else None,
+                wilson(hits, n_targets) if n_targets else None,
+                2 * hits / (n_targets + n_predicted) if n_targets + n_predicted else None,
             )
         )
     return rows

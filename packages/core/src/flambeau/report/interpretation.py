@@ -1,4 +1,4 @@
-"""``Interpretation``: what a model answers on one part of the data, and where it errs."""
+"""``Interpretation``: the predictions of a model on one part, its scores and its errors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,23 @@ from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.errors import ArgumentError
-from flambeau.figures import Path
 from flambeau.plan import Plan
-from flambeau.report.answers import Answers, collect
+from flambeau.plotting import Path
 from flambeau.report.calibration import Calibration, calibration
-from flambeau.report.comparison import simple_models
-from flambeau.report.confusion import ClassScores, Confused, Confusion, LabelCounts
+from flambeau.report.confusion import ClassScores, ConfusedPair, Confusion, LabelCounts
+from flambeau.report.interpretation_page import make_page
 from flambeau.report.intervals import Interval
 from flambeau.report.page import Page
+from flambeau.report.part_baselines import part_baselines
+from flambeau.report.plots_predictions import (
+    plot_calibration,
+    plot_confusion,
+    plot_residuals,
+    plot_scores,
+)
+from flambeau.report.predictions import Predictions, collect_predictions
 from flambeau.report.scores import score_intervals
-from flambeau.report.tables import text_table
+from flambeau.report.text_table import text_table
 from flambeau.report.top_losses import TopLoss
 from flambeau.task.classification import Classification
 from flambeau.task.multi_label import MultiLabel
@@ -40,15 +47,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Background:
-    """What a report tells besides the answers; whatever is missing is left out of it.
+class ReportDetails:
+    """Content of a report besides the predictions; the report omits what is not given.
 
     Attributes:
-        title: Of the report.
-        data: Its report is shown, and its samples' pictures.
-        plan: Every choice with its reason.
-        history: Of the training.
-        dataset: The samples of "train", "valid" or "test"; simple models are fitted on them.
+        title: Title of the report.
+        data: The data; the report shows their own report and images of samples.
+        plan: The plan, with the reason for each choice.
+        history: The history of the training.
+        dataset: Returns the data set of "train", "valid" or "test"; needed for baselines.
         notes: Further facts by name, such as the model and the device.
     """
 
@@ -67,69 +74,69 @@ def interpret(
     *,
     part: str = "valid",
     context: StepContext | None = None,
-    background: Background | None = None,
+    details: ReportDetails | None = None,
 ) -> Interpretation:
-    """The interpretation of a model on one part, from the plain parts that a learner holds.
+    """Return the interpretation of a model on one part; ``learner.interpret`` calls this.
 
     Args:
-        model: Put into eval mode.
-        task: Loss, metrics and what the outputs mean.
-        batches: Begins a pass over the part's batches, on the model's device.
-        part: What is called so on the page.
-        context: For the forward pass.
-        background: What the report tells besides.
+        model: The model; it is set to eval mode.
+        task: Defines loss, metrics and the meaning of the outputs.
+        batches: Starts a pass over the batches of the part, on the model's device.
+        part: Name of the part in the report.
+        context: Context of the forward pass.
+        details: Further content of the report.
 
     Raises:
         InputError: There are no samples.
     """
     context = context or StepContext(training=False, values=dict(task.values))
-    answers = collect(model.eval(), task, batches, context)
-    background = background or Background()
+    predictions = collect_predictions(model.eval(), task, batches, context)
+    details = details or ReportDetails()
     n_weights = sum(parameter.numel() for parameter in model.parameters())
-    notes = {"model": f"{type(model).__name__}, {n_weights:,} parameters", **background.notes}
-    return Interpretation(part, task, answers, background, notes)
+    notes = {"model": f"{type(model).__name__}, {n_weights:,} parameters", **details.notes}
+    return Interpretation(part, task, predictions, details, notes)
 
 
 class Interpretation:
-    """The result of one pass over a part: plain tensors, scores with intervals, and the report.
+    """The predictions for one part, with scores, intervals, plots and a report.
 
     ``print(interpretation)`` shows the scores; ``interpretation.report("report.html")`` writes
-    everything to one page.
+    everything to one HTML page.
 
     Args:
-        part: Which samples these are.
-        task: What the outputs mean.
-        answers: Outputs, targets and losses by sample.
-        background: What the report tells besides.
-        notes: Facts by name for the head of the report.
+        part: Name of the part.
+        task: Defines the meaning of the outputs.
+        predictions: Outputs, targets and losses of each sample.
+        details: Further content of the report.
+        notes: Facts by name for the last section of the report.
 
     Attributes:
         part: As given.
         task: As given.
-        answers: As given; ``answers.ids``, ``.outputs``, ``.targets``, ``.losses`` are tensors
-            with a row a sample.
-        background: As given.
+        predictions: As given; ``predictions.ids``, ``.outputs``, ``.targets`` and ``.losses`` are
+            tensors with one row per sample.
+        details: As given.
         notes: As given.
-        made: When the pass was made.
+        created: When the predictions were computed.
     """
 
     def __init__(
         self,
         part: str,
         task: Task,
-        answers: Answers,
-        background: Background,
+        predictions: Predictions,
+        details: ReportDetails,
         notes: Mapping[str, str],
     ) -> None:
         self.part = part
         self.task = task
-        self.answers = answers
-        self.background = background
+        self.predictions = predictions
+        self.details = details
         self.notes: Mapping[str, str] = dict(notes)
-        self.made = datetime.now().astimezone()
+        self.created = datetime.now().astimezone()
 
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.predictions)
 
     def __str__(self) -> str:
         rows = [
@@ -144,117 +151,117 @@ class Interpretation:
             f"{len(self):,} {self.part} sample{'' if len(self) == 1 else 's'}",
             text_table(["score", "value", "95% interval"], rows),
         ]
-        if self.answers.kind == "classification":
+        if self.predictions.kind == "classification":
             lines += [str(pair) for pair in self.most_confused(5)]
         return "\n".join(lines)
 
-    # What was answered
+    # Predictions
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Classes, labels, or what the numbers are; empty for other tasks."""
+        """Names of the classes, labels or regression targets; empty for other tasks."""
         if isinstance(self.task, Classification | MultiLabel):
             return self.task.classes
         return self.task.names if isinstance(self.task, Regression) else ()
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Of each class or label, float64 ``(n, classes)``.
+        """Probability of each class or label, float64 ``(n, classes)``.
 
         Raises:
-            ArgumentError: The answers are no classes.
+            ArgumentError: The task is neither classification nor multi-label.
         """
         outputs, _ = self._tensors("classification", "multi_label")
         outputs = outputs.double()
-        is_one = self.answers.kind == "classification"
+        is_one = self.predictions.kind == "classification"
         return outputs.softmax(dim=1) if is_one else outputs.sigmoid()
 
     @cached_property
     def predicted(self) -> Tensor:
-        """Class numbers ``(n,)``, chosen labels ``(n, labels)`` (bool), or numbers ``(n, values)``.
+        """Class indices ``(n,)``, labels ``(n, labels)`` (bool), or values ``(n, values)``.
 
         Raises:
-            ArgumentError: The task's answers are none of these.
+            ArgumentError: The task is not classification, multi-label or regression.
         """
         outputs, _ = self._tensors("classification", "multi_label", "regression")
-        if self.answers.kind == "classification":
+        if self.predictions.kind == "classification":
             return outputs.argmax(dim=1)
         if isinstance(self.task, MultiLabel):
             return self.probabilities >= self.task.threshold
         return outputs
 
-    # How good it is
+    # Scores
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95% intervals by score, for those that ``flambeau.report.score_intervals`` knows.
+        """95% intervals by score, for the scores of ``flambeau.report.score_intervals``.
 
-        A metric of your own under a usual name has none.
+        A user-defined metric has no interval, even under the name of a standard metric.
         """
         threshold = self.task.threshold if isinstance(self.task, MultiLabel) else 0.5
-        found = score_intervals(self.answers, threshold)
-        given = self.answers.scores
+        found = score_intervals(self.predictions, threshold)
+        given = self.predictions.scores
         return {
             name: interval
             for name, interval in found.items()
-            # Not where it is of another figure: weighted losses, somebody's own "accuracy".
+            # A different value means a different definition: a weighted loss, a custom metric.
             if name not in given or math.isclose(given[name], interval.value, rel_tol=1e-4)
         }
 
     @property
     def scores(self) -> dict[str, float]:
-        """Loss and metrics as ``learner.evaluate`` gives them, and the usual ones besides."""
+        """Loss and metrics as ``learner.evaluate`` returns them, and the standard ones."""
         others = {name: each.value for name, each in self.intervals.items()}
         return {
-            **self.answers.scores,
-            **{k: v for k, v in others.items() if k not in self.answers.scores},
+            **self.predictions.scores,
+            **{k: v for k, v in others.items() if k not in self.predictions.scores},
         }
 
     @cached_property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """What simple models reach on the same samples, by name; empty where none serves.
+        """Scores of simple models on the same samples, by model name; may be empty.
 
-        The constant answer always; a linear model where the samples are in memory (a few seconds).
+        A constant prediction, and a linear model if the samples are in memory (some seconds).
         """
-        return simple_models(
-            self.task, self.answers, self.part, self.background.data, self.background.dataset
+        return part_baselines(
+            self.task, self.predictions, self.part, self.details.data, self.details.dataset
         )
 
     def confusion(self) -> Confusion | LabelCounts:
-        """Which class was taken for which; counts by label where a sample may have several.
+        """Return the confusion matrix, or counts per label for multi-label tasks.
 
         Raises:
-            ArgumentError: The answers are no classes.
+            ArgumentError: The task is neither classification nor multi-label.
         """
         _, targets = self._tensors("classification", "multi_label")
-        if self.answers.kind == "multi_label":
+        if self.predictions.kind == "multi_label":
             return LabelCounts.of(self.predicted, targets > 0.5, self.names)
         kept = targets >= 0
         return Confusion.of(self.predicted[kept], targets[kept], self.names)
 
-    def most_confused(self, n: int = 10) -> list[Confused]:
-        """The pairs of classes with most wrong answers, the largest first.
+    def most_confused(self, n: int = 10) -> list[ConfusedPair]:
+        """Return the pairs of classes with the most errors, most frequent first.
 
         Raises:
-            ArgumentError: A sample has not exactly one class.
+            ArgumentError: The task is not classification.
         """
         self._tensors("classification")
         found = self.confusion()
         return found.most_confused(n) if isinstance(found, Confusion) else []
 
-    def table(self) -> list[ClassScores]:
-        """Support, precision, recall and F1 of each class or label.
+    def class_scores(self) -> list[ClassScores]:
+        """Return support, precision, recall and F1 of each class or label.
 
         Raises:
-            ArgumentError: The answers are no classes.
+            ArgumentError: The task is neither classification nor multi-label.
         """
-        return self.confusion().table()
+        return self.confusion().class_scores()
 
     def calibration(self, n_bins: int = 10) -> Calibration:
-        """Whether the model is as often right as it says.
+        """Return how well the predicted probabilities match the observed frequencies.
 
         Raises:
-            ArgumentError: The answers are no classes.
+            ArgumentError: The task is neither classification nor multi-label.
             InputError: An output is not finite.
         """
         _, targets = self._tensors("classification", "multi_label")
@@ -262,119 +269,111 @@ class Interpretation:
         return calibration(self.probabilities[kept], targets[kept], n_bins)
 
     def top_losses(self, n: int = 10) -> list[TopLoss]:
-        """The samples with the highest loss, highest first; one that is not finite leads.
+        """Return the samples with the highest loss, highest first; NaN counts as highest.
 
         Raises:
-            ArgumentError: The task gives no loss a sample.
+            ArgumentError: The task has no loss per sample.
         """
-        losses = self.answers.losses
+        losses = self.predictions.losses
         if losses is None:
             raise ArgumentError(
-                f"{type(self.task).__name__} has no loss for each sample: its outputs do not have "
-                "one row a sample. Losses of the whole part are in scores."
+                f"{type(self.task).__name__} has no loss per sample, because its outputs do not "
+                "have one row per sample. The loss of the whole part is in scores."
             )
         order = losses.nan_to_num(nan=math.inf).argsort(descending=True, stable=True)
         return [self._top_loss(int(row)) for row in order[: max(n, 0)]]
 
     def _top_loss(self, row: int) -> TopLoss:
-        losses = self.answers.losses
+        losses = self.predictions.losses
         loss = math.nan if losses is None else float(losses[row])
-        number = int(self.answers.ids[row])
-        if self.answers.targets is None:
-            return TopLoss(number, loss)
-        target, answer = self.answers.targets[row], self.predicted[row]
-        if self.answers.kind == "regression":
-            return TopLoss(number, loss, self._numbers(target), self._numbers(answer))
-        if self.answers.kind == "multi_label":
-            return TopLoss(number, loss, self._labels(target > 0.5), self._labels(answer))
+        sample = int(self.predictions.ids[row])
+        if self.predictions.targets is None:
+            return TopLoss(sample, loss)
+        target, predicted = self.predictions.targets[row], self.predicted[row]
+        if self.predictions.kind == "regression":
+            return TopLoss(sample, loss, self._values_text(target), self._values_text(predicted))
+        if self.predictions.kind == "multi_label":
+            labels = self._labels_text(target > 0.5), self._labels_text(predicted)
+            return TopLoss(sample, loss, *labels)
         if target < 0:
-            return TopLoss(number, loss)
-        sure = float(self.probabilities[row, int(target)])
-        return TopLoss(number, loss, self.names[int(target)], self.names[int(answer)], sure)
+            return TopLoss(sample, loss)
+        probability = float(self.probabilities[row, int(target)])
+        names = self.names[int(target)], self.names[int(predicted)]
+        return TopLoss(sample, loss, *names, probability)
 
-    def _numbers(self, values: Tensor) -> str:
+    def _values_text(self, values: Tensor) -> str:
         if len(self.names) == 1:
             return f"{float(values):.4g}"
         pairs = zip(self.names, values, strict=True)
         return ", ".join(f"{name} {float(value):.4g}" for name, value in pairs)
 
-    def _labels(self, chosen: Tensor) -> str:
+    def _labels_text(self, chosen: Tensor) -> str:
         names = [name for name, is_on in zip(self.names, chosen, strict=True) if is_on]
         return ", ".join(names) or "(none)"
 
     def _tensors(self, *kinds: str) -> tuple[Tensor, Tensor]:
-        outputs, targets = self.answers.outputs, self.answers.targets
-        if self.answers.kind not in kinds or outputs is None or targets is None:
+        outputs, targets = self.predictions.outputs, self.predictions.targets
+        if self.predictions.kind not in kinds or outputs is None or targets is None:
             raise ArgumentError(
-                f"This is for {' and '.join(kinds).replace('_', '-')}, but the answers of "
-                f"{type(self.task).__name__} are of the kind {self.answers.kind!r}."
+                f"This requires {' or '.join(kinds).replace('_', '-')}, but the predictions of "
+                f"{type(self.task).__name__} are of the kind {self.predictions.kind!r}."
             )
         return outputs, targets
 
-    # What it looks like
+    # Plots and report
 
     def plot_confusion(self, path: Path | None = None) -> Figure:
-        """The confusion matrix as a matplotlib figure.
+        """Plot the confusion matrix.
 
         Raises:
-            ArgumentError: A sample has not exactly one class.
+            ArgumentError: The task is not classification.
             MissingDependencyError: matplotlib is not installed.
         """
-        from flambeau.report.plots import plot_confusion
-
         self._tensors("classification")
         found = self.confusion()
         matrix = found.matrix if isinstance(found, Confusion) else torch.empty(0)
         return plot_confusion(matrix, self.names, path)
 
     def plot_calibration(self, path: Path | None = None) -> Figure:
-        """The reliability curve as a matplotlib figure.
+        """Plot the reliability curve.
 
         Raises:
-            ArgumentError: The answers are no classes.
+            ArgumentError: The task is neither classification nor multi-label.
             MissingDependencyError: matplotlib is not installed.
         """
-        from flambeau.report.plots_answers import plot_calibration
-
         return plot_calibration(self.calibration(), path)
 
     def plot_residuals(self, path: Path | None = None) -> Figure:
-        """Predicted against true numbers and the errors, as a matplotlib figure.
+        """Plot predictions against targets, and the errors.
 
         Raises:
-            ArgumentError: The answers are no numbers.
+            ArgumentError: The task is not regression.
             MissingDependencyError: matplotlib is not installed.
         """
-        from flambeau.report.plots_answers import plot_residuals
-
         outputs, targets = self._tensors("regression")
         return plot_residuals(outputs, targets, self.names, path)
 
     def plot_scores(self, path: Path | None = None) -> Figure:
-        """Scores with intervals beside those of simple models, as a matplotlib figure.
+        """Plot the scores with their intervals beside those of the baselines.
 
         Raises:
-            InputError: No score lies within 0..1.
+            InputError: No score is between 0 and 1.
             MissingDependencyError: matplotlib is not installed.
         """
-        from flambeau.report.plots_answers import plot_scores
-
         return plot_scores(self.intervals, self.baselines, path)
 
     def page(self) -> Page:
-        """The report as a ``Page``, to which sections can be added before it is saved."""
-        from flambeau.report.sections import make_page
-
+        """Return the report as a ``Page``, to which sections can be added before saving it."""
         return make_page(self)
 
     def report(self, path: str | os.PathLike[str] = "report.html") -> FilePath:
-        """Writes the report: one HTML file that needs no network, readable on a phone.
+        """Write the report as one HTML file, which needs no network and is readable on a phone.
 
         Returns:
-            Where it is.
+            The path of the file.
 
         Raises:
-            StorageError: It cannot be written there.
+            StorageError: The file cannot be written.
         """
         return self.page().save(path)
 

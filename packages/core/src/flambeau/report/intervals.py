@@ -1,4 +1,4 @@
-"""How far a score may be from what more samples would show: bootstrap and Wilson intervals."""
+"""Confidence intervals of scores: bootstrap and Wilson."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from flambeau import random as keyed
 from flambeau.errors import InputError
 
 Statistic = Callable[..., Tensor]
-"""Takes columns with a leading axis of resamples, ``(resamples, n, …)``; gives ``(resamples,)``."""
+"""Maps columns with a leading axis of resamples, ``(resamples, n, …)``, to ``(resamples,)``."""
 
-_MOST_NUMBERS = 4_000_000  # resampled at once: 32 MB of row numbers
+_MOST_VALUES = 4_000_000  # resampled at once: 32 MB of row indices
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the range in which it would fall for other samples of the same kind.
+    """A value with its confidence interval.
 
     Attributes:
-        value: The figure for the samples at hand.
+        value: The value for the given samples.
         low: Lower end.
         high: Upper end.
-        level: Share of such intervals that hold the true value, 0..1.
+        level: Confidence level: share of such intervals that contain the population value, 0..1.
     """
 
     value: float
@@ -40,14 +40,15 @@ class Interval:
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """The interval of a share: right ones among ``n`` that are independent.
+    """Return the Wilson interval of a proportion of ``n`` independent trials.
 
-    It stays within 0..1 and has a width even where all or none are right, unlike the usual one.
+    Unlike the normal approximation, it stays within 0..1 and has a width greater than 0 even for
+    0 or ``n`` successes.
 
     Args:
-        successes: How many are right, 0..n.
-        n: Of how many, at least 1.
-        level: Share of such intervals that hold the true share.
+        successes: Number of successes, 0..n.
+        n: Number of trials, at least 1.
+        level: Confidence level, between 0 and 1.
 
     Raises:
         InputError: No trials, more successes than trials, or a level outside 0..1.
@@ -62,7 +63,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     _check_level(level)
     if n < 1 or not 0 <= successes <= n:
-        raise InputError(f"A share of {successes} in {n} is none: give 0 to n of at least 1.")
+        raise InputError(
+            f"{successes} successes in {n} trials are not possible: n must be at least 1, and "
+            "successes between 0 and n."
+        )
     z = NormalDist().inv_cdf(0.5 + level / 2)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -80,21 +84,21 @@ def bootstrap(
     resamples: int = 1_000,
     seed: int = 0,
 ) -> Interval:
-    """The percentile interval of a statistic over samples drawn again with replacement.
+    """Return the percentile bootstrap interval of a statistic.
 
-    With fewer than about 20 samples it is too narrow: what was never seen cannot be drawn.
+    With fewer than about 20 samples the interval is too narrow.
 
     Args:
-        statistic: Takes the columns, ``(resamples, n, …)`` each, and gives ``(resamples,)``:
+        statistic: Maps the columns, ``(resamples, n, …)`` each, to ``(resamples,)``, such as
             ``lambda errors: errors.abs().mean(dim=1)``.
-        columns: ``(n, …)`` each; row i of all of them is one sample.
-        level: Share of such intervals that hold the true value.
-        resamples: How often n samples are drawn; a thousand fix the ends to about a twentieth of
-            the width.
-        seed: The same seed draws the same samples.
+        columns: ``(n, …)`` each; row i of all columns is one sample.
+        level: Confidence level, between 0 and 1.
+        resamples: Number of resamples of n samples each; 1,000 determine the ends to about a
+            twentieth of the width.
+        seed: Seed of the resampling.
 
     Raises:
-        InputError: Fewer than two samples, columns of different length, or a level outside 0..1.
+        InputError: Fewer than two samples, columns of different lengths, or an invalid level.
 
     Source:
         Efron, "Bootstrap methods: another look at the jackknife", 1979.
@@ -108,18 +112,18 @@ def bootstrap(
     n = _length(columns)
     if resamples < 1:
         raise InputError(f"resamples is {resamples}, but must be at least 1.")
-    # Results are read on the host, and the draws are the same on every machine there.
+    # On the CPU, where the random numbers are the same on every machine.
     columns = tuple(column.cpu() for column in columns)
     value = float(statistic(*(column.unsqueeze(0) for column in columns)))
     widest = max(math.prod(column.shape[1:]) for column in columns)
-    chunk = max(1, _MOST_NUMBERS // (n * max(1, widest)))
+    chunk = max(1, _MOST_VALUES // (n * max(1, widest)))
     draws = keyed.generator(seed, "bootstrap", n)
     found: list[Tensor] = []
     for start in range(0, resamples, chunk):
         rows = torch.randint(n, (min(chunk, resamples - start), n), generator=draws)
         found.append(statistic(*(column[rows] for column in columns)).double())
     ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
-    # A resample may leave a statistic undefined (R² of equal targets); the others tell enough.
+    # A statistic may be undefined for a resample (R² of equal targets); the others are enough.
     low, high = torch.cat(found).nanquantile(ends)
     return Interval(value, float(low), float(high), level)
 
@@ -133,17 +137,17 @@ def paired_difference(
     resamples: int = 1_000,
     seed: int = 0,
 ) -> Interval:
-    """The interval of ``statistic(first) - statistic(second)`` for two models on the same samples.
+    """Return the interval of ``statistic(first) - statistic(second)`` for two models.
 
-    Both are scored on the same draws, so what makes a sample hard for either cancels out: the
-    interval is narrower than two separate ones would suggest. If it holds 0, the samples do not
-    tell which model is better.
+    Both models are scored on the same resamples, so that differences in difficulty between
+    samples cancel out: the interval is narrower than two separate intervals suggest. If it
+    contains 0, these samples do not show which model is better.
 
     Args:
-        statistic: As in ``bootstrap``; gets a model's column and the shared ones.
-        first: Answers, or whether they are right, or losses: ``(n, …)``.
-        second: Those of the other model, row by row for the same samples.
-        shared: Columns that both need: the truth.
+        statistic: As in ``bootstrap``; receives the column of one model and the shared columns.
+        first: Predictions, correctness or losses of the first model: ``(n, …)``.
+        second: The same of the second model, for the same samples in the same order.
+        shared: Columns that both models share, such as the targets.
         level: As in ``bootstrap``.
         resamples: As in ``bootstrap``.
         seed: As in ``bootstrap``.
@@ -167,17 +171,18 @@ def paired_difference(
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise InputError(f"level is a share between 0 and 1 (0.95), not {level}.")
+        raise InputError(f"level is {level}, but must be between 0 and 1, such as 0.95.")
 
 
 def _length(columns: tuple[Tensor, ...]) -> int:
     lengths = {len(column) for column in columns}
     if len(lengths) != 1:
         raise InputError(
-            f"The columns have lengths {sorted(lengths) or 'none'}; give one or more columns with "
-            "the same samples."
+            f"The columns have the lengths {sorted(lengths) or '(no columns)'}; pass at least one "
+            "column, all of the same length."
         )
     n = lengths.pop()
     if n < 2:
-        raise InputError(f"{n} sample tells nothing about spread. Give at least two.")
+        count = "1 sample" if n == 1 else f"{n} samples"
+        raise InputError(f"The columns have {count}, but a bootstrap interval needs at least two.")
     return n

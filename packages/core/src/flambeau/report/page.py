@@ -1,4 +1,4 @@
-"""One HTML page that holds everything it needs: no network, no script, light and dark."""
+"""``Page``: a self-contained HTML page without scripts, in light and dark colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from flambeau.errors import InputError, StorageError
 from flambeau.report.blocks import Block
 
-# The page may load nothing and run nothing, whatever a class name says.
+# Forbids loading and running anything, whatever text the page contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _STYLE = """
@@ -69,11 +69,11 @@ color:var(--soft)}}
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it.
+    """A heading with blocks below it.
 
     Attributes:
-        title: Of the section; the page's table of contents names it.
-        blocks: ``Text``, ``Table``, ``Figures``, ``Cards``, or anything with such an ``html``.
+        title: Title of the section; also an entry in the table of contents.
+        blocks: ``Text``, ``Table``, ``Figures``, ``Cards``, or any other ``Block``.
     """
 
     title: str
@@ -81,16 +81,16 @@ class Section:
 
 
 class Page:
-    """A report as one HTML file, made of sections; readable on a phone, and when printed.
+    """A report as one HTML file, in sections; readable on a phone and in print.
 
     Args:
-        title: Stands on top.
-        subtitle: A line below it.
+        title: Title of the page.
+        subtitle: A line below the title.
 
     Example:
         >>> from flambeau.report import Page, Table, Text
-        >>> page = Page("Pets", "a trial run")
-        >>> page.add("Scores", Text("On 100 pictures:"), Table(["score", "value"], [["f1", 0.9]]))
+        >>> page = Page("Pets", "first run")
+        >>> page.add("Scores", Text("On 100 images:"), Table(["score", "value"], [["f1", 0.9]]))
         >>> page.html().count("<h2")
         1
     """
@@ -101,23 +101,25 @@ class Page:
         self.sections: list[Section] = []
 
     def add(self, title: str, *blocks: Block) -> None:
-        """Puts a section at the end of the page.
+        """Append a section to the page.
 
         Raises:
-            InputError: There is no block to put under the title.
+            InputError: No block is given.
         """
         if not blocks:
-            raise InputError(f"The section {title!r} is empty. Give it Text, a Table, Figures, …")
+            raise InputError(
+                f"The section {title!r} is empty. Pass at least one block: Text, Table, Figures, …"
+            )
         self.sections.append(Section(title, blocks))
 
     def html(self) -> str:
-        """The whole page as text."""
+        """Return the page as HTML."""
         parts: list[str] = []
         links: list[str] = []
         number = 0
-        for place, section in enumerate(self.sections, start=1):
-            links.append(f'<a href="#s{place}">{escape(section.title)}</a>')
-            parts.append(f'<section><h2 id="s{place}">{escape(section.title)}</h2>')
+        for position, section in enumerate(self.sections, start=1):
+            links.append(f'<a href="#s{position}">{escape(section.title)}</a>')
+            parts.append(f'<section><h2 id="s{position}">{escape(section.title)}</h2>')
             for block in section.blocks:
                 number += 1
                 parts.append(block.html(number))
@@ -136,13 +138,13 @@ class Page:
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the page as one file; folders on the way are made.
+        """Write the page as one file, and create missing folders.
 
         Returns:
-            Where it is.
+            The path of the file.
 
         Raises:
-            StorageError: It cannot be written there.
+            StorageError: The file cannot be written.
         """
         target = Path(path)
         try:
@@ -150,7 +152,7 @@ class Page:
             target.write_text(self.html(), encoding="utf-8")
         except OSError as error:
             raise StorageError(
-                f"The report cannot be written to {target.absolute()} ({error.strerror}). Name a "
-                "file in a folder that can be written to."
+                f"Cannot write the report to {target.absolute()} ({error.strerror}). Choose a path "
+                "in a writable folder."
             ) from error
         return target

@@ -1,6 +1,6 @@
-"""A matplotlib figure as SVG that lies within a page and takes on its colours."""
+"""``inline_svg``: a matplotlib figure as inline SVG that uses the colours of the page."""
 
-# matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
+# matplotlib's **kwargs are untyped, so pyright would report every call as partially unknown.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -10,36 +10,37 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from flambeau.figures import COLOURS
+from flambeau.plotting import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POINT = 96 / 72  # CSS pixels
 
-# Lines and words in black follow the page's ink; the first colour has a lighter twin in the dark.
-_FOLLOWING = {"#000000": "currentColor", COLOURS[0].lower(): f"var(--accent, {COLOURS[0]})"}
+# Black becomes the text colour of the page, and the first colour its accent colour, which is
+# lighter on a dark page.
+_REPLACEMENTS = {"#000000": "currentColor", COLOURS[0].lower(): f"var(--accent, {COLOURS[0]})"}
 
 
 def inline_svg(figure: Figure, label: str, number: int) -> str:
-    """An ``<svg>`` element without background, its words kept as words.
+    """Return an ``<svg>`` element without background, with text kept as text.
 
     Args:
         figure: A matplotlib figure.
-        label: What a person who cannot see it is told.
-        number: Of the figure in the page; keeps the names within it apart from those of others.
+        label: Text alternative for screen readers.
+        number: Number of the figure in the page; makes the ids in it unique.
     """
     import matplotlib
 
     file = io.StringIO()
-    # A fixed salt makes the same figure the same text.
+    # With a fixed salt, the same figure gives the same text.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "flambeau"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    # What of it concerns a file of its own, or the whole page, stays out.
+    # Remove the elements that are only for SVG files, or that would style the whole page.
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
-    # Only within tags: between them stand words of the user's.
+    # Change only tags: the text between them is the user's.
     text = re.sub(r"<[^>]*>", lambda tag: _adapted(tag.group(), number), text)
     width, height = (size * 72 * _POINT for size in figure.get_size_inches())
     opening = (
@@ -53,8 +54,8 @@ def inline_svg(figure: Figure, label: str, number: int) -> str:
 
 def _adapted(tag: str, number: int) -> str:
     tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>f{number}-", tag)
-    for colour, following in _FOLLOWING.items():
-        tag = re.sub(re.escape(colour), following, tag, flags=re.IGNORECASE)
-    # The family is the page's: what was drawn with may not be there.
+    for colour, replacement in _REPLACEMENTS.items():
+        tag = re.sub(re.escape(colour), replacement, tag, flags=re.IGNORECASE)
+    # Use the font of the page: matplotlib's may not be installed.
     tag = re.sub(r'font-family: [^;"]*', "font-family: var(--sans)", tag)
     return re.sub(r'font: ([^;"]*?[\d.]+px) [^;"]*', r"font: \1 var(--sans)", tag)

@@ -1,4 +1,4 @@
-"""The loss of each sample, to find those on which a model is most wrong."""
+"""The loss of each sample, to find the samples with the highest loss."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from flambeau.task.task import Task
 
 @dataclass(frozen=True)
 class TopLoss:
-    """A sample on which the model is very wrong.
+    """A sample with a high loss.
 
     Attributes:
-        id: The sample's number, as in ``data.split``.
-        loss: Of this sample alone.
-        truth: What it is, in words; empty where the task has no words for it.
-        predicted: What the model says, in words.
-        probability: That the model gives the truth, 0..1; None where there is no such.
+        id: Index of the sample, as in ``data.split``.
+        loss: Loss of this sample alone.
+        target: The target as text; empty if the kind of task is unknown or the sample is ignored.
+        predicted: The prediction as text.
+        probability: Predicted probability of the target class, 0..1; None for other tasks.
     """
 
     id: int
     loss: float
-    truth: str = ""
+    target: str = ""
     predicted: str = ""
     probability: float | None = None
 
     def __str__(self) -> str:
-        sure = "" if self.probability is None else f", probability {self.probability:.1%}"
-        words = f": {self.truth}{sure}, taken for {self.predicted}" if self.truth else ""
-        return f"sample {self.id}, loss {self.loss:.4g}{words}"
+        given = "" if self.probability is None else f" (probability {self.probability:.1%})"
+        names = f": target {self.target}{given}, predicted {self.predicted}" if self.target else ""
+        return f"sample {self.id}, loss {self.loss:.4g}{names}"
 
 
 def sample_losses(task: Task, outputs: Any, batch: Batch) -> Tensor | None:
-    """The loss of each sample as if it were alone in the batch, ``(batch,)`` on the CPU.
+    """Return the loss of each sample as if it were alone in the batch, ``(batch,)`` on the CPU.
 
-    It always is the task's own loss: samples are passed to ``task.loss`` one by one, unless the
-    task is one of core's whose loss is its own, for which all are computed at once.
+    Samples are passed to ``task.loss`` one by one. For core's own losses all samples are computed
+    at once, with the same result.
 
     Returns:
-        None where the outputs do not have one row a sample, so that they cannot be told apart.
+        None if the outputs do not have one row per sample.
     """
     n = len(batch)
     if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != n:
@@ -57,16 +57,16 @@ def sample_losses(task: Task, outputs: Any, batch: Batch) -> Tensor | None:
     parts = (batch.targets, batch.masks)
     if any(value.ndim == 0 or len(value) != n for part in parts for value in part.values()):
         return None
-    # On the host: many small losses there are quicker than as many launches on a device.
+    # On the CPU, where many small losses are faster than many kernel launches on a device.
     outputs = outputs.detach().cpu()
     if outputs.dtype in HALF:
         outputs = outputs.float()
-    quick = _at_once(task, outputs, batch)
-    return _one_by_one(task, outputs, batch.map(Tensor.cpu)) if quick is None else quick
+    losses = _vectorised(task, outputs, batch)
+    return _one_by_one(task, outputs, batch.map(Tensor.cpu)) if losses is None else losses
 
 
-def _at_once(task: Task, outputs: Tensor, batch: Batch) -> Tensor | None:
-    """For the losses that core defines; a subclass with a loss of its own is none of them."""
+def _vectorised(task: Task, outputs: Tensor, batch: Batch) -> Tensor | None:
+    """Return all losses at once for core's losses, or None for others, as in a subclass."""
     loss = type(task).loss
     if isinstance(task, Classification) and loss is Classification.loss:
         targets = batch.target.cpu()
@@ -74,7 +74,7 @@ def _at_once(task: Task, outputs: Tensor, batch: Batch) -> Tensor | None:
         if outputs.ndim != 2 or targets.is_floating_point() or task.label_smoothing or zero_weight:
             return None
         ignored = -100 if task.ignore_index is None else task.ignore_index
-        # Alone in a batch, the weight of a class divides by itself.
+        # For a single sample, the class weight cancels out.
         return F.cross_entropy(outputs, targets.long(), ignore_index=ignored, reduction="none")
     if isinstance(task, MultiLabel) and loss is MultiLabel.loss:
         targets = batch.target.cpu().to(outputs.dtype)
@@ -101,7 +101,7 @@ def _one_by_one(task: Task, outputs: Tensor, batch: Batch) -> Tensor:
             weight=None,
         )
         total, weight = task.loss(outputs[row : row + 1], alone)
-        # A sample that does not count (all of it ignored) has no loss.
+        # A sample with weight 0 (ignored) has loss 0.
         losses[row] = float(total) / float(weight) if float(weight) else 0.0
     return losses
 

@@ -49,7 +49,7 @@ def check_facts_repeat(subject: Subject) -> None:
 
 def check_preprocessor_sees_train_only(subject: Subject) -> None:
     """Facts, fitted preprocessor and arguments stay as they are when valid rows go away."""
-    data, mend = subject.data, "measure on split.train only"
+    data, fix = subject.data, "measure on split.train only"
     split = data.split
     rows = {part: split.part(part).tolist() for part in ("train", "valid", "test")}
     rows["train"] = rows["train"][::2]  # so that the other parts have what train has not
@@ -67,20 +67,20 @@ def check_preprocessor_sees_train_only(subject: Subject) -> None:
         for each in (poisoned, clean)
     ]
     what = "data with and without most valid and test rows"
-    _same_json(what, "facts", (facts[0], facts[1]), mend)
+    _same_json(what, "facts", (facts[0], facts[1]), fix)
     values = subject.values_of(poisoned)
     for name in ("model_arguments", "task_arguments"):
         found = (getattr(poisoned, name)(values), getattr(clean, name)(values))
-        _same_json(what, f"{name}(values)", found, mend)
+        _same_json(what, f"{name}(values)", found, fix)
     fitted = (poisoned.preprocessor(values), clean.preprocessor(values))
-    _same_json(what, "preprocessor arguments", (fitted[0].arguments(), fitted[1].arguments()), mend)
+    _same_json(what, "preprocessor arguments", (fitted[0].arguments(), fitted[1].arguments()), fix)
     before, after = fitted[0].tensors(), fitted[1].tensors()
     for name in before.keys() | after.keys():
         if name not in before or name not in after or not _identical(before[name], after[name]):
             raise broken(
                 f"The preprocessor's tensor {name!r} changes when valid rows are taken away.",
                 "valid and test scores are too good when the preprocessor has seen these rows",
-                mend,
+                fix,
             )
 
 
@@ -197,7 +197,7 @@ def _first_batch(subject: Subject, data: Data) -> Batch:
 
 
 def _same_json(
-    what: str, name: str, pair: tuple[Mapping[str, Any], Mapping[str, Any]], mend: str
+    what: str, name: str, pair: tuple[Mapping[str, Any], Mapping[str, Any]], fix: str
 ) -> None:
     first, second = pair
     try:
@@ -216,7 +216,7 @@ def _same_json(
             f"{what}: {name} differ in {', '.join(differing)} "
             f"({first.get(differing[0])!r:.60} and {second.get(differing[0])!r:.60}).",
             "what was learnt would depend on something else than the train rows and the seed",
-            mend,
+            fix,
         )
 
 

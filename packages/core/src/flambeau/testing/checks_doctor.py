@@ -17,8 +17,8 @@ from flambeau.testing.subject import Subject
 
 
 @dataclass
-class _Parts:
-    """What the doctor reads, made of a subject."""
+class _BuiltPlan:
+    """The objects that the doctor reads, built from a subject."""
 
     subject: Subject
     preprocessor: Preprocessor
@@ -36,10 +36,10 @@ class _Parts:
 def check_doctor_is_silent(subject: Subject) -> None:
     """The checks of core and of the domain run on the demo data and find nothing there."""
     name = subject.models[0]
-    patient = doctor.Subject(
+    setup = doctor.TrainingSetup(
         subject.data,
         subject.values,
-        lambda: _Parts(
+        lambda: _BuiltPlan(
             subject,
             subject.preprocessor,
             subject.task,
@@ -48,7 +48,7 @@ def check_doctor_is_silent(subject: Subject) -> None:
         ),
         seed=subject.seed,
     )
-    report = doctor.diagnose(patient, doctor.checks_for(subject.domain.checks))
+    report = doctor.diagnose(setup, doctor.checks_for(subject.domain.checks))
     for finding in report.findings:
         if finding.code == CRASHED:
             raise broken(
@@ -59,5 +59,5 @@ def check_doctor_is_silent(subject: Subject) -> None:
         raise broken(
             f"The doctor finds {finding.code} in the demo data: {finding.what}",
             "nobody believes a check that warns of what is as it should be",
-            f"make the check more exact, or else mend the demo or the model: {finding.mend}",
+            f"make the check more exact, or else fix the demo or the model: {finding.fix}",
         )

@@ -109,7 +109,7 @@ def _run(check: Check, subject: Subject, reasons: Mapping[str, str]) -> Outcome:
                 name,
                 "failed",
                 f"It passes, but a failure was announced: {reasons[name]}\n"
-                "To mend: take it out of expected.",
+                "Fix: take it out of expected.",
             )
         return Outcome(name, "passed")
     return (

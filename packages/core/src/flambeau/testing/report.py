@@ -1,4 +1,4 @@
-"""``Report``: what the checks found, in words that say how to mend it."""
+"""``Report``: what the checks found, in words that say how to fix it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from flambeau.errors import ConformanceError
 Status = Literal["passed", "failed", "expected"]
 
 
-def broken(what: str, why: str, mend: str) -> ConformanceError:
+def broken(what: str, why: str, fix: str) -> ConformanceError:
     """The error of a check.
 
     Args:
         what: What was seen, with the offending value.
         why: What goes wrong for users because of it.
-        mend: What to change.
+        fix: What to change.
     """
-    return ConformanceError(f"{what}\nWhy it matters: {why}\nTo mend: {mend}")
+    return ConformanceError(f"{what}\nWhy it matters: {why}\nFix: {fix}")
 
 
 def brief(numbers: list[int]) -> str:
@@ -34,7 +34,7 @@ class Outcome:
     Attributes:
         check: Name of the check.
         status: "passed", "failed", or "expected" (a failure that was announced with a reason).
-        message: What, why and how to mend; or the reason.
+        message: What, why and how to fix it; or the reason.
     """
 
     check: str

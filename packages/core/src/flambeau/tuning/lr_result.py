@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flambeau.figures import COLOURS, GREY, Path, axes_of, plain_axes, saved, sized
+from flambeau.plotting import COLOURS, GREY, Path, axes_row, new_figure, save_figure, style_axes
 from flambeau.tuning.lr_curve import Level, Sweep
 from flambeau.tuning.lr_race import ShortRun, losses_of
 
@@ -70,8 +70,8 @@ class LearningRate:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        figure = sized(5.4, 3.6)
-        (axes,) = axes_of(figure, 1)
+        figure = new_figure(5.4, 3.6)
+        (axes,) = axes_row(figure, 1)
         rates, n = self.sweep.rates[: self.sweep.finite], self.sweep.finite
         axes.plot(rates, self.sweep.losses[:n], ".", color=GREY, alpha=0.35, markersize=3)
         axes.plot(rates, self.sweep.smoothed(), color=GREY, linewidth=1.3, label="sweep")
@@ -86,12 +86,12 @@ class LearningRate:
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")
         self._limit(axes, [loss for _, loss in whole])
-        plain_axes(axes)
+        style_axes(axes)
         axes.legend(frameon=False, fontsize=9)
         axes.set_title(
             "no answer" if self.value is None else f"lr {self.value:g}", fontsize=11, loc="left"
         )
-        return saved(figure, path)
+        return save_figure(figure, path)
 
     def _limit(self, axes: Axes, ends: list[float]) -> None:
         """What is far above the start would flatten the rest."""

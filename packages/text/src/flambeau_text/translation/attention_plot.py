@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flambeau.errors import InputError
-from flambeau.figures import Path, axes_of, saved, short, sized
+from flambeau.plotting import Path, axes_row, new_figure, save_figure, shorten_label
 from flambeau_text.translation.translate import DetailedTranslation
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ def plot_attention(
         )
     widths = [_MARGIN + _INCHES_PER_TOKEN * len(each.source_tokens) for each in given]
     height = _MARGIN + _INCHES_PER_TOKEN * max(len(each.tokens) for each in given)
-    figure = sized(sum(widths), max(height, 2.2))
-    for axes, each in zip(axes_of(figure, len(given)), given, strict=True):
+    figure = new_figure(sum(widths), max(height, 2.2))
+    for axes, each in zip(axes_row(figure, len(given)), given, strict=True):
         draw_attention(axes, each)
-    return saved(figure, path)
+    return save_figure(figure, path)
 
 
 def attention_panel(translation: DetailedTranslation) -> partial[None]:
@@ -70,8 +70,8 @@ def draw_attention(axes: Axes, translation: DetailedTranslation) -> None:
     if translation.attention is None:
         raise InputError("The translation has no attention to plot.")
     axes.imshow(translation.attention.numpy(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    sources = [short(token) for token in translation.source_tokens]
-    targets = [short(token) for token in translation.tokens]
+    sources = [shorten_label(token) for token in translation.source_tokens]
+    targets = [shorten_label(token) for token in translation.tokens]
     axes.set_xticks(range(len(sources)), sources, rotation=90, fontsize=8)
     axes.set_yticks(range(len(targets)), targets, fontsize=8)
     axes.xaxis.tick_top()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flambeau.figures import COLOURS, GREY, Path, axes_of, saved, sized
+from flambeau.plotting import COLOURS, GREY, Path, axes_row, new_figure, save_figure
 
 _SHOWN = 8
 _MAX_CHARACTERS = 95
@@ -27,8 +27,8 @@ def predictions_sheet(
         path: File of the figure.
     """
     shown = range(min(_SHOWN, len(sources)))
-    figure = sized(9.0, 0.62 * len(shown) + 0.3)
-    (axes,) = axes_of(figure, 1)
+    figure = new_figure(9.0, 0.62 * len(shown) + 0.3)
+    (axes,) = axes_row(figure, 1)
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(-len(shown), 0.2)
@@ -39,7 +39,7 @@ def predictions_sheet(
         colour = COLOURS[2] if correct else COLOURS[1]
         text = prediction if correct else f"{prediction}   (reference: {reference})"
         axes.text(0.02, -row - 0.38, _shorten(text), fontsize=9, va="top", color=colour)
-    saved(figure, path)
+    save_figure(figure, path)
 
 
 def _shorten(text: str) -> str:

@@ -15,11 +15,11 @@ import numpy as np
 
 from flambeau.data.preview import Preview
 from flambeau.errors import ArgumentError
-from flambeau.figures import COLOURS, can_plot, panels, plain_axes
 from flambeau.learner import Learner
+from flambeau.plotting import COLOURS, can_plot, draw_panels, style_axes
 from flambeau.report import Page
 from flambeau.report.blocks import Block, Cards, Figures, Table, Text
-from flambeau.report.tables import text_table
+from flambeau.report.text_table import text_table
 from flambeau_text.decoding.strategy import Strategy
 from flambeau_text.translation.attention_plot import attention_panel
 from flambeau_text.translation.data import TranslationData
@@ -127,23 +127,23 @@ class TranslationInterpretation:
                 Figures(
                     [
                         (
-                            panels([attention_panel(self.translations[at])], 4.2, 3.6, None),
+                            draw_panels([attention_panel(self.translations[at])], 4.2, 3.6, None),
                             f"Attention of sentence {at}",
                         )
                         for at in middle
                     ],
-                    least_width=300,
+                    min_width=300,
                 ),
             )
         if self.learner.history.column("teacher_forcing"):
-            figure = panels([teacher_forcing_panel(self.learner.history)], 4.2, 3.3, None)
+            figure = draw_panels([teacher_forcing_panel(self.learner.history)], 4.2, 3.3, None)
             page.add(
                 "Teacher forcing",
                 Text(
                     "The probability of the reference token as decoder input, and the overlap (F1 "
                     "of the tokens) of predictions and references, teacher-forced and free-running."
                 ),
-                Figures([(figure, "Teacher forcing by epoch")], least_width=300),
+                Figures([(figure, "Teacher forcing by epoch")], min_width=300),
             )
 
     def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
@@ -214,7 +214,7 @@ def teacher_forcing_panel(history: History) -> Any:
         axes.set_ylim(-0.02, 1.05)
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
-        plain_axes(axes)
+        style_axes(axes)
         axes.legend(frameon=False, fontsize=8)
 
     return draw

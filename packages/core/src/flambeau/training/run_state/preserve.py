@@ -109,11 +109,13 @@ def _remember_tensors(model: nn.Module, *, weights: bool) -> Restore:
     def restore() -> None:
         with torch.no_grad():
             for module, name, value, content in buffers:
-                if getattr(module, name) is not value:  # a forward pass may have assigned another
+                if (
+                    getattr(module, name, None) is not value
+                ):  # a forward pass may have assigned another
                     setattr(module, name, value)
                 value.copy_(content)
             for module, name, value, learns in parameters:
-                if getattr(module, name) is not value:
+                if getattr(module, name, None) is not value:
                     setattr(module, name, value)
                 value.requires_grad_(learns)
             for (_, _, value, _), (content, gradient) in zip(parameters, copies, strict=False):

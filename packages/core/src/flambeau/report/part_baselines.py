@@ -1,0 +1,89 @@
+"""Baselines for the part that an interpretation covers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flambeau.data.data import Data
+from flambeau.data.loader import Dataset
+from flambeau.data.memory_loader import MemoryDataset
+from flambeau.report.baselines import baseline_scores
+from flambeau.report.predictions import Predictions
+from flambeau.task.classification import Classification
+from flambeau.task.regression import Regression
+from flambeau.task.task import Task
+
+_MOST_VALUES = 50_000_000  # in the scored samples, which a linear model needs as floats
+
+
+@dataclass(frozen=True)
+class _OnlyTargets:
+    """Samples without inputs: enough for a constant prediction."""
+
+    targets: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+def part_baselines(
+    task: Task,
+    predictions: Predictions,
+    part: str,
+    data: Data | None,
+    dataset: Callable[[str], Dataset] | None,
+) -> dict[str, dict[str, float]]:
+    """Return the scores of baselines by name: a constant prediction and a linear model.
+
+    The linear model is fitted only if the samples are in memory.
+
+    Args:
+        task: Defines loss and metrics.
+        predictions: The model's predictions for the part.
+        part: Name of the part. The result is empty for "train", on which the baselines are fitted.
+        data: Its facts describe the train targets if the samples are in files.
+        dataset: Returns the data set of a part; None if the train samples are not available.
+    """
+    if predictions.targets is None or dataset is None or part not in ("valid", "test"):
+        return {}
+    train, scored = dataset("train"), dataset(part)
+    if isinstance(train, MemoryDataset) and isinstance(scored, MemoryDataset):
+        if len(train.targets) != 1:
+            return {}
+        if _shapes(train) == _shapes(scored) and _count(scored) <= _MOST_VALUES:
+            return baseline_scores(train, scored, task)
+        # Train images with a margin for cropping, or too many values: only a constant prediction.
+        return baseline_scores(_OnlyTargets(train.targets), _OnlyTargets(scored.targets), task)
+    train_targets = None if data is None else _train_targets(task, data.facts())
+    if train_targets is None:
+        return {}
+    targets = predictions.targets
+    kept = targets >= 0 if isinstance(task, Classification) else torch.ones(len(targets)).bool()
+    if not bool(kept.any()):
+        return {}
+    train_samples = _OnlyTargets({"target": train_targets})
+    return baseline_scores(train_samples, _OnlyTargets({"target": targets[kept]}), task)
+
+
+def _count(samples: MemoryDataset) -> int:
+    return sum(value.numel() for value in samples.inputs.values())
+
+
+def _shapes(samples: MemoryDataset) -> dict[str, torch.Size]:
+    return {name: value.shape[1:] for name, value in samples.inputs.items()}
+
+
+def _train_targets(task: Task, facts: Mapping[str, Any]) -> Tensor | None:
+    """Return targets with the same best constant prediction as the train targets have."""
+    if isinstance(task, Classification):
+        counts: Sequence[int] | None = facts.get("class_counts")
+        if counts is None or len(counts) != task.n_outputs:
+            return None
+        return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    mean: Sequence[float] | None = facts.get("target_mean")
+    if isinstance(task, Regression) and mean is not None and len(mean) == task.n_outputs:
+        return torch.tensor([mean], dtype=torch.float64)
+    return None

@@ -1,0 +1,100 @@
+import torch
+from torch import nn
+
+from flambeau.inspect import summary
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.embed = nn.Linear(3, 5, bias=False)
+        self.body = nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.ReLU())
+        self.head = nn.Linear(5, 3, bias=False)
+        self.head.weight = nn.Parameter(self.embed.weight.detach().T.clone())
+        self.tied = nn.Linear(3, 5, bias=False)
+        self.tied.weight = self.embed.weight
+        self.spare = nn.Linear(2, 2)
+
+    def forward(self, x, factor):
+        hidden = self.tied(self.head(self.embed(x * self.scale))) * factor
+        return self.body(hidden.unsqueeze(1)), self.head(hidden)
+
+
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model()
+
+
+def test_rows_of_a_model() -> None:
+    made = model()
+    made.body[0].requires_grad_(False)
+    made.body[1].eval()
+    found = summary(made, {"x": torch.zeros(4, 3), "factor": torch.ones(())})
+    rows = {layer.name: layer for layer in found.layers}
+    assert list(rows) == [
+        "", "embed", "body.0", "body.1", "body.2", "head", "tied", "spare"
+    ]  # fmt: skip
+    assert {name: layer.output for name, layer in rows.items()} == {
+        "": "4×2×3, 4×3",
+        "embed": "4×5",
+        "body.0": "4×2×3",
+        "body.1": "4×2×3",
+        "body.2": "4×2×3",
+        "head": "4×3",
+        "tied": "4×5",
+        "spare": "–",
+    }
+    assert {name: layer.parameters for name, layer in rows.items()} == {
+        "": 3, "embed": 15, "body.0": 8, "body.1": 4, "body.2": 0, "head": 15, "tied": 0, "spare": 6
+    }  # fmt: skip
+    assert (rows["body.0"].trainable, rows["embed"].trainable) == (0, 15)
+    assert rows["tied"].shared
+    assert not rows["embed"].shared
+    assert (rows["head"].calls, rows["spare"].calls) == (2, 0)
+    assert (rows["body.1"].training, rows["body.0"].training) == (False, True)
+    assert rows["body.1"].class_name == "BatchNorm1d"
+
+
+def test_totals_count_shared_parameters_once() -> None:
+    found = summary(model(), (torch.zeros(4, 3), torch.ones(())))
+    assert found.parameters == 3 + 15 + 8 + 4 + 15 + 6
+    assert found.parameters == sum(layer.parameters for layer in found.layers)
+    assert found.trainable == found.parameters
+    assert found.parameter_bytes == 4 * found.parameters
+    assert found.buffer_bytes == 2 * 2 * 4 + 8  # mean, variance and the count of batches
+
+
+def test_it_prints_as_a_table() -> None:
+    made = model()
+    made.embed.requires_grad_(False)
+    lines = str(summary(made, (torch.zeros(4, 3), torch.ones(())))).split("\n")
+    assert lines[0] == "Model:"
+    assert lines[1].split() == ["layer", "type", "output", "parameters", "trainable", "mode"]
+    cells = {line.split()[0]: line.split() for line in lines[3:]}
+    assert cells["embed"] == ["embed", "Linear", "4×5", "15", "no", "train"]
+    assert cells["head"] == ["head", "Linear", "4×3", "×2", "15", "yes", "train"]
+    assert cells["tied"] == ["tied", "Linear", "4×5", "shared", "train"]
+    assert lines[-2].startswith("51 parameters (204 B), 36 trainable; buffers 24 B.")
+    assert lines[-1] == "Not called in this forward pass: spare."
+
+
+def test_html_is_escaped() -> None:
+    class Odd(nn.Linear):
+        pass
+
+    Odd.__name__ = "A<b>"
+    found = summary(nn.Sequential(Odd(2, 1)), torch.zeros(1, 2))._repr_html_()
+    assert "A&lt;b&gt;" in found
+    assert "<b>" in found.replace("<b>Sequential</b>", "<b>")
+    assert "A<b>" not in found
+    assert found.count("<tr>") == 2
+
+
+def test_modes_and_statistics_are_unchanged() -> None:
+    made = model().train()
+    before = made.body[1].running_mean.clone()
+    summary(made, (torch.randn(4, 3), torch.ones(())))
+    assert made.training
+    assert made.body[1].training
+    assert torch.equal(made.body[1].running_mean, before)
