@@ -25,10 +25,13 @@ def format_bytes(count: float) -> str:
     """Return a size in memory or on disk in decimal units, as disks and GPUs are sold.
 
     Example:
-        >>> format_bytes(1_234_000_000), format_bytes(56_000)
-        ('1.2 GB', '0.1 MB')
+        >>> format_bytes(1_234_000_000), format_bytes(560_000), format_bytes(5_600), format_bytes(5)
+        ('1.2 GB', '0.6 MB', '5.6 kB', '5 B')
     """
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+    for unit, size, least in (("GB", 1e9, 1e9), ("MB", 1e6, 1e5), ("kB", 1e3, 1e3)):
+        if count >= least:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:.0f} B"
 
 
 def format_number(value: float) -> str:
