@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flambeau.cli.app import build
+from flambeau.cli.app import build_app
 from flambeau.errors import ArgumentError
 from flambeau_bench.cases import CASES
 
 
 def call(*words: object) -> Result:
-    result = CliRunner().invoke(build(), ["bench", *map(str, words)])
+    result = CliRunner().invoke(build_app(), ["bench", *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -1,18 +1,18 @@
-"""The first-party domains run the same kit as everyone's, without privileges."""
+"""The first-party domains pass the same checks as any other domain."""
 
 import pytest
 
-from flambeau.testing import CHECKS, Check, Subject, name_of
+from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
-# Domain → architectures that build in a second or two, besides the plan's own.
+# Domain → architectures to build in addition to that of the plan.
 DOMAINS: dict[str, list[str]] = {"tensors": [], "translate": ["transformer"], "vision": []}
 
 
 @pytest.fixture(scope="module", params=DOMAINS)
-def subject(request: pytest.FixtureRequest) -> Subject:
-    return Subject(request.param, models=DOMAINS[request.param])
+def tested(request: pytest.FixtureRequest) -> DomainUnderTest:
+    return DomainUnderTest(request.param, models=DOMAINS[request.param])
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=name_of)
-def test_domain(subject: Subject, check: Check) -> None:
-    check(subject)
+@pytest.mark.parametrize("check", CHECKS, ids=check_name)
+def test_domain(tested: DomainUnderTest, check: ConformanceCheck) -> None:
+    check(tested)

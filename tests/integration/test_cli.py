@@ -1,4 +1,4 @@
-"""The command line from raw files to answers, as a newcomer would use it."""
+"""The command line from raw files to predictions, as a new user would use it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flambeau import domain as domains
 from flambeau.artefact.checkpoint import latest_checkpoint
-from flambeau.cli.app import build
-from flambeau.cli.source import parse_options
+from flambeau.cli.app import build_app
+from flambeau.cli.data_arguments import parse_options
+from flambeau.domain import get_domain
 from flambeau.errors import FlambeauError
 
 SMALL = ("--set", "batch_size=8", "--size", "16", "--epochs", "1")
@@ -29,7 +29,7 @@ SMALL = ("--set", "batch_size=8", "--size", "16", "--epochs", "1")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 bright and 20 dark pictures."""
+    """20 bright and 20 dark images."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for name, level in (("bright", 190), ("dark", 50)):
@@ -51,8 +51,8 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*words: object) -> str:
-    """What a command prints; its error is raised as it is."""
-    result = CliRunner().invoke(build(), [str(word) for word in words])
+    """Return what a command prints; its exception is raised unchanged."""
+    result = CliRunner().invoke(build_app(), [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -63,11 +63,11 @@ def test_a_recipe_by_name(photos: Path, tmp_path: Path) -> None:
     call("fit", photos, *SMALL, "--recipe", "fine_tune", "--out", tmp_path / "run")
     with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
         assert [row["phase"] for row in csv.DictReader(file)] == ["head", "all"]
-    with pytest.raises(FlambeauError, match=r"--recipe finetune is no recipe.*'fine_tune'"):
+    with pytest.raises(FlambeauError, match=r"--recipe finetune.*'fine_tune'"):
         call("fit", photos, "--recipe", "finetune")
 
 
-def test_help_teaches() -> None:
+def test_help_lists_commands_and_options() -> None:
     text = call("--help")
     for command in ("demo", "plan", "fit", "evaluate", "predict", "domains"):
         assert command in text
@@ -75,31 +75,31 @@ def test_help_teaches() -> None:
 
 
 def test_help_lists_the_options_of_each_kind_of_data() -> None:
-    told = call("fit", "--help")
-    assert "Options for the domain vision:" in told
-    assert "--source-language" in told
+    text = call("fit", "--help")
+    assert "Options for the domain vision:" in text
+    assert "--source-language" in text
     assert "--source-language" not in call("predict", "--help")
 
 
-def test_options_that_are_true_or_false_may_stand_alone() -> None:
-    text = domains.get("translate")
-    for words, wanted in (
+def test_bool_options_need_no_value() -> None:
+    domain = get_domain("translate")
+    for words, expected in (
         (["--lowercase"], {"lowercase": True}),
         (["--lowercase", "--valid", "0.2"], {"lowercase": True, "valid": "0.2"}),
         (["--lowercase", "false"], {"lowercase": False}),
         (["--lowercase=True"], {"lowercase": True}),
     ):
-        assert parse_options(text, words) == wanted
-    with pytest.raises(FlambeauError, match=r"'maybe' is no value for --lowercase.*true or false"):
-        parse_options(text, ["--lowercase", "maybe"])
+        assert parse_options(domain, words) == expected
+    with pytest.raises(FlambeauError, match=r"Invalid value 'maybe' for --lowercase.*true or"):
+        parse_options(domain, ["--lowercase", "maybe"])
 
 
-def test_domains_lists_what_is_installed_and_their_options() -> None:
+def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
     assert "--size" in call("domains", "vision")
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
-    with pytest.raises(FlambeauError, match="the package flambeau-text brings translate"):
+    with pytest.raises(FlambeauError, match="package flambeau-text provides translate"):
         call("domains", "text")
 
 
@@ -113,7 +113,7 @@ def test_plan_shows_choices_without_training(photos: Path) -> None:
         assert re.search(rf"^{choice['key']}  ", text, re.MULTILINE), choice["key"]
 
 
-def test_a_strict_plan_says_what_to_write(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strict_plan_lists_what_to_set(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call("plan", photos, "--strict")
     monkeypatch.setattr("flambeau.plan.table.LOW_CONFIDENCE", 0.85)
     with pytest.raises(
@@ -127,7 +127,7 @@ def test_a_strict_plan_says_what_to_write(photos: Path, monkeypatch: pytest.Monk
     assert "small_cnn" in call("plan", photos, "--strict", *given)
 
 
-def test_fit_leaves_plan_history_and_model(run: Path) -> None:
+def test_fit_writes_plan_history_and_model(run: Path) -> None:
     assert (run / "plan.json").exists()
     assert (run / "history.csv").exists()
     assert {"flambeau.json", "model.safetensors"} <= {p.name for p in (run / "model").iterdir()}
@@ -153,14 +153,14 @@ def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:
     assert "probability" in call("predict", run / "model", *files)
 
 
-def test_a_file_that_cannot_be_read_does_not_take_the_others_away(
+def test_an_unreadable_file_does_not_affect_the_others(
     run: Path, photos: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     files = [str(each) for each in (photos / "bright" / "00.png", broken, photos / "dark/01.png")]
     words = ["predict", str(run / "model"), *files, "--format", "json"]
-    result = CliRunner().invoke(build(), words)
+    result = CliRunner().invoke(build_app(), words)
     assert result.exit_code == 1
     records = json.loads(result.output)
     assert [record["file"] for record in records] == files
@@ -171,9 +171,9 @@ def test_a_file_that_cannot_be_read_does_not_take_the_others_away(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("plan", "nowhere"), "nothing at nowhere"),
+        (("plan", "nowhere"), "nowhere does not exist"),
         (("plan", "PHOTOS", "--sise", "16"), "Did you mean"),
-        (("plan", "PHOTOS", "--size", "big"), "'big' is no value for --size"),
+        (("plan", "PHOTOS", "--size", "big"), "Invalid value 'big' for --size"),
         (("plan", "PHOTOS", "--size"), "--size needs a value"),
         (("plan", "PHOTOS", "--set", "batch_size"), "key=value"),
         (("plan", "PHOTOS", "--set", "batchsize=4"), "batch_size"),
@@ -181,9 +181,7 @@ def test_a_file_that_cannot_be_read_does_not_take_the_others_away(
         (("predict", "PHOTOS", "x.png"), "flambeau.json"),
     ],
 )
-def test_mistakes_get_a_message_that_helps(
-    words: tuple[str, ...], message: str, photos: Path
-) -> None:
+def test_errors_name_the_fix(words: tuple[str, ...], message: str, photos: Path) -> None:
     with pytest.raises(FlambeauError, match=message):
         call(*(str(photos) if word == "PHOTOS" else word for word in words))
 
@@ -196,11 +194,11 @@ def test_an_expected_error_is_one_line_without_a_traceback() -> None:
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("error: There is nothing at nowhere")
+    assert result.stderr.startswith("error: nowhere does not exist")
     assert "Traceback" not in result.stderr
 
 
-def test_ctrl_c_saves_and_the_printed_command_goes_on(photos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_prints_how_to_continue(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["fit", str(photos), *SMALL, "--epochs", "2000", "--out", str(folder)]
     process = subprocess.Popen(
@@ -228,11 +226,11 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
     from flambeau.training.interrupt import Interrupt
 
     folder = tmp_path / "run"
-    # The signal itself is tested above; here the flag that it sets is up from the start.
+    # The signal is tested above; here its flag is set from the start.
     with monkeypatch.context() as patch:
         patch.setattr("flambeau.training.interrupt.Interrupt", lambda: Interrupt(pending=True))
         result = CliRunner().invoke(
-            build(), ["fit", str(photos), *SMALL, "--epochs", "3", "--out", str(folder)]
+            build_app(), ["fit", str(photos), *SMALL, "--epochs", "3", "--out", str(folder)]
         )
     assert result.exit_code == 130
     text = call("fit", photos, *SMALL, "--resume", folder)
@@ -241,7 +239,7 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
-def test_minutes_train_as_long_as_it_helps(photos: Path, tmp_path: Path) -> None:
+def test_minutes_runs_fit_auto(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     text = call("fit", photos, *SMALL, "--epochs", "3", "--minutes", "2", "--out", folder)
     assert "fit_auto: " in text
@@ -254,13 +252,13 @@ def test_minutes_train_as_long_as_it_helps(photos: Path, tmp_path: Path) -> None
     assert (folder / "model" / "model.safetensors").exists()
 
 
-def test_a_run_is_not_written_over(run: Path, photos: Path) -> None:
-    with pytest.raises(FlambeauError, match=f"holds a run already.*--resume {run}"):
+def test_a_run_is_not_overwritten(run: Path, photos: Path) -> None:
+    with pytest.raises(FlambeauError, match=f"already contains a run.*--resume {run}"):
         call("fit", photos, *SMALL, "--out", run)
 
 
 def test_an_unknown_model_and_an_empty_folder_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(FlambeauError, match=r"--model smal_cnn.*Did you mean 'small_cnn'"):
         call("plan", photos, "--model", "smal_cnn")
-    with pytest.raises(FlambeauError, match="holds no files"):
+    with pytest.raises(FlambeauError, match="contains no files"):
         call("plan", tmp_path)

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one readable message, exit code 2, no traceback, nothing left."""
+"""Errors on the command line: one message, exit code 2, no traceback, no files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SMALL = ("--size", "16", "--set", "batch_size=8", "--epochs", "1")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/, one/ (one class), broken/, and run/, the folder of a finished fit."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("workspace")
     draws = np.random.default_rng(0)
     for name, level in (("bright", 190), ("dark", 50)):
         (folder / "photos" / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(patch: pytest.MonkeyPatch, *words: str) -> None:
-    """As the shell does it; an expected error is a SystemExit."""
+    """Run the command as a shell does; an expected error is a SystemExit."""
     patch.setattr("sys.argv", ["flambeau", *words])
     with pytest.raises(SystemExit) as ended:
         run_command()
@@ -58,11 +58,11 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("plan", "empty"), "holds no files"),
+        (("plan", "empty"), "contains no files"),
         (("plan", "one"), "single class"),
-        (("plan", "text.txt"), "No installed domain can read text.txt"),
+        (("plan", "text.txt"), "No installed domain recognises text.txt"),
         (("plan", "broken"), "cannot be read as an image"),
-        (("plan", "nowhere"), "nothing at nowhere"),
+        (("plan", "nowhere"), "nowhere does not exist"),
         (("plan", "photos", "--set", "lr=fast"), "lr is 'fast'"),
         (("plan", "photos", "--domain", "visoin"), "Did you mean 'vision'"),
         (("fit", "photos", "--epochs", "0"), "epochs is 0"),
@@ -80,30 +80,30 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
             ("fit", "photos", "--size", "16", "--set", "batch_size=4", "--resume", "run"),
             "batch_size was given as 4",
         ),
-        (("predict", "run/model", "nofile.png"), "nothing at nofile.png"),
+        (("predict", "run/model", "nofile.png"), "nofile.png does not exist"),
         (("predict", "run/model", "text.txt"), "text.txt cannot be read as an image"),
-        (("predict", "nowhere", "text.txt"), "nowhere does not exist"),
-        (("predict", "cut", "text.txt"), "damaged or was exchanged"),
+        (("predict", "nowhere", "text.txt"), "nowhere is not an export: it does not exist"),
+        (("predict", "cut", "text.txt"), "damaged or was replaced"),
         (("predict", "unknown", "text.txt"), "Did you mean 'small_cnn'"),
-        (("evaluate", "run/model", "empty"), "holds no files"),
+        (("evaluate", "run/model", "empty"), "contains no files"),
         (("evaluate", "run/model", "one"), "no images of dark"),
-        (("evaluate", "cut", "photos"), "damaged or was exchanged"),
+        (("evaluate", "cut", "photos"), "damaged or was replaced"),
     ],
 )
 def test_one_message_and_exit_code_2(
     words: tuple[str, ...],
     message: str,
-    place: Path,
+    workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(place)
-    before = sorted(place.iterdir())
+    monkeypatch.chdir(workspace)
+    before = sorted(workspace.iterdir())
     out = ("--out", "mine") if words[0] == "fit" and "--resume" not in words else ()
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, *words, *out)
-    said = capsys.readouterr().err
-    assert ended.value.code == 2, said
-    assert any(part in said for part in message.split("|")) or pytest.fail(said)
-    assert "Traceback" not in said
-    assert sorted(place.iterdir()) == before
+    message_shown = capsys.readouterr().err
+    assert ended.value.code == 2, message_shown
+    assert any(part in message_shown for part in message.split("|")) or pytest.fail(message_shown)
+    assert "Traceback" not in message_shown
+    assert sorted(workspace.iterdir()) == before

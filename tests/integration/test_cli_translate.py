@@ -1,4 +1,4 @@
-"""Translation on the command line: fit, plan, predict, evaluate and demo."""
+"""Translation on the command line: from two files to a model, and from lines to lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flambeau.cli.app import build
+from flambeau.cli.app import build_app
 from flambeau.errors import FlambeauError
 from flambeau_text.translation.demo import date_pairs
 
@@ -19,8 +19,8 @@ SMALL = (
 
 
 def call(*words: object, lines: str | bytes | None = None, code: int = 0) -> str:
-    """Return the output of a command; its errors are raised."""
-    result = CliRunner().invoke(build(), [str(word) for word in words], input=lines)
+    """Return what a command prints; its exception is raised unchanged."""
+    result = CliRunner().invoke(build_app(), [str(word) for word in words], input=lines)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output
@@ -48,33 +48,33 @@ def model(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "model"
 
 
-def test_fit_reads_two_files(model: Path) -> None:
+def test_fit_takes_two_files_and_a_task(model: Path) -> None:
     assert json.loads((model / "flambeau.json").read_text())["domain"] == "translate"
 
 
-def test_the_source_can_be_the_path(files: tuple[Path, Path]) -> None:
+def test_the_source_can_be_path(files: tuple[Path, Path]) -> None:
     assert "rnn" in call("plan", files[0], "--target", files[1], *SMALL)
     # A folder with two languages is recognised.
     assert "rnn" in call("plan", files[0].parent, *SMALL)
 
 
-def test_predict_writes_one_line_per_line(model: Path) -> None:
+def test_each_line_gives_one_line(model: Path) -> None:
     sources = [source for source, _ in date_pairs(3, 5)]
     lines = f"{sources[0]}\n\n{sources[1]}\n{sources[2]}"
     out = call("predict", model, lines=lines).split("\n")
     assert len(out) == 5
     assert out[1] == out[4] == ""
-    assert all(out[place] for place in (0, 2, 3))
+    assert all(out[row] for row in (0, 2, 3))
     assert call("predict", model, "-", lines=lines).split("\n") == out
-    printed = call("predict", model, "--format", "json", lines=f"{sources[0]}\n")
-    assert json.loads(printed)["text"] == out[0]
-    printed = call("predict", model, "--format", "json", lines=f"{sources[0]}\n\n")
-    assert [json.loads(line) is None for line in printed.splitlines()] == [False, True]
-    with pytest.raises(FlambeauError, match="csv is for files"):
+    text = call("predict", model, "--format", "json", lines=f"{sources[0]}\n")
+    assert json.loads(text)["text"] == out[0]
+    text = call("predict", model, "--format", "json", lines=f"{sources[0]}\n\n")
+    assert [json.loads(line) is None for line in text.splitlines()] == [False, True]
+    with pytest.raises(FlambeauError, match="csv needs files"):
         call("predict", model, "--format", "csv", lines=lines)
 
 
-def test_a_refused_line_gives_an_empty_line(model: Path) -> None:
+def test_an_invalid_line_gives_an_empty_line(model: Path) -> None:
     source = date_pairs(1, 5)[0][0]
     russian = "\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442"  # a dog runs
     out = call("predict", model, lines=f"{source}\n{russian}\n{source}\n", code=1)
@@ -85,10 +85,10 @@ def test_a_refused_line_gives_an_empty_line(model: Path) -> None:
     assert translations[1] == ""
 
 
-def test_a_line_with_invalid_utf8_gives_an_empty_line(model: Path) -> None:
+def test_a_line_that_is_not_utf8_gives_an_empty_line(model: Path) -> None:
     source = date_pairs(1, 5)[0][0].encode()
     out = call("predict", model, lines=source + b"\nth\xff\n" + source + b"\n", code=1)
-    assert "line 2: byte 3 of the line is no UTF-8" in out
+    assert "line 2: byte 3 of the line is not UTF-8" in out
     translations = [line for line in out.split("\n") if not line.startswith("line 2")]
     assert translations[0] == translations[2] != ""
     assert translations[1] == ""
@@ -101,7 +101,7 @@ def test_predict_reads_a_file_line_by_line(model: Path, files: tuple[Path, Path]
     assert records[7]["text"]
 
 
-def test_a_bad_line_of_a_file_has_an_error(model: Path, tmp_path: Path) -> None:
+def test_a_file_with_an_invalid_line_is_predicted(model: Path, tmp_path: Path) -> None:
     source = date_pairs(1, 5)[0][0]
     russian = "\u0441\u043e\u0431\u0430\u043a\u0430 \u0431\u0435\u0436\u0438\u0442"
     file = tmp_path / "some.txt"
@@ -117,7 +117,7 @@ def test_a_bad_line_of_a_file_has_an_error(model: Path, tmp_path: Path) -> None:
     assert records[0]["text"] in table
 
 
-def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
+def test_evaluate_reads_two_files(model: Path, files: tuple[Path, Path]) -> None:
     words = ("--target", files[1], "--part", "valid", "--json")
     scores = json.loads(call("evaluate", model, files[0], *words))
     assert scores["samples"] == 15
@@ -138,7 +138,7 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
             ("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"),
             "--task summary",
         ),
-        (("fit", "--target", "TARGET"), r"begins with '--target', but PATH comes first.*--source"),
+        (("fit", "--target", "TARGET"), r"PATH is missing before '--target'.*--source"),
         (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
         (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),
         (
@@ -147,7 +147,7 @@ def test_evaluate(model: Path, files: tuple[Path, Path]) -> None:
         ),
     ],
 )
-def test_errors_of_the_command_line(
+def test_errors_name_the_fix(
     files: tuple[Path, Path], words: tuple[str, ...], message: str
 ) -> None:
     given = [{"SOURCE": files[0], "TARGET": files[1]}.get(word, word) for word in words]
@@ -155,7 +155,7 @@ def test_errors_of_the_command_line(
         call(*given)
 
 
-def test_demo(tmp_path: Path) -> None:
+def test_demo_writes_figures(tmp_path: Path) -> None:
     text = call("demo", "translate", "--samples", "150", "--epochs", "1", "--out", tmp_path / "run")
     assert "150 pairs, en → de" in text
     assert "flambeau, rnn" in text

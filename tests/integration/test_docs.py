@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flambeau import domain as domains
+from flambeau.domain import discovery
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,7 +43,7 @@ def test_the_code_of_the_page_runs(
     module = ModuleType(page.stem)
     # A page may define what is found by the name of its module: a domain's record, a dataclass.
     monkeypatch.setitem(sys.modules, page.stem, module)
-    monkeypatch.setattr(domains, "_used", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     names = vars(module)
     for line, code in blocks(page):
         # Blank lines before the block make a traceback point into the page.

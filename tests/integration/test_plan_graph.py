@@ -64,7 +64,7 @@ def vision() -> tuple[Sequence[Rule], Mapping[str, Any]]:
     data = ImageData.from_arrays(pictures, torch.arange(40) % 2)
     # As if they were files on disk, so that every rule has something to decide.
     facts = {**data.facts(), "in_memory": False, "n_train": 3_000}
-    return domain.rules_of(domain.get("vision")), facts
+    return domain.rules_of(domain.get_domain("vision")), facts
 
 
 def rules_and_facts(name: str) -> tuple[Sequence[Rule], Mapping[str, Any]]:
@@ -72,11 +72,11 @@ def rules_and_facts(name: str) -> tuple[Sequence[Rule], Mapping[str, Any]]:
         return vision()
     if name == "core":
         fixed = {rule.key: rule for rule in CORE_RULES}
-        made = domain.rules_of(domain.get("tensors"))
+        made = domain.rules_of(domain.get_domain("tensors"))
         architecture = next(rule for rule in made if rule.key == "architecture")
         return tuple({**fixed, "architecture": architecture}.values()), PLAIN
     facts = AMOUNTS if name == "tensors, amounts" else PLAIN
-    return domain.rules_of(domain.get("tensors")), facts
+    return domain.rules_of(domain.get_domain("tensors")), facts
 
 
 @pytest.fixture(autouse=True)
@@ -210,5 +210,5 @@ def test_every_key_of_the_design_is_there() -> None:
     }  # fmt: skip
     assert wanted <= {rule.key for rule in rules}
     data = TensorData.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
-    plain = Plan.derive(domain.rules_of(domain.of(data)), data.facts())
+    plain = Plan.derive(domain.rules_of(domain.domain_of(data)), data.facts())
     assert wanted - {"image_size", "augmentation", "cache"} <= set(plain)

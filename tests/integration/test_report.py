@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flambeau import Learner
-from flambeau.cli.app import build
+from flambeau.cli.app import build_app
 from flambeau_vision import ImageData
 
 pytest.importorskip("matplotlib")
@@ -28,8 +28,8 @@ def test_evaluate_writes_a_report_of_an_export(tmp_path: Path) -> None:
     learner = Learner(ImageData.from_folder(photos, size=16), quiet=True)
     exported, page = learner.export(tmp_path / "model"), tmp_path / "report.html"
     arguments = ["evaluate", str(exported), str(photos)]
-    plain = CliRunner().invoke(build(), arguments)
-    with_report = CliRunner().invoke(build(), [*arguments, "--report", str(page)])
+    plain = CliRunner().invoke(build_app(), arguments)
+    with_report = CliRunner().invoke(build_app(), [*arguments, "--report", str(page)])
     assert with_report.exit_code == 0, with_report.output
     assert f"The report is in {page}" in with_report.stderr
     assert with_report.stdout == plain.stdout, "the scores must be the same"

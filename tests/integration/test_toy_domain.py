@@ -1,7 +1,7 @@
-"""A stranger's domain (``examples/flambeau-toy``): found, routed, planned with, diagnosed, shipped.
+"""A third-party domain (``examples/flambeau-toy``) from discovery to an installed wheel.
 
-Once quickly, from its source folder with a made entry point; once from wheels, in a fresh
-environment.
+The quick tests use its source folder and an entry point made here; a slow test installs wheels in a
+new environment.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 from flambeau import Learner, Predictor
-from flambeau import domain as domains
-from flambeau.cli.app import build
+from flambeau.cli.app import build_app
+from flambeau.domain import Domain, discovery, get_domain, recognise_domain
 from flambeau.errors import InputError
-from flambeau.testing import CHECKS, Check, Subject, name_of
+from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "examples" / "flambeau-toy" / "src"
@@ -31,32 +31,32 @@ SEQUENCE = "ACGTTGCAAC" * 6
 
 
 @pytest.fixture(scope="module", autouse=True)
-def toy() -> Iterator[domains.Domain]:
-    """The example as if it were installed: on the path, with its entry point."""
+def toy() -> Iterator[Domain]:
+    """Make the example importable and give it an entry point, as if it were installed."""
 
     def found(group: str) -> list[EntryPoint]:
         own = [EntryPoint("dna", "flambeau_toy.domain:DOMAIN", group)]
-        return [*entry_points(group=group), *(own if group == domains.GROUP else [])]
+        return [*entry_points(group=group), *(own if group == discovery.ENTRY_POINT_GROUP else [])]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SOURCE)
-        patch.setattr(domains, "_used", {})
-        patch.setattr(domains, "entry_points", found)
-        domains.discover.cache_clear()
-        yield domains.get("dna")
-    domains.discover.cache_clear()
+        patch.setattr(discovery, "_loaded", {})
+        patch.setattr(discovery, "entry_points", found)
+        discovery.installed_domains.cache_clear()
+        yield get_domain("dna")
+    discovery.installed_domains.cache_clear()
     for name in MODULES:
         sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
-    return Subject("dna")
+def tested() -> DomainUnderTest:
+    return DomainUnderTest("dna")
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=name_of)
-def test_it_keeps_the_contract(subject: Subject, check: Check) -> None:
-    check(subject)
+@pytest.mark.parametrize("check", CHECKS, ids=check_name)
+def test_it_passes_the_conformance_checks(tested: DomainUnderTest, check: ConformanceCheck) -> None:
+    check(tested)
 
 
 def write(path: Path, data: Any, times: int = 1) -> Path:
@@ -66,18 +66,16 @@ def write(path: Path, data: Any, times: int = 1) -> Path:
 
 
 def call(*words: object, expect: int = 0) -> str:
-    result = CliRunner().invoke(build(), [str(word) for word in words])
+    result = CliRunner().invoke(build_app(), [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == expect, result.output
     return result.output
 
 
-def test_its_files_are_recognised_and_its_rule_and_option_are_in_the_plan(
-    toy: domains.Domain, tmp_path: Path
-) -> None:
+def test_its_files_rule_and_option_are_used(toy: Domain, tmp_path: Path) -> None:
     path = write(tmp_path / "genes.dna", toy.demo(60, 0))  # type: ignore[misc]
-    assert domains.recognise(path) is toy
+    assert recognise_domain(path) is toy
     choices = {c["key"]: c for c in json.loads(call("plan", path, "--json"))["choices"]}
     assert (choices["length"]["value"], choices["length"]["source"]) == (60, "rule")
     assert choices["architecture"]["value"] == "motif_net"
@@ -88,55 +86,55 @@ def test_its_files_are_recognised_and_its_rule_and_option_are_in_the_plan(
     assert (choices["length"]["value"], choices["length"]["source"]) == (48, "user")
 
 
-def test_its_check_finds_a_planted_fault(toy: domains.Domain, tmp_path: Path) -> None:
+def test_its_check_finds_a_leak(toy: Domain, tmp_path: Path) -> None:
     data = toy.demo(60, 0)  # type: ignore[misc]
     assert "35 checks, no findings" in call("doctor", write(tmp_path / "a.dna", data))
     text = call("doctor", write(tmp_path / "b.dna", data, times=2), expect=1)
     assert "error    dna-leak" in text
-    # The other strand is the same molecule.
+    # The reverse complement is the same molecule.
     flipped = [s.translate(str.maketrans("ACGT", "TGCA"))[::-1] for s in data.sequences]
     both = type(data)(data.sequences + flipped, data.labels * 2, data.split)
-    assert Learner(both, quiet=True).doctor().ok  # the copies are in no part yet
+    assert Learner(both, quiet=True).doctor().ok  # the copies are in no part
     rows = {"train": data.split.train.tolist(), "valid": [60 + data.split.train[0]]}
     assert Learner(both.subset(rows), quiet=True).doctor().codes == ("dna-leak",)
 
 
-def test_its_export_answers_for_every_sequence_of_a_file(
-    toy: domains.Domain, tmp_path: Path
-) -> None:
+def test_its_export_predicts_every_sequence_of_a_file(toy: Domain, tmp_path: Path) -> None:
     learner = Learner(toy.demo(60, 0), quiet=True, folder=tmp_path / "run")  # type: ignore[misc]
     model = learner.export(tmp_path / "model")
     path = tmp_path / "new.dna"
     path.write_text(f"{SEQUENCE}\n\npromoter\t{SEQUENCE[::-1]}\n")
-    answers = json.loads(call("predict", model, path, "--format", "json"))
-    assert [(answer["file"], answer["item"]) for answer in answers] == [
+    records = json.loads(call("predict", model, path, "--format", "json"))
+    assert [(record["file"], record["item"]) for record in records] == [
         (str(path), 1),
         (str(path), 2),
     ]
-    wanted = [learner.predict(sequence) for sequence in (SEQUENCE, SEQUENCE[::-1])]
-    assert [answer["label"] for answer in answers] == [answer.label for answer in wanted]
+    expected = [learner.predict(sequence) for sequence in (SEQUENCE, SEQUENCE[::-1])]
+    assert [record["label"] for record in records] == [each.label for each in expected]
     alone = tmp_path / "one.dna"
     alone.write_text(SEQUENCE)
-    [answer] = json.loads(call("predict", model, alone, "--format", "json"))
-    assert "item" not in answer
-    assert Predictor.load(model).predict(SEQUENCE).label == answer["label"]
+    [record] = json.loads(call("predict", model, alone, "--format", "json"))
+    assert "item" not in record
+    assert Predictor.load(model).predict(SEQUENCE).label == record["label"]
 
 
-def test_its_faults_name_line_and_item(toy: domains.Domain, tmp_path: Path) -> None:
+def test_its_errors_name_line_and_input(toy: Domain, tmp_path: Path) -> None:
     path = tmp_path / "genes.dna"
     path.write_text(f"a\t{SEQUENCE}\nb\tHELLO\n")
-    with pytest.raises(InputError, match=r"genes\.dna, line 2: 'HELLO' is not of letters ACGTN"):
+    with pytest.raises(
+        InputError, match=r"genes\.dna, line 2: 'HELLO' has other letters than ACGTN"
+    ):
         call("plan", path)
     learner = Learner(toy.demo(60, 0), quiet=True)  # type: ignore[misc]
     with pytest.raises(InputError, match=r"Item 1.*'XYZ'"):
         learner.predict([SEQUENCE, "XYZ"])
     model = learner.export(tmp_path / "model")
-    with pytest.raises(InputError, match=r"nothing at .*gone\.dna"):
+    with pytest.raises(InputError, match=r"gone\.dna does not exist"):
         call("predict", model, tmp_path / "gone.dna")
 
 
-def test_core_was_not_edited_for_it() -> None:
-    """Core knows neither the package nor its kind of data."""
+def test_core_has_no_code_for_it() -> None:
+    """No string in core names the package or its kind of data."""
     words = re.compile(r"flambeau[_-]toy|\bdna", re.IGNORECASE)
     found = [
         (path.name, node.value)
@@ -149,7 +147,7 @@ def test_core_was_not_edited_for_it() -> None:
 
 
 def definitions(text: str) -> dict[str, str]:
-    """Functions, classes and constants by name, without what a single file says differently."""
+    """Return functions, classes and constants by name, without ``domain``, which differs."""
     found = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.ClassDef):
@@ -159,7 +157,7 @@ def definitions(text: str) -> dict[str, str]:
     return found
 
 
-def test_the_page_shows_the_example_as_it_is() -> None:
+def test_the_page_shows_the_code_of_the_example() -> None:
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     shown = {name: code for block in blocks for name, code in definitions(block).items()}
@@ -174,7 +172,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 
 
 @pytest.mark.slow
-def test_from_wheels_in_a_fresh_environment(install: Callable[..., Any]) -> None:
+def test_from_wheels_in_a_new_environment(install: Callable[..., Any]) -> None:
     environment = install("flambeau-toy")
     ours = {name for name in environment.packages() if name.startswith("flambeau")}
     assert ours == {"flambeau", "flambeau-toy"}
@@ -206,11 +204,11 @@ def test_from_wheels_in_a_fresh_environment(install: Callable[..., Any]) -> None
     assert record["domain"] == "dna"
     assert record["preprocessor"]["builder"] == "dna_preprocessor"
     assert record["model"]["builder"] == "motif_net"
-    answers = json.loads(flambeau("predict", "run/model", "new.dna", "--format", "json"))
-    # A majority of the four: the demo's promoters carry a motif that the net finds.
-    wanted = ["background", "promoter"] * 2
-    assert sum(a["label"] == w for a, w in zip(answers, wanted, strict=True)) >= 3
+    records = json.loads(flambeau("predict", "run/model", "new.dna", "--format", "json"))
+    # Most of the four: the promoters contain a motif that the network detects.
+    expected = ["background", "promoter"] * 2
+    assert sum(r["label"] == e for r, e in zip(records, expected, strict=True)) >= 3
     scores = json.loads(flambeau("evaluate", "run/model", "genes.dna", "--json"))
     assert scores["samples"] == 300
     assert scores["accuracy"] > 0.9
-    assert "every check holds" in environment.call("python", "-m", "flambeau.testing", "dna")
+    assert "all checks passed" in environment.call("python", "-m", "flambeau.testing", "dna")

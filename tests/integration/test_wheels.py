@@ -1,7 +1,7 @@
-"""What is shipped: the content of every wheel, and each package installed from its wheel alone.
+"""The content of every wheel, and each package installed from its wheel alone.
 
-``tests/architecture/test_isolation.py`` runs the tests of each package in an environment of its
-own, but from the source tree; here the source tree is out of reach.
+``tests/architecture/test_isolation.py`` runs the tests of each package in a separate environment,
+but from the source tree; here the source tree is not used.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def project(name: str) -> dict[str, Any]:
 
 
 def requirements(name: str) -> set[str]:
-    """Distributions that a package asks for, with those of the packages of ours it asks for."""
+    """Return the dependencies of a package, including those of our own packages among them."""
     found: set[str] = set()
     for line in project(name)["dependencies"]:
-        wanted = re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0]
-        found |= {wanted} | (requirements(wanted) if wanted in FOLDERS else set())
+        required = re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0]
+        found |= {required} | (requirements(required) if required in FOLDERS else set())
     return found
 
 
@@ -49,21 +49,21 @@ def wheel_of(name: str, wheels: Path) -> zipfile.ZipFile:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_wheel_holds_the_package_and_nothing_else(name: str, wheels: Path) -> None:
+def test_a_wheel_contains_only_the_package(name: str, wheels: Path) -> None:
     module = name.replace("-", "_")
     with wheel_of(name, wheels) as wheel:
         files = [entry for entry in wheel.namelist() if not entry.endswith("/")]
         [text] = [wheel.read(f).decode() for f in files if f.endswith(".dist-info/METADATA")]
         [licence] = [wheel.read(f).decode() for f in files if f.endswith("/licenses/LICENSE")]
     source = ROOT / FOLDERS[name] / "src"
-    wanted = {
+    expected = {
         str(path.relative_to(source))
         for path in (source / module).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     version = project(name)["version"]
     inside = {file for file in files if not file.startswith(f"{module}-{version}.dist-info/")}
-    assert inside == wanted
+    assert inside == expected
     assert f"{module}/py.typed" in inside
     assert not [file for file in inside if "test_" in file or "conftest" in file]
     assert licence == (ROOT / "LICENSE").read_text()
@@ -79,34 +79,32 @@ def test_a_wheel_holds_the_package_and_nothing_else(name: str, wheels: Path) -> 
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_a_package_alone_brings_only_what_is_its_own(
-    name: str, install: Callable[..., Any]
-) -> None:
+def test_a_package_installs_only_its_dependencies(name: str, install: Callable[..., Any]) -> None:
     environment = install(name)
     installed = environment.packages()
     assert installed[name] == project(name)["version"]
     ours = {package for package in installed if package in FOLDERS}
     assert ours == ({name} | requirements(name)) & set(FOLDERS)
-    # What only other packages of ours ask for is not there.
+    # Dependencies of our other packages are not installed.
     others = set().union(*(requirements(other) for other in ALONE)) - requirements(name) - {name}
     assert not others & set(installed)
     assert requirements(name) <= set(installed)
 
     module = name.replace("-", "_")
-    place = environment.call("python", "-I", "-c", f"import {module}; print({module}.__file__)")
-    assert Path(place.strip()).is_relative_to(environment.folder)
+    location = environment.call("python", "-I", "-c", f"import {module}; print({module}.__file__)")
+    assert Path(location.strip()).is_relative_to(environment.folder)
 
 
-def test_core_alone_has_its_command_and_its_kit(install: Callable[..., Any]) -> None:
+def test_core_alone_has_commands_and_conformance_kit(install: Callable[..., Any]) -> None:
     environment = install("flambeau")
     helped = environment.call("flambeau", "--help")
     assert all(command in helped for command in ("demo", "doctor", "domains", "fit", "plan"))
     assert "tensors" in environment.call("flambeau", "domains")
     report = environment.call("python", "-m", "flambeau.testing", "tensors")
-    assert "every check holds" in report
+    assert "all checks passed" in report
 
 
-def test_every_extra_can_be_resolved(install: Callable[..., Any], wheels: Path) -> None:
+def test_every_extra_can_be_installed(install: Callable[..., Any], wheels: Path) -> None:
     extras = project("flambeau")["optional-dependencies"]
     assert set(extras) == {"plot", "vision", "text", "tabular", "bench", "all"}
     installed = install("flambeau[all]").packages()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flambeau import domain as domains
+from flambeau.domain import get_domain
 from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau_vision import ImageData
 from flambeau_vision.augment import Augmentation
@@ -44,8 +44,8 @@ def plan_of(facts: dict | None = None, **user: object) -> Plan:
     return Plan.derive(rules, {**FACTS, **(facts or {})}, {"device": "cpu", **user})
 
 
-def test_the_domain_is_found() -> None:
-    assert domains.get("vision") is DOMAIN
+def test_the_package_is_found() -> None:
+    assert get_domain("vision") is DOMAIN
 
 
 def test_every_value_has_a_reason_and_an_override() -> None:

@@ -1,15 +1,15 @@
-"""flambeau's own checks, run on this domain; a failure says what, why and how to fix it."""
+"""flambeau's conformance checks on this domain; a failure names the cause and the fix."""
 
 import pytest
 
-from flambeau.testing import CHECKS, Check, Subject, name_of
+from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
-    return Subject("dna")
+def dna() -> DomainUnderTest:
+    return DomainUnderTest("dna")
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=name_of)
-def test_domain(subject: Subject, check: Check) -> None:
-    check(subject)
+@pytest.mark.parametrize("check", CHECKS, ids=check_name)
+def test_domain(dna: DomainUnderTest, check: ConformanceCheck) -> None:
+    check(dna)

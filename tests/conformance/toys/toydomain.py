@@ -1,6 +1,6 @@
-"""A small whole domain, and one flaw at a time: the tests set ``FLAW`` to the name of one.
+"""A small complete domain; the tests set ``FLAW`` to the name of a flaw.
 
-Raw items are lists of three numbers. The preprocessor scales them with what it measured on train.
+Raw inputs are lists of three numbers. The preprocessor standardises them with train statistics.
 """
 
 import itertools
@@ -43,13 +43,13 @@ class ToyPreprocessor:
         return Batch({"x": x})
 
     def on_device(self, batch: Batch) -> Batch:
-        if FLAW == "statistics of the batch":
+        if FLAW == "batch statistics":
             return batch.map(lambda v: v - v.mean(0) if v.is_floating_point() else v)
         x = batch.inputs["x"]
         return replace(batch, inputs={"x": (x - self.shift) / self.scale})
 
     def arguments(self) -> Mapping[str, Any]:
-        shift = 0.0 if FLAW == "an argument is lost" else self.shift
+        shift = 0.0 if FLAW == "an argument is dropped" else self.shift
         columns: Any = (lambda: 0) if FLAW == "code in the arguments" else self.columns
         return {"columns": columns, "shift": shift}
 
@@ -57,14 +57,14 @@ class ToyPreprocessor:
         return {"scale": self.scale}
 
 
-class BadBatch(Batch):
+class FlawedBatch(Batch):
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
-        if FLAW == "batches stay":
+        if FLAW == "batches do not move":
             return self
         if FLAW == "indices move":
             moved = self.map(lambda value: value.to(device))
             return replace(moved, indices=self.indices.to(device))
-        if FLAW == "moving forgets the weight":
+        if FLAW == "moving drops the weight":
             return replace(self.map(lambda value: value.to(device)), weight=None)
         return super().to(device, non_blocking=non_blocking)
 
@@ -82,7 +82,7 @@ class ToyDataset:
 
 class ToyLoader:
     def __init__(self, data: ToyDataset, options: LoaderOptions) -> None:
-        self.data, self.options, self.made = data, options, next(_calls)
+        self.data, self.options, self.number = data, options, next(_calls)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,27 +96,27 @@ class ToyLoader:
         if options.shuffle and FLAW == "one order for all epochs":
             epoch = 0
         if options.shuffle and FLAW == "order depends on the loader":
-            epoch = epoch + 1000 * self.made
+            epoch = epoch + 1000 * self.number
         if not options.shuffle and FLAW == "valid is shuffled":
             options = replace(options, shuffle=True)
         if not options.shuffle and FLAW == "valid is sorted":
             return self.data.x[:, 0].argsort()
         order = epoch_order(n, options, epoch)
-        return order[:-1] if FLAW == "a sample is lost" else order
+        return order[:-1] if FLAW == "a sample is missing" else order
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         if FLAW == "start_step is ignored":
             start_step = 0
-        noise = torch.Generator().manual_seed(self.made)
+        noise = torch.Generator().manual_seed(self.number)
         for step, rows in enumerate(self.order(epoch).split(self.options.batch_size)):
             if step < start_step:
                 continue
             x, y = self.data.x[rows], self.data.y[rows]
-            if FLAW == "noise from a running generator":
+            if FLAW == "noise from one generator":
                 x = x + 0.01 * torch.randn(x.shape, generator=noise)
             if FLAW == "a target is missing":
                 y = y[1:]
-            if FLAW == "the last batch is of another kind" and len(rows) < self.options.batch_size:
+            if FLAW == "the last batch has another dtype" and len(rows) < self.options.batch_size:
                 y = y.int()
             ids: Any = self.data.ids[rows]
             ids = {"no indices": None, "indices count from 0": rows}.get(FLAW, ids)
@@ -125,7 +125,7 @@ class ToyLoader:
                 FLAW, weight
             )
             targets = {} if FLAW == "no targets" else {"y": y}
-            yield BadBatch({"x": x}, targets, weight=weight, indices=ids, epoch=epoch)
+            yield FlawedBatch({"x": x}, targets, weight=weight, indices=ids, epoch=epoch)
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ class ToyData(Data):
             "split": self.rows.describe(),
             "largest": float(train.max()),
         }
-        if FLAW == "facts tell the time":
-            facts["made"] = next(_calls)
-        if FLAW == "facts are no JSON":
+        if FLAW == "facts have a counter":
+            facts["counter"] = next(_calls)
+        if FLAW == "facts are not JSON":
             facts["shape"] = self.x.shape, {1, 2}
         if FLAW == "facts of all rows":
             facts["mean"] = float(self.x[list(self.rows.train) + list(self.rows.valid)].mean())
@@ -182,7 +182,7 @@ class ToyData(Data):
 
     def raw(self, part: str) -> Sequence[Any]:
         items = self.x[self.rows.part(part).tolist()].tolist()
-        return items[1:] if FLAW == "raw lacks an item" else items
+        return items[1:] if FLAW == "raw lacks an input" else items
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
         if FLAW == "no subset":
@@ -199,7 +199,7 @@ class ToyModel(nn.Module):
         if FLAW == "a parameter is unused":
             self.spare = nn.Parameter(torch.zeros(3))
         self.offset = torch.zeros(2)  # state outside parameters and buffers
-        if FLAW == "state is no buffer":
+        if FLAW == "state is not a buffer":
             self.offset = torch.full((2,), float(next(_calls)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class ToyModel(nn.Module):
 class WideModel(ToyModel):
     def __init__(self, width: int) -> None:
         super().__init__(width)
-        if FLAW == "the second model is broken":
+        if FLAW == "the second model has a fault":
             self.spare = nn.Parameter(torch.zeros(3))
 
 
@@ -234,33 +234,33 @@ class ToyTask(Task):
             total = total / 0 * 0
         if FLAW == "loss is not summed":
             total = F.cross_entropy(outputs, batch.target, reduction="none")
-        return total, 0 if FLAW == "loss weighs nothing" else len(batch)
+        return total, 0 if FLAW == "loss has weight 0" else len(batch)
 
     def decode(self, outputs: Tensor) -> list[Any]:
         return [self.labels[i] for i in outputs.argmax(1).tolist()]
 
     def arguments(self) -> Mapping[str, Any]:
-        return {"labels": ["a", "b"] if FLAW == "labels are lost" else self.labels}
+        return {"labels": ["a", "b"] if FLAW == "labels are dropped" else self.labels}
 
 
 def demo(n_samples: int, seed: int) -> Data:
-    if FLAW == "demo draws anew":
+    if FLAW == "demo ignores the seed":
         seed = next(_calls)
     x = torch.randn(n_samples, 3, generator=keyed.generator(seed, "toy")) * 2 + 1
-    split_seed = next(_calls) if FLAW == "split draws anew" else seed
+    split_seed = next(_calls) if FLAW == "split ignores the seed" else seed
     split = Split.random(n_samples, valid=0.2, test=0.2, seed=split_seed)
     return ToyData(x, (x.sum(1) > 3).long(), split)
 
 
 def _fixed(key: str, value: Any) -> Rule:
-    return Rule(key, (), lambda facts, values: Choice(key, value, "it is a toy"))
+    return Rule(key, (), lambda facts, values: Choice(key, value, "Fixed in the toy."))
 
 
-def _look(subject: Any) -> Any:
-    if FLAW == "a check crashes":
+def _find_toy(subject: Any) -> Any:
+    if FLAW == "a check raises":
         raise KeyError("gone")
-    if FLAW == "a check warns of clean data":
-        return Finding("toy", "Something is wrong.", {}, "Fix it.")
+    if FLAW == "a check has a false alarm":
+        return Finding("toy", "A false alarm.", {}, "Nothing to fix.")
     return None
 
 
@@ -269,7 +269,7 @@ DOMAIN = Domain(
     data_classes={"ToyData": ToyData},
     models={"toy": ToyModel, "toy_wide": WideModel, "toy_huge": ToyModel},
     tasks={"toy_task": ToyTask},
-    builders={"toy_preprocessor": ToyPreprocessor},
+    preprocessors={"toy_preprocessor": ToyPreprocessor},
     rules=tuple(
         _fixed(key, value)
         for key, value in {
@@ -278,6 +278,6 @@ DOMAIN = Domain(
             "num_workers": 0, "epochs": 1,
         }.items()
     ),
-    checks=(Check("toy", "whatever the test plants", _look),),
+    checks=(Check("toy", "flaws set by the tests", _find_toy),),
     demo=demo,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints: saved whole, found again, and never loaded when damaged."""
+"""Checkpoints are saved completely, found again, and never loaded when damaged."""
 
 import json
 import os
@@ -33,11 +33,11 @@ def test_round_trip(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, tree(123), 123)
     assert path == tmp_path / "checkpoints" / "step-00000123"
     assert sorted(p.name for p in path.iterdir()) == ["state.json", "tensors.safetensors"]
-    back = load_checkpoint(path)
-    assert back["step"] == 123
-    assert back["betas"] == (0.9, float("inf"))
+    loaded = load_checkpoint(path)
+    assert loaded["step"] == 123
+    assert loaded["betas"] == (0.9, float("inf"))
     for name, tensor in tree(123)["model"].items():
-        assert torch.equal(back["model"][name], tensor)
+        assert torch.equal(loaded["model"][name], tensor)
 
 
 def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
     assert checkpoint_step(found) == 100_000_000  # by number, not by name
 
 
-def test_the_one_just_written_is_never_pruned(tmp_path: Path) -> None:
+def test_the_checkpoint_just_written_is_never_deleted(tmp_path: Path) -> None:
     for step in (100, 200, 7):
         save_checkpoint(tmp_path, tree(step), step, keep=1)
     assert 7 in steps(tmp_path)
 
 
-def test_checkpoints_of_steps_that_this_run_has_not_made_are_removed(tmp_path: Path) -> None:
+def test_checkpoints_of_later_steps_are_deleted(tmp_path: Path) -> None:
     for step in (400, 500):
         save_checkpoint(tmp_path, tree(step), step)
     save_checkpoint(tmp_path, tree(10), 10)  # a new run in the same folder
@@ -75,26 +75,26 @@ def test_the_same_step_is_replaced(tmp_path: Path) -> None:
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
     assert load_latest_checkpoint(tmp_path / "missing") is None
-    with pytest.raises(ArtefactError, match="cannot be read"):
+    with pytest.raises(ArtefactError, match="Cannot read"):
         load_checkpoint(tmp_path)
 
 
-def test_a_tree_that_cannot_be_saved_leaves_nothing(tmp_path: Path) -> None:
+def test_a_tree_that_cannot_be_saved_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"tree\['f'\]"):
         save_checkpoint(tmp_path, {"f": len}, 1)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("step", "keep"), [(-1, 1), (0, 0)])
-def test_numbers_out_of_range(tmp_path: Path, step: int, keep: int) -> None:
-    with pytest.raises(ArtefactError, match=f"step={step} and keep={keep}"):
+def test_step_and_keep_out_of_range_are_refused(tmp_path: Path, step: int, keep: int) -> None:
+    with pytest.raises(ArtefactError, match=f"got step={step} and keep={keep}"):
         save_checkpoint(tmp_path, {}, step, keep)
 
 
-def test_slices_of_one_memory_are_saved(tmp_path: Path) -> None:
+def test_slices_of_one_storage_are_saved(tmp_path: Path) -> None:
     flat = torch.arange(6.0)
-    back = load_checkpoint(save_checkpoint(tmp_path, [flat[:3], flat[3:], flat], 0))
-    assert [part.tolist() for part in back] == [[0, 1, 2], [3, 4, 5], [0, 1, 2, 3, 4, 5]]
+    loaded = load_checkpoint(save_checkpoint(tmp_path, [flat[:3], flat[3:], flat], 0))
+    assert [part.tolist() for part in loaded] == [[0, 1, 2], [3, 4, 5], [0, 1, 2, 3, 4, 5]]
 
 
 def edit(path: Path, field: str, value: Any) -> None:
@@ -112,17 +112,17 @@ def flip_a_bit(file: Path) -> None:
 DAMAGES = {
     "tensors flipped": (
         lambda p: flip_a_bit(p / "tensors.safetensors"),
-        "damaged or was exchanged",
+        "damaged or was replaced",
     ),
-    "tensors cut": (lambda p: os.truncate(p / "tensors.safetensors", 40), "damaged or was exch"),
-    "tensors gone": (lambda p: (p / "tensors.safetensors").unlink(), "cannot be read"),
-    "state cut": (lambda p: os.truncate(p / "state.json", 60), "damaged or no JSON"),
-    "state empty": (lambda p: os.truncate(p / "state.json", 0), "damaged or no JSON"),
-    "state gone": (lambda p: (p / "state.json").unlink(), "cannot be read"),
+    "tensors cut": (lambda p: os.truncate(p / "tensors.safetensors", 40), "damaged or was repl"),
+    "tensors missing": (lambda p: (p / "tensors.safetensors").unlink(), "Cannot read"),
+    "state cut": (lambda p: os.truncate(p / "state.json", 60), "damaged or not a JSON"),
+    "state empty": (lambda p: os.truncate(p / "state.json", 0), "damaged or not a JSON"),
+    "state missing": (lambda p: (p / "state.json").unlink(), "Cannot read"),
     "state is a list": (lambda p: (p / "state.json").write_text("[]"), "not a list"),
-    "state no text": (lambda p: (p / "state.json").write_bytes(b"\xff\xfe"), "no JSON"),
-    "tree changed": (lambda p: edit(p, "tree", {"step": 9}), "check sum"),
-    "no check sums": (lambda p: edit(p, "sha256", None), "lacks the tree or the check sums"),
+    "state not text": (lambda p: (p / "state.json").write_bytes(b"\xff\xfe"), "not a JSON"),
+    "tree changed": (lambda p: edit(p, "tree", {"step": 9}), "checksum"),
+    "no checksums": (lambda p: edit(p, "sha256", None), "checksums are missing"),
     "foreign": (lambda p: edit(p, "format", "other"), "not the state of a flambeau checkpoint"),
     "newer": (lambda p: edit(p, "schema_version", 2), "schema_version 2.*Update flambeau"),
     "no version": (lambda p: edit(p, "schema_version", None), "schema_version None.*damaged"),
@@ -131,7 +131,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_found_and_the_older_one_taken(tmp_path: Path, name: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_an_older_one(tmp_path: Path, name: str) -> None:
     damage, message = DAMAGES[name]
     older = save_checkpoint(tmp_path, tree(1), 1)
     newer = save_checkpoint(tmp_path, tree(2), 2)
@@ -148,20 +148,20 @@ def test_damage_is_found_and_the_older_one_taken(tmp_path: Path, name: str) -> N
         load_latest_checkpoint(tmp_path)
 
 
-def test_other_things_beside_checkpoints_do_not_count(tmp_path: Path) -> None:
+def test_other_files_beside_checkpoints_are_ignored(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, tree(1), 1)
     (path.parent / "step-00000009").write_text("a file")
     (path.parent / "best").mkdir()
     found = load_latest_checkpoint(tmp_path)
     assert found is not None
     assert found[0] == path
-    with pytest.raises(ArtefactError, match="best is no checkpoint"):
+    with pytest.raises(ArtefactError, match="best is not a checkpoint"):
         checkpoint_step(path.parent / "best")
 
 
-def test_a_loaded_tree_outlives_its_files(tmp_path: Path) -> None:
-    back = load_checkpoint(save_checkpoint(tmp_path, {"x": torch.arange(5000.0)}, 1))
+def test_a_loaded_tree_stays_valid_without_its_files(tmp_path: Path) -> None:
+    loaded = load_checkpoint(save_checkpoint(tmp_path, {"x": torch.arange(5000.0)}, 1))
     save_checkpoint(tmp_path, {}, 2, keep=1)
     assert steps(tmp_path) == [2]
-    back["x"] += 1
-    assert back["x"][-1] == 5000
+    loaded["x"] += 1
+    assert loaded["x"][-1] == 5000

@@ -1,4 +1,4 @@
-"""One item or many, batches in order, always eval and fp32, and errors that name the item."""
+"""One input or many, batches in order, eval mode and fp32, errors that name the input."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from flambeau.task.task import StepContext, Task
 
 
 class Numbers:
-    """Items are numbers; a string is a bad item."""
+    """Items are numbers; a string is invalid."""
 
     builder = "numbers"
 
@@ -25,7 +25,7 @@ class Numbers:
     def encode(self, items: Sequence[Any]) -> Batch:
         for item in items:
             if isinstance(item, str):
-                raise InputError(f"{item!r} is no number")
+                raise InputError(f"{item!r} is not a number")
         self.sizes.append(len(items))
         return Batch({"x": torch.tensor(np.array(items), dtype=torch.float32).reshape(-1, 1)})
 
@@ -40,7 +40,7 @@ class Numbers:
 
 
 class ArrayNumbers(Numbers):
-    """Also takes an array of numbers; one of no axis is a single item."""
+    """Also takes an array of numbers; a 0-d array is a single item."""
 
     def is_single(self, item: Any) -> bool:
         return np.ndim(item) == 0
@@ -62,30 +62,30 @@ def identity(kind: type[Numbers] = Numbers, **options: Any) -> Predictor:
     return Predictor(kind(), nn.Identity(), Same(), **options)
 
 
-def test_one_item_one_answer() -> None:
+def test_one_input_gives_one_prediction() -> None:
     assert identity().predict(3) == 30
     assert identity()(np.float64(3)) == 30
 
 
 @pytest.mark.parametrize("items", [[3], (3,), iter([3]), (x for x in [3])])
-def test_many_items_a_list_of_answers(items: Any) -> None:
+def test_many_inputs_give_a_list(items: Any) -> None:
     assert identity().predict(items) == [30]
 
 
 @pytest.mark.parametrize("items", [[], (), iter([])])
-def test_no_item(items: Any) -> None:
+def test_no_input_gives_an_empty_list(items: Any) -> None:
     assert identity().predict(items) == []
-    with pytest.raises(InputError, match="no item to predict"):
+    with pytest.raises(InputError, match="there are no inputs"):
         identity().outputs(items)
 
 
-def test_the_preprocessor_decides_what_an_array_is() -> None:
+def test_the_preprocessor_decides_if_an_array_is_one_input() -> None:
     assert identity(ArrayNumbers).predict(np.array([1.0, 2.0])) == [10, 20]
     assert identity(ArrayNumbers).predict(np.array(1.0)) == 10
     assert identity(ArrayNumbers).predict(iter([1.0])) == [10]
 
 
-def test_batches_in_order() -> None:
+def test_batches_keep_the_order() -> None:
     predictor = identity(batch_size=4)
     assert predictor.predict(list(range(10))) == [10.0 * i for i in range(10)]
     assert predictor.preprocessor.sizes == [4, 4, 2]  # type: ignore[attr-defined]
@@ -101,19 +101,19 @@ def test_an_iterator_is_read_only_as_far_as_needed() -> None:
             read.append(i)
             yield "bad" if i == 5 else i
 
-    with pytest.raises(InputError, match="Item 5: 'bad' is no number"):
+    with pytest.raises(InputError, match="Item 5: 'bad' is not a number"):
         identity(batch_size=4).predict(items())
     assert read == list(range(8))
 
 
-def test_a_bad_item_is_named_by_its_index() -> None:
-    with pytest.raises(InputError, match=r"^Item 6: 'x' is no number"):
+def test_an_invalid_input_is_named_by_its_index() -> None:
+    with pytest.raises(InputError, match=r"^Item 6: 'x' is not a number"):
         identity(batch_size=4).predict([0, 1, 2, 3, 4, 5, "x"])
-    with pytest.raises(InputError, match=r"^'x' is no number"):
+    with pytest.raises(InputError, match=r"^'x' is not a number"):
         identity().predict("x")
 
 
-def test_items_that_do_not_fit_together() -> None:
+def test_inputs_that_cannot_be_batched() -> None:
     with pytest.raises(ValueError, match="inhomogeneous"):
         identity().predict([[1], [1, 2]])
 
@@ -124,7 +124,7 @@ def test_outputs_are_raw_and_on_the_cpu() -> None:
     assert identity().outputs(1).shape == (1, 1)
 
 
-def test_outputs_that_are_no_tensor() -> None:
+def test_outputs_that_are_not_a_tensor() -> None:
     class Two(Same):
         def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
             return {"a": batch.input, "b": [batch.input, (batch.input, None)]}
@@ -134,20 +134,20 @@ def test_outputs_that_are_no_tensor() -> None:
 
     predictor = Predictor(Numbers(), nn.Identity(), Two())
     assert predictor.predict([1, 2]) == [10, 20]
-    with pytest.raises(InputError, match="answers with a dict, not with one tensor"):
+    with pytest.raises(InputError, match="returns a dict instead of one tensor"):
         predictor.outputs([1])
 
 
-def test_a_decode_that_loses_answers() -> None:
+def test_decode_must_return_one_prediction_per_input() -> None:
     class Short(Same):
         def decode(self, outputs: Tensor) -> list[Any]:
             return [1]
 
-    with pytest.raises(InputError, match=r"Short.decode gave 1 answers for 2 items"):
+    with pytest.raises(InputError, match=r"Short.decode returned 1 predictions for 2 inputs"):
         Predictor(Numbers(), nn.Identity(), Short()).predict([1, 2])
 
 
-def test_eval_mode_while_predicting_and_the_old_modes_after() -> None:
+def test_modes_are_restored_after_predicting() -> None:
     model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(1), nn.Dropout(0.5))
     model[2].eval()
     before = [module.training for module in model.modules()]
@@ -162,7 +162,7 @@ def test_eval_mode_while_predicting_and_the_old_modes_after() -> None:
     assert [module.training for module in model.modules()] == before
 
 
-def test_modes_come_back_after_an_error_in_the_model() -> None:
+def test_modes_are_restored_after_an_error() -> None:
     model = nn.Linear(2, 1)
     with pytest.raises(RuntimeError, match="mat1"):
         Predictor(Numbers(), model, Same()).predict([1])
@@ -186,7 +186,7 @@ def test_no_gradients_and_no_autocast() -> None:
     assert not plain.requires_grad
 
 
-def test_what_a_model_caches_while_predicting_can_be_trained_with() -> None:
+def test_tensors_cached_while_predicting_can_be_trained_with() -> None:
     class Caching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -203,7 +203,7 @@ def test_what_a_model_caches_while_predicting_can_be_trained_with() -> None:
     assert model.weight.grad == 1
 
 
-def test_the_task_gets_its_own_values() -> None:
+def test_the_task_gets_its_default_values() -> None:
     class Valued(Same):
         @property
         def values(self) -> Mapping[str, float]:
@@ -214,26 +214,26 @@ def test_the_task_gets_its_own_values() -> None:
     assert task.contexts[0].values == {"teacher_forcing": 0.5}
 
 
-def test_forward_batch_is_the_path_of_predict() -> None:
+def test_forward_batch_equals_outputs() -> None:
     predictor = identity()
     batch = predictor.preprocessor.encode([1, 2])
     assert torch.equal(predictor.forward_batch(batch), predictor.outputs([1, 2]))
 
 
-def test_the_device_is_that_of_the_model_unless_given() -> None:
+def test_the_device_defaults_to_that_of_the_model() -> None:
     model = nn.Linear(1, 1, device="meta")
     assert Predictor(Numbers(), model, Same()).device.type == "meta"
     assert identity().device.type == "cpu"
     assert identity(device="cpu").device == torch.device("cpu")
 
 
-def test_a_batch_size_of_nothing() -> None:
+def test_a_batch_size_of_0_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1, not 0"):
         identity(batch_size=0)
 
 
-def test_it_can_be_called_twice_from_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a Learner does: predict between training steps."""
+def test_it_can_be_used_between_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Learner predicts between training steps."""
     model = nn.Linear(1, 1)
     predictor = Predictor(Numbers(), model, Same())
     first = predictor.predict(1)

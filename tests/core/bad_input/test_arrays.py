@@ -1,4 +1,4 @@
-"""Arrays that cannot be trained on: each is refused before training, by row, column and value."""
+"""Invalid arrays are refused before training, with row, column and value."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def fit(data: Data, model: nn.Module | None = None) -> Learner:
     return learner
 
 
-def with_value(tensor: torch.Tensor, place: tuple[int, ...], value: float) -> torch.Tensor:
+def with_value(tensor: torch.Tensor, position: tuple[int, ...], value: float) -> torch.Tensor:
     changed = tensor.clone()
-    changed[place] = value
+    changed[position] = value
     return changed
 
 
@@ -50,15 +50,17 @@ def with_value(tensor: torch.Tensor, place: tuple[int, ...], value: float) -> to
         (np.array([[1, 2], [2**80, 3]] * 30, object), Y, "holds object"),
     ],
 )
-def test_inputs_are_refused_by_place(inputs: Any, targets: Any, message: str) -> None:
+def test_invalid_inputs_are_refused_with_their_position(
+    inputs: Any, targets: Any, message: str
+) -> None:
     with pytest.raises((InputError, SplitError), match=message):
         TensorData.from_tensors(inputs, targets)
 
 
-def test_a_picture_s_bad_pixel_is_named() -> None:
-    pictures = with_value(torch.zeros(60, 3, 4, 4), (9, 1, 2, 3), float("inf"))
+def test_an_invalid_pixel_is_named() -> None:
+    images = with_value(torch.zeros(60, 3, 4, 4), (9, 1, 2, 3), float("inf"))
     with pytest.raises(InputError, match=r"row 9\. The first is inf in place \(1, 2, 3\)"):
-        TensorData.from_tensors(pictures, Y)
+        TensorData.from_tensors(images, Y)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_picture_s_bad_pixel_is_named() -> None:
         (X.tolist(), "'input' is a list, not a tensor or NumPy array"),
     ],
 )
-def test_what_is_no_array(inputs: Any, message: str) -> None:
+def test_inputs_that_are_not_arrays_are_refused(inputs: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         TensorData.from_tensors(inputs, Y)
 
@@ -94,7 +96,7 @@ def test_targets_are_refused_before_training(targets: Any, task: str, message: s
         fit(TensorData.from_tensors(X, targets, task=task))
 
 
-def test_a_label_that_only_valid_has_is_named_with_its_row() -> None:
+def test_a_label_without_train_rows_is_named_with_its_row() -> None:
     only = TensorData.from_tensors(X, Y % 2, valid=(X[:3], torch.tensor([0, 1, 2])))
     with pytest.raises(InputError, match=r"row 62: 2\)\. Counted within valid it is row 2"):
         fit(only)
@@ -128,19 +130,19 @@ def test_a_class_without_train_rows_is_named() -> None:
         np.array([0, 1, 2] * 20, object),
     ],
 )
-def test_labels_of_other_kinds_are_classes(targets: Any) -> None:
+def test_labels_of_other_dtypes_are_classes(targets: Any) -> None:
     learner = fit(TensorData.from_tensors(X, targets))
     assert learner.plan.values["task"] == "classification"
     assert learner.predict(X[:1])[0].label in ("0", "1", "2", "a", "b", "c")
 
 
-def test_whole_floats_are_classes_where_that_is_asked_for() -> None:
+def test_integer_valued_floats_can_be_declared_as_classes() -> None:
     learner = fit(TensorData.from_tensors(X, Y.numpy().astype(float), task="classification"))
     assert learner.task.arguments()["classes"] == ["0", "1", "2"]
     assert Learner(TensorData.from_tensors(X, Y.float())).plan.values["task"] == "regression"
 
 
-def test_words_mean_the_same_in_every_part() -> None:
+def test_words_get_the_same_code_in_every_part() -> None:
     data = TensorData.from_tensors(X, WORDS, valid=(X[:2], np.array(["c", "a"])))
     valid = data.dataset("valid", data.preprocessor({}), {})
     assert valid.targets["target"].tolist() == [2, 0]
@@ -152,7 +154,9 @@ def test_words_mean_the_same_in_every_part() -> None:
 
 @pytest.mark.parametrize("inputs", [torch.float64, torch.float32, torch.float16])
 @pytest.mark.parametrize("weights", [torch.float64, torch.float32])
-def test_floats_are_cast_to_the_module_s_dtype(inputs: torch.dtype, weights: torch.dtype) -> None:
+def test_floats_are_cast_to_the_dtype_of_the_module(
+    inputs: torch.dtype, weights: torch.dtype
+) -> None:
     torch.manual_seed(0)
     learner = fit(TensorData.from_tensors(X.to(inputs), Y), nn.Linear(6, 3).to(weights))
     choice = learner.plan["input_dtype"]
@@ -185,7 +189,7 @@ def test_a_sample_may_be_a_single_number() -> None:
         ((X[:9], Y[:5]), InputError, "'input' has 9, 'target' has 5"),
     ],
 )
-def test_parts_that_cannot_be_formed(valid: Any, kind: type[Exception], message: str) -> None:
+def test_invalid_valid_parts_are_refused(valid: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         TensorData.from_tensors(X, Y, valid=valid)
 
@@ -209,10 +213,10 @@ def test_the_report_names_valid_rows_that_are_in_train_too() -> None:
         (X[:3, :5], r"Item 0: .*shape \(5,\)"),
         (with_value(X[:3], (1, 2), float("nan")), r"Item 1: .*NaN.*nan in column 2"),
         ("a.jpg", "cannot be read as numbers for 'input': it is 'a.jpg'"),
-        (None, "nothing to predict in a NoneType"),
+        (None, "Cannot predict from a NoneType"),
     ],
 )
-def test_items_that_cannot_be_predicted(items: Any, message: str) -> None:
+def test_invalid_inputs_of_predict_are_refused(items: Any, message: str) -> None:
     learner = Learner(TensorData.from_tensors(X, Y), quiet=True)
     with pytest.raises(InputError, match=message):
         learner.predict(items)

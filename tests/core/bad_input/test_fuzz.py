@@ -1,4 +1,4 @@
-"""Exports, checkpoints and plans damaged at random: refused or harmless, never a crash, no code."""
+"""Randomly damaged exports, checkpoints and plans: refused or harmless, no crash, no code run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from flambeau import Learner, Plan, Predictor, TensorData
-from flambeau.artefact.checkpoint import file_sha256, latest_checkpoint, load_checkpoint
+from flambeau.artefact.checkpoint import latest_checkpoint, load_checkpoint
+from flambeau.artefact.verified_files import file_sha256
 from flambeau.errors import ArtefactError, FlambeauError
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
@@ -47,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Whatever could run code from a file ends the test, even where its error would be caught."""
+    """Fail the test if a function that could run code from a file is called."""
     called: list[str] = []
     for name in ("pickle.load", "pickle.loads", "torch.load", "os.system", "subprocess.Popen"):
         monkeypatch.setattr(name, lambda *a, _name=name, **k: called.append(_name))
@@ -59,7 +60,7 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def damaged(content: bytes, draws: random.Random) -> bytes:
-    """Truncated, with bits flipped, with bytes put in, or with a part doubled."""
+    """Return ``content`` truncated, with flipped bits, inserted bytes or a repeated part."""
     data = bytearray(content)
     kind = draws.randrange(4)
     if kind == 0:
@@ -68,9 +69,9 @@ def damaged(content: bytes, draws: random.Random) -> bytes:
         for _ in range(draws.randint(1, 8)):
             data[draws.randrange(len(data))] ^= 1 << draws.randrange(8)
         return bytes(data)
-    place = draws.randrange(len(data))
+    position = draws.randrange(len(data))
     more = draws.randbytes(draws.randint(1, 64)) if kind == 2 else data[: draws.randrange(200)]
-    return bytes(data[:place] + more + data[place:])
+    return bytes(data[:position] + more + data[position:])
 
 
 def nested(depth: int) -> Any:
@@ -102,34 +103,34 @@ ODD: tuple[Callable[[], Any], ...] = (
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, part in entries:
         yield (*path, key)
         if isinstance(part, dict | list):
-            yield from places(part, (*path, key))
+            yield from paths_in(part, (*path, key))
 
 
 def changed(content: Any, draws: random.Random) -> Any:
-    """A copy with one to three entries deleted, renamed, exchanged or replaced by odd values."""
+    """Return a copy with one to three entries deleted, renamed, scaled or replaced."""
     content = copy.deepcopy(content)
     for _ in range(draws.randint(1, 3)):
-        every = list(places(content))
+        every = list(paths_in(content))
         if not every:
             return content
         *parents, key = draws.choice(every)
-        place = content
+        container = content
         for parent in parents:
-            place = place[parent]
+            container = container[parent]
         kind = draws.randrange(4)
         if kind == 0:
-            del place[key]
-        elif kind == 1 and isinstance(place, dict):
-            place[str(key) + "x"] = place.pop(key)
-        elif kind == 2 and isinstance(place[key], int | float):
-            place[key] = place[key] * draws.choice((-1, 2, 10**6, 10**15))
+            del container[key]
+        elif kind == 1 and isinstance(container, dict):
+            container[str(key) + "x"] = container.pop(key)
+        elif kind == 2 and isinstance(container[key], int | float):
+            container[key] = container[key] * draws.choice((-1, 2, 10**6, 10**15))
         else:
-            place[key] = draws.choice(ODD)()
+            container[key] = draws.choice(ODD)()
     return content
 
 
@@ -137,17 +138,17 @@ def changed(content: Any, draws: random.Random) -> Any:
 
 
 def load_and_predict(folder: Path) -> bool:
-    """Whether the export answers; only flambeau's own errors may keep it from that."""
+    """Return whether the export can predict; errors other than FlambeauError propagate."""
     try:
-        answers = Predictor.load(folder, device="cpu").predict(X[:2])
+        predictions = Predictor.load(folder, device="cpu").predict(X[:2])
     except FlambeauError:
         return False
-    assert len(answers) == 2
+    assert len(predictions) == 2
     return True
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_bytes_of_an_export(export: Path, tmp_path: Path, rounds: int) -> None:
+def test_an_export_with_damaged_bytes(export: Path, tmp_path: Path, rounds: int) -> None:
     draws = random.Random(0)
     refused = 0
     for _ in range(rounds):
@@ -159,14 +160,14 @@ def test_bytes_of_an_export(export: Path, tmp_path: Path, rounds: int) -> None:
         (folder / name).write_bytes(after)
         works = load_and_predict(folder)
         if name.endswith(".safetensors") and after != before:
-            assert not works  # its check sum is in the record
+            assert not works  # its checksum is in the record
         refused += not works
         shutil.rmtree(folder)
     assert refused > rounds / 2
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_tensors_of_an_export_with_a_check_sum_that_fits(
+def test_an_export_with_damaged_tensors_and_valid_checksum(
     export: Path, tmp_path: Path, rounds: int
 ) -> None:
     draws = random.Random(1)
@@ -176,7 +177,7 @@ def test_tensors_of_an_export_with_a_check_sum_that_fits(
     weights = (export / "model.safetensors").read_bytes()
     header = 8 + struct.unpack("<Q", weights[:8])[0]
     for _ in range(rounds):
-        # Mostly the header: bits of the numbers alone give another model that is whole.
+        # Mostly the header: flipped bits in the values give another valid model.
         front = draws.random() < 0.8
         after = damaged(weights[:header] if front else weights, draws)
         (folder / "model.safetensors").write_bytes(after + weights[header:] if front else after)
@@ -186,7 +187,7 @@ def test_tensors_of_an_export_with_a_check_sum_that_fits(
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_fields_of_an_export(export: Path, tmp_path: Path, rounds: int) -> None:
+def test_an_export_with_changed_fields(export: Path, tmp_path: Path, rounds: int) -> None:
     draws = random.Random(2)
     folder = tmp_path / "export"
     shutil.copytree(export, folder)
@@ -200,7 +201,7 @@ def test_fields_of_an_export(export: Path, tmp_path: Path, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_bytes_of_a_checkpoint(run: Path, tmp_path: Path, rounds: int) -> None:
+def test_a_checkpoint_with_damaged_bytes(run: Path, tmp_path: Path, rounds: int) -> None:
     draws = random.Random(3)
     found = latest_checkpoint(run)
     assert found is not None
@@ -221,7 +222,7 @@ def test_bytes_of_a_checkpoint(run: Path, tmp_path: Path, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("rounds", [pytest.param(25), pytest.param(200, marks=pytest.mark.slow)])
-def test_fields_of_a_checkpoint_leave_the_learner_as_it_was(
+def test_a_refused_checkpoint_leaves_the_learner_unchanged(
     run: Path, tmp_path: Path, rounds: int
 ) -> None:
     draws = random.Random(4)
@@ -251,7 +252,7 @@ def test_fields_of_a_checkpoint_leave_the_learner_as_it_was(
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_saved_plans(tmp_path: Path, rounds: int) -> None:
+def test_damaged_plans(tmp_path: Path, rounds: int) -> None:
     draws = random.Random(5)
     path = tmp_path / "plan.json"
     learner().plan.save(path)
@@ -265,7 +266,7 @@ def test_saved_plans(tmp_path: Path, rounds: int) -> None:
             str(Plan.load(path))
 
 
-# ---------------------------------------------------------------- one by one
+# ---------------------------------------------------------------- single faults
 
 
 def put(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -296,57 +297,57 @@ def header(shape: list[int], length: int) -> bytes:
         b"",
     ],
 )
-def test_weights_that_declare_what_they_have_not(copied: Path, content: bytes) -> None:
+def test_weights_with_a_false_header_are_refused(copied: Path, content: bytes) -> None:
     (copied / "model.safetensors").write_bytes(content)
     put(copied, lambda record: None)
-    with pytest.raises(ArtefactError, match=r"model\.safetensors cannot be read") as caught:
+    with pytest.raises(ArtefactError, match=r"Cannot read .*model\.safetensors") as caught:
         Predictor.load(copied)
     if content[:2] in (b"PK", b"\x80\x04"):
-        assert "flambeau unpickles nothing" in str(caught.value)
+        assert "flambeau loads no pickles" in str(caught.value)
 
 
 @pytest.mark.parametrize("width", [10**7, 10**15])
-def test_a_model_larger_than_its_weights_takes_no_memory(copied: Path, width: int) -> None:
+def test_a_model_larger_than_its_weights_is_not_allocated(copied: Path, width: int) -> None:
     def widen(record: dict[str, Any]) -> None:
         record["model"]["arguments"]["n_inputs"] = width
 
     put(copied, widen)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # A real one of the second width cannot be made, so the message would be another.
+    # A model of the second width cannot be allocated: the message would be another.
     with pytest.raises(ArtefactError, match=rf"but the model has float32 \(256, {width}\)"):
         Predictor.load(copied)
     # The first would take 10 GB; ru_maxrss is in KB on Linux.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6
 
 
-def test_other_files_and_names_that_lead_elsewhere_are_ignored(copied: Path) -> None:
+def test_other_files_and_paths_outside_are_ignored(copied: Path) -> None:
     (copied / "evil.py").write_text("raise SystemExit")
     (copied / "model.pkl").write_bytes(b"\x80\x04cos\nsystem\n")
     put(copied, lambda record: record["sha256"].update({"../../etc/passwd": "0"}))
     assert load_and_predict(copied)
 
 
-def test_a_link_is_read_like_a_file_and_its_check_sum_holds(copied: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "blob"
-    (copied / "model.safetensors").rename(elsewhere)
-    (copied / "model.safetensors").symlink_to(elsewhere)
+def test_the_checksum_of_a_symbolic_link_is_verified(copied: Path, tmp_path: Path) -> None:
+    target = tmp_path / "blob"
+    (copied / "model.safetensors").rename(target)
+    (copied / "model.safetensors").symlink_to(target)
     assert load_and_predict(copied)
-    elsewhere.write_bytes(elsewhere.read_bytes() + b"x")
-    with pytest.raises(ArtefactError, match="damaged or was exchanged"):
+    target.write_bytes(target.read_bytes() + b"x")
+    with pytest.raises(ArtefactError, match="damaged or was replaced"):
         Predictor.load(copied)
-    elsewhere.unlink()
-    with pytest.raises(ArtefactError, match="cannot be read"):
+    target.unlink()
+    with pytest.raises(ArtefactError, match="Cannot read"):
         Predictor.load(copied)
 
 
-def test_what_is_no_file_is_not_waited_for(copied: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_refused(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     (copied / "model.safetensors").mkdir()
-    with pytest.raises(ArtefactError, match="no ordinary file"):
+    with pytest.raises(ArtefactError, match="not a regular file"):
         Predictor.load(copied)
 
 
-def test_weights_of_torch_save_are_named_as_that(tmp_path: Path) -> None:
+def test_a_file_of_torch_save_is_named_as_such(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "weights.pth")
     with pytest.raises(ArtefactError, match=r"torch\.load\(path, weights_only=True\)"):
         learner().load(tmp_path / "weights.pth")

@@ -1,4 +1,4 @@
-"""Loaders and data sets of the user's own that cannot be read, or cannot be read again."""
+"""User-defined loaders and data sets that cannot be read, or cannot be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pair = namedtuple("Pair", "x y")
 
 
 class Samples(Dataset[Any]):
-    """Each sample is what a function of its number gives."""
+    """A data set whose samples are ``give(index)``."""
 
     def __init__(self, give: Any, n: int = 40) -> None:
         self.give, self.n = give, n
@@ -80,16 +80,16 @@ def shuffled(give: Any) -> DataLoader[Any]:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*train-not-shuffled")
-def test_batches_that_say_too_little(train: Any, kind: type[Exception], message: str) -> None:
+def test_ambiguous_batches_are_refused(train: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         loaders(train)
 
 
-def test_named_tuples_are_pairs() -> None:
+def test_named_tuples_are_accepted_as_pairs() -> None:
     assert len(fit(loaders(shuffled(lambda i: Pair(X[i], Y[i])))).history.rows) == 2
 
 
-def test_labels_of_a_loader_that_are_no_classes() -> None:
+def test_labels_outside_the_classes_are_refused() -> None:
     with pytest.raises(InputError, match="label 2, but there are 2 classes, 0 to 1"):
         fit(loaders(DataLoader(PAIRS, 8, shuffle=True), n_classes=2))
     late = [(X[:8], Y[:8]), (X[8:16], Y[8:16]), (X[16:24], Y[16:24] + 3)]
@@ -97,7 +97,7 @@ def test_labels_of_a_loader_that_are_no_classes() -> None:
         fit(loaders(late))
 
 
-def test_orders_that_should_not_be_are_warned_of() -> None:
+def test_wrong_shuffling_gives_a_warning() -> None:
     mixed = DataLoader(PAIRS, 8, shuffle=True)
     with pytest.warns(FlambeauWarning, match="valid-shuffled"):
         TensorData.from_loaders(mixed, mixed)
@@ -105,7 +105,7 @@ def test_orders_that_should_not_be_are_warned_of() -> None:
         loaders(DataLoader(PAIRS, 8))
 
 
-def test_a_last_batch_of_one_is_warned_of_before_it_ends_the_run() -> None:
+def test_a_last_batch_of_one_gives_a_warning() -> None:
     train = DataLoader(TensorDataset(X[:41], Y[:41]), 8, shuffle=True)
     with (
         pytest.warns(FlambeauWarning, match=r"last-batch-of-one.*1 of its 41.*drop_last=True"),
@@ -138,8 +138,7 @@ def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
         fit(loaders(DataLoader(Samples(fails_at_13), 8, sampler=order, num_workers=workers)))
 
 
-# torch's handler of a dead worker raises wherever the process is, now and then in a `__del__` of
-# its own, where nobody can catch it.
+# torch's handler of a dead worker can raise inside a `__del__`, where it cannot be caught.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("absent", ["", "torch.utils.data.DataLoader._shutdown_workers"])
 def test_a_dead_worker_is_named(absent: str, tmp_path: Path, report_absent: Any) -> None:
@@ -167,7 +166,7 @@ def test_samples_of_several_shapes_are_named() -> None:
         TensorData.from_datasets(Samples(lambda i: i, n=0), PAIRS)
 
 
-def test_a_stream_is_not_resumed_and_says_why(tmp_path: Path) -> None:
+def test_resuming_a_stream_is_refused_with_the_reason(tmp_path: Path) -> None:
     def data() -> Data:
         return loaders(DataLoader(Stream(40), 8))
 

@@ -1,4 +1,4 @@
-"""A checkpoint that is not of this run, or of no run: refused, and the learner is as before."""
+"""A checkpoint that does not fit the run is refused and leaves the learner unchanged."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def test_a_newer_version_is_named(run: Path) -> None:
     assert found is not None
     state = json.loads((found / "state.json").read_text())
     (found / "state.json").write_text(json.dumps(state | {"schema_version": 2}))
-    with pytest.raises(ArtefactError, match=r"schema_version 2, and this flambeau reads 1. Update"):
+    with pytest.raises(ArtefactError, match=r"schema_version 2, but .* flambeau reads 1. Update"):
         make(run).resume(found)
 
 
-def test_nothing_to_resume(tmp_path: Path) -> None:
+def test_a_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match=r"There is no checkpoint in .*none"):
         make(tmp_path / "none").resume()
     assert not (tmp_path / "none").exists()
@@ -108,7 +108,7 @@ def without(name: str) -> Callable[[dict[str, Any]], object]:
         (lambda tree: tree.update(generators={}), "does not fit this run"),
     ],
 )
-def test_what_is_no_whole_run_changes_nothing(
+def test_an_incomplete_checkpoint_changes_nothing(
     run: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     found = latest_checkpoint(run)
@@ -125,4 +125,4 @@ def test_what_is_no_whole_run_changes_nothing(
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert learner.history.rows == []
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert len(learner.fit(1).rows) == 1  # and it can still be trained
+    assert len(learner.fit(1).rows) == 1  # training is still possible

@@ -1,4 +1,4 @@
-"""Models, settings and batches with which a step cannot be computed: said with layer and mend."""
+"""Models, settings and batches that cannot be trained: the error names the layer and the fix."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def fit(model: nn.Module | None = None, samples: Data | None = None, **options: 
     return learner
 
 
-class Answers(nn.Module):
-    """A linear layer whose answer a function changes."""
+class ChangedOutput(nn.Module):
+    """A linear layer whose output is changed by a function."""
 
     def __init__(self, change: Any, outputs: int = 3) -> None:
         super().__init__()
@@ -75,10 +75,14 @@ class NoForward(nn.Module):
     ("model", "kind", "message"),
     [
         (nn.Linear(6, 5), InputError, r"shape \(8, 5\), 5 columns, but Classification has 3"),
-        (Answers(lambda y: (y, 1)), InputError, "answer is tuple but Classification expects"),
-        (Answers(lambda y: {"logits": y}), InputError, "answer is dict but"),
-        (Answers(lambda y: None), InputError, "answer is NoneType but"),
-        (Answers(lambda y: y[:2]), InputError, r"expects \(2,\) for outputs \(2, 3\)"),
+        (
+            ChangedOutput(lambda y: (y, 1)),
+            InputError,
+            "output is of type tuple, but Classification expects",
+        ),
+        (ChangedOutput(lambda y: {"logits": y}), InputError, "output is of type dict, but"),
+        (ChangedOutput(lambda y: None), InputError, "output is of type NoneType, but"),
+        (ChangedOutput(lambda y: y[:2]), InputError, r"expects \(2,\) for outputs \(2, 3\)"),
         (nn.Identity(), InputError, "Identity has no parameters"),
         (nn.Linear(6, 3).requires_grad_(False), InputError, "Every parameter of Linear is frozen"),
         (nn.Linear(6, 3, device="meta"), InputError, "'weight' is on the meta device"),
@@ -92,22 +96,24 @@ class NoForward(nn.Module):
         ("resnet18", PlanError, "which the domain 'tensors' does not have"),
     ],
 )
-def test_models_that_do_not_fit_the_data(
+def test_models_that_do_not_fit_the_data_are_refused(
     model: Any, kind: type[FlambeauError], message: str, tmp_path: Path
 ) -> None:
     before = (
-        {n: v.clone() for n, v in model.state_dict().items()} if isinstance(model, Answers) else {}
+        {n: v.clone() for n, v in model.state_dict().items()}
+        if isinstance(model, ChangedOutput)
+        else {}
     )
     with pytest.raises(kind, match=message):
         fit(model)
-    # The norm has not learned from the batch that failed, and no gradient waits for the next step.
+    # Batch norm has not updated its statistics with the failed batch, and no gradient remains.
     for name, value in before.items():
         assert torch.equal(model.state_dict()[name], value), name
     if isinstance(model, nn.Module):
         assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_nothing_is_written_for_a_model_that_does_not_fit(
+def test_no_files_are_written_for_an_invalid_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -118,20 +124,20 @@ def test_nothing_is_written_for_a_model_that_does_not_fit(
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_whole_numbers_for_a_model_that_computes_say_what_to_write(dtype: torch.dtype) -> None:
+def test_integer_inputs_for_a_float_model_name_the_fix(dtype: torch.dtype) -> None:
     samples = TensorData.from_tensors((X * 10).to(dtype), Y)
     with pytest.raises(TrainingError, match=r"computes in float32.*inputs\.float\(\).*Embedding"):
         fit(nn.Linear(6, 3), samples)
 
 
-def test_a_number_that_an_embedding_does_not_have() -> None:
+def test_an_index_outside_an_embedding_is_named() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(24, 3))
     samples = TensorData.from_tensors(torch.arange(360).reshape(60, 6) % 9, Y)
     with pytest.raises(InputError, match=r"layer '0' \(Embedding\).*'input' goes from 0 to 8"):
         fit(model, samples, training=TrainingOptions(doctor=False))
 
 
-def test_another_argument_name_is_no_hindrance() -> None:
+def test_forward_may_use_another_argument_name() -> None:
     class Named(nn.Linear):
         def forward(self, pixel_values: Tensor) -> Tensor:  # type: ignore[override]
             return super().forward(pixel_values)
@@ -143,7 +149,7 @@ def norm_net() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
 
 
-def test_a_batch_of_one_with_batch_norm() -> None:
+def test_a_batch_of_one_with_batch_norm_is_refused() -> None:
     with pytest.raises(InputError, match=r"layer '1' \(BatchNorm1d\).*batch of 1.*drop_last"):
         fit(norm_net(), batch_size=1)
     single = TensorData.from_tensors(X[:49], Y[:49], valid=8)
@@ -152,7 +158,7 @@ def test_a_batch_of_one_with_batch_norm() -> None:
     Learner(data(), norm_net(), quiet=True, choices=statistics).fit(1)
 
 
-def test_a_batch_size_above_the_number_of_rows() -> None:
+def test_a_batch_size_above_the_number_of_rows_works() -> None:
     assert len(fit(batch_size=1000).history.step_losses) == 1
 
 
@@ -168,7 +174,7 @@ def test_a_batch_size_above_the_number_of_rows() -> None:
         ({"schedule": "cosin"}, "schedule is 'cosin'"),
     ],
 )
-def test_settings_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
     learner = Learner(data(), quiet=True)
     before = learner.plan
     with pytest.raises(PlanError, match=message):
@@ -187,14 +193,16 @@ def test_settings_that_cannot_be(arguments: dict[str, Any], message: str) -> Non
         ({"callbacks": EarlyStopping()}, "give a list"),
     ],
 )
-def test_arguments_of_the_learner(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_of_the_learner_are_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ArgumentError, match=message):
         Learner(data(), **arguments)
     with pytest.raises(PlanError, match=r"nowhere\.json cannot be read"):
         Learner(data(), plan="nowhere.json")
 
 
-def test_callbacks_that_are_none() -> None:
+def test_invalid_callbacks_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"Write EarlyStopping\(\) with brackets"):
         fit(callbacks=[EarlyStopping])
     with pytest.raises(ArgumentError, match="Did you mean 'on_step_end'"):
@@ -203,14 +211,14 @@ def test_callbacks_that_are_none() -> None:
             def on_step_finish(self, state: Any) -> None: ...
 
 
-def test_an_optimizer_of_another_model() -> None:
+def test_an_optimizer_of_another_model_is_refused() -> None:
     other = nn.Linear(6, 3)
     options = TrainingOptions(optimizer=lambda m, v: {"main": torch.optim.SGD(other.parameters())})
     with pytest.raises(InputError, match="None of the optimizers' parameters"):
         fit(nn.Linear(6, 3), training=options)
 
 
-def test_a_phase_whose_group_the_user_froze() -> None:
+def test_a_phase_with_only_frozen_groups_is_refused() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
     model[1].requires_grad_(False)
     learner = Learner(data(), model, quiet=True)
@@ -220,10 +228,10 @@ def test_a_phase_whose_group_the_user_froze() -> None:
     assert learner.history.rows == []
 
 
-def test_a_loss_that_is_not_finite_in_the_first_step() -> None:
-    model = Answers(lambda y: y * float("nan"))
+def test_a_non_finite_loss_in_the_first_step_is_reported() -> None:
+    model = ChangedOutput(lambda y: y * float("nan"))
     before = model.layer.weight.clone()
-    with pytest.raises(NonFiniteError, match=r"Step 0 .*the output of Answers"):
+    with pytest.raises(NonFiniteError, match=r"Step 0 .*the output of ChangedOutput"):
         fit(model)
     assert torch.equal(model.layer.weight, before)
 
@@ -248,7 +256,7 @@ def allocates_with_numpy(y: Tensor) -> Tensor:
 @pytest.mark.parametrize("change", [raises_cuda, allocates_with_torch, allocates_with_numpy])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_out_of_memory_says_what_to_change(change: Any, accumulate: int) -> None:
-    model = Answers(change)
+    model = ChangedOutput(change)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(OutOfMemoryError, match="training step 0, on a batch of") as caught:
         fit(model, training=TrainingOptions(accumulate=accumulate))
@@ -258,13 +266,13 @@ def test_out_of_memory_says_what_to_change(change: Any, accumulate: int) -> None
     assert isinstance(caught.value, MemoryError)
     assert isinstance(caught.value, RuntimeError)
     assert isinstance(caught.value.__cause__, RuntimeError | MemoryError)
-    # Nothing is left: not the norm's statistics, not a gradient of the first micro-batch.
+    # Neither batch norm's statistics nor a gradient of the first micro-batch remain.
     for name, value in before.items():
         assert torch.equal(model.state_dict()[name], value), name
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_learner_goes_on_after_memory_ran_out() -> None:
+def test_the_learner_can_train_after_out_of_memory() -> None:
     def once(y: Tensor) -> Tensor:
         if len(calls) == 3:
             calls.append(0)
@@ -273,8 +281,10 @@ def test_the_learner_goes_on_after_memory_ran_out() -> None:
         return y
 
     calls: list[int] = []
-    unseen = TrainingOptions(doctor=False)  # it would call the model too
-    learner = Learner(data(), Answers(once), quiet=True, choices={"batch_size": 8}, training=unseen)
+    no_doctor = TrainingOptions(doctor=False)  # it would call the model too
+    learner = Learner(
+        data(), ChangedOutput(once), quiet=True, choices={"batch_size": 8}, training=no_doctor
+    )
     with pytest.raises(OutOfMemoryError, match="step 3"):
         learner.fit(1)
     assert len(learner.fit(1).rows) == 1
@@ -286,15 +296,15 @@ def test_out_of_memory_in_evaluation_and_prediction() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return y
 
-    model = Answers(in_eval)
+    model = ChangedOutput(in_eval)
     learner = Learner(data(), model, quiet=True, choices={"batch_size": 8})
     with pytest.raises(OutOfMemoryError, match="in the evaluation after training step 6"):
         learner.fit(1)
-    with pytest.raises(OutOfMemoryError, match=r"4 items at a time.*batch_size = 2"):
+    with pytest.raises(OutOfMemoryError, match=r"4 inputs per batch.*batch_size = 2"):
         learner.predict(X[:4])
 
 
-def test_one_sample_that_is_too_much() -> None:
+def test_one_sample_that_exceeds_memory() -> None:
     with pytest.raises(OutOfMemoryError, match="One sample is too much already"):
         fit(nn.Sequential(nn.Linear(6, 3), Fails()), batch_size=1)
 

@@ -1,4 +1,4 @@
-"""A small run driven by hand: the events of the loop in their order, without the loop."""
+"""The events of a small run in the order of the training loop, sent without the loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = 3
 
 
 def make_state(folder: Path | None = None, epochs: int = 2) -> TrainState:
-    """A state as the loop makes it; its snapshot has weights and position."""
+    """Return a state as the loop creates it; its snapshot has weights and position."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -48,7 +48,7 @@ def drive_run(
     score: Callable[[int], float] = lambda epoch: 1.0 / epoch,
     fail_at: int | None = None,
 ) -> None:
-    """All events of a fit from the state's position on; raises in step ``fail_at`` if given."""
+    """Send all events of a fit from the state's position; raise in step ``fail_at`` if given."""
     position, history = state.position, state.history
     try:
         send("on_fit_start", state)
@@ -60,7 +60,7 @@ def drive_run(
                 state.at_step_border = False
                 take_step(state)
                 if position.step == fail_at:
-                    raise ValueError("a broken batch")
+                    raise ValueError("a damaged batch")
                 send("on_gradients_ready", state)
                 position.step += 1
                 position.epoch_step += 1
@@ -94,7 +94,7 @@ def take_step(state: TrainState) -> None:
 
 @pytest.fixture
 def fit() -> Callable[..., TrainState]:
-    """``fit(callbacks, state, …)`` sends all events to the callbacks and returns the state."""
+    """Return ``fit(callbacks, state, …)``, which sends all events and returns the state."""
 
     def run(callbacks: list[Callback], state: TrainState, **options: Any) -> TrainState:
         drive_run(state, Dispatch(callbacks).send, **options)
@@ -105,18 +105,18 @@ def fit() -> Callable[..., TrainState]:
 
 @pytest.fixture
 def drive() -> Callable[..., None]:
-    """``drive(state, send, …)`` sends all events of a fit."""
+    """Return ``drive(state, send, …)``, which sends all events of a fit."""
     return drive_run
 
 
 @pytest.fixture
 def new_state() -> Callable[..., TrainState]:
-    """``new_state(folder)`` makes a fresh run."""
+    """Return ``new_state(folder)``, which creates the state of a new run."""
     return make_state
 
 
 @pytest.fixture(autouse=True)
-def _generator_comes_back() -> Any:
+def _restore_generator() -> Any:
     before = torch.get_rng_state()
     yield
     torch.set_rng_state(before)

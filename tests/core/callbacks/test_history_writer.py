@@ -1,4 +1,4 @@
-"""HistoryWriter: the file equals the history, whatever happened in between."""
+"""HistoryWriter: the file equals the history, also after a resume or an error."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def test_the_file_grows_with_the_run(
 def test_a_resumed_run_writes_no_row_twice(
     format: str, tmp_path: Path, new_state: NewState, fit: Any
 ) -> None:
-    # Killed in epoch 4 after its last checkpoint at the end of epoch 2: row 3 is made again.
+    # Killed in epoch 4 after its last checkpoint at the end of epoch 2: row 3 is written again.
     killed = fit([HistoryWriter(format)], new_state(tmp_path, epochs=3))
     resumed = new_state(tmp_path, epochs=4)
     resumed.history.rows.extend(killed.history.rows[:2])
@@ -63,7 +63,7 @@ def test_a_resumed_run_writes_no_row_twice(
     assert same(rows, resumed.history.rows, format)
 
 
-def test_a_column_that_comes_later(tmp_path: Path, new_state: NewState) -> None:
+def test_a_column_that_appears_later(tmp_path: Path, new_state: NewState) -> None:
     writer, state = HistoryWriter(), new_state(tmp_path)
     writer.on_fit_start(state)
     rows = [{"epoch": 1}, {"epoch": 2, "note": 'a "quoted", note'}, {"epoch": 3}]
@@ -74,32 +74,32 @@ def test_a_column_that_comes_later(tmp_path: Path, new_state: NewState) -> None:
     assert same(read(tmp_path / "history.csv"), rows, "csv")
 
 
-def test_what_json_does_not_have(tmp_path: Path, new_state: NewState) -> None:
+def test_nan_and_infinity_become_null(tmp_path: Path, new_state: NewState) -> None:
     writer, state = HistoryWriter("jsonl"), new_state(tmp_path)
     state.history.add({"epoch": 1, "loss": float("nan"), "best": float("inf")})
     writer.on_epoch_end(state)
     assert read(tmp_path / "history.jsonl") == [{"epoch": 1, "loss": None, "best": None}]
 
 
-def test_nothing_is_left_beside_the_file(tmp_path: Path, new_state: NewState, fit: Any) -> None:
+def test_no_temporary_file_remains(tmp_path: Path, new_state: NewState, fit: Any) -> None:
     fit([HistoryWriter()], new_state(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, new_state: NewState) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path, new_state: NewState) -> None:
     (tmp_path / "file").write_text("in the way")
     state = new_state(tmp_path / "file")
-    with pytest.raises(StorageError, match=r"file.history\.csv could not be written"):
+    with pytest.raises(StorageError, match=r"Cannot write .*file.history\.csv"):
         HistoryWriter().on_fit_start(state)
 
 
-def test_a_folder_that_fails_later_ends_no_run(tmp_path: Path, new_state: NewState) -> None:
+def test_a_folder_that_fails_later_gives_a_warning(tmp_path: Path, new_state: NewState) -> None:
     state, writer = new_state(tmp_path / "run"), HistoryWriter()
     writer.on_fit_start(state)
     (tmp_path / "run").rename(tmp_path / "gone")
     (tmp_path / "run").write_text("in the way")
     state.history.add({"epoch": 1})
-    with pytest.warns(FlambeauWarning, match=r"history-not-written.*Training goes on"):
+    with pytest.warns(FlambeauWarning, match=r"history-not-written.*Training continues"):
         writer.on_epoch_end(state)
     (tmp_path / "run").unlink()
     state.history.add({"epoch": 2})
@@ -107,6 +107,6 @@ def test_a_folder_that_fails_later_ends_no_run(tmp_path: Path, new_state: NewSta
     assert (tmp_path / "run" / "history.csv").read_text() == "epoch\n1\n2\n"
 
 
-def test_formats() -> None:
-    with pytest.raises(InputError, match=r"no history format 'json'. Did you mean 'jsonl'"):
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(InputError, match=r"Unknown history format 'json'. Did you mean 'jsonl'"):
         HistoryWriter("json")

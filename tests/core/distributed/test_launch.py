@@ -1,4 +1,4 @@
-"""``flambeau launch``: the command line it makes, and one real start of two processes."""
+"""``flambeau launch``: its torchrun command line, and one real start of two processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flambeau.cli.launch import launch_command
+from flambeau.cli.launch_command import torchrun_command
 from flambeau.distributed import processes
 from flambeau.errors import ArgumentError, TrainingError
 
@@ -28,19 +28,19 @@ sys.stdout.write(f"score {learner.evaluate()['accuracy']}\\n")
 def test_a_script_keeps_its_own_arguments(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.touch()
-    command = launch_command([str(script), "--processes", "9"], 2)
+    command = torchrun_command([str(script), "--processes", "9"], 2)
     assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
     assert "--nproc-per-node=2" in command
     assert command[-3:] == [str(script), "--processes", "9"]
 
 
-def test_fit_is_launched_as_the_command_it_is() -> None:
-    assert launch_command(["fit", "photos"], 2)[-4:] == ["-m", "flambeau.cli", "fit", "photos"]
+def test_fit_is_launched_as_a_command() -> None:
+    assert torchrun_command(["fit", "photos"], 2)[-4:] == ["-m", "flambeau.cli", "fit", "photos"]
 
 
-def test_what_is_no_script_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"'trian.py' is no file here"):
-        launch_command(["trian.py"], 2)
+def test_a_missing_script_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"Cannot launch 'trian.py': no such file"):
+        torchrun_command(["trian.py"], 2)
 
 
 def test_alone_there_is_nobody_to_join(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from flambeau import Data, Learner, TensorData
 from flambeau.data.split import Split
 from flambeau.doctor import Finding
 from flambeau.task import Classification, MultiLabel, Regression
-from flambeau.task.error_metrics import MeanAbsoluteError
-from flambeau.task.label_metrics import Accuracy, ExactMatch
+from flambeau.task.classification_metrics import Accuracy, ExactMatch
+from flambeau.task.regression_metrics import MeanAbsoluteError
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

@@ -395,7 +395,7 @@ def test_columns_are_predicted_as_they_were_given() -> None:
     assert [one.label for one in many] == [
         learner.predict({"a": row, "b": row}).label for row in x[:3]
     ]
-    with pytest.raises(InputError, match="nothing to predict in a NoneType"):
+    with pytest.raises(InputError, match="Cannot predict from a NoneType"):
         learner.predict(None)
 
 

@@ -1,4 +1,4 @@
-"""A two-phase fine-tune that is broken off and resumed equals the unbroken one."""
+"""A two-phase fine-tune that is interrupted and resumed equals the uninterrupted one."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Crash(Callback):
             raise KeyboardInterrupt
 
 
-class Seen(Callback):
-    """What learns, at which rates, in which mode, at every step."""
+class Recorder(Callback):
+    """Records at every step which groups are trained, their lr and the mode of norm layers."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[object, ...]] = []
@@ -70,31 +70,31 @@ STEPS = 4  # 120 train rows, 16 a batch, 2 batches a step
 
 
 @pytest.mark.parametrize("at", [STEPS + 2, 2 * STEPS, 3 * STEPS - 1])
-def test_resumed_inside_the_second_phase_bit_for_bit(tmp_path, at: int) -> None:
+def test_a_run_resumed_in_phase_two_is_bitwise_equal(tmp_path, at: int) -> None:
     whole = make()
     whole.fine_tune(2, lr=0.02)
     with pytest.raises(KeyboardInterrupt):
         make([Crash(at)], tmp_path).fine_tune(2, lr=0.02)
-    torch.manual_seed(99)  # what the process drew before must not matter
+    torch.manual_seed(99)  # earlier random numbers must not matter
     resumed = make(folder=tmp_path)
     resumed.resume()
 
     assert list(resumed.history.step_losses) == list(whole.history.step_losses)
-    for (name, mine), theirs in zip(
+    for (name, ours), theirs in zip(
         resumed.model.state_dict().items(), whole.model.state_dict().values(), strict=True
     ):
-        assert torch.equal(mine, theirs), name
+        assert torch.equal(ours, theirs), name
     drop = {"seconds"}
     assert [{k: v for k, v in row.items() if k not in drop} for row in resumed.history.rows] == [
         {k: v for k, v in row.items() if k not in drop} for row in whole.history.rows
     ]
 
 
-def test_the_head_learns_first_then_everything_more_slowly_towards_the_stem() -> None:
-    seen = Seen()
-    learner = make([seen])
+def test_the_head_is_trained_first_then_all_groups() -> None:
+    recorder = Recorder()
+    learner = make([recorder])
     learner.fine_tune(1, lr=0.02)
-    first, second = seen.steps[0], seen.steps[-1]
+    first, second = recorder.steps[0], recorder.steps[-1]
     assert first[:3] == ("head", [False, True], [True, True])
     assert second[:3] == ("all", [True, True], [True, True])
     rates = second[3]
@@ -113,7 +113,7 @@ def test_frozen_groups_keep_weights_and_statistics() -> None:
 
 
 @pytest.mark.parametrize("bn", ["train", "adapt"])
-def test_norm_layers_of_frozen_groups_learn(bn: str) -> None:
+def test_norm_layers_of_frozen_groups_are_trained(bn: str) -> None:
     learner = make(bn=bn)
     learner.training = TrainingOptions()
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
@@ -122,7 +122,7 @@ def test_norm_layers_of_frozen_groups_learn(bn: str) -> None:
     after = learner.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     norms = {name for name in before if name.startswith(("stem.1.", "body.1."))}
-    # A moving average counts its steps, statistics taken once need not.
+    # "adapt" measures the statistics once and does not count batches.
     norms -= {n for n in norms if bn == "adapt" and n.endswith("num_batches_tracked")}
     assert changed == {"head.weight", "head.bias"} | norms
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau import Data, Learner, TensorData, TrainingOptions
+from flambeau import Data, Domain, Learner, TensorData, TrainingOptions
 from flambeau.errors import PlanError
 from flambeau.phases.setting_names import COMPILE_MODES, OPTIMIZER_NAMES, PRECISIONS
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
@@ -100,3 +100,9 @@ def test_a_domains_rule_keeps_the_type_of_the_one_it_replaces() -> None:
     assert combined.decide is own.decide
     assert isinstance(combined.type, DeviceType)
     assert combined.of_machine == base.of_machine
+
+
+def test_a_rule_with_an_unknown_need_fails_when_the_domain_is_made() -> None:
+    rule = Rule("size", ("batchsize",), lambda facts, values: Choice("size", 1, "ours"))
+    with pytest.raises(PlanError, match=r"'size'.*needs 'batchsize'.*Did you mean 'batch_size'"):
+        Domain(name="wrong", rules=(rule,))

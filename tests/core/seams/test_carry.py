@@ -13,7 +13,7 @@ DELAY = 3
 
 
 def stream(seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Bits, and as targets the bits of three ticks ago: unlearnable without memory over batches."""
+    """Return random bits; targets are the bits three time steps earlier, across batches."""
     draws = torch.Generator().manual_seed(seed)
     bits = torch.randint(0, 2, (STREAMS, LENGTH * STEPS), generator=draws).float()
     late = torch.roll(bits, DELAY, dims=1)
@@ -33,7 +33,7 @@ class Recurrent(nn.Module):
 
 
 class StreamTask(Task):
-    """Sums bit errors; notes which hidden state each training batch started from."""
+    """A task that records the hidden state with which each training batch starts."""
 
     def __init__(self, *, use_carry: bool = True) -> None:
         self.use_carry = use_carry
@@ -62,22 +62,22 @@ def learner(task: Task, **options: object) -> Learner:
     return Learner(data, Recurrent(), task=task, quiet=True, **options)
 
 
-def test_hidden_state_starts_empty_each_epoch_and_arrives_detached() -> None:
+def test_the_carry_is_reset_each_epoch_and_detached() -> None:
     task = StreamTask()
-    # The doctor would call the task too.
+    # Without the doctor, which would also call the task.
     learner(task, training=TrainingOptions(doctor=False)).fit(2, lr=0.01)
     one_epoch = [None] + [False] * (STEPS - 1)
     assert task.started_from == one_epoch * 2
 
 
-def test_memory_over_batches_pays() -> None:
+def test_the_carry_lowers_the_loss() -> None:
     with_memory = learner(StreamTask()).fit(60, lr=0.02).column("valid_loss")[-1]
     without = learner(StreamTask(use_carry=False)).fit(60, lr=0.02).column("valid_loss")[-1]
     assert with_memory < 0.5 * without
 
 
 class Stop(Callback):
-    """Ends the run as a crash would, after a number of steps."""
+    """Raises KeyboardInterrupt after a number of steps."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -87,14 +87,14 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
-def test_resume_in_mid_stream_carries_on_with_the_same_hidden_state(tmp_path) -> None:
+def test_resume_restores_the_carry(tmp_path) -> None:
     whole = learner(StreamTask())
     whole.fit(2, lr=0.01)
-    broken = learner(StreamTask(), callbacks=[Stop(7)], folder=tmp_path)
+    interrupted = learner(StreamTask(), callbacks=[Stop(7)], folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        broken.fit(2, lr=0.01)
+        interrupted.fit(2, lr=0.01)
     resumed = learner(StreamTask(), folder=tmp_path)
     resumed.resume()
     assert list(resumed.history.step_losses) == list(whole.history.step_losses)
-    for mine, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

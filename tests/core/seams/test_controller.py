@@ -1,4 +1,4 @@
-"""A controller sets named values after each evaluation; they reach optimizer and task."""
+"""A controller sets named values of optimizer and task after each evaluation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flambeau.training import History
 
 
 class Forcing(Regression):
-    """A task with a value of its own, which notes what it was at each training step."""
+    """A task with the value "teacher_forcing", which it records at each training step."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[float] = []
+        self.recorded: list[float] = []
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -25,7 +25,7 @@ class Forcing(Regression):
 
     def forward(self, model, batch, context):
         if context.training:
-            self.seen.append(context.values["teacher_forcing"])
+            self.recorded.append(context.values["teacher_forcing"])
         return super().forward(model, batch, context)
 
 
@@ -41,22 +41,23 @@ class Halve:
 
 class Rates(Callback):
     def __init__(self) -> None:
-        self.seen: list[float] = []
+        self.recorded: list[float] = []
 
     def on_step_start(self, state) -> None:
-        self.seen.append(state.optimizers["main"].param_groups[0]["lr"])
+        self.recorded.append(state.optimizers["main"].param_groups[0]["lr"])
 
 
 def make(controller: Halve, callbacks=()) -> tuple[Learner, Forcing]:
     torch.manual_seed(0)
     task = Forcing()
+    # Without the doctor, which would also call the task.
     data = TensorData.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
     learner = Learner(
         data,
         nn.Linear(2, 1),
         task=task,
         choices={"batch_size": 10},
-        training=TrainingOptions(controllers=(controller,), doctor=False),  # it calls the task
+        training=TrainingOptions(controllers=(controller,), doctor=False),
         callbacks=callbacks,
         quiet=True,
     )
@@ -66,15 +67,15 @@ def make(controller: Halve, callbacks=()) -> tuple[Learner, Forcing]:
 def test_a_value_of_the_task_follows_the_controller() -> None:
     learner, task = make(Halve("teacher_forcing"))
     history = learner.fit(3, lr=0.01)
-    assert task.seen == [1.0] * 3 + [0.5] * 3 + [0.25] * 3
+    assert task.recorded == [1.0] * 3 + [0.5] * 3 + [0.25] * 3
     assert history.column("teacher_forcing") == [1.0, 0.5, 0.25]
 
 
-def test_lr_set_by_a_controller_wins_over_the_schedule() -> None:
+def test_a_controller_overrides_the_lr_schedule() -> None:
     rates = Rates()
     learner, _ = make(Halve("lr"), [rates])
     learner.fit(2, lr=0.01, schedule="constant")
-    assert rates.seen == [0.01] * 3 + [0.5] * 3
+    assert rates.recorded == [0.01] * 3 + [0.5] * 3
 
 
 def test_an_unknown_value_names_the_nearest() -> None:

@@ -1,8 +1,8 @@
-"""No way to train gives the mismatch: a batch's statistics in training, old ones in evaluation.
+"""No combination uses batch statistics in training without updating those of evaluation.
 
-Walks every policy, every way to freeze and every recipe, on a fresh and on a trained net. At each
-step each norm layer either answers as its stored statistics say, and keeps them, or it does not,
-and updates them.
+The test covers every policy, way of freezing and recipe, on an untrained and on a trained network.
+In each step each norm layer either uses its stored statistics and keeps them, or uses those of the
+batch and updates them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Net(nn.Module):
         return self.last(self.head(self.body(self.stem(x))))
 
 
-class Watch(Callback):
-    """Whether each norm layer used its stored statistics in a step, and whether it changed them."""
+class StatisticsRecorder(Callback):
+    """Records per step whether a norm layer used its stored statistics and whether it kept them."""
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = {n: m for n, m in model.named_modules() if keeps_statistics(m)}
@@ -96,13 +96,13 @@ def trained() -> Net:
     return net
 
 
-def gradually() -> list[Phase]:
-    """Unfreezing from the head on, each phase with the learner's own policy."""
+def gradual_phases() -> list[Phase]:
+    """Return phases that unfreeze from the head, each with the learner's policy."""
     names, lr = ("stem", "body", "head", "last"), {"lr": Schedule("constant", 1e-3)}
     return [Phase(1, lr, trainable=names[first:]) for first in (3, 1, 0)]
 
 
-def frozen_by_hand(learner: Learner) -> None:
+def freeze_with_requires_grad(learner: Learner) -> None:
     for part in (learner.model.stem, learner.model.body):
         part.requires_grad_(False)
 
@@ -112,13 +112,13 @@ FREEZING: dict[str, Callable[[Learner], object]] = {
     "freeze": Learner.freeze,
     "freeze_to(1)": lambda learner: learner.freeze_to(1),
     "freeze, unfreeze": lambda learner: (learner.freeze(), learner.unfreeze()),
-    "requires_grad": frozen_by_hand,
+    "requires_grad": freeze_with_requires_grad,
 }
-ARGUMENTS = {"epochs": 1, "cycles": 1, "lr": 1e-3, "phases": gradually(), "minutes": 0.002}
+ARGUMENTS = {"epochs": 1, "cycles": 1, "lr": 1e-3, "phases": gradual_phases(), "minutes": 0.002}
 
 
 def recipes() -> list[str]:
-    """Every verb that trains, those to come included."""
+    """Return the names of all training methods of the Learner."""
     return [
         name
         for name, verb in inspect.getmembers(Learner)
@@ -134,29 +134,29 @@ def train(learner: Learner, recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", recipes())
 @pytest.mark.parametrize("bn", BATCH_NORM_POLICIES)
-def test_no_combination_mismatches(bn: str, recipe: str) -> None:
+def test_no_combination_has_the_mismatch(bn: str, recipe: str) -> None:
     for start, (how, freeze) in itertools.product((Net(), trained()), FREEZING.items()):
         model = copy.deepcopy(start)
-        watch = Watch(model)
+        recorder = StatisticsRecorder(model)
         choices = {"batch_size": 6, "bn": bn, "lr": 1e-3}
-        learner = Learner(data(), model, choices=choices, callbacks=[watch], quiet=True)
+        learner = Learner(data(), model, choices=choices, callbacks=[recorder], quiet=True)
         freeze(learner)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=r"\[train-eval-gap\]")
             train(learner, recipe)
-        assert watch.found
-        for name, used_stored, kept in watch.found:
+        assert recorder.found
+        for name, used_stored, kept in recorder.found:
             assert used_stored == kept, (how, name)
 
 
-def test_the_watch_sees_a_mismatch() -> None:
-    """A momentum of 0 is the mismatch by hand: torch's layer trains on what it never keeps."""
+def test_a_mismatch_is_detected() -> None:
+    """With momentum 0 torch's layer uses batch statistics and never updates its own."""
     model = copy.deepcopy(trained())
     model.stem[1].momentum = 0.0
-    watch = Watch(model)
+    recorder = StatisticsRecorder(model)
     choices = {"batch_size": 6, "bn": "train"}
-    learner = Learner(data(), model, choices=choices, callbacks=[watch], quiet=True)
+    learner = Learner(data(), model, choices=choices, callbacks=[recorder], quiet=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         learner.fit(1, lr=1e-3)
-    assert {name for name, used_stored, kept in watch.found if used_stored != kept} == {"stem.1"}
+    assert {name for name, used_stored, kept in recorder.found if used_stored != kept} == {"stem.1"}

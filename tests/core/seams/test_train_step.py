@@ -1,4 +1,4 @@
-"""Papers through ``train_step``: a GAN with two optimizers, and SAM."""
+"""Published methods with ``train_step``: a GAN with two optimizers, and SAM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flambeau import Batch, Learner, Step, StepResult, Task, TensorData, Trainin
 
 
 class Gan(nn.Module):
-    """Draws from a line; the real data are a Gaussian at 4."""
+    """A generator and a critic; the real data are normally distributed around 4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Gan(nn.Module):
 
 
 class GanTask(Task):
-    """Scores how far the generated mean is from the real one."""
+    """A task whose score is the distance between generated and real mean."""
 
     def evaluate(self, model: Any, batches: Any, context: Any) -> dict[str, float]:
         real = torch.cat([batch.input for batch in batches])
@@ -56,7 +56,7 @@ def gan_step(model: Gan, micro_batches: Sequence[Batch], task: Task, step: Step)
     return StepResult((critic_loss + generator_loss).detach(), float(len(real)))
 
 
-def test_a_gan_trains_with_two_optimizers_that_keep_their_proportion() -> None:
+def test_a_gan_trains_with_two_optimizers() -> None:
     torch.manual_seed(0)
     real = 4 + 0.5 * torch.randn(512, 1)
     data = TensorData.from_tensors(real, torch.zeros(512), valid=0.25)
@@ -97,7 +97,7 @@ def sam_step(
     return StepResult(loss.detach(), batch.weight or 1.0)
 
 
-def test_sam_equals_the_paper_written_out() -> None:
+def test_sam_equals_an_explicit_loop() -> None:
     torch.manual_seed(1)
     x, y = torch.randn(96, 3, dtype=torch.float64), torch.randn(96, 1, dtype=torch.float64)
     data = TensorData.from_tensors(x, y, valid=0.25, task="regression")
@@ -129,11 +129,11 @@ def test_sam_equals_the_paper_written_out() -> None:
                 weight.copy_(old)
                 weight.grad = grad
         optimizer.step()
-    for mine, theirs in zip(model.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-def test_a_step_that_updates_an_unknown_optimizer_is_told_the_names() -> None:
+def test_an_unknown_optimizer_in_update_is_refused() -> None:
     def own_step(model: Any, micro_batches: Any, task: Any, step: Step) -> StepResult:
         step.update(None, "discriminator")
         raise AssertionError("not reached")

@@ -132,7 +132,7 @@ def test_by_default_training_goes_on_and_the_last_checkpoint_stays(disk: Disk) -
     assert len(saves) == len(texts) == 3  # the ends of epochs 2, 3 and 4; rows found some room
     assert "disk is full" in saves[0]
     assert "0.0 MB free" in saves[0]
-    assert "Training goes on" in saves[0]
+    assert "Training continues" in saves[0]
     found = load_latest_checkpoint(folder)
     assert found is not None
     assert found[0].name == "step-00000004"
@@ -151,7 +151,7 @@ def test_on_request_the_run_ends_with_its_state_kept(disk: Disk) -> None:
     torch.manual_seed(3)
     stops = Checkpointing(on_error="raise")
     learner = new_learner(folder, At(6, disk.fill), stops)
-    with pytest.raises(StorageError, match=r"disk is full.*Free some space") as caught:
+    with pytest.raises(StorageError, match=r"disk is full.*Free disk space") as caught:
         learner.fit(4)
     [note] = caught.value.__notes__
     assert "The last checkpoint" in note
@@ -184,7 +184,7 @@ def test_a_disk_that_is_full_from_the_start(disk: Disk) -> None:
     texts = sorted(str(warning.message) for warning in caught)
     codes = [text.split("]")[0] for text in texts]
     assert codes == ["[checkpoint-not-saved", "[history-not-written"]
-    assert f"{folder / 'history.csv'} could not be written: the disk is full" in texts[1]
+    assert f"Cannot write {folder / 'history.csv'}: the disk is full" in texts[1]
     assert len(learner.history.rows) == 1
     assert load_latest_checkpoint(folder) is None
     left = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
@@ -199,7 +199,7 @@ def test_an_export_appears_whole_or_not_at_all(disk: Disk) -> None:
     before = {path.name: path.read_bytes() for path in target.iterdir()}
     disk.fill()
     learner.fit(1)
-    with pytest.raises(StorageError, match=r"export could not be written: the disk is full"):
+    with pytest.raises(StorageError, match=r"Cannot write .*export: the disk is full"):
         learner.export(target)
     with pytest.raises(StorageError, match="the disk is full"):
         learner.save(disk.folder / "weights")
@@ -228,7 +228,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_read_only_folder(read_only: Path) -> None:
-    message = r"could not be written: .* is read-only or not yours .*Name a folder"
+    message = r"Cannot write .*: .* is read-only or you lack permission .*Choose a folder"
     with pytest.raises(StorageError, match=message):
         new_learner(read_only / "run").fit(1)
     learner = new_learner(None)
@@ -246,7 +246,7 @@ def test_a_folder_that_becomes_read_only(disk: Disk) -> None:
         warnings.simplefilter("always")
         learner.fit(4)
     assert same(learner, whole_run())
-    assert any("read-only or not yours" in str(w.message) for w in caught)
+    assert any("read-only or you lack" in str(w.message) for w in caught)
     disk.mount_again("rw")
     resumed = new_learner(folder)
     resumed.resume()

@@ -45,12 +45,12 @@ def mean_loss(task, targets):
     return loss
 
 
-# ---------------------------------------------------------------- one label
+# ---------------------------------------------------------------- one label per sample
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("n", "c"), SIZES)
-def test_sum_over_weight_is_bitwise_torchs_mean(n: int, c: int, seed: int) -> None:
+def test_sum_over_weight_equals_torchs_mean_bitwise(n: int, c: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     outputs = torch.randn(n, c, generator=draw) * 3
     targets = torch.randint(c, (n,), generator=draw)
@@ -94,7 +94,7 @@ def test_options_match_torchs_mean(weighted: bool, smoothing: float, ignored: in
     assert known in (None, task.loss(outputs, batch_of(targets))[1])
 
 
-def test_weights_of_soft_targets_follow_torch() -> None:
+def test_class_weights_of_soft_targets_match_torch() -> None:
     draw = torch.Generator().manual_seed(2)
     outputs = torch.randn(8, 3, generator=draw)
     soft = torch.rand(8, 3, generator=draw).softmax(1)
@@ -111,8 +111,8 @@ def test_any_grouping_gives_the_same_mean() -> None:
     task = Classification(names(4), class_weights=[1, 2, 3, 4], label_smoothing=0.1)
     whole = mean_loss(task, targets)(outputs)
     parts = [task.loss(outputs[a:b], batch_of(targets[a:b])) for a, b in [(0, 7), (7, 8), (8, 30)]]
-    together = sum(total for total, _ in parts) / sum(weight for _, weight in parts)
-    assert_allclose(together, whole, rtol=1e-13, atol=0)
+    combined = sum(total for total, _ in parts) / sum(weight for _, weight in parts)
+    assert_allclose(combined, whole, rtol=1e-13, atol=0)
 
 
 def test_pixels_are_samples() -> None:
@@ -141,8 +141,8 @@ def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None
     assert torch.equal(total, F.cross_entropy(outputs.float(), targets, reduction="sum"))
 
 
-def test_no_label_is_skipped_unasked() -> None:
-    targets = torch.tensor([0, -100])  # torch's cross_entropy would skip it silently
+def test_no_label_is_ignored_by_default() -> None:
+    targets = torch.tensor([0, -100])  # torch's cross_entropy ignores it silently
     with pytest.raises(IndexError, match="-100 is out of bounds"):
         Classification(names(3)).loss(torch.zeros(2, 3), batch_of(targets))
 
@@ -153,17 +153,17 @@ def test_no_label_is_skipped_unasked() -> None:
         (
             torch.zeros(64, 3),
             torch.zeros(64, 1, dtype=torch.long),
-            r"shape \(64, 1\) but Classification expects \(64,\)\. The data set returned a column",
+            r"shape \(64, 1\), but Classification expects \(64,\)\. The data set returns an array",
         ),
-        (torch.zeros(4, 3), torch.zeros(4), r"float32 numbers but .* 0 to 2 as integers"),
+        (torch.zeros(4, 3), torch.zeros(4), r"dtype torch.float32, but .* 0 to 2 as integers"),
         (torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.long), "use MultiLabel, or"),
-        (torch.zeros(4, 3), torch.zeros(5, dtype=torch.long), r"shape \(5,\) .* expects \(4,\)"),
+        (torch.zeros(4, 3), torch.zeros(5, dtype=torch.long), r"shape \(5,\), .* expects \(4,\)"),
         (torch.zeros(4, 1), torch.zeros(4, dtype=torch.long), r"1 columns, but .* has 3 classes"),
-        (torch.zeros(4), torch.zeros(4, dtype=torch.long), r"shape \(4,\) but .* logits"),
-        ((torch.zeros(4, 3),), torch.zeros(4, dtype=torch.long), "answer is tuple but"),
+        (torch.zeros(4), torch.zeros(4, dtype=torch.long), r"shape \(4,\), but .* logits"),
+        ((torch.zeros(4, 3),), torch.zeros(4, dtype=torch.long), "output is of type tuple, but"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words(outputs, targets, message: str) -> None:
+def test_wrong_shapes_and_dtypes_are_refused(outputs, targets, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Classification(names(3)).loss(outputs, batch_of(targets))
 
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused_in_words(outputs, targets, message: str) -
 @pytest.mark.parametrize("factors", [None, [1, 2, 3]])
 def test_loss_reads_nothing_from_the_device(ignored, factors) -> None:
     task = Classification(names(3), class_weights=factors, ignore_index=ignored)
-    with profile() as recorded:  # test_metrics shows that reads are seen in this way
+    with profile() as recorded:  # test_metrics verifies this way to detect reads
         task.loss(torch.zeros(4, 3), batch_of(torch.zeros(4, dtype=torch.long)))
     operations = {event.name for event in recorded.function_events}
     assert "aten::cross_entropy_loss" in operations
@@ -182,18 +182,18 @@ def test_loss_reads_nothing_from_the_device(ignored, factors) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"classes": "cat"}, ArgumentError, r"text 'cat' as its classes"),
+        ({"classes": "cat"}, ArgumentError, r"classes must be a list .* 'cat'"),
         ({"classes": ["cat"]}, InputError, "at least 2 classes"),
         ({"classes": ["cat", "dog", "cat"]}, InputError, "'cat' more than once"),
-        ({"classes": [0, 1]}, ArgumentError, "class 0; class names are text: '0'"),
+        ({"classes": [0, 1]}, ArgumentError, "must be strings, not 0. Write '0'"),
         ({"classes": ["a", "b"], "label_smoothing": 1.5}, InputError, "not 1.5"),
         ({"classes": ["a", "b"], "class_weights": [1.0]}, InputError, "1 class_weights for 2"),
-        ({"classes": ["a", "b"], "class_weights": [1.0, -1]}, InputError, "not negative"),
+        ({"classes": ["a", "b"], "class_weights": [1.0, -1]}, InputError, "must be finite, ≥ 0"),
         ({"classes": ["a", "b"], "class_weights": [1.0, math.nan]}, InputError, "finite"),
         ({"classes": ["a", "b"], "metrics": ["acuracy"]}, ArgumentError, "'accuracy'"),
     ],
 )
-def test_arguments_are_checked(arguments, error, message: str) -> None:
+def test_invalid_arguments_are_refused(arguments, error, message: str) -> None:
     with pytest.raises(error, match=message):
         Classification(**arguments)
 
@@ -220,14 +220,14 @@ def test_arguments_rebuild_the_task() -> None:
     assert task.n_outputs == 2
 
 
-def test_metrics_are_fresh_and_may_be_your_own() -> None:
+def test_metrics_are_new_objects_or_user_defined() -> None:
     task = Classification(["a", "b"])
     one, two = task.metrics()["accuracy"], task.metrics()["accuracy"]
     one.update(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
     assert math.isnan(score(two))
-    mine = Classification(["a", "b"], metrics={"mine": Accuracy()})
-    assert list(mine.metrics()) == ["mine"]
-    assert mine.arguments()["metrics"] is None
+    custom = Classification(["a", "b"], metrics={"custom": Accuracy()})
+    assert list(custom.metrics()) == ["custom"]
+    assert custom.arguments()["metrics"] is None
 
 
 def test_evaluate_equals_one_large_batch() -> None:
@@ -248,7 +248,7 @@ def test_evaluate_equals_one_large_batch() -> None:
 
 
 @pytest.mark.parametrize(("n", "c"), SIZES)
-def test_multi_label_is_torchs_mean(n: int, c: int) -> None:
+def test_multi_label_equals_torchs_mean(n: int, c: int) -> None:
     draw = torch.Generator().manual_seed(n)
     outputs = torch.randn(n, c, generator=draw, dtype=torch.float64)
     targets = torch.randint(2, (n, c), generator=draw)
@@ -257,7 +257,7 @@ def test_multi_label_is_torchs_mean(n: int, c: int) -> None:
         lambda o: F.binary_cross_entropy_with_logits(o, targets.double()), outputs
     )
     assert torch.equal(ours[0], theirs[0])
-    # torch divides by the count, we multiply by its reciprocal: one rounding apart.
+    # torch divides by the count, we multiply by its reciprocal: the rounding differs.
     assert_allclose(ours[1], theirs[1], rtol=1e-15, atol=0)
     assert MultiLabel(names(c)).host_weight(batch_of(targets)) == n * c
 
@@ -274,17 +274,17 @@ def test_multi_label_decodes_any_number_of_labels() -> None:
 @pytest.mark.parametrize(
     ("outputs", "targets", "message"),
     [
-        (torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), r"\(4,\) .* expects \(4, 3\)"),
+        (torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), r"\(4,\), .* expects \(4, 3\)"),
         (torch.zeros(4, 2), torch.zeros(4, 2), "2 columns, but MultiLabel has 3 classes"),
         (torch.zeros(4), torch.zeros(4), "MultiLabel expects logits"),
     ],
 )
-def test_multi_label_refuses_in_words(outputs, targets, message: str) -> None:
+def test_multi_label_refuses_wrong_shapes(outputs, targets, message: str) -> None:
     with pytest.raises(InputError, match=message):
         MultiLabel(names(3)).loss(outputs, batch_of(targets))
 
 
-def test_multi_label_arguments() -> None:
+def test_arguments_rebuild_a_multi_label_task() -> None:
     task = MultiLabel(["a", "b"], 0.3, metrics=["micro_f1"])
     again = MultiLabel(**json.loads(json.dumps(task.arguments())))
     assert again.arguments() == task.arguments()

@@ -39,7 +39,7 @@ CASES = [  # classes, labels that occur, samples
 
 
 def fill(metric, outputs: Tensor, targets: Tensor, size: int = 17):
-    """The metric after ragged batches."""
+    """Update the metric with batches of which the last is smaller, and return it."""
     for start in range(0, len(outputs), size):
         metric.update(outputs[start : start + size], targets[start : start + size])
     return metric
@@ -53,21 +53,23 @@ def labels(n: int, present: list[int], samples: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("n", "present", "samples"), CASES)
-def test_labels_against_scikit_learn(n, present, samples) -> None:
+def test_label_metrics_against_scikit_learn(n, present, samples) -> None:
     outputs, targets = labels(n, present, samples)
-    guess, truth = outputs.argmax(1).numpy(), targets.numpy()
+    predicted, truth = outputs.argmax(1).numpy(), targets.numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn warns about absent classes
         expected = {
-            Accuracy: sk.accuracy_score(truth, guess),
-            BalancedAccuracy: sk.balanced_accuracy_score(truth, guess),
-            MacroF1: sk.f1_score(truth, guess, average="macro"),
+            Accuracy: sk.accuracy_score(truth, predicted),
+            BalancedAccuracy: sk.balanced_accuracy_score(truth, predicted),
+            MacroF1: sk.f1_score(truth, predicted, average="macro"),
         }
     for kind, value in expected.items():
-        # Both divide the same counts in float64; only the order of a short mean differs.
+        # Both divide the same counts in float64; only the order of summation differs.
         assert score(fill(kind(), outputs, targets)) == pytest.approx(value, abs=1e-14)
     matrix = fill(ConfusionMatrix(), outputs, targets).matrix
-    assert np.array_equal(matrix.numpy(), sk.confusion_matrix(truth, guess, labels=list(range(n))))
+    assert np.array_equal(
+        matrix.numpy(), sk.confusion_matrix(truth, predicted, labels=list(range(n)))
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
@@ -77,7 +79,7 @@ def test_top_k_against_scikit_learn(k: int) -> None:
     assert score(fill(TopKAccuracy(k), outputs, targets)) == pytest.approx(expected, abs=1e-14)
 
 
-def test_top_k_needs_more_classes_than_guesses() -> None:
+def test_top_k_needs_more_than_k_classes() -> None:
     with pytest.raises(InputError, match=r"TopKAccuracy\(3\) is always 1 with 3 classes"):
         TopKAccuracy(3).update(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
     with pytest.raises(InputError, match="at least 1, not 0"):
@@ -86,7 +88,7 @@ def test_top_k_needs_more_classes_than_guesses() -> None:
 
 @pytest.mark.parametrize("kind", [Accuracy, BalancedAccuracy, MacroF1])
 @pytest.mark.parametrize("ignored", [-100, 255])
-def test_padding_counts_nowhere(kind, ignored: int) -> None:
+def test_ignored_labels_are_not_counted(kind, ignored: int) -> None:
     outputs, targets = labels(5, [0, 1, 4], 120)
     padded = targets.clone()
     padded[::3] = ignored
@@ -100,7 +102,7 @@ def test_padding_counts_nowhere(kind, ignored: int) -> None:
     assert score(top) == score(fill(TopKAccuracy(2), outputs[kept], targets[kept]))
 
 
-def test_pixels_count_like_samples() -> None:
+def test_pixels_are_counted_like_samples() -> None:
     draw = torch.Generator().manual_seed(0)
     outputs = torch.randn(2, 4, 3, 5, generator=draw)
     targets = torch.randint(4, (2, 3, 5), generator=draw)
@@ -112,7 +114,7 @@ def test_pixels_count_like_samples() -> None:
         assert score(whole) == score(flattened)
 
 
-def test_soft_targets_count_by_their_highest() -> None:
+def test_soft_targets_count_as_their_argmax() -> None:
     outputs, targets = labels(3, [0, 1, 2], 30)
     soft = torch.nn.functional.one_hot(targets, 3) * 0.8 + 0.1
     assert score(fill(Accuracy(), outputs, soft)) == score(fill(Accuracy(), outputs, targets))
@@ -125,26 +127,26 @@ def test_a_column_of_labels_is_refused_rather_than_broadcast() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.3])
-def test_label_sets_against_scikit_learn(threshold: float) -> None:
+def test_multi_label_metrics_against_scikit_learn(threshold: float) -> None:
     draw = torch.Generator().manual_seed(3)
     outputs = torch.randn(90, 5, generator=draw) - 0.5
     targets = (torch.rand(90, 5, generator=draw) < 0.3).float()
     targets[:, 2] = 0  # never true
-    outputs[:, 3], targets[:, 3] = -9.0, 0.0  # never true and never chosen
-    guess = (outputs.sigmoid() >= threshold).int().numpy()
+    outputs[:, 3], targets[:, 3] = -9.0, 0.0  # never true and never predicted
+    predicted = (outputs.sigmoid() >= threshold).int().numpy()
     truth = targets.int().numpy()
     expected = {
-        MultiLabelMicroF1: sk.f1_score(truth, guess, average="micro", zero_division=0),
-        MultiLabelMacroF1: sk.f1_score(truth, guess, average="macro", zero_division=0),
-        ExactMatch: sk.accuracy_score(truth, guess),
+        MultiLabelMicroF1: sk.f1_score(truth, predicted, average="micro", zero_division=0),
+        MultiLabelMacroF1: sk.f1_score(truth, predicted, average="macro", zero_division=0),
+        ExactMatch: sk.accuracy_score(truth, predicted),
     }
     for kind, value in expected.items():
         assert score(fill(kind(threshold), outputs, targets)) == pytest.approx(value, abs=1e-14)
 
 
-def test_label_sets_need_one_number_a_label() -> None:
+def test_multi_label_metrics_need_one_number_per_label() -> None:
     for kind in (MultiLabelMicroF1, MultiLabelMacroF1, ExactMatch):
-        with pytest.raises(InputError, match=r"Targets have shape \(4,\) but outputs \(4, 2\)"):
+        with pytest.raises(InputError, match=r"Targets have shape \(4,\), but outputs \(4, 2\)"):
             kind().update(torch.zeros(4, 2), torch.zeros(4))
 
 
@@ -154,17 +156,17 @@ def test_numbers_against_scikit_learn(columns: int | None) -> None:
     shape = (100,) if columns is None else (100, columns)
     targets = torch.randn(shape, generator=draw, dtype=torch.float64) * 3 + 20
     outputs = targets + torch.randn(shape, generator=draw, dtype=torch.float64)
-    truth, guess = targets.numpy(), outputs.numpy()
+    truth, predicted = targets.numpy(), outputs.numpy()
     expected = {
-        MeanAbsoluteError: sk.mean_absolute_error(truth, guess),
-        RootMeanSquaredError: sk.root_mean_squared_error(truth, guess),
-        R2: sk.r2_score(truth, guess),
+        MeanAbsoluteError: sk.mean_absolute_error(truth, predicted),
+        RootMeanSquaredError: sk.root_mean_squared_error(truth, predicted),
+        R2: sk.r2_score(truth, predicted),
     }
     for kind, value in expected.items():
         assert score(fill(kind(), outputs, targets)) == pytest.approx(value, rel=1e-12)
 
 
-def test_r2_keeps_its_digits_where_the_mean_is_large() -> None:
+def test_r2_is_accurate_for_a_large_mean() -> None:
     draw = torch.Generator().manual_seed(6)
     small = torch.randn(400, generator=draw, dtype=torch.float64)
     noise = 0.1 * torch.randn(400, generator=draw, dtype=torch.float64)
@@ -184,7 +186,7 @@ def test_r2_of_constant_targets_and_of_one_sample() -> None:
 
 
 @pytest.mark.parametrize("kind", [MeanAbsoluteError, RootMeanSquaredError, R2])
-def test_numbers_never_broadcast(kind) -> None:
+def test_numbers_are_not_broadcast(kind) -> None:
     with pytest.raises(InputError, match=r"Outputs have shape \(3, 1\) and targets \(3,\)"):
         kind().update(torch.zeros(3, 1), torch.zeros(3))
 
@@ -203,7 +205,7 @@ ALL = [
 ]
 
 
-def material(kind: str) -> tuple[Tensor, Tensor]:
+def example(kind: str) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(9)
     outputs = torch.randn(60, 4, generator=draw)
     if kind == "labels":
@@ -215,7 +217,7 @@ def material(kind: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("make", "kind"), ALL)
 def test_sums_merge_reset_and_start_empty(make, kind: str) -> None:
-    outputs, targets = material(kind)
+    outputs, targets = example(kind)
     whole, first, second = make(), make(), make()
     assert math.isnan(score(whole))
     fill(whole, outputs, targets)
@@ -238,7 +240,7 @@ READS = {"_local_scalar_dense", "bincount", "equal", "masked_select", "nonzero",
 
 
 def device_reads(action: Callable[[], object]) -> set[str]:
-    """Operations, inner ones too, for which the host would have to wait for a GPU."""
+    """Return the operations, nested ones included, for which the host would wait for a GPU."""
     with profile() as recorded:
         action()
     found = {event.name.removeprefix("aten::") for event in recorded.function_events}
@@ -246,7 +248,7 @@ def device_reads(action: Callable[[], object]) -> set[str]:
     return found & READS
 
 
-def test_the_guard_sees_reads() -> None:
+def test_device_reads_detects_reads() -> None:
     x = torch.ones(3)
     assert device_reads(lambda: x.sum().item())
     assert device_reads(lambda: x[x > 0])
@@ -257,13 +259,13 @@ def test_the_guard_sees_reads() -> None:
 
 @pytest.mark.parametrize(("make", "kind"), ALL)
 def test_update_reads_nothing_from_the_device(make, kind: str) -> None:
-    outputs, targets = material(kind)
+    outputs, targets = example(kind)
     metric = make()
     assert not device_reads(lambda: metric.update(outputs, targets))
     assert not device_reads(lambda: metric.update(outputs, targets))
 
 
-def test_mean_loss_weighs_its_batches() -> None:
+def test_mean_loss_weights_its_batches() -> None:
     loss = MeanLoss()
     assert math.isnan(loss.compute())
     loss.update(torch.tensor(6.0), 2)
@@ -275,7 +277,7 @@ def test_mean_loss_weighs_its_batches() -> None:
     assert other.compute() == 12 / 5
 
 
-def test_mean_loss_keeps_what_float32_would_lose() -> None:
+def test_mean_loss_sums_in_float64() -> None:
     loss = MeanLoss()
     loss.update(torch.tensor(2.0**25), 1)
     for _ in range(8):
@@ -291,58 +293,58 @@ def test_mean_loss_does_not_keep_the_callers_tensor() -> None:
     assert loss.compute() == 1
 
 
-class Foreign:
-    """What a metric of torchmetrics looks like: other argument names, a tensor as the answer."""
+class Torchmetric:
+    """A metric like those of torchmetrics: other argument names, and compute returns a tensor."""
 
     def __init__(self) -> None:
-        self.right = torch.tensor(0)
+        self.correct = torch.tensor(0)
         self.n = 0
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        self.right = self.right + (preds.argmax(1) == target).sum()
+        self.correct = self.correct + (preds.argmax(1) == target).sum()
         self.n += len(target)
 
     def compute(self) -> Tensor:
-        return self.right / self.n
+        return self.correct / self.n
 
     def reset(self) -> None:
-        self.right, self.n = torch.tensor(0), 0
+        self.correct, self.n = torch.tensor(0), 0
 
 
-def test_a_foreign_metric_fits() -> None:
+def test_a_torchmetrics_metric_is_accepted() -> None:
     outputs, targets = labels(3, [0, 1, 2], 50)
-    foreign = fill(Foreign(), outputs, targets)
-    assert isinstance(foreign, Metric)
-    assert not isinstance(foreign, SumMetric)
-    found = score(foreign)
+    metric = fill(Torchmetric(), outputs, targets)
+    assert isinstance(metric, Metric)
+    assert not isinstance(metric, SumMetric)
+    found = score(metric)
     assert type(found) is float
     assert found == pytest.approx(score(fill(Accuracy(), outputs, targets)), rel=1e-6)
-    fresh = fresh_metrics({"mine": foreign}, {})["mine"]
-    assert fresh is not foreign
+    fresh = fresh_metrics({"mine": metric}, {})["mine"]
+    assert fresh is not metric
     assert fresh.n == 0
-    assert foreign.n == 50
+    assert metric.n == 50
 
 
-def test_a_metric_is_one_number() -> None:
-    class Several(Foreign):
+def test_a_metric_must_be_one_number() -> None:
+    class Several(Torchmetric):
         def compute(self) -> Tensor:
             return torch.zeros(3)
 
-    class Named(Foreign):
+    class Named(Torchmetric):
         def compute(self) -> dict[str, float]:  # type: ignore[override]
             return {"a": 1.0}
 
-    with pytest.raises(ArgumentError, match=r"Several.compute\(\) gave a tensor \(3,\)"):
+    with pytest.raises(ArgumentError, match=r"Several.compute\(\) returned a tensor \(3,\)"):
         score(Several())
-    with pytest.raises(ArgumentError, match=r"Named.compute\(\) gave {'a': 1.0}"):
+    with pytest.raises(ArgumentError, match=r"Named.compute\(\) returned {'a': 1.0}"):
         score(Named())
 
 
-def test_fresh_metrics_name_the_nearest() -> None:
-    with pytest.raises(ArgumentError, match=r"no metric 'acuracy' here\. Did you mean 'accuracy'"):
+def test_an_unknown_metric_names_the_nearest() -> None:
+    with pytest.raises(ArgumentError, match=r"Unknown metric 'acuracy'\. Did you mean 'accuracy'"):
         fresh_metrics(["acuracy"], {"accuracy": Accuracy})
 
 
-def test_an_empty_confusion_matrix_says_so() -> None:
-    with pytest.raises(InputError, match="is empty: update it"):
+def test_an_empty_confusion_matrix_is_refused() -> None:
+    with pytest.raises(InputError, match="matrix is empty"):
         _ = ConfusionMatrix().matrix

@@ -36,7 +36,7 @@ def mean_loss(task, targets):
 @pytest.mark.parametrize("loss", TORCH)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("n", [1, 2, 7, 33, 64, 255, 1000])
-def test_sum_over_weight_is_bitwise_torchs_mean(n: int, seed: int, loss: str) -> None:
+def test_sum_over_weight_equals_torchs_mean_bitwise(n: int, seed: int, loss: str) -> None:
     draw = torch.Generator().manual_seed(seed)
     outputs, targets = torch.randn(n, 1, generator=draw), torch.randn(n, generator=draw)
     ours = value_and_gradient(mean_loss(Regression(loss=loss), targets), outputs)
@@ -69,21 +69,21 @@ def test_one_value_in_either_shape_never_broadcasts(output_shape, target_shape) 
             ["a"],
             (5, 2),
             (5,),
-            r"outputs of shape \(batch, 1\) or \(batch,\), and got shape \(5, 2\)",
+            r"outputs of shape \(batch, 1\) or \(batch,\), but got shape \(5, 2\)",
         ),
-        (["a", "b"], (5,), (5, 2), r"outputs of shape \(batch, 2\), and got shape \(5,\)"),
-        (["a", "b"], (5, 2), (5,), r"targets of shape \(batch, 2\), and got shape \(5,\)"),
-        (["a"], (5, 1), (1, 5), r"targets .* got shape \(1, 5\)"),
-        (["a"], (5, 1), (4,), "4 targets for 5 answers"),
-        (["a"], (5, 1), (1,), "1 targets for 5 answers"),
+        (["a", "b"], (5,), (5, 2), r"outputs of shape \(batch, 2\), but got shape \(5,\)"),
+        (["a", "b"], (5, 2), (5,), r"targets of shape \(batch, 2\), but got shape \(5,\)"),
+        (["a"], (5, 1), (1, 5), r"targets .* but got shape \(1, 5\)"),
+        (["a"], (5, 1), (4,), "4 targets for 5 outputs"),
+        (["a"], (5, 1), (1,), "1 targets for 5 outputs"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(names, outputs, targets, message: str) -> None:
+def test_wrong_shapes_are_refused(names, outputs, targets, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Regression(names).loss(torch.zeros(outputs), batch_of(torch.zeros(targets)))
 
 
-def test_a_model_with_several_answers_is_refused() -> None:
+def test_a_model_with_several_outputs_is_refused() -> None:
     with pytest.raises(InputError, match="got tuple"):
         Regression().loss((torch.zeros(2, 1),), batch_of(torch.zeros(2)))
 
@@ -94,15 +94,15 @@ def test_standardised_targets_of_any_type(dtype: torch.dtype) -> None:
     outputs = torch.tensor([0.5, -1.0, 0.25])
     task = Regression(mean=1_000_003.1, std=2.5)
     total, weight = task.loss(outputs, batch_of(targets))
-    learned = (targets.double() - 1_000_003.1) / 2.5
-    # Float32 arithmetic on such targets would be off by 0.01.
+    standardised = (targets.double() - 1_000_003.1) / 2.5
+    # float32 arithmetic on such targets would have an error of 0.01.
     assert (total / weight).item() == pytest.approx(
-        F.mse_loss(outputs.double(), learned).item(), rel=1e-6
+        F.mse_loss(outputs.double(), standardised).item(), rel=1e-6
     )
     assert total.dtype is torch.float32
 
 
-def test_metrics_and_answers_are_in_the_targets_units() -> None:
+def test_metrics_and_predictions_use_the_target_units() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
     x, y = torch.randn(41, 4), torch.randn(41, 2) * torch.tensor([3.0, 100]) + 50
@@ -113,13 +113,13 @@ def test_metrics_and_answers_are_in_the_targets_units() -> None:
         found = task.evaluate(model, batches, StepContext(training=False))
         # The same grouping: float32 products of 41 rows at once may differ in the last bit.
         outputs = torch.cat([model(batch.input) for batch in batches])
-    answers = outputs.double() * torch.tensor(std) + torch.tensor(mean)
-    truth, guess = y.double().numpy(), answers.numpy()
+    predicted = outputs.double() * torch.tensor(std) + torch.tensor(mean)
+    truth, guess = y.double().numpy(), predicted.numpy()
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(truth, guess), rel=1e-12)
     assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, guess), rel=1e-12)
     assert found["r2"] == pytest.approx(sk.r2_score(truth, guess), rel=1e-12)
-    learned = (y - torch.tensor(mean)) / torch.tensor(std)
-    assert found["loss"] == pytest.approx(F.mse_loss(outputs, learned).item(), rel=1e-5)
+    standardised = (y - torch.tensor(mean)) / torch.tensor(std)
+    assert found["loss"] == pytest.approx(F.mse_loss(outputs, standardised).item(), rel=1e-5)
     decoded = task.decode(outputs)
     assert decoded[7].values == pytest.approx(
         {"size": guess[7, 0], "price": guess[7, 1]}, rel=1e-12
@@ -141,7 +141,9 @@ def test_an_estimate_of_one_value_is_a_number() -> None:
     (estimate,) = Regression(mean=10, std=2).decode(torch.tensor([[1.5]]))
     assert estimate == Estimate({"value": 13.0})
     assert estimate.value == 13 == float(estimate)
-    with pytest.raises(InputError, match=r"2 numbers \(a, b\), not one.*values\['a'\]"):
+    with pytest.raises(
+        InputError, match=r"2 numbers \(a, b\), so value is ambiguous.*values\['a'\]"
+    ):
         _ = Estimate({"a": 1.0, "b": 2.0}).value
 
 
@@ -164,15 +166,15 @@ def test_arguments_rebuild_the_task() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"names": "price"}, ArgumentError, "text 'price'"),
-        ({"names": ["a", "a"]}, InputError, "different names"),
+        ({"names": "price"}, ArgumentError, "not the string 'price'"),
+        ({"names": ["a", "a"]}, InputError, "distinct names"),
         ({"loss": "hubber"}, ArgumentError, "Did you mean 'huber'"),
-        ({"mean": 1.0}, InputError, "mean and std together"),
+        ({"mean": 1.0}, InputError, "both mean and std"),
         ({"mean": 1.0, "std": 0.0}, InputError, "must be above 0"),
         ({"mean": [1.0, 2.0], "std": 1.0}, InputError, "one finite number for each of value"),
         ({"metrics": ["rms"]}, ArgumentError, "Did you mean 'rmse'"),
     ],
 )
-def test_arguments_are_checked(arguments, error, message: str) -> None:
+def test_invalid_arguments_are_refused(arguments, error, message: str) -> None:
     with pytest.raises(error, match=message):
         Regression(**arguments)

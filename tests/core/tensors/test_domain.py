@@ -159,7 +159,7 @@ def test_the_plan_can_be_built(targets: torch.Tensor, task: str, width: int) -> 
     assert made.builder == task
     assert made.n_outputs == width
     preprocessor = data.preprocessor(values)
-    assert preprocessor.builder in DOMAIN.builders
+    assert preprocessor.builder in DOMAIN.preprocessors
     batch = preprocessor.on_device(preprocessor.encode(data.raw("valid")))
     assert model(*batch.inputs.values()).shape == (12, width)
 

@@ -188,7 +188,7 @@ def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyP
 
     rules = (*tensors_domain.DOMAIN.rules, precision_rule({}, given="Nets gained."))
     monkeypatch.setattr(
-        "flambeau.learner.learner.domains.of",
+        "flambeau.learner.learner.domain_of",
         lambda data: tensors_domain.Domain(
             **{**vars(tensors_domain.DOMAIN), "rules": rules, "name": "tensors"}
         ),

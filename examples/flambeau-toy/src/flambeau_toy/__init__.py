@@ -1,4 +1,4 @@
-"""DNA for flambeau: ``flambeau fit genes.dna``, where a line is a label, a tab and a sequence."""
+"""A flambeau domain for DNA sequences: ``flambeau fit genes.dna``."""
 
 from .data import DnaData
 

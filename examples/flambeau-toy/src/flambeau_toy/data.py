@@ -1,4 +1,4 @@
-"""From text files to batches: every choice about the data."""
+"""Data class and preprocessor: from text files to batches."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from flambeau.data import Batch, Data, MemoryDataset, Preprocessor, Split
 from flambeau.data.data import planned
 from flambeau.errors import InputError
 
-CODES = {base: code for code, base in enumerate("ACGTN")}  # N: any base; padding is N as well
+CODES = {base: code for code, base in enumerate("ACGTN")}  # N: any base; also the padding
 
 
 def read(path: Path) -> list[tuple[str, str]]:
-    """Label and sequence of each line; the label is empty where a line has none."""
+    """Return label and sequence of each line; the label is empty if a line has none."""
     pairs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         label, _, sequence = line.strip().rpartition("\t")
         if set(sequence) - CODES.keys():
-            raise InputError(f"{path}, line {number}: {sequence!r:.40} is not of letters ACGTN.")
+            raise InputError(
+                f"{path}, line {number}: {sequence!r:.40} has other letters than ACGTN."
+            )
         pairs += [(label, sequence)] if sequence else []
     return pairs
 
 
 class DnaPreprocessor(Preprocessor):
-    """Sequences to numbers 0 to 4, cut or padded to ``length``."""
+    """Encodes bases as integers 0 to 4; sequences are cut or padded to ``length``."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -42,7 +44,7 @@ class DnaPreprocessor(Preprocessor):
         codes = torch.full((len(items), self.length), CODES["N"], dtype=torch.uint8)
         for row, sequence in enumerate(items):
             if set(sequence) - CODES.keys():
-                raise InputError(f"Item {row} is {sequence!r:.40}, which is not of letters ACGTN.")
+                raise InputError(f"Item {row}: {sequence!r:.40} has other letters than ACGTN.")
             numbers = [CODES[base] for base in sequence[: self.length]]
             codes[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.uint8)
         return Batch({"dna": codes}, weight=float(len(items)), indices=torch.arange(len(items)))
@@ -53,7 +55,7 @@ class DnaPreprocessor(Preprocessor):
 
 @dataclass(frozen=True)
 class DnaData(Data):
-    """Labelled sequences in memory; ``classes`` are those of the train rows unless given."""
+    """Labelled sequences in memory; ``classes`` default to the labels of the train rows."""
 
     sequences: list[str]
     labels: list[str]
@@ -65,7 +67,7 @@ class DnaData(Data):
 
     @classmethod
     def from_path(cls, path: str | Path, options: Mapping[str, Any] | None = None) -> DnaData:
-        """What ``flambeau fit PATH`` reads; ``options`` are those of the command."""
+        """Read the file of ``flambeau fit PATH``; ``options`` come from the command line."""
         pairs, options = read(Path(path)), options or {}
         labels, sequences = [label for label, _ in pairs], [sequence for _, sequence in pairs]
         split = Split.random(len(pairs), valid=0.2, test=0.1, stratify=labels)
@@ -73,7 +75,7 @@ class DnaData(Data):
 
     @classmethod
     def items_from_path(cls, path: Path) -> list[str]:
-        """What ``flambeau predict MODEL PATH`` answers for: each sequence of the file."""
+        """Read the inputs of ``flambeau predict MODEL PATH``: the sequences of the file."""
         return [sequence for _, sequence in read(path)]
 
     @property

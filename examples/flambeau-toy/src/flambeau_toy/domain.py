@@ -1,4 +1,4 @@
-"""The record by which flambeau knows DNA: a model, a rule, a check, an option, a demo."""
+"""The domain record for DNA, with its model, rule, check, option and demo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
 class MotifNet(nn.Module):
-    """Logits ``(batch, n_outputs)``: convolutions look for motifs, wherever they stand."""
+    """Logits ``(batch, n_outputs)`` from convolutions that detect motifs at any position."""
 
     def __init__(self, n_outputs: int, width: int = 32) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class MotifNet(nn.Module):
 
 
 def choose_length(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    """The plan's ``length``: the longest train sequence, but at most 512 bases."""
+    """Choose ``length``: that of the longest train sequence, at most 512 bases."""
     longest = facts["longest"]
     reason = f"The longest of {facts['n_train']:,} train sequences has {longest} bases."
     return Choice("length", min(longest, 512), reason, {"longest": longest}, (64, 512))
@@ -59,20 +59,20 @@ def _one_strand(sequence: str) -> str:
 
 
 def recognise(path: Path) -> float:
-    """Files that end in ``.dna`` are ours."""
+    """Recognise files with the suffix ``.dna``."""
     return 1.0 if path.suffix == ".dna" and path.is_file() else 0.0
 
 
 def demo(n_samples: int, seed: int) -> Data:
-    """Random sequences of 60 bases; a promoter has a TATA box somewhere, the background none."""
+    """Create random sequences of 60 bases; promoters contain a TATA box, the background none."""
     draws = generator(seed, "dna demo")
     labels = ["promoter" if row % 2 else "background" for row in range(n_samples)]
     sequences = []
     for label in labels:
         bases = "".join("ACGT"[code] for code in torch.randint(4, (60,), generator=draws))
-        place = int(torch.randint(52, (1,), generator=draws))
+        position = int(torch.randint(52, (1,), generator=draws))
         box = "TATAAATA" if label == "promoter" else ""
-        sequences.append(bases[:place] + box + bases[place + len(box) :])
+        sequences.append(bases[:position] + box + bases[position + len(box) :])
     split = Split.random(n_samples, valid=0.2, test=0.2, seed=seed, stratify=labels)
     return DnaData(sequences, labels, split)
 
@@ -82,10 +82,10 @@ DOMAIN = Domain(
     data_classes={"DnaData": DnaData},
     models={"motif_net": MotifNet},
     tasks={"classification": Classification},
-    builders={"dna_preprocessor": DnaPreprocessor},
+    preprocessors={"dna_preprocessor": DnaPreprocessor},
     rules=(Rule("length", (), choose_length),),
     checks=(Check("dna-leak", "valid sequences that are in train", find_leaks),),
     recognise=recognise,
-    cli_options=(CliOption("length", int, "Bases that are looked at; longer is cut.", "length"),),
+    cli_options=(CliOption("length", int, "Bases per sequence; longer ones are cut.", "length"),),
     demo=demo,
 )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau_bench.measurement import Measurement
 
 Form = Literal["difference", "ratio", "speed-up", "value"]
@@ -72,7 +72,7 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise ArgumentError(f"There is no form {self.form!r}. {nearest(self.form, FORMS)}")
+            raise ArgumentError(f"There is no form {self.form!r}. {did_you_mean(self.form, FORMS)}")
 
     def of(self, baseline: Measurement, candidate: Measurement) -> float:
         """The number that a pair gives."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_bench.case import SIZES, Case, Size
 from flambeau_bench.pairing import measure_pairs
 from flambeau_bench.records import Record, append, header, of_comparison, skipped
@@ -38,12 +38,12 @@ def cases_of(
         return [(case, case.sizes[target]) for case in cases.values() if target in case.sizes]
     if target not in cases:
         raise ArgumentError(
-            f"There is no case and no suite {target!r}. {nearest(target, [*cases, *SIZES])}"
+            f"There is no case and no suite {target!r}. {did_you_mean(target, [*cases, *SIZES])}"
         )
     case, wanted = cases[target], size or "cpu"
     if wanted not in case.sizes:
         raise ArgumentError(
-            f"The case {target!r} has no size {wanted!r}. {nearest(wanted, case.sizes)}"
+            f"The case {target!r} has no size {wanted!r}. {did_you_mean(wanted, case.sizes)}"
         )
     return [(case, case.sizes[wanted])]
 
@@ -101,4 +101,4 @@ def _check_variants(chosen: Sequence[tuple[Case, Size]], variants: Sequence[str]
     known = [c.variant for case, size in chosen for c in case.comparisons(size)]
     for variant in variants:
         if variant not in known:
-            raise ArgumentError(f"There is no variant {variant!r}. {nearest(variant, known)}")
+            raise ArgumentError(f"There is no variant {variant!r}. {did_you_mean(variant, known)}")

@@ -1,4 +1,4 @@
-"""Where flambeau keeps what can be made again: decoded pictures, outcomes of probes."""
+"""The folder for caches: decoded images, results of probes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def default_folder() -> Path:
-    """Where caches lie unless a folder is named: ``FLAMBEAU_CACHE``, or the user's cache folder."""
+    """Return the default cache folder: ``FLAMBEAU_CACHE``, else the user's cache folder."""
     named = os.environ.get("FLAMBEAU_CACHE")
     if named:
         return Path(named)

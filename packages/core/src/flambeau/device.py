@@ -1,4 +1,4 @@
-"""Which device a run uses, and what that device can do."""
+"""Device of a run: default choice, capabilities, memory and threads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import torch
 
-_MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 
 def best_device() -> torch.device:
-    """The first accelerator that torch sees, else the CPU."""
+    """Return the first accelerator that torch finds, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     if torch.backends.mps.is_available():
@@ -22,7 +22,7 @@ def best_device() -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 matrix products run faster than fp32 there (tensor cores, AVX512-bf16, AMX)."""
+    """Return whether bf16 matrix products are faster than fp32 (tensor cores, AVX512-bf16, AMX)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -39,15 +39,15 @@ def _cpu_flag(flag: str) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: an accelerator's, or main memory by torch, NumPy or Python."""
+    """Return whether ``error`` reports that memory of the device or of the host ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch raises a bare RuntimeError where the CPU's allocator, or mps, has no more to give.
-    return isinstance(error, RuntimeError) and _MEMORY_WORDS.search(str(error)) is not None
+    # For the CPU and for mps torch raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def available_memory_bytes() -> int:
-    """Main memory that can be taken now without swapping, or 0 where it cannot be read."""
+    """Return the main memory available without swapping, or 0 if it cannot be determined."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -59,9 +59,9 @@ def available_memory_bytes() -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Memory of an accelerator that can be taken now, or 0 where that cannot be known."""
+    """Return the free memory of an accelerator, or 0 if it cannot be determined."""
     if device.type == "cuda":
-        # A plan may name a device that this machine does not have.
+        # A plan may name a device that this machine lacks.
         return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else 0
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
@@ -70,7 +70,7 @@ def free_memory_bytes(device: torch.device) -> int:
 
 @contextmanager
 def num_threads(count: int) -> Generator[None]:
-    """torch computes with ``count`` threads inside the block, then with as many as before."""
+    """Set the number of torch threads to ``count`` in the block, and restore it afterwards."""
     before = torch.get_num_threads()
     if count == before:
         yield
@@ -83,7 +83,7 @@ def num_threads(count: int) -> Generator[None]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,21 +1,21 @@
-"""Every error that flambeau raises on purpose.
+"""All errors that flambeau raises deliberately.
 
     FlambeauError
-    ├─ InputError (ValueError)          the data or a value that was passed in cannot be used
-    ├─ ArgumentError (TypeError)        a wrong type, or a name that does not exist
-    ├─ SplitError (ValueError)          train, valid and test cannot be formed or overlap
+    ├─ InputError (ValueError)          data or an argument value is invalid
+    ├─ ArgumentError (TypeError)        an argument has a wrong type or an unknown name
+    ├─ SplitError (ValueError)          train, valid and test cannot be formed, or overlap
     ├─ PlanError (ValueError)           a choice is unknown, impossible or missing
-    ├─ DomainError (LookupError)        a domain is missing, doubled or broken
-    ├─ TrainingError (RuntimeError)     the run cannot go on
-    │  └─ NonFiniteError                loss or gradients are no longer finite
-    ├─ OutOfMemoryError (MemoryError, RuntimeError)     a step or an answer needs more memory
-    ├─ ResumeError (RuntimeError)       a checkpoint does not fit what it should continue
+    ├─ DomainError (LookupError)        a domain is missing, invalid, or registered twice
+    ├─ TrainingError (RuntimeError)     the run cannot continue
+    │  └─ NonFiniteError                loss or gradients are not finite
+    ├─ OutOfMemoryError (MemoryError, RuntimeError)     a step or a prediction needs more memory
+    ├─ ResumeError (RuntimeError)       a checkpoint does not fit the run that would continue it
     ├─ ArtefactError (ValueError)       a checkpoint or an export is damaged, foreign or unsafe
     ├─ StorageError (OSError)           a file or folder cannot be written
-    ├─ ConformanceError (AssertionError)    a domain breaks the contract
+    ├─ ConformanceError (AssertionError)    a domain violates its contract with core
     └─ MissingDependencyError (ImportError)   an optional package is not installed
 
-A message says what happened, why, and what to do, with the offending value, file or row.
+A message says what happened, why, and what to do, with the value, file or row concerned.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from collections.abc import Iterable
 
 
 class FlambeauError(Exception):
-    """The root: ``except FlambeauError`` catches whatever flambeau raises on purpose."""
+    """The base class: ``except FlambeauError`` catches every error that flambeau raises itself."""
 
 
 class InputError(FlambeauError, ValueError):
-    """The data, or a value that was passed in, cannot be used."""
+    """Data or an argument value is invalid."""
 
 
 class ArgumentError(FlambeauError, TypeError):
-    """An argument has the wrong type, or names something that does not exist."""
+    """An argument has a wrong type, or an unknown name."""
 
 
 class SplitError(FlambeauError, ValueError):
@@ -45,23 +45,23 @@ class PlanError(FlambeauError, ValueError):
 
 
 class DomainError(FlambeauError, LookupError):
-    """A domain is missing, doubled or broken."""
+    """A domain is missing, invalid, or registered twice."""
 
 
 class TrainingError(FlambeauError, RuntimeError):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
 
 class NonFiniteError(TrainingError):
-    """Loss or gradients are no longer finite."""
+    """Loss or gradients are not finite."""
 
 
 class OutOfMemoryError(FlambeauError, MemoryError, RuntimeError):
-    """A step, or an answer, needs more memory than there is; the message says what to change."""
+    """A step or a prediction needs more memory than available; the message says what to change."""
 
 
 class ResumeError(FlambeauError, RuntimeError):
-    """A checkpoint does not fit what it should continue."""
+    """A checkpoint does not fit the run that would continue it."""
 
 
 class ArtefactError(FlambeauError, ValueError):
@@ -69,25 +69,25 @@ class ArtefactError(FlambeauError, ValueError):
 
 
 class StorageError(FlambeauError, OSError):
-    """A file or folder cannot be written: full disk, read-only place."""
+    """A file or folder cannot be written: full disk, read-only folder."""
 
 
 class ConformanceError(FlambeauError, AssertionError):
-    """A domain breaks the contract that ``flambeau.testing`` checks."""
+    """A domain violates the contract that ``flambeau.testing`` checks."""
 
 
 class MissingDependencyError(FlambeauError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
 
 class FlambeauWarning(UserWarning):
-    """Something that runs, but very likely is not what was meant."""
+    """Something works, but is very likely not intended."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known name, or all of them.
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the nearest known name, or all known names.
 
-    >>> nearest("on_step_finish", ["on_step_end", "on_fit_end"])
+    >>> did_you_mean("on_step_finish", ["on_step_end", "on_fit_end"])
     "Did you mean 'on_step_end'?"
     """
     names = sorted(known)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flambeau.artefact.atomic import atomic_folder, explained, remove_folder
+from flambeau.artefact.atomic_write import atomic_folder, remove_folder, storage_errors
 from flambeau.cache_folder import default_folder
 from flambeau.errors import StorageError
 from flambeau.wording import format_bytes
@@ -74,7 +74,7 @@ def load_cached(
     loaded = _read_cache(path, geometry, skip)
     if loaded is not None:
         return loaded
-    with explained(path):
+    with storage_errors(path):
         root.mkdir(parents=True, exist_ok=True)
     with _exclusive_lock(root / f"{path.name}.lock"):
         loaded = _read_cache(path, geometry, skip)  # another process may have written it
@@ -232,7 +232,7 @@ def _exclusive_lock(path: Path) -> Iterator[None]:
         yield
         return
     while True:
-        with explained(path):
+        with storage_errors(path):
             file = path.open("wb")
         with file:
             with suppress(OSError):  # a file system without locks: as above

@@ -100,7 +100,7 @@ DOMAIN = Domain(
     },
     rules=RULES,
     checks=CHECKS,
-    builders={ImagePreprocessor.builder: ImagePreprocessor},
+    preprocessors={ImagePreprocessor.builder: ImagePreprocessor},
     recognise=recognise,
     cli_options=CLI_OPTIONS,
     demo=glyph_data,

@@ -15,7 +15,7 @@ import torch
 
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
 from flambeau_vision.assemble import ImageDataArguments, assemble
 from flambeau_vision.folder import IMAGE_EXTENSIONS, PART_NAMES, list_folder
@@ -42,7 +42,9 @@ class TableSource:
 
     def __getitem__(self, name: str) -> list[Any]:
         if name not in self.columns:
-            raise InputError(f"The table has no column {name!r}. {nearest(name, self.columns)}")
+            raise InputError(
+                f"The table has no column {name!r}. {did_you_mean(name, self.columns)}"
+            )
         return list(self.columns[name])
 
 
@@ -174,7 +176,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         given["size"] = given.pop("image_size")
     for name in given:
         if name not in known:
-            raise ArgumentError(f"Unknown option {name!r} for {path}. {nearest(name, known)}")
+            raise ArgumentError(f"Unknown option {name!r} for {path}. {did_you_mean(name, known)}")
     image_options = ImageOptions().updated(
         {name: given[name] for name in option_names if name in given}
     )

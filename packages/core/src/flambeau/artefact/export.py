@@ -1,4 +1,4 @@
-"""``export``: a trained model as a folder of weights and JSON that any process can predict with."""
+"""``export``: write a trained model as a folder from which any process can predict."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flambeau import domain as domains
-from flambeau.artefact.atomic import atomic_folder
-from flambeau.artefact.checkpoint import file_sha256, write_tensors
-from flambeau.artefact.rebuild import Builders, check_same_state, rebuild, state_tensors, tied
-from flambeau.artefact.record import (
+from flambeau.artefact.atomic_write import atomic_folder
+from flambeau.artefact.export_record import (
     FILES,
     MODEL_FILE,
     PREPROCESSOR_FILE,
     RECORD_FILE,
+    BuilderSpec,
     ExportRecord,
-    Spec,
-    plain_json,
+    as_json_value,
 )
-from flambeau.artefact.tree import storable
+from flambeau.artefact.model_tensors import check_same_state, split_tied, state_tensors
+from flambeau.artefact.rebuild import Builders, rebuild
+from flambeau.artefact.serialization import to_storable
+from flambeau.artefact.verified_files import file_sha256, write_tensors
 from flambeau.data.preprocess import Preprocessor
+from flambeau.domain import get_domain
 from flambeau.errors import ArtefactError
 from flambeau.task.task import Task
+from flambeau.wording import name_some
 
 
 def export(
@@ -42,26 +44,25 @@ def export(
     plan: Mapping[str, Any] | str | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes ``folder``, from which ``Predictor.load`` predicts; returns its path.
+    """Write an export to ``folder``, for ``Predictor.load``, and return its path.
 
-    Everything is built once more from what will be written, so that an export which could not be
-    loaded is refused now. The folder appears complete or not at all; an earlier export in it is
-    replaced.
+    All objects are first rebuilt from the data to be written, so that an export that could not be
+    loaded is refused here. The folder is written atomically; an existing export in it is replaced.
 
     Args:
-        folder: Where to; it must not exist, be empty, or hold an export.
-        domain: Name of the domain whose builders make model, task and preprocessor.
-        model: Its parameters and buffers are written as they are, in their dtype.
-        model_spec: ``{"builder": name, "arguments": {...}}``, or None for a bare module, whose
-            weights alone are written. An argument "weights" (where a model starts from) is
-            written as None, because the exported weights take its place.
-        task: A task that no builder makes is left out, and passed to ``Predictor.load``.
-        preprocessor: It must be one that the domain's builders make, from plain values.
+        folder: A folder that does not exist, is empty, or contains an export.
+        domain: Name of the domain whose builders rebuild model, task and preprocessor.
+        model: Its parameters and buffers are written unchanged, in their dtype.
+        model_spec: ``{"builder": name, "arguments": {...}}``, or None for a user-defined module, of
+            which only the weights are written. An argument "weights" (pretrained weights to start
+            from) is written as None, because the exported weights replace it.
+        task: A task without a registered builder is not written; pass it to ``Predictor.load``.
+        preprocessor: Must have a builder in the domain, called with plain values.
         plan: The plan as JSON, for the record.
-        notes: Further JSON values to keep (scores, remarks).
+        notes: Further JSON values to store (scores, remarks).
 
     Raises:
-        ArtefactError: The folder holds something else, or a value or an object cannot be saved.
+        ArtefactError: The folder contains other files, or a value or an object cannot be saved.
         StorageError: The disk is full or the folder cannot be written.
 
     Example:
@@ -75,17 +76,17 @@ def export(
         ... )  # doctest: +SKIP
     """
     target = Path(folder).resolve()
-    _refuse_foreign(target)
-    record = domains.get(domain)
+    _check_target(target)
+    record = get_domain(domain)
     specs = {
         "model": _model_spec(model, model_spec, record.models),
         "task": _task_spec(task, record.tasks),
     }
-    specs["preprocessor"], tensors = _preprocessor_spec(preprocessor, record.builders)
+    specs["preprocessor"], tensors = _preprocessor_spec(preprocessor, record.preprocessors)
     named = state_tensors(model)
-    kept, aliases = tied(named)
-    weights = {name: storable(tensor, f"The model's {name!r}") for name, tensor in kept.items()}
-    plan_json = json.loads(plan) if isinstance(plan, str) else plain_json(plan, "plan")
+    kept, aliases = split_tied(named)
+    weights = {name: to_storable(tensor, f"The model's {name!r}") for name, tensor in kept.items()}
+    plan_json = json.loads(plan) if isinstance(plan, str) else as_json_value(plan, "plan")
     with atomic_folder(target) as part:
         sha256 = _write(part, weights, tensors)
         content = ExportRecord(
@@ -93,7 +94,7 @@ def export(
             aliases=aliases,
             sha256=sha256,
             plan=plan_json,
-            notes=plain_json(notes or {}, "notes"),
+            notes=as_json_value(notes or {}, "notes"),
             versions={"flambeau": _version("flambeau"), "torch": torch.__version__},
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             **specs,
@@ -103,71 +104,75 @@ def export(
     return target
 
 
-def _refuse_foreign(target: Path) -> None:
+def _check_target(target: Path) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise ArtefactError(f"{target} is a file. Name a folder that does not exist yet.")
+        raise ArtefactError(f"{target} is a file. Choose a folder that does not exist yet.")
     content = sorted(path.name for path in target.iterdir())
     if not content:
         return
     if RECORD_FILE not in content:
         raise ArtefactError(
-            f"{target} holds other things ({', '.join(content[:3])}), which an export would "
-            "replace. Name a folder that does not exist yet."
+            f"{target} contains other files ({name_some(content, 3)}), which an export would "
+            "delete. Choose a folder that does not exist yet."
         )
     others = [name for name in content if name not in FILES]
     if others:
         raise ArtefactError(
-            f"{target} holds an export and also {', '.join(others[:3])}, which a new export would "
-            "delete. Move that away, or name another folder."
+            f"{target} contains an export and other files ({name_some(others, 3)}), which a new "
+            "export would delete. Move them, or choose another folder."
         )
 
 
-def _model_spec(model: nn.Module, given: Mapping[str, Any] | None, builders: Builders) -> Spec:
+def _model_spec(
+    model: nn.Module, given: Mapping[str, Any] | None, builders: Builders
+) -> BuilderSpec:
     if given is None:
-        return Spec(
+        return BuilderSpec(
             None,
-            note=f"A bare {type(model).__qualname__}: only its weights are here. Load with "
-            "Predictor.load(path, model=...), giving a module of the same kind.",
+            note=f"A user-defined {type(model).__qualname__}: only its weights are stored. Load "
+            "with Predictor.load(path, model=...) and a module of the same class.",
         )
-    arguments = plain_json(given["arguments"], "The model's arguments")
+    arguments = as_json_value(given["arguments"], "The model's arguments")
     if "weights" in arguments:
         arguments["weights"] = None
-    spec = Spec(given["builder"], arguments, note=type(model).__qualname__)
+    spec = BuilderSpec(given["builder"], arguments, note=type(model).__qualname__)
     check_same_state(model, rebuild("model", spec, builders), given["builder"])
     return spec
 
 
-def _task_spec(task: Task, builders: Builders) -> Spec:
+def _task_spec(task: Task, builders: Builders) -> BuilderSpec:
     name = type(task).__qualname__
     if task.builder in builders:
-        spec = Spec(task.builder, plain_json(task.arguments(), f"{name}.arguments()"), note=name)
-        # A class of the user's own inherits the name, but the builder would make its base.
+        spec = BuilderSpec(
+            task.builder, as_json_value(task.arguments(), f"{name}.arguments()"), note=name
+        )
+        # A user-defined subclass inherits the name, but the builder would build its base class.
         if type(rebuild("task", spec, builders)) is type(task):
             return spec
-    return Spec(
+    return BuilderSpec(
         None,
-        note=f"{name} is registered by no domain. Load with Predictor.load(path, task=...).",
+        note=f"No domain registers {name}. Load with Predictor.load(path, task=...).",
     )
 
 
 def _preprocessor_spec(
     preprocessor: Preprocessor, builders: Builders
-) -> tuple[Spec, dict[str, Tensor]]:
+) -> tuple[BuilderSpec, dict[str, Tensor]]:
     name = type(preprocessor).__qualname__
-    arguments = plain_json(preprocessor.arguments(), f"{name}.arguments()")
+    arguments = as_json_value(preprocessor.arguments(), f"{name}.arguments()")
     tensors = {
-        key: storable(tensor, f"{name}.tensors()[{key!r}]")
+        key: to_storable(tensor, f"{name}.tensors()[{key!r}]")
         for key, tensor in preprocessor.tensors().items()
     }
-    spec = Spec(preprocessor.builder, arguments, note=name)
-    made = rebuild("preprocessor", spec, builders, tensors)
-    if type(made) is not type(preprocessor):
+    spec = BuilderSpec(preprocessor.builder, arguments, note=name)
+    rebuilt = rebuild("preprocessor", spec, builders, tensors)
+    if type(rebuilt) is not type(preprocessor):
         raise ArtefactError(
-            f"The preprocessor is a {name}, but its builder {spec.builder!r} makes a "
-            f"{type(made).__qualname__}. Register {name} in the domain under a name of its own, "
-            "and return that name from its builder property."
+            f"The preprocessor is a {name}, but its builder {spec.builder!r} builds a "
+            f"{type(rebuilt).__qualname__}. Register {name} in the domain under a new name, and "
+            "return that name from its builder property."
         )
     return spec, tensors
 

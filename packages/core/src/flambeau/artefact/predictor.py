@@ -1,4 +1,4 @@
-"""``Predictor``: raw items to answers, through the same preprocessor as training."""
+"""``Predictor``: decoded predictions for raw inputs, with the preprocessor of training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from typing import Any, Protocol, Self, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from flambeau import domain as domains
-from flambeau.artefact.checkpoint import read_tensors
-from flambeau.artefact.rebuild import load_weights, rebuild, rebuild_model
-from flambeau.artefact.record import MODEL_FILE, PREPROCESSOR_FILE, ExportRecord, Spec
+from flambeau.artefact.export_record import (
+    MODEL_FILE,
+    PREPROCESSOR_FILE,
+    BuilderSpec,
+    ExportRecord,
+)
+from flambeau.artefact.model_tensors import load_weights
+from flambeau.artefact.rebuild import rebuild, rebuild_model
+from flambeau.artefact.verified_files import read_tensors
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.rows import Rows
 from flambeau.device import best_device, is_out_of_memory
+from flambeau.domain import get_domain
 from flambeau.errors import (
     ArgumentError,
     ArtefactError,
@@ -28,31 +34,32 @@ from flambeau.errors import (
     OutOfMemoryError,
 )
 from flambeau.task.task import StepContext, Task
+from flambeau.wording import first_line
 
 
 @runtime_checkable
-class KnowsSingle(Protocol):
-    """A preprocessor that can tell one item from many, because an item may itself be a list."""
+class SupportsIsSingle(Protocol):
+    """A preprocessor that distinguishes one input from many, because an input may be a list."""
 
     def is_single(self, item: Any) -> bool:
-        """Whether ``item`` is one item; else it is many along its first axis."""
+        """Return True if ``item`` is one input, False if it is several along its first axis."""
         ...
 
 
 class Predictor:
-    """Answers raw items: encode, move, normalise, forward, decode; always in eval mode and fp32.
+    """Predictions for raw inputs: encode, move, normalise, forward, decode; eval mode, fp32.
 
     Args:
-        preprocessor: Raw items to a batch.
-        model: Moved to ``device``. While it predicts it is in eval mode; afterwards every module
-            has the mode back that it had.
-        task: How a batch reaches the model and how its outputs are read.
-        device: Where to compute; None stays where the model is.
-        batch_size: Items in a forward pass. Other values change answers by at most 1e-6.
+        preprocessor: Encodes raw inputs to a batch.
+        model: Moved to ``device``. It predicts in eval mode; afterwards the mode of every module is
+            restored.
+        task: Calls the model with a batch and decodes its outputs.
+        device: Device of the computation; None uses the device of the model.
+        batch_size: Inputs per forward pass. Another value changes outputs by at most 1e-6.
 
     Attributes:
-        record: What the export says of itself (plan, notes, versions); None where the predictor
-            was not loaded.
+        record: The record of the export (plan, notes, versions); None if the predictor was not
+            loaded from an export.
 
     Example:
         >>> predictor = Predictor.load("pets")  # doctest: +SKIP
@@ -88,30 +95,31 @@ class Predictor:
         device: torch.device | str | None = None,
         batch_size: int = 64,
     ) -> Self:
-        """The predictor of an export; runs no code from the folder.
+        """Load the predictor of an export; no code from the folder is run.
 
         Args:
             path: The folder that ``export`` wrote.
-            model: A module that takes the weights (in place, and eval mode), where the export is
-                that of a bare module; given for another export, it replaces the builder's.
-            task: Likewise for a task that no builder makes.
-            device: Where to compute; None takes the first accelerator, else the CPU.
-            batch_size: Items in a forward pass.
+            model: A module into which the weights are loaded, in place; it is set to eval mode.
+                Required if the export has no builder for the model; otherwise it replaces the one
+                that the builder would build.
+            task: Required if the export has no builder for the task; otherwise it replaces it.
+            device: Device of the computation; None uses the first accelerator, else the CPU.
+            batch_size: Inputs per forward pass.
 
         Raises:
             ArtefactError: The folder is missing or damaged, or a name, field, shape or version in
-                it is unknown here; the message says which.
+                it is unknown; the message says which.
         """
         folder = Path(path)
         record = ExportRecord.read(folder)
         try:
-            domain = domains.get(record.domain)
+            domain = get_domain(record.domain)
         except DomainError as error:
-            raise ArtefactError(f"{folder} was exported from another domain: {error}") from error
+            raise ArtefactError(f"Cannot load {folder}: {error}") from error
         tensors = {}
         if PREPROCESSOR_FILE in record.sha256:
             tensors = read_tensors(folder / PREPROCESSOR_FILE, record.sha256[PREPROCESSOR_FILE])
-        preprocessor = rebuild("preprocessor", record.preprocessor, domain.builders, tensors)
+        preprocessor = rebuild("preprocessor", record.preprocessor, domain.preprocessors, tensors)
         if task is None:
             _refuse_missing(folder, "task", record.task)
             task = rebuild("task", record.task, domain.tasks)
@@ -119,7 +127,9 @@ class Predictor:
         if model is None:
             _refuse_missing(folder, "model", record.model)
         elif not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] users err
-            raise ArgumentError(f"model is {model!r:.60}, not an nn.Module. Make one: model().")
+            raise ArgumentError(
+                f"model must be an nn.Module, not {model!r:.60}. If it is a class, call it."
+            )
         weights = read_tensors(file, str(record.sha256.get(MODEL_FILE)))
         if model is None:
             model = rebuild_model(record.model, domain.models, weights, record.aliases, str(file))
@@ -135,36 +145,36 @@ class Predictor:
         return loaded
 
     def __call__(self, items: Any) -> Any:
-        """The same as ``predict``."""
+        """Call ``predict``."""
         return self.predict(items)
 
     def predict(self, items: Any) -> Any:
-        """One answer for one item, or a list of answers for many.
+        """Return the decoded prediction for one input, or a list of predictions for several.
 
         Args:
-            items: A list, a tuple or an iterator is many items. Anything else is one, unless the
-                preprocessor says otherwise (an array of images, a table).
+            items: A list, a tuple or an iterator is several inputs. Anything else is one input,
+                unless the preprocessor decides otherwise (an array of images, a table).
 
         Raises:
-            InputError: An item cannot be used; the message has its index.
+            InputError: An input is invalid; the message has its index.
         """
         single = self._is_single(items)
-        answers: list[Any] = []
+        predictions: list[Any] = []
         for batch in self._batches([items] if single else items, number=not single):
-            found = self.task.decode(_to_cpu(self.forward_batch(batch)))
-            if len(found) != len(batch):
+            decoded = self.task.decode(_to_cpu(self.forward_batch(batch)))
+            if len(decoded) != len(batch):
                 raise InputError(
-                    f"{type(self.task).__name__}.decode gave {len(found)} answers for "
-                    f"{len(batch)} items. It must give one for each."
+                    f"{type(self.task).__name__}.decode returned {len(decoded)} predictions for "
+                    f"{len(batch)} inputs. It must return one for each input."
                 )
-            answers.extend(found)
-        return answers[0] if single else answers
+            predictions.extend(decoded)
+        return predictions[0] if single else predictions
 
     def outputs(self, items: Any) -> Tensor:
-        """What the model answers before decoding, ``(items, ...)`` on the CPU.
+        """Return the model's outputs before decoding, ``(inputs, ...)``, on the CPU.
 
         Raises:
-            InputError: There is no item, or the model answers with something else than a tensor.
+            InputError: There are no inputs, or the model's output is not one tensor.
         """
         single = self._is_single(items)
         parts: list[Tensor] = []
@@ -172,17 +182,17 @@ class Predictor:
             output = _to_cpu(self.forward_batch(batch))
             if not isinstance(output, Tensor):
                 raise InputError(
-                    f"The model answers with a {type(output).__name__}, not with one tensor. Use "
-                    "predict, or forward_batch for a batch of your own."
+                    f"The model returns a {type(output).__name__} instead of one tensor. Use "
+                    "predict, or forward_batch with an encoded batch."
                 )
             parts.append(output)
         if not parts:
-            raise InputError("There is no item to predict: the list is empty.")
+            raise InputError("Nothing to predict: there are no inputs.")
         return torch.cat(parts)
 
     def forward_batch(self, batch: Batch) -> Any:
-        """The model's answer to an encoded batch, on the device, without gradients."""
-        with self._evaluating():
+        """Return the model's outputs for an encoded batch, on the device, without gradients."""
+        with self._eval_mode():
             ready = self.preprocessor.on_device(batch.to(self.device))
             context = StepContext(training=False, values=dict(self.task.values))
             try:
@@ -191,19 +201,19 @@ class Predictor:
                 if not is_out_of_memory(error):
                     raise
                 raise OutOfMemoryError(
-                    f"Memory ran out on {self.device} for {len(batch)} items at a time: "
-                    f"{str(error).strip().splitlines()[0]} Take fewer: "
+                    f"Out of memory on {self.device} with {len(batch)} inputs per batch: "
+                    f"{first_line(error)} Use smaller batches: "
                     f"predictor.batch_size = {max(1, len(batch) // 2)}."
                 ) from error
 
     @contextmanager
-    def _evaluating(self) -> Generator[None]:
+    def _eval_mode(self) -> Generator[None]:
         training = [module for module in self.model.modules() if module.training]
         for module in training:
             module.training = False
         try:
             with (
-                # Not inference_mode: what a model caches then could not be trained with later.
+                # Not inference_mode: tensors that a model caches there cannot be used in training.
                 torch.no_grad(),
                 torch.autocast(self.device.type, enabled=False),
             ):
@@ -215,7 +225,7 @@ class Predictor:
     def _is_single(self, items: Any) -> bool:
         if isinstance(items, Iterator):
             return False
-        if isinstance(self.preprocessor, KnowsSingle):
+        if isinstance(self.preprocessor, SupportsIsSingle):
             return self.preprocessor.is_single(items)
         return not isinstance(items, list | tuple)
 
@@ -234,11 +244,11 @@ class Predictor:
             for offset in range(len(chunk)):
                 try:
                     self.preprocessor.encode(chunk[offset : offset + 1])
-                except Exception as fault:  # noqa: BLE001 - whatever it is, it must name the item
-                    # It was encoded alone, so to the preprocessor it was item 0.
-                    said = re.sub(r"^Item 0(?: of 1)?:? ", "", str(fault))
-                    raise InputError(f"Item {start + offset}: {said}") from error
-            raise  # each alone is fine: they do not fit together, and the message says how
+                except Exception as fault:  # noqa: BLE001 - whatever it is, it must name the input
+                    # It was encoded alone, so the preprocessor called it item 0.
+                    message = re.sub(r"^Item 0(?: of 1)?:? ", "", str(fault))
+                    raise InputError(f"Item {start + offset}: {message}") from error
+            raise  # each input alone is valid: they cannot be batched, as the message says
 
 
 def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
@@ -251,18 +261,18 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
         items = Rows(cast("Mapping[str, Any]", items))
     if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         raise InputError(
-            f"There is nothing to predict in a {type(items).__name__}. Give one item as in the "
-            "data, or a list of them."
+            f"Cannot predict from a {type(items).__name__}. Give one input as in the data, or a "
+            "list of inputs."
         )
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-def _refuse_missing(folder: Path, kind: str, spec: Spec) -> None:
+def _refuse_missing(folder: Path, kind: str, spec: BuilderSpec) -> None:
     if spec.builder is None:
         raise ArtefactError(
-            f"{folder} holds no builder of the {kind}, so it cannot be rebuilt from the folder "
-            f"alone. {spec.note}"
+            f"{folder} has no builder for its {kind}, so the {kind} cannot be rebuilt from the "
+            f"export. {spec.note}"
         )
 
 

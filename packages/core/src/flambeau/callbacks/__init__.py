@@ -1,8 +1,8 @@
-"""Callbacks: they observe a run and change nothing but ``state.stop_reason``."""
+"""Callbacks: observers of a training run that may set only ``state.stop_reason``."""
 
 from flambeau.callbacks.checkpointing import Checkpointing
-from flambeau.callbacks.early_stop import EarlyStopping
-from flambeau.callbacks.history import HistoryWriter
-from flambeau.callbacks.progress import ProgressBar
+from flambeau.callbacks.early_stopping import EarlyStopping
+from flambeau.callbacks.history_writer import HistoryWriter
+from flambeau.callbacks.progress_bar import ProgressBar
 
 __all__ = ["Checkpointing", "EarlyStopping", "HistoryWriter", "ProgressBar"]

@@ -1,4 +1,4 @@
-"""``Checkpointing``: saves the run so that it can be resumed at any step."""
+"""``Checkpointing``: saves a run so that it can be resumed at any step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flambeau.errors import (
     InputError,
     NonFiniteError,
     StorageError,
-    nearest,
+    did_you_mean,
 )
 from flambeau.training.events import Callback
 from flambeau.training.state import TrainState
@@ -24,23 +24,24 @@ _ON_ERROR = ("raise", "warn")
 
 
 class Checkpointing(Callback):
-    """Writes checkpoints into the run's folder: every so many seconds, at epoch ends, on Ctrl-C.
+    """Writes checkpoints to the run's folder: at time intervals, at epoch ends, on Ctrl-C.
 
-    Put it last: what callbacks after it learn from the same event is not in the checkpoint. A run
-    without a folder saves nothing.
+    Put it last in the list: state that later callbacks change on the same event is not in the
+    checkpoint. A run without a folder saves nothing.
 
     Args:
-        every_s: Seconds between two checkpoints at step borders; None saves none there.
-        at_epoch_end: Whether every epoch ends with one.
-        keep: How many of the newest to keep.
-        on_error: What a checkpoint that cannot be written does (full disk, read-only place).
-            "warn" is a FlambeauWarning and training goes on: it is worth more than one
-            checkpoint. "raise" ends the run at this step border, for one that nobody watches.
+        every_s: Seconds between two checkpoints, written between steps; None writes none there.
+        at_epoch_end: Whether a checkpoint is written at the end of every epoch.
+        keep: Number of newest checkpoints to keep.
+        on_error: What to do if a checkpoint cannot be written (full disk, read-only folder).
+            "warn" gives a FlambeauWarning and training continues; the next checkpoint is tried at
+            its time. "raise" ends the run between two steps.
 
     Raises:
-        InputError: An argument is out of range; ArgumentError: on_error is neither.
-        StorageError: While training with ``on_error="raise"``. The model keeps its weights and
-            older checkpoints stay.
+        InputError: An argument is out of range.
+        ArgumentError: ``on_error`` is unknown.
+        StorageError: During training with ``on_error="raise"``. The model keeps its weights, and
+            older checkpoints remain.
     """
 
     every_process = False
@@ -53,11 +54,15 @@ class Checkpointing(Callback):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         if every_s is not None and not every_s > 0:
-            raise InputError(f"every_s is a time in seconds or None, not {every_s}.")
+            raise InputError(
+                f"every_s must be a positive number of seconds or None, not {every_s}."
+            )
         if keep < 1:
-            raise InputError(f"keep must be 1 or more checkpoints, not {keep}.")
+            raise InputError(f"keep must be at least 1 checkpoint, not {keep}.")
         if on_error not in _ON_ERROR:
-            raise ArgumentError(f"on_error is {on_error!r}. {nearest(str(on_error), _ON_ERROR)}")
+            raise ArgumentError(
+                f"Unknown on_error={on_error!r}. {did_you_mean(str(on_error), _ON_ERROR)}"
+            )
         self.every_s = every_s
         self.at_epoch_end = at_epoch_end
         self.keep = keep
@@ -78,17 +83,17 @@ class Checkpointing(Callback):
             self._save_if_possible(state)
 
     def on_exception(self, state: TrainState) -> None:
-        """Saves where that makes sense, and adds to the exception how to resume."""
+        """Save the run if its state is valid, and add to the exception how to resume."""
         if state.folder is None or state.exception is None:
             return
-        why_not = _why_not(state)
-        if why_not is None:
+        obstacle = _obstacle(state)
+        if obstacle is None:
             try:
                 self._save(state)
             except (FlambeauError, OSError) as error:
                 # The exception that ended the run matters more than this one.
-                why_not = f"saving failed: {error}".rstrip(".")
-        state.exception.add_note(self._how_to_resume(state, why_not))
+                obstacle = f"saving failed: {error}".rstrip(".")
+        state.exception.add_note(self._how_to_resume(state, obstacle))
 
     def _save_if_possible(self, state: TrainState) -> None:
         try:
@@ -98,8 +103,8 @@ class Checkpointing(Callback):
                 raise
             self._saved_at_s = time.monotonic()
             warnings.warn(
-                f"[checkpoint-not-saved] {error} Training goes on, and the next checkpoint is "
-                "tried at its time.",
+                f"[checkpoint-not-saved] {error} Training continues; the next checkpoint is tried "
+                "at its time.",
                 FlambeauWarning,
                 stacklevel=2,
             )
@@ -111,23 +116,23 @@ class Checkpointing(Callback):
         self._saved_step = state.position.step
         self._saved_at_s = time.monotonic()
 
-    def _how_to_resume(self, state: TrainState, why_not: str | None) -> str:
+    def _how_to_resume(self, state: TrainState, obstacle: str | None) -> str:
         folder = Path(str(state.folder))
-        if why_not is None:
-            what = f"A checkpoint of step {state.position.step} is in {folder}."
+        if obstacle is None:
+            found = f"A checkpoint of step {state.position.step} is in {folder}."
         elif latest_checkpoint(folder) is None:
-            return f"There is no checkpoint to resume from: {why_not}."
+            return f"No checkpoint to resume from: {obstacle}."
         elif self._saved_step >= 0:
-            what = f"The last checkpoint in {folder} is of step {self._saved_step} ({why_not})."
+            found = f"The last checkpoint in {folder} is of step {self._saved_step} ({obstacle})."
         else:
-            what = f"The last checkpoint in {folder} is older than this run ({why_not})."
-        return f"{what} Continue with learner.resume({str(folder)!r})."
+            found = f"The last checkpoint in {folder} is older than this run ({obstacle})."
+        return f"{found} Continue with learner.resume({str(folder)!r})."
 
 
-def _why_not(state: TrainState) -> str | None:
-    """Why a checkpoint of the present state would not be good, or None."""
+def _obstacle(state: TrainState) -> str | None:
+    """Return why a checkpoint of the current state would be invalid, or None."""
     if isinstance(state.exception, NonFiniteError):
-        return "a resume after this step would leave it out"
+        return "resuming after this step would skip it"
     if not state.at_step_border:
-        return "the exception came inside a step, whose state cannot be resumed exactly"
+        return "the exception was raised inside a step, which cannot be resumed exactly"
     return None

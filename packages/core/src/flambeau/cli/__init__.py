@@ -1,10 +1,10 @@
-"""The command line: ``flambeau COMMAND``, one file a command."""
+"""The command line ``flambeau COMMAND``: each ``*_command`` module defines one command."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """The entry point of ``flambeau``; typer is imported here, not with the library."""
+    """Run ``flambeau``; typer is imported here, not together with the library."""
     from flambeau.cli.app import run
 
     run()

@@ -1,4 +1,4 @@
-"""``python -m flambeau.cli``: the same as ``flambeau``, for launchers that start a module."""
+"""``python -m flambeau.cli`` equals ``flambeau``, for launchers that start a module."""
 
 from flambeau.cli import main
 

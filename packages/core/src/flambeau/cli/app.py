@@ -1,4 +1,4 @@
-"""Puts the commands together and turns expected errors into one readable message."""
+"""Assembles the commands, and prints expected errors as one message without a traceback."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ from importlib.metadata import entry_points
 
 import typer
 
-from flambeau.cli import demo, doctor, domains, evaluate, fit, launch, plan, predict
-from flambeau.cli.data_command import DataCommand
+from flambeau.cli.demo_command import demo
+from flambeau.cli.doctor_command import doctor
+from flambeau.cli.domain_help import CommandWithDomainHelp
+from flambeau.cli.domains_command import domains
+from flambeau.cli.evaluate_command import evaluate
+from flambeau.cli.fit_command import fit
+from flambeau.cli.launch_command import launch
+from flambeau.cli.plan_command import plan
+from flambeau.cli.predict_command import predict
 from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
+from flambeau.wording import first_line
 
-HELP = """Train deep networks with useful defaults, and see every choice.
+HELP = """Train neural networks with automatic choices that are shown with their reasons.
 
 \b
-  flambeau demo vision          a whole run on pictures it makes itself
-  flambeau plan photos/         what would be chosen for your data, and why
-  flambeau doctor photos/       what goes wrong silently, before training
-  flambeau fit photos/          train, and export the model
-  flambeau predict MODEL *.jpg  answers for new files
+  flambeau demo vision          a complete run on synthetic images
+  flambeau plan photos/         show every choice for your data, with its reason
+  flambeau doctor photos/       check data and setup for silent mistakes
+  flambeau fit photos/          train, evaluate and export a model
+  flambeau predict MODEL *.jpg  predict for new files
 """
 
 
-def build() -> typer.Typer:
-    """The application with core's commands and those of installed packages."""
+def build_app() -> typer.Typer:
+    """Return the application with the commands of core and of installed packages."""
     app = typer.Typer(
         help=HELP,
         no_args_is_help=True,
@@ -34,31 +42,31 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
     )
     extra = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("demo")(demo.demo)
+    app.command("demo")(demo)
     for name, command in (
-        ("plan", plan.plan),
-        ("doctor", doctor.doctor),
-        ("fit", fit.fit),
-        ("evaluate", evaluate.evaluate),
+        ("plan", plan),
+        ("doctor", doctor),
+        ("fit", fit),
+        ("evaluate", evaluate),
     ):
-        app.command(name, cls=DataCommand, context_settings=extra)(command)
-    app.command("predict")(predict.predict)
-    app.command("domains")(domains.domains)
-    # What follows the script belongs to it.
+        app.command(name, cls=CommandWithDomainHelp, context_settings=extra)(command)
+    app.command("predict")(predict)
+    app.command("domains")(domains)
+    # Words after the script are its own arguments.
     script = {"allow_interspersed_args": False, "ignore_unknown_options": True}
-    app.command("launch", context_settings=script)(launch.launch)
+    app.command("launch", context_settings=script)(launch)
     for entry in sorted(entry_points(group="flambeau.commands"), key=lambda entry: entry.name):
         try:
             app.add_typer(entry.load(), name=entry.name)
-        except Exception as error:  # noqa: BLE001 a broken package must not take the others away
-            typer.echo(f"warning: the command {entry.name!r} cannot be loaded: {error}", err=True)
+        except Exception as error:  # noqa: BLE001 one invalid package must not disable the others
+            typer.echo(f"warning: Cannot load the command {entry.name!r}: {error}", err=True)
     return app
 
 
 def run() -> None:
-    """Runs the command line; FLAMBEAU_DEBUG=1 shows tracebacks of expected errors too."""
+    """Run the command line; with FLAMBEAU_DEBUG=1 expected errors have a traceback too."""
     try:
-        build()()
+        build_app()()
     except FlambeauError as error:
         if os.environ.get("FLAMBEAU_DEBUG"):
             raise
@@ -67,10 +75,9 @@ def run() -> None:
     except Exception as error:
         if os.environ.get("FLAMBEAU_DEBUG") or not is_out_of_memory(error):
             raise
-        said = str(error).strip().splitlines()[:1] or ["no more is known"]
         typer.echo(
-            f"error: Memory ran out: {said[0]}. Take less at a time (--set batch_size=…), smaller "
-            "inputs or a smaller model.",
+            f"error: Out of memory: {first_line(error)}. Use smaller batches "
+            "(--set batch_size=…), smaller inputs or a smaller model.",
             err=True,
         )
         sys.exit(2)

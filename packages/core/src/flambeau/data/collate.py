@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class BatchLayout:
         targets = self.targets or ()
         for name in (*self.inputs, *targets):
             if name not in sample:
-                raise InputError(f"The data have no {name!r}. {nearest(name, sample)}")
+                raise InputError(f"The data have no {name!r}. {did_you_mean(name, sample)}")
         return {name: sample[name] for name in self.inputs}, {
             name: sample[name] for name in targets
         }

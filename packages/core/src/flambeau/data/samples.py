@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flambeau.errors import InputError, nearest
+from flambeau.errors import InputError, did_you_mean
 
 _SHOWN_ROWS = 5
 _SHOWN_WIDTH = 40
@@ -71,7 +71,7 @@ class Samples:
 
     def __getitem__(self, name: str) -> Sequence[Any]:
         if name not in self.columns:
-            raise InputError(f"No column {name!r}. {nearest(name, self.columns)}")
+            raise InputError(f"No column {name!r}. {did_you_mean(name, self.columns)}")
         return self.columns[name]
 
     def select(self, indices: Iterable[int]) -> Samples:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from flambeau import random as keyed
-from flambeau.errors import ArgumentError, SplitError, nearest
+from flambeau.errors import ArgumentError, SplitError, did_you_mean
 
 Part: TypeAlias = Literal["train", "valid", "test"]
 Rows: TypeAlias = NDArray[np.int64]
@@ -165,7 +165,7 @@ class Split:
     def part(self, name: str) -> Rows:
         """The rows of "train", "valid" or "test"."""
         if name not in PARTS:
-            raise ArgumentError(f"No part {name!r}. {nearest(name, PARTS)}")
+            raise ArgumentError(f"No part {name!r}. {did_you_mean(name, PARTS)}")
         rows: Rows = getattr(self, name)
         return rows
 

@@ -86,7 +86,7 @@ def outputs_out_of_range(setup: TrainingSetup) -> Finding | None:
     if not _is_regression(task) or setup.forward_pass.last_operation not in _RANGES:
         return None
     low, high = _RANGES[setup.forward_pass.last_operation]
-    targets = task.learned(setup.batch.target).float()
+    targets = task.standardise(setup.batch.target).float()
     outside = (targets < low) | (targets > high)
     if not bool(outside.any()):
         return None

@@ -83,5 +83,5 @@ def _constant_prediction_loss(setup: TrainingSetup, batch: Batch) -> float:
         shares = unique_counts(batch.target)[1] / batch.target.numel()
         return float(-(shares * shares.log()).sum())
     if isinstance(task, Regression) and task.loss_kind == "mse":
-        return float(task.learned(batch.target).float().var(0, correction=0).mean())
+        return float(task.standardise(batch.target).float().var(0, correction=0).mean())
     return math.inf

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.nested import detach
 from flambeau.training.run_state.preserve import preserve
 
@@ -143,7 +143,7 @@ def _select_modules(model: nn.Module, names: Sequence[str] | None) -> dict[str, 
         matches = [name] if name in known else fnmatch.filter(known, name)
         if not matches:
             raise ArgumentError(
-                f"{type(model).__name__} has no module {name!r}. {nearest(name, known)}"
+                f"{type(model).__name__} has no module {name!r}. {did_you_mean(name, known)}"
             )
         found.update({match: known[match] for match in matches})
     return found

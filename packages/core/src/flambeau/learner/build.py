@@ -19,7 +19,7 @@ from flambeau.data.user_loader import UserLoaderDataset
 from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
-from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, nearest
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
 from flambeau.task.named_losses import loss_arguments
@@ -104,7 +104,7 @@ def require_builder(
         word = "model" if key == "architecture" else key
         raise PlanError(
             f"The plan's {key} is {name!r}, which the domain {domain.name!r} does not have. "
-            f"{nearest(str(name), builders)} One of your own is passed as an object: "
+            f"{did_you_mean(str(name), builders)} One of your own is passed as an object: "
             f"Learner(data, {word}=…)."
         )
 
@@ -158,7 +158,7 @@ class BuiltPlan:
             self.model.to(memory_format=getattr(torch, layout))
             arguments = dict(self.preprocessor.arguments())
             if "memory_format" in arguments:
-                build = self.domain.builders[self.preprocessor.builder]
+                build = self.domain.preprocessors[self.preprocessor.builder]
                 arguments["memory_format"] = layout
                 self.preprocessor = build(**arguments, **self.preprocessor.tensors())
         if "compile" in changed:

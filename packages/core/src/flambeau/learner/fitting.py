@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from flambeau.callbacks import ProgressBar
-from flambeau.callbacks.standard import with_standard
+from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.device import num_threads
 from flambeau.distributed.processes import on_main
 from flambeau.learner.planning import options_of
@@ -115,7 +115,7 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
         position=setup.position,
         facts=setup.data.facts(),
         samples=built.sample_batch,
-        say=_silent if setup.quiet else ProgressBar.tell,
+        say=_silent if setup.quiet else ProgressBar.write_line,
     )
     return measure_open_choices(
         plan, upcoming, request.recipe, finds_lr=request.finds_lr, auto=request.auto
@@ -128,7 +128,7 @@ def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | Non
     settings = RunSettings(
         options=options_of(setup.training, plan.values),
         phases=tuple(phases),
-        callbacks=with_standard(
+        callbacks=with_default_callbacks(
             setup.callbacks, quiet=setup.quiet, writes=setup.folder is not None
         ),
         plan=plan.to_json,

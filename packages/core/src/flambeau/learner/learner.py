@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from flambeau import domain as domains
 from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
-from flambeau.artefact.weights import load_model, save_model
+from flambeau.artefact.weights_file import load_model, save_model
 from flambeau.data.data import Data
 from flambeau.data.loader import shares_with
 from flambeau.distributed.processes import on_main
+from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, Given, check_given
@@ -100,7 +100,7 @@ class Learner:
         check_arguments(data, seed, callbacks, choices, plan)
         check_given(model, task)
         self.data = data
-        self.domain = domains.of(data)
+        self.domain = domain_of(data)
         self.training = training or TrainingOptions()
         self.callbacks = tuple(callbacks)
         self.seed = seed
@@ -366,7 +366,7 @@ class Learner:
             training=False,
             values=dict(self.task.values),
             seed=self.seed,
-            shared=shares_with(loader) > 1,
+            sharded=shares_with(loader) > 1,
         )
         with torch.no_grad():
             return self.task.evaluate(model, self.built.batches(part, loader), context)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from flambeau import domain as domains
 from flambeau.data.data import Data
 from flambeau.data.split import PARTS
 from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
-from flambeau.domain import Domain
+from flambeau.domain import Domain, rules_of
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError
 from flambeau.learner.build import Given, facts_of, facts_of_task, require_builder
 from flambeau.plan import Plan
@@ -108,7 +107,7 @@ def make_plan(
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
     """Return core's rules and the domain's; a user's optimizer factory reads its name itself."""
-    rules = domains.rules_of(domain)
+    rules = rules_of(domain)
     if training.optimizer is None:
         return rules
     return tuple(replace(rule, type=None) if rule.key == "optimizer" else rule for rule in rules)

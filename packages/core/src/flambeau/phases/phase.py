@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.schedule import Schedule
 
@@ -45,7 +45,7 @@ class Phase:
         if self.bn not in BATCH_NORM_POLICIES:
             raise ArgumentError(
                 f"There is no batch norm policy {self.bn!r}. "
-                f"{nearest(str(self.bn), BATCH_NORM_POLICIES)}"
+                f"{did_you_mean(str(self.bn), BATCH_NORM_POLICIES)}"
             )
         if self.trainable is not None and not self.trainable:
             raise InputError(

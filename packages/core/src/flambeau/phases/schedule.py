@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 Option = float | Sequence[float]
 
@@ -161,7 +161,7 @@ class Schedule:
             if not callable(self.shape):
                 raise ArgumentError(
                     f"A schedule's shape is a name or a function of progress, not {self.shape!r}. "
-                    f"{nearest('', SHAPES)}"
+                    f"{did_you_mean('', SHAPES)}"
                 )
             if self.options:
                 raise ArgumentError(
@@ -171,7 +171,7 @@ class Schedule:
             return
         if self.shape not in SHAPES:
             raise ArgumentError(
-                f"There is no schedule {self.shape!r}. {nearest(self.shape, SHAPES)}"
+                f"There is no schedule {self.shape!r}. {did_you_mean(self.shape, SHAPES)}"
             )
         if not self.options:
             return
@@ -179,7 +179,7 @@ class Schedule:
         for name, value in self.options.items():
             if name not in known:
                 raise ArgumentError(
-                    f"The schedule {self.shape!r} has no option {name!r}. {nearest(name, known)}"
+                    f"The schedule {self.shape!r} has no option {name!r}. {did_you_mean(name, known)}"
                 )
             _check_option(self.shape, name, value)
 

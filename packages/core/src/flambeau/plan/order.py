@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from flambeau.errors import PlanError, nearest
+from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.rule import Rule
 
 
@@ -111,7 +111,7 @@ def check_needs(rules: Sequence[Rule], known: Iterable[str]) -> None:
 def _unknown_need(rule: Rule, need: str, keys: Iterable[str]) -> PlanError:
     return PlanError(
         f"The rule for {rule.key!r} ({name_of(rule)}) needs {need!r}, which no rule decides. "
-        f"{nearest(need, keys)}"
+        f"{did_you_mean(need, keys)}"
     )
 
 

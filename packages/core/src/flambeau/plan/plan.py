@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from flambeau.errors import PlanError, nearest
+from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.diff import PlanDiff, compare
@@ -182,7 +182,9 @@ class Plan:
 
     def __getitem__(self, key: str) -> Choice:
         if key not in self._choices:
-            raise PlanError(f"The plan has no choice for {key!r}. {nearest(key, self._choices)}")
+            raise PlanError(
+                f"The plan has no choice for {key!r}. {did_you_mean(key, self._choices)}"
+            )
         return self._choices[key]
 
     def __contains__(self, key: object) -> bool:
@@ -306,7 +308,7 @@ def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, C
     for key, given in user.items():
         if key not in known:
             raise PlanError(
-                f"The plan has no key {key!r} (value given: {given!r:.60}). {nearest(key, known)}"
+                f"The plan has no key {key!r} (value given: {given!r:.60}). {did_you_mean(key, known)}"
             )
         choice = given if isinstance(given, Choice) else _users(key, given)
         if choice.key != key:

@@ -163,7 +163,7 @@ def _constant(task: Task, targets: Tensor) -> tuple[str, Fit]:
         counts = targets.long().bincount(minlength=task.n_outputs).double() + 1
         outputs, name = (counts / counts.sum()).log(), "majority class"
     elif isinstance(task, Regression):
-        outputs = task.learned(targets).reshape(len(targets), -1).double().mean(dim=0)
+        outputs = task.standardise(targets).reshape(len(targets), -1).double().mean(dim=0)
         name = "mean"
     else:
         share = (targets.double().sum(dim=0) + 1) / (len(targets) + 2)
@@ -173,7 +173,7 @@ def _constant(task: Task, targets: Tensor) -> tuple[str, Fit]:
 
 def _linear(task: Task, x: Tensor, y: Tensor, l2: float, max_iterations: int) -> tuple[str, Fit]:
     if isinstance(task, Regression):
-        return "ridge regression", _Linear.ridge(x, task.learned(y), l2)
+        return "ridge regression", _Linear.ridge(x, task.standardise(y), l2)
     n_outputs = task.n_outputs or 1
     return "logistic regression", _Linear.logistic(x, y, n_outputs, l2, max_iterations)
 

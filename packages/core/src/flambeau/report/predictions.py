@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.report.top_losses import sample_losses
-from flambeau.task.checks import HALF
 from flambeau.task.classification import Classification
 from flambeau.task.metrics import MeanLoss, Metric, score
 from flambeau.task.multi_label import MultiLabel
+from flambeau.task.numerics import HALF_DTYPES
 from flambeau.task.regression import Regression
 from flambeau.task.task import StepContext, Task
 
@@ -108,7 +108,7 @@ class _Recorder:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         outputs = outputs.detach().cpu()
-        self.outputs.append(outputs.float() if outputs.dtype in HALF else outputs)
+        self.outputs.append(outputs.float() if outputs.dtype in HALF_DTYPES else outputs)
         self.targets.append(targets.detach().cpu())
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.task.checks import HALF
 from flambeau.task.classification import Classification
 from flambeau.task.multi_label import MultiLabel
+from flambeau.task.numerics import HALF_DTYPES
 from flambeau.task.regression import Regression
 from flambeau.task.task import Task
 
@@ -59,7 +59,7 @@ def sample_losses(task: Task, outputs: Any, batch: Batch) -> Tensor | None:
         return None
     # On the CPU, where many small losses are faster than many kernel launches on a device.
     outputs = outputs.detach().cpu()
-    if outputs.dtype in HALF:
+    if outputs.dtype in HALF_DTYPES:
         outputs = outputs.float()
     losses = _vectorised(task, outputs, batch)
     return _one_by_one(task, outputs, batch.map(Tensor.cpu)) if losses is None else losses
@@ -82,7 +82,7 @@ def _vectorised(task: Task, outputs: Tensor, batch: Batch) -> Tensor | None:
         return each.mean(dim=1)
     if isinstance(task, Regression) and loss is Regression.loss:
         n = len(batch)
-        targets = task.learned(batch.target.cpu()).reshape(n, -1).to(outputs.dtype)
+        targets = task.standardise(batch.target.cpu()).reshape(n, -1).to(outputs.dtype)
         distances = {"mse": F.mse_loss, "huber": F.huber_loss, "mae": F.l1_loss}
         each = distances[task.loss_kind](outputs.reshape(n, -1), targets, reduction="none")
         return each.mean(dim=1)

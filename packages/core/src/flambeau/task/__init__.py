@@ -1,9 +1,7 @@
-"""Tasks: how a batch reaches the model, what the loss is, how an answer is read and scored."""
+"""Tasks: how a batch reaches the model, loss, metrics, and decoding of outputs."""
 
-from flambeau.nested import detach
 from flambeau.task.classification import Classification, Prediction
-from flambeau.task.error_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
-from flambeau.task.label_metrics import (
+from flambeau.task.classification_metrics import (
     Accuracy,
     BalancedAccuracy,
     ConfusionMatrix,
@@ -16,6 +14,7 @@ from flambeau.task.label_metrics import (
 from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
 from flambeau.task.regression import Estimate, Regression
+from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.task import StepContext, Task
 
 __all__ = [
@@ -41,6 +40,5 @@ __all__ = [
     "SumMetric",
     "Task",
     "TopKAccuracy",
-    "detach",
     "score",
 ]

@@ -1,4 +1,4 @@
-"""``Classification``: one label a sample."""
+"""``Classification``: exactly one label per sample."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau.task.checks import (
-    HALF,
-    check_answers,
-    class_names,
-    metric_names,
-    no_logits,
-    rows_of,
-    wrong_width,
+from flambeau.task.class_validation import (
+    check_logits,
+    checked_class_names,
+    not_logits_error,
+    wrong_width_error,
 )
-from flambeau.task.label_metrics import (
+from flambeau.task.classification_metrics import (
     Accuracy,
     BalancedAccuracy,
     MacroF1,
     TopKAccuracy,
 )
-from flambeau.task.metrics import Metric, MetricChoice, MetricFactory, fresh_metrics
+from flambeau.task.metrics import (
+    Metric,
+    MetricChoice,
+    MetricFactory,
+    fresh_metrics,
+    metric_names,
+)
+from flambeau.task.numerics import HALF_DTYPES, to_rows
 from flambeau.task.task import Task
 
-_NO_LABEL = -(2**62)  # torch skips -100 unless told otherwise; nothing is skipped unasked
+# torch ignores the label -100 by default; an impossible label makes it ignore none.
+_NO_LABEL = -(2**62)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One label and how sure the model is.
+    """The predicted class of one sample, with probabilities.
 
     Attributes:
         label: The most probable class.
         probability: Its probability, 0..1.
-        probabilities: Probability by class, in the order of the task's classes; they add up to 1.
+        probabilities: Probability by class, in the order of the task's classes; their sum is 1.
     """
 
     label: str
@@ -53,24 +58,24 @@ class Prediction:
 
 
 class Classification(Task):
-    """Cross entropy over classes: exactly one label a sample.
+    """Cross entropy over classes, with exactly one label per sample.
 
     Outputs are logits ``(batch, classes)``; targets are class numbers ``(batch,)`` of any integer
-    type, or probabilities ``(batch, classes)`` (mixup). More axes may follow (``(batch, classes,
-    height, width)`` with ``(batch, height, width)``).
+    dtype, or probabilities ``(batch, classes)`` (mixup). Further axes are allowed (``(batch,
+    classes, height, width)`` with ``(batch, height, width)``).
 
     Args:
         classes: Names in the order of the class numbers.
-        label_smoothing: Share of a target's mass that is spread over all classes, 0..1.
-        class_weights: Factor on the loss of each class. The loss is a weighted mean then: its
+        label_smoothing: Share of the target distribution that is spread over all classes, 0..1.
+        class_weights: Factor on the loss of each class. The loss is then a weighted mean: its
             weight is the sum of the factors, as in torch, or the count for probabilities.
-        ignore_index: Targets with this value are left out (padding); None leaves nothing out.
-        metrics: Names from ``Classification.known_metrics``, or metrics of your own by name; those
-            are for this process, ``arguments()`` leaves them out.
+        ignore_index: Targets with this value are ignored (padding); None ignores none.
+        metrics: Names from ``Classification.known_metrics``, or metric objects by name. Objects
+            are not part of ``arguments()``, so an export does not contain them.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
-        InputError: Fewer than two classes, doubled names, or weights that do not fit.
+        InputError: There are fewer than two classes, repeated names, or invalid weights.
     """
 
     builder = "classification"
@@ -78,7 +83,7 @@ class Classification(Task):
 
     @staticmethod
     def known_metrics(ignore_index: int | None = None) -> dict[str, MetricFactory]:
-        """What ``metrics`` may name."""
+        """Return the metrics that ``metrics`` can name."""
         return {
             "accuracy": partial(Accuracy, ignore_index),
             "balanced_accuracy": partial(BalancedAccuracy, ignore_index),
@@ -95,10 +100,10 @@ class Classification(Task):
         ignore_index: int | None = None,
         metrics: MetricChoice | None = None,
     ) -> None:
-        self.classes = class_names(classes, type(self).__name__, least=2)
+        self.classes = checked_class_names(classes, type(self).__name__, minimum=2)
         if not 0 <= label_smoothing < 1:
             raise InputError(
-                f"label_smoothing is a share from 0 to below 1, not {label_smoothing}."
+                f"label_smoothing must be at least 0 and below 1, not {label_smoothing}."
             )
         self.label_smoothing = float(label_smoothing)
         self.class_weights = None
@@ -106,7 +111,7 @@ class Classification(Task):
             self.class_weights = _checked_weights(class_weights, len(self.classes))
         self.ignore_index = ignore_index
         self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
-        self.metrics()  # an unknown name is an error here, not after the first epoch
+        self.metrics()  # raises for an unknown name
         self._weight: Tensor | None = None
 
     @property
@@ -115,8 +120,8 @@ class Classification(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         targets = batch.target
-        soft = self._check(outputs, targets)
-        if outputs.dtype in HALF:
+        soft = self._is_soft(outputs, targets)
+        if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
         weight = self._weight_on(outputs)
         if soft:
@@ -152,14 +157,14 @@ class Classification(Task):
         return fresh_metrics(self._metrics, self.known_metrics(self.ignore_index))
 
     def decode(self, outputs: Tensor) -> list[Prediction]:
-        """The most probable class of each sample, from logits ``(batch, classes)``."""
-        check_answers(outputs, self.classes, type(self).__name__)
-        answers: list[Prediction] = []
-        for row in rows_of(outputs.detach().float().softmax(dim=1)):
+        """Return the most probable class of each sample, from logits ``(batch, classes)``."""
+        check_logits(outputs, self.classes, type(self).__name__)
+        predictions: list[Prediction] = []
+        for row in to_rows(outputs.detach().float().softmax(dim=1)):
             best = max(range(len(row)), key=row.__getitem__)
             named = dict(zip(self.classes, row, strict=True))
-            answers.append(Prediction(self.classes[best], row[best], named))
-        return answers
+            predictions.append(Prediction(self.classes[best], row[best], named))
+        return predictions
 
     def arguments(self) -> Mapping[str, Any]:
         return {
@@ -170,19 +175,19 @@ class Classification(Task):
             "metrics": metric_names(self._metrics),
         }
 
-    def _check(self, outputs: Any, targets: Tensor) -> bool:
-        """Whether targets are probabilities; shapes and types only, which the host knows."""
+    def _is_soft(self, outputs: Any, targets: Tensor) -> bool:
+        """Check shapes and dtypes, without device reads; return whether targets are soft."""
         if not isinstance(outputs, Tensor) or outputs.ndim < 2:
-            raise no_logits(outputs, "Classification", self.n_outputs)
+            raise not_logits_error(outputs, "Classification", self.n_outputs)
         shape = outputs.shape
         if shape[1] != self.n_outputs:
-            raise wrong_width(outputs, "Classification", self.n_outputs)
+            raise wrong_width_error(outputs, "Classification", self.n_outputs)
         if targets.is_floating_point():
             if targets.shape == shape:
                 return True
             if targets.shape == (shape[0], *shape[2:]):
                 raise InputError(
-                    f"Targets are {targets.dtype} numbers but Classification expects class numbers "
+                    f"Targets have dtype {targets.dtype}, but Classification expects class numbers "
                     f"0 to {self.n_outputs - 1} as integers. Use targets.long() in the data set if "
                     "they are class numbers, or Regression if they are measurements."
                 )
@@ -192,20 +197,23 @@ class Classification(Task):
 
     def _wrong_target_shape(self, shape: torch.Size, targets: Tensor) -> InputError:
         expected = (shape[0], *shape[2:])
-        message = f"Targets have shape {tuple(targets.shape)} but Classification expects {expected}"
+        message = (
+            f"Targets have shape {tuple(targets.shape)}, but Classification expects {expected}"
+        )
         if targets.shape == (*expected, 1):
             return InputError(
-                f"{message}. The data set returned a column instead of a number. Squeeze it in the "
-                "data set, or use Regression if the targets are measurements."
+                f"{message}. The data set returns an array of length 1 for each sample. Squeeze it "
+                "in the data set, or use Regression if the targets are measurements."
             )
         if targets.shape == shape:
             return InputError(
-                f"{message}. Targets of {targets.dtype} with one number a class look like several "
-                "labels a sample: use MultiLabel, or targets.argmax(1) if exactly one is 1."
+                f"{message}. Targets of {targets.dtype} with one number per class look like "
+                "several labels per sample: use MultiLabel, or targets.argmax(1) if exactly one is "
+                "1."
             )
         return InputError(
-            f"{message} for outputs {tuple(shape)}: one class number a sample. Mend the targets in "
-            "the data set, or the model if its outputs have the wrong shape."
+            f"{message} for outputs {tuple(shape)}: one class number per sample. Fix the targets "
+            "in the data set, or the model if its outputs have the wrong shape."
         )
 
     def _weight_on(self, outputs: Tensor) -> Tensor | None:
@@ -230,8 +238,8 @@ def _checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
     values = tuple(float(value) for value in weights)
     if len(values) != n:
         raise InputError(
-            f"There are {len(values)} class_weights for {n} classes; give one for each."
+            f"There are {len(values)} class_weights for {n} classes. Give one for each class."
         )
     if not all(0 <= value < float("inf") for value in values) or not any(values):
-        raise InputError(f"class_weights are finite, not negative and not all 0, unlike {values}.")
+        raise InputError(f"class_weights must be finite, ≥ 0 and not all 0, not {values}.")
     return values

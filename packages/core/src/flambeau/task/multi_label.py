@@ -1,4 +1,4 @@
-"""``MultiLabel``: any number of labels a sample."""
+"""``MultiLabel``: any number of labels per sample."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau.task.checks import (
-    HALF,
-    check_answers,
-    class_names,
-    metric_names,
-    no_logits,
-    rows_of,
-    wrong_width,
+from flambeau.task.class_validation import (
+    check_logits,
+    checked_class_names,
+    not_logits_error,
+    wrong_width_error,
 )
-from flambeau.task.label_metrics import ExactMatch, MultiLabelMacroF1, MultiLabelMicroF1
-from flambeau.task.metrics import Metric, MetricChoice, MetricFactory, fresh_metrics
+from flambeau.task.classification_metrics import ExactMatch, MultiLabelMacroF1, MultiLabelMicroF1
+from flambeau.task.metrics import (
+    Metric,
+    MetricChoice,
+    MetricFactory,
+    fresh_metrics,
+    metric_names,
+)
+from flambeau.task.numerics import HALF_DTYPES, to_rows
 from flambeau.task.task import Task
 
 
 @dataclass(frozen=True)
 class MultiLabelPrediction:
-    """The labels that apply.
+    """The predicted labels of one sample, with probabilities.
 
     Attributes:
-        labels: Labels whose probability reaches the task's threshold, in the task's order.
-        probabilities: Probability by label; each is 0..1 on its own.
+        labels: Labels whose probability is at least the task's threshold, in the task's order.
+        probabilities: Probability by label; each is 0..1, independently of the others.
     """
 
     labels: tuple[str, ...]
@@ -40,20 +44,20 @@ class MultiLabelPrediction:
 
 
 class MultiLabel(Task):
-    """Binary cross entropy for each label: none, one or several labels a sample.
+    """Binary cross entropy for each label: zero, one or several labels per sample.
 
     Outputs are logits and targets 0 or 1 (or probabilities), both ``(batch, labels)``. The loss is
     the mean over samples and labels.
 
     Args:
         classes: Names of the labels in the order of the columns.
-        threshold: A label is chosen from this probability on.
-        metrics: Names from ``MultiLabel.known_metrics``, or metrics of your own by name; those
-            are for this process, ``arguments()`` leaves them out.
+        threshold: A label is predicted if its probability is at least this.
+        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. Objects are
+            not part of ``arguments()``, so an export does not contain them.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
-        InputError: No class, doubled names, or a threshold outside 0..1.
+        InputError: There is no class, a name is repeated, or the threshold is outside 0..1.
     """
 
     builder = "multi_label"
@@ -61,7 +65,7 @@ class MultiLabel(Task):
 
     @staticmethod
     def known_metrics(threshold: float = 0.5) -> dict[str, MetricFactory]:
-        """What ``metrics`` may name."""
+        """Return the metrics that ``metrics`` can name."""
         return {
             "exact_match": partial(ExactMatch, threshold),
             "macro_f1": partial(MultiLabelMacroF1, threshold),
@@ -75,9 +79,9 @@ class MultiLabel(Task):
         *,
         metrics: MetricChoice | None = None,
     ) -> None:
-        self.classes = class_names(classes, type(self).__name__, least=1)
+        self.classes = checked_class_names(classes, type(self).__name__, minimum=1)
         if not 0 < threshold < 1:
-            raise InputError(f"threshold is a probability between 0 and 1, not {threshold}.")
+            raise InputError(f"threshold must be a probability between 0 and 1, not {threshold}.")
         self.threshold = float(threshold)
         self._metrics: MetricChoice = ("micro_f1", "exact_match") if metrics is None else metrics
         self.metrics()
@@ -89,16 +93,16 @@ class MultiLabel(Task):
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         targets = batch.target
         if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            raise no_logits(outputs, "MultiLabel", self.n_outputs)
+            raise not_logits_error(outputs, "MultiLabel", self.n_outputs)
         if outputs.shape[1] != self.n_outputs:
-            raise wrong_width(outputs, "MultiLabel", self.n_outputs)
+            raise wrong_width_error(outputs, "MultiLabel", self.n_outputs)
         if targets.shape != outputs.shape:
             raise InputError(
-                f"Targets have shape {tuple(targets.shape)} but MultiLabel expects "
+                f"Targets have shape {tuple(targets.shape)}, but MultiLabel expects "
                 f"{tuple(outputs.shape)}: one 0 or 1 for each of the {self.n_outputs} labels. "
                 "Use Classification if every sample has exactly one label."
             )
-        if outputs.dtype in HALF:
+        if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
         total = F.binary_cross_entropy_with_logits(
             outputs, targets.to(outputs.dtype), reduction="sum"
@@ -112,14 +116,14 @@ class MultiLabel(Task):
         return fresh_metrics(self._metrics, self.known_metrics(self.threshold))
 
     def decode(self, outputs: Tensor) -> list[MultiLabelPrediction]:
-        """The labels of each sample, from logits ``(batch, labels)``."""
-        check_answers(outputs, self.classes, type(self).__name__)
-        answers: list[MultiLabelPrediction] = []
-        for row in rows_of(outputs.detach().float().sigmoid()):
+        """Return the predicted labels of each sample, from logits ``(batch, labels)``."""
+        check_logits(outputs, self.classes, type(self).__name__)
+        predictions: list[MultiLabelPrediction] = []
+        for row in to_rows(outputs.detach().float().sigmoid()):
             named = dict(zip(self.classes, row, strict=True))
             labels = tuple(name for name, value in named.items() if value >= self.threshold)
-            answers.append(MultiLabelPrediction(labels, named))
-        return answers
+            predictions.append(MultiLabelPrediction(labels, named))
+        return predictions
 
     def arguments(self) -> Mapping[str, Any]:
         return {

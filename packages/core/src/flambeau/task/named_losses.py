@@ -1,4 +1,4 @@
-"""Losses by the names that a plan gives them, and what a task is built with to have them."""
+"""The losses that a plan can choose by name, and the task arguments that select them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any
 from flambeau.errors import InputError
 
 LABEL_SMOOTHING = 0.1
-"""Share of a target's mass that "smoothed_cross_entropy" spreads over all classes: Szegedy et al.,
-"Rethinking the Inception Architecture", 2015 (arXiv 1512.00567), section 7."""
+"""Label smoothing of "smoothed_cross_entropy", from Szegedy et al., "Rethinking the Inception
+Architecture", 2015 (arXiv 1512.00567), section 7."""
 
 LOSSES: Mapping[str, Mapping[str, str]] = {
     "classification": {
-        "cross_entropy": "One of several classes: the log-likelihood of the label.",
-        "balanced_cross_entropy": "As cross_entropy, each class counting the same in all.",
-        "smoothed_cross_entropy": f"As cross_entropy, {LABEL_SMOOTHING:.0%} of a label's mass "
-        "spread over all classes.",
+        "cross_entropy": "Negative log-likelihood of the label, one of several classes.",
+        "balanced_cross_entropy": "Cross entropy weighted so that every class has the same total "
+        "weight.",
+        "smoothed_cross_entropy": f"Cross entropy with label smoothing {LABEL_SMOOTHING}.",
     },
-    "multi_label": {"binary_cross_entropy": "Labels that may hold together: one yes/no each."},
+    "multi_label": {"binary_cross_entropy": "Several labels per sample, one yes/no decision each."},
     "regression": {
-        "mse": "Numbers: squared error, whose best answer is the mean.",
-        "huber": "Squared up to 1, then linear: outliers pull less.",
-        "mae": "Absolute error, whose best answer is the median.",
+        "mse": "Mean squared error; its minimum is the mean of the targets.",
+        "huber": "Quadratic up to 1, then linear: less sensitive to outliers.",
+        "mae": "Mean absolute error; its minimum is the median of the targets.",
     },
 }
-"""By core's tasks: the losses each can be built with, the usual one first, and what they are."""
+"""Task of core → name of a loss → description; the default loss is the first."""
 
 
 def loss_arguments(
     values: Mapping[str, Any], counts: Sequence[int] | Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments that give one of core's tasks the plan's loss.
+    """Return the keyword arguments with which a task of core uses the plan's loss.
 
     Args:
-        values: The plan's; those without a "loss" leave the task its own.
-        counts: Train rows of each class in the order of the outputs, for the balanced loss.
+        values: Values of the plan; without a "loss" the task keeps its default.
+        counts: Number of train rows per class in the order of the outputs, for the balanced loss.
 
     Raises:
-        InputError: The balanced loss, and nobody counted the classes.
+        InputError: The balanced loss was chosen, but the classes were not counted.
     """
     task, loss = values.get("task"), values.get("loss")
     if loss is None or loss not in LOSSES.get(str(task), {}):
@@ -51,19 +51,19 @@ def loss_arguments(
         numbers = list(counts.values()) if isinstance(counts, Mapping) else list(counts or ())
         if not numbers:
             raise InputError(
-                "loss='balanced_cross_entropy' needs to know how many train rows each class has, "
-                "but these data are read while training. Give Classification(class_weights=…) as "
-                "the task."
+                "loss='balanced_cross_entropy' needs the number of train rows per class, but these "
+                "data are only read during training. Pass Classification(class_weights=…) as the "
+                "task."
             )
         return {"class_weights": balanced_weights(numbers)}
     return {}
 
 
 def balanced_weights(counts: Sequence[int]) -> list[float]:
-    """A factor a class, so that every class has the same part in the loss of all train rows.
+    """Return one factor per class, so that all classes have the same total weight in the loss.
 
-    Theirs is ``rows / (classes · count)``, as scikit-learn's ``class_weight="balanced"``; 1 for a
-    class without rows.
+    The factor is ``rows / (classes · count)``, as in scikit-learn's ``class_weight="balanced"``; 1
+    for a class without rows.
 
     >>> balanced_weights([30, 10])
     [0.6666666666666666, 2.0]

@@ -1,4 +1,4 @@
-"""``Regression``: one or several numbers a sample."""
+"""``Regression``: one or several numbers per sample."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, InputError, nearest
-from flambeau.task.checks import HALF, metric_names, rows_of
-from flambeau.task.error_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.metrics import (
     Metric,
     MetricChoice,
     MetricFactory,
-    as_real,
     fresh_metrics,
-    real_dtype,
+    metric_names,
 )
+from flambeau.task.numerics import HALF_DTYPES, as_real, real_dtype, to_rows
+from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.task import Task
 
 LossName = Literal["mse", "huber", "mae"]
@@ -30,25 +29,25 @@ LossName = Literal["mse", "huber", "mae"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """The model's numbers for one sample, in the units of the targets.
+    """The predicted numbers of one sample, in the units of the targets.
 
     Attributes:
-        values: Number by name.
+        values: Predicted number by name.
     """
 
     values: dict[str, float]
 
     @property
     def value(self) -> float:
-        """The only number.
+        """The predicted number, if there is only one.
 
         Raises:
-            InputError: There are several.
+            InputError: There are several numbers.
         """
         if len(self.values) != 1:
             raise InputError(
-                f"There are {len(self.values)} numbers ({', '.join(self.values)}), not one. "
-                f"Name the one you mean: estimate.values[{next(iter(self.values))!r}]."
+                f"This estimate has {len(self.values)} numbers ({', '.join(self.values)}), so "
+                f"value is ambiguous. Use estimate.values[{next(iter(self.values))!r}]."
             )
         return next(iter(self.values.values()))
 
@@ -64,19 +63,20 @@ _LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
 
 
 class Regression(Task):
-    """Distance from measured numbers.
+    """Prediction of one or several numbers per sample.
 
-    Outputs and targets are ``(batch, values)``; with one value either may be ``(batch,)`` too.
-    Nothing else is accepted: ``(batch, 1)`` against ``(batch,)`` would broadcast to a square.
+    Outputs and targets are ``(batch, values)``; with one value, either can also be ``(batch,)``.
+    Other shapes are refused: ``(batch, 1)`` against ``(batch,)`` would broadcast to a square.
 
     Args:
-        names: What the numbers are, in the order of the columns.
-        mean: Of the train targets, one a name (or one number for all).
-        std: Of the train targets. With ``mean`` and ``std`` the model learns standardised targets
-            and the loss is in standard deviations; metrics and answers stay in the targets' units.
-        loss: "mse", "huber" (quadratic up to 1, then linear: outliers pull less) or "mae".
-        metrics: Names from ``Regression.known_metrics``, or metrics of your own by name; those
-            are for this process, ``arguments()`` leaves them out.
+        names: Names of the numbers, in the order of the columns.
+        mean: Mean of the train targets, one per name (or one number for all).
+        std: Standard deviation of the train targets. With ``mean`` and ``std`` the model predicts
+            standardised targets and the loss is in standard deviations; metrics and predictions
+            are in the units of the targets.
+        loss: "mse", "huber" (quadratic up to 1, then linear: less sensitive to outliers) or "mae".
+        metrics: Names from ``Regression.known_metrics``, or metric objects by name. Objects are
+            not part of ``arguments()``, so an export does not contain them.
 
     Raises:
         ArgumentError: ``names`` is a string, or the loss or a metric is unknown.
@@ -87,7 +87,7 @@ class Regression(Task):
 
     @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
-        """What ``metrics`` may name."""
+        """Return the metrics that ``metrics`` can name."""
         return {"mae": MeanAbsoluteError, "r2": R2, "rmse": RootMeanSquaredError}
 
     def __init__(
@@ -100,20 +100,24 @@ class Regression(Task):
         metrics: MetricChoice | None = None,
     ) -> None:
         if isinstance(names, str):
-            raise ArgumentError(f"Regression got the text {names!r} as names; give [{names!r}].")
+            raise ArgumentError(
+                f"names must be a list of strings, not the string {names!r}. Write [{names!r}]."
+            )
         self.names = tuple(names)
         if not self.names or len(set(self.names)) < len(self.names):
-            raise InputError(f"Regression needs different names, one a value, not {self.names}.")
+            raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
         if loss not in _LOSSES:
-            raise ArgumentError(f"Regression has no loss {loss!r}. {nearest(loss, _LOSSES)}")
+            raise ArgumentError(
+                f"Unknown loss {loss!r} for Regression. {did_you_mean(loss, _LOSSES)}"
+            )
         if (mean is None) != (std is None):
-            raise InputError("Regression needs mean and std together, or neither.")
+            raise InputError("Regression needs both mean and std, or neither.")
         self.mean = self._per_name("mean", mean)
         self.std = self._per_name("std", std)
         if self.std is not None and not all(value > 0 for value in self.std):
             raise InputError(
-                f"std is {self.std}, but each must be above 0: a target that never changes cannot "
-                "be learned. Leave it out of the targets."
+                f"std is {self.std}, but each must be above 0. Remove constant targets: there is "
+                "nothing to learn."
             )
         self.loss_kind: LossName = loss
         self.loss_name, self._loss = _LOSSES[loss]
@@ -128,16 +132,16 @@ class Regression(Task):
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         outputs = self._columns(outputs, "outputs")
         targets = self._matching_targets(batch.target, outputs)
-        if outputs.dtype in HALF:
+        if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        total = self._loss(outputs, self.learned(targets).to(outputs.dtype), reduction="sum")
+        total = self._loss(outputs, self.standardise(targets).to(outputs.dtype), reduction="sum")
         return total, float(targets.numel())
 
-    def learned(self, targets: Tensor) -> Tensor:
-        """What the model is to answer for ``targets`` in their units: standardised, or as is."""
+    def standardise(self, targets: Tensor) -> Tensor:
+        """Return the targets of the loss: ``(targets - mean) / std``, or unchanged without them."""
         if self.mean is None:
             return targets
-        # float64: in float32 a mean of a million would be off by 0.03.
+        # float64: in float32 a mean of one million has an error of 0.03.
         mean, std = self._scale_on(targets.device)
         return (as_real(self._columns(targets, "targets")) - mean) / std
 
@@ -148,18 +152,18 @@ class Regression(Task):
         return fresh_metrics(self._metrics, self.known_metrics())
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
-        """One batch into the metrics, which see ``(batch, values)`` in the targets' units."""
-        answers = self._restored(outputs)
-        targets = self._matching_targets(batch.target, answers)
+        """Update the metrics with ``(batch, values)`` in the units of the targets."""
+        predictions = self._in_target_units(outputs)
+        targets = self._matching_targets(batch.target, predictions)
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                metric.update(answers, targets)
+                metric.update(predictions, targets)
 
     def decode(self, outputs: Tensor) -> list[Estimate]:
-        """The numbers of each sample in the targets' units, from the model's outputs."""
-        rows = rows_of(self._restored(outputs.detach()))
+        """Return the predicted numbers of each sample, in the units of the targets."""
+        rows = to_rows(self._in_target_units(outputs.detach()))
         return [Estimate(dict(zip(self.names, row, strict=True))) for row in rows]
 
     def arguments(self) -> Mapping[str, Any]:
@@ -187,7 +191,7 @@ class Regression(Task):
         return found
 
     def _columns(self, value: Any, what: str) -> Tensor:
-        """``(batch, values)``, from that or, with one value, from ``(batch,)``."""
+        """Return ``value`` as ``(batch, values)``; ``(batch,)`` is accepted for one value."""
         if isinstance(value, Tensor):
             if value.ndim == 2 and value.shape[1] == self.n_outputs:
                 return value
@@ -195,36 +199,36 @@ class Regression(Task):
                 return value.unsqueeze(1)
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         also = " or (batch,)" if self.n_outputs == 1 else ""
-        mend = "Mend the targets in the data set, or give Regression as many names."
+        fix = "Fix the targets in the data set, or give Regression as many names."
         if what == "outputs":
-            mend = f"Give the model's last layer {self.n_outputs} output(s)."
+            fix = f"Give the model's last layer {self.n_outputs} output(s)."
             if not isinstance(value, Tensor):
-                mend = "Return one tensor from the model's forward."
+                fix = "Return one tensor from the model's forward."
         raise InputError(
             f"Regression of {', '.join(self.names)} expects {what} of shape "
-            f"(batch, {self.n_outputs}){also}, and got {found}. {mend}"
+            f"(batch, {self.n_outputs}){also}, but got {found}. {fix}"
         )
 
     def _matching_targets(self, targets: Tensor, outputs: Tensor) -> Tensor:
         targets = self._columns(targets, "targets")
         if targets.shape[0] != outputs.shape[0]:
             raise InputError(
-                f"There are {targets.shape[0]} targets for {outputs.shape[0]} answers of the "
-                "model. Check that forward keeps the batch axis first."
+                f"There are {targets.shape[0]} targets for {outputs.shape[0]} outputs of the "
+                "model. Check that the first axis of forward's output is the batch."
             )
         return targets
 
     def _scale_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and std, ``(values,)`` each, in the widest float of the device."""
+        """Return mean and std, ``(values,)`` each, in the widest float of the device."""
         scale = self._scale
         if scale is None or scale[0].device != device:
             mean, std = torch.tensor([self.mean, self.std], dtype=real_dtype(device)).to(device)
             scale = self._scale = (mean, std)
         return scale
 
-    def _restored(self, outputs: Any) -> Tensor:
-        answers = as_real(self._columns(outputs, "outputs"))
+    def _in_target_units(self, outputs: Any) -> Tensor:
+        values = as_real(self._columns(outputs, "outputs"))
         if self.mean is None:
-            return answers
-        mean, std = self._scale_on(answers.device)
-        return answers * std + mean
+            return values
+        mean, std = self._scale_on(values.device)
+        return values * std + mean

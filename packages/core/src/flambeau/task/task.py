@@ -1,4 +1,4 @@
-"""``Task``: how a batch reaches the model, what the loss is, how an answer is read."""
+"""``Task``: how a batch reaches the model, the loss, metrics, and decoding of outputs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flambeau.task.metrics import MeanLoss, Metric, score
 
 @dataclass(slots=True)
 class StepContext:
-    """What a forward pass may need besides the batch.
+    """What a forward pass may need in addition to the batch.
 
     Attributes:
-        training: Whether gradients will be taken.
-        carry: What the model carries from batch to batch (hidden states); assign the new one.
-            The loop detaches it, resets it to None at the start of an epoch, keeps one for
-            training and one for evaluation, and saves it in checkpoints.
-        values: Named values that schedules and controllers set (``teacher_forcing``), read-only.
-        seed: The run's seed; with ``epoch`` and ``step`` the key of random draws.
-        epoch: Epochs since the run began.
-        step: Optimizer steps since the run began.
-        shared: Whether the batches of an evaluation are this process's share, so that sums are
-            added up over the processes of the run.
+        training: Whether gradients will be computed.
+        carry: State that the model passes from batch to batch (hidden states); assign the new
+            value. The loop detaches it, resets it to None at the start of an epoch, keeps separate
+            values for training and evaluation, and saves it in checkpoints.
+        values: Named values set by schedules and controllers (``teacher_forcing``), read-only.
+        seed: Seed of the run; random draws are keyed by it, ``epoch`` and ``step``.
+        epoch: Epochs since the start of the run.
+        step: Optimizer steps since the start of the run.
+        sharded: Whether each process evaluates only its shard of the batches, so that metrics must
+            be reduced over the processes.
     """
 
     training: bool = True
@@ -36,13 +36,13 @@ class StepContext:
     seed: int = 0
     epoch: int = 0
     step: int = 0
-    shared: bool = False
+    sharded: bool = False
 
 
 class Task:
-    """The base of every task; override what differs.
+    """The base class of tasks; override the methods that differ.
 
-    ``builder`` and ``arguments()`` rebuild it from an artefact, as with preprocessors.
+    Like a preprocessor, a task is rebuilt from an export by its ``builder`` and ``arguments()``.
     """
 
     builder: str = ""
@@ -50,60 +50,61 @@ class Task:
 
     @property
     def values(self) -> Mapping[str, float]:
-        """Named values the task reads from ``context.values``, with where they start."""
+        """Initial values of the names that the task reads from ``context.values``."""
         return {}
 
     @property
     def step_values(self) -> Mapping[str, Callable[[int], float]]:
-        """Those of ``values`` that follow from the number of optimizer steps since the run began.
+        """Functions of the optimizer step (since the start of the run) for some of ``values``.
 
-        A phase's schedule for the value, or a controller, wins.
+        A schedule of the phase or a controller for the same name takes precedence.
         """
         return {}
 
     @property
     def n_outputs(self) -> int | None:
-        """Width of the model's answer, or None where the task does not fix it."""
+        """Number of outputs that the model must have, or None if the task does not fix it."""
         return None
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """The model's answer to the batch: by default ``model(*inputs)`` in their order."""
+        """Return the model's outputs for a batch: by default ``model(*inputs)``, in order."""
         return model(*batch.inputs.values())
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        """The summed loss and how much it counts, so that any grouping gives the same mean."""
+        """Return the summed loss and its weight; any grouping of samples gives the same mean."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(outputs, batch).")
 
     def host_weight(self, batch: Batch) -> float | None:
-        """The weight that ``loss`` will return, where it is known without the device, else None.
+        """Return the weight that ``loss`` will return if the host knows it, else None.
 
-        Known weights let a step of several micro-batches scale each loss before its backward pass.
+        With known weights, a step of several micro-batches scales each loss before its backward
+        pass.
         """
         return batch.weight
 
     def metrics(self) -> Mapping[str, Metric]:
-        """Fresh metrics, by the name under which history shows them."""
+        """Return new metrics by their names in the history."""
         return {}
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext
     ) -> dict[str, float]:
-        """Loss and metrics over ``batches``. Override it to decode freely (beam search, BLEU).
+        """Return loss and metrics over ``batches``; override for free-running decoding (BLEU).
 
-        Sums stay on the device until the last batch; the model is in eval mode already.
+        Sums stay on the device until the last batch. The caller sets the model to eval mode.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
-        if context.shared:
+        if context.sharded:
             metrics = syncable(metrics)
         for batch in batches:
             outputs = self.forward(model, batch, context)
             self.update(metrics, outputs, batch)
-        if context.shared:
+        if context.sharded:
             return synced_scores(metrics, score)
         return {name: score(metric) for name, metric in metrics.items()}
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
-        """One batch into the metrics; ``loss`` gets (sum, weight), the others (outputs, target)."""
+        """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target)."""
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
@@ -111,9 +112,9 @@ class Task:
                 metric.update(outputs, batch.target)
 
     def decode(self, outputs: Tensor) -> list[Any]:
-        """Answers a person can read, one a sample."""
+        """Return one readable prediction per sample."""
         raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
 
     def arguments(self) -> Mapping[str, Any]:
-        """JSON values that rebuild the task."""
+        """Return the JSON values from which ``builder`` rebuilds the task."""
         return {}

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 Array: TypeAlias = Tensor | NDArray[Any]
 Arrays: TypeAlias = Array | Mapping[str, Array]
@@ -108,7 +108,7 @@ def number_words(
             why = "which is not in class_names" if given else "which no train row has"
             raise InputError(
                 f"The {part} targets hold {found[wrong]!r} in row {wrong}, {why}: nothing could "
-                f"be learned of it. {nearest(found[wrong], place)} Mend the label, leave the row "
+                f"be learned of it. {did_you_mean(found[wrong], place)} Mend the label, leave the row "
                 "out, or give rows of this class to train."
             )
         targets[name] = np.array([place[word] for word in found], dtype=np.int64)

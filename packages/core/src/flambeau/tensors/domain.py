@@ -210,7 +210,7 @@ DOMAIN = Domain(
         "multi_label": MultiLabel,
         "regression": Regression,
     },
-    builders={"tensor_preprocessor": TensorPreprocessor},
+    preprocessors={"tensor_preprocessor": TensorPreprocessor},
     rules=(
         Rule("architecture", (), _architecture),
         Rule("normalisation", ("architecture",), _normalisation),

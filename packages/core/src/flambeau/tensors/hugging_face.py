@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.collate import BatchLayout
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 
 _NUMBERS = ("bool", "int", "uint", "float")
 
@@ -47,7 +47,7 @@ def as_memory(
     targets = layout.targets or ()
     for name in (*layout.inputs, *targets):
         if name not in known:
-            raise ArgumentError(f"The data set has no column {name!r}. {nearest(name, known)}")
+            raise ArgumentError(f"The data set has no column {name!r}. {did_you_mean(name, known)}")
     if items.format.get("type") is not None:
         return None
     features = _features(items)

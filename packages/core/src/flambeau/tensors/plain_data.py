@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flambeau.data.data import Data, Facts, head_arguments, planned
 from flambeau.data.split import Split
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
@@ -26,7 +26,7 @@ class PlainData(Data):
 
     def __init__(self, split: Split, task: str, class_names: Sequence[str] | None) -> None:
         if task not in TASKS:
-            raise ArgumentError(f"No task {task!r}. {nearest(task, TASKS)}")
+            raise ArgumentError(f"No task {task!r}. {did_you_mean(task, TASKS)}")
         if isinstance(class_names, str):
             raise ArgumentError(
                 f"class_names={class_names!r} is one string; give a list with one name a class."

@@ -1,21 +1,25 @@
-"""The conformance kit: whether a domain keeps core's contract, for every package that brings one.
+"""The conformance kit: checks that a domain satisfies its contract with core.
 
-python -m flambeau.testing NAME          all checks, from the command line
-check_domain("name").raise_if_failed()   the same in one call
-CHECKS, Subject                          one pytest test a check
+python -m flambeau.testing NAME          run all checks from the command line
+check_domain("name").raise_if_failed()   run all checks in one call
+CHECKS, DomainUnderTest                  one pytest test per check
 """
 
-from flambeau.testing.kit import CHECKS, Check, check_domain, name_of
-from flambeau.testing.report import Outcome, Report, broken
-from flambeau.testing.subject import Subject
+from flambeau.testing.conformance import CHECKS, ConformanceCheck, check_domain, check_name
+from flambeau.testing.conformance_report import (
+    CheckResult,
+    ConformanceReport,
+    conformance_error,
+)
+from flambeau.testing.domain_under_test import DomainUnderTest
 
 __all__ = [
     "CHECKS",
-    "Check",
-    "Outcome",
-    "Report",
-    "Subject",
-    "broken",
+    "CheckResult",
+    "ConformanceCheck",
+    "ConformanceReport",
+    "DomainUnderTest",
     "check_domain",
-    "name_of",
+    "check_name",
+    "conformance_error",
 ]

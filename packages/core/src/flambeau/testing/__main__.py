@@ -1,4 +1,4 @@
-"""``python -m flambeau.testing NAME``: all checks on an installed domain."""
+"""``python -m flambeau.testing NAME``: run all conformance checks on an installed domain."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from flambeau.errors import FlambeauError
-from flambeau.testing.kit import check_domain
+from flambeau.testing.conformance import check_domain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The report on the named domain; 0 where every check holds, 1 where not, 2 on wrong use."""
+    """Print the report; return 0 if all checks pass, 1 if one fails, 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m flambeau.testing",
-        description="Check that a domain keeps flambeau's contract.",
+        description="Check that a domain satisfies its contract with flambeau.",
     )
     parser.add_argument("name", help="an installed domain, or package.module:DOMAIN")
     parser.add_argument(
@@ -22,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="build this architecture too, besides the one that the plan chooses; repeatable",
+        help="also build this architecture, in addition to that of the plan; can be repeated",
     )
     parser.add_argument(
-        "--samples", type=int, default=64, metavar="N", help="size of the made data (default 64)"
+        "--samples", type=int, default=64, metavar="N", help="size of the demo data (default 64)"
     )
     given = parser.parse_args(arguments)
     try:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.phases.setting_names import COMPILE_MODES
 from flambeau.torch_internals import remove_compilation
 
@@ -24,7 +24,7 @@ def compile_model(model: nn.Module, how: str) -> list[nn.Module]:
         ArgumentError: ``how`` is unknown.
     """
     if how not in COMPILE_MODES:
-        raise ArgumentError(f"Unknown value {how!r} of compile. {nearest(how, COMPILE_MODES)}")
+        raise ArgumentError(f"Unknown value {how!r} of compile. {did_you_mean(how, COMPILE_MODES)}")
     if how == "off":
         return []
     regions = (repeated_blocks(model) if how == "regions" else []) or [model]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 
 if TYPE_CHECKING:
     from flambeau.training.state import TrainState
@@ -44,7 +44,7 @@ class Callback:
             if name.startswith("on_") and name not in EVENTS:
                 raise ArgumentError(
                     f"{cls.__name__}.{name} is not an event, so it would never be called. "
-                    f"{nearest(name, EVENTS)}"
+                    f"{did_you_mean(name, EVENTS)}"
                 )
 
     def on_fit_start(self, state: TrainState) -> None:

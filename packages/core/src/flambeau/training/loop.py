@@ -179,7 +179,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
         seed=state.seed,
         epoch=state.position.epoch,
         step=state.position.step,
-        shared=run.shares_evaluation,
+        sharded=run.shares_evaluation,
     )
     with run.averaged_weights(), explained_evaluation(state), torch.no_grad(), run.step.autocast():
         run.dispatch.send("on_eval_start", state)

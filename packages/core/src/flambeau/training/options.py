@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flambeau.data.transform import Transform
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.training.optim.averaging import EMA, SWA
 from flambeau.training.optim.controller import Controller
 from flambeau.training.optim.optimizer import OptimizerFactory
@@ -54,7 +54,7 @@ class TrainingOptions:
             )
         if self.nonfinite not in _NONFINITE:
             raise ArgumentError(
-                f"nonfinite is {self.nonfinite!r}. {nearest(str(self.nonfinite), _NONFINITE)}"
+                f"nonfinite is {self.nonfinite!r}. {did_you_mean(str(self.nonfinite), _NONFINITE)}"
             )
         for name in ("transforms", "controllers"):
             value: object = getattr(self, name)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.clip import clip_gradients
 from flambeau.training.optim.fused_step import OptimizerStep
@@ -95,7 +95,7 @@ class Update:
     def _named(self, name: str) -> tuple[OptimizerStep, ...]:
         if name not in self._steps:
             raise ArgumentError(
-                f"There is no optimizer {name!r} to update. {nearest(name, self._steps)}"
+                f"There is no optimizer {name!r} to update. {did_you_mean(name, self._steps)}"
             )
         return (self._steps[name],)
 

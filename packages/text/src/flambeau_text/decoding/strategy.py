@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.decoding.penalties import (
     AverageLengthPenalty,
     GnmtLengthPenalty,
@@ -152,19 +152,21 @@ def strategy_from_json(values: Mapping[str, Any]) -> Strategy:
     kind = given.pop("kind", None)
     if kind not in _STRATEGIES:
         raise ArgumentError(
-            f"Unknown decoding strategy {kind!r}. {nearest(str(kind), _STRATEGIES)}"
+            f"Unknown decoding strategy {kind!r}. {did_you_mean(str(kind), _STRATEGIES)}"
         )
     strategy = _STRATEGIES[kind]
     known = [each.name for each in fields(strategy)]
     for name in given:
         if name not in known:
-            raise ArgumentError(f"{kind} decoding has no setting {name!r}. {nearest(name, known)}")
+            raise ArgumentError(
+                f"{kind} decoding has no setting {name!r}. {did_you_mean(name, known)}"
+            )
     if isinstance(given.get("length_penalty"), Mapping):
         penalty = dict(given["length_penalty"])
         name = str(penalty.pop("kind", None))
         if name not in _LENGTH_PENALTIES:
             raise ArgumentError(
-                f"Unknown length penalty {name!r}. {nearest(name, _LENGTH_PENALTIES)}"
+                f"Unknown length penalty {name!r}. {did_you_mean(name, _LENGTH_PENALTIES)}"
             )
         given["length_penalty"] = _LENGTH_PENALTIES[name](**penalty)
     return strategy(**given)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,13 @@ def schedule_from_json(values: Mapping[str, Any]) -> Named:
     given = dict(values)
     kind = str(given.pop("kind", None))
     if kind not in _KINDS:
-        raise ArgumentError(f"Unknown schedule {kind!r}. {nearest(kind, _KINDS)}")
+        raise ArgumentError(f"Unknown schedule {kind!r}. {did_you_mean(kind, _KINDS)}")
     schedule = _KINDS[kind]
     for name in given:
         if name not in schedule.__dataclass_fields__:
             raise ArgumentError(
                 f"The {kind} schedule has no parameter {name!r}. "
-                f"{nearest(name, schedule.__dataclass_fields__)}"
+                f"{did_you_mean(name, schedule.__dataclass_fields__)}"
             )
     return schedule(**given)
 

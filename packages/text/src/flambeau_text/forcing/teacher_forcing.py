@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.forcing.schedule import Constant, Named, as_json, schedule_from_json
 
 Feed = Literal["argmax", "sample", "gumbel", "soft"]
@@ -60,7 +60,7 @@ class TeacherForcing:
         for name, known in (("feed", get_args(Feed)), ("granularity", get_args(Granularity))):
             value = getattr(self, name)
             if value not in known:
-                raise ArgumentError(f"{name} is {value!r}. {nearest(str(value), known)}")
+                raise ArgumentError(f"{name} is {value!r}. {did_you_mean(str(value), known)}")
         if not self.temperature > 0:
             raise InputError(f"temperature must be above 0, not {self.temperature!r}.")
         if self.passes is not None and (type(self.passes) is not int or self.passes < 1):
@@ -108,7 +108,7 @@ class TeacherForcing:
             if name not in cls.__dataclass_fields__:
                 raise ArgumentError(
                     f"TeacherForcing has no setting {name!r}. "
-                    f"{nearest(name, cls.__dataclass_fields__)}"
+                    f"{did_you_mean(name, cls.__dataclass_fields__)}"
                 )
         if isinstance(given.get("schedule"), Mapping):
             given["schedule"] = schedule_from_json(given["schedule"])

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 
 class Attention(nn.Module):
@@ -210,5 +210,5 @@ def make_attention(kind: str, query_size: int, memory_size: int, dropout: float)
         ArgumentError: The name is unknown.
     """
     if kind not in ATTENTION:
-        raise ArgumentError(f"Unknown attention {kind!r}. {nearest(kind, ATTENTION)}")
+        raise ArgumentError(f"Unknown attention {kind!r}. {did_you_mean(kind, ATTENTION)}")
     return cast("Attention", ATTENTION[kind](query_size, memory_size, dropout))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -28,5 +28,5 @@ def config_from_values(
     given = dict(values or {})
     for name in given:
         if name not in known:
-            raise ArgumentError(f"{model} has no setting {name!r}. {nearest(name, known)}")
+            raise ArgumentError(f"{model} has no setting {name!r}. {did_you_mean(name, known)}")
     return kind(**given)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.models.attention import Attention, make_attention
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.recurrent_layers import SequenceDropout, run_layers
@@ -54,9 +54,11 @@ class RnnConfig:
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
-            raise ArgumentError(f"cell is {self.cell!r}. {nearest(str(self.cell), CELLS)}")
+            raise ArgumentError(f"cell is {self.cell!r}. {did_you_mean(str(self.cell), CELLS)}")
         if self.bridge not in BRIDGES:
-            raise ArgumentError(f"bridge is {self.bridge!r}. {nearest(str(self.bridge), BRIDGES)}")
+            raise ArgumentError(
+                f"bridge is {self.bridge!r}. {did_you_mean(str(self.bridge), BRIDGES)}"
+            )
         if self.bridge == "copy" and 2 * self.encoder_state_size != self.hidden_size:
             raise InputError(
                 f"bridge='copy' needs hidden_size to be twice encoder_size, but 2 × "

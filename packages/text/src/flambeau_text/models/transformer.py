@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
 from flambeau_text.models.transformer_layers import Cache, DecoderLayer, EncoderLayer
@@ -46,7 +46,7 @@ class TransformerConfig:
         for name, known in (("norm", ("pre", "post")), ("activation", ("relu", "gelu"))):
             value = getattr(self, name)
             if value not in known:
-                raise ArgumentError(f"{name} is {value!r}. {nearest(str(value), known)}")
+                raise ArgumentError(f"{name} is {value!r}. {did_you_mean(str(value), known)}")
         if self.d_model % (2 * self.nhead):
             raise InputError(
                 f"d_model={self.d_model} is not divisible by 2 × nhead = {2 * self.nhead}. Change "

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.tokenization.tokenizer import PADDING_ID
 
 Tie = Literal["none", "2way", "3way"]
@@ -51,7 +51,7 @@ def make_embeddings(source_vocab: int, target_vocab: int, size: int, tie: str) -
         also for the names.
     """
     if tie not in TIES:
-        raise ArgumentError(f"tie is {tie!r}. {nearest(str(tie), TIES)}")
+        raise ArgumentError(f"tie is {tie!r}. {did_you_mean(str(tie), TIES)}")
     if tie == "3way" and source_vocab != target_vocab:
         raise InputError(
             f"tie='3way' needs one vocabulary for both sides, but they have {source_vocab} and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flambeau.errors import ArtefactError, nearest
+from flambeau.errors import ArtefactError, did_you_mean
 from flambeau_text.tokenization.characters import CharacterTokenizer
 from flambeau_text.tokenization.subwords import SubwordTokenizer
 from flambeau_text.tokenization.tokenizer import Tokenizer
@@ -24,6 +24,6 @@ def tokenizer_from_json(values: Mapping[str, Any]) -> Tokenizer:
     """
     kind = str(values.get("kind"))
     if kind not in _KINDS:
-        raise ArtefactError(f"Unknown tokenizer {kind!r}. {nearest(kind, _KINDS)}")
+        raise ArtefactError(f"Unknown tokenizer {kind!r}. {did_you_mean(kind, _KINDS)}")
     arguments = {name: value for name, value in values.items() if name != "kind"}
     return _KINDS[kind](**arguments)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from flambeau.data.samples import Problem, Samples
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.translation.options import TranslationOptions
 
 _SHOWN_PAIRS = 5
@@ -113,7 +113,7 @@ def pairs_from_columns(columns: Mapping[str, Any], source: str, target: str, nam
     for column in (source, target):
         if column not in columns:
             names = [str(each) for each in columns]
-            raise InputError(f"There is no column {column!r}. {nearest(column, names)}")
+            raise InputError(f"There is no column {column!r}. {did_you_mean(column, names)}")
         cells = list(columns[column])
         for row, cell in enumerate(cells):
             # A missing cell is NaN or None in pandas; it becomes an empty side and is counted.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 METRICS = ("bleu", "bleu_lower", "chrf", "ter")
 
@@ -90,4 +90,4 @@ def _metric(name: str) -> Any:
         return CHRF()
     if name == "ter":
         return TER()
-    raise ArgumentError(f"Unknown score {name!r}. {nearest(name, METRICS)}")
+    raise ArgumentError(f"Unknown score {name!r}. {did_you_mean(name, METRICS)}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -107,7 +107,7 @@ def read_table(
         return _assemble({"train": pairs}, request, options)
     if split not in table.columns:
         names = [str(each) for each in table.columns]
-        raise InputError(f"There is no column {split!r}. {nearest(split, names)}")
+        raise InputError(f"There is no column {split!r}. {did_you_mean(split, names)}")
     part_of_row = [str(cell).strip().lower() for cell in table.columns[split]]
     parts: dict[str, Pairs] = {part: Pairs() for part in PARTS}
     for row, (part, *pair) in enumerate(
@@ -207,7 +207,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     if given:
         name = next(iter(given))
         known = ["target", "valid", "test", "tokenizer", "vocab_size"]
-        raise ArgumentError(f"Unknown option {name!r} for sentence pairs. {nearest(name, known)}")
+        raise ArgumentError(
+            f"Unknown option {name!r} for sentence pairs. {did_you_mean(name, known)}"
+        )
     if target is not None:
         return read_files(path, target, request._replace(split=None), settings)
     if path.is_dir():

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.models.layer_paths import LAYER_PATHS, LayerPaths
 from flambeau_vision.models.weights import (
     WeightsRecord,
@@ -167,7 +167,7 @@ def backbone(
         torch.Size([2, 10])
     """
     if name not in LAYER_PATHS:
-        raise ArgumentError(f"Unknown backbone {name!r}. {nearest(name, BACKBONE_NAMES)}")
+        raise ArgumentError(f"Unknown backbone {name!r}. {did_you_mean(name, BACKBONE_NAMES)}")
     paths = LAYER_PATHS[name]
     # Read before building, so that a wrong path fails before a large network is initialised.
     state = None if weights is None else read_weights(name, weights)

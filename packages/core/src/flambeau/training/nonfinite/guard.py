@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.torch_internals import non_finite_flagger
 from flambeau.training.norm.freeze import keeps_statistics
 from flambeau.training.optim.clip import gradients_of
@@ -96,7 +96,7 @@ class NonFiniteGuard:
         if policy not in POLICIES:
             raise ArgumentError(
                 f"There is no policy {policy!r} for steps that are not finite. "
-                f"{nearest(policy, POLICIES)}"
+                f"{did_you_mean(policy, POLICIES)}"
             )
         self.policy: Policy = policy
         self.tolerate_overflow = tolerate_overflow

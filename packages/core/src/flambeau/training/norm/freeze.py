@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES
 from flambeau.training.optim.groups import check_group_names, layer_groups, parameter_groups
 
@@ -88,7 +88,7 @@ def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "
     """
     if bn not in BATCH_NORM_POLICIES:
         raise ArgumentError(
-            f"There is no batch norm policy {bn!r}. {nearest(bn, BATCH_NORM_POLICIES)}"
+            f"There is no batch norm policy {bn!r}. {did_you_mean(bn, BATCH_NORM_POLICIES)}"
         )
     model.train()
     if bn == "train" or (bn == "auto" and trainable is None):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from flambeau.errors import InputError, nearest
+from flambeau.errors import InputError, did_you_mean
 from flambeau.training.history import History
 
 Mode = Literal["min", "max"]
@@ -60,7 +60,7 @@ def last_score(history: History, monitor: str) -> float:
     if value is None or isinstance(value, str):
         numbers = [name for name, entry in row.items() if not isinstance(entry, str)]
         raise InputError(
-            f"The history has no numbers {monitor!r} to watch. {nearest(monitor, numbers)} "
+            f"The history has no numbers {monitor!r} to watch. {did_you_mean(monitor, numbers)} "
             "Columns that begin with valid_ need a validation set."
         )
     return float(value)

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from torch import nn
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 Part = nn.Module | nn.Parameter
 
@@ -98,7 +98,7 @@ def check_group_names(names: Collection[str], groups: Mapping[str, object]) -> N
     for name in names:
         if name not in groups:
             raise ArgumentError(
-                f"The model has no parameter group {name!r}. {nearest(name, groups)} "
+                f"The model has no parameter group {name!r}. {did_you_mean(name, groups)} "
                 f"From stem to head it has: {', '.join(groups)}."
             )
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.torch_internals import build_optimizer
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.groups import (
@@ -79,12 +79,12 @@ def make_optimizer(
     """
     kind = OPTIMIZERS.get(name)
     if kind is None:
-        raise ArgumentError(f"There is no optimizer {name!r}. {nearest(name, OPTIMIZERS)}")
+        raise ArgumentError(f"There is no optimizer {name!r}. {did_you_mean(name, OPTIMIZERS)}")
     settings = {key: value for key, value in (options or {}).items() if value is not None}
     for key in settings:
         if key not in kind.options:
             raise ArgumentError(
-                f"The optimizer {name!r} has no option {key!r}. {nearest(key, kind.options)}"
+                f"The optimizer {name!r} has no option {key!r}. {did_you_mean(key, kind.options)}"
             )
     groups = split_by_decay(model, lr=lr, weight_decay=weight_decay)
     if not groups:

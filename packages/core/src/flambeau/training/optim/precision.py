@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from flambeau.errors import ArgumentError, InputError, nearest
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.torch_internals import divided_backward
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
@@ -43,7 +43,7 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device) -> None:
         if name not in DTYPES:
-            raise ArgumentError(f"There is no precision {name!r}. {nearest(name, DTYPES)}")
+            raise ArgumentError(f"There is no precision {name!r}. {did_you_mean(name, DTYPES)}")
         self.name = name
         self.device = device
         self._dtype = DTYPES[name]

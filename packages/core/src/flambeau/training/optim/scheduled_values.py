@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.training.optim.groups import parameter_groups
@@ -155,7 +155,7 @@ class StepValues:
         if name not in known:
             raise ArgumentError(
                 f"{name!r}, set by {who}, is no schedulable value of this run. "
-                f"{nearest(name, known)} A task declares its own in Task.values."
+                f"{did_you_mean(name, known)} A task declares its own in Task.values."
             )
 
     def _set_weight_decay(self, value: float) -> None:

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flambeau.data.batch import Batch
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import TrainingError
-from flambeau.task.metrics import as_real
+from flambeau.task.numerics import as_real
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import ddp_without_buffer_copies, scale_
 from flambeau.training.optim.clip import gradients_of

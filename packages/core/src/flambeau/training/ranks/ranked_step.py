@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flambeau.distributed.processes import ProcessGroup
-from flambeau.task.metrics import as_real
+from flambeau.task.numerics import as_real
 from flambeau.training.events import Dispatch
 from flambeau.training.optim.precision import Precision
 from flambeau.training.state import StepResult, TrainState

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, nearest
+from flambeau.errors import ArgumentError, did_you_mean
 
 
 class RestoresBest(Protocol):
@@ -58,7 +58,7 @@ class BestWeights:
         if self.monitor not in scores:
             raise ArgumentError(
                 f"The best epoch is chosen by {self.monitor!r}, which the history does not have. "
-                f"{nearest(self.monitor, scores)}"
+                f"{did_you_mean(self.monitor, scores)}"
             )
         score = scores[self.monitor] * (1 if self.mode == "min" else -1)
         if score < self._score or (tolerance is not None and score <= self._score + tolerance):

@@ -1,0 +1,33 @@
+"""The callbacks that every run has in addition to the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flambeau.callbacks.checkpointing import Checkpointing
+from flambeau.callbacks.history_writer import HistoryWriter
+from flambeau.callbacks.progress_bar import ProgressBar
+from flambeau.training.events import Callback
+
+
+def with_default_callbacks(
+    callbacks: Sequence[Callback], *, quiet: bool = False, writes: bool = True
+) -> tuple[Callback, ...]:
+    """Return progress bar and history writer, then ``callbacks``, then checkpoints.
+
+    Args:
+        callbacks: The user's callbacks; one of a default class or a subclass of it replaces the
+            default.
+        quiet: Without a progress bar.
+        writes: Whether the user named a folder: history, and a checkpoint after each epoch.
+    """
+    defaults: list[Callback] = []
+    if not quiet:
+        defaults.append(ProgressBar())
+    if writes:
+        defaults.append(HistoryWriter())
+    defaults.append(Checkpointing(at_epoch_end=writes))
+    kept = [each for each in defaults if not any(isinstance(c, type(each)) for c in callbacks)]
+    # Last, so that a checkpoint contains the state of the others after the same event.
+    every = [*kept, *callbacks]
+    return tuple(sorted(every, key=lambda callback: isinstance(callback, Checkpointing)))

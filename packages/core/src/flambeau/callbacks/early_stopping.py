@@ -1,0 +1,96 @@
+"""``EarlyStopping``: ends a run when its score stops improving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from flambeau.errors import InputError
+from flambeau.training.events import Callback
+from flambeau.training.optim.controller import Mode, last_score, mode_of
+from flambeau.training.state import TrainState
+
+
+class EarlyStopping(Callback):
+    """Sets ``state.stop_reason`` after ``patience`` consecutive epochs without improvement.
+
+    The loop reads ``monitor``, ``mode`` and ``restore_best`` and restores the best weights at the
+    end. The best score so far is saved in checkpoints.
+
+    Args:
+        monitor: Column of the history.
+        patience: Number of consecutive epochs without improvement after which the run ends.
+        min_delta: Smallest change that counts as an improvement, in the unit of the score.
+        restore_best: Whether the model ends with the weights of the best epoch.
+        mode: "min" or "max"; None decides by name: losses and errors are minimised.
+
+    Raises:
+        InputError: An argument is out of range, or, during the run, ``monitor`` is not a column.
+
+    >>> EarlyStopping("valid_accuracy").mode
+    'max'
+    """
+
+    def __init__(
+        self,
+        monitor: str = "valid_loss",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: Mode | None = None,
+    ) -> None:
+        if patience < 1:
+            raise InputError(f"patience must be at least 1 epoch, not {patience}.")
+        if not min_delta >= 0.0:
+            raise InputError(f"min_delta must be at least 0, not {min_delta}.")
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.restore_best = restore_best
+        self.mode: Mode = mode_of(monitor, mode)
+        self.best: float | None = None
+        self.best_epoch = 0
+        self.bad_epochs = 0
+
+    def on_fit_start(self, state: TrainState) -> None:
+        position = state.position
+        # A resumed run starts inside a phase with its saved state; a new fit starts from scratch.
+        if position.phase == position.phase_epoch == position.epoch_step == 0:
+            self.best, self.best_epoch, self.bad_epochs = None, 0, 0
+        elif self.bad_epochs >= self.patience:
+            # It had ended the run, which was then killed before it finished.
+            self._stop(state)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        score = last_score(state.history, self.monitor)
+        if self._improves(score):
+            self.best, self.best_epoch, self.bad_epochs = score, state.position.epoch, 0
+            return
+        self.bad_epochs += 1
+        if self.bad_epochs >= self.patience:
+            self._stop(state)
+
+    def _stop(self, state: TrainState) -> None:
+        if state.stop_reason is None:
+            best = "every score is NaN" if self.best is None else f"best {self.best:.4g}"
+            where = f" in epoch {self.best_epoch}" if self.best is not None else ""
+            state.stop_reason = (
+                f"{self.monitor} has not improved for {self.bad_epochs} epochs ({best}{where})"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch, "bad_epochs": self.bad_epochs}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        self.best = values["best"]
+        self.best_epoch = values["best_epoch"]
+        self.bad_epochs = values["bad_epochs"]
+
+    def _improves(self, score: float) -> bool:
+        # Comparisons with NaN are false, so NaN is never an improvement.
+        if self.best is None:
+            return not math.isnan(score)
+        if self.mode == "min":
+            return score < self.best - self.min_delta
+        return score > self.best + self.min_delta

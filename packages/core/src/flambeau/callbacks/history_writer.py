@@ -1,0 +1,108 @@
+"""``HistoryWriter``: writes the history to a file while the run proceeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from flambeau.artefact.atomic_write import storage_errors
+from flambeau.errors import FlambeauWarning, InputError, StorageError, did_you_mean
+from flambeau.training.events import Callback
+from flambeau.training.history import Number
+from flambeau.training.state import TrainState
+
+_FORMATS = ("csv", "jsonl")
+
+
+class HistoryWriter(Callback):
+    """Appends each epoch's row to ``history.csv`` (or ``.jsonl``) in the run's folder.
+
+    At the start of a fit the file is rewritten from ``state.history``: a resumed run continues the
+    file without the rows that the interrupted run wrote after its last checkpoint. A run without a
+    folder writes nothing.
+
+    Args:
+        format: "csv" (columns are added when they first appear) or "jsonl" (one JSON object per
+            row; NaN and infinity become null).
+
+    Raises:
+        InputError: The format is unknown.
+        StorageError: The file cannot be written at the start of a fit. Later a failure gives a
+            FlambeauWarning and training continues.
+    """
+
+    every_process = False
+
+    def __init__(self, format: Literal["csv", "jsonl"] = "csv") -> None:
+        if format not in _FORMATS:
+            raise InputError(f"Unknown history format {format!r}. {did_you_mean(format, _FORMATS)}")
+        self.format = format
+        self._columns: list[str] = []
+        self._stale = False
+
+    def on_fit_start(self, state: TrainState) -> None:
+        path = self._path(state)
+        if path is not None:
+            # Even without rows: an unwritable folder must be reported at the start.
+            self._rewrite(path, state.history.rows)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        path = self._path(state)
+        if path is None:
+            return
+        row = state.history.rows[-1]
+        rewrite = self._stale or not path.exists()
+        try:
+            if rewrite or (self.format == "csv" and not set(row) <= set(self._columns)):
+                self._rewrite(path, state.history.rows)
+                return
+            with storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._text([row]))
+        except StorageError as error:
+            # The rows are in state.history; the next epoch writes them all.
+            self._stale = True
+            warnings.warn(
+                f"[history-not-written] {error} Training continues.",
+                FlambeauWarning,
+                stacklevel=2,
+            )
+
+    def _path(self, state: TrainState) -> Path | None:
+        return None if state.folder is None else Path(state.folder) / f"history.{self.format}"
+
+    def _rewrite(self, path: Path, rows: Sequence[dict[str, Number]]) -> None:
+        # dict.fromkeys keeps the order in which columns first appeared.
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        header = ",".join(self._columns) + "\n" if self.format == "csv" and self._columns else ""
+        part = path.with_name(path.name + ".part")
+        try:
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_text(header + self._text(rows), encoding="utf-8", newline="")
+                os.replace(part, path)
+        finally:
+            with suppress(OSError):  # already renamed, or the folder refuses every access
+                part.unlink()
+        self._stale = False
+
+    def _text(self, rows: Sequence[dict[str, Number]]) -> str:
+        if self.format == "jsonl":
+            return "".join(json.dumps(_without_nan(row)) + "\n" for row in rows)
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
+def _without_nan(row: dict[str, Number]) -> dict[str, Number | None]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }

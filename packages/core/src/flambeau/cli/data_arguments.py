@@ -1,0 +1,137 @@
+"""The command-line arguments that name the data: PATH, ``--domain`` and options of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flambeau.data.data import Data
+from flambeau.domain import Domain, get_domain, installed_domains, recognise_domain
+from flambeau.errors import ArgumentError, InputError, did_you_mean
+
+DataPath = Annotated[Path, typer.Argument(help="Your data: a folder of images, a file, …")]
+"""The argument PATH."""
+
+DomainName = Annotated[
+    str | None, typer.Option(help="Domain that reads the data; by default recognised from PATH.")
+]
+"""The option ``--domain``."""
+
+
+def open_data(
+    path: Path,
+    domain_name: str | None,
+    extra: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Domain, Data]:
+    """Return the domain that recognises ``path``, and the data.
+
+    Args:
+        path: The argument PATH. If the command line starts with an option instead, it is that
+            option; an option whose key is "path" then names the data.
+        domain_name: Name of the domain, or None to recognise it.
+        extra: Words of the command line that are options of the domain.
+        options: Further options by key.
+
+    Raises:
+        InputError: The path does not exist or is a folder without files.
+        ArgumentError: PATH is missing, or an option is invalid.
+        DomainError: No domain recognises the path.
+    """
+    if str(path).startswith("--"):
+        path, extra, domain_name = _path_from_option([str(path), *extra], domain_name)
+    if not path.exists():
+        raise InputError(f"{path} does not exist (current folder: {Path.cwd()}). Check the path.")
+    if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
+        raise InputError(f"{path} contains no files. Give the folder that contains your data.")
+    domain = get_domain(domain_name) if domain_name else recognise_domain(path)
+    data_class: Any = next(iter(domain.data_classes.values()))
+    return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})
+
+
+def _path_from_option(words: list[str], domain_name: str | None) -> tuple[Path, Sequence[str], str]:
+    """Return the PATH that an option gives, the other words, and the domain of the option.
+
+    Raises:
+        ArgumentError: No option among the words can replace PATH.
+    """
+    names = [word.removeprefix("--").partition("=")[0] for word in words]
+    found = path_options(domain_name)
+    for option, domain in found:
+        if option in names:
+            at = names.index(option)
+            _, equals, text = words[at].partition("=")
+            if not equals and at + 1 == len(words):
+                raise ArgumentError(f"The option {words[at]} needs a value: a file or folder.")
+            rest = words[:at] + words[at + (1 if equals else 2) :]
+            return Path(text if equals else words[at + 1]), rest, domain
+    known = ", ".join(f"--{option}" for option, _ in found) or "none"
+    raise ArgumentError(
+        f"PATH is missing before {words[0]!r}: give the file or folder of your data first. "
+        f"(Options that can replace it: {known}.)"
+    )
+
+
+def path_options(domain_name: str | None) -> list[tuple[str, str]]:
+    """Return the options that can replace PATH with their domain; of one domain, or of all."""
+    if domain_name is not None:
+        domains = [get_domain(domain_name)]
+    else:
+        domains = [found.domain for found in installed_domains().values() if found.domain]
+    return [
+        (option.name, domain.name)
+        for domain in domains
+        for option in domain.cli_options
+        if option.key == "path"
+    ]
+
+
+def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
+    """Parse ``--name value`` and ``--name=value`` pairs that the domain declares.
+
+    A bool option without a value is True.
+
+    Returns:
+        Values by ``CliOption.key``.
+
+    Raises:
+        ArgumentError: An option is unknown, has no value, or a value of the wrong type.
+    """
+    known = {option.name: option for option in domain.cli_options}
+    values: dict[str, Any] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in known:
+            raise ArgumentError(
+                f"Unknown option {word!r} for {domain.name} data. "
+                f"{did_you_mean(f'--{name}', [f'--{option}' for option in known])} "
+                f"`flambeau domains {domain.name}` lists all options."
+            )
+        option = known[name]
+        if not equals:
+            no_value = not words or words[0].startswith("--")
+            if no_value and option.type is bool:
+                text = "true"
+            elif not words:
+                raise ArgumentError(f"The option {word} needs a value: {option.help}")
+            else:
+                text = words.pop(0)
+        try:
+            values[option.key] = _parse_bool(text) if option.type is bool else option.type(text)
+        except ValueError as error:
+            raise ArgumentError(
+                f"Invalid value {text!r} for {word}: {option.help} ({error})"
+            ) from error
+    return values
+
+
+def _parse_bool(text: str) -> bool:
+    # bool("false") is True.
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"

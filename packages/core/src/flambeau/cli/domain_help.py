@@ -1,0 +1,23 @@
+"""``CommandWithDomainHelp``: a command whose ``--help`` lists the options of installed domains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+from flambeau.domain import installed_domains
+
+
+class CommandWithDomainHelp(TyperCommand):
+    """A command that reads data; domains are imported only to show the help."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options of the command, then one section for each domain with options."""
+        super().format_options(ctx, formatter)
+        for found in installed_domains().values():
+            if found.domain is None or not found.domain.cli_options:
+                continue
+            rows = [(f"--{option.name}", option.help) for option in found.domain.cli_options]
+            with formatter.section(f"Options for the domain {found.name}"):
+                formatter.write_dl(rows)

@@ -1,0 +1,119 @@
+"""``flambeau fit PATH``: from raw files to an exported model."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flambeau.cli.data_arguments import DataPath, DomainName, open_data
+from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
+from flambeau.cli.plan_arguments import (
+    ModelName,
+    Settings,
+    check_model,
+    parse_choices,
+    without_none,
+)
+from flambeau.distributed.processes import on_main
+from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.learner import Learner
+from flambeau.learner.run_folder import agree_on_folder, run_of
+from flambeau.plan import Plan
+from flambeau.report import text_table
+
+RECIPES: Mapping[str, Callable[[Learner], object]] = {
+    "fit": Learner.fit,
+    "one_cycle": Learner.fit_one_cycle,
+    "flat_cos": Learner.fit_flat_cos,
+    "fine_tune": Learner.fine_tune,
+    "gradual": Learner.gradual_unfreeze,
+}
+"""Training methods of the Learner by their name in ``--recipe``."""
+
+
+def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
+    context: typer.Context,
+    path: DataPath,
+    model: ModelName = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    recipe: Annotated[str, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}.")] = "fit",
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Train while the score improves, for at most this many minutes."),
+    ] = None,
+    out: OutputFolder = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    domain: DomainName = None,
+    settings: Settings = None,
+) -> None:
+    """Train on your data, evaluate and export the model.
+
+    Ctrl-C saves a checkpoint and prints the command that continues the run. Options of a single
+    domain (--size for images) are listed after the others.
+    """
+    kind, data = open_data(path, domain, context.args)
+    check_model(kind, model)
+    check_recipe(recipe)
+    typer.echo(data.report() + "\n")
+    choices = parse_choices(settings or []) | without_none({"epochs": epochs, "lr": lr})
+    if resume is not None:
+        folder = run_of(resume)
+        saved = Plan.load(folder / "plan.json")
+        # resume refuses choices that differ; epochs and lr are part of the run's phases.
+        same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
+        learner = Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
+    else:
+        folder = agree_on_folder(out, kind.name)
+        learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
+        on_main(lambda: _start_run(folder, learner))
+    typer.echo(str(learner.plan) + "\n")
+    try:
+        _train(learner, resume, recipe, minutes)
+    except KeyboardInterrupt:
+        # With the domain's options, so that the resumed run reads the same data.
+        words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
+        words += ["--domain", domain] if domain else []
+        typer.echo(f"\nInterrupted. Continue with: {shlex.join(map(str, words))}", err=True)
+        raise typer.Exit(130) from None
+    except Exception:
+        if resume is None:
+            remove_if_untrained(folder)
+        raise
+    # Saved again with the values that the fit measured.
+    on_main(lambda: learner.plan.save(folder / "plan.json"))
+    scores = {
+        part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))
+    }
+    names = list(dict.fromkeys(name for score in scores.values() for name in score))
+    rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
+    typer.echo("\n" + text_table(["", *names], rows))
+    exported = learner.export(folder / "model")
+    typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
+
+
+def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | None) -> None:
+    if resume is not None:
+        learner.resume(resume)
+    elif minutes is not None:
+        learner.fit_auto(minutes)
+    else:
+        RECIPES[recipe](learner)
+    if learner.plan["auto"].value is not None:
+        typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
+
+
+def check_recipe(name: str) -> None:
+    """Raise an ArgumentError if ``name`` is not a recipe."""
+    if name not in RECIPES:
+        raise ArgumentError(f"Unknown recipe in --recipe {name}. {did_you_mean(name, RECIPES)}")
+
+
+def _start_run(folder: Path, learner: Learner) -> None:
+    make_run_folder(folder)
+    learner.plan.save(folder / "plan.json")

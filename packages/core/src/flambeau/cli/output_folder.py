@@ -1,0 +1,50 @@
+"""The folder of a run that a command starts: created before, and removed if nothing is trained."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flambeau.artefact.checkpoint import latest_checkpoint
+from flambeau.errors import ArgumentError, InputError
+
+OutputFolder = Annotated[
+    Path | None, typer.Option(help="Folder of the run; by default a new folder in runs/.")
+]
+"""The option ``--out``."""
+
+
+def make_run_folder(folder: Path) -> None:
+    """Create the folder of a new run.
+
+    Raises:
+        ArgumentError: It already contains a run, which would be overwritten.
+        InputError: It cannot be created.
+    """
+    if (folder / "plan.json").exists():
+        raise ArgumentError(
+            f"{folder} already contains a run, which would be overwritten. Choose another folder "
+            f"with --out, delete this one, or continue its run: --resume {folder}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot create the run's folder {folder.absolute()}: {error.strerror}. Choose a "
+            "folder that you can write to: --out FOLDER."
+        ) from error
+
+
+def remove_if_untrained(folder: Path) -> None:
+    """Delete the files of a run that failed before its first epoch and has no checkpoint."""
+    history = folder / "history.csv"
+    trained = history.exists() and history.stat().st_size > 0
+    if trained or latest_checkpoint(folder) is not None:
+        return
+    for file in (history, folder / "plan.json"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # the folder has other files, or does not exist
+        folder.rmdir()

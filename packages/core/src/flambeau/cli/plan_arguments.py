@@ -1,0 +1,58 @@
+"""The command-line arguments that set choices of the plan: ``--model``, ``--set`` and others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from flambeau.domain import Domain
+from flambeau.errors import ArgumentError, did_you_mean
+
+ModelName = Annotated[str | None, typer.Option(help="Name of an architecture.")]
+"""The option ``--model``."""
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Set a choice of the plan: --set batch_size=64.")
+]
+"""The option ``--set``, which can be repeated."""
+
+
+def parse_choices(settings: Sequence[str]) -> dict[str, Any]:
+    """Return ``key=value`` pairs as choices; a value is parsed as JSON if possible, else text.
+
+    Raises:
+        ArgumentError: A setting has no ``=``.
+    """
+    choices: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ArgumentError(
+                f"--set {setting!r} must have the form key=value, such as --set batch_size=64."
+            )
+        choices[key] = _parse_value(text)
+    return choices
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def check_model(domain: Domain, model: str | None) -> None:
+    """Raise an ArgumentError if ``model`` is not an architecture of the domain."""
+    if model is not None and model not in domain.models:
+        raise ArgumentError(
+            f"Unknown architecture in --model {model} for {domain.name} data. "
+            f"{did_you_mean(model, domain.models)}"
+        )
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries whose value is not None."""
+    return {key: value for key, value in values.items() if value is not None}

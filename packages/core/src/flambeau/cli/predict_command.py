@@ -1,0 +1,200 @@
+"""``flambeau predict MODEL FILES…``: predictions for new files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from flambeau.artefact.predictor import Predictor
+from flambeau.data.data import Data
+from flambeau.domain import get_domain
+from flambeau.errors import ArgumentError, FlambeauError, InputError
+from flambeau.report import text_table
+
+
+class Format(StrEnum):
+    """Output format of the predictions."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Input files; without files, or with -, inputs are read from lines."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.table,
+) -> None:
+    """Predict for new files with an exported model.
+
+    If one of several inputs is invalid, its record has an error instead of a prediction, and the
+    exit code is 1.
+
+    Without files (or with -) each line of standard input is one input and gives one line on
+    standard output: flambeau predict MODEL < sentences.txt
+    """
+    predictor = Predictor.load(model)
+    if not files or files == [Path("-")]:
+        if format is Format.csv:
+            raise ArgumentError("--format csv needs files. For lines use table (text) or json.")
+        predict_lines(predictor, sys.stdin.buffer, as_json=format is Format.json)
+        return
+    items, sources = read_items(predictor, files)
+    numbered = list(enumerate(items))
+    results = [
+        result
+        for begin in range(0, len(items), predictor.batch_size)
+        for _, result in _predict_each(predictor, numbered[begin : begin + predictor.batch_size])
+    ]
+    errors = [result for result in results if isinstance(result, FlambeauError)]
+    if errors and len(results) == 1:
+        raise errors[0]
+    records = [source | _as_record(result) for source, result in zip(sources, results, strict=True)]
+    _print(records, format)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _as_record(result: Any) -> dict[str, Any]:
+    """Return a prediction by name, or its error; an empty record for a blank line."""
+    if isinstance(result, FlambeauError):
+        return {"error": _without_index(result)}
+    return {} if result is None else flatten(result)
+
+
+def _print(records: Sequence[Mapping[str, Any]], format: Format) -> None:
+    if format is Format.json:
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    if format is Format.csv:
+        writer = csv.DictWriter(sys.stdout, columns)
+        writer.writeheader()
+        writer.writerows(records)
+        return
+    rows = [[_cell(record.get(name, "")) for name in columns] for record in records]
+    typer.echo(text_table(columns, rows))
+
+
+def predict_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool = False) -> None:
+    """Print one prediction per line; without a prediction an empty line, or null in JSON.
+
+    Errors are printed to standard error with the line number; after the last line they end the
+    command with exit code 1.
+    """
+    # On a terminal each line is predicted at once; a file is predicted in batches.
+    size = 1 if sys.stdin.isatty() else predictor.batch_size
+    n_errors = 0
+    numbered = enumerate(map(_decode_line, lines), start=1)
+    while chunk := list(islice(numbered, size)):
+        for number, result in _predict_each(predictor, chunk):
+            prediction = result
+            if isinstance(result, FlambeauError):
+                n_errors += 1
+                prediction = None
+                typer.echo(f"line {number}: {_without_index(result)}", err=True)
+            if as_json:
+                record = None if prediction is None else flatten(prediction)
+                typer.echo(json.dumps(record, ensure_ascii=False))
+            else:
+                typer.echo("" if prediction is None else str(prediction))
+    if n_errors:
+        raise typer.Exit(1)
+
+
+def _without_index(error: FlambeauError) -> str:
+    """Return the message without "Item 0": the input was encoded alone."""
+    return re.sub(r"^Item 0(?: of 1)?:? ?", "", str(error))
+
+
+def _decode_line(line: bytes) -> str | InputError:
+    """Return the line without its line break, or an error if it is not UTF-8."""
+    try:
+        return line.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        invalid = line[error.start : error.start + 20]
+        return InputError(f"byte {error.start + 1} of the line is not UTF-8 ({invalid!r}).")
+
+
+def _predict_each(predictor: Predictor, chunk: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Return number and prediction of each input: None for a blank line, an error if invalid."""
+    results: dict[int, Any] = {n: item for n, item in chunk if isinstance(item, InputError)}
+    valid = [(n, item) for n, item in chunk if n not in results and not _is_blank(item)]
+    try:
+        predictions: list[Any] = predictor.predict([item for _, item in valid]) if valid else []
+        results |= {n: found for (n, _), found in zip(valid, predictions, strict=True)}
+    except FlambeauError:
+        for n, item in valid:
+            try:
+                [results[n]] = predictor.predict([item])
+            except FlambeauError as error:
+                results[n] = error
+    return [(n, results.get(n)) for n, _ in chunk]
+
+
+def _is_blank(item: Any) -> bool:
+    return isinstance(item, str) and not item.strip()
+
+
+def read_items(
+    predictor: Predictor, files: Sequence[Path]
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Read the raw inputs in the files.
+
+    Returns:
+        The inputs, and the source of each: its file, and its number from 1 in a file of several.
+
+    Raises:
+        InputError: A file does not exist.
+    """
+    record = predictor.record
+    data_class = next(iter(get_domain(record.domain).data_classes.values())) if record else Data
+    items: list[Any] = []
+    sources: list[dict[str, Any]] = []
+    for file in files:
+        if not file.exists():
+            raise InputError(f"{file} does not exist (current folder: {Path.cwd()}).")
+        found = list(data_class.items_from_path(file))
+        several = len(found) > 1
+        items += found
+        sources += [
+            {"file": str(file), **({"item": number} if several else {})}
+            for number in range(1, len(found) + 1)
+        ]
+    return items, sources
+
+
+def flatten(prediction: Any) -> dict[str, Any]:
+    """Return the fields of a prediction in one dict; a nested mapping is merged into it."""
+    if is_dataclass(prediction) and not isinstance(prediction, type):
+        fields = asdict(prediction)
+    elif isinstance(prediction, Mapping):
+        fields = dict(cast("Mapping[str, Any]", prediction))
+    else:
+        return {"value": prediction}
+    result: dict[str, Any] = {}
+    for name, value in fields.items():
+        nested = isinstance(value, Mapping)
+        result.update(cast("Mapping[str, Any]", value) if nested else {name: value})
+    return result
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, cast("Sequence[Any]", value)))
+    return str(value)

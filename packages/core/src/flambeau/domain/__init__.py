@@ -1,0 +1,34 @@
+"""Domains: the record in which a package describes a kind of data, and how records are found.
+
+A package names its record in the entry-point group ``flambeau.domains``
+(``vision = "flambeau_vision.domain:DOMAIN"``). Records are read on first use, never at import;
+installing a package activates nothing.
+"""
+
+from flambeau.domain.discovery import (
+    ENTRY_POINT_GROUP,
+    InstalledDomain,
+    domain_of,
+    get_domain,
+    installed_domains,
+    load_domain,
+    recognise_domain,
+)
+from flambeau.domain.record import API_VERSION, CliOption, Domain, FromPath, rules_of
+from flambeau.domain.record_validation import check_record
+
+__all__ = [
+    "API_VERSION",
+    "ENTRY_POINT_GROUP",
+    "CliOption",
+    "Domain",
+    "FromPath",
+    "InstalledDomain",
+    "check_record",
+    "domain_of",
+    "get_domain",
+    "installed_domains",
+    "load_domain",
+    "recognise_domain",
+    "rules_of",
+]

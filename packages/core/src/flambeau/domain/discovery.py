@@ -1,0 +1,209 @@
+"""Find the installed domains, and the domain of a name, a data object or a path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+from flambeau.data.data import Data
+from flambeau.domain.record import Domain
+from flambeau.domain.record_validation import check_record
+from flambeau.errors import DomainError, did_you_mean
+from flambeau.wording import type_and_first_line
+
+ENTRY_POINT_GROUP = "flambeau.domains"
+"""The entry-point group in which packages name their records."""
+
+# Core's own domain is listed with the installed ones and has no privileges.
+_OWN = {"tensors": "flambeau.tensors.domain:DOMAIN"}
+
+
+@dataclass(frozen=True)
+class InstalledDomain:
+    """A domain that an installed package names, whether or not its record is valid.
+
+    Attributes:
+        name: Its name.
+        reference: Where the record is defined, ``"package.module:DOMAIN"``.
+        distribution: The package that provides it.
+        domain: The record, or None if it cannot be used.
+        error: Why it cannot be used.
+    """
+
+    name: str
+    reference: str
+    distribution: str
+    domain: Domain | None = None
+    error: DomainError | None = None
+
+    def require(self) -> Domain:
+        """Return the record.
+
+        Raises:
+            DomainError: It cannot be used; the message says why.
+        """
+        if self.domain is None:
+            raise self.error or DomainError(f"The domain {self.name!r} has no record.")
+        return self.domain
+
+
+@cache
+def installed_domains() -> Mapping[str, InstalledDomain]:
+    """Return every installed domain by name; invalid and duplicate ones have their error set.
+
+    The entry points are read on the first call and then cached. This function raises no
+    DomainError; ``get_domain`` does when an invalid domain is requested.
+    """
+    entries = {(name, reference, "flambeau") for name, reference in _OWN.items()}
+    entries |= {
+        (entry.name, entry.value, _owner(entry)) for entry in entry_points(group=ENTRY_POINT_GROUP)
+    }
+    names = sorted({name for name, _, _ in entries})
+    return MappingProxyType(
+        {
+            name: _examine(name, sorted(entry for entry in entries if entry[0] == name))
+            for name in names
+        }
+    )
+
+
+def get_domain(name: str) -> Domain:
+    """Return the domain with this name: one that is already loaded, else an installed one.
+
+    Raises:
+        DomainError: No domain has the name, two domains have it, or its record is invalid.
+    """
+    loaded = {id(domain): (ref, domain) for ref, domain in _loaded.items() if domain.name == name}
+    if len(loaded) > 1:
+        raise _duplicate_error(name, (reference for reference, _ in loaded.values()))
+    for _, domain in loaded.values():
+        return domain
+    installed = installed_domains()
+    if name in installed:
+        return installed[name].require()
+    provided = [
+        found.name for found in installed.values() if found.distribution == f"flambeau-{name}"
+    ]
+    if provided:
+        raise DomainError(
+            f"Unknown domain {name!r}. The package flambeau-{name} provides {', '.join(provided)}."
+        )
+    raise DomainError(
+        f"Unknown domain {name!r}. {did_you_mean(name, installed)} `flambeau domains` lists the "
+        "installed domains; another one may come with its package: pip install flambeau-"
+        f"{name}"
+    )
+
+
+def domain_of(data: Data) -> Domain:
+    """Return the domain of a data object, from ``domain = "package.module:DOMAIN"`` in its class.
+
+    Raises:
+        DomainError: The class names no domain, or the record is invalid.
+    """
+    reference: object = getattr(data, "domain", None)
+    if not isinstance(reference, str):
+        raise DomainError(
+            f"{type(data).__name__}.domain is {reference!r}, but must be the reference of the "
+            'domain\'s record. Write in the class: domain = "package.module:DOMAIN".'
+        )
+    return load_domain(reference)
+
+
+def recognise_domain(path: str | Path) -> Domain:
+    """Return the domain with the highest confidence that it can read ``path``.
+
+    Raises:
+        DomainError: The path does not exist, no domain recognises it, or two domains have the same
+            confidence; the message lists the confidence of every domain.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DomainError(f"{path} does not exist. Give the file or folder that contains the data.")
+    valid = {name: entry.domain for name, entry in installed_domains().items() if entry.domain}
+    confidence = {name: float(domain.recognise(path)) for name, domain in valid.items()}
+    best = max(confidence.values(), default=0.0)
+    candidates = [name for name, value in confidence.items() if value == best > 0]
+    if len(candidates) == 1:
+        return valid[candidates[0]]
+    listed = ", ".join(f"{name} {value:.2f}" for name, value in confidence.items())
+    invalid = [
+        f"{name}: {entry.error}" for name, entry in installed_domains().items() if entry.error
+    ]
+    problem = "Two domains recognise" if candidates else "No installed domain recognises"
+    raise DomainError(
+        f"{problem} {path} (confidence from 0 to 1: {listed or 'no domain is installed'}). Name "
+        "the domain, or build the data in Python with its data class."
+        + (f" Domains that cannot be loaded: {'; '.join(invalid)}" if invalid else "")
+    )
+
+
+# ---------------------------------------------------------------- loading
+
+# Records by reference. A domain under development can be used without being installed.
+_loaded: dict[str, Domain] = {}
+
+
+def load_domain(reference: str) -> Domain:
+    """Return the record at ``"package.module:DOMAIN"``, validated on the first call.
+
+    Raises:
+        DomainError: The module cannot be imported, or the record is invalid.
+    """
+    if reference not in _loaded:
+        _loaded[reference] = _import_record(reference)
+    return _loaded[reference]
+
+
+def _import_record(reference: str) -> Domain:
+    module, colon, attribute = reference.partition(":")
+    if not (module and colon and attribute):
+        raise DomainError(
+            f"{reference!r} is not a reference to a domain's record. Write 'package.module:DOMAIN'."
+        )
+    try:
+        record: object = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a foreign package may raise anything; the message must name it
+        raise DomainError(
+            f"Cannot load the domain {reference}: {type_and_first_line(error)}. Reinstall or fix "
+            "the package, or uninstall it."
+        ) from error
+    check_record(record, reference)
+    return cast(Domain, record)
+
+
+def _duplicate_error(name: str, owners: Iterable[str]) -> DomainError:
+    return DomainError(
+        f"More than one domain has the name {name!r}: {', '.join(sorted(owners))}. Uninstall or "
+        "rename all but one of them."
+    )
+
+
+def _owner(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "an unknown package"
+
+
+def _examine(name: str, entries: list[tuple[str, str, str]]) -> InstalledDomain:
+    """Load the domain of the entries (name, reference, distribution), which share ``name``."""
+    _, reference, owner = entries[0]
+    if len(entries) > 1:
+        owners = ", ".join(owner for _, _, owner in entries)
+        error = _duplicate_error(name, (f"{owner} ({ref})" for _, ref, owner in entries))
+        return InstalledDomain(name, reference, owners, error=error)
+    try:
+        domain = load_domain(reference)
+    except DomainError as error:
+        return InstalledDomain(name, reference, owner, error=error)
+    if domain.name != name:
+        error = DomainError(
+            f"{owner} registers {reference} as {name!r}, but the record's name is "
+            f"{domain.name!r}. Use the same name in both."
+        )
+        return InstalledDomain(name, reference, owner, error=error)
+    return InstalledDomain(name, reference, owner, domain=domain)

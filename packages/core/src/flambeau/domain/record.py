@@ -1,0 +1,130 @@
+"""``Domain``: the record in which a package describes a kind of data to core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+from flambeau.data.data import Data
+from flambeau.plan import CORE_RULES, Choice, Rule, combine
+from flambeau.plan.order import check_needs
+
+if TYPE_CHECKING:
+    from flambeau.doctor.check import Check
+
+API_VERSION = 1
+"""The version of ``Domain`` that this release of core reads."""
+
+
+@runtime_checkable
+class FromPath(Protocol):
+    """A data class that ``flambeau fit PATH`` can build: the first of a domain's data classes."""
+
+    @classmethod
+    def from_path(cls, path: Path, options: Mapping[str, Any]) -> Data:
+        """Return the data at ``path``.
+
+        Args:
+            path: The file or folder on the command line.
+            options: Options of the command by ``CliOption.key``. ``flambeau evaluate`` adds
+                ``"classes"``, the class names of the model in their order, which replace those
+                found in the data.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CliOption:
+    """An option that the domain adds to ``flambeau fit PATH``.
+
+    Attributes:
+        name: Without dashes: ``"size"`` for ``--size 64``.
+        type: int, float, str or bool. A bool option without a value is True.
+        help: One sentence for ``--help``.
+        key: A key of the plan, or a name that ``from_path`` reads in its options. "path" if the
+            option can replace the argument PATH (``--source a.en``).
+    """
+
+    name: str
+    type: type[int] | type[float] | type[str] | type[bool]
+    help: str
+    key: str
+
+
+def _recognise_nothing(path: Path) -> float:
+    """Return 0: the domain reads no paths."""
+    return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """Everything that core needs to know about a kind of data.
+
+    The names in ``models``, ``tasks`` and ``preprocessors`` are stored in exports and are therefore
+    part of the file format: each name is used in only one of the three, and is kept once it is
+    published.
+
+    Attributes:
+        name: Name in exports, on the command line and of the entry point.
+        api: Version of this record for which the package was written.
+        data_classes: Data classes by name; the first one has ``from_path`` (see ``FromPath``) if
+            ``recognise`` claims paths.
+        models: Model builders, ``builder(**data.model_arguments(values)) -> nn.Module``.
+        tasks: Task builders, ``builder(**data.task_arguments(values)) -> Task``.
+        rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
+            ``architecture`` the first of ``models`` is used.
+        checks: Checks for the doctor; one with the code of a core check replaces it.
+        preprocessors: Preprocessor builders, ``builder(**arguments, **tensors)``.
+        recognise: Confidence that the domain can read a path, from 0 (not at all) to 1.
+        cli_options: Options that the domain adds to ``flambeau fit PATH``.
+        demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
+            NAME`` and the conformance kit; downloads nothing.
+    """
+
+    name: str
+    api: int = API_VERSION
+    data_classes: Mapping[str, type[Data]]
+    models: Mapping[str, Callable[..., Any]]
+    tasks: Mapping[str, Callable[..., Any]]
+    rules: tuple[Rule, ...] = ()
+    checks: tuple[Check, ...] = ()
+    preprocessors: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Any])
+    recognise: Callable[[Path], float] = _recognise_nothing
+    cli_options: tuple[CliOption, ...] = ()
+    demo: Callable[[int, int], Data] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that needs a key which neither core nor this domain decides.
+
+        Raises:
+            PlanError: Naming the rule and the nearest key.
+        """
+        rules = [rule for rule in self.rules if isinstance(cast(object, rule), Rule)]
+        check_needs(rules, [rule.key for rule in CORE_RULES])
+
+
+def rules_of(domain: Domain) -> tuple[Rule, ...]:
+    """Return the rules from which plans of the domain are derived: core's and its own."""
+    own = domain.rules
+    if domain.models and all(rule.key != "architecture" for rule in own):
+        own = (_first_model(domain.name, tuple(domain.models)), *own)
+    return combine(CORE_RULES, own)
+
+
+def _first_model(name: str, models: tuple[str, ...]) -> Rule:
+    """Return the rule for ``architecture`` of a domain that defines none."""
+    first, *others = models
+    reason = f"The only architecture of the domain {name!r}."
+    if others:
+        reason = f"The first of the {len(models)} architectures of the domain {name!r}."
+    choice = Choice(
+        "architecture",
+        first,
+        reason,
+        alternatives=tuple(others),
+        override="Learner(data, module) with any nn.Module",
+        source="default",
+    )
+    return Rule("architecture", (), lambda facts, values: choice)

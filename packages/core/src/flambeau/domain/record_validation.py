@@ -1,0 +1,92 @@
+"""``check_record``: validates the record of a domain, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from flambeau.data.data import Data
+from flambeau.domain.record import API_VERSION, CliOption, Domain
+from flambeau.errors import DomainError
+from flambeau.plan import Rule
+
+
+def check_record(record: object, reference: str) -> None:
+    """Raise a DomainError unless ``record`` is a valid ``Domain``.
+
+    Args:
+        record: The object to check.
+        reference: Where it is defined, for the message: ``"package.module:DOMAIN"``.
+
+    Raises:
+        DomainError: The record is invalid; the message has the reference, the field and the fault.
+    """
+    if not isinstance(record, Domain):
+        raise DomainError(
+            f"{reference} is a {type(record).__name__}, not a flambeau.domain.Domain. Define it "
+            "with Domain(name=..., ...)."
+        )
+    if record.api != API_VERSION:
+        older = isinstance(cast(object, record.api), int) and record.api < API_VERSION
+        upgrade = "that package" if older else "flambeau"
+        raise DomainError(
+            f"{reference} was written for version {record.api!r} of the domain record, but this "
+            f"flambeau reads version {API_VERSION}. Upgrade {upgrade}."
+        )
+    for name, fault in _faults(record):
+        raise DomainError(f"{reference}: the field {name!r} {fault}.")
+
+
+def _faults(record: Domain) -> Iterator[tuple[str, str]]:
+    """Yield each invalid field and its fault."""
+    if not isinstance(cast(object, record.name), str) or not record.name.isidentifier():
+        yield "name", f"is {record.name!r}; it must be an identifier such as 'vision'"
+    for table in ("data_classes", "models", "tasks", "preprocessors"):
+        yield from ((table, fault) for fault in _table_faults(table, getattr(record, table)))
+    yield from _clashes(record)
+    # The doctor is loaded where it is used, see tests/architecture/test_imports.py.
+    from flambeau.doctor.check import Check
+
+    kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": Check}
+    for name, kind in kinds.items():
+        entries: object = getattr(record, name)
+        if not isinstance(entries, tuple):
+            yield name, f"is a {type(entries).__name__}; it must be a tuple"
+            continue
+        for entry in cast("tuple[object, ...]", entries):
+            if not isinstance(entry, kind):
+                yield name, f"contains {entry!r:.80}, which is not a {kind.__name__}"
+    for name, entries in (
+        ("rules", [rule.key for rule in record.rules]),
+        ("cli_options", [option.name for option in record.cli_options]),
+        ("checks", [check.code for check in record.checks]),
+    ):
+        for repeated in sorted({entry for entry in entries if entries.count(entry) > 1}):
+            yield name, f"contains {repeated!r} more than once"
+    if not callable(record.recognise):
+        yield "recognise", f"is {record.recognise!r:.80}; it must be a function of a path"
+    if record.demo is not None and not callable(record.demo):
+        yield "demo", f"is {record.demo!r:.80}; it must be a function demo(n_samples, seed) or None"
+
+
+def _table_faults(table: str, entries: object) -> Iterator[str]:
+    if not isinstance(entries, Mapping):
+        yield f"is a {type(entries).__name__}; it must be a mapping from names to builders"
+        return
+    for key, value in cast("Mapping[object, object]", entries).items():
+        if not isinstance(key, str) or not key:
+            yield f"has the key {key!r}; keys must be non-empty strings"
+        elif table == "data_classes" and not (isinstance(value, type) and issubclass(value, Data)):
+            yield f"has {key!r}: {value!r:.80}, which is not a subclass of flambeau.data.Data"
+        elif not callable(value):
+            yield f"has {key!r}: {value!r:.80}, which cannot be called"
+
+
+def _clashes(record: Domain) -> Iterator[tuple[str, str]]:
+    """Yield names that two of the tables contain."""
+    tables: dict[str, str] = {}
+    for table in ("models", "tasks", "preprocessors"):
+        for name in cast("Mapping[str, object]", getattr(record, table)):
+            if name in tables:
+                yield table, f"has {name!r}, which {tables[name]!r} also has; rename one of them"
+            tables[name] = table

@@ -1,0 +1,69 @@
+"""Checks of class names and logits for tasks over classes, with their error messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from flambeau.errors import ArgumentError, InputError
+
+
+def checked_class_names(classes: Sequence[str], task: str, *, minimum: int) -> tuple[str, ...]:
+    """Return the class names as a tuple, after checking them.
+
+    Args:
+        classes: Names in the order of the class numbers.
+        task: Name of the task in error messages.
+        minimum: Smallest number of classes.
+
+    Raises:
+        ArgumentError: ``classes`` is not a sequence of strings.
+        InputError: There are too few classes, or a name occurs twice.
+    """
+    if isinstance(classes, str):
+        raise ArgumentError(
+            f"classes must be a list of strings, not the string {classes!r}. Write "
+            f"{task}([{classes!r}, ...])."
+        )
+    names = tuple(classes)
+    for name in names:
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] untyped callers
+            raise ArgumentError(
+                f"Class names of {task} must be strings, not {name!r}. Write {str(name)!r}."
+            )
+    if len(names) < minimum:
+        raise InputError(f"{task} needs at least {minimum} classes, not {list(names)}.")
+    if len(set(names)) < len(names):
+        repeated = next(name for i, name in enumerate(names) if name in names[:i])
+        raise InputError(f"{task} got the class {repeated!r} more than once. Remove duplicates.")
+    return names
+
+
+def not_logits_error(outputs: object, task: str, n: int) -> InputError:
+    """Return the error for outputs that are not a tensor with one column per class."""
+    found = (
+        f"has shape {tuple(outputs.shape)}"
+        if isinstance(outputs, Tensor)
+        else f"is of type {type(outputs).__name__}"
+    )
+    return InputError(
+        f"The model's output {found}, but {task} expects logits (batch, {n}). Return one tensor "
+        "with a column for each class from the model's forward."
+    )
+
+
+def wrong_width_error(outputs: Tensor, task: str, n: int) -> InputError:
+    """Return the error for outputs whose number of columns is not the number of classes."""
+    return InputError(
+        f"The model's output has shape {tuple(outputs.shape)}, {outputs.shape[1]} columns, but "
+        f"{task} has {n} classes. Give the model's last layer {n} outputs."
+    )
+
+
+def check_logits(outputs: Tensor, classes: Sequence[str], task: str) -> None:
+    """Raise an InputError unless ``outputs`` are logits ``(batch, classes)``."""
+    if outputs.ndim != 2:
+        raise not_logits_error(outputs, task, len(classes))
+    if outputs.shape[1] != len(classes):
+        raise wrong_width_error(outputs, task, len(classes))

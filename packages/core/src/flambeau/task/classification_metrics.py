@@ -1,0 +1,240 @@
+"""Metrics for classification, with one label per sample or any number of labels.
+
+Compared with scikit-learn in ``tests/core/task/test_metrics.py``, including absent classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flambeau.errors import InputError
+from flambeau.task.metrics import ShareMetric, SumMetric
+from flambeau.task.numerics import as_real
+
+# ---------------------------------------------------------------- one label per sample
+
+
+class ConfusionMatrix(SumMetric):
+    """Counts of (target class, predicted class); for reports, because it is not a single number.
+
+    Args:
+        ignore_index: Targets with this value are not counted (padding).
+    """
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+        n = outputs.shape[1]
+        predicted, truth = _labels(outputs, targets)
+        counts = _count(truth * n + predicted, n * n, _kept(truth, self.ignore_index))
+        self.add("matrix", counts.view(n, n))
+
+    @property
+    def matrix(self) -> Tensor:
+        """int64 ``(classes, classes)``: rows are targets, columns predictions."""
+        if not self.sums:
+            raise InputError("The confusion matrix is empty. Call update with a batch first.")
+        return self.sums["matrix"]
+
+
+class Accuracy(ShareMetric):
+    """Share of samples whose highest output is the target class.
+
+    Args:
+        ignore_index: Targets with this value are not counted (padding).
+    """
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+        predicted, truth = _labels(outputs, targets)
+        self.add_correct(predicted == truth, _kept(truth, self.ignore_index))
+
+
+class TopKAccuracy(ShareMetric):
+    """Share of samples whose target class is among the ``k`` highest outputs.
+
+    Args:
+        k: Number of highest outputs that count; less than the number of classes.
+        ignore_index: Targets with this value are not counted (padding).
+    """
+
+    def __init__(self, k: int = 5, ignore_index: int | None = None) -> None:
+        super().__init__()
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        self.k = k
+        self.ignore_index = ignore_index
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+        if self.k >= outputs.shape[1]:
+            raise InputError(
+                f"TopKAccuracy({self.k}) is always 1 with {outputs.shape[1]} classes. Use a "
+                "smaller k, or Accuracy."
+            )
+        _, truth = _labels(outputs, targets)
+        highest = outputs.topk(self.k, dim=1).indices
+        correct = (highest == truth.unsqueeze(1)).any(dim=1)
+        self.add_correct(correct, _kept(truth, self.ignore_index))
+
+
+class _PerClass(SumMetric):
+    """Counts per class: three vectors, so that a vocabulary of classes fits in memory."""
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+        n = outputs.shape[1]
+        predicted, truth = _labels(outputs, targets)
+        kept = _kept(truth, self.ignore_index)
+        correct = predicted == truth
+        self.add("correct", _count(truth, n, correct if kept is None else correct & kept))
+        self.add("truth", _count(truth, n, kept))
+        self.add("predicted", _count(predicted, n, kept))
+
+
+class BalancedAccuracy(_PerClass):
+    """Mean recall over the classes; classes without samples are not counted.
+
+    Args:
+        ignore_index: Targets with this value are not counted (padding).
+    """
+
+    def compute(self) -> float:
+        """Return a value in 0..1; nan if nothing was counted."""
+        if not self.sums:
+            return float("nan")
+        truth = self.sums["truth"]
+        present = truth > 0
+        recall = as_real(self.sums["correct"])[present] / as_real(truth)[present]
+        return float(recall.mean().item())
+
+
+class MacroF1(_PerClass):
+    """Mean F1 over the classes; classes that are neither targets nor predicted are not counted.
+
+    Args:
+        ignore_index: Targets with this value are not counted (padding).
+    """
+
+    def compute(self) -> float:
+        """Return a value in 0..1; nan if nothing was counted."""
+        if not self.sums:
+            return float("nan")
+        total = self.sums["truth"] + self.sums["predicted"]
+        present = total > 0
+        f1 = 2 * as_real(self.sums["correct"])[present] / as_real(total)[present]
+        return float(f1.mean().item())
+
+
+# ---------------------------------------------------------------- any number of labels per sample
+
+
+class _PerLabel(SumMetric):
+    def __init__(self, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Add logits and 0/1 targets, both ``(batch, labels)``."""
+        predicted, truth = _label_sets(outputs, targets, self.threshold)
+        self.add("correct", (predicted & truth).sum(dim=0))
+        self.add("total", predicted.sum(dim=0) + truth.sum(dim=0))
+
+
+class MultiLabelMicroF1(_PerLabel):
+    """F1 over all (sample, label) pairs; 0 if no label is a target or predicted.
+
+    Args:
+        threshold: A label is predicted if its probability is at least this.
+    """
+
+    def compute(self) -> float:
+        """Return a value in 0..1; nan before the first batch."""
+        if not self.sums:
+            return float("nan")
+        correct, total = self.sums["correct"].sum(), self.sums["total"].sum()
+        return float((2 * as_real(correct) / as_real(total).clamp(min=1)).item())
+
+
+class MultiLabelMacroF1(_PerLabel):
+    """Mean F1 over the labels; a label that is neither a target nor predicted counts as 0.
+
+    Args:
+        threshold: A label is predicted if its probability is at least this.
+    """
+
+    def compute(self) -> float:
+        """Return a value in 0..1; nan before the first batch."""
+        if not self.sums:
+            return float("nan")
+        f1 = 2 * as_real(self.sums["correct"]) / as_real(self.sums["total"]).clamp(min=1)
+        return float(f1.mean().item())
+
+
+class ExactMatch(ShareMetric):
+    """Share of samples whose set of predicted labels equals the target set.
+
+    Args:
+        threshold: A label is predicted if its probability is at least this.
+    """
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Add logits and 0/1 targets, both ``(batch, labels)``."""
+        predicted, truth = _label_sets(outputs, targets, self.threshold)
+        self.add_correct((predicted == truth).all(dim=1))
+
+
+# ---------------------------------------------------------------- without device reads
+
+
+def _labels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return predicted and target class numbers ``(batch, ...)``; soft targets by argmax."""
+    outputs, targets = outputs.detach(), targets.detach()
+    if targets.is_floating_point() and targets.shape == outputs.shape:
+        targets = targets.argmax(dim=1)
+    predicted = outputs.argmax(dim=1)
+    if predicted.shape != targets.shape:
+        raise InputError(
+            f"Targets have shape {tuple(targets.shape)}, but outputs {tuple(outputs.shape)} need "
+            f"labels of shape {tuple(predicted.shape)}. Remove or add an axis in the data set."
+        )
+    return predicted, targets.to(torch.int64)
+
+
+def _label_sets(outputs: Tensor, targets: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return predicted and target labels, bool ``(batch, labels)``."""
+    if outputs.shape != targets.shape:
+        raise InputError(
+            f"Targets have shape {tuple(targets.shape)}, but outputs {tuple(outputs.shape)}: "
+            "MultiLabel needs one 0 or 1 for each label. Give both as (batch, labels)."
+        )
+    return outputs.detach().sigmoid() >= threshold, targets.detach() > 0.5
+
+
+def _kept(truth: Tensor, ignore_index: int | None) -> Tensor | None:
+    return None if ignore_index is None else truth != ignore_index
+
+
+def _count(numbers: Tensor, n: int, kept: Tensor | None) -> Tensor:
+    """Return how often each of 0..n-1 occurs; ``bincount`` would read the device on CUDA."""
+    if kept is not None:
+        numbers = torch.where(kept, numbers, n)
+    numbers = numbers.reshape(-1)
+    counts = torch.zeros(n + 1, dtype=torch.int64, device=numbers.device)
+    return counts.scatter_add_(0, numbers, torch.ones_like(numbers))[:n]

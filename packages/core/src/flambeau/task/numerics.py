@@ -1,0 +1,29 @@
+"""Dtypes and counts of tensors, for tasks and metrics; only ``to_rows`` reads the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+"""Dtypes whose 11 or 8 significant bits are too few for a sum of losses."""
+
+
+def real_dtype(device: torch.device) -> torch.dtype:
+    """Return the widest floating-point dtype of the device: float64, or float32 on mps."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def as_real(value: Tensor) -> Tensor:
+    """Return ``value`` in the widest floating-point dtype of its device."""
+    return value.to(real_dtype(value.device))
+
+
+def size_of(value: Tensor) -> Tensor:
+    """Return the number of elements as a 0-d int64 tensor on the device of ``value``."""
+    return torch.full((), value.numel(), dtype=torch.int64, device=value.device)
+
+
+def to_rows(values: Tensor) -> list[list[float]]:
+    """Return ``(batch, columns)`` as lists of Python numbers; reads the device."""
+    return values.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
