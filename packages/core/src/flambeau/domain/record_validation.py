@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, cast, runtime_checkable
 
 from flambeau.data.data import Data
 from flambeau.domain.record import API_VERSION, CliOption, Domain
 from flambeau.errors import DomainError
 from flambeau.plan import Rule
+
+_KIND_NAMES = {"rules": "Rule", "cli_options": "CliOption", "checks": "Check"}
+
+
+@runtime_checkable
+class SupportsCheck(Protocol):
+    """What is needed of a ``Check`` here; importing it would load the doctor and training."""
+
+    code: str
+    run: Callable[..., object]
+    reads: str
+    runs: str
 
 
 def check_record(record: object, reference: str) -> None:
@@ -44,10 +56,7 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
     for table in ("data_classes", "models", "tasks", "preprocessors"):
         yield from ((table, fault) for fault in _table_faults(table, getattr(record, table)))
     yield from _clashes(record)
-    # The doctor is loaded where it is used, see tests/architecture/test_imports.py.
-    from flambeau.doctor.check import Check
-
-    kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": Check}
+    kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": SupportsCheck}
     for name, kind in kinds.items():
         entries: object = getattr(record, name)
         if not isinstance(entries, tuple):
@@ -55,7 +64,7 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
             continue
         for entry in cast("tuple[object, ...]", entries):
             if not isinstance(entry, kind):
-                yield name, f"contains {entry!r:.80}, which is not a {kind.__name__}"
+                yield name, f"contains {entry!r:.80}, which is not a {_KIND_NAMES[name]}"
     for name, entries in (
         ("rules", [rule.key for rule in record.rules]),
         ("cli_options", [option.name for option in record.cli_options]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html as markup
 import json
 import shutil
 import textwrap
@@ -66,11 +65,13 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
 
 def html(choices: Sequence[Choice]) -> str:
     """The same table for a notebook."""
+    from html import escape
+
     heads = ("key", "value", "source", "reason", "how to change it")
     rows = [
         f"<tr{_UNSURE if choice.confidence < LOW_CONFIDENCE else ''}>"
         + "".join(
-            f'<td style="{_CELL}">{markup.escape(cell)}</td>'
+            f'<td style="{_CELL}">{escape(cell)}</td>'
             for cell in (
                 choice.key,
                 value_text(choice.value),

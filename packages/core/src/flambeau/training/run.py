@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from torch.optim import Optimizer
 
@@ -30,13 +30,15 @@ from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
-from flambeau.training.planner import Planner
 from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.snapshot import capture
 from flambeau.training.start_checks import check_learns, check_optimizers
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep
 from flambeau.training.update import Update
+
+if TYPE_CHECKING:
+    from flambeau.training.planner import Planner
 
 T = TypeVar("T")
 
