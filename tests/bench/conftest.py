@@ -1,4 +1,4 @@
-"""A case whose figures are set by hand, so that statistics and verdicts can be known."""
+"""A case with given figures, so that statistics and verdicts are known."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import pytest
 
-from flambeau_bench.case import Case, Comparison, Gate, Question, Size, same_losses
+from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size, equal_losses
 from flambeau_bench.measurement import Measurement
 
 WORK = Measurement(
     {"slope_us": 100.0},
     steps=10,
-    items=320,
+    samples=320,
     init_hash="a",
     order_hash="b",
     settings={"threads": 1, "optimizer": "AdamW"},
@@ -23,10 +23,10 @@ WORK = Measurement(
 
 
 class ToyCase(Case):
-    """The candidate takes ``extra_us`` more."""
+    """A case whose candidate takes ``extra_us`` longer."""
 
     name: ClassVar = "toy"
-    asks: ClassVar = "Does it work?"
+    question: ClassVar = "Does it work?"
     sizes: ClassVar = {"quick": Size("quick", {"steps": 10}), "cpu": Size("cpu", {"steps": 10})}
 
     def __init__(self, extra_us: float = 5.0, **wrong: object) -> None:
@@ -35,8 +35,8 @@ class ToyCase(Case):
         self.calls: list[tuple[str, int]] = []
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        question = Question("slope_us", "difference", "µs/step", limit=10.0)
-        return [Comparison("only", "by hand", "ours", (question,))]
+        criterion = Criterion("slope_us", "difference", "µs/step", limit=10.0)
+        return [Comparison("only", "by hand", "candidate", (criterion,))]
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
         self.calls.append((side, pair))
@@ -47,16 +47,16 @@ class ToyCase(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        return same_losses(pairs)
+        return equal_losses(pairs)
 
 
 @pytest.fixture
 def toy() -> type[ToyCase]:
-    """The class: tests make their own."""
+    """Return the class of toy cases."""
     return ToyCase
 
 
 @pytest.fixture
 def work() -> Measurement:
-    """What every side of a toy has done."""
+    """Return the work of each side of a toy case."""
     return WORK

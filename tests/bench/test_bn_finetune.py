@@ -1,4 +1,4 @@
-"""The experiment at a tiny scale: policies are what they say, and the page says what was found."""
+"""The experiment at a tiny scale: each policy does what it says, and the report is correct."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from flambeau_bench.case import Size
-from flambeau_bench.cases import bn_page, bn_policies
+from flambeau_bench.cases import bn_policies, bn_report
 from flambeau_bench.cases.bn_finetune import BatchNormFineTune
 from flambeau_bench.cases.bn_policies import Cell, ConvNet, Scale
 
@@ -29,28 +29,28 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten classes that differ in brightness, in the files' own format."""
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write ten classes of different brightness as files of Fashion-MNIST."""
     folder = tmp_path / "fashion_mnist"
     folder.mkdir()
     draws = np.random.default_rng(0)
     for stem, n in (("train", 400), ("t10k", 200)):
         labels = np.arange(n) % 10
-        images = draws.integers(0, 40, (n, 28, 28)) + 20 * labels[:, None, None]
-        write_idx(folder / f"{stem}-images-idx3-ubyte.gz", images)
+        pixels = draws.integers(0, 40, (n, 28, 28)) + 20 * labels[:, None, None]
+        write_idx(folder / f"{stem}-images-idx3-ubyte.gz", pixels)
         write_idx(folder / f"{stem}-labels-idx1-ubyte.gz", labels)
     monkeypatch.setenv("FLAMBEAU_DATA", str(tmp_path))
     for cached in (
         bn_policies.train,
         bn_policies.source,
-        bn_policies._pictures,
+        bn_policies._images,
         bn_policies._target,
     ):
         cached.cache_clear()
 
 
 def trained_with(monkeypatch: pytest.MonkeyPatch, cell: Cell, policy: str) -> tuple[Any, ...]:
-    """The body before and after, as the experiment trained it."""
+    """Return the networks before and after fine-tuning, and the result."""
     nets: list[ConvNet] = []
     real = bn_policies._gap
 
@@ -66,8 +66,8 @@ def trained_with(monkeypatch: pytest.MonkeyPatch, cell: Cell, policy: str) -> tu
 
 @pytest.mark.parametrize("trained", ["head", "all"])
 @pytest.mark.parametrize("policy", ["A", "B", "C", "D", "E", "E+"])
-def test_each_policy_is_what_it_says(
-    policy: str, trained: str, pictures: None, monkeypatch: pytest.MonkeyPatch
+def test_each_policy_changes_what_it_says(
+    policy: str, trained: str, images: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, after, _ = trained_with(monkeypatch, Cell(trained, 32, "strong"), policy)
     moved = {"statistics": False, "scale": False, "weight": False}
@@ -77,15 +77,15 @@ def test_each_policy_is_what_it_says(
             moved["scale"] |= not torch.equal(old.weight, new.weight)
         elif isinstance(old, nn.Conv2d):
             moved["weight"] |= not torch.equal(old.weight, new.weight)
-    whole = trained == "all"
+    everything = trained == "all"
     assert moved == {
         "statistics": policy not in "AC",
-        "scale": policy in ("D", "E+") or (whole and policy in "CE"),
-        "weight": whole,
+        "scale": policy in ("D", "E+") or (everything and policy in "CE"),
+        "weight": everything,
     }
 
 
-def test_auto_is_to_the_bit_the_policy_that_it_chose(pictures: None) -> None:
+def test_auto_is_bitwise_equal_to_the_policy_it_chose(images: None) -> None:
     for batch_size, policy in ((2, "E+"), (32, "D")):
         cell = Cell("head", batch_size, "strong")
         auto = bn_policies.train(cell, "auto", 0, SCALE)
@@ -94,7 +94,7 @@ def test_auto_is_to_the_bit_the_policy_that_it_chose(pictures: None) -> None:
         assert (auto.error_pct, auto.gap) == (chosen.error_pct, chosen.gap)
 
 
-def test_a_run_is_measured_with_its_evidence(pictures: None) -> None:
+def test_a_measurement_has_its_evidence(images: None) -> None:
     case, counts = BatchNormFineTune(), {"width": 4, "source": 120, "source_epochs": 1}
     counts |= {"target": 48, "tests": 60, "epochs_of_2": 1, "epochs_of_4": 1, "epochs_of_32": 4}
     size = Size("quick", counts, pairs=1, floor_pairs=0)
@@ -107,7 +107,7 @@ def test_a_run_is_measured_with_its_evidence(pictures: None) -> None:
     assert case.gate(comparison, pairs).passed == (accuracy >= 0.85)
 
 
-# ---------------------------------------------------------------- the page
+# ---------------------------------------------------------------- the report
 
 
 def record(policy: str, seed: int, error: float, *, gap: float = 1.0) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def record(policy: str, seed: int, error: float, *, gap: float = 1.0) -> dict[st
         "kind": "run",
         "side": policy,
         "pair": seed,
-        "figures": {"error_pct": error, "gap": gap, "alarmed": float(gap > 2)},
+        "figures": {"error_pct": error, "gap": gap, "warned": float(gap > 2)},
         "settings": {"cell": "all, batch 32, strong"},
         "notes": "auto chose train: distance 0.5, noise 0.01 nats" if policy == "auto" else "",
     }
@@ -131,20 +131,20 @@ def some_records() -> list[dict[str, Any]]:
     ]
 
 
-def test_the_page_gives_ratios_of_means_with_intervals(tmp_path: Path) -> None:
+def test_the_report_has_ratios_of_means_with_intervals(tmp_path: Path) -> None:
     records = some_records()
-    text = bn_page.section([*records, *records], tmp_path)  # a run of two comparisons counts once
+    text = bn_report.section([*records, *records], tmp_path)  # a repeated run counts once
     assert "mean over 3 seeds" in text
-    assert "**11.0 (10.0–12.0)**" in text  # of D; auto is none of its own
-    # Means of 61, 21 and 11: 2.9 and 5.5 times.
+    assert "**11.0 (10.0–12.0)**" in text  # D; auto does not count
+    # Means of 61, 21 and 11: ratios of 2.9 and 5.5.
     assert "2.9× (" in text
     assert "5.5× (" in text
     assert "| D | +0.0 (+0.0 to +0.0) | 4 | 1 |" in text
     assert "| train 3× | distance 0.5, noise 0.01 nats | A 3 |" in text
-    for name in bn_page.FIGURES:
+    for name in bn_report.FIGURES:
         assert (tmp_path / name).stat().st_size > 5_000
 
 
-def test_no_records_no_section(tmp_path: Path) -> None:
-    assert bn_page.section([{"case": "other", "kind": "run"}], tmp_path) == ""
+def test_without_records_there_is_no_section(tmp_path: Path) -> None:
+    assert bn_report.section([{"case": "other", "kind": "run"}], tmp_path) == ""
     assert list(tmp_path.iterdir()) == []

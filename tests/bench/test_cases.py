@@ -1,13 +1,14 @@
-"""The cases at their smallest: both sides do the same work, and the gates can fail."""
+"""The cases at their smallest size: both sides do the same work, and the gates can fail."""
 
 from __future__ import annotations
 
+import gc
 import gzip
 import math
 import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,19 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flambeau import TrainState
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Size
 from flambeau_bench.cases import CASES, by_hand
 from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
-from flambeau_bench.cases.host_reads import watched
+from flambeau_bench.cases.collector import VARIANTS as COLLECTOR_VARIANTS
+from flambeau_bench.cases.collector import Collector, EpochTimes
+from flambeau_bench.cases.host_reads import count_host_reads
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
-from flambeau_bench.cases.vision_fit import OURS, USUAL, SmallResNet, VisionFit, read_idx
-from flambeau_bench.fresh import FreshRun, measure_in_fresh_processes
+from flambeau_bench.cases.vision_fit import FLAMBEAU, USUAL, SmallResNet, VisionFit, read_idx
+from flambeau_bench.fresh_process import FreshRun, measure_in_fresh_processes
+from flambeau_bench.invalid_pairs import invalid_reasons
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.void import why_void
 
 
 def both(case: Case, size: Size, variant: str) -> tuple[Comparison, Measurement, Measurement]:
@@ -37,7 +41,7 @@ def both(case: Case, size: Size, variant: str) -> tuple[Comparison, Measurement,
     return comparison, baseline, candidate
 
 
-def test_every_case_is_in_the_quick_suite_and_can_be_listed() -> None:
+def test_every_case_has_a_quick_size_and_variants() -> None:
     for name, case in CASES.items():
         assert case.name == name
         assert "quick" in case.sizes
@@ -52,30 +56,30 @@ def test_every_case_is_in_the_quick_suite_and_can_be_listed() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_loop_overhead_does_the_same_work_to_the_bit(variant: str) -> None:
+def test_loop_overhead_sides_are_bitwise_equal(variant: str) -> None:
     case = LoopOverhead()
     comparison, baseline, candidate = both(case, Size("quick", {"steps": 5}), variant)
-    assert why_void(baseline, candidate, {}) == ""
+    assert invalid_reasons(baseline, candidate, {}) == ""
     assert baseline.steps == 25
     assert case.gate(comparison, [(baseline, candidate)]).passed
-    spoilt = replace(candidate, quality={"losses": "other"})
-    assert not case.gate(comparison, [(baseline, spoilt)]).passed
+    other = replace(candidate, quality={"losses": "other"})
+    assert not case.gate(comparison, [(baseline, other)]).passed
 
 
-def test_the_rate_by_hand_is_torchs_one_cycle() -> None:
+def test_the_hand_written_lr_is_torchs_one_cycle() -> None:
     steps = 40
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         by_hand.PEAK_LR,
-        # Its own share counts steps up to the peak; this one puts the peak where ours is.
+        # torch counts steps up to the peak; this value puts its peak at the same step.
         total_steps=steps,
         pct_start=(0.25 * (steps - 1) + 1) / steps,
         final_div_factor=1e5 / 25,
         cycle_momentum=False,
     )
     for step in range(steps):
-        # Rounding alone: the same curve written in another way.
+        # The same curve in another formula: only rounding differs.
         expected = optimizer.param_groups[0]["lr"]
         assert by_hand.one_cycle_lr(step, steps) == pytest.approx(expected, rel=1e-9)
         optimizer.step()
@@ -83,28 +87,28 @@ def test_the_rate_by_hand_is_torchs_one_cycle() -> None:
             schedule.step()
 
 
-# ---------------------------------------------------------------- the counters
+# ---------------------------------------------------------------- callbacks and host reads
 
 
-def test_callbacks_hear_every_event_of_a_step() -> None:
+def test_callbacks_get_every_event_of_a_step() -> None:
     case = CallbackScaling()
     comparison, baseline, candidate = both(case, Size("quick", {"steps": 3}), "5")
-    assert why_void(baseline, candidate, {}) == ""
+    assert invalid_reasons(baseline, candidate, {}) == ""
     assert case.gate(comparison, [(baseline, candidate)]).passed
-    deaf = replace(candidate, quality={**candidate.quality, "events_a_step": 2.0})
-    assert "events heard" in case.gate(comparison, [(baseline, deaf)]).says
+    fewer = replace(candidate, quality={**candidate.quality, "events_per_step": 2.0})
+    assert "events per step" in case.gate(comparison, [(baseline, fewer)]).reason
 
 
-def test_a_planted_read_is_counted_and_our_steps_have_none() -> None:
+def test_planted_reads_are_counted_and_flambeau_has_none() -> None:
     case = SyncCount()
     size = Size("quick", {"steps": 5}, pairs=1, floor_pairs=0)
     comparison, baseline, candidate = both(case, size, "guard off")
     assert baseline.figures["host_reads"] == 1.0
     assert candidate.figures["host_reads"] == 0.0
-    assert why_void(baseline, candidate, {}) == ""
+    assert invalid_reasons(baseline, candidate, {}) == ""
     assert case.gate(comparison, [(baseline, candidate)]).passed
-    blind = replace(baseline, quality={"host_reads": 0})
-    assert not case.gate(comparison, [(blind, candidate)]).passed
+    uncounted = replace(baseline, quality={"host_reads": 0})
+    assert not case.gate(comparison, [(uncounted, candidate)]).passed
 
 
 @pytest.mark.parametrize("absent", ["", "torch.utils._python_dispatch.TorchDispatchMode"])
@@ -112,7 +116,7 @@ def test_every_kind_of_read_is_counted_only_while_active(absent: str, report_abs
     if absent:
         report_absent(absent)
     value = torch.ones(())
-    with watched() as reads:
+    with count_host_reads() as reads:
         value.item()
         reads.active = True
         value.item()
@@ -127,21 +131,45 @@ def test_every_kind_of_read_is_counted_only_while_active(absent: str, report_abs
     assert "tolist" not in vars(torch.Tensor)
 
 
+@pytest.mark.parametrize("variant", COLLECTOR_VARIANTS)
+def test_pausing_the_collector_changes_no_result(variant: str) -> None:
+    case = Collector()
+    size = Size("quick", {"steps": 5, "objects": 100}, pairs=1, floor_pairs=1)
+    frozen = gc.get_freeze_count()
+    comparison, baseline, candidate = both(case, size, variant)
+    assert invalid_reasons(baseline, candidate, {}) == ""
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    assert gc.isenabled()
+    assert gc.get_freeze_count() <= frozen
+    assert not any("EpochTimes" in repr(each) for each in gc.callbacks)
+
+
+def test_time_in_the_collector_is_measured() -> None:
+    times = EpochTimes(None)
+    state = cast("TrainState", None)  # no event of it reads the state
+    times.on_epoch_start(state)
+    gc.collect()
+    times.on_eval_start(state)
+    gc.collect()
+    assert times.collections == 1
+    assert 0.0 < times.collector_s <= times.seconds
+
+
 # ---------------------------------------------------------------- loaders
 
 
 @pytest.mark.parametrize("variant", ["tables", "images"])
-def test_loaders_give_the_same_batches(variant: str) -> None:
+def test_loaders_give_equal_batches(variant: str) -> None:
     case = Loaders()
     size = Size("quick", {"table_rows": 2_500, "images": 1_100})
     comparison, baseline, candidate = both(case, size, variant)
-    assert why_void(baseline, candidate, {}) == ""
-    assert candidate.items == size["table_rows" if variant == "tables" else "images"]
+    assert invalid_reasons(baseline, candidate, {}) == ""
+    assert candidate.samples == size["table_rows" if variant == "tables" else "images"]
     gate = case.gate(comparison, [(baseline, candidate)])
-    assert gate.passed, gate.says
-    for spoilt in ({"contents": "other"}, {"seeds_order": "other"}):
-        worse = replace(candidate, quality={**candidate.quality, **spoilt})
-        assert not case.gate(comparison, [(baseline, worse)]).passed
+    assert gate.passed, gate.reason
+    for other in ({"contents": "other"}, {"order_of_seed": "other"}):
+        changed = replace(candidate, quality={**candidate.quality, **other})
+        assert not case.gate(comparison, [(baseline, changed)]).passed
 
 
 # ---------------------------------------------------------------- vision-fit
@@ -154,7 +182,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture
 def small_fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """120 and 40 pictures in Fashion-MNIST's files."""
+    """Write 120 train and 40 test images as files of Fashion-MNIST."""
     folder = tmp_path / "fashion_mnist"
     folder.mkdir()
     draws = np.random.default_rng(0)
@@ -177,32 +205,32 @@ def test_vision_fit_does_the_same_number_of_steps() -> None:
     case = VisionFit()
     counts = {"train": 100, "valid": 40, "epochs": 2, "batch_size": 32, "thousandths": 3}
     size = Size("quick", counts)
-    assert case.why_not(size) == ""
+    assert case.skip_reason(size) == ""
     comparison, baseline, candidate = both(case, size, "no workers")
     assert baseline.steps == 8
-    assert why_void(baseline, candidate, comparison.may_differ) == ""
+    assert invalid_reasons(baseline, candidate, comparison.may_differ) == ""
     assert "precision" in candidate.notes
-    runs = [FreshRun(case.name, "no workers", side, size, 0) for side in (USUAL, OURS)]
+    runs = [FreshRun(case.name, "no workers", side, size, 0) for side in (USUAL, FLAMBEAU)]
     for fresh in measure_in_fresh_processes(runs):
         assert fresh.init_hash == baseline.init_hash
         assert 0.0 < fresh.figures["wall_s"] < 60.0
 
 
-def test_vision_gate_is_a_mean_over_seeds() -> None:
+def test_the_vision_gate_compares_means_over_seeds() -> None:
     case = VisionFit()
     [comparison, _] = case.comparisons(case.sizes["cpu"])
 
     def of(accuracy: float) -> Measurement:
         return Measurement({}, quality={"accuracy": accuracy, "allowed_below": 0.003})
 
-    theirs = [of(0.90), of(0.91), of(0.92)]
-    near = list(zip(theirs, [of(0.912), of(0.904), of(0.906)], strict=True))
-    far = list(zip(theirs, [of(0.90), of(0.90), of(0.919)], strict=True))
+    baselines = [of(0.90), of(0.91), of(0.92)]
+    near = list(zip(baselines, [of(0.912), of(0.904), of(0.906)], strict=True))
+    far = list(zip(baselines, [of(0.90), of(0.90), of(0.919)], strict=True))
     assert case.gate(comparison, near).passed
     assert not case.gate(comparison, far).passed
 
 
-def test_the_small_net_has_four_convolutions_and_a_residual() -> None:
+def test_the_net_has_four_convolutions_and_a_residual() -> None:
     net = SmallResNet(4).eval()
     convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
     assert len(convolutions) == 4
@@ -217,25 +245,25 @@ def test_the_small_net_has_four_convolutions_and_a_residual() -> None:
         assert torch.equal(net(x), by_steps(x))
 
 
-def test_vision_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_vision_fit_gives_a_skip_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     size = VisionFit.sizes["cpu"]
     monkeypatch.delenv("FLAMBEAU_DATA", raising=False)
-    assert "FLAMBEAU_DATA is unset" in VisionFit().why_not(size)
+    assert "FLAMBEAU_DATA is not set" in VisionFit().skip_reason(size)
     monkeypatch.setenv("FLAMBEAU_DATA", str(tmp_path))
-    assert "there is no" in VisionFit().why_not(size)
-    assert OURS in [c.candidate for c in VisionFit().comparisons(size)]
+    assert "does not exist" in VisionFit().skip_reason(size)
+    assert FLAMBEAU in [c.candidate for c in VisionFit().comparisons(size)]
 
 
-def test_gpu_sizes_are_skipped_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_sizes_are_skipped_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     on_gpu = [case for case in CASES.values() if "gpu" in case.sizes]
     assert len(on_gpu) >= 3
-    assert all("no CUDA" in case.why_not(case.sizes["gpu"]) for case in on_gpu)
+    assert all("no CUDA" in case.skip_reason(case.sizes["gpu"]) for case in on_gpu)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("variant", ["default", "guard off", "clip", "accumulate4", "ema"])
-def test_no_synchronisation_on_cuda(variant: str) -> None:
+def test_steps_do_not_synchronise_on_cuda(variant: str) -> None:
     case = SyncCount()
     comparison, baseline, candidate = both(case, case.sizes["gpu"], variant)
     assert candidate.figures["host_reads"] == 0.0
@@ -247,20 +275,20 @@ def test_no_synchronisation_on_cuda(variant: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["import", "first step"])
-def test_cold_start_measures_fresh_processes(variant: str) -> None:
+def test_cold_start_measures_new_processes(variant: str) -> None:
     case = ColdStart()
     comparison, baseline, candidate = both(case, case.sizes["quick"], variant)
-    assert why_void(baseline, candidate, comparison.may_differ) == ""
+    assert invalid_reasons(baseline, candidate, comparison.may_differ) == ""
     gate = case.gate(comparison, [(baseline, candidate)])
-    assert gate.passed, gate.says
-    for question in comparison.questions:
-        assert math.isfinite(question.of(baseline, candidate))
+    assert gate.passed, gate.reason
+    for criterion in comparison.criteria:
+        assert math.isfinite(criterion.value(baseline, candidate))
 
 
 # ---------------------------------------------------------------- hashes
 
 
-def test_hashes_tell_values_dtypes_and_order_apart() -> None:
+def test_hashes_depend_on_values_dtypes_and_order() -> None:
     x = torch.arange(4.0)
     tensors = [[x], [x.double()], [x.reshape(2, 2)], [x, x], [-x], [x.bfloat16()]]
     assert len({fingerprint.of_tensors(t) for t in tensors}) == len(tensors)
@@ -269,7 +297,7 @@ def test_hashes_tell_values_dtypes_and_order_apart() -> None:
     assert fingerprint.of_numbers([0.1]) != fingerprint.of_numbers([math.nextafter(0.1, 1)])
 
 
-def test_threads_and_optimizers_are_settings() -> None:
+def test_threads_and_optimizer_options_are_settings() -> None:
     assert fingerprint.machine_settings()["threads"] == torch.get_num_threads()
     parameter = [torch.zeros(2, requires_grad=True)]
     found = [

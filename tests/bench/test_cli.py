@@ -1,4 +1,4 @@
-"""``flambeau bench`` as a user types it."""
+"""``flambeau bench`` on the command line."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_run_and_report(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "met" in result.output
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
-    told = call("report", tmp_path)
-    assert "host reads/step" in told.output
+    reported = call("report", tmp_path)
+    assert "host reads/step" in reported.output
     assert "sync-count" in (tmp_path / "report.md").read_text()
 
 
-def test_a_missed_bar_ends_with_1(
+def test_a_missed_limit_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: type
 ) -> None:
     monkeypatch.setitem(CASES, "toy", toy(11.0))

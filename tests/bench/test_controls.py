@@ -1,4 +1,4 @@
-"""Negative controls: what is planted must turn loop-overhead red."""
+"""Negative controls: planted faults must make loop-overhead fail."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from flambeau import Batch, Callback, TrainState
 from flambeau_bench.case import Comparison, Size
-from flambeau_bench.cases.loop_overhead import BY_HAND, OURS, LoopOverhead
-from flambeau_bench.cases.tiny import Tape, ready_batches
+from flambeau_bench.cases.loop_overhead import BY_HAND, FLAMBEAU, LoopOverhead
+from flambeau_bench.cases.tiny_training import ReadyLoader, ready_batches
 from flambeau_bench.pairing import measure_pairs
 from flambeau_bench.verdict import Outcome, judge
 
@@ -31,7 +31,7 @@ def of_variant(case: LoopOverhead, variant: str) -> Comparison:
 
 
 class BusyWait(Callback):
-    """Burns CPU time in every step: a sleep would not be seen by a clock of CPU time."""
+    """Uses CPU time in each step: a clock of CPU time would not see a sleep."""
 
     def on_step_end(self, state: TrainState) -> None:
         end = time.process_time() + PLANTED_US * 1e-6
@@ -44,10 +44,10 @@ class Delayed(LoopOverhead):
         return [BusyWait()]
 
 
-def test_a_planted_delay_misses_the_bar() -> None:
-    # A slope over 40 and 200 steps: the delay alone is 50 times the bar, in CPU time of this
-    # process, so that a busy machine can only make it longer. Without it ours is some 100 µs
-    # below the loop by hand, for which the last line leaves room.
+def test_a_planted_delay_misses_the_limit() -> None:
+    # A slope over 40 and 200 steps: the delay alone is 50 times the limit, in CPU time of this
+    # process, so a busy machine can only make it longer. Without it flambeau takes about 100 µs
+    # less than the hand-written loop, which the last line allows for.
     size = replace(SIZE, counts={"steps": 40}, pairs=3)
     per_step = outcomes(Delayed(), size=size)[0]
     assert per_step.gate.passed
@@ -56,41 +56,42 @@ def test_a_planted_delay_misses_the_bar() -> None:
     assert per_step.interval.high > 0.5 * PLANTED_US
 
 
-class Skipping(Tape):
-    """Leaves its third batch out."""
+class Skipping(ReadyLoader):
+    """Skips its third batch."""
 
-    def _play(self, what: Sequence[object], start: int):
-        for step, entry in enumerate(super()._play(what, start)):
+    def _iterate(self, what: Sequence[object], start: int):
+        for step, entry in enumerate(super()._iterate(what, start)):
             if step != 2:
                 yield entry
 
 
 class Dropped(LoopOverhead):
-    """Ours does not train on one of the batches that it was given."""
+    """flambeau does not train on one of the given batches."""
 
-    def tape(self, side: str, count: int, device: str) -> Tape:
-        kind = Skipping if side == OURS else Tape
+    def loader(self, side: str, count: int, device: str) -> ReadyLoader:
+        kind = Skipping if side == FLAMBEAU else ReadyLoader
         return kind(ready_batches(1, device), count)
 
 
-def test_a_skipped_batch_voids_the_pair() -> None:
+def test_a_skipped_batch_makes_the_pair_invalid() -> None:
     outcome = outcomes(Dropped())[0]
-    assert outcome.verdict == "VOID"
+    assert outcome.verdict == "INVALID"
     assert outcome.interval is None
-    assert "the candidate skipped steps" in outcome.voided[0]
+    assert "the candidate skipped steps" in outcome.invalid_pairs[0]
 
 
 class OtherOrder(LoopOverhead):
-    def tape(self, side: str, count: int, device: str) -> Tape:
+    def loader(self, side: str, count: int, device: str) -> ReadyLoader:
         batches: list[Batch] = ready_batches(1, device)
-        tape = Tape(batches, count)
-        if side == OURS:
-            tape._play = lambda what, start: reversed(list(Tape._play(tape, what, start)))  # type: ignore
-        return tape
+        loader = ReadyLoader(batches, count)
+        if side == FLAMBEAU:
+            iterate = loader._iterate
+            loader._iterate = lambda what, start: reversed(list(iterate(what, start)))  # type: ignore
+        return loader
 
 
-def test_other_batches_fail_the_gate() -> None:
-    """The tape was taken in its order, so only the losses show what was done with it."""
+def test_another_order_fails_the_gate() -> None:
+    """The batches are read in order and used in another one, which only the losses show."""
     outcome = outcomes(OtherOrder())[0]
     assert outcome.verdict == "GATE FAILED"
 
@@ -98,18 +99,18 @@ def test_other_batches_fail_the_gate() -> None:
 class OtherWeights(LoopOverhead):
     def model(self, side: str, device: str) -> nn.Module:
         model = super().model(side, device)
-        if side == OURS:
+        if side == FLAMBEAU:
             with torch.no_grad():
                 next(model.parameters())[0, 0] += 1e-6
         return model
 
 
-def test_unequal_first_weights_void_the_pair() -> None:
+def test_unequal_initial_weights_make_the_pair_invalid() -> None:
     outcome = outcomes(OtherWeights())[0]
-    assert outcome.verdict == "VOID"
-    assert "first weights differ" in outcome.voided[0]
+    assert outcome.verdict == "INVALID"
+    assert "initial weights differ" in outcome.invalid_pairs[0]
 
 
-def test_the_sides_are_what_they_are_called() -> None:
+def test_the_sides_have_their_names() -> None:
     comparison = of_variant(LoopOverhead(), "default")
-    assert (comparison.baseline, comparison.candidate) == (BY_HAND, OURS)
+    assert (comparison.baseline, comparison.candidate) == (BY_HAND, FLAMBEAU)

@@ -1,4 +1,4 @@
-"""Lines of results: what they hold, that they only grow, and which are refused."""
+"""Records of results: their contents, appending, and which lines are refused."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from flambeau.errors import ArgumentError, ArtefactError, InputError, StorageError
 from flambeau_bench import records, suites
 from flambeau_bench.case import Case
-from flambeau_bench.page import latest, page, write_report
-from flambeau_bench.table import number, table
+from flambeau_bench.page import latest_records, report_text, write_report
+from flambeau_bench.verdict_table import number, terminal_table
 
 
 def measure(folder: Path, case: Case, **options: object) -> list[records.Record]:
     return suites.run([(case, case.sizes["quick"])], folder, **options)  # pyright: ignore
 
 
-def test_a_line_a_side_and_pair_and_one_a_verdict(tmp_path: Path, toy: Any) -> None:
+def test_sides_pairs_and_verdicts_have_a_line_each(tmp_path: Path, toy: Any) -> None:
     found = measure(tmp_path, toy())
     kinds = [record["kind"] for record in found]
     assert kinds == ["run"] * 44 + ["result"]
@@ -35,86 +35,86 @@ def test_a_line_a_side_and_pair_and_one_a_verdict(tmp_path: Path, toy: Any) -> N
     assert result["noise_floor"]["median"] == 0.0
 
 
-def test_times_without_the_gate_are_not_written(tmp_path: Path, toy: Any) -> None:
+def test_times_are_not_written_if_the_gate_fails(tmp_path: Path, toy: Any) -> None:
     found = measure(tmp_path, toy(quality={"losses": "other"}))
     assert all(record.get("figures") is None for record in found)
     assert found[-1]["interval"] is None
 
 
-def test_void_pairs_are_listed_without_times(tmp_path: Path, toy: Any) -> None:
+def test_invalid_pairs_are_listed_without_times(tmp_path: Path, toy: Any) -> None:
     found = measure(tmp_path, toy(steps=9))
-    void = [record for record in found if record["kind"] == "void"]
-    assert len(void) == 22
-    assert all("skipped steps" in record["why"] for record in void)
+    invalid = [record for record in found if record["kind"] == "invalid"]
+    assert len(invalid) == 22
+    assert all("skipped steps" in record["reason"] for record in invalid)
     assert all(record["figures"] is None for record in found if "figures" in record)
-    text = page(found)
+    text = report_text(found)
     assert "the candidate skipped steps" in text
 
 
 def test_results_are_only_added(tmp_path: Path) -> None:
-    first = records.append(tmp_path, "run", [{"schema": 1, "kind": "skipped", "n": 1}])
+    first = records.append(tmp_path, "run", [{"schema": 2, "kind": "skipped", "n": 1}])
     before = first.read_text()
-    records.append(tmp_path, "run", [{"schema": 1, "kind": "skipped", "n": float("nan")}])
+    records.append(tmp_path, "run", [{"schema": 2, "kind": "skipped", "n": float("nan")}])
     assert first.read_text().startswith(before)
     assert [record["n"] for record in records.read(tmp_path)] == [1, None]
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "reason"),
     [
         (
-            {"schema": 2, "kind": "run"},
-            "Line 1 of .*a.jsonl has schema 2, but this release reads 1",
+            {"schema": 1, "kind": "run"},
+            "Line 1 of .*a.jsonl has schema 1, but this release reads 2",
         ),
         ({"kind": "run"}, "has schema None"),
-        ({"schema": 1, "kind": "guess"}, "of the kind 'guess'"),
+        ({"schema": 2, "kind": "guess"}, "unknown kind 'guess'"),
         ([1], "has schema None"),
     ],
 )
-def test_unknown_lines_are_refused(tmp_path: Path, line: object, says: str) -> None:
+def test_unknown_lines_are_refused(tmp_path: Path, line: object, reason: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(ArtefactError, match=says):
+    with pytest.raises(ArtefactError, match=reason):
         records.read(tmp_path)
 
 
 def test_damaged_and_missing_results_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="There are no results"):
+    with pytest.raises(ArtefactError, match="No results"):
         records.read(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"schema": 1')
-    with pytest.raises(ArtefactError, match=r"Line 1 of .* is no JSON"):
+    with pytest.raises(ArtefactError, match=r"Line 1 of .* is not valid JSON"):
         records.read(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, toy: Any) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path, toy: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Name another folder with --out"):
         measure(tmp_path / "file", toy())
 
 
-def test_a_case_that_cannot_run_says_why(tmp_path: Path, toy: Any) -> None:
+def test_a_skipped_case_gives_its_reason(tmp_path: Path, toy: Any) -> None:
     class Absent(toy):
-        def why_not(self, size: object) -> str:
-            return "there is no such thing"
+        def skip_reason(self, size: object) -> str:
+            return "something is missing"
 
     found = measure(tmp_path, Absent())
     assert [record["kind"] for record in found] == ["skipped"]
-    assert "skipped: there is no such thing" in table(found)
+    assert "skipped: something is missing" in terminal_table(found)
 
 
-def test_report_shows_the_last_run_of_each_variant(tmp_path: Path, toy: Any) -> None:
+def test_the_report_uses_the_last_run_of_each_variant(tmp_path: Path, toy: Any) -> None:
     old = measure(tmp_path, toy(4.0))
     new = [{**record, "run_id": "later"} for record in measure(tmp_path, toy(6.0))]
-    found = latest([*old, *new])
+    found = latest_records([*old, *new])
     assert {record["run_id"] for record in found} == {"later"}
 
 
-def test_report_has_the_numbers_of_the_records_and_figures(tmp_path: Path, toy: Any) -> None:
+def test_the_report_shows_the_numbers_of_the_records(tmp_path: Path, toy: Any) -> None:
     pytest.importorskip("matplotlib")
     measure(tmp_path, toy(6.25))
     path = write_report(tmp_path)
     text = path.read_text()
     assert "| toy | only | 6.25 | 6.25 to 6.25 | 0 to 0 | µs/step | ≤ 10 | met |" in text
-    assert "![Median, 95% interval, noise floor and bar](verdicts.svg)" in text
+    assert "![Median, 95% interval, noise floor and limit](verdicts.svg)" in text
     first = (tmp_path / "verdicts.svg").read_text()
     assert "6.25" in first
     assert (tmp_path / "verdicts.png").stat().st_size > 1_000
@@ -125,29 +125,29 @@ def test_report_has_the_numbers_of_the_records_and_figures(tmp_path: Path, toy: 
 @pytest.mark.parametrize(
     ("value", "text"), [(3.0, "3"), (231.4, "231"), (0.12345, "0.123"), (12_345.6, "12,346")]
 )
-def test_numbers(value: float, text: str) -> None:
+def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
-def test_suites_and_cases_by_name(tmp_path: Path, toy: Any) -> None:
+def test_suites_and_cases_are_selected_by_name(tmp_path: Path, toy: Any) -> None:
     toy = toy()
     cases = {"toy": toy}
-    assert suites.cases_of("toy", cases) == [(toy, toy.sizes["cpu"])]
-    assert suites.cases_of("quick", cases) == [(toy, toy.sizes["quick"])]
-    assert suites.cases_of("gpu", cases) == []
+    assert suites.select_cases("toy", cases) == [(toy, toy.sizes["cpu"])]
+    assert suites.select_cases("quick", cases) == [(toy, toy.sizes["quick"])]
+    assert suites.select_cases("gpu", cases) == []
     with pytest.raises(ArgumentError, match="Did you mean 'toy'"):
-        suites.cases_of("toi", cases)
+        suites.select_cases("toi", cases)
     with pytest.raises(ArgumentError, match="has no size 'gpu'"):
-        suites.cases_of("toy", cases, "gpu")
+        suites.select_cases("toy", cases, "gpu")
     with pytest.raises(ArgumentError, match="The suite 'quick'"):
-        suites.cases_of("quick", cases, "cpu")
-    with pytest.raises(ArgumentError, match="no variant 'onl'"):
+        suites.select_cases("quick", cases, "cpu")
+    with pytest.raises(ArgumentError, match="Unknown variant 'onl'"):
         measure(tmp_path, toy, variants=["onl"])
     with pytest.raises(InputError, match="at least 1, not 0"):
         measure(tmp_path, toy, pairs=0)
 
 
-def test_pairs_can_be_given(tmp_path: Path, toy: Any) -> None:
+def test_the_number_of_pairs_can_be_chosen(tmp_path: Path, toy: Any) -> None:
     found = measure(tmp_path, toy(), pairs=2)
     assert found[-1]["pairs"] == 2
     assert found[-1]["interval"]["pairs"] == 2

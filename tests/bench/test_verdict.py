@@ -1,4 +1,4 @@
-"""Pairs, void rules, gates and verdicts on figures that are set by hand."""
+"""Pairs, invalid pairs, gates and verdicts on given figures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flambeau.errors import ArgumentError
-from flambeau_bench.case import Case, Question, Size
+from flambeau_bench.case import Case, Criterion, Size
 from flambeau_bench.interval import Interval
+from flambeau_bench.invalid_pairs import invalid_reasons
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.pairing import measure_pairs, orders
-from flambeau_bench.verdict import Outcome, judge, verdict_of
-from flambeau_bench.void import why_void
+from flambeau_bench.verdict import Outcome, compare_with_limit, judge
 
 SIZE = Size("quick", {"steps": 10}, pairs=12, floor_pairs=12)
 
@@ -24,11 +24,11 @@ def outcome_of(case: Case) -> Outcome:
     return outcome
 
 
-def test_pairs_in_one_process_go_to_and_fro() -> None:
+def test_pairs_in_one_process_alternate() -> None:
     assert orders(5, shuffled=False) == ["AB", "BA", "AB", "BA", "AB"]
 
 
-def test_pairs_in_fresh_processes_are_shuffled_and_balanced() -> None:
+def test_pairs_in_new_processes_are_shuffled_and_balanced() -> None:
     found = orders(20, shuffled=True)
     assert sorted(found) == ["AB"] * 10 + ["BA"] * 10
     assert found != sorted(found)
@@ -40,14 +40,14 @@ def test_the_floor_is_measured_first_and_sides_alternate(toy: Any) -> None:
     [comparison] = case.comparisons(SIZE)
     measured = measure_pairs(case, comparison, replace(SIZE, pairs=2, floor_pairs=1))
     warm_up, floor, pairs = case.calls[:2], case.calls[2:4], case.calls[4:]
-    assert warm_up == [("by hand", 0), ("ours", 0)]
+    assert warm_up == [("by hand", 0), ("candidate", 0)]
     assert floor == [("by hand", 0), ("by hand", 0)]
-    assert pairs == [("by hand", 0), ("ours", 0), ("ours", 1), ("by hand", 1)]
+    assert pairs == [("by hand", 0), ("candidate", 0), ("candidate", 1), ("by hand", 1)]
     assert len(measured.floor) == 1
     assert len(measured.pairs) == 2
 
 
-def test_a_bar_is_met_and_missed(toy: Any) -> None:
+def test_a_limit_is_met_or_missed(toy: Any) -> None:
     good = outcome_of(toy(5.0))
     assert (good.verdict, good.interval) == ("met", Interval(5.0, 5.0, 5.0, 12))
     assert good.floor == Interval(0.0, 0.0, 0.0, 12)
@@ -55,40 +55,40 @@ def test_a_bar_is_met_and_missed(toy: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "reason"),
     [
         ({"steps": 9}, "the candidate skipped steps"),
-        ({"items": 288}, "the candidate skipped items"),
-        ({"init_hash": "z"}, "first weights differ"),
+        ({"samples": 288}, "the candidate skipped samples"),
+        ({"init_hash": "z"}, "initial weights differ"),
         ({"order_hash": "z"}, "batches differ"),
         ({"settings": {"threads": 2, "optimizer": "AdamW"}}, "settings differ in threads"),
         ({"settings": {"threads": 1}}, "settings differ in optimizer"),
     ],
 )
-def test_unequal_work_is_void_and_gives_no_number(
-    wrong: dict[str, Any], says: str, toy: Any
+def test_unequal_work_is_invalid_and_has_no_interval(
+    wrong: dict[str, Any], reason: str, toy: Any
 ) -> None:
     outcome = outcome_of(toy(**wrong))
-    assert outcome.verdict == "VOID"
+    assert outcome.verdict == "INVALID"
     assert outcome.interval is None
-    assert len(outcome.voided) == 12
-    assert says in outcome.voided[0]
+    assert len(outcome.invalid_pairs) == 12
+    assert reason in outcome.invalid_pairs[0]
 
 
-def test_a_baseline_that_skips_is_named_too(work: Measurement) -> None:
-    assert "the baseline skipped steps" in why_void(replace(work, steps=3), work, {})
+def test_a_baseline_that_skips_work_is_named(work: Measurement) -> None:
+    assert "the baseline skipped steps" in invalid_reasons(replace(work, steps=3), work, {})
 
 
-def test_what_may_differ_by_design_does_not_void(work: Measurement) -> None:
+def test_allowed_differences_are_valid(work: Measurement) -> None:
     other = replace(work, order_hash="z", settings={"threads": 1, "optimizer": "SGD"})
-    allowed = {"order_hash": "its own shuffle", "settings.optimizer": "the plan's"}
-    assert why_void(work, other, allowed) == ""
-    assert "batches differ" in why_void(work, other, {"settings.optimizer": "the plan's"})
+    allowed = {"order_hash": "another shuffle", "settings.optimizer": "the plan's"}
+    assert invalid_reasons(work, other, allowed) == ""
+    assert "batches differ" in invalid_reasons(work, other, {"settings.optimizer": "the plan's"})
 
 
-def test_settings_survive_json(work: Measurement) -> None:
+def test_tuples_and_lists_are_equal_settings(work: Measurement) -> None:
     assert (
-        why_void(
+        invalid_reasons(
             replace(work, settings={"betas": (0.9, 0.99)}),
             replace(work, settings={"betas": [0.9, 0.99]}),
             {},
@@ -97,24 +97,24 @@ def test_settings_survive_json(work: Measurement) -> None:
     )
 
 
-def test_no_speed_without_the_gate(toy: Any) -> None:
+def test_a_failed_gate_has_no_interval(toy: Any) -> None:
     outcome = outcome_of(toy(quality={"losses": "other"}))
     assert outcome.verdict == "GATE FAILED"
     assert outcome.interval is None
     assert outcome.floor is None
-    assert "losses differ in 12 of 12 pairs" in outcome.gate.says
+    assert "losses differ in 12 of 12 pairs" in outcome.gate.reason
 
 
-def test_a_few_void_pairs_are_left_out(toy: Any) -> None:
-    class Stumbling(toy):
+def test_a_few_invalid_pairs_are_dropped(toy: Any) -> None:
+    class OnceShorter(toy):
         def measure(self, comparison: Any, side: str, size: Size, pair: int) -> Any:
             done = super().measure(comparison, side, size, pair)
-            stumbles = side == "ours" and pair == 3
-            return replace(done, figures={"slope_us": 1e6}, steps=1) if stumbles else done
+            shorter = side == "candidate" and pair == 3
+            return replace(done, figures={"slope_us": 1e6}, steps=1) if shorter else done
 
-    outcome = outcome_of(Stumbling(5.0))
+    outcome = outcome_of(OnceShorter(5.0))
     assert outcome.verdict == "met"
-    assert list(outcome.voided) == [3]
+    assert list(outcome.invalid_pairs) == [3]
     assert outcome.interval == Interval(5.0, 5.0, 5.0, 11)
 
 
@@ -122,32 +122,34 @@ def test_a_few_void_pairs_are_left_out(toy: Any) -> None:
     ("form", "number"),
     [("difference", 20.0), ("ratio", 1.2), ("speed-up", 1 / 1.2), ("value", 120)],
 )
-def test_forms(form: Any, number: float, work: Measurement) -> None:
+def test_forms_compute_their_number(form: Any, number: float, work: Measurement) -> None:
     slower = replace(work, figures={"slope_us": 120.0})
-    assert Question("slope_us", form, "").of(work, slower) == pytest.approx(number)
-    assert Question("slope_us", form, "", per=4).of(work, slower) == pytest.approx(number / 4)
+    assert Criterion("slope_us", form, "").value(work, slower) == pytest.approx(number)
+    assert Criterion("slope_us", form, "", per=4).value(work, slower) == pytest.approx(number / 4)
 
 
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(ArgumentError, match="Did you mean 'ratio'"):
-        Question("slope_us", "ration", "")  # pyright: ignore[reportArgumentType]
+        Criterion("slope_us", "ration", "")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
-    ("question", "interval", "floor", "verdict"),
+    ("criterion", "interval", "floor", "verdict"),
     [
-        (Question("x", "difference", "", 10.0), (8, 7, 10), None, "met"),
-        (Question("x", "difference", "", 10.0), (8, 7, 10.1), None, "MISSED"),
-        (Question("x", "speed-up", "", 40.0, at_most=False), (50, 40, 60), None, "met"),
-        (Question("x", "speed-up", "", 40.0, at_most=False), (50, 39, 60), None, "MISSED"),
-        (Question("x", "ratio", ""), (50, 39, 60), None, "no bar"),
-        (Question("x", "difference", "", within_floor=True), (1, 0.5, 2), (0, -1, 1), "met"),
-        (Question("x", "difference", "", within_floor=True), (3, 1.5, 4), (0, -1, 1), "MISSED"),
-        (Question("x", "difference", "", within_floor=True), (-3, -4, -2), (0, -1, 1), "met"),
+        (Criterion("x", "difference", "", 10.0), (8, 7, 10), None, "met"),
+        (Criterion("x", "difference", "", 10.0), (8, 7, 10.1), None, "MISSED"),
+        (Criterion("x", "speed-up", "", 40.0, at_most=False), (50, 40, 60), None, "met"),
+        (Criterion("x", "speed-up", "", 40.0, at_most=False), (50, 39, 60), None, "MISSED"),
+        (Criterion("x", "ratio", ""), (50, 39, 60), None, "no limit"),
+        (Criterion("x", "difference", "", within_floor=True), (1, 0.5, 2), (0, -1, 1), "met"),
+        (Criterion("x", "difference", "", within_floor=True), (3, 1.5, 4), (0, -1, 1), "MISSED"),
+        (Criterion("x", "difference", "", within_floor=True), (-3, -4, -2), (0, -1, 1), "met"),
     ],
 )
-def test_verdicts(question: Question, interval: Any, floor: Any, verdict: str) -> None:
-    found = verdict_of(
-        question, Interval(*interval, 11), None if floor is None else Interval(*floor, 11)
+def test_intervals_are_compared_with_limits(
+    criterion: Criterion, interval: Any, floor: Any, verdict: str
+) -> None:
+    found = compare_with_limit(
+        criterion, Interval(*interval, 11), None if floor is None else Interval(*floor, 11)
     )
     assert found == verdict

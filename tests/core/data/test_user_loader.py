@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from flambeau.data import BatchLayout, Loader, UserLoader
-from flambeau.data.user_loader import check_order, count_samples, peek
+from flambeau.data.user_loader import check_order, count_samples, peek, runs_user_code
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
 
 N = 22
@@ -88,6 +88,35 @@ def test_a_resumed_run_gets_the_same_batches(
     assert targets[0] != targets[1]
     if "sampler" not in options and "drop_last" not in options:
         assert sorted(targets[0]) == sorted(targets[1]) == list(range(N))
+
+
+class SameRows(TensorDataset):
+    """A class of the user's, which may draw."""
+
+
+@pytest.mark.parametrize("sampler", [None, RandomSampler, WeightedRandomSampler])
+def test_loaders_without_user_code_give_the_same_batches(
+    checks: SimpleNamespace, sampler: Any
+) -> None:
+    x, y = torch.arange(N).float().unsqueeze(1), torch.arange(N)
+
+    def epochs(kind: type[TensorDataset]) -> list[Any]:
+        data = kind(x, y)
+        options: dict[str, Any] = {"shuffle": True}
+        if sampler is RandomSampler:
+            options = {"sampler": RandomSampler(data, replacement=True, num_samples=70)}
+        elif sampler is WeightedRandomSampler:
+            options = {"sampler": WeightedRandomSampler([1.0] * N, N)}
+        loader = DataLoader(data, batch_size=4, **options)
+        assert runs_user_code(loader) is (kind is SameRows)
+        found: list[Any] = []
+        for epoch in (0, 1):
+            for batch in UserLoader(loader, seed=3).batches(epoch):
+                torch.rand(1)  # what a model draws between two batches must not matter
+                found.append(batch)
+        return checks.flat(found)
+
+    assert checks.same(epochs(TensorDataset), epochs(SameRows))
 
 
 def test_another_seed_gives_another_order() -> None:

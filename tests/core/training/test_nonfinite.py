@@ -216,6 +216,14 @@ def test_what_is_flagged(
     assert guard.check(loss, gradients) == 1
 
 
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_a_finite_loss_beyond_float32_is_not_flagged(policy: Any) -> None:
+    guard = NonFiniteGuard(net().double(), CPU, policy=policy)
+    gradients = [torch.ones(2, dtype=torch.float64)]
+    assert guard.check(torch.tensor(1e300, dtype=torch.float64), gradients).item() == 0.0
+    assert guard.check(torch.tensor(torch.inf, dtype=torch.float64), gradients).item() == 1.0
+
+
 def test_checking_changes_no_bit() -> None:
     guard = NonFiniteGuard(nn.Linear(1, 1), CPU)
     generator = torch.Generator().manual_seed(0)

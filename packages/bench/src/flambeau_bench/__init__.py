@@ -1,8 +1,8 @@
-"""Training speed against hand-written programs: fair pairs, a noise floor, and gates first.
+"""Benchmarks of training speed against hand-written programs.
 
 flambeau bench list           what can be measured
-flambeau bench run quick      every case, small
-flambeau bench report         a table, a page and a figure of what was measured
+flambeau bench run quick      every case at its smallest size
+flambeau bench report         a table, a page and a plot of the results
 """
 
 __all__ = ["__version__"]

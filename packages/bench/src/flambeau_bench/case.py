@@ -1,4 +1,4 @@
-"""``Case``: what is asked, of which sides, at which sizes, and behind which gate."""
+"""``Case``: what is measured, on which sides, at which sizes, and what both sides must satisfy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMS: Mapping[str, str] = {
     "speed-up": "baseline / candidate",
     "value": "candidate alone",
 }
-"""How a question's figure is made from a pair."""
+"""How a criterion computes one number from a pair."""
 
 SIZES = ("quick", "cpu", "gpu")
-"""Every suite by name; a case may lack one."""
+"""The suites by name. A case may lack some of them."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Size:
     Attributes:
         name: The suite.
         counts: Steps, rows, epochs … by name.
-        pairs: How many pairs are measured.
-        floor_pairs: How many pairs of the baseline against itself; 0 where a count has no noise.
+        pairs: Number of pairs to measure.
+        floor_pairs: Number of pairs of the baseline with itself; 0 where the figure is a count
+            without noise.
         device: Where models and batches are.
     """
 
@@ -49,17 +50,17 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A figure that is wanted, and the bar that it should meet.
+class Criterion:
+    """A figure to compute from each pair, and the limit that it must meet.
 
     Attributes:
         figure: A name in ``Measurement.figures``.
-        form: How a pair makes one number of it; a name in ``FORMS``.
-        unit: Of that number.
-        limit: The bar: the whole 95% interval must lie on its good side. None asks without a bar.
-        at_most: Whether less is better.
-        per: What the number is divided by (callbacks times events).
-        within_floor: There is no limit but the noise floor: zero is what is expected.
+        form: How to compute one number from a pair; a name in ``FORMS``.
+        unit: Unit of that number.
+        limit: The whole 95% interval must be on its good side. None reports the figure only.
+        at_most: Whether lower is better.
+        per: Divides the number (callbacks times events).
+        within_floor: Use the noise floor as the limit: a difference of 0 is expected.
     """
 
     figure: str
@@ -72,17 +73,18 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise ArgumentError(f"There is no form {self.form!r}. {did_you_mean(self.form, FORMS)}")
+            raise ArgumentError(f"Unknown form {self.form!r}. {did_you_mean(self.form, FORMS)}")
 
-    def of(self, baseline: Measurement, candidate: Measurement) -> float:
-        """The number that a pair gives."""
-        ours = candidate.figures[self.figure]
+    def value(self, baseline: Measurement, candidate: Measurement) -> float:
+        """Return the number for one pair."""
+        measured = candidate.figures[self.figure]
         if self.form == "value":
-            return ours / self.per
-        theirs = baseline.figures[self.figure]
+            return measured / self.per
+        reference = baseline.figures[self.figure]
         if self.form == "difference":
-            return (ours - theirs) / self.per
-        return (ours / theirs if self.form == "ratio" else theirs / ours) / self.per
+            return (measured - reference) / self.per
+        ratio = measured / reference if self.form == "ratio" else reference / measured
+        return ratio / self.per
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,10 @@ class Comparison:
     """Two sides of one variant of a case.
 
     Attributes:
-        variant: Which of the case's variants.
-        baseline: The side that the other is held against.
-        candidate: The other side.
-        questions: What is asked of the pairs.
+        variant: Name of the variant.
+        baseline: Name of the reference side.
+        candidate: Name of the side that is compared with it.
+        criteria: Figures to compute from the pairs.
         may_differ: Evidence in which the sides may differ by design ("init_hash", "order_hash",
             "settings.precision", "steps" …), with the reason.
     """
@@ -101,71 +103,71 @@ class Comparison:
     variant: str
     baseline: str
     candidate: str
-    questions: tuple[Question, ...]
+    criteria: tuple[Criterion, ...]
     may_differ: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether a speed may be told: was the result as good?
+    """Whether both sides gave equally good results; if not, no speed is reported.
 
     Attributes:
-        passed: Without it no speed is written.
-        says: What was looked at and what was found.
+        passed: Whether speeds may be reported.
+        reason: What was compared and what was found.
     """
 
     passed: bool
-    says: str
+    reason: str
 
 
 class Case(ABC):
-    """One thing that is measured. A subclass says what its sides do; the pairing is elsewhere.
+    """One thing to measure. A subclass defines its sides; ``measure_pairs`` runs the pairs.
 
     Attributes:
-        name: On the command line.
-        asks: The question in words.
-        sizes: By suite.
-        fresh: Whether every run is in a process of its own. On a CPU the two of a pair take turns,
-            so such a case reads wall time from ``turns.running_s``.
+        name: Name on the command line.
+        question: What the case answers, as a sentence.
+        sizes: Sizes by suite.
+        fresh: Whether each run is in a new process. On a CPU the two processes of a pair alternate,
+            so such a case reads wall time from ``time_slices.running_s``.
     """
 
     name: ClassVar[str]
-    asks: ClassVar[str]
+    question: ClassVar[str]
     sizes: ClassVar[Mapping[str, Size]]
     fresh: ClassVar[bool] = False
 
     @abstractmethod
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        """What is compared at that size."""
+        """Return what is compared at this size."""
 
     @abstractmethod
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
-        """One timed run of ``side``; ``pair`` counts from 0 and keys the seed, if there is one."""
+        """Run ``side`` once and measure it; ``pair`` starts at 0 and keys the seed, if any."""
 
     @abstractmethod
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Whether both sides gave equally good results, over all pairs that are not void."""
+        """Return whether both sides gave equally good results, over all valid pairs."""
 
     def section(self, records: Sequence[Mapping[str, Any]], folder: Path) -> str:
-        """Markdown of the case's own for a report, with pictures drawn to ``folder``; or nothing.
+        """Return extra Markdown for a report, and write its figures to ``folder``.
 
         Args:
-            records: Of all cases.
-            folder: Where the report will be.
+            records: Records of all cases.
+            folder: Folder of the report.
         """
         return ""
 
-    def why_not(self, size: Size) -> str:
-        """Why the case cannot run here; empty where it can."""
+    def skip_reason(self, size: Size) -> str:
+        """Return why the case cannot run here; empty if it can."""
         if size.device == "cuda" and not torch.cuda.is_available():
-            return "torch sees no CUDA device here"
+            return "torch finds no CUDA device"
         return ""
 
 
-def same_losses(pairs: Sequence[tuple[Measurement, Measurement]]) -> Gate:
-    """The gate of cases whose losses must be equal to the last bit."""
+def equal_losses(pairs: Sequence[tuple[Measurement, Measurement]]) -> Gate:
+    """Return a gate that requires bitwise equal losses and final weights."""
     unequal = sum(a.quality["losses"] != b.quality["losses"] for a, b in pairs)
     if unequal:
         return Gate(False, f"losses differ in {unequal} of {len(pairs)} pairs")

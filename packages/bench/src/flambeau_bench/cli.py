@@ -1,4 +1,4 @@
-"""``flambeau bench``: what can be measured, measuring it, and telling what was found."""
+"""``flambeau bench``: list the cases, measure them, report the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flambeau_bench.case import SIZES
 RESULTS = Path("bench-results")
 
 app = typer.Typer(
-    help="Measures flambeau against programs written by hand.",
+    help="Measure flambeau against hand-written programs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,59 +22,59 @@ app = typer.Typer(
 
 @app.command("list")
 def list_cases() -> None:
-    """Shows every case, its variants and the suites that it is in. Measures nothing."""
+    """Show all cases with their variants and suites. Measures nothing."""
     from flambeau.report import text_table
     from flambeau_bench.cases import CASES
 
     rows: list[list[str]] = []
     for case in CASES.values():
         size = next(iter(case.sizes.values()))
-        variants = ", ".join(comparison.variant for comparison in case.comparisons(size))
-        rows.append([case.name, ", ".join(case.sizes), case.asks, variants])
+        variants = "; ".join(comparison.variant for comparison in case.comparisons(size))
+        rows.append([case.name, ", ".join(case.sizes), case.question, variants])
     typer.echo(text_table(["case", "suites", "question", "variants"], rows))
     typer.echo("Run a case or a suite: flambeau bench run loop-overhead, flambeau bench run quick")
 
 
 @app.command("run")
 def run_cases(
-    target: Annotated[str, typer.Argument(help=f"A case, or a suite: {', '.join(SIZES)}.")],
-    pairs: Annotated[int | None, typer.Option(help="Pairs of each comparison.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder to which results are added.")] = RESULTS,
-    size: Annotated[str | None, typer.Option(help="Of a case: quick, cpu or gpu.")] = None,
+    target: Annotated[str, typer.Argument(help=f"A case or a suite: {', '.join(SIZES)}.")],
+    pairs: Annotated[int | None, typer.Option(help="Number of pairs per comparison.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to which results are added.")] = RESULTS,
+    size: Annotated[str | None, typer.Option(help="Size of a case: quick, cpu or gpu.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short for --size quick.")] = False,
     variants: Annotated[
-        list[str] | None, typer.Option("--variant", help="Only this one; may be given again.")
+        list[str] | None, typer.Option("--variant", help="Run only this variant; repeatable.")
     ] = None,
 ) -> None:
-    """Measures, adds the results to a folder, and shows them. Ends with 1 where a bar is missed."""
+    """Measure, add the results to a folder and show them. Exits with 1 if a limit is missed."""
     from flambeau_bench import suites
     from flambeau_bench.cases import CASES
-    from flambeau_bench.table import table
+    from flambeau_bench.verdict_table import terminal_table
 
-    chosen = suites.cases_of(target, CASES, "quick" if quick else size)
+    chosen = suites.select_cases(target, CASES, "quick" if quick else size)
     records = suites.run(
         chosen,
         out,
         pairs=pairs,
         variants=variants or (),
-        tell=lambda text: typer.echo(text, err=True),
+        log=lambda line: typer.echo(line, err=True),
     )
-    typer.echo(table(records))
-    typer.echo(f"The results are in {out}/; a page of them: flambeau bench report {out}")
-    bad = {"MISSED", "GATE FAILED", "VOID"}
-    if any(record.get("verdict") in bad for record in records):
+    typer.echo(terminal_table(records))
+    typer.echo(f"The results are in {out}/. To write a report: flambeau bench report {out}")
+    failures = {"MISSED", "GATE FAILED", "INVALID"}
+    if any(record.get("verdict") in failures for record in records):
         raise typer.Exit(1)
 
 
 @app.command("report")
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder with the results.")] = RESULTS,
+    folder: Annotated[Path, typer.Argument(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Writes report.md with figures beside the results, and shows the table."""
-    from flambeau_bench.page import latest, write_report
+    """Write report.md and its figures beside the results, and show the table."""
+    from flambeau_bench.page import latest_records, write_report
     from flambeau_bench.records import read
-    from flambeau_bench.table import table
+    from flambeau_bench.verdict_table import terminal_table
 
     path = write_report(folder)
-    typer.echo(table(latest(read(folder))))
-    typer.echo(f"The page is {path}.")
+    typer.echo(terminal_table(latest_records(read(folder))))
+    typer.echo(f"The report is {path}.")

@@ -1,4 +1,4 @@
-"""Hashes and settings by which two sides show that they did the same work."""
+"""Hashes and settings that show that two sides did the same work."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _OPTIMIZER_SETTINGS = (
 
 
 def of_tensors(tensors: Iterable[Tensor]) -> str:
-    """A hash of dtypes, shapes and bytes, in their order. Reads the device."""
+    """Return a hash of dtypes, shapes and bytes, in order. Reads the device."""
     digest = hashlib.sha256()
     for tensor in tensors:
         host = tensor.detach().cpu().contiguous()
         digest.update(f"{host.dtype} {tuple(host.shape)}".encode())
-        # As bytes: NumPy has no bfloat16.
+        # As bytes, because NumPy has no bfloat16.
         digest.update(host.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:_LENGTH]
 
 
 def of_weights(model: nn.Module) -> str:
-    """A hash of every parameter and buffer, without their names, to which wrappers add."""
+    """Return a hash of all parameters and buffers, without their names (wrappers change them)."""
     return of_tensors(model.state_dict().values())
 
 
 def of_numbers(numbers: Iterable[int | float]) -> str:
-    """A hash of plain numbers in their order, to the last bit."""
+    """Return a hash of plain numbers in order; it differs if a single bit differs."""
     text = ",".join(
         number.hex() if isinstance(number, float) else str(number) for number in numbers
     )
@@ -49,7 +49,7 @@ def of_numbers(numbers: Iterable[int | float]) -> str:
 
 
 def machine_settings() -> dict[str, Any]:
-    """The switches of torch that change speed or results."""
+    """Return torch's switches that change speed or results."""
     return {
         "threads": torch.get_num_threads(),
         "default_dtype": str(torch.get_default_dtype()),
@@ -61,7 +61,7 @@ def machine_settings() -> dict[str, Any]:
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
-    """Class and settings of an optimizer, by param group; the rate is left out, for it changes."""
+    """Return class and settings of an optimizer by param group, without lr, which changes."""
     return {
         "optimizer": type(optimizer).__name__,
         "groups": [_group(group) for group in optimizer.param_groups],
@@ -70,7 +70,7 @@ def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
     settings = {
-        # Lists, as JSON gives them back.
+        # Lists, because JSON returns them instead of tuples.
         name: list(group[name]) if isinstance(group[name], tuple) else group[name]
         for name in _OPTIMIZER_SETTINGS
         if name in group

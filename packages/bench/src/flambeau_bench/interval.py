@@ -1,4 +1,4 @@
-"""The median of paired figures, with a bootstrap interval."""
+"""The median of paired figures with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 from flambeau.errors import InputError
 
-LEAST_PAIRS = 11
-"""Below this many pairs the interval is the whole range: a bootstrap would be too narrow."""
+MIN_PAIRS = 11
+"""With fewer pairs the interval is their range: a bootstrap interval would be too narrow."""
 
 _RESAMPLES = 4_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A median and the 95% interval around it.
+    """A median and its 95% interval.
 
     Attributes:
-        median: Of the pairs.
+        median: Median over the pairs.
         low: Lower end.
         high: Upper end.
-        pairs: How many there were.
+        pairs: Number of pairs.
     """
 
     median: float
@@ -32,21 +32,22 @@ class Interval:
     pairs: int
 
     def as_json(self) -> dict[str, float]:
-        """Plain values for a record."""
+        """Return plain values for a record."""
         return asdict(self)
 
 
 def median_interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """The median of ``values`` with its 95% interval.
+    """Return the median of ``values`` with its 95% interval.
 
-    With ``LEAST_PAIRS`` or more the percentile bootstrap of the median, with fewer their range.
+    With at least ``MIN_PAIRS`` values it is the percentile bootstrap interval of the median, with
+    fewer their range.
 
     Args:
-        values: One a pair.
-        seed: Of the resampling, so that a report written twice is the same.
+        values: One value per pair.
+        seed: Seed of the resampling, so that a report written twice is the same.
 
     Raises:
-        InputError: There are none.
+        InputError: ``values`` is empty.
 
     Source:
         Efron, "Bootstrap methods: another look at the jackknife", 1979.
@@ -56,9 +57,9 @@ def median_interval(values: Sequence[float], seed: int = 0) -> Interval:
         Interval(median=2.0, low=1.0, high=3.0, pairs=3)
     """
     if not values:
-        raise InputError("There is no pair to take a median of: every one was void.")
+        raise InputError("The median needs at least one valid pair, but every pair was invalid.")
     found = np.asarray(values, dtype=np.float64)
-    if len(found) < LEAST_PAIRS:
+    if len(found) < MIN_PAIRS:
         low, high = float(found.min()), float(found.max())
     else:
         rows = np.random.default_rng(seed).integers(len(found), size=(_RESAMPLES, len(found)))

@@ -1,4 +1,4 @@
-"""What a result was measured on: host, device, versions and commit."""
+"""The machine and the commit of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def host() -> dict[str, Any]:
-    """Processor, cores and the load of the last minute, beside which wall times must be read."""
+    """Return processor, cores, versions and the load of the last minute, which slows wall times."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
@@ -25,7 +25,7 @@ def host() -> dict[str, Any]:
 
 
 def device(kind: str) -> dict[str, Any]:
-    """The accelerator's name, number, CUDA version and clock; the name alone for the CPU."""
+    """Return name, count, memory, CUDA version and state of the GPU; the name alone for the CPU."""
     if kind != "cuda":
         return {"name": "cpu"}
     properties = torch.cuda.get_device_properties(0)
@@ -34,18 +34,18 @@ def device(kind: str) -> dict[str, Any]:
         "count": torch.cuda.device_count(),
         "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
-        **_graphics_state(),
+        **_gpu_state(),
     }
 
 
 @cache
 def commit() -> dict[str, Any]:
-    """The commit that the code is of and whether it was changed since; empty outside of git."""
+    """Return the commit of the code and whether files were changed since; None outside of git."""
     here = Path(__file__).parent
-    sha = _answer("git", "-C", str(here), "rev-parse", "HEAD")
+    sha = _output_of("git", "-C", str(here), "rev-parse", "HEAD")
     if not sha:
         return {"git_sha": None, "dirty": None}
-    changed = _answer("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
+    changed = _output_of("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
     return {"git_sha": sha, "dirty": bool(changed)}
 
 
@@ -55,21 +55,23 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
-def _graphics_state() -> dict[str, str]:
-    """Clock, power and temperature as the driver tells them; empty where it does not."""
+def _gpu_state() -> dict[str, str]:
+    """Return clock, power and temperature from the driver; empty if it does not report them."""
     fields = ("clocks.sm", "power.draw", "temperature.gpu", "driver_version")
-    line = _answer("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "-i0")
+    query = f"--query-gpu={','.join(fields)}"
+    line = _output_of("nvidia-smi", query, "--format=csv,noheader", "-i0")
     values = [value.strip() for value in line.split(",")]
     return dict(zip(fields, values, strict=True)) if len(values) == len(fields) else {}
 
 
-def _answer(*command: str) -> str:
+def _output_of(*command: str) -> str:
+    """Return the stdout of a command; empty if it fails or does not exist."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""

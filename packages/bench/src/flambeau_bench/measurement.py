@@ -1,4 +1,4 @@
-"""``Measurement``: what one side did in one timed run, and what it took."""
+"""``Measurement``: what one side did in one timed run, and its figures."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side of a pair: figures, and the evidence that the work was the same.
+    """One side of a pair: its figures, and evidence that it did the same work as the other side.
 
     Attributes:
-        figures: What was measured by name, units in the names: ``{"slope_us": 231.0}``.
-        steps: Optimizer steps (batches, where nothing is trained) that were done.
-        items: Samples that were used.
-        init_hash: Of the weights before the first step.
-        order_hash: Of the batches in the order in which they were used.
-        settings: What must agree for two times to compare: dtype, threads, optimizer …
-        quality: What the gate looks at: a hash of the losses, an accuracy.
-        notes: What a reader should know of this run.
+        figures: Measured values by name, with the unit in the name: ``{"slope_us": 231.0}``.
+        steps: Optimizer steps (batches, where nothing is trained).
+        samples: Samples that were used.
+        init_hash: Hash of the weights before the first step.
+        order_hash: Hash of the batches in the order in which they were used.
+        settings: What must be equal for two times to be comparable: dtype, threads, optimizer …
+        quality: What the gate compares: a hash of the losses, an accuracy.
+        notes: What a reader should know about this run.
     """
 
     figures: Mapping[str, float]
     steps: int = 0
-    items: int = 0
+    samples: int = 0
     init_hash: str = ""
     order_hash: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -32,10 +32,10 @@ class Measurement:
     notes: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, so that a fresh process can hand them over."""
+        """Return plain values, so that a measurement can be passed between processes."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_json``."""
+        """Return a measurement from the result of ``as_json``."""
         return cls(**values)

@@ -1,4 +1,4 @@
-"""The report: a page of Markdown with figures, made from the records without a number by hand."""
+"""The report: a Markdown page with figures, generated from the records alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from flambeau.errors import StorageError
 from flambeau_bench.figure import draw
 from flambeau_bench.records import Record, read
-from flambeau_bench.table import markdown, markdown_table, question_of
+from flambeau_bench.verdict_table import figure_text, markdown_table, verdicts_as_markdown
 
 FIGURES = ("verdicts.svg", "verdicts.png")
 
 
-def latest(records: Sequence[Record]) -> list[Record]:
-    """Of each case, size and variant the lines of the last run that has it."""
+def latest_records(records: Sequence[Record]) -> list[Record]:
+    """Return the records of the last run of each case, size and variant."""
     last: dict[tuple[str, str, str], str] = {}
     for record in records:
         last[_key(record)] = record["run_id"]
@@ -23,93 +23,94 @@ def latest(records: Sequence[Record]) -> list[Record]:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes ``report.md`` and the figures beside the results that are in ``folder``.
+    """Write ``report.md`` and its figures beside the results in ``folder``.
 
     Raises:
-        ArtefactError: There are no results, or lines that this release does not read.
+        ArtefactError: There are no results, or lines that this release cannot read.
         StorageError: The report cannot be written.
     """
-    from flambeau_bench.cases import CASES  # with torch and the cases' models
+    from flambeau_bench.cases import CASES  # imports torch and the models of the cases
 
-    records = latest(read(folder))
+    records = latest_records(read(folder))
     path = folder / "report.md"
     try:
         drawn = [name for name in FIGURES if draw(records, folder / name) is not None]
         sections = [case.section(records, folder) for case in CASES.values()]
-        path.write_text(page(records, drawn, sections), encoding="utf-8")
+        path.write_text(report_text(records, drawn, sections), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"The report cannot be written to {folder}: {error}.") from error
     return path
 
 
-def page(
+def report_text(
     records: Sequence[Mapping[str, Any]],
     figures: Sequence[str] = (),
     sections: Sequence[str] = (),
 ) -> str:
-    """The report's text.
+    """Return the report as Markdown.
 
     Args:
-        records: What it tells of.
-        figures: File names of the pictures; the first is shown.
-        sections: What cases say of their own, in Markdown.
+        records: The records to report.
+        figures: File names of the figures; the first is shown.
+        sections: Extra sections of the cases, in Markdown.
     """
-    parts = ["# Benchmarks", _intro(), markdown(records)]
+    parts = ["# Benchmarks", _intro(), verdicts_as_markdown(records)]
     if figures:
-        parts.append(f"![Median, 95% interval, noise floor and bar]({figures[0]})")
+        parts.append(f"![Median, 95% interval, noise floor and limit]({figures[0]})")
     parts += [section for section in sections if section]
-    parts += ["## What was asked", _asked(records), "## Gates", _gates(records)]
-    parts += ["## Void pairs", _voids(records), "## Where it was measured", _machines(records)]
+    parts += ["## Questions", _questions(records), "## Gates", _gates(records)]
+    parts += ["## Invalid pairs", _invalid_pairs(records), "## Machines", _machines(records)]
     return "\n\n".join(parts) + "\n"
 
 
 def _intro() -> str:
     return (
-        "Written by `flambeau bench report`; every number comes from the results beside this "
-        "page. A figure is the median over interleaved pairs with its bootstrap 95% interval; a "
-        "bar is met when the whole interval is on its good side. The noise floor is the same "
-        "figure of the baseline against itself, measured first: nothing smaller is claimed. A "
-        "speed whose quality gate failed is not written at all."
+        "Written by `flambeau bench report`; all numbers come from the results beside this page. "
+        "A figure is the median over interleaved pairs with its bootstrap 95% interval; a limit "
+        "is met if the whole interval is on its good side. The noise floor is the same figure of "
+        "the baseline compared with itself, measured first: smaller differences are not claimed. "
+        "A speed whose quality gate failed is not written."
     )
 
 
-def _asked(records: Sequence[Mapping[str, Any]]) -> str:
-    lines = dict.fromkeys(
+def _questions(records: Sequence[Mapping[str, Any]]) -> str:
+    rows = dict.fromkeys(
         (
             record["case"],
-            record["asks"],
-            f"{record['candidate']} (candidate) against {record['baseline']} (baseline)",
-            question_of(record),
+            record["question"],
+            f"{record['candidate']} (candidate), {record['baseline']} (baseline)",
+            figure_text(record),
         )
         for record in records
         if record["kind"] == "result"
     )
-    return markdown_table(("case", "question", "sides", "figure"), lines) if lines else "Nothing."
+    return markdown_table(("case", "question", "sides", "figure"), rows) if rows else "None."
 
 
 def _gates(records: Sequence[Mapping[str, Any]]) -> str:
-    lines: dict[tuple[str, ...], None] = {}
+    rows: dict[tuple[str, ...], None] = {}
     for record in records:
         if record["kind"] == "result":
             differ = "; ".join(f"{what}: {why}" for what, why in record["may_differ"].items())
             passed = "passed" if record["gate"]["passed"] else "failed"
-            told = (record["gate"]["says"], differ or "–", record["notes"] or "–")
-            lines[record["case"], record["variant"], passed, *told] = None
+            found = (record["gate"]["reason"], differ or "–", record["notes"] or "–")
+            rows[record["case"], record["variant"], passed, *found] = None
     columns = ("case", "variant", "gate", "what was found", "may differ", "notes")
-    return markdown_table(columns, lines) if lines else "None."
+    return markdown_table(columns, rows) if rows else "None."
 
 
-def _voids(records: Sequence[Mapping[str, Any]]) -> str:
-    lines = dict.fromkeys(
-        (record["case"], record["variant"], record["phase"], str(record["pair"]), record["why"])
+def _invalid_pairs(records: Sequence[Mapping[str, Any]]) -> str:
+    rows = dict.fromkeys(
+        (record["case"], record["variant"], record["phase"], str(record["pair"]), record["reason"])
         for record in records
-        if record["kind"] == "void"
+        if record["kind"] == "invalid"
     )
-    return markdown_table(("case", "variant", "phase", "pair", "why"), lines) if lines else "None."
+    columns = ("case", "variant", "phase", "pair", "reason")
+    return markdown_table(columns, rows) if rows else "None."
 
 
 def _machines(records: Sequence[Mapping[str, Any]]) -> str:
-    lines = dict.fromkeys(
+    rows = dict.fromkeys(
         (
             record["run_id"],
             record["case"],
@@ -123,7 +124,7 @@ def _machines(records: Sequence[Mapping[str, Any]]) -> str:
         for record in records
     )
     columns = ("run", "case", "size", "host", "load", "device", "torch", "commit")
-    return markdown_table(columns, lines)
+    return markdown_table(columns, rows)
 
 
 def _key(record: Mapping[str, Any]) -> tuple[str, str, str]:

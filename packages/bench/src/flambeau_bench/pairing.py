@@ -1,4 +1,4 @@
-"""Pairs of runs, interleaved, so that whatever the machine does meets both sides alike."""
+"""Interleaved pairs of runs, so that changes of the machine's speed affect both sides alike."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flambeau_bench.case import Case, Comparison, Size
-from flambeau_bench.fresh import FreshRun, measure_in_fresh_processes
+from flambeau_bench.fresh_process import FreshRun, measure_in_fresh_processes
+from flambeau_bench.invalid_pairs import invalid_reasons
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.progress import Progress
-from flambeau_bench.timing import settled_heap
-from flambeau_bench.void import why_void
+from flambeau_bench.timing import frozen_heap
 
 Measure = Callable[[Sequence[str], int], Sequence[Measurement]]
-"""``measure(sides, pair)``: one of each side, in this order or by turns."""
+"""``measure(sides, pair)`` runs each side once, in this order or in alternating time slices."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Both sides once.
+    """One run of each side.
 
     Attributes:
-        number: From 0.
-        order: "AB" where the baseline ran first, else "BA".
-        baseline: What it took the baseline.
-        candidate: What it took the candidate.
-        void: Why the pair must not be used; empty where it may.
+        number: Starts at 0.
+        order: "AB" if the baseline ran first, else "BA".
+        baseline: Measurement of the baseline.
+        candidate: Measurement of the candidate.
+        invalid: Why the pair must not be used; empty if it is valid.
     """
 
     number: int
     order: str
     baseline: Measurement
     candidate: Measurement
-    void: str
+    invalid: str
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPairs:
     """All pairs of a comparison.
 
     Attributes:
         comparison: What was compared.
-        floor: The baseline against itself, measured first; the noise of this machine just now.
-        pairs: The baseline against the candidate.
+        floor: Pairs of the baseline with itself, measured first: the noise of this machine.
+        pairs: Pairs of the baseline with the candidate.
     """
 
     comparison: Comparison
@@ -52,9 +52,9 @@ class Measured:
 
 
 def measure_pairs(
-    case: Case, comparison: Comparison, size: Size, tell: Callable[[str], None] = lambda text: None
-) -> Measured:
-    """Runs the noise floor, then the comparison; ``tell`` hears on the way how far it is."""
+    case: Case, comparison: Comparison, size: Size, log: Callable[[str], None] = lambda line: None
+) -> MeasuredPairs:
+    """Measure the noise floor, then the comparison; ``log`` receives lines of progress."""
 
     def measure(sides: Sequence[str], pair: int) -> Sequence[Measurement]:
         if case.fresh:
@@ -64,11 +64,11 @@ def measure_pairs(
         return [case.measure(comparison, side, size, pair) for side in sides]
 
     sides = (comparison.baseline, comparison.candidate)
-    with settled_heap():
+    with frozen_heap():
         if not case.fresh:
-            # The first run of a side pays for caches and page faults that later ones find ready.
+            # The first run of a side fills caches and causes page faults that later runs avoid.
             measure(sides, 0)
-        progress = Progress(tell, size.floor_pairs + size.pairs)
+        progress = Progress(log, size.floor_pairs + size.pairs)
 
         def run(sides: Sequence[str], count: int) -> tuple[Pair, ...]:
             found: list[Pair] = []
@@ -79,7 +79,7 @@ def measure_pairs(
 
         floor = run(sides[:1] * 2, size.floor_pairs)
         pairs = run(sides, size.pairs)
-    return Measured(comparison, floor, pairs)
+    return MeasuredPairs(comparison, floor, pairs)
 
 
 def _pair(
@@ -89,15 +89,15 @@ def _pair(
         baseline, candidate = measure(sides, number)
     else:
         candidate, baseline = measure(sides[::-1], number)
-    void = why_void(baseline, candidate, comparison.may_differ)
-    return Pair(number, order, baseline, candidate, void)
+    invalid = invalid_reasons(baseline, candidate, comparison.may_differ)
+    return Pair(number, order, baseline, candidate, invalid)
 
 
 def orders(count: int, *, shuffled: bool) -> Sequence[str]:
-    """Which side goes first in each pair: A B, B A, A B … in one process, else at random."""
+    """Return which side runs first in each pair: "AB", "BA", "AB" …, or shuffled and balanced."""
     if not shuffled:
         return ["AB" if number % 2 == 0 else "BA" for number in range(count)]
-    # Keyed, so that a test can say what comes; as many of each as can be.
+    # A fixed seed makes the order known to tests.
     both = [*("AB",) * -(-count // 2), *("BA",) * (count // 2)]
     random.Random(0).shuffle(both)
     return both

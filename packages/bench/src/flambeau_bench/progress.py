@@ -1,43 +1,43 @@
-"""How far a comparison is: a line every half minute, between two pairs, where nothing is timed."""
+"""Progress of a long comparison: one line every 30 seconds, between two pairs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-EVERY_S = 30.0
+INTERVAL_S = 30.0
 
 
 class Progress:
-    """Counts pairs and tells how many are done, for how long it ran and about how long it will.
+    """Counts pairs and logs how many are done, the time so far and an estimate of the rest.
 
-    It says nothing of the times that were measured: these are no results before the gate.
+    Measured times are not logged: they are no results before the gate has passed.
 
     Args:
-        tell: Gets the lines; none where all is over within ``EVERY_S``.
-        count: Pairs in all.
-        clock: Seconds that pass.
+        log: Receives the lines; none if everything ends within ``INTERVAL_S``.
+        count: Total number of pairs.
+        clock: Returns seconds.
     """
 
     def __init__(
-        self, tell: Callable[[str], None], count: int, clock: Callable[[], float] = time.monotonic
+        self, log: Callable[[str], None], count: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._tell, self._count, self._clock = tell, count, clock
+        self._log, self._count, self._clock = log, count, clock
         self._done = 0
-        self._began = self._told = clock()
+        self._started = self._logged = clock()
 
     def pair_done(self) -> None:
-        """One more pair is done."""
+        """Count one finished pair, and log a line if the last one is 30 seconds old."""
         self._done += 1
         now = self._clock()
-        if now - self._told < EVERY_S or self._done == self._count:
+        if now - self._logged < INTERVAL_S or self._done == self._count:
             return
-        self._told = now
-        gone = now - self._began
-        left = gone / self._done * (self._count - self._done)
-        self._tell(
-            f"  pair {self._done} of {self._count} after {_minutes(gone)}, "
-            f"about {_minutes(left)} to go"
+        self._logged = now
+        elapsed = now - self._started
+        remaining = elapsed / self._done * (self._count - self._done)
+        self._log(
+            f"  pair {self._done} of {self._count} after {_minutes(elapsed)}, "
+            f"about {_minutes(remaining)} remaining"
         )
 
 

@@ -1,4 +1,4 @@
-"""The folder of real data sets that ``FLAMBEAU_DATA`` names."""
+"""The folder of real data sets, named by ``FLAMBEAU_DATA``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 
-def why_missing(name: str) -> str:
-    """Why the data set ``name`` cannot be read here; empty where its folder is there."""
+def missing_reason(name: str) -> str:
+    """Return why the data set ``name`` cannot be read here; empty if its folder exists."""
     if not os.environ.get("FLAMBEAU_DATA"):
-        return f"FLAMBEAU_DATA is unset: it names the folder that holds {name}"
+        return f"FLAMBEAU_DATA is not set; it names the folder that contains {name}"
     path = folder_of(name)
-    return "" if path.is_dir() else f"there is no {path}"
+    return "" if path.is_dir() else f"the folder {path} does not exist"
 
 
 def folder_of(name: str) -> Path:
-    """Where the files of the data set ``name`` are."""
+    """Return the folder of the data set ``name``."""
     return Path(os.environ["FLAMBEAU_DATA"]) / name

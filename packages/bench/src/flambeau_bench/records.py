@@ -1,4 +1,4 @@
-"""One JSON line a side and pair, one a verdict; appended, never rewritten; read by version."""
+"""Results as JSON lines: one per side and pair, one per verdict; only appended, with a version."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from flambeau.errors import ArtefactError, StorageError
 from flambeau_bench import machine
 from flambeau_bench.case import Case, Size
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.pairing import Measured, Pair
+from flambeau_bench.pairing import MeasuredPairs, Pair
 from flambeau_bench.verdict import Outcome
 
-SCHEMA = 1
-"""Version of the lines; a reader refuses every other."""
+SCHEMA = 2
+"""Version of the lines. A reader refuses all others."""
 
-KINDS = ("run", "void", "result", "skipped")
-"""A timed side of a pair; such a side of a void pair, without its times; a verdict; a case that
-could not run."""
+KINDS = ("run", "invalid", "result", "skipped")
+"""One side of a pair; one side of an invalid pair, without its times; a verdict; a case that could
+not run."""
 
 Record = dict[str, Any]
 
 
 def header(run_id: str, case: Case, size: Size) -> Record:
-    """What every line of a case says: where, when and of what it is."""
+    """Return the part that all records of a case share: case, time, machine and versions."""
     return {
         "schema": SCHEMA,
         "run_id": run_id,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         **machine.commit(),
         "case": case.name,
-        "asks": case.asks,
+        "question": case.question,
         "size": asdict(size),
         "host": machine.host(),
         "device": machine.device(size.device),
@@ -46,15 +46,15 @@ def header(run_id: str, case: Case, size: Size) -> Record:
     }
 
 
-def skipped(head: Mapping[str, Any], why: str) -> Record:
-    """The line of a case that cannot run here."""
-    return {**head, "kind": "skipped", "why": why}
+def skipped_record(head: Mapping[str, Any], reason: str) -> Record:
+    """Return the record of a case that cannot run here."""
+    return {**head, "kind": "skipped", "reason": reason}
 
 
-def of_comparison(
-    head: Mapping[str, Any], measured: Measured, outcomes: Sequence[Outcome]
+def comparison_records(
+    head: Mapping[str, Any], measured: MeasuredPairs, outcomes: Sequence[Outcome]
 ) -> list[Record]:
-    """All lines of a comparison: its floor, its pairs, its verdicts."""
+    """Return all records of a comparison: noise floor, pairs, verdicts."""
     comparison = measured.comparison
     gate = outcomes[0].gate if outcomes else None
     passed = gate is not None and gate.passed
@@ -62,58 +62,57 @@ def of_comparison(
         "floor": (comparison.baseline, comparison.baseline),
         "pairs": (comparison.baseline, comparison.candidate),
     }
-    lines: list[Record] = []
+    records: list[Record] = []
     for phase, pairs in (("floor", measured.floor), ("pairs", measured.pairs)):
         for pair in pairs:
             for side, measurement in zip(
                 sides[phase], (pair.baseline, pair.candidate), strict=True
             ):
-                line = _run(measurement, pair, passed=passed)
-                line |= {"variant": comparison.variant, "phase": phase, "side": side}
-                lines.append({**head, **line})
+                record = _run(measurement, pair, passed=passed)
+                record |= {"variant": comparison.variant, "phase": phase, "side": side}
+                records.append({**head, **record})
     for outcome in outcomes:
-        lines.append({**head, **_result(measured, outcome)})
-    return lines
+        records.append({**head, **_result(measured, outcome)})
+    return records
 
 
 def _run(measurement: Measurement, pair: Pair, *, passed: bool) -> Record:
     values = measurement.as_json()
-    told = passed and not pair.void
-    if not told:
-        # A time whose gate has not passed is no result, not even one that could be quoted.
+    if pair.invalid or not passed:
+        # Without a passed gate a time is no result, not even one that could be quoted.
         values["figures"] = None
     return {
-        "kind": "void" if pair.void else "run",
+        "kind": "invalid" if pair.invalid else "run",
         "pair": pair.number,
         "order": pair.order,
         "side_version": flambeau.__version__,
         "gate": "passed" if passed else "failed",
-        **({"why": pair.void} if pair.void else {}),
+        **({"reason": pair.invalid} if pair.invalid else {}),
         **values,
     }
 
 
-def _result(measured: Measured, outcome: Outcome) -> Record:
-    comparison, question = measured.comparison, outcome.question
+def _result(measured: MeasuredPairs, outcome: Outcome) -> Record:
+    comparison = measured.comparison
     return {
         "kind": "result",
         "variant": comparison.variant,
         "baseline": comparison.baseline,
         "candidate": comparison.candidate,
-        "question": asdict(question),
+        "criterion": asdict(outcome.criterion),
         "interval": None if outcome.interval is None else outcome.interval.as_json(),
         "noise_floor": None if outcome.floor is None else outcome.floor.as_json(),
         "gate": asdict(outcome.gate),
         "verdict": outcome.verdict,
         "pairs": len(measured.pairs),
-        "voided": {str(number): why for number, why in outcome.voided.items()},
+        "invalid_pairs": {str(number): why for number, why in outcome.invalid_pairs.items()},
         "may_differ": dict(comparison.may_differ),
         "notes": next((p.candidate.notes for p in measured.pairs if p.candidate.notes), ""),
     }
 
 
 def append(folder: Path, run_id: str, records: Iterable[Mapping[str, Any]]) -> Path:
-    """Adds lines to ``folder/RUN_ID.jsonl``, which is made where it is missing.
+    """Append lines to ``folder/RUN_ID.jsonl``, which is created if it is missing.
 
     Raises:
         StorageError: The file cannot be written.
@@ -132,16 +131,16 @@ def append(folder: Path, run_id: str, records: Iterable[Mapping[str, Any]]) -> P
 
 
 def read(folder: Path) -> list[Record]:
-    """Every line of every ``*.jsonl`` in ``folder``, oldest file first.
+    """Return all records of all ``*.jsonl`` files in ``folder``, oldest file first.
 
     Raises:
-        ArtefactError: There is none, or a line is damaged or of another version; with file and
-            line.
+        ArtefactError: There are no results, or a line is damaged or has another version; with
+            file and line.
     """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise ArtefactError(
-            f"There are no results (*.jsonl) in {folder}. Measure first: flambeau bench run quick."
+            f"No results (*.jsonl) in {folder}. Measure first: flambeau bench run quick."
         )
     return [record for path in paths for record in _lines(path)]
 
@@ -153,7 +152,7 @@ def _lines(path: Path) -> list[Record]:
             record = json.loads(line)
         except ValueError as error:
             raise ArtefactError(
-                f"Line {number} of {path} is no JSON ({error}). Remove the line, or the file."
+                f"Line {number} of {path} is not valid JSON ({error}). Remove the line or the file."
             ) from error
         version = record.get("schema") if isinstance(record, dict) else None
         if version != SCHEMA:
@@ -163,15 +162,15 @@ def _lines(path: Path) -> list[Record]:
             )
         if record.get("kind") not in KINDS:
             raise ArtefactError(
-                f"Line {number} of {path} is of the kind {record.get('kind')!r}, but there are "
-                f"only {', '.join(KINDS)}. Remove the line, or the file."
+                f"Line {number} of {path} has the unknown kind {record.get('kind')!r}; known are "
+                f"{', '.join(KINDS)}. Remove the line or the file."
             )
         found.append(record)
     return found
 
 
 def _finite(value: Any) -> Any:
-    """The same with NaN and infinities, which JSON does not have, as null."""
+    """Replace NaN and infinities, which JSON does not have, by null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

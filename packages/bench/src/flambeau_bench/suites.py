@@ -1,4 +1,4 @@
-"""Running cases: which, at which size, one after another; every line written as it is known."""
+"""Running the cases of a suite one after another; each record is written as soon as it is known."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pathlib import Path
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_bench.case import SIZES, Case, Size
 from flambeau_bench.pairing import measure_pairs
-from flambeau_bench.records import Record, append, header, of_comparison, skipped
+from flambeau_bench.records import Record, append, comparison_records, header, skipped_record
 from flambeau_bench.verdict import judge
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def cases_of(
+def select_cases(
     target: str, cases: dict[str, Case], size: str | None = None
 ) -> list[tuple[Case, Size]]:
-    """The cases that a name on the command line means, with their sizes.
+    """Return the cases for a name on the command line, with their sizes.
 
     Args:
-        target: A case, or a suite ("quick", "cpu", "gpu"): every case that has that size.
-        cases: All there are.
-        size: Of a case that is named; "cpu" by default. A suite brings its own.
+        target: A case, or a suite ("quick", "cpu", "gpu"): all cases that have this size.
+        cases: All cases by name.
+        size: Size of a single case; "cpu" by default. A suite determines its own.
 
     Raises:
-        ArgumentError: There is no such case, suite or size.
+        ArgumentError: The case, suite or size is unknown.
     """
     if target in SIZES:
         if size is not None and size != target:
             raise ArgumentError(
-                f"The suite {target!r} has the size {target!r}, not {size!r}. Name a case to give "
-                "it another size."
+                f"The suite {target!r} runs at size {target!r}, not {size!r}. Name a case to "
+                "choose another size."
             )
         return [(case, case.sizes[target]) for case in cases.values() if target in case.sizes]
     if target not in cases:
         raise ArgumentError(
-            f"There is no case and no suite {target!r}. {did_you_mean(target, [*cases, *SIZES])}"
+            f"Unknown case or suite {target!r}. {did_you_mean(target, [*cases, *SIZES])}"
         )
     case, wanted = cases[target], size or "cpu"
     if wanted not in case.sizes:
@@ -54,24 +54,25 @@ def run(
     *,
     pairs: int | None = None,
     variants: Sequence[str] = (),
-    tell: Tell = lambda text: None,
+    log: Log = lambda line: None,
 ) -> list[Record]:
-    """Measures the cases and appends every line to one file of ``folder``.
+    """Measure the cases and append all records to one file in ``folder``.
 
     Args:
         chosen: Cases with their sizes.
-        folder: For the results; made where it is missing.
-        pairs: Instead of the sizes' own; the noise floor gets as many. Counts stay as they are.
-        variants: Only these; all where it is empty.
-        tell: Gets a line before each comparison, and how far it is where it takes long.
+        folder: Folder of the results; created if it is missing.
+        pairs: Number of pairs, also of the noise floor, instead of that of the sizes. Figures that
+            are counts keep their own.
+        variants: Variants to run; all if empty.
+        log: Receives a line before each comparison, and its progress if it takes long.
 
     Raises:
         InputError: ``pairs`` is not positive.
-        ArgumentError: A variant that none of the cases has.
+        ArgumentError: None of the cases has one of ``variants``.
         StorageError: The results cannot be written.
     """
     if pairs is not None and pairs < 1:
-        raise InputError(f"--pairs is a number of pairs, at least 1, not {pairs}.")
+        raise InputError(f"--pairs must be at least 1, not {pairs}.")
     _check_variants(chosen, variants)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     found: list[Record] = []
@@ -80,20 +81,20 @@ def run(
         if pairs is not None and planned.floor_pairs:
             size = replace(planned, pairs=pairs, floor_pairs=pairs)
         head = header(run_id, case, size)
-        if why := case.why_not(size):
-            tell(f"{case.name}: skipped, {why}")
-            lines = [skipped(head, why)]
-            append(folder, run_id, lines)
-            found += lines
+        if reason := case.skip_reason(size):
+            log(f"{case.name}: skipped, {reason}")
+            records = [skipped_record(head, reason)]
+            append(folder, run_id, records)
+            found += records
             continue
         for comparison in case.comparisons(size):
             if variants and comparison.variant not in variants:
                 continue
-            tell(f"{case.name} ({comparison.variant}): {size.pairs} pairs …")
-            measured = measure_pairs(case, comparison, size, tell)
-            lines = of_comparison(head, measured, judge(case, measured))
-            append(folder, run_id, lines)
-            found += lines
+            log(f"{case.name} ({comparison.variant}): {size.pairs} pairs …")
+            measured = measure_pairs(case, comparison, size, log)
+            records = comparison_records(head, measured, judge(case, measured))
+            append(folder, run_id, records)
+            found += records
     return found
 
 
@@ -101,4 +102,4 @@ def _check_variants(chosen: Sequence[tuple[Case, Size]], variants: Sequence[str]
     known = [c.variant for case, size in chosen for c in case.comparisons(size)]
     for variant in variants:
         if variant not in known:
-            raise ArgumentError(f"There is no variant {variant!r}. {did_you_mean(variant, known)}")
+            raise ArgumentError(f"Unknown variant {variant!r}. {did_you_mean(variant, known)}")

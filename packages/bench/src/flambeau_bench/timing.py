@@ -12,36 +12,37 @@ import torch
 
 from flambeau.errors import InputError
 
-Clock = Callable[[], float]
+SecondsClock = Callable[[], float]
+"""Returns seconds since an arbitrary start: only differences have a meaning."""
 
-LONGER = 5
+LONG_FACTOR = 5
 """The long run of a slope has this many times the steps of the short one."""
 
 
-def clock_for(device: torch.device) -> Clock:
-    """Seconds of this process's CPU time; of wall time behind all queued work on an accelerator.
+def clock_for(device: torch.device) -> SecondsClock:
+    """Return a clock of CPU time of this process; of wall time on an accelerator.
 
-    On a busy machine wall time was seen at 3–4 times CPU time, so that it says little about a
-    loop. On an accelerator the host's CPU time counts waiting too, and the queue must be drained.
+    On a busy machine wall time was 3–4 times the CPU time, so it says little about a loop. On an
+    accelerator the CPU time includes waiting, and the clock synchronises the device first.
     """
     return time.process_time if device.type == "cpu" else wall_clock_for(device)
 
 
-def wall_clock_for(device: torch.device) -> Clock:
-    """Seconds of wall time, behind all queued work on an accelerator."""
+def wall_clock_for(device: torch.device) -> SecondsClock:
+    """Return a clock of wall time that synchronises an accelerator first."""
     if device.type == "cpu":
         return time.perf_counter
 
-    def drained() -> float:
+    def synchronised() -> float:
         torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    return drained
+    return synchronised
 
 
 def process_and_children_s() -> float:
-    """CPU seconds of this process and of its children that have ended (worker processes)."""
-    import resource  # POSIX only: a case that needs it fails elsewhere, the others run
+    """Return CPU seconds of this process and of its finished children (worker processes)."""
+    import resource  # POSIX only: elsewhere only the cases that need it fail
 
     own, children = (
         resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -51,7 +52,7 @@ def process_and_children_s() -> float:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """torch computes with ``count`` threads inside the block."""
+    """Set the number of threads that torch uses inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -61,11 +62,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def settled_heap() -> Iterator[None]:
-    """Inside the block the garbage collector looks at new objects only.
+def frozen_heap() -> Iterator[None]:
+    """Restrict the garbage collector to objects that are created inside the block.
 
-    A full collection walks everything that torch has loaded (0.3 s of CPU time, 2-core EPYC), and
-    which side pays for it is chance. Young garbage is collected as ever, in the time of its side.
+    A full collection visits everything that torch has loaded (0.3 s of CPU time, 2-core EPYC) and
+    would fall on either side by chance. New objects are collected as usual, in the time of the
+    side that creates them.
     """
     gc.collect()
     gc.freeze()
@@ -77,11 +79,11 @@ def settled_heap() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Slope:
-    """What a step costs, and what a run costs besides.
+    """The cost of a step and the fixed cost of a run.
 
     Attributes:
-        per_step_us: Microseconds a step.
-        fixed_ms: Milliseconds a run, whatever its length.
+        per_step_us: Microseconds per step.
+        fixed_ms: Milliseconds per run that do not depend on the number of steps.
     """
 
     per_step_us: float
@@ -89,22 +91,22 @@ class Slope:
 
 
 def slope(seconds_of: Callable[[int], float], steps: int) -> Slope:
-    """The line through the times of ``steps`` and of five times as many steps.
+    """Return the line through the times of ``steps`` steps and of five times as many.
 
-    A mean over one run would count the fixed cost of a fit as a cost of its steps.
+    The mean of one run would count the fixed cost of a fit as a cost of its steps.
 
     Args:
-        seconds_of: Runs so many steps and says how long it took.
-        steps: Of the short run.
+        seconds_of: Runs the given number of steps and returns the seconds that they took.
+        steps: Steps of the short run.
 
     Raises:
         InputError: ``steps`` is not positive.
     """
     if steps < 1:
         raise InputError(f"A slope needs at least one step, not {steps}.")
-    gc.collect()  # what one side has left must not be collected in the other's time
+    gc.collect()  # so that garbage of one side is not collected in the time of the other
     short = seconds_of(steps)
     gc.collect()
-    long = seconds_of(LONGER * steps)
-    per_step = (long - short) / ((LONGER - 1) * steps)
+    long = seconds_of(LONG_FACTOR * steps)
+    per_step = (long - short) / ((LONG_FACTOR - 1) * steps)
     return Slope(per_step * 1e6, (short - per_step * steps) * 1e3)

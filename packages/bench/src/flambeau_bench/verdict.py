@@ -1,79 +1,83 @@
-"""From pairs to verdicts: void pairs out, gate first, then the interval against the bar."""
+"""From pairs to verdicts: drop invalid pairs, check the gate, compare intervals with limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flambeau_bench.case import Case, Gate, Question
+from flambeau_bench.case import Case, Criterion, Gate
 from flambeau_bench.interval import Interval, median_interval
-from flambeau_bench.pairing import Measured, Pair
+from flambeau_bench.pairing import MeasuredPairs, Pair
 
-VERDICTS = ("met", "MISSED", "no bar", "GATE FAILED", "VOID")
+VERDICTS = ("met", "MISSED", "no limit", "GATE FAILED", "INVALID")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to one question.
+    """The result for one criterion.
 
     Attributes:
-        question: What was asked.
-        gate: Whether a speed may be told.
-        interval: Median and 95% interval; None where the gate failed or too many pairs are void.
-        floor: The same of the baseline against itself; None for counts.
+        criterion: What was computed.
+        gate: Whether speeds may be reported.
+        interval: Median and 95% interval; None if the gate failed or too many pairs are invalid.
+        floor: The same figure of the baseline with itself; None for counts.
         verdict: One of ``VERDICTS``.
-        voided: Why pairs were left out, by number.
+        invalid_pairs: Why pairs were dropped, by their number.
     """
 
-    question: Question
+    criterion: Criterion
     gate: Gate
     interval: Interval | None
     floor: Interval | None
     verdict: str
-    voided: dict[int, str]
+    invalid_pairs: dict[int, str]
 
 
-def judge(case: Case, measured: Measured) -> list[Outcome]:
-    """An outcome for every question of the comparison."""
-    good = usable(measured.pairs)
-    voided = {pair.number: pair.void for pair in measured.pairs if pair.void}
-    questions = measured.comparison.questions
-    # Pairs that are void by half and more are no accident of a few.
-    if not good or 2 * len(voided) > len(measured.pairs):
-        gate = Gate(False, f"{len(voided)} of {len(measured.pairs)} pairs are void")
-        return [Outcome(question, gate, None, None, "VOID", voided) for question in questions]
-    gate = case.gate(measured.comparison, [(pair.baseline, pair.candidate) for pair in good])
+def judge(case: Case, measured: MeasuredPairs) -> list[Outcome]:
+    """Return an outcome for each criterion of the comparison."""
+    valid = valid_pairs(measured.pairs)
+    invalid = {pair.number: pair.invalid for pair in measured.pairs if pair.invalid}
+    criteria = measured.comparison.criteria
+    # Half of the pairs or more: a systematic error, not a few accidents.
+    if not valid or 2 * len(invalid) > len(measured.pairs):
+        gate = Gate(False, f"{len(invalid)} of {len(measured.pairs)} pairs are invalid")
+        return [Outcome(criterion, gate, None, None, "INVALID", invalid) for criterion in criteria]
+    gate = case.gate(measured.comparison, [(pair.baseline, pair.candidate) for pair in valid])
     outcomes: list[Outcome] = []
-    for question in questions:
+    for criterion in criteria:
         if not gate.passed:
-            outcomes.append(Outcome(question, gate, None, None, "GATE FAILED", voided))
+            outcomes.append(Outcome(criterion, gate, None, None, "GATE FAILED", invalid))
             continue
-        interval = median_interval([question.of(p.baseline, p.candidate) for p in good])
-        floor = _floor(question, usable(measured.floor))
-        verdict = verdict_of(question, interval, floor)
-        outcomes.append(Outcome(question, gate, interval, floor, verdict, voided))
+        interval = median_interval([criterion.value(p.baseline, p.candidate) for p in valid])
+        floor = _floor(criterion, valid_pairs(measured.floor))
+        verdict = compare_with_limit(criterion, interval, floor)
+        outcomes.append(Outcome(criterion, gate, interval, floor, verdict, invalid))
     return outcomes
 
 
-def usable(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that are not void."""
-    return [pair for pair in pairs if not pair.void]
+def valid_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs that are valid."""
+    return [pair for pair in pairs if not pair.invalid]
 
 
-def verdict_of(question: Question, interval: Interval, floor: Interval | None) -> str:
-    """Whether the whole interval is on the good side of the bar: "met", "MISSED" or "no bar"."""
-    if question.within_floor:
-        reach = max(abs(floor.low), abs(floor.high)) if floor is not None else 0.0
-        # What cannot be told from the baseline against itself is nothing.
-        return "met" if interval.low <= reach else "MISSED"
-    if question.limit is None:
-        return "no bar"
-    good = interval.high <= question.limit if question.at_most else interval.low >= question.limit
-    return "met" if good else "MISSED"
+def compare_with_limit(criterion: Criterion, interval: Interval, floor: Interval | None) -> str:
+    """Return "met", "MISSED" or "no limit".
+
+    The limit is met if the whole interval is on its good side.
+    """
+    if criterion.within_floor:
+        largest = max(abs(floor.low), abs(floor.high)) if floor is not None else 0.0
+        # A difference within the noise floor counts as 0.
+        return "met" if interval.low <= largest else "MISSED"
+    limit = criterion.limit
+    if limit is None:
+        return "no limit"
+    met = interval.high <= limit if criterion.at_most else interval.low >= limit
+    return "met" if met else "MISSED"
 
 
-def _floor(question: Question, pairs: Sequence[Pair]) -> Interval | None:
-    # A value of the candidate alone has no counterpart to be compared with.
-    if not pairs or question.form == "value":
+def _floor(criterion: Criterion, pairs: Sequence[Pair]) -> Interval | None:
+    # The value of the candidate alone has no counterpart in pairs of the baseline.
+    if not pairs or criterion.form == "value":
         return None
-    return median_interval([question.of(pair.baseline, pair.candidate) for pair in pairs])
+    return median_interval([criterion.value(pair.baseline, pair.candidate) for pair in pairs])

@@ -4,6 +4,7 @@ from flambeau_bench.case import Case
 from flambeau_bench.cases.bn_finetune import BatchNormFineTune
 from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
+from flambeau_bench.cases.collector import Collector
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
@@ -15,6 +16,7 @@ CASES: dict[str, Case] = {
     for case in (
         LoopOverhead(),
         CallbackScaling(),
+        Collector(),
         SyncCount(),
         Loaders(),
         VisionFit(),
@@ -31,6 +33,7 @@ __all__ = [
     "CallbackScaling",
     "Case",
     "ColdStart",
+    "Collector",
     "Loaders",
     "LoopOverhead",
     "SyncCount",

@@ -1,7 +1,7 @@
-"""What ``bn-finetune`` trains: a source net, shifted pictures of other classes, a policy each.
+"""The training runs of ``bn-finetune``: source network, shifted images of new classes, policies.
 
-A and B are what other libraries ship and flambeau does not: they are built here by hand, from
-norm layers that never update their statistics, or whose scale and shift are frozen.
+Policies A and B exist in other libraries but not in flambeau. They are built here from norm layers
+that never update their statistics, or whose scale and shift are frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flambeau import Data, Learner, TensorData
 from flambeau.data.split import Split
 from flambeau.errors import FlambeauWarning
 from flambeau_bench.case import Size
-from flambeau_bench.cases.vision_fit import fashion_mnist
+from flambeau_bench.cases.vision_fit import read_fashion_mnist
 
 OLD_CLASSES = 5  # the source learns classes 0–4, the target has 5–9
 BATCHES = (2, 4, 32)
@@ -32,27 +32,27 @@ SHIFTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mild": lambda x: 0.7 * x + 0.2,
     "strong": lambda x: 0.5 * (1 - x) + 0.35,
 }
-"""Of pixels in 0..1: none; less contrast and brighter; inverted, half the contrast, brighter."""
+"""Shifts of pixels in 0..1: none; less contrast and brighter; inverted, half contrast, brighter."""
 
 POLICIES: Mapping[str, str] = {
     "A": "batch statistics in training, old ones in evaluation; scale and shift frozen",
-    "B": "statistics drift: batch statistics, stored ones updated; scale and shift frozen",
-    "C": 'stored statistics throughout: bn="eval"',
+    "B": "batch statistics, stored ones updated; scale and shift frozen",
+    "C": 'stored statistics in training and evaluation: bn="eval"',
     "D": 'norm layers trained: bn="train"',
-    "E": "statistics taken from the new data once, then fixed; scale and shift frozen with theirs",
-    "E+": 'as E, and scale and shift learn in frozen groups too: bn="adapt"',
-    "auto": 'what bn="auto" decides',
+    "E": "statistics computed once from the new data; scale and shift frozen in frozen groups",
+    "E+": 'as E, but scale and shift are trained in frozen groups too: bn="adapt"',
+    "auto": 'the choice of bn="auto"',
 }
 _BN = {"A": "train", "B": "train", "C": "eval", "D": "train", "E": "adapt", "E+": "adapt"}
 
-_VALID = 16  # pictures
+_VALID = 16  # images
 _WHOLE = Size("whole", {"train": 60_000, "valid": 10_000})
-# Fashion-MNIST's usual figures: the source's normalisation is part of it and stays.
+# Usual mean and std of Fashion-MNIST. The source network keeps its normalisation.
 _MEAN, _STD = 0.2860, 0.3530
 
 
 class ConvNet(nn.Module):
-    """Five convolutions with batch norm, and a linear head on the mean over the picture.
+    """Five convolutions with batch norm, and a linear head on the mean over the image.
 
     Args:
         width: Channels of the first convolution; the last two have four times as many.
@@ -72,7 +72,7 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(four, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(batch, classes)`` for pictures ``(batch, 1, 14, 14)``."""
+        """Return logits ``(batch, classes)`` for images ``(batch, 1, 14, 14)``."""
         return self.head(self.body(x).mean(dim=(2, 3)))
 
 
@@ -90,7 +90,7 @@ class Cell:
 
     Attributes:
         trained: "head" (the body's group is frozen) or "all".
-        batch_size: Pictures in a batch.
+        batch_size: Images per batch.
         shift: A name in ``SHIFTS``.
     """
 
@@ -104,15 +104,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the experiment is: a ``Size``'s counts, as something to remember results by.
+    """The counts of a ``Size`` in hashable form, as a key of cached results.
 
     Attributes:
-        width: Of the net.
-        source: Pictures from which the source learns.
-        source_epochs: Passes over them.
-        target: Pictures of the new classes to train on.
-        tests: Pictures of the new classes to evaluate on, at most.
-        epochs: Passes over the target by batch size, as pairs.
+        width: Width of the network.
+        source: Images to train the source network on.
+        source_epochs: Epochs over them.
+        target: Images of the new classes to train on.
+        tests: Images of the new classes to evaluate on, at most.
+        epochs: Pairs of batch size and epochs over the target images.
     """
 
     width: int
@@ -124,7 +124,7 @@ class Scale:
 
     @classmethod
     def of(cls, size: Size) -> Scale:
-        """The counts of a size."""
+        """Return the counts of a size."""
         return cls(
             width=size["width"],
             source=size["source"],
@@ -136,15 +136,15 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one training came to.
+class FineTuneResult:
+    """The result of one fine-tuning run.
 
     Attributes:
-        error_pct: On 1,000s of pictures that were not trained on.
-        gap: Loss of the train pictures in eval mode, divided by that with batch statistics.
-        chosen: The policy that the learner trained with.
-        evidence: The figures behind it, of "auto".
-        alarmed: Whether [train-eval-gap] was heard.
+        error_pct: Error in percent on test images.
+        gap: Loss on the train images in eval mode, divided by that with batch statistics.
+        chosen: The policy that was used.
+        evidence: What "auto" measured.
+        warned: Whether the warning [train-eval-gap] was raised.
         steps: Optimizer steps.
     """
 
@@ -152,12 +152,12 @@ class Outcome:
     gap: float
     chosen: str
     evidence: Mapping[str, Any]
-    alarmed: bool
+    warned: bool
     steps: int
 
 
 def cells(size: Size) -> Iterator[Cell]:
-    """Every setting at that size; the quick one has a few."""
+    """Return all cells at a size; the quick size has fewer."""
     for trained in TRAINED:
         for batch_size in BATCHES if size.name != "quick" else BATCHES[-1:]:
             for shift in SHIFTS if size.name != "quick" else ("strong",):
@@ -165,14 +165,14 @@ def cells(size: Size) -> Iterator[Cell]:
 
 
 @lru_cache(maxsize=1_024)
-def train(cell: Cell, policy: str, seed: int, scale: Scale) -> Outcome:
-    """Fine-tunes the source net of ``seed`` in ``cell`` with ``policy``; the same every time."""
+def train(cell: Cell, policy: str, seed: int, scale: Scale) -> FineTuneResult:
+    """Fine-tune the source network of ``seed`` in ``cell`` with ``policy``; reproducible."""
     net = copy.deepcopy(source(seed, scale)[0])
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net.head = nn.Linear(net.head.in_features, 10 - OLD_CLASSES)
     _freeze_by_hand(net, policy, cell.trained)
-    data, pictures, labels = _target(cell.shift, seed, scale)
+    data, images, labels = _target(cell.shift, seed, scale)
     choices = {
         "batch_size": cell.batch_size,
         "normalisation": "none",
@@ -182,31 +182,31 @@ def train(cell: Cell, policy: str, seed: int, scale: Scale) -> Outcome:
     if cell.trained == "head":
         learner.freeze()
     epochs = dict(scale.epochs)[cell.batch_size]
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", FlambeauWarning)
         learner.fit(epochs, lr=3e-3 if cell.trained == "head" else 1e-3, schedule="one_cycle")
     choice = learner.plan["bn"]
-    return Outcome(
+    return FineTuneResult(
         error_pct=100 * (1 - learner.evaluate("test")["accuracy"]),
-        gap=_gap(net, pictures, labels, cell.batch_size),
+        gap=_gap(net, images, labels, cell.batch_size),
         chosen=str(choice.value),
         evidence=dict(choice.evidence),
-        alarmed=any("[train-eval-gap]" in str(each.message) for each in heard),
+        warned=any("[train-eval-gap]" in str(each.message) for each in raised),
         steps=len(learner.history.step_losses),
     )
 
 
 @lru_cache(maxsize=16)
 def source(seed: int, scale: Scale) -> tuple[ConvNet, float]:
-    """A net that has learned classes 0–4 of clean pictures, and its accuracy on others of them."""
+    """Return a network trained on clean images of classes 0–4, and its test accuracy."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net = ConvNet(scale.width)
-    images, labels = _pictures("train", new=False)
-    tests, answers = _pictures("valid", new=False)
-    rows = _some(len(images), scale.source, seed)
+    images, labels = _images("train", new=False)
+    tests, test_labels = _images("valid", new=False)
+    rows = _random_rows(len(images), scale.source, seed)
     images, tests = ((each - _MEAN) / _STD for each in (images[rows], tests))
-    data = _data(images, labels[rows], tests, answers)
+    data = _data(images, labels[rows], tests, test_labels)
     choices = {"batch_size": 64, "normalisation": "none"}
     learner = Learner(data, net, choices=choices, seed=seed, quiet=True)
     learner.fit(scale.source_epochs, lr=3e-3, schedule="one_cycle")
@@ -220,13 +220,13 @@ def _freeze_by_hand(net: ConvNet, policy: str, trained: str) -> None:
             if scales_and_shifts:
                 module.requires_grad_(False)
             if policy == "A":
-                module.momentum = 0.0  # normalises with the batch, never updates
+                module.momentum = 0.0  # normalises with the batch and never updates
 
 
 @lru_cache(maxsize=4)
-def _pictures(part: str, *, new: bool) -> tuple[Tensor, Tensor]:
-    """Pixels in 0..1 ``(n, 1, 14, 14)`` and labels 0..4 of the old or the new classes."""
-    images, labels = (torch.from_numpy(each) for each in fashion_mnist(_WHOLE)[part])
+def _images(part: str, *, new: bool) -> tuple[Tensor, Tensor]:
+    """Return pixels in 0..1 ``(n, 1, 14, 14)`` and labels 0..4 of the old or the new classes."""
+    images, labels = (torch.from_numpy(each) for each in read_fashion_mnist(_WHOLE)[part])
     chosen = (labels >= OLD_CLASSES) == new
     pixels = F.avg_pool2d(images[chosen].unsqueeze(1).float() / 255, 2)
     return pixels, labels[chosen] - OLD_CLASSES * new
@@ -234,40 +234,38 @@ def _pictures(part: str, *, new: bool) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _target(shift: str, seed: int, scale: Scale) -> tuple[Data, Tensor, Tensor]:
-    """The new classes under a shift: the data, and the train part's pictures and labels."""
-    images, labels = _pictures("train", new=True)
-    tests, answers = _pictures("valid", new=True)
-    rows = _some(len(images), scale.target, seed)
-    tests, answers = tests[: scale.tests], answers[: scale.tests]
+    """Return the data of the new classes under a shift, and its train images and labels."""
+    images, labels = _images("train", new=True)
+    tests, test_labels = _images("valid", new=True)
+    rows = _random_rows(len(images), scale.target, seed)
+    tests, test_labels = tests[: scale.tests], test_labels[: scale.tests]
     change = SHIFTS[shift]
-    pictures, tests = ((change(each) - _MEAN) / _STD for each in (images[rows], tests))
-    return _data(pictures, labels[rows], tests, answers), pictures, labels[rows]
+    images, tests = ((change(each) - _MEAN) / _STD for each in (images[rows], tests))
+    return _data(images, labels[rows], tests, test_labels), images, labels[rows]
 
 
-def _data(pictures: Tensor, labels: Tensor, tests: Tensor, answers: Tensor) -> Data:
-    n, m = len(pictures), len(tests)
+def _data(images: Tensor, labels: Tensor, tests: Tensor, test_labels: Tensor) -> Data:
+    n, m = len(images), len(tests)
     rows = np.arange(n + m)
-    # Nothing is chosen on what is evaluated; the valid part is small, since it must be there.
+    # Nothing is selected on the test part. A valid part is required, so it is small.
     split = Split.given(rows[:n], rows[n : n + _VALID], rows[n + _VALID :])
     return TensorData.from_tensors(
-        torch.cat([pictures, tests]), torch.cat([labels, answers]), split=split
+        torch.cat([images, tests]), torch.cat([labels, test_labels]), split=split
     )
 
 
-def _some(n: int, wanted: int, seed: int) -> Tensor:
+def _random_rows(n: int, wanted: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:wanted]
 
 
 @torch.no_grad()
-def _gap(net: ConvNet, pictures: Tensor, labels: Tensor, batch_size: int) -> float:
-    """Loss in eval mode over loss with batch statistics, of the same train batches."""
+def _gap(net: ConvNet, images: Tensor, labels: Tensor, batch_size: int) -> float:
+    """Return the loss in eval mode divided by that with batch statistics, on train batches."""
     net = copy.deepcopy(net)
     whole = len(labels) // batch_size * batch_size
     losses: list[float] = []
     for training in (True, False):
         net.train(training)
-        parts = zip(
-            pictures[:whole].split(batch_size), labels[:whole].split(batch_size), strict=True
-        )
+        parts = zip(images[:whole].split(batch_size), labels[:whole].split(batch_size), strict=True)
         losses.append(sum(float(F.cross_entropy(net(x), y)) for x, y in parts))
     return losses[1] / losses[0]

@@ -1,13 +1,13 @@
-"""The loops that one would write: what flambeau's loop is held against, a function a variant.
+"""Hand-written training loops, the baselines of ``loop-overhead``: one function per variant.
 
-Each keeps the loss of every step (on the device) and sets the one-cycle rate by hand, as ours
-does. They are written out in full, without an ``if`` for the variants, so that nothing slows them.
+Each keeps the loss of every step on the device and sets the one-cycle learning rate, as flambeau
+does. Each is written out in full, without branches for the variants, so that it is fast.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-from flambeau_bench.cases.tiny import PEAK_LR, WEIGHT_DECAY, Tape
+from flambeau_bench.cases.tiny_training import PEAK_LR, WEIGHT_DECAY, BatchSource
 
 ACCUMULATE = 4
 MAX_NORM = 0.5
@@ -24,7 +24,7 @@ EMA_DECAY = 0.999
 
 
 def optimizer_for(name: str, model: nn.Module) -> Optimizer:
-    """Fused, and with weight decay on the weights alone."""
+    """Return a fused optimizer with weight decay on the weight matrices only."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -34,8 +34,44 @@ def optimizer_for(name: str, model: nn.Module) -> Optimizer:
     return AdamW(groups, lr=PEAK_LR, fused=True)
 
 
+class ForLoopAdam(Optimizer):
+    """Adam as a user-defined optimizer: a plain subclass with a for-loop, without a fused form."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = 0
+                    state["mean"] = torch.zeros_like(parameter)
+                    state["square"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                mean, square, step = state["mean"], state["square"], state["step"]
+                mean.lerp_(parameter.grad, 1.0 - beta1)
+                square.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1.0 - beta2)
+                size = group["lr"] / (1.0 - beta1**step)
+                scale = square.div(1.0 - beta2**step).sqrt_().add_(group["eps"])
+                parameter.addcdiv_(mean, scale, value=-size)
+
+
+def user_optimizer(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+    """Return a ``ForLoopAdam``; an optimizer factory that ignores ``values``."""
+    return {"main": ForLoopAdam(model.parameters(), lr=PEAK_LR)}
+
+
 def one_cycle_lr(step: int, steps: int) -> float:
-    """Up from a 25th of the peak over the first quarter, down to a 100,000th; cosine."""
+    """Return the one-cycle learning rate of a step.
+
+    It rises from peak / 25 to the peak in the first quarter of the steps and falls to
+    peak / 100,000 in the others, both as half cosines.
+    """
     progress = step / max(1, steps - 1)
     if progress < 0.25:
         start, end, fraction = 1.0 / 25.0, 1.0, progress / 0.25
@@ -45,12 +81,12 @@ def one_cycle_lr(step: int, steps: int) -> float:
     return PEAK_LR * (end + (start - end) * weight)
 
 
-def plain(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]:
-    """Forward, backward, step."""
+def plain(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> list[Tensor]:
+    """Train with forward pass, backward pass and optimizer step."""
     losses: list[Tensor] = []
-    steps = tape.steps_per_epoch
+    steps = source.steps_per_epoch
     model.train()
-    for step, (x, y) in enumerate(tape.pairs()):
+    for step, (x, y) in enumerate(source.pairs()):
         lr = one_cycle_lr(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -62,13 +98,31 @@ def plain(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]:
     return losses
 
 
-def clipped(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]:
-    """With torch's ``clip_grad_norm_``."""
+def moved(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> list[Tensor]:
+    """Train on batches that the loop moves to the device of the model."""
     losses: list[Tensor] = []
-    steps = tape.steps_per_epoch
+    steps = source.steps_per_epoch
+    device = next(model.parameters()).device
+    model.train()
+    for step, (x, y) in enumerate(source.pairs()):
+        lr = one_cycle_lr(step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = F.mse_loss(model(x.to(device)), y.to(device))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return losses
+
+
+def clipped(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> list[Tensor]:
+    """Train with torch's ``clip_grad_norm_``."""
+    losses: list[Tensor] = []
+    steps = source.steps_per_epoch
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()
-    for step, (x, y) in enumerate(tape.pairs()):
+    for step, (x, y) in enumerate(source.pairs()):
         lr = one_cycle_lr(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -81,12 +135,12 @@ def clipped(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]:
     return losses
 
 
-def accumulated(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]:
-    """An update after every four micro-batches."""
+def accumulated(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> list[Tensor]:
+    """Train with an update after every four micro-batches."""
     losses: list[Tensor] = []
-    steps = tape.steps_per_epoch // ACCUMULATE
+    steps = source.steps_per_epoch // ACCUMULATE
     model.train()
-    for step, micro_batches in enumerate(_fours(tape.pairs())):
+    for step, micro_batches in enumerate(_fours(source.pairs())):
         lr = one_cycle_lr(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -102,15 +156,15 @@ def accumulated(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tens
     return losses
 
 
-def averaged(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]:
-    """With a running average of the weights by torch's call for many tensors; ends on it."""
+def averaged(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> list[Tensor]:
+    """Train with a moving average of the weights (torch's multi-tensor lerp), and end with it."""
     losses: list[Tensor] = []
-    steps = tape.steps_per_epoch
+    steps = source.steps_per_epoch
     weights = list(model.parameters())
     average = [weight.detach().clone() for weight in weights]
     move = cast("Any", get_swa_multi_avg_fn())  # average += (weights - average) / (n + 1)
     model.train()
-    for step, (x, y) in enumerate(tape.pairs()):
+    for step, (x, y) in enumerate(source.pairs()):
         lr = one_cycle_lr(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -128,15 +182,15 @@ def averaged(model: nn.Module, optimizer: Optimizer, tape: Tape) -> list[Tensor]
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, tape: Tape) -> float:
-    """The mean loss on the tape."""
+def evaluate(model: nn.Module, source: BatchSource) -> float:
+    """Return the mean loss over the batches."""
     model.eval()
-    losses = [F.mse_loss(model(x), y) for x, y in tape.pairs()]
+    losses = [F.mse_loss(model(x), y) for x, y in source.pairs()]
     return float(torch.stack(losses).mean())
 
 
-def _fours(pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    group: list[tuple[Tensor, Tensor]] = []
+def _fours(pairs: Iterable[Sequence[Tensor]]) -> Iterator[list[Sequence[Tensor]]]:
+    group: list[Sequence[Tensor]] = []
     for pair in pairs:
         group.append(pair)
         if len(group) == ACCUMULATE:

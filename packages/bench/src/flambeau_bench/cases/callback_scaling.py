@@ -1,4 +1,4 @@
-"""``callback-scaling``: what each callback costs that listens to the events of a step."""
+"""``callback-scaling``: the cost of each callback that listens to the events of a step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from torch.optim import Optimizer
 
 from flambeau import Batch, Callback, Learner, Step, StepResult, Task, TrainingOptions, TrainState
 from flambeau_bench import fingerprint
-from flambeau_bench.case import Case, Comparison, Gate, Question, Size, same_losses
-from flambeau_bench.cases.tiny import BATCH_SIZE, Tape, ready_batches, tiny_learner, tiny_model
+from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size, equal_losses
+from flambeau_bench.cases.tiny_training import (
+    BATCH_SIZE,
+    ReadyLoader,
+    ready_batches,
+    tiny_learner,
+    tiny_model,
+)
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.timing import clock_for, slope, threads
 
@@ -20,43 +26,43 @@ STEP_EVENTS = ("on_step_start", "on_gradients_ready", "on_step_end")
 NONE = "0 callbacks"
 
 
-class Listener(Callback):
-    """Hears all events of a step and does nothing."""
+class StepListener(Callback):
+    """A callback with all events of a step that does nothing."""
 
     def on_step_start(self, state: TrainState) -> None: ...
     def on_gradients_ready(self, state: TrainState) -> None: ...
     def on_step_end(self, state: TrainState) -> None: ...
 
 
-class Bystander(Callback):
-    """Hears nothing within an epoch."""
+class FitEndListener(Callback):
+    """A callback without an event in an epoch."""
 
     def on_fit_end(self, state: TrainState) -> None: ...
 
 
-class Counter(Callback):
-    """Counts the events of steps: shows that there is something to hear."""
+class EventCounter(Callback):
+    """Counts the events of steps, as evidence that they are sent."""
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.count = 0
 
     def _count(self, state: TrainState) -> None:
-        self.heard += 1
+        self.count += 1
 
     on_step_start = on_gradients_ready = on_step_end = _count
 
 
 VARIANTS: Mapping[str, tuple[Callable[[], Callback], int]] = {
-    "1": (Listener, 1),
-    "5": (Listener, 5),
-    "20": (Listener, 20),
-    "20 that hear nothing": (Bystander, 20),
+    "1": (StepListener, 1),
+    "5": (StepListener, 5),
+    "20": (StepListener, 20),
+    "20 without step events": (FitEndListener, 20),
 }
-"""Which callbacks, and how many."""
+"""Class and number of the callbacks."""
 
 
-class _Still(Optimizer):
-    """An optimizer that changes nothing, so that a step is all loop."""
+class _NoOpOptimizer(Optimizer):
+    """An optimizer that changes nothing, so that a step consists of the loop alone."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model.parameters(), {"lr": 1.0})
@@ -66,12 +72,12 @@ class _Still(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
 
-def _still_optimizer(model: nn.Module, values: Mapping[str, Any]) -> Mapping[str, Optimizer]:
-    return {"main": _Still(model)}
+def _no_op_optimizer(model: nn.Module, values: Mapping[str, Any]) -> Mapping[str, Optimizer]:
+    return {"main": _NoOpOptimizer(model)}
 
 
 class _EmptyStep:
-    """A training step without a computation: all events, no noise of kernels."""
+    """A training step that sends all events and computes nothing, without the noise of kernels."""
 
     def __init__(self) -> None:
         self._result = StepResult(torch.zeros(()), float(BATCH_SIZE))
@@ -84,14 +90,14 @@ class _EmptyStep:
 
 
 class CallbackScaling(Case):
-    """0, 1, 5 and 20 callbacks that do nothing, on steps that compute nothing.
+    """0, 1, 5 and 20 callbacks that do nothing, in steps that compute nothing.
 
-    A step without kernels takes microseconds, so that a callback's share is seen. Two callbacks
-    more or less would be lost in the noise of a step that computes.
+    A step without kernels takes microseconds, so that the cost of a callback can be measured. In
+    a step that computes, two callbacks more or less would be lost in the noise.
     """
 
     name: ClassVar = "callback-scaling"
-    asks: ClassVar = "What does a callback cost for each event of a step, heard or not?"
+    question: ClassVar = "What does a callback cost per event, whether it uses the event or not?"
     sizes: ClassVar = {
         "quick": Size("quick", {"steps": 1_000}),
         "cpu": Size("cpu", {"steps": 2_000}, pairs=21, floor_pairs=21),
@@ -101,8 +107,8 @@ class CallbackScaling(Case):
     def comparisons(self, size: Size) -> Sequence[Comparison]:
         found: list[Comparison] = []
         for name, (kind, count) in VARIANTS.items():
-            if kind is Listener:
-                question = Question(
+            if kind is StepListener:
+                criterion = Criterion(
                     "slope_us",
                     "difference",
                     "µs per callback and event",
@@ -110,23 +116,23 @@ class CallbackScaling(Case):
                     per=count * len(STEP_EVENTS),
                 )
             else:
-                question = Question("slope_us", "difference", "µs/step", within_floor=True)
-            found.append(Comparison(name, NONE, f"{name} callbacks", (question,)))
+                criterion = Criterion("slope_us", "difference", "µs/step", within_floor=True)
+            found.append(Comparison(name, NONE, f"{name} callbacks", (criterion,)))
         return found
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
-        device, losses, tape = size.device, [0.0], Tape([], 0)
+        device, losses, loader = size.device, [0.0], ReadyLoader([], 0)
         clock = clock_for(torch.device(device))
-        kind, count = (Listener, 0) if side == NONE else VARIANTS[comparison.variant]
+        kind, count = (StepListener, 0) if side == NONE else VARIANTS[comparison.variant]
 
         def learner_of(steps: int, callbacks: Sequence[Callback]) -> Learner:
-            nonlocal tape
-            tape = Tape(ready_batches(1, device), steps)
+            nonlocal loader
+            loader = ReadyLoader(ready_batches(1, device), steps)
             learner = tiny_learner(
-                tape,
+                loader,
                 tiny_model(0, device),
                 training=TrainingOptions(
-                    train_step=_EmptyStep(), optimizer=_still_optimizer, nonfinite="off"
+                    train_step=_EmptyStep(), optimizer=_no_op_optimizer, nonfinite="off"
                 ),
                 callbacks=callbacks,
                 device=device,
@@ -145,25 +151,28 @@ class CallbackScaling(Case):
 
         with threads(1):
             line = slope(seconds_of, size["steps"])
-            taken, items = fingerprint.of_numbers(tape.taken), len(tape.taken) * BATCH_SIZE
-            counter = Counter()
+            order_hash, samples = (
+                fingerprint.of_numbers(loader.taken),
+                len(loader.taken) * BATCH_SIZE,
+            )
+            counter = EventCounter()
             learner_of(3, [counter]).fit()
         return Measurement(
             {"slope_us": line.per_step_us},
             steps=len(losses),
-            items=items,
-            order_hash=taken,
+            samples=samples,
+            order_hash=order_hash,
             settings=fingerprint.machine_settings(),
             quality={
                 "losses": fingerprint.of_numbers(losses),
-                "events_a_step": counter.heard / 3,
+                "events_per_step": counter.count / 3,
             },
         )
 
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        heard = {side.quality["events_a_step"] for pair in pairs for side in pair}
-        if heard != {float(len(STEP_EVENTS))}:
-            return Gate(False, f"events heard a step: {sorted(heard, key=str)}, not 3")
-        return same_losses(pairs)
+        events = {side.quality["events_per_step"] for pair in pairs for side in pair}
+        if events != {float(len(STEP_EVENTS))}:
+            return Gate(False, f"events per step: {sorted(events, key=str)}, not 3")
+        return equal_losses(pairs)

@@ -1,4 +1,4 @@
-"""``cold-start``: what a fresh process pays before the first step."""
+"""``cold-start``: what a new process costs before and during its first step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from flambeau.errors import TrainingError
-from flambeau_bench.case import Case, Comparison, Gate, Question, Size
+from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
 
-BY_HAND, TORCH, OURS = "by hand", "torch", "flambeau"
+BY_HAND, TORCH, FLAMBEAU = "by hand", "torch", "flambeau"
 
-# A probe prints one JSON line. It holds what is measured and nothing else, so that no import of
-# this package is in its times.
+# The program prints one line of JSON. It imports only what is measured, so that no import of this
+# package is in its times.
 _IMPORT = """
 import json, sys, time
 wall, cpu = time.perf_counter(), time.process_time()
@@ -28,14 +28,14 @@ print(json.dumps({{"figures": took, "version": {package}.__version__.partition("
 
 
 class ColdStart(Case):
-    """Imports and first steps, each in a new process; once before, so that files are cached.
+    """Imports and first steps, each in a new process; run once before, so that files are cached.
 
-    "import" holds ``import flambeau`` against ``import torch``. "first step" holds a learner's
-    first fit, from building it on, against an optimizer and a step by hand.
+    "import" compares ``import flambeau`` with ``import torch``. "first step" compares building a
+    learner and its first step with an optimizer and a step by hand.
     """
 
     name: ClassVar = "cold-start"
-    asks: ClassVar = "How long does a fresh process take to import, and to its first step?"
+    question: ClassVar = "How long does a new process take to import, and to its first step?"
     sizes: ClassVar = {
         "quick": Size("quick", {}, pairs=5, floor_pairs=5),
         "cpu": Size("cpu", {}, pairs=15, floor_pairs=15),
@@ -47,22 +47,25 @@ class ColdStart(Case):
             Comparison(
                 "import",
                 TORCH,
-                OURS,
+                FLAMBEAU,
                 (
-                    Question("import_cpu_s", "ratio", "× import torch, CPU time", limit=1.5),
-                    Question("import_s", "ratio", "× import torch, wall time"),
-                    Question("modules", "difference", "modules more than torch", limit=149.0),
+                    Criterion("import_cpu_s", "ratio", "× import torch, CPU time", limit=1.5),
+                    Criterion("import_s", "ratio", "× import torch, wall time"),
+                    Criterion("modules", "difference", "modules more than torch", limit=149.0),
                 ),
             ),
             Comparison(
                 "first step",
                 BY_HAND,
-                OURS,
+                FLAMBEAU,
                 (
-                    Question("first_step_cpu_ms", "ratio", "× by hand, to the first step's end", 2),
-                    Question("build_cpu_ms", "value", "ms to build a learner"),
-                    Question(
-                        "second_setup_cpu_ms", "value", "ms to a second fit's first step", limit=1.0
+                    Criterion("first_step_cpu_ms", "ratio", "× by hand, to the end of step 1", 2.0),
+                    Criterion("build_cpu_ms", "value", "ms to build a learner"),
+                    Criterion(
+                        "second_setup_cpu_ms",
+                        "value",
+                        "ms to the first step of a second fit",
+                        limit=1.0,
                     ),
                 ),
                 {"order_hash": "one batch"},
@@ -71,40 +74,41 @@ class ColdStart(Case):
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
         if comparison.variant == "import":
-            answer = probe(sys.executable, "-c", _IMPORT.format(package=side))
+            result = run_and_read_json(sys.executable, "-c", _IMPORT.format(package=side))
         else:
-            answer = probe(
+            result = run_and_read_json(
                 sys.executable, "-m", "flambeau_bench.cases.first_step", side, size.device
             )
-        figures = answer.pop("figures")
-        return Measurement(figures, steps=1, items=1, quality=answer)
+        figures = result.pop("figures")
+        return Measurement(figures, steps=1, samples=1, quality=result)
 
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """The first loss must be the same; an import needs no gate."""
+        """Require equal first losses; an import needs no gate."""
         if comparison.variant == "import":
-            return Gate(True, "an import gives no result to check")
+            return Gate(True, "an import has no result to compare")
         unequal = sum(a.quality["loss"] != b.quality["loss"] for a, b in pairs)
         if unequal:
             return Gate(False, f"the first loss differs in {unequal} of {len(pairs)} pairs")
         return Gate(True, f"the first loss is bitwise equal in {len(pairs)} pairs")
 
 
-def probe(*command: str) -> dict[str, Any]:
-    """What a process prints in its last line, as JSON.
+def run_and_read_json(*command: str) -> dict[str, Any]:
+    """Run a command and return the last line of its stdout, parsed as JSON.
 
     Raises:
-        TrainingError: It failed; with the end of what it said.
+        TrainingError: The command failed; with the end of its stderr.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrainingError(
-            f"A process of cold-start ended with {done.returncode}: {done.stderr[-2000:]}"
+            f"A process of cold-start failed with exit code {done.returncode}: "
+            f"{done.stderr[-2000:]}"
         )
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def milliseconds(since_s: float) -> float:
-    """CPU milliseconds of this process since ``since_s``."""
-    return (time.process_time() - since_s) * 1e3
+def cpu_ms_since(started_s: float) -> float:
+    """Return the CPU milliseconds of this process since ``started_s``."""
+    return (time.process_time() - started_s) * 1e3

@@ -1,4 +1,4 @@
-"""Counts the moments at which the host waits for a tensor's values."""
+"""Counts how often the host waits for the value of a tensor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class HostReads:
 
     @property
     def total(self) -> int:
-        """All reads."""
+        """Number of all reads."""
         return sum(self.found.values())
 
     def count(self, name: str) -> None:
@@ -39,7 +39,7 @@ class HostReads:
 
 
 @contextmanager
-def watched() -> Iterator[HostReads]:
+def count_host_reads() -> Iterator[HostReads]:
     """Yield a counter that sees everything inside the block; switch it on with ``active``.
 
     Where torch has no mode for its dispatcher, only reads that Python code asks for are counted.
@@ -112,13 +112,13 @@ def _counting(reads: HostReads, name: str, method: Callable[..., Any]) -> Callab
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """CUDA raises where the host would wait for the device, until the block ends."""
+def forbid_host_reads() -> Iterator[None]:
+    """Let CUDA raise inside the block whenever the host would wait for the device."""
     before = torch.cuda.get_sync_debug_mode()
     try:
         with warnings.catch_warnings():
-            # torch warns that it does not know every such operation; where warnings are errors,
-            # after the mode is set.
+            # torch warns that it does not detect every such operation. Where warnings are errors,
+            # this is raised after the mode is set.
             warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
             torch.cuda.set_sync_debug_mode("error")
         yield

@@ -1,4 +1,4 @@
-"""``loaders``: a shuffled epoch of data in memory, against a ``DataLoader`` that goes by item."""
+"""``loaders``: a shuffled epoch of data in memory, compared with a per-sample ``DataLoader``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from flambeau import random as keyed
 from flambeau.data.loader import LoaderOptions, epoch_order
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau_bench import fingerprint
-from flambeau_bench.case import Case, Comparison, Gate, Question, Size
+from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.timing import clock_for, threads
 
-PER_ITEM, OURS = "DataLoader by item", "flambeau"
+PER_SAMPLE, FLAMBEAU = "DataLoader per sample", "flambeau"
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is loaded, and how many times as fast it should be."""
+class LoaderVariant:
+    """What is loaded, and the required speed-up.
+
+    Attributes:
+        rows: Name of the number of rows in ``Size.counts``.
+        batch_size: Rows per batch.
+        limit: Speed-up that is required.
+    """
 
     rows: str
     batch_size: int
@@ -33,24 +39,24 @@ class Kind:
 
 
 VARIANTS = {
-    "tables": Kind("table_rows", 1_024, 40.0),
-    "images": Kind("images", 512, 6.0),
+    "tables": LoaderVariant("table_rows", 1_024, 40.0),
+    "images": LoaderVariant("images", 512, 6.0),
 }
 
 
 def make_columns(variant: str, n: int) -> list[Tensor]:
-    """Inputs, then the target: each row's own number, by which its place in an epoch is known."""
+    """Return the inputs, then the target: the number of each row, which shows its position."""
     draws = torch.Generator().manual_seed(0)
     rows = torch.arange(n)
     if variant == "tables":
         codes = torch.randint(100, (n, 5), generator=draws)
         return [torch.randn(n, 20, generator=draws), codes, rows]
-    # Seeded and not zeros: what is all one page of memory copies faster.
+    # Random values, because zeros share one page of memory and are copied faster.
     return [torch.randint(256, (n, 3, 32, 32), generator=draws, dtype=torch.uint8), rows]
 
 
-class ByItem(TorchDataset[tuple[Tensor, ...]]):
-    """The usual data set: one sample a call."""
+class PerSampleDataset(TorchDataset[tuple[Tensor, ...]]):
+    """A typical PyTorch data set: one sample per call."""
 
     def __init__(self, columns: Sequence[Tensor]) -> None:
         self._columns = columns
@@ -65,12 +71,12 @@ class ByItem(TorchDataset[tuple[Tensor, ...]]):
 class Loaders(Case):
     """Tables (20 float32, 5 int64, a target) and uint8 images 3×32×32, shuffled, in memory.
 
-    Both sides shuffle with the same keyed generator, so that their batches must be equal one by
-    one. Main-process CPU time of one epoch, one thread.
+    Both sides shuffle with the same keyed generator, so their batches must be equal one by one.
+    The figure is CPU time of the main process over one epoch, with one thread.
     """
 
     name: ClassVar = "loaders"
-    asks: ClassVar = "How much faster is an epoch of data in memory than by a DataLoader by item?"
+    question: ClassVar = "How much faster is an epoch from memory than with a DataLoader?"
     sizes: ClassVar = {
         "quick": Size("quick", {"table_rows": 20_480, "images": 10_240}),
         "cpu": Size("cpu", {"table_rows": 200_000, "images": 50_000}),
@@ -80,53 +86,53 @@ class Loaders(Case):
         return [
             Comparison(
                 name,
-                PER_ITEM,
-                OURS,
+                PER_SAMPLE,
+                FLAMBEAU,
                 (
-                    Question("ns_per_item", "speed-up", "× as fast", kind.limit, at_most=False),
-                    Question("ns_per_item", "value", "ns/item"),
+                    Criterion("ns_per_sample", "speed-up", "× as fast", each.limit, at_most=False),
+                    Criterion("ns_per_sample", "value", "ns/sample"),
                 ),
             )
-            for name, kind in VARIANTS.items()
+            for name, each in VARIANTS.items()
         ]
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
-        kind = VARIANTS[comparison.variant]
-        n = size[kind.rows]
+        variant = VARIANTS[comparison.variant]
+        n = size[variant.rows]
         columns = make_columns(comparison.variant, n)
         clock = clock_for(torch.device("cpu"))
-        taken: list[Tensor] = []
+        targets: list[Tensor] = []
         with threads(1):
-            batches = self.epoch(side, columns, kind.batch_size, pair)
+            batches = self.epoch(side, columns, variant.batch_size, pair)
             started = clock()
             for batch in batches:
-                taken.append(batch[-1])
+                targets.append(batch[-1])
             seconds = clock() - started
-            # Once is enough, and it takes as long as the epoch.
-            again = self.epoch(side, columns, kind.batch_size, pair) if pair == 0 else ()
+            # In the first pair only, because it takes as long as the epoch.
+            again = self.epoch(side, columns, variant.batch_size, pair) if pair == 0 else ()
             contents = content_hash(again)
-        order = epoch_order(n, _options(kind.batch_size), pair)
+        order = epoch_order(n, _options(variant.batch_size), pair)
         return Measurement(
-            {"ns_per_item": seconds / n * 1e9},
-            steps=len(taken),
-            items=sum(map(len, taken)),
-            order_hash=fingerprint.of_tensors(taken),
-            settings={**fingerprint.machine_settings(), "batch_size": kind.batch_size},
+            {"ns_per_sample": seconds / n * 1e9},
+            steps=len(targets),
+            samples=sum(map(len, targets)),
+            order_hash=fingerprint.of_tensors(targets),
+            settings={**fingerprint.machine_settings(), "batch_size": variant.batch_size},
             quality={
                 "contents": contents,
-                "seeds_order": fingerprint.of_tensors(order.split(kind.batch_size)),
+                "order_of_seed": fingerprint.of_tensors(order.split(variant.batch_size)),
             },
         )
 
     def epoch(
         self, side: str, columns: Sequence[Tensor], batch_size: int, epoch: int
     ) -> Iterable[Sequence[Tensor]]:
-        """The batches of one epoch, made as they are asked for."""
+        """Return the batches of one epoch, made on demand."""
         options = _options(batch_size)
-        if side == OURS:
-            inputs = {str(place): column for place, column in enumerate(columns[:-1])}
-            return _ours(MemoryDataset(inputs, {"row": columns[-1]}), options, epoch)
-        data = ByItem(columns)
+        if side == FLAMBEAU:
+            inputs = {str(index): column for index, column in enumerate(columns[:-1])}
+            return _flambeau(MemoryDataset(inputs, {"row": columns[-1]}), options, epoch)
+        data = PerSampleDataset(columns)
         shuffle = keyed.generator(options.seed, "shuffle", epoch)
         return DataLoader(
             data, batch_size=batch_size, sampler=RandomSampler(data, generator=shuffle)
@@ -135,26 +141,28 @@ class Loaders(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """The same samples, all of them once, in the order of the seed."""
+        """Require the same samples, each once, in the order that the seed determines."""
         for number, (baseline, candidate) in enumerate(pairs):
-            if candidate.order_hash != candidate.quality["seeds_order"]:
-                return Gate(False, f"epoch {number} is not in the order of its seed")
+            if candidate.order_hash != candidate.quality["order_of_seed"]:
+                return Gate(False, f"epoch {number} does not have the order of its seed")
             if baseline.quality["contents"] != candidate.quality["contents"]:
                 return Gate(False, f"the samples of epoch {number} differ")
-        return Gate(True, "every sample once, in the seed's order, equal to the last byte")
+        return Gate(True, "each sample once, in the order of the seed, with equal bytes")
 
 
 def _options(batch_size: int) -> LoaderOptions:
     return LoaderOptions(batch_size=batch_size, shuffle=True, seed=0)
 
 
-def _ours(dataset: MemoryDataset, options: LoaderOptions, epoch: int) -> Iterator[Sequence[Tensor]]:
+def _flambeau(
+    dataset: MemoryDataset, options: LoaderOptions, epoch: int
+) -> Iterator[Sequence[Tensor]]:
     for batch in dataset.loader(options).batches(epoch):
         yield [*batch.inputs.values(), batch.target]
 
 
 def content_hash(batches: Iterable[Sequence[Tensor]]) -> str:
-    """A hash of every value of every batch."""
+    """Return a hash of all values of all batches."""
     digest = hashlib.sha256()
     for batch in batches:
         digest.update(fingerprint.of_tensors(batch).encode())

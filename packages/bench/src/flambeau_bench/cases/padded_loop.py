@@ -1,7 +1,7 @@
-"""The translation program that one would write: what ``translation`` holds flambeau against.
+"""A hand-written translation program, the baseline of ``translation``.
 
-A shuffling ``DataLoader`` over pairs of token numbers, batches of so many sentences padded to the
-longest, ``F.cross_entropy`` that ignores padding.
+A shuffling ``DataLoader`` over pairs of token ids, batches of a fixed number of sentences padded
+to the longest, and ``F.cross_entropy`` that ignores padding.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 from flambeau_bench.cases import by_hand
 from flambeau_text.tokenization.tokenizer import PADDING_ID
 
-Pair = tuple[Tensor, Tensor]
-"""Token numbers of a source and of its target, int64 ``(tokens,)``; padded, of a batch."""
+TokenPair = tuple[Tensor, Tensor]
+"""Token ids of a source and its target, int64 ``(tokens,)``, or of a batch ``(batch, longest)``."""
 
 MAX_NORM = 1.0
 
 
-def padded(pairs: Sequence[Pair]) -> Pair:
-    """A batch: sources ``(batch, longest source)`` and targets ``(batch, longest target)``."""
+def padded(pairs: Sequence[TokenPair]) -> TokenPair:
+    """Return a batch: sources ``(batch, longest source)``, targets ``(batch, longest target)``."""
     sources, targets = zip(*pairs, strict=True)
     return (
         pad_sequence(list(sources), batch_first=True, padding_value=PADDING_ID),
@@ -34,28 +34,29 @@ def padded(pairs: Sequence[Pair]) -> Pair:
     )
 
 
-def shuffled(pairs: Sequence[Pair], batch_size: int) -> DataLoader[Pair]:
-    """One pass over ``pairs`` in an order that is random, and the same in every run."""
+def shuffled(pairs: Sequence[TokenPair], batch_size: int) -> DataLoader[TokenPair]:
+    """Return one epoch over ``pairs`` in a random order that is the same in every run."""
     order = torch.Generator().manual_seed(0)
-    data = cast("Any", pairs)  # a list is all that a DataLoader needs
+    data = cast("Any", pairs)  # a DataLoader accepts a list
     return DataLoader(data, batch_size, shuffle=True, collate_fn=padded, generator=order)
 
 
 def train(
     model: nn.Module,
     optimizer: Optimizer,
-    batches: Iterable[Pair],
+    batches: Iterable[TokenPair],
     steps: int,
     precision: str,
     device: torch.device,
 ) -> list[Tensor]:
-    """A step a batch, over one cycle of the learning rate.
+    """Train one step per batch, over one cycle of the learning rate.
 
     Args:
-        model: Logits ``(batch, target, vocabulary)`` of sources, their mask and the words before.
-        optimizer: Of its parameters.
-        batches: As ``padded`` makes them.
-        steps: How many they are.
+        model: Returns logits ``(batch, target, vocabulary)`` for sources, their mask and the
+            previous target tokens.
+        optimizer: Optimizer of its parameters.
+        batches: Batches made by ``padded``.
+        steps: Number of batches.
         precision: "fp32" or "bf16".
         device: Where the model is.
 
@@ -84,21 +85,23 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Pair], device: torch.device) -> float:
-    """The mean loss over all target tokens, in the weights' own precision and without dropout."""
+def evaluate(model: nn.Module, batches: Iterable[TokenPair], device: torch.device) -> float:
+    """Return the mean loss per target token, in the dtype of the weights and without dropout."""
     model.eval()
     total, count = 0.0, 0
     for source, target in moved(batches, device):
         logits = model(source, source != PADDING_ID, target[:, :-1])
-        answers = target[:, 1:].flatten()
+        references = target[:, 1:].flatten()
         total += float(
-            F.cross_entropy(logits.flatten(0, 1), answers, ignore_index=PADDING_ID, reduction="sum")
+            F.cross_entropy(
+                logits.flatten(0, 1), references, ignore_index=PADDING_ID, reduction="sum"
+            )
         )
-        count += int((answers != PADDING_ID).sum())
+        count += int((references != PADDING_ID).sum())
     return total / count
 
 
-def moved(batches: Iterable[Pair], device: torch.device) -> Iterator[Pair]:
-    """The batches on the device."""
+def moved(batches: Iterable[TokenPair], device: torch.device) -> Iterator[TokenPair]:
+    """Yield the batches on the device."""
     for source, target in batches:
         yield source.to(device, non_blocking=True), target.to(device, non_blocking=True)

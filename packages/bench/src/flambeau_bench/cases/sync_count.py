@@ -10,14 +10,20 @@ import torch
 
 from flambeau import EMA, Callback, TrainingOptions, TrainState
 from flambeau_bench import fingerprint
-from flambeau_bench.case import Case, Comparison, Gate, Question, Size
+from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size
 from flambeau_bench.cases import by_hand
-from flambeau_bench.cases.host_reads import HostReads, refused, watched
-from flambeau_bench.cases.tiny import BATCH_SIZE, Tape, ready_batches, tiny_learner, tiny_model
+from flambeau_bench.cases.host_reads import HostReads, count_host_reads, forbid_host_reads
+from flambeau_bench.cases.tiny_training import (
+    BATCH_SIZE,
+    ReadyLoader,
+    ready_batches,
+    tiny_learner,
+    tiny_model,
+)
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.timing import threads
 
-BY_HAND, OURS = "by hand", "flambeau"
+BY_HAND, FLAMBEAU = "by hand", "flambeau"
 
 VARIANTS: dict[str, TrainingOptions] = {
     "default": TrainingOptions(),
@@ -28,10 +34,10 @@ VARIANTS: dict[str, TrainingOptions] = {
 }
 
 
-class InSteps(Callback):
-    """Switches on at the second step's start and off at the last step's end.
+class StepSwitch(Callback):
+    """Calls ``switch(True)`` at the start of step 2 and ``switch(False)`` at the last step's end.
 
-    The first step is left out: optimizers make their state in it.
+    The first step does not count, because optimizers create their state in it.
     """
 
     def __init__(self, switch: Callable[[bool], None]) -> None:
@@ -50,14 +56,14 @@ class InSteps(Callback):
 
 
 class SyncCount(Case):
-    """Host reads inside the steps of a fit with the default callbacks: there must be none.
+    """Host reads in the steps of a fit with the default callbacks: there must be none.
 
-    On the CPU a dispatch mode counts them. On CUDA, where each one drains the queue, torch is
-    asked to raise at the first (``set_sync_debug_mode("error")``), so a finished run has none.
+    On the CPU a dispatch mode counts them. On CUDA, where each one waits for all queued work,
+    torch raises at the first (``set_sync_debug_mode("error")``), so a fit that ends has none.
     """
 
     name: ClassVar = "sync-count"
-    asks: ClassVar = "How often does a training step make the host wait for a value?"
+    question: ClassVar = "How often does a training step make the host wait for a value?"
     sizes: ClassVar = {
         "quick": Size("quick", {"steps": 12}, pairs=1, floor_pairs=0),
         "cpu": Size("cpu", {"steps": 101}, pairs=1, floor_pairs=0),
@@ -65,32 +71,32 @@ class SyncCount(Case):
     }
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        question = Question("host_reads", "value", "host reads/step", limit=0.0)
-        return [Comparison(name, BY_HAND, OURS, (question,)) for name in VARIANTS]
+        criterion = Criterion("host_reads", "value", "host reads/step", limit=0.0)
+        return [Comparison(name, BY_HAND, FLAMBEAU, (criterion,)) for name in VARIANTS]
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
         training = VARIANTS[comparison.variant]
         steps = size["steps"]
-        tape = Tape(ready_batches(1, size.device), steps * training.accumulate)
+        loader = ReadyLoader(ready_batches(1, size.device), steps * training.accumulate)
         with threads(1):
             if side == BY_HAND:
-                reads, trained = self._with_a_read(tape, size, training.accumulate), steps
+                reads, trained = self._with_planted_reads(loader, size, training.accumulate), steps
             else:
-                reads, trained = self._ours(tape, size, training)
+                reads, trained = self._flambeau(loader, size, training)
         return Measurement(
             {"host_reads": reads / (steps - 1)},
             steps=trained,
-            items=len(tape.taken) * BATCH_SIZE,
-            order_hash=fingerprint.of_numbers(tape.taken),
+            samples=len(loader.taken) * BATCH_SIZE,
+            order_hash=fingerprint.of_numbers(loader.taken),
             quality={"host_reads": reads},
         )
 
-    def _with_a_read(self, tape: Tape, size: Size, accumulate: int) -> int:
-        """The counter's own test: a loop that reads its loss after each step but the first."""
+    def _with_planted_reads(self, loader: ReadyLoader, size: Size, accumulate: int) -> int:
+        """Test the counter: a loop that reads its loss after each step except the first."""
         model = tiny_model(0, size.device)
         optimizer = by_hand.optimizer_for("adamw", model)
-        with watched() as reads:
-            for number, (x, y) in enumerate(tape.pairs(), start=1):
+        with count_host_reads() as reads:
+            for number, (x, y) in enumerate(loader.pairs(), start=1):
                 loss = torch.nn.functional.mse_loss(model(x), y)
                 loss.backward()
                 if number % accumulate == 0:
@@ -101,26 +107,28 @@ class SyncCount(Case):
                     reads.active = False
             return reads.total
 
-    def _ours(self, tape: Tape, size: Size, training: TrainingOptions) -> tuple[int, int]:
+    def _flambeau(
+        self, loader: ReadyLoader, size: Size, training: TrainingOptions
+    ) -> tuple[int, int]:
         with ExitStack() as stack:
             reads: HostReads | None = None
             inner = ExitStack()
             if size.device == "cpu":
-                reads = stack.enter_context(watched())
+                reads = stack.enter_context(count_host_reads())
 
             def switch(on: bool) -> None:
                 if reads is not None:
                     reads.active = on
                 elif on:
-                    inner.enter_context(refused())
+                    inner.enter_context(forbid_host_reads())
                 else:
                     inner.close()
 
             learner = tiny_learner(
-                tape,
+                loader,
                 tiny_model(0, size.device),
                 training=training,
-                callbacks=[InSteps(switch)],
+                callbacks=[StepSwitch(switch)],
                 device=size.device,
             )
             history = learner.fit()
@@ -129,9 +137,9 @@ class SyncCount(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """The counter must see a read that is there."""
+        """Require that the counter has counted every planted read."""
         for baseline, _ in pairs:
             if baseline.quality["host_reads"] != baseline.steps - 1:
-                seen = baseline.quality["host_reads"]
-                return Gate(False, f"{seen} of {baseline.steps - 1} planted reads were counted")
-        return Gate(True, "one planted read a step was counted in a loop by hand")
+                counted = baseline.quality["host_reads"]
+                return Gate(False, f"{counted} of {baseline.steps - 1} planted reads were counted")
+        return Gate(True, "one planted read per step was counted in a hand-written loop")

@@ -1,4 +1,4 @@
-"""``vision-fit``: three epochs of Fashion-MNIST, a learner's defaults against the usual program."""
+"""``vision-fit``: three epochs of Fashion-MNIST with a learner's defaults and a usual program."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from flambeau_bench import fingerprint
-from flambeau_bench.case import Case, Comparison, Gate, Question, Size
+from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.real_data import folder_of, why_missing
+from flambeau_bench.real_data import folder_of, missing_reason
+from flambeau_bench.time_slices import running_s
 from flambeau_bench.timing import process_and_children_s
-from flambeau_bench.turns import running_s
 
-USUAL, USUAL_WORKERS, OURS = "usual program", "usual program, 2 workers", "flambeau"
+USUAL, USUAL_WORKERS, FLAMBEAU = "usual program", "usual program, 2 workers", "flambeau"
 WORKERS = {USUAL: 0, USUAL_WORKERS: 2}
 CLASSES = 10
-LR = 1e-3  # torch's default of AdamW
+LR = 1e-3  # the default of torch's AdamW
 
-Images = NDArray[np.uint8]
-Parts = dict[str, tuple[Images, NDArray[np.int64]]]
+ImageArray = NDArray[np.uint8]
+ArraysByPart = dict[str, tuple[ImageArray, NDArray[np.int64]]]
+"""Images ``(n, 28, 28)`` and labels ``(n,)`` of "train" and "valid"."""
 
 
 class SmallResNet(nn.Module):
@@ -49,7 +50,7 @@ class SmallResNet(nn.Module):
         self.head = nn.Linear(wide, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(batch, 10)`` for pictures ``(batch, 1, 28, 28)``."""
+        """Return logits ``(batch, 10)`` for images ``(batch, 1, 28, 28)``."""
         x = self.stem(x)
         x = x + self.block(x)
         return self.head(x.mean(dim=(2, 3)))
@@ -63,31 +64,31 @@ def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
     ]
 
 
-class ByItem(TorchDataset[tuple[Tensor, int]]):
-    """The usual data set: a picture becomes floats in 0..1 and is normalised, one by one."""
+class PerSampleDataset(TorchDataset[tuple[Tensor, int]]):
+    """A typical PyTorch data set: converts each image to floats in 0..1 and normalises it."""
 
-    def __init__(self, images: Images, labels: NDArray[np.int64]) -> None:
+    def __init__(self, images: ImageArray, labels: NDArray[np.int64]) -> None:
         self._images, self._labels = images, labels
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = torch.from_numpy(self._images[index]).unsqueeze(0).float().div_(255.0)
-        return picture.sub_(0.2860).div_(0.3530), int(self._labels[index])
+        image = torch.from_numpy(self._images[index]).unsqueeze(0).float().div_(255.0)
+        return image.sub_(0.2860).div_(0.3530), int(self._labels[index])
 
 
 class VisionFit(Case):
-    """A net of four convolutions; net, data, batch size and epochs the same on both sides.
+    """A net of four convolutions; net, data, batch size and epochs are the same on both sides.
 
-    The usual program is a shuffling ``DataLoader`` over a data set by item, fp32, AdamW as torch
-    sets it up. Ours is ``Learner(data, net)`` with whatever its plan decides, so precision,
-    schedule and order of the batches differ; the gate holds both to the same accuracy. Timed from
-    raw arrays to the last evaluation, each run in a process of its own, a seed a pair.
+    The usual program is a shuffling ``DataLoader`` over a per-sample data set, fp32, and AdamW with
+    torch's defaults. flambeau's is ``Learner(data, net)`` with the choices of its plan, so
+    precision, schedule and order of the batches differ; the gate requires the same accuracy. Timed
+    from raw arrays to the last evaluation, each run in a new process, with one seed per pair.
     """
 
     name: ClassVar = "vision-fit"
-    asks: ClassVar = "How long do three epochs of Fashion-MNIST take against the usual program?"
+    question: ClassVar = "How long do three epochs of Fashion-MNIST take, compared with usual code?"
     fresh: ClassVar = True
     sizes: ClassVar = {
         "quick": Size(
@@ -111,32 +112,32 @@ class VisionFit(Case):
         ),
     }
 
-    def why_not(self, size: Size) -> str:
-        return super().why_not(size) or why_missing("fashion_mnist")
+    def skip_reason(self, size: Size) -> str:
+        return super().skip_reason(size) or missing_reason("fashion_mnist")
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        ours_by_design = "ours is what the plan decides"
+        planned = "flambeau uses the choice of its plan"
         may_differ = {
-            "order_hash": "each program shuffles in its own way",
-            "settings.precision": ours_by_design,
-            "settings.groups": ours_by_design,
+            "order_hash": "the programs shuffle differently",
+            "settings.precision": planned,
+            "settings.groups": planned,
         }
-        questions = (
-            Question("wall_s", "ratio", "× the usual wall time", limit=0.55),
-            Question("cpu_s", "ratio", "× the usual CPU time"),
-            Question("accuracy", "difference", "accuracy more"),
-            Question("wall_s", "value", "s"),
+        criteria = (
+            Criterion("wall_s", "ratio", "× the usual wall time", limit=0.55),
+            Criterion("cpu_s", "ratio", "× the usual CPU time"),
+            Criterion("accuracy", "difference", "higher accuracy"),
+            Criterion("wall_s", "value", "s"),
         )
         return [
-            Comparison("no workers", USUAL, OURS, questions, may_differ),
-            Comparison("2 workers", USUAL_WORKERS, OURS, questions, may_differ),
+            Comparison("no workers", USUAL, FLAMBEAU, criteria, may_differ),
+            Comparison("2 workers", USUAL_WORKERS, FLAMBEAU, criteria, may_differ),
         ]
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
-        parts = fashion_mnist(size)
+        parts = read_fashion_mnist(size)
         model = _seeded_net(pair)
         init_hash = fingerprint.of_weights(model)
-        run = our_program if side == OURS else usual_program
+        run = flambeau_program if side == FLAMBEAU else usual_program
         wall, cpu = running_s(), process_and_children_s()
         done = run(model, parts, size, pair, WORKERS.get(side, 0))
         figures = {
@@ -147,7 +148,7 @@ class VisionFit(Case):
         return Measurement(
             figures,
             steps=done["steps"],
-            items=size["epochs"] * len(parts["train"][0]),
+            samples=size["epochs"] * len(parts["train"][0]),
             init_hash=init_hash,
             settings={
                 **fingerprint.machine_settings(),
@@ -156,7 +157,7 @@ class VisionFit(Case):
             },
             quality={
                 "accuracy": done["accuracy"],
-                # A short run on a subset has noise of its own; it only checks the machinery.
+                # A short run on a subset is noisier and only checks that everything works.
                 "allowed_below": size["thousandths"] / 1_000,
             },
             notes=done.get("notes", ""),
@@ -165,14 +166,14 @@ class VisionFit(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Mean accuracy over the seeds hardly below the baseline's: at most .003 at full size."""
-        theirs = mean(float(a.quality["accuracy"]) for a, _ in pairs)
-        ours = mean(float(b.quality["accuracy"]) for _, b in pairs)
+        """Require a mean accuracy at most .003 below the baseline's (at full size)."""
+        baseline = mean(float(a.quality["accuracy"]) for a, _ in pairs)
+        candidate = mean(float(b.quality["accuracy"]) for _, b in pairs)
         allowed = float(pairs[0][0].quality["allowed_below"])
         return Gate(
-            ours >= theirs - allowed,
-            f"mean accuracy {ours:.4f} against {theirs:.4f} over {len(pairs)} seeds, "
-            f"at most {allowed:g} less",
+            candidate >= baseline - allowed,
+            f"mean accuracy {candidate:.4f}, baseline {baseline:.4f}, over {len(pairs)} seeds; "
+            f"allowed are {allowed:g} less",
         )
 
 
@@ -182,15 +183,20 @@ def _seeded_net(seed: int) -> SmallResNet:
 
 
 def usual_program(
-    model: nn.Module, parts: Parts, size: Size, seed: int, workers: int
+    model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
-    """What one writes: loaders, a loop over epochs, an evaluation after each."""
+    """Train as usual PyTorch code does: loaders, a loop over epochs, an evaluation after each."""
     torch.manual_seed(seed)
     device = torch.device(size.device)
     train = DataLoader(
-        ByItem(*parts["train"]), batch_size=size["batch_size"], shuffle=True, num_workers=workers
+        PerSampleDataset(*parts["train"]),
+        batch_size=size["batch_size"],
+        shuffle=True,
+        num_workers=workers,
     )
-    valid = DataLoader(ByItem(*parts["valid"]), batch_size=size["batch_size"], num_workers=workers)
+    valid = DataLoader(
+        PerSampleDataset(*parts["valid"]), batch_size=size["batch_size"], num_workers=workers
+    )
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     steps, accuracy = 0, 0.0
@@ -203,19 +209,19 @@ def usual_program(
             optimizer.step()
             steps += 1
         model.eval()
-        right = 0
+        correct = 0
         with torch.no_grad():
             for x, y in valid:
-                right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
-        accuracy = right / len(parts["valid"][0])
+                correct += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
+        accuracy = correct / len(parts["valid"][0])
     settings = {"optimizer": type(optimizer).__name__, "precision": "fp32"}
     return {"steps": steps, "accuracy": accuracy, "settings": settings}
 
 
-def our_program(
-    model: nn.Module, parts: Parts, size: Size, seed: int, workers: int
+def flambeau_program(
+    model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
-    """A learner; only batch size and epochs are fixed, so that they are the baseline's."""
+    """Train with a learner; only batch size and epochs are fixed to those of the baseline."""
     from flambeau import Learner
     from flambeau_vision import ImageData
 
@@ -243,8 +249,8 @@ def _class_of(learner: Any) -> str:
     return str(build.__name__)
 
 
-def fashion_mnist(size: Size) -> Parts:
-    """The first pictures of train and of the file that comes for testing, as the size says."""
+def read_fashion_mnist(size: Size) -> ArraysByPart:
+    """Return the first images of the train file and of the test file, as many as ``size`` says."""
     folder = folder_of("fashion_mnist")
     files: Mapping[str, str] = {"train": "train", "valid": "t10k"}
     return {
@@ -256,8 +262,8 @@ def fashion_mnist(size: Size) -> Parts:
     }
 
 
-def read_idx(path: Path) -> Images:
-    """The array in a file of the MNIST format.
+def read_idx(path: Path) -> ImageArray:
+    """Return the array in a file of the MNIST format.
 
     Source:
         The format's description at http://yann.lecun.com/exdb/mnist: two zero bytes, a type (8 is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,9 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
+    default_collate,  # pyright: ignore[reportUnknownVariableType] torch's is untyped
 )
 
 from flambeau import random as keyed
@@ -36,6 +39,8 @@ _PURPOSE = "foreign-loader"
 RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 """Samplers of torch that draw."""
 
+_NOT_KEYED: AbstractContextManager[None] = nullcontext()
+
 
 class UserLoader(Loader):
     """Batches of a loader that the user made, in an order that can be resumed.
@@ -45,7 +50,8 @@ class UserLoader(Loader):
     augmentation then depend on nothing else, and a resumed run gets the same batches by skipping
     those that it has had (they are read and dropped). A ``generator`` of the loader or of its
     sampler is keyed too, by its own ``initial_seed()``. It costs 36 µs a batch in all (2-core
-    EPYC); a list or tuple of batches runs no code of the user's and costs 2 µs.
+    EPYC); a ``DataLoader`` that runs no user code in this process draws before its first batch
+    alone and is keyed there; a list or tuple of batches costs 2 µs.
 
     A batch's ``indices`` count the samples of the epoch as they come: the loader does not say
     which samples they are.
@@ -171,13 +177,15 @@ class UserLoader(Loader):
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         borrowed, seed, purpose = TemporarySeed(), self.seed, f"{_PURPOSE}/{self.part}"
         own = _Generators(self.loader)
+        keyed_steps = self._steps if runs_user_code(self.loader) else 1
         seen = 0
         try:
             with borrowed.at(keyed.key(seed, purpose, epoch)):
                 own.start(epoch)
                 batches = iter(self.loader)
             for step in range(self._steps):
-                with borrowed.at(keyed.key(seed, purpose, epoch, step)):
+                draws = step < keyed_steps
+                with borrowed.at(keyed.key(seed, purpose, epoch, step)) if draws else _NOT_KEYED:
                     try:
                         raw = next(batches)
                     except StopIteration:
@@ -379,6 +387,26 @@ def sampler_of(loader: Iterable[Any]) -> object:
         return torch_loader.sampler
     # batch_sampler=… leaves a SequentialSampler in .sampler that nobody uses.
     return batches.sampler if type(batches) is BatchSampler else None
+
+
+def runs_user_code(loader: Iterable[Any]) -> bool:
+    """Whether user code runs in this process while batches are fetched.
+
+    It may draw from the global generators at every batch. torch's own samplers draw when the first
+    index is requested, its ``TensorDataset`` and default collation never.
+    """
+    torch_loader = _torch_loader(loader)
+    if torch_loader is None or type(loader) is not DataLoader:
+        return True
+    sampler = sampler_of(loader)
+    if type(sampler) not in (SequentialSampler, *RANDOM_SAMPLERS):
+        return True
+    if torch_loader.num_workers:  # data set and collation run in the workers
+        return False
+    return (
+        type(torch_loader.dataset) is not TensorDataset
+        or torch_loader.collate_fn is not default_collate
+    )
 
 
 class _Generators:

@@ -165,8 +165,7 @@ class NonFiniteGuard:
         """
         if gradients and gradients[0].requires_grad:  # of a backward pass with create_graph
             gradients = [gradient.detach() for gradient in gradients]
-        # A copy: the kernel writes into what it looks at, and the caller's loss may be needed.
-        losses = [] if loss is None else [loss.detach().to(torch.float32, copy=True)]
+        losses = [] if loss is None else [self._copied(loss)]
         if self._sticky_only:
             self._flag_non_finite([*losses, *gradients], self._bad, self._one)
         else:
@@ -174,6 +173,14 @@ class NonFiniteGuard:
         if self._statistics:
             self._protect_statistics()
         return self._flag
+
+    def _copied(self, loss: Tensor) -> Tensor:
+        """A copy: the kernel writes into what it looks at, and the caller's loss may be needed."""
+        loss = loss.detach()
+        if self._host_state is not None and loss.is_floating_point():
+            # The CPU's kernel takes every floating dtype; a cast costs 2 µs more than a clone.
+            return loss.clone()
+        return loss.to(torch.float32, copy=True)
 
     def _check_this_step(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """For policies that leave single steps out: ``_now`` is of this step alone."""

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, for what a warm process would hide: imports, caches, threads."""
+"""Measurements in new processes, for costs that a warm process hides: imports, caches, threads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 from flambeau.errors import TrainingError
 from flambeau_bench.case import Size
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.turns import Turn, can_take_turns, take_turns
+from flambeau_bench.time_slices import SlicedProcess, can_stop_processes, run_in_slices
 
-_SAID, _MEASUREMENT = "said.txt", "measurement.json"
+_STDERR, _MEASUREMENT = "stderr.txt", "measurement.json"
 
 
 @dataclass(frozen=True)
 class FreshRun:
-    """One run: the side of a case's variant that a new process measures."""
+    """One run in a new process: a side of a variant of a case."""
 
     case: str
     variant: str
@@ -32,65 +32,66 @@ class FreshRun:
 
 
 def measure_in_fresh_processes(runs: Sequence[FreshRun]) -> list[Measurement]:
-    """The measurement of each run, made by a new Python.
+    """Return the measurement of each run, each made by a new Python process.
 
-    On a CPU the processes take turns of a second. What an accelerator has queued goes on while its
-    process is stopped, so there they follow one another.
+    On a CPU the processes alternate in slices of a second. An accelerator continues with queued
+    work while its process is stopped, so there the processes run one after the other.
 
     Raises:
-        TrainingError: A process failed; with the end of what it said.
+        TrainingError: A process failed; with the end of its stderr.
     """
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(number) for number in range(len(runs))]
         for folder in folders:
-            # The working one of its process: a run that writes leaves nothing behind.
+            # The working directory of its process, so that files a run writes are removed.
             folder.mkdir()
         placed = list(zip(runs, folders, strict=True))
-        if can_take_turns() and all(run.size.device == "cpu" for run in runs):
-            codes = take_turns([partial(_turn, run, folder) for run, folder in placed])
+        if can_stop_processes() and all(run.size.device == "cpu" for run in runs):
+            codes = run_in_slices([partial(_start, run, folder) for run, folder in placed])
             for code, (run, folder) in zip(codes, placed, strict=True):
                 if code is not None:
                     _check(run, folder, code)
         else:
             for run, folder in placed:
-                with (folder / _SAID).open("wb") as said:
+                with (folder / _STDERR).open("wb") as stderr:
                     command = _command(run, folder)
                     quiet = subprocess.DEVNULL
                     done = subprocess.run(
-                        command, stdout=quiet, stderr=said, cwd=folder, check=False
+                        command, stdout=quiet, stderr=stderr, cwd=folder, check=False
                     )
                 _check(run, folder, done.returncode)
-        return [_answer(folder) for folder in folders]
+        return [_read(folder) for folder in folders]
 
 
 def _command(run: FreshRun, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "flambeau_bench.fresh", json.dumps(asdict(run)), str(folder)]
+    module = "flambeau_bench.fresh_process"
+    return [sys.executable, "-m", module, json.dumps(asdict(run)), str(folder)]
 
 
-def _turn(run: FreshRun, folder: Path) -> Turn:
-    with (folder / _SAID).open("wb") as said:
-        return Turn(_command(run, folder), folder, said)
+def _start(run: FreshRun, folder: Path) -> SlicedProcess:
+    with (folder / _STDERR).open("wb") as stderr:
+        return SlicedProcess(_command(run, folder), folder, stderr)
 
 
 def _check(run: FreshRun, folder: Path, code: int) -> None:
     if code or not (folder / _MEASUREMENT).is_file():
-        said = (folder / _SAID).read_text(encoding="utf-8", errors="replace")
+        stderr = (folder / _STDERR).read_text(encoding="utf-8", errors="replace")
         raise TrainingError(
-            f"The side {run.side!r} of {run.case} ({run.variant}) ended with {code}: "
-            f"{said[-2000:] or 'it said nothing.'}"
+            f"The process of the side {run.side!r} of {run.case} ({run.variant}) failed with exit "
+            f"code {code}: {stderr[-2000:] or 'its stderr is empty.'}"
         )
 
 
-def _answer(folder: Path) -> Measurement:
+def _read(folder: Path) -> Measurement:
     return Measurement.from_json(json.loads((folder / _MEASUREMENT).read_text(encoding="utf-8")))
 
 
-def main(asked: str, folder: str) -> None:
-    """What the new process does: measures and writes the measurement into ``folder``."""
-    # Not before: a case of imports starts from a process that has as few as can be.
+def main(run_json: str, folder: str) -> None:
+    """Measure a run in this process and write the measurement into ``folder``."""
+    # Imported here: a case that measures imports needs a process with as few as possible.
     from flambeau_bench.cases import CASES
 
-    run: dict[str, Any] = json.loads(asked)
+    run: dict[str, Any] = json.loads(run_json)
     case, size = CASES[run["case"]], Size(**run["size"])
     [comparison] = [c for c in case.comparisons(size) if c.variant == run["variant"]]
     measured = case.measure(comparison, run["side"], size, run["pair"])

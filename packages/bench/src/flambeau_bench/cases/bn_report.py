@@ -1,4 +1,4 @@
-"""The tables and the picture of ``bn-finetune``, from its records alone."""
+"""The tables and the plot of ``bn-finetune``, generated from its records alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from flambeau.report import bootstrap
 from flambeau.report.intervals import Interval
 from flambeau_bench.cases.bn_policies import BATCHES, POLICIES, SHIFTS, TRAINED
-from flambeau_bench.table import markdown_table
+from flambeau_bench.verdict_table import markdown_table
 
 FIGURES = ("bn-finetune.svg", "bn-finetune.png")
 COLOURS = {
@@ -29,77 +29,80 @@ COLOURS = {
 
 
 @dataclass
-class Cell:
-    """What the seeds gave in one cell.
+class CellResults:
+    """The results of all seeds in one cell.
 
     Attributes:
         errors: Error in percent by policy and seed.
-        gaps: Loss in eval mode over that in training mode, by policy.
-        alarms: How many runs were warned of, by policy.
-        decided: What auto decided, in words, a seed each.
+        gaps: Loss in eval mode divided by that in training mode, by policy and seed.
+        warnings: 1 if [train-eval-gap] was raised, by policy and seed.
+        decisions: What auto chose, as text, by seed.
     """
 
     errors: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     gaps: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-    alarms: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-    decided: dict[int, str] = field(default_factory=dict)
+    warnings: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    decisions: dict[int, str] = field(default_factory=dict)
 
     def of(self, policy: str) -> Tensor:
-        """Errors in percent, float64 ``(seeds,)``."""
+        """Return the errors in percent, float64 ``(seeds,)``."""
         found = self.errors[policy]
         return torch.tensor([found[seed] for seed in sorted(found)], dtype=torch.float64)
 
     def best(self) -> str:
-        """The policy with the lowest mean error; auto is none of its own."""
+        """Return the policy with the lowest mean error; "auto" does not count."""
         return min((p for p in self.errors if p != "auto"), key=lambda p: float(self.of(p).mean()))
 
 
-def read_cells(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], Cell]:
-    """By what is trained, batch size and shift; a run that several comparisons use counts once."""
-    found: dict[tuple[str, int, str], Cell] = {}
+def read_cells(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], CellResults]:
+    """Return the results by trained part, batch size and shift; repeated runs count once."""
+    found: dict[tuple[str, int, str], CellResults] = {}
     for record in records:
         if record["case"] != "bn-finetune" or record["kind"] != "run" or not record["figures"]:
             continue
         trained, batch, shift = record["settings"]["cell"].split(", ")
-        cell = found.setdefault((trained, int(batch.split()[1]), shift), Cell())
+        cell = found.setdefault((trained, int(batch.split()[1]), shift), CellResults())
         policy, seed, figures = record["side"], record["pair"], record["figures"]
         cell.errors[policy][seed] = figures["error_pct"]
         cell.gaps[policy][seed] = figures["gap"]
-        cell.alarms[policy][seed] = figures["alarmed"]
+        cell.warnings[policy][seed] = figures["warned"]
         if policy == "auto":
-            cell.decided[seed] = record["notes"]
+            cell.decisions[seed] = record["notes"]
     return found
 
 
 def section(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """The experiment's part of a report; its picture is drawn beside it."""
+    """Return the section of a report about the experiment, and write its plot to ``folder``."""
     cells = read_cells(records)
     if not cells:
         return ""
     for name in FIGURES:
         draw(cells, folder / name)
     seeds = max(len(cell.of(cell.best())) for cell in cells.values())
-    legend = markdown_table(("policy", "is"), [[key, text] for key, text in POLICIES.items()])
+    legend = markdown_table(
+        ("policy", "description"), [[key, text] for key, text in POLICIES.items()]
+    )
     return "\n\n".join(
         [
             "## Batch norm in fine-tuning",
-            f"Error in percent on pictures of the new classes, mean over {seeds} seeds and its "
+            f"Error in percent on images of the new classes: mean over {seeds} seeds with its "
             "bootstrap 95% interval; the lowest in bold.",
             legend,
             f"![Error by policy]({FIGURES[0]})",
             errors_table(cells),
-            "Ratios of mean errors, and what auto loses to the best policy in points of error, "
-            "paired by seed, with bootstrap 95% intervals. The gap is the loss of the same train "
-            "batches in eval mode, divided by that with batch statistics: median over the seeds.",
+            "Ratios of mean errors, and the error of auto minus that of the best policy in "
+            "percentage points, paired by seed, with bootstrap 95% intervals. The gap is the loss "
+            "on the same train batches in eval mode, divided by that with batch statistics: "
+            "median over the seeds.",
             ratios_table(cells),
-            "What auto measured and chose, and how many runs were warned with [train-eval-gap].",
+            "What auto measured and chose, and how many runs raised the warning [train-eval-gap].",
             decisions_table(cells),
         ]
     )
 
 
-def errors_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
-    """Mean error and interval, a row a cell, a column a policy."""
+def errors_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
+    """Return mean errors with intervals: one row per cell, one column per policy."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         row = [_name(key)]
@@ -114,20 +117,20 @@ def errors_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
     return markdown_table(("trained, batch, shift", *POLICIES), rows)
 
 
-def ratios_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
-    """How many times A's error is that of C, of D and of the best; what auto loses to the best."""
+def ratios_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
+    """Return the error of A divided by that of C, D and the best, and auto minus the best."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         best = cell.best()
         ratios = [_ratio(cell.of("A"), cell.of(other)) for other in ("C", "D", best)]
-        lost = _lost(cell.of("auto"), cell.of(best))
+        difference = _difference(cell.of("auto"), cell.of(best))
         gaps = [f"{_median(cell.gaps[policy]):.2g}" for policy in ("A", "auto")]
         rows.append(
             [
                 _name(key),
                 *(f"{r.value:.1f}× ({r.low:.1f}–{r.high:.1f})" for r in ratios),
                 best,
-                f"{lost.value:+.1f} ({lost.low:+.1f} to {lost.high:+.1f})",
+                f"{difference.value:+.1f} ({difference.low:+.1f} to {difference.high:+.1f})",
                 *gaps,
             ]
         )
@@ -135,21 +138,21 @@ def ratios_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
     return markdown_table((*columns, "gap of A", "gap of auto"), rows)
 
 
-def decisions_table(cells: Mapping[tuple[str, int, str], Cell]) -> str:
-    """Auto's choices with the figures of the first seed; alarms by policy."""
+def decisions_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
+    """Return the choices of auto, its figures for the first seed, and warnings by policy."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
-        chosen = Counter(text.split(":")[0].split()[-1] for text in cell.decided.values())
-        said = ", ".join(f"{name} {count}×" for name, count in chosen.items())
-        figures = next(iter(cell.decided.values())).split(": ", 1)[1]
-        rung = {policy: int(sum(told.values())) for policy, told in cell.alarms.items()}
-        warned = ", ".join(f"{p} {n}" for p, n in rung.items() if n) or "none"
-        rows.append([_name(key), said, figures, warned])
+        chosen = Counter(text.split(":")[0].split()[-1] for text in cell.decisions.values())
+        choices = ", ".join(f"{name} {count}×" for name, count in chosen.items())
+        figures = next(iter(cell.decisions.values())).split(": ", 1)[1]
+        counts = {policy: int(sum(seeds.values())) for policy, seeds in cell.warnings.items()}
+        warned = ", ".join(f"{p} {n}" for p, n in counts.items() if n) or "none"
+        rows.append([_name(key), choices, figures, warned])
     return markdown_table(("trained, batch, shift", "auto chose", "seed 0", "warned"), rows)
 
 
-def draw(cells: Mapping[tuple[str, int, str], Cell], path: Path) -> Path:
-    """Error by policy: a row what is trained, a column a batch size, a group of dots a shift."""
+def draw(cells: Mapping[tuple[str, int, str], CellResults], path: Path) -> Path:
+    """Plot errors by policy: rows are trained parts, columns batch sizes, groups shifts."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -164,7 +167,7 @@ def draw(cells: Mapping[tuple[str, int, str], Cell], path: Path) -> Path:
         for column, batch in enumerate(batches):
             _panel(axes[row, column], {k[2]: c for k, c in cells.items() if k[:2] == (part, batch)})
             axes[row, column].set_title(
-                f"{'head and norms' if part == 'head' else 'everything'} trained, batch {batch}",
+                f"{'head and norms' if part == 'head' else 'all layers'} trained, batch {batch}",
                 fontsize=9,
             )
         axes[row, 0].set_ylabel("error, %")
@@ -172,20 +175,20 @@ def draw(cells: Mapping[tuple[str, int, str], Cell], path: Path) -> Path:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without a date or random ids, the same records give the same file.
+    # Without a date and random ids, the same records give the same file.
     with mpl.rc_context({"svg.hashsalt": "flambeau-bench", "svg.fonttype": "none"}):
         metadata = {"Date": None} if path.suffix == ".svg" else {}
         figure.savefig(path, dpi=150, metadata=metadata)
     return path
 
 
-def _panel(axis: Any, by_shift: Mapping[str, Cell]) -> None:
+def _panel(axis: Any, by_shift: Mapping[str, CellResults]) -> None:
     shifts = [shift for shift in SHIFTS if shift in by_shift]
     for index, (policy, colour) in enumerate(COLOURS.items()):
-        places = [place for place, s in enumerate(shifts) if policy in by_shift[s].errors]
-        means = [_mean(by_shift[shifts[place]].of(policy)) for place in places]
+        positions = [x for x, s in enumerate(shifts) if policy in by_shift[s].errors]
+        means = [_mean(by_shift[shifts[x]].of(policy)) for x in positions]
         axis.errorbar(
-            [place + 0.11 * (index - 3) for place in places],
+            [x + 0.11 * (index - 3) for x in positions],
             [m.value for m in means],
             yerr=[[m.value - m.low for m in means], [m.high - m.value for m in means]],
             fmt="D" if policy == "auto" else "o",
@@ -218,7 +221,7 @@ def _ratio(one: Tensor, other: Tensor) -> Interval:
     return bootstrap(lambda a, b: a.mean(dim=1) / b.mean(dim=1), one, other)
 
 
-def _lost(auto: Tensor, best: Tensor) -> Interval:
+def _difference(auto: Tensor, best: Tensor) -> Interval:
     return _mean(auto - best)
 
 
