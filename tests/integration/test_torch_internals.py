@@ -47,7 +47,7 @@ def images_learner(optimizer: str) -> Learner:
 
 def translation_learner(optimizer: str) -> Learner:
     size = {"embedding_dim": 8, "hidden_size": 8, "dropout": 0.0}
-    choices = {**CHOICES, "batch_size": 4, "size": size, "optimizer": optimizer}
+    choices = {**CHOICES, "batch_size": 4, "model_config": size, "optimizer": optimizer}
     learner = Learner(dates_data(38, 0), choices=choices, training=TRAINING, quiet=True)
     learner.model.double()
     return learner

@@ -39,6 +39,12 @@ FACTS = {
 SMALL = {"short_side_median": 28.0, "grey": True, "in_memory": True, "memory_bytes": 47_040_000}
 
 
+@pytest.fixture(autouse=True)
+def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a plan be derived for a GPU on a machine without one."""
+    monkeypatch.setattr("flambeau.plan.value_types.DeviceType.fault", lambda self, value: None)
+
+
 def plan_of(facts: dict | None = None, **user: object) -> Plan:
     rules = combine(CORE_RULES, DOMAIN.rules)
     return Plan.derive(rules, {**FACTS, **(facts or {})}, {"device": "cpu", **user})

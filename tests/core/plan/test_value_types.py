@@ -31,7 +31,7 @@ def data() -> Data:
         ("batch_size", True, "batch_size is True"),
         ("num_workers", -2, "at least 0"),
         ("lr", 0, "above 0"),
-        ("lr", float("nan"), "'lr' is nan"),
+        ("lr", float("nan"), "lr is nan"),
         ("lr", "x", "lr is 'x'"),
         ("epochs", 0, "epochs is 0"),
         ("epochs", 1.5, r"epochs is 1\.5"),
@@ -105,4 +105,4 @@ def test_a_domains_rule_keeps_the_type_of_the_one_it_replaces() -> None:
 def test_a_rule_with_an_unknown_need_fails_when_the_domain_is_made() -> None:
     rule = Rule("size", ("batchsize",), lambda facts, values: Choice("size", 1, "ours"))
     with pytest.raises(PlanError, match=r"'size'.*needs 'batchsize'.*Did you mean 'batch_size'"):
-        Domain(name="wrong", rules=(rule,))
+        Domain(name="wrong", data_classes={}, models={}, tasks={}, rules=(rule,))

@@ -90,7 +90,7 @@ class Plan:
                 or gives a value that is not JSON.
         """
         ordered = order(rules)
-        choices = _given_by_user(user or {}, [rule.key for rule in ordered])
+        choices = _given_by_user(user or {}, ordered)
         for rule in ordered:
             if rule.key in choices:
                 _check_accepted(rule, facts, choices)
@@ -120,7 +120,7 @@ class Plan:
                 "read from a file. Bind it first, plan.bind(rules, facts), or give the value to "
                 "the Learner in choices={...}."
             )
-        given = _given_by_user({key: value}, [rule.key for rule in self._rules])
+        given = _given_by_user({key: value}, self._rules)
         choices = {**self._choices, **given}
         fixed = [name for name, choice in choices.items() if choice.source == "user"]
         changing = dependents(self._rules, key, fixed)
@@ -303,12 +303,14 @@ class Plan:
             raise PlanError(f"{path} is no plan: it is nested too deep.") from error
 
 
-def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, Choice]:
+def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, Choice]:
+    known = {rule.key: rule for rule in rules}
     choices: dict[str, Choice] = {}
     for key, given in user.items():
         if key not in known:
             raise PlanError(
-                f"The plan has no key {key!r} (value given: {given!r:.60}). {did_you_mean(key, known)}"
+                f"The plan has no key {key!r} (value given: {given!r:.60}). "
+                f"{did_you_mean(key, known)}"
             )
         choice = given if isinstance(given, Choice) else _users(key, given)
         if choice.key != key:
@@ -316,6 +318,7 @@ def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, C
                 f"The choice given for {key!r} is one for {choice.key!r}. Pass it under its own "
                 "key."
             )
+        _check_type(known[key], choice)
         choices[key] = checked(choice)
     return choices
 
@@ -328,10 +331,7 @@ def _users(key: str, value: Any) -> Choice:
 def _check_accepted(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> None:
     """Refuse a value of the user's that is not of the key's type or of no use to the rule."""
     choice = choices[rule.key]
-    if choice.source != "user":
-        return
-    _check_type(rule, choice)
-    if rule.accepts is None:
+    if rule.accepts is None or choice.source != "user":
         return
     fault = rule.accepts(choice.value, facts, {need: choices[need].value for need in rule.needs})
     if fault is not None:
