@@ -59,10 +59,19 @@ PHRASES: dict[str, str] = {
     r"moods?": "variation",
     r"put into words": "described in a message",
     r"in so many words": "explicitly",
+    r"in the open": "visible",
+    r"(knowing nothing|nothing is known)": "uniform predictions, no … is known",
+    r"hears? of": "is notified of",
+    r"stays what it is": "is unchanged",
+    r"(clock on the wall|by the clock)": "wall time",
 }
 
 # (file, phrase) → why it is right there.
-ALLOWED: dict[tuple[str, str], str] = {}
+ALLOWED: dict[tuple[str, str], str] = {
+    ("examples/teacher_forcing.py", "coin a batch"): (
+        "key of random numbers: another one changes the published results"
+    ),
+}
 
 Finding = tuple[int, str, str]
 """Line, the words found, what to write."""
