@@ -47,14 +47,12 @@ PHRASES: dict[str, str] = {
     r"(go|goes|went|going) on(?=\s*[.,;:)]|\s*$|\s(with|from|to|as|at|where|training|until)\b)": (
         "continue"
     ),
-    r"(run|runs|resume|resumed) goes on": "continue",
     r"is to go on": "continue",
     r"torch that is carried": "library for PyTorch",
     r"(stand|stands|standing|stood) in for": "replace, no-op used when",
     r"the living": "active",
     r"what is said": "the message, the text",
     r"(let|lets|letting) go of": "release, free",
-    r"lets go": "release, free",
     r"held against": "compared with",
     r"moods?": "variation",
     r"put into words": "described in a message",
