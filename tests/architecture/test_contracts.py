@@ -1,4 +1,4 @@
-"""The import-linter contracts hold, and each of them can fail."""
+"""The import-linter contracts hold, and each of them detects a violation."""
 
 import os
 import re
@@ -17,17 +17,17 @@ LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 
 
 def lint_imports(folder: Path, paths: list[Path]) -> tuple[int, str]:
-    """Exit status and output of `lint-imports` on the packages that lie under `paths`."""
-    answer = subprocess.run(
+    """Return exit status and output of `lint-imports` for the packages under `paths`."""
+    result = subprocess.run(
         [LINT_IMPORTS, "--config", ROOT / "pyproject.toml", "--no-cache"],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        # Before the installed, editable packages in the search order.
+        # These paths precede the installed, editable packages in the search order.
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "NO_COLOR": "1"},
     )
-    return answer.returncode, answer.stdout + answer.stderr
+    return result.returncode, result.stdout + result.stderr
 
 
 def test_contracts_hold() -> None:
@@ -35,8 +35,8 @@ def test_contracts_hold() -> None:
     assert status == 0, output
 
 
-# One import that each contract must refuse: contract id → file, imported module.
-# A module that does not exist yet is made.
+# An import that each contract must reject: contract id → file, imported module.
+# A module that does not exist yet is created.
 VIOLATIONS = {
     "packages": ("flambeau/errors.py", "flambeau_vision"),
     "domains": ("flambeau_text/__init__.py", "flambeau_tabular"),
@@ -51,13 +51,13 @@ def contracts() -> dict[str, dict[str, Any]]:
     return {contract["id"]: contract for contract in settings["contracts"]}
 
 
-def test_every_contract_has_a_violation_here() -> None:
+def test_each_contract_has_a_violation() -> None:
     assert set(contracts()) == set(VIOLATIONS)
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of all five packages' sources in one folder."""
+    """A copy of the sources of all five packages in one folder."""
     for source in SOURCES:
         shutil.copytree(
             source, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
@@ -66,7 +66,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def plant(folder: Path, file: str, module: str) -> None:
-    """Append `import module` to `file`, and make what is not there yet."""
+    """Append `import module` to `file`; create file and module if they do not exist."""
     target = folder.joinpath(*module.split("."), "__init__.py")
     if not target.exists() and not target.parent.with_suffix(".py").exists():
         target.parent.mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_a_planted_violation_breaks_the_contract(contract: str, copy: Path) -> N
     assert re.search(rf"^{re.escape(name)}\W+BROKEN", output, re.MULTILINE), output
 
 
-def test_a_new_module_of_core_must_be_given_its_place(copy: Path) -> None:
+def test_a_new_module_of_core_needs_a_layer(copy: Path) -> None:
     (copy / "flambeau" / "somewhere.py").write_text("")
     status, output = lint_imports(copy, [copy])
     assert status != 0

@@ -1,7 +1,7 @@
-"""Nothing in training/ reads a tensor's values on the host but at the places listed here.
+"""In training/ tensor values are read on the host only by the functions listed here.
 
-A read inside a step drains an accelerator's queue (DESIGN §5). Epoch ends, checkpoints, errors and
-the guard's look at a bounded rate are no part of a step.
+A read inside a step makes the host wait for the accelerator (DESIGN §5). Reads at the end of an
+epoch, for a checkpoint or an error, and by the guard at a bounded rate are allowed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import pytest
 TRAINING = Path(__file__).parents[2] / "packages/core/src/flambeau/training"
 READS = {"item", "tolist", "numpy", "cpu"}
 
-# (file, function) → why it may.
+# (file, function) → why it may read.
 ALLOWED: dict[tuple[str, str], str] = {
-    ("error_messages.py", "_samples"): "an error is being put into words",
+    ("error_messages.py", "_samples"): "an error message is being written",
     ("losses.py", "StepLosses.read"): "the epoch is over",
-    ("nonfinite/guard.py", "NonFiniteGuard.__init__"): "a view of CPU memory, made once a fit",
+    ("nonfinite/guard.py", "NonFiniteGuard.__init__"): "a view of CPU memory, created once per fit",
     ("nonfinite/guard.py", "_numbers"): "the guard's flag, at a bounded rate and after its event",
-    ("nonfinite/locate.py", "_bad_samples"): "an error is being put into words",
-    ("norm/bn_statistics.py", "_Noting.__call__"): "before the first step, once a fit",
-    ("norm/bn_statistics.py", "_stored"): "before the first step, once a fit",
+    ("nonfinite/locate.py", "_bad_samples"): "an error message is being written",
+    ("norm/bn_statistics.py", "_Noting.__call__"): "before the first step, once per fit",
+    ("norm/bn_statistics.py", "_stored"): "before the first step, once per fit",
 }
 
 Found = tuple[str, str, int]
@@ -31,10 +31,10 @@ Found = tuple[str, str, int]
 
 
 def reads(tree: ast.AST, inside: str = "") -> Iterator[Found]:
-    """Every call that reads a tensor on the host, with the function or method it is in."""
+    """Yield each call that reads a tensor on the host, with the function that contains it."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # What is within a function counts as that function.
+            # Nested functions count as the outer function.
             within_function = inside and not isinstance(tree, ast.ClassDef)
             name = inside if within_function else f"{inside}.{node.name}".lstrip(".")
             yield from reads(node, name)
@@ -49,7 +49,7 @@ def reads(tree: ast.AST, inside: str = "") -> Iterator[Found]:
 
 
 def _is_cpu(node: ast.expr) -> bool:
-    """``"cpu"`` or ``torch.device("cpu")``."""
+    """Return whether the expression is ``"cpu"`` or ``torch.device("cpu")``."""
     if isinstance(node, ast.Call):
         return any(_is_cpu(argument) for argument in node.args)
     return isinstance(node, ast.Constant) and node.value == "cpu"
@@ -65,13 +65,13 @@ def all_reads() -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def test_training_reads_nothing_but_where_it_may() -> None:
+def test_training_reads_only_where_it_is_allowed() -> None:
     assert {"loop.py", "step.py"} <= {path.name for path in TRAINING.glob("*.py")}
-    wrong = {place: calls for place, calls in all_reads().items() if place not in ALLOWED}
+    wrong = {function: calls for function, calls in all_reads().items() if function not in ALLOWED}
     assert not wrong, f"host reads in training/: {wrong}"
 
 
-def test_no_exception_is_out_of_use() -> None:
+def test_each_allowed_function_reads() -> None:
     assert set(ALLOWED) <= set(all_reads())
 
 
@@ -88,5 +88,5 @@ def test_no_exception_is_out_of_use() -> None:
         ("y = torch.device('cpu')\n", []),
     ],
 )
-def test_the_rule_tells_bad_from_good(code: str, found: list[Found]) -> None:
+def test_the_rule_detects_host_reads(code: str, found: list[Found]) -> None:
     assert list(reads(ast.parse(code))) == found

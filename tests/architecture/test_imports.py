@@ -1,4 +1,7 @@
-"""Importing is light: what `import X` loads, changes and declares (DESIGN §1, §5)."""
+"""`import X` loads few modules, changes no global state and needs no undeclared package.
+
+See DESIGN §1 and §5.
+"""
 
 import ast
 import json
@@ -21,23 +24,23 @@ PACKAGES = {
     "flambeau_tabular": "tabular",
     "flambeau_bench": "bench",
 }
-# Loaded where they are used, never by an import of ours.
+# Loaded in the functions that use them, never by importing one of our packages.
 HEAVY = {
     "PIL", "IPython", "datasets", "matplotlib", "mlflow", "pandas", "pyarrow", "pytest",
     "sacrebleu", "scipy", "sklearn", "spacy", "tensorboard", "timm", "tokenizers", "torchvision",
     "transformers", "typer", "wandb",
 }  # fmt: skip
-MAX_ADDED = 150  # by flambeau to torch (DESIGN §5)
-MAX_OF_A_DOMAIN = 75  # by another package to flambeau
+MAX_ADDED = 150  # modules that flambeau loads in addition to torch (DESIGN §5)
+MAX_OF_A_DOMAIN = 75  # modules that another package loads in addition to flambeau
 
-# Optional imports behind a class that says what to install: import name → why it is no dependency.
+# Optional imports; their error says what to install: import name → why it is not a dependency.
 UNDECLARED: dict[str, dict[str, str]] = {
     "flambeau": {},
     "flambeau_vision": {},
     "flambeau_text": {
-        "matplotlib": "types of figures; core's extra `plot` brings it, flambeau.plotting says so",
-        "sacremoses": "get_tokenizer('moses'), for those who have it",
-        "torchtext": "to_torchtext, in an old environment alone",
+        "matplotlib": "types of figures; core's extra `plot` installs it, see flambeau.plotting",
+        "sacremoses": "get_tokenizer('moses'), if it is installed",
+        "torchtext": "to_torchtext, only in an old environment",
     },
     "flambeau_tabular": {},
     "flambeau_bench": {},
@@ -80,20 +83,20 @@ for name in sys.argv[1:]:
 
 @cache
 def all_imported() -> dict[str, dict[str, list[str]]]:
-    """What importing each package and each record adds to and changes in a process of its own.
+    """Import each package and each domain record in a process of its own; return the changes.
 
-    All of them are forked off one that has imported torch, which takes seconds.
+    The processes are forked from one that has imported torch, since that takes seconds.
     """
     names = {*PACKAGES, *(entry.values[1] for entry in ENTRY_MODULES)}
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROBE, *sorted(map(str, names))],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONHASHSEED": "0"},
     )
-    assert answer.returncode == 0, answer.stderr
-    lines = map(json.loads, answer.stdout.splitlines())
+    assert result.returncode == 0, result.stderr
+    lines = map(json.loads, result.stdout.splitlines())
     return {line["name"]: line for line in lines}
 
 
@@ -115,7 +118,7 @@ def test_import_is_light_and_changes_nothing(package: str) -> None:
 
 
 def entry_points(folder: str) -> dict[str, str]:
-    """The entry points of one member in flambeau's groups: name → module."""
+    """Return the entry points of one package in flambeau's groups: name → module."""
     project = tomllib.loads((ROOT / "packages" / folder / "pyproject.toml").read_text())["project"]
     groups = project.get("entry-points", {})
     return {
@@ -135,15 +138,15 @@ ENTRY_MODULES = [
 
 @pytest.mark.parametrize(("package", "module", "name"), ENTRY_MODULES)
 def test_reading_an_entry_point_is_light(package: str, module: str, name: str) -> None:
-    """`flambeau --help` and `Learner(...)` read every domain's record, so a record stays light."""
+    """`flambeau --help` and `Learner(...)` import every domain record, so it must load quickly."""
     seen = all_imported()[module]
-    # Commands are read by the command line alone, which is made with typer.
+    # Only the command line imports commands, and it uses typer anyway.
     loaded = {"typer"} if name.startswith("flambeau.commands:") else set()
     assert not roots(seen["added"]) & (HEAVY - loaded)
     assert not roots(seen["added"]) & (set(PACKAGES) - {package, "flambeau"})
 
 
-# ---------------------------------------------------------------- what the source names
+# ---------------------------------------------------------------- names in the source
 
 
 def sources(package: str) -> list[Path]:
@@ -151,7 +154,7 @@ def sources(package: str) -> list[Path]:
 
 
 def imported_roots(tree: ast.AST) -> set[str]:
-    """Top-level names that a module imports, inside functions and for types too."""
+    """Return the top-level names that a module imports anywhere: in functions and for types too."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -162,7 +165,7 @@ def imported_roots(tree: ast.AST) -> set[str]:
 
 
 def declared(folder: str, extras: bool = True) -> set[str]:
-    """Distributions that a member asks for, and those that come with the members it asks for."""
+    """Return the distributions that a package requires, directly or through our other packages."""
     project = tomllib.loads((ROOT / "packages" / folder / "pyproject.toml").read_text())["project"]
     wanted = list(project["dependencies"])
     for extra in project.get("optional-dependencies", {}).values() if extras else ():
@@ -182,7 +185,7 @@ def canonical(distribution: str) -> str:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_a_declared_dependency(package: str) -> None:
-    """In the shared environment an import of a sibling's dependency works; alone it would fail."""
+    """In the shared environment such an import works; where the package is alone it fails."""
     distributions = packages_distributions()
     allowed = declared(PACKAGES[package]) | {canonical(package)}
     missing = {}
@@ -192,11 +195,11 @@ def test_every_import_is_a_declared_dependency(package: str) -> None:
             known = name in sys.stdlib_module_names or name in UNDECLARED[package]
             if not known and not providers & allowed:
                 missing.setdefault(name, []).append(str(path.relative_to(ROOT)))
-    assert not missing, f"{package} imports what its pyproject.toml does not ask for: {missing}"
+    assert not missing, f"{package} does not require what it imports: {missing}"
 
 
 def docstrings(tree: ast.AST) -> set[int]:
-    """The ids of the constant nodes that are docstrings."""
+    """Return the ids of the constant nodes that are docstrings."""
     holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return {
         id(node.body[0].value)
@@ -206,7 +209,7 @@ def docstrings(tree: ast.AST) -> set[int]:
 
 
 def test_core_names_no_domain() -> None:
-    """Not even in a string: what core knows of a domain it reads from the entry points."""
+    """Not even in a string: core finds domains through their entry points."""
     domain = re.compile(r"flambeau[_-](vision|text|tabular|bench)")
     found = []
     for path in sources("flambeau"):

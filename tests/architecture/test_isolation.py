@@ -1,7 +1,8 @@
-"""Each package alone: its tests, or its import, with nothing but its dependencies installed.
+"""Each package works in an environment that contains only the package and its dependencies.
 
-In the workspace's shared environment an import of a sibling, or of a sibling's dependency, works by
-accident. The environments come from uv's cache by hard links; a cold cache downloads torch.
+In the shared environment of the workspace, an import of another package of ours or of its
+dependencies works by accident. uv creates the environments by hard links from its cache; with an
+empty cache it downloads torch.
 """
 
 import os
@@ -24,10 +25,10 @@ UV = os.environ.get("UV") or shutil.which("uv")
 
 
 def alone(distribution: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run `command` at the root with `distribution`, what it asks for, and pytest."""
+    """Run `command` at the root with `distribution`, its dependencies and pytest installed."""
     if UV is None:
-        pytest.fail("uv is not on the PATH: run the tests with `uv run pytest`")
-    left_out = ("VIRTUAL_ENV", "PYTHONPATH", "PYTEST_ADDOPTS", "FLAMBEAU_DATA")
+        pytest.fail("uv is not on the PATH. Run the tests with `uv run pytest`.")
+    removed = ("VIRTUAL_ENV", "PYTHONPATH", "PYTEST_ADDOPTS", "FLAMBEAU_DATA")
     return subprocess.run(
         [
             *(UV, "run", "--isolated", "--frozen", "--no-default-groups"),
@@ -38,7 +39,7 @@ def alone(distribution: str, *command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={key: value for key, value in os.environ.items() if key not in left_out},
+        env={key: value for key, value in os.environ.items() if key not in removed},
     )
 
 
@@ -47,20 +48,20 @@ def alone(distribution: str, *command: str) -> subprocess.CompletedProcess[str]:
 def test_package_alone(member: str) -> None:
     distribution = DISTRIBUTIONS[member]
     if any((ROOT / "tests" / member).rglob("test_*.py")):
-        # pytest finds the root's settings and conftest by itself from the folder it runs in.
-        answer = alone(distribution, "pytest", "-q", f"tests/{member}")
+        # pytest finds the settings and the conftest of the root through the working directory.
+        result = alone(distribution, "pytest", "-q", f"tests/{member}")
     else:
-        answer = alone(distribution, "python", "-c", f"import {distribution.replace('-', '_')}")
-    assert answer.returncode == 0, answer.stdout[-8000:] + answer.stderr[-4000:]
+        result = alone(distribution, "python", "-c", f"import {distribution.replace('-', '_')}")
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-4000:]
 
 
 @pytest.mark.slow
-def test_alone_means_alone() -> None:
-    """Core's environment holds no domain and nothing that only a domain asks for."""
+def test_the_environment_of_core_has_no_domain() -> None:
+    """Nor any dependency that only a domain requires."""
     absent = ["flambeau_vision", "torchvision", "PIL", "pandas", "sklearn", "spacy"]
     program = (
         "import flambeau; from importlib.util import find_spec; "
         f"print([name for name in {absent} if find_spec(name)])"
     )
-    answer = alone("flambeau", "python", "-c", program)
-    assert answer.stdout.strip() == "[]", answer.stdout + answer.stderr
+    result = alone("flambeau", "python", "-c", program)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""Sizes and habits of the library code (DESIGN §1, §5), read from the syntax tree."""
+"""Sizes and forbidden constructs of the library code (DESIGN §1, §5)."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def functions(tree: ast.AST) -> Iterator[Function]:
 
 
 def code_lines(function: Function) -> int:
-    """Lines from `def` to the end without the docstring: a long docstring is wanted."""
+    """Return the number of lines from `def` to the end, without the docstring."""
     first = function.body[0]
     last = function.end_lineno or function.lineno
     lines = last - function.lineno + 1
@@ -71,17 +71,20 @@ def star_imports(tree: ast.Module, text: str) -> Iterator[Finding]:
 def asserts(tree: ast.Module, text: str) -> Iterator[Finding]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
-            yield node.lineno, "bare assert: raise an error that says what, why and what to do"
+            yield node.lineno, "bare assert: raise an error with what happened, why and what to do"
 
 
 def forwarding(tree: ast.Module, text: str) -> Iterator[Finding]:
     for function in functions(tree):
         if function.name in ("__getattr__", "__getattribute__"):
-            yield function.lineno, f"{function.name} forwards names that nobody can trace"
+            yield (
+                function.lineno,
+                f"{function.name} forwards names: tools cannot trace them",
+            )
 
 
 def open_signatures(tree: ast.Module, text: str) -> Iterator[Finding]:
-    """`**kwargs` in a function that a user calls: public, in public classes, or a constructor."""
+    """Yield functions for users with `**kwargs`: public functions and methods, constructors."""
 
     def visit(body: list[ast.stmt]) -> Iterator[Finding]:
         for node in body:
@@ -126,14 +129,14 @@ def test_library_code(rule: Rule) -> None:
     assert not found, "\n".join(found)
 
 
-def test_a_module_is_named_after_what_it_holds() -> None:
+def test_no_module_has_a_vague_name() -> None:
     vague = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
     found = [str(p.relative_to(ROOT)) for p in FILES if p.name in vague]
     found += [str(p.relative_to(ROOT)) for p in FILES if f"{p.parent.name}.py" in vague]
     assert not found
 
 
-# ---------------------------------------------------------------- each rule can fail
+# ---------------------------------------------------------------- each rule detects a violation
 
 BROKEN: list[tuple[Rule, str, str]] = [
     (long_files, "x = 1\n" * 501, "x = 1\n" * 500),
@@ -161,6 +164,6 @@ BROKEN: list[tuple[Rule, str, str]] = [
 
 
 @pytest.mark.parametrize(("rule", "bad", "good"), BROKEN)
-def test_rule_tells_bad_from_good(rule: Rule, bad: str, good: str) -> None:
+def test_the_rule_detects_a_violation(rule: Rule, bad: str, good: str) -> None:
     assert list(rule(ast.parse(bad), bad))
     assert not list(rule(ast.parse(good), good))

@@ -1,4 +1,4 @@
-"""Private names of torch stand in ``flambeau.torch_internals`` alone."""
+"""Private names of torch are used only in ``flambeau.torch_internals``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KNOWN = {name.rpartition(".")[2] for name in FALLBACKS} | {
     "_step_supports_amp_scaling",
     "_version",
 }
-"""Private attributes of torch's objects, wrong even where a class of ours has one of that name."""
+"""Private attributes of torch's objects; forbidden even if one of our classes has the same name."""
 
 
 def is_private(name: str) -> bool:
@@ -41,7 +41,7 @@ def modules() -> list[Path]:
 
 
 def defined(tree: ast.AST) -> Iterator[str]:
-    """Names that a file gives to functions, classes, arguments, variables and attributes."""
+    """Yield the names of functions, classes, arguments, variables and attributes of a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
@@ -60,7 +60,7 @@ def our_names() -> frozenset[str]:
 
 
 def private_uses(tree: ast.AST, ours: frozenset[str]) -> Iterator[tuple[int, str]]:
-    """Line and text of each private name of another library that a file uses."""
+    """Yield line and text of each private name of another library that a file uses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -1,4 +1,4 @@
-"""The five members carry one version, pin each other to it, and are locked as declared."""
+"""The five packages have the same version, require it of each other, and match the lock file."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ def requirements(member: dict[str, Any]) -> list[str]:
 
 
 def literal_version(path: Path) -> str:
-    """The value of `__version__ = "…"`, read without importing."""
+    """Return the value of `__version__ = "…"` without importing the module."""
     [value] = [
         node.value
         for node in ast.parse(path.read_text()).body
@@ -33,12 +33,12 @@ def literal_version(path: Path) -> str:
     return value.value
 
 
-def test_the_five_members_are_here() -> None:
+def test_there_are_five_packages() -> None:
     assert MEMBERS == ["bench", "core", "tabular", "text", "vision"]
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_version_agrees(member: str) -> None:
+def test_the_version_is_the_same(member: str) -> None:
     folder = ROOT / "packages" / member
     root = project(ROOT)
     own = project(folder)
@@ -49,8 +49,8 @@ def test_version_agrees(member: str) -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_members_pin_each_other(member: str) -> None:
-    """Core names its own extras without a pin: `flambeau[plot]` is the same distribution."""
+def test_packages_require_the_same_version(member: str) -> None:
+    """Core's extras are excepted: `flambeau[plot]` is the same distribution."""
     own = project(ROOT / "packages" / member)
     to_members = [line for line in requirements(own) if re.match(r"flambeau\b", line)]
     unpinned = [line for line in to_members if not line.endswith(f"=={project(ROOT)['version']}")]
@@ -67,8 +67,8 @@ def test_readme_gives_a_reason_for_each_dependency(member: str) -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_lock_is_of_what_is_declared(member: str) -> None:
-    """`uv sync --frozen` trusts the lock, so it must be the lock of these pyproject files."""
+def test_the_lock_file_matches_pyproject(member: str) -> None:
+    """`uv sync --frozen` does not check that the lock belongs to these pyproject files."""
     own = project(ROOT / "packages" / member)
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
     [entry] = [p for p in lock["package"] if p["source"].get("editable") == f"packages/{member}"]
@@ -80,5 +80,5 @@ def test_lock_is_of_what_is_declared(member: str) -> None:
     for line in requirements(own):
         name, specifier = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(.*)", line).groups()
         assert name in names
-        if not name.startswith("flambeau"):  # members are locked by their folder
+        if not name.startswith("flambeau"):  # our packages are locked by folder
             assert (name, specifier) in locked, "run `uv lock`"
