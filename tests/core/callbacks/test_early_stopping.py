@@ -109,5 +109,5 @@ def test_invalid_arguments_are_refused(new_state: NewState) -> None:
         EarlyStopping(mode="lowest")
     state = new_state()
     state.history.add({"phase": "fit", "train_loss": 1.0})
-    with pytest.raises(InputError, match=r"no numbers 'valid_loss'.*need a validation set"):
+    with pytest.raises(InputError, match=r"no column of numbers 'valid_loss'.*need a validation set"):
         EarlyStopping().on_epoch_end(state)
