@@ -93,7 +93,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
     with pytest.raises(InputError, match="label 2, but there are 2 classes, 0 to 1"):
         fit(loaders(DataLoader(PAIRS, 8, shuffle=True), n_classes=2))
     late = [(X[:8], Y[:8]), (X[8:16], Y[8:16]), (X[16:24], Y[16:24] + 3)]
-    with pytest.raises(InputError, match=r"holds [345], but there are 3 classes.*\(sample \d+"):
+    with pytest.raises(InputError, match=r"contains [345], but there are 3 classes.*\(sample \d+"):
         fit(loaders(late))
 
 

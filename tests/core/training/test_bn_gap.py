@@ -33,7 +33,7 @@ def learner(model: nn.Module, offset: float = 4.0, **arguments: object) -> Learn
     return Learner(TensorData.from_tensors(x + offset, y), model, quiet=True, **arguments)
 
 
-def heard(fit, *arguments: object, **named: object) -> list[str]:
+def gap_warnings(fit, *arguments: object, **named: object) -> list[str]:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         fit(*arguments, **named)
@@ -42,7 +42,7 @@ def heard(fit, *arguments: object, **named: object) -> list[str]:
 
 def test_statistics_that_are_never_updated() -> None:
     """The mismatch by hand: torch's momentum of 0 with batch statistics."""
-    [text] = heard(learner(net(momentum=0.0)).fit, 4, lr=0.02)
+    [text] = gap_warnings(learner(net(momentum=0.0)).fit, 4, lr=0.02)
     assert "as in evaluation" in text
     assert "times higher" in text
     assert '"bn": "adapt"' in text
@@ -58,7 +58,7 @@ def test_dropout_gives_no_warning() -> None:
 def test_no_warning_where_both_modes_are_the_same(bn: str, monkeypatch) -> None:
     model = net(momentum=0.0)
     choices = {"batch_size": 16, "normalisation": "none", "bn": bn}
-    assert heard(learner(model, choices=choices).fit, 4, lr=0.02) == []
+    assert gap_warnings(learner(model, choices=choices).fit, 4, lr=0.02) == []
 
 
 def test_measured_once_after_the_first_epoch_of_a_phase() -> None:
@@ -76,17 +76,17 @@ def test_measured_once_after_the_first_epoch_of_a_phase() -> None:
 
 def test_statistics_that_lag_behind() -> None:
     """Statistics lag behind until the end with a momentum of 0.0001, but not with 0.1."""
-    [text] = heard(learner(net(momentum=1e-4)).fit, 4, lr=0.02)
+    [text] = gap_warnings(learner(net(momentum=1e-4)).fit, 4, lr=0.02)
     assert "times higher" in text
     choices = {"batch_size": 64, "normalisation": "none"}
-    assert heard(learner(net(), choices=choices).fit, 20, lr=0.02) == []
+    assert gap_warnings(learner(net(), choices=choices).fit, 20, lr=0.02) == []
 
 
 def test_small_batches_have_a_higher_training_loss() -> None:
     first = learner(net(), choices={"batch_size": 64, "normalisation": "none"})
     first.fit(20, lr=0.02)
     choices = {"batch_size": 2, "normalisation": "none", "bn": "train"}
-    [text] = heard(learner(first.model, choices=choices).fit, 1, lr=1e-5)
+    [text] = gap_warnings(learner(first.model, choices=choices).fit, 1, lr=1e-5)
     assert "times lower" in text
     assert "too noisy. Use larger batches" in text
 
@@ -106,7 +106,7 @@ def test_negligible_losses_give_no_warning() -> None:
             state.task.scale = 1e-6
 
     told = learner(net(momentum=0.0), task=Tiny(["0", "1"]), callbacks=[Shrink()])
-    assert heard(told.fit, 4, lr=0.02) == []
+    assert gap_warnings(told.fit, 4, lr=0.02) == []
 
 
 def test_measuring_changes_nothing(monkeypatch) -> None:
@@ -155,4 +155,4 @@ def test_a_custom_step_without_the_loss_of_the_task() -> None:
         task=Nothing(["0", "1"]),
         training=TrainingOptions(train_step=own_step),
     )
-    assert heard(told.fit, 4, lr=0.02) == []
+    assert gap_warnings(told.fit, 4, lr=0.02) == []

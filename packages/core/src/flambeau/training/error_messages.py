@@ -171,7 +171,7 @@ def _wrong_label(
                 samples = _samples(batch, wrong)
                 return InputError(
                     f"{name!r} contains {int(target[wrong][0])}, but there are {n} classes, 0 to "
-                    f"{n - 1}{samples}. Correct the labels, or tell the data all classes with "
+                    f"{n - 1}{samples}. Correct the labels, or give the data all classes with "
                     "class_names=[…] or n_classes=…."
                 )
     return None

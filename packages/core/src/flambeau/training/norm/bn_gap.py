@@ -48,14 +48,14 @@ class _GapMeasurement:
         as_evaluated: Summed loss with the norm layers in eval mode.
         weight: Weight of each sum.
         batches: Number of batches used.
-        all_move: Whether every norm layer in training mode updates its statistics.
+        all_updated: Whether every norm layer in training mode updates its statistics.
     """
 
     as_trained: float
     as_evaluated: float
     weight: float
     batches: int
-    all_move: bool
+    all_updated: bool
 
 
 def check_train_eval_gap(run: Run) -> None:
@@ -85,8 +85,8 @@ def check_train_eval_gap(run: Run) -> None:
     if len(measurements) < len(gathered):
         return
     steps = position.phase_epoch * run.state.steps_per_epoch + position.epoch_step
-    has_settled = is_last and steps >= _LEAST_STEPS
-    if all(measured.all_move for measured in measurements) and not has_settled:
+    has_enough_steps = is_last and steps >= _LEAST_STEPS
+    if all(measured.all_updated for measured in measurements) and not has_enough_steps:
         return
     weight = sum(measured.weight for measured in measurements)
     if not weight:
@@ -118,12 +118,14 @@ def _measure(run: Run) -> _GapMeasurement:
     trained, evaluated, weight, samples, count = 0.0, 0.0, 0.0, 0, 0
     with preserve(model), torch.no_grad(), run.step.autocast():
         set_train_modes(model, run.trainable, state.phase.bn)
-        moving = [module for module in layers_with_statistics(model).values() if module.training]
-        means = [_mean(module).clone() for module in moving]
+        in_training = [
+            module for module in layers_with_statistics(model).values() if module.training
+        ]
+        means = [_mean(module).clone() for module in in_training]
         model.eval()
 
         def loss(batch: Batch, training: bool) -> tuple[float, float]:
-            for module in moving:
+            for module in in_training:
                 module.training = training
             context = replace(state.context, carry=None)  # otherwise as in a step
             total, counted = task.loss(task.forward(model, batch, context), batch)
@@ -137,9 +139,9 @@ def _measure(run: Run) -> _GapMeasurement:
             samples, count = samples + len(raw), count + 1
             if samples >= _ENOUGH_SAMPLES:
                 break
-        pairs = zip(means, moving, strict=True)
-        all_move = not any(torch.equal(mean, _mean(module)) for mean, module in pairs)
-    return _GapMeasurement(trained, evaluated, weight, count, all_move)
+        pairs = zip(means, in_training, strict=True)
+        all_updated = not any(torch.equal(mean, _mean(module)) for mean, module in pairs)
+    return _GapMeasurement(trained, evaluated, weight, count, all_updated)
 
 
 def _mean(module: nn.Module) -> Tensor:

@@ -120,12 +120,12 @@ class RunningAverage:
         if self.updates == 0:
             yield
             return
-        own = [tensor.detach().clone() for tensor in self._current]
+        original = [tensor.detach().clone() for tensor in self._current]
         self.finish(model)
         try:
             yield
         finally:
-            _copy(own, self._current)
+            _copy(original, self._current)
 
     def finish(self, model: nn.Module) -> None:
         """Write the average into the model; does nothing before the first update."""
@@ -173,7 +173,7 @@ class RunningAverage:
 class RunningEMA(RunningAverage):
     """A running exponential average of the parameters.
 
-    Buffers remain the model's own, also in evaluation: the statistics of a norm layer are already a
+    Buffers are not averaged: the statistics of a norm layer are already a
     moving average of recent steps, and averaging them again would only delay them.
     """
 

@@ -31,7 +31,7 @@ class StepValues:
     the ratio of their lr to that of the plan, so that the two rates of a GAN keep their ratio.
 
     Attributes:
-        current: Value by name, as callbacks and tasks see them.
+        current: Value by name, as read by callbacks and tasks.
         controlled: Values that controllers have set; they remain until a controller changes them.
     """
 
@@ -96,7 +96,7 @@ class StepValues:
         plain = no_decay_ids(self._model) if decays else None
         for optimizer in self._optimizers:
             regroup(optimizer, groups, phase.lr_scales, plain)
-        # Looked up anew each time: loading a state puts new dictionaries in their index.
+        # Looked up each time, because loading a state replaces the dictionaries.
         self._rates = [
             (group, group["lr_scale"] * group["lr_ratio"])
             for optimizer in self._optimizers
@@ -152,11 +152,11 @@ class StepValues:
             if new and name == "weight_decay" and self._phase is not None:
                 self._regroup(self._phase)
 
-    def _require_known(self, name: str, who: str) -> None:
+    def _require_known(self, name: str, setter: str) -> None:
         known = {*_OPTIMIZER_VALUES, *self.current}
         if name not in known:
             raise ArgumentError(
-                f"{name!r}, set by {who}, is not a schedulable value of this run. "
+                f"{name!r}, set by {setter}, is not a schedulable value of this run. "
                 f"{did_you_mean(name, known)} A task declares further values in Task.values."
             )
 

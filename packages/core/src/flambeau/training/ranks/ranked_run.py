@@ -139,12 +139,12 @@ class RankedRun(Run):
     def steps(self, grouped: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         self._epoch_ended = False
         for micro_batches in grouped:
-            mine = [batch for batch in micro_batches if len(batch)]
-            self._exchange(mine)
+            local = [batch for batch in micro_batches if len(batch)]
+            self._exchange(local)
             if self._epoch_ended:
                 return
             self._seed_step()
-            yield mine
+            yield local
 
     def end_steps(self) -> None:
         if not self._epoch_ended:
@@ -155,11 +155,11 @@ class RankedRun(Run):
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
         super().set_values((self._lr_scale,))
 
-    def _exchange(self, mine: Sequence[Batch], *, is_done: bool = False) -> None:
+    def _exchange(self, local: Sequence[Batch], *, is_done: bool = False) -> None:
         """Sum a few numbers over the ranks; called before each step and after the last one."""
-        weight = known_weight(mine, self.components.task)
-        counts = [1.0 if batch.weight is None else batch.weight for batch in mine]
-        scaled = sum(b.lr_scale * count for b, count in zip(mine, counts, strict=True))
+        weight = known_weight(local, self.components.task)
+        counts = [1.0 if batch.weight is None else batch.weight for batch in local]
+        scaled = sum(b.lr_scale * count for b, count in zip(local, counts, strict=True))
         stops = self.state.stop_reason is not None
         own = (
             weight or 0.0,
@@ -169,7 +169,7 @@ class RankedRun(Run):
             stops,
             self._own_interrupt.pending,
         )
-        sums = self.group.add_up([*map(float, own), float(is_done), float(not mine)])
+        sums = self.group.add_up([*map(float, own), float(is_done), float(not local)])
         total, unknown, scaled, counted, stopping, interrupted, done, empty = sums
         self._raise_if_interrupted(bool(interrupted))
         self._epoch_ended = bool(stopping) or done == self.group.world_size
