@@ -49,7 +49,7 @@ def stripes(n: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.mark.parametrize("size", [None, 20])
-def test_a_sample_is_changed_as_on_the_cpu(cuda: torch.device, size: int | None) -> None:
+def test_augmentation_equals_that_on_the_cpu(cuda: torch.device, size: int | None) -> None:
     images = smooth(32, 28)
     augment = Augment(EVERYTHING, size)
     there = augment(batch_of(images, cuda), seed=5).input
@@ -59,7 +59,7 @@ def test_a_sample_is_changed_as_on_the_cpu(cuda: torch.device, size: int | None)
 
 
 @pytest.mark.parametrize("mixing", [Mixing(mixup=0.4), Mixing(cutmix=1.0)])
-def test_mixing_is_that_of_the_cpu(cuda: torch.device, mixing: Mixing) -> None:
+def test_mixing_equals_that_on_the_cpu(cuda: torch.device, mixing: Mixing) -> None:
     images = smooth(32, 28)
     there = Mix(mixing, 3)(batch_of(images, cuda), seed=5)
     here = Mix(mixing, 3)(batch_of(images, torch.device("cpu")), seed=5)
@@ -72,7 +72,7 @@ def test_mixing_is_that_of_the_cpu(cuda: torch.device, mixing: Mixing) -> None:
     [{}, {"precision": "fp16"}, {"precision": "fp32"}, {"memory_format": "channels_last"}],
     ids=["defaults", "fp16", "fp32", "channels last"],
 )
-def test_a_net_learns(choices: dict[str, Any]) -> None:
+def test_a_model_learns(choices: dict[str, Any]) -> None:
     data = ImageData.from_arrays(*stripes(600), valid=0.2)
     learner = Learner(data, choices=choices, quiet=True)
     history = learner.fit(6)

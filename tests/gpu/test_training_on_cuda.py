@@ -85,7 +85,7 @@ def test_losses_are_those_of_a_hand_written_loop_to_the_bit(
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_all_loaders_train_alike(table: Table, precision: str) -> None:
+def test_all_loaders_give_the_same_training(table: Table, precision: str) -> None:
     """On the device, through pinned buffers, and from the user's own loaders."""
     found = []
     for kind in ("device", "staged", "own"):
@@ -183,7 +183,7 @@ class Overflows(nn.Module):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
-def test_a_bad_step_is_named_and_changes_nothing(table: Table, optimizer: str) -> None:
+def test_a_bad_step_is_named_and_changes_no_weights(table: Table, optimizer: str) -> None:
     """With an optimizer that reads the flag in its kernel, and with one that does not."""
     model = Overflows(at=8)
     learner = new_learner(
@@ -231,7 +231,7 @@ def test_out_of_memory_is_caught_with_advice(cuda: torch.device) -> None:
     assert len(history.step_losses) == 3
 
 
-def test_what_is_saved_on_the_device_loads_anywhere(table: Table, tmp_path: Path) -> None:
+def test_a_file_saved_on_the_device_loads_on_the_cpu(table: Table, tmp_path: Path) -> None:
     learner = new_learner(table)
     learner.fit(1, lr=LR)
     learner.export(tmp_path / "net")
@@ -242,7 +242,7 @@ def test_what_is_saved_on_the_device_loads_anywhere(table: Table, tmp_path: Path
     torch.testing.assert_close(on_device.outputs(x), on_cpu.outputs(x), rtol=1e-4, atol=1e-4)
 
 
-def test_the_finder_leaves_no_trace_on_the_device(table: Table) -> None:
+def test_lr_find_restores_everything_on_the_device(table: Table) -> None:
     """lr_find and the first fit's probes: afterwards the run is that of a learner without them."""
     plain, probed = (new_learner(table, choices={"precision": "fp32"}) for _ in range(2))
     torch.manual_seed(2)
@@ -256,7 +256,7 @@ def test_the_finder_leaves_no_trace_on_the_device(table: Table) -> None:
 
 
 @pytest.mark.parametrize("compiled", ["regions", "whole"])
-def test_a_compiled_net_trains_as_the_plain_one(table: Table, compiled: str) -> None:
+def test_a_compiled_model_trains_like_the_uncompiled_one(table: Table, compiled: str) -> None:
     found = []
     for how in ("off", compiled):
         learner = new_learner(

@@ -336,7 +336,7 @@ def test_the_controller_waits_for_scores_and_warmup() -> None:
     assert control.update(history(), 0.5) == {}
     assert control.update(history({"teacher_forcing": 1.0}), 0.5) == {}
     assert control.update(history(row(0.8, 0.4, 0.9)), 0.1) == {}
-    with pytest.raises(InputError, match="no numbers 'teacher_forcing'"):
+    with pytest.raises(InputError, match="no column of numbers 'teacher_forcing'"):
         control.update(
             history({"valid_teacher_forced_overlap": 1.0, "valid_free_running_overlap": 0.5}), 0.5
         )

@@ -93,7 +93,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
     with pytest.raises(InputError, match="label 2, but there are 2 classes, 0 to 1"):
         fit(loaders(DataLoader(PAIRS, 8, shuffle=True), n_classes=2))
     late = [(X[:8], Y[:8]), (X[8:16], Y[8:16]), (X[16:24], Y[16:24] + 3)]
-    with pytest.raises(InputError, match=r"holds [345], but there are 3 classes.*\(sample \d+"):
+    with pytest.raises(InputError, match=r"contains [345], but there are 3 classes.*\(sample \d+"):
         fit(loaders(late))
 
 
@@ -109,7 +109,7 @@ def test_a_last_batch_of_one_gives_a_warning() -> None:
     train = DataLoader(TensorDataset(X[:41], Y[:41]), 8, shuffle=True)
     with (
         pytest.warns(FlambeauWarning, match=r"last-batch-of-one.*1 of its 41.*drop_last=True"),
-        pytest.raises(InputError, match="Batch norm cannot take statistics"),
+        pytest.raises(InputError, match="Batch norm cannot compute statistics"),
     ):
         fit(loaders(train))
     kept = DataLoader(TensorDataset(X[:41], Y[:41]), 8, shuffle=True, drop_last=True)

@@ -57,7 +57,7 @@ def drive_run(
             send("on_epoch_start", state)
             while position.epoch_step < STEPS:
                 send("on_step_start", state)
-                state.at_step_border = False
+                state.at_step_boundary = False
                 take_step(state)
                 if position.step == fail_at:
                     raise ValueError("a damaged batch")
@@ -65,7 +65,7 @@ def drive_run(
                 position.step += 1
                 position.epoch_step += 1
                 state.last = StepResult(torch.tensor(0.5), 4.0)
-                state.at_step_border = True
+                state.at_step_boundary = True
                 send("on_step_end", state)
             send("on_eval_start", state)
             send("on_eval_step_end", state)

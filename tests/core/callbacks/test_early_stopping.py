@@ -105,9 +105,9 @@ def test_invalid_arguments_are_refused(new_state: NewState) -> None:
         EarlyStopping(patience=0)
     with pytest.raises(InputError, match=r"at least 0, not -0\.1"):
         EarlyStopping(min_delta=-0.1)
-    with pytest.raises(InputError, match="not 'lowest'"):
+    with pytest.raises(InputError, match="mode is 'lowest'"):
         EarlyStopping(mode="lowest")
     state = new_state()
     state.history.add({"phase": "fit", "train_loss": 1.0})
-    with pytest.raises(InputError, match=r"no numbers 'valid_loss'.*need a validation set"):
+    with pytest.raises(InputError, match=r"no column of numbers 'valid_loss'.*validation set"):
         EarlyStopping().on_epoch_end(state)

@@ -182,7 +182,7 @@ def test_a_step_that_is_not_finite_on_one_process_ends_all_before_it_changes_any
 ) -> None:
     first, second = outcomes["not_finite"]
     assert first["type"] == "NonFiniteError"
-    assert "the loss, although the model's answer is finite" in first["message"]
+    assert "the loss, although the output of the model is finite" in first["message"]
     assert first["message"] == second["message"]
     assert differences(first["weights"], second["weights"]) == []
     assert all(value.isfinite().all() for value in first["weights"].values())

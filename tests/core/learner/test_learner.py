@@ -273,7 +273,7 @@ def test_the_best_epoch_by_any_column() -> None:
     learner = Learner(TensorData.from_tensors(x, y), net(), training=kept, quiet=True)
     assert len(learner.fit(2).rows) == 2
     kept = TrainingOptions(keep_best="valid_los")
-    with pytest.raises(TypeError, match=r"'valid_los', which the history does not have.*'valid_l"):
+    with pytest.raises(TypeError, match=r"'valid_los', but the history has no such.*'valid_l"):
         Learner(TensorData.from_tensors(x, y), net(), training=kept, quiet=True).fit(1)
 
 
@@ -291,7 +291,7 @@ def test_arguments_that_are_not_what_they_should_be() -> None:
     with pytest.raises(TypeError, match="callbacks is one callback; give a list"):
         Learner(data(), callbacks=EarlyStopping())  # type: ignore[arg-type]
     for options, message in (
-        ({"accumulate": 1.5}, "accumulate must be a whole number"),
+        ({"accumulate": 1.5}, "accumulate is 1.5; give a whole number"),
         ({"nonfinite": "rais"}, "Did you mean 'raise'"),
         ({"controllers": ReduceOnPlateau()}, r"give a tuple of them: \(controller,\)"),
         ({"average": "ema"}, r"give EMA\(\), SWA\(\) or None"),
@@ -300,11 +300,11 @@ def test_arguments_that_are_not_what_they_should_be() -> None:
         with pytest.raises((TypeError, ValueError), match=message):
             TrainingOptions(**options)
     made = TrainingOptions(optimizer=lambda model, values: torch.optim.SGD(model.parameters()))
-    with pytest.raises(TypeError, match="not optimizers by name"):
+    with pytest.raises(TypeError, match="instead of optimizers by name"):
         Learner(data(), net(), training=made, quiet=True).fit(1)
     with pytest.raises(InputError, match=r"whole number of epochs, at least 1, not 1\.5"):
         Phase(1.5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no batch norm policy 'adopt'"):
+    with pytest.raises(TypeError, match="batch norm policy 'adopt'"):
         Phase(1, bn="adopt")
 
 

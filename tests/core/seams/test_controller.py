@@ -78,7 +78,7 @@ def test_a_controller_overrides_the_lr_schedule() -> None:
     assert rates.recorded == [0.01] * 3 + [0.5] * 3
 
 
-def test_an_unknown_value_names_the_nearest() -> None:
+def test_an_unknown_value_suggests_a_similar_name() -> None:
     learner, _ = make(Halve("teacher_forcign"))
     with pytest.raises(TypeError, match="Did you mean 'teacher_forcing'"):
         learner.fit(1, lr=0.01)

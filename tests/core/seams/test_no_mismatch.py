@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flambeau import Callback, Data, Learner, Phase, Schedule, TensorData
 from flambeau.phases import BATCH_NORM_POLICIES
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics
 
 
 class Net(nn.Module):
@@ -39,7 +39,7 @@ class StatisticsRecorder(Callback):
     """Records per step whether a norm layer used its stored statistics and whether it kept them."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = {n: m for n, m in model.named_modules() if keeps_statistics(m)}
+        self.layers = {n: m for n, m in model.named_modules() if has_running_statistics(m)}
         self.used_stored: dict[str, bool] = {}
         self.before: dict[str, Tensor] = {}
         self.found: list[tuple[str, bool, bool]] = []

@@ -141,5 +141,5 @@ def test_an_unknown_optimizer_in_update_is_refused() -> None:
     data = TensorData.from_tensors(torch.randn(40, 2), torch.randn(40, 1), valid=0.25)
     options = TrainingOptions(train_step=own_step)
     learner = Learner(data, nn.Linear(2, 1), training=options, quiet=True)
-    with pytest.raises(TypeError, match=r"no optimizer 'discriminator'.*main"):
+    with pytest.raises(TypeError, match=r"Unknown optimizer 'discriminator'.*main"):
         learner.fit(1)

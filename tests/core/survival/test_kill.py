@@ -74,7 +74,7 @@ def check(whole: Outcome, broken: Outcome, difference: Any) -> None:
     assert later[-1] == order[-len(later[-1]) :]
 
 
-def test_killed_and_resumed_is_the_unbroken_run(
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     here: Any, after: Any, difference: Any, tmp_path: Path
 ) -> None:
     run_through(here, new_job(tmp_path / "whole", "gather", "fp32"), [], after)

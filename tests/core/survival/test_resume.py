@@ -64,7 +64,7 @@ def whole() -> Learner:
 
 
 @pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
-def test_the_older_one_where_the_newest_is_damaged(
+def test_an_older_checkpoint_replaces_a_damaged_one(
     tmp_path: Path, whole: Learner, file: str
 ) -> None:
     newest, older = broken_off(tmp_path, 9)
@@ -77,7 +77,7 @@ def test_the_older_one_where_the_newest_is_damaged(
     assert list(learner.history.step_losses) == list(whole.history.step_losses)
 
 
-def test_all_of_them_damaged_names_all(tmp_path: Path) -> None:
+def test_all_damaged_checkpoints_are_named(tmp_path: Path) -> None:
     found = broken_off(tmp_path, 9)
     for checkpoint in found:
         flip_a_bit(checkpoint)
@@ -86,7 +86,7 @@ def test_all_of_them_damaged_names_all(tmp_path: Path) -> None:
     assert all(checkpoint.name in str(caught.value) for checkpoint in found)
 
 
-def test_a_damaged_one_that_was_named_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_given_by_name_is_refused(tmp_path: Path) -> None:
     newest, _ = broken_off(tmp_path, 9)
     flip_a_bit(newest)
     with pytest.raises(ArtefactError, match=f"{newest.name}.* is damaged"):
@@ -109,7 +109,7 @@ class StopAtOnce(Callback):
         raise KeyboardInterrupt
 
 
-def test_broken_off_before_the_first_phase(tmp_path: Path, whole: Learner) -> None:
+def test_interrupted_before_the_first_phase(tmp_path: Path, whole: Learner) -> None:
     torch.manual_seed(3)
     with pytest.raises(KeyboardInterrupt) as caught:
         new_learner(tmp_path, StopAtOnce()).fit(4)
@@ -136,7 +136,7 @@ def test_one_learner_resumes_twice(tmp_path: Path, whole: Learner) -> None:
     assert len(again.history.rows) == 4
 
 
-def test_of_another_model(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     broken_off(tmp_path, 9)
     learner = new_learner(tmp_path, width=9)
     before = weights(learner).clone()
@@ -147,13 +147,13 @@ def test_of_another_model(tmp_path: Path) -> None:
     assert learner.history.rows == []
 
 
-def test_of_other_data(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
     broken_off(tmp_path, 9)
     with pytest.raises(ResumeError, match="another run"):
         new_learner(tmp_path, n=90).resume()
 
 
-def test_of_other_options(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
     broken_off(tmp_path, 9)
     learner = new_learner(tmp_path)
     learner.training = TrainingOptions(accumulate=2)

@@ -30,7 +30,7 @@ def end(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_saved_at_the_step_border_and_said_how_to_go_on(
+def test_a_signal_saves_between_steps_and_names_the_resume(
     here: Any, difference: Any, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "run"
@@ -49,7 +49,7 @@ def test_saved_at_the_step_border_and_said_how_to_go_on(
     assert difference(end(tmp_path / "whole"), end(folder)) is None
 
 
-def test_one_that_comes_after_the_last_step_is_not_lost(
+def test_a_signal_after_the_last_step_is_not_lost(
     here: Any, difference: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -62,7 +62,7 @@ def test_one_that_comes_after_the_last_step_is_not_lost(
 
 
 @pytest.mark.slow
-def test_sent_to_the_whole_group_with_worker_processes(
+def test_a_signal_to_all_processes_with_workers(
     servers: Any, after: Any, difference: Any, tmp_path: Path
 ) -> None:
     """A scheduler signals every process of a job: the workers must outlive the main one's step."""
@@ -80,7 +80,7 @@ def test_sent_to_the_whole_group_with_worker_processes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_one_waits_and_the_second_does_not(number: int) -> None:
+def test_the_second_signal_interrupts_immediately(number: int) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupt:
         os.kill(os.getpid(), number)
@@ -90,12 +90,12 @@ def test_the_first_one_waits_and_the_second_does_not(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_one_that_nobody_acted_upon_interrupts_at_the_end() -> None:
+def test_a_pending_signal_interrupts_at_the_end() -> None:
     with pytest.raises(KeyboardInterrupt), deferred_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_handler_of_the_users_own_stays() -> None:
+def test_a_user_defined_handler_is_kept() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:

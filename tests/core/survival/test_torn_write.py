@@ -83,7 +83,7 @@ def test_killed_at_each_of_many_bytes(here: Any, tmp_path: Path) -> None:
         check(here, folder, 15)
 
 
-def test_a_checkpoint_that_is_removed_is_never_half_there(
+def test_a_checkpoint_is_removed_atomically(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed: list[str] = []

@@ -60,7 +60,7 @@ def test_ema_equals_a_slow_loop(warmup: bool) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-13, atol=1e-15)
 
 
-def test_ema_equals_torchs() -> None:
+def test_ema_equals_that_of_torch() -> None:
     model = net()
     average = EMA(decay=0.9, warmup=False).running()
     average.start(model)
@@ -75,7 +75,7 @@ def test_ema_equals_torchs() -> None:
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-6, atol=1e-7)
 
 
-def test_ema_leaves_buffers_the_models_own() -> None:
+def test_ema_does_not_average_buffers() -> None:
     model = net()
     average = EMA(decay=0.5, warmup=False).running()
     average.start(model)
@@ -86,7 +86,7 @@ def test_ema_leaves_buffers_the_models_own() -> None:
         assert torch.equal(found[name], buffer)
 
 
-def test_swa_equals_torchs_with_statistics() -> None:
+def test_swa_equals_that_of_torch_with_statistics() -> None:
     model = net()
     average = SWA(start=0.5).running()
     average.start(model)
@@ -104,7 +104,7 @@ def test_swa_equals_torchs_with_statistics() -> None:
     assert found["1.num_batches_tracked"] == STEPS  # a count stays the model's own
 
 
-def test_before_its_start_swa_is_the_model() -> None:
+def test_swa_does_nothing_before_its_start() -> None:
     model = net()
     average = SWA(start=0.9).running()
     average.start(model)
@@ -117,7 +117,7 @@ def test_before_its_start_swa_is_the_model() -> None:
 
 
 @pytest.mark.parametrize("spec", [EMA(0.5), SWA(0.0)])
-def test_swapped_gives_the_models_own_back(spec: EMA | SWA) -> None:
+def test_swapped_restores_the_weights_of_the_model(spec: EMA | SWA) -> None:
     model = net()
     average = spec.running()
     average.start(model)
@@ -144,7 +144,7 @@ def test_finish_writes_the_average(spec: EMA | SWA) -> None:
 
 
 @pytest.mark.parametrize("spec", [EMA(0.9), SWA(0.3)])
-def test_resumed_average_equals_an_unbroken_one(spec: EMA | SWA) -> None:
+def test_resumed_average_equals_an_uninterrupted_one(spec: EMA | SWA) -> None:
     model = net()
     unbroken = spec.running()
     unbroken.start(model)

@@ -33,7 +33,7 @@ def learner(model: nn.Module, offset: float = 4.0, **arguments: object) -> Learn
     return Learner(TensorData.from_tensors(x + offset, y), model, quiet=True, **arguments)
 
 
-def heard(fit, *arguments: object, **named: object) -> list[str]:
+def gap_warnings(fit, *arguments: object, **named: object) -> list[str]:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         fit(*arguments, **named)
@@ -42,26 +42,26 @@ def heard(fit, *arguments: object, **named: object) -> list[str]:
 
 def test_statistics_that_are_never_updated() -> None:
     """The mismatch by hand: torch's momentum of 0 with batch statistics."""
-    [text] = heard(learner(net(momentum=0.0)).fit, 4, lr=0.02)
-    assert "as they are evaluated" in text
-    assert "times more" in text
+    [text] = gap_warnings(learner(net(momentum=0.0)).fit, 4, lr=0.02)
+    assert "as in evaluation" in text
+    assert "times higher" in text
     assert '"bn": "adapt"' in text
 
 
-def test_silent_with_drop_out_that_would_look_like_a_gap() -> None:
+def test_dropout_gives_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner(net(drop=0.9)).fit(4, lr=0.02)
 
 
 @pytest.mark.parametrize("bn", ["adapt", "eval"])
-def test_silent_where_both_modes_are_one(bn: str, monkeypatch) -> None:
+def test_no_warning_where_both_modes_are_the_same(bn: str, monkeypatch) -> None:
     model = net(momentum=0.0)
     choices = {"batch_size": 16, "normalisation": "none", "bn": bn}
-    assert heard(learner(model, choices=choices).fit, 4, lr=0.02) == []
+    assert gap_warnings(learner(model, choices=choices).fit, 4, lr=0.02) == []
 
 
-def test_once_a_phase_at_the_end_of_its_first_epoch() -> None:
+def test_measured_once_after_the_first_epoch_of_a_phase() -> None:
     class Rows(Callback):
         def on_epoch_end(self, state) -> None:
             rows.append(len(found))
@@ -74,24 +74,24 @@ def test_once_a_phase_at_the_end_of_its_first_epoch() -> None:
     assert rows == [1, 1, 1]
 
 
-def test_statistics_that_only_lag_behind() -> None:
-    """A momentum of 0.0001 has not arrived at the end; one of 0.1 has, after lagging at first."""
-    [text] = heard(learner(net(momentum=1e-4)).fit, 4, lr=0.02)
-    assert "times more" in text
+def test_statistics_that_lag_behind() -> None:
+    """Statistics lag behind until the end with a momentum of 0.0001, but not with 0.1."""
+    [text] = gap_warnings(learner(net(momentum=1e-4)).fit, 4, lr=0.02)
+    assert "times higher" in text
     choices = {"batch_size": 64, "normalisation": "none"}
-    assert heard(learner(net(), choices=choices).fit, 20, lr=0.02) == []
+    assert gap_warnings(learner(net(), choices=choices).fit, 20, lr=0.02) == []
 
 
-def test_rough_batches_tell_the_other_way_round() -> None:
+def test_small_batches_have_a_higher_training_loss() -> None:
     first = learner(net(), choices={"batch_size": 64, "normalisation": "none"})
     first.fit(20, lr=0.02)
     choices = {"batch_size": 2, "normalisation": "none", "bn": "train"}
-    [text] = heard(learner(first.model, choices=choices).fit, 1, lr=1e-5)
-    assert "times less" in text
-    assert "too rough: take larger batches" in text
+    [text] = gap_warnings(learner(first.model, choices=choices).fit, 1, lr=1e-5)
+    assert "times lower" in text
+    assert "too noisy. Use larger batches" in text
 
 
-def test_losses_that_matter_to_nobody() -> None:
+def test_negligible_losses_give_no_warning() -> None:
     class Tiny(Classification):
         """Its loss falls to a millionth after the first step."""
 
@@ -106,13 +106,13 @@ def test_losses_that_matter_to_nobody() -> None:
             state.task.scale = 1e-6
 
     told = learner(net(momentum=0.0), task=Tiny(["0", "1"]), callbacks=[Shrink()])
-    assert heard(told.fit, 4, lr=0.02) == []
+    assert gap_warnings(told.fit, 4, lr=0.02) == []
 
 
-def test_looking_changes_nothing(monkeypatch) -> None:
+def test_measuring_changes_nothing(monkeypatch) -> None:
     def trained(look: bool) -> Learner:
         if not look:
-            monkeypatch.setattr("flambeau.training.loop.look_for_gap", lambda run: None)
+            monkeypatch.setattr("flambeau.training.loop.check_train_eval_gap", lambda run: None)
         told = learner(
             net(drop=0.3), training=TrainingOptions(average=EMA(0.9), transforms=(draw,))
         )
@@ -135,7 +135,7 @@ def test_looking_changes_nothing(monkeypatch) -> None:
         assert torch.equal(one, other), name
 
 
-def test_a_step_of_ones_own_that_needs_no_loss_of_the_task() -> None:
+def test_a_custom_step_without_the_loss_of_the_task() -> None:
     class Nothing(Classification):
         def loss(self, outputs, batch):
             raise RuntimeError("this task has no loss")
@@ -155,4 +155,4 @@ def test_a_step_of_ones_own_that_needs_no_loss_of_the_task() -> None:
         task=Nothing(["0", "1"]),
         training=TrainingOptions(train_step=own_step),
     )
-    assert heard(told.fit, 4, lr=0.02) == []
+    assert gap_warnings(told.fit, 4, lr=0.02) == []

@@ -18,11 +18,11 @@ from flambeau.errors import InputError
 from flambeau.phases.phase import Phase
 from flambeau.training.norm.bn_statistics import (
     adapt,
-    are_fresh,
-    see,
-    shift_of,
-    stored_layers,
-    together,
+    combine_statistics,
+    have_initial_statistics,
+    layer_shift,
+    layers_with_statistics,
+    measure_statistics,
 )
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
@@ -72,7 +72,8 @@ def pictures(n: int = 40) -> tuple[Tensor, Tensor]:
 
 def seen_by(run: Run, at_most: int) -> Any:
     state = run.state
-    return see(run.components, state.position.epoch, state.context, run.step.autocast, at_most)
+    epoch, context = state.position.epoch, state.context
+    return measure_statistics(run.components, epoch, context, run.step.autocast, at_most)
 
 
 def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
@@ -86,26 +87,26 @@ def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
     return make_run(learner.built.components(), settings, learner.history, Position())
 
 
-def test_the_whole_is_what_torch_says_of_all_values() -> None:
+def test_combined_statistics_equal_those_of_all_values() -> None:
     net = Net()
     seen = seen_by(run_of(net), 20)
     x = pictures()[0].double()
     assert set(seen) == {"batch", "plain", "instance", "centred"}  # "never" is not reached
     assert all(len(each) == 5 for each in seen.values())
     for name in ("batch", "plain", "centred"):
-        whole = together(seen[name])
+        whole = combine_statistics(seen[name])
         assert whole.count == 40 * 20
         # Rounding of float64 sums, around a mean of up to 500.
         torch.testing.assert_close(whole.mean, x.mean((0, 2, 3)), rtol=1e-12, atol=0)
         variance = x.var((0, 2, 3), correction=0)
         torch.testing.assert_close(whole.variance, variance, rtol=1e-9, atol=0)
-    whole = together(seen["instance"])
+    whole = combine_statistics(seen["instance"])
     assert whole.count == 40
     within = x.var((2, 3), correction=0).mean(0)
     torch.testing.assert_close(whole.variance, within, rtol=1e-9, atol=0)
 
 
-def test_at_most_so_many_batches() -> None:
+def test_the_number_of_batches_is_limited() -> None:
     assert {len(each) for each in seen_by(run_of(Net()), 2).values()} == {2}
 
 
@@ -114,18 +115,18 @@ def test_the_distance_is_the_divergence_of_two_gaussians() -> None:
     net.batch.running_mean.copy_(torch.tensor([99.0, 496.0, 10.1]))
     net.batch.running_var.copy_(torch.tensor([2.0, 20.0, 0.02]))
     seen = seen_by(run_of(net), 20)["batch"]
-    whole, eps = together(seen), net.batch.eps
+    whole, eps = combine_statistics(seen), net.batch.eps
     stored = Normal(net.batch.running_mean.double(), (net.batch.running_var.double() + eps).sqrt())
     new = Normal(whole.mean, (whole.variance + eps).sqrt())
     expected = kl_divergence(stored, new) + kl_divergence(new, stored)
     assert expected.max() < 10  # below where a channel stops to count
-    found = shift_of(net.batch, seen)
+    found = layer_shift(net.batch, seen)
     assert found.distance == pytest.approx(float(expected.mean()), rel=1e-9)
     # 160 values a batch: about 2 / 160 by chance.
     assert 0.005 < found.noise < 0.03
 
 
-def test_the_statistics_the_layer_would_have_gathered_itself() -> None:
+def test_adapted_statistics_equal_cumulative_running_ones() -> None:
     """``momentum=None`` is torch's cumulative average: the same mean, and the same layer after."""
     net = Net()
     own = copy.deepcopy(net.batch).train()
@@ -143,10 +144,10 @@ def test_the_statistics_the_layer_would_have_gathered_itself() -> None:
     torch.testing.assert_close(net.centred.running_mean, x.mean((0, 2, 3)))
     # float32 statistics of values around 100: what they are used for comes out right.
     torch.testing.assert_close(net.eval().plain(x).std((0, 2, 3)), torch.ones(3), rtol=1e-3, atol=0)
-    assert shift_of(net.batch, seen_by(run, 20)["batch"]).distance < 1e-6
+    assert layer_shift(net.batch, seen_by(run, 20)["batch"]).distance < 1e-6
 
 
-def test_looking_changes_nothing() -> None:
+def test_measuring_changes_nothing() -> None:
     net = Net().train()
     net.drop.eval()
     run = run_of(net)
@@ -168,7 +169,7 @@ def test_looking_changes_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(order, again, strict=True))
 
 
-def test_a_batch_of_one_value_a_channel() -> None:
+def test_a_batch_with_one_value_per_channel() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -184,11 +185,11 @@ def test_a_batch_of_one_value_a_channel() -> None:
     torch.testing.assert_close(net.norm.running_var, means.var(0), rtol=1e-3, atol=0)
 
 
-def test_fresh_is_what_nothing_was_learned_in() -> None:
+def test_have_initial_statistics() -> None:
     net = Net()
-    assert are_fresh(stored_layers(net))
+    assert have_initial_statistics(layers_with_statistics(net))
     net.plain.running_var[1] = 0.5
-    assert not are_fresh(stored_layers(net))
+    assert not have_initial_statistics(layers_with_statistics(net))
 
 
 def test_a_loader_that_cannot_repeat_its_batches() -> None:
@@ -198,7 +199,7 @@ def test_a_loader_that_cannot_repeat_its_batches() -> None:
         seen_by(run, 3)
 
 
-def test_the_guard_puts_back_what_was_adapted() -> None:
+def test_the_guard_restores_adapted_statistics() -> None:
     """Not the statistics of before: a bad first step must not undo the adaptation."""
     net = Net()
     net.never = nn.Identity()

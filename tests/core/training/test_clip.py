@@ -17,7 +17,7 @@ def model_with_gradients(dtype: torch.dtype = torch.float32) -> nn.Module:
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_same_bits_as_torchs(max_norm: float, dtype: torch.dtype) -> None:
+def test_bitwise_equal_to_torch(max_norm: float, dtype: torch.dtype) -> None:
     mine, theirs = model_with_gradients(dtype), model_with_gradients(dtype)
     norm = clip_gradients(gradients_of(mine.parameters()), max_norm)
     expected = nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)
@@ -36,7 +36,7 @@ def test_the_norm_changes_nothing() -> None:
     assert all(torch.equal(p.grad, b) for p, b in zip(model.parameters(), before, strict=True))
 
 
-def test_parameters_without_gradients_are_left_out() -> None:
+def test_parameters_without_gradients_are_skipped() -> None:
     model = model_with_gradients()
     model[0].weight.grad = None
     assert len(gradients_of(model.parameters())) == 3
@@ -51,6 +51,6 @@ def test_the_norm_shows_what_is_not_finite(value: float) -> None:
     assert not torch.isfinite(gradient_norm(gradients_of(model.parameters())))
 
 
-def test_the_bound_is_positive() -> None:
+def test_max_norm_must_be_positive() -> None:
     with pytest.raises(InputError, match=r"positive norm, not 0\.0"):
         clip_gradients([], 0.0)

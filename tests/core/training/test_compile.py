@@ -40,7 +40,7 @@ def compiled(model: nn.Module) -> list[str]:
     return [n for n, m in model.named_modules() if getattr(m, "_compiled_call_impl", None)]
 
 
-def test_the_blocks_that_repeat_are_regions() -> None:
+def test_repeated_blocks_are_regions() -> None:
     net = Net()
     assert repeated_blocks(net) == list(net.blocks)
     assert repeated_blocks(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
@@ -48,7 +48,7 @@ def test_the_blocks_that_repeat_are_regions() -> None:
     assert repeated_blocks(nested) == list(nested), "the outermost ones"
 
 
-def test_compiling_and_back() -> None:
+def test_compile_and_undo() -> None:
     net = Net()
     names = list(net.state_dict())
     assert compile_model(net, "off") == []
@@ -65,7 +65,7 @@ def test_compiling_and_back() -> None:
 
 
 @pytest.mark.parametrize("absent", ["", "torch.nn.Module._compiled_call_impl"])
-def test_what_is_undone_runs_as_written(absent: str, report_absent: Any) -> None:
+def test_undo_restores_eager_execution(absent: str, report_absent: Any) -> None:
     if absent:
         report_absent(absent)
     net = Net()
@@ -82,7 +82,7 @@ def test_what_is_undone_runs_as_written(absent: str, report_absent: Any) -> None
         ("torch._dynamo.OptimizedModule._orig_mod", [True, False, False]),
     ],
 )
-def test_what_counts_as_compiled(absent: str, found: list[bool], report_absent: Any) -> None:
+def test_is_compiled(absent: str, found: list[bool], report_absent: Any) -> None:
     in_place, wrapped = nn.Linear(2, 2), torch.compile(nn.Linear(2, 2))
     in_place.compile()
     if absent:
@@ -90,7 +90,7 @@ def test_what_counts_as_compiled(absent: str, found: list[bool], report_absent: 
     assert [is_compiled(module) for module in (in_place, wrapped, nn.ReLU())] == found
 
 
-def test_modules_that_the_user_compiled_are_left_alone() -> None:
+def test_modules_that_the_user_compiled_stay_compiled() -> None:
     net = Net()
     net.head.compile()
     undo(compile_model(net, "off"))

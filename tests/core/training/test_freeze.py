@@ -9,11 +9,11 @@ from torch import nn
 from flambeau.errors import ArgumentError
 from flambeau.phases import BATCH_NORM_POLICIES
 from flambeau.training.norm.freeze import (
-    apply_modes,
     freeze_except,
-    keeps_statistics,
-    learning_norms,
+    has_running_statistics,
     norm_layers,
+    set_train_modes,
+    trainable_norm_parameters,
 )
 
 
@@ -34,7 +34,7 @@ def net() -> nn.Sequential:
 
 
 def modes(model: nn.Module) -> dict[str, bool]:
-    return {n: m.training for n, m in model.named_modules() if keeps_statistics(m)}
+    return {n: m.training for n, m in model.named_modules() if has_running_statistics(m)}
 
 
 def test_requires_grad_by_group() -> None:
@@ -47,15 +47,16 @@ def test_requires_grad_by_group() -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_scales_and_shifts_learn_in_frozen_groups_too() -> None:
+def test_norm_parameters_are_trainable_in_frozen_groups() -> None:
     model = net()
     fixed = {id(model[0][1].weight)}
     for bn in ("train", "adapt"):
-        freeze_except(model, ("4",), fixed, learning_norms(model, bn))
+        freeze_except(model, ("4",), fixed, trainable_norm_parameters(model, bn))
         learning = {n for n, p in model.named_parameters() if p.requires_grad and n[0] != "4"}
         # Not "2.2": it keeps no statistics. "0.1.weight" was frozen by the user.
         assert learning == {"0.1.bias"}
-    assert learning_norms(model, "eval") == learning_norms(model, "auto") == set()
+    for bn in ("eval", "auto"):
+        assert trainable_norm_parameters(model, bn) == set()
 
 
 def test_unknown_groups() -> None:
@@ -63,22 +64,22 @@ def test_unknown_groups() -> None:
         freeze_except(net(), ("head",))
 
 
-def test_who_keeps_statistics() -> None:
-    assert [n for n, m in net().named_modules() if keeps_statistics(m)] == [
+def test_which_layers_have_running_statistics() -> None:
+    assert [n for n, m in net().named_modules() if has_running_statistics(m)] == [
         "0.1",
         "1",
         "2.1",
         "4.1",
     ]
-    assert keeps_statistics(nn.SyncBatchNorm(2))
-    assert keeps_statistics(nn.BatchNorm3d(2))
-    assert keeps_statistics(nn.LazyBatchNorm1d())
-    assert not keeps_statistics(nn.InstanceNorm1d(2))
-    assert not keeps_statistics(nn.LayerNorm(2))
-    assert not keeps_statistics(nn.GroupNorm(1, 2))
+    assert has_running_statistics(nn.SyncBatchNorm(2))
+    assert has_running_statistics(nn.BatchNorm3d(2))
+    assert has_running_statistics(nn.LazyBatchNorm1d())
+    assert not has_running_statistics(nn.InstanceNorm1d(2))
+    assert not has_running_statistics(nn.LayerNorm(2))
+    assert not has_running_statistics(nn.GroupNorm(1, 2))
 
 
-def test_a_norm_layer_without_parameters_goes_with_what_is_before_it() -> None:
+def test_a_norm_layer_without_parameters_joins_the_group_before() -> None:
     model = net()
     names = {m: n for n, m in model.named_modules()}
     assert {names[m]: group for m, group in norm_layers(model).items()} == {
@@ -93,19 +94,19 @@ def test_a_norm_layer_without_parameters_goes_with_what_is_before_it() -> None:
 
 def test_auto_puts_frozen_statistics_in_eval_mode() -> None:
     model = net().eval()
-    apply_modes(model, ("2", "4"), "auto")
+    set_train_modes(model, ("2", "4"), "auto")
     assert modes(model) == {"0.1": False, "1": False, "2.1": True, "4.1": True}
     assert model[2][3].training  # dropout regularises in frozen parts too
-    apply_modes(model, None, "auto")
+    set_train_modes(model, None, "auto")
     assert all(modes(model).values())
 
 
 def test_train_and_eval() -> None:
     model = net()
-    apply_modes(model, ("4",), "train")
+    set_train_modes(model, ("4",), "train")
     assert all(modes(model).values())
     for fixed in ("eval", "adapt"):
-        apply_modes(model, None, fixed)
+        set_train_modes(model, None, fixed)
         assert not any(modes(model).values())
     assert model[2][2].training  # it has no statistics to fall back on
     assert model[2][3].training
@@ -129,9 +130,9 @@ class ByParameter(nn.Module):
 
 def test_a_norm_layer_listed_by_its_parameters() -> None:
     model = ByParameter()
-    apply_modes(model, ("head",), "auto")
+    set_train_modes(model, ("head",), "auto")
     assert not model.norm.training
-    apply_modes(model, ("body",), "auto")
+    set_train_modes(model, ("body",), "auto")
     assert model.norm.training
 
 
@@ -139,13 +140,13 @@ def test_a_norm_layer_listed_by_its_parameters() -> None:
 @pytest.mark.parametrize(
     "trainable", [None, *itertools.combinations("024", 1), *itertools.combinations("024", 2)]
 )
-def test_no_layer_trains_on_other_statistics_than_it_evaluates_on(
+def test_training_and_evaluation_use_the_same_statistics(
     bn: str, trainable: tuple[str, ...] | None
 ) -> None:
     """The mismatch: a batch's statistics in training, old ones in evaluation, never updated."""
     model = net()
     freeze_except(model, trainable)
-    apply_modes(model, trainable, bn)
+    set_train_modes(model, trainable, bn)
     generator = torch.Generator().manual_seed(0)
     before = {n: b.clone() for n, b in model.named_buffers()}
     seen: dict[str, bool] = {}
@@ -166,7 +167,7 @@ def test_no_layer_trains_on_other_statistics_than_it_evaluates_on(
         return hook
 
     for name, module in model.named_modules():
-        if keeps_statistics(module):
+        if has_running_statistics(module):
             module.register_forward_hook(watch(name))
     model(torch.randn(4, 1, 4, 4, generator=generator) * 3 + 1)
     for name, uses_stored in seen.items():
@@ -177,7 +178,9 @@ def test_no_layer_trains_on_other_statistics_than_it_evaluates_on(
 
 
 def test_policies() -> None:
-    with pytest.raises(ArgumentError, match=r"no batch norm policy 'evla'. Did you mean 'eval'"):
-        apply_modes(net(), None, "evla")
+    with pytest.raises(
+        ArgumentError, match=r"Unknown batch norm policy 'evla'. Did you mean 'eval'"
+    ):
+        set_train_modes(net(), None, "evla")
     with pytest.raises(ArgumentError, match=r"'x'.*adapt, auto, eval, train"):
-        apply_modes(net(), None, "x")
+        set_train_modes(net(), None, "x")

@@ -89,7 +89,7 @@ def _count_of_torch_steps(optimizer: Optimizer) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_weights_are_those_of_torch(name: str) -> None:
+def test_the_weights_equal_those_of_torch(name: str) -> None:
     pair = Pair(name)
     for step in range(6):
         for optimizer in pair.optimizers:
@@ -113,7 +113,7 @@ def test_a_step_that_is_not_finite_has_no_effect(name: str) -> None:
     assert pair.straight == 3
 
 
-def test_layers_that_come_and_go() -> None:
+def test_parameters_that_gain_and_lose_gradients() -> None:
     pair = Pair("sgd")
     for left_out in (2, 2, None, None, 2, None):
         pair.step(leave_out=left_out)
@@ -121,7 +121,7 @@ def test_layers_that_come_and_go() -> None:
     assert pair.straight == 2  # the second of each kind in a row
 
 
-def test_parameters_that_are_thawed_later() -> None:
+def test_parameters_that_are_unfrozen_later() -> None:
     pair = Pair()
     for model in (pair.ours, pair.theirs):
         model[0].requires_grad_(False)
@@ -192,7 +192,7 @@ def test_hooks_and_wrapped_steps_are_called() -> None:
     assert pair.straight == 1
 
 
-def test_a_class_that_is_derived_takes_its_own_step() -> None:
+def test_a_derived_class_uses_its_own_step() -> None:
     class Noted(AdamW):
         calls = 0
 
@@ -209,7 +209,7 @@ def test_a_class_that_is_derived_takes_its_own_step() -> None:
     assert optimizer.calls == 3
 
 
-def test_a_wrapper_without_defaults_takes_its_own_step() -> None:
+def test_a_wrapper_without_defaults_uses_its_own_step() -> None:
     class Wrapper(Optimizer):
         """As torch's PostLocalSGDOptimizer: it never calls Optimizer.__init__."""
 
@@ -227,7 +227,7 @@ def test_a_wrapper_without_defaults_takes_its_own_step() -> None:
     assert parameter.tolist() == [0.5, 0.5]
 
 
-def test_a_differentiable_step_is_torchs() -> None:
+def test_torch_makes_differentiable_steps() -> None:
     start = torch.ones(2, requires_grad=True)
     parameter = start * 1.0  # no leaf, so that the step may become a part of its graph
     parameter.retain_grad()

@@ -11,7 +11,11 @@ from flambeau.data.batch import Batch
 from flambeau.errors import NonFiniteError
 from flambeau.task.task import StepContext, Task
 from flambeau.training.nonfinite.guard import StepRecord
-from flambeau.training.nonfinite.locate import Culprit, find_culprit, nonfinite_error
+from flambeau.training.nonfinite.locate import (
+    NonFiniteSource,
+    find_nonfinite_source,
+    nonfinite_error,
+)
 
 
 class Mean(Task):
@@ -46,61 +50,66 @@ def net(*middle: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 3), *middle, nn.Linear(3, 2))
 
 
-def find(model: nn.Module, batch: Batch, task: Task | None = None, **options: Any) -> Culprit:
-    return find_culprit(model, task or Mean(), [batch], StepContext(), **options)
+def find(
+    model: nn.Module, batch: Batch, task: Task | None = None, **options: Any
+) -> NonFiniteSource:
+    return find_nonfinite_source(model, task or Mean(), [batch], StepContext(), **options)
 
 
 def test_bad_inputs_name_the_samples() -> None:
     x = inputs()
     x[1, 2] = float("nan")
     x[3, 0] = float("inf")
-    culprit = find(net(), batch_of(x))
-    assert culprit.kind == "input"
-    assert "'x'" in culprit.what
-    assert culprit.samples == (101, 103)
+    source = find(net(), batch_of(x))
+    assert source.kind == "input"
+    assert "'x'" in source.description
+    assert source.samples == (101, 103)
 
 
 def test_bad_targets() -> None:
     batch = batch_of(inputs())
     batch.targets = {"price": torch.tensor([1.0, 2.0, float("nan"), 4.0])}
-    culprit = find(net(), batch)
-    assert (culprit.kind, culprit.samples) == ("input", (102,))
-    assert "target 'price'" in culprit.what
+    source = find(net(), batch)
+    assert (source.kind, source.samples) == ("input", (102,))
+    assert "target 'price'" in source.description
 
 
 def test_the_second_micro_batch() -> None:
     x = inputs()
     x[0, 0] = float("nan")
-    culprit = find_culprit(net(), Mean(), [batch_of(inputs()), batch_of(x)], StepContext())
-    assert culprit.samples == (100,)
+    source = find_nonfinite_source(net(), Mean(), [batch_of(inputs()), batch_of(x)], StepContext())
+    assert source.samples == (100,)
 
 
 def test_bad_parameters() -> None:
     model = net()
     with torch.no_grad():
         model[1].bias[0] = float("nan")
-    assert find(model, batch_of(inputs())).what == "the parameter '1.bias' was so already"
+    assert (
+        find(model, batch_of(inputs())).description
+        == "the parameter '1.bias' was not finite before the step"
+    )
 
 
 def test_the_first_layer_whose_output_is_bad() -> None:
     model = net(nn.Sequential(nn.Tanh(), Apply(lambda x: torch.log(x - x.detach()))), nn.ReLU())
-    culprit = find(model, batch_of(inputs()))
-    assert culprit.kind == "output"
-    assert culprit.what == "the output of '1.1' (Apply)"
-    assert culprit.samples == (100, 101, 102, 103)
+    source = find(model, batch_of(inputs()))
+    assert source.kind == "output"
+    assert source.description == "the output of '1.1' (Apply)"
+    assert source.samples == (100, 101, 102, 103)
 
 
 def test_only_the_samples_that_are_bad() -> None:
     def poison(x: Tensor) -> Tensor:
         return torch.where((torch.arange(len(x)) == 2)[:, None], x / 0.0, x)
 
-    culprit = find(net(Apply(poison)), batch_of(inputs()))
-    assert culprit.samples == (102,)
+    source = find(net(Apply(poison)), batch_of(inputs()))
+    assert source.samples == (102,)
 
 
 def test_a_bad_loss() -> None:
-    culprit = find(net(), batch_of(inputs()), Mean(lambda outputs: (-outputs.abs()).log()))
-    assert culprit.kind == "loss"
+    source = find(net(), batch_of(inputs()), Mean(lambda outputs: (-outputs.abs()).log()))
+    assert source.kind == "loss"
 
 
 class Weightless(Mean):
@@ -108,10 +117,10 @@ class Weightless(Mean):
         return outputs.sum(), torch.tensor(0.0)
 
 
-def test_a_loss_of_no_weight() -> None:
-    culprit = find(net(), batch_of(inputs()), Weightless())
-    assert culprit.kind == "loss"
-    assert "weight 0.0" in culprit.what
+def test_a_loss_with_zero_weight() -> None:
+    source = find(net(), batch_of(inputs()), Weightless())
+    assert source.kind == "loss"
+    assert "weight 0.0" in source.description
 
 
 def root_of_zero(x: Tensor) -> Tensor:
@@ -119,22 +128,22 @@ def root_of_zero(x: Tensor) -> Tensor:
 
 
 def test_a_layer_with_a_bad_gradient() -> None:
-    culprit = find(net(nn.Tanh(), Apply(root_of_zero), nn.Tanh()), batch_of(inputs()))
-    assert culprit.kind == "gradient"
-    assert culprit.what == "the gradient that '2' (Apply) gives back to its input"
+    source = find(net(nn.Tanh(), Apply(root_of_zero), nn.Tanh()), batch_of(inputs()))
+    assert source.kind == "gradient"
+    assert source.description == "the gradient that '2' (Apply) computes for its input"
 
 
-def test_a_bad_gradient_behind_a_layer_that_works_in_place() -> None:
+def test_a_bad_gradient_after_an_in_place_layer() -> None:
     model = net(nn.ReLU(inplace=True), Apply(root_of_zero))
-    assert find(model, batch_of(inputs())).what == (
-        "the gradient that '2' (Apply) gives back to its input"
+    assert find(model, batch_of(inputs())).description == (
+        "the gradient that '2' (Apply) computes for its input"
     )
 
 
 def test_a_loss_with_a_bad_gradient() -> None:
-    culprit = find(net(), batch_of(inputs()), Mean(root_of_zero))
-    assert culprit.kind == "gradient"
-    assert "the loss, or of code after '1' (Linear)" in culprit.what
+    source = find(net(), batch_of(inputs()), Mean(root_of_zero))
+    assert source.kind == "gradient"
+    assert "the loss, or code before it, computes for '1' (Linear)" in source.description
 
 
 class RootOfParameter(nn.Module):
@@ -148,11 +157,11 @@ class RootOfParameter(nn.Module):
 
 
 def test_a_parameter_with_a_bad_gradient() -> None:
-    culprit = find(RootOfParameter(), batch_of(inputs()))
-    assert culprit.what == "the gradient of the parameter 'scale'"
+    source = find(RootOfParameter(), batch_of(inputs()))
+    assert source.description == "the gradient of the parameter 'scale'"
 
 
-def test_a_step_that_is_finite_after_all() -> None:
+def test_a_step_that_is_finite_when_repeated() -> None:
     assert find(net(), batch_of(inputs())).kind == "unknown"
 
 
@@ -177,7 +186,7 @@ def test_dropout_draws_as_in_the_step() -> None:
     assert kinds == {"output", "unknown"}
 
 
-def test_everything_is_left_as_it_was() -> None:
+def test_model_and_gradients_are_restored() -> None:
     model = net(nn.BatchNorm1d(3), nn.Dropout(0.5), Apply(root_of_zero))
     model(inputs()).sum().backward()
     torch.manual_seed(5)
@@ -193,17 +202,17 @@ def test_everything_is_left_as_it_was() -> None:
 
 def test_the_message() -> None:
     record = StepRecord(12, 1, 2, (torch.tensor([7, 8]), None), torch.get_rng_state(), None)
-    error = nonfinite_error(record, Culprit("output", "the output of '3' (Linear)", (8,)))
+    error = nonfinite_error(record, NonFiniteSource("output", "the output of '3' (Linear)", (8,)))
     assert isinstance(error, NonFiniteError)
     assert str(error).startswith(
         "Step 12 (step 2 of epoch 2) is not finite: the output of '3' (Linear). Samples: 8. "
-        "The weights are as they were before that step. Lower lr or clip gradients"
+        "The weights are those before that step. If earlier steps were finite, lower lr or clip"
     )
 
 
 @pytest.mark.parametrize("kind", ["input", "parameter", "output", "loss", "gradient", "unknown"])
-def test_every_kind_has_advice_and_many_samples_are_cut(kind: str) -> None:
+def test_every_kind_has_advice_and_few_samples_are_named(kind: str) -> None:
     record = StepRecord(0, 0, 0, (torch.arange(30),), torch.get_rng_state(), None)
-    text = str(nonfinite_error(record, Culprit(kind, "something")))
+    text = str(nonfinite_error(record, NonFiniteSource(kind, "something")))
     assert "Samples of the step: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 20 more." in text
     assert len(text.split("before that step. ")[1]) > 20

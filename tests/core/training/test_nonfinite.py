@@ -64,7 +64,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
-@pytest.fixture(params=["host", "found_inf", "put_back"])
+@pytest.fixture(params=["host", "found_inf", "restored"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The three ways of masking an update; the last two are what accelerators use."""
     if request.param == "host":
@@ -74,7 +74,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         if request.param == "found_inf":
             step(found_inf=self.flag)
         else:
-            nonfinite._step_and_put_back(step, self.flag)
+            nonfinite._step_and_restore(step, self.flag)
 
     monkeypatch.setattr(NonFiniteGuard, "step", step)
     return request.param
@@ -94,9 +94,9 @@ def test_good_steps_are_those_of_a_loop_without_guard(path: str, policy: str) ->
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_raise_keeps_the_weights_of_the_bad_step(path: str, every: int) -> None:
-    trainer = Trainer({"policy": "raise", "every": every})
+@pytest.mark.parametrize("read_interval", [1, 3])
+def test_raise_keeps_the_weights_of_the_bad_step(path: str, read_interval: int) -> None:
+    trainer = Trainer({"policy": "raise", "read_interval": read_interval})
     for _ in range(BAD):
         trainer.step()
         assert trainer.guard.read() is None
@@ -107,12 +107,12 @@ def test_raise_keeps_the_weights_of_the_bad_step(path: str, every: int) -> None:
     assert same([p.detach() for p in trainer.model.parameters()], before)
     record = trainer.guard.read(now=True)
     assert record is not None
-    if every > 1:
+    if read_interval > 1:
         assert (record.step, record.epoch, record.epoch_step) == (BAD, 0, BAD)
         assert torch.equal(record.indices[0], torch.arange(6) + 6 * BAD)
 
 
-def test_on_the_cpu_the_bad_step_is_known_at_once() -> None:
+def test_on_the_cpu_a_bad_step_is_reported_immediately() -> None:
     trainer = Trainer({"policy": "raise"})
     for _ in range(BAD):
         trainer.step()
@@ -123,8 +123,8 @@ def test_on_the_cpu_the_bad_step_is_known_at_once() -> None:
     assert record.step == BAD
 
 
-def test_the_flag_is_looked_at_every_so_many_steps() -> None:
-    trainer = Trainer({"policy": "raise", "every": 4})
+def test_the_flag_is_read_at_the_read_interval() -> None:
+    trainer = Trainer({"policy": "raise", "read_interval": 4})
     found = []
     for step in range(12):
         trainer.step(bad=step == 5)
@@ -133,9 +133,9 @@ def test_the_flag_is_looked_at_every_so_many_steps() -> None:
     assert found == [None] * 7 + [5] + [None] * 3 + [5]
 
 
-def test_the_ring_remembers_far_enough_back() -> None:
-    # The worst case: bad right after a look, and told one look later than it could be.
-    trainer = Trainer({"policy": "raise", "every": 4})
+def test_enough_records_are_kept() -> None:
+    # The worst case: bad just after a read, and reported one read later than possible.
+    trainer = Trainer({"policy": "raise", "read_interval": 4})
     for step in range(9):
         trainer.step(bad=step == 0)
     assert trainer.guard.read(now=True).step == 0
@@ -160,7 +160,7 @@ def test_skip_equals_a_run_without_the_bad_step(path: str, name: str) -> None:
         if step == BAD:
             with_bad.step(bad=True)
             with_bad.position.step -= 1
-            if path == "put_back":
+            if path == "restored":
                 # Moments see a gradient of zero there: only weights and statistics stay.
                 for a, b in zip(
                     with_bad.model.state_dict().values(),
@@ -184,14 +184,14 @@ def test_optimizers_without_a_fused_form_are_masked() -> None:
     assert same(trainer.everything(), before)
 
 
-def test_statistics_come_back_when_the_run_ends() -> None:
+def test_statistics_are_restored_when_the_run_ends() -> None:
     trainer = Trainer({"policy": "raise"})
     for _ in range(3):
         trainer.step()
     trainer.step(bad=True)
     norm = trainer.model[1]
     assert torch.isnan(norm.running_mean).any()
-    trainer.guard.restore()
+    trainer.guard.restore_statistics()
     assert torch.isfinite(norm.running_mean).all()
     assert torch.isfinite(norm.running_var).all()
 
@@ -250,7 +250,7 @@ def test_overflow_in_fp16_is_skipped_and_a_bad_loss_is_not() -> None:
     assert guard.check(loss, [good]) == 1  # sticky
 
 
-def test_overflow_that_never_ends_is_an_error() -> None:
+def test_permanent_overflow_is_an_error() -> None:
     guard = NonFiniteGuard(nn.Linear(1, 1), CPU, tolerate_overflow=True)
     for step in range(MAX_OVERFLOWS + 1):
         assert guard.read(now=True) is None
@@ -259,7 +259,7 @@ def test_overflow_that_never_ends_is_an_error() -> None:
     assert guard.read(now=True) is not None
 
 
-def test_nothing_stays_on_the_optimizer() -> None:
+def test_no_attributes_are_left_on_the_optimizer() -> None:
     model = nn.Linear(2, 1)
     optimizer = make_optimizer("adamw", model, lr=0.1)
     model(torch.ones(1, 2)).sum().backward()
@@ -283,5 +283,5 @@ def test_one_flag_for_several_optimizers() -> None:
 
 
 def test_unknown_policy() -> None:
-    with pytest.raises(ArgumentError, match=r"no policy 'skp'.*Did you mean 'skip'"):
+    with pytest.raises(ArgumentError, match=r"Unknown policy 'skp'.*Did you mean 'skip'"):
         NonFiniteGuard(nn.Linear(1, 1), CPU, policy="skp")

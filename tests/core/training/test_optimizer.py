@@ -80,14 +80,14 @@ def test_parameters_of_the_root_come_first() -> None:
     assert list(parameter_groups(Model())) == ["root", "head"]
 
 
-def test_a_model_names_its_groups_itself() -> None:
+def test_a_model_defines_its_groups() -> None:
     model = Grouped(lambda m: {"a": [m.stem, m.scale], "b": [m.body], "c": [m.head]})
     groups = parameter_groups(model)
     assert list(groups) == ["a", "b", "c"]
     assert names_of(model, groups["a"]) == ["stem.weight", "stem.bias", "scale"]
 
 
-def test_tied_parameters_count_once_in_the_first_group() -> None:
+def test_tied_parameters_belong_to_the_first_group() -> None:
     model = Tied()
     groups = parameter_groups(model)
     assert names_of(model, groups["embedding"]) == ["embedding.weight"]
@@ -97,15 +97,15 @@ def test_tied_parameters_count_once_in_the_first_group() -> None:
 @pytest.mark.parametrize(
     ("groups", "match"),
     [
-        (lambda m: {"a": [m.stem], "b": [m.body, m.head]}, r"leaves out 1 parameters \(scale\)"),
+        (lambda m: {"a": [m.stem], "b": [m.body, m.head]}, r"lacks 1 parameters \(scale\)"),
         (lambda m: {"a": [m.stem, m.scale, m.body], "b": [m.body, m.head]}, "'body' in group 'a'"),
         (
             lambda m: {"a": [m.stem, m.scale, m.body], "b": [m.body[0], m.head]},
-            r"'body.0' in group 'b' and once more",
+            r"'body.0' in group 'b' and again",
         ),
         (
             lambda m: {"a": [m.stem, m.scale, m.body], "b": [m.stem.bias, m.head]},
-            r"'stem.bias' in group 'b' and once more",
+            r"'stem.bias' in group 'b' and again",
         ),
         (
             lambda m: {"a": [m.stem, m.scale, m.body, m.head, nn.Parameter(torch.ones(7))]},
@@ -113,7 +113,7 @@ def test_tied_parameters_count_once_in_the_first_group() -> None:
         ),
     ],
 )
-def test_groups_that_do_not_fit(groups: Any, match: str) -> None:
+def test_invalid_groups_are_refused(groups: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         parameter_groups(Grouped(groups))
 
@@ -131,7 +131,7 @@ class Odd(nn.Module):
         self.matrix = nn.Parameter(torch.zeros(5, 2))
 
 
-def test_what_does_not_decay() -> None:
+def test_which_parameters_have_no_weight_decay() -> None:
     model = Odd()
     plain = no_decay_ids(model)
     assert [n for n, p in model.named_parameters() if id(p) not in plain] == [
@@ -191,7 +191,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5) ->
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_same_steps_as_torchs_own(name: str, dtype: torch.dtype) -> None:
+def test_steps_equal_those_of_torch(name: str, dtype: torch.dtype) -> None:
     build, options = TORCHS[name]
     mine, theirs = mlp().to(dtype), mlp().to(dtype)
     plain = no_decay_ids(theirs)
@@ -215,7 +215,7 @@ def test_fused_by_default_on_the_cpu(name: str, dtype: torch.dtype) -> None:
     assert not optimizer.defaults["foreach"]
 
 
-def test_fused_can_be_refused() -> None:
+def test_fused_can_be_disabled() -> None:
     assert not make_optimizer("adamw", net(), lr=0.1, fused=False).defaults["fused"]
 
 
@@ -230,7 +230,7 @@ def test_parameters_without_a_fused_kernel_fall_back() -> None:
         assert not torch.equal(model.weight, before)
 
 
-def test_the_plan_makes_main() -> None:
+def test_default_factory_builds_main_from_the_plan() -> None:
     values = {"optimizer": "sgd", "lr": 0.5, "weight_decay": 0.01, "momentum": 0.8, "betas": None}
     optimizers = default_factory(net(), values)
     assert list(optimizers) == ["main"]
@@ -242,14 +242,21 @@ def test_the_plan_makes_main() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "lr", "match"),
     [
-        ("adamm", {}, 0.1, "no optimizer 'adamm'. Did you mean 'adam'"),
+        ("adamm", {}, 0.1, "Unknown optimizer 'adamm'. Did you mean 'adam'"),
         ("adamw", {"momentum": 0.9}, 0.1, "'adamw' has no option 'momentum'"),
         ("sgd", {"momentun": 0.9}, 0.1, "Did you mean 'momentum'"),
-        ("sgd", {}, -1.0, "'sgd' refuses its settings: Invalid learning rate: -1.0"),
-        ("sgd", {"nesterov": True}, 0.1, "refuses its settings: Nesterov momentum requires"),
+        ("sgd", {}, -1.0, "Invalid settings of the optimizer 'sgd': Invalid learning rate: -1.0"),
+        (
+            "sgd",
+            {"nesterov": True},
+            0.1,
+            "Invalid settings of the optimizer 'sgd': Nesterov momentum requires",
+        ),
     ],
 )
-def test_refusals(name: str, options: dict[str, Any], lr: float, match: str) -> None:
+def test_invalid_arguments_are_refused(
+    name: str, options: dict[str, Any], lr: float, match: str
+) -> None:
     with pytest.raises((ArgumentError, InputError), match=match):
         make_optimizer(name, net(), lr=lr, options=options)
 
@@ -262,7 +269,7 @@ def test_a_model_without_parameters() -> None:
 # ---------------------------------------------------------------- regrouping
 
 
-def test_one_rate_makes_two_param_groups() -> None:
+def test_one_lr_needs_two_param_groups() -> None:
     model = net()
     optimizer = make_optimizer("adamw", model, lr=0.1, weight_decay=0.05)
     before = {id(p) for g in optimizer.param_groups for p in g["params"]}
@@ -276,7 +283,7 @@ def test_one_rate_makes_two_param_groups() -> None:
     assert len(after) == len(before)
 
 
-def test_rates_apart_and_together_again() -> None:
+def test_groups_are_split_and_merged_by_lr() -> None:
     model = net()
     optimizer = make_optimizer("adamw", model, lr=0.1)
     groups, plain = parameter_groups(model), no_decay_ids(model)
@@ -292,7 +299,7 @@ def test_rates_apart_and_together_again() -> None:
     assert len(optimizer.param_groups) == 2
 
 
-def test_without_weight_decay_one_param_group_is_enough_until_there_is_some() -> None:
+def test_one_param_group_without_weight_decay() -> None:
     model, other = net(), net()
     merged, never_merged = (make_optimizer("adamw", m, lr=0.1) for m in (model, other))
     regroup(merged, parameter_groups(model), {})
@@ -309,7 +316,7 @@ def test_without_weight_decay_one_param_group_is_enough_until_there_is_some() ->
     ]
 
 
-def test_regrouping_keeps_what_the_optimizer_remembers() -> None:
+def test_regrouping_keeps_the_optimizer_state() -> None:
     first, second = net(), net()
     plain = make_optimizer("adamw", first, lr=0.01)
     regrouped = make_optimizer("adamw", second, lr=0.01)
@@ -323,7 +330,7 @@ def test_regrouping_keeps_what_the_optimizer_remembers() -> None:
     assert len(saved["state"]) == len(list(second.parameters()))
 
 
-def test_groups_of_the_users_own_stay_apart() -> None:
+def test_user_defined_groups_are_not_merged() -> None:
     model = net()
     optimizer = torch.optim.SGD(
         [
@@ -340,7 +347,7 @@ def test_groups_of_the_users_own_stay_apart() -> None:
     ]
 
 
-def test_rates_of_unknown_groups() -> None:
+def test_lr_scales_of_unknown_groups_are_refused() -> None:
     model = net()
     with pytest.raises(ArgumentError, match=r"no parameter group 'heads'.*has: 0, 1, 4"):
         regroup(make_optimizer("sgd", model, lr=0.1), parameter_groups(model), {"heads": 0.1})

@@ -29,7 +29,7 @@ def gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=draws, dtype=parameter.dtype)
 
 
-def test_a_state_fits_another_grouping() -> None:
+def test_a_state_loads_into_another_grouping() -> None:
     one, other = net(), net()
     first = torch.optim.AdamW(one.parameters(), lr=0.1)
     gradients(one.parameters())

@@ -36,7 +36,7 @@ def test_layers_compute_in_half(name: str, dtype: torch.dtype) -> None:
     assert model.weight.dtype is torch.float32
 
 
-def test_fp16_gradients_come_back_unscaled() -> None:
+def test_fp16_gradients_are_unscaled() -> None:
     precision = Precision("fp16", CPU)
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
@@ -78,7 +78,7 @@ def test_an_overflow_is_skipped_and_halves_the_scale() -> None:
     assert moved == [True, False, True]
 
 
-def test_an_optimizer_without_gradients_is_left_alone() -> None:
+def test_an_optimizer_without_gradients_is_not_changed() -> None:
     precision = Precision("fp16", CPU)
     precision.unscale([make_optimizer("sgd", nn.Linear(1, 1), lr=0.1)])
     precision.update()
@@ -99,14 +99,18 @@ def test_the_scale_is_resumed() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ArgumentError, match=r"no precision 'float16'. Known names: bf16, fp16"):
+    with pytest.raises(
+        ArgumentError, match=r"Unknown precision 'float16'. Known names: bf16, fp16"
+    ):
         Precision("float16", CPU)
 
 
-def test_what_the_device_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise RuntimeError('"addmm" not implemented')
 
     monkeypatch.setattr(torch.nn.functional, "linear", refuse)
-    with pytest.raises(InputError, match=r"'fp16' does not run on cpu.*\"addmm\".*Use \"fp32\""):
+    with pytest.raises(
+        InputError, match=r"does not support precision 'fp16' on cpu.*\"addmm\".*Use \"fp32\""
+    ):
         Precision("fp16", CPU)

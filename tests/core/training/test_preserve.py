@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau.training.run_state.preserve import preserve, remember_optimizer
+from flambeau.training.run_state.preserve import capture_optimizer, preserve
 
 
 class Counts(nn.Module):
@@ -72,7 +72,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_everything_is_as_before(fails: bool) -> None:
+def test_everything_is_restored(fails: bool) -> None:
     model = net()
     optimizer = torch.optim.AdamW(model.parameters(), 0.1)
     train(net(), torch.optim.SGD(net().parameters(), 0.1))
@@ -98,7 +98,7 @@ def seed_all() -> None:
     np.random.seed(1)
 
 
-def test_draws_go_on_as_if_nothing_had_been() -> None:
+def test_random_draws_continue_unchanged() -> None:
     model = nn.Linear(1, 1)
     seed_all()
     np.random.randn()  # leaves the second number of a pair behind
@@ -111,7 +111,7 @@ def test_draws_go_on_as_if_nothing_had_been() -> None:
     assert draws() == expected
 
 
-def test_an_optimizer_with_its_memory() -> None:
+def test_an_optimizer_with_its_state_is_restored() -> None:
     def steps(disturbed: bool) -> list[float]:
         model = net()
         optimizer = torch.optim.AdamW(
@@ -120,7 +120,7 @@ def test_an_optimizer_with_its_memory() -> None:
         train(model, optimizer)
         if disturbed:
             with preserve(model, weights=True) as after:
-                after.callback(remember_optimizer(optimizer))
+                after.callback(capture_optimizer(optimizer))
                 train(model, optimizer)
                 optimizer.param_groups[0]["lr"] = 7.0
                 optimizer.param_groups[0]["lr_scale"] = 2.0

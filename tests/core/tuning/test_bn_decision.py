@@ -163,7 +163,8 @@ def test_a_saved_plan_replays_without_measuring(batch_size: int, tmp_path, monke
     torch.manual_seed(1)  # drop-out's
     first.fine_tune(2)
     first.plan.save(tmp_path / "plan.json")
-    monkeypatch.setattr("flambeau.tuning.bn_decision.see", None)  # calling it would fail
+    # Calling it would fail.
+    monkeypatch.setattr("flambeau.tuning.bn_decision.measure_statistics", None)
     again = make(batch_size=batch_size, plan=Plan.load(tmp_path / "plan.json"))
     torch.manual_seed(1)
     again.fine_tune(2)

@@ -133,6 +133,6 @@ def _obstacle(state: TrainState) -> str | None:
     """Return why a checkpoint of the current state would be invalid, or None."""
     if isinstance(state.exception, NonFiniteError):
         return "resuming after this step would skip it"
-    if not state.at_step_border:
+    if not state.at_step_boundary:
         return "the exception was raised inside a step, which cannot be resumed exactly"
     return None

@@ -15,7 +15,7 @@ from flambeau.task.classification import Classification
 from flambeau.task.multi_label import MultiLabel
 from flambeau.task.regression import Regression
 from flambeau.task.task import Task
-from flambeau.training.norm.bn_statistics import are_fresh, stored_layers
+from flambeau.training.norm.bn_statistics import have_initial_statistics, layers_with_statistics
 from flambeau.wording import format_number, name_some
 
 # Nats above a uniform prediction: 1 means that the target's probability is, as a geometric mean,
@@ -194,9 +194,9 @@ def batch_norm_few_values(setup: TrainingSetup) -> Finding | None:
     if len(setup.batch) < len(setup.full_batch):
         return None  # the samples used here are already enough, so the full batch is too
     settings = setup.fit_settings
-    layers = stored_layers(setup.model)
+    layers = layers_with_statistics(setup.model)
     # With existing statistics, "auto" measures whether batches are large enough.
-    auto_trains = are_fresh(layers)
+    auto_trains = have_initial_statistics(layers)
     training = {
         name
         for name in layers

@@ -11,7 +11,7 @@ from flambeau.doctor.finding import Finding
 from flambeau.doctor.recorded_pass import preserved_with_seed
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import named_modules
-from flambeau.training.norm.freeze import apply_modes, keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics, set_train_modes
 from flambeau.training.optim.optimizer import no_decay_ids
 from flambeau.wording import format_number, name_some
 
@@ -128,18 +128,18 @@ def eval_mode_lost(setup: TrainingSetup) -> Finding | None:
     left = {
         name: module
         for name, module in named_modules(model)
-        if not module.training and (keeps_statistics(module) or _is_dropout(module))
+        if not module.training and (has_running_statistics(module) or _is_dropout(module))
     }
     settings = setup.fit_settings
     lost: set[str] = set()
     with preserved_with_seed(model, setup.seed):
         for bn, trainable in zip(settings.bn, settings.trainable, strict=True):
-            apply_modes(model, trainable, bn)
+            set_train_modes(model, trainable, bn)
             lost |= {name for name, module in left.items() if module.training}
     if not lost:
         return None
     names = [name for name in left if name in lost]
-    norms = [name for name in names if keeps_statistics(left[name])]
+    norms = [name for name in names if has_running_statistics(left[name])]
     fix = (
         'Set it for the whole run: choices={"bn": "eval"} keeps the statistics of all norm layers, '
         "learner.freeze_to(…) those of frozen groups."

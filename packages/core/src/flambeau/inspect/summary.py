@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flambeau.inspect.hooks import Hooks, Inputs, modules_by_name, run_in_eval_mode
 from flambeau.plan.choice import Choice
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.wording import format_bytes, name_some
 
 
@@ -166,7 +166,7 @@ def summary(model: nn.Module, inputs: Inputs, *, bn: Choice | None = None) -> Su
 
 
 def _norms(model: nn.Module, bn: Choice) -> str:
-    count = sum(map(keeps_statistics, model.modules()))
+    count = sum(map(has_running_statistics, model.modules()))
     if not count:
         return ""
     layers = f"{count} norm layer{'s' * (count > 1)} with running statistics"

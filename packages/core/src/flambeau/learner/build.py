@@ -26,7 +26,7 @@ from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.training.compile import compile_model, undo
 from flambeau.training.components import Components
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class BuiltPlan:
             )
 
     def _keeps_statistics(self) -> bool:
-        return any(map(keeps_statistics, self.model.modules()))
+        return any(map(has_running_statistics, self.model.modules()))
 
     def _keeps_on_device(self) -> bool | None:
         """Whether data in memory live where the model runs; None where no plan says so."""

@@ -8,7 +8,7 @@ from flambeau.doctor import TrainingSetup, make_fit_settings
 from flambeau.learner.setup import Setup
 from flambeau.phases import recipes
 from flambeau.plan import Plan
-from flambeau.training.optim.groups import groups_that_learn
+from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.run import Run
 
 
@@ -23,7 +23,7 @@ def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> Training
     phases = ()
     if run is None:
         model = setup.built(plan).model
-        trainable = groups_that_learn(plan["trainable"].value, model)
+        trainable = trainable_groups(plan["trainable"].value, model)
         phases = recipes.plain(plan.values, trainable=trainable)
     settings = make_fit_settings(setup.training, phases, run)
     return TrainingSetup(

@@ -28,7 +28,7 @@ from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.run_state.restore import restore_whole
+from flambeau.training.run_state.restore import restore_or_roll_back
 
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun
@@ -79,7 +79,7 @@ def resume(
         ArtefactError: A part of the checkpoint does not fit the run.
     """
     run = build(setup, setup.plan, phases, auto)
-    restore_whole(run, tree)
+    restore_or_roll_back(run, tree)
     started(setup.plan, run)
     train(setup, setup.plan, run)
     return record(setup.plan, run, auto)
@@ -139,7 +139,7 @@ def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | Non
     )
     components = components if auto is None else auto.cut(components)
     run = make_run(components, settings, setup.history, setup.position)
-    run.decide_bn(plan.values["bn"])
+    run.set_bn_policy(plan.values["bn"])
     return run
 
 
@@ -156,7 +156,7 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
 def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> None:
     """Run all phases from the run's position on; ``auto`` also fixes the model's draws."""
     draws = nullcontext() if auto is None else auto.draws(setup.seed)
-    with draws, num_threads(plan.values["num_threads"]), run.connected():
+    with draws, num_threads(plan.values["num_threads"]), run.propagate_errors():
         run_phases(run)
 
 

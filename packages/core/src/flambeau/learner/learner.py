@@ -39,10 +39,10 @@ from flambeau.plan import Plan
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
-from flambeau.training.optim.groups import groups_that_learn, parameter_groups
+from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
-from flambeau.training.run_state.restore import check_tree, phases_of
+from flambeau.training.run_state.restore import check_tree, read_phases
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class Learner:
             self._setup(), plan=plan, position=Position(), folder=self._folder or folder
         )
         auto = auto_of_checkpoint(tree)
-        self._use(fitting.resume(setup, phases_of(tree, checkpoint), tree, auto, self._started))
+        self._use(fitting.resume(setup, read_phases(tree, checkpoint), tree, auto, self._started))
         return self.history
 
     def lr_find(self, *, most_steps: int = 240) -> LearningRate:
@@ -299,7 +299,7 @@ class Learner:
     @property
     def _trainable(self) -> tuple[str, ...] | None:
         """The groups that the plan trains; None for all."""
-        return groups_that_learn(self.plan["trainable"].value, self.model)
+        return trainable_groups(self.plan["trainable"].value, self.model)
 
     def _train(self, recipe: Recipe, **asked: Any) -> History:
         """Train with the recipe's phases; values that are None stay the plan's."""

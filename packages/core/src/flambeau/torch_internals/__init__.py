@@ -1,10 +1,10 @@
 """Everything private of torch that flambeau uses, and its public replacements.
 
 A release of torch may remove or change a private name without notice. Therefore these names are
-used in this package alone, under three rules:
+used only in this package, under three rules:
 
-- Nothing private is read at import, but at the first use.
-- Each name has a public replacement (``FALLBACKS``), which is used where the name is missing.
+- Private names are read at their first use, not at import.
+- Each name has a public replacement (``FALLBACKS``), which is used if the name is missing.
 - Functions whose arguments or results might change are tried on small tensors before the first use.
 
 Code that runs in every step looks a function up once and keeps it.

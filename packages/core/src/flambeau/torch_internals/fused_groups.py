@@ -1,4 +1,4 @@
-"""Param groups whose fused kernel is called directly, and the test that it may be."""
+"""Param groups whose fused kernel is called directly, and the tests of these kernels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ParamGroup = dict[str, Any]
 
 
 class FusedGroup:
-    """A param group with the lists of tensors that its kernel takes.
+    """A param group with the lists of tensors that are the arguments of its kernel.
 
     Args:
-        settings: The optimizer's own dictionary, so that a new learning rate is seen.
+        settings: The dictionary of the optimizer itself, not a copy: its learning rate changes.
         state: The optimizer's state by parameter.
     """
 
@@ -44,14 +44,14 @@ class FusedGroup:
 
     @classmethod
     def can_keep(cls, settings: ParamGroup) -> bool:
-        """Return whether the kernel can be called without torch's own case distinctions."""
+        """Return whether these settings need none of the special cases in torch's ``step``."""
         tensors = [p for p in settings["params"] if p.grad is not None]
         return (
             bool(settings.get("fused"))
             and not settings.get("differentiable")
             and not settings.get("amsgrad")
             and all(isinstance(settings[name], int | float) for name in cls.numbers)
-            # A kernel takes one device and dtype; a DTensor or the like has calls of its own.
+            # A kernel takes one device and dtype; subclasses such as DTensor are excluded.
             and len({(p.device, p.dtype) for p in tensors}) <= 1
             and all(type(p.data) is Tensor for p in tensors)
         )
@@ -61,7 +61,7 @@ class FusedGroup:
         return settings is self.settings and settings["params"] is self.listed
 
     def gradients(self) -> list[Tensor] | None:
-        """Return those of ``learning``; None where other parameters have one than before."""
+        """Return the gradients of ``learning``; None if other parameters have gradients now."""
         found: list[Tensor] = []
         for parameter in self.learning:
             gradient = parameter.grad
@@ -128,7 +128,7 @@ class AdamGroup(FusedGroup):
             grad_scale=None,
             found_inf=found_inf,
         )
-        if found_inf is not None:  # a skipped step does not count
+        if found_inf is not None:  # a skipped step is not counted
             self.add(steps, [found_inf] * len(steps), alpha=-1)
 
 
@@ -173,7 +173,7 @@ _GROUPS: Mapping[type[Optimizer], type[FusedGroup]] = {
     AdamW: AdamGroup,
     SGD: SGDGroup,
 }
-"""By the exact class: one that is derived may compute something else."""
+"""By the exact class, because a derived class may override ``step``."""
 
 _SHAPES = ((3,), (2, 2), (1,))
 
@@ -182,11 +182,11 @@ _TRIALS: Mapping[str, tuple[type[Optimizer], tuple[Mapping[str, Any], ...]]] = {
     "torch._fused_adamw_": (AdamW, ({"weight_decay": 0.1, "betas": (0.8, 0.9), "eps": 1e-3},)),
     "torch._fused_sgd_": (SGD, ({"weight_decay": 0.1}, {"momentum": 0.9, "dampening": 0.2})),
 }
-"""By kernel: an optimizer that calls it, and the settings that it is tried with."""
+"""By kernel: an optimizer that calls it, and the settings of its test."""
 
 
 def fused_group_class(optimizer: Optimizer) -> type[FusedGroup] | None:
-    """Return the group of an optimizer of exactly this class; None where there is no kernel."""
+    """Return the group class for the exact class of the optimizer; None without a kernel."""
     return _GROUPS.get(type(optimizer))
 
 
@@ -197,22 +197,22 @@ def may_call_kernel(kind: type[FusedGroup], settings: ParamGroup) -> bool:
     name = kind.kernel_name(settings)
     if names.lookup(name) is None:
         return False
-    places = {(p.device, p.dtype) for p in settings["params"] if p.grad is not None}
-    return all(kernel_agrees(name, *place) for place in places)
+    kinds = {(p.device, p.dtype) for p in settings["params"] if p.grad is not None}
+    return all(kernel_agrees(name, device, dtype) for device, dtype in kinds)
 
 
 @cache
 def kernel_agrees(name: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether a kernel, called as here, makes the step that the public optimizer makes.
+    """Return whether a direct call of the kernel equals a step of the public optimizer.
 
-    Both step on three small tensors, also with a ``found_inf`` of 1, which must change nothing. It
-    is tried once per process, device and dtype; where a later torch has other arguments or results
-    there is one ``FlambeauWarning``.
+    Both make steps on three small tensors, also with a ``found_inf`` of 1, which must change
+    nothing. The test runs once per process, device and dtype. If a later torch has other arguments
+    or results there is one ``FlambeauWarning``.
 
     Args:
         name: torch's private name of the kernel.
-        device: Where the parameters are.
-        dtype: Of the parameters.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
     """
     kind, trials = _TRIALS[name]
     try:
@@ -241,22 +241,22 @@ def _agrees(
 
 
 _FUSED_KINDS: tuple[type[Optimizer], ...] = (SGD, Adagrad, AdamW, Adam)
-"""Optimizers of torch that have a fused form; AdamW is derived from Adam."""
+"""Optimizers of torch with a fused form; AdamW is derived from Adam."""
 
 
 def reads_found_inf(optimizer: Optimizer) -> bool:
-    """Return whether every step of ``optimizer`` is a fused one, which ``found_inf`` can mask."""
+    """Return whether every step of ``optimizer`` is fused, so that ``found_inf`` can mask it."""
     groups = optimizer.param_groups
     kind = next((kind for kind in _FUSED_KINDS if isinstance(optimizer, kind)), None)
     if kind is None or not all(group.get("fused") for group in groups):
         return False
-    places = {(p.device, p.dtype) for group in groups for p in group["params"]}
-    return all(_heeds_found_inf(kind, *place) for place in places)
+    kinds = {(p.device, p.dtype) for group in groups for p in group["params"]}
+    return all(_respects_found_inf(kind, device, dtype) for device, dtype in kinds)
 
 
 @cache
-def _heeds_found_inf(kind: type[Optimizer], device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether a fused step of torch has no effect where ``found_inf`` is 1; tried once."""
+def _respects_found_inf(kind: type[Optimizer], device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether a fused step of torch has no effect if ``found_inf`` is 1; tested once."""
     optimizer = _small_optimizer(kind, {}, device, dtype)
     torch_step(optimizer)
     before = [value.clone() for value in _tensors_of(optimizer)]
@@ -277,7 +277,7 @@ def _small_optimizer(
 
 
 def _tensors_of(optimizer: Optimizer) -> list[Tensor]:
-    """Return the weights, and all tensors of the state in the order of its names."""
+    """Return the weights and all tensors of the state, ordered by name."""
     found: list[Tensor] = []
     for parameter in optimizer.param_groups[0]["params"]:
         state = optimizer.state[parameter]

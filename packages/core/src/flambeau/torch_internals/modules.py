@@ -1,4 +1,4 @@
-"""Private attributes of modules, loaders and wrappers of torch."""
+"""Private attributes of torch's modules, loaders and wrappers."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def remove_compilation(module: nn.Module) -> None:
-    """Make a module that ``Module.compile`` compiled run as it is written."""
+    """Remove the compilation of a module that ``Module.compile`` compiled."""
     if names.attribute(module, _COMPILED_CALL) is None:
-        cast("Any", module).compile(disable=True)  # without effect, but for one more call
+        cast("Any", module).compile(disable=True)  # no effect except one more call
     else:
-        # What ``Module.compile`` sets, and what ``Module.__call__`` reads.
+        # ``Module.compile`` sets this attribute and ``Module.__call__`` reads it.
         vars(module)["_compiled_call_impl"] = None
 
 
 def shut_down_workers(batches: object, error: BaseException) -> None:
-    """Stop the worker processes of a ``DataLoader`` one of which has died.
+    """Stop the worker processes of a ``DataLoader`` after one of them has died.
 
     Otherwise DataLoader's signal handler may raise the same error again, anywhere in the caller's
-    code. Where torch's function is missing, the workers stop with the last reference to the
-    iterator; delete yours after the call.
+    code. If torch's function is missing, the workers stop when the last reference to the iterator
+    is deleted; delete yours after the call.
 
     Args:
         batches: The loader's iterator. Nothing is done for iterators without workers.
-        error: What it raised. Where torch's function is missing, the local variables of the frames
-            in its traceback are cleared, because they refer to the iterator.
+        error: The exception that the iterator raised. If torch's function is missing, the local
+            variables of the frames in its traceback are cleared, because they refer to the
+            iterator.
     """
     shut_down = names.attribute(batches, "torch.utils.data.DataLoader._shutdown_workers")
     if shut_down is not None:
@@ -57,9 +58,9 @@ def shut_down_workers(batches: object, error: BaseException) -> None:
 
 @cache
 def ddp_without_buffer_copies() -> Mapping[str, Any]:
-    """Return the argument by which ``DistributedDataParallel`` leaves buffers alone.
+    """Return the argument with which ``DistributedDataParallel`` does not copy buffers.
 
-    torch 2.15 renamed it and warns of the old name.
+    torch 2.15 renamed it and deprecated the old name.
     """
     new = "forward_sync_buffers"
     known = signature(DistributedDataParallel).parameters
@@ -67,8 +68,8 @@ def ddp_without_buffer_copies() -> Mapping[str, Any]:
 
 
 def dispatch_mode_class() -> type[Any] | None:
-    """Return torch's class of contexts that see every operation, also those that C++ code calls.
+    """Return ``TorchDispatchMode``, which intercepts every operation, also those called by C++.
 
-    Where it is missing, ``torch.overrides.TorchFunctionMode`` sees those that Python code calls.
+    If it is missing, ``torch.overrides.TorchFunctionMode`` intercepts those called by Python.
     """
     return names.lookup("torch.utils._python_dispatch.TorchDispatchMode")

@@ -1,4 +1,4 @@
-"""Find torch's private names when they are first used."""
+"""Look up private names of torch at their first use."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ FALLBACKS: Mapping[str, str] = {
     "torch.utils._python_dispatch.TorchDispatchMode": "torch.overrides.TorchFunctionMode",
     "torch.utils.data.DataLoader._shutdown_workers": "the end of the iterator's lifetime",
 }
-"""Every private name that flambeau uses, and what replaces it where torch does not have it."""
+"""Every private name that flambeau uses, and its replacement if torch does not have it."""
 
 
 @cache
 def lookup(name: str) -> Any:
-    """Return what this torch has under a private name of a module, or None.
+    """Return the object with a private name in a module of torch, or None if it is missing.
 
     Args:
-        name: A key of ``FALLBACKS``. It is read once per process.
+        name: A key of ``FALLBACKS``; it is looked up once per process.
     """
     module, _, last = _known(name).rpartition(".")
     try:
@@ -49,7 +49,7 @@ def lookup(name: str) -> Any:
 
 
 def attribute(owner: object, name: str) -> Any:
-    """Return the value of a private attribute of an object of torch's, or None.
+    """Return the value of a private attribute of a torch object, or None if it is missing.
 
     Args:
         owner: The object.
@@ -59,11 +59,11 @@ def attribute(owner: object, name: str) -> Any:
 
 
 def warn_of_change(name: str, why: str) -> None:
-    """Warn that a private name still exists but no longer does what it did.
+    """Warn that a private name exists but behaves differently than expected.
 
     Args:
         name: A key of ``FALLBACKS``.
-        why: The error or the difference.
+        why: The error, or the difference found.
     """
     warnings.warn(
         f"{name} of torch {torch.__version__} does not work as expected: {why}. flambeau uses "

@@ -1,9 +1,9 @@
-"""Methods of torch's optimizers without the wrappers that torch puts around them.
+"""Methods of torch's optimizers without the wrappers that torch adds.
 
-The wrappers exclude the methods from compilation, and import torch's compiler for that when the
-first of them is called. That takes 2 to 3 s of a program's first fit, 7 s where Python may not
-store bytecode (2-core Xeon), in programs that compile nothing. The wrappers stay in place for
-programs that compile an optimizer's step themselves.
+The wrappers exclude the methods from compilation, and import torch's compiler when one of them is
+first called. That takes 2 to 3 s of the first fit (7 s if Python cannot store bytecode; 2-core
+Xeon), also in programs that compile nothing. The wrappers are not removed from torch, so programs
+can still compile the step of an optimizer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def unwrapped(optimizer: Optimizer, name: str) -> Callable[..., Any]:
 
     The wrappers of ``step`` also disable gradients, call the step's hooks and label the step for
     torch's profiler; without them the caller must do the first two. For optimizers of other
-    classes, and methods that were set on the object, the method is returned as it is.
+    classes, and for methods set on the object, the method itself is returned.
     """
     method = getattr(type(optimizer), name)
     if name in vars(optimizer) or not is_from_torch(type(optimizer)):
@@ -40,7 +40,7 @@ def unwrapped(optimizer: Optimizer, name: str) -> Callable[..., Any]:
 
 
 def _inside_wrapper(method: Any) -> Any:
-    # By the exact type: a proxy, as tracers make them, passes on the globals of what it wraps.
+    # The exact type, because proxies of tracers have the globals of the wrapped function.
     if type(method) is FunctionType and method.__globals__["__name__"] in _WRAPPER_MODULES:
         return names.attribute(method, _WRAPPED)
     return None
@@ -52,7 +52,7 @@ def build_optimizer(
     """Return ``kind(parameters, **settings)``, built with the unwrapped ``add_param_group``."""
     optimizer = kind.__new__(kind)
     add = unwrapped(optimizer, "add_param_group")
-    # On the object while it is being made: ``__init__`` looks there first.
+    # Set on the object, because ``__init__`` looks there first.
     vars(optimizer)["add_param_group"] = add
     kind.__init__(optimizer, parameters, **settings)
     del vars(optimizer)["add_param_group"]
@@ -60,12 +60,12 @@ def build_optimizer(
 
 
 def is_from_torch(kind: type[Optimizer]) -> bool:
-    """Return whether the class is defined in ``torch.optim``; classes derived from one are not."""
+    """Return whether the class itself, not only a base class, is defined in ``torch.optim``."""
     return kind.__module__.startswith("torch.optim.")
 
 
 def step_hooks(optimizer: Optimizer) -> tuple[Sized, ...] | None:
-    """Return the tables of hooks that ``optimizer.step()`` calls; None where one is not found."""
+    """Return the tables of hooks that ``optimizer.step()`` calls; None if one is missing."""
     found = (
         names.lookup("torch.optim.optimizer._global_optimizer_pre_hooks"),
         names.lookup("torch.optim.optimizer._global_optimizer_post_hooks"),
@@ -78,20 +78,20 @@ def step_hooks(optimizer: Optimizer) -> tuple[Sized, ...] | None:
 def torch_step(
     optimizer: Optimizer, found_inf: Tensor | None = None, *, wrapped: bool = False
 ) -> None:
-    """Make one step by torch's own code.
+    """Make one step with ``optimizer.step``.
 
     Args:
-        optimizer: Any.
-        found_inf: float32, 0-d, on the device: a fused step has no effect where it is not 0.
+        optimizer: Any torch optimizer, or one derived from them.
+        found_inf: float32, 0-d, on the device: a fused step has no effect if it is not 0.
         wrapped: Call ``step`` with torch's wrappers, which also call its hooks.
     """
-    # Optimizers of other classes need not even have defaults.
+    # Optimizers of other classes may have no defaults.
     own = is_from_torch(type(optimizer))
     wrapped = wrapped or not own or bool(optimizer.defaults.get("differentiable"))
     if found_inf is None:
         _step(optimizer, wrapped=wrapped)
         return
-    # Dynamic attributes, as torch.amp.GradScaler.step sets them; removed afterwards.
+    # Temporary attributes, as torch.amp.GradScaler.step sets them.
     optimizer.found_inf = found_inf  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]
     try:

@@ -1,4 +1,4 @@
-"""Operations on lists of tensors in one call, as torch's own optimizers use them."""
+"""Operations on lists of tensors in a single call, as in torch's optimizers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from flambeau.wording import type_and_first_line
 _NON_FINITE = "torch._amp_foreach_non_finite_check_and_unscale_"
 
 FlagNonFinite = Callable[[Sequence[Tensor], Tensor, Tensor], None]
-"""``flag_non_finite(tensors, flag, one)`` sets ``flag`` to 1 where a tensor has an infinity or NaN.
+"""``flag_non_finite(tensors, flag, one)`` sets ``flag`` to 1 if a tensor has an infinity or NaN.
 
 ``flag`` and ``one`` are float32 and 0-d; ``one`` must be 1. The flag is never set to 0, and the
-tensors keep their values to the bit.
+tensors do not change.
 """
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of all tensors together, 0-d on their device.
 
-    It equals ``torch.nn.utils.get_total_norm`` to the bit, which takes 34 µs for four small tensors
-    where this takes 19 (2-core Xeon), since it sorts them by device and dtype first.
+    It is bitwise equal to ``torch.nn.utils.get_total_norm``, which takes 34 µs for four small
+    tensors instead of 19 (2-core Xeon), because it groups them by device and dtype first.
 
     Args:
         tensors: At least one, all on the same device.
@@ -41,17 +41,17 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply each tensor in place by a 0-d tensor.
 
-    ``torch.nn.utils.clip_grads_with_norm_`` would do for clipping, but a clipped step then takes
-    87 µs instead of 47 for four small tensors (2-core Xeon).
+    With ``torch.nn.utils.clip_grads_with_norm_`` a clipped step takes 87 µs instead of 47 for four
+    small tensors (2-core Xeon).
     """
     multiply = names.lookup("torch._foreach_mul_") or _multiply_each
     multiply(list(tensors), factor)
 
 
 def adder() -> Callable[..., None]:
-    """Return ``add(tensors, other, alpha=1)``: adds ``alpha * other`` to each tensor in place.
+    """Return ``add(tensors, other, alpha=1)``, which adds ``alpha * other`` in place.
 
-    ``other`` is one number for all, or a list of a tensor each.
+    ``other`` is a number, or a list with one tensor for each of ``tensors``.
     """
     return names.lookup("torch._foreach_add_") or _add_to_each
 
@@ -59,14 +59,15 @@ def adder() -> Callable[..., None]:
 def non_finite_flagger(device: torch.device) -> FlagNonFinite:
     """Return the fastest ``FlagNonFinite`` for tensors on ``device``.
 
-    It calls the kernel of ``torch.amp.GradScaler``, which takes 5 µs for six small tensors where
-    their norm takes 21 µs (2-core EPYC). The kernel has no bf16 on CUDA; the norm serves there.
+    It calls the kernel of ``torch.amp.GradScaler``, which takes 5 µs for six small tensors; their
+    norm takes 21 µs (2-core EPYC). The kernel does not support bf16 on CUDA; the norm is used
+    there.
     """
     kernel = names.lookup(_NON_FINITE)
     if kernel is None:
         return _flag_by_norm
     if device.type == "cpu" and _kernel_works(kernel, device, torch.float32):
-        # All floating dtypes work there, so that no step needs to check them.
+        # All floating dtypes work on the CPU, so steps need not check them.
         return _by_kernel(kernel)
 
     flag_by_kernel = _by_kernel(kernel)
@@ -88,14 +89,14 @@ def _by_kernel(kernel: Callable[..., None]) -> FlagNonFinite:
 
 
 def _flag_by_norm(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> None:
-    """Also flags finite tensors whose norm overflows."""
+    """Set the flag by the norm, which also flags finite tensors whose norm overflows."""
     if tensors:
         flag.masked_fill_(~torch.isfinite(total_norm(tensors)), 1.0)
 
 
 @cache
 def _kernel_works(kernel: Callable[..., None], device: torch.device, dtype: torch.dtype) -> bool:
-    """Try the kernel on three small tensors, without and with an infinity."""
+    """Test the kernel on three small tensors, without and with an infinity."""
     flags: list[float] = []
     try:
         one = torch.ones((), device=device)
@@ -106,7 +107,7 @@ def _kernel_works(kernel: Callable[..., None], device: torch.device, dtype: torc
             flag = torch.zeros((), device=device)
             kernel(tensors, flag, one)
             if not all(map(torch.equal, before, tensors)):
-                names.warn_of_change(_NON_FINITE, "it changed the tensors that it checked")
+                names.warn_of_change(_NON_FINITE, "it changed the tensors")
                 return False
             flags.append(float(flag))
     except RuntimeError:  # not implemented for this device or dtype

@@ -1,10 +1,14 @@
-"""Training: phases, the loop's pieces, and the places where both can be changed."""
+"""Training: the loop, the step, optimizers, callbacks and the options that change them."""
 
 from flambeau.training.events import EVENTS, Callback, Dispatch
 from flambeau.training.history import History
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
-from flambeau.training.nonfinite.locate import Culprit, find_culprit, nonfinite_error
-from flambeau.training.norm.freeze import apply_modes, freeze_except, keeps_statistics
+from flambeau.training.nonfinite.locate import (
+    NonFiniteSource,
+    find_nonfinite_source,
+    nonfinite_error,
+)
+from flambeau.training.norm.freeze import freeze_except, has_running_statistics, set_train_modes
 from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
 from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 from flambeau.training.optim.controller import Controller, ReduceOnPlateau
@@ -28,11 +32,11 @@ __all__ = [
     "SWA",
     "Callback",
     "Controller",
-    "Culprit",
     "Dispatch",
     "HasLayerGroups",
     "History",
     "NonFiniteGuard",
+    "NonFiniteSource",
     "OptimizerFactory",
     "Position",
     "Precision",
@@ -44,18 +48,18 @@ __all__ = [
     "TrainState",
     "TrainStep",
     "TrainingOptions",
-    "apply_modes",
     "clip_gradients",
     "default_factory",
-    "find_culprit",
+    "find_nonfinite_source",
     "freeze_except",
     "gradient_norm",
     "gradients_of",
-    "keeps_statistics",
+    "has_running_statistics",
     "layer_groups",
     "make_optimizer",
     "nonfinite_error",
     "parameter_groups",
     "regroup",
+    "set_train_modes",
     "train_step",
 ]

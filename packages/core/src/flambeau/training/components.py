@@ -1,4 +1,4 @@
-"""``Parts``: what a plan has been realised into; everything a run is built from."""
+"""``Components``: the objects that are built from a plan and from which a run is made."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from flambeau.task.task import Task
 
 @dataclass(frozen=True)
 class Components:
-    """The realised plan.
+    """The objects built from a plan.
 
     Attributes:
-        model: On ``device``.
+        model: The model, on ``device``.
         task: Loss, metrics, decoding.
         train: Shuffled batches.
-        valid: Batches in the order of the samples, or None where there is no valid set.
-        augment: Random device transforms of training batches, before ``on_device``.
-        on_device: The preprocessor's last part (normalisation), on every path.
-        device: Where the model runs.
-        seed: Key of every random draw outside the model.
-        values: The plan's values by key.
+        valid: Batches in the order of the samples, or None without a validation set.
+        augment: Random transforms of training batches on the device, applied before ``on_device``.
+        on_device: The part of the preprocessing that runs on the device (normalisation), for
+            training, evaluation and prediction.
+        device: The device of the model.
+        seed: Seed of every random draw outside the model.
+        values: The values of the plan by key.
     """
 
     model: nn.Module

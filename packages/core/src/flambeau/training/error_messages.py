@@ -1,4 +1,4 @@
-"""What went wrong in a step, in words: torch's errors with layer, cause and mend."""
+"""Error messages for failed steps: torch's errors with the layer, the cause and a fix."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from flambeau.errors import (
     TrainingError,
 )
 from flambeau.task.task import Task
+from flambeau.wording import first_line
 
 if TYPE_CHECKING:
     from flambeau.training.state import TrainState
@@ -38,16 +39,16 @@ _SHAPE = re.compile(
 _SAMPLES = 5
 
 
-def explain(error: Exception, batches: Sequence[Batch], state: TrainState) -> Exception:
-    """The error of a step as one of flambeau's, where it is known what it means, else as it is.
+def explain_step_error(error: Exception, batches: Sequence[Batch], state: TrainState) -> Exception:
+    """Return a flambeau error with cause and fix for a known error, else ``error`` itself.
 
-    What the step left is cleared away: its gradients, and where memory ran out, what the frames
-    of the traceback still hold.
+    The gradients of the step are cleared. After an out-of-memory error the local variables in the
+    frames of the traceback are cleared too.
 
     Args:
-        error: What ``train_step`` raised.
-        batches: What it was called with, on the device.
-        state: Of the run.
+        error: The exception that ``train_step`` raised.
+        batches: The micro-batches of the step, on the device.
+        state: The state of the run.
     """
     for parameter in state.model.parameters():
         parameter.grad = None
@@ -56,16 +57,16 @@ def explain(error: Exception, batches: Sequence[Batch], state: TrainState) -> Ex
     if is_out_of_memory(error):
         return _out_of_memory(error, batches, state)
     where = _layer(error, state.model)
-    for look in (_single_sample, _wrong_call, _wrong_label, _wrong_index, _wrong_kind):
-        found = look(error, where, batches, state)
+    for find in (_single_sample, _wrong_call, _wrong_label, _wrong_index, _wrong_tensor):
+        found = find(error, where, batches, state)
         if found is not None:
             return found
     return error
 
 
 @contextmanager
-def explained_evaluation(state: TrainState) -> Generator[None]:
-    """Around an evaluation: where memory runs out, an error that says what to do."""
+def explaining_evaluation_errors(state: TrainState) -> Generator[None]:
+    """Turn an out-of-memory error of an evaluation into one with cause and fix."""
     try:
         yield
     except Exception as error:
@@ -73,9 +74,9 @@ def explained_evaluation(state: TrainState) -> Generator[None]:
             raise
         _release(error, state)
         raise OutOfMemoryError(
-            f"Memory ran out on {state.device} in the evaluation after training step "
-            f"{state.position.step}: {_first_line(error)}. The weights are those of that step. "
-            'Take a smaller batch, choices={"batch_size": …}, which evaluation uses too.'
+            f"Out of memory on {state.device} in the evaluation after training step "
+            f"{state.position.step}: {_summary(error)}. The weights of that step are kept. "
+            'Use a smaller batch size, choices={"batch_size": …}; evaluation uses it too.'
         ) from error
 
 
@@ -86,25 +87,25 @@ def _out_of_memory(
     largest, parts = max(sizes, default=0), len(sizes)
     in_parts = f" in {parts} micro-batches" if parts > 1 else ""
     if largest > 1:
-        mend = (
-            f'Take smaller batches with the same step: choices={{"batch_size": '
-            f'{(largest + 1) // 2}, "accumulate": {2 * parts}}} (a loader of your own is built '
-            "with that batch_size)"
+        fix = (
+            f'For the same step from smaller batches, use choices={{"batch_size": '
+            f'{(largest + 1) // 2}, "accumulate": {2 * parts}}} (build a custom loader with '
+            "that batch_size)"
         )
     else:
-        mend = "One sample is too much already: take smaller inputs, or a smaller model"
+        fix = "A single sample does not fit: use smaller inputs or a smaller model"
     if _is_fp32(state) and has_fast_bf16(state.device):
-        mend += ', or choices={"precision": "bf16"}, which halves what the forward pass keeps'
+        fix += ', or choices={"precision": "bf16"}, which halves the memory of the activations'
     _release(error, state)
     return OutOfMemoryError(
-        f"Memory ran out on {state.device} in training step {state.position.step}, on a batch of "
-        f"{sum(sizes)} samples{in_parts}: {_first_line(error)}. The weights are those before the "
-        f"step. {mend}, or freeze part of the model (learner.freeze())."
+        f"Out of memory on {state.device} in training step {state.position.step}, on a batch of "
+        f"{sum(sizes)} samples{in_parts}: {_summary(error)}. The weights were not changed by the "
+        f"step. {fix}, or freeze part of the model (learner.freeze())."
     )
 
 
 def _release(error: BaseException, state: TrainState) -> None:
-    """Lets go of the tensors that the step's frames hold, so that a smaller one has room."""
+    """Free the tensors that the frames of the traceback refer to."""
     state.context.carry = None
     traceback.clear_frames(error.__traceback__)
     if state.device.type == "cuda":
@@ -118,7 +119,7 @@ def _is_fp32(state: TrainState) -> bool:
     )
 
 
-# ---------------------------------------------------------------- what is known of an error
+# ---------------------------------------------------------------- known errors
 
 
 def _single_sample(
@@ -128,10 +129,10 @@ def _single_sample(
         return None
     sizes = ", ".join(str(len(batch)) for batch in batches)
     return InputError(
-        f"Batch norm cannot take statistics of a single value: {where or 'the model'} got one for "
-        f"each channel, from a batch of {sizes}. Take a batch_size of at least 2 and leave out a "
-        "last batch of one (DataLoader(…, drop_last=True)); or keep the statistics as they are, "
-        'choices={"bn": "eval"}; or use a norm without them (nn.LayerNorm, nn.GroupNorm).'
+        f"Batch norm cannot compute statistics from a single value: {where or 'the model'} got one "
+        f"value per channel, from a batch of {sizes}. Use a batch_size of at least 2 and drop a "
+        "last batch of one sample (DataLoader(…, drop_last=True)); or use the stored statistics, "
+        'choices={"bn": "eval"}; or use a norm without statistics (nn.LayerNorm, nn.GroupNorm).'
     )
 
 
@@ -140,7 +141,7 @@ def _wrong_call(
 ) -> Exception | None:
     kind = type(state.model).__name__
     if isinstance(error, NotImplementedError) and 'required "forward"' in str(error):
-        return ArgumentError(f"{kind} has no forward. Define it: def forward(self, x).")
+        return ArgumentError(f"{kind} has no forward method. Define it: def forward(self, x).")
     if not isinstance(error, TypeError) or type(state.task).forward is not Task.forward:
         return None
     inputs = batches[0].inputs
@@ -149,10 +150,10 @@ def _wrong_call(
         signature.bind(*inputs.values())
     except TypeError:
         return ArgumentError(
-            f"{kind}.forward takes {signature}, but the data give {len(inputs)} input"
-            f"{'' if len(inputs) == 1 else 's'} ({', '.join(inputs)}), which are handed over in "
-            "their order. Give as many inputs as forward has arguments, or a Task whose forward "
-            "calls the model in its own way."
+            f"{kind}.forward takes {signature}, but the data have {len(inputs)} input"
+            f"{'' if len(inputs) == 1 else 's'} ({', '.join(inputs)}), which are passed in this "
+            "order. Use data with as many inputs as forward has arguments, or a Task whose forward "
+            "calls the model with the arguments that it needs."
         )
     return None
 
@@ -169,8 +170,8 @@ def _wrong_label(
             if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
                 samples = _samples(batch, wrong)
                 return InputError(
-                    f"{name!r} holds {int(target[wrong][0])}, but there are {n} classes, 0 to "
-                    f"{n - 1}{samples}. Mend the labels, or give the data all classes: "
+                    f"{name!r} contains {int(target[wrong][0])}, but there are {n} classes, 0 to "
+                    f"{n - 1}{samples}. Correct the labels, or give the data all classes with "
                     "class_names=[…] or n_classes=…."
                 )
     return None
@@ -182,53 +183,53 @@ def _wrong_index(
     if not isinstance(error, IndexError) or "index out of range" not in str(error):
         return None
     found = "; ".join(
-        f"{name!r} goes from {int(value.min())} to {int(value.max())}"
+        f"{name!r} ranges from {int(value.min())} to {int(value.max())}"
         for name, value in batches[0].inputs.items()
         if not value.is_floating_point() and value.numel()
     )
     return InputError(
-        f"A number is looked up that {where or 'an embedding of the model'} does not have"
-        f"{f': {found}' if found else ''}. An nn.Embedding(n, …) takes 0 to n - 1: make it "
-        "larger, or mend the numbers."
+        f"An index is out of range for {where or 'an embedding of the model'}"
+        f"{f': {found}' if found else ''}. An nn.Embedding(n, …) takes indices 0 to n - 1. Make it "
+        "larger, or correct the indices."
     )
 
 
-def _wrong_kind(
+def _wrong_tensor(
     error: Exception, where: str, batches: Sequence[Batch], state: TrainState
 ) -> Exception | None:
-    """A tensor of another device, dtype or shape than the layer takes."""
-    said = str(error)
+    """Explain a tensor whose device, dtype or shape the layer does not accept."""
+    message = str(error)
     if type(error) not in (RuntimeError, ValueError, NotImplementedError):
         return None
     kinds = sorted({str(value.device) for value in state.model.parameters()})
-    if "same device" in said:
-        mend = (
-            f"The model's parameters are on {', '.join(kinds)}, the inputs on {state.device}. Make "
-            "tensors in forward on the input's device (device=x.device), or register them with "
-            "register_buffer; a model of several devices is not moved by the Learner."
+    if "same device" in message:
+        fix = (
+            f"The model's parameters are on {', '.join(kinds)}, the inputs on {state.device}. "
+            "Create tensors in forward on the device of the input (device=x.device), or register "
+            "them with register_buffer. The Learner does not move a model that is on several "
+            "devices."
         )
-    elif _DTYPE.search(said):
+    elif _DTYPE.search(message):
         dtypes = sorted({_name(value.dtype) for value in state.model.parameters()})
-        mend = (
-            f"The model computes in {', '.join(dtypes)}. Convert inputs to compute with where the "
-            "data are made (inputs.float()); whole numbers that stand for something are looked up "
-            "in an nn.Embedding."
+        fix = (
+            f"The model computes in {', '.join(dtypes)}. Convert numeric inputs to that dtype in "
+            "the data (inputs.float()); pass integer codes through an nn.Embedding."
         )
-    elif where and _SHAPE.search(said):
-        mend = "Give that layer the size of what reaches it, or shape the inputs as it takes them."
+    elif where and _SHAPE.search(message):
+        fix = "Change the size of that layer, or the shape of its input, so that the two match."
     else:
         return None
     return TrainingError(
-        f"The model cannot compute its answer to {_described(batches[0])}, "
-        f"{f'in {where}' if where else 'in its forward or the loss'}: {_first_line(error)}. {mend}"
+        f"The model cannot compute its output for {_described(batches[0])}, "
+        f"{f'in {where}' if where else 'in its forward or the loss'}: {_summary(error)}. {fix}"
     )
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- wording
 
 
 def _layer(error: BaseException, model: nn.Module) -> str:
-    """The innermost module of the model in the traceback: ``layer 'body.0' (Linear)``."""
+    """Return the innermost module of the model in the traceback: ``layer 'body.0' (Linear)``."""
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     names = {id(module): name for name, module in modules}
     found = ""
@@ -257,6 +258,5 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+def _summary(error: BaseException) -> str:
+    return first_line(error).rstrip(".")

@@ -1,4 +1,4 @@
-"""``History``: what happened, in rows of plain numbers."""
+"""``History``: the losses, scores and values of a run as rows of plain numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Number = float | int | str
 
 
 class History:
-    """One row an epoch, and the loss of every step.
+    """One row per epoch, and the loss of every step.
 
     Attributes:
         rows: ``{"phase", "epoch", "step", "train_loss", "valid_loss", <metrics>, "lr",
-            "seconds"}`` an epoch; metrics carry the prefix "valid_".
-        step_losses: Mean training loss of each optimizer step, read from the device once an epoch.
+            "seconds"}`` for each epoch; the names of metrics have the prefix "valid_".
+        step_losses: Mean training loss of each optimizer step, read from the device once per epoch.
     """
 
     def __init__(self) -> None:
@@ -22,9 +22,9 @@ class History:
         self.step_losses: array[float] = array("d")
 
     def column(self, name: str) -> list[float]:
-        """The numbers of one column, a row without it left out."""
+        """Return the numbers of one column; rows without the column are skipped."""
         return [float(row[name]) for row in self.rows if name in row]
 
     def add(self, row: Mapping[str, Number]) -> None:
-        """Appends a row."""
+        """Append a row."""
         self.rows.append(dict(row))

@@ -1,4 +1,4 @@
-"""Ctrl-C or SIGTERM ends a run at a step border: what is saved then can be resumed bit for bit."""
+"""End a run between two steps on Ctrl-C or SIGTERM, so that it can be resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-# Signals, and the handler that Python starts with: SIGTERM is what schedulers send.
+# Signals and the handlers that Python installs for them. Job schedulers send SIGTERM.
 _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @dataclass(slots=True)
 class Interrupt:
-    """Whether Ctrl-C was pressed, or SIGTERM sent, since the run began."""
+    """Whether SIGINT (Ctrl-C) or SIGTERM was received since the run began."""
 
     pending: bool = False
 
 
 @contextmanager
 def deferred_interrupt() -> Generator[Interrupt]:
-    """Turns the first Ctrl-C or SIGTERM into ``pending``; the second one interrupts at once.
+    """Set ``pending`` at the first Ctrl-C or SIGTERM; interrupt at once at the second.
 
-    Only in the main thread and only in place of Python's own handlers; elsewhere nothing changes.
+    Works in the main thread and where Python's own handlers are installed; otherwise it does
+    nothing.
 
     Raises:
-        KeyboardInterrupt: At the second signal, or at the end for one that nobody acted upon.
+        KeyboardInterrupt: At the second signal, or at the end of the block if a signal is pending.
     """
     interrupt = Interrupt()
 
@@ -48,4 +49,4 @@ def deferred_interrupt() -> Generator[Interrupt]:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if interrupt.pending:
-        raise KeyboardInterrupt  # it came after the last step border
+        raise KeyboardInterrupt  # it came after the last step

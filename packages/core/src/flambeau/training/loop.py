@@ -1,6 +1,6 @@
-"""The loop, top to bottom. What it calls is one file each.
+"""The training loop, from ``fit`` down to the step and the evaluation.
 
-No value is read from the device inside the step: losses stay there until the epoch ends.
+No value is read from the device inside a step: losses stay on the device until the epoch ends.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
-from flambeau.training.error_messages import explain, explained_evaluation
+from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.interrupt import deferred_interrupt
-from flambeau.training.norm.bn_gap import look_for_gap
+from flambeau.training.norm.bn_gap import check_train_eval_gap
 from flambeau.training.norm.bn_statistics import adapt
-from flambeau.training.norm.freeze import apply_modes
+from flambeau.training.norm.freeze import set_train_modes
 from flambeau.training.run import Run
 
 
 def fit(run: Run) -> None:
-    """Runs all phases from the run's position on; the model ends on what was asked for."""
+    """Run all phases, starting at the position of the run, then set the final weights."""
     state, position = run.state, run.state.position
     with deferred_interrupt() as interrupt:
-        run.listen_to(interrupt)
+        run.set_interrupt(interrupt)
         try:
             run.dispatch.send("on_fit_start", state)
             index = position.phase
             while index < len(state.phases):
                 position.phase = index
                 if position.phase_epoch < state.phase.epochs:
-                    if run.started_phase != index:  # a resumed run is in its phase already
+                    if run.started_phase != index:  # a resumed run has started its phase
                         run.start_phase()
                     if state.phase.bn == "adapt" and not run.adapted:
                         adapt(run)
                         run.adapted = True
                     run.dispatch.send("on_phase_start", state)
-                while position.phase_epoch < state.phase.epochs and not run.stopped():
+                while position.phase_epoch < state.phase.epochs and not run.should_stop():
                     run_epoch(run)
-                if run.stopped():
+                if run.should_stop():
                     break
-                run.plan_ahead()
+                run.update_phases()
                 position.phase_epoch = 0
                 index += 1
             run.finish()
@@ -50,22 +50,22 @@ def fit(run: Run) -> None:
         except BaseException as error:
             state.exception = error
             run.dispatch.send_exception(state, error)
-            run.interrupted(error)
+            run.finish_if_interrupted(error)
             raise
         finally:
             run.release()
 
 
 def run_epoch(run: Run) -> None:
-    """Trains an epoch, evaluates, writes the history's row."""
+    """Train for an epoch, evaluate, and add a row to the history."""
     state, position = run.state, run.state.position
     started = time.perf_counter()
     run.dispatch.send("on_epoch_start", state)
     train_epoch(run)
     bad = run.update.first_bad_step(now=True)
     if bad is not None:
-        run.stop_at(bad)
-    # Before the losses are read: a run that is interrupted in its evaluation keeps them.
+        run.raise_nonfinite(bad)
+    # Losses are read after the evaluation, so that a run interrupted during it still has them.
     scores = evaluate(run)
     state.history.add(
         {
@@ -78,33 +78,33 @@ def run_epoch(run: Run) -> None:
             "seconds": time.perf_counter() - started,
         }
     )
-    look_for_gap(run)
-    run.keep_if_best()
+    check_train_eval_gap(run)
+    run.update_best_weights()
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
     state.context.carry = None
-    run.control()
+    run.run_controllers()
     run.dispatch.send("on_epoch_end", state)
-    if run.interrupt.pending:  # since the last evaluation batch; no step may follow
+    if run.interrupt.pending:  # after the last evaluation batch: stop before the next step
         raise KeyboardInterrupt
 
 
 def train_epoch(run: Run) -> None:
-    """Every remaining step of the epoch, or until a callback sets ``stop_reason``."""
+    """Make every remaining step of the epoch, or stop when a callback sets ``stop_reason``."""
     state, position, context = run.state, run.state.position, run.state.context
     model, task, step, train_step = state.model, state.task, run.step, run.train_step
     on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end
     update, average, losses = run.update, run.average, run.losses
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
-    apply_modes(model, run.trainable, state.phase.bn)
+    set_train_modes(model, run.trainable, state.phase.bn)
     context.epoch = position.epoch
     for micro_batches in run.steps(grouped(run, position.epoch, position.epoch_step)):
         context.step = position.step
         run.set_values(micro_batches)
         for listener in on_step_start:
             listener(state)
-        state.at_step_border = False
+        state.at_step_boundary = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
         if update.guarded:
             update.record(position, micro_batches)
@@ -112,7 +112,7 @@ def train_epoch(run: Run) -> None:
             result = train_step(model, batches, task, step)
         except Exception as error:
             run.update.restore_statistics()
-            fault = explain(error, batches, state)
+            fault = explain_step_error(error, batches, state)
             fault.add_note(f"In training step {position.step}, on {described(batches)}.")
             if fault is error:
                 raise
@@ -123,9 +123,9 @@ def train_epoch(run: Run) -> None:
         losses.add(result)
         if average is not None:
             average.update(steps_before + position.epoch_step, total_steps)
-        state.at_step_border = True
+        state.at_step_boundary = True
         if update.guarded and (bad := update.first_bad_step()) is not None:
-            run.stop_at(bad)
+            run.raise_nonfinite(bad)
         for listener in on_step_end:
             listener(state)
         if run.interrupt.pending:
@@ -136,7 +136,7 @@ def train_epoch(run: Run) -> None:
 
 
 def described(batches: Sequence[Batch]) -> str:
-    """Shapes and dtypes of a step's batches, for an error message."""
+    """Return shapes and dtypes of the batches of a step, for an error message."""
     return ", then ".join(
         ", ".join(
             f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
@@ -147,7 +147,7 @@ def described(batches: Sequence[Batch]) -> str:
 
 
 def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
-    """The micro-batches of each optimizer step; the last step may have fewer."""
+    """Yield the micro-batches of each optimizer step; the last step may have fewer."""
     size = run.options.accumulate
     batches = run.components.train.batches(epoch, start_step * size)
     if size == 1:
@@ -165,9 +165,9 @@ def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
 
 
 def evaluate(run: Run) -> Mapping[str, float]:
-    """Loss and metrics on valid, on averaged weights where there are any; ``state.scores`` too.
+    """Return loss and metrics on the validation set, and set ``state.scores``.
 
-    Empty where there is no valid set.
+    Averaged weights are used if there are any. The result is empty without a validation set.
     """
     state = run.state
     if run.components.valid is None:
@@ -181,16 +181,21 @@ def evaluate(run: Run) -> Mapping[str, float]:
         step=state.position.step,
         sharded=run.shares_evaluation,
     )
-    with run.averaged_weights(), explained_evaluation(state), torch.no_grad(), run.step.autocast():
+    with (
+        run.averaged_weights(),
+        explaining_evaluation_errors(state),
+        torch.no_grad(),
+        run.step.autocast(),
+    ):
         run.dispatch.send("on_eval_start", state)
         batches = evaluation_batches(run, run.components.valid)
-        state.scores = run.agreed(state.task.evaluate(state.model, batches, context))
+        state.scores = run.broadcast_scores(state.task.evaluate(state.model, batches, context))
         run.dispatch.send("on_eval_end", state)
     return state.scores
 
 
 def evaluation_batches(run: Run, loader: Loader) -> Iterator[Batch]:
-    """Valid batches on the device, normalised; the listeners hear of each once it is used."""
+    """Yield validation batches on the device, normalised; send an event after each was used."""
     for batch in loader.batches(0):
         yield run.prepare_valid(batch)
         for listener in run.dispatch.on_eval_step_end:

@@ -1,4 +1,4 @@
-"""``StepLosses``: the losses of an epoch's steps, kept on the device until the epoch ends."""
+"""``StepLosses``: the losses of the steps of an epoch, kept on the device until it ends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch import Tensor
 
 from flambeau.training.state import StepResult
 
-_CHUNK = 512  # 0-d tensors are packed at this count: on a GPU each one holds 512 bytes
+_CHUNK = 512  # so many 0-d tensors are packed into one: on a GPU each of them takes 512 bytes
 
 
 class StepLosses:
-    """Collects step results without reading them: an append costs 0.1 µs and no kernel.
+    """A collection of step results that are not read from the device until the epoch ends.
+
+    Adding a result takes 0.1 µs and launches no kernel.
 
     Args:
-        skip_nonfinite: Leave steps whose loss is not finite out of the mean, because their update
-            was left out too.
+        skip_nonfinite: Exclude steps whose loss is not finite from the mean, because their update
+            was skipped.
     """
 
     def __init__(self, *, skip_nonfinite: bool = False) -> None:
@@ -33,14 +35,17 @@ class StepLosses:
         self._packed_weights: list[Tensor] = []
 
     def add(self, result: StepResult) -> None:
-        """One step's result, still on the device."""
+        """Add the result of a step, on the device."""
         self._results.append(result)
         if len(self._results) == _CHUNK:
             self._pack()
 
     def read(self) -> tuple[float, array[float]]:
-        """The epoch's mean loss and every step's; empties the collection. Reads the device."""
-        losses, weights = (part.cpu() for part in self._all())  # host read: the epoch is over
+        """Return the mean loss of the epoch and the loss of each step, then clear the collection.
+
+        The losses are read from the device.
+        """
+        losses, weights = (part.cpu() for part in self._all())  # host read at the end of the epoch
         self._clear()
         values, counts = array("d", losses.numpy()), array("d", weights.numpy())
         counted = [
@@ -53,12 +58,12 @@ class StepLosses:
         return (mean / total if total else math.nan), values
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The steps of the unfinished epoch, for a checkpoint."""
+        """Return the steps of the unfinished epoch, for a checkpoint."""
         losses, weights = self._all()
         return {"losses": losses, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of ``state_dict``."""
+        """Load what ``state_dict`` returned."""
         self._clear()
         if len(state["losses"]):
             self._packed_losses.append(state["losses"])

@@ -1,4 +1,4 @@
-"""``TrainingOptions``: the declared places where training can be changed."""
+"""``TrainingOptions``: settings and functions that change how a model is trained."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ _NONFINITE = ("off", "raise", "skip")
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a step is computed, beyond what the plan decides.
+    """How a model is trained, in addition to the choices of the plan.
 
     Attributes:
-        train_step: Computes gradients and updates; replace it for GAN, SAM, distillation.
-        optimizer: Makes the named optimizers; None builds the one that the plan names.
-        transforms: Device transforms after augmentation and normalisation (mixup).
+        train_step: Computes gradients and updates the weights; replace it for a GAN, SAM or
+            distillation.
+        optimizer: Factory of the optimizers by name; None builds the optimizer of the plan.
+        transforms: Transforms of training batches on the device, after augmentation and
+            normalisation (mixup).
         controllers: Set named values after each evaluation (plateau, adaptive teacher forcing).
-        average: Keeps averaged weights, evaluates and ends on them.
-        accumulate: Micro-batches in an optimizer step; the step equals one large batch.
-        clip_norm: Largest norm of all gradients together; None leaves them alone.
+        average: Averages the weights; evaluation and the final model use the averaged weights.
+        accumulate: Micro-batches per optimizer step; the step equals one with a single large batch.
+        clip_norm: Largest norm of all gradients together; None does not clip.
         nonfinite: A step with a loss or gradient that is not finite changes no weight;
-            "raise" ends the run and names the layer, "skip" counts and goes on, "off" looks away.
+            "raise" ends the run and names the layer, "skip" drops the step and counts it, "off"
+            disables the check.
         keep_best: History column by which the best epoch is restored at the end; None keeps the
             last.
-        doctor: Whether the doctor's quick checks look at the set-up before a learner's first fit,
-            for a second or 2% of the run at most, and warn of what they find.
+        doctor: Whether the quick checks of the doctor run before the first fit of a learner and
+            warn of problems; they take at most a second or 2% of the run.
     """
 
     train_step: TrainStep = train_step
@@ -49,12 +52,13 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if type(self.accumulate) is not int or self.accumulate < 1:
             raise InputError(
-                f"accumulate must be a whole number of micro-batches, at least 1, not "
-                f"{self.accumulate!r}."
+                f"accumulate is {self.accumulate!r}; give a whole number of micro-batches, at "
+                "least 1."
             )
         if self.nonfinite not in _NONFINITE:
             raise ArgumentError(
-                f"nonfinite is {self.nonfinite!r}. {did_you_mean(str(self.nonfinite), _NONFINITE)}"
+                f"Unknown value {self.nonfinite!r} of nonfinite. "
+                f"{did_you_mean(str(self.nonfinite), _NONFINITE)}"
             )
         for name in ("transforms", "controllers"):
             value: object = getattr(self, name)
@@ -66,8 +70,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise ArgumentError(
-                    f"{name} is a {type(value).__name__}; give a function that is called with the "
-                    "model (see TrainStep and OptimizerFactory)."
+                    f"{name} is a {type(value).__name__}; give a function (see TrainStep and "
+                    "OptimizerFactory for its arguments)."
                 )
         if self.average is not None and not hasattr(self.average, "running"):
             raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")

@@ -1,4 +1,4 @@
-"""``Planner``: decides while a run is under way which phases it has."""
+"""``Planner``: decides during a run which phases follow."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from flambeau.training.state import TrainState
 
 
 class Planner(Protocol):
-    """Decides while a run is under way which phases it has (``Learner.fit_auto``)."""
+    """An object that decides during a run which phases follow (``Learner.fit_auto``)."""
 
     @property
     def monitor(self) -> str | None:
-        """Column of the history by which the best epoch is kept; None keeps the last."""
+        """Column of the history that selects the best epoch; None keeps the last epoch."""
         ...
 
     @property
     def mode(self) -> str:
-        """Whether ``monitor`` is to be small ("min") or large ("max")."""
+        """Whether smaller ("min") or larger ("max") values of ``monitor`` are better."""
         ...
 
     def next_phases(self, state: TrainState) -> Sequence[Phase]:
-        """Asked when a phase is over: all phases of the run, those that are done first.
+        """Return all phases of the run, finished ones first; called when a phase has ended.
 
-        A list that ends with the phase that is over ends the run.
+        A list that ends with the phase that has ended ends the run.
         """
         ...
 
     def tolerance(self, history: History) -> float:
-        """How much worse than the best an epoch may score and be kept instead, being later."""
+        """Return how much worse than the best score a later epoch may be and still be kept."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: plain values."""
+        """Return plain values for a checkpoint."""
         ...

@@ -1,4 +1,4 @@
-"""``Run``: everything a fit needs, put together once; the loop calls its methods."""
+"""``Run``: everything that one fit needs; the loop calls its methods."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
-from flambeau.training.nonfinite.locate import Culprit, find_culprit, nonfinite_error
-from flambeau.training.norm.freeze import freeze_except, learning_norms
+from flambeau.training.nonfinite.locate import (
+    NonFiniteSource,
+    find_nonfinite_source,
+    nonfinite_error,
+)
+from flambeau.training.norm.freeze import freeze_except, trainable_norm_parameters
 from flambeau.training.optim.controller import mode_of
 from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.optim.precision import Precision
@@ -32,7 +36,7 @@ from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.snapshot import capture
-from flambeau.training.start_checks import check_learns, check_optimizers
+from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep
 from flambeau.training.update import Update
@@ -45,16 +49,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What this fit was asked to do.
+    """The settings of one fit.
 
     Attributes:
-        options: The places where training is changed.
-        phases: The stretches to train.
-        callbacks: Observers, in order.
-        plan: Gives the plan as JSON, when a checkpoint is written.
-        folder: The run's folder; made when something is written.
-        data: What tells the data from others, kept in checkpoints.
-        planner: Decides after each phase what follows; None keeps to ``phases``.
+        options: Settings and functions that change training.
+        phases: The phases to train.
+        callbacks: Callbacks, in the order in which they are called.
+        plan: Returns the plan as JSON values, for checkpoints.
+        folder: The folder of the run; it is created when a file is written.
+        data: Values that identify the data, stored in checkpoints.
+        planner: Decides after each phase which phases follow; None uses ``phases``.
     """
 
     options: TrainingOptions
@@ -67,13 +71,15 @@ class RunSettings:
 
 
 class Run:
-    """One fit. The loop reads it; ``snapshot`` saves and restores it.
+    """One fit: the state and the operations that the loop uses; ``snapshot`` saves and restores it.
 
     Attributes:
-        bn: What phases that say "auto" do with batch norm, once it is decided.
-        adapted: Whether norm layers have got their statistics from these data (``bn="adapt"``).
-        gap_told: The last phase in which norm layers' training and evaluation were too far apart.
-        is_main: Whether this process speaks for the run.
+        bn: The batch-norm policy of phases with "auto", once it is decided.
+        adapted: Whether the statistics of norm layers were computed from these data
+            (``bn="adapt"``).
+        gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 without one.
+        is_main: Whether this process (rank 0) prints messages and writes files.
+        shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
 
     def __init__(
@@ -90,7 +96,7 @@ class Run:
         factory = options.optimizer or default_factory
         self.optimizers = _named(factory(components.model, components.values))
         check_optimizers(self.optimizers, components.model)
-        check_learns(components.model, settings.phases)
+        check_trainable(components.model, settings.phases)
         self.values = StepValues(
             components.model, self.optimizers, components.values, task.values, task.step_values
         )
@@ -102,7 +108,7 @@ class Run:
             nonfinite=options.nonfinite,
         )
         self.average = options.average.running() if options.average else None
-        self.best = BestWeights(*_watched(options.keep_best, settings))
+        self.best = BestWeights(*_best_monitor(options.keep_best, settings))
         per_epoch = -(-components.train.steps_per_epoch // options.accumulate)
         self.state = TrainState(
             model=components.model,
@@ -127,71 +133,71 @@ class Run:
         self.started_phase = -1
         self.bn: BatchNormPolicy = "auto"
         self.adapted = False
-        self.gap_told = -1
+        self.gap_warned_phase = -1
         if self.average is not None:
             self.average.start(components.model)
 
-    # What a run of several processes does in another way (``RankedRun``)
+    # Overridden for several processes (``RankedRun``)
 
-    def connected(self) -> AbstractContextManager[None]:
-        """Around the fit: tells the other processes when this one fails."""
+    def propagate_errors(self) -> AbstractContextManager[None]:
+        """Return a context manager around the fit that reports errors to the other processes."""
         return nullcontext()
 
-    def listen_to(self, interrupt: Interrupt) -> None:
-        """Where the loop looks for Ctrl-C."""
+    def set_interrupt(self, interrupt: Interrupt) -> None:
+        """Set the object in which the loop checks for Ctrl-C."""
         self.interrupt = interrupt
 
-    def stopped(self) -> bool:
-        """Whether a callback wants the run to end; asked between epochs."""
+    def should_stop(self) -> bool:
+        """Return whether a callback has set ``stop_reason``; called between epochs."""
         return self.state.stop_reason is not None
 
     def steps(self, grouped: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
-        """The micro-batches of each step that this process computes."""
+        """Yield the micro-batches that this process computes in each step."""
         return grouped
 
     def end_steps(self) -> None:
-        """After the last step of an epoch."""
+        """Finish the steps of an epoch; called after the last one."""
 
-    def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
-        """The scores of an evaluation by which the run goes on."""
+    def broadcast_scores(self, scores: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the scores of an evaluation that all processes use (those of rank 0)."""
         return scores
 
-    def gathered(self, value: T) -> list[T]:
-        """The value that every process of the run has."""
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of their ranks."""
         return [value]
 
     # The phase and the step
 
-    def plan_ahead(self) -> None:
-        """A phase is over: what follows it, where a planner decides that."""
+    def update_phases(self) -> None:
+        """Let the planner, if there is one, decide the next phases; called after each phase."""
         if self.settings.planner is not None:
             self.state.phases = self.settings.planner.next_phases(self.state)
-            self.decide_bn(self.bn)
+            self.set_bn_policy(self.bn)
 
-    def decide_bn(self, bn: BatchNormPolicy) -> None:
-        """Gives phases that say "auto" the policy that was decided, those to come included."""
+    def set_bn_policy(self, bn: BatchNormPolicy) -> None:
+        """Set the decided policy in all phases with "auto", including phases added later."""
         self.bn = bn
         self.state.phases = tuple(
             replace(phase, bn=bn) if phase.bn == "auto" else phase for phase in self.state.phases
         )
 
     def start_phase(self) -> None:
-        """Which groups learn and at which rates."""
+        """Set which groups are trainable, their learning rates and the schedules."""
         phase = self.state.phase
-        norms = learning_norms(self.components.model, phase.bn)
+        norms = trainable_norm_parameters(self.components.model, phase.bn)
         freeze_except(self.components.model, phase.trainable, self._frozen_by_user, norms)
         self.trainable = phase.trainable
         self.started_phase = self.state.position.phase
         self.values.start_phase(phase, self.state.steps_per_epoch)
 
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
-        """lr and the other scheduled values of the coming step."""
+        """Set lr and the other scheduled values for the next step."""
         position = self.state.position
         step = position.phase_epoch * self.state.steps_per_epoch + position.epoch_step
         self.values.set(step, micro_batches, position.step)
 
     def prepare_train(self, batch: Batch) -> Batch:
-        """On the device, augmented, normalised, then the user's own transforms."""
+        """Move a batch to the device, augment, normalise, and apply user-defined transforms."""
         components = self.components
         if self._moves:
             batch = batch.to(components.device, non_blocking=True)
@@ -203,59 +209,61 @@ class Run:
         return batch
 
     def prepare_valid(self, batch: Batch) -> Batch:
-        """On the device and normalised."""
+        """Move a batch to the device and normalise it."""
         return self.components.on_device(batch.to(self.components.device, non_blocking=True))
 
     # The epoch
 
     def read_losses(self) -> float:
-        """Mean loss of the epoch; its steps go into the history."""
+        """Return the mean loss of the epoch, and add the losses of its steps to the history."""
         mean, steps = self.losses.read()
         self.state.history.step_losses.extend(steps)
         return mean
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
-        """The averaged weights in the model for the length of the block, where there are any."""
+        """Use the averaged weights, if there are any, inside the block."""
         if self.average is None:
             yield
         else:
             with self.average.swapped(self.components.model):
                 yield
 
-    def keep_if_best(self) -> None:
-        """A copy of the weights (the averaged ones where there are any) if they score best."""
+    def update_best_weights(self) -> None:
+        """Copy the weights (the averaged ones if there are any) if their score is the best."""
         if self.best.monitor is not None:
             row = self.state.history.rows[-1]
             scores = {name: value for name, value in row.items() if not isinstance(value, str)}
             planner = self.settings.planner
             tolerance = None if planner is None else planner.tolerance(self.state.history)
             with self.averaged_weights():
-                self.best.offer(self.components.model, scores, tolerance)
+                self.best.update(self.components.model, scores, tolerance)
 
-    def control(self) -> None:
-        """Asks the controllers for new values; they hold until changed again."""
+    def run_controllers(self) -> None:
+        """Set the values that the controllers return; they hold until a controller changes them."""
         progress = self.state.fit_step / max(1, self.state.total_steps)
         for controller in self.options.controllers:
             self.values.override(controller.update(self.state.history, progress))
 
-    # What is not finite
+    # Non-finite steps
 
-    def stop_at(self, record: StepRecord) -> NoReturn:
-        """Ends the run at the first step that is not finite, naming where it came from.
+    def raise_nonfinite(self, record: StepRecord) -> NoReturn:
+        """Raise the error for the first non-finite step, with the source of the non-finite value.
 
         Raises:
-            NonFiniteError: With step, samples, layer and what to do.
+            NonFiniteError: Always; the message names step, samples and layer, and what to do.
         """
         self.update.restore_statistics()
         why_not = why_not_resumable(self.components.train)
         if why_not:
-            what = f"the layer is not known, since the loader cannot repeat its batches: {why_not}"
-            raise self.blame(record, Culprit("unknown", what))
+            description = (
+                f"the layer is unknown because the loader cannot repeat its batches: {why_not}"
+            )
+            raise self.build_nonfinite_error(record, NonFiniteSource("unknown", description))
         size = self.options.accumulate
         batches = self.components.train.batches(record.epoch, record.epoch_step * size)
         ready = [self.prepare_train(batch) for batch in islice(batches, size) if len(batch)]
-        culprit = find_culprit(
+        source = find_nonfinite_source(
             self.components.model,
             self.components.task,
             ready,
@@ -263,59 +271,61 @@ class Run:
             record=record,
             autocast=self.precision.autocast,
         )
-        raise self.blame(record, culprit)
+        raise self.build_nonfinite_error(record, source)
 
-    def blame(self, record: StepRecord, culprit: Culprit) -> NonFiniteError:
-        """The error that ends the run."""
-        return nonfinite_error(record, culprit)
+    def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
+        """Return the error that ends the run."""
+        return nonfinite_error(record, source)
 
     def release(self) -> None:
-        """What phases froze may learn again, what the user froze stays so; the run is over.
+        """Unfreeze what phases froze (not what the user froze), and free the memory of the run.
 
-        Run and state refer to each other. Parted they are freed with the learner, and not when
-        Python next looks for cycles: until then models and worker processes would pile up.
+        Run and state refer to each other. Without that cycle both are freed with the learner;
+        with it, models and worker processes would remain until Python next collects cycles.
         """
         freeze_except(self.components.model, None, self._frozen_by_user)
-        self.state.snapshot = _over
+        self.state.snapshot = _raise_finished
 
-    def interrupted(self, error: BaseException) -> None:
-        """Ctrl-C leaves a self-planned run on its best weights; its checkpoint is written."""
+    def finish_if_interrupted(self, error: BaseException) -> None:
+        """Set the final weights if Ctrl-C ended a run that has a planner."""
         if isinstance(error, KeyboardInterrupt) and self.settings.planner is not None:
             self.finish()
 
     def finish(self) -> None:
-        """The model ends on the averaged weights, or on those of the best epoch."""
+        """Set the final weights: of the best epoch if kept, else the averaged ones if any."""
         if self.best.found:
             self.best.restore(self.components.model)
         elif self.average is not None:
             self.average.finish(self.components.model)
 
 
-def _over(*arguments: object) -> NoReturn:
-    raise TrainingError("The run is over: its state can be read, but makes no step or snapshot.")
+def _raise_finished(*arguments: object) -> NoReturn:
+    raise TrainingError(
+        "This run has finished and its state is read-only. Call fit() to train further."
+    )
 
 
 def _named(optimizers: object) -> Mapping[str, Optimizer]:
-    """What an optimizer factory has made, if it is what it should be."""
+    """Return what an optimizer factory returned, after a check of its type."""
     if isinstance(optimizers, Mapping):
         found = cast("Mapping[str, object]", optimizers)
         if found and all(isinstance(value, Optimizer) for value in found.values()):
             return cast("Mapping[str, Optimizer]", found)
     raise ArgumentError(
-        f"TrainingOptions(optimizer=…) made {optimizers!r:.60}, not optimizers by name. Let it "
-        'return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}.'
+        f"TrainingOptions(optimizer=…) returned {optimizers!r:.60} instead of optimizers by name. "
+        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}.'
     )
 
 
-def _watched(keep_best: str | None, settings: RunSettings) -> tuple[str | None, str]:
-    """Column and direction by which the best epoch is kept.
+def _best_monitor(keep_best: str | None, settings: RunSettings) -> tuple[str | None, str]:
+    """Return the column of the history that selects the best epoch, and "min" or "max".
 
-    A callback's wish, else the option's, else the planner's.
+    The first of these that names one: a callback, the option ``keep_best``, the planner.
     """
     for callback in settings.callbacks:
         if getattr(callback, "restore_best", False):
-            wish = cast("RestoresBest", callback)
-            return wish.monitor, wish.mode
+            restoring = cast("RestoresBest", callback)
+            return restoring.monitor, restoring.mode
     if keep_best is not None:
         return keep_best, mode_of(keep_best)
     planner = settings.planner

@@ -1,4 +1,4 @@
-"""``TrainState``: everything that a callback may read, and where a run stands."""
+"""``TrainState``: what callbacks may read of a run, with its position and step results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flambeau.training.history import History
 
 @dataclass(slots=True)
 class StepResult:
-    """What a ``train_step`` returns.
+    """The return value of a ``train_step``.
 
     Attributes:
         loss: Mean loss of the step, a detached 0-d tensor on the device.
-        weight: How much the step counts in the epoch's mean: a number, or a 0-d tensor where
-            only the device knows it.
+        weight: Weight of the step in the mean of the epoch: a number, or a 0-d tensor on the device
+            where the host does not know it.
     """
 
     loss: Tensor
@@ -32,13 +32,13 @@ class StepResult:
 
 @dataclass(slots=True)
 class Position:
-    """Where a run stands: what the loop has consumed, so a resume continues with the next step.
+    """How far a run is: the steps that the loop has finished. A resumed run makes the next one.
 
     Attributes:
         phase: Index of the phase.
         phase_epoch: Epochs finished in this phase.
         epoch_step: Optimizer steps finished in this epoch.
-        epoch: Epochs finished since the run began, over all phases; keys shuffling.
+        epoch: Epochs finished since the run began, over all phases; shuffling depends on it.
         step: Optimizer steps finished since the run began.
     """
 
@@ -54,26 +54,27 @@ class TrainState:
     """The state of a run. Callbacks read it and may set ``stop_reason``.
 
     Attributes:
-        model: The model as it is trained.
+        model: The model that is trained.
         task: Loss, metrics, decoding.
         phases: The list of phases of this fit.
-        optimizers: By name; "main" unless the optimizer factory says otherwise.
-        device: Where the model is.
-        seed: Key of every random draw outside the model.
+        optimizers: By name; "main" unless an optimizer factory uses other names.
+        device: The device of the model.
+        seed: Seed of every random draw outside the model.
         steps_per_epoch: Optimizer steps in an epoch.
-        position: Where the run stands.
+        position: How far the run is.
         history: Rows and step losses so far.
-        values: Named values of the current step: "lr", "weight_decay", "momentum", the task's.
-        context: What the task's forward gets while training.
+        values: Named values of the current step: "lr", "weight_decay", "momentum" and
+            those of the task.
+        context: The context argument of ``task.forward`` in training.
         last: Result of the last step, on the device.
         scores: Result of the last evaluation.
-        stop_reason: Set it to end the run at the next step border.
-        exception: What was raised, for ``on_exception``.
-        snapshot: Gives a complete picture of the run as a tree of JSON values and tensors;
-            checkpointing saves it.
-        at_step_border: False while a step is being computed: weights, generators and position
-            belong together only at a border.
-        folder: The run's folder for checkpoints and logs, or None when nothing is written.
+        stop_reason: Set it to a string to end the run after the current step.
+        exception: The exception that ended the run, for ``on_exception``.
+        snapshot: Returns the complete state of the run as a tree of JSON values and tensors, which
+            checkpointing saves.
+        at_step_boundary: False while a step is computed. Weights, generators and position are
+            consistent only between steps.
+        folder: The folder of the run for checkpoints and logs; None where nothing is written.
     """
 
     model: nn.Module
@@ -92,17 +93,17 @@ class TrainState:
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     stop_reason: str | None = None
     exception: BaseException | None = None
-    at_step_border: bool = True
+    at_step_boundary: bool = True
     folder: Path | None = None
 
     @property
     def phase(self) -> Phase:
-        """The phase the run is in."""
+        """The current phase."""
         return self.phases[min(self.position.phase, len(self.phases) - 1)]
 
     @property
     def fit_step(self) -> int:
-        """Optimizer steps finished of those that ``total_steps`` counts: since this fit began."""
+        """Optimizer steps finished since this fit began, out of ``total_steps``."""
         position = self.position
         earlier = sum(phase.epochs for phase in self.phases[: position.phase])
         return self.steps_per_epoch * (earlier + position.phase_epoch) + position.epoch_step

@@ -1,4 +1,4 @@
-"""One optimizer step over its micro-batches: the function to replace for GAN, SAM, distillation."""
+"""The default training step, which can be replaced (GAN, SAM, distillation), and ``Step``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from flambeau.training.update import Update
 
 
 class Step:
-    """What a ``train_step`` works with; the run makes one and passes it to every step.
+    """The operations of a ``train_step``; the run creates one object and passes it to each step.
 
     Args:
         state: Passed to the listeners of ``on_gradients_ready``.
-        update: Clips, guards, steps and clears.
-        precision: Of the forward and backward pass.
-        dispatch: Who listens.
+        update: Clips the gradients, checks them, updates the weights and clears the gradients.
+        precision: Precision of the forward and backward pass.
+        dispatch: The listeners of each event.
 
     Attributes:
-        context: What ``task.forward`` gets while training: seed, epoch, step, scheduled values,
+        context: The context argument of ``task.forward``: seed, epoch, step, scheduled values and
             carried state.
-        optimizers: By name, for what ``update`` does not do (``zero_grad`` of another network).
+        optimizers: By name, for operations other than ``update`` (``zero_grad`` of another
+            network).
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class Step:
         self._update(loss, name)
 
     def total_weight(self, weight: float | None) -> float | None:
-        """Return by what this process must divide its summed loss; None where it is unknown.
+        """Return the number by which to divide the summed loss of this process, None if unknown.
 
         With one process it is ``weight``. With several it is the sum over the ranks divided by
         their number, since ``update`` averages the gradients over the ranks.
 
         Args:
-            weight: Weight of this process's samples, None where only the loss knows it.
+            weight: Weight of the samples of this process, None where only the loss returns it.
         """
         return weight
 
@@ -92,7 +93,7 @@ class Step:
 
 
 class TrainStep(Protocol):
-    """Computes gradients and calls ``step.update``; the loop does everything around it."""
+    """A function that computes gradients and calls ``step.update``."""
 
     def __call__(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
@@ -104,10 +105,11 @@ class TrainStep(Protocol):
 def train_step(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
-    """Step along the gradient of the mean loss over all micro-batches.
+    """Make one optimizer step on the mean loss over all micro-batches.
 
-    The loss of a micro-batch is a sum and a weight, so the step equals one large batch however the
-    samples are grouped: ragged last batches, token losses, accumulation, several processes.
+    The loss of a micro-batch is a sum and a weight. Therefore the step equals one with a single
+    large batch for any grouping of the samples: smaller last batches, token losses, accumulation
+    and several processes.
     """
     total = step.total_weight(known_weight(micro_batches, task))
     if total is None:
@@ -121,13 +123,13 @@ def train_step(
         part = loss_sum.detach() / total
         loss = part if loss is None else loss + part
     if loss is None:
-        raise ValueError("A training step got no batch.")
+        raise ValueError("train_step was called without a batch. Pass at least one micro-batch.")
     step.update(loss)
     return StepResult(loss, total)
 
 
 def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
-    """Return how much the batches count together; None where only the loss knows it."""
+    """Return the total weight of the batches; None where only the loss returns it."""
     total = 0.0
     for batch in batches:
         weight = task.host_weight(batch)
@@ -140,7 +142,7 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
 def _step_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
-    """Backward on the sums; the gradients are divided once the whole weight is known."""
+    """Make a step from summed losses: divide the gradients once the total weight is known."""
     sums: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in micro_batches:

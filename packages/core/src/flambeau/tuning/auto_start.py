@@ -15,7 +15,7 @@ from flambeau.phases.recipes import spaced_rates
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
 from flambeau.training.components import Components
-from flambeau.training.optim.groups import groups_that_learn, parameter_groups
+from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.tuning.auto_run import AutoRun, Clock, Peak
 from flambeau.tuning.budget import Segment
 from flambeau.tuning.lr_choice import is_open, measured_lr
@@ -94,7 +94,7 @@ def _peak(plan: Plan, components: Components, recorded: Mapping[str, Any] | None
     """What the phases have in common; with pretrained weights the head learns alone first."""
     values = plan.values
     names = list(parameter_groups(components.model))
-    trainable = groups_that_learn(values["trainable"], components.model)
+    trainable = trainable_groups(values["trainable"], components.model)
     tunes = values["weights"] is not None and trainable is None and len(names) > 1
     if recorded is not None:
         tunes = recorded["recipe"] == "fine_tune"

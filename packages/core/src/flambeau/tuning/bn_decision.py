@@ -16,11 +16,11 @@ from flambeau.training.components import Components
 from flambeau.training.norm.bn_statistics import (
     MEASURED_BATCHES,
     LayerShift,
-    Seen,
-    are_fresh,
-    see,
-    shift_of,
-    stored_layers,
+    LayerStatistics,
+    have_initial_statistics,
+    layer_shift,
+    layers_with_statistics,
+    measure_statistics,
 )
 from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.precision import Precision
@@ -80,10 +80,10 @@ def measured_bn(
     """
     if plan["bn"].value != "auto" or all(phase.bn != "auto" for phase in phases):
         return plan
-    layers = stored_layers(components.model)
+    layers = layers_with_statistics(components.model)
     if not layers:
         return plan
-    if are_fresh(layers):
+    if have_initial_statistics(layers):
         return plan.with_choice(_of_fresh(layers))
     return plan.with_choice(_of_stored(components, phases, layers, epoch))
 
@@ -151,7 +151,7 @@ def _of_stored(
     for name, module in layers.items():
         of_layer = [each for process in seen for each in process.get(name, ())]
         if of_layer:
-            shifts[name] = shift_of(module, of_layer)
+            shifts[name] = layer_shift(module, of_layer)
     if failure is None and shifts:
         batches = max(len(noted) for process in seen for noted in process.values())
         samples = batches * components.values["batch_size"]
@@ -182,13 +182,13 @@ def _learning(model: nn.Module, phases: Sequence[Phase]) -> float:
     return most / max(1, sum(counts.values()))
 
 
-def _look(components: Components, epoch: int) -> Mapping[str, Sequence[Seen]] | str:
+def _look(components: Components, epoch: int) -> Mapping[str, Sequence[LayerStatistics]] | str:
     """What the layers see, or why that cannot be known: then the first step will tell more."""
     try:
         values = {"lr": float(components.values["lr"]), **components.task.values}
         context = StepContext(values=values, seed=components.seed)
         precision = Precision(components.values.get("precision", "fp32"), components.device)
-        return see(components, epoch, context, precision.autocast, MEASURED_BATCHES)
+        return measure_statistics(components, epoch, context, precision.autocast, MEASURED_BATCHES)
     except Exception as error:  # noqa: BLE001 whatever a model of the user's raises
         return type_and_first_line(error)
 

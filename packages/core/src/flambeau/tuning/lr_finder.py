@@ -27,7 +27,7 @@ from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import RunSettings
-from flambeau.training.run_state.preserve import preserve, remember_optimizer
+from flambeau.training.run_state.preserve import capture_optimizer, preserve
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.lr_curve import Level, Sweep, is_broken, level_of, lowest, why_unusable
 from flambeau.tuning.lr_race import (
@@ -120,7 +120,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
     began_s = time.perf_counter()
     search = _Search(start, most_steps)
     with preserve(start.components.model, weights=True) as after:
-        search.optimizers = lambda optimizer: after.callback(remember_optimizer(optimizer))
+        search.optimizers = lambda optimizer: after.callback(capture_optimizer(optimizer))
         reason = search.look()
     value = low = high = None
     if not reason:
@@ -212,7 +212,7 @@ class _Search:
         with preserve(components.model, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)
-            with run.connected():
+            with run.propagate_errors():
                 fit(run)
         self.steps += len(watch.losses)
         together = processes.current()

@@ -27,7 +27,7 @@ from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.torch_internals import is_compiled
 from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.training.options import TrainingOptions
 from flambeau.tuning.memory import MemoryUse, fit_line, split_step, surely_fits
 from flambeau.tuning.probe import KEYS, Outcome, choose
@@ -124,7 +124,7 @@ class _Work:
 
     def _least(self) -> int:
         """Batch norm takes no statistics of a single sample."""
-        return 2 if any(map(keeps_statistics, self.model.modules())) else 1
+        return 2 if any(map(has_running_statistics, self.model.modules())) else 1
 
     # Precision
 

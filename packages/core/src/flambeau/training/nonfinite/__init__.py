@@ -1,1 +1,1 @@
-"""Steps with NaN or infinity: masked by a guard, and traced to the layer they come from."""
+"""Steps with NaN or infinity: masked by a guard, and traced to the layer that causes them."""

@@ -1,14 +1,15 @@
-"""The non-finite guard: a bad step changes no weight, and nothing waits for the device.
+"""The non-finite guard: a bad step changes no weights, without waiting for the device.
 
     guard.record(position, micro_batches)     before the forward pass
     …forward, backward…
     flag = guard.check(loss, gradients)       on the device
     guard.step(OptimizerStep(optimizer))      does nothing where the flag is set
-    bad = guard.read()                        at a bounded rate; None as long as all is well
+    bad = guard.read()                        at a bounded rate; None while all steps are finite
 
-With the policy "raise" the flag is sticky: after the first bad step nothing is updated until the
-loop reads the flag, so the weights are those with which the bad step was computed, and
-``culprit.find_culprit`` can replay it. With "skip" the step is left out and counted.
+With the policy "raise" the flag stays set: after the first bad step nothing is updated until the
+loop reads the flag. The weights are then those with which the bad step was computed, and
+``locate.find_nonfinite_source`` can compute it again. With "skip" the step is skipped and
+counted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.torch_internals import non_finite_flagger
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.state import Position
@@ -32,23 +33,23 @@ from flambeau.training.state import Position
 Policy = Literal["raise", "skip"]
 POLICIES = ("raise", "skip")
 
-EVERY = 50
-"""Steps between two looks at an accelerator's flag, so that its queue never runs dry."""
+READ_INTERVAL = 50
+"""Steps between two reads of the flag on an accelerator, so that its queue is never empty."""
 
 MAX_OVERFLOWS = 40
-"""fp16: steps in a row without finite gradients. 40 halvings of the loss scale (2^16 at the start)
-leave nothing of it, so by then it is no overflow but an error."""
+"""fp16: consecutive steps without finite gradients that count as an error. After 40 halvings of the
+loss scale (initially 2^16) the cause cannot be an overflow."""
 
 
 @dataclass(slots=True)
 class StepRecord:
-    """What is needed to compute a step once more.
+    """The values needed to compute a step again.
 
     Attributes:
         step: Optimizer steps finished before it.
         epoch: Epochs finished before it.
         epoch_step: Steps finished before it in the epoch.
-        indices: Sample numbers of each micro-batch, where the batch knows them.
+        indices: Sample indices of each micro-batch, None for batches without them.
         cpu_generator: State of torch's CPU generator before the forward pass.
         device_generator: The same for the model's CUDA device, or None.
     """
@@ -62,23 +63,24 @@ class StepRecord:
 
 
 class NonFiniteGuard:
-    """Flags steps whose loss or gradients are not finite, and masks their updates.
+    """A guard that flags steps with a non-finite loss or gradient and masks their updates.
 
-    On the CPU, whose memory the host shares, the flag is looked at in place each step (0.1 µs; no
-    call of torch, and no queue to drain). On an accelerator fused optimizers read it in their
-    kernel; for the others the gradients become zeros and the weights are put back afterwards, while
-    their moments see a gradient of zero.
+    On the CPU the flag is read from memory in each step, which takes 0.1 µs and no call of torch.
+    On an accelerator fused optimizers read it in their kernel. For other optimizers the gradients
+    of a bad step are set to zero, so their moments are updated with zeros, and the weights are
+    restored after the step.
 
-    Norm layers update their statistics in the forward pass, so those of a bad step are put back
-    too: at once with "skip", by ``restore`` with "raise".
+    Norm layers update their statistics in the forward pass, so the statistics of a bad step are
+    restored too: immediately with "skip", by ``restore_statistics`` with "raise".
 
     Args:
-        model: Where the statistics are.
-        device: Where the model is.
+        model: The model with the norm layers.
+        device: The device of the model.
         policy: "raise" or "skip".
-        tolerate_overflow: fp16: gradients that overflow are a step to leave out (the loss scale
-            goes down), not an error, unless it is ``MAX_OVERFLOWS`` in a row.
-        every: Steps between two looks at the flag; None is 1 on the CPU, else ``EVERY``.
+        tolerate_overflow: fp16: a step whose gradients overflow is skipped (and the loss scale
+            reduced); only ``MAX_OVERFLOWS`` consecutive ones are an error.
+        read_interval: Steps between two reads of the flag; None is 1 on the CPU, else
+            ``READ_INTERVAL``.
 
     Raises:
         ArgumentError: The policy is unknown.
@@ -91,19 +93,18 @@ class NonFiniteGuard:
         *,
         policy: Policy = "raise",
         tolerate_overflow: bool = False,
-        every: int | None = None,
+        read_interval: int | None = None,
     ) -> None:
         if policy not in POLICIES:
             raise ArgumentError(
-                f"There is no policy {policy!r} for steps that are not finite. "
-                f"{did_you_mean(policy, POLICIES)}"
+                f"Unknown policy {policy!r} for non-finite steps. {did_you_mean(policy, POLICIES)}"
             )
         self.policy: Policy = policy
         self.tolerate_overflow = tolerate_overflow
-        self.every = every or (1 if device.type == "cpu" else EVERY)
+        self.read_interval = read_interval or (1 if device.type == "cpu" else READ_INTERVAL)
         self._device = device
-        # Sticky flag, records made since it was set, overflows in a row: one tensor, so that one
-        # copy brings all of it to the host.
+        # Sticky flag, records made since it was set, consecutive overflows: one tensor, so that a
+        # single copy transfers them to the host.
         self._state = torch.zeros(3, device=device)
         self._bad, self._since_bad, self._overflows = self._state.unbind()
         self._now = torch.zeros((), device=device)
@@ -113,10 +114,10 @@ class NonFiniteGuard:
         self._flag = self._bad if self._sticky_only else self._now
         self._on_cuda = device.type == "cuda"
         self._flag_non_finite = non_finite_flagger(device)
-        # The fields of a StepRecord, which few runs ever need.
-        self._records: deque[tuple[Any, ...]] = deque(maxlen=2 * self.every + 2)
+        # The fields of a StepRecord; few runs need to create one.
+        self._records: deque[tuple[Any, ...]] = deque(maxlen=2 * self.read_interval + 2)
         self._recorded = 0
-        # On the CPU the same memory as the host sees it.
+        # On the CPU: NumPy views of the same memory.
         on_cpu = device.type == "cpu"
         self._host_state = self._state.numpy() if on_cpu else None
         self._host_flag = self._flag.numpy() if on_cpu else None
@@ -124,21 +125,21 @@ class NonFiniteGuard:
         self._statistics = [
             buffer
             for module in model.modules()
-            if keeps_statistics(module)
+            if has_running_statistics(module)
             for buffer in module.buffers(recurse=False)
         ]
         self._good_statistics = [buffer.clone() for buffer in self._statistics]
 
     @property
     def flag(self) -> Tensor:
-        """1 where the last checked step must change nothing: float32, 0-d, on the device."""
+        """1 if the last checked step must not change anything: float32, 0-d, on the device."""
         return self._flag
 
     def record(self, position: Position, micro_batches: Sequence[Batch]) -> None:
-        """Notes how to compute the coming step once more; before its forward pass."""
+        """Record what is needed to compute the next step again; call before its forward pass."""
         if self.policy == "skip":
             return
-        if self.every > 1:
+        if self.read_interval > 1:
             self._since_bad.add_(self._bad)
         self._records.append(
             (
@@ -153,15 +154,15 @@ class NonFiniteGuard:
         self._recorded += 1
 
     def check(self, loss: Tensor | None, gradients: Sequence[Tensor]) -> Tensor:
-        """Flags the step where the loss or one of ``gradients`` is not finite.
+        """Set the flag if the loss or one of ``gradients`` is not finite.
 
         Args:
-            loss: Of the step, 0-d; None where there is none.
-            gradients: ``gradients_of(parameters)``, or just their norm where it is known. Scaled
-                gradients (fp16) unscaled first.
+            loss: The loss of the step, 0-d, or None.
+            gradients: ``gradients_of(parameters)``, or only their norm if it is known. Scaled
+                gradients (fp16) must be unscaled first.
 
         Returns:
-            The flag: 1 where the update must be left out. float32, 0-d, on the device.
+            The flag: 1 if the update must be skipped; float32, 0-d, on the device.
         """
         if gradients and gradients[0].requires_grad:  # of a backward pass with create_graph
             gradients = [gradient.detach() for gradient in gradients]
@@ -175,15 +176,15 @@ class NonFiniteGuard:
         return self._flag
 
     def _copied(self, loss: Tensor) -> Tensor:
-        """A copy: the kernel writes into what it looks at, and the caller's loss may be needed."""
+        """Return a copy of the loss: the kernel writes into its arguments."""
         loss = loss.detach()
         if self._host_state is not None and loss.is_floating_point():
-            # The CPU's kernel takes every floating dtype; a cast costs 2 µs more than a clone.
+            # The CPU kernel accepts every floating dtype; a cast takes 2 µs more than a clone.
             return loss.clone()
         return loss.to(torch.float32, copy=True)
 
     def _check_this_step(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """For policies that leave single steps out: ``_now`` is of this step alone."""
+        """Check with a policy that skips single steps: ``_now`` is the flag of this step alone."""
         self._now.zero_()
         self._flag_non_finite(gradients, self._now, self._one)
         if self.policy == "skip":
@@ -196,53 +197,53 @@ class NonFiniteGuard:
             self._now.copy_(torch.maximum(self._now, self._bad))
 
     def step(self, step: OptimizerStep) -> None:
-        """``step()``, without effect where the flag is set."""
+        """Call ``step()`` without effect if the flag is set."""
         if self._host_flag is not None:
             if not self._host_flag[()]:
                 step()
         elif step.reads_found_inf():
             step(found_inf=self.flag)
         else:
-            _step_and_put_back(step, self.flag)
+            _step_and_restore(step, self.flag)
 
     def read(self, *, now: bool = False) -> StepRecord | None:
-        """The first bad step, once the host knows of one; None as long as it does not.
+        """Return the first bad step once the host has read its flag, else None.
 
-        Cheap: looks at the flag every ``every`` steps, on CUDA at a copy that was started as many
-        steps ago. With the policy "skip" always None.
+        The flag is read every ``read_interval`` steps, on CUDA from a copy that was started at the
+        previous read. The policy "skip" always returns None.
 
         Args:
-            now: Wait for the device; for the end of an epoch.
+            now: Wait for the device (at the end of an epoch).
         """
         if self._host_state is not None and not self._host_state[0]:
             return None
         if self.policy == "skip" or self._recorded == 0:
             return None
-        if not now and self._recorded % self.every:
+        if not now and self._recorded % self.read_interval:
             return None
-        values = self._reader.read(self._recorded, now=now or self.every == 1)
+        values = self._reader.read(self._recorded, now=now or self.read_interval == 1)
         if values is None or values.state[0] == 0:
             return None
         first = values.recorded - 1 - int(values.state[1])
         return StepRecord(*self._records[first - self._recorded])
 
-    def restore(self) -> None:
-        """Puts the norm layers' statistics back to the last good ones; with policy "raise"."""
+    def restore_statistics(self) -> None:
+        """Restore the last good statistics of the norm layers (policy "raise")."""
         for current, good in zip(self._statistics, self._good_statistics, strict=True):
             current.copy_(good)
 
-    def keep(self) -> None:
-        """Takes the statistics as they are for good ones: a checkpoint or the data gave them."""
+    def save_statistics(self) -> None:
+        """Save the current statistics as good; call after loading or computing them."""
         for current, good in zip(self._statistics, self._good_statistics, strict=True):
             good.copy_(current)
 
     def skipped(self) -> int:
-        """Steps left out so far with the policy "skip". Waits for the device."""
+        """Return the number of steps skipped with the policy "skip"; waits for the device."""
         return int(self._skipped)
 
     def _protect_statistics(self) -> None:
-        """Keeps a good copy of the norm layers' statistics; with "skip" puts it back at once."""
-        if self.policy == "raise" and self._recorded % max(self.every, EVERY):
+        """Copy the statistics of a good step; with "skip" restore them after a bad one."""
+        if self.policy == "raise" and self._recorded % max(self.read_interval, READ_INTERVAL):
             return
         bad = self.flag > 0
         for current, good in zip(self._statistics, self._good_statistics, strict=True):
@@ -258,7 +259,7 @@ class _Reading:
 
 
 class _Reader:
-    """Brings the guard's state to the host; on CUDA by a copy that the next look finds done."""
+    """Reads the state of the guard on the host; on CUDA from an asynchronous copy."""
 
     def __init__(self, state: Tensor) -> None:
         self._state = state
@@ -266,7 +267,7 @@ class _Reader:
         self._pending: tuple[int, Tensor, torch.cuda.Event] | None = None
 
     def read(self, recorded: int, *, now: bool) -> _Reading | None:
-        """The state after ``recorded`` records, or with ``now=False`` that of the last look."""
+        """Return the state after ``recorded`` records; an earlier one on CUDA if not ``now``."""
         if now or not self._on_cuda:
             self._pending = None
             return _Reading(recorded, _numbers(self._state))
@@ -288,8 +289,8 @@ def _numbers(tensor: Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def _step_and_put_back(step: OptimizerStep, flag: Tensor) -> None:
-    """For optimizers without a fused form: no host read, at the price of a copy of the weights."""
+def _step_and_restore(step: OptimizerStep, flag: Tensor) -> None:
+    """Mask the step of an optimizer without a fused form; copies the weights, reads nothing."""
     parameters: list[nn.Parameter] = [
         parameter
         for group in step.optimizer.param_groups
@@ -301,6 +302,6 @@ def _step_and_put_back(step: OptimizerStep, flag: Tensor) -> None:
         gradient.copy_(torch.where(bad, torch.zeros_like(gradient), gradient))
     before = [parameter.detach().clone() for parameter in parameters]
     step()
-    # Momentum and weight decay move the weights even where the gradient is zero.
+    # Momentum and weight decay change the weights even if the gradient is zero.
     for parameter, old in zip(parameters, before, strict=True):
         parameter.copy_(torch.where(bad, old, parameter))

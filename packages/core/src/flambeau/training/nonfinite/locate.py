@@ -1,4 +1,4 @@
-"""Where a step stopped being finite: found by computing it once more, with hooks."""
+"""Find the first non-finite value of a step by computing it again with hooks."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ _Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Culprit:
-    """What was the first to be not finite.
+class NonFiniteSource:
+    """The first non-finite value of a step.
 
     Attributes:
         kind: "input" (also targets and masks), "parameter", "output", "loss", "gradient", or
-            "unknown" where the step was finite when computed once more.
-        what: In words, with the name of the layer or tensor.
-        samples: Numbers of the samples it concerns, where that can be told.
+            "unknown" if the step was finite when computed again.
+        description: Text with the name of the layer or tensor.
+        samples: Indices of the samples concerned; empty if unknown.
     """
 
     kind: str
-    what: str
+    description: str
     samples: tuple[int, ...] = ()
 
 
 _ADVICE: Mapping[str, str] = {
     "input": (
-        "Look at these samples; drop them, or mend the preprocessing (a logarithm of 0, a column "
-        "without spread, a missing value)."
+        "Inspect these samples. Remove them, or fix the preprocessing (a logarithm of 0, a "
+        "constant column, a missing value)."
     ),
-    "parameter": "Load the weights again, or look at what was done to them before the fit.",
+    "parameter": "Load the weights again, or check the code that changed them before the fit.",
     "output": (
-        "Lower lr or clip gradients (clip_norm=1.0) if it came after good steps; in fp16 try "
-        'precision "bf16" or "fp32"; else look for a division, logarithm or root in that layer.'
+        "If earlier steps were finite, lower lr or clip gradients (clip_norm=1.0). With fp16 try "
+        'precision "bf16" or "fp32". Otherwise check divisions, logarithms and roots in that layer.'
     ),
-    "loss": "Look at the targets' range, and for a logarithm or division in the loss.",
+    "loss": "Check the range of the targets, and logarithms and divisions in the loss.",
     "gradient": (
-        "Look for a root or a norm at 0, or a masked-out infinity: finite values can have "
-        "gradients that are not. Lower lr or clip gradients (clip_norm=1.0) if it came after good "
-        "steps."
+        "Finite values can have non-finite gradients: check for a root or a norm at 0, and for a "
+        "masked infinity. If earlier steps were finite, lower lr or clip gradients "
+        "(clip_norm=1.0)."
     ),
     "unknown": (
-        "So it hangs on something that the replay does not have: carried state, several "
-        "optimizers, a train_step of your own, or an operation that is not deterministic. "
-        'Lower lr, clip gradients (clip_norm=1.0), or leave such steps out (nonfinite="skip").'
+        "The cause is something that is not repeated: carried state, several optimizers, a custom "
+        "train_step, or a nondeterministic operation. Lower lr, clip gradients (clip_norm=1.0), or "
+        'skip such steps (nonfinite="skip").'
     ),
 }
 
 
-def nonfinite_error(record: StepRecord, culprit: Culprit) -> NonFiniteError:
-    """The error with step, samples, layer, and what to do."""
-    samples = culprit.samples
+def nonfinite_error(record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
+    """Return the error with step, samples, layer, and what to do."""
+    samples = source.samples
     named = "Samples"
     if not samples:
         known = [int(i) for indices in record.indices if indices is not None for i in indices]
@@ -75,12 +75,12 @@ def nonfinite_error(record: StepRecord, culprit: Culprit) -> NonFiniteError:
     where = f"{named}: {shown}{more}. " if samples else ""
     return NonFiniteError(
         f"Step {record.step} (step {record.epoch_step} of epoch {record.epoch + 1}) is not finite: "
-        f"{culprit.what}. {where}The weights are as they were before that step. "
-        f"{_ADVICE[culprit.kind]}"
+        f"{source.description}. {where}The weights are those before that step. "
+        f"{_ADVICE[source.kind]}"
     )
 
 
-def find_culprit(
+def find_nonfinite_source(
     model: nn.Module,
     task: Task,
     batches: Sequence[Batch],
@@ -88,18 +88,18 @@ def find_culprit(
     *,
     record: StepRecord | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Culprit:
-    """Computes a bad step once more and names the first thing that is not finite.
+) -> NonFiniteSource:
+    """Compute a bad step again and return its first non-finite value.
 
-    Model, gradients and generators are left as they were. Carried state starts empty.
+    Model, gradients and generators are restored. Carried state starts empty.
 
     Args:
-        model: With the weights of the bad step, in the modes in which it ran.
-        task: Loss and forward pass.
-        batches: The step's micro-batches, ready for the model.
-        context: As in the step.
-        record: Gives the generators' states of the step, so that dropout draws the same.
-        autocast: The run's precision.
+        model: The model with the weights and module modes of the bad step.
+        task: Defines the forward pass and the loss.
+        batches: The micro-batches of the step, ready for the model.
+        context: The context of the step.
+        record: Contains the generator states of the step, so that dropout draws the same numbers.
+        autocast: Context manager of the precision of the run.
     """
     for batch in batches:
         found = _in_batch(batch)
@@ -107,14 +107,18 @@ def find_culprit(
             return found
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
-            return Culprit("parameter", f"the parameter {name!r} was so already")
+            return NonFiniteSource(
+                "parameter", f"the parameter {name!r} was not finite before the step"
+            )
     with preserve(model):
         _set_generators(model, record)
         for batch in batches:
             found = _replay(model, task, batch, context, autocast)
             if found is not None:
                 return found
-    return Culprit("unknown", "its loss or a gradient, but it was finite when computed once more")
+    return NonFiniteSource(
+        "unknown", "its loss or a gradient; computed again, all of its values are finite"
+    )
 
 
 def _replay(
@@ -123,7 +127,7 @@ def _replay(
     batch: Batch,
     context: StepContext,
     autocast: Callable[[], AbstractContextManager[Any]],
-) -> Culprit | None:
+) -> NonFiniteSource | None:
     watch = _Watch(batch)
     handles = watch.hook(model)
     try:
@@ -131,15 +135,19 @@ def _replay(
         with torch.enable_grad(), autocast():
             outputs = task.forward(model, batch, context)
             if watch.first_output is None:
-                watch.see_output("the model's answer", outputs)
+                watch.check_output("the model", outputs)
             if watch.first_output is not None:
                 return watch.first_output
             loss_sum, weight = task.loss(outputs, batch)
             if not _is_finite(loss_sum) or not _is_finite(torch.as_tensor(weight)):
-                return Culprit("loss", "the loss, although the model's answer is finite")
+                return NonFiniteSource(
+                    "loss", "the loss, although the output of the model is finite"
+                )
             mean = loss_sum / weight
             if not _is_finite(mean):
-                return Culprit("loss", f"the loss, a sum divided by the weight {float(weight)}")
+                return NonFiniteSource(
+                    "loss", f"the loss, a sum divided by the weight {float(weight)}"
+                )
         names = [name for name, p in model.named_parameters() if p.requires_grad]
         parameters = [p for p in model.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(mean, parameters, allow_unused=True)
@@ -148,27 +156,27 @@ def _replay(
             handle.remove()
     if watch.first_gradient is not None:
         return watch.first_gradient
-    # torch's stubs know nothing of allow_unused, which gives None.
+    # torch's stubs do not include the None of allow_unused.
     for name, gradient in zip(names, cast("tuple[Tensor | None, ...]", gradients), strict=True):
         if gradient is not None and not _is_finite(gradient):
-            return Culprit("gradient", f"the gradient of the parameter {name!r}")
+            return NonFiniteSource("gradient", f"the gradient of the parameter {name!r}")
     return None
 
 
 class _Watch:
-    """Hooks on every module: the first output, and the first gradient, that is not finite."""
+    """Hooks on every module that record the first non-finite output and gradient."""
 
     def __init__(self, batch: Batch) -> None:
-        self.first_output: Culprit | None = None
-        self.first_gradient: Culprit | None = None
+        self.first_output: NonFiniteSource | None = None
+        self.first_gradient: NonFiniteSource | None = None
         self._batch = batch
         self._users: dict[_Key, str] = {}
         self._makers: dict[_Key, str] = {}
         self._watched: set[_Key] = set()
-        self._kept: list[object] = []  # alive, so that no id stands for two things
+        self._kept: list[object] = []  # kept alive, so that no id is used twice
 
     def hook(self, model: nn.Module) -> list[RemovableHandle]:
-        """Puts the hooks; the caller removes them."""
+        """Register the hooks and return their handles; the caller removes them."""
         handles: list[RemovableHandle] = []
         for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
             label = f"{name!r} ({type(module).__name__})" if name else f"{type(module).__name__}"
@@ -176,31 +184,31 @@ class _Watch:
             handles.append(module.register_forward_hook(self._after(label)))
         return handles
 
-    def see_output(self, label: str, value: object) -> None:
-        """Notes ``value`` if it is the first that is not finite."""
+    def check_output(self, label: str, value: object) -> None:
+        """Record ``value`` if it is the first non-finite output."""
         for tensor in _tensors(value):
             if self.first_output is None and not _is_finite(tensor):
                 rows = _bad_samples(tensor, self._batch)
-                self.first_output = Culprit("output", f"the output of {label}", rows)
+                self.first_output = NonFiniteSource("output", f"the output of {label}", rows)
 
     def _before(self, label: str) -> Callable[[nn.Module, Any], None]:
         def note_user(module: nn.Module, inputs: Any) -> None:
             for tensor in _tensors(inputs):
-                # An inner module is called after the one around it: the last note is the nearest.
+                # An inner module is called after the outer one, so the last entry is the innermost.
                 self._users[self._watch_gradient(tensor)] = label
 
         return note_user
 
     def _after(self, label: str) -> Callable[[nn.Module, Any, Any], None]:
         def note_output(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            self.see_output(label, outputs)
+            self.check_output(label, outputs)
             for tensor in _tensors(outputs):
                 self._makers.setdefault(self._watch_gradient(tensor), label)
 
         return note_output
 
     def _watch_gradient(self, tensor: Tensor) -> _Key:
-        # The node, not the tensor: a layer that works in place gives the tensor another node.
+        # The node, not the tensor: an in-place operation gives the tensor another node.
         node = tensor.grad_fn
         key = (id(tensor), 0) if node is None else (id(node), tensor.output_nr)
         self._kept.append(tensor if node is None else node)
@@ -208,23 +216,23 @@ class _Watch:
             return key
         self._watched.add(key)
 
-        def see_gradient(gradient: Tensor) -> None:
-            # Backward runs from the loss to the stem, so the first one to fire is the last layer
-            # that made a bad gradient of a good one: the one that used this tensor.
+        def check_gradient(gradient: Tensor) -> None:
+            # Backward runs from the loss to the stem, so the first hook that is called belongs to
+            # the layer that turned a finite gradient into a bad one: the user of this tensor.
             if self.first_gradient is None and not _is_finite(gradient):
                 user, maker = self._users.get(key), self._makers.get(key)
                 if user is not None:
-                    what = f"the gradient that {user} gives back to its input"
+                    what = f"the gradient that {user} computes for its input"
                 else:
-                    what = f"the gradient of the loss, or of code after {maker}, to its output"
+                    what = f"the gradient that the loss, or code before it, computes for {maker}"
                 rows = _bad_samples(gradient, self._batch)
-                self.first_gradient = Culprit("gradient", what, rows)
+                self.first_gradient = NonFiniteSource("gradient", what, rows)
 
-        cast("Any", tensor).register_hook(see_gradient)
+        cast("Any", tensor).register_hook(check_gradient)
         return key
 
 
-def _in_batch(batch: Batch) -> Culprit | None:
+def _in_batch(batch: Batch) -> NonFiniteSource | None:
     for kind, parts in (
         ("input", batch.inputs),
         ("target", batch.targets),
@@ -232,13 +240,13 @@ def _in_batch(batch: Batch) -> Culprit | None:
     ):
         for name, value in parts.items():
             if not _is_finite(value):
-                what = f"the {kind} {name!r} has a NaN or an infinity before the model sees it"
-                return Culprit("input", what, _bad_samples(value, batch))
+                what = f"the {kind} {name!r} has a NaN or an infinity before the forward pass"
+                return NonFiniteSource("input", what, _bad_samples(value, batch))
     return None
 
 
 def _bad_samples(value: Tensor, batch: Batch) -> tuple[int, ...]:
-    """Sample numbers of the rows that are not finite; none where the first axis is no sample."""
+    """Return the sample indices of non-finite rows; empty if the first axis is not the batch."""
     if value.ndim == 0 or value.shape[0] != len(batch):
         return ()
     rows = (~torch.isfinite(value.detach())).reshape(len(batch), -1).any(1).nonzero().flatten()

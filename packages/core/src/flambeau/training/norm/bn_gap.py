@@ -1,8 +1,8 @@
-"""The alarm for norm layers that normalise otherwise in training than in evaluation.
+"""A warning for norm layers that normalise differently in training and in evaluation.
 
 The loss of the same train batches is computed twice: once with the norm layers in the mode in which
-the phase trains them, once in eval mode. Everything else is in eval mode both times, so that
-drop-out and the like are no part of the difference.
+the phase trains them, once in eval mode. All other layers are in eval mode both times, so that
+dropout does not contribute to the difference.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from flambeau.data.loader import why_not_resumable
 from flambeau.errors import FlambeauWarning
-from flambeau.training.norm.bn_statistics import stored_layers
+from flambeau.training.norm.bn_statistics import layers_with_statistics
 from flambeau.training.norm.first_batches import first_batches
-from flambeau.training.norm.freeze import apply_modes, keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics, set_train_modes
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.step import train_step
 
@@ -28,101 +28,106 @@ if TYPE_CHECKING:
     from flambeau.training.run import Run
 
 LIMIT = 2.0
-"""How many times larger one loss may be than the other."""
+"""Largest ratio of the two losses without a warning."""
 
 _LEAST_STEPS = 50
-"""With torch's momentum of 0.1, moving statistics are by then to 99.5% those of the new data."""
+"""With torch's momentum of 0.1, 99.5% of the running statistics are from new data by then."""
 
 _BATCHES, _ENOUGH_SAMPLES = 20, 256
 
 _MATTERS = 0.1
-"""Share of the run's first loss below which the larger of the two losses worries nobody."""
+"""No warning if the larger loss is below this fraction of the first training loss of the run."""
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one process found.
+class _GapMeasurement:
+    """The measurement of one process.
 
     Attributes:
-        as_trained: Summed loss with the norm layers as they are trained.
-        as_evaluated: The same as they are evaluated.
-        weight: Of both sums.
-        batches: How many batches were used.
-        all_move: Whether every norm layer in training mode updates its statistics.
+        as_trained: Summed loss with the norm layers in the mode of training.
+        as_evaluated: Summed loss with the norm layers in eval mode.
+        weight: Weight of each sum.
+        batches: Number of batches used.
+        all_updated: Whether every norm layer in training mode updates its statistics.
     """
 
     as_trained: float
     as_evaluated: float
     weight: float
     batches: int
-    all_move: bool
+    all_updated: bool
 
 
-def look_for_gap(run: Run) -> None:
-    """Warns where the losses of the two modes differ too much; at an epoch's end.
+def check_train_eval_gap(run: Run) -> None:
+    """Warn if the losses of the two modes differ too much; called at the end of an epoch.
 
-    It looks at the end of a phase's first epoch, where it warns of statistics that are never
-    updated, and at the end of its last one. In between, moving statistics lag behind weights that
-    learn fast, and catch up as the rate falls: that is no fault. Weights, buffers, modes and
-    generators stay as they were.
+    It measures after the first epoch of a phase, to find statistics that are never updated, and
+    after the last one. In other epochs a difference is normal: running statistics lag behind
+    weights that change fast, until the learning rate decreases. Weights, buffers, modes and
+    generators are restored.
 
     Warns:
         FlambeauWarning: One loss is more than ``LIMIT`` times the other.
     """
     position, phase = run.state.position, run.state.phase
     is_last = position.phase_epoch + 1 >= phase.epochs
-    if (position.phase_epoch > 0 and not is_last) or run.gap_told == position.phase:
+    if (position.phase_epoch > 0 and not is_last) or run.gap_warned_phase == position.phase:
         return
-    # With fixed statistics both modes are one and the same.
+    # With fixed statistics both modes are the same.
     if phase.bn in ("eval", "adapt") or not any(
-        map(keeps_statistics, run.components.model.modules())
+        map(has_running_statistics, run.components.model.modules())
     ):
         return
     if why_not_resumable(run.components.train):
         return
-    told = run.gathered(_look_or_none(run))
-    looks = [look for look in told if look is not None]
-    if len(looks) < len(told):
+    gathered = run.gather(_measure_or_none(run))
+    measurements = [measured for measured in gathered if measured is not None]
+    if len(measurements) < len(gathered):
         return
     steps = position.phase_epoch * run.state.steps_per_epoch + position.epoch_step
-    has_settled = is_last and steps >= _LEAST_STEPS
-    if all(look.all_move for look in looks) and not has_settled:
+    has_enough_steps = is_last and steps >= _LEAST_STEPS
+    if all(measured.all_updated for measured in measurements) and not has_enough_steps:
         return
-    weight = sum(look.weight for look in looks)
+    weight = sum(measured.weight for measured in measurements)
     if not weight:
         return
-    as_trained = sum(look.as_trained for look in looks) / weight
-    as_evaluated = sum(look.as_evaluated for look in looks) / weight
+    as_trained = sum(measured.as_trained for measured in measurements) / weight
+    as_evaluated = sum(measured.as_evaluated for measured in measurements) / weight
     first = run.state.history.step_losses[0]
     low, high = sorted((as_trained, as_evaluated))
     if low > 0 and high > LIMIT * low and high > _MATTERS * first:
-        run.gap_told = position.phase
+        run.gap_warned_phase = position.phase
         if run.is_main:
-            _warn(as_trained, as_evaluated, max(look.batches for look in looks))
+            _warn(as_trained, as_evaluated, max(measured.batches for measured in measurements))
 
 
-def _look_or_none(run: Run) -> _Look | None:
-    """``_look``; None where a ``train_step`` of the user's own needs no loss of the task."""
+def _measure_or_none(run: Run) -> _GapMeasurement | None:
+    """Return the measurement; None if it fails with a custom ``train_step``.
+
+    Such a step may train without the loss of the task.
+    """
     if run.options.train_step is train_step:
-        return _look(run)
+        return _measure(run)
     with suppress(Exception):
-        return _look(run)
+        return _measure(run)
     return None
 
 
-def _look(run: Run) -> _Look:
+def _measure(run: Run) -> _GapMeasurement:
     model, task, state = run.components.model, run.components.task, run.state
     trained, evaluated, weight, samples, count = 0.0, 0.0, 0.0, 0, 0
     with preserve(model), torch.no_grad(), run.step.autocast():
-        apply_modes(model, run.trainable, state.phase.bn)
-        moving = [module for module in stored_layers(model).values() if module.training]
-        means = [_mean(module).clone() for module in moving]
+        set_train_modes(model, run.trainable, state.phase.bn)
+        in_training = [
+            module for module in layers_with_statistics(model).values() if module.training
+        ]
+        means = [_mean(module).clone() for module in in_training]
         model.eval()
 
         def loss(batch: Batch, training: bool) -> tuple[float, float]:
-            for module in moving:
+            for module in in_training:
                 module.training = training
-            context = replace(state.context, carry=None)  # else the same as in a step
+            context = replace(state.context, carry=None)  # otherwise as in a step
             total, counted = task.loss(task.forward(model, batch, context), batch)
             return float(total), float(counted)
 
@@ -134,9 +139,9 @@ def _look(run: Run) -> _Look:
             samples, count = samples + len(raw), count + 1
             if samples >= _ENOUGH_SAMPLES:
                 break
-        pairs = zip(means, moving, strict=True)
-        all_move = not any(torch.equal(mean, _mean(module)) for mean, module in pairs)
-    return _Look(trained, evaluated, weight, count, all_move)
+        pairs = zip(means, in_training, strict=True)
+        all_updated = not any(torch.equal(mean, _mean(module)) for mean, module in pairs)
+    return _GapMeasurement(trained, evaluated, weight, count, all_updated)
 
 
 def _mean(module: nn.Module) -> Tensor:
@@ -147,17 +152,17 @@ def _warn(as_trained: float, as_evaluated: float, batches: int) -> None:
     larger = as_evaluated > as_trained
     ratio = as_evaluated / as_trained if larger else as_trained / as_evaluated
     why = (
-        "The statistics that evaluation uses do not fit the data: a few more epochs, a larger "
-        "momentum of these layers (one of 0 never updates them), or statistics taken from the data "
-        'once, choices={"bn": "adapt"}, bring the two together.'
+        "The statistics that evaluation uses do not match the data. Train for more epochs, "
+        "increase the momentum of these layers (0 never updates them), or compute the statistics "
+        'from the data once, choices={"bn": "adapt"}.'
         if larger
-        else "The statistics of single batches are too rough: take larger batches, or statistics "
-        'that stay, choices={"bn": "adapt"}.'
+        else "The statistics of single batches are too noisy. Use larger batches, or fixed "
+        'statistics, choices={"bn": "adapt"}.'
     )
     warnings.warn(
         f"[train-eval-gap] The loss of the same {batches} train batches is {as_trained:.3g} with "
-        f"the norm layers as they are trained and {as_evaluated:.3g} as they are evaluated, "
-        f"{ratio:.1f} times {'more' if larger else 'less'}. {why}",
+        f"the norm layers as in training and {as_evaluated:.3g} as in evaluation, "
+        f"{ratio:.1f} times {'higher' if larger else 'lower'}. {why}",
         FlambeauWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""The first train batches of the coming epoch, read without consuming them."""
+"""The first train batches of an epoch, read without changing the position of the run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flambeau.training.components import Components
 
 
 def first_batches(components: Components, epoch: int, at_most: int) -> Iterator[Batch]:
-    """Yield the first train batches of an epoch, on the device; the run will get them again.
+    """Yield the first train batches of an epoch, on the device; the run gets them again.
 
-    Those without samples for this process are left out.
+    Batches without samples for this process are skipped.
 
     Args:
         components: Train loader and device.
-        epoch: Which epoch's batches are read.
-        at_most: Batches.
+        epoch: Epoch whose batches are read.
+        at_most: Largest number of batches.
 
     Raises:
         InputError: The train loader cannot give the same batches twice.
@@ -34,6 +34,6 @@ def first_batches(components: Components, epoch: int, at_most: int) -> Iterator[
             if len(batch):
                 yield batch.to(components.device)
     finally:
-        # Closing it stops reading ahead at once, not when Python next collects cycles.
+        # Stops prefetching at once, not when Python next collects cycles.
         if isinstance(batches, Generator):
             cast("Generator[Batch]", batches).close()

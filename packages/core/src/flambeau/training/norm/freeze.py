@@ -1,4 +1,4 @@
-"""Which groups learn, and in which mode batch norm is meanwhile."""
+"""Freeze layer groups, and set the training modes of norm layers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def freeze_except(
     fixed: Collection[int] = (),
     also: Collection[int] = (),
 ) -> None:
-    """Sets ``requires_grad`` of whole layer groups; drops the gradients of those that are frozen.
+    """Set ``requires_grad`` of layer groups, and clear the gradients of frozen parameters.
 
     Args:
         model: The model.
-        trainable: Names of the groups that learn; None for all.
-        fixed: ``id`` of parameters that never learn, whatever their group.
-        also: ``id`` of parameters that learn in frozen groups too, unless they are ``fixed``.
+        trainable: Names of the trainable groups; None for all.
+        fixed: ``id`` of parameters that are frozen in any group.
+        also: ``id`` of parameters that are trainable in frozen groups too, unless in ``fixed``.
 
     Raises:
-        ArgumentError: A name is no group of the model.
+        ArgumentError: The model has no group of a name.
     """
     frozen = set(fixed)
     if trainable is not None:
@@ -39,56 +39,56 @@ def freeze_except(
         learns = id(parameter) not in frozen
         parameter.requires_grad_(learns)
         if not learns:
-            # An old gradient would keep moving the parameter.
+            # An optimizer would apply an old gradient in each step.
             parameter.grad = None
 
 
-def keeps_statistics(module: nn.Module) -> bool:
-    """Whether ``module`` is a norm layer that normalises with running statistics in eval mode.
+def has_running_statistics(module: nn.Module) -> bool:
+    """Return whether ``module`` is a norm layer that uses running statistics in eval mode.
 
-    Batch norm of any dimension, SyncBatchNorm, instance norm with ``track_running_stats``, affine
-    or not, and layers of other libraries that keep torch's name for the buffer.
+    True for batch norm of any dimension, SyncBatchNorm, instance norm with ``track_running_stats``,
+    affine or not, and layers of other libraries with a buffer ``running_mean``.
     """
     return isinstance(getattr(module, "running_mean", None), Tensor)
 
 
-def learning_norms(model: nn.Module, bn: str) -> set[int]:
-    """``id`` of the scales and shifts that ``bn`` lets learn in frozen groups as well.
+def trainable_norm_parameters(model: nn.Module, bn: str) -> set[int]:
+    """Return the ``id`` of the scales and shifts that are trainable in frozen groups too.
 
-    With "train" and "adapt" all of norm layers that keep statistics: they are a thousandth of a
-    model, and on new data worth more than the whole head (``docs/findings/batch-norm.md``).
+    For the policies "train" and "adapt" these are all parameters of norm layers with running
+    statistics. They are a thousandth of a model, and on new data they improve the result more than
+    the head does (``docs/findings/batch-norm.md``).
     """
     if bn not in ("train", "adapt"):
         return set()
     return {
         id(parameter)
         for module in model.modules()
-        if keeps_statistics(module)
+        if has_running_statistics(module)
         for parameter in module.parameters(recurse=False)
     }
 
 
-def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "auto") -> None:
-    """Puts the model in train mode, and norm layers that keep statistics in the mode of ``bn``.
+def set_train_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "auto") -> None:
+    """Set the model to train mode, and norm layers with running statistics to the mode of ``bn``.
 
-    A layer in train mode normalises with its batch *and* updates its statistics; one in eval mode
-    does neither, so what is trained is what is evaluated. The loop calls this at the start of
-    each epoch, after anything that may have called ``model.train()``.
+    A norm layer in train mode normalises with its batch *and* updates its statistics. In eval mode
+    it does neither, so that training and evaluation compute the same. The loop calls this at the
+    start of each epoch, because other code may have called ``model.train()``.
 
     Args:
         model: The model.
-        trainable: Names of the groups that learn; None for all.
-        bn: "train": train mode everywhere, frozen groups included. "eval" and "adapt": the
-            statistics stay as they are; with "adapt" the loop has taken them from the new data
-            before. "auto", where nobody has decided: eval mode exactly where the layer's group
-            is frozen.
+        trainable: Names of the trainable groups; None for all.
+        bn: "train": train mode in all groups, also frozen ones. "eval" and "adapt": eval mode, so
+            the statistics do not change; with "adapt" the loop has computed them from the new data
+            before. "auto" (undecided): eval mode if the group of the layer is frozen.
 
     Raises:
         ArgumentError: ``bn`` or a group name is unknown.
     """
     if bn not in BATCH_NORM_POLICIES:
         raise ArgumentError(
-            f"There is no batch norm policy {bn!r}. {did_you_mean(bn, BATCH_NORM_POLICIES)}"
+            f"Unknown batch norm policy {bn!r}. {did_you_mean(bn, BATCH_NORM_POLICIES)}"
         )
     model.train()
     if bn == "train" or (bn == "auto" and trainable is None):
@@ -99,11 +99,11 @@ def apply_modes(model: nn.Module, trainable: Collection[str] | None, bn: str = "
 
 
 def norm_layers(model: nn.Module) -> dict[nn.Module, str]:
-    """The layer group of every norm layer that keeps statistics.
+    """Return the layer group of every norm layer with running statistics.
 
-    A layer in no group's modules (its parameters are listed alone, or it has none) goes with the
-    group of the parameters before it, whose output it normalises; the very first ones with the
-    first group.
+    A layer that is in no module of a group (its parameters are listed singly, or it has none)
+    belongs to the group of the parameters before it, whose output it normalises; without such
+    parameters it belongs to the first group.
     """
     group_of_module: dict[nn.Module, str] = {}
     for name, parts in layer_groups(model).items():
@@ -118,6 +118,6 @@ def norm_layers(model: nn.Module) -> dict[nn.Module, str]:
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             current = group_of_parameter[id(parameter)]
-        if keeps_statistics(module):
+        if has_running_statistics(module):
             found[module] = group_of_module.get(module, current)
     return found

@@ -1,1 +1,1 @@
-"""From gradients to weights: optimizers, parameter groups, clipping, precision, averaging."""
+"""Optimizers, parameter groups, clipping, precision, scheduled values, weight averaging."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from flambeau.errors import InputError, ResumeError, TrainingError
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.wording import name_some
 
 _Move = Callable[[list[Tensor], list[Tensor], float], None]
@@ -29,7 +29,7 @@ class EMA:
     Attributes:
         decay: Factor of the average at each step; 0.999 averages about 1,000 steps.
         warmup: Start with a lower decay, ``(1 + t) / (10 + t)`` up to ``decay``, so that the random
-            initial weights soon have no effect.
+            initial weights soon have little weight.
 
     Source:
         Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the
@@ -88,7 +88,7 @@ class RunningAverage:
         self._is_wider = False
         # ``move(averages, current, n)``: each average += (current - average) / (n + 1). Of torch's
         # public functions only this one takes a new n in each step, which the warm-up of EMA
-        # needs: to make ``get_ema_multi_avg_fn`` anew takes 9 µs (2-core Xeon).
+        # needs: creating a new ``get_ema_multi_avg_fn`` takes 9 µs (2-core Xeon).
         self._move = cast("_Move", get_swa_multi_avg_fn())
 
     def start(self, model: nn.Module) -> None:
@@ -113,19 +113,19 @@ class RunningAverage:
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Generator[None]:
-        """Put the averaged weights into the model inside the block, and restore its own after it.
+        """Use the averaged weights in the model inside the block, then restore its weights.
 
-        Before the first update the model keeps its own weights.
+        Before the first update the weights do not change.
         """
         if self.updates == 0:
             yield
             return
-        own = [tensor.detach().clone() for tensor in self._current]
+        original = [tensor.detach().clone() for tensor in self._current]
         self.finish(model)
         try:
             yield
         finally:
-            _copy(own, self._current)
+            _copy(original, self._current)
 
     def finish(self, model: nn.Module) -> None:
         """Write the average into the model; does nothing before the first update."""
@@ -163,9 +163,9 @@ class RunningAverage:
         return dict(model.named_parameters())
 
     def _earlier_updates(self, step: int, total_steps: int) -> float | None:
-        """Return how many times the average counts for one of the current weights.
+        """Return the weight of the average relative to the current weights, which count 1.
 
-        None where these do not count at all.
+        None if the step is not averaged.
         """
         raise NotImplementedError(f"{type(self).__name__} must define _earlier_updates.")
 
@@ -173,7 +173,7 @@ class RunningAverage:
 class RunningEMA(RunningAverage):
     """A running exponential average of the parameters.
 
-    Buffers remain the model's own, also in evaluation: the statistics of a norm layer are already a
+    Buffers are not averaged: the statistics of a norm layer are already a
     moving average of recent steps, and averaging them again would only delay them.
     """
 
@@ -204,7 +204,7 @@ class RunningSWA(RunningAverage):
         statistics = {
             id(buffer)
             for module in model.modules()
-            if keeps_statistics(module)
+            if has_running_statistics(module)
             for buffer in module.buffers(recurse=False)
             if buffer.is_floating_point()
         }

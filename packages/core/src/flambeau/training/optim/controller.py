@@ -1,4 +1,4 @@
-"""Controllers: set named values from what happened so far."""
+"""Controllers: set named values after each evaluation, depending on the history."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ _SMALLER_IS_BETTER = ("error", "loss", "mae", "mse", "perplexity", "rmse")
 
 @runtime_checkable
 class Controller(Protocol):
-    """Called after each evaluation; a pure function of its arguments, so it resumes by itself."""
+    """An object that sets named values after each evaluation.
+
+    Its ``update`` must depend on its arguments alone, so that a resumed run needs no state of it.
+    """
 
     def update(self, history: History, progress: float) -> Mapping[str, float]:
-        """New values by name; a name left out keeps its value.
+        """Return new values by name; other values do not change.
 
         Args:
-            history: All rows so far, the last evaluation included.
-            progress: Share of the run that is done, 0..1.
+            history: All rows so far, including that of the last evaluation.
+            progress: Finished fraction of the run, 0 to 1.
         """
         ...
 
 
 def mode_of(monitor: str, mode: Mode | None = None) -> Mode:
-    """Whether a column of the history is good when small ("min") or when large ("max").
+    """Return "min" if smaller values of a column of the history are better, else "max".
 
     Names with "loss", "error", "mae", "mse", "rmse" or "perplexity" in them are minimised, all
     others maximised.
 
     Args:
         monitor: The column.
-        mode: Says so against the name.
+        mode: "min" or "max" overrides the choice by name.
 
     Raises:
         InputError: ``mode`` is neither.
@@ -45,46 +48,49 @@ def mode_of(monitor: str, mode: Mode | None = None) -> Mode:
     if mode is None:
         return "min" if any(word in monitor.lower() for word in _SMALLER_IS_BETTER) else "max"
     if mode not in ("min", "max"):
-        raise InputError(f'mode is "min", "max" or None (by the name), not {mode!r}.')
+        raise InputError(
+            f'mode is {mode!r}; give "min", "max" or None (chosen by the name of the column).'
+        )
     return mode
 
 
 def last_score(history: History, monitor: str) -> float:
-    """The newest value of a column.
+    """Return the last value of a column.
 
     Raises:
-        InputError: The last row does not have it; the message names the columns there are.
+        InputError: The last row does not have the column; the message names those it has.
     """
     row = history.rows[-1] if history.rows else {}
     value = row.get(monitor)
     if value is None or isinstance(value, str):
         numbers = [name for name, entry in row.items() if not isinstance(entry, str)]
         raise InputError(
-            f"The history has no numbers {monitor!r} to watch. {did_you_mean(monitor, numbers)} "
-            "Columns that begin with valid_ need a validation set."
+            f"The history has no column of numbers {monitor!r}. {did_you_mean(monitor, numbers)} "
+            "Columns that start with valid_ need a validation set."
         )
     return float(value)
 
 
 @dataclass(frozen=True)
 class ReduceOnPlateau:
-    """Multiplies a value by ``factor`` when a score has not improved for a while.
+    """A controller that multiplies a value by ``factor`` when a score stops improving.
 
-    Give the phase a constant schedule: what a controller sets wins over one that changes.
+    Use a constant schedule in the phase: the value of a controller overrides that of a schedule.
 
     Attributes:
         monitor: Column of the history.
-        factor: New value over old.
-        patience: Evaluations without improvement that are let pass; the next one reduces.
-        name: The value to set.
-        threshold: Relative improvement that counts as one.
-        cooldown: Evaluations after a reduction that are not counted.
-        min_value: The value never goes below.
-        mode: "min" or "max"; None goes by the name of ``monitor``.
+        factor: Factor of each reduction, between 0 and 1.
+        patience: Number of evaluations without improvement to allow; the next one reduces the
+            value.
+        name: Name of the value to set.
+        threshold: Smallest relative improvement that counts.
+        cooldown: Number of evaluations after a reduction that are not counted.
+        min_value: Lower bound of the value.
+        mode: "min" or "max"; None chooses by the name of ``monitor``.
 
     Source:
-        ``torch.optim.lr_scheduler.ReduceLROnPlateau``, whose steps it repeats
-        (``threshold_mode="rel"``).
+        ``torch.optim.lr_scheduler.ReduceLROnPlateau``, with the same rule
+        (``threshold_mode="rel"``) for positive scores.
     """
 
     monitor: str = "valid_loss"
@@ -101,13 +107,13 @@ class ReduceOnPlateau:
             raise InputError(f"factor must be between 0 and 1, not {self.factor}.")
         if self.patience < 0 or self.cooldown < 0:
             raise InputError(
-                f"patience and cooldown are counts of evaluations, not {self.patience} and "
-                f"{self.cooldown}."
+                f"patience and cooldown are counts of evaluations, at least 0, not {self.patience} "
+                f"and {self.cooldown}."
             )
         mode_of(self.monitor, self.mode)
 
     def update(self, history: History, progress: float) -> dict[str, float]:
-        """``{name: smaller value}`` when the last evaluation completes a plateau, else ``{}``.
+        """Return ``{name: smaller value}`` if the last evaluation completes a plateau, else ``{}``.
 
         Raises:
             InputError: The history has no column ``monitor`` or ``name``.
@@ -123,10 +129,10 @@ class ReduceOnPlateau:
         sign = 1.0 if mode_of(self.monitor, self.mode) == "min" else -1.0
         best, bad, cooldown, reduces = math.inf, 0, 0, False
         for score in scores:
-            # Relative to the best, whatever its sign: torch's rule moves the bar the wrong way
-            # for negative scores.
-            bar = best - self.threshold * abs(best) if math.isfinite(best) else best
-            if sign * score < bar:
+            # Relative to the absolute value of the best score: torch's rule moves the limit in the
+            # wrong direction for negative scores.
+            limit = best - self.threshold * abs(best) if math.isfinite(best) else best
+            if sign * score < limit:
                 best, bad = sign * score, 0
             else:
                 bad += 1

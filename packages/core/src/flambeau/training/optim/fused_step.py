@@ -1,4 +1,4 @@
-"""``OptimizerStep``: an optimizer's step, directly by torch's fused kernel where it has one."""
+"""``OptimizerStep``: an optimizer step by a direct call of torch's fused kernel."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from flambeau.torch_internals import (
 
 
 class OptimizerStep:
-    """``optimizer.step()``, with the lists that a fused step needs kept from step to step.
+    """``optimizer.step()`` that keeps the tensor lists of a fused step between steps.
 
-    torch gathers parameters, gradients and moments into lists again in each step, with profiling
-    and hooks around: some 100 µs for four tensors in addition to the kernel's 20 (AdamW, 2-core
-    Xeon). Here torch makes the first step and each one before which something changed: a param
-    group, a loaded state, a parameter that gained or lost its gradient. The steps in between call
-    the same kernel with the same tensors, so the weights are the same to the bit. The kernel is
-    checked against torch's step before its first use, see
+    ``optimizer.step`` builds the lists of parameters, gradients and moments again in each step and
+    calls a profiler and hooks. That takes about 100 µs for four tensors, in addition to 20 µs of
+    the kernel (AdamW, 2-core Xeon). Here ``optimizer.step`` makes the first step and each step
+    before which a param group, the loaded state or the set of parameters with a gradient changed.
+    All other steps call the same kernel with the same tensors, so the weights are bitwise the same.
+    The kernel is checked against torch's step before its first use, see
     ``torch_internals.fused_groups``.
 
-    torch makes all steps of an optimizer that is of another class, is not fused, has hooks, has
-    tensors for settings, or whose ``step`` is wrapped.
+    ``optimizer.step`` makes all steps of an optimizer that is of another class, is not fused, has
+    hooks, has tensors as settings, or whose ``step`` is wrapped.
 
     Args:
-        optimizer: Any of torch's, or one that is derived from them.
+        optimizer: Any torch optimizer, or one derived from them.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -45,8 +45,8 @@ class OptimizerStep:
         """Make one step.
 
         Args:
-            found_inf: float32, 0-d, on the device: the step has no effect where it is not 0. Only
-                where ``reads_found_inf()``.
+            found_inf: float32, 0-d, on the device: the step has no effect if it is not 0. Pass
+                it only if ``reads_found_inf()``.
         """
         gradients = self._gradients() if self._groups else None
         if gradients is None:
@@ -62,7 +62,7 @@ class OptimizerStep:
         return bool(self._groups) or reads_found_inf(self.optimizer)
 
     def _gradients(self) -> list[list[Tensor]] | None:
-        """Return those of each kept group, or None where something changed."""
+        """Return the gradients of each kept group, or None if a group or the state changed."""
         optimizer, groups = self.optimizer, self._groups
         now = optimizer.param_groups
         if optimizer.state is not self._state or len(now) != len(groups) or self._is_hooked():
@@ -76,7 +76,7 @@ class OptimizerStep:
         return found
 
     def _kept(self) -> list[FusedGroup]:
-        """Return what the next steps need, or nothing where torch must make them."""
+        """Return the groups for the next steps; empty if ``optimizer.step`` must make them."""
         optimizer, kind = self.optimizer, self._kind
         if kind is None or self._is_hooked():
             return []
@@ -86,6 +86,6 @@ class OptimizerStep:
         return [kind(settings, optimizer.state) for settings in optimizer.param_groups]
 
     def _is_hooked(self) -> bool:
-        """Return whether ``step`` does more than the step: hooks, or a scheduler's wrapper."""
+        """Return whether ``step`` has hooks or the wrapper of a scheduler."""
         hooks = self._hooks
         return hooks is None or any(hooks) or "step" in vars(self.optimizer)

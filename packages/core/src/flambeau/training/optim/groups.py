@@ -1,4 +1,4 @@
-"""Layer groups: a model's parameters by name, from the stem to the head."""
+"""Layer groups: the parameters of a model by group name, from the stem to the head."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from typing import Protocol, cast
 from torch import nn
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.wording import name_some
 
 Part = nn.Module | nn.Parameter
 
 
 class HasLayerGroups(Protocol):
-    """A model that says itself which of its parts freeze and learn together."""
+    """A model that defines its layer groups, which are frozen and trained as a unit."""
 
     def layer_groups(self) -> Mapping[str, Sequence[Part]]:
-        """Modules (or single parameters) by group name, from the stem to the head."""
+        """Return modules (or single parameters) by group name, from the stem to the head."""
         ...
 
 
-def _says_its_groups(model: nn.Module) -> bool:
-    # isinstance with a protocol takes 25 µs, and a fit asks five times before its first step.
+def _defines_layer_groups(model: nn.Module) -> bool:
+    # isinstance with a protocol takes 25 µs, and a fit calls this five times before its first step.
     return callable(getattr(model, "layer_groups", None))
 
 
 def layer_groups(model: nn.Module) -> dict[str, list[Part]]:
-    """The parts of each group: what ``model.layer_groups()`` says, else the top-level children.
+    """Return the parts of each group: those of ``model.layer_groups()``, else the children.
 
-    Without the method each child that has parameters is a group of its own name, in the order of
-    definition, and parameters of the model itself come first as "root".
+    Without this method each child with parameters is a group with the name of the child, in the
+    order of definition. Parameters of the model itself are the first group, "root".
     """
-    if _says_its_groups(model):
-        said = cast("HasLayerGroups", model).layer_groups()
-        return {name: list(parts) for name, parts in said.items()}
+    if _defines_layer_groups(model):
+        defined = cast("HasLayerGroups", model).layer_groups()
+        return {name: list(parts) for name, parts in defined.items()}
     groups: dict[str, list[Part]] = {}
     own: list[Part] = list(model.parameters(recurse=False))
     if own:
@@ -47,38 +48,38 @@ def layer_groups(model: nn.Module) -> dict[str, list[Part]]:
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each layer group, from the stem to the head, each parameter exactly once.
+    """Return the parameters of each layer group, from the stem to the head, each exactly once.
 
     A parameter that is tied between two groups (embedding and output layer) belongs to the first
-    of them. Groups without parameters are left out.
+    one. Groups without parameters are omitted.
 
     Raises:
         InputError: ``model.layer_groups()`` names a part twice, misses a parameter, or names one
             that is not the model's.
     """
     parts_of = layer_groups(model)
-    if _says_its_groups(model):
+    if _defines_layer_groups(model):
         _check_named_once(model, parts_of)
         _check_complete(model, parts_of)
-    taken: set[int] = set()
+    assigned: set[int] = set()
     groups: dict[str, list[nn.Parameter]] = {}
     for group, parts in parts_of.items():
         for parameter in _parameters(parts):
-            if id(parameter) not in taken:
-                taken.add(id(parameter))
+            if id(parameter) not in assigned:
+                assigned.add(id(parameter))
                 groups.setdefault(group, []).append(parameter)
     return groups
 
 
-def groups_that_learn(wanted: str | Sequence[str], model: nn.Module) -> tuple[str, ...] | None:
-    """The plan's ``trainable`` as a phase has it.
+def trainable_groups(wanted: str | Sequence[str], model: nn.Module) -> tuple[str, ...] | None:
+    """Return ``Phase.trainable`` for the value of ``trainable`` in a plan.
 
     Args:
         wanted: "all", "head" (the last group), or names of groups.
-        model: Whose groups they are.
+        model: The model with the groups.
 
     Raises:
-        ArgumentError: A name is no group of the model.
+        ArgumentError: The model has no group of a name.
     """
     if wanted == "all":
         return None
@@ -90,10 +91,10 @@ def groups_that_learn(wanted: str | Sequence[str], model: nn.Module) -> tuple[st
 
 
 def check_group_names(names: Collection[str], groups: Mapping[str, object]) -> None:
-    """Refuses names that are no layer group of the model.
+    """Check that the names are layer groups of the model.
 
     Raises:
-        ArgumentError: A name is unknown; the message gives the nearest.
+        ArgumentError: A name is unknown; the message suggests a similar one.
     """
     for name in names:
         if name not in groups:
@@ -112,7 +113,7 @@ def _parameters(parts: Sequence[Part]) -> Iterator[nn.Parameter]:
 
 
 def _check_named_once(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) -> None:
-    """A part may be neither listed twice nor lie inside another listed part."""
+    """Check that no part is listed twice or is inside another listed part."""
     counts: Counter[int] = Counter()
     for parts in parts_of.values():
         for part in parts:
@@ -125,13 +126,13 @@ def _check_named_once(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) 
             if counts[id(part)] > 1:
                 raise InputError(
                     f"layer_groups() of {type(model).__name__} names {_name(model, part)!r} in "
-                    f"group {group!r} and once more, by itself or inside another part. A part "
-                    "learns with exactly one group: drop it from one of them."
+                    f"group {group!r} and again, by itself or inside another part. A part must "
+                    "belong to exactly one group: remove it from the other."
                 )
 
 
 def _check_complete(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) -> None:
-    """The parts hold every parameter of the model, and no others."""
+    """Check that the parts have all parameters of the model and no others."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     listed: set[int] = set()
     for group, parts in parts_of.items():
@@ -140,20 +141,19 @@ def _check_complete(model: nn.Module, parts_of: Mapping[str, Sequence[Part]]) ->
                 raise InputError(
                     f"layer_groups() of {type(model).__name__} lists a parameter of shape "
                     f"{tuple(parameter.shape)} in group {group!r} that is not among "
-                    "model.parameters(). Register it on the model, or drop it."
+                    "model.parameters(). Register it on the model, or remove it from the group."
                 )
             listed.add(id(parameter))
     missing = [name for key, name in names.items() if key not in listed]
     if missing:
         raise InputError(
-            f"layer_groups() of {type(model).__name__} leaves out {len(missing)} parameters "
-            f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}): they would never be "
-            "trained. Put their modules into a group."
+            f"layer_groups() of {type(model).__name__} lacks {len(missing)} parameters "
+            f"({name_some(missing)}), which would not be trained. Add their modules to a group."
         )
 
 
 def _name(model: nn.Module, part: Part) -> str:
-    # torch leaves the generator's type open.
+    # torch does not annotate the type of the generator.
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     entries = chain(modules, model.named_parameters())
     return next((name for name, entry in entries if entry is part), "?")

@@ -1,4 +1,4 @@
-"""Optimizers by name: parameter groups, no weight decay on norms and biases, fused where it is."""
+"""Optimizers by name: param groups, no weight decay for norms and biases, fused if available."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flambeau.training.optim.groups import (
 )
 
 OptimizerFactory = Callable[[nn.Module, Mapping[str, Any]], Mapping[str, Optimizer]]
-"""``factory(model, values) -> {"main": optimizer}``; ``values`` are the plan's, by key."""
+"""``factory(model, values) -> {"main": optimizer}``; ``values`` are those of the plan by key."""
 
 ParamGroup = dict[str, Any]
 
@@ -32,7 +32,7 @@ _NORM_CLASS = re.compile(r"Norm(\d?d)?$")
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """What an optimizer of torch is called and which settings it has."""
+    """The class of a torch optimizer and its settings."""
 
     build: type[Optimizer]
     options: tuple[str, ...]
@@ -58,19 +58,19 @@ def make_optimizer(
     options: Mapping[str, Any] | None = None,
     fused: bool | None = None,
 ) -> Optimizer:
-    """A torch optimizer over all parameters of ``model``, in groups from stem to head.
+    """Return a torch optimizer for all parameters of ``model``, in groups from stem to head.
 
-    Each of its ``param_groups`` carries "group" (the layer group), "lr_scale" (1) and "decay"
-    (whether weight decay applies: not to norm layers, biases and other 1-d parameters).
+    Each of its ``param_groups`` has the entries "group" (the layer group), "lr_scale" (1) and
+    "decay" (whether weight decay applies: not to norm layers, biases and other 1-d parameters).
 
     Args:
         name: "adamw", "adam", "sgd", "rmsprop" or "adagrad".
         model: On the device where it will be trained.
-        lr: Learning rate; the loop sets it anew before each step.
-        weight_decay: As torch's optimizer of that name understands it (decoupled for adamw).
+        lr: Learning rate; the loop sets it again before each step.
+        weight_decay: As in torch's optimizer of that name (decoupled for adamw).
         options: Further settings by torch's names: "betas", "eps", "momentum", "nesterov",
-            "alpha". A value of None is torch's default.
-        fused: Whether to use the single-kernel form. None does where device and dtype have it
+            "alpha". None selects the default of torch.
+        fused: Whether to use the fused form. None uses it if it exists for device and dtype
             (AdamW on 11.2 M parameters: 7.5 ms instead of 40 ms a step, 2-core EPYC).
 
     Raises:
@@ -79,7 +79,7 @@ def make_optimizer(
     """
     kind = OPTIMIZERS.get(name)
     if kind is None:
-        raise ArgumentError(f"There is no optimizer {name!r}. {did_you_mean(name, OPTIMIZERS)}")
+        raise ArgumentError(f"Unknown optimizer {name!r}. {did_you_mean(name, OPTIMIZERS)}")
     settings = {key: value for key, value in (options or {}).items() if value is not None}
     for key in settings:
         if key not in kind.options:
@@ -90,24 +90,24 @@ def make_optimizer(
     if not groups:
         raise InputError(
             f"{type(model).__name__} has no parameters, so there is nothing to optimize. "
-            "Give the Learner a model with parameters."
+            "Pass a model with parameters."
         )
-    if kind.has_fused and (_fused_everywhere(name, model) if fused is None else fused):
-        # Otherwise left open: fused=False would keep torch from its foreach form too.
+    if kind.has_fused and (_supports_fused(name, model) if fused is None else fused):
+        # Otherwise not set: fused=False would disable the foreach form of torch too.
         settings["fused"] = True
     try:
         return build_optimizer(
             kind.build, groups, {"lr": lr, "weight_decay": weight_decay, **settings}
         )
     except ValueError as error:
-        raise InputError(f"The optimizer {name!r} refuses its settings: {error}.") from error
+        raise InputError(f"Invalid settings of the optimizer {name!r}: {error}.") from error
 
 
 def default_factory(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
-    """``{"main": …}`` as the plan says: keys "optimizer", "lr", "weight_decay".
+    """Return ``{"main": …}`` from the plan's values "optimizer", "lr" and "weight_decay".
 
-    The ``OptimizerFactory`` of runs that name none. "betas", "eps", "momentum", "nesterov" and
-    "alpha" are read too, those that the optimizer has.
+    The default ``OptimizerFactory``. It also uses "betas", "eps", "momentum", "nesterov" and
+    "alpha" if the optimizer has these settings.
     """
     name = values["optimizer"]
     known = OPTIMIZERS[name].options if name in OPTIMIZERS else ()
@@ -122,7 +122,7 @@ def default_factory(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Op
 
 
 def split_by_decay(model: nn.Module, *, lr: float, weight_decay: float) -> list[ParamGroup]:
-    """Torch's ``param_groups``: each layer group in a part with weight decay and one without."""
+    """Return ``param_groups`` in which each layer group is split by weight decay."""
     plain = no_decay_ids(model)
     groups: list[ParamGroup] = []
     for name, parameters in parameter_groups(model).items():
@@ -143,10 +143,10 @@ def split_by_decay(model: nn.Module, *, lr: float, weight_decay: float) -> list[
 
 
 def no_decay_ids(model: nn.Module) -> set[int]:
-    """``id`` of every parameter that weight decay must leave alone.
+    """Return the ``id`` of every parameter without weight decay.
 
-    These are biases, whatever their shape (tables of relative position biases too), 1-d
-    parameters, and all of a norm layer: pulling a scale to 0 makes the layer weaker, not simpler.
+    These are biases of any shape (also tables of relative position biases), 1-d parameters, and all
+    parameters of norm layers: a scale near 0 weakens the layer and does not regularise it.
     """
     ids: set[int] = set()
     for module in model.modules():
@@ -163,29 +163,29 @@ def regroup(
     lr_scales: Mapping[str, float],
     no_decay: Collection[int] | None = None,
 ) -> None:
-    """Puts parameters with the same settings into one param group, in the model's order.
+    """Merge parameters with the same settings into one param group, in the order of the model.
 
-    A param group costs a call of its own each step (20 µs for fused AdamW, 2-core EPYC), so a
-    model of nine layer groups with one learning rate should be two of them, not eighteen, and one
-    where there is no weight decay. What the optimizer remembers of each parameter is kept. "group"
-    becomes the names joined by "+". Only "lr_scale", "decay" and the grouping change; set "lr"
-    afterwards. The result does not depend on how the parameters were grouped before.
+    Each param group needs a kernel call per step (20 µs for fused AdamW, 2-core EPYC). A model of
+    nine layer groups with one learning rate needs two param groups, not eighteen, and a single one
+    without weight decay. The state of each parameter does not change. "group" becomes the names of
+    the merged groups joined by "+". Only "lr_scale", "decay" and the grouping change; set "lr"
+    afterwards. The result does not depend on the previous grouping.
 
     Args:
-        optimizer: Any torch optimizer; param groups that differ in other settings stay apart.
+        optimizer: Any torch optimizer; param groups that differ in other settings are not merged.
         groups: ``parameter_groups(model)``.
-        lr_scales: Factor by layer group; 1 where not named.
-        no_decay: ``no_decay_ids(model)``; None where no group of ours has weight decay, so that
-            it need not keep them apart.
+        lr_scales: Factor by layer group; 1 for other groups.
+        no_decay: ``no_decay_ids(model)``; None if no group of ``make_optimizer`` has weight decay,
+            so that parameters with and without it are merged.
 
     Raises:
         ArgumentError: ``lr_scales`` names an unknown group.
     """
     check_group_names(lr_scales, groups)
     group_of = {id(p): name for name, parameters in groups.items() for p in parameters}
-    place = {key: index for index, key in enumerate(group_of)}
+    order = {key: index for index, key in enumerate(group_of)}
     entries = [(p, old) for old in optimizer.param_groups for p in old["params"]]
-    entries.sort(key=lambda entry: place.get(id(entry[0]), len(place)))
+    entries.sort(key=lambda entry: order.get(id(entry[0]), len(order)))
     settings = {id(old): _settings(old) for old in optimizer.param_groups}
     merged: dict[tuple[float, bool, str], ParamGroup] = {}
     for parameter, old in entries:
@@ -206,22 +206,22 @@ def regroup(
 
 
 def _settings(group: ParamGroup) -> str:
-    """What keeps a param group apart from others."""
+    """Return the settings that param groups must share to be merged."""
     passing = {"params", "group", "lr_scale", "decay"}
     if "lr_scale" in group:
-        # The loop derives "lr" of our own groups from "lr_scale"; a user's own group keeps its own.
+        # The loop computes "lr" of groups with "lr_scale"; other groups keep their own.
         passing.add("lr")
     return repr(sorted((key, value) for key, value in group.items() if key not in passing))
 
 
-def _fused_everywhere(name: str, model: nn.Module) -> bool:
+def _supports_fused(name: str, model: nn.Module) -> bool:
     kinds = {(parameter.device.type, parameter.dtype) for parameter in model.parameters()}
     return all(_has_fused(name, device_type, dtype) for device_type, dtype in kinds)
 
 
 @cache
 def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
-    """Whether a fused step runs there: tried out, since some optimizers only refuse in ``step``."""
+    """Return whether a fused step works; tried, because some optimizers fail only in ``step``."""
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)

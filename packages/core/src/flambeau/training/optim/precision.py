@@ -1,4 +1,4 @@
-"""Precision of the forward and backward pass: fp32, bf16 or fp16 by autocast."""
+"""Precision of the forward and backward pass: fp32, or bf16 or fp16 by autocast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES: Mapping[str, torch.dtype | None] = {
     "fp16": torch.float16,
     "fp32": None,
 }
-"""dtype of autocast by name in the plan; None leaves every tensor in the dtype it has."""
+"""dtype of autocast by name in the plan; None does not use autocast."""
 
 _NO_AUTOCAST: AbstractContextManager[None] = nullcontext()
 
@@ -28,13 +28,13 @@ _NO_AUTOCAST: AbstractContextManager[None] = nullcontext()
 class Precision:
     """Autocast for the forward pass and, for fp16, loss scaling around the backward pass.
 
-    In fp16 small gradients would become 0, so the loss is multiplied by a scale that grows until
-    gradients overflow and halves then; that step is left out (``NonFiniteGuard`` with
-    ``tolerate_overflow``). fp32 and bf16 need none of it.
+    In fp16 small gradients would become 0, so the loss is multiplied by a scale. The scale grows
+    until gradients overflow; then it is halved and the step is skipped (``NonFiniteGuard`` with
+    ``tolerate_overflow``). fp32 and bf16 do not need a scale.
 
     Args:
-        name: "fp32", "bf16" or "fp16". Weights stay in their own dtype in all of them.
-        device: Where the model runs.
+        name: "fp32", "bf16" or "fp16". Weights keep their dtype.
+        device: The device of the model.
 
     Raises:
         ArgumentError: The name is unknown.
@@ -43,7 +43,7 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device) -> None:
         if name not in DTYPES:
-            raise ArgumentError(f"There is no precision {name!r}. {did_you_mean(name, DTYPES)}")
+            raise ArgumentError(f"Unknown precision {name!r}. {did_you_mean(name, DTYPES)}")
         self.name = name
         self.device = device
         self._dtype = DTYPES[name]
@@ -55,23 +55,23 @@ class Precision:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether gradients may overflow now and then by design."""
+        """Whether the loss is scaled, so that gradients may overflow in some steps."""
         return self.scaler is not None
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass and its loss; for fp32 one that does nothing."""
+        """Return the context manager of a forward pass and its loss; without effect for fp32."""
         if self._dtype is None:
             return _NO_AUTOCAST
         return torch.autocast(self.device.type, self._dtype)
 
     def backward(self, loss: Tensor, divisor: float = 1.0) -> None:
-        """Compute the gradients of ``loss / divisor``, of the scaled loss for fp16."""
+        """Compute the gradients of ``loss / divisor``, with the scaled loss for fp16."""
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         self._backward(loss, divisor)
 
     def unscale(self, optimizers: Iterable[Optimizer]) -> None:
-        """Gradients as if nothing had been scaled; before the guard, clipping and the update."""
+        """Divide gradients by the scale; call before the guard, clipping and the update."""
         if self.scaler is None:
             return
         for optimizer in optimizers:
@@ -81,23 +81,23 @@ class Precision:
                 self._unscaled = True
 
     def update(self) -> None:
-        """Adapts the scale; once after the optimizers of a step."""
+        """Update the scale; call once after the optimizers of a step."""
         if self.scaler is not None and self._unscaled:
             self.scaler.update()
             self._unscaled = False
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale and how long it has been good; empty but for fp16. Reads the device."""
+        """Return the state of the loss scaler, read from the device; empty unless fp16."""
         return {} if self.scaler is None else dict(self.scaler.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of ``state_dict``."""
+        """Load what ``state_dict`` returned."""
         if self.scaler is not None and state:
             self.scaler.load_state_dict(dict(state))
 
 
 def _probe(name: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Trains a layer of each common kind once: no list of what torch supports is up to date."""
+    """Run a linear and a convolution layer once, because support differs between torch versions."""
     layers = (
         ((2, 4), (3, 4), torch.nn.functional.linear),
         ((2, 1, 3, 3), (1, 1, 4, 4), torch.nn.functional.conv2d),
@@ -107,10 +107,10 @@ def _probe(name: str, device: torch.device, dtype: torch.dtype) -> None:
             for weight, inputs, layer in layers:
                 parameter = torch.zeros(weight, device=device, requires_grad=True)
                 with torch.autocast(device.type, dtype):
-                    answer = layer(torch.zeros(inputs, device=device), parameter)
-                torch.autograd.grad(answer.float().sum(), parameter)
+                    output = layer(torch.zeros(inputs, device=device), parameter)
+                torch.autograd.grad(output.float().sum(), parameter)
     except RuntimeError as error:
         raise InputError(
-            f"Precision {name!r} does not run on {device} with this torch ({error}). "
-            'Use "fp32", or "bf16" where the hardware has it.'
+            f"This version of torch does not support precision {name!r} on {device} ({error}). "
+            'Use "fp32", or "bf16" if the hardware supports it.'
         ) from error

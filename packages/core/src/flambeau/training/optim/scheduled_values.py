@@ -1,4 +1,4 @@
-"""``StepValues``: the named values of a step (lr, momentum, the task's own) and who sets them."""
+"""``StepValues``: the named values of a step (lr, momentum, values of the task)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.optimizer import no_decay_ids, regroup
 
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
-# Where these values are in torch's param groups.
-_KEPT = ("weight_decay", "momentum", "betas")
-# Steps whose scheduled values are computed in one go: between two steps of a model the same few
-# lines take three times as long, since the model has pushed them out of the processor's caches.
+# Entries of param groups that these values change.
+_GROUP_VALUES = ("weight_decay", "momentum", "betas")
+# Steps whose scheduled values are computed at once. Between two steps of a model the same code
+# takes three times as long, because the model has evicted it from the caches of the processor.
 _AHEAD = 128
 
 
 class StepValues:
-    """Sets every scheduled value before a step. A controller's value wins over a schedule.
+    """The scheduled values of each step. The value of a controller overrides a schedule.
 
-    A param group's rate is ``lr × lr_scale × lr_ratio``: ``lr_scale`` is the phase's factor for
-    its layer group, ``lr_ratio`` is 1 except for optimizers of the user's own, which keep their
-    proportion to the plan's lr, so that a GAN's two rates move together.
+    The learning rate of a param group is ``lr × lr_scale × lr_ratio``. ``lr_scale`` is the factor
+    of the phase for the layer group. ``lr_ratio`` is 1 except for user-defined optimizers: it is
+    the ratio of their lr to that of the plan, so that the two rates of a GAN keep their ratio.
 
     Attributes:
-        current: Value by name, as callbacks and tasks see them.
-        controlled: What controllers have set, kept until they set it anew.
+        current: Value by name, as read by callbacks and tasks.
+        controlled: Values that controllers have set; they remain until a controller changes them.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class StepValues:
             for group in optimizer.param_groups:
                 own = "lr_scale" not in group and base > 0
                 group["lr_ratio"] = group["lr"] / base if own else 1.0
-                group["unscheduled"] = {name: group[name] for name in _KEPT if name in group}
+                group["unscheduled"] = {
+                    name: group[name] for name in _GROUP_VALUES if name in group
+                }
         self._unscheduled: dict[str, float] = {"lr": base, **task_values}
         self.current: dict[str, float] = dict(self._unscheduled)
         self.controlled: dict[str, float] = {}
@@ -65,9 +67,9 @@ class StepValues:
         self._phase: Phase | None = None
 
     def start_phase(self, phase: Phase, steps_per_epoch: int) -> None:
-        """Takes the phase's schedules and its rates by layer group.
+        """Set the schedules of a phase and its factors for the lr by layer group.
 
-        What the phase does not schedule is again as it was before the first one.
+        Values that the phase does not schedule get their initial values again.
         """
         for name in phase.schedules:
             self._require_known(name, "a schedule")
@@ -83,7 +85,7 @@ class StepValues:
         self._last_step = max(1, phase.epochs * steps_per_epoch - 1)
 
     def _regroup(self, phase: Phase) -> None:
-        """As few param groups as the phase's rates, and weight decay where there is any, allow."""
+        """Merge param groups with the same factor for the lr and the same weight decay."""
         groups = parameter_groups(self._model)
         param_groups = [g for optimizer in self._optimizers for g in optimizer.param_groups]
         decays = (
@@ -94,7 +96,7 @@ class StepValues:
         plain = no_decay_ids(self._model) if decays else None
         for optimizer in self._optimizers:
             regroup(optimizer, groups, phase.lr_scales, plain)
-        # Looked up anew each time: loading a state puts new dictionaries in their place.
+        # Looked up each time, because loading a state replaces the dictionaries.
         self._rates = [
             (group, group["lr_scale"] * group["lr_ratio"])
             for optimizer in self._optimizers
@@ -102,20 +104,20 @@ class StepValues:
         ]
 
     def set(self, step: int, micro_batches: Sequence[Batch], run_step: int = 0) -> None:
-        """The values of a step, into ``current`` and the optimizers.
+        """Write the values of a step to ``current`` and the optimizers.
 
         Args:
-            step: Which step of the phase it is.
-            micro_batches: Of the step.
-            run_step: Which step of the run it is.
+            step: Index of the step in the phase.
+            micro_batches: The micro-batches of the step.
+            run_step: Index of the step in the run.
         """
-        current, place = self.current, step - self._ahead_from
+        current, index = self.current, step - self._ahead_from
         for name, at in self._by_step:
             current[name] = at(run_step)
-        if not 0 <= place < len(self._ahead):
+        if not 0 <= index < len(self._ahead):
             self._compute_ahead(step)
-            place = 0
-        current.update(self._ahead[place])
+            index = 0
+        current.update(self._ahead[index])
         if self.controlled:
             current.update(self.controlled)
         lr = current["lr"]
@@ -131,17 +133,17 @@ class StepValues:
             self._set_momentum(current["momentum"])
 
     def _compute_ahead(self, step: int) -> None:
-        # One at least: a step after the last one of a phase keeps its values.
+        # At least one: a step after the last one of a phase keeps its values.
         steps = range(step, max(step + 1, min(step + _AHEAD, self._last_step + 1)))
         progress = [min(1.0, ahead / self._last_step) for ahead in steps]
         self._ahead_from = step
         self._ahead = [{name: at(p) for name, at in self._schedules} for p in progress]
 
     def override(self, values: Mapping[str, float]) -> None:
-        """What a controller returned; it holds from the next step on.
+        """Set the values that a controller returned, from the next step on.
 
         Raises:
-            ArgumentError: A name is not a schedulable value.
+            ArgumentError: A name is not that of a schedulable value.
         """
         for name, value in values.items():
             self._require_known(name, "a controller")
@@ -150,12 +152,12 @@ class StepValues:
             if new and name == "weight_decay" and self._phase is not None:
                 self._regroup(self._phase)
 
-    def _require_known(self, name: str, who: str) -> None:
+    def _require_known(self, name: str, setter: str) -> None:
         known = {*_OPTIMIZER_VALUES, *self.current}
         if name not in known:
             raise ArgumentError(
-                f"{name!r}, set by {who}, is no schedulable value of this run. "
-                f"{did_you_mean(name, known)} A task declares its own in Task.values."
+                f"{name!r}, set by {setter}, is not a schedulable value of this run. "
+                f"{did_you_mean(name, known)} A task declares further values in Task.values."
             )
 
     def _set_weight_decay(self, value: float) -> None:
@@ -172,7 +174,7 @@ class StepValues:
 
 
 def _lr_scale(micro_batches: Sequence[Batch]) -> float:
-    """The batches' own factor on the rate, weighted as the batches are."""
+    """Return the mean ``lr_scale`` of the batches, weighted by their weights."""
     weights = [1.0 if batch.weight is None else batch.weight for batch in micro_batches]
     scaled = sum(b.lr_scale * w for b, w in zip(micro_batches, weights, strict=True))
     return scaled / sum(weights)

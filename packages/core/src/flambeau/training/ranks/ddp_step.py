@@ -1,8 +1,8 @@
-"""One optimizer step that several processes compute together: each its share of the samples.
+"""One optimizer step that several ranks compute, each for its part of the samples.
 
-``DistributedDataParallel`` adds up the gradients while the backward pass still runs. It wraps a
-small module of its own, from a batch to its summed loss, so that the model stays what it is: no
-wrapper to see, no "module." in the names of its tensors, and a task may use any part of it.
+``DistributedDataParallel`` averages the gradients while the backward pass still runs. It wraps a
+small module that computes the summed loss of a batch, not the model. Therefore the model does not
+change: its tensors have no prefix "module.", and a task may use any part of it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _dist = cast("Any", dist)
 
 
 class DDPStep:
-    """The default ``train_step`` over several ranks: the same step as one process would make.
+    """The default ``train_step`` over several ranks: the same step as with one process.
 
     Args:
-        group: The ranks that share it.
-        model: The model as it is trained.
+        group: The ranks that share the step.
+        model: The model that is trained.
 
     Attributes:
-        weight: Weight of the coming step over all ranks, None where only the loss knows it.
-        own_weight: This rank's part of it.
+        weight: Weight of the next step over all ranks, None where only the loss returns it.
+        own_weight: Weight of the samples of this rank.
     """
 
     def __init__(self, group: ProcessGroup, model: nn.Module) -> None:
@@ -54,15 +54,15 @@ class DDPStep:
         self.own_weight = 0.0
 
     def start(self) -> None:
-        """Takes the parameters that learn as they are now; at the start of a phase."""
+        """Collect the trainable parameters; called at the start of a phase."""
         self._parallel = None
         self._learning = [p for p in self._model.parameters() if p.requires_grad]
         self._loss_of.used = self._learning
-        # The first step finds out, unless the model says so.
+        # Determined in the first step, unless the model declares it.
         self._finds_unused = True if getattr(self._model, "find_unused_parameters", False) else None
 
     def end(self) -> None:
-        """Lets go of the model: its gradients are its own again."""
+        """Remove the DDP wrapper, so that gradients are no longer views into its buckets."""
         self._parallel = None
 
     def __call__(
@@ -71,34 +71,35 @@ class DDPStep:
         """Make one step and return the result over all ranks, the same on each.
 
         Raises:
-            TrainingError: A batch has another weight than announced.
+            TrainingError: A batch has another weight than the loader announced, or a parameter has
+                no gradient in this step.
         """
         ranked = cast("RankedStep", step)
         weight = self._weight_of(micro_batches, task)
         world_size = self._group.world_size
-        # The gradients are averaged over the processes, but the step is a sum.
+        # DDP averages gradients over the ranks, but the step needs their sum.
         divisor = 1.0 if weight is None else weight / world_size
         sums: list[Tensor] = []
         weights: list[Tensor] = []
-        together: Tensor | None = None
+        totals: Tensor | None = None
         work: Any = None
         forward = self._prepared()
         for index, batch in enumerate(micro_batches or (None,)):
             is_last = index + 1 >= len(micro_batches)
-            with self._alone() if not is_last else nullcontext():
+            with self._without_sync() if not is_last else nullcontext():
                 with step.autocast():
                     loss_sum, part = forward(task, batch, step.context)
                 sums.append(loss_sum.detach())
                 weights.append(torch.as_tensor(part, device=loss_sum.device).detach())
                 if is_last:
                     # Sent before the backward pass, so that the two overlap.
-                    together = _packed(sums, None if weight is not None else weights)
-                    work = _dist.all_reduce(together, async_op=True)
+                    totals = _packed(sums, None if weight is not None else weights)
+                    work = _dist.all_reduce(totals, async_op=True)
                 step.backward(loss_sum, divisor)
         self._finish_gradients(ranked)
         work.wait()
         total: float | Tensor
-        loss_sum, *counted = cast(Tensor, together).unbind()
+        loss_sum, *counted = cast(Tensor, totals).unbind()
         if weight is None:
             total = counted[0]
             gradients = gradients_of(model.parameters())
@@ -111,7 +112,7 @@ class DDPStep:
         return StepResult(loss, total)
 
     def _prepared(self) -> nn.Module:
-        """What computes the loss of a micro-batch: without DDP in the first step of a phase."""
+        """Return the module for the loss of a micro-batch: without DDP in a phase's first step."""
         if self._finds_unused is None:
             return self._loss_of
         if self._parallel is None:
@@ -119,43 +120,43 @@ class DDPStep:
                 self._loss_of,
                 find_unused_parameters=self._finds_unused,
                 gradient_as_bucket_view=True,
-                # Evaluation takes the buffers of process 0; see RankedRun.end_steps.
+                # Evaluation uses the buffers of rank 0; see RankedRun.end_steps.
                 **ddp_without_buffer_copies(),
             )
         return self._parallel
 
-    def _alone(self) -> AbstractContextManager[None]:
-        """Around a backward pass whose gradients are not sent yet."""
+    def _without_sync(self) -> AbstractContextManager[None]:
+        """Return a context manager for a backward pass without communication."""
         return nullcontext() if self._parallel is None else self._parallel.no_sync()
 
     def _finish_gradients(self, step: RankedStep) -> None:
         if self._parallel is None:
-            # DDP has to know beforehand whether some parameters may go unused: looking for them
-            # costs a pass over the graph each step, and not looking would wait for them for ever.
+            # DDP must know in advance whether parameters may be unused: the search for them takes a
+            # pass over the graph in each step, but without it DDP would wait for them forever.
             self._finds_unused = not step.average(self._learning)
             self._loss_of.used = [p for p in self._learning if p.grad is not None]
         elif not self._finds_unused and any(p.grad is None for p in self._learning):
             missing = next(n for n, p in self._model.named_parameters() if _lacks_gradient(p))
             raise TrainingError(
-                f"{missing!r} got no gradient in step {step.context.step}, as it did in the "
-                "first step of the phase, so the processes wait for it in vain. Where a model does "
-                "not use all of its parameters in every step, set its attribute "
-                "find_unused_parameters = True."
+                f"{missing!r} has no gradient in step {step.context.step}, but had one in the "
+                "first step of the phase, so DDP cannot average it. If the model does not use all "
+                "parameters in every step, set its attribute find_unused_parameters = True."
             )
 
     def _weight_of(self, micro_batches: Sequence[Batch], task: Task) -> float | None:
         own = known_weight(micro_batches, task)
         if self.weight is not None and own != self.own_weight:
             raise TrainingError(
-                f"The loader's batches of this step count {self.own_weight}, but {own} after the "
-                "transforms on the device, which the other processes do not know of. Let the "
-                "transform set batch.weight to None, or the loader give the final weight."
+                f"The batches of this step have the weight {self.own_weight} in the loader, but "
+                f"{own} after the transforms on the device; the other ranks already use the first "
+                "value. Set batch.weight to None in the transform, or the final weight in the "
+                "loader."
             )
         return self.weight
 
 
 class _LossOfBatch(nn.Module):
-    """What is wrapped: the forward pass and the loss of one micro-batch."""
+    """The module that DDP wraps: forward pass and loss of one micro-batch."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -166,8 +167,8 @@ class _LossOfBatch(nn.Module):
         if batch is not None:
             outputs = task.forward(self.model, batch, context)
             return task.loss(outputs, batch)
-        # This process has no sample in a last batch that is smaller than their number. Gradients
-        # of 0 keep it in step with the others.
+        # The last batch has fewer samples than there are ranks, and none for this rank. It
+        # contributes gradients of 0, because all ranks must communicate.
         parts = [parameter.flatten()[:1].sum().float() * 0 for parameter in self.used]
         nothing = torch.stack(parts).sum()
         return nothing, torch.zeros_like(nothing)
@@ -178,7 +179,7 @@ def _lacks_gradient(parameter: nn.Parameter) -> bool:
 
 
 def _packed(sums: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:
-    """One tensor to send, of one dtype everywhere: the sum, and the weight if it is not known."""
+    """Return one tensor to reduce: the summed loss, and the weight if it is given."""
     parts = [as_real(torch.stack(list(sums)).sum())]
     if weights is not None:
         parts.append(as_real(torch.stack(list(weights)).sum()))

@@ -1,4 +1,4 @@
-"""``make_run``: the run of this process, alone or as one rank of several."""
+"""``make_run``: create the run of this process, as the only one or as one rank of several."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def make_run(
     """Return a ``Run``, or a ``RankedRun`` where several processes train together.
 
     Args:
-        components: The loaders give this process its share.
-        settings: Of the fit; callbacks that only rank 0 needs are left out on the others.
+        components: The objects of the run; the loaders return the part of this process.
+        settings: Settings of the fit; callbacks for rank 0 alone are removed on other ranks.
         history: Rows and step losses so far.
-        position: Where the run stands.
+        position: Position from which the run starts.
     """
     group = processes.join()
     if group is None:

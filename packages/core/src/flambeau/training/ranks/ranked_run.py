@@ -1,9 +1,9 @@
-"""``RankedRun``: a run that several processes make together, step for step that of one.
+"""``RankedRun``: a run on several ranks, whose steps equal those of one process.
 
-Each process has the whole model and its share of every batch (``LoaderOptions.rank``). Before each
-step the processes tell each other how much their shares count and whether one of them wants to
-stop; gradients, losses and metrics are added up, so that all of them hold the same weights, scores
-and history. Process 0 writes the files.
+Each rank has the whole model and its part of every batch (``LoaderOptions.rank``). Before each step
+the ranks exchange the weights of their parts and whether one of them stops. Gradients, losses and
+metrics are reduced over the ranks, so that all have the same weights, scores and history. Rank 0
+writes the files.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from flambeau.training.components import Components
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.nonfinite.guard import StepRecord
-from flambeau.training.nonfinite.locate import Culprit
-from flambeau.training.norm.freeze import keeps_statistics
+from flambeau.training.nonfinite.locate import NonFiniteSource
+from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.training.ranks.ddp_step import DDPStep
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.run import Run, RunSettings
@@ -43,21 +43,21 @@ T = TypeVar("T")
 
 
 class RankedRun(Run):
-    """A ``Run`` whose steps are shared. Every process makes one, with the same arguments.
+    """The ``Run`` of one rank; every rank creates one with the same arguments.
 
     Args:
-        parts: The loaders give this process its share.
+        components: The objects of the run; the loaders return the part of this rank.
         settings: As for ``Run``.
-        history: The same rows on every process.
-        position: Where the run stands.
-        processes: Who shares it.
+        history: Rows and step losses, the same on every rank.
+        position: Position from which the run starts.
+        group: The ranks that train together.
 
     Raises:
-        InputError: A loader does not share its batches.
-        TrainingError: The processes have different models.
+        InputError: A loader does not split its batches over the ranks.
+        TrainingError: The ranks have different models.
 
     Warns:
-        FlambeauWarning: The model takes statistics of its batches, which are shares here.
+        FlambeauWarning: Norm layers use the batch statistics of each rank.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class RankedRun(Run):
         settings: RunSettings,
         history: History,
         position: Position,
-        processes: ProcessGroup,
+        group: ProcessGroup,
     ) -> None:
-        self.processes = processes
-        self._pressed = Interrupt()
-        self._over = False
-        self._agreed = False
+        self.group = group
+        self._own_interrupt = Interrupt()
+        self._epoch_ended = False
+        self._raised_by_all = False
         self._lr_scale = Batch({}, weight=1.0)
-        _check_loader(components, processes)
-        _share_model(components.model, processes)
-        if processes.is_main:
-            _warn_of_statistics(components.model, settings)
+        _check_loader(components, group)
+        _broadcast_model(components.model, group)
+        if group.is_main:
+            _warn_about_batch_statistics(components.model, settings)
         super().__init__(components, settings, history, position)
-        self.ddp_step = DDPStep(processes, components.model)
+        self.ddp_step = DDPStep(group, components.model)
         self._user_step = settings.options.train_step
         if self._user_step is train_step:
             self.train_step = self.ddp_step
@@ -89,23 +89,23 @@ class RankedRun(Run):
             self.update,
             self.precision,
             self.dispatch,
-            group=processes,
+            group=group,
         )
-        self.is_main = processes.is_main
+        self.is_main = group.is_main
         self.shares_evaluation = components.valid is not None and shares_with(components.valid) > 1
 
     @contextmanager
-    def connected(self) -> Generator[None]:
-        if not self.processes.is_main:
-            # A checkpoint holds what process 0 carries from batch to batch.
+    def propagate_errors(self) -> Generator[None]:
+        if not self.group.is_main:
+            # A checkpoint contains the carried state of rank 0.
             self.state.context.carry = None
         try:
             yield
         except BaseException as error:
-            if self._agreed:
+            if self._raised_by_all:
                 raise
-            explained = self.processes.explained(error)
-            self.processes.leave(error if explained is error else None)
+            explained = self.group.explained(error)
+            self.group.leave(error if explained is error else None)
             if explained is error:
                 raise
             raise explained from error
@@ -116,89 +116,98 @@ class RankedRun(Run):
         super().start_phase()
         self.ddp_step.start()
 
-    def listen_to(self, interrupt: Interrupt) -> None:
-        # ``interrupt`` stays as it is: all processes end at one step, see ``_tell``.
-        self._pressed = interrupt
+    def set_interrupt(self, interrupt: Interrupt) -> None:
+        # ``self.interrupt`` never changes here: all ranks stop at the same step, see ``_exchange``.
+        self._own_interrupt = interrupt
 
-    def stopped(self) -> bool:
-        told = self.processes.gather((self.state.stop_reason, self._pressed.pending))
-        self._end_if_pressed(any(pressed for _, pressed in told))
-        self.state.stop_reason = next((reason for reason, _ in told if reason is not None), None)
+    def should_stop(self) -> bool:
+        gathered = self.group.gather((self.state.stop_reason, self._own_interrupt.pending))
+        self._raise_if_interrupted(any(pending for _, pending in gathered))
+        self.state.stop_reason = next(
+            (reason for reason, _ in gathered if reason is not None), None
+        )
         return self.state.stop_reason is not None
 
-    def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
-        return self.processes.from_main(scores)
+    def broadcast_scores(self, scores: Mapping[str, float]) -> Mapping[str, float]:
+        return self.group.from_main(scores)
 
-    def gathered(self, value: T) -> list[T]:
-        return self.processes.gather(value)
+    def gather(self, value: T) -> list[T]:
+        return self.group.gather(value)
 
     # The step
 
     def steps(self, grouped: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
-        self._over = False
+        self._epoch_ended = False
         for micro_batches in grouped:
-            mine = [batch for batch in micro_batches if len(batch)]
-            self._tell(mine)
-            if self._over:
+            local = [batch for batch in micro_batches if len(batch)]
+            self._exchange(local)
+            if self._epoch_ended:
                 return
             self._seed_step()
-            yield mine
+            yield local
 
     def end_steps(self) -> None:
-        if not self._over:
-            self._tell((), is_done=True)
+        if not self._epoch_ended:
+            self._exchange((), is_done=True)
         for buffer in self.components.model.buffers():
-            _send(buffer, self.processes)
+            _broadcast(buffer, self.group)
 
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
         super().set_values((self._lr_scale,))
 
-    def _tell(self, mine: Sequence[Batch], *, is_done: bool = False) -> None:
-        """One exchange before each step and one after the last: a few numbers, added up."""
-        weight = known_weight(mine, self.components.task)
-        counts = [1.0 if batch.weight is None else batch.weight for batch in mine]
-        scaled = sum(b.lr_scale * count for b, count in zip(mine, counts, strict=True))
+    def _exchange(self, local: Sequence[Batch], *, is_done: bool = False) -> None:
+        """Sum a few numbers over the ranks; called before each step and after the last one."""
+        weight = known_weight(local, self.components.task)
+        counts = [1.0 if batch.weight is None else batch.weight for batch in local]
+        scaled = sum(b.lr_scale * count for b, count in zip(local, counts, strict=True))
         stops = self.state.stop_reason is not None
-        own = (weight or 0.0, weight is None, scaled, sum(counts), stops, self._pressed.pending)
-        told = self.processes.add_up([*map(float, own), float(is_done), float(not mine)])
-        total, unknown, scaled, counted, stopping, pressed, done, empty = told
-        self._end_if_pressed(bool(pressed))
-        self._over = bool(stopping) or done == self.processes.world_size
-        if self._over:
+        own = (
+            weight or 0.0,
+            weight is None,
+            scaled,
+            sum(counts),
+            stops,
+            self._own_interrupt.pending,
+        )
+        sums = self.group.add_up([*map(float, own), float(is_done), float(not local)])
+        total, unknown, scaled, counted, stopping, interrupted, done, empty = sums
+        self._raise_if_interrupted(bool(interrupted))
+        self._epoch_ended = bool(stopping) or done == self.group.world_size
+        if self._epoch_ended:
             return
         if done:
-            raise self._together(
+            raise self._raised_everywhere(
                 TrainingError(
-                    f"{int(done)} of the {self.processes.world_size} processes have no batches "
-                    "left, the others do: their train loaders have different lengths. Give every "
-                    "process as many batches (DistributedSampler does), or hand over the data sets."
+                    f"{int(done)} of the {self.group.world_size} ranks have no batches left, but "
+                    "the others do: their train loaders have different lengths. Give every rank "
+                    "the same number of batches (as DistributedSampler does), or pass the data "
+                    "sets instead of loaders."
                 )
             )
         if empty and self.options.train_step is not train_step:
-            raise self._together(
+            raise self._raised_everywhere(
                 TrainingError(
                     f"The batch of step {self.state.position.step} has fewer samples than there "
-                    f"are processes ({self.processes.world_size}), and a train_step of your own is "
-                    "not called without samples. Choose a batch_size that leaves a larger last "
-                    "batch."
+                    f"are ranks ({self.group.world_size}), and a custom train_step cannot be "
+                    "called without samples. Choose a batch_size with a larger last batch."
                 )
             )
         self.ddp_step.weight = None if unknown else total
         self.ddp_step.own_weight = weight or 0.0
         self._lr_scale = Batch({}, weight=1.0, lr_scale=scaled / counted if counted else 1.0)
 
-    def _end_if_pressed(self, pressed: bool) -> None:
-        if pressed:
-            raise self._together(KeyboardInterrupt())
+    def _raise_if_interrupted(self, interrupted: bool) -> None:
+        if interrupted:
+            raise self._raised_everywhere(KeyboardInterrupt())
 
-    def _together(self, error: BaseException) -> BaseException:
-        """Marks an error that every process raises at this point."""
-        self._agreed = True
+    def _raised_everywhere(self, error: BaseException) -> BaseException:
+        """Mark an error that every rank raises at this point, and return it."""
+        self._raised_by_all = True
         return error
 
     def _seed_step(self) -> None:
-        """Other numbers for dropout than process 0 draws, the same ones after a resume."""
-        rank = self.processes.rank
+        """Seed the generators of other ranks than 0, so that dropout differs between ranks."""
+        rank = self.group.rank
         if rank:
             number = keyed.key(self.state.seed, "process", rank, self.state.position.step)
             seed_globals(number)
@@ -210,66 +219,68 @@ class RankedRun(Run):
     ) -> StepResult:
         return self.step.mean(self._user_step(model, micro_batches, task, step))
 
-    def blame(self, record: StepRecord, culprit: Culprit) -> NonFiniteError:
-        """The error of the process whose samples it was, where one of them found it."""
-        told = self.processes.gather((culprit.kind, str(super().blame(record, culprit))))
-        found = [rank for rank, (kind, _) in enumerate(told) if kind != "unknown"]
-        rank = found[0] if found else self.processes.rank
-        error = NonFiniteError(f"On process {rank}: {told[rank][1]}")
-        self._together(error)
+    def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
+        """Return the error of the rank that found the source, the same on every rank."""
+        gathered = self.group.gather(
+            (source.kind, str(super().build_nonfinite_error(record, source)))
+        )
+        found = [rank for rank, (kind, _) in enumerate(gathered) if kind != "unknown"]
+        rank = found[0] if found else self.group.rank
+        error = NonFiniteError(f"On rank {rank}: {gathered[rank][1]}")
+        self._raised_everywhere(error)
         return error
 
 
-def _check_loader(components: Components, processes: ProcessGroup) -> None:
+def _check_loader(components: Components, group: ProcessGroup) -> None:
     found = shares_with(components.train)
-    if found != processes.world_size:
+    if found != group.world_size:
         raise InputError(
-            f"{type(components.train).__name__} shares its batches among {found} processes, but the run "
-            f"has {processes.world_size}, so samples would be seen several times an epoch. Let it "
-            "give LoaderOptions.rank its part of each batch and carry LoaderOptions.world_size as "
-            "an attribute world_size."
+            f"{type(components.train).__name__} splits its batches over {found} ranks, but the run "
+            f"has {group.world_size}, so samples would be used several times per epoch. Make "
+            "the loader return the part of each batch for LoaderOptions.rank, and set its "
+            "attribute world_size to LoaderOptions.world_size."
         )
 
 
-def _share_model(model: nn.Module, processes: ProcessGroup) -> None:
-    """The weights of process 0 on every process."""
+def _broadcast_model(model: nn.Module, group: ProcessGroup) -> None:
+    """Copy parameters and buffers of rank 0 to every rank."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    for rank, theirs in enumerate(processes.gather(shapes)):
+    for rank, theirs in enumerate(group.gather(shapes)):
         if theirs != shapes:
             name = next(n for n in [*shapes, *theirs] if shapes.get(n) != theirs.get(n))
             raise TrainingError(
-                f"Process {processes.rank} has another model than process {rank}: {name!r} is "
+                f"Rank {group.rank} has a different model than rank {rank}: {name!r} is "
                 f"{shapes.get(name)} here and {theirs.get(name)} there. Build the same model on "
-                "every process; its first weights may differ, process 0 hands out its own."
+                "every rank; initial weights may differ, because those of rank 0 are used."
             )
     for value in tensors.values():
-        _send(value, processes)
+        _broadcast(value, group)
 
 
 @torch.no_grad()
-def _send(value: Tensor, processes: ProcessGroup) -> None:
-    """The value of process 0 into everyone's."""
+def _broadcast(value: Tensor, group: ProcessGroup) -> None:
+    """Copy the value of rank 0 to every rank."""
     flat = value.detach().contiguous()
     _dist.broadcast(flat, 0)
-    if not processes.is_main:
+    if not group.is_main:
         value.copy_(flat)
 
 
-def _warn_of_statistics(model: nn.Module, settings: RunSettings) -> None:
+def _warn_about_batch_statistics(model: nn.Module, settings: RunSettings) -> None:
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     layers = [
         name
         for name, module in modules
-        if keeps_statistics(module) and not isinstance(module, nn.SyncBatchNorm)
+        if has_running_statistics(module) and not isinstance(module, nn.SyncBatchNorm)
     ]
     if layers and any(phase.bn in ("auto", "train") for phase in settings.phases):
         warnings.warn(
             f"[statistics-per-process] {len(layers)} norm layers ({layers[0]!r}, …) normalise with "
-            "the samples of their own process, so the steps differ from those of one process; "
-            "evaluation uses the running statistics of process 0. On GPUs convert the model first, "
-            "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model); else keep the batch of each "
-            "process large, or choose layers without batch statistics (GroupNorm).",
+            "the samples of their own rank, so the steps differ from those of one process; "
+            "evaluation uses the running statistics of rank 0. On GPUs convert the model first, "
+            "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model); otherwise use a large batch on "
+            "each rank, or layers without batch statistics (GroupNorm).",
             FlambeauWarning,
             stacklevel=4,
         )

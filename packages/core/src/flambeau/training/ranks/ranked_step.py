@@ -1,4 +1,4 @@
-"""``RankedStep``: a step whose gradients are averaged over the ranks before the optimizer."""
+"""``RankedStep``: a step that averages the gradients over the ranks before the update."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class RankedStep(Step):
         update: As for ``Step``.
         precision: As for ``Step``.
         dispatch: As for ``Step``.
-        group: The ranks that make the step together.
+        group: The ranks that share the step.
 
     Attributes:
-        is_reduced: Whether the present gradients are those of all ranks (DDP has averaged them).
+        is_reduced: Whether the gradients are already averaged over the ranks (by DDP).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RankedStep(Step):
     def average(self, parameters: Iterable[nn.Parameter]) -> bool:
         """Replace each rank's gradients by their mean over the ranks.
 
-        A gradient that one rank lacks counts as 0 there; one that all lack stays None.
+        A gradient that is missing on one rank counts as 0 there; one missing on all stays None.
 
         Returns:
             Whether every rank had every gradient.
@@ -95,7 +95,7 @@ class RankedStep(Step):
         return min(counts, default=0.0) == self._group.world_size
 
     def mean(self, result: StepResult) -> StepResult:
-        """Return one result for those of all ranks, which are means over their own samples."""
+        """Return the result over all ranks from the result of this rank, weighted by samples."""
         weight = torch.as_tensor(result.weight, device=result.loss.device)
         both = torch.stack([as_real(result.loss * weight), as_real(weight)])
         _dist.all_reduce(both)

@@ -1,1 +1,1 @@
-"""The state of a run: saved, restored, kept at its best, and preserved while it is examined."""
+"""The state of a run: save it, restore it, keep the best weights, preserve a model."""

@@ -1,4 +1,4 @@
-"""``BestWeights``: a copy of the weights that scored best, put back at the end."""
+"""``BestWeights``: a copy of the weights with the best score, restored at the end of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flambeau.errors import ArgumentError, did_you_mean
 
 
 class RestoresBest(Protocol):
-    """A callback that wants the best epoch back at the end (early stopping)."""
+    """A callback that restores the best epoch at the end (early stopping)."""
 
     monitor: str
     mode: str
@@ -21,14 +21,14 @@ class RestoresBest(Protocol):
 
 
 class BestWeights:
-    """Watches one column of the history.
+    """The weights of the epoch with the best value of a column of the history.
 
     Args:
-        monitor: The column ("valid_loss"), or None to watch nothing.
+        monitor: The column ("valid_loss"), or None to keep no weights.
         mode: "min" or "max".
 
     Attributes:
-        epoch: Whose weights are kept, as the history counts; None where that is not known.
+        epoch: The epoch of the kept weights, as numbered in the history; None if unknown.
     """
 
     def __init__(self, monitor: str | None, mode: str = "min") -> None:
@@ -39,26 +39,26 @@ class BestWeights:
 
     @property
     def found(self) -> bool:
-        """Whether there is something to restore."""
+        """Whether there are weights to restore."""
         return bool(self._weights)
 
-    def offer(
+    def update(
         self, model: nn.Module, scores: Mapping[str, float], tolerance: float | None = None
     ) -> None:
-        """Keeps a copy if this score is the best so far; NaN never is.
+        """Copy the weights if the score is the best so far; NaN is never the best.
 
         Args:
-            model: Whose weights were scored.
-            scores: By column; "epoch" is noted where it is there.
-            tolerance: How much worse than the best a score may be and still be kept, being later;
-                None keeps the first of equals.
+            model: The model that was evaluated.
+            scores: Scores by column, and "epoch" if known.
+            tolerance: How much worse than the best score a later epoch may be and still be kept;
+                None keeps the first of equal scores.
         """
         if self.monitor is None:
             return
         if self.monitor not in scores:
             raise ArgumentError(
-                f"The best epoch is chosen by {self.monitor!r}, which the history does not have. "
-                f"{did_you_mean(self.monitor, scores)}"
+                f"The best epoch is selected by {self.monitor!r}, but the history has no such "
+                f"column. {did_you_mean(self.monitor, scores)}"
             )
         score = scores[self.monitor] * (1 if self.mode == "min" else -1)
         if score < self._score or (tolerance is not None and score <= self._score + tolerance):
@@ -68,15 +68,15 @@ class BestWeights:
 
     @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
-        """Writes the best weights into the model."""
+        """Write the best weights into the model."""
         model.load_state_dict(self._weights)
         self._weights = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"score": self._score, "weights": self._weights, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of ``state_dict``."""
+        """Load what ``state_dict`` returned."""
         self._score, self._weights = state["score"], dict(state["weights"])
         self.epoch = state.get("epoch")  # earlier releases did not write it

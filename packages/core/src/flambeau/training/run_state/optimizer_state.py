@@ -1,9 +1,9 @@
-"""The state of optimizers under (optimizer name, parameter name), whatever the param groups are.
+"""The state of optimizers by (optimizer name, parameter name), for any param groups.
 
-torch numbers the parameters of an optimizer in the order of its param groups, which a phase
-regroups. By name a state fits any grouping, so that a resumed run need not repeat the phases
-before its own. torch's ``distributed.checkpoint.state_dict`` is for sharded models; it refuses
-LBFGS and parameters outside of the model.
+torch numbers the parameters of an optimizer in the order of its param groups, and a phase may
+regroup them. A state by name can be loaded into any grouping, so a resumed run need not repeat
+earlier phases. torch's ``distributed.checkpoint.state_dict`` is for sharded models; it does not
+support LBFGS or parameters outside the model.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flambeau.torch_internals import unwrapped
 
 
 def parameter_names(model: nn.Module, task: Task) -> dict[int, str]:
-    """Return the name of each parameter by its ``id``: the model's, and those of the task.
+    """Return the name of each parameter of model and task by its ``id``.
 
     Args:
         model: Its parameters are named "model.<name>".
-        task: A task that is an ``nn.Module`` too may have parameters of its own: "task.<name>".
+        task: If it is an ``nn.Module``, its parameters are named "task.<name>".
     """
     modules = {"model": model, **({"task": task} if isinstance(task, nn.Module) else {})}
     return {
@@ -39,8 +39,8 @@ def state_by_name(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, A
 
     Args:
         optimizer: Any torch optimizer.
-        names: Of ``parameter_names``; a parameter that is neither the model's nor the task's gets
-            the name "other.0", "other.1", ….
+        names: From ``parameter_names``. Parameters of neither the model nor the task are named
+            "other.0", "other.1", ….
     """
     saved = cast("dict[str, Any]", unwrapped(optimizer, "state_dict")())
     by_number = dict(_numbered(saved, optimizer, names))
@@ -62,12 +62,12 @@ def load_state_by_name(
     A param group takes its settings from the saved group of its first parameter.
 
     Args:
-        optimizer: Grouped as the run needs it.
+        optimizer: The optimizer with the param groups of the run.
         saved: The saved state.
-        names: Of ``parameter_names``.
+        names: From ``parameter_names``.
 
     Raises:
-        ResumeError: The optimizer has other parameters than the saved one.
+        ResumeError: The optimizer and the saved one have different parameters.
     """
     present = cast("dict[str, Any]", unwrapped(optimizer, "state_dict")())
     by_number = dict(_numbered(present, optimizer, names))
@@ -75,8 +75,9 @@ def load_state_by_name(
     if groups.keys() != set(by_number.values()):
         odd = sorted(groups.keys() ^ set(by_number.values()))
         raise ResumeError(
-            f"The checkpoint's {type(optimizer).__name__} has other parameters than this run's: "
-            f"{odd[0]} is only in one of them. Make the optimizer from the same parameters."
+            f"The {type(optimizer).__name__} in the checkpoint and that of this run have different "
+            f"parameters: {odd[0]} is only in one of them. Make the optimizer from the same "
+            "parameters."
         )
     numbers = {name: number for number, name in by_number.items()}
     unwrapped(optimizer, "load_state_dict")(
@@ -97,7 +98,7 @@ def load_state_by_name(
 def _numbered(
     saved: Mapping[str, Any], optimizer: Optimizer, names: Mapping[int, str]
 ) -> Iterator[tuple[int, str]]:
-    """Torch's number and our name of each parameter."""
+    """Yield the number of torch and the name of each parameter."""
     others = 0
     for group, numbers in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         parameters = cast("list[Tensor]", group["params"])

@@ -1,4 +1,4 @@
-"""``preserve``: examine or train a model, and leave it as it was."""
+"""``preserve``: restore a model after a block that runs or trains it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Restore = Callable[[], None]
 
 @contextmanager
 def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]:
-    """A ``with`` block after which the model is as it was before, also after an error or Ctrl-C.
+    """Restore the model at the end of the ``with`` block, also after an error or Ctrl-C.
 
     These are restored: buffers (the same tensors with the same bits, persistent or not), the mode
     of every module, ``requires_grad`` of every parameter, and the global generators of torch (CPU
-    and CUDA), NumPy and Python. With ``weights`` also the parameters, their gradients and what
-    modules save besides tensors (``get_extra_state``), so that the block may train the model; this
-    keeps a copy of all of it in memory.
+    and CUDA), NumPy and Python. With ``weights`` the parameters, their gradients and the extra
+    state of modules (``get_extra_state``) are restored too, so that the block may train the model;
+    this keeps a copy of all of them in memory.
 
-    Loaders need nothing: their position is an argument of ``batches``.
+    Loaders have no state to restore: their position is an argument of ``batches``.
 
     Args:
         model: Any module.
         weights: Whether the block may change parameters and gradients.
 
     Yields:
-        A stack for whatever else is to be restored:
-        ``stack.callback(remember_optimizer(optimizer))``.
+        A stack for anything else that must be restored:
+        ``stack.callback(capture_optimizer(optimizer))``.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -47,17 +47,17 @@ def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]
     """
     with ExitStack() as stack:
         stack.enter_context(preserved_generators())
-        stack.callback(_remember_modes(model))
-        stack.callback(_remember_tensors(model, weights=weights))
+        stack.callback(_capture_modes(model))
+        stack.callback(_capture_tensors(model, weights=weights))
         if weights:
-            stack.callback(_remember_extra_state(model))
+            stack.callback(_capture_extra_state(model))
         yield stack
 
 
-def remember_optimizer(optimizer: Optimizer) -> Restore:
-    """Return a function that restores the optimizer's present param groups and state.
+def capture_optimizer(optimizer: Optimizer) -> Restore:
+    """Return a function that restores the optimizer's current param groups and state.
 
-    For optimizers that outlive a fit, because a user's factory returns the same one every time.
+    For optimizers that are used in several fits, because a factory returns the same object.
     """
     groups = [
         ({key: deepcopy(value) for key, value in group.items() if key != "params"}, group["params"])
@@ -77,7 +77,7 @@ def remember_optimizer(optimizer: Optimizer) -> Restore:
     return restore
 
 
-def _remember_modes(model: nn.Module) -> Restore:
+def _capture_modes(model: nn.Module) -> Restore:
     modes = [(module, module.training) for module in model.modules()]
 
     def restore() -> None:
@@ -88,8 +88,8 @@ def _remember_modes(model: nn.Module) -> Restore:
     return restore
 
 
-def _remember_tensors(model: nn.Module, *, weights: bool) -> Restore:
-    """Buffers with their contents; parameters with theirs too where ``weights`` says so."""
+def _capture_tensors(model: nn.Module, *, weights: bool) -> Restore:
+    """Return a function that restores buffers and, with ``weights``, parameters."""
     buffers = [
         (module, name, value, value.detach().clone())
         for module in model.modules()
@@ -125,7 +125,7 @@ def _remember_tensors(model: nn.Module, *, weights: bool) -> Restore:
     return restore
 
 
-def _remember_extra_state(model: nn.Module) -> Restore:
+def _capture_extra_state(model: nn.Module) -> Restore:
     states = [
         (module, deepcopy(module.get_extra_state()))
         for module in model.modules()

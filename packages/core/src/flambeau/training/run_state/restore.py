@@ -1,4 +1,4 @@
-"""A checkpoint's tree put back whole or not at all: one that does not fit leaves all as it was."""
+"""Restore a run from the tree of a checkpoint; after an error the run is as before."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import Phase
 from flambeau.training.run_state.snapshot import restore
 from flambeau.training.state import Position
+from flambeau.wording import type_and_first_line
 
 if TYPE_CHECKING:
     from flambeau.training.run import Run
@@ -32,24 +33,26 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 def check_tree(tree: object, checkpoint: object) -> Mapping[str, Any]:
-    """The tree, which has every part of a run.
+    """Return the tree after a check that it has every part of a run.
 
     Args:
-        tree: What a checkpoint holds.
-        checkpoint: Where it is from, for the message.
+        tree: The content of a checkpoint.
+        checkpoint: The path of the checkpoint, for the message.
 
     Raises:
-        ArtefactError: A part is missing or is something else.
+        ArtefactError: A part is missing or has another type.
     """
     if not isinstance(tree, dict):
-        raise ArtefactError(f"{checkpoint} holds a {type(tree).__name__}, not a run.")
+        raise ArtefactError(
+            f"{checkpoint} contains a {type(tree).__name__}, not a run. Use another checkpoint."
+        )
     parts = cast("dict[str, Any]", tree)
     for name, kind in _KINDS.items():
         if name not in parts or not isinstance(parts[name], kind):
             found = type(parts[name]).__name__ if name in parts else "missing"
             raise ArtefactError(
-                f"{checkpoint} holds no whole run: its {name!r} is {found}. It is damaged or was "
-                "not written by Learner.fit. Take an older checkpoint."
+                f"{checkpoint} is incomplete: its {name!r} is {found}. It is damaged or was not "
+                "written by Learner.fit. Use an older checkpoint."
             )
     position = cast("dict[str, object]", parts["position"])
     names = {field.name for field in fields(Position)}
@@ -57,36 +60,39 @@ def check_tree(tree: object, checkpoint: object) -> Mapping[str, Any]:
         type(value) is not int or value < 0 for value in position.values()
     ):
         raise ArtefactError(
-            f"{checkpoint} holds no whole run: its 'position' is {position!r:.80}, not a count for "
-            f"each of {', '.join(sorted(names))}. Take an older checkpoint."
+            f"{checkpoint} is damaged: its 'position' is {position!r:.80}, not a count for each of "
+            f"{', '.join(sorted(names))}. Use an older checkpoint."
         )
     return parts
 
 
-def phases_of(tree: Mapping[str, Any], checkpoint: object) -> list[Phase]:
-    """The phases of the run that is continued.
+def read_phases(tree: Mapping[str, Any], checkpoint: object) -> list[Phase]:
+    """Return the phases of the run to continue.
 
     Raises:
-        ArtefactError: They are damaged.
+        ArtefactError: The phases are invalid.
     """
     try:
         phases = [Phase.from_json(phase) for phase in tree["phases"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtefactError(f"{checkpoint} has phases that are none: {_words(error)}.") from error
+        raise ArtefactError(
+            f"The phases in {checkpoint} are invalid: {type_and_first_line(error)}. "
+            "Use an older checkpoint."
+        ) from error
     position = Position(**tree["position"])
     if not phases or position.phase > len(phases):
         raise ArtefactError(
-            f"{checkpoint} stands in phase {position.phase + 1} of {len(phases)}: it is damaged. "
-            "Take an older checkpoint."
+            f"{checkpoint} is damaged: its position is phase {position.phase + 1} of "
+            f"{len(phases)}. Use an older checkpoint."
         )
     return phases
 
 
-def restore_whole(run: Run, tree: Mapping[str, Any]) -> None:
-    """Puts the tree into the run; where that fails, model, history and callbacks are as before.
+def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
+    """Load the tree into the run; after an error restore model, history and callbacks.
 
     Raises:
-        ResumeError: Model, data or settings are not those of the tree.
+        ResumeError: Model, data or settings differ from those of the tree.
         ArtefactError: A part of the tree does not fit the run.
     """
     state = run.state
@@ -108,10 +114,6 @@ def restore_whole(run: Run, tree: Mapping[str, Any]) -> None:
         if isinstance(error, FlambeauError):
             raise
         raise ArtefactError(
-            f"The checkpoint does not fit this run: {_words(error)}. It is damaged, or from "
-            "another release. Take an older checkpoint; nothing was changed."
+            f"The checkpoint does not fit this run: {type_and_first_line(error)}. It is damaged, "
+            "or from another release. Use an older checkpoint; the run was not changed."
         ) from error
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no words'}"

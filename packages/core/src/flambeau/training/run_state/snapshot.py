@@ -1,4 +1,4 @@
-"""A run as a tree of plain values and tensors, and back: what makes a resume exact."""
+"""Save the complete state of a run as a tree of plain values and tensors, and restore it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def capture(run: Run) -> dict[str, Any]:
-    """Everything that decides how the run goes on, at a step border.
+    """Return the complete state of the run; call between two steps.
 
-    Tensors are not copied: write the tree before the next step.
+    Tensors are not copied: save the tree before the next step.
     """
     state = run.state
     phases = list(state.phases)
     names = parameter_names(state.model, state.task)
-    nameable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
+    serialisable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
     return {
         "plan": dict(run.settings.plan()),
-        "phases": [phase.as_json() for phase in phases] if nameable else None,
+        "phases": [phase.as_json() for phase in phases] if serialisable else None,
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
         "started_phase": run.started_phase,
@@ -58,31 +58,31 @@ def capture(run: Run) -> dict[str, Any]:
 
 
 def restore(run: Run, tree: Mapping[str, Any]) -> None:
-    """Puts a captured tree into a run that was made the same way.
+    """Load a captured tree into a run that was built in the same way.
 
     Raises:
-        ResumeError: Model, data or settings are not those of the tree.
+        ResumeError: Model, data or settings differ from those of the tree.
     """
     _check(run, tree)
     state = run.state
     position = Position(**tree["position"])
     why_not = why_not_resumable(run.components.train)
     if why_not and (position.epoch or position.epoch_step):
-        raise ResumeError(f"The run cannot go on with the same train batches: {why_not}")
+        raise ResumeError(f"The run cannot continue with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])
     run.adapted = bool(tree.get("adapted", False))
-    run.update.keep_statistics()
+    run.update.save_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
     run.values.controlled.update(tree["controlled"])
     started = min(int(tree.get("started_phase", position.phase)), len(state.phases) - 1)
     state.position.phase = max(started, 0)
-    if started >= 0:  # it is -1 while on_fit_start is sent
+    if started >= 0:  # -1 during on_fit_start
         run.start_phase()
     names = parameter_names(state.model, state.task)
     for name, optimizer in run.optimizers.items():
         load_state_by_name(optimizer, tree["optimizers"][name], names)
     if started >= 0:
-        run.start_phase()  # once more, as loading has replaced the param groups
+        run.start_phase()  # again, because loading has replaced the param groups
     if run.average is not None:
         run.average.load_state_dict(tree["average"])
     run.best.load_state_dict(tree["best"])
@@ -100,7 +100,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
 
 
 def _fingerprint(run: Run) -> dict[str, Any]:
-    """What must agree for the steps to be the same ones."""
+    """Return the settings that must be equal for the run to continue with the same steps."""
     return {
         "parameters and buffers": {
             name: list(value.shape) for name, value in run.state.model.state_dict().items()
@@ -124,12 +124,12 @@ def _check(run: Run, tree: Mapping[str, Any]) -> None:
             here, there = _difference(value, theirs.get(name))
             raise ResumeError(
                 f"The checkpoint belongs to another run: {name} is {there} there and {here} here. "
-                "Make the Learner with the same data, model, choices, training options and seed."
+                "Create the Learner with the same data, model, choices, training options and seed."
             )
 
 
 def _difference(here: Any, there: Any) -> tuple[Any, Any]:
-    """The first entry that differs, so that the message stays short."""
+    """Return the first entry that differs, so that the message is short."""
     if not (isinstance(here, dict) and isinstance(there, dict)):
         return cast("tuple[Any, Any]", (here, there))
     mine, theirs = cast("dict[str, Any]", here), cast("dict[str, Any]", there)
@@ -138,7 +138,7 @@ def _difference(here: Any, there: Any) -> tuple[Any, Any]:
 
 
 def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:
-    """States go to callbacks of the same kind in order; a new callback starts fresh."""
+    """Load states into callbacks of the same class in order; new callbacks keep theirs."""
     remaining = list(saved)
     for callback in run.settings.callbacks:
         for entry in remaining:
