@@ -196,7 +196,7 @@ def test_invalid_valid_parts_are_refused(valid: Any, kind: type[Exception], mess
 
 def test_overlapping_parts_are_named() -> None:
     with pytest.raises(SplitError, match="train and valid overlap in rows 45, 46"):
-        Split.given(range(50), range(45, 60))
+        Split.from_indices(range(50), range(45, 60))
     with pytest.raises(ArgumentError, match="split is a tuple, not a Split"):
         TensorData.from_tensors(X, Y, split=([0], [1]))  # type: ignore[arg-type]
 

@@ -5,21 +5,21 @@ import torch
 from torch import Tensor
 
 from flambeau.data import Batch, LoaderOptions, MemoryDataset
-from flambeau.data.buffer_pool import WORTH_BYTES, HeldMemory
+from flambeau.data.buffer_pool import MIN_POOLED_BYTES, BufferPool
 
 SHAPE, N = (512, 16), 5_000
 
 
-def empty(held: HeldMemory) -> Tensor:
+def empty(held: BufferPool) -> Tensor:
     return held.empty(SHAPE, torch.float32)
 
 
 @pytest.fixture
-def held() -> HeldMemory:
-    return HeldMemory(512 * 16 * 4)
+def held() -> BufferPool:
+    return BufferPool(512 * 16 * 4)
 
 
-def test_memory_comes_again_once_nothing_refers_to_it(held: HeldMemory) -> None:
+def test_memory_comes_again_once_nothing_refers_to_it(held: BufferPool) -> None:
     first = empty(held)
     address = first.data_ptr()
     assert empty(held).data_ptr() != address
@@ -40,7 +40,7 @@ SHARED: dict[str, Callable[[Tensor], object]] = {
 
 
 @pytest.mark.parametrize("how", SHARED)
-def test_what_shares_the_memory_keeps_it(held: HeldMemory, how: str) -> None:
+def test_what_shares_the_memory_keeps_it(held: BufferPool, how: str) -> None:
     first = empty(held)
     address = first.data_ptr()
     shared = SHARED[how](first)
@@ -54,7 +54,7 @@ def test_what_shares_the_memory_keeps_it(held: HeldMemory, how: str) -> None:
     assert address in {tensor.data_ptr() for tensor in [empty(held) for _ in range(4)]}
 
 
-def test_a_graph_that_has_saved_the_batch_keeps_it(held: HeldMemory) -> None:
+def test_a_graph_that_has_saved_the_batch_keeps_it(held: BufferPool) -> None:
     weight = torch.ones(SHAPE, requires_grad=True)
     loss = (weight * empty(held).fill_(2.0)).sum()
     empty(held).fill_(7.0)
@@ -63,14 +63,14 @@ def test_a_graph_that_has_saved_the_batch_keeps_it(held: HeldMemory) -> None:
     assert torch.equal(weight.grad, torch.full(SHAPE, 2.0))
 
 
-def test_four_pieces_are_held_at_most(held: HeldMemory) -> None:
+def test_four_pieces_are_held_at_most(held: BufferPool) -> None:
     kept = [empty(held) for _ in range(6)]
     # torch's own memory can be resized, an array's cannot.
     own = [tensor.untyped_storage().resizable() for tensor in kept]
     assert own == [False] * 4 + [True] * 2
 
 
-def test_it_is_no_view_to_autograd(held: HeldMemory) -> None:
+def test_it_is_no_view_to_autograd(held: BufferPool) -> None:
     weight = torch.full((16,), 2.0, requires_grad=True)
     with torch.no_grad():
         batch = empty(held).fill_(3.0)
@@ -81,11 +81,11 @@ def test_it_is_no_view_to_autograd(held: HeldMemory) -> None:
     assert empty(held).requires_grad_().detach_().is_leaf
 
 
-def test_a_short_batch_holds_no_more_than_its_own_values(held: HeldMemory) -> None:
+def test_a_short_batch_holds_no_more_than_its_own_values(held: BufferPool) -> None:
     assert held.empty((3, 16), torch.float32).untyped_storage().nbytes() == 3 * 16 * 4
 
 
-def test_memory_is_aligned_as_torch_aligns_it(held: HeldMemory) -> None:
+def test_memory_is_aligned_as_torch_aligns_it(held: BufferPool) -> None:
     assert empty(held).data_ptr() % 64 == 0
 
 
@@ -111,7 +111,7 @@ def batches(x: Tensor, size: int = 512, device: str = "cpu") -> Iterator[Batch]:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_that_are_kept_keep_their_values(dtype: torch.dtype) -> None:
     x = torch.randint(200, (N, 512), generator=torch.Generator().manual_seed(0)).to(dtype)
-    assert 512 * x[:1].nbytes >= WORTH_BYTES
+    assert 512 * x[:1].nbytes >= MIN_POOLED_BYTES
     kept = list(batches(x))
     assert sum(map(len, kept)) == N
     for batch in kept:

@@ -102,7 +102,7 @@ def test_by_group_with_one_large_group_still_fills_every_part() -> None:
 
 
 def test_a_leaking_group_is_named() -> None:
-    split = Split.given([0, 1], [2, 3])
+    split = Split.from_indices([0, 1], [2, 3])
     with pytest.raises(SplitError, match="1 groups are in both train and valid: 'ann'"):
         split.check_groups(["ann", "bob", "ann", "eve"])
 
@@ -141,7 +141,7 @@ def test_by_time_errors() -> None:
 
 def test_given_keeps_the_order_and_copies() -> None:
     train = np.array([4, 2])
-    split = Split.given(train, [3], [0])
+    split = Split.from_indices(train, [3], [0])
     train[0] = 99
     assert as_lists(split) == [[4, 2], [3], [0]]
     assert split.train.dtype == np.int64
@@ -164,11 +164,11 @@ def test_given_keeps_the_order_and_copies() -> None:
 )
 def test_given_names_the_wrong_rows(train: list, valid: list, test: list, message: str) -> None:
     with pytest.raises(SplitError, match=message):
-        Split.given(train, valid, test)
+        Split.from_indices(train, valid, test)
 
 
 def test_rows_past_the_end_are_named() -> None:
-    split = Split.given([0, 1], [7, 8])
+    split = Split.from_indices([0, 1], [7, 8])
     split.check_length(9)
     with pytest.raises(SplitError, match=r"valid part names rows 7, 8, but the data have 5 rows"):
         split.check_length(5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flambeau import random as keyed
-from flambeau.data import Batch, ItemDataset, Loader, LoaderOptions, WorkerLoader
+from flambeau.data import Batch, LazyDataset, Loader, LoaderOptions, WorkerLoader
 from flambeau.errors import InputError, SplitError, TrainingError
 
 N = 22
@@ -44,7 +44,7 @@ class Broken(Noisy):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_it_keeps_the_loader_contract(checks: SimpleNamespace, shuffle: bool) -> None:
     options = LoaderOptions(4, shuffle=shuffle, seed=2)
-    assert isinstance(Noisy(), ItemDataset)
+    assert isinstance(Noisy(), LazyDataset)
     assert isinstance(WorkerLoader(Noisy(), options), Loader)
     checks.check_loader(lambda: WorkerLoader(Noisy(), options), N, shuffles=shuffle)
 

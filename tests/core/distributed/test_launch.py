@@ -46,8 +46,8 @@ def test_a_missing_script_is_refused() -> None:
 def test_alone_there_is_nobody_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    assert processes.join() is None
-    assert processes.on_main(lambda: 3) == 3
+    assert processes.initialize() is None
+    assert processes.run_on_main(lambda: 3) == 3
 
 
 def test_an_environment_without_a_meeting_place_says_how_to_start(
@@ -57,7 +57,7 @@ def test_an_environment_without_a_meeting_place_says_how_to_start(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(TrainingError, match=r"MASTER_ADDR.* is not set.*flambeau launch"):
-        processes.join()
+        processes.initialize()
 
 
 @pytest.mark.slow

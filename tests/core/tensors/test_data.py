@@ -48,7 +48,7 @@ def test_from_tensor_to_batches(checks: SimpleNamespace) -> None:
 
 def test_facts_are_json_and_measured_on_train_rows() -> None:
     y = Y.clone()
-    split = Split.given(range(60), range(60, 80), range(80, 90))
+    split = Split.from_indices(range(60), range(60, 80), range(80, 90))
     y[60:] = 2
     facts = TensorData.from_tensors(X, y, split=split).facts()
     assert json.loads(json.dumps(facts)) == facts
@@ -64,7 +64,7 @@ def test_facts_are_json_and_measured_on_train_rows() -> None:
 
 
 def test_what_valid_holds_changes_no_fact_and_no_preprocessor() -> None:
-    split = Split.given(range(60), range(60, 90))
+    split = Split.from_indices(range(60), range(60, 90))
     poisoned = X.clone()
     poisoned[60:] = 1e6
     one, other = (TensorData.from_tensors(x, Y, split=split) for x in (X, poisoned))
@@ -105,7 +105,7 @@ def test_numpy_defaults_become_torchs() -> None:
 def test_arrays_as_they_are_found_in_the_wild() -> None:
     x = np.asfortranarray(X.numpy())[::-1].astype(">f4")
     x.flags.writeable = False
-    data = TensorData.from_tensors(x, Y, split=Split.given([0], [1]))
+    data = TensorData.from_tensors(x, Y, split=Split.from_indices([0], [1]))
     assert torch.equal(part(data, "train").inputs["input"][0], X[-1])
     grown = TensorData.from_tensors(X.clone().requires_grad_(), Y)
     assert not part(grown, "train").inputs["input"].requires_grad
@@ -175,10 +175,12 @@ def test_class_names_and_labels_must_agree() -> None:
     with pytest.warns(FlambeauWarning, match="class-not-in-train"):
         assert named.task_arguments(CLASSES) == {"classes": ["a", "b", "c", "d"]}
     assert named.facts()["class_counts"][3] == 0
-    short = TensorData.from_tensors(X, Y, class_names=["a", "b"], split=Split.given([0, 1], [2, 3]))
+    short = TensorData.from_tensors(
+        X, Y, class_names=["a", "b"], split=Split.from_indices([0, 1], [2, 3])
+    )
     with pytest.raises(InputError, match=r"valid targets hold labels outside 0..1 \(row 2: 2\)"):
         short.task_arguments(CLASSES)
-    unseen = TensorData.from_tensors(X, Y, split=Split.given([0, 1], [5, 6]))
+    unseen = TensorData.from_tensors(X, Y, split=Split.from_indices([0, 1], [5, 6]))
     with pytest.raises(InputError, match=r"row 5: 2.* more than train shows"):
         unseen.task_arguments(CLASSES)
 
@@ -247,7 +249,7 @@ def test_what_is_no_array_is_refused() -> None:
     with pytest.raises(InputError, match="'input' has 90, 'target' has 89"):
         TensorData.from_tensors(X, Y[1:])
     with pytest.raises(SplitError, match="valid part names row 90, but the data have 90 rows"):
-        TensorData.from_tensors(X, Y, split=Split.given([0], [90]))
+        TensorData.from_tensors(X, Y, split=Split.from_indices([0], [90]))
     with pytest.raises(ArgumentError, match=r"No task 'classify'\. Did you mean 'classification'"):
         TensorData.from_tensors(X, Y, task="classify")
     with pytest.raises(ArgumentError, match="is one string"):

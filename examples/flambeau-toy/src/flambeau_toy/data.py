@@ -74,7 +74,7 @@ class DnaData(Data):
         return cls(sequences, labels, split, options.get("classes"), options.get("length"))
 
     @classmethod
-    def items_from_path(cls, path: Path) -> list[str]:
+    def inputs_from_path(cls, path: Path) -> list[str]:
         """Read the inputs of ``flambeau predict MODEL PATH``: the sequences of the file."""
         return [sequence for _, sequence in read(path)]
 
@@ -118,5 +118,5 @@ class DnaData(Data):
         return [self.sequences[row] for row in self.rows.part(part)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> DnaData:
-        split = Split.given(rows["train"], rows["valid"], rows.get("test", ()))
+        split = Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))
         return replace(self, rows=split)

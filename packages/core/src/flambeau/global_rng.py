@@ -103,7 +103,7 @@ def restore_generators(states: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def preserved_generators() -> Generator[None]:
+def preserve_generators() -> Generator[None]:
     """A ``with`` block after which the global generators are in the state from before it."""
     states = generator_states()
     try:

@@ -220,7 +220,7 @@ class ReadyData(Data):
     def __init__(self, loader: ReadyLoader) -> None:
         self._loader = loader
         rows = loader.steps_per_epoch * BATCH_SIZE
-        self._split = Split.given(range(rows), range(rows, rows + BATCH_SIZE))
+        self._split = Split.from_indices(range(rows), range(rows, rows + BATCH_SIZE))
 
     @property
     def split(self) -> Split:

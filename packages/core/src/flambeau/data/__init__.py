@@ -12,7 +12,7 @@ from flambeau.data.split import Split
 from flambeau.data.transform import Transform
 from flambeau.data.user_dataset import MapDataset
 from flambeau.data.user_loader import UserLoader, UserLoaderDataset
-from flambeau.data.worker_loader import ItemDataset, WorkerLoader
+from flambeau.data.worker_loader import LazyDataset, WorkerLoader
 
 __all__ = [
     "Batch",
@@ -20,7 +20,7 @@ __all__ = [
     "Data",
     "Dataset",
     "Facts",
-    "ItemDataset",
+    "LazyDataset",
     "Loader",
     "LoaderOptions",
     "MapDataset",

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WORTH_BYTES = 1 << 17
+MIN_POOLED_BYTES = 1 << 17
 """From this size on memory is held: it is where the C library begins to ask the system for it."""
 
 _MOST = 4  # pieces held: a loop has one batch in use and one or two on their way
@@ -29,7 +29,7 @@ def _references(pieces: list[NDArray[np.uint8]], place: int) -> int:
 _ONLY_OURS = _references([np.empty(1, np.uint8)], 0)
 
 
-class HeldMemory:
+class BufferPool:
     """Pieces of memory, each given out again once no tensor made of it is left.
 
     Whoever keeps batches keeps their values: a piece that is referred to, by a view or by a
@@ -39,7 +39,7 @@ class HeldMemory:
         n_bytes: Bytes of a piece.
 
     Example:
-        >>> held = HeldMemory(16)
+        >>> held = BufferPool(16)
         >>> first = held.empty((2, 2), torch.float32)
         >>> address = first.data_ptr()
         >>> held.empty((2, 2), torch.float32).data_ptr() == address

@@ -66,7 +66,7 @@ class Data(ABC):
         return {}
 
     @property
-    def warned(self) -> Collection[str]:
+    def issued_warnings(self) -> Collection[str]:
         """Codes of the warnings that were given when the data were made or read.
 
         The doctor does not repeat them before a fit.
@@ -102,7 +102,7 @@ class Data(ABC):
         """The raw inputs of ``part`` as one would hand them to ``predict``."""
 
     @classmethod
-    def items_from_path(cls, path: Path) -> Sequence[Any]:
+    def inputs_from_path(cls, path: Path) -> Sequence[Any]:
         """The raw items that ``flambeau predict MODEL PATH`` answers for.
 
         By default the path itself is the one item; a kind of data with many samples a file reads
@@ -167,7 +167,7 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
-def planned(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def select_values(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """Those of ``keys`` that the plan has, for ``task_arguments`` of core's tasks."""
     return {key: values[key] for key in keys if key in values}
 

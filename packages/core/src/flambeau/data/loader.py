@@ -39,15 +39,15 @@ class Loader(Protocol):
         ...
 
 
-def why_not_resumable(loader: Loader) -> str:
+def not_resumable_reason(loader: Loader) -> str:
     """Why ``loader`` cannot give the same batches in a new process; empty where it can.
 
     A loader that cannot says so in an attribute of this name.
     """
-    return str(getattr(loader, "why_not_resumable", ""))
+    return str(getattr(loader, "not_resumable_reason", ""))
 
 
-class Filled(Loader):
+class NonEmptyBatches(Loader):
     """A loader without the batches that have no sample for this process.
 
     Args:
@@ -56,7 +56,7 @@ class Filled(Loader):
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        self.world_size = shares_with(loader)
+        self.world_size = loader_world_size(loader)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,13 +111,13 @@ def epoch_order(n: int, options: LoaderOptions, epoch: int) -> Tensor:
     return torch.randperm(n, generator=keyed.generator(options.seed, "shuffle", epoch))
 
 
-def share(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
+def shard_bounds(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
     """The positions ``first`` to ``end`` of one batch that this process takes.
 
     The shares of the processes follow one another and differ by one sample at most; they are empty
     where a batch has fewer samples than there are processes.
 
-    >>> [share(8, 11, LoaderOptions(4, rank=rank, world_size=2)) for rank in (0, 1)]
+    >>> [shard_bounds(8, 11, LoaderOptions(4, rank=rank, world_size=2)) for rank in (0, 1)]
     [(8, 9), (9, 11)]
     """
     n = end - first
@@ -125,7 +125,7 @@ def share(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
     return first + n * rank // world_size, first + n * (rank + 1) // world_size
 
 
-def shares_with(loader: Loader) -> int:
+def loader_world_size(loader: Loader) -> int:
     """How many processes share the batches of ``loader``: its ``world_size``, 1 without one."""
     return int(getattr(loader, "world_size", 1))
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.buffer_pool import WORTH_BYTES, HeldMemory
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
+from flambeau.data.buffer_pool import MIN_POOLED_BYTES, BufferPool
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, shard_bounds
 from flambeau.device import free_memory_bytes
 from flambeau.errors import InputError
 
@@ -169,9 +169,9 @@ class MemoryLoader(Loader):
             return by_torch
         most_rows = -(-min(self.options.batch_size, len(column)) // self.world_size)
         n_bytes = most_rows * column[:1].nbytes
-        if n_bytes < WORTH_BYTES:
+        if n_bytes < MIN_POOLED_BYTES:
             return by_torch
-        held, row_shape, dtype = HeldMemory(n_bytes), column.shape[1:], column.dtype
+        held, row_shape, dtype = BufferPool(n_bytes), column.shape[1:], column.dtype
 
         def gather(rows: Tensor) -> Tensor:
             batch = held.empty((rows.shape[0], *row_shape), dtype)
@@ -183,7 +183,7 @@ class MemoryLoader(Loader):
         size, n = self.options.batch_size, len(self.dataset)
         ids = self.dataset.ids if self.dataset.ids is not None else torch.arange(n)
         for step in range(start_step, self._steps):
-            first, end = share(step * size, min((step + 1) * size, n), self.options)
+            first, end = shard_bounds(step * size, min((step + 1) * size, n), self.options)
             yield Batch(
                 {name: value[first:end] for name, value in columns.inputs.items()},
                 {name: value[first:end] for name, value in columns.targets.items()},
@@ -219,7 +219,7 @@ class MemoryLoader(Loader):
         rows = order.to(device)
         if self.world_size > 1:
             for first in range(0, len(order), size):
-                mine = slice(*share(first, min(first + size, len(order)), self.options))
+                mine = slice(*shard_bounds(first, min(first + size, len(order)), self.options))
                 yield ids[mine], rows[mine]
             return
         for first in range(0, len(order), size * _CHUNK):

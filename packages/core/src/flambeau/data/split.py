@@ -158,7 +158,7 @@ class Split:
         return Split(train, middle[ranks < test_from], middle[ranks >= test_from], "by time", notes)
 
     @staticmethod
-    def given(train: ArrayLike, valid: ArrayLike, test: ArrayLike = ()) -> Split:
+    def from_indices(train: ArrayLike, valid: ArrayLike, test: ArrayLike = ()) -> Split:
         """The row numbers as they are, in their order."""
         return Split(_as_rows(train, "train"), _as_rows(valid, "valid"), _as_rows(test, "test"))
 

@@ -44,15 +44,15 @@ class MapDataset:
 
     def loader(self, options: LoaderOptions) -> WorkerLoader:
         """A loader over ``options.num_workers`` processes."""
-        return WorkerLoader(MapReader(self, options.seed), options)
+        return WorkerLoader(MapDatasetReader(self, options.seed), options)
 
     def sample(self, position: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Inputs and targets of one sample, as the data set gives them."""
         return self.layout.parts(self.items[position])
 
 
-class MapReader:
-    """The ``ItemDataset`` of a ``MapDataset`` under a seed."""
+class MapDatasetReader:
+    """The ``LazyDataset`` of a ``MapDataset`` under a seed."""
 
     def __init__(self, source: MapDataset, seed: int) -> None:
         self.source = source

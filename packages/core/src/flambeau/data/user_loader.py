@@ -83,7 +83,7 @@ class UserLoader(Loader):
     ) -> None:
         self._steps = count_batches(loader, part)
         self.rank, self.world_size = rank, world_size
-        self._takes_turns = world_size > 1 and not has_own_share(loader, part, world_size)
+        self._takes_turns = world_size > 1 and not is_sharded(loader, part, world_size)
         self._read: list[tuple[object, Batch]] = []
         self.loader = loader
         self.layout = layout or BatchLayout()
@@ -97,10 +97,10 @@ class UserLoader(Loader):
     @property
     def can_resume(self) -> bool:
         """Whether ``batches`` can start at a later step or epoch in a new process."""
-        return not self.why_not_resumable
+        return not self.not_resumable_reason
 
     @property
-    def why_not_resumable(self) -> str:
+    def not_resumable_reason(self) -> str:
         """Why it cannot be resumed and what to do; empty where it can."""
         loader = _torch_loader(self.loader)
         if loader is None:
@@ -125,10 +125,10 @@ class UserLoader(Loader):
             ResumeError: ``start_step`` is not 0 and the loader cannot be resumed.
             InputError: A batch is not as declared, or the epoch is shorter than ``len()`` said.
         """
-        if start_step and self.why_not_resumable:
+        if start_step and self.not_resumable_reason:
             raise ResumeError(
                 f"The {self.part} loader cannot start at step {start_step} of an epoch: "
-                + self.why_not_resumable
+                + self.not_resumable_reason
             )
         if isinstance(self.loader, list | tuple):
             ready = cast("Sequence[object]", self.loader)
@@ -239,19 +239,19 @@ class UserLoaderDataset:
     def __init__(
         self, loader: Iterable[Any], layout: BatchLayout, part: str, first: Batch | None = None
     ) -> None:
-        self.foreign = loader
+        self.user_loader = loader
         self.layout = layout
         self.part = part
         self.first = first  # a first batch, where one was read to see what the data are
 
     def __len__(self) -> int:
         """Samples where the loader knows them, else batches."""
-        return count_samples(self.foreign) or count_batches(self.foreign, self.part)
+        return count_samples(self.user_loader) or count_batches(self.user_loader, self.part)
 
     def loader(self, options: LoaderOptions) -> UserLoader:
         """The user's loader, keyed by ``options.seed``."""
         return UserLoader(
-            self.foreign,
+            self.user_loader,
             self.layout,
             seed=options.seed,
             part=self.part,
@@ -290,7 +290,7 @@ def count_batches(loader: Iterable[Any], part: str) -> int:
     return steps
 
 
-def has_own_share(loader: Iterable[Any], part: str, world_size: int) -> bool:
+def is_sharded(loader: Iterable[Any], part: str, world_size: int) -> bool:
     """Whether the loader gives each process its own samples, as ``DistributedSampler`` does.
 
     Raises:

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
-from flambeau.data.worker_signals import leave_to_main
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, shard_bounds
+from flambeau.data.worker_signals import ignore_stop_signals
 from flambeau.errors import FlambeauError, InputError, TrainingError
 from flambeau.global_rng import TemporarySeed, seed_globals
 from flambeau.torch_internals import shut_down_workers
@@ -23,7 +23,7 @@ _PURPOSE = "worker"
 
 
 @runtime_checkable
-class ItemDataset(Protocol):
+class LazyDataset(Protocol):
     """Samples that are read when they are needed.
 
     ``batch`` runs in a worker process. When it starts, the global generators of torch (CPU),
@@ -39,7 +39,7 @@ class ItemDataset(Protocol):
 
 
 class WorkerLoader(Loader):
-    """Batches of an ``ItemDataset``, read ahead by worker processes that live on over epochs.
+    """Batches of an ``LazyDataset``, read ahead by worker processes that live on over epochs.
 
     Order and random numbers are the same for every ``num_workers`` and any start step. With
     ``num_workers=0`` the batches are read in this process, whose global generators stay as they
@@ -51,7 +51,7 @@ class WorkerLoader(Loader):
         TrainingError: A worker process died.
     """
 
-    def __init__(self, dataset: ItemDataset, options: LoaderOptions) -> None:
+    def __init__(self, dataset: LazyDataset, options: LoaderOptions) -> None:
         if not len(dataset):
             raise InputError("A data set needs at least one sample, and got none.")
         self.dataset = dataset
@@ -125,7 +125,7 @@ class WorkerLoader(Loader):
                 num_workers=self.options.num_workers,
                 collate_fn=cast(Any, _unchanged),
                 persistent_workers=True,
-                worker_init_fn=leave_to_main,
+                worker_init_fn=ignore_stop_signals,
                 pin_memory=self.options.device.type == "cuda",
                 # Its own, so that starting an epoch draws nothing from the global one.
                 generator=torch.Generator(),
@@ -157,7 +157,7 @@ class _Requests:
         epoch, size = self.epoch, self.options.batch_size
         order = epoch_order(self.n, self.options, epoch)
         for step in range(self.start_step, count_steps(self.n, self.options)):
-            mine = slice(*share(step * size, min((step + 1) * size, self.n), self.options))
+            mine = slice(*shard_bounds(step * size, min((step + 1) * size, self.n), self.options))
             positions: Any = order[mine].numpy().tolist()
             yield _Request(epoch, step, positions)
 
@@ -165,7 +165,7 @@ class _Requests:
 class _Reader:
     """What a worker holds: turns a request into a batch, or into what went wrong."""
 
-    def __init__(self, dataset: ItemDataset, options: LoaderOptions) -> None:
+    def __init__(self, dataset: LazyDataset, options: LoaderOptions) -> None:
         self.dataset = dataset
         self.seed = options.seed
         # Shares of one batch are different samples; a run of one process has the keys it had.

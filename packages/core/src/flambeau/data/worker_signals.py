@@ -8,7 +8,7 @@ import signal
 import threading
 
 
-def leave_to_main(worker: int) -> None:
+def ignore_stop_signals(worker: int) -> None:
     """Makes this worker process outlive Ctrl-C and SIGTERM, until the main process ends it.
 
     A terminal sends Ctrl-C, and schedulers send SIGTERM, to the main process and to its workers

@@ -70,7 +70,7 @@ class UpdateLog:
         self.metric.reset()
 
 
-def syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def make_syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics to update in each process, made from fresh ones."""
     return {
         name: metric
@@ -86,13 +86,13 @@ def synced_scores(metrics: Mapping[str, Any], score: Callable[[Any], float]) -> 
     Every process must call it, with the same names.
 
     Args:
-        metrics: As ``syncable`` returned them, after the updates of this process.
+        metrics: As ``make_syncable`` returned them, after the updates of this process.
         score: Turns the result of a metric into a number.
     """
     group = processes.current()
     if group is None:
         return {name: score(metric) for name, metric in metrics.items()}
-    states = group.gather({name: _state(metric) for name, metric in metrics.items()})
+    states = group.all_gather({name: _state(metric) for name, metric in metrics.items()})
     for name, metric in metrics.items():
         by_rank = [state[name] for state in states]
         if isinstance(metric, MergeableMetric):
@@ -106,7 +106,7 @@ def synced_scores(metrics: Mapping[str, Any], score: Callable[[Any], float]) -> 
                     if batch < len(updates):
                         metric.metric.update(*updates[batch])
     # Processors of different machines may round differently, but all ranks must decide alike.
-    return group.from_main({name: score(metric) for name, metric in metrics.items()})
+    return group.broadcast({name: score(metric) for name, metric in metrics.items()})
 
 
 def _state(metric: object) -> Any:

@@ -40,46 +40,46 @@ class ProcessGroup:
     Attributes:
         rank: Number of this process, 0 to ``world_size - 1``.
         world_size: How many there are, at least 2.
-        on_machine: How many of them are on this machine.
+        local_world_size: How many of them are on this machine.
     """
 
     rank: int
     world_size: int
-    on_machine: int = 1
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
         """Whether this is process 0, which shows progress and writes files."""
         return self.rank == 0
 
-    def add_up(self, numbers: Sequence[float]) -> list[float]:
+    def sum_over_ranks(self, numbers: Sequence[float]) -> list[float]:
         """The sum over the processes of each number; the same list everywhere."""
         values = torch.tensor(numbers, dtype=torch.float64)
         try:
             _dist.all_reduce(values)
         except RuntimeError as error:
-            raise self.explained(error) from error
+            raise self.translate_error(error) from error
         return cast("list[float]", cast("Any", values).tolist())
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Every process's value, in the order of the ranks. Tensors should be on the CPU."""
         values: list[Any] = [None] * self.world_size
         try:
             _dist.all_gather_object(values, value)
         except RuntimeError as error:
-            raise self.explained(error) from error
+            raise self.translate_error(error) from error
         return values
 
-    def from_main(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The value that process 0 has."""
         holder: list[Any] = [value]
         try:
             _dist.broadcast_object_list(holder, src=0)
         except RuntimeError as error:
-            raise self.explained(error) from error
+            raise self.translate_error(error) from error
         return holder[0]
 
-    def on_main(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, work: Callable[[], T]) -> T:
         """What ``work`` gives on process 0; the others wait for it.
 
         Raises:
@@ -90,9 +90,9 @@ class ProcessGroup:
             try:
                 answer = work(), ""
             except BaseException as error:
-                self.from_main((None, f"{type(error).__name__}: {error}"))
+                self.broadcast((None, f"{type(error).__name__}: {error}"))
                 raise
-        value, failure = self.from_main(answer)
+        value, failure = self.broadcast(answer)
         if failure:
             raise TrainingError(f"Process 0 could not do its part: {failure}")
         return cast("T", value)
@@ -110,7 +110,7 @@ class ProcessGroup:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def explained(self, error: BaseException) -> BaseException:
+    def translate_error(self, error: BaseException) -> BaseException:
         """``error`` where it is this process's own, else one that says what others reported."""
         if not isinstance(error, RuntimeError) or isinstance(error, TrainingError):
             return error
@@ -136,22 +136,22 @@ def current() -> ProcessGroup | None:
     world_size = dist.get_world_size()
     if world_size < 2:
         return None
-    return ProcessGroup(dist.get_rank(), world_size, _on_machine(world_size))
+    return ProcessGroup(dist.get_rank(), world_size, _local_world_size(world_size))
 
 
-def on_main(work: Callable[[], T]) -> T:
+def run_on_main(work: Callable[[], T]) -> T:
     """``work()`` on process 0, for which the others wait; alone just ``work()``."""
-    together = current()
-    return work() if together is None else together.on_main(work)
+    group = current()
+    return work() if group is None else group.run_on_main(work)
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Return the value of every process, in the order of the ranks; alone a list of one."""
     group = current()
-    return [value] if group is None else group.gather(value)
+    return [value] if group is None else group.all_gather(value)
 
 
-def join(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
+def initialize(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
     """Meets the other processes, where the environment says that there are any.
 
     A process group that the script has made itself is used as it is. Each process takes the GPU
@@ -186,14 +186,14 @@ def join(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or os.environ["RANK"]) % gpus)
-    enough = gpus >= _on_machine(int(os.environ["WORLD_SIZE"]))
+    enough = gpus >= _local_world_size(int(os.environ["WORLD_SIZE"]))
     backend = "cpu:gloo,cuda:nccl" if enough else "gloo"
     _dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     atexit.register(_close)
     return current()
 
 
-def _on_machine(world_size: int) -> int:
+def _local_world_size(world_size: int) -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE") or world_size)
 
 

@@ -18,7 +18,7 @@ _SHOWN = 5
 _CHUNK_NUMBERS = 2**22  # 32 MB of int64 at a time
 
 
-def like_train(train: MemoryDataset, part: str, dataset: MemoryDataset) -> MemoryDataset:
+def match_train_columns(train: MemoryDataset, part: str, dataset: MemoryDataset) -> MemoryDataset:
     """The part with floating-point columns in train's dtype.
 
     Raises:
@@ -123,7 +123,7 @@ def check_label_columns(part: str, dataset: MemoryDataset) -> None:
             )
 
 
-def whole_labels(part: str, dataset: MemoryDataset) -> MemoryDataset:
+def labels_to_int64(part: str, dataset: MemoryDataset) -> MemoryDataset:
     """The same samples with class numbers that came as floats (0.0, 1.0) as int64.
 
     Raises:
@@ -145,7 +145,7 @@ def whole_labels(part: str, dataset: MemoryDataset) -> MemoryDataset:
     return MemoryDataset(dataset.inputs, targets, dataset.ids)
 
 
-def warn_of_absent_classes(
+def warn_about_absent_classes(
     parts: Mapping[str, MemoryDataset], classes: Sequence[str], *, named: bool
 ) -> None:
     """Warns of classes that no train row has, and names the rows of other parts that have them.
@@ -182,7 +182,7 @@ def warn_of_absent_classes(
     )
 
 
-def rows_in_train(train: MemoryDataset, other: MemoryDataset) -> list[tuple[int, int]]:
+def find_rows_also_in_train(train: MemoryDataset, other: MemoryDataset) -> list[tuple[int, int]]:
     """Rows of ``other`` whose inputs are those of a train row: (its number, train's number).
 
     Rows are compared by the products of their bytes with one random vector, and only those of

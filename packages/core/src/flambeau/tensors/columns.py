@@ -73,7 +73,7 @@ def as_targets(columns: Mapping[str, Array]) -> dict[str, Tensor]:
     return targets
 
 
-def number_words(
+def encode_string_labels(
     parts: Mapping[str, Mapping[str, Array]], class_names: Sequence[str] | None
 ) -> tuple[dict[str, dict[str, Array]], Sequence[str] | None]:
     """One column of words becomes the places of the words among the class names, in every part.

@@ -13,34 +13,34 @@ from flambeau.data.collate import BatchLayout
 from flambeau.data.data import Facts, digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.rows import Rows
 from flambeau.data.split import PARTS, Split
+from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import InputError
+from flambeau.tensors.base_data import (
+    BaseTensorData,
+    describe_columns,
+    describe_target,
+    resolve_class_names,
+)
 from flambeau.tensors.checks import (
     check_finite,
     check_label_columns,
     check_labels,
-    like_train,
-    rows_in_train,
-    warn_of_absent_classes,
-    whole_labels,
+    find_rows_also_in_train,
+    labels_to_int64,
+    match_train_columns,
+    warn_about_absent_classes,
 )
 from flambeau.tensors.columns import Arrays
-from flambeau.tensors.hugging_face import class_names_of
-from flambeau.tensors.plain_data import (
-    PlainData,
-    describe_columns,
-    describe_target,
-    names_of_classes,
-)
+from flambeau.tensors.hugging_face import class_label_names
 from flambeau.tensors.preprocess import TensorPreprocessor
-from flambeau.tensors.splitting import Pair, number_parts, split_arrays, take_rows
+from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of
 
 _DIGEST_ROWS = 32
 
 
-class TensorData(PlainData):
+class TensorData(BaseTensorData):
     """Parts that are in memory already; ``TensorData.from_tensors`` builds it.
 
     Args:
@@ -61,7 +61,7 @@ class TensorData(PlainData):
     ) -> None:
         super().__init__(split, task, class_names)
         train = parts["train"]
-        self._parts = {part: like_train(train, part, each) for part, each in parts.items()}
+        self._parts = {part: match_train_columns(train, part, each) for part, each in parts.items()}
         self._labelled: dict[str, MemoryDataset] = {}
         self._warned = False
         for part, dataset in self._parts.items():
@@ -164,11 +164,11 @@ class TensorData(PlainData):
         """
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
-        classes = names_of_classes(class_names, n_classes) or class_names_of(train, layout)
+        classes = resolve_class_names(class_names, n_classes) or class_label_names(train, layout)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
-            numbered, split = number_parts(memory)
+            numbered, split = assign_sample_numbers(memory)
             return TensorData(numbered, split, task=task, class_names=classes)
         # Read all of them the same way, so that train and valid cannot differ.
         return UserData.from_map_style(given, layout, task=task, class_names=classes)
@@ -215,11 +215,11 @@ class TensorData(PlainData):
             test,
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
             task=task,
-            class_names=names_of_classes(class_names, n_classes),
+            class_names=resolve_class_names(class_names, n_classes),
         )
 
     @property
-    def warned(self) -> Collection[str]:
+    def issued_warnings(self) -> Collection[str]:
         return ("class-not-in-train",) if self._warned else ()
 
     def dataset(
@@ -241,13 +241,13 @@ class TensorData(PlainData):
 
     def raw(self, part: str) -> Sequence[Any]:
         """One row a sample: an array where there is one input, else a dict of them."""
-        return Rows(self._part(part).inputs)
+        return TensorSequence(self._part(part).inputs)
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TensorData:
         parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
         return TensorData(
             parts,
-            Split.given(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
+            Split.from_indices(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
             task=self._task,
             class_names=self._class_names,
         )
@@ -283,7 +283,7 @@ class TensorData(PlainData):
         return "\n".join([*lines, f"in memory: {facts['memory_bytes'] / 1e6:,.1f} MB"])
 
     def _also_in_train(self, part: str) -> str:
-        same = rows_in_train(self._parts["train"], self._parts[part])
+        same = find_rows_also_in_train(self._parts["train"], self._parts[part])
         if not same:
             return ""
         shown = ", ".join(f"{row} is train row {other}" for row, other in same[:5])
@@ -317,7 +317,7 @@ class TensorData(PlainData):
             check_labels(part, dataset, classes)
         if not self._warned:
             self._warned = True
-            warn_of_absent_classes(parts, classes, named=self._class_names is not None)
+            warn_about_absent_classes(parts, classes, named=self._class_names is not None)
 
     def _check_label_columns(self) -> None:
         for part, dataset in self._parts.items():
@@ -329,7 +329,7 @@ class TensorData(PlainData):
         if not any(value.is_floating_point() for value in dataset.targets.values()):
             return dataset
         if part not in self._labelled:
-            self._labelled[part] = whole_labels(part, dataset)
+            self._labelled[part] = labels_to_int64(part, dataset)
         return self._labelled[part]
 
     def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:

@@ -19,7 +19,7 @@ def is_hugging_face(items: object) -> bool:
     return hasattr(items, "column_names") and hasattr(items, "with_format")
 
 
-def class_names_of(items: Any, layout: BatchLayout) -> list[str] | None:
+def class_label_names(items: Any, layout: BatchLayout) -> list[str] | None:
     """The names in a ``ClassLabel`` column, where that is the only target."""
     if not is_hugging_face(items) or len(layout.targets or ()) != 1:
         return None
@@ -28,7 +28,7 @@ def class_names_of(items: Any, layout: BatchLayout) -> list[str] | None:
     return [str(name) for name in names] if names else None
 
 
-def as_memory(
+def load_numeric_columns(
     items: Any, layout: BatchLayout
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
     """Inputs and targets as tensors where all are plain numbers, else None.
@@ -61,7 +61,7 @@ def as_memory(
     }
 
 
-def with_tensors(items: Any) -> Any:
+def with_torch_format(items: Any) -> Any:
     """The data set giving tensors, unless it has a format of its own; others as they are."""
     if is_hugging_face(items) and items.format.get("type") is None:
         return items.with_format("torch")

@@ -13,8 +13,14 @@ from torch import Tensor
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, SplitError
-from flambeau.tensors.columns import Arrays, as_columns, as_targets, as_tensors, number_words
-from flambeau.tensors.plain_data import distinct_values
+from flambeau.tensors.base_data import distinct_values
+from flambeau.tensors.columns import (
+    Arrays,
+    as_columns,
+    as_targets,
+    as_tensors,
+    encode_string_labels,
+)
 
 Pair: TypeAlias = tuple[Arrays, Arrays]
 
@@ -37,7 +43,7 @@ def split_arrays(
     given = {"train": (inputs, targets)} | _given_pairs(valid, test, split)
     columns = {part: as_columns(pair[0], "input") for part, pair in given.items()}
     labels = {part: as_columns(pair[1], "target") for part, pair in given.items()}
-    labels, names = number_words(labels, class_names)
+    labels, names = encode_string_labels(labels, class_names)
     if names is not class_names and task == "regression":
         raise InputError(
             "The targets are words, but task='regression' needs numbers. Give numbers, or leave "
@@ -47,7 +53,7 @@ def split_arrays(
         part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in given
     }
     if len(parts) > 1:
-        return (*number_parts(parts), names)
+        return (*assign_sample_numbers(parts), names)
     whole = parts["train"]
     if split is None:
         classes = _classes_to_stratify(whole, task, stratify)
@@ -56,7 +62,7 @@ def split_arrays(
     elif not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(
             f"split is a {type(split).__name__}, not a Split. Row numbers become one with "
-            "Split.given(train, valid)."
+            "Split.from_indices(train, valid)."
         )
     split.check_length(len(whole))
     parts = {part: take_rows(whole, split.part(part)) for part in PARTS if len(split.part(part))}
@@ -117,7 +123,7 @@ def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
     )
 
 
-def number_parts(
+def assign_sample_numbers(
     parts: Mapping[str, MemoryDataset],
 ) -> tuple[dict[str, MemoryDataset], Split]:
     """Return the parts with sample numbers that count on from part to part, and their split."""
@@ -128,4 +134,4 @@ def number_parts(
         numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids)
         start += len(dataset)
     rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
-    return numbered, Split.given(rows["train"], rows["valid"], rows.get("test", ()))
+    return numbered, Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))

@@ -15,7 +15,7 @@ from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Rows, Split
-from flambeau.data.user_dataset import MapDataset, MapReader
+from flambeau.data.user_dataset import MapDataset, MapDatasetReader
 from flambeau.data.user_loader import (
     UserLoaderDataset,
     check_order,
@@ -25,8 +25,8 @@ from flambeau.data.user_loader import (
 )
 from flambeau.errors import ArgumentError, InputError
 from flambeau.global_rng import TemporarySeed
-from flambeau.tensors.hugging_face import as_memory, is_hugging_face, with_tensors
-from flambeau.tensors.plain_data import PlainData, describe_columns
+from flambeau.tensors.base_data import BaseTensorData, describe_columns
+from flambeau.tensors.hugging_face import is_hugging_face, load_numeric_columns, with_torch_format
 from flambeau.tensors.preprocess import TensorPreprocessor, dtype_name
 
 _PEEK_BATCHES = 2
@@ -36,7 +36,7 @@ _PEEK_SAMPLES = 32
 Source: TypeAlias = MapDataset | UserLoaderDataset | MemoryDataset
 
 
-class UserData(PlainData):
+class UserData(BaseTensorData):
     """Parts that are read while training; facts rest on the first samples of train.
 
     Built by ``TensorData.from_datasets`` and ``TensorData.from_loaders``.
@@ -67,7 +67,7 @@ class UserData(PlainData):
         """Return map-style data sets, by part, as data; see ``TensorData.from_datasets``."""
         split = _counted({part: len(each) for part, each in given.items()})
         parts = {
-            part: MapDataset(with_tensors(each), layout, first_id=int(split.part(part)[0]))
+            part: MapDataset(with_torch_format(each), layout, first_id=int(split.part(part)[0]))
             for part, each in given.items()
         }
         return cls(parts, split, _first_samples(parts["train"]), task=task, class_names=class_names)
@@ -219,7 +219,7 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
     if type(items) is TensorDataset:
         return MemoryDataset(*layout.parts(items.tensors))
     if is_hugging_face(items):
-        columns = as_memory(items, layout)
+        columns = load_numeric_columns(items, layout)
         if columns is not None:
             return MemoryDataset(*columns)
     return MapDataset(items, layout)
@@ -227,7 +227,7 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
 
 def _first_samples(train: MapDataset) -> list[Batch]:
     n = min(len(train), _PEEK_BATCHES * _PEEK_SAMPLES)
-    reader = MapReader(train, seed=0)
+    reader = MapDatasetReader(train, seed=0)
     with TemporarySeed().at(0):
         return [
             reader.batch(range(start, min(start + _PEEK_SAMPLES, n)), epoch=0)

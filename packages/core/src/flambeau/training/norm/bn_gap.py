@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.errors import FlambeauWarning
 from flambeau.training.norm.bn_statistics import stored_layers
 from flambeau.training.norm.first_batches import first_batches
@@ -78,7 +78,7 @@ def look_for_gap(run: Run) -> None:
         map(keeps_statistics, run.components.model.modules())
     ):
         return
-    if why_not_resumable(run.components.train):
+    if not_resumable_reason(run.components.train):
         return
     told = run.gathered(_look_or_none(run))
     looks = [look for look in told if look is not None]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.loader import shares_with
+from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, TrainingError
 from flambeau.global_rng import seed_globals
@@ -92,7 +92,9 @@ class RankedRun(Run):
             group=processes,
         )
         self.is_main = processes.is_main
-        self.shares_evaluation = components.valid is not None and shares_with(components.valid) > 1
+        self.shares_evaluation = (
+            components.valid is not None and loader_world_size(components.valid) > 1
+        )
 
     @contextmanager
     def connected(self) -> Generator[None]:
@@ -104,7 +106,7 @@ class RankedRun(Run):
         except BaseException as error:
             if self._agreed:
                 raise
-            explained = self.processes.explained(error)
+            explained = self.processes.translate_error(error)
             self.processes.leave(error if explained is error else None)
             if explained is error:
                 raise
@@ -121,16 +123,16 @@ class RankedRun(Run):
         self._pressed = interrupt
 
     def stopped(self) -> bool:
-        told = self.processes.gather((self.state.stop_reason, self._pressed.pending))
+        told = self.processes.all_gather((self.state.stop_reason, self._pressed.pending))
         self._end_if_pressed(any(pressed for _, pressed in told))
         self.state.stop_reason = next((reason for reason, _ in told if reason is not None), None)
         return self.state.stop_reason is not None
 
     def agreed(self, scores: Mapping[str, float]) -> Mapping[str, float]:
-        return self.processes.from_main(scores)
+        return self.processes.broadcast(scores)
 
     def gathered(self, value: T) -> list[T]:
-        return self.processes.gather(value)
+        return self.processes.all_gather(value)
 
     # The step
 
@@ -160,7 +162,7 @@ class RankedRun(Run):
         scaled = sum(b.lr_scale * count for b, count in zip(mine, counts, strict=True))
         stops = self.state.stop_reason is not None
         own = (weight or 0.0, weight is None, scaled, sum(counts), stops, self._pressed.pending)
-        told = self.processes.add_up([*map(float, own), float(is_done), float(not mine)])
+        told = self.processes.sum_over_ranks([*map(float, own), float(is_done), float(not mine)])
         total, unknown, scaled, counted, stopping, pressed, done, empty = told
         self._end_if_pressed(bool(pressed))
         self._over = bool(stopping) or done == self.processes.world_size
@@ -212,7 +214,7 @@ class RankedRun(Run):
 
     def blame(self, record: StepRecord, culprit: Culprit) -> NonFiniteError:
         """The error of the process whose samples it was, where one of them found it."""
-        told = self.processes.gather((culprit.kind, str(super().blame(record, culprit))))
+        told = self.processes.all_gather((culprit.kind, str(super().blame(record, culprit))))
         found = [rank for rank, (kind, _) in enumerate(told) if kind != "unknown"]
         rank = found[0] if found else self.processes.rank
         error = NonFiniteError(f"On process {rank}: {told[rank][1]}")
@@ -221,7 +223,7 @@ class RankedRun(Run):
 
 
 def _check_loader(components: Components, processes: ProcessGroup) -> None:
-    found = shares_with(components.train)
+    found = loader_world_size(components.train)
     if found != processes.world_size:
         raise InputError(
             f"{type(components.train).__name__} shares its batches among {found} processes, but the run "
@@ -235,7 +237,7 @@ def _share_model(model: nn.Module, processes: ProcessGroup) -> None:
     """The weights of process 0 on every process."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    for rank, theirs in enumerate(processes.gather(shapes)):
+    for rank, theirs in enumerate(processes.all_gather(shapes)):
         if theirs != shapes:
             name = next(n for n in [*shapes, *theirs] if shapes.get(n) != theirs.get(n))
             raise TrainingError(

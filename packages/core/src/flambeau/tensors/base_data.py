@@ -1,4 +1,4 @@
-"""``PlainData``: what data without a domain of their own share (tensors, data sets, loaders)."""
+"""``BaseTensorData``: what data without a domain of their own share (tensors, data sets, loaders)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from flambeau.data.data import Data, Facts, head_arguments, planned
+from flambeau.data.data import Data, Facts, head_arguments, select_values
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
@@ -19,7 +19,7 @@ from flambeau.tensors.preprocess import dtype_name, mean_and_std
 TASKS = ("auto", "classification", "multi_label", "regression")
 
 
-class PlainData(Data):
+class BaseTensorData(Data):
     """Inputs and targets that come as numbers; the model is an MLP or the user's own."""
 
     domain: ClassVar[str] = "flambeau.tensors.domain:DOMAIN"
@@ -80,18 +80,18 @@ class PlainData(Data):
                 )
             self._check_labels(names)
             loss = loss_arguments(values, self.facts().get("class_counts"))
-            return {"classes": names, **planned(values, "metrics"), **loss}
+            return {"classes": names, **select_values(values, "metrics"), **loss}
         if task == "multi_label":
             self._check_label_columns()
             width = shape[-1] if shape else 1
             names = list(self._class_names or map(str, range(width)))
             if len(names) != width:
                 raise InputError(f"{len(names)} class names for {width} target columns.")
-            return {"classes": names, **planned(values, "metrics")}
+            return {"classes": names, **select_values(values, "metrics")}
         width = shape[-1] if shape else 1
         arguments: dict[str, Any] = {
             "names": ["value"] if width == 1 else [f"value_{place}" for place in range(width)],
-            **planned(values, "metrics"),
+            **select_values(values, "metrics"),
             **loss_arguments(values),
         }
         facts = self.facts()
@@ -141,7 +141,7 @@ class PlainData(Data):
         )
 
 
-def names_of_classes(
+def resolve_class_names(
     class_names: Sequence[str] | None, n_classes: int | None
 ) -> Sequence[str] | None:
     """The names, or "0", "1", … for a number of classes."""

@@ -8,7 +8,7 @@ from typing import Any, overload
 from torch import Tensor
 
 
-class Rows(Sequence[Any]):
+class TensorSequence(Sequence[Any]):
     """Tensors ``(n, …)`` seen as n samples, none of which is copied before it is asked for."""
 
     def __init__(self, columns: Mapping[str, Tensor]) -> None:
@@ -20,9 +20,9 @@ class Rows(Sequence[Any]):
     @overload
     def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: slice) -> TensorSequence: ...
     def __getitem__(self, index: int | slice) -> Any:
         rows = {name: value[index] for name, value in self._columns.items()}
         if isinstance(index, slice):
-            return Rows(rows)
+            return TensorSequence(rows)
         return next(iter(rows.values())) if len(rows) == 1 else rows

@@ -63,7 +63,7 @@ def module(name: str) -> ModuleType:
     return sys.modules[name]
 
 
-starting = module("starting")
+runner = module("scenario_runner")
 scenarios = module("scenarios")
 Outcomes = dict[str, list[dict[str, Any]]]
 
@@ -94,7 +94,7 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The quick one: weights, every step's loss, the history and the scores."""
-    one, (first, second) = alone("sgd", tmp_path), starting.run(tmp_path, "sgd")["sgd"]
+    one, (first, second) = alone("sgd", tmp_path), runner.run(tmp_path, "sgd")["sgd"]
     assert differences(one, first) == []
     assert differences(first["weights"], second["weights"]) == []
     assert len(one["losses"]) == 12  # two epochs of 43 samples in batches of 8
@@ -108,7 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(folder: Path) -> Outcomes:
-    found: Outcomes = starting.run(folder, *STEPS, *OTHERS)
+    found: Outcomes = runner.run(folder, *STEPS, *OTHERS)
     return found
 
 
@@ -252,7 +252,7 @@ def test_processes_with_different_data_are_refused(outcomes: Outcomes) -> None:
 def test_a_run_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
     unbroken = alone("unbroken", tmp_path)
     assert "checkpoints" in alone("begun", tmp_path)["files"]
-    begun_alone = starting.run(tmp_path, "resumed", "begun")
+    begun_alone = runner.run(tmp_path, "resumed", "begun")
     for each in begun_alone["resumed"]:
         assert differences(unbroken, each) == []
     begun_together = alone("resumed", tmp_path)
@@ -261,7 +261,7 @@ def test_a_run_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_on_one_process_ends_the_others_at_once(tmp_path: Path) -> None:
-    first, second = starting.run(tmp_path, "raises")["raises"]
+    first, second = runner.run(tmp_path, "raises")["raises"]
     assert second == {"type": "ValueError", "message": "sample 7 is broken"}
     assert first["type"] == "TrainingError"
     assert "process 1 raised ValueError: sample 7 is broken" in first["message"]
