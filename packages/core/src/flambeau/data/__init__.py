@@ -1,4 +1,4 @@
-"""From what the user has to batches: samples, split, preprocessor, data set, loader."""
+"""The data pipeline: samples, split, preprocessor, data set, loader, batch."""
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout

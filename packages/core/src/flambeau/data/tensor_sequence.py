@@ -9,7 +9,13 @@ from torch import Tensor
 
 
 class TensorSequence(Sequence[Any]):
-    """Tensors ``(n, …)`` seen as n samples, none of which is copied before it is asked for."""
+    """A view of tensors ``(n, …)`` as a sequence of n samples, without a copy.
+
+    A sample is a tensor where there is one column, else a dict of tensors by column name.
+
+    Args:
+        columns: Tensors of equal length by name.
+    """
 
     def __init__(self, columns: Mapping[str, Tensor]) -> None:
         self._columns = dict(columns)
