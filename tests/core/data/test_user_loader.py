@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from flambeau.data import BatchLayout, Loader, UserLoader
-from flambeau.data.user_loader import check_order, count_samples, peek, runs_user_code
+from flambeau.data.user_loader import check_order, count_samples, read_first_batches, runs_user_code
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
 
 N = 22
@@ -153,7 +153,7 @@ def test_the_global_generators_go_on_as_if_nothing_had_been_loaded() -> None:
     assert states() == before
     drawn = torch.rand(1), np.random.rand(), python_random.random()
     next(batches)
-    peek(noisy(shuffle=True), BatchLayout())
+    read_first_batches(noisy(shuffle=True), BatchLayout())
     torch.manual_seed(1)
     np.random.seed(1)
     python_random.seed(1)
@@ -236,20 +236,23 @@ def test_an_epoch_shorter_than_len_is_an_error() -> None:
 
 
 def test_a_pair_needs_no_declaration() -> None:
-    inputs, targets = BatchLayout().parts((1, 2))
+    inputs, targets = BatchLayout().inputs_and_targets((1, 2))
     assert (inputs, targets) == ({"input": 1}, {"target": 2})
 
 
 def test_tuples_and_dicts_as_declared() -> None:
-    assert BatchLayout(n_inputs=2).parts([1, 2, 3]) == ({"input_0": 1, "input_1": 2}, {"target": 3})
-    assert BatchLayout(n_inputs=1).parts([1, 2, 3]) == (
+    assert BatchLayout(n_inputs=2).inputs_and_targets([1, 2, 3]) == (
+        {"input_0": 1, "input_1": 2},
+        {"target": 3},
+    )
+    assert BatchLayout(n_inputs=1).inputs_and_targets([1, 2, 3]) == (
         {"input": 1},
         {"target_0": 2, "target_1": 3},
     )
-    assert BatchLayout(n_inputs=2).parts((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
-    assert BatchLayout(n_inputs=1).parts(7) == ({"input": 7}, {})
+    assert BatchLayout(n_inputs=2).inputs_and_targets((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
+    assert BatchLayout(n_inputs=1).inputs_and_targets(7) == ({"input": 7}, {})
     layout = BatchLayout(inputs=("b", "a"), targets=["y"])  # type: ignore[arg-type]
-    inputs, targets = layout.parts({"y": 0, "a": 1, "b": 2, "extra": 3})
+    inputs, targets = layout.inputs_and_targets({"y": 0, "a": 1, "b": 2, "extra": 3})
     assert list(inputs) == ["b", "a"]
     assert targets == {"y": 0}
 
@@ -273,7 +276,7 @@ def test_what_is_not_declared_says_what_to_write(
     layout: BatchLayout, sample: object, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        layout.parts(sample)
+        layout.inputs_and_targets(sample)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import Tensor
 def _numpy_random() -> Any:
     """Return ``np.random``, whose first use imports a dozen modules.
 
-    Typed as ``Any``: NumPy's stubs lack get_bit_generator and set_bit_generator (public since 1.24).
+    ``Any``: NumPy's stubs lack get_bit_generator and set_bit_generator (public since NumPy 1.24).
     """
     return np.random
 

@@ -79,7 +79,7 @@ class Data(ABC):
 
     @abstractmethod
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
-        """Return a preprocessor fitted on the train samples with the plan's values (key → value)."""
+        """Return a preprocessor fitted on train with the plan's values (key → value)."""
 
     @abstractmethod
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
@@ -91,7 +91,7 @@ class Data(ABC):
 
     @abstractmethod
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return JSON keyword arguments of the domain's model builders (channels, outputs, size)."""
+        """Return JSON arguments of the domain's model builders (channels, outputs, size)."""
 
     @abstractmethod
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -173,7 +173,7 @@ def select_values(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def head_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"dropout": p}`` for ``model_arguments`` if the plan's ``head`` sets it, else ``{}``.
+    """Return ``{"dropout": p}`` for ``model_arguments`` if the plan sets it, else ``{}``.
 
     The plan's ``head`` is ``{"dropout": p}``; without it the builder's default applies.
     """

@@ -2,7 +2,7 @@
 
 ``MemoryLoader`` (``memory_loader.py``) gathers a batch from tensors in memory with one
 ``index_select`` per tensor; ``WorkerLoader`` (``worker_loader.py``) reads samples in worker
-processes. Domains may define loaders of their own with this protocol.
+processes. A domain may implement this protocol with another loader.
 """
 
 from __future__ import annotations

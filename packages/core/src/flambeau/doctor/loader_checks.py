@@ -140,7 +140,7 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
         readings: list[Mapping[str, Any]] = []
         for turn in range(2):
             with TemporarySeed().at(keyed.key(setup.seed, "doctor/valid", turn)):
-                readings.append(layout.parts(samples[position])[0])
+                readings.append(layout.inputs_and_targets(samples[position])[0])
         if _differ(*readings):
             changed.append(position)
     if not changed:
@@ -176,13 +176,15 @@ def _labels_in_order(setup: TrainingSetup) -> Tensor | None:
         return None
     if isinstance(dataset.user_loader, list | tuple):
         batches = cast("Sequence[object]", dataset.user_loader)
-        return _joined([dataset.layout.parts(batch)[1] for batch in batches[:_MOST_LABELS]])
+        return _joined(
+            [dataset.layout.inputs_and_targets(batch)[1] for batch in batches[:_MOST_LABELS]]
+        )
     samples = _map_dataset(dataset)
     if samples is None or not _reads_in_order(setup) or len(samples) < _SAMPLES_READ:
         return None
     positions = int_list(torch.linspace(0, len(samples) - 1, _SAMPLES_READ).long())
     with TemporarySeed().at(keyed.key(setup.seed, "doctor/order")):
-        return _joined([dataset.layout.parts(samples[each])[1] for each in positions])
+        return _joined([dataset.layout.inputs_and_targets(samples[each])[1] for each in positions])
 
 
 def _joined(targets: Sequence[Mapping[str, Any]]) -> Tensor | None:

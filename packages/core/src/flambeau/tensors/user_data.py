@@ -21,7 +21,7 @@ from flambeau.data.user_loader import (
     check_order,
     count_batches,
     count_samples,
-    peek,
+    read_first_batches,
 )
 from flambeau.errors import ArgumentError, InputError
 from flambeau.global_rng import TemporarySeed
@@ -88,7 +88,7 @@ class UserData(BaseTensorData):
         for part, loader in given.items():
             count_batches(loader, part)
             check_order(loader, part)
-        first = peek(train, layout, _PEEK_BATCHES)
+        first = read_first_batches(train, layout, _PEEK_BATCHES)
         sizes = {
             part: count_samples(loader) or count_batches(loader, part) * len(first[0])
             for part, loader in given.items()
@@ -217,7 +217,7 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
     if not len(items):
         raise InputError(f"The {part} data set is empty.")
     if type(items) is TensorDataset:
-        return MemoryDataset(*layout.parts(items.tensors))
+        return MemoryDataset(*layout.inputs_and_targets(items.tensors))
     if is_hugging_face(items):
         columns = load_numeric_columns(items, layout)
         if columns is not None:
