@@ -13,6 +13,7 @@ from torch import Tensor
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau.tensors.preprocess import dtype_name, first_non_finite, non_finite_rows
+from flambeau.wording import name_some
 
 _SHOWN = 5
 _CHUNK_NUMBERS = 2**22  # 32 MB of int64 at a time
@@ -74,8 +75,8 @@ def check_finite(part: str, dataset: MemoryDataset) -> None:
             raise InputError(
                 f"{name!r} contains NaN or infinity in {part} row{'s' if len(ids) > 1 else ''} "
                 f"{', '.join(map(str, ids))}{', …' if len(ids) == _SHOWN else ''}. "
-                f"The first is {first_non_finite(value[rows[0]])}.{_position_note(dataset, part, rows[0])} "
-                "Fill in these values or drop the rows."
+                f"The first is {first_non_finite(value[rows[0]])}."
+                f"{_position_note(dataset, part, rows[0])} Fill in these values or drop the rows."
             )
 
 
@@ -162,8 +163,7 @@ def warn_about_absent_classes(
     absent = [int(i) for i in (counts == 0).nonzero().flatten()]
     if not absent:
         return
-    shown = ", ".join(repr(classes[i]) for i in absent[:_SHOWN])
-    more = f", … ({len(absent)} in all)" if len(absent) > _SHOWN else ""
+    shown = name_some((repr(classes[i]) for i in absent), most=_SHOWN)
     where = "".join(
         f" The {part} rows {_name_rows(dataset, rows)} have {'it' if len(absent) == 1 else 'one'}."
         for part, dataset in parts.items()
@@ -175,7 +175,7 @@ def warn_about_absent_classes(
         else "Number the classes from 0 without gaps: np.unique(labels, return_inverse=True)."
     )
     warnings.warn(
-        f"[class-not-in-train] No train row has the class {shown}{more}, so the model cannot learn "
+        f"[class-not-in-train] No train row has the class {shown}, so the model cannot learn "
         f"to predict it.{where} {fix}",
         FlambeauWarning,
         stacklevel=2,
@@ -225,8 +225,7 @@ def _rows_of(dataset: MemoryDataset, labels: Sequence[int]) -> list[int]:
 
 
 def _name_rows(dataset: MemoryDataset, rows: Sequence[int]) -> str:
-    shown = ", ".join(str(_number(dataset, row)) for row in rows[:_SHOWN])
-    return f"{shown}, …" if len(rows) > _SHOWN else shown
+    return name_some((_number(dataset, row) for row in rows), most=_SHOWN)
 
 
 def _number(dataset: MemoryDataset, row: int) -> int:
