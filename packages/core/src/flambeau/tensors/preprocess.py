@@ -146,7 +146,7 @@ class TensorPreprocessor:
         for name, value in inputs.items():
             if wrong := non_finite_rows(value):
                 raise InputError(
-                    f"Sample {wrong[0]} contains NaN or infinity in {name!r}: "
+                    f"Item {wrong[0]} contains NaN or infinity in {name!r}: "
                     f"{first_non_finite(value[wrong[0]])}. Fill in the value as in the train data."
                 )
         return Batch(inputs, weight=float(len(items)), indices=torch.arange(len(items)))
@@ -191,7 +191,7 @@ class TensorPreprocessor:
             values = cast(Mapping[str, Any], item)
             if missing := [name for name in names if name not in values]:
                 raise InputError(
-                    f"Sample {index} has no {missing[0]!r}. The model needs {', '.join(names)}."
+                    f"Item {index} has no {missing[0]!r}. The model needs {', '.join(names)}."
                 )
             return values
         if len(names) == 1:
@@ -199,7 +199,7 @@ class TensorPreprocessor:
         row = cast(Sequence[Any], item if isinstance(item, tuple | list) else ())
         if len(row) != len(names):
             raise InputError(
-                f"Sample {index} is {_kind(cast(object, item))}, but the model has {len(names)} "
+                f"Item {index} is {_kind(cast(object, item))}, but the model has {len(names)} "
                 f"inputs ({', '.join(names)}). Give a dict by name or a tuple in this order."
             )
         return dict(zip(names, row, strict=True))
@@ -291,12 +291,12 @@ def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
         tensor = torch.as_tensor(value, dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"Sample {index} cannot be converted to a tensor for {name!r}: {value!r:.60} ({error})."
+            f"Item {index} cannot be converted to a tensor for {name!r}: {value!r:.60} ({error})."
             f" Give numbers of shape {tuple(spec['shape'])}."
         ) from error
     if list(tensor.shape) != list(spec["shape"]):
         raise InputError(
-            f"Sample {index} has shape {tuple(tensor.shape)} for {name!r}, but the model was "
+            f"Item {index} has shape {tuple(tensor.shape)} for {name!r}, but the model was "
             f"trained on shape {tuple(spec['shape'])}. Prepare it as the train data."
         )
     return tensor
