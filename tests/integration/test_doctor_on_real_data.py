@@ -81,5 +81,5 @@ def test_days_of_bike_sharing(realdata: Path) -> None:
     x = torch.tensor([[float(row[name]) for name in wanted] for row in rows])
     y = torch.tensor([float(row["cnt"]) for row in rows])
     n = len(y)
-    split = Split.given(range(n * 4 // 5), range(n * 4 // 5, n))
+    split = Split.from_indices(range(n * 4 // 5), range(n * 4 // 5, n))
     assert_no_findings(Learner(TensorData.from_tensors(x, y, split=split), quiet=True))

@@ -62,7 +62,7 @@ def test_folders_files_and_tables(tmp_path: Path) -> None:
         TranslationData.from_path(tmp_path / "n.csv", {})
     named = {"source_column": "english", "target_column": "german"}
     assert TranslationData.from_path(tmp_path / "n.csv", named).raw("train")[0] == "a"
-    assert TranslationData.items_from_path(tmp_path / "val.en") == lines[:3]
+    assert TranslationData.inputs_from_path(tmp_path / "val.en") == lines[:3]
     with pytest.raises(ArgumentError, match=r"Unknown option 'valdi'.*'valid'"):
         TranslationData.from_path(tmp_path, {"valdi": 0.1})
     with pytest.raises(InputError, match="has 0 files named train"):

@@ -211,7 +211,7 @@ def test_cells_like_na_are_read_as_text(tmp_path: Path) -> None:
 def test_a_given_split_has_the_rows_of_the_input() -> None:
     pairs = list(zip(SOURCES, TARGETS, strict=True))
     pairs[1] = ("", "leer")
-    split = Split.given([0, 1, 2, 3], [10, 11], [19])
+    split = Split.from_indices([0, 1, 2, 3], [10, 11], [19])
     data = TranslationData.from_pairs(pairs, split=split)
     assert data.raw("train") == [SOURCES[0], SOURCES[2], SOURCES[3]]
     assert data.raw("valid") == SOURCES[10:12]
@@ -224,7 +224,7 @@ def test_a_given_split_has_the_rows_of_the_input() -> None:
 def test_report_and_show() -> None:
     pairs = list(zip(SOURCES, TARGETS, strict=True))
     pairs += [pairs[0], ("source sentence number 1", "anders")]
-    split = Split.given(range(18), [18, 19, 20], [21])
+    split = Split.from_indices(range(18), [18, 19, 20], [21])
     data = TranslationData.from_pairs(pairs, split=split)
     report = data.report()
     assert "22 pairs, source → target" in report

@@ -93,12 +93,12 @@ def test_unreadable_files_raise_or_are_skipped_and_reported(tmp_path: Path) -> N
 def test_a_given_split_refers_to_the_original_rows(tmp_path: Path) -> None:
     folder(tmp_path, 3)
     (tmp_path / "ant" / "00.png").write_bytes(b"")
-    split = Split.given(train=[0, 1, 3, 4], valid=[2, 5])
+    split = Split.from_indices(train=[0, 1, 3, 4], valid=[2, 5])
     data = ImageData.from_folder(tmp_path, split=split, unreadable="skip")
     assert [path.name for path in data.raw("train")] == ["01.png", "00.png", "01.png"]
     assert [path.name for path in data.raw("valid")] == ["02.png", "02.png"]
     with pytest.raises(SplitError, match="row 9"):
-        ImageData.from_folder(tmp_path, split=Split.given([0, 1], [9]), unreadable="skip")
+        ImageData.from_folder(tmp_path, split=Split.from_indices([0, 1], [9]), unreadable="skip")
 
 
 # ---------------------------------------------------------------- tables
@@ -183,7 +183,7 @@ def test_layouts_and_types_of_arrays_agree(channels: int) -> None:
     if channels == 1:
         given.append(nhwc[:, :, :, 0])
     for images in given:
-        items = ImageData.from_arrays(images, labels).samples["item"]
+        items = ImageData.from_arrays(images, labels).samples["image"]
         assert torch.equal(items, torch.from_numpy(nchw.copy()))
     read_only = nhwc.copy()
     read_only.flags.writeable = False
@@ -237,7 +237,7 @@ def test_items_of_any_kind(tmp_path: Path) -> None:
         (np.full((9, 9, 3), 50, np.uint8), "other"),
         (Image.open(path).copy(), "other"),
     ]
-    data = ImageData.from_items(items, split=Split.given([0, 1, 2, 3], [4]))
+    data = ImageData.from_items(items, split=Split.from_indices([0, 1, 2, 3], [4]))
     assert (first_batch(data, "train").input == 50).all()
     with pytest.raises(InputError, match="Item 1 is a str, not a pair"):
         ImageData.from_items([(path, 1), "b.png"])
@@ -281,7 +281,7 @@ def test_encoding_raw_items_equals_the_loader(tmp_path: Path) -> None:
 
 def test_everything_is_fitted_on_train_only() -> None:
     x, y = arrays()
-    split = Split.given(range(20), range(20, 30), range(30, 40))
+    split = Split.from_indices(range(20), range(20, 30), range(30, 40))
     original = ImageData.from_arrays(x, y, split=split)
     changed = x.copy()
     changed[20:] = 255
@@ -297,7 +297,7 @@ def test_everything_is_fitted_on_train_only() -> None:
 def test_statistics_of_many_files_come_from_train_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flambeau_vision.image_store._STATISTICS_FROM", 6)
     items = [(np.full((4, 4), 10 if row < 20 else 200, np.uint8), row % 2) for row in range(30)]
-    data = ImageData.from_items(items, split=Split.given(range(20), range(20, 30)))
+    data = ImageData.from_items(items, split=Split.from_indices(range(20), range(20, 30)))
     preprocessor = data.preprocessor({**VALUES, "channels": 1, "cache": "files"})
     assert preprocessor.arguments()["mean"] == [10 / 255]
 
@@ -339,7 +339,7 @@ def test_builder_arguments_follow_labels_and_plan() -> None:
     assert data.task_arguments(VALUES) == {"classes": ["a", "b", "c", "d"]}
     with pytest.raises(PlanError, match=r"task is 'regression'.*ImageOptions\(task='regression'\)"):
         data.task_arguments({**VALUES, "task": "regression"})
-    numbers = ImageData.from_arrays(x, y / 2, split=Split.given(range(8), range(8, 40)))
+    numbers = ImageData.from_arrays(x, y / 2, split=Split.from_indices(range(8), range(8, 40)))
     assert numbers.task_arguments(VALUES) == {
         "names": ["value"],
         "mean": [0.75],

@@ -54,7 +54,7 @@ def test_skipping_a_file_keeps_the_order_of_the_others(tmp_path: Path) -> None:
         rows = batch.indices.tolist()
         assert batch.weight == len(batch) == len(rows)
         assert batch.target.tolist() == data.targets.values[rows].tolist()
-        items = [data.samples["item"][number] for number in rows]
+        items = [data.samples["image"][number] for number in rows]
         assert torch.equal(batch.input, load_all(items, dataset.geometry))
     resumed = dataset.loader(OPTIONS)
     for one, other in zip(resumed.batches(3, start_step=2), batches[2:], strict=True):

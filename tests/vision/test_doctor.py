@@ -68,7 +68,7 @@ def test_initial_loss_of_small_cnn_is_that_of_guessing(weights: float) -> None:
 def test_arrays_in_train_and_valid_are_found() -> None:
     images = noise(120)
     images[110:] = images[:10]
-    split = Split.given(range(90), range(90, 120))
+    split = Split.from_indices(range(90), range(90, 120))
     finding = only(
         Learner(ImageData.from_arrays(images, labels(120), split=split), quiet=True),
         "duplicates-across-parts",
@@ -99,7 +99,7 @@ def test_near_duplicates_are_found(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{row}.png")
         image.save(paths[-1])
     items = list(zip(paths, labels(60), strict=True))
-    data = ImageData.from_items(items, split=Split.given(range(40), range(40, 60)))
+    data = ImageData.from_items(items, split=Split.from_indices(range(40), range(40, 60)))
     learner = Learner(data, quiet=True)
     assert learner.doctor().ok, str(learner.doctor())
     finding = only(learner, "near-duplicates", full=True)
@@ -114,7 +114,7 @@ def test_filename_groups_across_parts_are_found(tmp_path: Path) -> None:
     finding = only(Learner(ImageData.from_folder(folder), quiet=True), "groups-across-parts")
     assert "patient_" in finding.what
     data = ImageData.from_folder(folder)
-    people = [Path(item).stem.rsplit("_", 1)[0] for item in data.samples["item"]]
+    people = [Path(item).stem.rsplit("_", 1)[0] for item in data.samples["image"]]
     kept = ImageData.from_folder(folder, split=Split.by_group(people))
     assert Learner(kept, quiet=True).doctor().ok
 

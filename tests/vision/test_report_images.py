@@ -26,7 +26,7 @@ def test_a_file_is_shown_small_with_its_name(photos: Path) -> None:
     data = ImageData.from_folder(photos)
     for row in (0, 19):
         picture = data.preview(row)
-        assert picture.caption == Path(data.samples["item"][row]).name
+        assert picture.caption == Path(data.samples["image"][row]).name
         with Image.open(io.BytesIO(picture.image)) as image:
             assert image.size == (200, 133), "the aspect ratio is kept"
             level = np.asarray(image.convert("L")).mean()

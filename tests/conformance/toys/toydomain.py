@@ -187,7 +187,7 @@ class ToyData(Data):
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
         if FLAW == "no subset":
             return super().subset(rows)
-        split = Split.given(rows["train"], rows["valid"], rows.get("test", ()))
+        split = Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))
         return replace(self, rows=split)
 
 

@@ -34,20 +34,24 @@ def with_value(tensor: torch.Tensor, position: tuple[int, ...], value: float) ->
     [
         (torch.empty(0, 6), torch.empty(0).long(), r"at least one sample.*shape \(0, 6\)"),
         (np.empty((0, 6)), np.empty(0, int), "at least one sample"),
-        (X[:1], Y[:1], "1 rows cannot make 2 parts"),
-        (torch.empty(60, 0), Y, r"shape \(48, 0\): its samples hold no numbers"),
-        (X, Y[:50], "'input' has 60, 'target' has 50. Give one row a sample"),
+        (X[:1], Y[:1], "1 rows are too few for 2 parts"),
+        (torch.empty(60, 0), Y, r"shape \(48, 0\), so its samples have no values"),
+        (X, Y[:50], "'input' has 60, 'target' has 50. Every tensor needs one row per sample"),
         (with_value(X, (7, 3), float("nan")), Y, r"train row 7\. The first is nan in column 3"),
         (with_value(X, (0, 0), float("-inf")), Y, r"row 0\. The first is -inf in column 0"),
-        (torch.tensor(1.0), Y, "'input' is a single number"),
+        (torch.tensor(1.0), Y, "'input' is a scalar tensor"),
         (X.to_sparse(), Y, r"layout is torch.sparse_coo.*to_dense\(\)"),
-        (torch.empty(60, 6, device="meta"), Y, "meta device, so it has no numbers"),
-        (np.array([["1", "a"]] * 60), Y, "holds <U1, not numbers: encode the words"),
-        (np.full(60, "2026-01-01", "datetime64[D]"), Y, "not numbers: count the time from"),
-        (X.numpy().astype(complex), Y, "give real and imaginary parts"),
-        (np.array([[1, "x"], [2, 3]] * 30, object), Y, r"at \[0, 1\] is 'x' of type str"),
-        (np.array([[1, None], [2, 3]] * 30, object), Y, r"at \[0, 1\] is None.*missing value"),
-        (np.array([[1, 2], [2**80, 3]] * 30, object), Y, "holds object"),
+        (torch.empty(60, 6, device="meta"), Y, "meta device, so it has no values"),
+        (np.array([["1", "a"]] * 60), Y, "has dtype <U1, which is not numeric: encode the strings"),
+        (
+            np.full(60, "2026-01-01", "datetime64[D]"),
+            Y,
+            "not numeric: convert it to the time since",
+        ),
+        (X.numpy().astype(complex), Y, "give the real and imaginary parts"),
+        (np.array([[1, "x"], [2, 3]] * 30, object), Y, r"\[0, 1\] is 'x' of type str"),
+        (np.array([[1, None], [2, 3]] * 30, object), Y, r"\[0, 1\] is None.*missing value"),
+        (np.array([[1, 2], [2**80, 3]] * 30, object), Y, "has dtype object"),
     ],
 )
 def test_invalid_inputs_are_refused_with_their_position(
@@ -59,7 +63,7 @@ def test_invalid_inputs_are_refused_with_their_position(
 
 def test_an_invalid_pixel_is_named() -> None:
     images = with_value(torch.zeros(60, 3, 4, 4), (9, 1, 2, 3), float("inf"))
-    with pytest.raises(InputError, match=r"row 9\. The first is inf in place \(1, 2, 3\)"):
+    with pytest.raises(InputError, match=r"row 9\. The first is inf at index \(1, 2, 3\)"):
         TensorData.from_tensors(images, Y)
 
 
@@ -82,13 +86,21 @@ def test_inputs_that_are_not_arrays_are_refused(inputs: Any, message: str) -> No
         (np.array(["a"] * 60), "auto", "All 48 train rows have the class 'a'"),
         (Y[:, None], "auto", r"shape \(rows, 1\).*targets\[:, 0\]"),
         (nn.functional.one_hot(Y), "classification", r"shape \(rows, 3\).*argmax\(1\)"),
-        (Y - 1, "classification", "3 distinct values of int64 from -1 to 1. Number them from 0"),
-        (Y + 5000, "auto", "from 5,000 to 5,002. Number them from 0"),
-        (Y * 10**12, "auto", "Number them from 0"),
-        (Y.float() + 0.5, "classification", "holds 0.5 in train row 0, which is no class number"),
-        (WORDS, "regression", "targets are words"),
-        (Y, "multi_label", r"shape \(\d+,\), but task='multi_label' expects a column"),
-        (torch.full((60, 2), 3), "multi_label", "holds 3 in train row 0, column 0"),
+        (
+            Y - 1,
+            "classification",
+            "3 distinct values of int64 from -1 to 1. Number the classes from 0",
+        ),
+        (Y + 5000, "auto", "from 5,000 to 5,002. Number the classes from 0"),
+        (Y * 10**12, "auto", "Number the classes from 0"),
+        (
+            Y.float() + 0.5,
+            "classification",
+            "contains 0.5 in train row 0, which is not a class number",
+        ),
+        (WORDS, "regression", "targets are strings"),
+        (Y, "multi_label", r"shape \(\d+,\), but task='multi_label' needs a column"),
+        (torch.full((60, 2), 3), "multi_label", "contains 3 in train row 0, column 0"),
     ],
 )
 def test_targets_are_refused_before_training(targets: Any, task: str, message: str) -> None:
@@ -98,11 +110,15 @@ def test_targets_are_refused_before_training(targets: Any, task: str, message: s
 
 def test_a_label_without_train_rows_is_named_with_its_row() -> None:
     only = TensorData.from_tensors(X, Y % 2, valid=(X[:3], torch.tensor([0, 1, 2])))
-    with pytest.raises(InputError, match=r"row 62: 2\)\. Counted within valid it is row 2"):
+    with pytest.raises(InputError, match=r"row 62: 2\)\. Within valid it is row 2"):
         fit(only)
-    with pytest.raises(InputError, match="valid targets hold 'z' in row 1, which no train row has"):
+    with pytest.raises(
+        InputError, match="valid targets contain 'z' in row 1, which no train row has"
+    ):
         TensorData.from_tensors(X, WORDS, valid=(X[:2], np.array(["a", "z"])))
-    with pytest.raises(InputError, match=r"train targets hold 'c' in row 2, .*not in class_names"):
+    with pytest.raises(
+        InputError, match=r"train targets contain 'c' in row 2, .*not in class_names"
+    ):
         TensorData.from_tensors(X, WORDS, class_names=["a", "b"])
 
 
@@ -175,16 +191,16 @@ def test_a_sample_may_be_a_single_number() -> None:
 @pytest.mark.parametrize(
     ("valid", "kind", "message"),
     [
-        (1.5, SplitError, "valid=1.5 is no share"),
-        (-0.1, SplitError, "valid=-0.1 is no share"),
-        (float("nan"), SplitError, "valid=nan is no share"),
+        (1.5, SplitError, "valid=1.5 is invalid"),
+        (-0.1, SplitError, "valid=-0.1 is invalid"),
+        (float("nan"), SplitError, "valid=nan is invalid"),
         ("0.2", ArgumentError, "valid is '0.2' of type str"),
         (None, ArgumentError, "valid is None"),
         (True, ArgumentError, "valid is True of type bool"),
         ([X, Y], ArgumentError, "of type list"),
-        ((X, Y, Y), ArgumentError, "valid is a tuple of 3; give two"),
-        ((X[:, :5], Y), InputError, r"valid input 'input' has shape \(5,\) a sample, but train"),
-        ((X.long(), Y), InputError, r"holds int64, but train has float32"),
+        ((X, Y, Y), ArgumentError, "valid is a tuple of 3. Give two"),
+        ((X[:, :5], Y), InputError, r"valid input 'input' has shape \(5,\) per sample, but train"),
+        ((X.long(), Y), InputError, r"has dtype int64, but train has float32"),
         (({"other": X}, Y), InputError, "valid inputs are other, but train has input"),
         ((X[:9], Y[:5]), InputError, "'input' has 9, 'target' has 5"),
     ],
@@ -195,15 +211,15 @@ def test_invalid_valid_parts_are_refused(valid: Any, kind: type[Exception], mess
 
 
 def test_overlapping_parts_are_named() -> None:
-    with pytest.raises(SplitError, match="train and valid overlap in rows 45, 46"):
-        Split.given(range(50), range(45, 60))
+    with pytest.raises(SplitError, match="train and valid both contain rows 45, 46"):
+        Split.from_indices(range(50), range(45, 60))
     with pytest.raises(ArgumentError, match="split is a tuple, not a Split"):
         TensorData.from_tensors(X, Y, split=([0], [1]))  # type: ignore[arg-type]
 
 
 def test_the_report_names_valid_rows_that_are_in_train_too() -> None:
     data = TensorData.from_tensors(X, Y, valid=(torch.cat([X[7:9], X[:1] + 1]), Y[:3]))
-    assert "valid rows whose inputs are in train too: 2 (row 60 is train row 7" in data.report()
+    assert "valid rows with the inputs of a train row: 2 (row 60 is train row 7" in data.report()
     assert "in train too" not in TensorData.from_tensors(X, Y).report()
 
 
@@ -212,7 +228,7 @@ def test_the_report_names_valid_rows_that_are_in_train_too() -> None:
     [
         (X[:3, :5], r"Item 0: .*shape \(5,\)"),
         (with_value(X[:3], (1, 2), float("nan")), r"Item 1: .*NaN.*nan in column 2"),
-        ("a.jpg", "cannot be read as numbers for 'input': it is 'a.jpg'"),
+        ("a.jpg", "cannot be converted to a tensor for 'input': 'a.jpg'"),
         (None, "Cannot predict from a NoneType"),
     ],
 )

@@ -71,10 +71,10 @@ def shuffled(give: Any) -> DataLoader[Any]:
     [
         (shuffled(lambda i: {"x": X[i], "y": Y[i]}), InputError, r"keys 'x', 'y'.*inputs=\('x',\)"),
         (shuffled(lambda i: (X[i], X[i], Y[i])), InputError, "tuples of 3.*n_inputs="),
-        (DataLoader(PAIRS, 8, collate_fn=lambda b: None), InputError, "give a NoneType where"),
+        (DataLoader(PAIRS, 8, collate_fn=lambda b: None), InputError, "return a NoneType, but"),
         (shuffled(lambda i: ("a", Y[i])), InputError, "'input' of a batch is a tuple, not a ten"),
         (DataLoader(Stream(None), 8), InputError, "no len.*Define __len__"),
-        (((X, Y) for _ in range(2)), ArgumentError, "iterator that is used up"),
+        (((X, Y) for _ in range(2)), ArgumentError, "iterator that can be used for one epoch"),
         ([], InputError, "train loader has no batches"),
         (PAIRS, ArgumentError, "cannot be iterated. Pass a DataLoader"),
     ],
@@ -130,7 +130,7 @@ def dies_at_39(index: int) -> Any:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
-    with pytest.raises(InputError, match=r"Sample 13 of the data set.*no such file"):
+    with pytest.raises(InputError, match=r"sample 13 of the data set.*no such file"):
         data = TensorData.from_datasets(Samples(fails_at_13), PAIRS, n_classes=3)
         fit(data, num_workers=workers)
     order: list[int] = [*range(13), *range(14, 40), 13]
@@ -160,7 +160,7 @@ def test_a_dead_worker_is_named(absent: str, tmp_path: Path, report_absent: Any)
 
 
 def test_samples_of_several_shapes_are_named() -> None:
-    with pytest.raises(InputError, match=r"samples at 0, 1, .*cannot be put together"):
+    with pytest.raises(InputError, match=r"samples at positions 0, 1, .*cannot be collated"):
         TensorData.from_datasets(Samples(lambda i: (torch.zeros(i + 1), Y[i])), PAIRS)
     with pytest.raises(InputError, match="The train data set is empty"):
         TensorData.from_datasets(Samples(lambda i: i, n=0), PAIRS)
@@ -177,5 +177,5 @@ def test_resuming_a_stream_is_refused_with_the_reason(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
     again = Learner(data(), model, quiet=True, folder=tmp_path)
-    with pytest.raises(ResumeError, match="IterableDataset, which need not give the same stream"):
+    with pytest.raises(ResumeError, match="IterableDataset, whose samples may differ"):
         again.resume()

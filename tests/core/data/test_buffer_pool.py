@@ -5,29 +5,29 @@ import torch
 from torch import Tensor
 
 from flambeau.data import Batch, LoaderOptions, MemoryDataset
-from flambeau.data.buffer_pool import WORTH_BYTES, HeldMemory
+from flambeau.data.buffer_pool import MIN_POOLED_BYTES, BufferPool
 
 SHAPE, N = (512, 16), 5_000
 
 
-def empty(held: HeldMemory) -> Tensor:
-    return held.empty(SHAPE, torch.float32)
+def empty(pool: BufferPool) -> Tensor:
+    return pool.empty(SHAPE, torch.float32)
 
 
 @pytest.fixture
-def held() -> HeldMemory:
-    return HeldMemory(512 * 16 * 4)
+def pool() -> BufferPool:
+    return BufferPool(512 * 16 * 4)
 
 
-def test_memory_comes_again_once_nothing_refers_to_it(held: HeldMemory) -> None:
-    first = empty(held)
+def test_a_buffer_is_reused_once_unreferenced(pool: BufferPool) -> None:
+    first = empty(pool)
     address = first.data_ptr()
-    assert empty(held).data_ptr() != address
+    assert empty(pool).data_ptr() != address
     del first
     # torch's own allocator would give this memory to the tensor in between.
     between = torch.empty(SHAPE)
     assert between.data_ptr() != address
-    assert empty(held).data_ptr() == address
+    assert empty(pool).data_ptr() == address
 
 
 SHARED: dict[str, Callable[[Tensor], object]] = {
@@ -40,53 +40,53 @@ SHARED: dict[str, Callable[[Tensor], object]] = {
 
 
 @pytest.mark.parametrize("how", SHARED)
-def test_what_shares_the_memory_keeps_it(held: HeldMemory, how: str) -> None:
-    first = empty(held)
+def test_a_shared_buffer_is_not_reused(pool: BufferPool, how: str) -> None:
+    first = empty(pool)
     address = first.data_ptr()
     shared = SHARED[how](first)
     del first
-    # More than are held, and all of them kept.
-    others = [empty(held).zero_() for _ in range(8)]
+    # More than are pool, and all of them kept.
+    others = [empty(pool).zero_() for _ in range(8)]
     addresses = {other.data_ptr() for other in others}
     assert address not in addresses
     assert len(addresses) == 8
     del shared, others
-    assert address in {tensor.data_ptr() for tensor in [empty(held) for _ in range(4)]}
+    assert address in {tensor.data_ptr() for tensor in [empty(pool) for _ in range(4)]}
 
 
-def test_a_graph_that_has_saved_the_batch_keeps_it(held: HeldMemory) -> None:
+def test_a_buffer_saved_by_autograd_is_not_reused(pool: BufferPool) -> None:
     weight = torch.ones(SHAPE, requires_grad=True)
-    loss = (weight * empty(held).fill_(2.0)).sum()
-    empty(held).fill_(7.0)
+    loss = (weight * empty(pool).fill_(2.0)).sum()
+    empty(pool).fill_(7.0)
     loss.backward()
     assert weight.grad is not None
     assert torch.equal(weight.grad, torch.full(SHAPE, 2.0))
 
 
-def test_four_pieces_are_held_at_most(held: HeldMemory) -> None:
-    kept = [empty(held) for _ in range(6)]
+def test_the_pool_has_at_most_four_buffers(pool: BufferPool) -> None:
+    kept = [empty(pool) for _ in range(6)]
     # torch's own memory can be resized, an array's cannot.
     own = [tensor.untyped_storage().resizable() for tensor in kept]
     assert own == [False] * 4 + [True] * 2
 
 
-def test_it_is_no_view_to_autograd(held: HeldMemory) -> None:
+def test_autograd_does_not_see_a_view(pool: BufferPool) -> None:
     weight = torch.full((16,), 2.0, requires_grad=True)
     with torch.no_grad():
-        batch = empty(held).fill_(3.0)
+        batch = empty(pool).fill_(3.0)
     # What autograd refuses of a view that was made without it.
     batch.mul_(weight).sum().backward()
     assert weight.grad is not None
     assert torch.equal(weight.grad, torch.full((16,), 3.0 * 512))
-    assert empty(held).requires_grad_().detach_().is_leaf
+    assert empty(pool).requires_grad_().detach_().is_leaf
 
 
-def test_a_short_batch_holds_no_more_than_its_own_values(held: HeldMemory) -> None:
-    assert held.empty((3, 16), torch.float32).untyped_storage().nbytes() == 3 * 16 * 4
+def test_a_short_batch_has_only_its_own_values(pool: BufferPool) -> None:
+    assert pool.empty((3, 16), torch.float32).untyped_storage().nbytes() == 3 * 16 * 4
 
 
-def test_memory_is_aligned_as_torch_aligns_it(held: HeldMemory) -> None:
-    assert empty(held).data_ptr() % 64 == 0
+def test_buffers_have_torchs_alignment(pool: BufferPool) -> None:
+    assert empty(pool).data_ptr() % 64 == 0
 
 
 DTYPES = [
@@ -109,9 +109,9 @@ def batches(x: Tensor, size: int = 512, device: str = "cpu") -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_batches_that_are_kept_keep_their_values(dtype: torch.dtype) -> None:
+def test_kept_batches_are_not_overwritten(dtype: torch.dtype) -> None:
     x = torch.randint(200, (N, 512), generator=torch.Generator().manual_seed(0)).to(dtype)
-    assert 512 * x[:1].nbytes >= WORTH_BYTES
+    assert 512 * x[:1].nbytes >= MIN_POOLED_BYTES
     kept = list(batches(x))
     assert sum(map(len, kept)) == N
     for batch in kept:
@@ -119,13 +119,13 @@ def test_batches_that_are_kept_keep_their_values(dtype: torch.dtype) -> None:
         assert torch.equal(batch.inputs["x"], x[batch.target])
 
 
-def test_an_epoch_of_large_batches_touches_two_pieces_of_memory() -> None:
+def test_an_epoch_of_large_batches_uses_two_buffers() -> None:
     x = torch.zeros(N, 512)
     # One is in use while the next is gathered.
     assert len({batch.inputs["x"].data_ptr() for batch in batches(x)}) <= 2
 
 
-def test_a_batch_size_beyond_the_data_asks_for_no_more_memory_than_the_data() -> None:
+def test_a_buffer_is_never_larger_than_the_data() -> None:
     (batch,) = batches(torch.ones(N, 64), size=10**12)
     assert torch.equal(batch.inputs["x"], torch.ones(N, 64))
 
@@ -138,7 +138,7 @@ def test_quantised_columns_stay_quantised() -> None:
 
 
 @pytest.mark.parametrize("world_size", [3, 5])
-def test_shares_of_processes_are_held_too(world_size: int) -> None:
+def test_batches_of_each_rank_are_pooled(world_size: int) -> None:
     x = torch.arange(N * 512.0).reshape(N, 512)
     seen: list[Tensor] = []
     for rank in range(world_size):
@@ -151,14 +151,14 @@ def test_shares_of_processes_are_held_too(world_size: int) -> None:
     assert torch.equal(torch.cat(seen).sort().values, torch.arange(N))
 
 
-def test_columns_that_require_a_gradient_are_gathered_by_torch() -> None:
+def test_columns_with_gradients_are_not_pooled() -> None:
     x = torch.ones(N, 64, requires_grad=True)
     sum(batch.inputs["x"].sum() for batch in batches(x)).backward()  # pyright: ignore
     assert x.grad is not None
     assert torch.equal(x.grad, torch.ones(N, 64))
 
 
-def test_batches_for_another_device_have_memory_of_their_own() -> None:
+def test_batches_for_another_device_are_not_pooled() -> None:
     # The copy may still be under way when the next batch is gathered.
     for batch in batches(torch.zeros(N, 512), device="mps"):
         assert batch.inputs["x"].untyped_storage().resizable()

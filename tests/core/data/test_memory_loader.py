@@ -18,9 +18,7 @@ def dataset(ids: torch.Tensor | None = None) -> MemoryDataset:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 100])
-def test_it_keeps_the_loader_contract(
-    checks: SimpleNamespace, shuffle: bool, batch_size: int
-) -> None:
+def test_the_loader_contract_holds(checks: SimpleNamespace, shuffle: bool, batch_size: int) -> None:
     options = LoaderOptions(batch_size, shuffle=shuffle, seed=5)
     loader = dataset().loader(options)
     assert isinstance(loader, Loader)
@@ -28,7 +26,7 @@ def test_it_keeps_the_loader_contract(
     checks.check_loader(lambda: dataset().loader(options), N, shuffles=shuffle)
 
 
-def test_rows_stay_together_with_their_numbers() -> None:
+def test_rows_keep_their_sample_numbers() -> None:
     ids = torch.arange(N) * 10 + 7
     for shuffle in (False, True):
         for batch in dataset(ids).loader(LoaderOptions(4, shuffle=shuffle)).batches(epoch=3):
@@ -58,7 +56,7 @@ def test_drop_last(shuffle: bool) -> None:
     assert [len(batch) for batch in loader.batches(0, start_step=4)] == [4]
 
 
-def test_shuffled_batches_are_fresh_and_unshuffled_are_views() -> None:
+def test_only_unshuffled_batches_are_views() -> None:
     shuffled = list(dataset().loader(LoaderOptions(4, shuffle=True)).batches(0))
     before = X.clone()
     for batch in shuffled:
@@ -115,7 +113,7 @@ def test_errors() -> None:
         MemoryDataset({"x": X}, ids=torch.arange(2))
     with pytest.raises(InputError, match="at least one sample"):
         MemoryDataset({"x": X[:0]})
-    with pytest.raises(InputError, match="'y' is a single number"):
+    with pytest.raises(InputError, match="'y' is a scalar tensor"):
         MemoryDataset({"x": X}, {"y": torch.tensor(1)})
 
 

@@ -13,7 +13,7 @@ TABLE = Samples(
 )
 
 
-def test_select_keeps_order_kinds_and_problems() -> None:
+def test_select_keeps_order_types_and_problems() -> None:
     chosen = TABLE.select(np.array([2, 0]))
     assert len(chosen) == 2
     assert chosen["file"] == ["c.png", "a.png"]
@@ -23,7 +23,7 @@ def test_select_keeps_order_kinds_and_problems() -> None:
     assert len(TABLE.select([])) == 0
 
 
-def test_what_the_caller_does_to_the_dict_changes_nothing() -> None:
+def test_changes_to_the_callers_dict_have_no_effect() -> None:
     columns = {"a": [1]}
     samples = Samples(columns)
     columns["b"] = [1, 2]

@@ -18,7 +18,7 @@ def as_lists(split: Split) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_random_gives_every_row_once_in_the_asked_shares(seed: int) -> None:
+def test_random_split_has_every_row_once_and_requested_sizes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = int(rng.integers(5, 300))
     split = Split.random(n, valid=0.2, test=0.1, seed=seed)
@@ -27,7 +27,7 @@ def test_random_gives_every_row_once_in_the_asked_shares(seed: int) -> None:
     assert len(split.test) == max(1, round(0.1 * n))
 
 
-def test_random_depends_on_the_seed_alone() -> None:
+def test_random_split_depends_only_on_the_seed() -> None:
     np.random.seed(1)
     one = Split.random(50, seed=3)
     np.random.seed(2)
@@ -37,7 +37,7 @@ def test_random_depends_on_the_seed_alone() -> None:
     assert Split.random(10, seed=0).valid.tolist() == [1, 2]
 
 
-def test_a_share_may_be_a_number_of_rows() -> None:
+def test_a_part_size_may_be_a_number_of_rows() -> None:
     split = Split.random(50, valid=7, test=5)
     assert [len(split.part(part)) for part in PARTS] == [38, 7, 5]
 
@@ -47,7 +47,7 @@ def slow_quota(labels: np.ndarray, share: float) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_stratified_keeps_each_class_within_one_row_of_its_share(seed: int) -> None:
+def test_stratified_keeps_class_proportions_within_one_row(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = int(rng.integers(40, 400))
     labels = rng.choice(6, n, p=[0.4, 0.3, 0.15, 0.1, 0.04, 0.01])
@@ -62,7 +62,7 @@ def test_stratified_keeps_each_class_within_one_row_of_its_share(seed: int) -> N
         assert (labels[split.train] == label).any()
 
 
-def test_stratified_sizes_are_those_asked_for() -> None:
+def test_stratified_sizes_are_the_requested_sizes() -> None:
     labels = np.repeat(["a", "b", "c"], [50, 30, 20])
     split = Split.random(100, 0.2, 0.1, seed=1, stratify=labels)
     for part, wanted in (("train", (35, 21, 14)), ("valid", (10, 6, 4)), ("test", (5, 3, 2))):
@@ -80,7 +80,7 @@ def test_a_single_row_of_a_class_stays_in_train_and_is_noted() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_by_group_never_parts_a_group(seed: int) -> None:
+def test_by_group_keeps_every_group_in_one_part(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 30, 300)
     split = Split.by_group(groups, 0.2, 0.2, seed)
@@ -97,12 +97,12 @@ def test_by_group_with_one_large_group_still_fills_every_part() -> None:
     for seed in range(10):
         split = Split.by_group(groups, 0.2, 0.2, seed=seed)
         assert all(len(split.part(part)) for part in PARTS)
-    with pytest.raises(SplitError, match="2 distinct groups cannot fill 3 parts"):
+    with pytest.raises(SplitError, match="2 distinct groups are too few for 3 parts"):
         Split.by_group(["a", "b", "a"], valid=1, test=1)
 
 
 def test_a_leaking_group_is_named() -> None:
-    split = Split.given([0, 1], [2, 3])
+    split = Split.from_indices([0, 1], [2, 3])
     with pytest.raises(SplitError, match="1 groups are in both train and valid: 'ann'"):
         split.check_groups(["ann", "bob", "ann", "eve"])
 
@@ -121,7 +121,7 @@ def test_by_time_is_in_order_and_keeps_ties_together(seed: int) -> None:
     assert (np.diff(times[split.train]) >= 0).all()
 
 
-def test_by_time_takes_dates_and_words() -> None:
+def test_by_time_accepts_dates_and_strings() -> None:
     days = [datetime.date(2024, 1, day) for day in (5, 1, 3, 2, 4)]
     assert Split.by_time(days, valid=1).valid.tolist() == [0]
     stamps = np.array(["2024-01-05", "2024-01-01", "2024-01-03"], dtype="datetime64[D]")
@@ -131,7 +131,7 @@ def test_by_time_takes_dates_and_words() -> None:
 
 
 def test_by_time_errors() -> None:
-    with pytest.raises(SplitError, match="1 distinct times cannot fill 2 parts"):
+    with pytest.raises(SplitError, match="1 distinct times are too few for 2 parts"):
         Split.by_time([3, 3, 3])
     with pytest.raises(SplitError, match=r"no value in rows 1, 3"):
         Split.by_time(np.array([1.0, np.nan, 2.0, np.nan]))
@@ -139,9 +139,9 @@ def test_by_time_errors() -> None:
         Split.by_time([None, 1, 2])
 
 
-def test_given_keeps_the_order_and_copies() -> None:
+def test_from_indices_keeps_the_order_and_copies() -> None:
     train = np.array([4, 2])
-    split = Split.given(train, [3], [0])
+    split = Split.from_indices(train, [3], [0])
     train[0] = 99
     assert as_lists(split) == [[4, 2], [3], [0]]
     assert split.train.dtype == np.int64
@@ -150,45 +150,51 @@ def test_given_keeps_the_order_and_copies() -> None:
 @pytest.mark.parametrize(
     ("train", "valid", "test", "message"),
     [
-        ([0, 1, 2], [2, 3], [], "train and valid overlap in row 2"),
-        ([0, 1], [2], [1, 0], "train and test overlap in rows 0, 1"),
-        ([0, 1, 1], [2], [], "The train part names row 1 more than once"),
+        ([0, 1, 2], [2, 3], [], "train and valid both contain row 2"),
+        ([0, 1], [2], [1, 0], "train and test both contain rows 0, 1"),
+        ([0, 1, 1], [2], [], "The train part contains row 1 more than once"),
         ([], [2], [], "The train part has no rows"),
         ([1], [], [], "The valid part has no rows"),
-        ([1, -3], [2], [], "The train part names row -3"),
+        ([1, -3], [2], [], "The train part contains row -3"),
         ([True, False], [2], [], r"np.flatnonzero\(mask\)"),
         ([[1], [2]], [3], [], r"shape \(2, 1\)"),
         ([0.5], [3], [], "array of float64"),
-        ([0, 10**12], [10**12], [], "overlap in row 1000000000000"),
+        ([0, 10**12], [10**12], [], "both contain row 1000000000000"),
     ],
 )
-def test_given_names_the_wrong_rows(train: list, valid: list, test: list, message: str) -> None:
+def test_from_indices_names_the_invalid_rows(
+    train: list, valid: list, test: list, message: str
+) -> None:
     with pytest.raises(SplitError, match=message):
-        Split.given(train, valid, test)
+        Split.from_indices(train, valid, test)
 
 
 def test_rows_past_the_end_are_named() -> None:
-    split = Split.given([0, 1], [7, 8])
+    split = Split.from_indices([0, 1], [7, 8])
     split.check_length(9)
-    with pytest.raises(SplitError, match=r"valid part names rows 7, 8, but the data have 5 rows"):
+    with pytest.raises(
+        SplitError, match=r"valid part contains rows 7, 8, but the data have 5 rows"
+    ):
         split.check_length(5)
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0, 0.1), (-1, 0), (1.5, 0), (0.2, -0.1), (0.0, 0)])
-def test_impossible_shares(valid: float, test: float) -> None:
-    with pytest.raises(SplitError, match="is no share"):
+def test_invalid_part_sizes_raise(valid: float, test: float) -> None:
+    with pytest.raises(SplitError, match="is invalid"):
         Split.random(10, valid, test)
 
 
 def test_too_few_rows() -> None:
-    with pytest.raises(SplitError, match="2 rows cannot make 3 parts of at least one each"):
+    with pytest.raises(SplitError, match="2 rows are too few for 3 parts of at least one row each"):
         Split.random(2, valid=0.2, test=0.2)
-    with pytest.raises(SplitError, match=r"leave no train row of 3 rows\. Give smaller shares"):
+    with pytest.raises(
+        SplitError, match=r"leave none of the 3 rows for train\. Give smaller sizes"
+    ):
         Split.random(3, valid=0.5, test=0.5)
-    with pytest.raises(SplitError, match="Give one class a row"):
+    with pytest.raises(SplitError, match="Give one class per row"):
         Split.random(4, stratify=[1, 2])
 
 
-def test_an_unknown_part_names_the_nearest() -> None:
+def test_an_unknown_part_suggests_the_closest_name() -> None:
     with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
         Split.random(10).part("validation")

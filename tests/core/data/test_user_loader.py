@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from flambeau.data import BatchLayout, Loader, UserLoader
-from flambeau.data.user_loader import check_order, count_samples, peek, runs_user_code
+from flambeau.data.user_loader import check_order, count_samples, read_first_batches, runs_user_code
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, ResumeError
 
 N = 22
@@ -127,7 +127,7 @@ def test_another_seed_gives_another_order() -> None:
     assert not torch.equal(*orders)
 
 
-def test_a_generator_of_the_loader_is_keyed_by_its_own_seed_and_put_back(
+def test_the_loaders_generator_is_seeded_and_restored(
     checks: SimpleNamespace,
 ) -> None:
     def make(seed: int) -> tuple[torch.Generator, UserLoader]:
@@ -143,7 +143,7 @@ def test_a_generator_of_the_loader_is_keyed_by_its_own_seed_and_put_back(
     assert not checks.same(whole, checks.flat(make(43)[1].batches(2)))
 
 
-def test_the_global_generators_go_on_as_if_nothing_had_been_loaded() -> None:
+def test_loading_does_not_change_the_global_generators() -> None:
     torch.manual_seed(1)
     np.random.seed(1)
     python_random.seed(1)
@@ -153,14 +153,14 @@ def test_the_global_generators_go_on_as_if_nothing_had_been_loaded() -> None:
     assert states() == before
     drawn = torch.rand(1), np.random.rand(), python_random.random()
     next(batches)
-    peek(noisy(shuffle=True), BatchLayout())
+    read_first_batches(noisy(shuffle=True), BatchLayout())
     torch.manual_seed(1)
     np.random.seed(1)
     python_random.seed(1)
     assert drawn == (torch.rand(1), np.random.rand(), python_random.random())
 
 
-def test_an_error_in_the_data_set_puts_the_generators_back() -> None:
+def test_an_error_in_the_data_set_restores_the_generators() -> None:
     class Broken(Noisy):
         def __getitem__(self, index: int) -> Any:
             torch.rand(3)
@@ -173,7 +173,7 @@ def test_an_error_in_the_data_set_puts_the_generators_back() -> None:
     assert states() == before
 
 
-def test_samplers_that_count_epochs_are_told() -> None:
+def test_set_epoch_of_a_sampler_is_called() -> None:
     class Counting(SequentialSampler):
         epochs: list[int] = []  # noqa: RUF012
 
@@ -186,7 +186,7 @@ def test_samplers_that_count_epochs_are_told() -> None:
     assert Counting.epochs == [0, 4]
 
 
-def test_any_sized_iterable_of_batches_will_do(checks: SimpleNamespace) -> None:
+def test_any_iterable_with_a_length_is_accepted(checks: SimpleNamespace) -> None:
     batches = [(torch.full((size, 1), float(size)), torch.arange(size)) for size in (3, 3, 1)]
     loader = UserLoader(batches)
     found = list(loader.batches(5))
@@ -200,7 +200,7 @@ def test_any_sized_iterable_of_batches_will_do(checks: SimpleNamespace) -> None:
     assert loader.can_resume
 
 
-def test_what_cannot_be_resumed_says_why() -> None:
+def test_a_loader_that_cannot_resume_gives_the_reason() -> None:
     streaming = UserLoader(DataLoader(Stream(8), batch_size=2))
     assert len(list(streaming.batches(0))) == 4
     assert not streaming.can_resume
@@ -208,14 +208,14 @@ def test_what_cannot_be_resumed_says_why() -> None:
         streaming.batches(0, 2)
     persistent = UserLoader(noisy(shuffle=True, num_workers=1, persistent_workers=True))
     assert not persistent.can_resume
-    with pytest.raises(ResumeError, match=r"persistent_workers=False, or hand over"):
+    with pytest.raises(ResumeError, match=r"persistent_workers=False, or pass the data sets"):
         persistent.batches(0, 1)
 
 
-def test_what_is_no_loader_is_refused() -> None:
+def test_invalid_loaders_raise() -> None:
     with pytest.raises(InputError, match=r"no len\(\) .* Define __len__ on its data set"):
         UserLoader(DataLoader(Stream(None), batch_size=2))
-    with pytest.raises(ArgumentError, match="used up after one epoch"):
+    with pytest.raises(ArgumentError, match="can be used for one epoch only"):
         UserLoader(iter([1]))
     with pytest.raises(ArgumentError, match="is a int, which cannot be iterated"):
         UserLoader(3)  # type: ignore[arg-type]
@@ -235,21 +235,24 @@ def test_an_epoch_shorter_than_len_is_an_error() -> None:
 # ---------------------------------------------------------------- layouts
 
 
-def test_a_pair_needs_no_declaration() -> None:
-    inputs, targets = BatchLayout().parts((1, 2))
+def test_a_pair_is_input_and_target_by_default() -> None:
+    inputs, targets = BatchLayout().inputs_and_targets((1, 2))
     assert (inputs, targets) == ({"input": 1}, {"target": 2})
 
 
-def test_tuples_and_dicts_as_declared() -> None:
-    assert BatchLayout(n_inputs=2).parts([1, 2, 3]) == ({"input_0": 1, "input_1": 2}, {"target": 3})
-    assert BatchLayout(n_inputs=1).parts([1, 2, 3]) == (
+def test_tuples_and_dicts_follow_the_layout() -> None:
+    assert BatchLayout(n_inputs=2).inputs_and_targets([1, 2, 3]) == (
+        {"input_0": 1, "input_1": 2},
+        {"target": 3},
+    )
+    assert BatchLayout(n_inputs=1).inputs_and_targets([1, 2, 3]) == (
         {"input": 1},
         {"target_0": 2, "target_1": 3},
     )
-    assert BatchLayout(n_inputs=2).parts((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
-    assert BatchLayout(n_inputs=1).parts(7) == ({"input": 7}, {})
+    assert BatchLayout(n_inputs=2).inputs_and_targets((1, 2)) == ({"input_0": 1, "input_1": 2}, {})
+    assert BatchLayout(n_inputs=1).inputs_and_targets(7) == ({"input": 7}, {})
     layout = BatchLayout(inputs=("b", "a"), targets=["y"])  # type: ignore[arg-type]
-    inputs, targets = layout.parts({"y": 0, "a": 1, "b": 2, "extra": 3})
+    inputs, targets = layout.inputs_and_targets({"y": 0, "a": 1, "b": 2, "extra": 3})
     assert list(inputs) == ["b", "a"]
     assert targets == {"y": 0}
 
@@ -257,23 +260,27 @@ def test_tuples_and_dicts_as_declared() -> None:
 @pytest.mark.parametrize(
     ("layout", "sample", "message"),
     [
-        (BatchLayout(), (1, 2, 3), r"tuples of 3, .* write n_inputs="),
+        (BatchLayout(), (1, 2, 3), r"tuples of 3, .* Write n_inputs="),
         (
             BatchLayout(),
             {"image": 1, "label": 2},
-            r"write inputs=\('image',\), targets=\('label',\)",
+            r"Write inputs=\('image',\), targets=\('label',\)",
         ),
-        (BatchLayout(), torch.zeros(4, 2), r"one tensor of shape \(4, 2\) .* write n_inputs=1"),
-        (BatchLayout(n_inputs=3), (1, 2), "n_inputs=3, but the data give tuples of 2"),
-        (BatchLayout(inputs=("imag",)), {"image": 1}, r"no 'imag'. Did you mean 'image'"),
-        (BatchLayout(inputs=("x",)), (1, 2), "names parts of a dict, but the data give a tuple"),
+        (BatchLayout(), torch.zeros(4, 2), r"one tensor of shape \(4, 2\),.* write n_inputs=1"),
+        (BatchLayout(n_inputs=3), (1, 2), "n_inputs is 3, but the data return tuples of 2"),
+        (BatchLayout(inputs=("imag",)), {"image": 1}, r"no field 'imag'. Did you mean 'image'"),
+        (
+            BatchLayout(inputs=("x",)),
+            (1, 2),
+            "is for samples that are dicts, but the data return a tuple",
+        ),
     ],
 )
-def test_what_is_not_declared_says_what_to_write(
+def test_a_missing_layout_names_the_argument_to_give(
     layout: BatchLayout, sample: object, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        layout.parts(sample)
+        layout.inputs_and_targets(sample)
 
 
 @pytest.mark.parametrize(
@@ -283,10 +290,10 @@ def test_what_is_not_declared_says_what_to_write(
         ({"n_inputs": 1, "inputs": ("a",)}, "for tuples and inputs for dicts"),
         ({"targets": ("y",)}, "needs inputs="),
         ({"inputs": ()}, "at least one input"),
-        ({"n_inputs": 0}, "at least one input"),
+        ({"n_inputs": 0}, "at least 1"),
     ],
 )
-def test_impossible_layouts(options: dict[str, Any], message: str) -> None:
+def test_invalid_layouts_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         BatchLayout(**options)
 
@@ -294,9 +301,9 @@ def test_impossible_layouts(options: dict[str, Any], message: str) -> None:
 def test_batches_must_be_tensors_of_one_length() -> None:
     with pytest.raises(InputError, match="'target' of a batch is a list, not a tensor"):
         BatchLayout().batch((torch.zeros(2), ["a", "b"]))
-    with pytest.raises(InputError, match="'input' 2, 'target' 3"):
+    with pytest.raises(InputError, match="'input' has 2, 'target' has 3"):
         BatchLayout().batch((torch.zeros(2), torch.zeros(3)))
-    with pytest.raises(InputError, match="'target' of a batch is a single number"):
+    with pytest.raises(InputError, match="'target' of a batch is a scalar tensor"):
         BatchLayout().batch((torch.zeros(2), torch.tensor(1)))
     assert BatchLayout().batch((np.zeros((2, 3), np.float32), torch.zeros(2))).input.shape == (2, 3)
 
@@ -313,12 +320,12 @@ def test_batches_must_be_tensors_of_one_length() -> None:
         ({"sampler": WeightedRandomSampler([1.0] * N, N)}, "test", "test-shuffled"),
     ],
 )
-def test_a_wrong_order_is_warned_of(options: dict[str, Any], part: str, code: str) -> None:
+def test_an_unexpected_order_warns(options: dict[str, Any], part: str, code: str) -> None:
     with pytest.warns(FlambeauWarning, match=rf"^\[{code}\]"):
         check_order(noisy(**options), part)
 
 
-def test_a_right_or_unknown_order_is_not() -> None:
+def test_an_expected_or_unknown_order_does_not_warn() -> None:
     random_batches = BatchSampler(RandomSampler(Noisy()), 4, False)
     check_order(noisy(shuffle=True), "train")
     check_order(noisy(), "valid")
@@ -329,7 +336,7 @@ def test_a_right_or_unknown_order_is_not() -> None:
     check_order(DataLoader(Stream(8)), "train")
 
 
-def test_batch_samplers_of_torchs_own_are_looked_into() -> None:
+def test_samplers_inside_torch_batch_samplers_are_found() -> None:
     sequential = BatchSampler(SequentialSampler(Noisy()), 4, False)
     with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
         check_order(DataLoader(Noisy(), batch_sampler=sequential), "train")

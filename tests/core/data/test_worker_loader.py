@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flambeau import random as keyed
-from flambeau.data import Batch, ItemDataset, Loader, LoaderOptions, WorkerLoader
+from flambeau.data import Batch, LazyDataset, Loader, LoaderOptions, WorkerLoader
 from flambeau.errors import InputError, SplitError, TrainingError
 
 N = 22
@@ -42,14 +42,14 @@ class Broken(Noisy):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_it_keeps_the_loader_contract(checks: SimpleNamespace, shuffle: bool) -> None:
+def test_the_loader_contract_holds(checks: SimpleNamespace, shuffle: bool) -> None:
     options = LoaderOptions(4, shuffle=shuffle, seed=2)
-    assert isinstance(Noisy(), ItemDataset)
+    assert isinstance(Noisy(), LazyDataset)
     assert isinstance(WorkerLoader(Noisy(), options), Loader)
     checks.check_loader(lambda: WorkerLoader(Noisy(), options), N, shuffles=shuffle)
 
 
-def test_any_number_of_workers_gives_the_same(checks: SimpleNamespace) -> None:
+def test_batches_do_not_depend_on_num_workers(checks: SimpleNamespace) -> None:
     loaders = [WorkerLoader(Noisy(), LoaderOptions(4, True, num_workers=n)) for n in (0, 1, 2)]
     for epoch, start in ((0, 0), (1, 0), (1, 3), (0, 2)):
         found = [checks.flat(loader.batches(epoch, start)) for loader in loaders]
@@ -60,7 +60,7 @@ def test_any_number_of_workers_gives_the_same(checks: SimpleNamespace) -> None:
         loader.close()
 
 
-def test_an_epoch_left_early_does_not_reach_the_next(checks: SimpleNamespace) -> None:
+def test_an_interrupted_epoch_does_not_affect_the_next(checks: SimpleNamespace) -> None:
     loader = WorkerLoader(Noisy(), LoaderOptions(4, True, num_workers=2))
     wanted = checks.flat(WorkerLoader(Noisy(), LoaderOptions(4, True)).batches(1))
     for count in range(4):
@@ -77,7 +77,7 @@ def test_an_epoch_left_early_does_not_reach_the_next(checks: SimpleNamespace) ->
     loader.close()
 
 
-def test_workers_live_on_over_epochs() -> None:
+def test_workers_persist_over_epochs() -> None:
     class Who(Noisy):
         def batch(self, positions: Sequence[int], epoch: int) -> Batch:
             import os
@@ -91,7 +91,7 @@ def test_workers_live_on_over_epochs() -> None:
     assert len(pids) == 1
 
 
-def test_seeds_are_keyed_by_epoch_and_step_and_put_back() -> None:
+def test_seeds_depend_on_epoch_and_step_and_are_restored() -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), python_random.getstate()
     batch = list(WorkerLoader(Noisy(), LoaderOptions(4, seed=8)).batches(3))[2]
     after = torch.get_rng_state(), np.random.get_state()[1].tolist(), python_random.getstate()
@@ -105,10 +105,10 @@ def test_seeds_are_keyed_by_epoch_and_step_and_put_back() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_names_the_samples_and_keeps_our_words(workers: int) -> None:
+def test_an_error_names_the_samples_and_keeps_its_message(workers: int) -> None:
     options = LoaderOptions(4, num_workers=workers)
     with pytest.raises(
-        InputError, match=r"samples at 12, 13, 14, 15 failed: OSError: disk on fire"
+        InputError, match=r"samples at positions 12, 13, 14, 15 failed: OSError: disk on fire"
     ):
         list(WorkerLoader(Broken("foreign"), options).batches(0))
     with pytest.raises(SplitError, match=r"^photo 13\.png is empty") as caught:
@@ -120,12 +120,12 @@ def test_an_error_names_the_samples_and_keeps_our_words(workers: int) -> None:
 
 def test_a_dead_worker_is_explained() -> None:
     loader = WorkerLoader(Broken("dead"), LoaderOptions(4, num_workers=1))
-    with pytest.raises(TrainingError, match=r"worker process died .* use fewer workers"):
+    with pytest.raises(TrainingError, match=r"worker process died .* reduce num_workers"):
         list(loader.batches(0))
     loader.close()
 
 
-def test_no_samples() -> None:
+def test_an_empty_data_set_raises() -> None:
     class Empty(Noisy):
         def __len__(self) -> int:
             return 0

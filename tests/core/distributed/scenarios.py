@@ -49,7 +49,7 @@ def table(n_train: int = N_TRAIN, n_valid: int = 21) -> Data:
     x = torch.randn(n_train + n_valid, 5, generator=draws, dtype=torch.float64)
     y = (x[:, :3] + torch.randn(len(x), 3, generator=draws)).argmax(1)
     rows = torch.arange(len(x)).numpy()
-    return TensorData.from_tensors(x, y, split=Split.given(rows[:n_train], rows[n_train:]))
+    return TensorData.from_tensors(x, y, split=Split.from_indices(rows[:n_train], rows[n_train:]))
 
 
 def learner(

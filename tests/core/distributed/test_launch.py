@@ -43,25 +43,25 @@ def test_a_missing_script_is_refused() -> None:
         torchrun_command(["trian.py"], 2)
 
 
-def test_alone_there_is_nobody_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_there_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    assert processes.join() is None
-    assert processes.on_main(lambda: 3) == 3
+    assert processes.initialize() is None
+    assert processes.run_on_main(lambda: 3) == 3
 
 
-def test_an_environment_without_a_meeting_place_says_how_to_start(
+def test_a_missing_master_addr_names_the_launcher(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(TrainingError, match=r"MASTER_ADDR.* is not set.*flambeau launch"):
-        processes.join()
+        processes.initialize()
 
 
 @pytest.mark.slow
-def test_the_same_script_runs_alone_and_launched(tmp_path: Path) -> None:
+def test_the_same_script_runs_with_and_without_launch(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
     flambeau = Path(sys.executable).with_name("flambeau")
     quiet = os.environ | {"CUDA_VISIBLE_DEVICES": ""}

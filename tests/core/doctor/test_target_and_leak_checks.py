@@ -52,7 +52,7 @@ def test_a_split_without_a_class_in_valid() -> None:
     rows = torch.arange(400)
     first = [*rows[y != 3][:240].tolist(), *rows[y == 3].tolist()]
     rest = [int(row) for row in rows if int(row) not in set(first)]
-    data = TensorData.from_tensors(x, y, split=Split.given(first, rest))
+    data = TensorData.from_tensors(x, y, split=Split.from_indices(first, rest))
     finding = only(Learner(data, quiet=True), "class-not-in-valid")
     assert "class 3" in finding.what
     assert finding.evidence["train rows of the first"] == 100
@@ -63,7 +63,7 @@ def test_a_rare_class_may_be_absent_from_valid() -> None:
     y = labels(x)
     y[:10] = 2
     valid = list(range(300, 400))
-    assert_no_findings(TensorData.from_tensors(x, y, split=Split.given(range(300), valid)))
+    assert_no_findings(TensorData.from_tensors(x, y, split=Split.from_indices(range(300), valid)))
 
 
 def test_accuracy_as_the_only_metric_of_a_large_class() -> None:
@@ -147,7 +147,7 @@ def test_copies_of_train_rows_in_valid() -> None:
     x = draws(300, 5)
     x[250:260] = x[10:20]
     y = labels(x)
-    data = TensorData.from_tensors(x, y, split=Split.given(range(200), range(200, 300)))
+    data = TensorData.from_tensors(x, y, split=Split.from_indices(range(200), range(200, 300)))
     finding = only(Learner(data, quiet=True), "duplicates-across-parts")
     assert "row 250 is train row 10" in finding.what
     assert finding.evidence == {"copies": 10, "compared": 100, "share": 0.1}
@@ -159,7 +159,7 @@ def test_copies_are_found_in_any_dtype(dtype: torch.dtype) -> None:
     x = (draws(300, 8, 8).sigmoid() * 255).to(dtype)
     x[250:] = x[10:60]
     y = torch.arange(300) % 2
-    data = TensorData.from_tensors(x, y, split=Split.given(range(200), range(200, 300)))
+    data = TensorData.from_tensors(x, y, split=Split.from_indices(range(200), range(200, 300)))
     report = Learner(data, quiet=True).doctor()
     assert "duplicates-across-parts" in report.codes
 
@@ -233,7 +233,9 @@ def test_a_strongly_related_column_is_not_a_leak(kind: str) -> None:
 def test_near_copies_are_found_by_the_full_checks() -> None:
     x = draws(300, 40)
     x[250:260] = x[10:20] + 1e-3 * draws(10, 40, seed=1)
-    data = TensorData.from_tensors(x, labels(x), split=Split.given(range(200), range(200, 300)))
+    data = TensorData.from_tensors(
+        x, labels(x), split=Split.from_indices(range(200), range(200, 300))
+    )
     learner = Learner(data, quiet=True)
     assert learner.doctor().ok
     finding = only(learner, "near-duplicates", full=True)

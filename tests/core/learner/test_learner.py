@@ -408,7 +408,7 @@ def test_train_is_looked_at_whole_and_in_order() -> None:
     # 33 train samples in batches of 4 and a batch norm: training leaves the single last one out.
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     given = TensorData.from_tensors(
-        x, (x[:, 0] > 0).long(), split=Split.given(range(33), range(33, 40))
+        x, (x[:, 0] > 0).long(), split=Split.from_indices(range(33), range(33, 40))
     )
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     learner = Learner(given, model, choices={"batch_size": 4}, quiet=True)

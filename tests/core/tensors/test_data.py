@@ -48,7 +48,7 @@ def test_from_tensor_to_batches(checks: SimpleNamespace) -> None:
 
 def test_facts_are_json_and_measured_on_train_rows() -> None:
     y = Y.clone()
-    split = Split.given(range(60), range(60, 80), range(80, 90))
+    split = Split.from_indices(range(60), range(60, 80), range(80, 90))
     y[60:] = 2
     facts = TensorData.from_tensors(X, y, split=split).facts()
     assert json.loads(json.dumps(facts)) == facts
@@ -63,8 +63,8 @@ def test_facts_are_json_and_measured_on_train_rows() -> None:
     assert facts["memory_bytes"] == 90 * (4 * 4 + 8)
 
 
-def test_what_valid_holds_changes_no_fact_and_no_preprocessor() -> None:
-    split = Split.given(range(60), range(60, 90))
+def test_valid_does_not_affect_facts_or_preprocessor() -> None:
+    split = Split.from_indices(range(60), range(60, 90))
     poisoned = X.clone()
     poisoned[60:] = 1e6
     one, other = (TensorData.from_tensors(x, Y, split=split) for x in (X, poisoned))
@@ -74,15 +74,15 @@ def test_what_valid_holds_changes_no_fact_and_no_preprocessor() -> None:
         assert torch.equal(tensor, other.preprocessor(values).tensors()[name])
 
 
-def test_parts_may_be_given_as_arrays_of_their_own() -> None:
+def test_parts_may_be_given_as_arrays() -> None:
     data = TensorData.from_tensors(X, Y, valid=(X[:5] + 1, Y[:5]), test=(X[:2] + 2, Y[:2]))
     assert data.split.valid.tolist() == [90, 91, 92, 93, 94]
     assert data.split.test.tolist() == [95, 96]
     assert torch.equal(part(data, "valid").inputs["input"], X[:5] + 1)
     assert part(data, "train").ids is not None
-    with pytest.raises(SplitError, match="and no split"):
+    with pytest.raises(SplitError, match="omit split"):
         TensorData.from_tensors(X, Y, valid=(X, Y), split=Split.random(90))
-    with pytest.raises(SplitError, match="and no split"):
+    with pytest.raises(SplitError, match="omit split"):
         TensorData.from_tensors(X, Y, valid=(X, Y), test=0.2)
     with pytest.raises(InputError, match=r"valid input 'input' has shape \(3,\).*train has \(4,\)"):
         TensorData.from_tensors(X, Y, valid=(X[:, :3], Y))
@@ -102,16 +102,16 @@ def test_numpy_defaults_become_torchs() -> None:
     assert truths.facts()["target_binary"] is True
 
 
-def test_arrays_as_they_are_found_in_the_wild() -> None:
+def test_unusual_arrays_are_converted() -> None:
     x = np.asfortranarray(X.numpy())[::-1].astype(">f4")
     x.flags.writeable = False
-    data = TensorData.from_tensors(x, Y, split=Split.given([0], [1]))
+    data = TensorData.from_tensors(x, Y, split=Split.from_indices([0], [1]))
     assert torch.equal(part(data, "train").inputs["input"][0], X[-1])
     grown = TensorData.from_tensors(X.clone().requires_grad_(), Y)
     assert not part(grown, "train").inputs["input"].requires_grad
 
 
-def test_words_as_targets_become_classes() -> None:
+def test_string_targets_become_classes() -> None:
     words = np.array(["dog", "cat", "emu"])[Y.numpy()]
     data = TensorData.from_tensors(X, words)
     assert data.facts()["class_names"] == ["cat", "dog", "emu"]
@@ -156,12 +156,12 @@ def test_arguments_for_task_and_model(
     assert data.model_arguments(values) == {"n_inputs": 4, "n_outputs": n_outputs}
 
 
-def test_several_inputs_are_counted_together() -> None:
+def test_features_of_all_inputs_are_counted() -> None:
     data = TensorData.from_tensors({"a": X, "b": X.reshape(90, 2, 2), "c": X[:, 0]}, Y)
     assert data.model_arguments(CLASSES)["n_inputs"] == 9
 
 
-def test_our_model_learns_standardised_targets() -> None:
+def test_the_mlp_gets_standardised_targets() -> None:
     y = X[:, :2] * 5 + 100
     data = TensorData.from_tensors(X, y)
     arguments = data.task_arguments({"task": "regression", "targets": "standard"})
@@ -175,19 +175,23 @@ def test_class_names_and_labels_must_agree() -> None:
     with pytest.warns(FlambeauWarning, match="class-not-in-train"):
         assert named.task_arguments(CLASSES) == {"classes": ["a", "b", "c", "d"]}
     assert named.facts()["class_counts"][3] == 0
-    short = TensorData.from_tensors(X, Y, class_names=["a", "b"], split=Split.given([0, 1], [2, 3]))
-    with pytest.raises(InputError, match=r"valid targets hold labels outside 0..1 \(row 2: 2\)"):
+    short = TensorData.from_tensors(
+        X, Y, class_names=["a", "b"], split=Split.from_indices([0, 1], [2, 3])
+    )
+    with pytest.raises(InputError, match=r"valid targets contain labels outside 0..1 \(row 2: 2\)"):
         short.task_arguments(CLASSES)
-    unseen = TensorData.from_tensors(X, Y, split=Split.given([0, 1], [5, 6]))
-    with pytest.raises(InputError, match=r"row 5: 2.* more than train shows"):
+    unseen = TensorData.from_tensors(X, Y, split=Split.from_indices([0, 1], [5, 6]))
+    with pytest.raises(InputError, match=r"row 5: 2.* more classes than in train"):
         unseen.task_arguments(CLASSES)
 
 
 @pytest.mark.parametrize("labels", [Y - 1, Y * 1_000_000])
-def test_labels_that_do_not_count_from_zero(labels: torch.Tensor) -> None:
+def test_labels_not_numbered_from_zero_raise(labels: torch.Tensor) -> None:
     data = TensorData.from_tensors(X, labels)
     assert "class_names" not in data.facts()
-    with pytest.raises(InputError, match=r"cannot be classes 0, 1, …: 3 distinct .* Number them"):
+    with pytest.raises(
+        InputError, match=r"not class numbers 0, 1, …: they have 3 distinct .* Number the classes"
+    ):
         data.task_arguments(CLASSES)
 
 
@@ -209,17 +213,19 @@ def test_stratify() -> None:
     ):
         split = TensorData.from_tensors(x, targets, seed=1, **options).split
         assert split.valid.tolist() == plain.valid.tolist()
-    with pytest.raises(ArgumentError, match="stratify='yes'"):
+    with pytest.raises(ArgumentError, match="stratify is 'yes'"):
         TensorData.from_tensors(x, rare, stratify="yes")
-    with pytest.raises(InputError, match="needs exactly one target, not 0"):
+    with pytest.raises(InputError, match="needs exactly one target, but there are 0"):
         TensorData.from_tensors(x, stratify=True)
-    with pytest.raises(InputError, match=r"one class a row, not \(100, 1\) targets"):
+    with pytest.raises(
+        InputError, match=r"one class per row, but the targets have shape \(100, 1\)"
+    ):
         TensorData.from_tensors(x, x, stratify=True)
 
 
 def test_report_says_what_was_found() -> None:
     text = TensorData.from_tensors(X, Y).report()
-    for words in ("72 train", "'input': (4,) float32", "0 (24), 1 (24), 2 (24)", "in memory"):
+    for words in ("72 train", "'input': (4,) float32", "0 (24), 1 (24), 2 (24)", "memory: "):
         assert words in text
     assert "distinct values from" in TensorData.from_tensors(X, X[:, 0]).report()
 
@@ -230,29 +236,31 @@ def test_nan_and_infinity_are_named(where: int) -> None:
         x = X.clone()
         x[where, 2] = value
         with pytest.raises(
-            InputError, match=rf"'input' holds NaN or infinity in \w+ row {where}\."
+            InputError, match=rf"'input' contains NaN or infinity in \w+ row {where}\."
         ):
             TensorData.from_tensors(x, Y)
     y = X[:, 0].clone()
     y[where] = float("nan")
-    with pytest.raises(InputError, match=rf"'target' holds NaN or infinity in \w+ row {where}\."):
+    with pytest.raises(
+        InputError, match=rf"'target' contains NaN or infinity in \w+ row {where}\."
+    ):
         TensorData.from_tensors(X, y)
 
 
-def test_what_is_no_array_is_refused() -> None:
+def test_values_other_than_arrays_raise() -> None:
     with pytest.raises(ArgumentError, match=r"'input' is a list, not a tensor or NumPy array"):
         TensorData.from_tensors([[1.0]], Y)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'input' holds object, not numbers"):
+    with pytest.raises(InputError, match="'input' has dtype object, which is not numeric"):
         TensorData.from_tensors(np.array([{}, {}]), Y[:2])
     with pytest.raises(InputError, match="'input' has 90, 'target' has 89"):
         TensorData.from_tensors(X, Y[1:])
-    with pytest.raises(SplitError, match="valid part names row 90, but the data have 90 rows"):
-        TensorData.from_tensors(X, Y, split=Split.given([0], [90]))
+    with pytest.raises(SplitError, match="valid part contains row 90, but the data have 90 rows"):
+        TensorData.from_tensors(X, Y, split=Split.from_indices([0], [90]))
     with pytest.raises(ArgumentError, match=r"No task 'classify'\. Did you mean 'classification'"):
         TensorData.from_tensors(X, Y, task="classify")
-    with pytest.raises(ArgumentError, match="is one string"):
+    with pytest.raises(ArgumentError, match="is a single string"):
         TensorData.from_tensors(X, Y, class_names="abc")
-    with pytest.raises(InputError, match="There is no test part"):
+    with pytest.raises(InputError, match="have no test part"):
         part(TensorData.from_tensors(X, Y), "test")
     with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
         part(TensorData.from_tensors(X, Y), "val")

@@ -29,7 +29,7 @@ def floats(*shape: int, seed: int = 0) -> torch.Tensor:
 # ---------------------------------------------------------------- the MLP
 
 
-def test_mlp_is_its_layers_in_order() -> None:
+def test_mlp_applies_its_layers_in_order() -> None:
     net = MLP(6, 3, hidden=(5, 4)).eval()
     x = floats(7, 2, 3)
     hidden = x.reshape(7, 6)
@@ -40,14 +40,14 @@ def test_mlp_is_its_layers_in_order() -> None:
     assert torch.allclose(net(x), expected, rtol=0, atol=1e-6)  # float32 sums in another order
 
 
-def test_mlp_puts_inputs_side_by_side_whatever_their_dtype() -> None:
+def test_mlp_concatenates_inputs_of_any_dtype() -> None:
     net = MLP(5, 2)
     a, b = floats(4, 3).double(), torch.arange(8, dtype=torch.uint8).reshape(4, 2)
     both = torch.cat([a.float(), b.float()], dim=1)
     assert torch.equal(net(a, b), net(both))
 
 
-def test_mlp_starts_at_knowing_nothing() -> None:
+def test_mlp_initial_loss_is_that_of_a_constant() -> None:
     torch.manual_seed(0)
     net = MLP(20, 10)
     x, y = floats(500, 20), torch.arange(500) % 10
@@ -64,7 +64,7 @@ def test_mlp_without_hidden_layers_is_linear() -> None:
     assert net(floats(2, 3)).shape == (2, 2)
 
 
-def test_mlp_drops_only_while_training() -> None:
+def test_mlp_dropout_is_active_only_in_training() -> None:
     net = MLP(8, 2, dropout=0.5)
     x = floats(16, 8)
     assert torch.equal(net.eval()(x), net(x))
@@ -82,18 +82,18 @@ def test_mlp_groups_hold_every_parameter_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"n_inputs": 0, "n_outputs": 2}, r"must be positive.*\[0, 256, 128, 2\]"),
+        ({"n_inputs": 0, "n_outputs": 2}, r"\[0, 256, 128, 2\], but must be positive"),
         ({"n_inputs": 2, "n_outputs": 2, "hidden": (4, 0)}, "must be positive"),
-        ({"n_inputs": 2, "n_outputs": 2, "dropout": 1.0}, "0 to below 1, not 1.0"),
+        ({"n_inputs": 2, "n_outputs": 2, "dropout": 1.0}, "dropout is 1.0"),
     ],
 )
-def test_mlp_refuses_impossible_sizes(arguments: dict[str, Any], words: str) -> None:
+def test_mlp_invalid_sizes_raise(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         MLP(**arguments)
 
 
-def test_mlp_refuses_another_width() -> None:
-    with pytest.raises(InputError, match=r"built for 3 numbers.*got 4.*\(2, 4\)"):
+def test_mlp_input_of_another_width_raises() -> None:
+    with pytest.raises(InputError, match=r"built for 3 values.*got 4.*\(2, 4\)"):
         MLP(3, 2)(floats(2, 4))
 
 
@@ -103,7 +103,7 @@ def test_mlp_refuses_another_width() -> None:
 def test_a_plan_for_vectors() -> None:
     made = plan(TensorData.from_tensors(floats(100, 12), torch.arange(100) % 4))
     assert made.values["architecture"] == "mlp"
-    assert "12 numbers" in made["architecture"].reason
+    assert "12 values" in made["architecture"].reason
     assert made.values["normalisation"] == "standard"
     assert "80 train rows" in made["normalisation"].reason
     assert made.values["task"] == "classification"
@@ -111,33 +111,33 @@ def test_a_plan_for_vectors() -> None:
     assert made["lr"].confidence > 0.5
 
 
-def test_an_mlp_for_images_is_a_doubtful_choice() -> None:
+def test_an_mlp_for_images_has_low_confidence() -> None:
     made = plan(TensorData.from_tensors(floats(100, 1, 8, 8), torch.arange(100) % 4))
     assert made["architecture"].confidence < 0.5
     assert "pass a module" in made["architecture"].reason
 
 
-def test_a_module_of_the_user_sees_the_tensors_as_they_are() -> None:
+def test_a_user_module_gets_unchanged_tensors() -> None:
     data = TensorData.from_tensors(floats(100, 12), torch.arange(100) % 4)
     made = plan(data, {"architecture": "MyNet"}, model_given=True)
     assert made.values["normalisation"] == "none"
-    assert made["normalisation"].reason == "Your module sees the tensors as they are."
+    assert made["normalisation"].reason == "Your module receives the tensors unchanged."
 
 
-def test_whole_numbers_are_left_as_they_are() -> None:
+def test_integers_are_not_standardised() -> None:
     made = plan(TensorData.from_tensors(torch.arange(300).reshape(100, 3), torch.arange(100) % 4))
     assert made.values["normalisation"] == "none"
     assert made["normalisation"].confidence < 0.5
 
 
-def test_rows_read_while_training_are_not_standardised() -> None:
+def test_lazily_read_samples_are_not_standardised() -> None:
     rows = torch.utils.data.TensorDataset(floats(40, 3), torch.arange(40) % 2)
     loader = torch.utils.data.DataLoader(rows, batch_size=8, shuffle=True)
     valid = torch.utils.data.DataLoader(rows, batch_size=8)
     data = TensorData.from_loaders(loader, valid, n_classes=2)
     made = plan(data)
     assert made.values["normalisation"] == "none"
-    assert "read while training" in made["normalisation"].reason
+    assert "read during training" in made["normalisation"].reason
     data.preprocessor(made.values)
 
 
@@ -167,7 +167,7 @@ def test_the_plan_can_be_built(targets: torch.Tensor, task: str, width: int) -> 
 # ---------------------------------------------------------------- the demo
 
 
-def test_demo_is_made_from_its_seed() -> None:
+def test_demo_depends_only_on_its_seed() -> None:
     first, again, other = demo(100, 3), demo(100, 3), demo(100, 4)
     rows = [torch.stack(list(data.raw("train"))) for data in (first, again, other)]
     assert torch.equal(rows[0], rows[1])
@@ -177,7 +177,7 @@ def test_demo_is_made_from_its_seed() -> None:
     assert first.facts()["class_names"] == ["first", "second", "third"]
 
 
-def test_no_straight_line_solves_the_demo_and_the_mlp_does() -> None:
+def test_the_demo_needs_a_nonlinear_model() -> None:
     torch.manual_seed(0)
     data = demo(600, 0)
     values = plan(data).values

@@ -27,7 +27,7 @@ def test_standardising_agrees_with_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("chunk", [7, 499, 10_000])
-def test_the_figures_do_not_depend_on_the_chunks(
+def test_statistics_do_not_depend_on_the_chunk_size(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flambeau.tensors.preprocess._CHUNK_ROWS", chunk)
@@ -48,7 +48,7 @@ def test_a_constant_feature_becomes_zero() -> None:
     assert found[:, 1].std(correction=0) == pytest.approx(1)
 
 
-def test_several_inputs_each_with_their_figures_and_whole_numbers_left_alone() -> None:
+def test_each_float_input_has_its_own_statistics() -> None:
     inputs = {"a": X, "codes": torch.arange(500), "image": X.reshape(500, 2, 2) + 5}
     fitted = TensorPreprocessor.fit(inputs, standardise=True)
     assert fitted.standardised == ("a", "image")
@@ -70,14 +70,14 @@ def test_it_is_rebuilt_from_json_and_tensors() -> None:
     assert again.arguments() == fitted.arguments()
 
 
-def test_not_standardising_hands_the_batch_through() -> None:
+def test_without_standardisation_the_batch_is_unchanged() -> None:
     fitted = TensorPreprocessor.fit({"x": X}, standardise=False)
     batch = Batch({"x": X})
     assert fitted.on_device(batch) is batch
     assert fitted.tensors() == {}
 
 
-def test_encode_takes_rows_of_any_kind() -> None:
+def test_encode_accepts_rows_of_any_type() -> None:
     fitted = TensorPreprocessor.fit({"x": X}, standardise=True)
     rows = X[:2]
     for items in (rows, rows.numpy(), list(rows), rows.tolist(), list(rows.double().numpy())):
@@ -93,7 +93,7 @@ def test_encode_takes_rows_of_any_kind() -> None:
         assert torch.equal(batch.inputs["n"], torch.tensor([3]))
 
 
-def test_one_item_is_told_from_many() -> None:
+def test_a_single_sample_is_recognised() -> None:
     fitted = TensorPreprocessor.fit({"x": X}, standardise=False)
     assert fitted.is_single(X[0])
     assert fitted.is_single(X[0].numpy())
@@ -108,21 +108,24 @@ def test_one_item_is_told_from_many() -> None:
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([[1, 2, 3, 4], [1, 2, 3]], r"Item 1 has shape \(3,\) for 'x', .* trained on \(4,\)"),
-        ([["a", "b", "c", "d"]], "Item 0 cannot be read as numbers for 'x'"),
-        ([[1, 2, 3, 4], [1, 2, float("nan"), 4]], "Item 1 holds NaN or infinity in 'x'"),
-        ([], "no items were given"),
-        ([{"y": 1}], "Item 0 has no 'x'; it needs x"),
+        (
+            [[1, 2, 3, 4], [1, 2, 3]],
+            r"Item 1 has shape \(3,\) for 'x', .* trained on shape \(4,\)",
+        ),
+        ([["a", "b", "c", "d"]], "Item 0 cannot be converted to a tensor for 'x'"),
+        ([[1, 2, 3, 4], [1, 2, float("nan"), 4]], "Item 1 contains NaN or infinity in 'x'"),
+        ([], "There are no samples to predict"),
+        ([{"y": 1}], "Item 0 has no 'x'. The model needs x"),
     ],
 )
-def test_encode_names_the_item(items: list, message: str) -> None:
+def test_encode_names_the_invalid_sample(items: list, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TensorPreprocessor.fit({"x": X}, standardise=False).encode(items)
 
 
-def test_encode_with_several_inputs_asks_for_all() -> None:
+def test_encode_needs_all_inputs() -> None:
     several = TensorPreprocessor.fit({"x": X, "n": torch.arange(500)}, standardise=False)
-    with pytest.raises(InputError, match=r"Item 0 must give 2 inputs \(x, n\)"):
+    with pytest.raises(InputError, match=r"Item 0 .* the model has 2 inputs \(x, n\)"):
         several.encode([X[0]])
 
 

@@ -41,7 +41,7 @@ def loader(data: Data, part: str, options: LoaderOptions) -> Any:
     return data.dataset(part, data.preprocessor(VALUES), VALUES).loader(options)
 
 
-def test_a_tensor_dataset_is_trained_on_from_memory() -> None:
+def test_a_tensor_dataset_is_loaded_into_memory() -> None:
     data = TensorData.from_datasets(TensorDataset(X, Y), TensorDataset(X[:5], Y[:5]))
     assert isinstance(data, TensorData)
     assert data.facts()["class_counts"] == [10, 10, 10]
@@ -49,7 +49,9 @@ def test_a_tensor_dataset_is_trained_on_from_memory() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_data_set_that_augments(checks: SimpleNamespace, workers: int) -> None:
+def test_augmentation_is_the_same_for_any_num_workers(
+    checks: SimpleNamespace, workers: int
+) -> None:
     options = LoaderOptions(4, shuffle=True, seed=6, num_workers=workers)
     data = TensorData.from_datasets(Augmented(), Augmented(8), n_classes=3)
     assert isinstance(data, UserData)
@@ -76,13 +78,13 @@ def test_a_data_set_that_augments(checks: SimpleNamespace, workers: int) -> None
     assert data.split.valid.tolist() == list(range(30, 38))
 
 
-def test_facts_rest_on_the_first_samples_and_disturb_nothing() -> None:
+def test_facts_use_the_first_samples_without_side_effects() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     data = TensorData.from_datasets(Augmented(200), Augmented(8), n_classes=3)
     facts = data.facts()
     assert torch.equal(before, torch.get_rng_state())
-    assert facts["evidence"] == "shapes and types from the first 64 train samples"
+    assert facts["evidence"] == "shapes and dtypes of the first 64 train samples"
     assert facts["inputs"] == {"input": {"shape": [2], "dtype": "float32"}}
     assert (facts["target_dtype"], facts["target_shape"]) == ("int64", [])
     assert facts["in_memory"] is False
@@ -91,17 +93,17 @@ def test_facts_rest_on_the_first_samples_and_disturb_nothing() -> None:
     assert data.model_arguments(VALUES) == {"n_inputs": 2, "n_outputs": 3}
 
 
-def test_classes_must_be_declared_where_they_cannot_be_seen() -> None:
+def test_the_number_of_classes_is_required_if_unknown() -> None:
     data = TensorData.from_datasets(Augmented(), Augmented(8))
-    with pytest.raises(InputError, match=r"Say it: class_names=\[…\] or n_classes=…"):
+    with pytest.raises(InputError, match=r"Give class_names=\[…\] or n_classes=…"):
         data.task_arguments(VALUES)
-    with pytest.raises(InputError, match="n_classes=2, but 1 class names"):
+    with pytest.raises(InputError, match="n_classes is 2, but class_names has 1 names"):
         TensorData.from_datasets(Augmented(), Augmented(8), n_classes=2, class_names=["a"])
 
 
 def test_standardising_needs_the_data_in_memory() -> None:
     data = TensorData.from_datasets(Augmented(), Augmented(8), n_classes=3)
-    with pytest.raises(InputError, match="needs mean and std of all train rows"):
+    with pytest.raises(InputError, match="needs the mean and std of all train samples"):
         data.preprocessor({"normalisation": "standard"})
 
 
@@ -116,7 +118,7 @@ def test_python_and_numpy_floats_become_torchs_default() -> None:
     assert batch.target.dtype == torch.float32
 
 
-def test_dicts_take_the_declared_parts_and_leave_the_others_uncollated() -> None:
+def test_only_the_selected_fields_are_collated() -> None:
     class Records(Augmented):
         def __getitem__(self, index: int) -> Any:
             return {"name": f"sample {index}", "image": torch.full((2,), index), "label": index % 3}
@@ -128,7 +130,7 @@ def test_dicts_take_the_declared_parts_and_leave_the_others_uncollated() -> None
     assert list(batch.inputs) == ["image"]
     assert batch.target.tolist() == [0, 1, 2, 0]
     assert data.raw("valid")[3].tolist() == [3, 3]
-    with pytest.raises(InputError, match=r"write inputs=\('name',\), targets=\('label',\)"):
+    with pytest.raises(InputError, match=r"Write inputs=\('name',\), targets=\('label',\)"):
         TensorData.from_datasets(Records(), Records())
 
 
@@ -142,13 +144,15 @@ def test_errors_name_the_sample() -> None:
     data = TensorData.from_datasets(Broken(150), Broken(8))
     for workers in (0, 1):
         train = loader(data, "train", LoaderOptions(10, num_workers=workers))
-        with pytest.raises(InputError, match=r"Sample 70 .* cannot be read: OSError: truncated"):
+        with pytest.raises(InputError, match=r"sample 70 .* failed: OSError: truncated"):
             list(train.batches(0))
-    with pytest.raises(InputError, match=r"samples at 98, 99, .*, 104 cannot be put together"):
+    with pytest.raises(
+        InputError, match=r"samples at positions 98, 99, .*, 104 cannot be collated"
+    ):
         next(loader(data, "train", LoaderOptions(7)).batches(0, 14))
 
 
-def test_what_is_no_map_style_data_set_is_refused() -> None:
+def test_other_than_map_style_data_sets_raise() -> None:
     class Stream(IterableDataset[Any]):
         def __iter__(self) -> Any:
             return iter([])
@@ -159,7 +163,7 @@ def test_what_is_no_map_style_data_set_is_refused() -> None:
         TensorData.from_datasets(Stream(), Augmented())
     with pytest.raises(InputError, match="valid data set is empty"):
         TensorData.from_datasets(Augmented(), Subset(Augmented(), []))
-    with pytest.raises(ArgumentError, match="is one string"):
+    with pytest.raises(ArgumentError, match="is a single string"):
         TensorData.from_datasets(Augmented(), Augmented(), inputs="image")
 
 
@@ -237,12 +241,12 @@ def pairs(**options: Any) -> DataLoader[Any]:
     return DataLoader(TensorDataset(X, Y), batch_size=4, **options)
 
 
-def test_loaders_stay_what_they_are() -> None:
+def test_user_loaders_are_used_unchanged() -> None:
     data = TensorData.from_loaders(pairs(shuffle=True), pairs(), n_classes=3)
     facts = data.facts()
     assert facts["loader_batch_size"] == 4
     assert [facts["n_train"], facts["n_valid"], facts["n_test"]] == [30, 30, 0]
-    assert facts["evidence"] == "shapes and types from the first 8 train samples"
+    assert facts["evidence"] == "shapes and dtypes of the first 8 train samples"
     train = loader(data, "train", LoaderOptions(64, seed=4))
     assert isinstance(train, UserLoader)
     assert train.steps_per_epoch == 8
@@ -261,7 +265,7 @@ def test_loaders_of_dicts_and_lists_of_batches() -> None:
     assert [len(b) for b in loader(data, "train", LoaderOptions(1)).batches(0)] == [5, 4]
 
 
-def test_loaders_in_a_wrong_order_are_warned_of() -> None:
+def test_loaders_with_an_unexpected_order_warn() -> None:
     with pytest.warns(FlambeauWarning, match="train-not-shuffled"):
         TensorData.from_loaders(pairs(), pairs())
     with pytest.warns(FlambeauWarning, match="valid-shuffled"):

@@ -80,7 +80,7 @@ def run_of(net: nn.Module, batch_size: int = 8, **options: object) -> Run:
     (x, y), rows = pictures(), np.arange(40)
     # Two valid samples, since there must be some: the train ones once more.
     x, y = torch.cat([x, x[:2]]), torch.cat([y, y[:2]])
-    data = TensorData.from_tensors(x, y, split=Split.given(rows, [40, 41]))
+    data = TensorData.from_tensors(x, y, split=Split.from_indices(rows, [40, 41]))
     choices = {"batch_size": batch_size, "normalisation": "none"}
     learner = Learner(data, net, choices=choices, quiet=True)
     settings = RunSettings(TrainingOptions(**options), (Phase(1),))
@@ -194,7 +194,7 @@ def test_have_initial_statistics() -> None:
 
 def test_a_loader_that_cannot_repeat_its_batches() -> None:
     run = run_of(Net())
-    run.components.train.why_not_resumable = "it is a stream."
+    run.components.train.not_resumable_reason = "it is a stream."
     with pytest.raises(InputError, match=r"cannot be read before the epoch: it is a stream\."):
         seen_by(run, 3)
 

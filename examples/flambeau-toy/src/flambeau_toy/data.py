@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flambeau.data import Batch, Data, MemoryDataset, Preprocessor, Split
-from flambeau.data.data import planned
+from flambeau.data.data import select_values
 from flambeau.errors import InputError
 
 CODES = {base: code for code, base in enumerate("ACGTN")}  # N: any base; also the padding
@@ -74,7 +74,7 @@ class DnaData(Data):
         return cls(sequences, labels, split, options.get("classes"), options.get("length"))
 
     @classmethod
-    def items_from_path(cls, path: Path) -> list[str]:
+    def inputs_from_path(cls, path: Path) -> list[str]:
         """Read the inputs of ``flambeau predict MODEL PATH``: the sequences of the file."""
         return [sequence for _, sequence in read(path)]
 
@@ -112,11 +112,11 @@ class DnaData(Data):
         return {"n_outputs": len(self.facts()["class_names"])}
 
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"classes": self.facts()["class_names"], **planned(values, "metrics")}
+        return {"classes": self.facts()["class_names"], **select_values(values, "metrics")}
 
     def raw(self, part: str) -> list[str]:
         return [self.sequences[row] for row in self.rows.part(part)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> DnaData:
-        split = Split.given(rows["train"], rows["valid"], rows.get("test", ()))
+        split = Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))
         return replace(self, rows=split)

@@ -1,7 +1,7 @@
 """The global random number generators of torch, NumPy and Python: seeded, saved, restored.
 
-User code (a data set, a model) may draw from any of them. Seeding them by key before it runs makes
-what it draws a function of (seed, epoch, sample), so that a resumed run gets the same numbers.
+User code (a data set, a model) may draw from any of them. Seeding them with a key before it runs
+makes its random numbers depend only on (seed, epoch, sample), so a resumed run draws the same ones.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ from torch import Tensor
 
 
 def _numpy_random() -> Any:
-    """``np.random``, which loads a dozen modules when it is first named.
+    """Return ``np.random``, whose first use imports a dozen modules.
 
-    As ``Any``: NumPy's stubs leave out get_bit_generator and set_bit_generator (public since 1.24).
+    ``Any``: NumPy's stubs lack get_bit_generator and set_bit_generator (public since NumPy 1.24).
     """
     return np.random
 
 
 def seed_globals(number: int) -> None:
-    """Seeds the three generators with ``number`` (7 µs; ``torch.manual_seed`` alone takes 130)."""
-    # torch.manual_seed would also seed every accelerator, which data code has no business with.
+    """Seed the three generators (7 µs; ``torch.manual_seed`` alone takes 130 µs)."""
+    # torch.manual_seed would also seed every accelerator, which data code does not use.
     torch.default_generator.manual_seed(number)
-    np.random.seed(number & 0xFFFFFFFF)  # noqa: NPY002 the global one is what users draw from
+    np.random.seed(number & 0xFFFFFFFF)  # noqa: NPY002 user code draws from the global one
     python_random.seed(number)
 
 
 class TemporarySeed:
-    """A ``with`` block in which the global generators start at a key; afterwards they go on.
+    """A ``with`` block that seeds the global generators and restores their state at its end.
 
-    One object serves any number of blocks, one after another. It costs 23 µs a block (2-core
-    EPYC): NumPy's generator is exchanged (2 µs) rather than copied out and in (75 µs). Exchanging
-    it forgets the second number of a pair that ``np.random.randn`` may hold back; nothing else is
-    lost.
+    One object can be used for any number of consecutive blocks. A block costs 23 µs (2-core EPYC):
+    NumPy's bit generator is swapped (2 µs) instead of copied (75 µs). Swapping discards the second
+    number of a pair that ``np.random.randn`` may have cached; the rest of the state is restored.
 
     Example:
-        >>> borrowed = TemporarySeed()
-        >>> with borrowed.at(3):
+        >>> temporary = TemporarySeed()
+        >>> with temporary.at(3):
         ...     first = torch.rand(1)
-        >>> with borrowed.at(3):
+        >>> with temporary.at(3):
         ...     torch.equal(first, torch.rand(1))
         True
     """
@@ -55,7 +54,7 @@ class TemporarySeed:
         self._saved: tuple[Tensor, tuple[Any, ...], np.random.BitGenerator] | None = None
 
     def at(self, number: int) -> TemporarySeed:
-        """The block's starting point, a key from ``flambeau.random.key``."""
+        """Set the seed of the next block, a key from ``flambeau.random.key``; return ``self``."""
         self._number = number
         return self
 
@@ -78,11 +77,11 @@ class TemporarySeed:
 
 
 def generator_states() -> dict[str, Any]:
-    """State of torch's (CPU and every CUDA device), Python's and NumPy's global generators."""
+    """Return the states of torch's (CPU, every CUDA device), Python's and NumPy's generators."""
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": python_random.getstate(),
-        "numpy": np.random.get_state(legacy=True),  # noqa: NPY002 the global one is what users draw from
+        "numpy": np.random.get_state(legacy=True),  # noqa: NPY002 user code draws from the global one
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state_all()
@@ -90,7 +89,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(states: Mapping[str, Any]) -> None:
-    """The inverse of ``generator_states``; a checkpoint from more GPUs restores those at hand."""
+    """Restore the result of ``generator_states``; states of GPUs that are absent are ignored."""
     torch.set_rng_state(states["torch"].cpu())
     version, words, gauss = states["python"]
     python_random.setstate((version, tuple(words), gauss))
@@ -103,8 +102,8 @@ def restore_generators(states: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def preserved_generators() -> Generator[None]:
-    """A ``with`` block after which the global generators are in the state from before it."""
+def preserve_generators() -> Generator[None]:
+    """Restore the states of the global generators at the end of the ``with`` block."""
     states = generator_states()
     try:
         yield

@@ -1,4 +1,4 @@
-"""One recursion over nested values: tensors in tuples, lists, mappings and dataclasses."""
+"""Functions on nested values: tensors in tuples, lists, mappings and dataclasses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Return a copy of a nested value in which ``function`` was applied to every tensor.
+    """Return a copy of a nested value with ``function`` applied to every tensor.
 
-    Tuples (named ones too), lists, dataclass instances and mappings are rebuilt with their own
-    type (a mapping that is no ``dict`` becomes a ``dict``); everything else is returned as it is.
+    Tuples, named tuples, lists and dataclass instances keep their type; a mapping becomes a
+    ``dict``; any other value is returned unchanged.
 
     Args:
         function: Called with each tensor.
-        value: A tensor, or a nest of them.
+        value: A tensor, or a nested structure of them.
 
     Example:
         >>> import torch
@@ -32,7 +32,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, tuple | list):
         items = cast("tuple[Any, ...] | list[Any]", value)
         parts = [map_tensors(function, item) for item in items]
-        # The constructor of a named tuple takes its fields one by one.
+        # The constructor of a named tuple takes the fields as separate arguments.
         return type(items)(*parts) if hasattr(items, "_fields") else type(items)(parts)
     if is_dataclass(value) and not isinstance(value, type):
         parts = {
@@ -45,7 +45,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield every tensor in a nested value, depth first, in the order of its parts."""
+    """Yield every tensor in a nested value, depth first."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

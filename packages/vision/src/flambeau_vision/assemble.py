@@ -63,7 +63,7 @@ def assemble(
     _check_classes_readable(found, labels, targets)
     samples = Samples(
         {
-            "item": [items[row] for row in kept],
+            "image": [items[row] for row in kept],
             "width": [header.width for header in headers],
             "height": [header.height for header in headers],
             "mode": [header.mode for header in headers],
@@ -74,7 +74,7 @@ def assemble(
     )
     split = make_split(request, targets, np.array(kept), len(items))
     is_random = request.split is None and request.parts is None
-    notes += _check_repeated_files(samples["item"], targets, split, is_random)
+    notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify))
 
 
@@ -162,7 +162,7 @@ def _file_notes(samples: Samples, verify: bool) -> tuple[str, ...]:
         large = [
             item
             for item, width, height in zip(
-                samples["item"], samples["width"], samples["height"], strict=True
+                samples["image"], samples["width"], samples["height"], strict=True
             )
             if width * height > limit
         ]

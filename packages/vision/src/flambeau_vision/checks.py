@@ -25,7 +25,7 @@ def check_duplicates(setup: TrainingSetup) -> list[Finding]:
     data = setup.data
     if not isinstance(data, ImageData):
         return []
-    items = data.samples["item"]
+    items = data.samples["image"]
     if isinstance(items, Tensor):
         return list(_CORE["duplicates-across-parts"].run(setup) or ())  # pyright: ignore[reportArgumentType]
     if len(items) > _MAX_HASHED:
@@ -49,7 +49,7 @@ def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> li
     wanted = "near" if limit else "exact"
     found = [
         pair
-        for pair in search_duplicates(data.samples["item"], parts, labels, limit=limit).pairs
+        for pair in search_duplicates(data.samples["image"], parts, labels, limit=limit).pairs
         if pair.kind == wanted and pair.across_parts and all(pair.parts) and "train" in pair.parts
     ]
     n_others = sum(part in ("valid", "test") for part in parts)
@@ -74,7 +74,7 @@ def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> li
 def check_filename_groups(setup: TrainingSetup) -> Finding | None:
     """Return a finding if groups of images, by file name, are in both train and valid."""
     data = setup.data
-    if not isinstance(data, ImageData) or not are_paths(items := data.samples["item"]):
+    if not isinstance(data, ImageData) or not are_paths(items := data.samples["image"]):
         return None
     parts = _part_of_rows(data)
     labels = [data.targets.text(row) for row in range(len(data.samples))]

@@ -53,7 +53,7 @@ class ImageData(ImageDataConstructors):
     Build it with ``from_folder``, ``from_df``, ``from_csv``, ``from_arrays`` or ``from_items``.
 
     Args:
-        samples: One row per image; the column "item" holds paths, bytes, Pillow images or arrays,
+        samples: One row per image; the column "image" holds paths, bytes, Pillow images or arrays,
             or is one uint8 tensor ``(n, channels, height, width)``.
         targets: The targets, one per row.
         split: The rows of train, valid and test.
@@ -83,7 +83,7 @@ class ImageData(ImageDataConstructors):
         self._options = options
         self._notes = tuple(notes)
         self._facts: Facts | None = None
-        self._images = ImageStore(samples["item"], options)
+        self._images = ImageStore(samples["image"], options)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
@@ -128,7 +128,7 @@ class ImageData(ImageDataConstructors):
         return self._facts
 
     def preview(self, row: int) -> Preview:
-        return report_image(self._samples["item"][row], row)
+        return report_image(self._samples["image"][row], row)
 
     def report(self, duplicates: bool | None = None) -> str:
         """Return a text report: counts, sizes, classes, duplicates, unreadable files.
@@ -146,7 +146,7 @@ class ImageData(ImageDataConstructors):
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
         parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
-        split = Split.given(parts["train"], parts["valid"], parts["test"])
+        split = Split.from_indices(parts["train"], parts["valid"], parts["test"])
         return ImageData(self._samples, self._targets, split, self._options, self._notes)
 
     # ------------------------------------------------------------ from the plan

@@ -29,7 +29,7 @@ def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
     widths, heights = np.asarray(samples["width"])[train], np.asarray(samples["height"])[train]
     short = np.minimum(widths, heights)
     modes = Counter(samples["mode"][row] for row in train)
-    items = samples["item"]
+    items = samples["image"]
     in_memory = isinstance(items, Tensor)
     channels = items.shape[1] if isinstance(items, Tensor) else 1 if _all_grey(modes) else 3
     shape = [int(channels), int(np.median(heights)), int(np.median(widths))]

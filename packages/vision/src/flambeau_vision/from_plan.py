@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flambeau.data.data import head_arguments, planned
+from flambeau.data.data import head_arguments, select_values
 from flambeau.data.split import Rows
 from flambeau.data.transform import Transform
 from flambeau.errors import PlanError
@@ -23,7 +23,7 @@ from flambeau_vision.resize import Geometry
 
 
 def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
-    """Return the preprocessing of the planned weights; None from scratch or for unknown weights."""
+    """Return the preprocessing of the planned weights; None from scratch and for unknown weights."""
     weights, architecture = values.get("weights"), values.get("architecture")
     if weights is None or architecture not in BACKBONE_NAMES:
         return None
@@ -51,7 +51,7 @@ def mean_and_std(
         train_pixels: Returns uint8 images of train rows only; called if they are measured.
 
     Raises:
-        PlanError: The value is unknown, or the planned weights have no known mean and std.
+        PlanError: The value is unknown, or the select_values weights have no known mean and std.
     """
     given = values.get("normalisation", "train")
     if isinstance(given, Mapping):
@@ -106,8 +106,8 @@ def task_arguments(values: Mapping[str, Any], targets: Targets, train: Rows) -> 
     if targets.kind != "regression":
         counts = targets.select(train).counts()
         loss = loss_arguments(values, [counts.get(name, 0) for name in names])
-        return {"classes": names, **planned(values, "metrics"), **loss}
-    arguments = {"names": names, **planned(values, "metrics"), **loss_arguments(values)}
+        return {"classes": names, **select_values(values, "metrics"), **loss}
+    arguments = {"names": names, **select_values(values, "metrics"), **loss_arguments(values)}
     if values.get("targets") == "as_is":
         return arguments
     train_values = targets.select(train).values.double().reshape(-1, len(names))

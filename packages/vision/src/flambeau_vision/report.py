@@ -83,7 +83,7 @@ def _duplicate_lines(
     samples: Samples, targets: Targets, split: Split, *, thorough: bool
 ) -> list[str]:
     """Return what `search_duplicates` and `groups_across_parts` find in the parts."""
-    items, n = samples["item"], len(samples)
+    items, n = samples["image"], len(samples)
     parts = [""] * n  # "" for rows that `subset` excluded
     for part in PARTS:
         for row in split.part(part):

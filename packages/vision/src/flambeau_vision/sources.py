@@ -149,7 +149,7 @@ def read_arrays(
     n, n_channels, height, width = pixels.shape
     samples = Samples(
         {
-            "item": pixels,  # pyright: ignore[reportArgumentType]  (a tensor is a column too)
+            "image": pixels,  # pyright: ignore[reportArgumentType]  (a tensor is a column too)
             "width": [width] * n,
             "height": [height] * n,
             "mode": [{1: "L", 3: "RGB"}.get(n_channels, f"{n_channels} channels")] * n,

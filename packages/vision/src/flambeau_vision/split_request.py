@@ -118,7 +118,7 @@ def _split_by_parts(parts: list[str | None], request: SplitRequest, targets: Tar
 
 
 def _given_split(rows: dict[str, NDArray[np.int64]], method: str) -> Split:
-    return replace(Split.given(rows["train"], rows["valid"], rows["test"]), method=method)
+    return replace(Split.from_indices(rows["train"], rows["valid"], rows["test"]), method=method)
 
 
 def _check_classes(split: Split, targets: Targets) -> None:

@@ -248,7 +248,7 @@ def _data(images: Tensor, labels: Tensor, tests: Tensor, test_labels: Tensor) ->
     n, m = len(images), len(tests)
     rows = np.arange(n + m)
     # Nothing is selected on the test part. A valid part is required, so it is small.
-    split = Split.given(rows[:n], rows[n : n + _VALID], rows[n + _VALID :])
+    split = Split.from_indices(rows[:n], rows[n : n + _VALID], rows[n + _VALID :])
     return TensorData.from_tensors(
         torch.cat([images, tests]), torch.cat([labels, test_labels]), split=split
     )

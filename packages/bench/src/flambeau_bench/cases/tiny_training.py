@@ -167,7 +167,7 @@ class UserLoader:
         return ReadyLoader([self._first], 1)
 
     def data(self) -> Data:
-        """Return data made by ``TensorData.from_loaders``; the batches it reads are not recorded."""
+        """Return data of ``TensorData.from_loaders``; batches that it reads are not recorded."""
         valid = [(self._first.input, self._first.target)]
         data = TensorData.from_loaders(self.loader, valid, task="regression")
         self.taken.clear()
@@ -220,7 +220,7 @@ class ReadyData(Data):
     def __init__(self, loader: ReadyLoader) -> None:
         self._loader = loader
         rows = loader.steps_per_epoch * BATCH_SIZE
-        self._split = Split.given(range(rows), range(rows, rows + BATCH_SIZE))
+        self._split = Split.from_indices(range(rows), range(rows, rows + BATCH_SIZE))
 
     @property
     def split(self) -> Split:

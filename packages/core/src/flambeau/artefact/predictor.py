@@ -23,7 +23,7 @@ from flambeau.artefact.rebuild import rebuild, rebuild_model
 from flambeau.artefact.verified_files import read_tensors
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.rows import Rows
+from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.device import best_device, is_out_of_memory
 from flambeau.domain import get_domain
 from flambeau.errors import (
@@ -258,7 +258,7 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
             yield list(chain([first], islice(iterator, size - 1)))
         return
     if isinstance(items, Mapping):
-        items = Rows(cast("Mapping[str, Any]", items))
+        items = TensorSequence(cast("Mapping[str, Any]", items))
     if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         raise InputError(
             f"Cannot predict from a {type(items).__name__}. Give one input as in the data, or a "

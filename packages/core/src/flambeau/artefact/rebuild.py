@@ -38,8 +38,8 @@ def rebuild(
     if spec.builder is None or spec.builder not in builders:
         raise ArtefactError(
             f"The domain does not register the {kind} builder {spec.builder!r}. "
-            f"{did_you_mean(str(spec.builder), builders)} A newer version of the domain's package may "
-            "have it."
+            f"{did_you_mean(str(spec.builder), builders)} A newer version of the domain's package "
+            "may have it."
         )
     builder = builders[spec.builder]
     arguments = {**spec.arguments, **(tensors or {})}

@@ -18,7 +18,7 @@ from flambeau.cli.plan_arguments import (
     parse_choices,
     without_none,
 )
-from flambeau.distributed.processes import on_main
+from flambeau.distributed.processes import run_on_main
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.learner import Learner
 from flambeau.learner.run_folder import agree_on_folder, run_of
@@ -71,7 +71,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     else:
         folder = agree_on_folder(out, kind.name)
         learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
-        on_main(lambda: _start_run(folder, learner))
+        run_on_main(lambda: _start_run(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
         _train(learner, resume, recipe, minutes)
@@ -86,7 +86,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
             remove_if_untrained(folder)
         raise
     # Saved again with the values that the fit measured.
-    on_main(lambda: learner.plan.save(folder / "plan.json"))
+    run_on_main(lambda: learner.plan.save(folder / "plan.json"))
     scores = {
         part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))
     }

@@ -167,7 +167,7 @@ def read_items(
     for file in files:
         if not file.exists():
             raise InputError(f"{file} does not exist (current folder: {Path.cwd()}).")
-        found = list(data_class.items_from_path(file))
+        found = list(data_class.inputs_from_path(file))
         several = len(found) > 1
         items += found
         sources += [

@@ -1,4 +1,4 @@
-"""From what the user has to batches: samples, split, preprocessor, data set, loader."""
+"""The data pipeline: samples, split, preprocessor, data set, loader, batch."""
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout
@@ -12,7 +12,7 @@ from flambeau.data.split import Split
 from flambeau.data.transform import Transform
 from flambeau.data.user_dataset import MapDataset
 from flambeau.data.user_loader import UserLoader, UserLoaderDataset
-from flambeau.data.worker_loader import ItemDataset, WorkerLoader
+from flambeau.data.worker_loader import LazyDataset, WorkerLoader
 
 __all__ = [
     "Batch",
@@ -20,7 +20,7 @@ __all__ = [
     "Data",
     "Dataset",
     "Facts",
-    "ItemDataset",
+    "LazyDataset",
     "Loader",
     "LoaderOptions",
     "MapDataset",

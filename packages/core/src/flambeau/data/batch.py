@@ -1,4 +1,4 @@
-"""``Batch``: what a model is trained on, with every part named."""
+"""``Batch``: named inputs, targets and masks of one batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from flambeau.errors import InputError
 
 @dataclass(slots=True)
 class Batch:
-    """Named tensors that travel together from the loader to the loss.
+    """The named tensors of a batch, passed from the loader to the loss.
 
     Attributes:
-        inputs: What the model sees, in the order of its ``forward`` arguments.
-        targets: What it should answer; empty when predicting.
-        masks: True where a position counts, for padded data.
-        weight: How much the batch counts in a mean: samples, or target tokens. A plain number,
-            known on the host before the batch is on the device; None where only the loss knows.
+        inputs: Model inputs by name, in the order of the ``forward`` arguments.
+        targets: Targets by name; empty when predicting.
+        masks: Boolean masks by name; False marks padding.
+        weight: Weight of the batch in a mean: its number of samples or of target tokens. A Python
+            number, known before the batch is copied to the device; None where only the loss can
+            compute it.
         lr_scale: Factor on the learning rate of the step (sequence length in truncated BPTT).
         indices: Sample numbers, int64 ``(batch,)``, always on the CPU. They key every random
             draw of a sample, so that it does not depend on batch, worker or rank.
-        epoch: The epoch the batch belongs to, for keyed draws.
+        epoch: Epoch of the batch, for keyed draws.
     """
 
     inputs: Mapping[str, Tensor]
@@ -36,21 +37,21 @@ class Batch:
     epoch: int = 0
 
     def __len__(self) -> int:
-        """Samples in the batch: the first axis of the first input."""
+        """Number of samples: the size of the first input's first dimension."""
         return next(iter(self.inputs.values())).shape[0]
 
     @property
     def input(self) -> Tensor:
-        """The only input; an error where there are several."""
+        """The only input; raises ``InputError`` if there are several."""
         return _only(self.inputs, "input")
 
     @property
     def target(self) -> Tensor:
-        """The only target; an error where there are several or none."""
+        """The only target; raises ``InputError`` if there are several or none."""
         return _only(self.targets, "target")
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with ``function`` applied to every input, target and mask."""
+        """Return the batch with ``function`` applied to every input, target and mask."""
         return replace(
             self,
             inputs={name: function(value) for name, value in self.inputs.items()},
@@ -59,12 +60,12 @@ class Batch:
         )
 
     def first(self, n: int) -> Batch:
-        """The first ``n`` samples, which are then what the batch counts."""
+        """Return a batch of the first ``n`` samples, with weight ``n``."""
         indices = None if self.indices is None else self.indices[:n]
         return replace(self.map(lambda value: value[:n]), weight=float(n), indices=indices)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
-        """The batch on ``device``; itself when it is there already. ``indices`` stay on the CPU."""
+        """Return the batch on ``device``, or itself if it is there; ``indices`` stay on the CPU."""
         for value in self.inputs.values():
             if value.device == device:
                 return self
@@ -72,14 +73,15 @@ class Batch:
         return self.map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, from which a GPU copies without blocking."""
+        """Return the batch in pinned memory, from which a copy to a GPU does not block."""
         return self.map(lambda value: value.pin_memory())
 
 
-def _only(parts: Mapping[str, Tensor], kind: str) -> Tensor:
-    if len(parts) != 1:
+def _only(tensors: Mapping[str, Tensor], kind: str) -> Tensor:
+    if len(tensors) != 1:
         raise InputError(
-            f"The batch has {len(parts)} {kind}s ({', '.join(parts) or 'none'}), not exactly one. "
-            f"Name the one you mean: batch.{kind}s['{next(iter(parts), 'name')}']."
+            f"batch.{kind} needs exactly one {kind}, but the batch has {len(tensors)} "
+            f"({', '.join(tensors) or 'none'}). Select one by name: "
+            f"batch.{kind}s['{next(iter(tensors), 'name')}']."
         )
-    return next(iter(parts.values()))
+    return next(iter(tensors.values()))

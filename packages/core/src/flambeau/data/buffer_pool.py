@@ -1,8 +1,8 @@
-"""Memory that a loader holds: a batch is gathered into that of one that nobody refers to any more.
+"""Buffer pool: reuses the memory of batches that are no longer referenced.
 
-Memory of more than some 100 KB that is freed may go straight back to the system, by rules of the
-C library that depend on what a process has freed before. The next batch then meets every page of
-its memory for the first time, which takes longer than the gather.
+The C library may return freed memory of more than about 100 KB to the operating system, depending
+on what the process has freed before. The next batch then causes a page fault on every page, which
+takes longer than the gather.
 """
 
 from __future__ import annotations
@@ -15,66 +15,66 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WORTH_BYTES = 1 << 17
-"""From this size on memory is held: it is where the C library begins to ask the system for it."""
+MIN_POOLED_BYTES = 1 << 17
+"""Smallest pooled size: from here on the C library may allocate with ``mmap``."""
 
-_MOST = 4  # pieces held: a loop has one batch in use and one or two on their way
-
-
-def _references(pieces: list[NDArray[np.uint8]], place: int) -> int:
-    return sys.getrefcount(pieces[place])
+_MAX_BUFFERS = 4  # a loop uses one batch while one or two others are being prepared
 
 
-# The list's and what counting adds, which is for the interpreter to say.
-_ONLY_OURS = _references([np.empty(1, np.uint8)], 0)
+def _references(buffers: list[NDArray[np.uint8]], index: int) -> int:
+    return sys.getrefcount(buffers[index])
 
 
-class HeldMemory:
-    """Pieces of memory, each given out again once no tensor made of it is left.
+# The reference count of an array that only the list refers to; it depends on the interpreter.
+_UNUSED_COUNT = _references([np.empty(1, np.uint8)], 0)
 
-    Whoever keeps batches keeps their values: a piece that is referred to, by a view or by a
-    graph as well, is left alone, and beyond four pieces every tensor gets memory of its own.
+
+class BufferPool:
+    """A pool of buffers; each is reused once no tensor refers to its memory.
+
+    A buffer that is still referenced (also by a view or an autograd graph) is never reused. When
+    all four buffers are in use, further tensors get newly allocated memory.
 
     Args:
-        n_bytes: Bytes of a piece.
+        n_bytes: Size of a buffer in bytes.
 
     Example:
-        >>> held = HeldMemory(16)
-        >>> first = held.empty((2, 2), torch.float32)
+        >>> pool = BufferPool(16)
+        >>> first = pool.empty((2, 2), torch.float32)
         >>> address = first.data_ptr()
-        >>> held.empty((2, 2), torch.float32).data_ptr() == address
+        >>> pool.empty((2, 2), torch.float32).data_ptr() == address
         False
         >>> del first
-        >>> held.empty((2, 2), torch.float32).data_ptr() == address
+        >>> pool.empty((2, 2), torch.float32).data_ptr() == address
         True
     """
 
     def __init__(self, n_bytes: int) -> None:
         self.n_bytes = n_bytes
-        self._pieces: list[NDArray[np.uint8]] = []
+        self._buffers: list[NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A CPU tensor of at most ``n_bytes``, its values undefined, as ``torch.empty`` makes it.
+        """Return a CPU tensor of at most ``n_bytes`` with undefined values, as ``torch.empty``.
 
-        It cannot be resized in place (``resize_``) to more than it holds.
+        ``resize_`` cannot enlarge it beyond its buffer.
         """
-        piece = self._unused()
-        if piece is None:
+        buffer = self._unused()
+        if buffer is None:
             return torch.empty(shape, dtype=dtype, device="cpu")
         n_bytes = math.prod(shape) * dtype.itemsize
-        whole = torch.from_numpy(piece[:n_bytes])  # pyright: ignore[reportUnknownMemberType]
-        # The storage refers to the array for as long as anything refers to the storage. A tensor
-        # of its own on it, and no view of ``whole``: autograd refuses some changes of views.
+        whole = torch.from_numpy(buffer[:n_bytes])  # pyright: ignore[reportUnknownMemberType]
+        # The storage keeps a reference to the array for as long as the storage is referenced. Set
+        # on a new tensor rather than a view of ``whole``: autograd forbids some changes of views.
         own = torch.empty(0, dtype=dtype, device="cpu")
-        # torch's stubs want strides that torch does without.
+        # torch's stubs require strides, which torch does not.
         return own.set_(whole.untyped_storage(), 0, shape)  # pyright: ignore
 
     def _unused(self) -> NDArray[np.uint8] | None:
-        for place in range(len(self._pieces)):
-            if _references(self._pieces, place) == _ONLY_OURS:
-                return self._pieces[place]
-        if len(self._pieces) == _MOST:
+        for index in range(len(self._buffers)):
+            if _references(self._buffers, index) == _UNUSED_COUNT:
+                return self._buffers[index]
+        if len(self._buffers) == _MAX_BUFFERS:
             return None
-        # By torch, which aligns it as kernels like it.
-        self._pieces.append(torch.empty(self.n_bytes, dtype=torch.uint8, device="cpu").numpy())
-        return self._pieces[-1]
+        # Allocated by torch, for its alignment.
+        self._buffers.append(torch.empty(self.n_bytes, dtype=torch.uint8, device="cpu").numpy())
+        return self._buffers[-1]

@@ -1,4 +1,4 @@
-"""``BatchLayout``: how a foreign sample or batch is read. Declared, never guessed."""
+"""``BatchLayout``: which fields of a user's sample or batch are inputs and targets."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """Which parts of a foreign batch are inputs and which targets.
+    """The fields of a user's sample or batch that are inputs, and those that are targets.
 
-    A tuple of two needs no declaration: (input, target). Every other tuple needs ``n_inputs``:
-    that many parts from the left are inputs, the others targets. A dict needs the names.
+    A tuple of two fields is (input, target) by default. Any other tuple needs ``n_inputs``; a dict
+    needs the keys.
 
     Attributes:
-        n_inputs: For tuples.
+        n_inputs: For tuples: the first ``n_inputs`` fields are inputs, the others targets.
         inputs: For dicts: keys of the inputs, in the order of the model's arguments.
         targets: For dicts: keys of the targets; may be empty.
 
     Raises:
-        ArgumentError: Both ways are declared, or names are given as a single string.
+        ArgumentError: Both ``n_inputs`` and ``inputs`` are given, or the keys are a single string.
     """
 
     n_inputs: int | None = None
@@ -36,98 +36,108 @@ class BatchLayout:
     targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for word in ("inputs", "targets"):
-            names = getattr(self, word)
+        for argument in ("inputs", "targets"):
+            names = getattr(self, argument)
             if isinstance(names, str):
                 raise ArgumentError(
-                    f"{word}={names!r} is one string; write {word}=({names!r},) for one name."
+                    f"{argument}={names!r} is a single string. For one name write "
+                    f"{argument}=({names!r},)."
                 )
             if names is not None:
-                object.__setattr__(self, word, tuple(names))
+                object.__setattr__(self, argument, tuple(names))
         if self.inputs is not None and self.n_inputs is not None:
             raise ArgumentError(
-                "n_inputs is for tuples and inputs for dicts; declare the one your data have."
+                "n_inputs is for tuples and inputs for dicts. Give only the one that fits your "
+                "data."
             )
         if self.inputs is None and self.targets is not None:
-            raise ArgumentError(f"targets={self.targets!r} needs inputs=(…) beside it.")
+            raise ArgumentError(f"targets={self.targets!r} also needs inputs=(…).")
         if self.inputs is not None and not self.inputs:
-            raise ArgumentError("inputs=() names nothing: a model needs at least one input.")
+            raise ArgumentError("inputs=() is empty, but a model needs at least one input.")
         if self.n_inputs is not None and self.n_inputs < 1:
-            raise ArgumentError(f"n_inputs={self.n_inputs}: a model needs at least one input.")
+            raise ArgumentError(f"n_inputs is {self.n_inputs}, but must be at least 1.")
 
-    def parts(self, sample: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Inputs and targets of a sample or of a batch, by name, as they come.
+    def inputs_and_targets(self, sample: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the inputs and targets of a sample or batch by name, not converted.
 
-        A tuple's parts are named "input" and "target", or "input_0", "input_1", … where there
+        The fields of a tuple are named "input" and "target", or "input_0", "input_1", … if there
         are several.
 
         Raises:
-            InputError: It is not as declared; the message says what was found and what to write.
+            InputError: The sample does not match the layout; the message says which argument to
+                give.
         """
         if isinstance(sample, Mapping):
             return self._of_dict(cast(Mapping[str, Any], sample))
         if self.inputs is not None:
             raise InputError(
-                f"inputs={self.inputs!r} names parts of a dict, but the data give "
-                f"{_kind(sample)}. Write n_inputs=… instead."
+                f"inputs={self.inputs!r} is for samples that are dicts, but the data return "
+                f"{_kind(sample)}. Use n_inputs=… instead."
             )
         if isinstance(sample, tuple | list):
             return self._of_tuple(cast(Sequence[Any], sample))
         if self.n_inputs == 1:
             return {"input": sample}, {}
         raise InputError(
-            f"The data give {_kind(sample)} where (input, target) was expected. For inputs "
-            "without targets write n_inputs=1; else give tuples or dicts."
+            f"The data return {_kind(sample)}, but (input, target) was expected. For inputs "
+            "without targets write n_inputs=1; otherwise return tuples or dicts."
         )
 
     def batch(self, collated: object) -> Batch:
-        """A ``Batch`` of tensors, with its weight the number of samples."""
-        return as_batch(*self.parts(collated))
+        """Return a ``Batch`` of tensors whose weight is the number of samples."""
+        return as_batch(*self.inputs_and_targets(collated))
 
     def _of_tuple(self, sample: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         n_inputs = self.n_inputs
         if n_inputs is None:
             if len(sample) != 2:
                 raise InputError(
-                    f"The data give tuples of {len(sample)}, so what is input and what target "
-                    "must be declared: write n_inputs=… (that many from the left are inputs)."
+                    f"The data return tuples of {len(sample)}, so it is unknown which fields are "
+                    "inputs and which are targets. Write n_inputs=…: the first n_inputs fields "
+                    "are inputs."
                 )
             n_inputs = 1
         if len(sample) < n_inputs:
-            raise InputError(f"n_inputs={n_inputs}, but the data give tuples of {len(sample)}.")
+            raise InputError(
+                f"n_inputs is {n_inputs}, but the data return tuples of {len(sample)}. Reduce "
+                "n_inputs, or return all inputs."
+            )
         return _named("input", sample[:n_inputs]), _named("target", sample[n_inputs:])
 
     def _of_dict(self, sample: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         known = ", ".join(repr(name) for name in sample)
         if self.inputs is None:
             raise InputError(
-                f"The data give dicts with the keys {known}, so what is input and what target "
-                f"must be declared: write inputs=({next(iter(sample), 'image')!r},), "
+                f"The data return dicts with the keys {known}, so it is unknown which of them are "
+                f"inputs and which are targets. Write inputs=({next(iter(sample), 'image')!r},), "
                 f"targets=({list(sample)[-1] if sample else 'label'!r},)."
             )
         targets = self.targets or ()
         for name in (*self.inputs, *targets):
             if name not in sample:
-                raise InputError(f"The data have no {name!r}. {did_you_mean(name, sample)}")
+                raise InputError(f"The data return no field {name!r}. {did_you_mean(name, sample)}")
         return {name: sample[name] for name in self.inputs}, {
             name: sample[name] for name in targets
         }
 
 
 def as_batch(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Batch:
-    """A ``Batch`` of the named parts, with its weight the number of samples.
+    """Return a ``Batch`` of the named fields whose weight is the number of samples.
 
     Raises:
-        InputError: A part is no tensor or array, or the parts have different lengths.
+        InputError: A field is not a tensor or array, or the fields have different lengths.
     """
     batch = Batch(
         {name: _tensor(name, value) for name, value in inputs.items()},
         {name: _tensor(name, value) for name, value in targets.items()},
     )
-    every = (*batch.inputs.items(), *batch.targets.items())
-    if len({value.shape[0] for _, value in every}) > 1:
-        found = ", ".join(f"{name!r} {value.shape[0]}" for name, value in every)
-        raise InputError(f"Parts of a batch have different numbers of samples: {found}.")
+    fields = (*batch.inputs.items(), *batch.targets.items())
+    if len({value.shape[0] for _, value in fields}) > 1:
+        found = ", ".join(f"{name!r} has {value.shape[0]}" for name, value in fields)
+        raise InputError(
+            f"The fields of a batch have different numbers of samples: {found}. Give one row per "
+            "sample in each field."
+        )
     batch.weight = float(len(batch))
     return batch
 
@@ -135,7 +145,7 @@ def as_batch(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Batch:
 def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:
     if len(values) == 1:
         return {kind: values[0]}
-    return {f"{kind}_{place}": value for place, value in enumerate(values)}
+    return {f"{kind}_{index}": value for index, value in enumerate(values)}
 
 
 def _tensor(name: str, value: object) -> Tensor:
@@ -145,11 +155,13 @@ def _tensor(name: str, value: object) -> Tensor:
             value = torch.as_tensor(array)
     if not isinstance(value, Tensor):
         raise InputError(
-            f"{name!r} of a batch is {_kind(value)}, not a tensor. Let the data set return "
-            "tensors, arrays or numbers, or give the loader a collate_fn that does."
+            f"{name!r} of a batch is {_kind(value)}, not a tensor. Return tensors, arrays or "
+            "numbers from the data set, or use a collate_fn that returns tensors."
         )
     if value.ndim == 0:
-        raise InputError(f"{name!r} of a batch is a single number, not one row a sample.")
+        raise InputError(
+            f"{name!r} of a batch is a scalar tensor. Return a tensor with one row per sample."
+        )
     return value
 
 

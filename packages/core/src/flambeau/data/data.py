@@ -1,4 +1,4 @@
-"""``Data``: every data choice in one immutable object."""
+"""``Data``: an immutable object that holds the data and every choice about them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from flambeau.data.transform import Transform
 from flambeau.errors import InputError
 
 Facts = Mapping[str, Any]
-"""What was measured on the train rows: plain JSON values by name, the input of every rule.
+"""Measurements of the train samples: JSON values by name, the input of every rule.
 
-Names that core's rules read, the same in every domain; a fact that does not apply is left out:
+Names that core's rules read, the same in every domain; a fact that does not apply is omitted:
 
-- ``n_train``, ``n_valid``, ``n_test``: samples (int); ``split``: how they were parted (str)
+- ``n_train``, ``n_valid``, ``n_test``: number of samples (int); ``split``: the split method (str)
 - ``inputs``: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``
 - ``in_memory`` (bool) and ``memory_bytes``: whether the samples are held in memory, and their size
-- ``target_dtype`` ("int64"), ``target_shape`` (of one sample, ``[]`` for a number),
-  ``target_distinct`` (distinct values), ``target_min``, ``target_max``
+- ``target_dtype`` ("int64"), ``target_shape`` (of one sample, ``[]`` for a scalar),
+  ``target_distinct`` (number of distinct values), ``target_min``, ``target_max``
 - ``target_binary``: every value is 0 or 1 (bool)
-- ``class_names`` (list of str) and ``class_counts`` (train rows in each, in that order)
-- ``loader_batch_size``: batch size of a loader that the user brought, which stays as it is
+- ``class_names`` (list of str) and ``class_counts`` (train samples per class, in that order)
+- ``loader_batch_size``: batch size of a user-defined loader, which the plan cannot change
 - ``target_mean`` and ``target_std`` (lists of float): of floating-point targets, by column
-- ``evidence``: what the figures rest on where they rest on a part of the train rows only (str)
+- ``evidence``: which train samples were measured, if not all of them (str)
 """
 
 
@@ -43,31 +43,31 @@ _IDENTIFYING_FACTS = (
 
 
 class Data(ABC):
-    """What a domain's data class gives the Learner. Immutable: a change gives a new object.
+    """The base class of every domain's data. Immutable: a change returns a new object.
 
-    The straight line: ``facts`` feed the plan's rules; the plan's values fit the preprocessor;
-    preprocessor and values make the data sets; a data set makes its loader.
+    Order of use: the plan's rules read ``facts``; ``preprocessor`` is fitted with the plan's
+    values; ``dataset`` takes the preprocessor and the values; a data set creates its loader.
     """
 
     domain: ClassVar[str]
-    """Where the domain record stands, as in an entry point: ``"package.module:DOMAIN"``."""
+    """Location of the domain record, written as an entry point: ``"package.module:DOMAIN"``."""
 
     @property
     @abstractmethod
     def split(self) -> Split:
-        """Which samples are train, valid and test.
+        """The samples of train, valid and test.
 
-        A property: a dataclass keeps the split in a field of another name (``rows``).
+        A property, so that a dataclass can store the split in a field of another name (``rows``).
         """
 
     @property
     def choices(self) -> Mapping[str, Any]:
-        """What the user fixed when building the data; enters the plan with source "user"."""
+        """Plan values that the user set when creating the data; their source is "user"."""
         return {}
 
     @property
-    def warned(self) -> Collection[str]:
-        """Codes of the warnings that were given when the data were made or read.
+    def issued_warnings(self) -> Collection[str]:
+        """Codes of the warnings issued when the data were created or read.
 
         The doctor does not repeat them before a fit.
         """
@@ -75,70 +75,70 @@ class Data(ABC):
 
     @abstractmethod
     def facts(self) -> Facts:
-        """Measured on train rows only. Plain JSON values; computed once."""
+        """Return measurements of the train samples only, as JSON values; computed once."""
 
     @abstractmethod
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
-        """Fitted on the train rows with the plan's values (key → value)."""
+        """Return a preprocessor fitted on train with the plan's values (key → value)."""
 
     @abstractmethod
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
-        """The samples of ``part`` ("train", "valid" or "test").
+        """Return the data set of ``part`` ("train", "valid" or "test").
 
-        ``flambeau evaluate`` has an export's preprocessor but no plan: what a sample looks like is
-        for the preprocessor to say, and ``values`` may lack any key.
+        ``flambeau evaluate`` has an export's preprocessor but no plan: take the shape and dtype of
+        a sample from the preprocessor; any key may be missing from ``values``.
         """
 
     @abstractmethod
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """JSON keyword arguments for the domain's model builders (channels, outputs, size)."""
+        """Return JSON arguments of the domain's model builders (channels, outputs, size)."""
 
     @abstractmethod
     def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """JSON keyword arguments for the task builder (class names)."""
+        """Return JSON keyword arguments of the task builder (class names)."""
 
     @abstractmethod
     def raw(self, part: str) -> Sequence[Any]:
-        """The raw inputs of ``part`` as one would hand them to ``predict``."""
+        """Return the raw inputs of ``part``, in the form that ``predict`` takes."""
 
     @classmethod
-    def items_from_path(cls, path: Path) -> Sequence[Any]:
-        """The raw items that ``flambeau predict MODEL PATH`` answers for.
+    def inputs_from_path(cls, path: Path) -> Sequence[Any]:
+        """Return the raw inputs that ``flambeau predict MODEL PATH`` reads from ``path``.
 
-        By default the path itself is the one item; a kind of data with many samples a file reads
-        them here, without needing labels. The command counts them from 1; a blank text is no item
-        to answer, but keeps its place.
+        By default the path itself is the only input. A class whose files hold many samples reads
+        them here; labels must not be required. The command numbers the inputs from 1; a blank text
+        gets no prediction, but the numbering includes it.
         """
         return [str(path)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
-        """The same data with only these rows in each part; for quick trials and learning curves.
+        """Return the same data with only these samples in each part.
 
-        The conformance kit takes valid rows away with it, to see that nothing was measured on
-        them: what was fitted on train must stay the same.
+        Used for quick trials and learning curves. The conformance kit removes valid samples with
+        it: the facts and the preprocessor must not change, as they are measured on train only.
 
         Args:
-            rows: Part → row numbers, as ``split`` has them. Train and valid must be named; test
-                is empty where it is not.
+            rows: Part → row numbers, numbered as in ``split``. Train and valid are required; test
+                is empty by default.
 
         Raises:
-            InputError: The class does not offer it.
+            InputError: The class does not implement it.
         """
         raise InputError(
-            f"{type(self).__name__} has no subset(rows). Build the data anew from fewer samples, "
-            "or define it in the class."
+            f"{type(self).__name__} does not implement subset(rows). Create the data from fewer "
+            "samples, or define the method in the class."
         )
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
-        """Augmentation for training batches, from the plan's values."""
+        """Return the augmentations of training batches that the plan's values select."""
         return ()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what distinguishes these data from others: a run is only resumed on its own data.
+        """Return values that identify these data: a run can only be resumed on the same data.
 
-        Plain values that a message can show: classes, targets and the rows of each part. Files are
-        known by their number and order alone, so that a folder may move. A user's loader shows too
-        little to compare.
+        Classes, targets and the row numbers of each part, in a form that a message can show. Files
+        are identified only by their number and order, so that a folder may be moved. The rows of a
+        user-defined loader are unknown and not compared.
         """
         facts = self.facts()
         found = {name: facts[name] for name in _IDENTIFYING_FACTS if name in facts}
@@ -150,14 +150,14 @@ class Data(ABC):
         return found
 
     def report(self) -> str:
-        """What was found, in words: counts, sizes, classes, what could not be read."""
+        """Return a summary as text: counts, sizes, classes, samples that could not be read."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
 
     def preview(self, row: int) -> Preview | None:
-        """What a person is shown of a sample in a report; None shows its row number.
+        """Return how a report shows a sample; None shows its row number.
 
         Args:
-            row: As ``split`` numbers it.
+            row: Row number, as in ``split``.
         """
         return None
 
@@ -167,15 +167,15 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
-def planned(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Those of ``keys`` that the plan has, for ``task_arguments`` of core's tasks."""
+def select_values(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the plan's values of ``keys``; keys that the plan lacks are omitted."""
     return {key: values[key] for key in keys if key in values}
 
 
 def head_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``dropout`` for ``model_arguments`` of a builder that takes it, where the plan asks for it.
+    """Return ``{"dropout": p}`` for ``model_arguments`` if the plan sets it, else ``{}``.
 
-    The plan's ``head`` is ``{"dropout": share}``; one without dropout leaves the builder its own.
+    The plan's ``head`` is ``{"dropout": p}``; without it the builder's default applies.
     """
     head = values.get("head")
     dropout = cast("Mapping[str, Any]", head).get("dropout") if isinstance(head, Mapping) else None

@@ -1,8 +1,8 @@
-"""``Loader``: what the loop reads batches from. Two kinds serve nearly everyone.
+"""``Loader``: the protocol of the loaders that the training loop reads.
 
-``MemoryLoader`` (``gather.py``) holds the data in memory and makes a batch with one
-``index_select`` a tensor; ``WorkerLoader`` (``workers.py``) reads files in worker processes.
-Both, and those of domains, keep one protocol.
+``MemoryLoader`` (``memory_loader.py``) gathers a batch from tensors in memory with one
+``index_select`` per tensor; ``WorkerLoader`` (``worker_loader.py``) reads samples in worker
+processes. A domain may implement this protocol with another loader.
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from flambeau.data.batch import Batch
 
 @runtime_checkable
 class Loader(Protocol):
-    """Batches of an epoch from any step on, always in the same order for the same epoch.
+    """A source of batches that can start at any step; the same epoch has the same order.
 
-    A loader that gives this process its share of every batch (``LoaderOptions.rank``) says so in an
-    attribute ``world_size``; one without it serves runs of a single process.
+    A loader that divides every batch among the ranks (``LoaderOptions.rank``) sets an attribute
+    ``world_size``; without it the loader supports a single process only.
     """
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         ...
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches ``start_step, start_step + 1, …`` of ``epoch``.
+        """Yield the batches ``start_step, start_step + 1, …`` of ``epoch``.
 
-        The position is what the loop has consumed, so a loader may read ahead as far as it likes.
+        A resumed run starts at the batch after the last one that the loop used, so the loader may
+        prefetch any number of batches.
         """
         ...
 
 
-def why_not_resumable(loader: Loader) -> str:
-    """Why ``loader`` cannot give the same batches in a new process; empty where it can.
+def not_resumable_reason(loader: Loader) -> str:
+    """Return why ``loader`` cannot repeat its batches in a new process; empty if it can.
 
-    A loader that cannot says so in an attribute of this name.
+    The reason is read from the loader's attribute of the same name.
     """
-    return str(getattr(loader, "why_not_resumable", ""))
+    return str(getattr(loader, "not_resumable_reason", ""))
 
 
-class Filled(Loader):
-    """A loader without the batches that have no sample for this process.
+class NonEmptyBatches(Loader):
+    """A loader that skips the batches in which this rank has no samples.
 
     Args:
-        loader: Gives shares (``LoaderOptions.rank``), which may be empty.
+        loader: A loader that divides every batch among the ranks (``LoaderOptions.rank``).
     """
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        self.world_size = shares_with(loader)
+        self.world_size = loader_world_size(loader)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,18 +69,18 @@ class Filled(Loader):
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """How a data set is cut into batches.
+    """The options with which a data set creates its loader.
 
     Attributes:
-        batch_size: Samples in a batch.
-        shuffle: A new order every epoch (train), or the order of the samples (valid, test).
-        seed: Keys the order.
-        drop_last: Leave out a last batch that is smaller than the others.
-        num_workers: Worker processes for data that are read from files; 0 reads in this process.
-        device: Where the batches will be used; data in memory may be kept there.
-        keep_on_device: Whether they are; None decides by their size.
-        rank: Which of the run's processes this is; it gets its share of every batch.
-        world_size: How many processes share each batch.
+        batch_size: Samples in a batch, over all ranks.
+        shuffle: Use a new random order in every epoch (train) instead of the order of the samples.
+        seed: Seed of the order.
+        drop_last: Drop the last batch if it is smaller than the others.
+        num_workers: Worker processes for data read from files; 0 reads in this process.
+        device: Device on which the batches are used; data in memory may be stored there.
+        keep_on_device: Store data in memory on ``device``; None decides by their size.
+        rank: Rank of this process; it gets its share of every batch.
+        world_size: Number of processes that divide each batch.
     """
 
     batch_size: int
@@ -95,29 +96,29 @@ class LoaderOptions:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Samples that know which loader serves them best."""
+    """A set of samples that creates its own loader."""
 
     def __len__(self) -> int: ...
 
     def loader(self, options: LoaderOptions) -> Loader:
-        """A loader over these samples."""
+        """Return a loader over these samples."""
         ...
 
 
 def epoch_order(n: int, options: LoaderOptions, epoch: int) -> Tensor:
-    """Positions 0..n-1 in the order of ``epoch``: int64 ``(n,)``, the same on every machine."""
+    """Return positions 0..n-1 in the order of ``epoch``: int64 ``(n,)``, equal on all machines."""
     if not options.shuffle:
         return torch.arange(n)
     return torch.randperm(n, generator=keyed.generator(options.seed, "shuffle", epoch))
 
 
-def share(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
-    """The positions ``first`` to ``end`` of one batch that this process takes.
+def shard_bounds(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
+    """Return the start and end of this rank's share of the batch at positions first to end - 1.
 
-    The shares of the processes follow one another and differ by one sample at most; they are empty
-    where a batch has fewer samples than there are processes.
+    The shares are consecutive, and their sizes differ by at most one sample. If the batch has
+    fewer samples than there are ranks, some shares are empty.
 
-    >>> [share(8, 11, LoaderOptions(4, rank=rank, world_size=2)) for rank in (0, 1)]
+    >>> [shard_bounds(8, 11, LoaderOptions(4, rank=rank, world_size=2)) for rank in (0, 1)]
     [(8, 9), (9, 11)]
     """
     n = end - first
@@ -125,13 +126,13 @@ def share(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
     return first + n * rank // world_size, first + n * (rank + 1) // world_size
 
 
-def shares_with(loader: Loader) -> int:
-    """How many processes share the batches of ``loader``: its ``world_size``, 1 without one."""
+def loader_world_size(loader: Loader) -> int:
+    """Return how many ranks divide the batches of ``loader``: its ``world_size``, 1 by default."""
     return int(getattr(loader, "world_size", 1))
 
 
 def count_steps(n: int, options: LoaderOptions) -> int:
-    """Batches that ``n`` samples make."""
+    """Return the number of batches in an epoch of ``n`` samples."""
     if options.drop_last:
         return n // options.batch_size
     return -(-n // options.batch_size)

@@ -1,4 +1,4 @@
-"""Data in memory: a batch is one ``index_select`` a tensor, with no per-sample Python."""
+"""Data in memory: a batch is gathered with one ``index_select`` per tensor."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.buffer_pool import WORTH_BYTES, HeldMemory
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
+from flambeau.data.buffer_pool import MIN_POOLED_BYTES, BufferPool
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, shard_bounds
 from flambeau.device import free_memory_bytes
 from flambeau.errors import InputError
 
 DEVICE_SHARE = 0.25
-"""Data stay on the device when they take less than this share of its free memory."""
+"""Data are stored on the device if they need less than this fraction of its free memory."""
 
-_SLOTS = 3  # batches on their way to the device: one in use, one copied, one being gathered
-_CHUNK = 1024  # batches whose index views are made in one call
+_N_STAGING_BUFFERS = 3  # one for the batch in use, one being copied, one being gathered
+_CHUNK = 1024  # number of batches whose index views are created in one call
 
 
 class MemoryDataset:
@@ -31,7 +31,7 @@ class MemoryDataset:
         ids: Sample numbers, int64 ``(n,)``, that key a sample's random draws; 0..n-1 by default.
 
     Raises:
-        InputError: No input, no samples, or tensors of different length.
+        InputError: There are no inputs or no samples, or the tensors differ in length.
 
     Example:
         >>> data = MemoryDataset({"x": torch.zeros(10, 3)}, {"y": torch.zeros(10)})
@@ -50,24 +50,24 @@ class MemoryDataset:
         self.ids = ids
         self._copies: dict[torch.device, _Columns] = {}
         if not self.inputs:
-            raise InputError("A data set in memory needs at least one input tensor, and got none.")
+            raise InputError("MemoryDataset needs at least one input tensor, but inputs is empty.")
         named = {**self.inputs, **self.targets} | ({} if ids is None else {"ids": ids})
         if scalars := [name for name, value in named.items() if value.ndim == 0]:
             raise InputError(
-                f"{scalars[0]!r} is a single number; give a tensor of one row a sample."
+                f"{scalars[0]!r} is a scalar tensor. Give a tensor with one row per sample."
             )
         lengths = {name: len(value) for name, value in named.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
             raise InputError(
-                f"The tensors have different numbers of rows: {found}. Give one row a sample in "
-                "each of them."
+                f"The tensors have different numbers of rows: {found}. Every tensor needs one row "
+                "per sample."
             )
         if not len(self):
             raise InputError(
-                f"A data set in memory needs at least one sample, and got none: "
-                f"{next(iter(self.inputs))!r} has shape "
-                f"{tuple(next(iter(self.inputs.values())).shape)}. Look at what filled it."
+                f"MemoryDataset needs at least one sample, but {next(iter(self.inputs))!r} has "
+                f"shape {tuple(next(iter(self.inputs.values())).shape)}. Check the code that "
+                "created it."
             )
 
     def __len__(self) -> int:
@@ -75,15 +75,15 @@ class MemoryDataset:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of inputs and targets."""
+        """Size of inputs and targets in bytes."""
         return sum(value.nbytes for value in (*self.inputs.values(), *self.targets.values()))
 
     def loader(self, options: LoaderOptions) -> MemoryLoader:
-        """A loader that gathers whole batches; it ignores ``num_workers``."""
+        """Return a loader that gathers whole batches; ``num_workers`` is ignored."""
         return MemoryLoader(self, options)
 
     def columns_on(self, device: torch.device) -> _Columns:
-        """Inputs and targets on ``device``; copied once, whatever number of loaders asks."""
+        """Return inputs and targets on ``device``; the copy is shared by all loaders."""
         columns = self._copies.get(device)
         if columns is None:
             columns = _Columns(
@@ -101,18 +101,18 @@ class _Columns(NamedTuple):
 
 
 class MemoryLoader(Loader):
-    """Batches of a ``MemoryDataset``.
+    """A loader over a ``MemoryDataset``.
 
-    Three ways, chosen from ``options.device``: on the CPU every batch is new tensors, large ones
-    in memory that nobody refers to any more (``held.py``); on an accelerator the data are kept
-    there when the options say so, or say nothing and the data take less than a quarter of its
-    free memory; on CUDA they otherwise go through pinned staging buffers on a stream of their
-    own, so that the next batch is copied while the device computes. Where nothing is shuffled the
-    batches are views of the data, which must not be written to.
+    ``options.device`` selects one of three methods. On the CPU every batch consists of new tensors;
+    large ones reuse the memory of released batches (``buffer_pool.py``). On an accelerator the data
+    are stored on the device if ``keep_on_device`` is True, or if it is None and they need less than
+    a quarter of the free memory. Otherwise, on CUDA, batches are copied through pinned staging
+    buffers on a separate stream, so that the next batch is copied while the device computes.
+    Without shuffling, batches are views of the data and must not be modified.
 
     Speed: a shuffled epoch of 200,000 rows of 54 floats in batches of 256 takes 18 ms, of which
-    15.5 are the gathers themselves; ``DataLoader`` takes 1.0 s, 56 times as much (one thread,
-    CPU time, 2-core EPYC).
+    the gathers take 15.5 ms; ``DataLoader`` takes 1.0 s, 56 times as long (one thread, CPU time,
+    2-core EPYC).
     """
 
     def __init__(self, dataset: MemoryDataset, options: LoaderOptions) -> None:
@@ -133,7 +133,7 @@ class MemoryLoader(Loader):
             return self._gathered(epoch, start_step, device)
         if device.type == "cuda":
             return self._staged(epoch, start_step, device)
-        # The loop's batch.to(device) copies it.
+        # The training loop copies the batch with batch.to(device).
         return self._gathered(epoch, start_step, torch.device("cpu"))
 
     def _stays_on(self, device: torch.device) -> bool:
@@ -160,21 +160,21 @@ class MemoryLoader(Loader):
             )
 
     def _gather(self, column: Tensor) -> Callable[[Tensor], Tensor]:
-        """Takes rows of ``column``; into memory that is held, where that is worth it."""
-        by_torch = partial(torch.index_select, column, 0)
-        # A copy to an accelerator may still be under way when the batch is let go.
-        used_here = self.options.device.type == "cpu"
-        is_plain = column.layout is torch.strided and not column.is_quantized
-        if not used_here or not is_plain or column.requires_grad:
-            return by_torch
+        """Return a function that gathers rows of ``column``, into pooled buffers if large."""
+        gather_with_torch = partial(torch.index_select, column, 0)
+        # A copy to an accelerator may still be in progress when the batch is released.
+        used_on_cpu = self.options.device.type == "cpu"
+        is_strided = column.layout is torch.strided and not column.is_quantized
+        if not used_on_cpu or not is_strided or column.requires_grad:
+            return gather_with_torch
         most_rows = -(-min(self.options.batch_size, len(column)) // self.world_size)
         n_bytes = most_rows * column[:1].nbytes
-        if n_bytes < WORTH_BYTES:
-            return by_torch
-        held, row_shape, dtype = HeldMemory(n_bytes), column.shape[1:], column.dtype
+        if n_bytes < MIN_POOLED_BYTES:
+            return gather_with_torch
+        pool, row_shape, dtype = BufferPool(n_bytes), column.shape[1:], column.dtype
 
         def gather(rows: Tensor) -> Tensor:
-            batch = held.empty((rows.shape[0], *row_shape), dtype)
+            batch = pool.empty((rows.shape[0], *row_shape), dtype)
             return torch.index_select(column, 0, rows, out=batch)
 
         return gather
@@ -183,7 +183,7 @@ class MemoryLoader(Loader):
         size, n = self.options.batch_size, len(self.dataset)
         ids = self.dataset.ids if self.dataset.ids is not None else torch.arange(n)
         for step in range(start_step, self._steps):
-            first, end = share(step * size, min((step + 1) * size, n), self.options)
+            first, end = shard_bounds(step * size, min((step + 1) * size, n), self.options)
             yield Batch(
                 {name: value[first:end] for name, value in columns.inputs.items()},
                 {name: value[first:end] for name, value in columns.targets.items()},
@@ -193,46 +193,47 @@ class MemoryLoader(Loader):
             )
 
     def _staged(self, epoch: int, start_step: int, device: torch.device) -> Iterator[Batch]:
-        """Gathers into pinned buffers and copies them on a side stream, one batch ahead."""
+        """Gather into pinned buffers and copy them on a side stream, one batch ahead."""
         stream = torch.cuda.Stream(device)
-        slots = [_Slot(self.dataset, self.options.batch_size) for _ in range(_SLOTS)]
+        size = self.options.batch_size
+        buffers = [_StagingBuffer(self.dataset, size) for _ in range(_N_STAGING_BUFFERS)]
         ahead: tuple[Batch, torch.cuda.Event] | None = None
         cpu = torch.device("cpu")
         for step, (ids, rows) in enumerate(self._positions(epoch, start_step, cpu)):
             batch = Batch({}, {}, weight=float(rows.shape[0]), indices=ids, epoch=epoch)
-            copied = slots[step % _SLOTS].send(batch, rows, device, stream)
+            copied = buffers[step % _N_STAGING_BUFFERS].send(batch, rows, device, stream)
             if ahead is not None:
-                yield _arrived(*ahead, device)
+                yield _wait_for_copy(*ahead, device)
             ahead = batch, copied
         if ahead is not None:
-            yield _arrived(*ahead, device)
+            yield _wait_for_copy(*ahead, device)
 
     def _positions(
         self, epoch: int, start_step: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each batch's sample numbers (CPU) and rows (on ``device``)."""
+        """Yield each batch's sample numbers (on the CPU) and rows (on ``device``)."""
         size, n = self.options.batch_size, len(self.dataset)
         end = min(self._steps * size, n)
         order = epoch_order(n, self.options, epoch)[start_step * size : end]
-        # One gather an epoch, so that a batch's numbers are a view.
+        # One gather per epoch, so that the numbers of a batch are a view.
         ids = order if self.dataset.ids is None else self.dataset.ids.index_select(0, order)
         rows = order.to(device)
         if self.world_size > 1:
             for first in range(0, len(order), size):
-                mine = slice(*share(first, min(first + size, len(order)), self.options))
-                yield ids[mine], rows[mine]
+                own = slice(*shard_bounds(first, min(first + size, len(order)), self.options))
+                yield ids[own], rows[own]
             return
         for first in range(0, len(order), size * _CHUNK):
-            until = first + size * _CHUNK
+            stop = first + size * _CHUNK
             yield from zip(
-                torch.split(ids[first:until], size),
-                torch.split(rows[first:until], size),
+                torch.split(ids[first:stop], size),
+                torch.split(rows[first:stop], size),
                 strict=True,
             )
 
 
-class _Slot:
-    """Pinned buffers for one batch, and when the last copy out of them was done."""
+class _StagingBuffer:
+    """Pinned memory for one batch, and the event of the last copy from it."""
 
     def __init__(self, dataset: MemoryDataset, batch_size: int) -> None:
         self.columns = _Columns(dataset.inputs, dataset.targets)
@@ -252,7 +253,7 @@ class _Slot:
     def send(
         self, batch: Batch, rows: Tensor, device: torch.device, stream: torch.cuda.Stream
     ) -> torch.cuda.Event:
-        """Fills ``batch`` with tensors on ``device`` that are complete once the event is."""
+        """Fill ``batch`` with tensors on ``device``; they are complete after the returned event."""
         if self.copied is not None:
             self.copied.synchronize()
         n = rows.shape[0]
@@ -270,11 +271,11 @@ class _Slot:
         return self.copied
 
 
-def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
-    """The batch, safe to use on the current stream (which waits, not the host)."""
+def _wait_for_copy(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """Make the current stream (not the host) wait for the copy, and return the batch."""
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)
     for value in (*batch.inputs.values(), *batch.targets.values()):
-        # Made on the side stream: its memory must not be reused before this stream is done.
+        # Allocated on the side stream: its memory must not be reused before this stream is done.
         value.record_stream(current)
     return batch

@@ -1,4 +1,4 @@
-"""``Preprocessor``: raw items to model inputs, fitted on train only, then frozen."""
+"""``Preprocessor``: converts raw inputs to model inputs; fitted on train only, then constant."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from flambeau.data.batch import Batch
 
 @runtime_checkable
 class Preprocessor(Protocol):
-    """One object on the training, validation and prediction path, so that they cannot differ.
+    """The preprocessing that training, validation and prediction share.
 
-    It is plain data: ``arguments()`` are JSON values and ``tensors()`` what is too large for
-    JSON; the constructor registered as ``builder`` takes both back
-    (``builder(**arguments, **tensors)``).
+    It is saved as ``arguments()`` (JSON values) and ``tensors()`` and rebuilt with the constructor
+    registered as ``builder``: ``builder(**arguments, **tensors)``.
 
-    A class may derive from it: ``on_device`` then leaves the batch as it is, and there are no
-    arguments and no tensors, until it says otherwise.
+    A class may derive from it. By default ``on_device`` returns the batch unchanged, and
+    ``arguments()`` and ``tensors()`` are empty.
     """
 
     @property
     def builder(self) -> str:
-        """The name under which the domain registers the constructor."""
+        """Name under which the domain registers the constructor."""
         ...
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Raw items (files, arrays, rows) to a CPU batch without targets; the errors name items."""
+        """Return a CPU batch without targets from raw inputs (files, arrays, table rows).
+
+        Error messages give the number of the invalid input.
+        """
         ...
 
     def on_device(self, batch: Batch) -> Batch:
-        """The deterministic last part, on the device (normalisation); after augmentation."""
+        """Apply the deterministic last stage (normalisation) on the device, after augmentation."""
         return batch
 
     def arguments(self) -> Mapping[str, Any]:
-        """JSON values that rebuild it."""
+        """Return the constructor arguments that are JSON values."""
         return {}
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Tensors that rebuild it."""
+        """Return the constructor arguments that are tensors."""
         return {}

@@ -1,4 +1,4 @@
-"""``Preview``: what a person is shown of a sample."""
+"""``Preview``: how a report shows a sample."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preview:
-    """A sample as a person sees it: words, and a picture where there is one.
+    """A sample in readable form: text and an optional image.
 
     Attributes:
-        caption: One or more lines: a file's name, the text itself, the columns of a row.
-        image: Bytes of a PNG, JPEG, GIF or WebP file, about 200 pixels wide; None for words only.
+        caption: One or more lines: a file name, the text of the sample, the columns of a row.
+        image: Bytes of a PNG, JPEG, GIF or WebP file, about 200 pixels wide; None for text only.
     """
 
     caption: str

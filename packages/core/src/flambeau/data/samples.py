@@ -1,4 +1,4 @@
-"""``Samples``: a table of what was found, before anything is read or split."""
+"""``Samples``: a table of the samples that were found, before they are split."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SHOWN_WIDTH = 40
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be read.
+    """A sample that could not be read.
 
     Attributes:
-        source: The file, row or item.
-        reason: Why, in words.
+        source: The file, row or sample.
+        reason: Why it could not be read.
     """
 
     source: str
@@ -34,14 +34,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Samples:
-    """Named columns of equal length: paths or rows, labels, and what could not be read.
+    """A table of samples: named columns of equal length, and the samples that were unreadable.
 
     Attributes:
-        columns: Sequences (lists, arrays, tensors) by name, one entry a sample.
-        problems: What was found but is not among the samples.
+        columns: Sequences (lists, arrays, tensors) by name, with one entry per sample.
+        problems: Samples that could not be read; the columns do not contain them.
 
     Raises:
-        InputError: There is no column, or the lengths differ.
+        InputError: There are no columns, or their lengths differ.
 
     Example:
         >>> samples = Samples({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
@@ -53,17 +53,17 @@ class Samples:
     problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
-        # Copies: a list that the caller goes on filling must not change the table.
+        # Copies, so that later changes by the caller do not change the table.
         object.__setattr__(self, "columns", dict(self.columns))
         object.__setattr__(self, "problems", tuple(self.problems))
         if not self.columns:
-            raise InputError("Samples need at least one column, and got none.")
+            raise InputError("Samples need at least one column, but there are none.")
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
             raise InputError(
                 f"The columns of a table of samples have different lengths: {found}. "
-                "Give every column one entry a sample."
+                "Give every column one entry per sample."
             )
 
     def __len__(self) -> int:
@@ -75,10 +75,10 @@ class Samples:
         return self.columns[name]
 
     def select(self, indices: Iterable[int]) -> Samples:
-        """The rows ``indices``, in that order; the problems stay.
+        """Return the rows ``indices``, in that order; ``problems`` are kept.
 
         Raises:
-            InputError: An index is negative or past the last row.
+            InputError: An index is negative or greater than the last row's.
         """
         rows = np.asarray(
             indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64

@@ -1,4 +1,4 @@
-"""``Split``: which samples are train, valid and test, and the checks that no row leaks."""
+"""``Split``: the row numbers of train, valid and test, and the checks against leaks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flambeau import random as keyed
 from flambeau.errors import ArgumentError, SplitError, did_you_mean
+from flambeau.wording import name_some
 
 Part: TypeAlias = Literal["train", "valid", "test"]
 Rows: TypeAlias = NDArray[np.int64]
@@ -22,17 +23,17 @@ _PAIRS: tuple[tuple[Part, Part], ...] = (("train", "valid"), ("train", "test"), 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers of each part; the parts are disjoint, train and valid are not empty.
+    """The row numbers of train, valid and test: disjoint parts, train and valid not empty.
 
-    Build it with ``random``, ``by_group``, ``by_time`` or ``given``. A share of a part is a
-    fraction of the rows (float below 1) or a number of rows (int).
+    Create it with ``random``, ``by_group``, ``by_time`` or ``from_indices``. The size of a part is
+    a fraction of the rows (float below 1) or a number of rows (int).
 
     Attributes:
         train: int64 ``(n_train,)``.
-        valid: int64 ``(n_valid,)``; every choice looks at these.
-        test: int64 ``(n_test,)``, may be empty; looked at once, at the end.
-        method: How the rows were parted, in words.
-        notes: What a reader should know (classes too small to be parted, …).
+        valid: int64 ``(n_valid,)``; used for model selection.
+        test: int64 ``(n_test,)``, may be empty; for the final evaluation only.
+        method: How the rows were split, as text.
+        notes: Remarks for the user (classes too small to be split, …).
 
     Raises:
         SplitError: A row is in two parts or twice in one, a row is negative, or train or valid
@@ -51,8 +52,8 @@ class Split:
         for name in ("train", "valid"):
             if not len(self.part(name)):
                 raise SplitError(
-                    f"The {name} part has no rows, and training needs both train and valid. "
-                    "Give more rows or another share."
+                    f"The {name} part has no rows, but training needs both train and valid. "
+                    f"Give more rows or another size of {name}."
                 )
         _check_disjoint({name: self.part(name) for name in PARTS})
 
@@ -64,18 +65,18 @@ class Split:
         seed: int = 0,
         stratify: ArrayLike | None = None,
     ) -> Split:
-        """Rows 0..n-1 drawn at random; with ``stratify`` every class keeps its share.
+        """Split rows 0..n-1 at random; ``stratify`` keeps the class proportions in every part.
 
         Args:
             n: Number of rows.
-            valid: Share of valid: a fraction, or a number of rows.
-            test: Share of test; 0 for none.
+            valid: Size of valid: a fraction or a number of rows.
+            test: Size of test, likewise; 0 for none.
             seed: The same seed gives the same split on every machine.
-            stratify: One class a row. A class with a single row goes to train, and the notes
-                say so; every larger class keeps at least one row in train.
+            stratify: The class of each row. A class with a single row is put in train and listed
+                in ``notes``; every larger class has at least one row in train.
 
         Raises:
-            SplitError: Fewer rows than parts, or shares that leave no train row.
+            SplitError: There are fewer rows than parts, or no row is left for train.
         """
         n_valid, n_test = _counts(n, valid, test)
         order = _permutation(n, seed)
@@ -85,7 +86,8 @@ class Split:
         labels = np.asarray(stratify)
         if labels.shape != (n,):
             raise SplitError(
-                f"stratify has shape {labels.shape}, but there are {n} rows. Give one class a row."
+                f"stratify has shape {labels.shape}, but there are {n} rows. Give one class per "
+                "row."
             )
         parts, notes = _stratified(order, labels, n_valid, n_test)
         return Split(*map(np.sort, parts), method=f"random, stratified (seed {seed})", notes=notes)
@@ -97,12 +99,12 @@ class Split:
         test: float = 0.0,
         seed: int = 0,
     ) -> Split:
-        """Whole groups drawn at random: no group (patient, user, document) is in two parts.
+        """Split whole groups at random: no group (patient, user, document) is in two parts.
 
-        The shares are of rows and are met as nearly as whole groups allow.
+        The sizes count rows and are approximated, because groups stay whole.
 
         Raises:
-            SplitError: Fewer groups than parts.
+            SplitError: There are fewer groups than parts.
         """
         codes, names = _codes(groups, "groups")
         n_valid, n_test = _counts(len(codes), valid, test)
@@ -110,16 +112,16 @@ class Split:
         wanted.append(("valid", n_valid))
         if len(names) <= len(wanted):
             raise SplitError(
-                f"{len(names)} distinct groups cannot fill {len(wanted) + 1} parts: no group may "
-                "be in two parts. Give finer groups, or use Split.random."
+                f"{len(names)} distinct groups are too few for {len(wanted) + 1} parts, because a "
+                "group cannot be in two parts. Give smaller groups, or use Split.random."
             )
         sizes = np.bincount(codes, minlength=len(names))
         left = list(_permutation(len(names), seed))
         rows: dict[str, Rows] = {"test": np.empty(0, np.int64)}
-        for place, (part, target) in enumerate(wanted):
-            # Every later part and train still need a group each.
-            most = len(left) - (len(wanted) - place)
-            chosen = _fill(left, sizes, target, most)
+        for index, (part, target) in enumerate(wanted):
+            # Every later part and train need at least one group each.
+            most = len(left) - (len(wanted) - index)
+            chosen = _choose_groups(left, sizes, target, most)
             left = [group for group in left if group not in chosen]
             rows[part] = np.flatnonzero(np.isin(codes, list(chosen)))
         train = np.flatnonzero(np.isin(codes, left))
@@ -128,21 +130,22 @@ class Split:
 
     @staticmethod
     def by_time(times: ArrayLike | Sequence[Any], valid: float = 0.2, test: float = 0.0) -> Split:
-        """The latest rows are test, those before them valid, the earliest train.
+        """Split by time: the latest rows are test, the rows before them valid, the earliest train.
 
-        Rows of the same time stay together, so the shares are met as nearly as ties allow. Each
-        part is in the order of time.
+        The sizes are approximated, because rows with the same time stay in one part. Each part is
+        in chronological order.
 
         Raises:
-            SplitError: Fewer distinct times than parts, or a time is missing (NaN, NaT).
+            SplitError: There are fewer distinct times than parts, or a time is missing (NaN, NaT).
         """
         codes, distinct = _codes(times, "times")
         n_valid, n_test = _counts(len(codes), valid, test)
         n_parts = 3 if n_test else 2
         if len(distinct) < n_parts:
             raise SplitError(
-                f"{len(distinct)} distinct times cannot fill {n_parts} parts: rows of the same "
-                "time stay together. Give finer times, or use Split.random."
+                f"{len(distinct)} distinct times are too few for {n_parts} parts, because rows "
+                "with the same time stay in one part. Give more precise times, or use "
+                "Split.random."
             )
         sizes = np.bincount(codes, minlength=len(distinct))
         end = len(distinct)
@@ -158,19 +161,19 @@ class Split:
         return Split(train, middle[ranks < test_from], middle[ranks >= test_from], "by time", notes)
 
     @staticmethod
-    def given(train: ArrayLike, valid: ArrayLike, test: ArrayLike = ()) -> Split:
-        """The row numbers as they are, in their order."""
+    def from_indices(train: ArrayLike, valid: ArrayLike, test: ArrayLike = ()) -> Split:
+        """Return a split with these row numbers, in the given order."""
         return Split(_as_rows(train, "train"), _as_rows(valid, "valid"), _as_rows(test, "test"))
 
     def part(self, name: str) -> Rows:
-        """The rows of "train", "valid" or "test"."""
+        """Return the row numbers of "train", "valid" or "test"."""
         if name not in PARTS:
             raise ArgumentError(f"No part {name!r}. {did_you_mean(name, PARTS)}")
         rows: Rows = getattr(self, name)
         return rows
 
     def describe(self) -> str:
-        """One line: the method and the size of every part."""
+        """Return the method and the size of every part in one line."""
         sizes = ", ".join(f"{len(self.part(name)):,} {name}" for name in PARTS)
         return f"{self.method}: {sizes} rows"
 
@@ -178,40 +181,40 @@ class Split:
         return "\n".join([self.describe(), *(f"  {note}" for note in self.notes)])
 
     def check_length(self, n: int) -> None:
-        """Checks that every row is one of ``n``.
+        """Raise an error if a row number is not below ``n``.
 
         Raises:
-            SplitError: A row is past the end; the message names it.
+            SplitError: The message names the rows.
         """
         for name in PARTS:
             rows = self.part(name)
             if (wrong := rows[rows >= n]).size:
                 raise SplitError(
-                    f"The {name} part names {_list(wrong)}, but the data have {n} rows "
-                    f"(0 to {n - 1}). Make the split from the same rows."
+                    f"The {name} part contains {_list(wrong)}, but the data have {n} rows "
+                    f"(0 to {n - 1}). Create the split for these data."
                 )
 
     def check_groups(self, groups: ArrayLike | Sequence[Any]) -> None:
-        """Checks that no group has rows in two parts (a leak: the model may know the group).
+        """Raise an error if a group has rows in two parts, which is a leak.
 
         Raises:
-            SplitError: The message names the groups and where they are.
+            SplitError: The message names the groups and their parts.
         """
         codes, names = _codes(groups, "groups")
         self.check_length(len(codes))
-        places = {name: np.unique(codes[self.part(name)]) for name in PARTS}
+        groups_of = {name: np.unique(codes[self.part(name)]) for name in PARTS}
         for one, other in _PAIRS:
-            shared = np.intersect1d(places[one], places[other])
+            shared = np.intersect1d(groups_of[one], groups_of[other])
             if shared.size:
-                shown = ", ".join(repr(_plain(names[code])) for code in shared[:5])
+                shown = name_some(repr(_to_python(names[code])) for code in shared)
                 raise SplitError(
-                    f"{shared.size} groups are in both {one} and {other}: {shown}. What is "
-                    f"measured on {other} would be too good. Use Split.by_group."
+                    f"{shared.size} groups are in both {one} and {other}: {shown}. The {other} "
+                    "scores would be too optimistic. Use Split.by_group."
                 )
 
 
 def _permutation(n: int, seed: int) -> Rows:
-    """0..n-1 in an order that only ``seed`` decides."""
+    """Return a random permutation of 0..n-1 that depends only on ``seed``."""
     order: Rows = torch.randperm(n, generator=keyed.generator(seed, "split")).numpy()
     return order
 
@@ -224,61 +227,64 @@ def _as_rows(rows: Any, name: str) -> Rows:
             f"The {name} part must be a list of row numbers, not an array of {array.dtype} with "
             f"shape {array.shape}.{hint}"
         )
-    # A copy, so that nobody else can write to it. Not marked read-only: torch would warn of that
-    # whenever a tensor is indexed with it.
+    # A copy, so that the caller cannot change it. Not marked read-only: torch would warn whenever
+    # a tensor is indexed with it.
     array = array.astype(np.int64)
     if (wrong := array[array < 0]).size:
-        raise SplitError(f"The {name} part names {_list(wrong)}: row numbers start at 0.")
+        raise SplitError(f"The {name} part contains {_list(wrong)}, but row numbers start at 0.")
     return array
 
 
 def _check_disjoint(parts: dict[Part, Rows]) -> None:
     rows = np.concatenate(list(parts.values()))
-    # Counting is 20 times quicker than sorting, where the row numbers are not far apart.
+    # If the row numbers are dense, counting is 20 times faster than sorting.
     if rows.max() < 10 * len(rows) and np.bincount(rows).max() == 1:
         return
     for name, rows in parts.items():
         distinct, counts = np.unique(rows, return_counts=True)
         if (twice := distinct[counts > 1]).size:
-            raise SplitError(f"The {name} part names {_list(twice)} more than once.")
+            raise SplitError(
+                f"The {name} part contains {_list(twice)} more than once. Give each row once."
+            )
     for one, other in _PAIRS:
         if (shared := np.intersect1d(parts[one], parts[other])).size:
             raise SplitError(
-                f"{one} and {other} overlap in {_list(shared)}: what is measured on {other} "
-                "would be too good. Give each row to one part."
+                f"{one} and {other} both contain {_list(shared)}, so the {other} scores would be "
+                "too optimistic. Put each row in one part only."
             )
 
 
 def _counts(n: int, valid: float, test: float) -> tuple[int, int]:
-    """Numbers of valid and test rows: at least one for a share above 0."""
+    """Return the numbers of valid and test rows; at least 1 for a size above 0."""
     counts: list[int] = []
-    for name, share in (("valid", valid), ("test", test)):
-        if type(share) not in (int, float) and not isinstance(share, np.integer | np.floating):
+    for name, size in (("valid", valid), ("test", test)):
+        if type(size) not in (int, float) and not isinstance(size, np.integer | np.floating):
             raise ArgumentError(
-                f"{name} is {share!r:.60} of type {type(share).__name__}; give a fraction below 1 "
-                "(0.2), a number of rows (int), or where that is taken the tuple "
+                f"{name} is {size!r:.60} of type {type(size).__name__}. Give a fraction below 1 "
+                "(0.2) or a number of rows (int); TensorData.from_tensors also takes a tuple "
                 "(inputs, targets)."
             )
-        if isinstance(share, int | np.integer):
-            count = int(share)
-        elif 0 <= share < 1:
-            count = max(1, round(n * share)) if share > 0 else 0
+        if isinstance(size, int | np.integer):
+            count = int(size)
+        elif 0 <= size < 1:
+            count = max(1, round(n * size)) if size > 0 else 0
         else:
             count = -1
         if count < 0 or (name == "valid" and count == 0):
             raise SplitError(
-                f"{name}={share} is no share: give a fraction below 1 (0.2) or a number of rows "
-                "(int)" + ("." if name == "test" else ", above 0.")
+                f"{name}={size} is invalid. Give a fraction below 1 (0.2) or a number of rows "
+                "(int)" + ("." if name == "test" else " above 0.")
             )
         counts.append(count)
     parts = 1 + sum(count > 0 for count in counts)
     if n < parts:
         raise SplitError(
-            f"{n} rows cannot make {parts} parts of at least one each. Give more rows."
+            f"{n} rows are too few for {parts} parts of at least one row each. Give more rows."
         )
     if sum(counts) >= n:
         raise SplitError(
-            f"valid={valid} and test={test} leave no train row of {n} rows. Give smaller shares."
+            f"valid={valid} and test={test} leave none of the {n} rows for train. Give smaller "
+            "sizes."
         )
     return counts[0], counts[1]
 
@@ -288,18 +294,18 @@ def _stratified(
 ) -> tuple[tuple[Rows, Rows, Rows], tuple[str, ...]]:
     codes, names = _codes(labels, "stratify")
     counts = np.bincount(codes, minlength=len(names))
-    # One row of each class stays in train; a class of one row has nothing to give.
-    room = counts - 1
-    for_valid = _apportion(counts, n_valid, room)
-    for_test = _apportion(counts, n_test, room - for_valid)
+    # One row of each class stays in train.
+    available = counts - 1
+    for_valid = _apportion(counts, n_valid, available)
+    for_test = _apportion(counts, n_test, available - for_valid)
     by_class = order[np.argsort(codes[order], kind="stable")]
     starts = np.cumsum(counts) - counts
-    place = np.arange(len(order)) - np.repeat(starts, counts)
+    position = np.arange(len(order)) - np.repeat(starts, counts)
     valid_end = np.repeat(for_valid, counts)
     test_end = valid_end + np.repeat(for_test, counts)
-    valid = by_class[place < valid_end]
-    test = by_class[(place >= valid_end) & (place < test_end)]
-    train = by_class[place >= test_end]
+    valid = by_class[position < valid_end]
+    test = by_class[(position >= valid_end) & (position < test_end)]
+    train = by_class[position >= test_end]
     notes: list[str] = []
     if (single := np.flatnonzero(counts == 1)).size:
         notes.append(f"classes with a single row, kept in train: {_names(names, single)}")
@@ -308,27 +314,30 @@ def _stratified(
     return (train, valid, test), tuple(notes)
 
 
-def _apportion(counts: Rows, total: int, room: Rows) -> Rows:
-    """``total`` rows over the classes by their shares (largest remainder), within ``room``."""
+def _apportion(counts: Rows, total: int, available: Rows) -> Rows:
+    """Divide ``total`` rows among the classes in proportion to ``counts`` (largest remainder).
+
+    No class gets more rows than are ``available``.
+    """
     quota = counts * (total / counts.sum())
-    given = np.minimum(np.floor(quota).astype(np.int64), room)
-    missing = total - int(given.sum())
-    # The largest remainder first; of equal ones the larger class, then the earlier.
-    for code in np.lexsort((-counts, -(quota - given))):
+    assigned = np.minimum(np.floor(quota).astype(np.int64), available)
+    missing = total - int(assigned.sum())
+    # Largest remainder first; ties go to the larger class, then to the first one.
+    for code in np.lexsort((-counts, -(quota - assigned))):
         if missing <= 0:
             break
-        if given[code] < room[code]:
-            given[code] += 1
+        if assigned[code] < available[code]:
+            assigned[code] += 1
             missing -= 1
-    return given
+    return assigned
 
 
-def _fill(left: Sequence[int], sizes: NDArray[Any], target: int, most: int) -> set[int]:
-    """Groups, in their drawn order, whose rows come nearest to ``target``; at least one."""
+def _choose_groups(left: Sequence[int], sizes: NDArray[Any], target: int, most: int) -> set[int]:
+    """Return groups, in random order, whose rows add up to about ``target``; at least one."""
     chosen: set[int] = set()
     taken = 0
     for group in left:
-        # Taking it must bring the sum nearer to the target.
+        # Add the group only if the sum gets closer to the target.
         if len(chosen) < most and taken + sizes[group] / 2 <= target:
             chosen.add(group)
             taken += int(sizes[group])
@@ -336,22 +345,29 @@ def _fill(left: Sequence[int], sizes: NDArray[Any], target: int, most: int) -> s
 
 
 def _latest(sizes: NDArray[Any], target: int, keep: int) -> int:
-    """First of the latest times whose rows come nearest to ``target``; ``keep`` times stay."""
+    """Return the first of the latest times whose rows add up to about ``target``.
+
+    The ``keep`` earliest times are never included.
+    """
     taken = np.cumsum(sizes[::-1])[: len(sizes) - keep]
     return len(sizes) - 1 - int(np.argmin(np.abs(taken - target)))
 
 
 def _codes(values: Any, what: str) -> tuple[Rows, NDArray[Any]]:
-    """Each value's rank among the distinct ones, and these in order."""
+    """Return each value's rank among the distinct values, and the sorted distinct values."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise SplitError(f"{what} has shape {array.shape}; give one value a row.")
+        raise SplitError(f"{what} has shape {array.shape}. Give one value per row.")
     if (missing := np.flatnonzero(_missing(array))).size:
-        raise SplitError(f"{what} has no value in {_list(missing)}. Fill them in or drop the rows.")
+        raise SplitError(
+            f"{what} has no value in {_list(missing)}. Fill in the values or drop the rows."
+        )
     try:
         distinct, codes = np.unique(array, return_inverse=True)
     except TypeError as error:
-        raise SplitError(f"{what} mixes kinds that have no order ({error}).") from error
+        raise SplitError(
+            f"{what} mixes types that cannot be sorted ({error}). Give values of one type."
+        ) from error
     return codes.reshape(-1).astype(np.int64), distinct
 
 
@@ -365,15 +381,12 @@ def _missing(array: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _list(rows: Iterable[Any]) -> str:
     every = list(rows)
-    shown = ", ".join(str(row) for row in every[:5])
-    more = f", … ({len(every)} in all)" if len(every) > 5 else ""
-    return f"row{'s' if len(every) > 1 else ''} {shown}{more}"
+    return f"row{'s' if len(every) > 1 else ''} {name_some(every)}"
 
 
 def _names(names: NDArray[Any], codes: Iterable[int]) -> str:
-    every = [str(_plain(names[code])) for code in codes]
-    return ", ".join(every[:10]) + (f", … ({len(every)} in all)" if len(every) > 10 else "")
+    return name_some((_to_python(names[code]) for code in codes), most=10)
 
 
-def _plain(value: Any) -> object:
+def _to_python(value: Any) -> object:
     return cast(object, value.item()) if isinstance(value, np.generic) else value

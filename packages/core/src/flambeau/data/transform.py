@@ -1,4 +1,4 @@
-"""Device transforms: a batch in, a batch out, every draw keyed by sample."""
+"""``Transform``: a random change of a batch on the device, keyed by sample."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from flambeau.data.batch import Batch
 
 
 class Transform(Protocol):
-    """A random change of a whole training batch on the device (augmentation, mixup).
+    """A random transform of a training batch on the device (augmentation, mixup).
 
-    It draws with ``flambeau.random.uniform(seed, purpose, batch.epoch, batch.indices, n)``, so a
-    sample's change is the same whatever batch, worker or rank it is in.
+    It draws with ``flambeau.random.uniform(seed, purpose, batch.epoch, batch.indices, n)``, so the
+    numbers drawn for a sample do not depend on its batch, worker or rank.
     """
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        """The changed batch; the one passed in stays as it was."""
+        """Return the transformed batch; the argument is not modified."""
         ...

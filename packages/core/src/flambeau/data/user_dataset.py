@@ -1,4 +1,4 @@
-"""A map-style data set of the user's, read sample by sample."""
+"""``MapDataset``: a user's map-style data set, read sample by sample."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _collate: Callable[[Sequence[Any]], Any] = cast(Any, torch.utils.data).default_c
 
 
 class MapDataset:
-    """A user's map-style data set, read by worker processes sample by sample.
+    """A user's map-style data set, read sample by sample in worker processes.
 
-    Each sample is read with the global generators keyed by (seed, epoch, sample), so random
-    augmentation in ``__getitem__`` is the same whatever batch or worker the sample is in. Nothing
-    is cached. Samples are put together by torch's ``default_collate``; Python floats and NumPy's
-    float64 become torch's default dtype.
+    Before a sample is read, the global generators are seeded by (seed, epoch, sample), so random
+    augmentation in ``__getitem__`` does not depend on the batch or worker. Nothing is cached.
+    Samples are collated with torch's ``default_collate``; Python floats and NumPy's float64 are
+    converted to torch's default dtype.
 
     Args:
-        items: Has ``__len__`` and ``__getitem__``.
-        layout: Which parts of a sample are inputs and targets.
-        first_id: Number of the first sample; the others count on.
+        items: An object with ``__len__`` and ``__getitem__``.
+        layout: Which fields of a sample are inputs and which are targets.
+        first_id: Number of the first sample; the following samples have consecutive numbers.
     """
 
     def __init__(self, items: Any, layout: BatchLayout, first_id: int = 0) -> None:
@@ -43,16 +43,16 @@ class MapDataset:
         return len(self.items)
 
     def loader(self, options: LoaderOptions) -> WorkerLoader:
-        """A loader over ``options.num_workers`` processes."""
-        return WorkerLoader(MapReader(self, options.seed), options)
+        """Return a loader with ``options.num_workers`` worker processes."""
+        return WorkerLoader(MapDatasetReader(self, options.seed), options)
 
     def sample(self, position: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Inputs and targets of one sample, as the data set gives them."""
-        return self.layout.parts(self.items[position])
+        """Return the inputs and targets of one sample, as the data set returns them."""
+        return self.layout.inputs_and_targets(self.items[position])
 
 
-class MapReader:
-    """The ``ItemDataset`` of a ``MapDataset`` under a seed."""
+class MapDatasetReader:
+    """A ``LazyDataset`` that reads the samples of a ``MapDataset`` with a seed."""
 
     def __init__(self, source: MapDataset, seed: int) -> None:
         self.source = source
@@ -67,12 +67,14 @@ class MapReader:
             inputs, targets = _collate(samples)
         except (TypeError, RuntimeError) as error:
             raise InputError(
-                f"The samples at {name_positions(positions)} cannot be put together: {error}. "
-                "Return tensors of one shape, or pass a DataLoader with a collate_fn to "
-                "TensorData.from_loaders."
+                f"The samples at positions {name_positions(positions)} cannot be collated into a "
+                f"batch: {error}. Return tensors of equal shape, or pass a DataLoader with a "
+                "collate_fn to TensorData.from_loaders."
             ) from error
         first_inputs, first_targets = samples[0]
-        batch = as_batch(_narrowed(inputs, first_inputs), _narrowed(targets, first_targets))
+        batch = as_batch(
+            _to_default_dtype(inputs, first_inputs), _to_default_dtype(targets, first_targets)
+        )
         batch.indices = torch.tensor(positions) + self.source.first_id
         batch.epoch = epoch
         return batch
@@ -86,14 +88,14 @@ class MapReader:
             raise
         except Exception as error:
             raise InputError(
-                f"Sample {position} of the data set cannot be read: {type(error).__name__}: {error}"
+                f"Reading sample {position} of the data set failed: {type(error).__name__}: {error}"
             ) from error
 
 
-def _narrowed(collated: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
-    """float64 that nobody asked for (Python's and NumPy's default) to torch's default dtype."""
-    parts = dict(collated)
+def _to_default_dtype(collated: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """Cast fields that were Python floats or NumPy float64 in ``first`` to torch's default."""
+    fields = dict(collated)
     for name, value in first.items():
         if isinstance(value, float) or getattr(value, "dtype", None) == np.float64:
-            parts[name] = parts[name].to(torch.get_default_dtype())
-    return parts
+            fields[name] = fields[name].to(torch.get_default_dtype())
+    return fields

@@ -1,4 +1,4 @@
-"""A loader of the user's own (torch's ``DataLoader``, a list of batches) as one of ours."""
+"""``UserLoader``: wraps a user-defined loader (torch's ``DataLoader``, a list of batches)."""
 
 from __future__ import annotations
 
@@ -37,38 +37,40 @@ from flambeau.torch_internals import shut_down_workers
 
 _PURPOSE = "foreign-loader"
 RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
-"""Samplers of torch that draw."""
+"""torch's samplers with a random order."""
 
-_NOT_KEYED: AbstractContextManager[None] = nullcontext()
+_UNSEEDED: AbstractContextManager[None] = nullcontext()
 
 
 class UserLoader(Loader):
-    """Batches of a loader that the user made, in an order that can be resumed.
+    """A wrapper of a user-defined loader whose order can be resumed.
 
-    The loader's iterator is made, and each batch fetched, with the global generators of torch,
-    NumPy and Python keyed by (seed, epoch, step); they are put back afterwards. Shuffling and
-    augmentation then depend on nothing else, and a resumed run gets the same batches by skipping
-    those that it has had (they are read and dropped). A ``generator`` of the loader or of its
-    sampler is keyed too, by its own ``initial_seed()``. It costs 36 µs a batch in all (2-core
-    EPYC); a ``DataLoader`` that runs no user code in this process draws before its first batch
-    alone and is keyed there; a list or tuple of batches costs 2 µs.
+    While the loader's iterator is created and each batch is fetched, the global generators of
+    torch, NumPy and Python are seeded by (seed, epoch, step); their state is restored afterwards.
+    Shuffling and augmentation then depend on nothing else. A resumed run reads and drops the
+    batches before its start step, and gets the same batches after it. A ``generator`` of the loader
+    or of its sampler is seeded too, by its own ``initial_seed()``.
 
-    A batch's ``indices`` count the samples of the epoch as they come: the loader does not say
-    which samples they are.
+    Cost per batch: 36 µs (2-core EPYC). A ``DataLoader`` that runs no user code in this process
+    draws only before its first batch and is seeded only there. A list or tuple of batches costs
+    2 µs per batch.
+
+    The ``indices`` of a batch number the samples of the epoch consecutively, because the loader
+    does not report which samples they are.
 
     Args:
-        loader: Anything with ``len()`` that can be iterated again every epoch.
-        layout: Which parts of its batches are inputs and targets.
-        seed: Keys order and augmentation.
-        part: "train", "valid" or "test": whether it should shuffle.
-        rank: Which of the run's processes this is.
-        world_size: How many there are. Where the loader has a ``DistributedSampler`` its batches
-            are this process's own; else the processes take turns, a batch each, which train
-            loaders cannot do.
+        loader: An iterable with ``len()`` that can be iterated again in every epoch.
+        layout: Which fields of its batches are inputs and targets.
+        seed: Seed of order and augmentation.
+        part: "train", "valid" or "test".
+        rank: Rank of this process.
+        world_size: Number of processes. With a ``DistributedSampler`` the loader already yields
+            this rank's batches; otherwise each rank uses every ``world_size``-th batch, which is
+            not allowed for a train loader.
 
     Raises:
-        ArgumentError: ``loader`` is no iterable, or an iterator that can be used only once.
-        InputError: It has no length, or the processes would see a sample twice.
+        ArgumentError: ``loader`` is not an iterable, or is an iterator that can be used only once.
+        InputError: It has no length, or several ranks would use the same sample.
     """
 
     def __init__(
@@ -83,8 +85,8 @@ class UserLoader(Loader):
     ) -> None:
         self._steps = count_batches(loader, part)
         self.rank, self.world_size = rank, world_size
-        self._takes_turns = world_size > 1 and not has_own_share(loader, part, world_size)
-        self._read: list[tuple[object, Batch]] = []
+        self._takes_turns = world_size > 1 and not is_sharded(loader, part, world_size)
+        self._converted: list[tuple[object, Batch]] = []
         self.loader = loader
         self.layout = layout or BatchLayout()
         self.seed = seed
@@ -96,39 +98,39 @@ class UserLoader(Loader):
 
     @property
     def can_resume(self) -> bool:
-        """Whether ``batches`` can start at a later step or epoch in a new process."""
-        return not self.why_not_resumable
+        """Whether ``batches`` can repeat its batches from any step in a new process."""
+        return not self.not_resumable_reason
 
     @property
-    def why_not_resumable(self) -> str:
-        """Why it cannot be resumed and what to do; empty where it can."""
+    def not_resumable_reason(self) -> str:
+        """Why it cannot be resumed and what to do; empty if it can."""
         loader = _torch_loader(self.loader)
         if loader is None:
             return ""
         if isinstance(loader.dataset, IterableDataset):
             return (
-                "its data set is an IterableDataset, which need not give the same stream again. "
+                "its data set is an IterableDataset, whose samples may differ in the next pass. "
                 "Use a map-style data set (with __getitem__) to resume inside an epoch."
             )
         if loader.persistent_workers:
             return (
-                "its persistent workers carry their random numbers from one epoch to the next. "
-                "Use persistent_workers=False, or hand over the data sets themselves with "
-                "TensorData.from_datasets, whose workers persist and resume."
+                "its persistent workers keep the state of their random generators from one epoch "
+                "to the next. Use persistent_workers=False, or pass the data sets to "
+                "TensorData.from_datasets, whose persistent workers can be resumed."
             )
         return ""
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches from ``start_step`` on.
+        """Yield the batches of ``epoch`` from ``start_step`` on.
 
         Raises:
             ResumeError: ``start_step`` is not 0 and the loader cannot be resumed.
-            InputError: A batch is not as declared, or the epoch is shorter than ``len()`` said.
+            InputError: A batch does not match the layout, or there are fewer than ``len()``.
         """
-        if start_step and self.why_not_resumable:
+        if start_step and self.not_resumable_reason:
             raise ResumeError(
                 f"The {self.part} loader cannot start at step {start_step} of an epoch: "
-                + self.why_not_resumable
+                + self.not_resumable_reason
             )
         if isinstance(self.loader, list | tuple):
             ready = cast("Sequence[object]", self.loader)
@@ -138,10 +140,10 @@ class UserLoader(Loader):
         return batches if self.world_size == 1 else self._share_of(batches)
 
     def _share_of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """What this process uses of them."""
+        """Yield the batches of this rank."""
         for turn, batch in enumerate(batches):
             if not self._takes_turns:
-                # Numbers that no other process has: they key the draws of a sample.
+                # Numbers that no other rank uses, as they key the draws of a sample.
                 indices = cast(torch.Tensor, batch.indices)
                 batch.indices = indices * self.world_size + self.rank
             elif turn % self.world_size != self.rank:
@@ -151,107 +153,114 @@ class UserLoader(Loader):
     def _ready_batches(
         self, ready: Sequence[object], epoch: int, start_step: int
     ) -> Iterator[Batch]:
-        """Batches that lie there already: no code of the user's runs, so no generator is keyed."""
+        """Yield the batches of a list or tuple; no user code runs, so no generator is seeded."""
         if len(ready) < self._steps:
-            raise self._too_short(len(ready), epoch)
-        seen = 0
+            raise self._ended_early(len(ready), epoch)
+        n_samples = 0
         for step in range(self._steps):
             raw = ready[step]
-            if step >= len(self._read) or self._read[step][0] is not raw:
-                del self._read[step:]  # those after it count on from its samples
+            if step >= len(self._converted) or self._converted[step][0] is not raw:
+                del self._converted[step:]  # the numbers of later samples depend on this batch
                 batch = self.layout.batch(raw)
-                batch.indices = torch.arange(seen, seen + len(batch))
-                self._read.append((raw, batch))
-            known = self._read[step][1]
-            seen += len(known)
+                batch.indices = torch.arange(n_samples, n_samples + len(batch))
+                self._converted.append((raw, batch))
+            converted = self._converted[step][1]
+            n_samples += len(converted)
             if step >= start_step:
-                # New dictionaries: what a transform puts into them must not stay.
+                # New dicts, so that a transform cannot change the stored ones.
                 yield Batch(
-                    dict(known.inputs),
-                    dict(known.targets),
-                    weight=known.weight,
-                    indices=known.indices,
+                    dict(converted.inputs),
+                    dict(converted.targets),
+                    weight=converted.weight,
+                    indices=converted.indices,
                     epoch=epoch,
                 )
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        borrowed, seed, purpose = TemporarySeed(), self.seed, f"{_PURPOSE}/{self.part}"
-        own = _Generators(self.loader)
+        temporary_seed, seed, purpose = TemporarySeed(), self.seed, f"{_PURPOSE}/{self.part}"
+        generators = _Generators(self.loader)
         keyed_steps = self._steps if runs_user_code(self.loader) else 1
-        seen = 0
+        n_samples = 0
         try:
-            with borrowed.at(keyed.key(seed, purpose, epoch)):
-                own.start(epoch)
+            with temporary_seed.at(keyed.key(seed, purpose, epoch)):
+                generators.start(epoch)
                 batches = iter(self.loader)
             for step in range(self._steps):
-                draws = step < keyed_steps
-                with borrowed.at(keyed.key(seed, purpose, epoch, step)) if draws else _NOT_KEYED:
+                key = keyed.key(seed, purpose, epoch, step) if step < keyed_steps else None
+                with _UNSEEDED if key is None else temporary_seed.at(key):
                     try:
                         raw = next(batches)
                     except StopIteration:
-                        raise self._too_short(step, epoch) from None
+                        raise self._ended_early(step, epoch) from None
                     except FlambeauError:
                         raise
                     except Exception as error:
-                        unreadable = self._unreadable(step, epoch, error, batches)
+                        reading_error = self._reading_error(step, epoch, error, batches)
                         del batches  # see shut_down_workers
-                        raise unreadable from error
+                        raise reading_error from error
                 batch = self.layout.batch(raw)
-                first, seen = seen, seen + len(batch)
+                first, n_samples = n_samples, n_samples + len(batch)
                 if step < start_step:
                     continue
-                batch.indices = torch.arange(first, seen)
+                batch.indices = torch.arange(first, n_samples)
                 batch.epoch = epoch
                 yield batch
         finally:
-            own.restore()
+            generators.restore()
 
-    def _unreadable(
+    def _reading_error(
         self, step: int, epoch: int, error: Exception, batches: object
     ) -> FlambeauError:
         where = f"The {self.part} loader failed at batch {step} of epoch {epoch}"
-        # Of an error in a worker process torch gives the whole traceback; its last line says what.
-        said = str(error).strip().splitlines()[-1:] or [""]
+        # For an error in a worker, torch's message is its traceback; the last line is the error.
+        last_line = (str(error).strip().splitlines() or [""])[-1]
         died = isinstance(error, ConnectionError | EOFError) and "Caught " not in str(error)
         if died or "exited unexpectedly" in str(error):
             shut_down_workers(batches, error)
             return TrainingError(
-                f"{where}: a worker process died ({said[0].rstrip('.')}). Often "
-                "memory ran out: use fewer workers (num_workers), or num_workers=0 to see why."
+                f"{where}: a worker process died ({last_line.rstrip('.')}). A common cause is too "
+                "little memory: reduce num_workers, or set num_workers=0 to see the cause."
             )
         kind = type(error).__name__
-        words = said[0] if said[0].startswith(kind) else f"{kind}: {said[0]}"
+        reason = last_line if last_line.startswith(kind) else f"{kind}: {last_line}"
         return InputError(
-            f"{where}: {words}. Look at the samples of that batch; TensorData.from_datasets with the "
-            "data sets themselves names the sample."
+            f"{where}: {reason}. Check the samples of that batch. To see which sample it is, pass "
+            "the data sets to TensorData.from_datasets."
         )
 
-    def _too_short(self, step: int, epoch: int) -> InputError:
+    def _ended_early(self, step: int, epoch: int) -> InputError:
         return InputError(
             f"The {self.part} loader ended after {step} batches in epoch {epoch}, but its len() "
-            f"is {self._steps}. Make len() the number of batches that every epoch gives."
+            f"is {self._steps}. len() must be the number of batches in every epoch."
         )
 
 
 class UserLoaderDataset:
-    """A user's loader where a data set is expected: its batch size and order stay its own."""
+    """A ``Dataset`` that wraps a user-defined loader; its batch size and order do not change.
+
+    Args:
+        loader: The user's loader.
+        layout: Which fields of its batches are inputs and targets.
+        part: "train", "valid" or "test".
+        first: The first batch, if it was read to inspect the data.
+    """
 
     def __init__(
         self, loader: Iterable[Any], layout: BatchLayout, part: str, first: Batch | None = None
     ) -> None:
-        self.foreign = loader
+        self.user_loader = loader
         self.layout = layout
         self.part = part
-        self.first = first  # a first batch, where one was read to see what the data are
+        self.first = first
 
     def __len__(self) -> int:
-        """Samples where the loader knows them, else batches."""
-        return count_samples(self.foreign) or count_batches(self.foreign, self.part)
+        """Number of samples if the loader reports it, else the number of batches."""
+        return count_samples(self.user_loader) or count_batches(self.user_loader, self.part)
 
     def loader(self, options: LoaderOptions) -> UserLoader:
-        """The user's loader, keyed by ``options.seed``."""
+        """Return a ``UserLoader`` seeded with ``options.seed``."""
         return UserLoader(
-            self.foreign,
+            self.user_loader,
             self.layout,
             seed=options.seed,
             part=self.part,
@@ -261,11 +270,11 @@ class UserLoaderDataset:
 
 
 def count_batches(loader: Iterable[Any], part: str) -> int:
-    """Batches in an epoch of ``loader``, which must be iterable again and again.
+    """Return the number of batches in an epoch of ``loader``.
 
     Raises:
-        ArgumentError: It is no iterable, or an iterator that can be used only once.
-        InputError: It has no length, or no batch.
+        ArgumentError: It is not an iterable, or is an iterator that can be used only once.
+        InputError: It has no length or no batches.
     """
     if not hasattr(loader, "__iter__"):
         raise ArgumentError(
@@ -274,28 +283,28 @@ def count_batches(loader: Iterable[Any], part: str) -> int:
         )
     if isinstance(loader, Iterator):
         raise ArgumentError(
-            f"The {part} loader is a {type(loader).__name__}, an iterator that is used up after "
-            "one epoch. Pass the DataLoader itself, or a list of batches."
+            f"The {part} loader is a {type(loader).__name__}, an iterator that can be used for "
+            "one epoch only. Pass the DataLoader itself, or a list of batches."
         )
     try:
         steps = len(cast(Sequence[Any], loader))
     except TypeError as error:
         raise InputError(
-            f"The {part} loader has no len() ({error}), so epochs and schedules cannot be laid "
-            "out. Define __len__ on its data set (samples in an epoch), or wrap the loader in a "
-            "class with __iter__ and __len__ (batches in an epoch)."
+            f"The {part} loader has no len() ({error}), which epochs and schedules need. Define "
+            "__len__ on its data set (samples in an epoch), or wrap the loader in a class with "
+            "__iter__ and __len__ (batches in an epoch)."
         ) from error
     if not steps:
-        raise InputError(f"The {part} loader has no batches.")
+        raise InputError(f"The {part} loader has no batches. It needs at least one.")
     return steps
 
 
-def has_own_share(loader: Iterable[Any], part: str, world_size: int) -> bool:
-    """Whether the loader gives each process its own samples, as ``DistributedSampler`` does.
+def is_sharded(loader: Iterable[Any], part: str, world_size: int) -> bool:
+    """Return whether the loader yields different samples on each rank (``DistributedSampler``).
 
     Raises:
-        InputError: It does not and is the train loader; it shares with another number of
-            processes; or it fills up a last batch with samples that would be counted twice.
+        InputError: A train loader is not sharded, the sampler has another number of replicas, or
+            the sampler of a valid or test loader repeats samples, which would count twice.
     """
     batch_sampler = getattr(loader, "batch_sampler", None)
     owners = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
@@ -304,28 +313,28 @@ def has_own_share(loader: Iterable[Any], part: str, world_size: int) -> bool:
     if sampler is None:
         if part == "train":
             raise InputError(
-                f"The train loader gives every one of the {world_size} processes the same samples. "
-                "Give its DataLoader a torch.utils.data.DistributedSampler, or hand over the data "
-                "sets themselves with TensorData.from_datasets, whose batches are shared out."
+                f"The train loader yields the same samples on all {world_size} processes. Give its "
+                "DataLoader a torch.utils.data.DistributedSampler, or pass the data sets to "
+                "TensorData.from_datasets, which divides every batch among the processes."
             )
         return False
     if sampler.num_replicas != world_size:
         raise InputError(
-            f"The {part} loader's sampler shares with {sampler.num_replicas} processes, but the "
-            f"run has {world_size}. Leave num_replicas out: the sampler asks torch.distributed."
+            f"The sampler of the {part} loader has num_replicas={sampler.num_replicas}, but the "
+            f"run has {world_size} processes. Omit num_replicas: its default is correct."
         )
-    doubled = getattr(sampler, "total_size", 0) - len(getattr(sampler, "dataset", ()))
-    if part != "train" and doubled > 0:
+    repeated = getattr(sampler, "total_size", 0) - len(getattr(sampler, "dataset", ()))
+    if part != "train" and repeated > 0:
         raise InputError(
-            f"The {part} loader's sampler repeats {doubled} samples so that every process has as "
-            "many, and they would count twice in the scores. Build the loader without a "
-            "DistributedSampler: its batches are shared out among the processes."
+            f"The sampler of the {part} loader repeats {repeated} samples to give every process "
+            "the same number, and they would count twice in the scores. Create the loader without "
+            "a DistributedSampler: the processes divide its batches."
         )
     return True
 
 
 def count_samples(loader: Iterable[Any]) -> int:
-    """Samples in an epoch where a ``DataLoader`` tells, else 0."""
+    """Return the samples in an epoch of a ``DataLoader``; 0 if the number is unknown."""
     torch_loader = _torch_loader(loader)
     if torch_loader is None:
         return 0
@@ -341,59 +350,59 @@ def count_samples(loader: Iterable[Any]) -> int:
     return n
 
 
-def peek(loader: Iterable[Any], layout: BatchLayout, count: int = 2) -> list[Batch]:
-    """The first batches, with every generator put back as it was."""
-    own = _Generators(loader)
+def read_first_batches(loader: Iterable[Any], layout: BatchLayout, count: int = 2) -> list[Batch]:
+    """Return the first batches; the state of every generator is restored."""
+    generators = _Generators(loader)
     try:
         with TemporarySeed().at(keyed.key(0, f"{_PURPOSE}/peek")):
-            own.start(0)
+            generators.start(0)
             return [layout.batch(raw) for raw, _ in zip(loader, range(count), strict=False)]
     finally:
-        own.restore()
+        generators.restore()
 
 
 def check_order(loader: Iterable[Any], part: str) -> None:
-    """Warns where a train loader does not shuffle or a valid or test loader does."""
+    """Warn if a train loader does not shuffle, or if a valid or test loader does."""
     sampler = sampler_of(loader)
     if part == "train" and type(sampler) is SequentialSampler:
         warnings.warn(
-            "[train-not-shuffled] The train loader gives the samples in the same order every "
-            "epoch, which usually trains worse. Build it with shuffle=True.",
+            "[train-not-shuffled] The train loader yields the samples in the same order in every "
+            "epoch, which usually gives a worse model. Create it with shuffle=True.",
             FlambeauWarning,
             stacklevel=3,
         )
     if part != "train" and isinstance(sampler, RANDOM_SAMPLERS):
         warnings.warn(
-            f"[{part}-shuffled] The {part} loader draws its samples at random "
+            f"[{part}-shuffled] The {part} loader yields its samples in random order "
             f"({type(sampler).__name__}): predictions cannot be matched with samples, and a "
-            "sampler with replacement changes the scores. Build it with shuffle=False.",
+            "sampler with replacement changes the scores. Create it with shuffle=False.",
             FlambeauWarning,
             stacklevel=3,
         )
 
 
 def _torch_loader(loader: object) -> Any:
-    """The same loader where it is torch's, else None; untyped, because torch's own types are."""
+    """Return the loader if it is a ``DataLoader``, else None; ``Any``, as torch types it partly."""
     return cast(Any, loader) if isinstance(loader, DataLoader) else None
 
 
 def sampler_of(loader: Iterable[Any]) -> object:
-    """What orders the samples, or None where that is not torch's own."""
+    """Return the sampler that orders the samples, or None where it cannot be determined."""
     torch_loader = _torch_loader(loader)
     if torch_loader is None or isinstance(torch_loader.dataset, IterableDataset):
         return None
     batches = torch_loader.batch_sampler
     if torch_loader.batch_size is not None or batches is None:
         return torch_loader.sampler
-    # batch_sampler=… leaves a SequentialSampler in .sampler that nobody uses.
+    # With batch_sampler=… the loader's .sampler is a SequentialSampler that is not used.
     return batches.sampler if type(batches) is BatchSampler else None
 
 
 def runs_user_code(loader: Iterable[Any]) -> bool:
-    """Whether user code runs in this process while batches are fetched.
+    """Return whether user code runs in this process while batches are fetched.
 
-    It may draw from the global generators at every batch. torch's own samplers draw when the first
-    index is requested, its ``TensorDataset`` and default collation never.
+    Such code may draw from the global generators at every batch. torch's samplers draw only when
+    the first index is requested; its ``TensorDataset`` and default collation never draw.
     """
     torch_loader = _torch_loader(loader)
     if torch_loader is None or type(loader) is not DataLoader:
@@ -410,7 +419,7 @@ def runs_user_code(loader: Iterable[Any]) -> bool:
 
 
 class _Generators:
-    """Generators that belong to the loader or its sampler, started anew at each epoch."""
+    """The generators of a loader and its samplers, seeded at the start of each epoch."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
         batch_sampler = getattr(loader, "batch_sampler", None)
@@ -429,7 +438,7 @@ class _Generators:
         for generator in self._states:
             generator.manual_seed(keyed.key(generator.initial_seed(), _PURPOSE, epoch))
         for sampler in self._samplers:
-            if hasattr(sampler, "set_epoch"):  # torch's DistributedSampler, and those like it
+            if hasattr(sampler, "set_epoch"):  # such as torch's DistributedSampler
                 sampler.set_epoch(epoch)
                 break
 

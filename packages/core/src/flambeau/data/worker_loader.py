@@ -1,4 +1,4 @@
-"""Data that are read from files: batches made in worker processes, the same for any number."""
+"""Data read from files: worker processes create the batches, independent of their number."""
 
 from __future__ import annotations
 
@@ -13,56 +13,61 @@ from torch.utils.data import DataLoader
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, share
-from flambeau.data.worker_signals import leave_to_main
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, epoch_order, shard_bounds
+from flambeau.data.worker_signals import ignore_stop_signals
 from flambeau.errors import FlambeauError, InputError, TrainingError
 from flambeau.global_rng import TemporarySeed, seed_globals
 from flambeau.torch_internals import shut_down_workers
+from flambeau.wording import name_some
 
 _PURPOSE = "worker"
 
 
 @runtime_checkable
-class ItemDataset(Protocol):
-    """Samples that are read when they are needed.
+class LazyDataset(Protocol):
+    """A data set whose samples are read when a batch needs them.
 
-    ``batch`` runs in a worker process. When it starts, the global generators of torch (CPU),
-    NumPy and Python are keyed by (seed, epoch, step), so random code in it is resumable; what
-    must not depend on the batch draws with ``flambeau.random`` by sample and ``epoch``.
+    ``batch`` runs in a worker process. Before each call the global generators of torch (CPU),
+    NumPy and Python are seeded by (seed, epoch, step), so that random code in it can be resumed.
+    Random numbers that must not depend on the batch are drawn with ``flambeau.random``, keyed by
+    sample and ``epoch``.
     """
 
     def __len__(self) -> int: ...
 
     def batch(self, positions: Sequence[int], epoch: int) -> Batch:
-        """The samples at ``positions`` (0..n-1) with ``indices`` set; errors name the sample."""
+        """Return the samples at ``positions`` (0..n-1), with ``indices`` set.
+
+        Error messages should name the sample.
+        """
         ...
 
 
 class WorkerLoader(Loader):
-    """Batches of an ``ItemDataset``, read ahead by worker processes that live on over epochs.
+    """A loader over a ``LazyDataset`` that prefetches batches in persistent worker processes.
 
-    Order and random numbers are the same for every ``num_workers`` and any start step. With
-    ``num_workers=0`` the batches are read in this process, whose global generators stay as they
-    were. For a CUDA device they come in page-locked memory.
+    Order and random numbers do not depend on ``num_workers`` or the start step. With
+    ``num_workers=0`` the batches are read in this process, and the state of its global generators
+    is restored. For a CUDA device the batches are in pinned memory.
 
     Raises:
         InputError: Reading failed; the message names the sample, and the worker's traceback is
-            attached as a note. An error of flambeau's own keeps its type and its words.
+            attached as a note. A ``FlambeauError`` keeps its type and message.
         TrainingError: A worker process died.
     """
 
-    def __init__(self, dataset: ItemDataset, options: LoaderOptions) -> None:
+    def __init__(self, dataset: LazyDataset, options: LoaderOptions) -> None:
         if not len(dataset):
-            raise InputError("A data set needs at least one sample, and got none.")
+            raise InputError("The data set is empty. A loader needs at least one sample.")
         self.dataset = dataset
         self.options = options
         self.world_size = options.world_size
         self._steps = count_steps(len(dataset), options)
         self._reader = _Reader(dataset, options)
         self._requests = _Requests(len(dataset), options)
-        self._workers: list[DataLoader[Any]] = []  # none or one
-        # A DataLoader that Python frees as part of a cycle has lost its queues by then, and waits
-        # five seconds for each worker that never hears of the end; this is called before.
+        self._workers: list[DataLoader[Any]] = []  # at most one
+        # A DataLoader that is freed as part of a reference cycle has already lost its queues: it
+        # cannot notify the workers and waits five seconds for each. This finalizer runs earlier.
         weakref.finalize(self, self._workers.clear)
         self._busy = False
 
@@ -71,8 +76,8 @@ class WorkerLoader(Loader):
         return self._steps
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        # The workers serve one pass at a time; a second one inside it reads in this process,
-        # which gives the same batches.
+        # The workers serve one pass at a time. A second, nested pass reads the same batches in
+        # this process.
         if self.options.num_workers == 0 or self._busy:
             yield from self._in_process(epoch, start_step)
             return
@@ -84,37 +89,37 @@ class WorkerLoader(Loader):
             self._busy = False
 
     def close(self) -> None:
-        """Ends the worker processes; the next pass starts new ones."""
+        """End the worker processes; the next pass starts new ones."""
         self._workers.clear()
 
     def _in_process(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        borrowed = TemporarySeed()
+        temporary_seed = TemporarySeed()
         requests = _Requests(len(self.dataset), self.options)
         requests.start(epoch, start_step)
         for request in requests:
-            with borrowed.at(self._reader.key(request)):
+            with temporary_seed.at(self._reader.key(request)):
                 batch = self._reader.read(request)
             yield batch
 
-    def _received(self, answers: Iterator[Batch | _Failure]) -> Iterator[Batch]:
+    def _received(self, results: Iterator[Batch | _Failure]) -> Iterator[Batch]:
         while True:
             try:
-                answer = next(answers)
+                result = next(results)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
-                # DataLoader's own error when a process is gone (killed for memory, crashed), or
-                # the broken pipe to it, whichever is noticed first.
+                # DataLoader's error for a worker that died (out of memory, crashed), or the broken
+                # pipe to it, whichever is detected first.
                 self.close()
-                shut_down_workers(answers, error)
-                del answers
+                shut_down_workers(results, error)
+                del results
                 raise TrainingError(
-                    f"A worker process died while reading data ({error}). Often memory ran out: "
-                    "use fewer workers (num_workers), or num_workers=0 to see the cause."
+                    f"A worker process died while reading data ({error}). A common cause is too "
+                    "little memory: reduce num_workers, or set num_workers=0 to see the cause."
                 ) from error
-            if isinstance(answer, _Failure):
-                raise answer.error()
-            yield answer
+            if isinstance(result, _Failure):
+                raise result.error()
+            yield result
 
     def _start_workers(self) -> DataLoader[Any]:
         if not self._workers:
@@ -125,9 +130,9 @@ class WorkerLoader(Loader):
                 num_workers=self.options.num_workers,
                 collate_fn=cast(Any, _unchanged),
                 persistent_workers=True,
-                worker_init_fn=leave_to_main,
+                worker_init_fn=ignore_stop_signals,
                 pin_memory=self.options.device.type == "cuda",
-                # Its own, so that starting an epoch draws nothing from the global one.
+                # A separate generator, so that starting an epoch does not draw from the global one.
                 generator=torch.Generator(),
             )
             self._workers.append(workers)
@@ -142,7 +147,7 @@ class _Request:
 
 
 class _Requests:
-    """The sampler: what each step of the epoch reads, from the step that ``start`` names."""
+    """A sampler that yields one request per step, from the epoch and step set by ``start``."""
 
     def __init__(self, n: int, options: LoaderOptions) -> None:
         self.n = n
@@ -157,26 +162,26 @@ class _Requests:
         epoch, size = self.epoch, self.options.batch_size
         order = epoch_order(self.n, self.options, epoch)
         for step in range(self.start_step, count_steps(self.n, self.options)):
-            mine = slice(*share(step * size, min((step + 1) * size, self.n), self.options))
-            positions: Any = order[mine].numpy().tolist()
+            own = slice(*shard_bounds(step * size, min((step + 1) * size, self.n), self.options))
+            positions: Any = order[own].numpy().tolist()
             yield _Request(epoch, step, positions)
 
 
 class _Reader:
-    """What a worker holds: turns a request into a batch, or into what went wrong."""
+    """The object that runs in a worker: reads the batch of a request, or reports its failure."""
 
-    def __init__(self, dataset: ItemDataset, options: LoaderOptions) -> None:
+    def __init__(self, dataset: LazyDataset, options: LoaderOptions) -> None:
         self.dataset = dataset
         self.seed = options.seed
-        # Shares of one batch are different samples; a run of one process has the keys it had.
-        self.who = (options.rank,) if options.rank else ()
+        # Each rank has a separate key, except rank 0, whose keys equal those of a single process.
+        self.rank_key = (options.rank,) if options.rank else ()
 
     def key(self, request: _Request) -> int:
-        return keyed.key(self.seed, _PURPOSE, request.epoch, request.step, *self.who)
+        return keyed.key(self.seed, _PURPOSE, request.epoch, request.step, *self.rank_key)
 
     def read(self, request: _Request) -> Batch:
         if not request.positions:
-            # A last batch with fewer samples than processes: nothing of the first sample's kind.
+            # A last batch with fewer samples than ranks: an empty batch, shaped as sample 0.
             return self.read(_Request(request.epoch, request.step, [0])).first(0)
         try:
             batch = self.dataset.batch(request.positions, request.epoch)
@@ -184,7 +189,7 @@ class _Reader:
             raise
         except Exception as error:
             raise InputError(
-                f"Reading the samples at {name_positions(request.positions)} failed: "
+                f"Reading the samples at positions {name_positions(request.positions)} failed: "
                 f"{type(error).__name__}: {error}"
             ) from error
         if batch.weight is None:
@@ -197,7 +202,7 @@ class _Reader:
         try:
             return self.read(request)
         except FlambeauError as error:
-            # Not raised here: DataLoader would bury the message under the worker's traceback.
+            # Not raised here: DataLoader would put the worker's traceback before the message.
             return _Failure(type(error), str(error), traceback.format_exc())
 
 
@@ -209,15 +214,14 @@ class _Failure:
 
     def error(self) -> FlambeauError:
         error = self.kind(self.message)
-        error.add_note(f"In a worker process:\n{self.trace}")
+        error.add_note(f"Traceback of the worker process:\n{self.trace}")
         return error
 
 
-def _unchanged(answer: Batch | _Failure) -> Batch | _Failure:
-    return answer
+def _unchanged(result: Batch | _Failure) -> Batch | _Failure:
+    return result
 
 
 def name_positions(positions: Sequence[int]) -> str:
-    """The positions for an error message: at most eight."""
-    shown = ", ".join(map(str, positions[:8]))
-    return f"{shown}, …" if len(positions) > 8 else shown
+    """Return the positions for an error message, at most eight of them."""
+    return name_some(positions, most=8)

@@ -1,4 +1,4 @@
-"""What a worker process does when a signal goes to every process of a run."""
+"""Signal handling of worker processes when a signal is sent to every process of a run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import signal
 import threading
 
 
-def leave_to_main(worker: int) -> None:
-    """Makes this worker process outlive Ctrl-C and SIGTERM, until the main process ends it.
+def ignore_stop_signals(worker: int) -> None:
+    """Make this worker ignore SIGINT, and SIGTERM unless the main process sent it.
 
-    A terminal sends Ctrl-C, and schedulers send SIGTERM, to the main process and to its workers
-    at once. The main one finishes its step and saves; a worker that dies before that would break
-    in upon it. Where signals do not tell who sent them (macOS, Windows), SIGTERM still ends it.
+    A terminal sends Ctrl-C, and a scheduler sends SIGTERM, to the main process and its workers at
+    the same time. The main process finishes its step and saves a checkpoint, for which the workers
+    must stay alive. Where the sender of a signal is unknown (macOS, Windows), SIGTERM still ends
+    the worker.
     """
     main = multiprocessing.parent_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if main is None or not hasattr(signal, "sigwaitinfo"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    # In a thread of its own, so that a worker whose reading hangs can still be ended.
-    threading.Thread(target=_end_when_told, args=(main.pid,), daemon=True).start()
+    # In a separate thread, so that a worker can be ended while its reading hangs.
+    threading.Thread(target=_exit_on_sigterm, args=(main.pid,), daemon=True).start()
 
 
-def _end_when_told(main: int) -> None:
+def _exit_on_sigterm(main: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
         pass
     os._exit(0)

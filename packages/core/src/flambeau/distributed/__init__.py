@@ -1,1 +1,1 @@
-"""The process group of a run, and metrics that are summed over its ranks."""
+"""The process group of a run, and metrics that are synchronized over its ranks."""

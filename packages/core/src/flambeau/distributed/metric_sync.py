@@ -1,7 +1,7 @@
-"""Metrics over several processes: each process sees its share, all get the score of every sample.
+"""Metrics over several processes: each rank updates them with its share of the samples.
 
-Sums and counts are added up, never means. A metric without sums gets the updates of every process,
-in the order of the samples.
+All ranks get the score over all samples. Sums and counts are added over the ranks, means never are.
+A metric without sums receives the updates of every rank, in sample order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flambeau.nested import to_cpu
 
 
 class Metric(Protocol):
-    """What is needed of a metric here; ``flambeau.task.metrics.Metric`` describes it."""
+    """The metric methods used here; see ``flambeau.task.metrics.Metric``."""
 
     def update(self, *arguments: Any) -> None:
         """Add one batch."""
@@ -27,13 +27,13 @@ class Metric(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget every batch."""
+        """Discard the state of all batches."""
         ...
 
 
 @runtime_checkable
 class MergeableMetric(Metric, Protocol):
-    """A metric whose state is sums, which can be added up over processes (``SumMetric``)."""
+    """A metric whose state is a set of sums, which can be added over ranks (``SumMetric``)."""
 
     @property
     def sums(self) -> Mapping[str, Tensor]:
@@ -41,15 +41,15 @@ class MergeableMetric(Metric, Protocol):
         ...
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the sums of another process."""
+        """Add the sums of another rank."""
         ...
 
 
 class UpdateLog:
-    """Replaces a metric without sums: keeps its updates until they are gathered.
+    """A recorder of the updates of a metric without sums, until they are gathered.
 
     Args:
-        metric: A fresh metric.
+        metric: A metric without updates.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -57,21 +57,21 @@ class UpdateLog:
         self.updates: list[tuple[Any, ...]] = []
 
     def update(self, *arguments: Any) -> None:
-        """Keep the arguments of the update, on the CPU."""
+        """Store the arguments of the update on the CPU."""
         self.updates.append(to_cpu(arguments))
 
     def compute(self) -> Any:
-        """Return the score of the metric."""
+        """Return the metric's score."""
         return self.metric.compute()
 
     def reset(self) -> None:
-        """Forget every update."""
+        """Discard the recorded updates and reset the metric."""
         self.updates = []
         self.metric.reset()
 
 
-def syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics to update in each process, made from fresh ones."""
+def make_syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that each rank updates; one without sums is wrapped in ``UpdateLog``."""
     return {
         name: metric
         if isinstance(metric, MergeableMetric) or _syncs_itself(metric)
@@ -81,18 +81,18 @@ def syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def synced_scores(metrics: Mapping[str, Any], score: Callable[[Any], float]) -> dict[str, float]:
-    """Return the scores over the samples of all processes; the same in each of them.
+    """Return the scores over the samples of all ranks; the result is the same on all ranks.
 
-    Every process must call it, with the same names.
+    A collective call: every rank must make it, with the same metric names.
 
     Args:
-        metrics: As ``syncable`` returned them, after the updates of this process.
-        score: Turns the result of a metric into a number.
+        metrics: The result of ``make_syncable``, after the updates of this rank.
+        score: Returns the score of a metric as a number.
     """
     group = processes.current()
     if group is None:
         return {name: score(metric) for name, metric in metrics.items()}
-    states = group.gather({name: _state(metric) for name, metric in metrics.items()})
+    states = group.all_gather({name: _state(metric) for name, metric in metrics.items()})
     for name, metric in metrics.items():
         by_rank = [state[name] for state in states]
         if isinstance(metric, MergeableMetric):
@@ -100,13 +100,13 @@ def synced_scores(metrics: Mapping[str, Any], score: Callable[[Any], float]) -> 
             for sums in by_rank:
                 metric.merge(sums)
         elif isinstance(metric, UpdateLog):
-            # Batch by batch, and within a batch rank by rank: the order of the samples.
+            # By batch, then by rank: the order of the samples.
             for batch in range(max(map(len, by_rank))):
                 for updates in by_rank:
                     if batch < len(updates):
                         metric.metric.update(*updates[batch])
-    # Processors of different machines may round differently, but all ranks must decide alike.
-    return group.from_main({name: score(metric) for name, metric in metrics.items()})
+    # CPUs of different machines may round differently, but all ranks need identical scores.
+    return group.broadcast({name: score(metric) for name, metric in metrics.items()})
 
 
 def _state(metric: object) -> Any:
@@ -116,5 +116,5 @@ def _state(metric: object) -> Any:
 
 
 def _syncs_itself(metric: object) -> bool:
-    """Return whether ``compute`` gathers over the processes, as metrics of torchmetrics do."""
+    """Return whether ``compute`` synchronizes over ranks, as torchmetrics' metrics do."""
     return bool(getattr(metric, "sync_on_compute", False))

@@ -1,8 +1,8 @@
-"""The processes of one run: who they are, and what they tell each other.
+"""The process group of a run and the values that its ranks exchange.
 
-``torchrun`` or ``flambeau launch`` starts them and sets RANK, WORLD_SIZE and where to meet;
-``torch.distributed`` connects them. Plain values travel over gloo, tensors over the backend of
-their device.
+``torchrun`` or ``flambeau launch`` starts the processes and sets RANK, WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT; ``torch.distributed`` connects them. Python objects are sent over gloo, tensors over
+the backend of their device.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch.distributed as dist
 from flambeau.errors import TrainingError
 
 TIMEOUT_S = 600.0
-"""How long a process waits for the others before it gives up."""
+"""Default timeout, in seconds, for communication with the other processes."""
 
-_MEETING_PLACE = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_RENDEZVOUS_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FAILED = "flambeau/failed"
 _STORE_TIMEOUT = timedelta(seconds=5)
 
@@ -35,83 +35,87 @@ _dist = cast("Any", dist)
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those of the run. Every method but ``leave`` is called by all of them.
+    """The process group of the run, as seen by this process.
+
+    Every method except ``leave`` and ``translate_error`` is a collective call: all ranks must make
+    it.
 
     Attributes:
-        rank: Number of this process, 0 to ``world_size - 1``.
-        world_size: How many there are, at least 2.
-        on_machine: How many of them are on this machine.
+        rank: Rank of this process, 0 to ``world_size - 1``.
+        world_size: Number of processes, at least 2.
+        local_world_size: Number of processes on this machine.
     """
 
     rank: int
     world_size: int
-    on_machine: int = 1
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is process 0, which shows progress and writes files."""
+        """Whether this is rank 0, which shows progress and writes files."""
         return self.rank == 0
 
-    def add_up(self, numbers: Sequence[float]) -> list[float]:
-        """The sum over the processes of each number; the same list everywhere."""
+    def sum_over_ranks(self, numbers: Sequence[float]) -> list[float]:
+        """Return each number summed over the ranks; the result is the same on all ranks."""
         values = torch.tensor(numbers, dtype=torch.float64)
         try:
             _dist.all_reduce(values)
         except RuntimeError as error:
-            raise self.explained(error) from error
+            raise self.translate_error(error) from error
         return cast("list[float]", cast("Any", values).tolist())
 
-    def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of the ranks. Tensors should be on the CPU."""
+    def all_gather(self, value: T) -> list[T]:
+        """Return the value of every rank, in rank order. Tensors should be on the CPU."""
         values: list[Any] = [None] * self.world_size
         try:
             _dist.all_gather_object(values, value)
         except RuntimeError as error:
-            raise self.explained(error) from error
+            raise self.translate_error(error) from error
         return values
 
-    def from_main(self, value: T) -> T:
-        """The value that process 0 has."""
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0."""
         holder: list[Any] = [value]
         try:
             _dist.broadcast_object_list(holder, src=0)
         except RuntimeError as error:
-            raise self.explained(error) from error
+            raise self.translate_error(error) from error
         return holder[0]
 
-    def on_main(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives on process 0; the others wait for it.
+    def run_on_main(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on rank 0 and return its result on every rank.
 
         Raises:
-            TrainingError: It failed there; process 0 raises its own error.
+            TrainingError: ``work`` failed; rank 0 raises the original error instead.
         """
-        answer: tuple[T | None, str] = None, ""
+        result: tuple[T | None, str] = None, ""
         if self.is_main:
             try:
-                answer = work(), ""
+                result = work(), ""
             except BaseException as error:
-                self.from_main((None, f"{type(error).__name__}: {error}"))
+                self.broadcast((None, f"{type(error).__name__}: {error}"))
                 raise
-        value, failure = self.from_main(answer)
+        value, failure = self.broadcast(result)
         if failure:
-            raise TrainingError(f"Process 0 could not do its part: {failure}")
+            raise TrainingError(f"Process 0 failed: {failure}")
         return cast("T", value)
 
     def leave(self, error: BaseException | None) -> None:
-        """Closes the connections on which the others wait.
+        """Close the connections, so that the other ranks stop waiting for this one.
 
         Args:
-            error: Why this process ends, to tell the others; None where they know.
+            error: Why this process ends, reported to the other ranks; None where one of them
+                caused it.
         """
         if error is not None:
-            # A group that the script has made need not have met where the environment says.
+            # A process group that the script created may use another store than the environment's.
             with suppress(RuntimeError, KeyError, ValueError):
                 _store().set(_FAILED, f"process {self.rank} raised {type(error).__name__}: {error}")
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def explained(self, error: BaseException) -> BaseException:
-        """``error`` where it is this process's own, else one that says what others reported."""
+    def translate_error(self, error: BaseException) -> BaseException:
+        """Return ``error`` if it arose in this process, else one that names the failed process."""
         if not isinstance(error, RuntimeError) or isinstance(error, TrainingError):
             return error
         reason = ""
@@ -119,81 +123,81 @@ class ProcessGroup:
             store = _store()
             if store.check([_FAILED]):
                 reason = store.get(_FAILED).decode()
-        if not reason and not _is_of_the_network(error):
+        if not reason and not _is_communication_error(error):
             return error
         return TrainingError(
-            f"Process {self.rank} lost the other processes of the run: "
-            + (reason or f"one of them ended, or did not answer for {TIMEOUT_S:.0f} s ({error})")
-            + ". See what that process has printed; then continue from the last checkpoint with "
+            f"Process {self.rank} lost the connection to the other processes of the run: "
+            + (reason or f"one of them exited or did not respond for {TIMEOUT_S:.0f} s ({error})")
+            + ". See the output of that process, then continue from the last checkpoint with "
             "resume, on any number of processes."
         )
 
 
 def current() -> ProcessGroup | None:
-    """The processes that this one has joined; None where it is alone."""
+    """Return the initialized process group; None in a run of one process."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     world_size = dist.get_world_size()
     if world_size < 2:
         return None
-    return ProcessGroup(dist.get_rank(), world_size, _on_machine(world_size))
+    return ProcessGroup(dist.get_rank(), world_size, _local_world_size(world_size))
 
 
-def on_main(work: Callable[[], T]) -> T:
-    """``work()`` on process 0, for which the others wait; alone just ``work()``."""
-    together = current()
-    return work() if together is None else together.on_main(work)
-
-
-def gathered(value: T) -> list[T]:
-    """Return the value of every process, in the order of the ranks; alone a list of one."""
+def run_on_main(work: Callable[[], T]) -> T:
+    """Run ``work`` on rank 0 and return its result on every rank; without a group, run it here."""
     group = current()
-    return [value] if group is None else group.gather(value)
+    return work() if group is None else group.run_on_main(work)
 
 
-def join(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
-    """Meets the other processes, where the environment says that there are any.
+def all_gather(value: T) -> list[T]:
+    """Return the value of every rank, in rank order; without a process group, a list of one."""
+    group = current()
+    return [value] if group is None else group.all_gather(value)
 
-    A process group that the script has made itself is used as it is. Each process takes the GPU
-    of its local rank; where there are fewer GPUs than processes they share them, over gloo.
+
+def initialize(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
+    """Initialize the process group if the environment variables of ``torchrun`` are set.
+
+    A process group that the script initialized itself is used unchanged. Each process uses the GPU
+    of its local rank; if there are fewer GPUs than processes, they share GPUs and use gloo.
 
     Args:
-        timeout_s: How long to wait for the others, now and later.
+        timeout_s: Timeout in seconds for initialization and for every later collective call.
 
     Returns:
-        The processes, or None for a script that runs alone.
+        The process group, or None in a run of one process.
 
     Raises:
-        TrainingError: The environment is incomplete, or the group has no backend for the CPU.
+        TrainingError: An environment variable is missing, or the group has no backend for the CPU.
     """
     if dist.is_available() and dist.is_initialized():
         if dist.get_world_size() > 1 and "gloo" not in str(_dist.get_backend_config()):
             raise TrainingError(
-                f"The process group of this script has the backend {dist.get_backend()!r} alone, "
-                "but plain values travel over gloo. Make it with "
-                'init_process_group("cpu:gloo,cuda:nccl"), or leave it to flambeau.'
+                f"The process group of this script has only the backend {dist.get_backend()!r}, "
+                "but flambeau sends Python objects over gloo. Create the group with "
+                'init_process_group("cpu:gloo,cuda:nccl"), or let flambeau create it.'
             )
         return current()
     if int(os.environ.get("WORLD_SIZE") or 1) < 2:
         return None
-    missing = [name for name in _MEETING_PLACE if not os.environ.get(name)]
+    missing = [name for name in _RENDEZVOUS_VARIABLES if not os.environ.get(name)]
     if missing:
         raise TrainingError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set, so "
-            "this process cannot find the others. Start the script with `flambeau launch` or "
-            "`torchrun`, or unset WORLD_SIZE to run it alone."
+            "this process cannot connect to the others. Start the script with `flambeau launch` "
+            "or `torchrun`, or unset WORLD_SIZE to run a single process."
         )
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or os.environ["RANK"]) % gpus)
-    enough = gpus >= _on_machine(int(os.environ["WORLD_SIZE"]))
+    enough = gpus >= _local_world_size(int(os.environ["WORLD_SIZE"]))
     backend = "cpu:gloo,cuda:nccl" if enough else "gloo"
     _dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     atexit.register(_close)
     return current()
 
 
-def _on_machine(world_size: int) -> int:
+def _local_world_size(world_size: int) -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE") or world_size)
 
 
@@ -203,7 +207,7 @@ def _close() -> None:
 
 
 def _store() -> Any:
-    """A connection of its own to the place where the processes met."""
+    """Return a new connection to the rendezvous store of the process group."""
     return _dist.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
@@ -213,6 +217,6 @@ def _store() -> Any:
     )
 
 
-def _is_of_the_network(error: RuntimeError) -> bool:
+def _is_communication_error(error: RuntimeError) -> bool:
     text = str(error).lower()
     return isinstance(error, _dist.DistError) or "gloo" in text or "nccl" in text

@@ -126,7 +126,7 @@ def check_before_fit(
                 found += findings_of(check, setup)
             except Exception:  # noqa: BLE001 - the fit that follows reports the cause
                 continue
-    known = setup.data.warned
+    known = setup.data.issued_warnings
     return [finding for finding in found if finding.code not in known]
 
 

@@ -62,7 +62,9 @@ def valid_shuffled(setup: TrainingSetup) -> list[Finding]:
     found: list[Finding] = []
     for part in ("valid", "test"):
         dataset = setup.dataset(part)
-        sampler = sampler_of(dataset.foreign) if isinstance(dataset, UserLoaderDataset) else None
+        sampler = (
+            sampler_of(dataset.user_loader) if isinstance(dataset, UserLoaderDataset) else None
+        )
         if isinstance(sampler, RANDOM_SAMPLERS):
             found.append(
                 Finding(
@@ -138,7 +140,7 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
         readings: list[Mapping[str, Any]] = []
         for turn in range(2):
             with TemporarySeed().at(keyed.key(setup.seed, "doctor/valid", turn)):
-                readings.append(layout.parts(samples[position])[0])
+                readings.append(layout.inputs_and_targets(samples[position])[0])
         if _differ(*readings):
             changed.append(position)
     if not changed:
@@ -159,7 +161,7 @@ def _reads_in_order(setup: TrainingSetup) -> bool:
     dataset = setup.dataset("train")
     return (
         isinstance(dataset, UserLoaderDataset)
-        and type(sampler_of(dataset.foreign)) is SequentialSampler
+        and type(sampler_of(dataset.user_loader)) is SequentialSampler
     )
 
 
@@ -172,15 +174,17 @@ def _labels_in_order(setup: TrainingSetup) -> Tensor | None:
     dataset = setup.dataset("train")
     if not isinstance(dataset, UserLoaderDataset) or not isinstance(setup.task, Classification):
         return None
-    if isinstance(dataset.foreign, list | tuple):
-        batches = cast("Sequence[object]", dataset.foreign)
-        return _joined([dataset.layout.parts(batch)[1] for batch in batches[:_MOST_LABELS]])
+    if isinstance(dataset.user_loader, list | tuple):
+        batches = cast("Sequence[object]", dataset.user_loader)
+        return _joined(
+            [dataset.layout.inputs_and_targets(batch)[1] for batch in batches[:_MOST_LABELS]]
+        )
     samples = _map_dataset(dataset)
     if samples is None or not _reads_in_order(setup) or len(samples) < _SAMPLES_READ:
         return None
     positions = int_list(torch.linspace(0, len(samples) - 1, _SAMPLES_READ).long())
     with TemporarySeed().at(keyed.key(setup.seed, "doctor/order")):
-        return _joined([dataset.layout.parts(samples[each])[1] for each in positions])
+        return _joined([dataset.layout.inputs_and_targets(samples[each])[1] for each in positions])
 
 
 def _joined(targets: Sequence[Mapping[str, Any]]) -> Tensor | None:
@@ -223,7 +227,7 @@ def _map_dataset(dataset: object) -> Any:
 
 def _torch_loader(dataset: object) -> Any:
     """Return the user's torch DataLoader behind a part, or None. Untyped, as torch's types are."""
-    loader = cast(Any, dataset.foreign) if isinstance(dataset, UserLoaderDataset) else None
+    loader = cast(Any, dataset.user_loader) if isinstance(dataset, UserLoaderDataset) else None
     return cast(Any, loader) if isinstance(loader, DataLoader) else None
 
 

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
-from flambeau.data.loader import Dataset, Filled, Loader, LoaderOptions, shares_with
+from flambeau.data.loader import Dataset, Loader, LoaderOptions, NonEmptyBatches, loader_world_size
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.user_loader import UserLoaderDataset
 from flambeau.distributed import processes
@@ -238,7 +238,7 @@ class BuiltPlan:
         """
         adds_up = type(self.task).evaluate is Task.evaluate
         loader = self.loader(part, shared=adds_up, ordered=True)
-        return Filled(loader) if shares_with(loader) > 1 else loader
+        return NonEmptyBatches(loader) if loader_world_size(loader) > 1 else loader
 
     def batches(self, part: str, loader: Loader | None = None) -> Iterator[Batch]:
         """The batches of a part as the model sees them: in order, on its device, normalised.
@@ -276,7 +276,7 @@ class BuiltPlan:
         """Worker processes of this process: those of the machine are shared."""
         planned: int = self.values.get("num_workers", 0)
         together = processes.current()
-        return planned if together is None else -(-planned // together.on_machine)
+        return planned if together is None else -(-planned // together.local_world_size)
 
     def _single_last(self, batch_size: int) -> bool:
         """Whether a process's last batch is one sample: batch norm takes no statistics from it."""

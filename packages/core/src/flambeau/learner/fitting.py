@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.device import num_threads
-from flambeau.distributed.processes import on_main
+from flambeau.distributed.processes import run_on_main
 from flambeau.learner.planning import options_of
 from flambeau.learner.run_folder import agree_on_folder
 from flambeau.learner.setup import Request, Setup
@@ -150,7 +150,7 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
         from flambeau.learner.examine import training_setup
 
         checked = training_setup(setup, plan, run)
-        on_main(lambda: warn_before_fit(checked, setup.domain.checks))
+        run_on_main(lambda: warn_before_fit(checked, setup.domain.checks))
 
 
 def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> None:

@@ -16,8 +16,8 @@ from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.weights_file import load_model, save_model
 from flambeau.data.data import Data
-from flambeau.data.loader import shares_with
-from flambeau.distributed.processes import on_main
+from flambeau.data.loader import loader_world_size
+from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
@@ -366,7 +366,7 @@ class Learner:
             training=False,
             values=dict(self.task.values),
             seed=self.seed,
-            sharded=shares_with(loader) > 1,
+            sharded=loader_world_size(loader) > 1,
         )
         with torch.no_grad():
             return self.task.evaluate(model, self.built.batches(part, loader), context)
@@ -448,7 +448,7 @@ class Learner:
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights alone to one safetensors file; returns its path."""
-        return on_main(lambda: save_model(self.model, path))
+        return run_on_main(lambda: save_model(self.model, path))
 
     def load(self, path: str | Path) -> None:
         """Takes the weights of such a file, or of an export's folder, into the model.
@@ -461,7 +461,7 @@ class Learner:
     def export(self, folder: str | Path) -> Path:
         """Writes weights and JSON from which ``Predictor.load`` predicts, without any pickle."""
         built = self.built
-        return on_main(
+        return run_on_main(
             lambda: write_export(
                 folder,
                 domain=self.domain.name,

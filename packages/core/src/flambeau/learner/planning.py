@@ -261,11 +261,11 @@ def agree_on_plan(plan: Plan, data: Data) -> Plan:
     Raises:
         InputError: The processes have different data.
     """
-    together = processes.join()
+    together = processes.initialize()
     if together is None:
         return plan
     _check_data(data, together)
-    main = Plan.from_json(together.from_main(plan.to_json()))
+    main = Plan.from_json(together.broadcast(plan.to_json()))
     for key, choice in ((key, main[key]) for key in main):
         if key != "device" and (key not in plan or plan[key] != choice):
             plan = plan.with_choice(choice)
@@ -289,7 +289,7 @@ def _check_data(data: Data, together: ProcessGroup) -> None:
         rows = data.split.part(part)
         digest = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
         facts[f"rows of {part}"] = f"{len(rows)} rows (digest {digest})"
-    for rank, theirs in enumerate(together.gather(facts)):
+    for rank, theirs in enumerate(together.all_gather(facts)):
         for name, fact in facts.items():
             if theirs.get(name) != fact:
                 raise InputError(

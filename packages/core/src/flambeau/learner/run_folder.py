@@ -79,8 +79,8 @@ def _none_in(place: Path) -> ResumeError:
 def agree_on_folder(folder: Path | None, name: str) -> Path:
     """Where the run writes; a new folder's name is that of process 0."""
     found = folder or new_run_folder(name)
-    together = processes.join()
-    return found if together is None else together.from_main(found)
+    together = processes.initialize()
+    return found if together is None else together.broadcast(found)
 
 
 def agree_on_checkpoint(path: str | Path | None) -> tuple[Path, Path, Mapping[str, Any]]:
@@ -88,7 +88,7 @@ def agree_on_checkpoint(path: str | Path | None) -> tuple[Path, Path, Mapping[st
 
     Every process reads the file, so they need a common folder.
     """
-    together = processes.join()
+    together = processes.initialize()
     if together is not None:
-        path = together.on_main(lambda: resume_point(path)[1])
+        path = together.run_on_main(lambda: resume_point(path)[1])
     return resume_point(path)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
-from flambeau.distributed.metric_sync import syncable, synced_scores
+from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.task.metrics import MeanLoss, Metric, score
 
 
@@ -95,7 +95,7 @@ class Task:
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:
-            metrics = syncable(metrics)
+            metrics = make_syncable(metrics)
         for batch in batches:
             outputs = self.forward(model, batch, context)
             self.update(metrics, outputs, batch)

@@ -1,4 +1,4 @@
-"""Core's own domain: tensors, arrays, data sets and loaders that a PyTorch user already has."""
+"""Core's own domain: tensors, arrays, data sets and user-defined loaders."""
 
 from flambeau.tensors.data import TensorData
 from flambeau.tensors.mlp import MLP

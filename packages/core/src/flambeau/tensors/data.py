@@ -1,4 +1,4 @@
-"""``TensorData``: arrays and tensors in memory, behind ``TensorData.from_tensors``."""
+"""``TensorData``: the data of core's own domain, tensors and arrays in memory."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from flambeau.data.collate import BatchLayout
 from flambeau.data.data import Facts, digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.rows import Rows
 from flambeau.data.split import PARTS, Split
+from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import InputError
+from flambeau.tensors.base_data import (
+    BaseTensorData,
+    describe_columns,
+    describe_target,
+    resolve_class_names,
+)
 from flambeau.tensors.checks import (
     check_finite,
     check_label_columns,
     check_labels,
-    like_train,
-    rows_in_train,
-    warn_of_absent_classes,
-    whole_labels,
+    find_rows_also_in_train,
+    labels_to_int64,
+    match_train_columns,
+    warn_about_absent_classes,
 )
 from flambeau.tensors.columns import Arrays
-from flambeau.tensors.hugging_face import class_names_of
-from flambeau.tensors.plain_data import (
-    PlainData,
-    describe_columns,
-    describe_target,
-    names_of_classes,
-)
+from flambeau.tensors.hugging_face import class_label_names
 from flambeau.tensors.preprocess import TensorPreprocessor
-from flambeau.tensors.splitting import Pair, number_parts, split_arrays, take_rows
+from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of
+from flambeau.wording import format_bytes
 
 _DIGEST_ROWS = 32
 
 
-class TensorData(PlainData):
-    """Parts that are in memory already; ``TensorData.from_tensors`` builds it.
+class TensorData(BaseTensorData):
+    """Data in memory; created by ``TensorData.from_tensors``.
 
     Args:
-        parts: "train", "valid" and maybe "test", with the same inputs and targets; NaN and
-            infinity are refused.
-        split: The row numbers of each part, as in the parts' ``ids``.
-        task: "auto" leaves the choice to the plan.
-        class_names: Names of the classes 0, 1, …, or of the target columns (several labels).
+        parts: "train", "valid" and optionally "test", with the same inputs and targets. NaN and
+            infinity raise an error.
+        split: The row numbers of each part, equal to the ``ids`` of the parts.
+        task: The task; "auto" lets the plan choose.
+        class_names: Names of the classes 0, 1, …, or of the target columns (multi-label).
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class TensorData(PlainData):
     ) -> None:
         super().__init__(split, task, class_names)
         train = parts["train"]
-        self._parts = {part: like_train(train, part, each) for part, each in parts.items()}
+        self._parts = {part: match_train_columns(train, part, each) for part, each in parts.items()}
         self._labelled: dict[str, MemoryDataset] = {}
         self._warned = False
         for part, dataset in self._parts.items():
@@ -80,25 +81,27 @@ class TensorData(PlainData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
     ) -> TensorData:
-        """Data from tensors or NumPy arrays in memory, the fastest way to train.
+        """Create data from tensors or NumPy arrays in memory, the fastest way to train.
 
-        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Whole numbers as
-        targets become int64, words (one a row) the class numbers of the sorted words.
+        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Integer targets
+        become int64. String targets (one per row) become class numbers in sorted order.
 
         Args:
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
-            targets: ``(n,)`` or ``(n, k)``, or a dict; None where the task needs none.
-            valid: Share drawn for valid (fraction or number of rows), or ``(inputs, targets)``.
-            test: Likewise; none by default.
-            split: The rows of each part instead, from ``Split.by_group`` and the like.
-            seed: Of the draw.
-            stratify: Keep the classes' shares in each part; "auto" where targets are classes.
-            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
+            valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``.
+            test: Likewise; no test part by default.
+            split: The row numbers of each part, used instead of ``valid`` and ``test``.
+            seed: Seed of the random split.
+            stratify: Keep the class proportions in each part; "auto" does so if the targets are
+                classes.
+            task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
 
         Raises:
-            InputError: NaN or infinity (the message names rows), columns of different length.
-            SplitError: The parts cannot be formed.
+            InputError: A value is NaN or infinite (the message gives rows), or columns differ in
+                length.
+            SplitError: The data cannot be split as requested.
 
         Example:
             >>> import torch
@@ -132,28 +135,29 @@ class TensorData(PlainData):
         class_names: Sequence[str] | None = None,
         n_classes: int | None = None,
     ) -> TensorData | UserData:
-        """Data from map-style torch data sets or Hugging Face data sets.
+        """Create data from map-style torch data sets or Hugging Face data sets.
 
-        A ``TensorDataset``, and Hugging Face columns that are all plain numbers, are trained on
-        from memory. Everything else is read sample by sample (in worker processes where the plan
-        says so) every epoch anew, for it may augment.
+        A ``TensorDataset``, and Hugging Face columns that are all scalar numbers, are loaded into
+        memory. Any other data set is read sample by sample in every epoch, because it may augment
+        (in worker processes if the plan's ``num_workers`` is above 0).
 
         Args:
-            train: Samples with ``__len__`` and ``__getitem__``; they are shuffled for you.
-            valid: Likewise, never shuffled.
-            test: Likewise, looked at once.
-            n_inputs: Where a sample is a tuple: that many parts from the left are inputs, the
-                others targets. ``(input, target)`` needs no declaration.
-            inputs: Where a sample is a dict: names of the inputs in the order of the model's
+            train: A data set with ``__len__`` and ``__getitem__``; it is shuffled automatically.
+            valid: Likewise, not shuffled.
+            test: Likewise, for the final evaluation.
+            n_inputs: For samples that are tuples: the first ``n_inputs`` fields are inputs, the
+                others targets. By default a sample is ``(input, target)``.
+            inputs: For samples that are dicts: names of the inputs in the order of the model's
                 arguments.
-            targets: Names of the targets there.
-            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
-            class_names: Names of the classes 0, 1, …; Hugging Face's ``ClassLabel`` brings them.
-            n_classes: Their number, where names do not matter.
+            targets: For samples that are dicts: names of the targets.
+            task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
+            class_names: Names of the classes 0, 1, …; by default those of a Hugging Face
+                ``ClassLabel`` target.
+            n_classes: Number of classes, in place of ``class_names``.
 
         Raises:
-            ArgumentError: A data set that is not map-style; columns that do not exist.
-            InputError: A sample is not as declared; it says what was found and what to write.
+            ArgumentError: A data set is not map-style, or a column does not exist.
+            InputError: A sample does not match ``n_inputs``, ``inputs`` or ``targets``.
 
         Example:
             >>> import torch
@@ -164,13 +168,13 @@ class TensorData(PlainData):
         """
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
-        classes = names_of_classes(class_names, n_classes) or class_names_of(train, layout)
+        classes = resolve_class_names(class_names, n_classes) or class_label_names(train, layout)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
-            numbered, split = number_parts(memory)
+            numbered, split = assign_sample_numbers(memory)
             return TensorData(numbered, split, task=task, class_names=classes)
-        # Read all of them the same way, so that train and valid cannot differ.
+        # All parts are read the same way, so that train and valid cannot differ.
         return UserData.from_map_style(given, layout, task=task, class_names=classes)
 
     @staticmethod
@@ -186,28 +190,29 @@ class TensorData(PlainData):
         class_names: Sequence[str] | None = None,
         n_classes: int | None = None,
     ) -> UserData:
-        """Data from loaders that the user made: their batch size, order and workers stay theirs.
+        """Create data from user-defined loaders, whose batch size, order and workers are kept.
 
-        Shuffling and augmentation are keyed by the run's seed, so that a run can be resumed; see
-        ``UserLoader``. ``from_datasets`` is quicker where the data sets are at hand.
+        Shuffling and augmentation are seeded by the run's seed, so that a run can be resumed; see
+        ``UserLoader``. ``from_datasets`` is faster if the data sets are available.
 
         Args:
-            train: A ``DataLoader``, or anything with ``len()`` that gives an epoch's batches.
+            train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch.
             valid: Likewise; should not shuffle.
-            test: Likewise, looked at once.
+            test: Likewise, for the final evaluation.
             n_inputs: As in ``from_datasets``, for batches that are tuples.
             inputs: As in ``from_datasets``, for batches that are dicts.
-            targets: Names of the targets there.
-            task: "classification", "multi_label", "regression"; "auto" leaves it to the plan.
+            targets: As in ``from_datasets``, for batches that are dicts.
+            task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
-            n_classes: Their number, where names do not matter.
+            n_classes: Number of classes, in place of ``class_names``.
 
         Raises:
-            ArgumentError: No iterable, or an iterator that can be used only once.
-            InputError: No length, or a batch that is not as declared.
+            ArgumentError: A loader is not an iterable, or is an iterator that can be used once.
+            InputError: A loader has no length, or a batch does not match ``n_inputs``, ``inputs``
+                or ``targets``.
 
         Warns:
-            FlambeauWarning: A train loader that does not shuffle, a valid loader that does.
+            FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
         return UserData.from_loaders(
             train,
@@ -215,11 +220,11 @@ class TensorData(PlainData):
             test,
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
             task=task,
-            class_names=names_of_classes(class_names, n_classes),
+            class_names=resolve_class_names(class_names, n_classes),
         )
 
     @property
-    def warned(self) -> Collection[str]:
+    def issued_warnings(self) -> Collection[str]:
         return ("class-not-in-train",) if self._warned else ()
 
     def dataset(
@@ -232,7 +237,7 @@ class TensorData(PlainData):
     def preprocessor(self, values: Mapping[str, Any]) -> TensorPreprocessor:
         wanted = values.get("normalisation", "none")
         if wanted not in ("none", "standard"):
-            raise InputError(f"normalisation is {wanted!r}, but it must be none or standard.")
+            raise InputError(f"normalisation is {wanted!r}, but must be 'none' or 'standard'.")
         return TensorPreprocessor.fit(
             self._parts["train"].inputs,
             standardise=wanted == "standard",
@@ -240,20 +245,20 @@ class TensorData(PlainData):
         )
 
     def raw(self, part: str) -> Sequence[Any]:
-        """One row a sample: an array where there is one input, else a dict of them."""
-        return Rows(self._part(part).inputs)
+        """Return the samples: a tensor each if there is one input, else a dict by name."""
+        return TensorSequence(self._part(part).inputs)
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TensorData:
         parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
         return TensorData(
             parts,
-            Split.given(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
+            Split.from_indices(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
             task=self._task,
             class_names=self._class_names,
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return that of ``Data``, with a digest of the first and last train rows."""
+        """Return the fingerprint of ``Data`` and a digest of the first and last train rows."""
         train = self._parts["train"]
         columns = (*train.inputs.values(), *train.targets.values())
         ends = [end for value in columns for end in (value[:_DIGEST_ROWS], value[-_DIGEST_ROWS:])]
@@ -261,7 +266,7 @@ class TensorData(PlainData):
         return {**super().fingerprint(), "first and last train rows": f"digest {rows}"}
 
     def report(self) -> str:
-        """Counts, shapes and classes, a line each."""
+        """Return split, shapes, classes, duplicates and memory, one per line."""
         facts = self.facts()
         shapes = [
             f"{kind} {name!r}: {tuple(value['shape'])} {value['dtype']}"
@@ -280,15 +285,15 @@ class TensorData(PlainData):
         for part in ("valid", "test"):
             if part in self._parts and (same := self._also_in_train(part)):
                 lines.append(same)
-        return "\n".join([*lines, f"in memory: {facts['memory_bytes'] / 1e6:,.1f} MB"])
+        return "\n".join([*lines, f"memory: {format_bytes(facts['memory_bytes'])}"])
 
     def _also_in_train(self, part: str) -> str:
-        same = rows_in_train(self._parts["train"], self._parts[part])
+        same = find_rows_also_in_train(self._parts["train"], self._parts[part])
         if not same:
             return ""
         shown = ", ".join(f"{row} is train row {other}" for row, other in same[:5])
         more = ", …" if len(same) > 5 else ""
-        return f"{part} rows whose inputs are in train too: {len(same):,} (row {shown}{more})"
+        return f"{part} rows with the inputs of a train row: {len(same):,} (row {shown}{more})"
 
     def _measure(self) -> Facts:
         train = self._parts["train"]
@@ -317,35 +322,38 @@ class TensorData(PlainData):
             check_labels(part, dataset, classes)
         if not self._warned:
             self._warned = True
-            warn_of_absent_classes(parts, classes, named=self._class_names is not None)
+            warn_about_absent_classes(parts, classes, named=self._class_names is not None)
 
     def _check_label_columns(self) -> None:
         for part, dataset in self._parts.items():
             check_label_columns(part, dataset)
 
     def _with_labels(self, part: str) -> MemoryDataset:
-        """The part with class numbers as int64, even where they came as floats."""
+        """Return the part with class numbers as int64; floating-point labels are converted."""
         dataset = self._part(part)
         if not any(value.is_floating_point() for value in dataset.targets.values()):
             return dataset
         if part not in self._labelled:
-            self._labelled[part] = whole_labels(part, dataset)
+            self._labelled[part] = labels_to_int64(part, dataset)
         return self._labelled[part]
 
     def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:
-        """Rows of ``part`` by their numbers, which they keep."""
-        place = {int(row): index for index, row in enumerate(self.split.part(part))}
-        if unknown := [int(row) for row in rows if int(row) not in place]:
-            raise InputError(f"Row {unknown[0]} is not in the {part} part, so subset has no such.")
+        """Return rows of ``part`` by their numbers, which they keep."""
+        position = {int(row): index for index, row in enumerate(self.split.part(part))}
+        if unknown := [int(row) for row in rows if int(row) not in position]:
+            raise InputError(
+                f"subset got row {unknown[0]}, which is not in the {part} part. Take row numbers "
+                f"from data.split.{part}."
+            )
         taken = take_rows(
-            self._part(part), np.array([place[int(row)] for row in rows], dtype=np.int64)
+            self._part(part), np.array([position[int(row)] for row in rows], dtype=np.int64)
         )
         return MemoryDataset(taken.inputs, taken.targets, torch.tensor([int(row) for row in rows]))
 
     def _part(self, part: str) -> MemoryDataset:
-        self.split.part(part)  # an unknown name is an error that says the known ones
+        self.split.part(part)  # raises an error for an unknown name
         if part not in self._parts:
-            raise InputError(f"There is no {part} part. Give {part}=… when building the data.")
+            raise InputError(f"The data have no {part} part. Give {part}=… when creating the data.")
         return self._parts[part]
 
 

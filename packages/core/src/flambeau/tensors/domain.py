@@ -1,9 +1,9 @@
-"""The domain of plain tensors: what ``TensorData.from_tensors`` and its kin are trained with.
+"""The domain of tensors, for data created by ``TensorData``.
 
-Besides the facts that core's rules read, its own read:
+Its rules read these facts in addition to those of core's rules:
 
 - ``inputs``: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``
-- ``model_dtype``: of the floating-point parameters of the user's module, where they share one
+- ``model_dtype``: dtype of the user module's floating-point parameters, if they share one
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flambeau.tensors.data import TensorData
 from flambeau.tensors.mlp import MLP
 from flambeau.tensors.preprocess import TensorPreprocessor
 
-# AdamW's decay times the train rows with which an MLP did best, and its bounds.
+# Best product of AdamW's weight decay and the number of train rows for an MLP; bounds of the decay.
 _DECAY_TIMES_ROWS, _LEAST_DECAY, _MOST_DECAY = 1_000, 0.01, 5.0
 
 
@@ -34,10 +34,10 @@ def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     shapes = {name: list(column["shape"]) for name, column in facts["inputs"].items()}
     n_inputs = sum(math.prod(shape) for shape in shapes.values())
     described = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-    reason = f"A sample is {n_inputs:,} numbers ({described})."
+    reason = f"A sample has {n_inputs:,} values ({described})."
     confidence = 0.9
     if any(len(shape) > 1 for shape in shapes.values()):
-        reason += " An MLP sees no neighbourhood in them: pass a module that does."
+        reason += " An MLP ignores their spatial structure: pass a module that uses it."
         confidence = 0.4
     return Choice(
         "architecture",
@@ -57,7 +57,7 @@ def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
         return Choice(
             "normalisation",
             "none",
-            "Your module sees the tensors as they are.",
+            "Your module receives the tensors unchanged.",
             evidence=evidence,
             alternatives=("standard",),
             source="default",
@@ -66,16 +66,17 @@ def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
         return Choice(
             "normalisation",
             "none",
-            "The rows are read while training, so their mean and deviation are not known before.",
+            "The samples are read during training, so their mean and standard deviation are not "
+            "known in advance.",
             evidence=evidence,
-            override="Standardise in your data set, or load the rows: TensorData.from_tensors(...)",
+            override="Standardise in the data set, or load the data: TensorData.from_tensors(...)",
         )
     if not floats:
         return Choice(
             "normalisation",
             "none",
-            f"The inputs are {', '.join(sorted(set(dtypes.values())))}: whole numbers are left as "
-            "they are. Convert them to float32 to have them standardised.",
+            f"The inputs are {', '.join(sorted(set(dtypes.values())))}; integers are not "
+            "standardised. Convert them to float32 to standardise them.",
             evidence=evidence,
             confidence=0.45,
             override="TensorData.from_tensors(inputs.float(), targets)",
@@ -83,15 +84,15 @@ def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
     return Choice(
         "normalisation",
         "standard",
-        f"Mean 0 and standard deviation 1, measured on {facts['n_train']:,} train rows, for "
-        f"{', '.join(floats)}.",
+        f"Standardises {', '.join(floats)} with the mean and standard deviation of "
+        f"{facts['n_train']:,} train rows.",
         evidence=evidence,
         alternatives=("none",),
     )
 
 
 def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    """Core's choice but for our own MLP, whose decay falls with the number of rows."""
+    """Return core's choice, except for flambeau's MLP, whose decay falls with the train rows."""
     if values["optimizer"] != "adamw" or facts.get("model_given", False):
         return _CORE_WEIGHT_DECAY.decide(facts, values)
     n = facts["n_train"]
@@ -99,9 +100,9 @@ def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     return Choice(
         "weight_decay",
         value,
-        f"A prior weighs less the more rows there are: {_DECAY_TIMES_ROWS:,} / {n:,} train rows, "
-        f"between {_LEAST_DECAY:g} and {_MOST_DECAY:g}. On 442 rows (diabetes) 0.01 was 10 points "
-        "of RMSE behind ridge regression, this is level with it; norms and biases are left out.",
+        f"Less regularisation for more data: {_DECAY_TIMES_ROWS:,} / {n:,} train rows, between "
+        f"{_LEAST_DECAY:g} and {_MOST_DECAY:g}. On 442 rows (diabetes) this gave the RMSE of ridge "
+        "regression; 0.01 was 10 points worse. Norm parameters and biases have no decay.",
         evidence={"n_train": n, "optimizer": "adamw"},
         alternatives=(float(f"{value * 3:.2g}"), float(f"{value / 3:.2g}")),
         confidence=0.7,
@@ -116,7 +117,7 @@ def _input_dtype(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         return Choice(
             "input_dtype",
             None,
-            "The model takes the tensors in the dtype they have.",
+            "The model receives the tensors in their own dtype.",
             evidence={"dtypes": dtypes},
             override='Learner(data, choices={"input_dtype": "float32"})',
             source="default",
@@ -135,17 +136,17 @@ def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     if values["task"] != "regression":
         return _CORE_TARGETS.decide(facts, values)
     known = "target_mean" in facts
-    value, reason = "as_is", "Your module learns the targets in their own units."
+    value, reason = "as_is", "Your module predicts the targets in their own units."
     if not known:
-        reason = "The targets are read while training or whole numbers, and learned as they are."
+        reason = "The targets are integers or are read during training; they are not standardised."
     elif values["normalisation"] == "standard":
         value = "standard"
         reason = (
-            f"Mean 0 and standard deviation 1 of {facts['n_train']:,} train rows, as the inputs; "
-            "answers and metrics are in the targets' own units."
+            f"Standardised as the inputs, with the mean and standard deviation of "
+            f"{facts['n_train']:,} train rows; predictions and metrics are in the original units."
         )
     elif not facts.get("model_given", False):
-        reason = "In their own units, as the inputs."
+        reason = "Not standardised, because the inputs are not."
     others = ("as_is" if value == "standard" else "standard",) if known else ()
     return Choice(
         "targets",
@@ -153,7 +154,7 @@ def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         reason,
         evidence={"known": known, "normalisation": values["normalisation"]},
         alternatives=others,
-        override="" if others else "Standardise them where the data are made.",
+        override="" if others else "Standardise the targets before creating the data.",
     )
 
 
@@ -168,15 +169,15 @@ _CORE_TASK = next(rule for rule in CORE_RULES if rule.key == "task")
 
 
 def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    """Core's choice, but 0.0 and 1.0 are labels: where all targets are known they can be cast."""
+    """Return core's choice, but treat floating-point targets that are all 0.0 or 1.0 as labels."""
     is_plain = facts.get("target_shape") == [] and "float" in str(facts.get("target_dtype"))
     if not (is_plain and facts.get("target_binary") and facts.get("target_distinct") == 2):
         return _CORE_TASK.decide(facts, values)
     return Choice(
         "task",
         "classification",
-        f"All {facts['n_train']:,} targets are {facts['target_dtype']}, but 0 or 1: labels rather "
-        "than amounts.",
+        f"All {facts['n_train']:,} targets are 0 or 1 ({facts['target_dtype']}): probably class "
+        "labels.",
         evidence={name: facts[name] for name in ("n_train", "target_dtype", "target_binary")},
         alternatives=("regression",),
         confidence=0.6,
@@ -185,9 +186,9 @@ def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def demo(n_samples: int, seed: int) -> Data:
-    """Three spirals in the plane that wind around each other, float32 ``(n_samples, 2)``.
+    """Return three interleaved spirals in the plane, float32 ``(n_samples, 2)``.
 
-    No straight line separates them, so a model must learn something.
+    A linear model cannot separate them.
     """
     draws = generator(seed, "demo")
     labels = torch.arange(n_samples) % 3

@@ -15,12 +15,12 @@ _NUMBERS = ("bool", "int", "uint", "float")
 
 
 def is_hugging_face(items: object) -> bool:
-    """Whether ``items`` has the columns and formats of a Hugging Face data set."""
+    """Return whether ``items`` has the methods of a Hugging Face data set."""
     return hasattr(items, "column_names") and hasattr(items, "with_format")
 
 
-def class_names_of(items: Any, layout: BatchLayout) -> list[str] | None:
-    """The names in a ``ClassLabel`` column, where that is the only target."""
+def class_label_names(items: Any, layout: BatchLayout) -> list[str] | None:
+    """Return the names of a ``ClassLabel`` column if it is the only target, else None."""
     if not is_hugging_face(items) or len(layout.targets or ()) != 1:
         return None
     feature = _features(items).get(cast(Sequence[str], layout.targets)[0])
@@ -28,21 +28,22 @@ def class_names_of(items: Any, layout: BatchLayout) -> list[str] | None:
     return [str(name) for name in names] if names else None
 
 
-def as_memory(
+def load_numeric_columns(
     items: Any, layout: BatchLayout
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-    """Inputs and targets as tensors where all are plain numbers, else None.
+    """Return inputs and targets as tensors if all of them are scalar numbers, else None.
 
-    Data with a transform or a format of their own are left alone, for it may augment.
+    A data set with a transform or format is not loaded, because the transform may be random.
 
     Raises:
-        ArgumentError: The columns are not declared, or one does not exist.
+        ArgumentError: The columns are not given, or one does not exist.
     """
     known: list[str] = list(items.column_names)
     if layout.inputs is None:
         raise ArgumentError(
-            f"The data set has the columns {', '.join(map(repr, known))}, so what is input and "
-            f"what target must be declared: write inputs=({known[0]!r},), targets=({known[-1]!r},)."
+            f"The data set has the columns {', '.join(map(repr, known))}, so it is unknown which "
+            f"are inputs and which are targets. Write inputs=({known[0]!r},), "
+            f"targets=({known[-1]!r},)."
         )
     targets = layout.targets or ()
     for name in (*layout.inputs, *targets):
@@ -61,8 +62,8 @@ def as_memory(
     }
 
 
-def with_tensors(items: Any) -> Any:
-    """The data set giving tensors, unless it has a format of its own; others as they are."""
+def with_torch_format(items: Any) -> Any:
+    """Return a Hugging Face data set without a format in torch format; others unchanged."""
     if is_hugging_face(items) and items.format.get("type") is None:
         return items.with_format("torch")
     return items
@@ -73,7 +74,7 @@ def _features(items: Any) -> Mapping[str, Any]:
 
 
 def _is_number(feature: Any) -> bool:
-    # A Value or ClassLabel of numbers; lists, images and strings have no such dtype or a shape.
+    # A numeric Value or ClassLabel; lists, images and strings have another dtype or a shape.
     dtype = getattr(feature, "dtype", None)
     return (
         isinstance(dtype, str)

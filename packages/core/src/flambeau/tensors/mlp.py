@@ -1,4 +1,4 @@
-"""``MLP``: the network for plain vectors."""
+"""``MLP``: a multilayer perceptron for vectors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from flambeau.errors import InputError
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them, for inputs without neighbourhood.
+    """A multilayer perceptron: linear layers with ReLU, for inputs without spatial structure.
 
-    Several inputs are flattened and put side by side. Weights start with He's uniform
-    initialisation for ReLU, the last layer's at a tenth of it, so that the first answers are near
-    zero and the first loss is that of knowing nothing.
+    Inputs are flattened and concatenated. Weights have He's uniform initialisation for ReLU, a
+    tenth of it in the last layer, so that the initial outputs are near zero and the initial loss
+    equals that of a constant prediction.
 
     Args:
-        n_inputs: Numbers in a sample, over all inputs.
-        n_outputs: Width of the answer.
-        hidden: Widths of the hidden layers; 256 and 128 fit ten to a few hundred features.
-        dropout: Share of hidden units left out while training, 0 to below 1.
+        n_inputs: Number of values in a sample, over all inputs.
+        n_outputs: Number of outputs.
+        hidden: Widths of the hidden layers; 256 and 128 suit ten to a few hundred features.
+        dropout: Dropout probability of the hidden units, 0 <= dropout < 1.
 
     Raises:
-        InputError: A width is not positive, or dropout is no share.
+        InputError: A width is not positive, or ``dropout`` is out of range.
 
     Source:
         He et al., "Delving Deep into Rectifiers", 2015 (arXiv 1502.01852), eq. 10, with the
@@ -47,9 +47,9 @@ class MLP(nn.Module):
         super().__init__()
         widths = [n_inputs, *hidden, n_outputs]
         if min(widths) < 1:
-            raise InputError(f"The widths of an MLP must be positive, but they are {widths}.")
+            raise InputError(f"The widths of an MLP are {widths}, but must be positive.")
         if not 0 <= dropout < 1:
-            raise InputError(f"Dropout is a share of units, 0 to below 1, not {dropout}.")
+            raise InputError(f"dropout is {dropout}, but must be at least 0 and below 1.")
         self.n_inputs = n_inputs
         body: list[nn.Module] = []
         for before, after in pairwise(widths[:-1]):
@@ -60,26 +60,27 @@ class MLP(nn.Module):
         self.head = _linear(widths[-2], widths[-1], scale=0.1)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Outputs ``(batch, n_outputs)`` for inputs ``(batch, …)`` of any number dtype."""
+        """Return outputs ``(batch, n_outputs)`` for real inputs ``(batch, …)`` of any dtype."""
         weight = self.head.weight
         if any(value.is_complex() for value in inputs):
             raise InputError(
-                "The MLP computes with real numbers, but an input is complex. Give real and "
-                "imaginary parts as two columns: torch.view_as_real(inputs)."
+                "The MLP needs real inputs, but an input is complex. Give the real and imaginary "
+                "parts as two columns: torch.view_as_real(inputs)."
             )
-        # Not flatten(1): a sample may be a single number, (batch,).
+        # Not flatten(1): a sample may be a scalar, (batch,).
         flat = [value.reshape(len(value), -1).to(weight.dtype) for value in inputs]
         features = flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
         if features.shape[1] != self.n_inputs:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
             raise InputError(
-                f"The MLP was built for {self.n_inputs} numbers a sample, but got "
-                f"{features.shape[1]} (inputs of shape {shapes}). Build it for these inputs."
+                f"The MLP was built for {self.n_inputs} values per sample, but got "
+                f"{features.shape[1]} (inputs of shape {shapes}). Set n_inputs to "
+                f"{features.shape[1]}."
             )
         return self.head(self.body(features))
 
     def layer_groups(self) -> Mapping[str, Sequence[nn.Module]]:
-        """The parts that learn together, from stem to head."""
+        """Return the layer groups, from input to output."""
         return {"body": [self.body], "head": [self.head]}
 
 

@@ -1,4 +1,4 @@
-"""``TensorPreprocessor``: arrays to tensors, standardised with what was measured on train."""
+"""``TensorPreprocessor``: converts arrays to tensors and standardises them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _CHUNK_ROWS = 65_536
 
 
 class TensorPreprocessor:
-    """Inputs as the model takes them: checked, cast, and standardised where that was chosen.
+    """The preprocessor of tensors: checks, casts and optionally standardises inputs.
 
-    Standardising makes the train rows have mean 0 and standard deviation 1: by feature where a
-    sample is a vector, over the whole input otherwise (which axis counts as a feature differs
-    from net to net). A constant feature becomes 0. It runs on the device, after augmentation.
+    Standardisation gives the train samples mean 0 and standard deviation 1: per feature where a
+    sample is a vector, otherwise over the whole input (which dimension holds the features depends
+    on the model). A constant feature becomes 0. It runs on the device, after augmentation.
 
     Args:
         inputs: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}`` in the order of
             the model's arguments.
-        standardised: Names of the inputs that are standardised, in the order of ``mean``.
-        mean: Their means, one after another; float64 ``(k,)``.
-        std: Their standard deviations (of the population), float64 ``(k,)``.
-        dtype: What floating-point inputs are cast to at the end, where the model computes in
-            another one ("float32" for float64 tables); None leaves them.
+        standardised: Names of the inputs to standardise, in the order of ``mean``.
+        mean: Means of these inputs, concatenated; float64 ``(k,)``.
+        std: Population standard deviations of these inputs, concatenated; float64 ``(k,)``.
+        dtype: Dtype to which floating-point inputs are cast at the end ("float32"); None keeps
+            their dtype.
 
     Raises:
-        InputError: An argument is not as described (a damaged export).
+        InputError: An argument is invalid (a damaged export).
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class TensorPreprocessor:
         self.std = std
         self.dtype = dtype
         self._dtype = None if dtype is None else dtype_of(dtype)
-        self._check_figures()
-        self._ready: dict[tuple[str, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._check_statistics()
+        self._statistics: dict[tuple[str, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def fit(
         cls, inputs: Mapping[str, Tensor], *, standardise: bool, dtype: str | None = None
     ) -> TensorPreprocessor:
-        """Measured on ``inputs`` ``(n, …)``, which must be the train rows."""
+        """Return a preprocessor fitted on ``inputs`` ``(n, …)``, which must be train samples."""
         described = {
             name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}
             for name, value in inputs.items()
@@ -65,32 +65,37 @@ class TensorPreprocessor:
         names = [name for name, value in inputs.items() if value.is_floating_point()]
         if not standardise or not names:
             return cls(described, dtype=dtype)
-        figures = [mean_and_std(inputs[name], by_feature=inputs[name].ndim == 2) for name in names]
-        means, stds = zip(*figures, strict=True)
+        statistics = [
+            mean_and_std(inputs[name], by_feature=inputs[name].ndim == 2) for name in names
+        ]
+        means, stds = zip(*statistics, strict=True)
         return cls(described, names, torch.cat(means), torch.cat(stds), dtype)
 
-    def _check_figures(self) -> None:
+    def _check_statistics(self) -> None:
         if not self.standardised:
             return
         if unknown := [name for name in self.standardised if name not in self.inputs]:
-            raise InputError(f"{unknown[0]!r} is standardised, but there is no such input.")
+            raise InputError(
+                f"standardised contains {unknown[0]!r}, but the inputs are "
+                f"{', '.join(self.inputs)}. Create the preprocessor with an existing input."
+            )
         shapes = [self.inputs[name]["shape"] for name in self.standardised]
         width = sum(shape[0] if len(shape) == 1 else 1 for shape in shapes)
-        for what, figures in (("mean", self.mean), ("std", self.std)):
-            if figures is None or figures.shape != (width,):
-                found = "none" if figures is None else f"shape {tuple(figures.shape)}"
+        for what, value in (("mean", self.mean), ("std", self.std)):
+            if value is None or value.shape != (width,):
+                found = "None" if value is None else f"of shape {tuple(value.shape)}"
                 raise InputError(
-                    f"A preprocessor that standardises {', '.join(self.standardised)} needs a "
-                    f"{what} of shape ({width},), and got {found}."
+                    f"{what} is {found}, but standardising {', '.join(self.standardised)} needs "
+                    f"shape ({width},). Fit the preprocessor again."
                 )
 
     @property
     def builder(self) -> str:
-        """Its name in artefacts."""
+        """Name of the constructor in exports."""
         return "tensor_preprocessor"
 
     def arguments(self) -> Mapping[str, Any]:
-        """JSON values that rebuild it."""
+        """Return the constructor arguments that are JSON values."""
         return {
             "inputs": self.inputs,
             "standardised": list(self.standardised),
@@ -98,15 +103,15 @@ class TensorPreprocessor:
         }
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Means and standard deviations, where there are any."""
+        """Return means and standard deviations; empty without standardisation."""
         if self.mean is None or self.std is None:
             return {}
         return {"mean": self.mean, "std": self.std}
 
     def is_single(self, item: object) -> bool:
-        """Whether ``item`` is one sample rather than many: it has the axes of a sample."""
+        """Return whether ``item`` is one sample, not a sequence: it has a sample's dimensions."""
         if isinstance(item, str | bytes):
-            return True  # a file's name is not many letters; encode says that it is no number
+            return True  # not a sequence of characters; encode raises an error for it
         if isinstance(item, Mapping):
             parts = cast(Mapping[str, Any], item)
             name = next((name for name in self.inputs if name in parts), None)
@@ -119,39 +124,40 @@ class TensorPreprocessor:
         return np.ndim(cast(Any, item)) == len(next(iter(self.inputs.values()))["shape"])
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Samples to a CPU batch without targets.
+        """Return a CPU batch without targets.
 
         Args:
-            items: Arrays, tensors or lists with the shape of one sample, or all of them stacked;
-                where there are several inputs, each item is a dict by name or a tuple in order.
+            items: Arrays, tensors or lists with the shape of one sample, or a stacked array; with
+                several inputs each sample is a dict by name or a tuple in order.
 
         Raises:
-            InputError: No items, another shape, no numbers, NaN or infinity; it names the item.
+            InputError: There are no samples, or a sample has another shape, is not numeric or
+                contains NaN or infinity. The message gives its number.
         """
         if not len(items):
-            raise InputError("There is nothing to predict: no items were given.")
-        rows = [self._parts(place, items[place]) for place in range(len(items))]
+            raise InputError("There are no samples to predict. Give at least one.")
+        rows = [self._by_name(index, items[index]) for index in range(len(items))]
         inputs = {
             name: torch.stack(
-                [_cast(name, place, row[name], spec) for place, row in enumerate(rows)]
+                [_cast(name, index, row[name], spec) for index, row in enumerate(rows)]
             )
             for name, spec in self.inputs.items()
         }
         for name, value in inputs.items():
             if wrong := non_finite_rows(value):
                 raise InputError(
-                    f"Item {wrong[0]} holds NaN or infinity in {name!r}: "
-                    f"{first_non_finite(value[wrong[0]])}. Fill it in as in the train data."
+                    f"Item {wrong[0]} contains NaN or infinity in {name!r}: "
+                    f"{first_non_finite(value[wrong[0]])}. Fill in the value as in the train data."
                 )
         return Batch(inputs, weight=float(len(items)), indices=torch.arange(len(items)))
 
     def on_device(self, batch: Batch) -> Batch:
-        """The batch with the chosen inputs standardised in their own dtype, then cast."""
+        """Standardise the selected inputs in their own dtype, then cast."""
         if not self.standardised and self._dtype is None:
             return batch
         inputs = dict(batch.inputs)
         for name in self.standardised:
-            mean, scale = self._figures(name, inputs[name])
+            mean, scale = self._mean_and_scale(name, inputs[name])
             inputs[name] = (inputs[name] - mean) * scale
         if self._dtype is not None:
             for name, value in inputs.items():
@@ -159,11 +165,11 @@ class TensorPreprocessor:
                     inputs[name] = value.to(self._dtype)
         return replace(batch, inputs=inputs)
 
-    def _figures(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _mean_and_scale(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
         key = name, value.device, value.dtype
-        if key not in self._ready:
+        if key not in self._statistics:
             if self.mean is None or self.std is None:
-                raise InputError("A preprocessor that standardises needs both mean and std.")
+                raise InputError("Standardisation needs mean and std. Fit the preprocessor again.")
             start = 0
             for other in self.standardised:
                 shape = self.inputs[other]["shape"]
@@ -172,38 +178,41 @@ class TensorPreprocessor:
                 start += width
                 if other == name:
                     scale = 1 / std
-                    # float64 until here: mps has none, and the reciprocal keeps its precision.
-                    self._ready[key] = (
+                    # Computed in float64 for precision; MPS does not support float64.
+                    self._statistics[key] = (
                         mean.to(value.dtype).to(value.device),
                         scale.to(value.dtype).to(value.device),
                     )
-        return self._ready[key]
+        return self._statistics[key]
 
-    def _parts(self, place: int, item: Any) -> Mapping[str, Any]:
+    def _by_name(self, index: int, item: Any) -> Mapping[str, Any]:
         names = tuple(self.inputs)
         if isinstance(item, Mapping):
-            parts = cast(Mapping[str, Any], item)
-            if missing := [name for name in names if name not in parts]:
+            values = cast(Mapping[str, Any], item)
+            if missing := [name for name in names if name not in values]:
                 raise InputError(
-                    f"Item {place} has no {missing[0]!r}; it needs {', '.join(names)}."
+                    f"Item {index} has no {missing[0]!r}. The model needs {', '.join(names)}."
                 )
-            return parts
+            return values
         if len(names) == 1:
             return {names[0]: item}
         row = cast(Sequence[Any], item if isinstance(item, tuple | list) else ())
         if len(row) != len(names):
             raise InputError(
-                f"Item {place} must give {len(names)} inputs ({', '.join(names)}): a dict by name "
-                f"or a tuple in this order, not {_kind(cast(object, item))}."
+                f"Item {index} is {_kind(cast(object, item))}, but the model has {len(names)} "
+                f"inputs ({', '.join(names)}). Give a dict by name or a tuple in this order."
             )
         return dict(zip(names, row, strict=True))
 
 
 def mean_and_std(value: Tensor, *, by_feature: bool) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation, float64 ``(features,)`` or ``(1,)``; std 0 is 1.
+    """Return mean and population standard deviation, float64 ``(features,)`` or ``(1,)``.
+
+    The standard deviation of a constant feature is returned as 1. Computed in chunks, without a
+    float64 copy of the data.
 
     Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances" (1979), chunk by chunk, so that no float64 copy of the data is made.
+    variances" (1979).
     """
     flat = value if by_feature else value.reshape(len(value), -1)
     count, mean, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1).double()
@@ -217,13 +226,13 @@ def mean_and_std(value: Tensor, *, by_feature: bool) -> tuple[Tensor, Tensor]:
         mean = mean + difference * (n / (count + n))
         count += n
     std = (squares / count).sqrt()
-    # What is left of a constant feature is rounding; dividing by it would blow it up.
+    # The deviation of a constant feature is rounding error, which division would amplify.
     constant = std <= 1e-12 * mean.abs()
     return mean, torch.where(constant, torch.ones_like(std), std)
 
 
 def non_finite_rows(value: Tensor, limit: int = 5) -> list[int]:
-    """The first rows that hold NaN or infinity."""
+    """Return the first ``limit`` rows that contain NaN or infinity."""
     if not (value.is_floating_point() or value.is_complex()):
         return []
     rows: list[int] = []
@@ -238,28 +247,28 @@ def non_finite_rows(value: Tensor, limit: int = 5) -> list[int]:
 
 
 def first_non_finite(row: Tensor) -> str:
-    """The first NaN or infinity in one sample, and where: ``"nan in column 3"``."""
+    """Return the first NaN or infinity in one sample and its position: ``"nan in column 3"``."""
     if row.ndim == 0:
         return str(row.item())
-    place = [int(index) for index in (~torch.isfinite(row)).nonzero()[0]]
-    where = f"column {place[0]}" if row.ndim == 1 else f"place {tuple(place)}"
-    return f"{row[tuple(place)].item()} in {where}"
+    index = [int(each) for each in (~torch.isfinite(row)).nonzero()[0]]
+    where = f"in column {index[0]}" if row.ndim == 1 else f"at index {tuple(index)}"
+    return f"{row[tuple(index)].item()} {where}"
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """``"float32"`` for ``torch.float32``."""
+    """Return the name of a dtype, ``"float32"`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
 
 
 def dtype_of(name: object) -> torch.dtype:
-    """``torch.float32`` for ``"float32"``.
+    """Return the dtype of a name, ``torch.float32`` for ``"float32"``.
 
     Raises:
-        InputError: torch has no such dtype.
+        InputError: torch has no dtype of this name.
     """
     found: object = getattr(torch, name, None) if isinstance(name, str) else None
     if not isinstance(found, torch.dtype):
-        raise InputError(f"torch has no dtype {name!r}; one is 'float32'.")
+        raise InputError(f"torch has no dtype {name!r}. Give a name such as 'float32'.")
     return found
 
 
@@ -269,25 +278,26 @@ def _checked_spec(name: str, spec: object) -> dict[str, Any]:
     sizes = cast("Sequence[object]", shape) if isinstance(shape, list | tuple) else [-1]
     if values.keys() != {"shape", "dtype"} or any(type(n) is not int or n < 0 for n in sizes):
         raise InputError(
-            f"The input {name!r} is described by {spec!r:.80}, not by the shape of a sample and a "
-            'dtype: {"shape": [3], "dtype": "float32"}.'
+            f"The description of input {name!r} is {spec!r:.80}. It must hold the shape of a "
+            'sample and a dtype: {"shape": [3], "dtype": "float32"}.'
         )
     dtype_of(values["dtype"])
     return values
 
 
-def _cast(name: str, place: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
+def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
     dtype = dtype_of(spec["dtype"])
     try:
         tensor = torch.as_tensor(value, dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"Item {place} cannot be read as numbers for {name!r}: it is {value!r:.60} ({error})"
+            f"Item {index} cannot be converted to a tensor for {name!r}: {value!r:.60} ({error})."
+            f" Give numbers of shape {tuple(spec['shape'])}."
         ) from error
     if list(tensor.shape) != list(spec["shape"]):
         raise InputError(
-            f"Item {place} has shape {tuple(tensor.shape)} for {name!r}, but the model was trained "
-            f"on {tuple(spec['shape'])}."
+            f"Item {index} has shape {tuple(tensor.shape)} for {name!r}, but the model was "
+            f"trained on shape {tuple(spec['shape'])}. Prepare it as the train data."
         )
     return tensor
 

@@ -1,4 +1,4 @@
-"""From arrays to the parts train, valid and test: drawn, or given as arrays of their own."""
+"""Splitting of arrays into train, valid and test, at random or as given by the user."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from torch import Tensor
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, SplitError
-from flambeau.tensors.columns import Arrays, as_columns, as_targets, as_tensors, number_words
-from flambeau.tensors.plain_data import distinct_values
+from flambeau.tensors.base_data import distinct_values
+from flambeau.tensors.columns import (
+    Arrays,
+    as_columns,
+    as_targets,
+    as_tensors,
+    encode_string_labels,
+)
 
 Pair: TypeAlias = tuple[Arrays, Arrays]
 
@@ -34,39 +40,39 @@ def split_arrays(
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
     if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
         raise ArgumentError("inputs is None. Give a tensor, an array, or a dict of them.")
-    given = {"train": (inputs, targets)} | _given_pairs(valid, test, split)
-    columns = {part: as_columns(pair[0], "input") for part, pair in given.items()}
-    labels = {part: as_columns(pair[1], "target") for part, pair in given.items()}
-    labels, names = number_words(labels, class_names)
+    pairs = {"train": (inputs, targets)} | _explicit_pairs(valid, test, split)
+    columns = {part: as_columns(pair[0], "input") for part, pair in pairs.items()}
+    labels = {part: as_columns(pair[1], "target") for part, pair in pairs.items()}
+    labels, names = encode_string_labels(labels, class_names)
     if names is not class_names and task == "regression":
         raise InputError(
-            "The targets are words, but task='regression' needs numbers. Give numbers, or leave "
-            "the task to the plan."
+            "The targets are strings, but task='regression' needs numbers. Give numbers, or omit "
+            "task."
         )
     parts = {
-        part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in given
+        part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in pairs
     }
     if len(parts) > 1:
-        return (*number_parts(parts), names)
+        return (*assign_sample_numbers(parts), names)
     whole = parts["train"]
     if split is None:
         classes = _classes_to_stratify(whole, task, stratify)
-        shares = cast("float", valid), cast("float", test)
-        split = Split.random(len(whole), *shares, seed, classes)
+        sizes = cast("float", valid), cast("float", test)
+        split = Split.random(len(whole), *sizes, seed, classes)
     elif not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(
             f"split is a {type(split).__name__}, not a Split. Row numbers become one with "
-            "Split.given(train, valid)."
+            "Split.from_indices(train, valid)."
         )
     split.check_length(len(whole))
     parts = {part: take_rows(whole, split.part(part)) for part in PARTS if len(split.part(part))}
     return parts, split, names
 
 
-def _given_pairs(
+def _explicit_pairs(
     valid: float | Pair, test: float | Pair, split: Split | None
 ) -> dict[str, tuple[Arrays, Arrays | None]]:
-    """Parts that came as arrays of their own; empty where the rows are drawn."""
+    """Return valid and test where they were given as arrays; empty for a random split."""
     pairs = {
         part: value
         for part, value in (("valid", valid), ("test", test))
@@ -76,13 +82,13 @@ def _given_pairs(
         return {}
     if split is not None or "valid" not in pairs or not (test == 0 or "test" in pairs):
         raise SplitError(
-            "Arrays for valid or test leave nothing to draw: give valid=(inputs, targets), and "
-            "test the same way or not at all, and no split."
+            "Arrays for valid or test cannot be combined with a random split or with split=…. "
+            "Give valid=(inputs, targets), omit split, and give test in the same form or omit it."
         )
     for part, pair in pairs.items():
         if len(pair) != 2:
             raise ArgumentError(
-                f"{part} is a tuple of {len(pair)}; give two: {part}=(inputs, targets)."
+                f"{part} is a tuple of {len(pair)}. Give two: {part}=(inputs, targets)."
             )
     return dict(pairs)
 
@@ -93,22 +99,28 @@ def _classes_to_stratify(
     if stratify is False or (stratify == "auto" and len(whole.targets) != 1):
         return None
     if stratify not in (True, "auto"):
-        raise ArgumentError(f"stratify={stratify!r}: give True, False or 'auto'.")
+        raise ArgumentError(f"stratify is {stratify!r}, but must be True, False or 'auto'.")
     if len(whole.targets) != 1:
-        raise InputError(f"stratify=True needs exactly one target, not {len(whole.targets)}.")
+        raise InputError(
+            f"stratify=True needs exactly one target, but there are {len(whole.targets)}. Use "
+            "stratify=False."
+        )
     [target] = whole.targets.values()
     if stratify is True and target.ndim != 1:
-        raise InputError(f"stratify=True needs one class a row, not {tuple(target.shape)} targets.")
+        raise InputError(
+            f"stratify=True needs one class per row, but the targets have shape "
+            f"{tuple(target.shape)}. Use stratify=False."
+        )
     if stratify == "auto":
         is_label = target.ndim == 1 and not target.is_floating_point()
-        # Fewer than 5 rows a value: an amount or an identifier, whose shares nobody keeps.
+        # Fewer than 5 rows per value: probably amounts or identifiers, not classes.
         if not is_label or task == "regression" or len(distinct_values(target)) > len(target) / 5:
             return None
     return target.numpy()
 
 
 def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
-    """Return the rows at these positions; their numbers are the positions."""
+    """Return the rows at these positions; the positions become their sample numbers."""
     ids = torch.tensor(rows)
     return MemoryDataset(
         {name: value.index_select(0, ids) for name, value in whole.inputs.items()},
@@ -117,10 +129,10 @@ def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
     )
 
 
-def number_parts(
+def assign_sample_numbers(
     parts: Mapping[str, MemoryDataset],
 ) -> tuple[dict[str, MemoryDataset], Split]:
-    """Return the parts with sample numbers that count on from part to part, and their split."""
+    """Return the parts with consecutive sample numbers over all parts, and their split."""
     numbered: dict[str, MemoryDataset] = {}
     start = 0
     for part, dataset in parts.items():
@@ -128,4 +140,4 @@ def number_parts(
         numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids)
         start += len(dataset)
     rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
-    return numbered, Split.given(rows["train"], rows["valid"], rows.get("test", ()))
+    return numbered, Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))

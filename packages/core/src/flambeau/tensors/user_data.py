@@ -1,4 +1,4 @@
-"""Data sets and loaders that a user has: torch's, Hugging Face's, a ``DataLoader``."""
+"""``UserData``: map-style data sets (torch, Hugging Face) and user-defined loaders as ``Data``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Rows, Split
-from flambeau.data.user_dataset import MapDataset, MapReader
+from flambeau.data.user_dataset import MapDataset, MapDatasetReader
 from flambeau.data.user_loader import (
     UserLoaderDataset,
     check_order,
     count_batches,
     count_samples,
-    peek,
+    read_first_batches,
 )
 from flambeau.errors import ArgumentError, InputError
 from flambeau.global_rng import TemporarySeed
-from flambeau.tensors.hugging_face import as_memory, is_hugging_face, with_tensors
-from flambeau.tensors.plain_data import PlainData, describe_columns
+from flambeau.tensors.base_data import BaseTensorData, describe_columns
+from flambeau.tensors.hugging_face import is_hugging_face, load_numeric_columns, with_torch_format
 from flambeau.tensors.preprocess import TensorPreprocessor, dtype_name
 
 _PEEK_BATCHES = 2
@@ -36,10 +36,10 @@ _PEEK_SAMPLES = 32
 Source: TypeAlias = MapDataset | UserLoaderDataset | MemoryDataset
 
 
-class UserData(PlainData):
-    """Parts that are read while training; facts rest on the first samples of train.
+class UserData(BaseTensorData):
+    """Data that are read during training; facts are measured on the first train samples.
 
-    Built by ``TensorData.from_datasets`` and ``TensorData.from_loaders``.
+    Created by ``TensorData.from_datasets`` and ``TensorData.from_loaders``.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class UserData(PlainData):
     @classmethod
     def from_map_style(
         cls,
-        given: Mapping[str, Any],
+        datasets: Mapping[str, Any],
         layout: BatchLayout,
         *,
         task: str,
         class_names: Sequence[str] | None,
     ) -> Self:
-        """Return map-style data sets, by part, as data; see ``TensorData.from_datasets``."""
-        split = _counted({part: len(each) for part, each in given.items()})
+        """Create the data from map-style data sets by part; see ``TensorData.from_datasets``."""
+        split = _consecutive_split({part: len(each) for part, each in datasets.items()})
         parts = {
-            part: MapDataset(with_tensors(each), layout, first_id=int(split.part(part)[0]))
-            for part, each in given.items()
+            part: MapDataset(with_torch_format(each), layout, first_id=int(split.part(part)[0]))
+            for part, each in datasets.items()
         }
         return cls(parts, split, _first_samples(parts["train"]), task=task, class_names=class_names)
 
@@ -83,27 +83,28 @@ class UserData(PlainData):
         task: str,
         class_names: Sequence[str] | None,
     ) -> Self:
-        """Return the user's loaders as data; see ``TensorData.from_loaders``."""
-        given = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
-        for part, loader in given.items():
+        """Create the data from user-defined loaders; see ``TensorData.from_loaders``."""
+        loaders = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
+        for part, loader in loaders.items():
             count_batches(loader, part)
             check_order(loader, part)
-        first = peek(train, layout, _PEEK_BATCHES)
+        first = read_first_batches(train, layout, _PEEK_BATCHES)
         sizes = {
             part: count_samples(loader) or count_batches(loader, part) * len(first[0])
-            for part, loader in given.items()
+            for part, loader in loaders.items()
         }
         parts = {
             part: UserLoaderDataset(loader, layout, part, first[0] if part == "train" else None)
-            for part, loader in given.items()
+            for part, loader in loaders.items()
         }
         notes = tuple(
-            f"{part}: the number of samples is batches × {len(first[0])}, as the loader does not "
-            "report it"
-            for part, loader in given.items()
+            f"{part}: the number of samples is estimated as batches × {len(first[0])}, because "
+            "the loader does not report it"
+            for part, loader in loaders.items()
             if not count_samples(loader)
         )
-        return cls(parts, _counted(sizes, notes), first, task=task, class_names=class_names)
+        split = _consecutive_split(sizes, notes)
+        return cls(parts, split, first, task=task, class_names=class_names)
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
         return self._part(part)
@@ -111,18 +112,19 @@ class UserData(PlainData):
     def preprocessor(self, values: Mapping[str, Any]) -> TensorPreprocessor:
         if values.get("normalisation", "none") == "standard":
             raise InputError(
-                "normalisation='standard' needs mean and std of all train rows, and these data "
-                "are read while training. Standardise in the data set and choose "
-                "choices={'normalisation': 'none'}, or load the data and use TensorData.from_tensors."
+                "normalisation='standard' needs the mean and std of all train samples, but these "
+                "data are read during training. Standardise in the data set and pass "
+                "choices={'normalisation': 'none'}, or load the data and use "
+                "TensorData.from_tensors."
             )
         columns = describe_columns(self._first[0].inputs)
         return TensorPreprocessor(columns, dtype=values.get("input_dtype"))
 
     def raw(self, part: str) -> Sequence[Any]:
-        """The inputs of each sample; those of a loader are read batch by batch, all of them."""
+        """Return the inputs of each sample; for a user-defined loader all batches are read."""
         source = self._part(part)
         if isinstance(source, MapDataset):
-            return _RawSamples(len(source), lambda place: source.sample(place)[0])
+            return _RawSamples(len(source), lambda position: source.sample(position)[0])
         options = LoaderOptions(batch_size=256)
         batches = [batch.inputs for batch in source.loader(options).batches(0)]
         rows = [
@@ -139,7 +141,7 @@ class UserData(PlainData):
             "inputs": describe_columns(first.inputs),
             "targets": describe_columns(first.targets),
             "in_memory": False,
-            "evidence": f"shapes and types from the first {n} train samples",
+            "evidence": f"shapes and dtypes of the first {n} train samples",
         }
         if isinstance(self._parts["train"], UserLoaderDataset):
             facts["loader_batch_size"] = len(first)
@@ -155,26 +157,26 @@ class UserData(PlainData):
         return facts
 
     def _check_labels(self, classes: Sequence[str]) -> None:
-        """Of the first samples; what comes later is refused in its step."""
+        """Check the first samples; an invalid label in a later batch raises in its step."""
         for batch in self._first:
             target = batch.target
             wrong = (target < 0) | (target >= len(classes))
             if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
                 raise InputError(
-                    f"The first train samples hold the label {int(target[wrong][0])}, but there "
-                    f"are {len(classes)} classes, 0 to {len(classes) - 1}. Give the data all of "
-                    "them (class_names=[…] or n_classes=…), or mend the labels."
+                    f"The first train samples contain the label {int(target[wrong][0])}, but there "
+                    f"are {len(classes)} classes, 0 to {len(classes) - 1}. Give all classes "
+                    "(class_names=[…] or n_classes=…), or fix the labels."
                 )
 
     def _part(self, part: str) -> Source:
-        self.split.part(part)  # an unknown name is an error that says the known ones
+        self.split.part(part)  # raises an error for an unknown name
         if part not in self._parts:
-            raise InputError(f"There is no {part} part. Give {part}=… when building the data.")
+            raise InputError(f"The data have no {part} part. Give {part}=… when creating the data.")
         return self._parts[part]
 
 
 class _RawSamples(Sequence[Any]):
-    """Samples that are read when they are asked for; one input comes without its name."""
+    """A sequence of samples, read on access: a tensor for one input, a dict for several."""
 
     def __init__(self, n: int, read: Callable[[int], Mapping[str, Any]]) -> None:
         self._rows = range(n)
@@ -189,19 +191,19 @@ class _RawSamples(Sequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self[place] for place in self._rows[index]]
+            return [self[row] for row in self._rows[index]]
         inputs = self._read(self._rows[index])
         return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the names as a tuple."""
-    # A single string goes through, so that BatchLayout can say what is wrong with it.
+    # A single string is passed on, so that BatchLayout raises its error.
     return cast(Any, names) if names is None or isinstance(names, str) else tuple(names)
 
 
 def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
-    """Return a user's map-style data set as one of ours, in memory where it is plain numbers.
+    """Return a ``Dataset`` for a user's map-style data set, in memory if it is all numbers.
 
     Raises:
         ArgumentError: It is not map-style, or a column does not exist.
@@ -211,15 +213,15 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
     if not is_map_style or isinstance(cast(object, items), IterableDataset):
         raise ArgumentError(
             f"The {part} data set is a {type(items).__name__} without __len__ and __getitem__, so "
-            "it can be neither shuffled nor resumed. Use a map-style data set, or put it into a "
-            "DataLoader (with __len__) and use TensorData.from_loaders."
+            "it cannot be shuffled or resumed. Use a map-style data set, or pass a DataLoader "
+            "(with __len__) to TensorData.from_loaders."
         )
     if not len(items):
-        raise InputError(f"The {part} data set is empty.")
+        raise InputError(f"The {part} data set is empty. It needs at least one sample.")
     if type(items) is TensorDataset:
-        return MemoryDataset(*layout.parts(items.tensors))
+        return MemoryDataset(*layout.inputs_and_targets(items.tensors))
     if is_hugging_face(items):
-        columns = as_memory(items, layout)
+        columns = load_numeric_columns(items, layout)
         if columns is not None:
             return MemoryDataset(*columns)
     return MapDataset(items, layout)
@@ -227,7 +229,7 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
 
 def _first_samples(train: MapDataset) -> list[Batch]:
     n = min(len(train), _PEEK_BATCHES * _PEEK_SAMPLES)
-    reader = MapReader(train, seed=0)
+    reader = MapDatasetReader(train, seed=0)
     with TemporarySeed().at(0):
         return [
             reader.batch(range(start, min(start + _PEEK_SAMPLES, n)), epoch=0)
@@ -235,7 +237,8 @@ def _first_samples(train: MapDataset) -> list[Batch]:
         ]
 
 
-def _counted(sizes: Mapping[str, int], notes: tuple[str, ...] = ()) -> Split:
+def _consecutive_split(sizes: Mapping[str, int], notes: tuple[str, ...] = ()) -> Split:
+    """Return a split whose parts have consecutive row numbers."""
     rows: dict[str, Rows] = {}
     start = 0
     for part, size in sizes.items():

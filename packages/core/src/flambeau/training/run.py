@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
@@ -254,7 +254,7 @@ class Run:
             NonFiniteError: Always; the message names step, samples and layer, and what to do.
         """
         self.update.restore_statistics()
-        why_not = why_not_resumable(self.components.train)
+        why_not = not_resumable_reason(self.components.train)
         if why_not:
             description = (
                 f"the layer is unknown because the loader cannot repeat its batches: {why_not}"

@@ -419,4 +419,4 @@ class AutoRun:
 def _agreed(value: T) -> T:
     """What process 0 measured, where several make the run."""
     together = processes.current()
-    return value if together is None else together.from_main(value)
+    return value if together is None else together.broadcast(value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.device import num_threads
 from flambeau.errors import ArgumentError
 from flambeau.phases.phase import Phase
@@ -71,7 +71,7 @@ def begin_auto(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
         auto.repeat(recorded, peak, components, options.accumulate)
     else:
         speed = None
-        if not why_not_resumable(components.train):
+        if not not_resumable_reason(components.train):
             limit_s = _MEASURING * max(0.0, (auto.budget_s or 0.0) - auto.elapsed_s)
             with num_threads(plan.values["num_threads"]):
                 speed = measure_speed(components, options, limit_s, clock=auto.clock)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from flambeau.distributed.processes import gathered
+from flambeau.distributed.processes import all_gather
 from flambeau.phases.phase import Phase
 from flambeau.plan.choice import Choice
 from flambeau.plan.plan import Plan
@@ -144,7 +144,7 @@ def _of_stored(
     layers: Mapping[str, nn.Module],
     epoch: int,
 ) -> Choice:
-    told = gathered(_look(components, epoch))
+    told = all_gather(_look(components, epoch))
     failure = next((each for each in told if isinstance(each, str)), None)
     seen = [each for each in told if not isinstance(each, str)]
     shifts: dict[str, LayerShift] = {}

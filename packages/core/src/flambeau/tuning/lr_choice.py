@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.plan.choice import Choice
 from flambeau.training.options import TrainingOptions
 from flambeau.training.step import train_step
@@ -52,7 +52,7 @@ def measured_lr(choice: Choice, start: Start, epochs: int, tell: Callable[[str],
     per_epoch = -(-start.components.train.steps_per_epoch // start.options.accumulate)
     total = per_epoch * epochs
     most = min(MOST_STEPS, int(LARGEST_SHARE * total))
-    if most < FEWEST_STEPS or why_not_resumable(start.components.train):
+    if most < FEWEST_STEPS or not_resumable_reason(start.components.train):
         return choice
     tell(f"Nothing is known of a good lr here: measuring it with up to {most} steps.")
     found = find(start, most)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.distributed import processes
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau.phases.phase import Phase
@@ -84,7 +84,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
 
     Afterwards weights, buffers, gradients, modes, optimizers and generators are as they were, to
     the bit; nothing is kept on disk. Loaders are asked for batches by position, so theirs does not
-    move, unless ``why_not_resumable`` says that it has one of its own.
+    move, unless ``not_resumable_reason`` says that it has one of its own.
 
     Args:
         start: What is trained, and how.
@@ -109,7 +109,7 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
             f"Runs that show anything take at least {FEWEST_STEPS} steps, not {most_steps}. Give "
             f"most_steps={FEWEST_STEPS} or more, or name a rate: fit(lr=…)."
         )
-    why_not = why_not_resumable(start.components.train)
+    why_not = not_resumable_reason(start.components.train)
     if why_not:
         warnings.warn(
             "[loader-moved] The batches that lr_find takes from the train loader cannot be had "
@@ -217,7 +217,7 @@ class _Search:
         self.steps += len(watch.losses)
         together = processes.current()
         # Every process decides by the same numbers.
-        return tuple(watch.losses if together is None else together.from_main(watch.losses))
+        return tuple(watch.losses if together is None else together.broadcast(watch.losses))
 
     def _remembering(self, factory: Any) -> Any:
         def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
@@ -268,7 +268,7 @@ class _Targets:
             return True
         own = bool(torch.stack(self._differ).any())  # host read: a sweep is over
         together = processes.current()
-        return own if together is None else any(together.gather(own))
+        return own if together is None else any(together.all_gather(own))
 
 
 def spaced(low: float, high: float, n: int) -> tuple[float, ...]:

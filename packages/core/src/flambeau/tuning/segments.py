@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, shares_with, why_not_resumable
+from flambeau.data.loader import Loader, loader_world_size, not_resumable_reason
 from flambeau.errors import InputError
 
 
@@ -32,8 +32,8 @@ class SegmentLoader(Loader):
             )
         self.loader = loader
         self.length = length
-        self.world_size = shares_with(loader)
-        self.why_not_resumable = why_not_resumable(loader)
+        self.world_size = loader_world_size(loader)
+        self.not_resumable_reason = not_resumable_reason(loader)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.device import num_threads
-from flambeau.global_rng import generator_states, preserved_generators, restore_generators
+from flambeau.global_rng import generator_states, preserve_generators, restore_generators
 from flambeau.phases.phase import Phase
 from flambeau.training.compile import compile_model
 from flambeau.training.components import Components
@@ -97,7 +97,7 @@ class Trial:
 
     def seconds(self, setting: Setting, batch_size: int, steps: int) -> list[float]:
         """Seconds of each of ``steps`` training steps, after two that are not counted."""
-        with preserved_generators(), num_threads(setting.num_threads):
+        with preserve_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             times = _Times(batch, _WARM_UP + steps, self._now)
             with self._run(setting, times) as run:
@@ -106,7 +106,7 @@ class Trial:
 
     def peaks(self, setting: Setting, batch_size: int) -> tuple[int, int]:
         """Bytes at the peak before the backward pass, and at the peak of a whole step."""
-        with preserved_generators(), num_threads(setting.num_threads):
+        with preserve_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             known = [*batch.inputs.values(), *batch.targets.values()]
             with self._run(setting, _Times(batch, 1, self._now)) as run:
@@ -131,7 +131,7 @@ class Trial:
 
     def agreement(self, setting: Setting, batch_size: int) -> Agreement:
         """The step of ``setting`` against that in fp32."""
-        with preserved_generators():
+        with preserve_generators():
             batch = self.samples(batch_size)
             draws = generator_states()
             found: list[tuple[float, Tensor]] = []

@@ -209,7 +209,7 @@ class TranslationData(Data):
         return cls(*read_path(Path(path), options))
 
     @classmethod
-    def items_from_path(cls, path: Path) -> Sequence[str]:
+    def inputs_from_path(cls, path: Path) -> Sequence[str]:
         """Return the lines of a file, the items of ``flambeau predict MODEL PATH``."""
         return read_lines(path)
 
@@ -326,7 +326,7 @@ class TranslationData(Data):
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TranslationData:
         parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
-        split = Split.given(parts["train"], parts["valid"], parts["test"])
+        split = Split.from_indices(parts["train"], parts["valid"], parts["test"])
         return TranslationData(self._samples, split, self._options, self._skipped)
 
     # ------------------------------------------------------------ plan to parts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, LoaderOptions, count_steps, share
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, shard_bounds
 from flambeau.errors import InputError
 from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 from flambeau_text.translation.bucketing import Buckets, make_buckets, round_up
@@ -170,7 +170,7 @@ class PairLoader(Loader):
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         for rows in self._rows(epoch)[start_step:]:
-            own = rows[slice(*share(0, len(rows), self.options))]
+            own = rows[slice(*shard_bounds(0, len(rows), self.options))]
             yield self.dataset.batch(own, epoch, self._widths(rows))
 
     def _widths(self, rows: Tensor) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.errors import FlambeauWarning
 from flambeau.training.norm.bn_statistics import layers_with_statistics
 from flambeau.training.norm.first_batches import first_batches
@@ -78,7 +78,7 @@ def check_train_eval_gap(run: Run) -> None:
         map(has_running_statistics, run.components.model.modules())
     ):
         return
-    if why_not_resumable(run.components.train):
+    if not_resumable_reason(run.components.train):
         return
     gathered = run.gather(_measure_or_none(run))
     measurements = [measured for measured in gathered if measured is not None]

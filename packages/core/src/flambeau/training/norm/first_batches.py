@@ -7,7 +7,7 @@ from itertools import islice
 from typing import cast
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.errors import InputError
 from flambeau.training.components import Components
 
@@ -26,7 +26,7 @@ def first_batches(components: Components, epoch: int, at_most: int) -> Iterator[
         InputError: The train loader cannot give the same batches twice.
     """
     loader = components.train
-    if why_not := why_not_resumable(loader):
+    if why_not := not_resumable_reason(loader):
         raise InputError(f"The train batches cannot be read before the epoch: {why_not}")
     batches = loader.batches(epoch)
     try:

@@ -22,7 +22,7 @@ def make_run(
         history: Rows and step losses so far.
         position: Position from which the run starts.
     """
-    group = processes.join()
+    group = processes.initialize()
     if group is None:
         return Run(components, settings, history, position)
     from flambeau.training.ranks.ranked_run import RankedRun

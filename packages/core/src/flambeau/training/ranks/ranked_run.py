@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.loader import shares_with
+from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, TrainingError
 from flambeau.global_rng import seed_globals
@@ -92,7 +92,9 @@ class RankedRun(Run):
             group=group,
         )
         self.is_main = group.is_main
-        self.shares_evaluation = components.valid is not None and shares_with(components.valid) > 1
+        self.shares_evaluation = (
+            components.valid is not None and loader_world_size(components.valid) > 1
+        )
 
     @contextmanager
     def propagate_errors(self) -> Generator[None]:
@@ -104,7 +106,7 @@ class RankedRun(Run):
         except BaseException as error:
             if self._raised_by_all:
                 raise
-            explained = self.group.explained(error)
+            explained = self.group.translate_error(error)
             self.group.leave(error if explained is error else None)
             if explained is error:
                 raise
@@ -121,7 +123,7 @@ class RankedRun(Run):
         self._own_interrupt = interrupt
 
     def should_stop(self) -> bool:
-        gathered = self.group.gather((self.state.stop_reason, self._own_interrupt.pending))
+        gathered = self.group.all_gather((self.state.stop_reason, self._own_interrupt.pending))
         self._raise_if_interrupted(any(pending for _, pending in gathered))
         self.state.stop_reason = next(
             (reason for reason, _ in gathered if reason is not None), None
@@ -129,10 +131,10 @@ class RankedRun(Run):
         return self.state.stop_reason is not None
 
     def broadcast_scores(self, scores: Mapping[str, float]) -> Mapping[str, float]:
-        return self.group.from_main(scores)
+        return self.group.broadcast(scores)
 
     def gather(self, value: T) -> list[T]:
-        return self.group.gather(value)
+        return self.group.all_gather(value)
 
     # The step
 
@@ -169,7 +171,7 @@ class RankedRun(Run):
             stops,
             self._own_interrupt.pending,
         )
-        sums = self.group.add_up([*map(float, own), float(is_done), float(not local)])
+        sums = self.group.sum_over_ranks([*map(float, own), float(is_done), float(not local)])
         total, unknown, scaled, counted, stopping, interrupted, done, empty = sums
         self._raise_if_interrupted(bool(interrupted))
         self._epoch_ended = bool(stopping) or done == self.group.world_size
@@ -221,7 +223,7 @@ class RankedRun(Run):
 
     def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
         """Return the error of the rank that found the source, the same on every rank."""
-        gathered = self.group.gather(
+        gathered = self.group.all_gather(
             (source.kind, str(super().build_nonfinite_error(record, source)))
         )
         found = [rank for rank, (kind, _) in enumerate(gathered) if kind != "unknown"]
@@ -232,7 +234,7 @@ class RankedRun(Run):
 
 
 def _check_loader(components: Components, group: ProcessGroup) -> None:
-    found = shares_with(components.train)
+    found = loader_world_size(components.train)
     if found != group.world_size:
         raise InputError(
             f"{type(components.train).__name__} splits its batches over {found} ranks, but the run "
@@ -246,7 +248,7 @@ def _broadcast_model(model: nn.Module, group: ProcessGroup) -> None:
     """Copy parameters and buffers of rank 0 to every rank."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    for rank, theirs in enumerate(group.gather(shapes)):
+    for rank, theirs in enumerate(group.all_gather(shapes)):
         if theirs != shapes:
             name = next(n for n in [*shapes, *theirs] if shapes.get(n) != theirs.get(n))
             raise TrainingError(

@@ -59,7 +59,7 @@ class RankedStep(Step):
         super().update(loss, name)
 
     def total_weight(self, weight: float | None) -> float | None:
-        total, unknown = self._group.add_up([weight or 0.0, float(weight is None)])
+        total, unknown = self._group.sum_over_ranks([weight or 0.0, float(weight is None)])
         return None if unknown else total / self._group.world_size
 
     def total_weight_on_device(self, weight: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class RankedStep(Step):
             Whether every rank had every gradient.
         """
         learning = [parameter for parameter in parameters if parameter.requires_grad]
-        counts = self._group.add_up([float(p.grad is not None) for p in learning])
+        counts = self._group.sum_over_ranks([float(p.grad is not None) for p in learning])
         gradients: dict[torch.dtype, list[Tensor]] = {}
         for parameter, count in zip(learning, counts, strict=True):
             if count:

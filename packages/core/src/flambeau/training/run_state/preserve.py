@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flambeau.global_rng import preserved_generators
+from flambeau.global_rng import preserve_generators
 
 Restore = Callable[[], None]
 
@@ -46,7 +46,7 @@ def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]
         True
     """
     with ExitStack() as stack:
-        stack.enter_context(preserved_generators())
+        stack.enter_context(preserve_generators())
         stack.callback(_capture_modes(model))
         stack.callback(_capture_tensors(model, weights=weights))
         if weights:

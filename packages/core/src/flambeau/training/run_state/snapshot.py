@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from flambeau.data.loader import why_not_resumable
+from flambeau.data.loader import not_resumable_reason
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.training.run_state.optimizer_state import (
@@ -66,7 +66,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     _check(run, tree)
     state = run.state
     position = Position(**tree["position"])
-    why_not = why_not_resumable(run.components.train)
+    why_not = not_resumable_reason(run.components.train)
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot continue with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])

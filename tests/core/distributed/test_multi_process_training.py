@@ -63,7 +63,7 @@ def module(name: str) -> ModuleType:
     return sys.modules[name]
 
 
-starting = module("starting")
+runner = module("scenario_runner")
 scenarios = module("scenarios")
 Outcomes = dict[str, list[dict[str, Any]]]
 
@@ -92,9 +92,9 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
     return [] if same else [f"{where}: {left} and {right}"]
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+def test_two_processes_match_one(tmp_path: Path) -> None:
     """The quick one: weights, every step's loss, the history and the scores."""
-    one, (first, second) = alone("sgd", tmp_path), starting.run(tmp_path, "sgd")["sgd"]
+    one, (first, second) = alone("sgd", tmp_path), runner.run(tmp_path, "sgd")["sgd"]
     assert differences(one, first) == []
     assert differences(first["weights"], second["weights"]) == []
     assert len(one["losses"]) == 12  # two epochs of 43 samples in batches of 8
@@ -108,7 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(folder: Path) -> Outcomes:
-    found: Outcomes = starting.run(folder, *STEPS, *OTHERS)
+    found: Outcomes = runner.run(folder, *STEPS, *OTHERS)
     return found
 
 
@@ -123,9 +123,7 @@ def test_steps_losses_and_scores_are_those_of_one_process(
 
 
 @pytest.mark.slow
-def test_every_sample_is_seen_once_an_epoch_in_the_batches_of_one_process(
-    outcomes: Outcomes, folder: Path
-) -> None:
+def test_batches_match_those_of_one_process(outcomes: Outcomes, folder: Path) -> None:
     one, shares = alone("samples", folder), outcomes["samples"]
     for epoch in (0, 1):
         batches = [
@@ -139,9 +137,7 @@ def test_every_sample_is_seen_once_an_epoch_in_the_batches_of_one_process(
 
 
 @pytest.mark.slow
-def test_augmentation_does_not_depend_on_who_reads_the_sample(
-    outcomes: Outcomes, folder: Path
-) -> None:
+def test_augmentation_does_not_depend_on_the_rank(outcomes: Outcomes, folder: Path) -> None:
     pytest.importorskip("flambeau_vision")
     one, (first, second) = alone("images", folder)["pictures"], outcomes["images"]
     assert not first["pictures"].keys() & second["pictures"].keys()
@@ -153,7 +149,7 @@ def test_augmentation_does_not_depend_on_who_reads_the_sample(
 
 
 @pytest.mark.slow
-def test_a_stop_of_one_process_ends_all_at_the_same_step(outcomes: Outcomes) -> None:
+def test_a_stop_on_one_rank_ends_all_at_the_same_step(outcomes: Outcomes) -> None:
     first, second = outcomes["stops"]
     assert first == second
     assert first["in the epoch"] == {"steps": 4, "reason": "process 1 has seen enough"}
@@ -162,7 +158,7 @@ def test_a_stop_of_one_process_ends_all_at_the_same_step(outcomes: Outcomes) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_one_process_ends_all_at_one_step_and_saves_once(outcomes: Outcomes) -> None:
+def test_ctrl_c_on_one_rank_ends_all_and_saves_once(outcomes: Outcomes) -> None:
     first, second = outcomes["interrupted"]
     assert first["steps"] == second["steps"] == 4
     assert any("A checkpoint of step 4 is in" in note for note in first["notes"])
@@ -170,14 +166,14 @@ def test_ctrl_c_on_one_process_ends_all_at_one_step_and_saves_once(outcomes: Out
 
 
 @pytest.mark.slow
-def test_the_processes_draw_other_numbers_in_the_model(outcomes: Outcomes, folder: Path) -> None:
+def test_models_draw_different_numbers_on_each_rank(outcomes: Outcomes, folder: Path) -> None:
     one, (first, second) = alone("dropout", folder), outcomes["dropout"]
     assert one["drawn"] == first["drawn"]
     assert not set(first["drawn"]) & set(second["drawn"])
 
 
 @pytest.mark.slow
-def test_a_step_that_is_not_finite_on_one_process_ends_all_before_it_changes_anything(
+def test_a_non_finite_step_on_one_rank_ends_all(
     outcomes: Outcomes,
 ) -> None:
     first, second = outcomes["not_finite"]
@@ -189,7 +185,7 @@ def test_a_step_that_is_not_finite_on_one_process_ends_all_before_it_changes_any
 
 
 @pytest.mark.slow
-def test_files_are_written_once_and_show_no_wrapper(outcomes: Outcomes) -> None:
+def test_files_are_written_once_without_ddp_names(outcomes: Outcomes) -> None:
     first, second = outcomes["files"]
     assert first == second
     assert first["type"] == "Net"
@@ -198,7 +194,7 @@ def test_files_are_written_once_and_show_no_wrapper(outcomes: Outcomes) -> None:
 
 
 @pytest.mark.slow
-def test_batch_statistics_are_warned_of_once_and_end_the_same_everywhere(
+def test_batch_norm_warns_once_and_ranks_agree(
     outcomes: Outcomes,
 ) -> None:
     first, second = outcomes["statistics"]
@@ -209,9 +205,7 @@ def test_batch_statistics_are_warned_of_once_and_end_the_same_everywhere(
 
 
 @pytest.mark.slow
-def test_the_batch_norm_policy_is_decided_on_what_all_processes_see(
-    outcomes: Outcomes, folder: Path
-) -> None:
+def test_the_batch_norm_policy_uses_all_ranks(outcomes: Outcomes, folder: Path) -> None:
     one, (first, second) = alone("decided", folder), outcomes["decided"]
     assert differences(first, second) == []
     # The distance is that of all samples; batches of half the size are rougher.
@@ -221,7 +215,7 @@ def test_the_batch_norm_policy_is_decided_on_what_all_processes_see(
 
 
 @pytest.mark.slow
-def test_one_process_tells_of_the_gap_between_training_and_evaluation(
+def test_one_rank_reports_the_batch_norm_gap(
     outcomes: Outcomes,
 ) -> None:
     first, second = outcomes["gap"]
@@ -230,12 +224,14 @@ def test_one_process_tells_of_the_gap_between_training_and_evaluation(
 
 
 @pytest.mark.slow
-def test_a_loader_of_the_users_own_has_to_share(outcomes: Outcomes, folder: Path) -> None:
+def test_a_user_train_loader_must_be_sharded(outcomes: Outcomes, folder: Path) -> None:
     one, (first, second) = alone("loaders", folder), outcomes["loaders"]
     assert "without" not in one
-    assert first["without"].startswith("InputError: The train loader gives every one of the 2")
+    assert first["without"].startswith(
+        "InputError: The train loader yields the same samples on all 2"
+    )
     assert "DistributedSampler" in first["without"]
-    assert "shares with 3 processes, but the run has 2" in first["other number"]
+    assert "num_replicas=3, but the run has 2" in first["other number"]
     assert first["steps"] == second["steps"] == one["steps"] == 3
     assert first["scores"]["valid_loss"] == second["scores"]["valid_loss"]
     numbers = torch.cat([torch.cat(each["seen"]) for each in (first, second)])
@@ -243,7 +239,7 @@ def test_a_loader_of_the_users_own_has_to_share(outcomes: Outcomes, folder: Path
 
 
 @pytest.mark.slow
-def test_processes_with_different_data_are_refused(outcomes: Outcomes) -> None:
+def test_different_data_on_the_ranks_raise(outcomes: Outcomes) -> None:
     messages = [each["message"] for each in outcomes["different_data"]]
     assert all("different data: n_train is" in message for message in messages)
 
@@ -252,7 +248,7 @@ def test_processes_with_different_data_are_refused(outcomes: Outcomes) -> None:
 def test_a_run_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
     unbroken = alone("unbroken", tmp_path)
     assert "checkpoints" in alone("begun", tmp_path)["files"]
-    begun_alone = starting.run(tmp_path, "resumed", "begun")
+    begun_alone = runner.run(tmp_path, "resumed", "begun")
     for each in begun_alone["resumed"]:
         assert differences(unbroken, each) == []
     begun_together = alone("resumed", tmp_path)
@@ -261,7 +257,7 @@ def test_a_run_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_on_one_process_ends_the_others_at_once(tmp_path: Path) -> None:
-    first, second = starting.run(tmp_path, "raises")["raises"]
+    first, second = runner.run(tmp_path, "raises")["raises"]
     assert second == {"type": "ValueError", "message": "sample 7 is broken"}
     assert first["type"] == "TrainingError"
     assert "process 1 raised ValueError: sample 7 is broken" in first["message"]

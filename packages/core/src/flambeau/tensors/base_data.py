@@ -1,4 +1,4 @@
-"""``PlainData``: what data without a domain of their own share (tensors, data sets, loaders)."""
+"""``BaseTensorData``: the base class of ``TensorData`` and ``UserData``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from flambeau.data.data import Data, Facts, head_arguments, planned
+from flambeau.data.data import Data, Facts, head_arguments, select_values
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
@@ -19,8 +19,8 @@ from flambeau.tensors.preprocess import dtype_name, mean_and_std
 TASKS = ("auto", "classification", "multi_label", "regression")
 
 
-class PlainData(Data):
-    """Inputs and targets that come as numbers; the model is an MLP or the user's own."""
+class BaseTensorData(Data):
+    """Data with numeric inputs and targets, for an MLP or a user-defined model."""
 
     domain: ClassVar[str] = "flambeau.tensors.domain:DOMAIN"
 
@@ -29,7 +29,8 @@ class PlainData(Data):
             raise ArgumentError(f"No task {task!r}. {did_you_mean(task, TASKS)}")
         if isinstance(class_names, str):
             raise ArgumentError(
-                f"class_names={class_names!r} is one string; give a list with one name a class."
+                f"class_names={class_names!r} is a single string. Give a list with one name per "
+                "class."
             )
         self._split = split
         self._task = task
@@ -54,13 +55,13 @@ class PlainData(Data):
 
     @abstractmethod
     def _measure(self) -> Facts:
-        """The facts about inputs and targets."""
+        """Return the facts about inputs and targets."""
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         arguments = self.task_arguments(values)
         columns: Mapping[str, Mapping[str, Any]] = self.facts()["inputs"]
         return {
-            # Several inputs are put side by side.
+            # The MLP concatenates its inputs.
             "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
             "n_outputs": len(arguments["names"] if "names" in arguments else arguments["classes"]),
             **head_arguments(values),
@@ -74,24 +75,27 @@ class PlainData(Data):
             if len(names) < 2:
                 raise InputError(
                     f"All {self.facts()['n_train']:,} train rows have the class "
-                    f"{names[0] if names else ''!r}, so there is nothing to tell apart. Give rows "
-                    "of another class; if train and valid were cut from sorted rows, let them be "
-                    "drawn at random (valid=0.2)."
+                    f"{names[0] if names else ''!r}, but classification needs at least two classes."
+                    " Add rows of another class. If train and valid are slices of sorted rows, use "
+                    "a random split (valid=0.2)."
                 )
             self._check_labels(names)
             loss = loss_arguments(values, self.facts().get("class_counts"))
-            return {"classes": names, **planned(values, "metrics"), **loss}
+            return {"classes": names, **select_values(values, "metrics"), **loss}
         if task == "multi_label":
             self._check_label_columns()
             width = shape[-1] if shape else 1
             names = list(self._class_names or map(str, range(width)))
             if len(names) != width:
-                raise InputError(f"{len(names)} class names for {width} target columns.")
-            return {"classes": names, **planned(values, "metrics")}
+                raise InputError(
+                    f"class_names has {len(names)} names, but the targets have {width} columns. "
+                    "Give one name per column."
+                )
+            return {"classes": names, **select_values(values, "metrics")}
         width = shape[-1] if shape else 1
         arguments: dict[str, Any] = {
-            "names": ["value"] if width == 1 else [f"value_{place}" for place in range(width)],
-            **planned(values, "metrics"),
+            "names": ["value"] if width == 1 else [f"value_{column}" for column in range(width)],
+            **select_values(values, "metrics"),
             **loss_arguments(values),
         }
         facts = self.facts()
@@ -100,17 +104,17 @@ class PlainData(Data):
         return arguments
 
     def _check_labels(self, classes: Sequence[str]) -> None:
-        """Checks that every label of every part is the number of one of ``classes``."""
+        """Raise ``InputError`` if a label of any part is not a class number."""
 
     def _check_label_columns(self) -> None:
-        """Checks that the targets of every part are columns of 0 and 1."""
+        """Raise ``InputError`` if the targets of any part are not columns of values in [0, 1]."""
 
     def _target_shape(self, task: str) -> Sequence[int]:
         targets: Mapping[str, Mapping[str, Any]] = self.facts()["targets"]
         if len(targets) != 1:
             raise InputError(
                 f"The task {task!r} needs exactly one target, but the data have {len(targets)}"
-                f"{': ' if targets else ''}{', '.join(targets)}. Pass a task of your own: "
+                f"{': ' if targets else ''}{', '.join(targets)}. Pass a custom task: "
                 "Learner(data, module, task=…)."
             )
         shape: Sequence[int] = next(iter(targets.values()))["shape"]
@@ -123,37 +127,40 @@ class PlainData(Data):
         if facts.get("target_shape"):
             shape = ", ".join(map(str, facts["target_shape"]))
             raise InputError(
-                f"The targets have shape (rows, {shape}), but classification expects one class "
-                "number a row: (rows,). Take the column out, targets[:, 0]; use targets.argmax(1) "
-                "if the columns are classes and exactly one is 1; or choose task='multi_label' "
-                "for 0/1 columns."
+                f"The targets have shape (rows, {shape}), but classification needs one class "
+                "number per row: (rows,). Select the column (targets[:, 0]), convert one-hot "
+                "columns with targets.argmax(1), or choose task='multi_label' for columns of 0 "
+                "and 1."
             )
         if "target_distinct" in facts:
             raise InputError(
-                f"The targets cannot be classes 0, 1, …: {facts['target_distinct']:,} distinct "
-                f"values of {facts['target_dtype']} from {facts['target_min']:,} to "
-                f"{facts['target_max']:,}. Number them from 0 "
+                f"The targets are not class numbers 0, 1, …: they have "
+                f"{facts['target_distinct']:,} distinct values of {facts['target_dtype']} from "
+                f"{facts['target_min']:,} to {facts['target_max']:,}. Number the classes from 0 "
                 "(np.unique(targets, return_inverse=True)), or choose task='regression'."
             )
         raise InputError(
-            "How many classes there are cannot be seen from a few batches. Say it: "
+            "The number of classes is unknown, because only the first batches were read. Give "
             "class_names=[…] or n_classes=…."
         )
 
 
-def names_of_classes(
+def resolve_class_names(
     class_names: Sequence[str] | None, n_classes: int | None
 ) -> Sequence[str] | None:
-    """The names, or "0", "1", … for a number of classes."""
+    """Return the class names, or "0", "1", … if only the number of classes is given."""
     if n_classes is None:
         return class_names
     if class_names is not None and len(class_names) != n_classes:
-        raise InputError(f"n_classes={n_classes}, but {len(class_names)} class names were given.")
+        raise InputError(
+            f"n_classes is {n_classes}, but class_names has {len(class_names)} names. Give only "
+            "one of them."
+        )
     return class_names or [str(label) for label in range(n_classes)]
 
 
 def describe_columns(columns: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``."""
+    """Return ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``."""
     return {
         name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}
         for name, value in columns.items()
@@ -161,7 +168,7 @@ def describe_columns(columns: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]
 
 
 def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[str, Any]:
-    """The ``target_*`` and ``class_*`` facts of the train rows ``target`` ``(n, …)``."""
+    """Return the ``target_*`` and ``class_*`` facts of train targets ``(n, …)``."""
     facts: dict[str, Any] = {
         "target_dtype": dtype_name(target.dtype),
         "target_shape": list(target.shape[1:]),
@@ -180,7 +187,7 @@ def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[s
         mean, std = mean_and_std(target.reshape(len(target), -1), by_feature=True)
         facts |= {"target_mean": mean.numpy().tolist(), "target_std": std.numpy().tolist()}
     elif target.ndim == 1 and low >= 0:
-        # Far more codes than values are no classes: identifiers, or an amount.
+        # A maximum far above the number of distinct values: identifiers or amounts, not classes.
         if class_names is None and high < 10 * len(distinct) + 10:
             class_names = [str(label) for label in range(int(high) + 1)]
         if class_names is not None and high < len(class_names):
@@ -193,7 +200,7 @@ def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[s
 
 
 def distinct_values(values: Tensor) -> Tensor:
-    """The distinct values in order (``torch.unique``, which torch does not type)."""
+    """Return the sorted distinct values (``torch.unique``, which torch does not type)."""
     return cast(Any, torch).unique(values)
 
 

@@ -8,8 +8,14 @@ from typing import Any, overload
 from torch import Tensor
 
 
-class Rows(Sequence[Any]):
-    """Tensors ``(n, …)`` seen as n samples, none of which is copied before it is asked for."""
+class TensorSequence(Sequence[Any]):
+    """A view of tensors ``(n, …)`` as a sequence of n samples, without a copy.
+
+    A sample is a tensor where there is one column, else a dict of tensors by column name.
+
+    Args:
+        columns: Tensors of equal length by name.
+    """
 
     def __init__(self, columns: Mapping[str, Tensor]) -> None:
         self._columns = dict(columns)
@@ -20,9 +26,9 @@ class Rows(Sequence[Any]):
     @overload
     def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: slice) -> TensorSequence: ...
     def __getitem__(self, index: int | slice) -> Any:
         rows = {name: value[index] for name, value in self._columns.items()}
         if isinstance(index, slice):
-            return Rows(rows)
+            return TensorSequence(rows)
         return next(iter(rows.values())) if len(rows) == 1 else rows
