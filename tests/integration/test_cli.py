@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flambeau.artefact.checkpoint import latest_checkpoint
+from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.cli.app import build_app
 from flambeau.cli.data_arguments import parse_options
 from flambeau.domain import get_domain

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from flambeau import Learner, Plan, Predictor, TensorData
-from flambeau.artefact.checkpoint import latest_checkpoint, load_checkpoint
+from flambeau.artefact.checkpoint_files import latest_checkpoint, load_checkpoint
 from flambeau.artefact.verified_files import file_sha256
 from flambeau.errors import ArtefactError, FlambeauError
 

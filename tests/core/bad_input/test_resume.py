@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from flambeau import Data, Learner, TensorData
-from flambeau.artefact.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from flambeau.artefact.checkpoint_files import latest_checkpoint, load_checkpoint, save_checkpoint
 from flambeau.errors import ArtefactError, FlambeauError, ResumeError
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))

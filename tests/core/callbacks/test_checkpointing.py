@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau.artefact.checkpoint import checkpoint_step, latest_checkpoint, load_checkpoint
+from flambeau.artefact.checkpoint_files import checkpoint_step, latest_checkpoint, load_checkpoint
 from flambeau.callbacks import Checkpointing, checkpointing
 from flambeau.errors import (
     ArgumentError,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flambeau import Callback, Data, Learner, Phase, Schedule, TensorData
 from flambeau.phases import BATCH_NORM_POLICIES
-from flambeau.training.norm.freeze import has_running_statistics
+from flambeau.training.freeze import has_running_statistics
 
 
 class Net(nn.Module):

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from flambeau import EMA, Callback, Checkpointing, Learner, TensorData, TrainingOptions
-from flambeau.artefact.checkpoint import save_checkpoint
+from flambeau.artefact.checkpoint_files import save_checkpoint
 from flambeau.data import Batch
 from flambeau.global_rng import generator_states
 

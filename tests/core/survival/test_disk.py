@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from flambeau import Callback, Checkpointing, FlambeauWarning, Learner, Predictor, TensorData
-from flambeau.artefact.checkpoint import load_latest_checkpoint
+from flambeau.artefact.checkpoint_files import load_latest_checkpoint
 from flambeau.errors import StorageError
 
 MEGABYTE = 1 << 20

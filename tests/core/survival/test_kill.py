@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flambeau.artefact.checkpoint import load_checkpoint, load_latest_checkpoint
+from flambeau.artefact.checkpoint_files import load_checkpoint, load_latest_checkpoint
 
 STEPS, MICRO_BATCHES = 32, 60  # 4 epochs of 15 batches of 10 (one ragged), 2 batches a step
 EVENTS = ("on_step_start", "on_gradients_ready", "on_step_end", "on_eval_step_end", "on_epoch_end")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flambeau.artefact.checkpoint import checkpoint_step, latest_checkpoint, load_checkpoint
+from flambeau.artefact.checkpoint_files import checkpoint_step, latest_checkpoint, load_checkpoint
 from flambeau.training.interrupt import deferred_interrupt
 
 

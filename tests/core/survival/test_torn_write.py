@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from flambeau.artefact.checkpoint import (
+from flambeau.artefact.checkpoint_files import (
     checkpoint_step,
     load_checkpoint,
     load_latest_checkpoint,

@@ -8,7 +8,7 @@ from torch import nn
 
 from flambeau.errors import ArgumentError
 from flambeau.phases import BATCH_NORM_POLICIES
-from flambeau.training.norm.freeze import (
+from flambeau.training.freeze import (
     freeze_except,
     has_running_statistics,
     norm_layers,

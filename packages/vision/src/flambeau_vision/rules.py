@@ -7,8 +7,8 @@ from typing import Any
 
 from flambeau.device import available_memory_bytes, usable_cores
 from flambeau.plan.choice import Choice
+from flambeau.plan.core_rules import CORE_RULES
 from flambeau.plan.rule import Rule
-from flambeau.plan.rules import CORE_RULES
 from flambeau.plan.rules_machine import data_device_choice, precision_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept

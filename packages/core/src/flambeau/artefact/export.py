@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.atomic_write import atomic_folder
-from flambeau.artefact.export_record import (
+from flambeau.artefact.export_format import (
     FILES,
     MODEL_FILE,
     PREPROCESSOR_FILE,

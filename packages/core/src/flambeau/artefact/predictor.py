@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from flambeau.artefact.export_record import (
+from flambeau.artefact.export_format import (
     MODEL_FILE,
     PREPROCESSOR_FILE,
     BuilderSpec,

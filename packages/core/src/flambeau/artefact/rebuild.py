@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flambeau.artefact.export_record import BuilderSpec
+from flambeau.artefact.export_format import BuilderSpec
 from flambeau.artefact.model_tensors import check_tensors_fit, with_aliases
 from flambeau.errors import ArtefactError, did_you_mean
 

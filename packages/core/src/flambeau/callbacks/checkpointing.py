@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-from flambeau.artefact.checkpoint import latest_checkpoint, save_checkpoint
+from flambeau.artefact.checkpoint_files import latest_checkpoint, save_checkpoint
 from flambeau.errors import (
     ArgumentError,
     FlambeauError,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flambeau.artefact.checkpoint import latest_checkpoint
+from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.errors import ArgumentError, InputError
 
 OutputFolder = Annotated[

@@ -11,7 +11,7 @@ from flambeau.doctor.finding import Finding
 from flambeau.doctor.recorded_pass import preserved_with_seed
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import named_modules
-from flambeau.training.norm.freeze import has_running_statistics, set_train_modes
+from flambeau.training.freeze import has_running_statistics, set_train_modes
 from flambeau.training.optim.optimizer import no_decay_ids
 from flambeau.wording import format_number, name_some
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flambeau.inspect.hooks import Hooks, Inputs, modules_by_name, run_in_eval_mode
 from flambeau.plan.choice import Choice
-from flambeau.training.norm.freeze import has_running_statistics
+from flambeau.training.freeze import has_running_statistics
 from flambeau.wording import format_bytes, name_some
 
 

@@ -26,7 +26,7 @@ from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.training.compile import compile_model, undo
 from flambeau.training.components import Components
-from flambeau.training.norm.freeze import has_running_statistics
+from flambeau.training.freeze import has_running_statistics
 
 
 @dataclass(frozen=True)

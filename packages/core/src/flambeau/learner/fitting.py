@@ -28,7 +28,7 @@ from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.run_state.restore import restore_or_roll_back
+from flambeau.training.run_state.resume import restore_or_roll_back
 
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun

@@ -42,7 +42,7 @@ from flambeau.training.history import History
 from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
-from flambeau.training.run_state.restore import check_tree, read_phases
+from flambeau.training.run_state.resume import check_tree, read_phases
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flambeau.artefact.checkpoint import (
+from flambeau.artefact.checkpoint_files import (
     latest_checkpoint,
     load_checkpoint,
     load_latest_checkpoint,

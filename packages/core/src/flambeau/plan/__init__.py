@@ -1,11 +1,11 @@
 """The plan: every choice of a run, with its reason, in the open."""
 
 from flambeau.plan.choice import Choice
+from flambeau.plan.core_rules import CORE_RULES
 from flambeau.plan.diff import Change, PlanDiff
 from flambeau.plan.order import combine, dependents, order
 from flambeau.plan.plan import Plan
 from flambeau.plan.rule import Rule
-from flambeau.plan.rules import CORE_RULES
 from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_training import lr_rule
 

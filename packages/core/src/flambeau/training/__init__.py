@@ -1,6 +1,7 @@
 """Training: the loop, the step, optimizers, callbacks and the options that change them."""
 
 from flambeau.training.events import EVENTS, Callback, Dispatch
+from flambeau.training.freeze import freeze_except, has_running_statistics, set_train_modes
 from flambeau.training.history import History
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.nonfinite.locate import (
@@ -8,7 +9,6 @@ from flambeau.training.nonfinite.locate import (
     find_nonfinite_source,
     nonfinite_error,
 )
-from flambeau.training.norm.freeze import freeze_except, has_running_statistics, set_train_modes
 from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
 from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 from flambeau.training.optim.controller import Controller, ReduceOnPlateau

@@ -14,10 +14,10 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
+from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.norm.bn_gap import check_train_eval_gap
 from flambeau.training.norm.bn_statistics import adapt
-from flambeau.training.norm.freeze import set_train_modes
 from flambeau.training.run import Run
 
 

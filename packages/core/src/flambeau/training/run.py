@@ -19,6 +19,7 @@ from flambeau.phases.phase import Phase
 from flambeau.task.task import StepContext
 from flambeau.training.components import Components
 from flambeau.training.events import Callback, Dispatch
+from flambeau.training.freeze import freeze_except, trainable_norm_parameters
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
@@ -28,14 +29,13 @@ from flambeau.training.nonfinite.locate import (
     find_nonfinite_source,
     nonfinite_error,
 )
-from flambeau.training.norm.freeze import freeze_except, trainable_norm_parameters
 from flambeau.training.optim.controller import mode_of
 from flambeau.training.optim.optimizer import default_factory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, RestoresBest
-from flambeau.training.run_state.snapshot import capture
+from flambeau.training.run_state.checkpoint_content import capture
 from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep

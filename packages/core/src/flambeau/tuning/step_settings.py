@@ -27,7 +27,7 @@ from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.torch_internals import is_compiled
 from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
-from flambeau.training.norm.freeze import has_running_statistics
+from flambeau.training.freeze import has_running_statistics
 from flambeau.training.options import TrainingOptions
 from flambeau.tuning.memory import MemoryUse, fit_line, split_step, surely_fits
 from flambeau.tuning.probe import KEYS, Outcome, choose

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.torch_internals import non_finite_flagger
-from flambeau.training.norm.freeze import has_running_statistics
+from flambeau.training.freeze import has_running_statistics
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.state import Position

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from flambeau.data.loader import not_resumable_reason
 from flambeau.errors import FlambeauWarning
+from flambeau.training.freeze import has_running_statistics, set_train_modes
 from flambeau.training.norm.bn_statistics import layers_with_statistics
 from flambeau.training.norm.first_batches import first_batches
-from flambeau.training.norm.freeze import has_running_statistics, set_train_modes
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.step import train_step
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from flambeau.errors import FlambeauWarning
 from flambeau.task.task import StepContext
 from flambeau.training.components import Components
+from flambeau.training.freeze import has_running_statistics
 from flambeau.training.norm.first_batches import first_batches
-from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.training.run_state.preserve import preserve
 from flambeau.wording import name_some
 

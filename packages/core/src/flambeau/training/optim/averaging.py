@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from flambeau.errors import InputError, ResumeError, TrainingError
-from flambeau.training.norm.freeze import has_running_statistics
+from flambeau.training.freeze import has_running_statistics
 from flambeau.wording import name_some
 
 _Move = Callable[[list[Tensor], list[Tensor], float], None]

@@ -25,11 +25,11 @@ from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, Trainin
 from flambeau.global_rng import seed_globals
 from flambeau.task.task import Task
 from flambeau.training.components import Components
+from flambeau.training.freeze import has_running_statistics
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.nonfinite.locate import NonFiniteSource
-from flambeau.training.norm.freeze import has_running_statistics
 from flambeau.training.ranks.ddp_step import DDPStep
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.run import Run, RunSettings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flambeau.errors import ArtefactError, FlambeauError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import Phase
-from flambeau.training.run_state.snapshot import restore
+from flambeau.training.run_state.checkpoint_content import restore
 from flambeau.training.state import Position
 from flambeau.wording import type_and_first_line
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau.artefact.checkpoint import (
+from flambeau.artefact.checkpoint_files import (
     checkpoint_step,
     latest_checkpoint,
     load_checkpoint,
