@@ -236,7 +236,7 @@ def test_resumed_inside_every_phase_it_goes_on_bit_for_bit(name: str, tmp_path: 
 def test_an_odd_number_of_groups_or_epochs() -> None:
     values = {"epochs": 2, "lr": 0.1, "bn": "auto", "schedule": "one_cycle"}
     assert [p.name for p in recipes.fine_tune(values, ["a", "b"], freeze_epochs=0)] == ["all"]
-    assert recipes.spaced_rates(["a", "b"]) == {"a": 0.01, "b": 1.0}
+    assert recipes.geometric_lr_scales(["a", "b"]) == {"a": 0.01, "b": 1.0}
     assert [p.epochs for p in recipes.sgdr(values, cycles=3, cycle_mult=3)] == [2, 6, 18]
     for call, message in (
         (lambda: recipes.fine_tune(values, ["all"]), "fine_tune needs a model with a head apart"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flambeau import Callback, Learner, Phase, Plan, Schedule, TensorData, TrainingOptions
 from flambeau.training import EMA, SWA
 from flambeau.training.norm.bn_statistics import LayerShift
-from flambeau.tuning.bn_decision import ROUGH, ROUGH_FROZEN, Measured, decide
+from flambeau.tuning.bn_decision import NOISE_LIMIT, NOISE_LIMIT_FROZEN, Measured, decide
 
 
 class Net(nn.Module):
@@ -55,12 +55,12 @@ def test_the_rule() -> None:
         return decide(Measured(shifts, batches=20, samples=640, learning=learning))
 
     for distance in (0.001, 0.5, 5.0):
-        assert chosen(distance, ROUGH * 2).value == "adapt"
-        assert chosen(distance, ROUGH / 2).value == "train"
-    between = (ROUGH + ROUGH_FROZEN) / 2
+        assert chosen(distance, NOISE_LIMIT * 2).value == "adapt"
+        assert chosen(distance, NOISE_LIMIT / 2).value == "train"
+    between = (NOISE_LIMIT + NOISE_LIMIT_FROZEN) / 2
     assert (chosen(0.5, between).value, chosen(0.5, between, 0.1).value) == ("train", "adapt")
-    assert chosen(0.5, ROUGH * 1.1).confidence < chosen(0.5, ROUGH * 2).confidence
-    choice = chosen(0.5, ROUGH / 2)
+    assert chosen(0.5, NOISE_LIMIT * 1.1).confidence < chosen(0.5, NOISE_LIMIT * 2).confidence
+    choice = chosen(0.5, NOISE_LIMIT / 2)
     assert "far from the train data (0.5 nats)" in choice.reason
     assert choice.evidence["distance_by_layer"] == {"a": 0.5, "b": 0.5}
     assert choice.evidence["samples"] == 640

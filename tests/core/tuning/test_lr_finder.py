@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from flambeau import EMA, Callback, Data, Learner, ReduceOnPlateau, TensorData, TrainingOptions
-from flambeau.tuning.lr_finder import FEWEST_STEPS, MOST_STEPS
+from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS
 
 
 class Net(nn.Module):
@@ -140,7 +140,7 @@ def test_a_fit_is_the_same_with_and_without_it(case: str) -> None:
         if find:
             before = learner.plan, len(learner.history.rows), len(seen)
             found = learner.lr_find()
-            assert FEWEST_STEPS / 3 < found.steps <= MOST_STEPS
+            assert MIN_STEPS / 3 < found.steps <= MAX_STEPS
             assert (learner.plan, len(learner.history.rows), len(seen)) == before
         learner.freeze()
         learner.fit(1, lr=1e-3)
@@ -197,10 +197,10 @@ def test_a_value_with_an_interval_and_a_plot(tmp_path: Path) -> None:
 
 
 def test_the_bound_on_its_steps() -> None:
-    for most in (FEWEST_STEPS, 100):
-        assert make().lr_find(most_steps=most).steps <= most
+    for most in (MIN_STEPS, 100):
+        assert make().lr_find(max_steps=most).steps <= most
     with pytest.raises(ValueError, match=r"at least 60 steps, not 10"):
-        make().lr_find(most_steps=10)
+        make().lr_find(max_steps=10)
 
 
 # ---------------------------------------------------------------- no answer
@@ -338,7 +338,7 @@ class Stream(IterableDataset[Any]):
 
 def test_a_stream_is_measured_only_when_asked() -> None:
     data = TensorData.from_loaders(DataLoader(Stream(), 16), DataLoader(Stream(), 16), n_classes=3)
-    unseen = TrainingOptions(doctor=False)  # it would draw a batch of the stream
+    unseen = TrainingOptions(doctor=False)  # it would batch_order a batch of the stream
     learner = Learner(data, Net(), training=unseen, quiet=True)
     before = learner.plan["lr"]
     learner.fit(120)

@@ -19,9 +19,15 @@ from flambeau.learner.setup import Request
 from flambeau.phases import recipes
 from flambeau.plan import CORE_RULES, Plan
 from flambeau.tuning import step_settings
-from flambeau.tuning.memory import MemoryUse, SavedTensors, fit_line, split_step, surely_fits
+from flambeau.tuning.memory import (
+    MemoryUse,
+    SavedTensors,
+    fit_line,
+    fits_without_measuring,
+    split_step,
+)
 from flambeau.tuning.step_settings import with_memory
-from flambeau.tuning.trial import Setting, Trial
+from flambeau.tuning.trial import StepSetting, Trial
 
 
 def test_saved_tensors_are_counted_once() -> None:
@@ -47,9 +53,9 @@ def test_the_line_goes_by_what_the_forward_pass_keeps() -> None:
     assert use.bytes_per_sample == 100
     assert use.of(4) >= 5_000
     assert use.of(1_000) >= 100_000
-    assert use.most_samples(10**6, "cpu") == int((0.6 * 10**6 - use.fixed_bytes) / 100)
-    assert MemoryUse(10, 0.0, {}).most_samples(100, "cpu") > 10**9
-    assert MemoryUse(100, 1.0, {}).most_samples(100, "cpu") == 0
+    assert use.max_samples(10**6, "cpu") == int((0.6 * 10**6 - use.fixed_bytes) / 100)
+    assert MemoryUse(10, 0.0, {}).max_samples(100, "cpu") > 10**9
+    assert MemoryUse(100, 1.0, {}).max_samples(100, "cpu") == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 32, 50, 64, 96])
@@ -67,7 +73,7 @@ def test_a_step_is_cut_into_equal_parts(batch_size: int, most: int, least: int) 
 
 def test_only_small_inputs_surely_fit() -> None:
     def surely(shape: list[int], dtype: str, size: int = 64) -> bool:
-        return surely_fits([{"shape": shape, "dtype": dtype}], size, 8 * 10**9)
+        return fits_without_measuring([{"shape": shape, "dtype": dtype}], size, 8 * 10**9)
 
     assert surely([20], "float32")
     assert surely([28, 28], "float32", 8)
@@ -98,7 +104,7 @@ def learner(**choices: Any) -> Learner:
 
 
 def phase_of(made: Learner, epochs: int, lr: float) -> Phase:
-    [phase] = recipes.plain({**made.plan.values, "epochs": epochs, "lr": lr})
+    [phase] = recipes.single_phase({**made.plan.values, "epochs": epochs, "lr": lr})
     return phase
 
 
@@ -138,8 +144,8 @@ class Allocations(TorchDispatchMode):
 
 def test_the_estimate_is_near_what_a_step_allocates() -> None:
     made = trial(learner())
-    setting = Setting(num_threads=1)
-    use = fit_line({size: made.peaks(setting, size) for size in (4, 8)})
+    setting = StepSetting(num_threads=1)
+    use = fit_line({size: made.peak_bytes(setting, size) for size in (4, 8)})
     with Allocations() as allocations:
         made.seconds(setting, 64, 1)
     # A copy of the model and of the batch are in it too, of which the estimate knows nothing.
@@ -148,8 +154,8 @@ def test_the_estimate_is_near_what_a_step_allocates() -> None:
 
 def test_two_small_steps_predict_a_large_one() -> None:
     made = trial(learner())
-    setting = Setting(num_threads=1)
-    peaks = {size: made.peaks(setting, size) for size in (4, 8, 64)}
+    setting = StepSetting(num_threads=1)
+    peaks = {size: made.peak_bytes(setting, size) for size in (4, 8, 64)}
     use = fit_line({size: peaks[size] for size in (4, 8)})
     # Weights and the optimizer's state do not grow with the batch; everything else does.
     assert use.of(64) == pytest.approx(peaks[64][1], rel=0.01)
@@ -268,7 +274,7 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
         training = TrainingOptions(train_step=partial(train_step))
     made = Learner(data, net(), training=training, choices=choices, quiet=True)
     phases = [phase_of(made, 1, 1e-3)]
-    request = Request(lambda values: phases, finds_lr=False)
+    request = Request(lambda values: phases, may_find_lr=False)
     after, _ = fitting.measure(made._setup(), made.plan, request)
     words = {
         "off": "Given by the user",

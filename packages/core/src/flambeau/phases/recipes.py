@@ -1,4 +1,4 @@
-"""Recipes: how a verb of the learner becomes a list of phases. Plain functions of plain values.
+"""Recipes: how a verb of the learner becomes a list of phases. Plain functions of single_phase values.
 
 Each takes the plan's values ("epochs", "lr", "schedule", "bn") and, where groups learn one after
 the other, the names of the model's parameter groups from stem to head. What they give can be
@@ -17,7 +17,7 @@ from flambeau.phases.schedule import Schedule
 Values = Mapping[str, Any]
 
 
-def plain(
+def single_phase(
     values: Values,
     *,
     trainable: tuple[str, ...] | None = None,
@@ -130,7 +130,11 @@ def fine_tune(
         bn=values["bn"],
         name="head",
     )
-    scales = spaced_rates(groups) if layer_decay is None else decayed_rates(groups, layer_decay)
+    scales = (
+        geometric_lr_scales(groups)
+        if layer_decay is None
+        else layerwise_lr_scales(groups, layer_decay)
+    )
     everything = Phase(
         values["epochs"],
         {"lr": Schedule("one_cycle", peak / 2)},
@@ -167,7 +171,7 @@ def gradual_unfreezing(
         (arXiv 1801.06146), section 3.3: one epoch a group, 2.6, slanted triangular rates.
     """
     _require_groups("gradual_unfreeze", groups)
-    scales = decayed_rates(groups, layer_decay)
+    scales = layerwise_lr_scales(groups, layer_decay)
     rate = Schedule("slanted_triangular", values["lr"])
     phases: list[Phase] = []
     for count in range(1, len(groups) + 1):
@@ -185,13 +189,13 @@ def gradual_unfreezing(
     return phases
 
 
-def spaced_rates(groups: Sequence[str], lowest: float = 0.01) -> dict[str, float]:
+def geometric_lr_scales(groups: Sequence[str], lowest: float = 0.01) -> dict[str, float]:
     """Factors on lr that rise geometrically from ``lowest`` at the stem to 1 at the head."""
     last = len(groups) - 1
     return {name: lowest ** (1 - index / last) for index, name in enumerate(groups)}
 
 
-def decayed_rates(groups: Sequence[str], decay: float) -> dict[str, float]:
+def layerwise_lr_scales(groups: Sequence[str], decay: float) -> dict[str, float]:
     """Factors on lr: 1 at the head, ``decay`` times as much with each group towards the stem.
 
     Raises:

@@ -11,14 +11,14 @@ from flambeau.data.loader import why_not_resumable
 from flambeau.device import num_threads
 from flambeau.errors import ArgumentError
 from flambeau.phases.phase import Phase
-from flambeau.phases.recipes import spaced_rates
+from flambeau.phases.recipes import geometric_lr_scales
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
 from flambeau.training.components import Components
 from flambeau.training.optim.groups import groups_that_learn, parameter_groups
-from flambeau.tuning.auto_run import AutoRun, Clock, Peak
+from flambeau.tuning.auto_run import AutoRun, Clock, PhaseSettings
 from flambeau.tuning.budget import Segment
-from flambeau.tuning.lr_choice import is_open, measured_lr
+from flambeau.tuning.lr_choice import measure_lr, should_measure_lr
 from flambeau.tuning.lr_finder import Start
 from flambeau.tuning.speed import measure_speed
 from flambeau.tuning.upcoming import UpcomingRun
@@ -30,7 +30,7 @@ _MEASURING = 0.02
 _FLAT = (Segment("hold", 1.0, 1.0, 1),)
 
 
-def start_auto(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
+def create_auto_run(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
     """A run under a time budget that begins to count now, or the one that the plan records.
 
     Args:
@@ -53,7 +53,7 @@ def start_auto(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
     return AutoRun(60.0 * minutes, clock)
 
 
-def begin_auto(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
+def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
     """Time steps and an evaluation, make the first phases of the run, return the measured plan.
 
     A recorded run is repeated instead, and nothing is measured.
@@ -65,32 +65,32 @@ def begin_auto(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
     """
     recorded = plan.values["auto"] if auto.budget_s is None else None
     components, options = upcoming.components(plan), upcoming.options(plan)
-    auto.watch(components.task, has_valid=components.valid is not None)
+    auto.choose_monitor(components.task, has_valid=components.valid is not None)
     peak = _peak(plan, components, recorded)
     if recorded is not None:
-        auto.repeat(recorded, peak, components, options.accumulate)
+        auto.restore_record(recorded, peak, components, options.accumulate)
     else:
         speed = None
         if not why_not_resumable(components.train):
             limit_s = _MEASURING * max(0.0, (auto.budget_s or 0.0) - auto.elapsed_s)
             with num_threads(plan.values["num_threads"]):
                 speed = measure_speed(components, options, limit_s, clock=auto.clock)
-        if speed is not None and is_open(plan["lr"], options):
+        if speed is not None and should_measure_lr(plan["lr"], options):
             epochs = auto.epochs_within(speed, components, options.accumulate)
             start = Start(components, options, peak.phases(_FLAT)[0], upcoming.position)
-            plan = plan.with_choice(measured_lr(plan["lr"], start, epochs, upcoming.say))
+            plan = plan.with_choice(measure_lr(plan["lr"], start, epochs, upcoming.log))
             peak = replace(peak, lr=plan.values["lr"])
-        auto.begin(peak, speed, components, options.accumulate)
-    upcoming.say(auto.words())
+        auto.make_first_plan(peak, speed, components, options.accumulate)
+    upcoming.log(auto.description())
     return plan
 
 
-def nominal_phases(values: Mapping[str, Any]) -> list[Phase]:
+def placeholder_phases(values: Mapping[str, Any]) -> list[Phase]:
     """Return the phase of a run whose real ones are not known before steps have been timed."""
     return [Phase(values["epochs"], {"lr": Schedule("constant", values["lr"])})]
 
 
-def _peak(plan: Plan, components: Components, recorded: Mapping[str, Any] | None) -> Peak:
+def _peak(plan: Plan, components: Components, recorded: Mapping[str, Any] | None) -> PhaseSettings:
     """What the phases have in common; with pretrained weights the head learns alone first."""
     values = plan.values
     names = list(parameter_groups(components.model))
@@ -98,5 +98,5 @@ def _peak(plan: Plan, components: Components, recorded: Mapping[str, Any] | None
     tunes = values["weights"] is not None and trainable is None and len(names) > 1
     if recorded is not None:
         tunes = recorded["recipe"] == "fine_tune"
-    peak = Peak(values["lr"], values["bn"], trainable)
-    return replace(peak, lr_scales=spaced_rates(names), head=names[-1]) if tunes else peak
+    peak = PhaseSettings(values["lr"], values["bn"], trainable)
+    return replace(peak, lr_scales=geometric_lr_scales(names), head=names[-1]) if tunes else peak

@@ -26,7 +26,7 @@ from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.precision import Precision
 from flambeau.wording import type_and_first_line
 
-ROUGH, ROUGH_FROZEN = 0.04, 0.025
+NOISE_LIMIT, NOISE_LIMIT_FROZEN = 0.04, 0.025
 """Noise of a batch's statistics, in nats, from which on it is too rough to normalise with: where
 most of the model learns, and where most of it is frozen and cannot make up for it.
 
@@ -63,9 +63,7 @@ class Measured:
     learning: float = 1.0
 
 
-def measured_bn(
-    plan: Plan, components: Components, phases: Sequence[Phase], epoch: int = 0
-) -> Plan:
+def measure_bn(plan: Plan, components: Components, phases: Sequence[Phase], epoch: int = 0) -> Plan:
     """Return the plan with ``bn`` decided, where plan and phases leave it open.
 
     Where both say "auto" and norm layers of the model keep statistics, it is measured on train
@@ -96,7 +94,7 @@ def decide(measured: Measured) -> Choice:
     layers = measured.layers.values()
     distance = sum(layer.distance for layer in layers) / len(layers)
     noise = sum(layer.noise for layer in layers) / len(layers)
-    limit = ROUGH if measured.learning >= _MOSTLY else ROUGH_FROZEN
+    limit = NOISE_LIMIT if measured.learning >= _MOSTLY else NOISE_LIMIT_FROZEN
     rough = noise > limit
     far = "far from" if distance > _FAR else "near"
     figures = f"the stored statistics are {far} the train data ({distance:.2g} nats)"

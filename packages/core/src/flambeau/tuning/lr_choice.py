@@ -22,7 +22,7 @@ LARGEST_SHARE = 0.05
 _KEY = "lr_find"
 
 
-def is_open(choice: Choice, options: TrainingOptions) -> bool:
+def should_measure_lr(choice: Choice, options: TrainingOptions) -> bool:
     """Whether the plan knows so little of the rate that a run should measure it.
 
     That is where a rule has chosen it with a confidence below 0.5, for an architecture of which
@@ -34,7 +34,7 @@ def is_open(choice: Choice, options: TrainingOptions) -> bool:
     return unsure and ours and _KEY not in choice.evidence
 
 
-def measured_lr(choice: Choice, start: Start, epochs: int, tell: Callable[[str], None]) -> Choice:
+def measure_lr(choice: Choice, start: Start, epochs: int, log: Callable[[str], None]) -> Choice:
     """The choice for "lr" with which a run of ``epochs`` begins.
 
     It is the same object where the run is too short to repay it (at most a twentieth of its
@@ -45,22 +45,22 @@ def measured_lr(choice: Choice, start: Start, epochs: int, tell: Callable[[str],
         choice: That of the rule.
         start: With what the run will train.
         epochs: How long.
-        tell: Gets a line before and after.
+        log: Gets a line before and after.
     """
-    from flambeau.tuning.lr_finder import FEWEST_STEPS, MOST_STEPS, find
+    from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS, find
 
     per_epoch = -(-start.components.train.steps_per_epoch // start.options.accumulate)
     total = per_epoch * epochs
-    most = min(MOST_STEPS, int(LARGEST_SHARE * total))
-    if most < FEWEST_STEPS or why_not_resumable(start.components.train):
+    most = min(MAX_STEPS, int(LARGEST_SHARE * total))
+    if most < MIN_STEPS or why_not_resumable(start.components.train):
         return choice
-    tell(f"Nothing is known of a good lr here: measuring it with up to {most} steps.")
+    log(f"Nothing is known of a good lr here: measuring it with up to {most} steps.")
     found = find(start, most)
-    tell(f"{found}")
-    return as_choice(found, choice, total)
+    log(f"{found}")
+    return choice_from_result(found, choice, total)
 
 
-def as_choice(found: LearningRate, before: Choice, run_steps: int) -> Choice:
+def choice_from_result(found: LearningRate, before: Choice, run_steps: int) -> Choice:
     """What was found as a choice of the plan, or the fallback with the reason for it.
 
     Args:

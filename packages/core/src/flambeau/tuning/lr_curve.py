@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 _WINDOW = 5  # steps over which a curve is smoothed: a decade
-_FEWEST_STEPS = 6
+_MIN_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,17 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def level_of(losses: Sequence[float]) -> Level:
     """The level from a sweep's first third, whose rates are too low to change much."""
-    first = losses[: max(_FEWEST_STEPS, len(losses) // 3)]
+    first = losses[: max(_MIN_STEPS, len(losses) // 3)]
     middle = median(first)
     # Resistant against the odd batch; 1.4826 makes it the deviation of a normal distribution.
     return Level(middle, 1.4826 * median(abs(x - middle) for x in first), len(first))
 
 
-def is_broken(losses: Sequence[float]) -> bool:
+def has_diverged(losses: Sequence[float]) -> bool:
     """Whether a sweep need not go on: the loss is not finite, or far above where it began."""
     if not math.isfinite(losses[-1]):
         return True
-    if len(losses) < 2 * _FEWEST_STEPS:
+    if len(losses) < 2 * _MIN_STEPS:
         return False
     level = level_of(losses)
     fallen = max(0.0, level.loss - min(smoothed(losses)))
@@ -78,7 +78,7 @@ def is_broken(losses: Sequence[float]) -> bool:
 
 def why_unusable(sweep: Sweep) -> str:
     """Why nothing can be read from a sweep; empty where something can."""
-    if sweep.finite >= _FEWEST_STEPS:
+    if sweep.finite >= _MIN_STEPS:
         return ""
     if sweep.finite == 0:
         return "the loss is not finite at the first step"

@@ -29,24 +29,24 @@ from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import RunSettings
 from flambeau.training.run_state.preserve import preserve, remember_optimizer
 from flambeau.training.state import Position, TrainState
-from flambeau.tuning.lr_curve import Level, Sweep, is_broken, level_of, lowest, why_unusable
+from flambeau.tuning.lr_curve import Level, Sweep, has_diverged, level_of, lowest, why_unusable
 from flambeau.tuning.lr_race import (
     STEP,
     ShortRun,
     best_number,
-    interval_of,
     is_noisy,
     losses_of,
     next_number,
+    range_of,
     rate_of,
-    why_flat,
+    why_no_decrease,
 )
 from flambeau.tuning.lr_result import LearningRate
 
-MOST_STEPS = 240
-FEWEST_STEPS = 60
+MAX_STEPS = 240
+MIN_STEPS = 60
 
-# The sweep looks for the place, three decades around the usual rate on either side.
+# The sweep looks for the center, three decades around the usual rate on either side.
 _DECADES = 3.0
 _SWEEP = 30
 # The short runs look closely. A few long ones say more than many short ones: after 20 steps the
@@ -72,8 +72,8 @@ class Start:
     position: Position
 
 
-def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
-    """Measures a peak learning rate with up to ``most_steps`` real training steps.
+def find(start: Start, max_steps: int = MAX_STEPS) -> LearningRate:
+    """Measures a peak learning rate with up to ``max_steps`` real training steps.
 
     A sweep trains with rates that rise over six decades and finds where the loss falls and where
     it breaks. From there short one-cycle runs, each from the same weights on the same batches, try
@@ -88,13 +88,13 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
 
     Args:
         start: What is trained, and how.
-        most_steps: Bound on the optimizer steps, at least ``FEWEST_STEPS``.
+        max_steps: Bound on the optimizer steps, at least ``MIN_STEPS``.
 
     Returns:
         The rate with its interval and what it was taken from, or the reason why there is none.
 
     Raises:
-        InputError: ``most_steps`` is too few to see anything.
+        InputError: ``max_steps`` is too few to see anything.
 
     Warns:
         FlambeauWarning: The train loader cannot be put back.
@@ -104,10 +104,10 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
         1506.01186), section 3.3. The runs and the refusal are ours; see
         ``docs/findings/learning-rate.md`` for what they were measured against.
     """
-    if most_steps < FEWEST_STEPS:
+    if max_steps < MIN_STEPS:
         raise InputError(
-            f"Runs that show anything take at least {FEWEST_STEPS} steps, not {most_steps}. Give "
-            f"most_steps={FEWEST_STEPS} or more, or name a rate: fit(lr=…)."
+            f"Runs that show anything take at least {MIN_STEPS} steps, not {max_steps}. Give "
+            f"max_steps={MIN_STEPS} or more, or name a rate: fit(lr=…)."
         )
     why_not = why_not_resumable(start.components.train)
     if why_not:
@@ -118,14 +118,14 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
             stacklevel=3,
         )
     began_s = time.perf_counter()
-    search = _Search(start, most_steps)
+    search = _Search(start, max_steps)
     with preserve(start.components.model, weights=True) as after:
         search.optimizers = lambda optimizer: after.callback(remember_optimizer(optimizer))
-        reason = search.look()
+        reason = search.run()
     value = low = high = None
     if not reason:
         value = _short(rate_of(search.runs))
-        low, high = map(_short, interval_of(search.runs))
+        low, high = map(_short, range_of(search.runs))
     seconds = time.perf_counter() - began_s
     return LearningRate(
         value, low, high, reason, search.level, search.sweep, search.runs, search.steps, seconds
@@ -135,20 +135,20 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
 class _Search:
     """What one search has made so far: the sweep, then the short runs."""
 
-    def __init__(self, start: Start, most_steps: int) -> None:
+    def __init__(self, start: Start, max_steps: int) -> None:
         self.start = start
-        self.most_steps = most_steps
+        self.max_steps = max_steps
         self.optimizers: Callable[[Optimizer], object] = lambda optimizer: None
-        self.targets = _Targets()
+        self.targets = _TargetMonitor()
         self.sweep = Sweep((), ())
         self.runs: tuple[ShortRun, ...] = ()
         self.level = Level(math.nan, 0.0, 0)
         self.steps = 0
 
-    def look(self) -> str:
+    def run(self) -> str:
         """Makes sweep and runs; says why they give no answer, or nothing."""
         rates = self._swept_rates()
-        losses = self._train(rates, draw=0)
+        losses = self._train(rates, batch_order=0)
         self.sweep = sweep = Sweep(rates[: len(losses)], losses)
         if not self.targets.differ:
             return f"all targets seen in {self.steps} steps are the same: there is nothing to learn"
@@ -158,44 +158,44 @@ class _Search:
         self.level = level_of(finite)
         if len(set(finite)) == 1:
             return f"the loss is {self.level.loss:.4g} at every rate: the model does not learn"
-        self._race(lowest(sweep, self.level))
-        return why_flat(self.level, self.runs)
+        self._compare_rates(lowest(sweep, self.level))
+        return why_no_decrease(self.level, self.runs)
 
     def _swept_rates(self) -> tuple[float, ...]:
         usual, factor = float(self.start.components.values["lr"]), 10.0**_DECADES
-        return spaced(usual / factor, usual * factor, min(_SWEEP, self.most_steps // 3))
+        return spaced(usual / factor, usual * factor, min(_SWEEP, self.max_steps // 3))
 
-    def _race(self, place: float) -> None:
-        length = min(_RUN, (self.most_steps - self.steps) // _FEWEST_RUNS)
+    def _compare_rates(self, center: float) -> None:
+        length = min(_RUN, (self.max_steps - self.steps) // _FEWEST_RUNS)
         number = next_number(self.runs)
         while number is not None:
             if not self._has_room(length):
                 return
-            self._run(number, place * STEP**number, length, draw=1)
+            self._run(number, center * STEP**number, length, batch_order=1)
             number = next_number(self.runs)
         losses = losses_of(self.runs)
         best = best_number(losses)
         again = [k for k in (best - 1, best, best + 1) if losses[k] < math.inf]
         if is_noisy(self.runs) and self._has_room(len(again) * length):
             for number in again:
-                self._run(number, place * STEP**number, length, draw=2)
+                self._run(number, center * STEP**number, length, batch_order=2)
 
     def _has_room(self, steps: int) -> bool:
-        return self.steps + steps <= self.most_steps
+        return self.steps + steps <= self.max_steps
 
-    def _run(self, number: int, peak: float, length: int, draw: int) -> None:
+    def _run(self, number: int, peak: float, length: int, batch_order: int) -> None:
         rates = tuple(peak * one_cycle(i / (length - 1)) for i in range(length))
-        losses = self._train(rates, draw)
-        self.runs = (*self.runs, ShortRun(number, draw, peak, length, losses))
+        losses = self._train(rates, batch_order)
+        self.runs = (*self.runs, ShortRun(number, batch_order, peak, length, losses))
 
-    def _train(self, rates: tuple[float, ...], draw: int) -> tuple[float, ...]:
+    def _train(self, rates: tuple[float, ...], batch_order: int) -> tuple[float, ...]:
         """The losses of a fit with these rates, one a step, after which all is as before it."""
         start, n = self.start, len(rates)
         position = replace(start.position, phase=0, phase_epoch=0, epoch_step=0)
-        position.epoch += draw * self.most_steps  # other batches with each draw
+        position.epoch += batch_order * self.max_steps  # other batches with each batch_order
         options = replace(
             start.options,
-            optimizer=self._remembering(start.options.optimizer or default_factory),
+            optimizer=self._tracked(start.options.optimizer or default_factory),
             transforms=(self.targets, *start.options.transforms),
             controllers=(),
             average=None,
@@ -207,7 +207,7 @@ class _Search:
         last = epochs * per_epoch - 1
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
-        watch = _Watch(n)
+        watch = _LossRecorder(n)
         components = replace(start.components, valid=None)
         with preserve(components.model, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
@@ -215,11 +215,11 @@ class _Search:
             with run.connected():
                 fit(run)
         self.steps += len(watch.losses)
-        together = processes.current()
+        group = processes.current()
         # Every process decides by the same numbers.
-        return tuple(watch.losses if together is None else together.from_main(watch.losses))
+        return tuple(watch.losses if group is None else group.from_main(watch.losses))
 
-    def _remembering(self, factory: Any) -> Any:
+    def _tracked(self, factory: Any) -> Any:
         def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
             made = factory(model, values)
             if isinstance(made, Mapping):  # else the run refuses it
@@ -231,7 +231,7 @@ class _Search:
         return make
 
 
-class _Watch(Callback):
+class _LossRecorder(Callback):
     """Reads the loss of each step, and ends what is over or broken."""
 
     def __init__(self, n: int) -> None:
@@ -242,11 +242,11 @@ class _Watch(Callback):
         if state.last is None:
             return
         self.losses.append(float(state.last.loss))  # host read: a broken run need not go on
-        if len(self.losses) == self.n or is_broken(self.losses):
+        if len(self.losses) == self.n or has_diverged(self.losses):
             state.stop_reason = "lr_find has seen enough"
 
 
-class _Targets:
+class _TargetMonitor:
     """A transform that changes nothing and notes whether the targets differ at all."""
 
     def __init__(self) -> None:
@@ -267,8 +267,8 @@ class _Targets:
         if self._unknown or not self._differ:
             return True
         own = bool(torch.stack(self._differ).any())  # host read: a sweep is over
-        together = processes.current()
-        return own if together is None else any(together.gather(own))
+        group = processes.current()
+        return own if group is None else any(group.gather(own))
 
 
 def spaced(low: float, high: float, n: int) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Short runs at several learning rates, compared: which rate is next, which is best, how surely.
 
 Pure functions of numbers; ``lr_finder`` makes the runs. The rates are a factor ``STEP`` apart and
-numbered: rate number k is ``place * STEP**k``, where ``place`` is what the sweep before has found.
+numbered: rate number k is ``center * STEP**k``, where ``center`` is what the sweep before has found.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ STEP = 10.0 ** (1.0 / 3.0)
 
 # A fall of the loss counts when it is this many standard errors. The best of several runs is
 # looked at, of which chance alone makes 2 to 3.
-_SURE = 3.5
-_SMALLEST_FALL = 0.01
+_SIGNIFICANT = 3.5
+_MIN_DECREASE = 0.01
 # Two runs differ when their losses do by this many standard errors.
-_DIFFER = 2.0
-_FEWEST = 3
-_FARTHEST = 3  # steps above the best that are tried
+_SIGNIFICANT_DIFFERENCE = 2.0
+_MIN_LOSSES = 3
+_MAX_STEPS_ABOVE = 3  # steps above the best that are tried
 # What the best rate of longer runs is above that of short ones, in steps: a factor 1.36, the
 # geometric mean over ten tasks of runs of 100 steps against runs of 30.
-_LONGER = 0.4
+_LONG_RUN_SHIFT = 0.4
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class ShortRun:
 
     Attributes:
         number: Of the rate.
-        draw: Runs with the same one saw the same batches in the same order.
+        batch_order: Runs with the same one saw the same batches in the same order.
         rate: The peak.
         length: Steps it was to have.
         losses: Mean loss of each step made; fewer than ``length`` where it broke.
     """
 
     number: int
-    draw: int
+    batch_order: int
     rate: float
     length: int
     losses: tuple[float, ...]
@@ -50,7 +50,7 @@ class ShortRun:
     def end(self) -> tuple[float, ...]:
         """The losses of the last third, where the rate goes to zero; empty where it broke."""
         broke = len(self.losses) < self.length or not all(map(math.isfinite, self.losses))
-        return () if broke else self.losses[-max(_FEWEST, self.length // 3) :]
+        return () if broke else self.losses[-max(_MIN_LOSSES, self.length // 3) :]
 
     @property
     def loss(self) -> float:
@@ -79,7 +79,7 @@ def next_number(runs: Sequence[ShortRun]) -> int | None:
     # Lower first: where a rate is too high, the one above it is as well.
     if best - 1 not in losses:
         return best - 1
-    for k in range(best + 1, best + _FARTHEST + 1):
+    for k in range(best + 1, best + _MAX_STEPS_ABOVE + 1):
         if k not in losses:
             return k
         if _worse(runs, k, best):
@@ -103,7 +103,7 @@ def rate_of(runs: Sequence[ShortRun]) -> float:
     """The rate for a longer run.
 
     It is at the lowest point of the parabola through the best loss and those beside it, in the
-    logarithm of the rate, and ``_LONGER`` above. Where the rate above the best one breaks, the
+    logarithm of the rate, and ``_LONG_RUN_SHIFT`` above. Where the rate above the best one breaks, the
     parabola's limit: half a step below the best, and no higher.
     """
     losses = losses_of(runs)
@@ -116,10 +116,10 @@ def rate_of(runs: Sequence[ShortRun]) -> float:
     if max(below, above) < math.inf:
         bend = below - 2.0 * losses[best] + above
         shift = 0.5 * (below - above) / bend if bend > 0.0 else 0.0
-    return middle * STEP ** (shift + _LONGER)
+    return middle * STEP ** (shift + _LONG_RUN_SHIFT)
 
 
-def interval_of(runs: Sequence[ShortRun]) -> tuple[float, float]:
+def range_of(runs: Sequence[ShortRun]) -> tuple[float, float]:
     """The lowest and the highest rate that do as well as the best, as far as the noise tells.
 
     At least half a step around ``rate_of``, which is how finely the rates were tried.
@@ -131,7 +131,7 @@ def interval_of(runs: Sequence[ShortRun]) -> tuple[float, float]:
     return min(*alike, value * STEP**-0.5), max(*alike, value * STEP**0.5)
 
 
-def why_flat(level: Level, runs: Sequence[ShortRun]) -> str:
+def why_no_decrease(level: Level, runs: Sequence[ShortRun]) -> str:
     """Why the fall of the loss is no more than chance; empty where it is more."""
     losses = losses_of(runs)
     best = best_number(losses)
@@ -141,7 +141,7 @@ def why_flat(level: Level, runs: Sequence[ShortRun]) -> str:
     n = sum(len(run.end) for run in runs if run.number == best)
     error = level.scatter * math.sqrt(1 / n + 1 / level.n)
     fall = level.loss - losses[best]
-    if fall > max(0.0, _SMALLEST_FALL * abs(level.loss), _SURE * error):
+    if fall > max(0.0, _MIN_DECREASE * abs(level.loss), _SIGNIFICANT * error):
         return ""
     return (
         f"the loss falls at no rate from {low:.2g} to {high:.2g}: it begins at {level.loss:.4g} ± "
@@ -152,16 +152,16 @@ def why_flat(level: Level, runs: Sequence[ShortRun]) -> str:
 
 def _worse(runs: Sequence[ShortRun], number: int, best: int) -> bool:
     """Whether a rate does worse than the best one by more than chance, batch for batch."""
-    by_draw = {(run.number, run.draw): run for run in runs}
+    by_draw = {(run.number, run.batch_order): run for run in runs}
     differences: list[float] = []
     for run in runs:
-        if run.number != number or (best, run.draw) not in by_draw:
+        if run.number != number or (best, run.batch_order) not in by_draw:
             continue
         if not run.end:
             return True
-        pairs = zip(run.end, by_draw[best, run.draw].end, strict=True)
+        pairs = zip(run.end, by_draw[best, run.batch_order].end, strict=True)
         differences += [mine - theirs for mine, theirs in pairs]
-    if len(differences) < _FEWEST:
+    if len(differences) < _MIN_LOSSES:
         return False
     error = stdev(differences) / math.sqrt(len(differences))
-    return fmean(differences) > _DIFFER * error
+    return fmean(differences) > _SIGNIFICANT_DIFFERENCE * error

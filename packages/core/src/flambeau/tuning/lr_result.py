@@ -28,7 +28,7 @@ class LearningRate:
         high: The highest.
         reason: Why there is no answer; empty where there is one.
         level: The loss from which all started.
-        sweep: The sweep over six decades that found the place.
+        sweep: The sweep over six decades that found the center.
         runs: The short runs around it, in the order made.
         steps: Optimizer steps it cost.
         seconds: Time it took.

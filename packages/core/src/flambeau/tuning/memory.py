@@ -37,7 +37,7 @@ class MemoryUse:
         """Bytes of a step of ``samples``."""
         return round(self.fixed_bytes + samples * self.bytes_per_sample)
 
-    def most_samples(self, free_bytes: int, device: str) -> int:
+    def max_samples(self, free_bytes: int, device: str) -> int:
         """The largest batch that fits; 0 where not even one sample does."""
         room = SHARE.get(device, 0.6) * free_bytes - self.fixed_bytes
         if room <= 0:
@@ -76,7 +76,7 @@ def fit_line(peaks: Mapping[int, tuple[int, int]]) -> MemoryUse:
 
 
 def split_step(batch_size: int, most: int, least: int = 1) -> tuple[int, int]:
-    """``(batch_size, accumulate)`` of equal parts that fit and make the same step together.
+    """``(batch_size, accumulate)`` of equal parts that fit and make the same step group.
 
     Args:
         batch_size: Of the whole step.
@@ -91,7 +91,9 @@ def split_step(batch_size: int, most: int, least: int = 1) -> tuple[int, int]:
     return size, batch_size // size
 
 
-def surely_fits(inputs: Iterable[Mapping[str, Any]], batch_size: int, free_bytes: int) -> bool:
+def fits_without_measuring(
+    inputs: Iterable[Mapping[str, Any]], batch_size: int, free_bytes: int
+) -> bool:
     """Whether no usual network could fill the memory with such a batch, so that none is measured.
 
     Args:

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
-from flambeau.tuning.trial import Agreement, Setting
+from flambeau.tuning.trial import PrecisionAgreement, StepSetting
 
 KEYS = ("precision", "memory_format", "num_threads", "compile")
 """What is tried, in this order: each later one on top of what the earlier ones gave."""
 
-GAIN = 1.05
+MIN_SPEED_UP = 1.05
 """A step must be faster by this factor to be chosen. Two timings of the same step differed by up to
 3 % here (interleaved medians, 2-core EPYC with other work on it)."""
 
@@ -26,19 +26,19 @@ ROUNDS, STEPS = 3, 4
 """A pair is timed in this many rounds of so many steps a side, in the order A B B A."""
 
 SHORTEST_RUN_S = 30.0
-EXPECTED_GAIN = 0.06
+EXPECTED_SAVING = 0.06
 """Part of a run that a probe is expected to save, so that it may cost half of that. The rules have
 taken what is known (bf16, channels_last) already: with 0.2 it cost a ninth of a run of 50 s and
 found nothing (4-convolution net, Fashion-MNIST, 2-core Xeon)."""
 
 COMPILE_S: Mapping[str, float] = {"cpu": 120.0, "cuda": 60.0}
-COMPILE_GAIN: Mapping[str, float] = {"cpu": 0.02, "cuda": 0.25}
+COMPILE_SAVING: Mapping[str, float] = {"cpu": 0.02, "cuda": 0.25}
 """What the first compiled steps take, at worst, and what compiling saves of a step: on CPU
 0.97–1.02× after 30 s (2-core EPYC); on an A100 +43 % over 163 networks (PyTorch 2.0)."""
 
 
 @dataclass(frozen=True)
-class Tried:
+class AlternativeResult:
     """One alternative.
 
     Attributes:
@@ -57,11 +57,11 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbeResult:
     """What a probe found.
 
     Attributes:
-        state: "taken", "cached" (found earlier on this machine), or "skipped".
+        state: "measured", "cached" (found earlier on this machine), or "skipped".
         setting: The best.
         tried: Each alternative.
         step_s: Seconds of a step as it was planned; of a run, ``run_s``.
@@ -69,9 +69,9 @@ class Outcome:
         reason: In words.
     """
 
-    state: Literal["taken", "cached", "skipped"]
-    setting: Setting
-    tried: tuple[Tried, ...] = ()
+    state: Literal["measured", "cached", "skipped"]
+    setting: StepSetting
+    tried: tuple[AlternativeResult, ...] = ()
     step_s: float = 0.0
     run_s: float = 0.0
     reason: str = ""
@@ -81,7 +81,7 @@ class Outcome:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Outcome:
+    def from_json(cls, content: Mapping[str, Any]) -> ProbeResult:
         """What ``as_json`` gave.
 
         Raises:
@@ -91,24 +91,24 @@ class Outcome:
         setting, tried = content["setting"], content["tried"]
         arguments: dict[str, Any] = {
             **content,
-            "setting": Setting(**setting),
-            "tried": tuple(Tried(**each) for each in tried),
+            "setting": StepSetting(**setting),
+            "tried": tuple(AlternativeResult(**each) for each in tried),
             "state": "cached",
         }
         return cls(**arguments)
 
 
 def choose(
-    base: Setting,
+    base: StepSetting,
     alternatives: Mapping[str, Sequence[Any]],
     *,
     run_steps: int,
     device: str,
-    time_steps: Callable[[Setting, int], list[float]],
-    agree: Callable[[Setting], Agreement],
-    cached: Callable[[], Outcome | None] = lambda: None,
+    time_steps: Callable[[StepSetting, int], list[float]],
+    agree: Callable[[StepSetting], PrecisionAgreement],
+    cached: Callable[[], ProbeResult | None] = lambda: None,
     always: bool = False,
-) -> Outcome:
+) -> ProbeResult:
     """The fastest setting, or the planned one where finding out does not pay.
 
     Args:
@@ -122,15 +122,17 @@ def choose(
         always: Try even where the run is short.
     """
     if not any(alternatives.values()):
-        return Outcome("skipped", base, reason="There is nothing to choose between on this device.")
+        return ProbeResult(
+            "skipped", base, reason="There is nothing to choose between on this device."
+        )
     step_s = median(time_steps(base, FIRST_STEPS))
     run_s = step_s * run_steps
     count = sum(len(values) for key, values in alternatives.items() if key != "compile")
     cost_s = count * 2 * ROUNDS * (STEPS + 2) * step_s
     takes = f"A step takes {_seconds(step_s)}, so the run takes about {_seconds(run_s)}"
-    pays = run_s >= SHORTEST_RUN_S and run_s * EXPECTED_GAIN >= 2 * cost_s
+    pays = run_s >= SHORTEST_RUN_S and run_s * EXPECTED_SAVING >= 2 * cost_s
     if not pays and not always:
-        return Outcome(
+        return ProbeResult(
             "skipped",
             base,
             step_s=step_s,
@@ -141,7 +143,7 @@ def choose(
     found = cached()
     if found is not None:
         return replace(found, reason=f"{takes}. {found.reason} (found earlier on this machine)")
-    setting, tried = base, list[Tried]()
+    setting, tried = base, list[AlternativeResult]()
     for key in KEYS:
         for value in alternatives.get(key, ()):
             other = replace(setting, **{key: value})
@@ -153,21 +155,21 @@ def choose(
     gained = [f"{each.key}={each.value} ({each.speed_up:.2f}×)" for each in tried if each.chosen]
     words = f"{takes}. Of {len(tried)} other ways tried, "
     words += f"faster: {', '.join(gained)}." if gained else "none was faster."
-    return Outcome("taken", setting, tuple(tried), step_s, run_s, words)
+    return ProbeResult("measured", setting, tuple(tried), step_s, run_s, words)
 
 
 def _try(
     key: str,
     value: Any,
-    setting: Setting,
-    other: Setting,
-    time_steps: Callable[[Setting, int], list[float]],
-    agree: Callable[[Setting], Agreement],
-) -> Tried:
+    setting: StepSetting,
+    other: StepSetting,
+    time_steps: Callable[[StepSetting, int], list[float]],
+    agree: Callable[[StepSetting], PrecisionAgreement],
+) -> AlternativeResult:
     if key == "precision" and value != "fp32":
         agreement = agree(other)
-        if not agreement.holds:
-            return Tried(
+        if not agreement.is_close:
+            return AlternativeResult(
                 key,
                 value,
                 None,
@@ -186,17 +188,17 @@ def _try(
     words = (
         f"{_seconds(median(theirs))} a step instead of {_seconds(median(mine))} ({speed_up:.2f}×)"
     )
-    chosen = speed_up >= GAIN
-    return Tried(
+    chosen = speed_up >= MIN_SPEED_UP
+    return AlternativeResult(
         key, value, round(speed_up, 3), chosen, f"{words}." if chosen else f"{words}: no gain."
     )
 
 
-def _not_worth_compiling(value: str, run_s: float, device: str) -> Tried | None:
-    cost_s, gain = COMPILE_S.get(device, 120.0), COMPILE_GAIN.get(device, 0.02)
+def _not_worth_compiling(value: str, run_s: float, device: str) -> AlternativeResult | None:
+    cost_s, gain = COMPILE_S.get(device, 120.0), COMPILE_SAVING.get(device, 0.02)
     if run_s * gain >= 2 * cost_s:
         return None
-    return Tried(
+    return AlternativeResult(
         "compile",
         value,
         None,

@@ -21,7 +21,7 @@ from torch import nn
 from flambeau.cache_folder import default_folder
 from flambeau.data.batch import Batch
 from flambeau.device import usable_cores
-from flambeau.tuning.probe import Outcome
+from flambeau.tuning.probe import ProbeResult
 
 _VERSION = 1
 _MOST = 500  # entries of about 1 kB; the oldest make way
@@ -74,15 +74,15 @@ def key_of(
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def lookup(key: str, folder: Path | None = None) -> Outcome | None:
+def lookup(key: str, folder: Path | None = None) -> ProbeResult | None:
     """The outcome under ``key``; None where there is none that can be read."""
     entry = _entries(cache_file(folder)).get(key)
     with suppress(TypeError, KeyError, ValueError, AttributeError):
-        return None if entry is None else Outcome.from_json(cast("Mapping[str, Any]", entry))
+        return None if entry is None else ProbeResult.from_json(cast("Mapping[str, Any]", entry))
     return None
 
 
-def store(key: str, outcome: Outcome, folder: Path | None = None) -> None:
+def store(key: str, outcome: ProbeResult, folder: Path | None = None) -> None:
     """Keeps the outcome; whole or not at all."""
     path = cache_file(folder)
     entries = {name: value for name, value in _entries(path).items() if name != key}

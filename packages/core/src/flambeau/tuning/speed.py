@@ -22,13 +22,13 @@ from flambeau.training.run import Run, RunSettings
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.budget import Speed
-from flambeau.tuning.segments import SegmentLoader
+from flambeau.tuning.interval_loader import IntervalLoader
 
 Clock = Callable[[], float]
 
 # The first steps choose kernels and fill caches; they are not what a step costs.
 _UNTIMED_STEPS = 2
-_MOST_STEPS = 50
+_MAX_STEPS = 50
 _EVALUATED_BATCHES = 4
 
 
@@ -50,13 +50,13 @@ def measure_speed(
             others use, may take as long as they do.
         clock: Seconds from any starting point.
     """
-    watch = _Watch(clock, limit_s)
-    steps = _MOST_STEPS * options.accumulate
+    watch = _StepTimer(clock, limit_s)
+    steps = _MAX_STEPS * options.accumulate
     phase = Phase(1, {"lr": Schedule("constant", 0.0)}, name="measuring")
     settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
     shortened = replace(
         components,
-        train=SegmentLoader(components.train, steps),
+        train=IntervalLoader(components.train, steps),
         valid=_first(components.valid, _EVALUATED_BATCHES),
     )
     with preserve(components.model, weights=True):
@@ -71,7 +71,7 @@ def measure_speed(
     return Speed(watch.step_s(), evaluation_s, len(watch.times_s))
 
 
-class _Watch(Callback):
+class _StepTimer(Callback):
     """Notes when each step ends, and ends the run in time."""
 
     def __init__(self, clock: Clock, limit_s: float) -> None:
@@ -115,7 +115,7 @@ def _time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
 def _first(loader: Loader | None, batches: int) -> Loader | None:
     if loader is None or loader.steps_per_epoch <= batches:
         return loader
-    return SegmentLoader(loader, batches)
+    return IntervalLoader(loader, batches)
 
 
 def _finish_queue(device: torch.device) -> None:

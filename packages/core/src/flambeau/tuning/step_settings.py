@@ -29,10 +29,10 @@ from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
 from flambeau.training.norm.freeze import keeps_statistics
 from flambeau.training.options import TrainingOptions
-from flambeau.tuning.memory import MemoryUse, fit_line, split_step, surely_fits
-from flambeau.tuning.probe import KEYS, Outcome, choose
+from flambeau.tuning.memory import MemoryUse, fit_line, fits_without_measuring, split_step
+from flambeau.tuning.probe import KEYS, ProbeResult, choose
 from flambeau.tuning.probe_cache import key_of, lookup, store
-from flambeau.tuning.trial import Setting, Trial, why_not
+from flambeau.tuning.trial import StepSetting, Trial, why_not_testable
 from flambeau.tuning.upcoming import UpcomingRun
 from flambeau.wording import first_line, format_bytes
 
@@ -41,7 +41,7 @@ _SHORT_STEP_S = 0.02  # what a step of small inputs takes at most, to leave shor
 _SHORT_RUN_S = 20.0
 
 
-def measured_step_settings(plan: Plan, upcoming: UpcomingRun, phases: Sequence[Phase]) -> Plan:
+def measure_step_settings(plan: Plan, upcoming: UpcomingRun, phases: Sequence[Phase]) -> Plan:
     """Return the plan with how a step is computed, each outcome a choice with its figures.
 
     Args:
@@ -80,11 +80,11 @@ class _Work:
         self.model, self.device = trial.components.model, trial.components.device
         self.free = _free_bytes(self.device)
         values = plan.values
-        self.base = Setting(**{key: values[key] for key in KEYS})
+        self.base = StepSetting(**{key: values[key] for key in KEYS})
         epochs = sum(phase.epochs for phase in phases)
         self.run_steps: int = epochs * trial.components.train.steps_per_epoch
         self.inputs = cast("Mapping[str, Mapping[str, Any]]", facts.get("inputs", {}))
-        self.fits = surely_fits(self.inputs.values(), values["batch_size"], self.free)
+        self.fits = fits_without_measuring(self.inputs.values(), values["batch_size"], self.free)
 
     def done(self) -> Plan:
         """The plan with every outcome."""
@@ -119,7 +119,7 @@ class _Work:
         if small == large or not self.free:
             return
         setting = replace(self.base, compile="off")
-        use = fit_line({size: self.trial.peaks(setting, size) for size in (small, large)})
+        use = fit_line({size: self.trial.peak_bytes(setting, size) for size in (small, large)})
         self.plan = with_memory(self.plan, use, self.free, self.device.type, self._least())
 
     def _least(self) -> int:
@@ -137,7 +137,7 @@ class _Work:
             f"gradients' cosine is {found.cosine:.4f}"
         )
         evidence = {**choice.evidence, **evidence}
-        if found.holds:
+        if found.is_close:
             choice = replace(choice, reason=f"{choice.reason} {words}.", evidence=evidence)
         else:
             choice = replace(
@@ -153,7 +153,7 @@ class _Work:
 
     # Time
 
-    def _probe(self) -> Outcome:
+    def _probe(self) -> ProbeResult:
         size = self._batch_size()
         alternatives = alternatives_of(self.plan, self.model, self.device)
         settings = {
@@ -168,12 +168,12 @@ class _Work:
             alternatives,
             run_steps=self.run_steps,
             device=self.device.type,
-            time_steps=lambda setting, steps: self.trial.seconds(setting, size, steps),
+            time_steps=lambda setting, steps: self.trial.step_times(setting, size, steps),
             agree=lambda setting: self.trial.agreement(setting, size),
             cached=lambda: lookup(key),
             always=self.always,
         )
-        if outcome.state == "taken":
+        if outcome.state == "measured":
             store(key, outcome)
         return outcome
 
@@ -193,7 +193,7 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
         least: Samples that a batch must have.
     """
     size = plan.values["batch_size"]
-    most = use.most_samples(free_bytes, device)
+    most = use.max_samples(free_bytes, device)
     evidence = {
         "batch_size": size,
         "fixed_bytes": use.fixed_bytes,
@@ -269,7 +269,7 @@ def _why_nothing(components: Components, options: TrainingOptions, facts: Mappin
         return "Several processes make the run, and what each may take is not measured."
     if "loader_batch_size" in facts:
         return "Your loader makes the batches, and trying steps would draw from it."
-    return why_not(components, options, _free_bytes(components.device))
+    return why_not_testable(components, options, _free_bytes(components.device))
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -284,7 +284,7 @@ def _tried(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice:
     return replace(
         choice,
         value=value,
-        reason=f"Tried on the real step. {words}",
+        reason=f"AlternativeResult on the real step. {words}",
         evidence={
             **choice.evidence,
             "tried": [{"value": each.value, "speed_up": each.speed_up} for each in tried],

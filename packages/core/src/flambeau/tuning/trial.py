@@ -36,7 +36,7 @@ _WARM_UP = 2  # steps: the first allocates, and kernels choose their way in it
 
 
 @dataclass(frozen=True)
-class Setting:
+class StepSetting:
     """How a step is computed, without changing what it computes.
 
     Attributes:
@@ -53,7 +53,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PrecisionAgreement:
     """How far a step in another precision is from that in fp32, on the same batch and draws.
 
     Attributes:
@@ -68,13 +68,13 @@ class Agreement:
     # cosine: transformer 0.004 %, 1.0000; MLP 0.01 %, 1.0000; resnet18 0.1 %, 0.931; small_cnn
     # 0.4 %, 0.974. small_cnn reaches the same accuracy in it, so what batch norm makes of rounding
     # on a fresh network is no reason to refuse; a step that goes another way by more than 37° is.
-    MOST_LOSS_ERROR = 0.02
-    LEAST_COSINE = 0.8
+    MAX_LOSS_ERROR = 0.02
+    MIN_COSINE = 0.8
 
     @property
-    def holds(self) -> bool:
+    def is_close(self) -> bool:
         """Whether both are within what training was seen not to notice."""
-        return self.loss_error <= self.MOST_LOSS_ERROR and self.cosine >= self.LEAST_COSINE
+        return self.loss_error <= self.MAX_LOSS_ERROR and self.cosine >= self.MIN_COSINE
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Trial:
 
     Attributes:
         parts: Of the run that is to come; they are not touched.
-        options: Likewise. A ``train_step`` of the user's own is not for trials, see ``why_not``.
+        options: Likewise. A ``train_step`` of the user's own is not for trials, see ``why_not_testable``.
         phase: Which groups learn, and the first learning rate.
         samples: ``samples(n)`` gives a batch of n train samples as the loader would.
         clock: Seconds that pass.
@@ -95,7 +95,7 @@ class Trial:
     samples: Callable[[int], Batch]
     clock: Callable[[], float] = time.perf_counter
 
-    def seconds(self, setting: Setting, batch_size: int, steps: int) -> list[float]:
+    def step_times(self, setting: StepSetting, batch_size: int, steps: int) -> list[float]:
         """Seconds of each of ``steps`` training steps, after two that are not counted."""
         with preserved_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
@@ -104,7 +104,7 @@ class Trial:
                 train_epoch(run)
             return times.seconds()[_WARM_UP:]
 
-    def peaks(self, setting: Setting, batch_size: int) -> tuple[int, int]:
+    def peak_bytes(self, setting: StepSetting, batch_size: int) -> tuple[int, int]:
         """Bytes at the peak before the backward pass, and at the peak of a whole step."""
         with preserved_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
@@ -129,7 +129,7 @@ class Trial:
                     whole = meter.step_bytes()
             return max(kept, default=whole), whole
 
-    def agreement(self, setting: Setting, batch_size: int) -> Agreement:
+    def agreement(self, setting: StepSetting, batch_size: int) -> PrecisionAgreement:
         """The step of ``setting`` against that in fp32."""
         with preserved_generators():
             batch = self.samples(batch_size)
@@ -141,9 +141,9 @@ class Trial:
         (loss, exact), (other_loss, other) = found
         norms = math.sqrt(float(exact @ exact) * float(other @ other))
         cosine = float(exact @ other) / norms if norms else float(torch.equal(exact, other))
-        return Agreement(abs(other_loss - loss) / max(abs(loss), 1e-12), cosine)
+        return PrecisionAgreement(abs(other_loss - loss) / max(abs(loss), 1e-12), cosine)
 
-    def _loss_and_gradient(self, setting: Setting, batch: Batch) -> tuple[float, Tensor]:
+    def _loss_and_gradient(self, setting: StepSetting, batch: Batch) -> tuple[float, Tensor]:
         with self._run(setting, _Times(batch, 1, self._now)) as run:
             task, model = run.components.task, run.components.model
             ready = run.prepare_train(_fresh(batch))
@@ -162,7 +162,7 @@ class Trial:
         return self.clock()
 
     @contextmanager
-    def _run(self, setting: Setting, loader: Loader) -> Generator[Run]:
+    def _run(self, setting: StepSetting, loader: Loader) -> Generator[Run]:
         """A run of its own on a copy of the model, in the mode of its first epoch."""
         model: nn.Module = copy.deepcopy(self.components.model)
         layout = getattr(torch, setting.memory_format)
@@ -252,7 +252,7 @@ def _laid_out(
     return prepared
 
 
-def why_not(components: Components, options: TrainingOptions, free_bytes: int) -> str:
+def why_not_testable(components: Components, options: TrainingOptions, free_bytes: int) -> str:
     """Why no step can be tried; empty where it can."""
     if options.train_step is not TrainingOptions.train_step:
         return "A train_step of your own is called for training only."

@@ -27,7 +27,7 @@ class UpcomingRun:
         position: Where the run will start.
         facts: Of the data.
         samples: ``samples(n)`` gives a batch of n train samples without moving a loader.
-        say: Shows a line on the terminal.
+        log: Shows a line on the terminal.
     """
 
     components: Callable[[Plan], Components]
@@ -35,4 +35,4 @@ class UpcomingRun:
     position: Position
     facts: Mapping[str, Any]
     samples: Callable[[int], Batch]
-    say: Callable[[str], None]
+    log: Callable[[str], None]

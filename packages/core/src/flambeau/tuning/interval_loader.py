@@ -1,4 +1,4 @@
-"""``SegmentLoader``: an epoch of another length than the data, without a change of the order."""
+"""``IntervalLoader``: an epoch of another length than the data, without a change of the order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flambeau.data.loader import Loader, shares_with, why_not_resumable
 from flambeau.errors import InputError
 
 
-class SegmentLoader(Loader):
+class IntervalLoader(Loader):
     """The batches of ``loader``, epoch after epoch, cut into pieces of ``length`` batches.
 
     To the loop each piece is an epoch: it ends with an evaluation. Samples come in the order of
