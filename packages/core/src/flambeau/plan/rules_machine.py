@@ -51,7 +51,10 @@ def data_device_choice(device: str, size: int | None, what: str) -> Choice:
     if kind == "cpu":
         value, reason = "cpu", "The model runs on the CPU, where the data are."
     elif size is None:
-        value, reason = "cpu", f"{what} are read during training, and each batch is copied to the device."
+        value, reason = (
+            "cpu",
+            f"{what} are read during training, and each batch is copied to the device.",
+        )
     else:
         free = free_memory_bytes(torch.device(device))
         evidence |= {"free_bytes": free, "share": DEVICE_SHARE}

@@ -1,14 +1,14 @@
-"""What a run under a time budget does next: warm up, hold the rate, let it fall to zero, stop.
+"""The schedule of a run with a time budget: warm-up, hold, decay to zero, stop.
 
-Pure functions of seconds and scores, so that a test needs no clock. A run is a list of segments;
-each is cut into intervals, and each interval ends with an evaluation. The rate is held until the
-remaining time is what the fall needs, or until holding no longer helps: so the schedule reaches its
-end whatever the machine's speed turns out to be.
+These are pure functions of seconds and scores, so tests need no clock. A run is a list of segments;
+each consists of intervals, and each interval ends with an evaluation. The learning rate is held at
+its peak until the remaining time is what the decay needs, or until the scores stop improving. The
+schedule therefore ends in time, even if the speed of the machine changes.
 
 Source:
-    The trapezoid of Xing et al., "A Walk with SGD" (https://arxiv.org/abs/1802.08770), whose length
-    need not be known beforehand; Hägele et al. (https://arxiv.org/abs/2405.18392) find it as good
-    as a cosine of the same length, with a fall over the last 20% and more.
+    The trapezoidal schedule of Xing et al., "A Walk with SGD" (https://arxiv.org/abs/1802.08770), whose length
+    need not be known in advance; Hägele et al. (https://arxiv.org/abs/2405.18392) find it as good
+    as a cosine of the same length, with a decay over at least the last 20%.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from flambeau.training.optim.controller import Mode
 Trend = Literal["improving", "worsening", "unknown"]
 
 DECAY = 0.4
-"""Share of the run in which the rate falls. Small networks on small data improvement from a long one."""
+"""Share of the run in which the rate decays. Small networks on small data gain from a long one."""
 
 WARM_UP, START = 0.1, 0.04
-"""Share of the run in which the rate rises, and the part of the peak with which it starts."""
+"""Share of the run in which the rate rises, and its start as a factor of the peak."""
 
 _MIN_INTERVALS = 5
-# An evaluation may take this share of a interval.
+# Largest share of an interval that its evaluation may take.
 _EVALUATION = 0.25
-# Kept back for restoring the best weights and writing the last lines.
+# Share of the budget reserved for restoring the best weights and writing results.
 _KEPT_BACK = 0.02
-# Means of fewer scores are compared with nothing.
+# Means of fewer scores are not compared.
 _MIN_SCORES = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured before the run.
+    """Durations that were measured before the run.
 
     Attributes:
-        step_s: Seconds of an optimizer step.
-        evaluation_s: Seconds of an evaluation on all of valid.
-        steps: Steps that were timed.
+        step_s: Seconds per optimizer step.
+        evaluation_s: Seconds per evaluation of the whole valid part.
+        steps: Number of steps that were timed.
     """
 
     step_s: float
@@ -55,13 +55,13 @@ class Speed:
 
 @dataclass(frozen=True)
 class Segment:
-    """IntervalLoader between which the rate moves along one straight line.
+    """Consecutive intervals during which the learning rate changes linearly.
 
     Attributes:
-        name: "head", "warm-up", "hold" or "decay"; in "head" the last group alone learns.
+        name: "head", "warm-up", "hold" or "decay"; in "head" only the last group trains.
         start: Factor of the peak at the first step.
-        end: Factor at the last step.
-        intervals: How many.
+        end: Factor of the peak at the last step.
+        intervals: Number of intervals.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Segment:
     intervals: int
 
     def interval(self, index: int) -> tuple[float, float]:
-        """Start and end of one interval."""
+        """Return the factors at the start and the end of one interval."""
         if self.intervals == 1:
             return self.start, self.end
         return self._factor_at(index), self._factor_at(index + 1)
@@ -80,7 +80,7 @@ class Segment:
         return self.start * (1.0 - share) + self.end * share
 
     def completed(self, done: int) -> list[Segment]:
-        """What was done of it, so that the same pieces come out again to the last bit."""
+        """Return the completed part; its intervals have exactly the same factors."""
         if self.start == self.end:
             return [replace(self, intervals=done)] if done else []
         pieces = [self.interval(index) for index in range(done)]
@@ -88,10 +88,10 @@ class Segment:
 
 
 def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
-    """Optimizer steps between two evaluations: an epoch, unless time speaks for another length.
+    """Return the optimizer steps between two evaluations, by default an epoch.
 
-    Several epochs where the evaluation would take more than a quarter of the time, a part of one
-    where fewer than five intervals would fit into the budget.
+    It is several epochs if evaluation would otherwise take more than a quarter of the time, and a
+    part of an epoch if otherwise fewer than five intervals would fit into the budget.
     """
     step_s = max(speed.step_s, 1e-9)
     epochs = 1
@@ -102,22 +102,22 @@ def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
     steps = epochs * steps_per_epoch
     if steps * step_s <= longest:
         return steps
-    # A part of an epoch; where even that is mostly evaluation, as much training as evaluation.
+    # Part of an epoch; at least half of the interval is training.
     return max(1, min(steps, math.floor(max(longest, speed.evaluation_s) / step_s)))
 
 
 def intervals_within(seconds: float, interval_s: float) -> int:
-    """Whole intervals that fit."""
+    """Return the number of whole intervals that fit into the time."""
     return max(0, math.floor(seconds * (1 - _KEPT_BACK) / max(interval_s, 1e-9)))
 
 
 def first_segments(fitting: int, wanted: int, *, head: bool) -> list[Segment]:
-    """The plan with which a run starts.
+    """Return the segments with which a run starts.
 
     Args:
-        fitting: IntervalLoader that fit into the budget.
-        wanted: IntervalLoader after which the plan's number of epochs is reached.
-        head: Whether the head learns alone first.
+        fitting: Number of intervals that fit into the budget.
+        wanted: Number of intervals that complete the plan's epochs.
+        head: Whether the head trains alone first.
     """
     total = max(1, min(fitting, wanted))
     first = max(1, round(WARM_UP * total))
@@ -135,22 +135,24 @@ def first_segments(fitting: int, wanted: int, *, head: bool) -> list[Segment]:
 def next_segments(
     segments: Sequence[Segment], done: int, fitting: int, wanted: int, trend: Trend
 ) -> list[Segment]:
-    """The segments that a run goes on with: those that are done, and what follows.
+    """Return the updated segments of a run: the completed ones, and those that follow.
 
     Args:
-        segments: The plan so far.
-        done: IntervalLoader that are over.
-        fitting: IntervalLoader that still fit into the budget.
-        wanted: As for ``first_segments``: before them only harm ends the holding.
-        trend: Whether holding the rate on "improving", "worsening", or neither is known.
+        segments: The segments so far.
+        done: Number of completed intervals.
+        fitting: Number of intervals that still fit into the budget.
+        wanted: As for ``first_segments``. Before that number, only a "worsening" trend ends the
+            hold.
+        trend: Trend of the scores at the peak rate: "improving", "worsening" or "unknown".
 
     Returns:
-        A list whose last segment ends at 0. Where nothing is left to do it has ``done`` intervals.
-        A run that ends with much time left begins another cycle, unless the plan's epochs are made.
+        Segments whose last one ends at 0. If the run is complete they have ``done`` intervals in
+        total. A run that ends with much time left starts another cycle, unless it has completed
+        the plan's epochs.
     """
     past, current, inside = _split(segments, done)
     if current is None:
-        # The machine was measured too slow, and the rate fell too early: another, longer cycle.
+        # The speed was underestimated, so the decay came too early: add another, longer cycle.
         if trend == "worsening" or done >= wanted or fitting < max(_MIN_INTERVALS, done):
             return past
         return [*past, *first_segments(fitting, wanted - done, head=False)]
@@ -175,23 +177,23 @@ def next_segments(
         past = _joined(past, Segment("hold", 1.0, 1.0, left))
         return [*past, Segment("decay", 1.0, 0.0, _decay_after(done + left))]
     fall = _decay_after(done)
-    # One more than its share rather than a interval of the budget that nobody uses.
+    # One interval more than its share, rather than leave it unused.
     fall = max(1, fitting) if fitting <= fall + 1 else fall
     return [*past, Segment("decay", rate, 0.0, fall)]
 
 
 def spare_intervals(done: int, fitting: int) -> int:
-    """Of those that fit, how many may come before the fall if it is to have its share."""
+    """Return how many of the fitting intervals can precede a decay of its full share."""
     return math.floor(fitting * (1 - DECAY) - done * DECAY)
 
 
 def _decay_after(done: int) -> int:
-    """IntervalLoader of a fall that ends a run of ``done`` before it."""
+    """Return the length of a decay that follows ``done`` intervals."""
     return max(1, round(done * DECAY / (1 - DECAY)))
 
 
 def _split(segments: Sequence[Segment], done: int) -> tuple[list[Segment], Segment | None, int]:
-    """Segments that are over, the one in which interval ``done`` lies, and its place in there."""
+    """Return the completed segments, the one with interval ``done``, and the index within it."""
     past: list[Segment] = []
     for segment in segments:
         if done < segment.intervals:
@@ -209,7 +211,7 @@ def _joined(past: list[Segment], segment: Segment) -> list[Segment]:
 
 
 def score_noise(scores: Sequence[float]) -> float:
-    """Standard deviation of a score around its trend, from the steps between neighbours."""
+    """Return the standard deviation of a score around its trend, from successive differences."""
     finite = [score for score in scores if math.isfinite(score)]
     if len(finite) < 2:
         return 0.0
@@ -218,9 +220,9 @@ def score_noise(scores: Sequence[float]) -> float:
 
 
 def improvement(scores: Sequence[float], mode: Mode) -> float | None:
-    """By how many standard errors the last quarter of the scores is better than the one before.
+    """Return by how many standard errors the last quarter of the scores beats the one before.
 
-    None where there are too few scores to tell.
+    None if there are too few scores.
     """
     width = max(_MIN_SCORES, len(scores) // 4)
     if len(scores) < 2 * width:

@@ -1,6 +1,6 @@
-"""``measure``: the one entry to everything that a fit measures before its first step.
+"""``measure``: runs everything that a fit measures before its first step.
 
-Each outcome becomes a choice of the plan with its figures, so that a replay measures nothing.
+Each result is recorded in the plan as a choice with its figures, so a replay measures nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def measure(
     may_find_lr: bool = True,
     auto: AutoRun | None = None,
 ) -> tuple[Plan, Sequence[Phase]]:
-    """Return the plan with everything that had to be measured, and the phases that follow.
+    """Return the plan with all measurements, and the phases of the run.
 
     Args:
-        plan: What it fixes or has recorded is not measured.
-        upcoming: The run to come; left as it was.
-        recipe: Makes the phases from the plan's values.
-        may_find_lr: Whether the learning rate may be measured: not where the user gave the phases.
-        auto: The run under a time budget, which makes the phases itself.
+        plan: Choices that the user set or that were measured before are not measured.
+        upcoming: The run that will follow; it is not changed.
+        recipe: Returns the phases for the plan's values.
+        may_find_lr: Whether the learning rate may be measured; false if the user gave the phases.
+        auto: A run with a time budget, which chooses its phases itself.
     """
     phases = recipe(plan.values)
     plan = measure_step_settings(plan, upcoming, phases)
