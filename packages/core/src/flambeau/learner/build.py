@@ -71,8 +71,8 @@ def _check_memory(model: nn.Module) -> None:
             )
         if value.is_meta:
             raise InputError(
-                f"{kind}'s {name!r} is on the meta device, so it has no values. Create the model on "
-                "a real device, or allocate it (model.to_empty(device=…)) and initialise it."
+                f"{kind}'s {name!r} is on the meta device, so it has no values. Create the model "
+                "on a real device, or allocate it (model.to_empty(device=…)) and initialise it."
             )
 
 
@@ -189,7 +189,7 @@ class BuiltPlan:
         return task
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
-        """Return a model whose initial weights depend only on the seed; restore torch's generator."""
+        """Return a model whose initial weights depend only on the seed; restore the generators."""
         with TemporarySeed().at(self.seed):
             return self._build("architecture", self.domain.models, arguments)
 

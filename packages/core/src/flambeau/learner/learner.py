@@ -275,7 +275,7 @@ class Learner:
         """Continue an interrupted run with the steps that remained when it was interrupted.
 
         Args:
-            path: A checkpoint, or the folder of a run; None takes the learner's folder. Of a folder,
+            path: A checkpoint, or the folder of a run; None takes the learner's folder. In a folder
                 the newest complete checkpoint is used; a FlambeauWarning reports damaged ones.
 
         Raises:
@@ -372,7 +372,7 @@ class Learner:
         self._use(self.plan.override("trainable", "all"))
 
     def freeze_to(self, first: int) -> None:
-        """Train the groups from index ``first`` to the head; negative indices count from the head."""
+        """Train the groups from index ``first`` on; negative indices count from the head."""
         names = tuple(parameter_groups(self.model))
         if not names[first:]:
             raise InputError(
@@ -433,7 +433,7 @@ class Learner:
         )
 
     def predictor(self) -> Predictor:
-        """Return a ``Predictor`` that uses this learner's model, as loading an export would give."""
+        """Return a ``Predictor`` with this learner's model, as loading an export does."""
         built = self.built
         return Predictor(
             built.preprocessor,
@@ -483,7 +483,7 @@ class Learner:
         load_model(self.model, path)
 
     def export(self, folder: str | Path) -> Path:
-        """Write safetensors and JSON files (no pickle) to a folder that ``Predictor.load`` reads."""
+        """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``."""
         built = self.built
         return on_main(
             lambda: write_export(

@@ -49,8 +49,8 @@ class Phase:
             )
         if self.trainable is not None and not self.trainable:
             raise InputError(
-                f"trainable of the phase {self.name!r} is empty: give at least one parameter group, "
-                "or None for all."
+                f"trainable of the phase {self.name!r} is empty: give at least one parameter "
+                "group, or None for all."
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def gradual_unfreezing(
 
     Source:
         Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018
-        (arXiv 1801.06146), section 3.3: one epoch per group, factor 2.6, slanted triangular schedule.
+        (arXiv 1801.06146), section 3.3: one epoch per group, factor 2.6, slanted triangles.
     """
     _require_groups("gradual_unfreeze", groups)
     scales = layerwise_lr_scales(groups, layer_decay)
@@ -209,6 +209,6 @@ def layerwise_lr_scales(groups: Sequence[str], decay: float) -> dict[str, float]
 def _require_groups(method: str, groups: Sequence[str]) -> None:
     if len(groups) < 2:
         raise InputError(
-            f"{method} trains the parameter groups of a model in turn, but this model has only one. "
+            f"{method} needs a model with several parameter groups, but this model has only one. "
             "Use fit(), or define layer_groups() in the model."
         )

@@ -34,7 +34,7 @@ def one_cycle(
     """Rise from ``1 / div`` to 1 over the first ``pct_start``, fall to ``1 / final_div``; cosine.
 
     Source:
-        Smith and Topin, "Super-Convergence" (https://arxiv.org/abs/1708.07120), with cosine segments.
+        Smith and Topin, "Super-Convergence" (https://arxiv.org/abs/1708.07120), cosine version.
         ``final_div`` is relative to the peak; in ``torch.optim.lr_scheduler.OneCycleLR`` it is
         relative to the start, which corresponds to ``final_div / div`` here.
     """
@@ -160,7 +160,7 @@ class Schedule:
         if not isinstance(self.shape, str):
             if not callable(self.shape):
                 raise ArgumentError(
-                    f"A schedule's shape must be a name or a function of progress, not {self.shape!r}. "
+                    f"shape of a schedule must be a name or a function of progress, not {self.shape!r}. "
                     f"{did_you_mean('', SHAPES)}"
                 )
             if self.options:
@@ -203,8 +203,8 @@ class Schedule:
         """
         if not isinstance(self.shape, str):
             raise ArgumentError(
-                f"The schedule's shape {self.shape!r} is a function and cannot be saved, so the run "
-                f"cannot be resumed. Use the name of a shape: {', '.join(SHAPES)}."
+                f"The schedule's shape {self.shape!r} is a function and cannot be saved, so the "
+                f"run cannot be resumed. Use the name of a shape: {', '.join(SHAPES)}."
             )
         options = {
             name: list(value) if isinstance(value, Sequence) else value

@@ -41,8 +41,8 @@ def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
         if key in path:
             cycle = " → ".join([*path[path.index(key) :], key])
             raise PlanError(
-                f"The rules depend on each other in a cycle: {cycle}. Remove one of these keys from "
-                "the needs of the rule that reads it."
+                f"The rules depend on each other in a cycle: {cycle}. Remove one of these keys "
+                "from the needs of the rule that reads it."
             )
         path.append(key)
         for need in by_key[key].needs:

@@ -108,14 +108,14 @@ class Plan:
             value: The value, or a ``Choice``.
 
         Raises:
-            PlanError: The key is unknown; the value is invalid, is not JSON, or makes another choice
-                of the user invalid; or the plan was read from a file and is not bound to rules.
+            PlanError: The key is unknown; the value is invalid or not JSON, or it makes another
+                choice of the user invalid; or the plan was read from a file and is not bound to rules.
         """
         if self._facts is None:
             raise PlanError(
                 f"This plan was read from a file and has no rules, so the choices that depend on "
-                f"{key!r} cannot be recomputed. Bind it first, plan.bind(rules, facts), or pass the "
-                "value to the Learner in choices={...}."
+                f"{key!r} cannot be recomputed. Bind it first, plan.bind(rules, facts), or pass "
+                "the value to the Learner in choices={...}."
             )
         given = _given_by_user({key: value}, [rule.key for rule in self._rules])
         choices = {**self._choices, **given}
@@ -286,7 +286,7 @@ class Plan:
             content: object = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(
-                f"The plan {path} cannot be read: {error}. Give the path that plan.save(…) wrote to."
+                f"The plan {path} cannot be read: {error}. Give the path of a saved plan."
             ) from error
         except (ValueError, RecursionError) as error:
             raise PlanError(f"{path} is not a plan: it is not valid JSON ({error}).") from error
@@ -305,7 +305,7 @@ def _given_by_user(user: Mapping[str, Any], known: Sequence[str]) -> dict[str, C
     for key, given in user.items():
         if key not in known:
             raise PlanError(
-                f"The plan has no key {key!r} (its value: {given!r:.60}). {did_you_mean(key, known)}"
+                f"The plan has no key {key!r} (value: {given!r:.60}). {did_you_mean(key, known)}"
             )
         choice = given if isinstance(given, Choice) else _user_choice(key, given)
         if choice.key != key:

@@ -235,8 +235,8 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
             if share > _IMBALANCED:
                 value = ["accuracy", "balanced_accuracy", "macro_f1"]
                 reason = (
-                    f"The largest class has {share:.0%} of the rows, so a constant prediction would "
-                    "reach that accuracy."
+                    f"The largest class has {share:.0%} of the rows, so a constant prediction "
+                    "would reach that accuracy."
                 )
     elif task == "multi_label":
         value = ["micro_f1", "exact_match"]

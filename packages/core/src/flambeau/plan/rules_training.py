@@ -80,8 +80,8 @@ def _accumulate(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "accumulate",
         1,
-        f"A step uses one batch of {values['batch_size']:,} samples. The first fit measures whether "
-        "it fits into memory.",
+        f"A step uses one batch of {values['batch_size']:,} samples. The first fit measures "
+        "whether it fits into memory.",
         evidence={"batch_size": values["batch_size"]},
         alternatives=(2, 4),
         source="default",

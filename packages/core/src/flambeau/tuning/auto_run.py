@@ -212,7 +212,10 @@ class AutoRun:
         total = sum(segment.intervals for segment in self.segments)
         parts = ", ".join(f"{s.intervals} {s.name}" for s in self.segments)
         if self.budget_s is None:
-            return f"fit_auto repeats a run of {total} intervals of {self.steps_per_interval:,} steps: {parts}."
+            return (
+                f"fit_auto repeats a run of {total} intervals of {self.steps_per_interval:,} steps "
+                f"({parts})."
+            )
         speed = "no step could be timed"
         if self.speed is not None:
             speed = (
@@ -292,7 +295,7 @@ class AutoRun:
     def _early_end_reason(self, trend: Trend, history: History, done: int) -> str:
         """Return why the decay began although there was time left to hold the rate."""
         if self.monitor is None:
-            return f"there is no valid part to measure progress, so the plan's {self.wanted} epochs ran"
+            return "without a valid part, it trains for the plan's number of epochs"
         scores = self._scores(self.monitor, history, "hold")
         if trend == "worsening":
             return (

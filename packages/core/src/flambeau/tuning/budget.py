@@ -6,9 +6,10 @@ its peak until the remaining time is what the decay needs, or until the scores s
 schedule therefore ends in time, even if the speed of the machine changes.
 
 Source:
-    The trapezoidal schedule of Xing et al., "A Walk with SGD" (https://arxiv.org/abs/1802.08770), whose length
-    need not be known in advance; Hägele et al. (https://arxiv.org/abs/2405.18392) find it as good
-    as a cosine of the same length, with a decay over at least the last 20%.
+    The trapezoidal schedule of Xing et al., "A Walk with SGD"
+    (https://arxiv.org/abs/1802.08770), whose length need not be known in advance; Hägele et al.
+    (https://arxiv.org/abs/2405.18392) find it as good as a cosine of the same length, with a decay
+    over at least the last 20%.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ MIN_STEPS = 60
 # The sweep covers three decades below and above the plan's learning rate.
 _DECADES = 3.0
 _SWEEP = 30
-# Few longer runs are more informative than many shorter ones: with 20 steps, the best peak was up to
-# 3 times too low for runs of 100 steps; with 40 it was not.
+# Few longer runs are more informative than many shorter ones: with 20 steps, the best peak was up
+# to 3 times too low for runs of 100 steps; with 40 it was not.
 _RUN = 30
 _FEWEST_RUNS = 4
 
@@ -267,7 +267,7 @@ class _TargetMonitor:
 
     @property
     def differ(self) -> bool:
-        """Whether two samples had different targets, or none to compare. Synchronises the device."""
+        """Whether two samples had different targets, or no targets. Synchronises the device."""
         if self._unknown or not self._differ:
             return True
         own = bool(torch.stack(self._differ).any())  # host read: after the sweep

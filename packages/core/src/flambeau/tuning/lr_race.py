@@ -1,7 +1,7 @@
 """Comparison of short runs at several learning rates: next rate, best rate, uncertainty.
 
-Pure functions of numbers; ``lr_finder`` makes the runs. The rates are a factor ``STEP`` apart and
-numbered: rate number k is ``center * STEP**k``, where ``center`` is what the sweep before has found.
+Pure functions of numbers; ``lr_finder`` makes the runs. Adjacent rates differ by the factor
+``STEP``: the rate with index k is ``center * STEP**k``, where the sweep has found ``center``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from flambeau.tuning.lr_curve import Level
 
 STEP = 10.0 ** (1.0 / 3.0)
 
-# Decrease of the loss, in standard errors, that is significant. The best of several runs is compared,
-# for which chance alone gives 2 to 3.
+# Decrease of the loss, in standard errors, that is significant. The best of several runs is
+# compared, for which chance alone gives 2 to 3.
 _SIGNIFICANT = 3.5
 _MIN_DECREASE = 0.01
 # Difference of two runs, in standard errors, that is significant.
 _SIGNIFICANT_DIFFERENCE = 2.0
 _MIN_LOSSES = 3
 _MAX_STEPS_ABOVE = 3  # rates above the best that are tried
-# Correction from short to longer runs, in multiples of STEP: a factor of 1.36, the geometric mean over
-# ten tasks of the ratio of the best rates in runs of 100 and of 30 steps.
+# Correction from short to longer runs, in multiples of STEP: a factor of 1.36, the geometric mean
+# over ten tasks of the ratio of the best rates in runs of 100 and of 30 steps.
 _LONG_RUN_SHIFT = 0.4
 
 
@@ -103,8 +103,8 @@ def rate_of(runs: Sequence[ShortRun]) -> float:
     """Return the learning rate for a longer run.
 
     It is the minimum of the parabola through the best loss and the adjacent ones, over the
-    logarithm of the rate, and ``_LONG_RUN_SHIFT`` above. Where the rate above the best one breaks, the
-    parabola's limit: half a step below the best, and no higher.
+    logarithm of the rate, raised by ``_LONG_RUN_SHIFT``. If the next higher rate diverges, it is
+    half a step below the best one, the limit of the parabola.
     """
     losses = losses_of(runs)
     best = best_number(losses)

@@ -76,12 +76,12 @@ def fit_line(peaks: Mapping[int, tuple[int, int]]) -> MemoryUse:
 
 
 def split_step(batch_size: int, most: int, least: int = 1) -> tuple[int, int]:
-    """``(batch_size, accumulate)`` of equal parts that fit and make the same step group.
+    """Return ``(micro_batch_size, accumulate)`` with equal micro-batches that fit.
 
     Args:
-        batch_size: Of the whole step.
-        most: Samples that fit; the parts are larger only where ``least`` asks for it.
-        least: Samples that a part must have.
+        batch_size: Samples per step.
+        most: Samples that fit; micro-batches exceed it only if ``least`` requires it.
+        least: Smallest micro-batch.
 
     >>> split_step(64, 100), split_step(64, 20), split_step(50, 20), split_step(64, 0, least=2)
     ((64, 1), (16, 4), (10, 5), (2, 32))

@@ -26,8 +26,8 @@ ROUNDS, STEPS = 3, 4
 
 SHORTEST_RUN_S = 30.0
 EXPECTED_SAVING = 0.06
-"""Share of the run that probing is expected to save; it may cost half of that. The rules already use
-known gains (bf16, channels_last): with 0.2, probing took a ninth of a 50 s run without a gain
+"""Share of the run that probing is expected to save; it may cost half of that. The rules already
+use known gains (bf16, channels_last): with 0.2, probing took a ninth of a 50 s run without a gain
 (4-layer CNN, Fashion-MNIST, 2-core Xeon)."""
 
 COMPILE_S: Mapping[str, float] = {"cpu": 120.0, "cuda": 60.0}
@@ -134,8 +134,8 @@ def choose(
             base,
             step_s=step_s,
             run_s=run_s,
-            reason=f"{duration}. Timing {count} other settings would take about {_seconds(cost_s)}, "
-            "more than it is expected to save.",
+            reason=f"{duration}. Timing {count} other settings would take about "
+            f"{_seconds(cost_s)}, more than it is expected to save.",
         )
     found = cached()
     if found is not None:
@@ -173,7 +173,7 @@ def _try(
                 value,
                 None,
                 False,
-                f"Not timed: compared with fp32, the loss differs by {agreement.loss_error:.1%} and "
+                f"Not timed: the loss differs from fp32 by {agreement.loss_error:.1%} and "
                 f"the gradients have cosine similarity {agreement.cosine:.4f}.",
             )
     current_s: list[float] = []

@@ -1,8 +1,8 @@
 """Measures the settings of a training step before the first fit and records them in the plan.
 
 The memory of a step determines the number of micro-batches; bf16 is compared with fp32; and if the
-run is long enough, other precisions, memory formats and numbers of threads are timed. All of it uses
-a copy of the model. Recorded settings are not measured again, so a replay is exactly the same.
+run is long enough, other precisions, memory formats and numbers of threads are timed. All
+of it uses a copy of the model. Recorded settings are not measured again, so a replay is exactly the same.
 """
 
 from __future__ import annotations
@@ -202,8 +202,9 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
         "measured": {str(samples): peak for samples, peak in use.measured.items()},
     }
     words = (
-        f"A batch of {size:,} takes about {format_bytes(use.of(size))} of {format_bytes(free_bytes)} "
-        f"free, by two steps of {' and '.join(map(str, sorted(use.measured)))} samples"
+        f"A batch of {size:,} takes about {format_bytes(use.of(size))} of "
+        f"{format_bytes(free_bytes)} free, estimated from two steps of "
+        f"{' and '.join(map(str, sorted(use.measured)))} samples"
     )
     accumulate = plan["accumulate"]
     if size <= most:
@@ -231,7 +232,8 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
     batch = replace(
         plan["batch_size"],
         value=part,
-        reason=f"{plan['batch_size'].reason} {words}. It does not fit, so a step uses {parts} micro-batches.",
+        reason=f"{plan['batch_size'].reason} {words}. It does not fit, so a step uses {parts} "
+        "micro-batches.",
         evidence={**plan["batch_size"].evidence, **evidence},
         alternatives=(size,),
         override="",
@@ -239,8 +241,8 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
     accumulate = Choice(
         "accumulate",
         parts,
-        f"{parts} micro-batches of {part:,} give the same step as a batch of {size:,}. Batch norm, if "
-        "the model has any, uses the statistics of each micro-batch.",
+        f"{parts} micro-batches of {part:,} give the same step as a batch of {size:,}. Batch norm, "
+        "if the model has any, uses the statistics of each micro-batch.",
         evidence=evidence,
         alternatives=(1,),
     )
