@@ -239,7 +239,7 @@ def test_an_odd_number_of_groups_or_epochs() -> None:
     assert recipes.geometric_lr_scales(["a", "b"]) == {"a": 0.01, "b": 1.0}
     assert [p.epochs for p in recipes.sgdr(values, cycles=3, cycle_mult=3)] == [2, 6, 18]
     for call, message in (
-        (lambda: recipes.fine_tune(values, ["all"]), "fine_tune needs a model with a head apart"),
+        (lambda: recipes.fine_tune(values, ["all"]), "fine_tune needs a model with several"),
         (lambda: recipes.gradual_unfreezing(values, []), "gradual_unfreeze needs a model"),
         (lambda: recipes.fine_tune(values, "ab", freeze_epochs=-1), "freeze_epochs must be"),
         (lambda: recipes.fine_tune(values, "ab", layer_decay=1.5), "at most 1, not 1.5"),

@@ -72,7 +72,7 @@ def test_from_scratch_norm_layers_learn() -> None:
     learner.fit(1)
     choice = learner.plan["bn"]
     assert (choice.value, choice.source) == ("train", "rule")
-    assert "From scratch" in choice.reason
+    assert "no running statistics yet" in choice.reason
 
 
 def test_measured_where_there_are_statistics() -> None:

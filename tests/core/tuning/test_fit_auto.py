@@ -320,7 +320,7 @@ def test_the_plan_explains_and_survives_saving(tmp_path: Path) -> None:
     assert made.plan["auto"].value is None
     made.fit_auto(0.5, clock=machine)
     auto, epochs = made.plan["auto"], made.plan["epochs"]
-    assert "100 ms a step" in auto.reason
+    assert "100 ms per step" in auto.reason
     assert auto.evidence["budget_s"] == 30.0
     assert auto.evidence["steps"] == len(made.history.step_losses)
     assert epochs.value == round(auto.evidence["steps"] / 12)

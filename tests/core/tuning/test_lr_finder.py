@@ -199,11 +199,11 @@ def test_a_value_with_an_interval_and_a_plot(tmp_path: Path) -> None:
 def test_the_bound_on_its_steps() -> None:
     for most in (MIN_STEPS, 100):
         assert make().lr_find(max_steps=most).steps <= most
-    with pytest.raises(ValueError, match=r"at least 60 steps, not 10"):
+    with pytest.raises(ValueError, match=r"max_steps is 10, but lr_find needs at least 60"):
         make().lr_find(max_steps=10)
 
 
-# ---------------------------------------------------------------- no answer
+# ---------------------------------------------------------------- no learning rate found
 
 
 class Deaf(nn.Module):
@@ -249,11 +249,11 @@ def same_target() -> Data:
 @pytest.mark.parametrize(
     ("model", "data", "words"),
     [
-        (Deaf(), None, "the loss is 1.099 at every rate: the model does not learn"),
+        (Deaf(), None, "the loss is 1.099 at every learning rate, so training does not"),
         (Broken(0), None, "the loss is not finite at the first step"),
         (Broken(3), None, "the loss is not finite after 3 steps, at lr "),
-        (Noise(), None, "the loss falls at no rate from "),
-        (None, same_target(), "all targets seen in 30 steps are the same"),
+        (Noise(), None, "the loss does not decrease at any learning rate from "),
+        (None, same_target(), "all targets in 30 steps are identical"),
     ],
     ids=["deaf", "not finite at once", "not finite soon", "noise", "constant target"],
 )
@@ -355,7 +355,9 @@ def test_without_an_answer_the_fallback_and_the_reason() -> None:
     choice = learner.plan["lr"]
     assert choice.value == fallback
     assert choice.confidence < 0.5
-    assert "Measuring gave no answer: the loss is 1.099 at every rate" in choice.reason
+    assert (
+        "lr_find found no learning rate: the loss is 1.099 at every learning rate" in choice.reason
+    )
     learner.fit(120)
     assert learner.plan["lr"] == choice
 
@@ -365,5 +367,8 @@ def test_it_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     learner.quiet = False
     learner.fit(200)
     said = capsys.readouterr().err
-    assert "Nothing is known of a good lr here: measuring it with up to 100 steps." in said
+    assert (
+        "No default learning rate is known for this model; running lr_find (up to 100 steps)."
+        in said
+    )
     assert f"Learning rate {learner.plan['lr'].value:g}: in " in said

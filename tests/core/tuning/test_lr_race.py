@@ -98,7 +98,9 @@ def test_repeats_are_averaged() -> None:
 
 def test_no_fall_beyond_the_noise_is_no_answer() -> None:
     level = Level(2.0, 0.3, 10)
-    assert "falls at no rate" in why_no_decrease(level, [run(0, 1.9), run(1, 1.95)])
+    assert "does not decrease at any learning rate" in why_no_decrease(
+        level, [run(0, 1.9), run(1, 1.95)]
+    )
     assert why_no_decrease(level, [run(0, 1.0), run(1, 1.95)]) == ""
     assert "all 2 short runs" in why_no_decrease(level, [run(0, math.inf), run(-2, math.inf)])
     # Without any scatter, a hundredth.

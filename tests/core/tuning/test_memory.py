@@ -147,7 +147,7 @@ def test_the_estimate_is_near_what_a_step_allocates() -> None:
     setting = StepSetting(num_threads=1)
     use = fit_line({size: made.peak_bytes(setting, size) for size in (4, 8)})
     with Allocations() as allocations:
-        made.seconds(setting, 64, 1)
+        made.step_times(setting, 64, 1)
     # A copy of the model and of the batch are in it too, of which the estimate knows nothing.
     assert use.of(64) == pytest.approx(allocations.peak, rel=0.15)
 
@@ -197,7 +197,7 @@ def test_the_same_step_is_made_of_smaller_batches_where_the_device_is_small() ->
     made = with_memory(before, USE, 5_000, "cpu")  # room for (3,000 - 1,000) / 100 = 20
     assert values(made) == {"batch_size": 16, "accumulate": 4}
     assert {change.key for change in before.diff(made)} == {"batch_size", "accumulate"}
-    assert "so a step is made of 4 batches" in made["batch_size"].reason
+    assert "so a step uses 4 micro-batches" in made["batch_size"].reason
     assert made["batch_size"].alternatives == (64,)
     none = with_memory(before, USE, 10, "cpu", least=2)
     assert values(none) == {"batch_size": 2, "accumulate": 32}
@@ -207,7 +207,7 @@ def test_what_the_user_fixed_stays_with_a_word_of_advice() -> None:
     made = with_memory(plan(batch_size=64), USE, 5_000, "cpu")
     assert values(made) == {"batch_size": 64, "accumulate": 1}
     assert made["accumulate"].confidence < 0.5
-    assert '{"batch_size": 16, "accumulate": 4} makes the same step' in made["accumulate"].reason
+    assert '{"batch_size": 16, "accumulate": 4} gives the same step' in made["accumulate"].reason
     fixed = plan(batch_size=64, accumulate=2)
     assert with_memory(fixed, USE, 5_000, "cpu") == fixed
 
@@ -244,7 +244,7 @@ def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(step_settings, "_why_nothing", never)
+    monkeypatch.setattr(step_settings, "_why_not_measured", never)
     saved = Plan.from_json(first.plan.to_json())
     again = Learner(pictures(400), net(), plan=saved, quiet=True)
     again.fit(1)
@@ -277,9 +277,9 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
     request = Request(lambda values: phases, may_find_lr=False)
     after, _ = fitting.measure(made._setup(), made.plan, request)
     words = {
-        "off": "Given by the user",
-        "loader": "Your loader makes the batches",
-        "train_step": "A train_step of your own",
+        "off": "Set by the user",
+        "loader": "take batches from your loader",
+        "train_step": "A custom train_step",
     }
     assert words[why] in after["probe"].reason
     assert after.values["probe"] == ("off" if why == "off" else "skipped")

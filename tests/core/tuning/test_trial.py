@@ -80,7 +80,7 @@ def same(before: dict[str, Any], after: dict[str, Any]) -> None:
             assert value == after[name], name
 
 
-@pytest.mark.parametrize("what", ["seconds", "peaks", "agreement"])
+@pytest.mark.parametrize("what", ["step_times", "peak_bytes", "agreement"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_nothing_outside_of_the_trial_changes(what: str, frozen: bool) -> None:
     made = learner()
@@ -90,9 +90,9 @@ def test_nothing_outside_of_the_trial_changes(what: str, frozen: bool) -> None:
     made.model.eval()
     before = everything(made)
     setting = StepSetting("bf16", "channels_last", num_threads=2)
-    if what == "seconds":
-        assert len(trial(made).seconds(setting, 8, 3)) == 3
-    elif what == "peaks":
+    if what == "step_times":
+        assert len(trial(made).step_times(setting, 8, 3)) == 3
+    elif what == "peak_bytes":
         trial(made).peak_bytes(setting, 8)
     else:
         trial(made).agreement(setting, 8)
@@ -104,7 +104,7 @@ def test_a_trial_leaves_no_trace_in_the_training_that_follows() -> None:
         made = learner(probe="off")
         torch.manual_seed(5)
         if tries:
-            trial(made).seconds(StepSetting(num_threads=1), 8, 2)
+            trial(made).step_times(StepSetting(num_threads=1), 8, 2)
             trial(made).agreement(StepSetting("bf16", num_threads=1), 8)
         made.fit(2)
         return list(made.model.state_dict().values())
@@ -131,7 +131,7 @@ def test_the_whole_measurement_leaves_no_trace_either(monkeypatch: pytest.Monkey
 def test_each_step_is_timed_after_two_that_are_not() -> None:
     ticks = iter(range(100))
     # A tick before each of the two + three steps and one after: each step is a second long.
-    seconds = trial(learner(), lambda: float(next(ticks) ** 2)).seconds(StepSetting(), 8, 3)
+    seconds = trial(learner(), lambda: float(next(ticks) ** 2)).step_times(StepSetting(), 8, 3)
     assert seconds == [9 - 4, 16 - 9, 25 - 16]
 
 
@@ -145,7 +145,7 @@ def test_the_step_of_a_trial_is_that_of_the_run() -> None:
 
     made = learner(Watched(), accumulate=2)
     made.training = TrainingOptions(clip_norm=1.0)
-    trial(made).seconds(StepSetting(), 8, 2)
+    trial(made).step_times(StepSetting(), 8, 2)
     assert seen == [(8, True)] * 4
 
 
@@ -198,7 +198,7 @@ def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyP
     assert made.plan.values["precision"] == "bf16"
     made.fit(1)
     assert made.plan.values["precision"] == "fp32"
-    assert "the loss is off by 30.00% from fp32" in made.plan["precision"].reason
+    assert "the loss differs by 30.00% from fp32" in made.plan["precision"].reason
     kept = learner(precision="bf16")
     kept.fit(1)
     assert kept.plan.values["precision"] == "bf16", "what the user fixed stays"

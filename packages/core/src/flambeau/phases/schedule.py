@@ -160,7 +160,7 @@ class Schedule:
         if not isinstance(self.shape, str):
             if not callable(self.shape):
                 raise ArgumentError(
-                    f"shape of a schedule must be a name or a function of progress, not {self.shape!r}. "
+                    f"shape must be a name or a function of progress, not {self.shape!r}. "
                     f"{did_you_mean('', SHAPES)}"
                 )
             if self.options:

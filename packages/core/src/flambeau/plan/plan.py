@@ -109,13 +109,13 @@ class Plan:
 
         Raises:
             PlanError: The key is unknown; the value is invalid or not JSON, or it makes another
-                choice of the user invalid; or the plan was read from a file and is not bound to rules.
+                choice of the user invalid; or the plan was read from a file and is not bound.
         """
         if self._facts is None:
             raise PlanError(
                 f"This plan was read from a file and has no rules, so the choices that depend on "
-                f"{key!r} cannot be recomputed. Bind it first, plan.bind(rules, facts), or pass "
-                "the value to the Learner in choices={...}."
+                f"{key!r} cannot be recomputed. Bind it first, plan.bind(rules, facts), or "
+                "pass the value to the Learner in choices={...}."
             )
         given = _given_by_user({key: value}, [rule.key for rule in self._rules])
         choices = {**self._choices, **given}

@@ -94,7 +94,7 @@ def _task_of(facts: Mapping[str, Any]) -> tuple[str, float, str]:
         return (
             "regression",
             0.4,
-            f"Each of the {rows} has a {dtype} target of shape {tuple(shape)}.",
+            f"Each of the {rows} has a target of shape {tuple(shape)} and type {dtype}.",
         )
     if dtype.startswith(("int", "uint")):
         return _task_of_integers(facts, f"The {rows} have {_distinct(facts, 'integer')}")

@@ -49,7 +49,7 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
         for i, (head, limit) in enumerate(zip(heads, limits, strict=True))
     ]
     columns.append(width - sum(columns) - len(_GAP) * len(columns))
-    lines = [_line((*heads, "reason → how to change it"), columns), "─" * width]
+    lines = [_line((*heads, "reason → how to change"), columns), "─" * width]
     for choice, row in zip(choices, rows, strict=True):
         cells = [_wrap(cell, size) for cell, size in zip(row, columns, strict=False)]
         cells.append(_reason_lines(choice, columns[-1]))

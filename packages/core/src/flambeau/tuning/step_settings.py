@@ -2,7 +2,7 @@
 
 The memory of a step determines the number of micro-batches; bf16 is compared with fp32; and if the
 run is long enough, other precisions, memory formats and numbers of threads are timed. All
-of it uses a copy of the model. Recorded settings are not measured again, so a replay is exactly the same.
+of it uses a copy of the model. Recorded settings are not measured again, so a replay is exact.
 """
 
 from __future__ import annotations

@@ -64,8 +64,9 @@ class PrecisionAgreement:
     loss_error: float
     cosine: float
 
-    # bf16 has 8 significant bits. Loss error and cosine measured before the first step (2-core EPYC):
-    # transformer 0.004 %, 1.0000; MLP 0.01 %, 1.0000; resnet18 0.1 %, 0.931; small_cnn 0.4 %, 0.974.
+    # bf16 has 8 significant bits. Loss error and cosine before the first step (2-core EPYC):
+    # transformer 0.004 %, 1.0000; MLP 0.01 %, 1.0000; resnet18 0.1 %, 0.931; small_cnn 0.4 %,
+    # 0.974.
     # small_cnn reaches the same accuracy in bf16, so batch norm's rounding errors in an untrained
     # network must be accepted; an angle above 37° between the gradients is not.
     MAX_LOSS_ERROR = 0.02
@@ -240,7 +241,7 @@ def _fresh(batch: Batch) -> Batch:
 def _laid_out(
     on_device: Callable[[Batch], Batch], layout: torch.memory_format
 ) -> Callable[[Batch], Batch]:
-    """Return ``on_device`` with images in the memory format, as a preprocessor would return them."""
+    """Return ``on_device`` with 4-d inputs converted to the memory format."""
 
     def prepared(batch: Batch) -> Batch:
         batch = on_device(batch)
