@@ -223,7 +223,7 @@ def test_a_saved_plan_replays_to_the_same_weights_in_a_new_process(tmp_path: Pat
     assert again.stdout.split()[-1] == digest(dict(made.model.state_dict()))
 
 
-def test_a_learner_that_is_made_already_goes_on_as_the_run_was_measured(
+def test_a_built_learner_resumes_with_the_measured_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLAMBEAU_CACHE", str(tmp_path / "cache"))

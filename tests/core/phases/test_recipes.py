@@ -209,7 +209,7 @@ def outcome(learner: Learner) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_resumed_inside_every_phase_it_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_resume_in_any_phase_is_exact(name: str, tmp_path: Path) -> None:
     run, expected = RECIPES[name]
     seen = Seen()
     whole = make(seen)

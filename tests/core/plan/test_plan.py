@@ -49,7 +49,7 @@ def test_rules_without_needs_keep_their_order() -> None:
     assert keys(order([rule("z"), rule("y", "x"), rule("x"), rule("a")])) == ["z", "x", "y", "a"]
 
 
-def test_the_order_does_not_change_what_is_chosen() -> None:
+def test_rule_order_does_not_change_choices() -> None:
     plans = [Plan.derive(random.Random(seed).sample(GRAPH, 6), {}) for seed in range(10)]
     assert all(plan.values == plans[0].values for plan in plans)
     assert plans[0].values["e"] == "e(d(b(a()), c()))"
@@ -58,7 +58,7 @@ def test_the_order_does_not_change_what_is_chosen() -> None:
 def test_a_cycle_of_rules_is_reported() -> None:
     with pytest.raises(PlanError, match="in a cycle: b → c → d → b"):
         order([rule("a", "b"), rule("b", "c"), rule("c", "d"), rule("d", "b")])
-    with pytest.raises(PlanError, match="in a circle: a → a"):
+    with pytest.raises(PlanError, match="in a cycle: a → a"):
         order([rule("a", "a")])
 
 
@@ -172,7 +172,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
         Plan.derive([rule("batch_size")], {})["batch_sze"]
 
 
-def test_every_choice_says_how_to_change_it() -> None:
+def test_every_choice_has_an_override() -> None:
     made = Rule("lr", (), lambda facts, values: Choice("lr", 0.1, "", alternatives=(0.3,)))
     assert Plan.derive([made], {})["lr"].override == 'Learner(data, choices={"lr": 0.3})'
     told = Rule("lr", (), lambda facts, values: Choice("lr", 0.1, "", override="fit(lr=1)"))
@@ -357,7 +357,7 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"plan\.json is not a plan: it is not valid JSON"):
         Plan.load(path)
     path.write_text("[]")
-    with pytest.raises(PlanError, match="it holds a list"):
+    with pytest.raises(PlanError, match="it contains a list"):
         Plan.load(path)
 
 

@@ -33,7 +33,7 @@ def test_no_line_is_wider_than_the_terminal(plan: Plan, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_table_says_everything(plan: Plan, width: int) -> None:
+def test_the_table_shows_every_field(plan: Plan, width: int) -> None:
     text = plan.table(width)
     heads = text.splitlines()[0]
     assert heads.split()[:4] == ["key", "value", "source", "reason"]

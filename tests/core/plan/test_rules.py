@@ -165,7 +165,7 @@ def test_metrics_see_through_a_large_class() -> None:
     assert "70% of the rows" in skewed.reason
 
 
-def test_split_reports_what_the_data_did() -> None:
+def test_split_describes_the_split_of_the_data() -> None:
     choice = plan()["split"]
     assert choice.value == "random (seed 0)"
     assert "1,000 train, 200 valid, 50 test" in choice.reason
@@ -253,7 +253,9 @@ def test_epochs_give_steps_within_bounds(n: int, epochs: int) -> None:
     made = plan(n_train=n)
     assert made.values["epochs"] == epochs
     steps = -(-n // made.values["batch_size"])
-    assert f"{steps:,} steps an epoch make {steps * epochs:,} steps" in made["epochs"].reason
+    assert (
+        f"{epochs} epochs of {steps:,} steps are {steps * epochs:,} steps" in made["epochs"].reason
+    )
 
 
 def test_epochs_follow_the_batch_size() -> None:
@@ -272,10 +274,10 @@ def test_weights() -> None:
 # ---------------------------------------------------------------- machine
 
 
-def test_device_is_what_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_is_the_best_that_torch_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.device(plan().values["device"]) == device.best_device()
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("cpu"))
-    assert plan()["device"].reason == "torch sees no accelerator here."
+    assert plan()["device"].reason == "PyTorch found no accelerator."
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("mps"))
     assert plan().values["device"] == "mps"
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("cuda", 1))
@@ -288,7 +290,7 @@ def test_device_is_what_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fast", "architecture", "value", "words"),
     [
-        (True, "small_cnn", "bf16", "small_cnn gained 1.9×"),
+        (True, "small_cnn", "bf16", "Measured for small_cnn: 1.9×"),
         (True, "net", "fp32", "no gain was measured for net"),
         (False, "small_cnn", "fp32", "not faster than fp32 on this cpu"),
     ],
@@ -310,7 +312,7 @@ def test_bf16_needs_a_fast_device_and_a_gain(
     [
         ("Nets gained.", "float32", "bf16", "Nets gained."),
         (None, "float32", "fp32", "no gain was measured for Mine"),
-        ("Nets gained.", "float64", "fp32", "The module is float64"),
+        ("Nets gained.", "float64", "fp32", "weights are float64, so it computes in float64"),
     ],
 )
 def test_bf16_of_a_module_of_the_users_own(
@@ -324,7 +326,7 @@ def test_bf16_of_a_module_of_the_users_own(
     assert words in choice.reason
 
 
-def test_compile_is_off_and_says_why() -> None:
+def test_compile_is_off_with_a_reason() -> None:
     choice = plan()["compile"]
     assert (choice.value, choice.source) == ("off", "default")
     assert "0.97–1.02×" in choice.reason

@@ -66,7 +66,7 @@ def test_the_rule() -> None:
     assert choice.evidence["samples"] == 640
 
 
-def test_from_scratch_norm_layers_learn() -> None:
+def test_norm_layers_without_statistics_train() -> None:
     learner = make(Net())
     assert learner.plan["bn"].value == "auto"
     learner.fit(1)
@@ -110,7 +110,7 @@ def test_a_model_without_statistics_decides_nothing() -> None:
     assert "statistics" not in str(learner.summary())
 
 
-def test_what_the_user_says_is_not_measured() -> None:
+def test_a_choice_of_the_user_is_not_measured() -> None:
     learner = make(choices={"bn": "eval"})
     before = learner.model.body[1].running_mean.clone()
     learner.fit(1)
@@ -118,7 +118,7 @@ def test_what_the_user_says_is_not_measured() -> None:
     assert torch.equal(learner.model.body[1].running_mean, before)
 
 
-def test_phases_of_ones_own() -> None:
+def test_custom_phases() -> None:
     seen: list[str] = []
 
     class Policies(Callback):
@@ -230,7 +230,7 @@ def test_measuring_changes_nothing_but_the_decision() -> None:
     assert same(measured, told)
 
 
-def test_what_cannot_be_measured_is_said() -> None:
+def test_a_failed_measurement_is_reported() -> None:
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
             draws = torch.Generator().manual_seed(0)

@@ -127,7 +127,7 @@ def test_a_machine_that_changes_its_speed_is_replanned_not_cut_off(
     assert rates == sorted(rates, reverse=True), "held, then only falling"
 
 
-def test_an_epoch_longer_than_the_budget_is_cut_into_stretches() -> None:
+def test_an_epoch_longer_than_the_budget_is_divided() -> None:
     machine = Machine(step_s=10.0, evaluation_s=1.0)  # 120 s an epoch
     made = learner(machine)
     history = made.fit_auto(3.0, clock=machine)
@@ -137,7 +137,7 @@ def test_an_epoch_longer_than_the_budget_is_cut_into_stretches() -> None:
     assert history.rows[-1]["lr"] == 0.0
 
 
-def test_measuring_counts_and_changes_nothing() -> None:
+def test_measuring_counts_towards_the_budget() -> None:
     machine = Machine(step_s=0.1, evaluation_s=0.5)
     made = learner(machine, options={"accumulate": 2})
     parts = made.built.components()
@@ -151,7 +151,7 @@ def test_measuring_counts_and_changes_nothing() -> None:
     assert all(parameter.grad is None for parameter in made.model.parameters())
 
 
-def test_more_that_does_not_help_ends_the_run() -> None:
+def test_a_run_without_improvement_ends_early() -> None:
     machine = Machine()
     made = learner(machine, data=data(score_noise=0.5), choices={"epochs": 20})
     history = made.fit_auto(60.0, clock=machine)
@@ -162,7 +162,7 @@ def test_more_that_does_not_help_ends_the_run() -> None:
     assert len(history.rows) == sum(segment[3] for segment in auto.value["segments"])
 
 
-def test_the_model_ends_on_the_stretch_that_is_recorded() -> None:
+def test_the_model_has_the_weights_of_the_recorded_interval() -> None:
     machine = Machine()
     made = learner(machine, data=data(score_noise=0.3))
     history = made.fit_auto(2.0, clock=machine)
@@ -259,7 +259,7 @@ def resumed(made: Learner, clock: Machine, monkeypatch: pytest.MonkeyPatch) -> L
     return made
 
 
-def test_ctrl_c_keeps_the_best_and_resume_goes_on_to_the_same_weights(
+def test_ctrl_c_keeps_the_best_weights_and_resume_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine()
@@ -286,7 +286,9 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on_to_the_same_weights(
     assert later.now_s - 1e6 == pytest.approx(60 - machine.now_s, abs=2.0)
 
 
-def test_a_complete_run_has_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_a_complete_run_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = Machine()
     made = learner(machine, folder=tmp_path / "run")
     made.fit_auto(0.5, clock=machine)
@@ -297,7 +299,7 @@ def test_a_complete_run_has_nothing_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert same(before, weights(again))
 
 
-def test_a_second_run_goes_on_and_records_itself_alone() -> None:
+def test_a_second_run_continues_and_records_only_itself() -> None:
     machine = Machine()
     made = learner(machine)
     first = len(made.fit_auto(0.5, clock=machine).rows)
@@ -309,12 +311,12 @@ def test_a_second_run_goes_on_and_records_itself_alone() -> None:
 
 
 @pytest.mark.parametrize("minutes", [0, -1, math.inf, math.nan, "3", True])
-def test_a_budget_that_is_none_is_refused(minutes: object) -> None:
+def test_an_invalid_budget_is_refused(minutes: object) -> None:
     with pytest.raises(ArgumentError, match="minutes is"):
         learner(Machine()).fit_auto(minutes)
 
 
-def test_the_plan_explains_and_survives_saving(tmp_path: Path) -> None:
+def test_the_recorded_choice_is_the_same_after_saving(tmp_path: Path) -> None:
     machine = Machine()
     made = learner(machine)
     assert made.plan["auto"].value is None

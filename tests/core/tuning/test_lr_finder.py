@@ -149,7 +149,7 @@ def test_a_fit_is_the_same_with_and_without_it(case: str) -> None:
     assert run(find=True) == run(find=False)
 
 
-def test_modes_and_what_learns_are_as_before() -> None:
+def test_modes_and_requires_grad_are_restored() -> None:
     model = Net()
     model.stem[0].weight.requires_grad_(False)
     model.eval()
@@ -161,7 +161,7 @@ def test_modes_and_what_learns_are_as_before() -> None:
     assert after == before
 
 
-def test_after_an_error_too() -> None:
+def test_state_is_restored_after_an_error() -> None:
     class Fails(Net):
         calls = 0
 
@@ -196,7 +196,7 @@ def test_a_value_with_an_interval_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "lr.png").stat().st_size > 1000
 
 
-def test_the_bound_on_its_steps() -> None:
+def test_the_limit_on_steps() -> None:
     for most in (MIN_STEPS, 100):
         assert make().lr_find(max_steps=most).steps <= most
     with pytest.raises(ValueError, match=r"max_steps is 10, but lr_find needs at least 60"):
@@ -257,7 +257,9 @@ def same_target() -> Data:
     ],
     ids=["deaf", "not finite at once", "not finite soon", "noise", "constant target"],
 )
-def test_no_answer(model: nn.Module | None, data: Data | None, words: str, tmp_path: Path) -> None:
+def test_no_learning_rate_with_a_reason(
+    model: nn.Module | None, data: Data | None, words: str, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     torch.manual_seed(0)
     learner = Learner(data or tensors(), model, choices={"batch_size": 16}, quiet=True)
@@ -268,7 +270,7 @@ def test_no_answer(model: nn.Module | None, data: Data | None, words: str, tmp_p
     found.plot(tmp_path / "lr.png")
 
 
-def test_noise_alone_is_hardly_ever_an_answer() -> None:
+def test_noise_rarely_gives_a_learning_rate() -> None:
     found = 0
     for seed in range(20):
         torch.manual_seed(seed)
@@ -348,7 +350,7 @@ def test_a_stream_is_measured_only_when_asked() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.no-gradient")  # which is meant here
-def test_without_an_answer_the_fallback_and_the_reason() -> None:
+def test_the_fallback_if_no_rate_was_found() -> None:
     learner = long_run(model=Deaf())
     fallback = learner.plan["lr"].value
     learner.fit(120)
@@ -362,7 +364,7 @@ def test_without_an_answer_the_fallback_and_the_reason() -> None:
     assert learner.plan["lr"] == choice
 
 
-def test_it_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_lines_of_lr_find(capsys: pytest.CaptureFixture[str]) -> None:
     learner = long_run()
     learner.quiet = False
     learner.fit(200)

@@ -53,7 +53,7 @@ def test_a_parabola_is_found_exactly(lowest: float) -> None:
     assert {best - 1, best + 1} <= set(losses), "a worse one on either side"
 
 
-def test_below_a_cliff_it_keeps_half_a_step_away() -> None:
+def test_half_a_step_below_the_best_if_the_next_diverges() -> None:
     runs = race(lambda k: math.inf if k > 1 else 1.0 - 0.1 * k)
     assert rate_of(runs) == pytest.approx(STEP**0.5)
     # As it would where the rate above is finite but far worse.
@@ -61,14 +61,14 @@ def test_below_a_cliff_it_keeps_half_a_step_away() -> None:
     assert rate_of(runs) == pytest.approx(STEP ** (0.5 + 0.4), rel=1e-3)
 
 
-def test_where_all_break_it_goes_down() -> None:
+def test_lower_rates_are_tried_if_all_diverge() -> None:
     assert next_number([run(0, math.inf)]) == -2
     runs = race(lambda k: math.inf if k > -4 else 1.0 + 0.1 * abs(k + 5))
     assert min(losses_of(runs)) < -4
     assert rate_of(runs) <= STEP**-4
 
 
-def test_of_rates_that_do_alike_higher_ones_are_tried() -> None:
+def test_higher_rates_are_tried_if_losses_are_equal() -> None:
     """The next one is worse by less than the noise: the one after it is looked at as well."""
 
     def loss(k: int) -> ShortRun:
@@ -96,7 +96,7 @@ def test_repeats_are_averaged() -> None:
     assert losses_of(runs) == {0: pytest.approx(1.5), 1: pytest.approx(1.4)}
 
 
-def test_no_fall_beyond_the_noise_is_no_answer() -> None:
+def test_no_rate_without_a_significant_decrease() -> None:
     level = Level(2.0, 0.3, 10)
     assert "does not decrease at any learning rate" in why_no_decrease(
         level, [run(0, 1.9), run(1, 1.95)]

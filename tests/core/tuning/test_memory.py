@@ -47,7 +47,7 @@ def test_saved_tensors_are_counted_once() -> None:
     assert torch.allclose(weight.grad, 4 * torch.e * torch.ones(1000))
 
 
-def test_the_line_goes_by_what_the_forward_pass_keeps() -> None:
+def test_the_slope_is_that_of_the_forward_pass() -> None:
     # The whole step's peak is at the update at both sizes: it says nothing about larger batches.
     use = fit_line({4: (400, 5_000), 8: (800, 5_000)})
     assert use.bytes_per_sample == 100
@@ -61,7 +61,7 @@ def test_the_line_goes_by_what_the_forward_pass_keeps() -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 32, 50, 64, 96])
 @pytest.mark.parametrize("most", [0, 1, 3, 20, 1000])
 @pytest.mark.parametrize("least", [1, 2])
-def test_a_step_is_cut_into_equal_parts(batch_size: int, most: int, least: int) -> None:
+def test_a_step_is_divided_into_equal_micro_batches(batch_size: int, most: int, least: int) -> None:
     size, parts = split_step(batch_size, most, least)
     assert size * parts == batch_size
     assert size <= max(most, least, 1) or all(
@@ -71,7 +71,7 @@ def test_a_step_is_cut_into_equal_parts(batch_size: int, most: int, least: int) 
         assert parts == 1
 
 
-def test_only_small_inputs_surely_fit() -> None:
+def test_only_small_inputs_fit_without_measuring() -> None:
     def surely(shape: list[int], dtype: str, size: int = 64) -> bool:
         return fits_without_measuring([{"shape": shape, "dtype": dtype}], size, 8 * 10**9)
 
@@ -203,7 +203,7 @@ def test_the_same_step_is_made_of_smaller_batches_where_the_device_is_small() ->
     assert values(none) == {"batch_size": 2, "accumulate": 32}
 
 
-def test_what_the_user_fixed_stays_with_a_word_of_advice() -> None:
+def test_values_of_the_user_stay_with_advice() -> None:
     made = with_memory(plan(batch_size=64), USE, 5_000, "cpu")
     assert values(made) == {"batch_size": 64, "accumulate": 1}
     assert made["accumulate"].confidence < 0.5
@@ -257,7 +257,7 @@ def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("why", ["off", "loader", "train_step"])
-def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
+def test_the_plan_says_why_nothing_was_measured(why: str) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from flambeau import TrainingOptions
@@ -285,7 +285,7 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
     assert after.values["probe"] == ("off" if why == "off" else "skipped")
 
 
-def test_a_step_that_fails_is_the_run_s_to_report() -> None:
+def test_the_run_reports_a_failing_step() -> None:
     made = Learner(pictures(), nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), quiet=True)
     with pytest.raises(TrainingError, match=r"in layer '1' \(Linear\)"):
         made.fit(1)

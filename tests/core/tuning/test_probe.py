@@ -56,7 +56,7 @@ def run(
     return choose(BASE, ALL, time_steps=machine.time_steps, agree=agree, **arguments)
 
 
-def test_what_is_faster_is_taken_each_on_top_of_the_others() -> None:
+def test_faster_settings_are_combined() -> None:
     machine = Machine(COSTS)
     found = run(machine)
     assert found.state == "measured"
@@ -70,7 +70,7 @@ def test_what_is_faster_is_taken_each_on_top_of_the_others() -> None:
     assert machine.asked[-1] == StepSetting("bf16", "channels_last", 2, "whole")
 
 
-def test_a_gain_within_the_noise_is_none() -> None:
+def test_a_small_speed_up_is_not_chosen() -> None:
     almost = 1 / (MIN_SPEED_UP - 0.01)
     found = run(Machine({**COSTS, "bf16": almost, "channels_last": 1.0, "whole": 1.0}))
     assert found.setting == BASE
@@ -105,7 +105,7 @@ def test_a_precision_that_does_not_agree_is_not_even_timed() -> None:
         (200_000, 0.001, True),
     ],
 )
-def test_only_a_run_that_repays_it_is_probed(steps: int, step_s: float, taken: bool) -> None:
+def test_only_long_runs_are_probed(steps: int, step_s: float, taken: bool) -> None:
     machine = Machine(COSTS, step_s)
     found = run(machine, run_steps=steps)
     assert (found.state == "measured") is taken
@@ -116,7 +116,7 @@ def test_only_a_run_that_repays_it_is_probed(steps: int, step_s: float, taken: b
         assert run(machine, run_steps=steps, always=True).state == "measured"
 
 
-def test_compiling_waits_for_a_long_run() -> None:
+def test_only_long_runs_are_compiled() -> None:
     # On the CPU 2 % of a run must be worth twice two minutes.
     short, long = run(Machine(COSTS), run_steps=10_000), run(Machine(COSTS), run_steps=15_000)
     assert short.setting.compile == "off"
@@ -125,7 +125,7 @@ def test_compiling_waits_for_a_long_run() -> None:
     assert run(Machine(COSTS), run_steps=4_000, device="cuda").setting.compile == "whole"
 
 
-def test_nothing_to_choose_costs_nothing() -> None:
+def test_no_step_is_timed_without_alternatives() -> None:
     machine = Machine(COSTS)
     found = choose(
         BASE, {}, run_steps=10**6, device="cpu", time_steps=machine.time_steps, agree=lambda _: GOOD
@@ -133,7 +133,7 @@ def test_nothing_to_choose_costs_nothing() -> None:
     assert (found.state, found.setting, machine.asked) == ("skipped", BASE, [])
 
 
-def test_what_was_found_earlier_is_taken_but_only_where_a_probe_would_be(tmp_path: Path) -> None:
+def test_cached_results_are_used_only_in_long_runs(tmp_path: Path) -> None:
     first = run(Machine(COSTS))
     store("step", first, tmp_path)
     machine = Machine(COSTS)
@@ -166,7 +166,7 @@ def test_what_was_found_earlier_is_taken_but_only_where_a_probe_would_be(tmp_pat
         "\x00\xff",
     ],
 )
-def test_a_cache_that_cannot_be_read_is_no_cache(content: str, tmp_path: Path) -> None:
+def test_an_unreadable_cache_is_ignored(content: str, tmp_path: Path) -> None:
     cache_file(tmp_path).write_text(content, encoding="latin-1")
     assert lookup("step", tmp_path) is None
     store("step", run(Machine(COSTS)), tmp_path)
@@ -175,7 +175,7 @@ def test_a_cache_that_cannot_be_read_is_no_cache(content: str, tmp_path: Path) -
     assert found.setting.precision == "bf16"
 
 
-def test_a_folder_that_cannot_be_written_is_left_alone(tmp_path: Path) -> None:
+def test_an_unwritable_cache_folder_is_ignored(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     store("step", run(Machine(COSTS)), blocked)
@@ -193,7 +193,7 @@ def test_writing_leaves_one_whole_file(tmp_path: Path) -> None:
     assert stat.S_ISREG(cache_file(tmp_path).stat().st_mode)
 
 
-def test_the_cache_lies_in_the_user_s_folder(
+def test_the_cache_is_in_the_users_cache_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FLAMBEAU_CACHE", str(tmp_path / "mine"))

@@ -99,7 +99,7 @@ def test_nothing_outside_of_the_trial_changes(what: str, frozen: bool) -> None:
     same(before, everything(made))
 
 
-def test_a_trial_leaves_no_trace_in_the_training_that_follows() -> None:
+def test_a_trial_does_not_change_the_following_training() -> None:
     def weights(tries: bool) -> list[Tensor]:
         made = learner(probe="off")
         torch.manual_seed(5)
@@ -113,7 +113,7 @@ def test_a_trial_leaves_no_trace_in_the_training_that_follows() -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_the_whole_measurement_leaves_no_trace_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_does_not_change_the_following_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_settings, "fits_without_measuring", lambda *_: False)
 
     def weights(probe: str) -> list[Tensor]:
@@ -162,7 +162,7 @@ def test_bf16_agrees_on_a_net_that_trains_well_in_it() -> None:
     assert exact.is_close
 
 
-def test_bf16_is_refused_where_it_turns_the_gradient() -> None:
+def test_bf16_is_refused_if_gradients_disagree() -> None:
     class Cancels(nn.Module):
         """A small difference of large numbers: bf16 keeps none of it."""
 
@@ -204,7 +204,7 @@ def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyP
     assert kept.plan.values["precision"] == "bf16", "what the user fixed stays"
 
 
-def test_large_models_and_steps_of_ones_own_are_not_tried() -> None:
+def test_no_trial_for_large_models_and_custom_train_steps() -> None:
     made = learner()
     parts = made.built.components()
     assert why_not_testable(parts, TrainingOptions(), 10**9) == ""
