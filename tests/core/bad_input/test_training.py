@@ -91,7 +91,7 @@ class NoForward(nn.Module):
         (NoForward(), ArgumentError, "NoForward has no forward"),
         (nn.Linear(5, 3), TrainingError, r"float32, in Linear: .*8x6 and 5x3.*Give that layer"),
         (nn.Conv2d(3, 3, 3), TrainingError, "in Conv2d: .*Expected 3D"),
-        (nn.Linear, ArgumentError, r"Make one: Linear\(…\)"),
+        (nn.Linear, ArgumentError, r"Pass an instance: Linear\(…\)"),
         (len, ArgumentError, "must be an nn.Module, the name of an architecture"),
         ("resnet18", PlanError, "which the domain 'tensors' does not have"),
     ],
@@ -187,7 +187,7 @@ def test_invalid_settings_are_refused(arguments: dict[str, Any], message: str) -
     [
         ({"choices": [1]}, "choices is"),
         ({"plan": {"a": 1}}, "plan is a dict"),
-        ({"task": Classification}, r"Make one: Classification\(…\)"),
+        ({"task": Classification}, r"Pass an instance: Classification\(…\)"),
         ({"task": "classification"}, "A name is a choice"),
         ({"seed": None}, "seed is None"),
         ({"callbacks": EarlyStopping()}, "give a list"),

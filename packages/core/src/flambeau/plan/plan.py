@@ -344,7 +344,7 @@ def _check_type(rule: Rule, choice: Choice) -> None:
 def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> Choice:
     values = {need: choices[need].value for need in rule.needs}
     try:
-        answer = cast(object, rule.decide(facts, values))
+        result = cast(object, rule.decide(facts, values))
     except KeyError as error:
         raise PlanError(
             f"The rule for {rule.key!r} ({name_of(rule)}) reads {error}, which is neither a fact "
@@ -352,13 +352,13 @@ def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice])
             f"({', '.join(rule.needs) or 'none'}). Return it from the data's facts(), or add the "
             "key to the rule's needs."
         ) from error
-    if not isinstance(answer, Choice) or answer.key != rule.key:
-        got = f"one for {answer.key!r}" if isinstance(answer, Choice) else repr(answer)[:80]
+    if not isinstance(result, Choice) or result.key != rule.key:
+        got = f"one for {result.key!r}" if isinstance(result, Choice) else repr(result)[:80]
         raise PlanError(
             f"The rule for {rule.key!r} ({name_of(rule)}) must return a Choice for that key, but "
             f"returned {got}."
         )
     try:
-        return checked(answer)
+        return checked(result)
     except PlanError as error:
         raise PlanError(f"The rule {name_of(rule)}: {error}") from error

@@ -28,8 +28,8 @@ class IntervalLoader(Loader):
     def __init__(self, loader: Loader, length: int) -> None:
         if length < 1 or loader.steps_per_epoch < 1:
             raise InputError(
-                f"length is {length} and the loader has {loader.steps_per_epoch} batches per epoch; "
-                "both must be at least 1."
+                f"length is {length} and the loader's steps_per_epoch {loader.steps_per_epoch}. "
+                "Both must be at least 1."
             )
         self.loader = loader
         self.length = length

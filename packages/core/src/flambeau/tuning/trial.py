@@ -174,7 +174,7 @@ class Trial:
             task=copy.deepcopy(self.components.task),
             train=loader,
             valid=None,
-            on_device=_laid_out(self.components.on_device, layout),
+            on_device=_with_memory_format(self.components.on_device, layout),
             values={**self.components.values, "precision": setting.precision},
         )
         # The run itself reports a step that is not finite, with its number.
@@ -238,7 +238,7 @@ def _fresh(batch: Batch) -> Batch:
     )
 
 
-def _laid_out(
+def _with_memory_format(
     on_device: Callable[[Batch], Batch], layout: torch.memory_format
 ) -> Callable[[Batch], Batch]:
     """Return ``on_device`` with 4-d inputs converted to the memory format."""
