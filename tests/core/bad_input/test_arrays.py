@@ -41,7 +41,7 @@ def with_value(tensor: torch.Tensor, position: tuple[int, ...], value: float) ->
         (with_value(X, (0, 0), float("-inf")), Y, r"row 0\. The first is -inf in column 0"),
         (torch.tensor(1.0), Y, "'input' is a single number"),
         (X.to_sparse(), Y, r"layout is torch.sparse_coo.*to_dense\(\)"),
-        (torch.empty(60, 6, device="meta"), Y, "meta device, so it has no values"),
+        (torch.empty(60, 6, device="meta"), Y, "meta device, so it has no numbers"),
         (np.array([["1", "a"]] * 60), Y, "holds <U1, not numbers: encode the words"),
         (np.full(60, "2026-01-01", "datetime64[D]"), Y, "not numbers: count the time from"),
         (X.numpy().astype(complex), Y, "give real and imaginary parts"),

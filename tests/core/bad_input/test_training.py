@@ -188,7 +188,7 @@ def test_invalid_settings_are_refused(arguments: dict[str, Any], message: str) -
         ({"choices": [1]}, "choices is"),
         ({"plan": {"a": 1}}, "plan is a dict"),
         ({"task": Classification}, r"Pass an instance: Classification\(…\)"),
-        ({"task": "classification"}, "A name is a choice"),
+        ({"task": "classification"}, "Pass a name as a choice"),
         ({"seed": None}, "seed is None"),
         ({"callbacks": EarlyStopping()}, "give a list"),
     ],

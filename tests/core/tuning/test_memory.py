@@ -188,7 +188,7 @@ def values(made: Plan) -> Mapping[str, Any]:
 def test_a_batch_that_fits_stays_and_the_plan_gives_the_figures() -> None:
     made = with_memory(plan(), USE, 10**6, "cpu")
     assert values(made) == {"batch_size": 64, "accumulate": 1}
-    assert "by two steps of 4 and 8 samples" in made["accumulate"].reason
+    assert "from two steps of 4 and 8 samples" in made["accumulate"].reason
     assert made["accumulate"].evidence["bytes_per_sample"] == 100
 
 

@@ -210,4 +210,4 @@ def test_no_trial_for_large_models_and_custom_train_steps() -> None:
     assert why_not_testable(parts, TrainingOptions(), 10**9) == ""
     assert "would take" in why_not_testable(parts, TrainingOptions(), 1_000)
     own = TrainingOptions(train_step=lambda *arguments: None)  # type: ignore[arg-type, return-value]
-    assert "train_step of your own" in why_not_testable(parts, own, 10**9)
+    assert "A custom train_step" in why_not_testable(parts, own, 10**9)
