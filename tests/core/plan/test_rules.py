@@ -283,7 +283,7 @@ def test_device_is_the_best_that_torch_finds(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda found: "a card")
     choice = plan()["device"]
-    assert (choice.value, choice.reason) == ("cuda:1", "torch sees a card.")
+    assert (choice.value, choice.reason) == ("cuda:1", "PyTorch found a GPU: a card.")
     assert choice.alternatives == ("cpu",)
 
 
