@@ -37,7 +37,7 @@ for optimizer in ("adamw", "sgd", "rmsprop"):
     learner = Learner(data, folder=f"{sys.argv[1]}/{optimizer}", choices={"optimizer": optimizer})
     learner.fit(2)
     learner.resume()
-    learner.lr_find(most_steps=60)
+    learner.lr_find(max_steps=60)
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
 

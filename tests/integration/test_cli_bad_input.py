@@ -74,7 +74,7 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
         (("fit", "photos", "--size", "-4", "--epochs", "1"), "at least 1, got -4"),
         (("fit", "photos", "--size", "1000000", "--epochs", "1"), "emory|nable to alloc"),
         (("fit", "photos", "--size", "16", "--resume", "nowhere"), "no checkpoint in nowhere"),
-        (("fit", "photos", "--size", "16", "--resume", "damaged"), "plan.json is no plan"),
+        (("fit", "photos", "--size", "16", "--resume", "damaged"), "plan.json is not a plan"),
         (("fit", "photos", "--size", "16", "--resume", "other"), "are damaged"),
         (
             ("fit", "photos", "--size", "16", "--set", "batch_size=4", "--resume", "run"),

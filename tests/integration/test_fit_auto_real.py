@@ -46,7 +46,7 @@ def trained(data: Data, step_s: float, evaluation_s: float, seed: int = 0) -> Le
     options = TrainingOptions(train_step=clock.step)
     learner = Learner(data, training=options, callbacks=[clock], seed=seed, quiet=True)
     learner.fit_auto(3, clock=clock)
-    assert clock.now_s <= 180 + 60, "over the budget by more than a stretch"
+    assert clock.now_s <= 180 + 60, "over the budget by more than one interval"
     assert learner.plan["auto"].evidence["steps"] == len(learner.history.step_losses)
     assert learner.history.rows[-1]["lr"] == 0.0
     return learner

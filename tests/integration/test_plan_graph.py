@@ -1,7 +1,7 @@
-"""Overriding one choice changes its dependents and nothing else, over every rule of each domain.
+"""An override changes only the dependent choices, for every rule of each domain.
 
-What should change is worked out here in two independent ways: from the rules' needs by a fixpoint,
-and by deriving a fresh plan in which the user fixed the same value from the start.
+The expected changes are computed in two independent ways: as a fixed point over the needs of rules,
+and by deriving a new plan in which the user set the same value.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ AMOUNTS = {
     "target_std": [2.0],
 }
 
-# What to write where a rule lists no alternative, or where the alternative needs other data.
+# Values for rules without an alternative, or whose alternative needs other data.
 OTHERS: dict[str, Any] = {
     "architecture": "another",
     "task": "multi_label",
@@ -170,16 +170,16 @@ def test_what_hangs_on_it_by_hand(name: str, key: str, value: Any, changed: set[
 @pytest.mark.parametrize(
     ("name", "key", "value", "words"),
     [
-        ("tensors", "split", "mine", r"Give valid=, test= or split= where the data are built"),
+        ("tensors", "split", "mine", r"Set valid=, test= or split= when you build the data"),
         ("tensors", "loss", "huber", r"one of cross_entropy, .* for the task 'classification'"),
         ("tensors", "metrics", ["rmse"], r"a list of accuracy, .* for the task 'classification'"),
         ("tensors", "metrics", "accuracy", r"a list of accuracy"),
-        ("tensors", "targets", "standard", r"classes have no mean to subtract"),
+        ("tensors", "targets", "standard", r"class labels cannot be scaled"),
         ("tensors", "weights", "DEFAULT", r"Pass a module that has them"),
         ("tensors", "head", {"dropout": 2}, r"from 0 to below 1"),
-        ("tensors", "num_workers", 2, r"workers are for data read from files"),
+        ("tensors", "num_workers", 2, r"worker processes are for data read from files"),
         ("tensors", "data_device", "cuda", r"the model runs on cpu"),
-        ("core", "head", {"dropout": 0.2}, r"Change the module before"),
+        ("core", "head", {"dropout": 0.2}, r"Change it before"),
         ("tensors, amounts", "targets", "labels", r"one of 'as_is', 'standard'"),
         ("vision", "num_workers", 2, r"no file is read while training"),
     ],

@@ -209,7 +209,7 @@ def outcome(learner: Learner) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_resumed_inside_every_phase_it_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_resume_in_any_phase_is_exact(name: str, tmp_path: Path) -> None:
     run, expected = RECIPES[name]
     seen = Seen()
     whole = make(seen)
@@ -236,10 +236,10 @@ def test_resumed_inside_every_phase_it_goes_on_bit_for_bit(name: str, tmp_path: 
 def test_an_odd_number_of_groups_or_epochs() -> None:
     values = {"epochs": 2, "lr": 0.1, "bn": "auto", "schedule": "one_cycle"}
     assert [p.name for p in recipes.fine_tune(values, ["a", "b"], freeze_epochs=0)] == ["all"]
-    assert recipes.spaced_rates(["a", "b"]) == {"a": 0.01, "b": 1.0}
+    assert recipes.geometric_lr_scales(["a", "b"]) == {"a": 0.01, "b": 1.0}
     assert [p.epochs for p in recipes.sgdr(values, cycles=3, cycle_mult=3)] == [2, 6, 18]
     for call, message in (
-        (lambda: recipes.fine_tune(values, ["all"]), "fine_tune needs a model with a head apart"),
+        (lambda: recipes.fine_tune(values, ["all"]), "fine_tune needs a model with several"),
         (lambda: recipes.gradual_unfreezing(values, []), "gradual_unfreeze needs a model"),
         (lambda: recipes.fine_tune(values, "ab", freeze_epochs=-1), "freeze_epochs must be"),
         (lambda: recipes.fine_tune(values, "ab", layer_decay=1.5), "at most 1, not 1.5"),

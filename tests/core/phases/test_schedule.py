@@ -136,10 +136,10 @@ def test_ends(shape: str, options: dict[str, float], ends: tuple[float, float]) 
     assert (schedule(0.0), schedule(1.0)) == pytest.approx(ends, rel=1e-12)
 
 
-def test_a_function_of_your_own() -> None:
+def test_a_function_as_shape() -> None:
     schedule = Schedule(lambda progress: progress**2, peak=3.0)
     assert schedule(0.5) == 0.75
-    with pytest.raises(ArgumentError, match=r"cannot be saved.*Use a shape by name: constant"):
+    with pytest.raises(ArgumentError, match=r"cannot be saved.*Use the name of a shape: constant"):
         schedule.as_json()
     with pytest.raises(ArgumentError, match=r"\['end'\].*functools.partial"):
         Schedule(lambda progress: progress, 1.0, {"end": 0.0})
@@ -162,20 +162,20 @@ def test_a_phase_keeps_its_schedules() -> None:
 
 @pytest.mark.parametrize("progress", [-1e-9, 1.0 + 1e-9, math.nan])
 def test_progress_outside(progress: float) -> None:
-    with pytest.raises(InputError, match=r"outside 0\.\.1.*i / max\(1, n - 1\)"):
+    with pytest.raises(InputError, match=r"must be from 0 to 1.*i / max\(1, n - 1\)"):
         Schedule("linear")(progress)
 
 
 @pytest.mark.parametrize(
     ("shape", "options", "match"),
     [
-        ("one_cycel", {}, "no schedule 'one_cycel'. Did you mean 'one_cycle'"),
+        ("one_cycel", {}, "Unknown schedule 'one_cycel'. Did you mean 'one_cycle'"),
         ("one_cycle", {"pct_strat": 0.2}, "no option 'pct_strat'. Did you mean 'pct_start'"),
-        ("one_cycle", {"pct_start": 1.2}, "share in 0..1, not 1.2"),
+        ("one_cycle", {"pct_start": 1.2}, "must be from 0 to 1, not 1.2"),
         ("one_cycle", {"div": 0.0}, "must be positive, not 0.0"),
-        ("cosine", {"warmup": -0.1}, "share in 0..1, not -0.1"),
-        ("step", {"milestones": [3, 5]}, "milestones .* shares of the phase"),
-        ("step", {"milestones": 0.5}, "milestones .* shares of the phase"),
+        ("cosine", {"warmup": -0.1}, "must be from 0 to 1, not -0.1"),
+        ("step", {"milestones": [3, 5]}, "milestones .* progress values from 0 to 1"),
+        ("step", {"milestones": 0.5}, "milestones .* progress values from 0 to 1"),
         ("sgdr", {"cycles": 1.5}, "whole number"),
         ("linear", {"end": [1.0]}, "must be a number"),
         ("linear", {"end": math.nan}, "must be a number"),

@@ -33,7 +33,7 @@ def test_no_line_is_wider_than_the_terminal(plan: Plan, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_table_says_everything(plan: Plan, width: int) -> None:
+def test_the_table_shows_every_field(plan: Plan, width: int) -> None:
     text = plan.table(width)
     heads = text.splitlines()[0]
     assert heads.split()[:4] == ["key", "value", "source", "reason"]
@@ -63,7 +63,7 @@ def test_low_confidence_is_marked(plan: Plan) -> None:
     [row] = [line for line in text.splitlines() if line.startswith("lr ")]
     assert "rule ?" in row
     assert "(confidence 0.45)" in text
-    assert "? marks a choice made with low confidence" in text
+    assert "? marks a choice with low confidence" in text
     sure = Plan([Choice("lr", 1, "Measured.", confidence=0.5)])
     assert "?" not in sure.table(80)
 
@@ -110,7 +110,7 @@ def test_html_marks_low_confidence_too() -> None:
     page = Plan([Choice("k", 1, "a", confidence=0.2), Choice("l", 2, "b")])._repr_html_()
     rows = re.findall(r"<tr[ >].*?</tr>", page)
     assert ["background" in row for row in rows] == [False, True, False]
-    assert page.endswith("<p>? marks a choice made with low confidence: check it first.</p>")
+    assert page.endswith("<p>? marks a choice with low confidence: check it first.</p>")
     assert "<p>" not in Plan([Choice("l", 2, "b")])._repr_html_()
 
 

@@ -72,20 +72,30 @@ TASKS = [
     # facts, task, what the reason quotes, whether it is sure
     (target("int64", distinct=7, min=0, max=6), "classification", "7 distinct integers", True),
     (target("int64", distinct=2, min=-1, max=1), "classification", "2 distinct integers", True),
-    (target("int64", distinct=300, min=0, max=400), "classification", "few rows for each", False),
-    (target("int64", distinct=990, min=0, max=5000), "regression", "hardly any value", False),
-    (target("int64", distinct=90, min=-40, max=50), "regression", "the lowest -40", True),
+    (target("int64", distinct=300, min=0, max=400), "classification", "few rows each", False),
+    (target("int64", distinct=990, min=0, max=5000), "regression", "few values repeat", False),
+    (target("int64", distinct=90, min=-40, max=50), "regression", "The lowest is -40", True),
     (target("int64", (1,), distinct=7, min=0, max=6), "classification", "7 distinct", True),
     (target("int64"), "classification", "targets of type int64", True),
-    (target("int64", (8, 8), distinct=4, min=0, max=3), "regression", "(8, 8) targets", False),
+    (
+        target("int64", (8, 8), distinct=4, min=0, max=3),
+        "regression",
+        "a target of shape (8, 8)",
+        False,
+    ),
     (target("float32", distinct=990, min=0.1, max=9.5), "regression", "990 distinct", True),
     (target("float64", (3,), distinct=990, min=0.1, max=9.5), "regression", "float64", True),
     (target("bfloat16"), "regression", "targets of type bfloat16", True),
     (target("float32", distinct=2, min=0, max=1), "regression", "convert them to int64", False),
     (target("float32", (5,), distinct=2, binary=True), "multi_label", "has 5 targets", True),
-    (target("int64", (5,), distinct=2, binary=True), "multi_label", "all of them 0 or 1", True),
+    (
+        target("int64", (5,), distinct=2, binary=True),
+        "multi_label",
+        "5 targets that are 0 or 1",
+        True,
+    ),
     (target("int64", (1,), distinct=2, min=0, max=1, binary=True), "classification", "2 d", True),
-    (target("bool", distinct=2), "classification", "as labels", True),
+    (target("bool", distinct=2), "classification", "can only be labels", True),
     (target("str", distinct=12), "classification", "12 distinct strs", True),
 ]
 
@@ -104,7 +114,9 @@ def test_task(facts: dict[str, Any], task: str, words: str, sure: bool) -> None:
 
 def test_the_reason_is_a_sentence_with_the_figure() -> None:
     made = plan(n_train=48_842)["task"]
-    assert made.reason == "7 distinct integers in 48,842 rows."
+    assert made.reason == (
+        "The 48,842 rows have 7 distinct integers: each occurs often, as class labels do."
+    )
 
 
 def test_no_task_is_chosen_for_several_targets() -> None:
@@ -113,7 +125,7 @@ def test_no_task_is_chosen_for_several_targets() -> None:
     with pytest.raises(PlanError, match=r"2 targets.*Learner\(data, task="):
         Plan.derive(CORE_RULES, facts, {"architecture": "net"})
     given = Plan.derive(CORE_RULES, facts, {"architecture": "net", "task": "my_task"})
-    assert given["loss"].reason == "The task 'my_task' brings its own loss."
+    assert given["loss"].reason == "The task 'my_task' defines its loss."
     assert given.values["metrics"] == []
 
 
@@ -153,7 +165,7 @@ def test_metrics_see_through_a_large_class() -> None:
     assert "70% of the rows" in skewed.reason
 
 
-def test_split_reports_what_the_data_did() -> None:
+def test_split_describes_the_split_of_the_data() -> None:
     choice = plan()["split"]
     assert choice.value == "random (seed 0)"
     assert "1,000 train, 200 valid, 50 test" in choice.reason
@@ -182,7 +194,7 @@ def test_batch_size(n: int, in_memory: bool, size: int) -> None:
     choice = plan(n_train=n, in_memory=in_memory)["batch_size"]
     assert choice.value == size
     steps = -(-n // size)
-    assert f"{n:,} train rows make {steps:,} steps" in choice.reason
+    assert f"An epoch of the {n:,} train rows has {steps:,} steps" in choice.reason
     if n >= 80:
         assert n // size >= 20
 
@@ -218,7 +230,7 @@ def test_weight_decay_and_rate_follow_the_optimizer() -> None:
     assert (adam.values["lr"], adam.values["weight_decay"]) == (1e-3, 1e-2)
     assert (sgd.values["lr"], sgd.values["weight_decay"]) == (5e-2, 5e-4)
     assert plan({"optimizer": "adagrad"}).values["weight_decay"] == 0.0
-    assert "sgd usually takes 50 times that" in sgd["lr"].reason
+    assert "sgd usually needs 50 times that rate" in sgd["lr"].reason
 
 
 def test_the_rate_is_the_architectures_documented_one() -> None:
@@ -230,7 +242,7 @@ def test_the_rate_is_the_architectures_documented_one() -> None:
     unknown = Plan.derive(rules, FACTS, {"architecture": "MyNet"})["lr"]
     assert unknown.value == 1e-3
     assert unknown.confidence < 0.5
-    assert "Nothing was measured for MyNet" in unknown.reason
+    assert "No learning rate was measured for MyNet" in unknown.reason
 
 
 @pytest.mark.parametrize(
@@ -241,7 +253,9 @@ def test_epochs_give_steps_within_bounds(n: int, epochs: int) -> None:
     made = plan(n_train=n)
     assert made.values["epochs"] == epochs
     steps = -(-n // made.values["batch_size"])
-    assert f"{steps:,} steps an epoch make {steps * epochs:,} steps" in made["epochs"].reason
+    assert (
+        f"{epochs} epochs of {steps:,} steps are {steps * epochs:,} steps" in made["epochs"].reason
+    )
 
 
 def test_epochs_follow_the_batch_size() -> None:
@@ -253,30 +267,30 @@ def test_epochs_follow_the_batch_size() -> None:
 
 def test_weights() -> None:
     assert plan()["weights"].value is None
-    assert "From scratch" in plan()["weights"].reason
+    assert "no pretrained weights" in plan()["weights"].reason
     assert "Your module" in plan(model_given=True)["weights"].reason
 
 
 # ---------------------------------------------------------------- machine
 
 
-def test_device_is_what_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_is_the_best_that_torch_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.device(plan().values["device"]) == device.best_device()
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("cpu"))
-    assert plan()["device"].reason == "torch sees no accelerator here."
+    assert plan()["device"].reason == "PyTorch found no accelerator."
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("mps"))
     assert plan().values["device"] == "mps"
     monkeypatch.setattr(rules_machine, "best_device", lambda: torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda found: "a card")
     choice = plan()["device"]
-    assert (choice.value, choice.reason) == ("cuda:1", "torch sees a card.")
+    assert (choice.value, choice.reason) == ("cuda:1", "PyTorch found a GPU: a card.")
     assert choice.alternatives == ("cpu",)
 
 
 @pytest.mark.parametrize(
     ("fast", "architecture", "value", "words"),
     [
-        (True, "small_cnn", "bf16", "small_cnn gained 1.9×"),
+        (True, "small_cnn", "bf16", "Measured for small_cnn: 1.9×"),
         (True, "net", "fp32", "no gain was measured for net"),
         (False, "small_cnn", "fp32", "not faster than fp32 on this cpu"),
     ],
@@ -298,7 +312,7 @@ def test_bf16_needs_a_fast_device_and_a_gain(
     [
         ("Nets gained.", "float32", "bf16", "Nets gained."),
         (None, "float32", "fp32", "no gain was measured for Mine"),
-        ("Nets gained.", "float64", "fp32", "The module is float64"),
+        ("Nets gained.", "float64", "fp32", "weights are float64, so it computes in float64"),
     ],
 )
 def test_bf16_of_a_module_of_the_users_own(
@@ -312,7 +326,7 @@ def test_bf16_of_a_module_of_the_users_own(
     assert words in choice.reason
 
 
-def test_compile_is_off_and_says_why() -> None:
+def test_compile_is_off_with_a_reason() -> None:
     choice = plan()["compile"]
     assert (choice.value, choice.source) == ("off", "default")
     assert "0.97–1.02×" in choice.reason

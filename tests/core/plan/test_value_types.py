@@ -38,7 +38,7 @@ def data() -> Data:
         ("precision", "int8", "one of bf16, fp16, fp32"),
         ("precision", 16, "precision is 16"),
         ("device", "gpu", "a device of this machine"),
-        ("device", "meta", "meta tensors hold no numbers"),
+        ("device", "meta", "tensors on the meta device have no data"),
         ("optimizer", "adma", "one of adagrad, adam, adamw"),
         ("schedule", "cosin", "one of constant, cosine"),
         ("weight_decay", -1, "at least 0"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flambeau import Callback, Learner, Phase, Plan, Schedule, TensorData, TrainingOptions
 from flambeau.training import EMA, SWA
 from flambeau.training.norm.bn_statistics import LayerShift
-from flambeau.tuning.bn_decision import ROUGH, ROUGH_FROZEN, Measured, decide
+from flambeau.tuning.bn_decision import NOISE_LIMIT, NOISE_LIMIT_FROZEN, Measured, decide
 
 
 class Net(nn.Module):
@@ -55,24 +55,24 @@ def test_the_rule() -> None:
         return decide(Measured(shifts, batches=20, samples=640, learning=learning))
 
     for distance in (0.001, 0.5, 5.0):
-        assert chosen(distance, ROUGH * 2).value == "adapt"
-        assert chosen(distance, ROUGH / 2).value == "train"
-    between = (ROUGH + ROUGH_FROZEN) / 2
+        assert chosen(distance, NOISE_LIMIT * 2).value == "adapt"
+        assert chosen(distance, NOISE_LIMIT / 2).value == "train"
+    between = (NOISE_LIMIT + NOISE_LIMIT_FROZEN) / 2
     assert (chosen(0.5, between).value, chosen(0.5, between, 0.1).value) == ("train", "adapt")
-    assert chosen(0.5, ROUGH * 1.1).confidence < chosen(0.5, ROUGH * 2).confidence
-    choice = chosen(0.5, ROUGH / 2)
+    assert chosen(0.5, NOISE_LIMIT * 1.1).confidence < chosen(0.5, NOISE_LIMIT * 2).confidence
+    choice = chosen(0.5, NOISE_LIMIT / 2)
     assert "far from the train data (0.5 nats)" in choice.reason
     assert choice.evidence["distance_by_layer"] == {"a": 0.5, "b": 0.5}
     assert choice.evidence["samples"] == 640
 
 
-def test_from_scratch_norm_layers_learn() -> None:
+def test_norm_layers_without_statistics_train() -> None:
     learner = make(Net())
     assert learner.plan["bn"].value == "auto"
     learner.fit(1)
     choice = learner.plan["bn"]
     assert (choice.value, choice.source) == ("train", "rule")
-    assert "From scratch" in choice.reason
+    assert "no running statistics yet" in choice.reason
 
 
 def test_measured_where_there_are_statistics() -> None:
@@ -110,7 +110,7 @@ def test_a_model_without_statistics_decides_nothing() -> None:
     assert "statistics" not in str(learner.summary())
 
 
-def test_what_the_user_says_is_not_measured() -> None:
+def test_a_choice_of_the_user_is_not_measured() -> None:
     learner = make(choices={"bn": "eval"})
     before = learner.model.body[1].running_mean.clone()
     learner.fit(1)
@@ -118,7 +118,7 @@ def test_what_the_user_says_is_not_measured() -> None:
     assert torch.equal(learner.model.body[1].running_mean, before)
 
 
-def test_phases_of_ones_own() -> None:
+def test_custom_phases() -> None:
     seen: list[str] = []
 
     class Policies(Callback):
@@ -231,7 +231,7 @@ def test_measuring_changes_nothing_but_the_decision() -> None:
     assert same(measured, told)
 
 
-def test_what_cannot_be_measured_is_said() -> None:
+def test_a_failed_measurement_is_reported() -> None:
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
             draws = torch.Generator().manual_seed(0)

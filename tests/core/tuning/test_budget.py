@@ -1,4 +1,4 @@
-"""The rules of a run under a time budget, on made seconds and scores."""
+"""The rules of a run under a time budget, on synthetic seconds and scores."""
 
 from __future__ import annotations
 
@@ -9,86 +9,90 @@ from itertools import pairwise
 import pytest
 
 from flambeau.tuning.budget import (
-    FALL,
+    DECAY,
     Segment,
     Speed,
     first_segments,
-    gain,
+    improvement,
+    interval_steps,
+    intervals_within,
     next_segments,
-    noise,
-    stretch_steps,
-    stretches_within,
+    score_noise,
 )
 
 
 def rates(segments: list[Segment]) -> list[float]:
-    """The factor at every border between stretches."""
-    pieces = [s.piece(i) for s in segments for i in range(s.stretches)]
+    """The factor at every boundary between intervals."""
+    pieces = [s.interval(i) for s in segments for i in range(s.intervals)]
     for (_, end), (start, _) in pairwise(pieces):
         assert start == pytest.approx(end, abs=1e-12) or (end, start) == (0.0, 0.04)
     return [pieces[0][0], *(end for _, end in pieces)]
 
 
 def total(segments: list[Segment]) -> int:
-    return sum(segment.stretches for segment in segments)
+    return sum(segment.intervals for segment in segments)
 
 
-def test_a_stretch_is_an_epoch_unless_time_says_otherwise() -> None:
-    assert stretch_steps(Speed(0.1, 1.0, 50), 100, 180.0) == 100
+def test_the_length_of_an_interval() -> None:
+    assert interval_steps(Speed(0.1, 1.0, 50), 100, 180.0) == 100
     # An evaluation of 1 s may take a quarter: three seconds of training, 30 epochs of 0.1 s.
-    assert stretch_steps(Speed(0.01, 1.0, 50), 10, 180.0) == 300
+    assert interval_steps(Speed(0.01, 1.0, 50), 10, 180.0) == 300
     # An epoch of 100 s: a fifth of the budget less the evaluation is 35 s.
-    assert stretch_steps(Speed(0.1, 1.0, 50), 1000, 180.0) == 350
+    assert interval_steps(Speed(0.1, 1.0, 50), 1000, 180.0) == 350
     # Evaluating takes longer than a fifth of the budget: half the time is training.
-    assert stretch_steps(Speed(0.1, 60.0, 50), 1000, 180.0) == 600
-    assert stretch_steps(Speed(500.0, 0.0, 2), 1000, 180.0) == 1
+    assert interval_steps(Speed(0.1, 60.0, 50), 1000, 180.0) == 600
+    assert interval_steps(Speed(500.0, 0.0, 2), 1000, 180.0) == 1
 
 
 @pytest.mark.parametrize("fitting", [0, 1, 2, 3, 5, 8, 50, 10_000])
 @pytest.mark.parametrize("head", [False, True])
-def test_the_first_plan_warms_up_and_falls_to_zero(fitting: int, head: bool) -> None:
+def test_the_first_plan_warms_up_and_decays_to_zero(fitting: int, head: bool) -> None:
     segments = first_segments(fitting, 40, head=head)
     assert total(segments) == max(1, min(fitting, 40))
     assert segments[-1].end == 0.0
     if total(segments) > 3:
-        names = ["head"] * head + ["warm-up", "hold", "fall"]
+        names = ["head"] * head + ["warm-up", "hold", "decay"]
         assert [segment.name for segment in segments] == names[: len(segments)] or not head
-        assert segments[-1].stretches == round(FALL * total(segments))
+        assert segments[-1].intervals == round(DECAY * total(segments))
 
 
 def simulate(
-    stretch_s: list[float],
+    interval_s: list[float],
     budget_s: float,
     wanted: int,
-    verdicts: str = "",
+    trends: str = "",
     measured_s: float | None = None,
 ) -> tuple[list[Segment], float]:
-    """A run on a machine whose n-th stretch takes that many seconds (the last ones repeat)."""
-    fitting = stretches_within(budget_s, measured_s or stretch_s[0])
+    """A run on a machine whose n-th interval takes ``interval_s[n]`` seconds (the last repeats)."""
+    fitting = intervals_within(budget_s, measured_s or interval_s[0])
     segments, done, now_s, recent = first_segments(fitting, wanted, head=False), 0, 0.0, []
     while done < total(segments):
-        took = stretch_s[min(done, len(stretch_s) - 1)]
+        took = interval_s[min(done, len(interval_s) - 1)]
         now_s, done, recent = now_s + took, done + 1, [*recent, took][-3:]
-        fitting = stretches_within(budget_s - now_s, sum(recent) / len(recent))
-        verdict = {"+": "helps", "-": "harms"}.get(verdicts[done - 1 : done], "unknown")
-        verdict = "harms" if "-" in verdicts[:done] else verdict
+        fitting = intervals_within(budget_s - now_s, sum(recent) / len(recent))
+        trend = {"+": "improving", "-": "worsening"}.get(trends[done - 1 : done], "unknown")
+        trend = "worsening" if "-" in trends[:done] else trend
         past = rates(segments)[: done + 1]
-        segments = next_segments(segments, done, fitting, wanted, verdict)
-        assert rates(segments)[: done + 1] == past, "what is done was changed"
+        segments = next_segments(segments, done, fitting, wanted, trend)
+        assert rates(segments)[: done + 1] == past, "a completed interval changed"
     return segments, now_s
 
 
-def test_a_steady_machine_makes_the_run_that_was_planned() -> None:
+def test_constant_speed_gives_the_planned_run() -> None:
     segments, seconds = simulate([1.0], 200.0, 40)
     assert seconds == 40
-    assert [(s.name, s.stretches) for s in segments] == [("warm-up", 4), ("hold", 20), ("fall", 16)]
+    assert [(s.name, s.intervals) for s in segments] == [
+        ("warm-up", 4),
+        ("hold", 20),
+        ("decay", 16),
+    ]
 
 
-def test_a_run_that_improves_uses_the_budget_and_ends_at_zero_in_it() -> None:
+def test_an_improving_run_uses_the_whole_budget() -> None:
     segments, seconds = simulate([1.0], 200.0, 40, "+" * 200)
     assert 190 <= seconds <= 200
     assert segments[-1].end == 0.0
-    assert segments[-1].stretches == pytest.approx(FALL * total(segments), abs=2)
+    assert segments[-1].intervals == pytest.approx(DECAY * total(segments), abs=2)
 
 
 @pytest.mark.parametrize("slower", [1.5, 3.0, 10.0])
@@ -96,54 +100,56 @@ def test_a_run_that_improves_uses_the_budget_and_ends_at_zero_in_it() -> None:
 def test_a_machine_that_slows_down_still_ends_its_schedule(slower: float, when: int) -> None:
     segments, seconds = simulate([1.0] * when + [slower], 60.0, 1000, "+" * 100)
     assert segments[-1].end == 0.0
-    # A stretch is over by its own length at most; the averaged speed knows of it a stretch late.
+    # The budget is exceeded by one interval at most; the averaged speed is one interval late.
     assert seconds <= 60.0 + 2 * slower
 
 
-def test_a_machine_that_becomes_faster_holds_on() -> None:
+def test_a_faster_machine_holds_the_rate_longer() -> None:
     segments, seconds = simulate([4.0, 4.0, 1.0], 60.0, 1000)
     assert 50 <= seconds <= 60
     assert total(segments) > 40
 
 
-def test_a_machine_that_was_measured_far_too_slow_begins_another_cycle() -> None:
+def test_an_underestimated_speed_adds_a_cycle() -> None:
     segments, seconds = simulate([1.0], 180.0, 1000, measured_s=150.0)
-    assert [segment.name for segment in segments[:3]] == ["fall", "warm-up", "hold"]
+    assert [segment.name for segment in segments[:3]] == ["decay", "warm-up", "hold"]
     assert segments[-1].end == 0.0
     assert 140 <= seconds <= 180
 
 
-def test_harm_begins_the_fall_at_once_but_not_a_lack_of_gain() -> None:
+def test_only_a_worsening_trend_starts_the_decay_early() -> None:
     harmed, _ = simulate([1.0], 200.0, 40, "......-")
-    assert [(s.name, s.stretches) for s in harmed] == [("warm-up", 4), ("hold", 3), ("fall", 5)]
+    assert [(s.name, s.intervals) for s in harmed] == [("warm-up", 4), ("hold", 3), ("decay", 5)]
     longer, _ = simulate([1.0], 200.0, 40, "." * 23 + "+")
-    assert [(s.name, s.stretches) for s in longer] == [("warm-up", 4), ("hold", 26), ("fall", 20)]
+    assert [(s.name, s.intervals) for s in longer] == [("warm-up", 4), ("hold", 26), ("decay", 20)]
 
 
-def test_a_cut_fall_repeats_its_pieces_to_the_bit() -> None:
-    fall = Segment("fall", 1.0, 0.0, 7)
+def test_completed_intervals_keep_their_exact_factors() -> None:
+    decay = Segment("decay", 1.0, 0.0, 7)
     for done in range(1, 7):
-        assert [piece.piece(0) for piece in fall.cut(done)] == [fall.piece(i) for i in range(done)]
-    assert Segment("hold", 1.0, 1.0, 9).cut(4) == [Segment("hold", 1.0, 1.0, 4)]
-    assert fall.cut(0) == []
+        assert [piece.interval(0) for piece in decay.completed(done)] == [
+            decay.interval(i) for i in range(done)
+        ]
+    assert Segment("hold", 1.0, 1.0, 9).completed(4) == [Segment("hold", 1.0, 1.0, 4)]
+    assert decay.completed(0) == []
 
 
 def test_noise_is_the_deviation_around_a_trend() -> None:
     draws = random.Random(0)
     scores = [0.001 * i + draws.gauss(0, 0.05) for i in range(4000)]
-    assert noise(scores) == pytest.approx(0.05, rel=0.05)
-    assert noise([0.3]) == noise([]) == noise([math.nan, 1.0]) == 0.0
+    assert score_noise(scores) == pytest.approx(0.05, rel=0.05)
+    assert score_noise([0.3]) == score_noise([]) == score_noise([math.nan, 1.0]) == 0.0
 
 
-def test_gain_is_in_standard_errors() -> None:
+def test_improvement_is_in_standard_errors() -> None:
     draws = random.Random(1)
     flat = [[draws.gauss(0, 1) for _ in range(40)] for _ in range(2000)]
-    gains = [gain(scores, "max") for scores in flat]
+    improvements = [improvement(scores, "max") for scores in flat]
     # Of scores that only scatter, about a sixth looks better by one standard error.
-    assert 0.13 <= sum(g > 1 for g in gains) / 2000 <= 0.19
+    assert 0.13 <= sum(g > 1 for g in improvements) / 2000 <= 0.19
     rising = [0.01 * i + draws.gauss(0, 0.01) for i in range(40)]
-    assert gain(rising, "max") > 5
-    assert gain(rising, "min") < -5
-    assert gain([1.0] * 5, "max") is None
-    assert gain([1.0] * 8, "max") == 0.0
-    assert gain([1.0] * 5 + [math.nan], "max") == -math.inf
+    assert improvement(rising, "max") > 5
+    assert improvement(rising, "min") < -5
+    assert improvement([1.0] * 5, "max") is None
+    assert improvement([1.0] * 8, "max") == 0.0
+    assert improvement([1.0] * 5 + [math.nan], "max") == -math.inf

@@ -67,11 +67,11 @@ def net() -> Net:
     return Net()
 
 
-def data(n: int = 320, noise: float = 0.0) -> Data:
+def data(n: int = 320, score_noise: float = 0.0) -> Data:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(n, 6, generator=draws)
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
-    wrong = torch.rand(n, generator=draws) < noise
+    wrong = torch.rand(n, generator=draws) < score_noise
     y[wrong] = torch.randint(0, 3, (int(wrong.sum()),), generator=draws)
     return TensorData.from_tensors(x, y, valid=0.25)
 
@@ -103,10 +103,10 @@ def test_the_budget_holds_and_the_schedule_ends(minutes: float) -> None:
     machine = Machine()
     made = learner(machine, choices={"epochs": 1000})
     rows = made.fit_auto(minutes, clock=machine).rows
-    stretch_s = made.plan["auto"].value["steps"] * machine.step_s + machine.evaluation_s
-    assert machine.now_s <= 60 * minutes + stretch_s
-    assert machine.now_s >= 60 * minutes * 0.97 - stretch_s
-    assert rows[-1]["phase"] == "fall"
+    interval_s = made.plan["auto"].value["steps"] * machine.step_s + machine.evaluation_s
+    assert machine.now_s <= 60 * minutes + interval_s
+    assert machine.now_s >= 60 * minutes * 0.97 - interval_s
+    assert rows[-1]["phase"] == "decay"
     assert rows[-1]["lr"] == 0.0
 
 
@@ -119,15 +119,15 @@ def test_a_machine_that_changes_its_speed_is_replanned_not_cut_off(
     machine.slower = lambda step: slower if step >= after else 1.0
     made = learner(machine, choices={"epochs": 1000})
     rows = made.fit_auto(1.0, clock=machine).rows
-    stretch_s = made.plan["auto"].value["steps"] * machine.step_s * slower + machine.evaluation_s
-    assert machine.now_s <= 60 + 2 * stretch_s
+    interval_s = made.plan["auto"].value["steps"] * machine.step_s * slower + machine.evaluation_s
+    assert machine.now_s <= 60 + 2 * interval_s
     assert rows[-1]["lr"] == 0.0
     assert made.plan["auto"].evidence["replanned"] > 0
     rates = [row["lr"] for row in rows if row["phase"] != "warm-up"]
     assert rates == sorted(rates, reverse=True), "held, then only falling"
 
 
-def test_an_epoch_longer_than_the_budget_is_cut_into_stretches() -> None:
+def test_an_epoch_longer_than_the_budget_is_divided() -> None:
     machine = Machine(step_s=10.0, evaluation_s=1.0)  # 120 s an epoch
     made = learner(machine)
     history = made.fit_auto(3.0, clock=machine)
@@ -137,7 +137,7 @@ def test_an_epoch_longer_than_the_budget_is_cut_into_stretches() -> None:
     assert history.rows[-1]["lr"] == 0.0
 
 
-def test_measuring_counts_and_changes_nothing() -> None:
+def test_measuring_counts_towards_the_budget() -> None:
     machine = Machine(step_s=0.1, evaluation_s=0.5)
     made = learner(machine, options={"accumulate": 2})
     parts = made.built.components()
@@ -151,9 +151,9 @@ def test_measuring_counts_and_changes_nothing() -> None:
     assert all(parameter.grad is None for parameter in made.model.parameters())
 
 
-def test_more_that_does_not_help_ends_the_run() -> None:
+def test_a_run_without_improvement_ends_early() -> None:
     machine = Machine()
-    made = learner(machine, data=data(noise=0.5), choices={"epochs": 20})
+    made = learner(machine, data=data(score_noise=0.5), choices={"epochs": 20})
     history = made.fit_auto(60.0, clock=machine)
     assert machine.now_s < 600
     auto = made.plan["auto"]
@@ -162,9 +162,9 @@ def test_more_that_does_not_help_ends_the_run() -> None:
     assert len(history.rows) == sum(segment[3] for segment in auto.value["segments"])
 
 
-def test_the_model_ends_on_the_stretch_that_is_recorded() -> None:
+def test_the_model_has_the_weights_of_the_recorded_interval() -> None:
     machine = Machine()
-    made = learner(machine, data=data(noise=0.3))
+    made = learner(machine, data=data(score_noise=0.3))
     history = made.fit_auto(2.0, clock=machine)
     kept = made.plan["auto"].value["kept"]
     row = history.rows[kept - 1]
@@ -204,7 +204,7 @@ import sys, torch
 sys.path.insert(0, {folder!r})
 from test_fit_auto import Machine, data, learner, net
 torch.manual_seed(123)  # whatever was drawn before
-made = learner(Machine(step_s=5.0), plan={plan!r}, choices={{}}, data=data(noise=0.2))
+made = learner(Machine(step_s=5.0), plan={plan!r}, choices={{}}, data=data(score_noise=0.2))
 made.fit_auto()
 torch.save(made.model.state_dict(), {to!r})
 """
@@ -213,7 +213,7 @@ torch.save(made.model.state_dict(), {to!r})
 def test_the_saved_plan_replays_to_the_same_weights_in_a_new_process(tmp_path: Path) -> None:
     machine = Machine()
     machine.slower = lambda step: 4.0 if step > 300 else 1.0  # so that the fall is replanned
-    first = learner(machine, data=data(noise=0.2), choices={"epochs": 1000})
+    first = learner(machine, data=data(score_noise=0.2), choices={"epochs": 1000})
     first.fit_auto(1.0, clock=machine)
     first.plan.save(tmp_path / "plan.json")
     program = REPLAY.format(
@@ -223,7 +223,7 @@ def test_the_saved_plan_replays_to_the_same_weights_in_a_new_process(tmp_path: P
     subprocess.run([sys.executable, "-c", threads + program], check=True)
     assert same(weights(first), torch.load(tmp_path / "w", weights_only=True))
 
-    again = learner(Machine(step_s=5.0), data=data(noise=0.2), plan=first.plan)
+    again = learner(Machine(step_s=5.0), data=data(score_noise=0.2), plan=first.plan)
     again.fit_auto()
     assert same(weights(first), weights(again))
     assert again.plan.values == first.plan.values
@@ -259,7 +259,7 @@ def resumed(made: Learner, clock: Machine, monkeypatch: pytest.MonkeyPatch) -> L
     return made
 
 
-def test_ctrl_c_keeps_the_best_and_resume_goes_on_to_the_same_weights(
+def test_ctrl_c_keeps_the_best_weights_and_resume_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine()
@@ -286,7 +286,9 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on_to_the_same_weights(
     assert later.now_s - 1e6 == pytest.approx(60 - machine.now_s, abs=2.0)
 
 
-def test_a_complete_run_has_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_a_complete_run_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = Machine()
     made = learner(machine, folder=tmp_path / "run")
     made.fit_auto(0.5, clock=machine)
@@ -297,7 +299,7 @@ def test_a_complete_run_has_nothing_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert same(before, weights(again))
 
 
-def test_a_second_run_goes_on_and_records_itself_alone() -> None:
+def test_a_second_run_continues_and_records_only_itself() -> None:
     machine = Machine()
     made = learner(machine)
     first = len(made.fit_auto(0.5, clock=machine).rows)
@@ -309,18 +311,18 @@ def test_a_second_run_goes_on_and_records_itself_alone() -> None:
 
 
 @pytest.mark.parametrize("minutes", [0, -1, math.inf, math.nan, "3", True])
-def test_a_budget_that_is_none_is_refused(minutes: object) -> None:
+def test_an_invalid_budget_is_refused(minutes: object) -> None:
     with pytest.raises(ArgumentError, match="minutes is"):
         learner(Machine()).fit_auto(minutes)
 
 
-def test_the_plan_explains_and_survives_saving(tmp_path: Path) -> None:
+def test_the_recorded_choice_is_the_same_after_saving(tmp_path: Path) -> None:
     machine = Machine()
     made = learner(machine)
     assert made.plan["auto"].value is None
     made.fit_auto(0.5, clock=machine)
     auto, epochs = made.plan["auto"], made.plan["epochs"]
-    assert "100 ms a step" in auto.reason
+    assert "100 ms per step" in auto.reason
     assert auto.evidence["budget_s"] == 30.0
     assert auto.evidence["steps"] == len(made.history.step_losses)
     assert epochs.value == round(auto.evidence["steps"] / 12)

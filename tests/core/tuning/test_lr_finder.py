@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from flambeau import EMA, Callback, Data, Learner, ReduceOnPlateau, TensorData, TrainingOptions
-from flambeau.tuning.lr_finder import FEWEST_STEPS, MOST_STEPS
+from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS
 
 
 class Net(nn.Module):
@@ -140,7 +140,7 @@ def test_a_fit_is_the_same_with_and_without_it(case: str) -> None:
         if find:
             before = learner.plan, len(learner.history.rows), len(seen)
             found = learner.lr_find()
-            assert FEWEST_STEPS / 3 < found.steps <= MOST_STEPS
+            assert MIN_STEPS / 3 < found.steps <= MAX_STEPS
             assert (learner.plan, len(learner.history.rows), len(seen)) == before
         learner.freeze()
         learner.fit(1, lr=1e-3)
@@ -149,7 +149,7 @@ def test_a_fit_is_the_same_with_and_without_it(case: str) -> None:
     assert run(find=True) == run(find=False)
 
 
-def test_modes_and_what_learns_are_as_before() -> None:
+def test_modes_and_requires_grad_are_restored() -> None:
     model = Net()
     model.stem[0].weight.requires_grad_(False)
     model.eval()
@@ -161,7 +161,7 @@ def test_modes_and_what_learns_are_as_before() -> None:
     assert after == before
 
 
-def test_after_an_error_too() -> None:
+def test_state_is_restored_after_an_error() -> None:
     class Fails(Net):
         calls = 0
 
@@ -196,14 +196,14 @@ def test_a_value_with_an_interval_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "lr.png").stat().st_size > 1000
 
 
-def test_the_bound_on_its_steps() -> None:
-    for most in (FEWEST_STEPS, 100):
-        assert make().lr_find(most_steps=most).steps <= most
-    with pytest.raises(ValueError, match=r"at least 60 steps, not 10"):
-        make().lr_find(most_steps=10)
+def test_the_limit_on_steps() -> None:
+    for most in (MIN_STEPS, 100):
+        assert make().lr_find(max_steps=most).steps <= most
+    with pytest.raises(ValueError, match=r"max_steps is 10, but lr_find needs at least 60"):
+        make().lr_find(max_steps=10)
 
 
-# ---------------------------------------------------------------- no answer
+# ---------------------------------------------------------------- no learning rate found
 
 
 class Deaf(nn.Module):
@@ -249,15 +249,17 @@ def same_target() -> Data:
 @pytest.mark.parametrize(
     ("model", "data", "words"),
     [
-        (Deaf(), None, "the loss is 1.099 at every rate: the model does not learn"),
+        (Deaf(), None, "the loss is 1.099 at every learning rate, so training does not"),
         (Broken(0), None, "the loss is not finite at the first step"),
         (Broken(3), None, "the loss is not finite after 3 steps, at lr "),
-        (Noise(), None, "the loss falls at no rate from "),
-        (None, same_target(), "all targets seen in 30 steps are the same"),
+        (Noise(), None, "the loss does not decrease at any learning rate from "),
+        (None, same_target(), "all targets in 30 steps are identical"),
     ],
     ids=["deaf", "not finite at once", "not finite soon", "noise", "constant target"],
 )
-def test_no_answer(model: nn.Module | None, data: Data | None, words: str, tmp_path: Path) -> None:
+def test_no_learning_rate_with_a_reason(
+    model: nn.Module | None, data: Data | None, words: str, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     torch.manual_seed(0)
     learner = Learner(data or tensors(), model, choices={"batch_size": 16}, quiet=True)
@@ -268,7 +270,7 @@ def test_no_answer(model: nn.Module | None, data: Data | None, words: str, tmp_p
     found.plot(tmp_path / "lr.png")
 
 
-def test_noise_alone_is_hardly_ever_an_answer() -> None:
+def test_noise_rarely_gives_a_learning_rate() -> None:
     found = 0
     for seed in range(20):
         torch.manual_seed(seed)
@@ -338,7 +340,7 @@ class Stream(IterableDataset[Any]):
 
 def test_a_stream_is_measured_only_when_asked() -> None:
     data = TensorData.from_loaders(DataLoader(Stream(), 16), DataLoader(Stream(), 16), n_classes=3)
-    unseen = TrainingOptions(doctor=False)  # it would draw a batch of the stream
+    unseen = TrainingOptions(doctor=False)  # it would batch_order a batch of the stream
     learner = Learner(data, Net(), training=unseen, quiet=True)
     before = learner.plan["lr"]
     learner.fit(120)
@@ -348,22 +350,27 @@ def test_a_stream_is_measured_only_when_asked() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.no-gradient")  # which is meant here
-def test_without_an_answer_the_fallback_and_the_reason() -> None:
+def test_the_fallback_if_no_rate_was_found() -> None:
     learner = long_run(model=Deaf())
     fallback = learner.plan["lr"].value
     learner.fit(120)
     choice = learner.plan["lr"]
     assert choice.value == fallback
     assert choice.confidence < 0.5
-    assert "Measuring gave no answer: the loss is 1.099 at every rate" in choice.reason
+    assert (
+        "lr_find found no learning rate: the loss is 1.099 at every learning rate" in choice.reason
+    )
     learner.fit(120)
     assert learner.plan["lr"] == choice
 
 
-def test_it_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_lines_of_lr_find(capsys: pytest.CaptureFixture[str]) -> None:
     learner = long_run()
     learner.quiet = False
     learner.fit(200)
     said = capsys.readouterr().err
-    assert "Nothing is known of a good lr here: measuring it with up to 100 steps." in said
+    assert (
+        "No default learning rate is known for this model; running lr_find (up to 100 steps)."
+        in said
+    )
     assert f"Learning rate {learner.plan['lr'].value:g}: in " in said

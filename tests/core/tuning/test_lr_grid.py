@@ -148,7 +148,7 @@ TRIALS = {
 
 
 @pytest.mark.slow
-def test_it_comes_near_the_best_of_a_grid(realdata: Path) -> None:
+def test_the_result_is_close_to_the_best_of_a_grid(realdata: Path) -> None:
     torch.set_num_threads(1)
     ratios: dict[str, float] = {}
     for name, trial in TRIALS.items():

@@ -12,22 +12,24 @@ from flambeau.tuning.lr_curve import Level
 from flambeau.tuning.lr_race import (
     STEP,
     ShortRun,
-    interval_of,
     is_noisy,
     losses_of,
     next_number,
+    range_of,
     rate_of,
-    why_flat,
+    why_no_decrease,
 )
 
 LENGTH = 12
 
 
-def run(number: int, loss: float, draw: int = 1, scatter: float = 0.0, seed: int = 0) -> ShortRun:
+def run(
+    number: int, loss: float, batch_order: int = 1, scatter: float = 0.0, seed: int = 0
+) -> ShortRun:
     if math.isinf(loss):
-        return ShortRun(number, draw, STEP**number, LENGTH, (1.0, 2.0, math.inf))
+        return ShortRun(number, batch_order, STEP**number, LENGTH, (1.0, 2.0, math.inf))
     noise = torch.randn(LENGTH, generator=torch.Generator().manual_seed(seed)) * scatter
-    return ShortRun(number, draw, STEP**number, LENGTH, tuple((loss + noise).tolist()))
+    return ShortRun(number, batch_order, STEP**number, LENGTH, tuple((loss + noise).tolist()))
 
 
 def race(loss: Callable[[int], float]) -> list[ShortRun]:
@@ -43,7 +45,7 @@ def race(loss: Callable[[int], float]) -> list[ShortRun]:
 def test_a_parabola_is_found_exactly(lowest: float) -> None:
     runs = race(lambda k: 1.0 + 0.1 * (k - lowest) ** 2)
     assert rate_of(runs) == pytest.approx(STEP ** (lowest + 0.4))  # for a longer run
-    low, high = interval_of(runs)
+    low, high = range_of(runs)
     assert low < rate_of(runs) < high
     assert not is_noisy(runs)
     losses = losses_of(runs)
@@ -51,7 +53,7 @@ def test_a_parabola_is_found_exactly(lowest: float) -> None:
     assert {best - 1, best + 1} <= set(losses), "a worse one on either side"
 
 
-def test_below_a_cliff_it_keeps_half_a_step_away() -> None:
+def test_half_a_step_below_the_best_if_the_next_diverges() -> None:
     runs = race(lambda k: math.inf if k > 1 else 1.0 - 0.1 * k)
     assert rate_of(runs) == pytest.approx(STEP**0.5)
     # As it would where the rate above is finite but far worse.
@@ -59,14 +61,14 @@ def test_below_a_cliff_it_keeps_half_a_step_away() -> None:
     assert rate_of(runs) == pytest.approx(STEP ** (0.5 + 0.4), rel=1e-3)
 
 
-def test_where_all_break_it_goes_down() -> None:
+def test_lower_rates_are_tried_if_all_diverge() -> None:
     assert next_number([run(0, math.inf)]) == -2
     runs = race(lambda k: math.inf if k > -4 else 1.0 + 0.1 * abs(k + 5))
     assert min(losses_of(runs)) < -4
     assert rate_of(runs) <= STEP**-4
 
 
-def test_of_rates_that_do_alike_higher_ones_are_tried() -> None:
+def test_higher_rates_are_tried_if_losses_are_equal() -> None:
     """The next one is worse by less than the noise: the one after it is looked at as well."""
 
     def loss(k: int) -> ShortRun:
@@ -77,7 +79,7 @@ def test_of_rates_that_do_alike_higher_ones_are_tried() -> None:
     best = min(losses, key=losses.__getitem__)
     assert is_noisy(runs)
     assert next_number(runs) == (best - 1 if best - 1 not in losses else max(losses) + 1)
-    low, high = interval_of(runs)
+    low, high = range_of(runs)
     assert high / low > STEP**2 * 0.999
 
 
@@ -85,21 +87,23 @@ def test_runs_are_compared_on_the_same_batches() -> None:
     """Batches that scatter alike for both say which is better; other batches do not."""
     paired = [run(0, 1.0, scatter=0.5, seed=3), run(1, 1.02, scatter=0.5, seed=3)]
     assert not is_noisy(paired)
-    apart = [run(0, 1.0, scatter=0.5, seed=3), run(1, 1.02, draw=2, scatter=0.5, seed=4)]
+    apart = [run(0, 1.0, scatter=0.5, seed=3), run(1, 1.02, batch_order=2, scatter=0.5, seed=4)]
     assert is_noisy(apart)
 
 
 def test_repeats_are_averaged() -> None:
-    runs = [run(0, 1.0), run(0, 2.0, draw=2), run(1, 1.4)]
+    runs = [run(0, 1.0), run(0, 2.0, batch_order=2), run(1, 1.4)]
     assert losses_of(runs) == {0: pytest.approx(1.5), 1: pytest.approx(1.4)}
 
 
-def test_no_fall_beyond_the_noise_is_no_answer() -> None:
+def test_no_rate_without_a_significant_decrease() -> None:
     level = Level(2.0, 0.3, 10)
-    assert "falls at no rate" in why_flat(level, [run(0, 1.9), run(1, 1.95)])
-    assert why_flat(level, [run(0, 1.0), run(1, 1.95)]) == ""
-    assert "all 2 short runs" in why_flat(level, [run(0, math.inf), run(-2, math.inf)])
+    assert "does not decrease at any learning rate" in why_no_decrease(
+        level, [run(0, 1.9), run(1, 1.95)]
+    )
+    assert why_no_decrease(level, [run(0, 1.0), run(1, 1.95)]) == ""
+    assert "all 2 short runs" in why_no_decrease(level, [run(0, math.inf), run(-2, math.inf)])
     # Without any scatter, a hundredth.
     still = Level(2.0, 0.0, 10)
-    assert why_flat(still, [run(0, 1.99)])
-    assert why_flat(still, [run(0, 1.97)]) == ""
+    assert why_no_decrease(still, [run(0, 1.99)])
+    assert why_no_decrease(still, [run(0, 1.97)]) == ""

@@ -19,9 +19,15 @@ from flambeau.learner.setup import Request
 from flambeau.phases import recipes
 from flambeau.plan import CORE_RULES, Plan
 from flambeau.tuning import step_settings
-from flambeau.tuning.memory import MemoryUse, SavedTensors, fit_line, split_step, surely_fits
+from flambeau.tuning.memory import (
+    MemoryUse,
+    SavedTensors,
+    fit_line,
+    fits_without_measuring,
+    split_step,
+)
 from flambeau.tuning.step_settings import with_memory
-from flambeau.tuning.trial import Setting, Trial
+from flambeau.tuning.trial import StepSetting, Trial
 
 
 def test_saved_tensors_are_counted_once() -> None:
@@ -41,21 +47,21 @@ def test_saved_tensors_are_counted_once() -> None:
     assert torch.allclose(weight.grad, 4 * torch.e * torch.ones(1000))
 
 
-def test_the_line_goes_by_what_the_forward_pass_keeps() -> None:
+def test_the_slope_is_that_of_the_forward_pass() -> None:
     # The whole step's peak is at the update at both sizes: it says nothing about larger batches.
     use = fit_line({4: (400, 5_000), 8: (800, 5_000)})
     assert use.bytes_per_sample == 100
     assert use.of(4) >= 5_000
     assert use.of(1_000) >= 100_000
-    assert use.most_samples(10**6, "cpu") == int((0.6 * 10**6 - use.fixed_bytes) / 100)
-    assert MemoryUse(10, 0.0, {}).most_samples(100, "cpu") > 10**9
-    assert MemoryUse(100, 1.0, {}).most_samples(100, "cpu") == 0
+    assert use.max_samples(10**6, "cpu") == int((0.6 * 10**6 - use.fixed_bytes) / 100)
+    assert MemoryUse(10, 0.0, {}).max_samples(100, "cpu") > 10**9
+    assert MemoryUse(100, 1.0, {}).max_samples(100, "cpu") == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 32, 50, 64, 96])
 @pytest.mark.parametrize("most", [0, 1, 3, 20, 1000])
 @pytest.mark.parametrize("least", [1, 2])
-def test_a_step_is_cut_into_equal_parts(batch_size: int, most: int, least: int) -> None:
+def test_a_step_is_divided_into_equal_micro_batches(batch_size: int, most: int, least: int) -> None:
     size, parts = split_step(batch_size, most, least)
     assert size * parts == batch_size
     assert size <= max(most, least, 1) or all(
@@ -65,9 +71,9 @@ def test_a_step_is_cut_into_equal_parts(batch_size: int, most: int, least: int) 
         assert parts == 1
 
 
-def test_only_small_inputs_surely_fit() -> None:
+def test_only_small_inputs_fit_without_measuring() -> None:
     def surely(shape: list[int], dtype: str, size: int = 64) -> bool:
-        return surely_fits([{"shape": shape, "dtype": dtype}], size, 8 * 10**9)
+        return fits_without_measuring([{"shape": shape, "dtype": dtype}], size, 8 * 10**9)
 
     assert surely([20], "float32")
     assert surely([28, 28], "float32", 8)
@@ -98,7 +104,7 @@ def learner(**choices: Any) -> Learner:
 
 
 def phase_of(made: Learner, epochs: int, lr: float) -> Phase:
-    [phase] = recipes.plain({**made.plan.values, "epochs": epochs, "lr": lr})
+    [phase] = recipes.single_phase({**made.plan.values, "epochs": epochs, "lr": lr})
     return phase
 
 
@@ -138,18 +144,18 @@ class Allocations(TorchDispatchMode):
 
 def test_the_estimate_is_near_what_a_step_allocates() -> None:
     made = trial(learner())
-    setting = Setting(num_threads=1)
-    use = fit_line({size: made.peaks(setting, size) for size in (4, 8)})
+    setting = StepSetting(num_threads=1)
+    use = fit_line({size: made.peak_bytes(setting, size) for size in (4, 8)})
     with Allocations() as allocations:
-        made.seconds(setting, 64, 1)
+        made.step_times(setting, 64, 1)
     # A copy of the model and of the batch are in it too, of which the estimate knows nothing.
     assert use.of(64) == pytest.approx(allocations.peak, rel=0.15)
 
 
 def test_two_small_steps_predict_a_large_one() -> None:
     made = trial(learner())
-    setting = Setting(num_threads=1)
-    peaks = {size: made.peaks(setting, size) for size in (4, 8, 64)}
+    setting = StepSetting(num_threads=1)
+    peaks = {size: made.peak_bytes(setting, size) for size in (4, 8, 64)}
     use = fit_line({size: peaks[size] for size in (4, 8)})
     # Weights and the optimizer's state do not grow with the batch; everything else does.
     assert use.of(64) == pytest.approx(peaks[64][1], rel=0.01)
@@ -182,7 +188,7 @@ def values(made: Plan) -> Mapping[str, Any]:
 def test_a_batch_that_fits_stays_and_the_plan_gives_the_figures() -> None:
     made = with_memory(plan(), USE, 10**6, "cpu")
     assert values(made) == {"batch_size": 64, "accumulate": 1}
-    assert "by two steps of 4 and 8 samples" in made["accumulate"].reason
+    assert "from two steps of 4 and 8 samples" in made["accumulate"].reason
     assert made["accumulate"].evidence["bytes_per_sample"] == 100
 
 
@@ -191,17 +197,17 @@ def test_the_same_step_is_made_of_smaller_batches_where_the_device_is_small() ->
     made = with_memory(before, USE, 5_000, "cpu")  # room for (3,000 - 1,000) / 100 = 20
     assert values(made) == {"batch_size": 16, "accumulate": 4}
     assert {change.key for change in before.diff(made)} == {"batch_size", "accumulate"}
-    assert "so a step is made of 4 batches" in made["batch_size"].reason
+    assert "so a step uses 4 micro-batches" in made["batch_size"].reason
     assert made["batch_size"].alternatives == (64,)
     none = with_memory(before, USE, 10, "cpu", least=2)
     assert values(none) == {"batch_size": 2, "accumulate": 32}
 
 
-def test_what_the_user_fixed_stays_with_a_word_of_advice() -> None:
+def test_values_of_the_user_stay_with_advice() -> None:
     made = with_memory(plan(batch_size=64), USE, 5_000, "cpu")
     assert values(made) == {"batch_size": 64, "accumulate": 1}
     assert made["accumulate"].confidence < 0.5
-    assert '{"batch_size": 16, "accumulate": 4} makes the same step' in made["accumulate"].reason
+    assert '{"batch_size": 16, "accumulate": 4} gives the same step' in made["accumulate"].reason
     fixed = plan(batch_size=64, accumulate=2)
     assert with_memory(fixed, USE, 5_000, "cpu") == fixed
 
@@ -238,7 +244,7 @@ def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(step_settings, "_why_nothing", never)
+    monkeypatch.setattr(step_settings, "_why_not_measured", never)
     saved = Plan.from_json(first.plan.to_json())
     again = Learner(pictures(400), net(), plan=saved, quiet=True)
     again.fit(1)
@@ -251,7 +257,7 @@ def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("why", ["off", "loader", "train_step"])
-def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
+def test_the_plan_says_why_nothing_was_measured(why: str) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from flambeau import TrainingOptions
@@ -268,18 +274,18 @@ def test_where_nothing_is_measured_the_plan_says_why(why: str) -> None:
         training = TrainingOptions(train_step=partial(train_step))
     made = Learner(data, net(), training=training, choices=choices, quiet=True)
     phases = [phase_of(made, 1, 1e-3)]
-    request = Request(lambda values: phases, finds_lr=False)
+    request = Request(lambda values: phases, may_find_lr=False)
     after, _ = fitting.measure(made._setup(), made.plan, request)
     words = {
-        "off": "Given by the user",
-        "loader": "Your loader makes the batches",
-        "train_step": "A train_step of your own",
+        "off": "Set by the user",
+        "loader": "take batches from your loader",
+        "train_step": "A custom train_step",
     }
     assert words[why] in after["probe"].reason
     assert after.values["probe"] == ("off" if why == "off" else "skipped")
 
 
-def test_a_step_that_fails_is_the_run_s_to_report() -> None:
+def test_the_run_reports_a_failing_step() -> None:
     made = Learner(pictures(), nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), quiet=True)
     with pytest.raises(TrainingError, match=r"in layer '1' \(Linear\)"):
         made.fit(1)

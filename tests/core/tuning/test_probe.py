@@ -15,12 +15,12 @@ from torch import nn
 from flambeau import Learner, TensorData
 from flambeau.data.batch import Batch
 from flambeau.tuning import step_settings
-from flambeau.tuning.probe import GAIN, ROUNDS, Outcome, choose
+from flambeau.tuning.probe import MIN_SPEED_UP, ROUNDS, ProbeResult, choose
 from flambeau.tuning.probe_cache import cache_file, key_of, lookup, store
-from flambeau.tuning.trial import Agreement, Setting
+from flambeau.tuning.trial import PrecisionAgreement, StepSetting
 
-BASE = Setting(num_threads=2)
-GOOD, BAD = Agreement(0.001, 0.9999), Agreement(0.4, 0.3)
+BASE = StepSetting(num_threads=2)
+GOOD, BAD = PrecisionAgreement(0.001, 0.9999), PrecisionAgreement(0.4, 0.3)
 ALL = {
     "precision": ["bf16"],
     "memory_format": ["channels_last"],
@@ -35,9 +35,9 @@ class Machine:
 
     def __init__(self, costs: dict[Any, float], step_s: float = 1.0) -> None:
         self.costs, self.step_s = costs, step_s
-        self.asked: list[Setting] = []
+        self.asked: list[StepSetting] = []
 
-    def time_steps(self, setting: Setting, steps: int) -> list[float]:
+    def time_steps(self, setting: StepSetting, steps: int) -> list[float]:
         self.asked.append(setting)
         factor = 1.0
         for key in ALL:
@@ -49,38 +49,38 @@ class Machine:
 
 def run(
     machine: Machine,
-    agree: Callable[[Setting], Agreement] = lambda setting: GOOD,
+    agree: Callable[[StepSetting], PrecisionAgreement] = lambda setting: GOOD,
     **other: Any,
-) -> Outcome:
+) -> ProbeResult:
     arguments: dict[str, Any] = {"run_steps": 100_000, "device": "cpu", **other}
     return choose(BASE, ALL, time_steps=machine.time_steps, agree=agree, **arguments)
 
 
-def test_what_is_faster_is_taken_each_on_top_of_the_others() -> None:
+def test_faster_settings_are_combined() -> None:
     machine = Machine(COSTS)
     found = run(machine)
-    assert found.state == "taken"
-    assert found.setting == Setting("bf16", "channels_last", 2, "whole")
+    assert found.state == "measured"
+    assert found.setting == StepSetting("bf16", "channels_last", 2, "whole")
     assert [each.speed_up for each in found.tried] == [2.0, 1.25, 0.667, 1.111]
     assert found.step_s == 1.0
     # Both sides of each pair alternate, in every round; the first estimate is the one before.
     first = machine.asked[1 : 1 + 2 * ROUNDS]
-    other = Setting("bf16", num_threads=2)
+    other = StepSetting("bf16", num_threads=2)
     assert first == [BASE, other, other, BASE, BASE, other]
-    assert machine.asked[-1] == Setting("bf16", "channels_last", 2, "whole")
+    assert machine.asked[-1] == StepSetting("bf16", "channels_last", 2, "whole")
 
 
-def test_a_gain_within_the_noise_is_none() -> None:
-    almost = 1 / (GAIN - 0.01)
+def test_a_small_speed_up_is_not_chosen() -> None:
+    almost = 1 / (MIN_SPEED_UP - 0.01)
     found = run(Machine({**COSTS, "bf16": almost, "channels_last": 1.0, "whole": 1.0}))
     assert found.setting == BASE
     assert "none was faster" in found.reason
-    assert "no gain" in found.tried[0].why
+    assert "not faster" in found.tried[0].why
 
 
 def test_one_slow_step_does_not_decide() -> None:
     class Hiccup(Machine):
-        def time_steps(self, setting: Setting, steps: int) -> list[float]:
+        def time_steps(self, setting: StepSetting, steps: int) -> list[float]:
             return [50.0, *super().time_steps(setting, steps)[1:]]
 
     assert run(Hiccup(COSTS)).setting.precision == "bf16"
@@ -91,7 +91,7 @@ def test_a_precision_that_does_not_agree_is_not_even_timed() -> None:
     found = run(machine, lambda setting: BAD)
     assert found.setting.precision == "fp32"
     assert not any(setting.precision == "bf16" for setting in machine.asked)
-    assert "cosine 0.3000" in found.tried[0].why
+    assert "cosine similarity 0.3000" in found.tried[0].why
 
 
 @pytest.mark.parametrize(
@@ -105,27 +105,27 @@ def test_a_precision_that_does_not_agree_is_not_even_timed() -> None:
         (200_000, 0.001, True),
     ],
 )
-def test_only_a_run_that_repays_it_is_probed(steps: int, step_s: float, taken: bool) -> None:
+def test_only_long_runs_are_probed(steps: int, step_s: float, taken: bool) -> None:
     machine = Machine(COSTS, step_s)
     found = run(machine, run_steps=steps)
-    assert (found.state == "taken") is taken
+    assert (found.state == "measured") is taken
     if not taken:
         assert found.setting == BASE
         assert len(machine.asked) == 1, "the first steps alone"
-        assert "would not repay" in found.reason
-        assert run(machine, run_steps=steps, always=True).state == "taken"
+        assert "more than it is expected to save" in found.reason
+        assert run(machine, run_steps=steps, always=True).state == "measured"
 
 
-def test_compiling_waits_for_a_long_run() -> None:
+def test_only_long_runs_are_compiled() -> None:
     # On the CPU 2 % of a run must be worth twice two minutes.
     short, long = run(Machine(COSTS), run_steps=10_000), run(Machine(COSTS), run_steps=15_000)
     assert short.setting.compile == "off"
-    assert "not tried" in short.tried[-1].why
+    assert "Not tried" in short.tried[-1].why
     assert long.setting.compile == "whole"
     assert run(Machine(COSTS), run_steps=4_000, device="cuda").setting.compile == "whole"
 
 
-def test_nothing_to_choose_costs_nothing() -> None:
+def test_no_step_is_timed_without_alternatives() -> None:
     machine = Machine(COSTS)
     found = choose(
         BASE, {}, run_steps=10**6, device="cpu", time_steps=machine.time_steps, agree=lambda _: GOOD
@@ -133,14 +133,14 @@ def test_nothing_to_choose_costs_nothing() -> None:
     assert (found.state, found.setting, machine.asked) == ("skipped", BASE, [])
 
 
-def test_what_was_found_earlier_is_taken_but_only_where_a_probe_would_be(tmp_path: Path) -> None:
+def test_cached_results_are_used_only_in_long_runs(tmp_path: Path) -> None:
     first = run(Machine(COSTS))
     store("step", first, tmp_path)
     machine = Machine(COSTS)
     again = run(machine, cached=lambda: lookup("step", tmp_path))
     assert (again.state, again.setting, again.tried) == ("cached", first.setting, first.tried)
     assert len(machine.asked) == 1
-    assert "found earlier on this machine" in again.reason
+    assert "measured earlier on this machine" in again.reason
     # A short run is what it would be without a cache.
     assert run(machine, run_steps=10, cached=lambda: lookup("step", tmp_path)).setting == BASE
 
@@ -161,12 +161,12 @@ def test_what_was_found_earlier_is_taken_but_only_where_a_probe_would_be(tmp_pat
         '{"version": 9, "outcomes": {"step": {}}}',
         '{"version": 1, "outcomes": {"step": 3}}',
         '{"version": 1, "outcomes": {"step": {}}}',
-        '{"version": 1, "outcomes": {"step": {"state": "taken", "setting": 3, "tried": []}}}',
-        '{"version": 1, "outcomes": {"step": {"state": "taken", "setting": {"a": 1}}}}',
+        '{"version": 1, "outcomes": {"step": {"state": "measured", "setting": 3, "tried": []}}}',
+        '{"version": 1, "outcomes": {"step": {"state": "measured", "setting": {"a": 1}}}}',
         "\x00\xff",
     ],
 )
-def test_a_cache_that_cannot_be_read_is_no_cache(content: str, tmp_path: Path) -> None:
+def test_an_unreadable_cache_is_ignored(content: str, tmp_path: Path) -> None:
     cache_file(tmp_path).write_text(content, encoding="latin-1")
     assert lookup("step", tmp_path) is None
     store("step", run(Machine(COSTS)), tmp_path)
@@ -175,7 +175,7 @@ def test_a_cache_that_cannot_be_read_is_no_cache(content: str, tmp_path: Path) -
     assert found.setting.precision == "bf16"
 
 
-def test_a_folder_that_cannot_be_written_is_left_alone(tmp_path: Path) -> None:
+def test_an_unwritable_cache_folder_is_ignored(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     store("step", run(Machine(COSTS)), blocked)
@@ -193,7 +193,7 @@ def test_writing_leaves_one_whole_file(tmp_path: Path) -> None:
     assert stat.S_ISREG(cache_file(tmp_path).stat().st_mode)
 
 
-def test_the_cache_lies_in_the_user_s_folder(
+def test_the_cache_is_in_the_users_cache_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FLAMBEAU_CACHE", str(tmp_path / "mine"))
@@ -226,7 +226,7 @@ def test_the_outcome_is_in_the_plan_and_in_force(
     monkeypatch.setenv("FLAMBEAU_CACHE", str(tmp_path))
     machine = Machine(COSTS, step_s=30.0)
     monkeypatch.setattr(
-        "flambeau.tuning.trial.Trial.seconds",
+        "flambeau.tuning.trial.Trial.step_times",
         lambda self, setting, size, steps: machine.time_steps(setting, steps),
     )
     monkeypatch.setattr("flambeau.tuning.trial.Trial.agreement", lambda self, setting, size: GOOD)
@@ -250,7 +250,7 @@ def test_the_outcome_is_in_the_plan_and_in_force(
     assert (plan.values["precision"], plan.values["memory_format"]) == ("bf16", "channels_last")
     assert plan.values["num_threads"] == 2, "the user's"
     assert plan.values["compile"] == "off"
-    assert plan.values["probe"] == "taken"
+    assert plan.values["probe"] == "measured"
     assert "2.00×" in plan["precision"].reason
     assert plan["precision"].evidence["tried"] == [{"value": "bf16", "speed_up": 2.0}]
     assert plan["precision"].alternatives == ("fp32",)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.phases import recipes
 from flambeau.tuning import step_settings
-from flambeau.tuning.trial import Agreement, Setting, Trial, why_not
+from flambeau.tuning.trial import PrecisionAgreement, StepSetting, Trial, why_not_testable
 
 N = 64
 
@@ -43,7 +43,7 @@ def learner(model: nn.Module | None = None, **choices: Any) -> Learner:
 
 
 def trial(made: Learner, clock: Callable[[], float] | None = None) -> Trial:
-    [phase] = recipes.plain({**made.plan.values, "epochs": 2, "lr": 1e-2})
+    [phase] = recipes.single_phase({**made.plan.values, "epochs": 2, "lr": 1e-2})
     more = {} if clock is None else {"clock": clock}
     return Trial(
         made.built.components(),
@@ -80,7 +80,7 @@ def same(before: dict[str, Any], after: dict[str, Any]) -> None:
             assert value == after[name], name
 
 
-@pytest.mark.parametrize("what", ["seconds", "peaks", "agreement"])
+@pytest.mark.parametrize("what", ["step_times", "peak_bytes", "agreement"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_nothing_outside_of_the_trial_changes(what: str, frozen: bool) -> None:
     made = learner()
@@ -89,23 +89,23 @@ def test_nothing_outside_of_the_trial_changes(what: str, frozen: bool) -> None:
         made.model.head.weight.requires_grad_(False)
     made.model.eval()
     before = everything(made)
-    setting = Setting("bf16", "channels_last", num_threads=2)
-    if what == "seconds":
-        assert len(trial(made).seconds(setting, 8, 3)) == 3
-    elif what == "peaks":
-        trial(made).peaks(setting, 8)
+    setting = StepSetting("bf16", "channels_last", num_threads=2)
+    if what == "step_times":
+        assert len(trial(made).step_times(setting, 8, 3)) == 3
+    elif what == "peak_bytes":
+        trial(made).peak_bytes(setting, 8)
     else:
         trial(made).agreement(setting, 8)
     same(before, everything(made))
 
 
-def test_a_trial_leaves_no_trace_in_the_training_that_follows() -> None:
+def test_a_trial_does_not_change_the_following_training() -> None:
     def weights(tries: bool) -> list[Tensor]:
         made = learner(probe="off")
         torch.manual_seed(5)
         if tries:
-            trial(made).seconds(Setting(num_threads=1), 8, 2)
-            trial(made).agreement(Setting("bf16", num_threads=1), 8)
+            trial(made).step_times(StepSetting(num_threads=1), 8, 2)
+            trial(made).agreement(StepSetting("bf16", num_threads=1), 8)
         made.fit(2)
         return list(made.model.state_dict().values())
 
@@ -113,8 +113,8 @@ def test_a_trial_leaves_no_trace_in_the_training_that_follows() -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_the_whole_measurement_leaves_no_trace_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_settings, "surely_fits", lambda *_: False)
+def test_measuring_does_not_change_the_following_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_settings, "fits_without_measuring", lambda *_: False)
 
     def weights(probe: str) -> list[Tensor]:
         made = learner(probe=probe)
@@ -131,7 +131,7 @@ def test_the_whole_measurement_leaves_no_trace_either(monkeypatch: pytest.Monkey
 def test_each_step_is_timed_after_two_that_are_not() -> None:
     ticks = iter(range(100))
     # A tick before each of the two + three steps and one after: each step is a second long.
-    seconds = trial(learner(), lambda: float(next(ticks) ** 2)).seconds(Setting(), 8, 3)
+    seconds = trial(learner(), lambda: float(next(ticks) ** 2)).step_times(StepSetting(), 8, 3)
     assert seconds == [9 - 4, 16 - 9, 25 - 16]
 
 
@@ -145,7 +145,7 @@ def test_the_step_of_a_trial_is_that_of_the_run() -> None:
 
     made = learner(Watched(), accumulate=2)
     made.training = TrainingOptions(clip_norm=1.0)
-    trial(made).seconds(Setting(), 8, 2)
+    trial(made).step_times(StepSetting(), 8, 2)
     assert seen == [(8, True)] * 4
 
 
@@ -154,15 +154,15 @@ def test_the_step_of_a_trial_is_that_of_the_run() -> None:
 
 def test_bf16_agrees_on_a_net_that_trains_well_in_it() -> None:
     made = learner()
-    found = trial(made).agreement(Setting("bf16"), 32)
+    found = trial(made).agreement(StepSetting("bf16"), 32)
     assert 0 < found.loss_error < 0.02
     assert 0.98 < found.cosine < 1
-    exact = trial(made).agreement(Setting("fp32"), 32)
-    assert exact == Agreement(0.0, pytest.approx(1.0, abs=1e-12))
-    assert exact.holds
+    exact = trial(made).agreement(StepSetting("fp32"), 32)
+    assert exact == PrecisionAgreement(0.0, pytest.approx(1.0, abs=1e-12))
+    assert exact.is_close
 
 
-def test_bf16_is_refused_where_it_turns_the_gradient() -> None:
+def test_bf16_is_refused_if_gradients_disagree() -> None:
     class Cancels(nn.Module):
         """A small difference of large numbers: bf16 keeps none of it."""
 
@@ -174,13 +174,14 @@ def test_bf16_is_refused_where_it_turns_the_gradient() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.large(x) - 5_000
 
-    found = trial(learner(Cancels())).agreement(Setting("bf16"), 32)
-    assert not found.holds
+    found = trial(learner(Cancels())).agreement(StepSetting("bf16"), 32)
+    assert not found.is_close
 
 
 def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "flambeau.tuning.trial.Trial.agreement", lambda self, setting, size: Agreement(0.3, 0.5)
+        "flambeau.tuning.trial.Trial.agreement",
+        lambda self, setting, size: PrecisionAgreement(0.3, 0.5),
     )
     monkeypatch.setattr("flambeau.plan.rules_machine.has_fast_bf16", lambda device: True)
     from flambeau.plan import precision_rule
@@ -197,16 +198,16 @@ def test_a_precision_that_does_not_agree_is_not_kept(monkeypatch: pytest.MonkeyP
     assert made.plan.values["precision"] == "bf16"
     made.fit(1)
     assert made.plan.values["precision"] == "fp32"
-    assert "the loss is off by 30.00% from fp32" in made.plan["precision"].reason
+    assert "the loss differs by 30.00% from fp32" in made.plan["precision"].reason
     kept = learner(precision="bf16")
     kept.fit(1)
     assert kept.plan.values["precision"] == "bf16", "what the user fixed stays"
 
 
-def test_large_models_and_steps_of_ones_own_are_not_tried() -> None:
+def test_no_trial_for_large_models_and_custom_train_steps() -> None:
     made = learner()
     parts = made.built.components()
-    assert why_not(parts, TrainingOptions(), 10**9) == ""
-    assert "would take" in why_not(parts, TrainingOptions(), 1_000)
+    assert why_not_testable(parts, TrainingOptions(), 10**9) == ""
+    assert "would take" in why_not_testable(parts, TrainingOptions(), 1_000)
     own = TrainingOptions(train_step=lambda *arguments: None)  # type: ignore[arg-type, return-value]
-    assert "train_step of your own" in why_not(parts, own, 10**9)
+    assert "A custom train_step" in why_not_testable(parts, own, 10**9)

@@ -1,7 +1,8 @@
-"""flambeau: train deep networks on PyTorch with less code, more speed and nothing hidden.
+"""Train neural networks on PyTorch, with every automatic choice and its reason visible in a plan.
 
-data = ImageData.from_folder("photos")      every data choice in one object
-learner = Learner(data)                     a plan: every other choice, with its reason
+data = ImageData.from_folder("photos")      reads and splits the data
+learner = Learner(data)                     chooses model, preprocessing and hyperparameters
+print(learner.plan)                         shows each choice with its reason
 learner.fit()
 learner.predict(["cat.jpg"])
 learner.export("pets")

@@ -51,7 +51,7 @@ def mean_and_std(
         train_pixels: Returns uint8 images of train rows only; called if they are measured.
 
     Raises:
-        PlanError: The value is unknown, or the select_values weights have no known mean and std.
+        PlanError: The value is unknown, or the planned weights have no known mean and std.
     """
     given = values.get("normalisation", "train")
     if isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""The learner: one object with every verb, and the stages of what a verb does."""
+"""The ``Learner``, and the stages that its training methods run."""
 
 from flambeau.learner.learner import Learner
 

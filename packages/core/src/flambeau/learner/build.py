@@ -1,4 +1,4 @@
-"""From a plan to the things it names: preprocessor, model, task, loaders."""
+"""``BuiltPlan``: the preprocessor, model, task and loaders that a plan specifies."""
 
 from __future__ import annotations
 
@@ -30,30 +30,32 @@ from flambeau.training.freeze import has_running_statistics
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the user passed as objects rather than as values of the plan."""
+class UserObjects:
+    """The model and task that the user passed as objects rather than as values of the plan."""
 
     model: nn.Module | None = None
     task: Task | None = None
 
 
-def check_given(model: object, task: object) -> None:
-    """Refuses what is no model and no task, with what to write instead.
+def check_objects(model: object, task: object) -> None:
+    """Check the types of the model and task that the user passed.
 
     Raises:
-        ArgumentError: A class, a function, a name where an object is needed.
-        InputError: A module without memory or with parameters of unknown shape.
+        ArgumentError: One of them has the wrong type, for example a class instead of an instance.
+        InputError: A parameter of the module has no shape yet or is on the meta device.
     """
     if not (model is None or isinstance(model, nn.Module | str)):
-        hint = f"Make one: {model.__name__}(…)." if isinstance(model, type) else ""
+        hint = f"Pass an instance: {model.__name__}(…)." if isinstance(model, type) else ""
         raise ArgumentError(
             f"model is {model!r:.60}, but it must be an nn.Module, the name of an architecture, or "
             f"None. {hint}".rstrip()
         )
     if not (task is None or isinstance(task, Task)):
-        hint = f"Make one: {task.__name__}(…)." if isinstance(task, type) else ""
+        hint = f"Pass an instance: {task.__name__}(…)." if isinstance(task, type) else ""
         if isinstance(task, str):
-            hint = f'A name is a choice: choices={{"task": {task!r}}}, or task= of the data.'
+            hint = (
+                f'Pass a name as a choice: choices={{"task": {task!r}}}, or as task= of the data.'
+            )
         raise ArgumentError(f"task is {task!r:.60}, but it must be a Task. {hint}".rstrip())
     if isinstance(model, nn.Module):
         _check_memory(model)
@@ -65,19 +67,19 @@ def _check_memory(model: nn.Module) -> None:
         if is_lazy(value):
             raise InputError(
                 f"{kind}'s {name!r} has no shape yet, so it cannot be trained. Call the model once "
-                "on a batch before it is given to the Learner: model(inputs[:2])."
+                "on a batch before you pass it to the Learner: model(inputs[:2])."
             )
         if value.is_meta:
             raise InputError(
-                f"{kind}'s {name!r} is on the meta device, so it has no numbers. Make the model on "
-                "a real device, or give it memory (model.to_empty(device=…)) and initialise it."
+                f"{kind}'s {name!r} is on the meta device, so it has no values. Create the model "
+                "on a real device, or allocate it (model.to_empty(device=…)) and initialise it."
             )
 
 
-def facts_of(model: nn.Module) -> dict[str, Any]:
-    """What rules may know of the user's module.
+def model_facts(model: nn.Module) -> dict[str, Any]:
+    """Return the facts about the user's module that rules read.
 
-    ``model_given``, and ``model_dtype`` where all its floating-point parameters have one dtype.
+    ``model_given``, and ``model_dtype`` if all its floating-point parameters have the same dtype.
     """
     dtypes = {value.dtype for value in model.parameters() if value.is_floating_point()}
     facts: dict[str, Any] = {"model_given": True}
@@ -86,42 +88,44 @@ def facts_of(model: nn.Module) -> dict[str, Any]:
     return facts
 
 
-def facts_of_task(task: Task) -> dict[str, Any]:
-    """What rules may know of the user's task: its loss in words and the names of its metrics."""
+def task_facts(task: Task) -> dict[str, Any]:
+    """Return the facts about the user's task: a description of its loss, its metrics' names."""
     return {"loss": task.loss_name or "of the task", "metrics": list(task.metrics())}
 
 
 def require_builder(
     key: str, values: Mapping[str, Any], builders: Mapping[str, Any], domain: Domain
 ) -> None:
-    """Refuses a name in the plan that no builder of the domain has.
+    """Check that the domain has a builder for the plan's value of ``key``.
 
     Raises:
-        PlanError: It gives the names there are.
+        PlanError: It has none; the message lists the names that it has.
     """
     name = values[key]
     if name not in builders:
         word = "model" if key == "architecture" else key
         raise PlanError(
             f"The plan's {key} is {name!r}, which the domain {domain.name!r} does not have. "
-            f"{did_you_mean(str(name), builders)} One of your own is passed as an object: "
+            f"{did_you_mean(str(name), builders)} Pass a custom one as an object: "
             f"Learner(data, {word}=…)."
         )
 
 
 class BuiltPlan:
-    """The objects that a plan names, each made once, when it is first needed.
+    """The objects that a plan specifies. Data sets and loaders are created on first use.
 
     Attributes:
-        domain: Whose builders are used.
+        domain: Provides the builders.
         values: The plan's values by key.
-        preprocessor: Fitted on train.
+        preprocessor: Fitted on the train part.
         task: Loss, metrics, decoding.
         model: On ``device``.
         device: Where the model runs.
     """
 
-    def __init__(self, data: Data, domain: Domain, plan: Plan, given: Given, seed: int) -> None:
+    def __init__(
+        self, data: Data, domain: Domain, plan: Plan, given: UserObjects, seed: int
+    ) -> None:
         self.data = data
         self.domain = domain
         self.values: Mapping[str, Any] = dict(plan.values)
@@ -137,14 +141,14 @@ class BuiltPlan:
         else:
             model = given.model
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
-        # channels_last reorders 4-d weights only; any other layout leaves a module as it is.
+        # channels_last changes the strides of 4-d weights only.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         self._compiled = compile_model(self.model, self.values.get("compile", "off"))
         self._datasets: dict[str, Dataset] = {}
         self._loaders: dict[tuple[str, bool, ProcessGroup | None], Loader] = {}
 
     def apply(self, values: Mapping[str, Any]) -> None:
-        """Apply a plan's batch size, memory format and compilation; the model stays the same."""
+        """Apply a plan's batch size, memory format and compile mode to the existing objects."""
         before, self.values = self.values, dict(values)
         changed = {
             key
@@ -166,7 +170,7 @@ class BuiltPlan:
             self._compiled = compile_model(self.model, values["compile"])
 
     def _planned_task(self, plan: Plan) -> Task:
-        """The task that the plan names, with the loss and the metrics that the user asked for."""
+        """Return the plan's task, with the loss and the metrics that the user chose."""
         arguments = dict(self.data.task_arguments(self.values))
         task: Task = self._build("task", self.domain.tasks, arguments)
         made = task.arguments()
@@ -175,17 +179,17 @@ class BuiltPlan:
             "metrics": {"metrics": self.values.get("metrics")},
         }
         for key, expected in wanted.items():
-            asked = key in plan and plan[key].source == "user"
-            if asked and any(made.get(name) != value for name, value in expected.items()):
+            is_users = key in plan and plan[key].source == "user"
+            if is_users and any(made.get(name) != value for name, value in expected.items()):
                 raise PlanError(
-                    f"{key} is {self.values[key]!r}, but the domain {self.domain.name!r} builds "
-                    f"its task {self.values['task']!r} without it. Pass a task that has it: "
+                    f"{key} is {self.values[key]!r}, but the task {self.values['task']!r} of the "
+                    f"domain {self.domain.name!r} does not use it. Pass a task that does: "
                     "Learner(data, task=…)."
                 )
         return task
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
-        """A model whose first weights depend on the seed alone; torch's generator is put back."""
+        """Return a model whose initial weights depend only on the seed; restore the generators."""
         with TemporarySeed().at(self.seed):
             return self._build("architecture", self.domain.models, arguments)
 
@@ -196,23 +200,24 @@ class BuiltPlan:
         return builders[self.values[key]](**arguments)
 
     def dataset(self, part: str) -> Dataset:
-        """The samples of "train", "valid" or "test"."""
+        """Return the data set of "train", "valid" or "test"."""
         if part not in self._datasets:
             self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
         return self._datasets[part]
 
     def loader(self, part: str, *, shared: bool = False, ordered: bool = False) -> Loader:
-        """Batches of ``part``; only train is shuffled.
+        """Return the loader of ``part``; only the train loader shuffles.
 
         Args:
             part: "train", "valid" or "test".
-            shared: This process's share of them, where several make the run.
-            ordered: Train too in the order of its samples, every one of them: to look at it
-                rather than to train on it. A loader of the user's own comes as it is.
+            shared: Whether the loader yields only this process's share of each batch in a run of
+                several processes.
+            ordered: Whether the train part, too, is read completely and in order, for evaluation
+                rather than training. A user-defined loader is returned unchanged.
         """
-        together = processes.current() if shared else None
+        group = processes.current() if shared else None
         train = part == "train" and not ordered
-        key = part, train, together
+        key = part, train, group
         if key not in self._loaders:
             size = self.values["batch_size"]
             options = LoaderOptions(
@@ -223,8 +228,8 @@ class BuiltPlan:
                 num_workers=self._workers(),
                 device=self.device,
                 keep_on_device=self._keeps_on_device(),
-                rank=together.rank if together else 0,
-                world_size=together.world_size if together else 1,
+                rank=group.rank if group else 0,
+                world_size=group.world_size if group else 1,
             )
             self._loaders[key] = self.dataset(part).loader(options)
             if train:
@@ -232,34 +237,35 @@ class BuiltPlan:
         return self._loaders[key]
 
     def evaluation_loader(self, part: str) -> Loader:
-        """What this process evaluates: its share where ``Task.evaluate`` puts the scores together.
+        """Return the loader of the samples that this process evaluates.
 
-        A task with an ``evaluate`` of its own sees all samples on every process.
+        That is its share, which ``Task.evaluate`` combines over processes. A task that overrides
+        ``evaluate`` gets all samples on every process.
         """
         adds_up = type(self.task).evaluate is Task.evaluate
         loader = self.loader(part, shared=adds_up, ordered=True)
         return NonEmptyBatches(loader) if loader_world_size(loader) > 1 else loader
 
     def batches(self, part: str, loader: Loader | None = None) -> Iterator[Batch]:
-        """The batches of a part as the model sees them: in order, on its device, normalised.
+        """Yield the batches of a part as model inputs: in order, on the device, normalised.
 
         Args:
             part: "train", "valid" or "test".
-            loader: Where they come from; None reads every sample of the part.
+            loader: Yields the raw batches; None reads every sample of the part.
         """
         source = loader or self.loader(part, ordered=True)
         return (self.preprocessor.on_device(b.to(self.device)) for b in source.batches(0))
 
     def _warn_of_single_last(self, loader: Loader) -> None:
-        """A loader of the user's own is left as it is, but its last batch may end the run."""
+        """Warn if the last batch of a user-defined loader has one sample: batch norm would fail."""
         dataset = self.dataset("train")
         if not isinstance(dataset, UserLoaderDataset) or not self._keeps_statistics():
             return
         n, size = len(dataset), self.values["batch_size"]
         if n > size and n % size == 1 and loader.steps_per_epoch == n // size + 1:
             warnings.warn(
-                f"[last-batch-of-one] The train loader's last batch has 1 of its {n} samples, from "
-                "which batch norm can take no statistics. Build it with drop_last=True.",
+                f"[last-batch-of-one] The train loader's last batch has 1 of its {n} samples, but "
+                "batch norm needs at least 2. Build the loader with drop_last=True.",
                 FlambeauWarning,
                 stacklevel=2,
             )
@@ -268,28 +274,28 @@ class BuiltPlan:
         return any(map(has_running_statistics, self.model.modules()))
 
     def _keeps_on_device(self) -> bool | None:
-        """Whether data in memory live where the model runs; None where no plan says so."""
-        place = self.values.get("data_device")
-        return None if place is None else place != "cpu"
+        """Whether data in memory are kept on the model's device; None if the plan does not say."""
+        device = self.values.get("data_device")
+        return None if device is None else device != "cpu"
 
     def _workers(self) -> int:
-        """Worker processes of this process: those of the machine are shared."""
+        """Worker processes of this process: its share of the machine's."""
         planned: int = self.values.get("num_workers", 0)
-        together = processes.current()
-        return planned if together is None else -(-planned // together.local_world_size)
+        group = processes.current()
+        return planned if group is None else -(-planned // group.local_world_size)
 
     def _single_last(self, batch_size: int) -> bool:
-        """Whether a process's last batch is one sample: batch norm takes no statistics from it."""
+        """Whether a process's last batch could have one sample, on which batch norm fails."""
         n = len(self.dataset("train"))
-        together = processes.current()
+        group = processes.current()
         return (
             n > batch_size
-            and 0 < n % batch_size < 2 * (together.world_size if together else 1)
+            and 0 < n % batch_size < 2 * (group.world_size if group else 1)
             and self._keeps_statistics()
         )
 
     def sample_batch(self, n: int) -> Batch:
-        """Return ``n`` train samples, from a loader of their own: the run's does not move."""
+        """Return a batch of ``n`` train samples; the run's loader does not advance."""
         options = LoaderOptions(
             batch_size=n,
             shuffle=True,

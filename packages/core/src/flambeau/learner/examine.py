@@ -1,4 +1,4 @@
-"""What the doctor is given of a learner: data, plan, model, and how it is going to be trained."""
+"""The learner's training setup as input of the doctor: data, plan, model and fit settings."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flambeau.training.run import Run
 
 
 def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> TrainingSetup:
-    """Return the set-up for the doctor's checks; the model is built when a check asks for it.
+    """Return the training setup for the doctor's checks; the model is built if a check needs it.
 
     Args:
-        setup: Of the learner.
-        plan: As it is now.
+        setup: The learner's setup.
+        plan: The current plan.
         run: The run that is about to start; None before any.
     """
     phases = ()
     if run is None:
         model = setup.built(plan).model
         trainable = trainable_groups(plan["trainable"].value, model)
-        phases = recipes.plain(plan.values, trainable=trainable)
+        phases = recipes.single_phase(plan.values, trainable=trainable)
     settings = make_fit_settings(setup.training, phases, run)
     return TrainingSetup(
         setup.data,

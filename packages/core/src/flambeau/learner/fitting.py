@@ -1,12 +1,13 @@
-"""What happens between a verb and a trained model, stage by stage, from top to bottom.
+"""The stages of a fit, in the order in which they run.
 
-    decide    the verb's values become choices of the plan
-    measure   what the plan leaves open is measured, once
-    build     model, task, loaders and optimizers become a run
-    train     the loop runs the phases
-    record    the outcome goes into the plan
+    decide    record the method's arguments as choices of the plan
+    measure   measure what the plan does not fix yet
+    build     make the run from model, task, loaders and optimizers
+    examine   warn of likely mistakes, before the first fit
+    train     run the phases
+    record    write the result of an automatic run into the plan
 
-The plan is a value that each stage takes and returns; nothing here changes the learner.
+Stages take and return the plan as a value; nothing here changes the learner.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ Started = Callable[[Plan, Run], None]
 
 
 def fit(setup: Setup, request: Request, started: Started) -> Plan:
-    """Train as the verb asks.
+    """Train as a method of the learner requests.
 
     Args:
-        setup: Of the learner.
-        request: Of the verb.
-        started: Called before the first step: an interrupted fit keeps its plan.
+        setup: The learner's setup.
+        request: What the method requests.
+        started: Called before the first step, so that an interrupted fit keeps its plan.
 
     Returns:
         The plan with everything that was decided, measured and recorded.
@@ -65,13 +66,13 @@ def resume(
     auto: AutoRun | None,
     started: Started,
 ) -> Plan:
-    """Continue an interrupted run; its checkpoint has decided and measured everything.
+    """Continue an interrupted run; its checkpoint holds everything that was decided and measured.
 
     Args:
-        setup: Of the learner, with the plan of the run.
-        phases: Of the checkpoint.
-        tree: Of the checkpoint.
-        auto: The run under a time budget that the checkpoint holds; None for another run.
+        setup: The learner's setup, with the plan of the run.
+        phases: The checkpoint's phases.
+        tree: The checkpoint's content.
+        auto: The checkpoint's run with a time budget; None for any other run.
         started: As for ``fit``.
 
     Raises:
@@ -89,7 +90,7 @@ def resume(
 
 
 def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
-    """Return the plan with the verb's values as the user's choices.
+    """Return the plan with the method's arguments as the user's choices.
 
     Raises:
         PlanError: A value is not valid for its key.
@@ -101,11 +102,11 @@ def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
 
 
 def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[Phase]]:
-    """Return the plan with everything that had to be measured, and the phases of the run."""
+    """Return the plan with every required measurement, and the phases of the run."""
     phases = request.recipe(plan.values)
-    if request.auto is None and not _is_open(plan, phases, request):
+    if request.auto is None and not _may_need_measuring(plan, phases, request):
         return plan, phases
-    from flambeau.tuning.measure import measure as measure_open_choices
+    from flambeau.tuning.measure import measure as run_measurements
     from flambeau.tuning.upcoming import UpcomingRun
 
     built = setup.built(plan)
@@ -115,15 +116,15 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
         position=setup.position,
         facts=setup.data.facts(),
         samples=built.sample_batch,
-        say=_silent if setup.quiet else ProgressBar.write_line,
+        log=_silent if setup.quiet else ProgressBar.write_line,
     )
-    return measure_open_choices(
-        plan, upcoming, request.recipe, finds_lr=request.finds_lr, auto=request.auto
+    return run_measurements(
+        plan, upcoming, request.recipe, may_find_lr=request.may_find_lr, auto=request.auto
     )
 
 
 def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | None = None) -> Run:
-    """Return the run: components and optimizers as the plan says, nothing computed yet."""
+    """Return the run with the plan's components and optimizers, before its first step."""
     components = setup.built(plan).components(plan.values)
     settings = RunSettings(
         options=options_of(setup.training, plan.values),
@@ -132,19 +133,19 @@ def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | Non
             setup.callbacks, quiet=setup.quiet, writes=setup.folder is not None
         ),
         plan=plan.to_json,
-        # The folder's name is fixed now, the folder is made when something is written.
+        # Only the name is chosen here; the folder is created when something is written.
         folder=agree_on_folder(setup.folder, setup.domain.name),
         data=setup.fingerprint,
         planner=auto,
     )
-    components = components if auto is None else auto.cut(components)
+    components = components if auto is None else auto.with_intervals(components)
     run = make_run(components, settings, setup.history, setup.position)
     run.set_bn_policy(plan.values["bn"])
     return run
 
 
 def examine(setup: Setup, plan: Plan, run: Run) -> None:
-    """Warn of what the doctor finds before a learner's first fit."""
+    """Warn of likely mistakes that the doctor finds, before a learner's first fit."""
     if setup.examines:
         from flambeau.doctor import warn_before_fit
         from flambeau.learner.examine import training_setup
@@ -154,24 +155,24 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
 
 
 def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> None:
-    """Run all phases from the run's position on; ``auto`` also fixes the model's draws."""
-    draws = nullcontext() if auto is None else auto.draws(setup.seed)
-    with draws, num_threads(plan.values["num_threads"]), run.propagate_errors():
+    """Run all phases from the run's position on; ``auto`` also seeds the model's random draws."""
+    seeded = nullcontext() if auto is None else auto.fixed_seed(setup.seed)
+    with seeded, num_threads(plan.values["num_threads"]), run.propagate_errors():
         run_phases(run)
 
 
 def record(plan: Plan, run: Run, auto: AutoRun | None) -> Plan:
-    """Return the plan with the outcome of a run that planned itself, so that it can be repeated."""
-    return plan if auto is None else auto.recorded(plan, run.state.history, run.best.epoch)
+    """Return the plan with the result of an automatic run, so that it can be repeated."""
+    return plan if auto is None else auto.record_in(plan, run.state.history, run.best.epoch)
 
 
-def _is_open(plan: Plan, phases: Sequence[Phase], request: Request) -> bool:
-    """Whether anything may have to be measured, without loading what measures."""
-    values = plan.values
-    bn_is_open = values["bn"] == "auto" and any(phase.bn == "auto" for phase in phases)
-    lr_is_unsure = request.finds_lr and plan["lr"].source == "rule" and plan["lr"].confidence < 0.5
-    return values["probe"] in TO_MEASURE or bn_is_open or lr_is_unsure
+def _may_need_measuring(plan: Plan, phases: Sequence[Phase], request: Request) -> bool:
+    """Return whether a measurement may be needed, without importing the modules that measure."""
+    values, lr = plan.values, plan["lr"]
+    needs_bn = values["bn"] == "auto" and any(phase.bn == "auto" for phase in phases)
+    needs_lr = request.may_find_lr and lr.source == "rule" and lr.confidence < 0.5
+    return values["probe"] in TO_MEASURE or needs_bn or needs_lr
 
 
 def _silent(line: str) -> None:
-    """Show nothing."""
+    """Discard a line of output."""

@@ -1,4 +1,4 @@
-"""``Learner``: the one face of flambeau. It has the verbs; ``fitting`` has what they do."""
+"""``Learner``: the main class of flambeau. ``fitting`` implements its training methods."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
-from flambeau.learner.build import BuiltPlan, Given, check_given
+from flambeau.learner.build import BuiltPlan, UserObjects, check_objects
 from flambeau.learner.planning import (
-    auto_of_checkpoint,
+    auto_run_of_checkpoint,
     check_arguments,
     make_plan,
     options_of,
@@ -55,23 +55,27 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """Trains, evaluates, predicts and exports a model on data of any domain.
+    """Trains, evaluates and exports a model, and predicts with it, on data of any domain.
 
-    What is not given is decided by the plan: ``print(learner.plan)`` shows every choice, why it
-    was made and how to change it.
+    The plan chooses every setting that is not given. ``print(learner.plan)`` shows each choice,
+    its reason and how to change it. Model, task and loaders are built when they are first needed.
 
     Args:
-        data: Every data choice, from a domain's data class or ``TensorData.from_tensors`` and kin.
-        model: None (the plan chooses), the name of an architecture, or any ``nn.Module``.
-        task: Loss, metrics and decoding; None takes the one that the targets ask for.
-        choices: Values of the plan that you fix, by key: ``{"batch_size": 64}``.
-        plan: A plan (or the path of a saved one) to replay exactly.
-        training: Where training itself is changed: step, optimizer, averaging, clipping …
-        callbacks: Observers, in this order, besides progress and checkpoints; they hear events.
-        seed: Key of every random draw.
-        folder: The run's folder for history and checkpoints. None writes nothing unless the run
-            is long or interrupted; then a folder is made under ``runs/``.
-        quiet: No progress on the terminal.
+        data: The data with their splits, from a domain's data class (``ImageData.from_folder``) or
+            from ``TensorData``.
+        model: An ``nn.Module``, the name of an architecture, or None to let the plan choose one.
+        task: Loss, metrics and decoding of predictions. None chooses a task from the targets.
+        choices: Values to fix in the plan, by key: ``{"batch_size": 64}``.
+        plan: A plan, or the path of a saved one, whose choices are used unchanged. ``model``,
+            ``task`` and ``choices`` take precedence over it.
+        training: Training options that are not part of the plan: train step, optimizer, weight
+            averaging, gradient clipping and others.
+        callbacks: Called on training events, in this order, in addition to the default callbacks
+            (progress bar, checkpoints).
+        seed: Seed of weight initialisation, sample order, augmentation and dropout.
+        folder: Where history and checkpoints are written. None writes nothing, except that a long
+            or interrupted run creates a folder under ``runs/``.
+        quiet: Whether to show no progress.
 
     Example:
         >>> import torch
@@ -98,7 +102,7 @@ class Learner:
         quiet: bool = False,
     ) -> None:
         check_arguments(data, seed, callbacks, choices, plan)
-        check_given(model, task)
+        check_objects(model, task)
         self.data = data
         self.domain = domain_of(data)
         self.training = training or TrainingOptions()
@@ -107,38 +111,38 @@ class Learner:
         self.quiet = quiet
         self.history = History()
         self._folder = Path(folder) if folder is not None else None
-        self._given = Given(model if isinstance(model, nn.Module) else None, task)
+        self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
         self._built: BuiltPlan | None = None
         choices = with_options(choices or {}, self.training)
-        self._asked = frozenset(choices)
+        self._user_keys = frozenset(choices)
         self._examined = not self.training.doctor
         self._use(make_plan(data, self.domain, model, self._given, choices, plan, self.training))
 
     def _use(self, plan: Plan) -> None:
-        """Make a plan the learner's; nothing else assigns it."""
+        """Set the learner's plan. No other method assigns it."""
         self._plan = plan
 
     # The objects, built on first use
 
     @property
     def plan(self) -> Plan:
-        """Every choice with its reason; ``print`` shows it as a table."""
+        """Every choice with its reason; ``print`` shows them as a table."""
         return self._plan
 
     @property
     def built(self) -> BuiltPlan:
-        """Preprocessor, model, task and loaders that the plan names; built on first use."""
+        """The preprocessor, model, task and loaders that the plan specifies, built on first use."""
         return self._build(self.plan)
 
     @property
     def model(self) -> nn.Module:
-        """The model, on its device."""
+        """The model, on the plan's device."""
         return self.built.model
 
     @property
     def task(self) -> Task:
-        """Loss, metrics and decoding."""
+        """The task: loss, metrics and decoding of predictions."""
         return self.built.task
 
     def _build(self, plan: Plan) -> BuiltPlan:
@@ -156,19 +160,24 @@ class Learner:
         schedule: str | None = None,
         schedules: Mapping[str, Schedule] | None = None,
     ) -> History:
-        """Trains with one phase; what is None comes from the plan.
+        """Train with one learning-rate schedule; an argument that is None takes the plan's value.
+
+        A further call continues from the current weights, with a new optimizer.
 
         Args:
             epochs: Passes over the train set.
             lr: Peak learning rate.
-            schedule: A name in ``flambeau.phases.SHAPES``.
-            schedules: Of other values by name: "weight_decay", "momentum", the task's own.
+            schedule: Shape of the learning-rate schedule, a name in ``flambeau.phases.SHAPES``.
+            schedules: Schedules of other values by name: "weight_decay", "momentum", or a value
+                that the task declares.
 
         Returns:
-            The learner's history: a row an epoch and the loss of every step.
+            The learner's history: one row per epoch and the loss of every step.
         """
         return self._train(
-            lambda values: recipes.plain(values, trainable=self._trainable, schedules=schedules),
+            lambda values: recipes.single_phase(
+                values, trainable=self._trainable, schedules=schedules
+            ),
             epochs=epochs,
             lr=lr,
             schedule=schedule,
@@ -177,39 +186,42 @@ class Learner:
     def fit_auto(
         self, minutes: float | None = None, *, clock: Clock = time.perf_counter
     ) -> History:
-        """Trains as long as it helps, within a time budget; chooses recipe, epochs, schedule.
+        """Train within a time budget; recipe, epochs and schedule are chosen automatically.
 
-        Steps and an evaluation are timed first. The rate warms up, is held while the valid score
-        improves beyond its noise and time allows, and falls to zero; the stretch that is best on
-        valid is kept. The plan records the run, so that ``Learner(data, plan=saved).fit_auto()``
-        repeats it bit for bit. Ctrl-C leaves the best weights; ``resume`` goes on.
+        First a few training steps and an evaluation are timed. Then the learning rate warms up, is
+        held at its peak while the validation score improves by more than its noise and time
+        remains, and decays to zero. Training is divided into intervals, each of which ends with an
+        evaluation; the model ends with the weights of the interval that has the best score.
+
+        The plan records the run: ``Learner(data, plan=saved).fit_auto()`` repeats it with the same
+        weights, bit for bit, on a CPU. Ctrl-C keeps the best weights; ``resume`` continues the run.
 
         Args:
-            minutes: The budget for all of it, preparing the data included. None repeats what the
-                plan records, or takes 3.
-            clock: Gives seconds from any starting point; what the budget is measured with.
+            minutes: Time budget for the whole call, including the preparation of the data. None
+                repeats the run that the plan records; without such a record, the budget is 3.
+            clock: Function that returns the time in seconds, from any starting point.
         """
-        from flambeau.tuning.auto_start import nominal_phases, start_auto
+        from flambeau.tuning.auto_start import create_auto_run, placeholder_phases
 
-        auto = start_auto(minutes, self.plan, clock)
+        auto = create_auto_run(minutes, self.plan, clock)
         auto.first_row = len(self.history.rows)
-        return self._fit(Request(nominal_phases, auto=auto))
+        return self._fit(Request(placeholder_phases, auto=auto))
 
     def fit_one_cycle(
         self, epochs: int | None = None, *, lr: float | None = None, momentum: bool = False
     ) -> History:
-        """``fit`` with the one-cycle schedule; ``momentum`` falls while the rate rises."""
+        """Train with the one-cycle schedule; ``momentum`` also cycles momentum, inversely to lr."""
         cycle = {"momentum": recipes.momentum_cycle()} if momentum else None
         return self.fit(epochs, lr=lr, schedule="one_cycle", schedules=cycle)
 
     def fit_flat_cos(self, epochs: int | None = None, *, lr: float | None = None) -> History:
-        """``fit`` at one rate for three quarters of the run, then falling as a cosine does."""
+        """Train at a constant rate for three quarters of the run, then with cosine decay."""
         return self.fit(epochs, lr=lr, schedule="flat_cos")
 
     def fit_sgdr(
         self, cycles: int = 3, *, epochs: int = 1, lr: float | None = None, cycle_mult: int = 2
     ) -> History:
-        """Warm restarts: the first cycle is ``epochs`` long; see ``plan.recipes.sgdr``."""
+        """Train with warm restarts; cycles start with ``epochs`` and grow by ``cycle_mult``."""
         options: Any = {"cycles": cycles, "cycle_mult": cycle_mult, "trainable": self._trainable}
         return self._train(lambda v: recipes.sgdr({**v, "epochs": epochs}, **options), lr=lr)
 
@@ -221,10 +233,17 @@ class Learner:
         freeze_epochs: int = 1,
         layer_decay: float | None = None,
     ) -> History:
-        """Trains the head alone, then everything, earlier groups more slowly.
+        """Train the head alone, then all parameter groups with discriminative learning rates.
 
-        The second phase runs at half the rate, falling geometrically to a hundredth of it from
-        head to stem, or by ``layer_decay`` a group; see ``plan.recipes.fine_tune``.
+        The second phase halves the peak learning rate. Each group has a lower rate than the group
+        after it, down to a hundredth of the head's rate in the first group; ``layer_decay`` sets
+        the factor between adjacent groups instead. See ``flambeau.phases.recipes.fine_tune``.
+
+        Args:
+            epochs: Epochs of the second phase; None takes the plan's.
+            lr: Peak learning rate of the head in the first phase; None takes the plan's.
+            freeze_epochs: Epochs in which only the head trains; 0 omits that phase.
+            layer_decay: Factor between the learning rates of adjacent groups.
         """
         groups = list(parameter_groups(self.model))
         options: Any = {"freeze_epochs": freeze_epochs, "layer_decay": layer_decay}
@@ -235,7 +254,10 @@ class Learner:
     def gradual_unfreeze(
         self, epochs: int | None = None, *, lr: float | None = None, epochs_per_group: int = 1
     ) -> History:
-        """The head, then one group more at a time; see ``plan.recipes.gradual_unfreezing``."""
+        """Train the head, then one more parameter group in each phase, until all groups train.
+
+        ``epochs`` is the length of the last phase. See ``flambeau.phases.recipes``.
+        """
         groups = list(parameter_groups(self.model))
         return self._train(
             lambda values: recipes.gradual_unfreezing(
@@ -246,19 +268,20 @@ class Learner:
         )
 
     def fit_phases(self, phases: Sequence[Phase]) -> History:
-        """Train with your own list of phases, as ``flambeau.phases.recipes`` makes them."""
-        return self._fit(Request(lambda values: tuple(phases), finds_lr=False))
+        """Train with a custom list of phases, such as ``flambeau.phases.recipes`` returns."""
+        return self._fit(Request(lambda values: tuple(phases), may_find_lr=False))
 
     def resume(self, path: str | Path | None = None) -> History:
-        """Continue an interrupted run with the same steps that it would have made.
+        """Continue an interrupted run with the steps that remained when it was interrupted.
 
         Args:
-            path: A checkpoint, or the folder of a run; None takes the learner's own folder. Of a
-                folder it is the newest whole checkpoint; damaged ones are a FlambeauWarning.
+            path: A checkpoint, or the folder of a run; None takes the learner's folder. In a folder
+                the newest complete checkpoint is used; a FlambeauWarning reports damaged ones.
 
         Raises:
-            ResumeError: The checkpoint belongs to another model, other data or another plan.
-            ArtefactError: It is damaged, or every one in the folder is.
+            ResumeError: There is no checkpoint, or it belongs to another model, other data or
+                another plan.
+            ArtefactError: The checkpoint, or every checkpoint in the folder, is damaged.
         """
         folder, checkpoint, tree = agree_on_checkpoint(path or self._folder)
         tree = check_tree(tree, checkpoint)
@@ -268,42 +291,43 @@ class Learner:
             self.domain,
             self.data,
             checkpoint,
-            asked=self._asked,
+            user_keys=self._user_keys,
             is_built=self._built is not None,
             training=self.training,
         )
         setup = replace(
             self._setup(), plan=plan, position=Position(), folder=self._folder or folder
         )
-        auto = auto_of_checkpoint(tree)
+        auto = auto_run_of_checkpoint(tree)
         self._use(fitting.resume(setup, read_phases(tree, checkpoint), tree, auto, self._started))
         return self.history
 
-    def lr_find(self, *, most_steps: int = 240) -> LearningRate:
-        """Measure a peak learning rate on real steps; afterwards everything is as before.
+    def lr_find(self, *, max_steps: int = 240) -> LearningRate:
+        """Return a peak learning rate measured with short training runs, its range and its cost.
 
-        ``print`` shows it with its interval and cost, ``.plot()`` draws it; ``value`` is None
-        where there is no answer, and ``reason`` says why.
+        ``.plot()`` plots the result. If none was found, ``value`` is None and ``reason`` says why.
+        Weights, optimizer state and random generators are restored afterwards. The plan does not
+        change: pass the value on, ``learner.fit(lr=found.value)``.
 
         Args:
-            most_steps: Bound on the optimizer steps it may take.
+            max_steps: Upper limit on the optimizer steps used, at least 60.
         """
         from flambeau.tuning.lr_finder import Start, find
 
         values = self.plan.values
-        [phase] = recipes.plain(values, trainable=self._trainable)
+        [phase] = recipes.single_phase(values, trainable=self._trainable)
         components = self.built.components(values)
         options = options_of(self.training, values)
-        return find(Start(components, options, phase, self._position), most_steps)
+        return find(Start(components, options, phase, self._position), max_steps)
 
     @property
     def _trainable(self) -> tuple[str, ...] | None:
-        """The groups that the plan trains; None for all."""
+        """The parameter groups that the plan trains; None for all."""
         return trainable_groups(self.plan["trainable"].value, self.model)
 
-    def _train(self, recipe: Recipe, **asked: Any) -> History:
-        """Train with the recipe's phases; values that are None stay the plan's."""
-        choices = {key: value for key, value in asked.items() if value is not None}
+    def _train(self, recipe: Recipe, **arguments: Any) -> History:
+        """Train with the recipe's phases; a value that is None is taken from the plan."""
+        choices = {key: value for key, value in arguments.items() if value is not None}
         return self._fit(Request(recipe, choices))
 
     def _fit(self, request: Request) -> History:
@@ -332,34 +356,35 @@ class Learner:
         return self.data.fingerprint()
 
     def _started(self, plan: Plan, run: Run) -> None:
-        """Take over plan and position of a run before its first step: it may be interrupted."""
+        """Keep plan and position of a run before its first step, in case it is interrupted."""
         self._use(plan)
         self._position = run.state.position
         self._examined = True
 
-    # Which groups learn
+    # Trainable parameter groups
 
     def freeze(self) -> None:
-        """Only the head learns from the next fit on."""
+        """Train only the head (the last parameter group) from the next fit on."""
         self.freeze_to(-1)
 
     def unfreeze(self) -> None:
-        """Every group learns from the next fit on."""
+        """Train all parameter groups from the next fit on."""
         self._use(self.plan.override("trainable", "all"))
 
     def freeze_to(self, first: int) -> None:
-        """The groups from ``first`` on learn; negative numbers count from the head."""
+        """Train the groups from index ``first`` on; negative indices count from the head."""
         names = tuple(parameter_groups(self.model))
         if not names[first:]:
             raise InputError(
-                f"freeze_to({first}) leaves nothing to train: the groups are {', '.join(names)}."
+                f"freeze_to({first}) freezes every parameter group: the model has {len(names)} "
+                f"({', '.join(names)}). Give an index from {-len(names)} to {len(names) - 1}."
             )
         self._use(self.plan.override("trainable", list(names[first:])))
 
-    # Answers
+    # Evaluation and prediction
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
-        """Loss and metrics on "train", "valid" or "test", in fp32 as an export would give them."""
+        """Return loss and metrics on "train", "valid" or "test", in fp32 as an export computes."""
         self._require(part)
         model, loader = self.model.eval(), self.built.evaluation_loader(part)
         context = StepContext(
@@ -374,14 +399,14 @@ class Learner:
     def _require(self, part: str) -> None:
         if len(self.data.split.part(part)) == 0:
             raise InputError(
-                f"The data have no {part} samples. Give a share or samples for it: {part}=0.2."
+                f"The data have no {part} samples. Set a share when you build the data: {part}=0.2."
             )
 
     def interpret(self, part: str = "valid") -> Interpretation:
-        """What the model answers on a part, where it errs and how sure that is; in fp32.
+        """Return predictions, errors and metrics with confidence intervals on a part of the data.
 
-        ``print`` shows scores with intervals; ``.report("report.html")`` writes curves, mistakes
-        with their pictures, calibration, data and plan to one page.
+        ``print`` shows the metrics. ``.report("report.html")`` writes one page with training
+        curves, the largest errors, calibration, data and plan. The model computes in fp32.
 
         Args:
             part: "train", "valid" or "test".
@@ -408,7 +433,7 @@ class Learner:
         )
 
     def predictor(self) -> Predictor:
-        """What ``export`` would give, on this learner's model."""
+        """Return a ``Predictor`` with this learner's model, as loading an export does."""
         built = self.built
         return Predictor(
             built.preprocessor,
@@ -419,11 +444,11 @@ class Learner:
         )
 
     def predict(self, items: Any) -> Any:
-        """The answer for one raw item, or a list of answers for many."""
+        """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
         return self.predictor().predict(items)
 
     def summary(self) -> Summary:
-        """Layers with shapes, parameters and what is trainable, from one real batch."""
+        """Return the layers with output shapes, parameter counts and which parameters train."""
         from flambeau.inspect import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
@@ -431,11 +456,10 @@ class Learner:
         return summary(self.model, inputs, bn=self.plan["bn"])
 
     def doctor(self, *, full: bool = False) -> Diagnosis:
-        """What very likely is not as it was meant; costs one batch, and changes nothing.
+        """Return likely mistakes in data, model and training settings.
 
-        Args:
-            full: Also look for near duplicates, and whether a copy of the model learns a few
-                samples by heart: seconds to minutes.
+        The checks read one batch and change nothing. ``full`` also searches for near duplicates
+        and checks that a copy of the model can overfit a few samples (seconds to minutes).
         """
         from flambeau.doctor import checks_for, diagnose
         from flambeau.learner.examine import training_setup
@@ -444,14 +468,14 @@ class Learner:
             training_setup(self._setup(), self.plan), checks_for(self.domain.checks), full=full
         )
 
-    # What lasts
+    # Saving and export
 
     def save(self, path: str | Path) -> Path:
-        """Writes the weights alone to one safetensors file; returns its path."""
+        """Write only the model's weights to one safetensors file and return its path."""
         return run_on_main(lambda: save_model(self.model, path))
 
     def load(self, path: str | Path) -> None:
-        """Takes the weights of such a file, or of an export's folder, into the model.
+        """Load weights that ``save`` wrote, or those of an export folder, into the model.
 
         Raises:
             ArtefactError: The file is missing or damaged, or belongs to another model.
@@ -459,7 +483,7 @@ class Learner:
         load_model(self.model, path)
 
     def export(self, folder: str | Path) -> Path:
-        """Writes weights and JSON from which ``Predictor.load`` predicts, without any pickle."""
+        """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``."""
         built = self.built
         return run_on_main(
             lambda: write_export(

@@ -1,4 +1,4 @@
-"""How a learner comes to its plan: derived, replayed, or that of a run that is continued."""
+"""The plan of a learner: derived from rules, read from a saved plan, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain, rules_of
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError
-from flambeau.learner.build import Given, facts_of, facts_of_task, require_builder
+from flambeau.learner.build import UserObjects, model_facts, require_builder, task_facts
 from flambeau.plan import Plan
 from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
@@ -26,17 +26,17 @@ from flambeau.training.options import TrainingOptions
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun
 
-# They may differ between machines that hold the same data.
+# Facts that may differ between machines with the same data.
 _MACHINE_FACTS = ("evidence", "in_memory", "memory_bytes")
 
 
 def check_arguments(
     data: object, seed: object, callbacks: object, choices: object, plan: object
 ) -> None:
-    """Refuses what a learner cannot be made from, with what to write instead.
+    """Check the types of the learner's arguments.
 
     Raises:
-        ArgumentError: An argument is of another kind than it must be.
+        ArgumentError: An argument has the wrong type; the message says what to pass.
     """
     if not isinstance(data, Data):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(
@@ -58,21 +58,21 @@ def make_plan(
     data: Data,
     domain: Domain,
     model: nn.Module | str | None,
-    given: Given,
+    given: UserObjects,
     choices: Mapping[str, Any],
     saved: Plan | str | Path | None,
     training: TrainingOptions,
 ) -> Plan:
-    """The plan of a new learner: from the rules, or the saved one with what is passed now.
+    """Return the plan of a new learner: derived from rules, or ``saved`` with the new arguments.
 
     Args:
-        data: Their facts and choices go in.
-        domain: Whose rules and builders count beside core's.
-        model: As passed to the learner.
-        given: What was passed as objects.
-        choices: Values by key that win over the rules and over ``saved``.
-        saved: A plan to replay, or its file.
-        training: The training options; with an optimizer of the user's own its name is free.
+        data: Provides facts and choices.
+        domain: Provides rules and builders in addition to core's.
+        model: The learner's argument.
+        given: Model and task that were passed as objects.
+        choices: Values by key that take precedence over the rules and over ``saved``.
+        saved: A plan to replay, or the path of its file.
+        training: The training options; a custom optimizer factory accepts any optimizer name.
 
     Raises:
         PlanError: A choice is unknown, or names a builder that the domain does not have.
@@ -80,19 +80,19 @@ def make_plan(
     facts = dict(data.facts())
     user = {**data.choices, **choices}
     if isinstance(model, nn.Module):
-        facts |= facts_of(model)
+        facts |= model_facts(model)
         user["architecture"] = type(model).__name__
     elif model is not None:
         user["architecture"] = model
     if given.task is not None:
-        facts["task_given"] = facts_of_task(given.task)
+        facts["task_given"] = task_facts(given.task)
         user["task"] = given.task.builder or type(given.task).__name__
     rules = rules_for(domain, training)
     if saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
         plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
-        # What was passed now wins over what was saved; the data's own choices are in there.
+        # Arguments take precedence over saved values; the choices of the data are saved already.
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
@@ -106,7 +106,7 @@ def make_plan(
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
-    """Return core's rules and the domain's; a user's optimizer factory reads its name itself."""
+    """Return core's and the domain's rules; with a custom optimizer factory, any name is valid."""
     rules = rules_of(domain)
     if training.optimizer is None:
         return rules
@@ -114,10 +114,10 @@ def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
 
 
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
-    """The user's choices with ``TrainingOptions.accumulate`` among them.
+    """Return the user's choices together with ``TrainingOptions.accumulate``.
 
     Raises:
-        ArgumentError: It was given in both places, and differs.
+        ArgumentError: ``accumulate`` was given twice, with different values.
     """
     count = training.accumulate
     if count == 1:
@@ -125,13 +125,13 @@ def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mappi
     if choices.get("accumulate", count) != count:
         raise ArgumentError(
             f"accumulate is {choices['accumulate']!r} in choices and {count} in TrainingOptions. "
-            "Give it once."
+            "Set only one of them."
         )
     return {**choices, "accumulate": count}
 
 
 def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> TrainingOptions:
-    """The options with the plan's ``accumulate``; one that is given there stays."""
+    """Return the options with the plan's ``accumulate``, unless the options set it."""
     planned: int = values.get("accumulate", 1)
     if training.accumulate != 1 or planned == 1:
         return training
@@ -140,92 +140,94 @@ def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> Training
 
 def plan_of_checkpoint(
     tree: Mapping[str, Any],
-    mine: Plan,
+    current: Plan,
     domain: Domain,
     data: Data,
     checkpoint: Path,
     *,
-    asked: Collection[str],
+    user_keys: Collection[str],
     is_built: bool,
     training: TrainingOptions,
 ) -> Plan:
     """Return the plan with which an interrupted run continues, bound to rules and facts.
 
     Args:
-        tree: Of the checkpoint.
-        mine: The learner's plan.
-        domain: Whose rules count beside core's.
-        data: Whose facts the rules read.
-        checkpoint: For messages.
-        asked: Keys that the user gave the learner.
-        is_built: Whether the learner's objects are built already, so that they cannot change.
+        tree: The checkpoint's content.
+        current: The learner's plan.
+        domain: Provides rules in addition to core's.
+        data: Provides the facts that rules read.
+        checkpoint: Path, for messages.
+        user_keys: Keys of the choices that the user passed to the learner.
+        is_built: Whether the learner's objects are built, so that they cannot change.
         training: The training options.
 
     Raises:
-        ResumeError: The learner's model or a choice given to it is not the run's, or the run
-            cannot be saved as a whole.
+        ResumeError: The learner's model or a choice of the user differs from the run's, or the
+            checkpoint lacks the schedule.
         PlanError: A value is not valid for its key.
     """
     saved = Plan.from_json(tree["plan"]).bind(rules_for(domain, training), data.facts())
-    plan = _continued_plan(saved, mine, checkpoint, asked=asked, is_built=is_built)
+    plan = _continued_plan(saved, current, checkpoint, user_keys=user_keys, is_built=is_built)
     if tree["phases"] is None:
         raise ResumeError(
-            f"{checkpoint} was written with a schedule that is a function, which cannot be saved. "
-            "Use a named shape of flambeau.phases.SHAPES."
+            f"The run of {checkpoint} has a schedule that is a function, which cannot be saved, so "
+            "it cannot be resumed. Use the name of a schedule in flambeau.phases.SHAPES."
         )
     return plan
 
 
-def _is_open(key: str, value: Any) -> bool:
-    """Whether a fit decides it first, so that a run's decision is no other choice."""
+def _decided_by_fit(key: str, value: Any) -> bool:
+    """Whether a fit decides the value before its first step, so that the values may differ."""
     return key == "bn" and value == "auto"
 
 
 def _continued_plan(
-    saved: Plan, mine: Plan, checkpoint: Path, *, asked: Collection[str], is_built: bool
+    saved: Plan, current: Plan, checkpoint: Path, *, user_keys: Collection[str], is_built: bool
 ) -> Plan:
-    """The plan with which a run goes on: that of its checkpoint, on this machine.
+    """Return the plan of a resumed run: the checkpoint's, with this machine's settings.
 
     Args:
         saved: The checkpoint's plan, bound to the rules.
-        mine: The learner's.
-        checkpoint: For messages.
-        asked: Keys that the user gave the learner.
-        is_built: Whether the learner's parts are made already, so that they cannot change.
+        current: The learner's plan.
+        checkpoint: Path, for messages.
+        user_keys: Keys of the choices that the user passed to the learner.
+        is_built: Whether the learner's objects are built, so that they cannot change.
 
     Raises:
-        ResumeError: The learner's model or a choice given to it is not the run's.
+        ResumeError: The learner's model or a choice of the user differs from the run's.
     """
-    saved = own_device(saved, mine)
-    rules = mine.rules
-    for key in asked:
+    saved = with_own_device(saved, current)
+    rules = current.rules
+    for key in user_keys:
         if key in rules and rules[key].of_machine:
-            saved = saved.with_choice(mine[key])
-    if saved.values == mine.values:
-        return mine
-    theirs = saved.values
-    if theirs["architecture"] != mine.values["architecture"]:
+            saved = saved.with_choice(current[key])
+    if saved.values == current.values:
+        return current
+    before = saved.values
+    if before["architecture"] != current.values["architecture"]:
         raise ResumeError(
-            f"{checkpoint} is of a {theirs['architecture']!r}, but this learner has a "
-            f"{mine.values['architecture']!r}. Make the learner with the same model."
+            f"The model of {checkpoint} is {before['architecture']!r}, but this learner's is "
+            f"{current.values['architecture']!r}. Create the learner with the same model."
         )
     differing = [
         key
-        for key, value in mine.values.items()
-        if _changes(rules, key) != "fit" and theirs.get(key) != value and not _is_open(key, value)
+        for key, value in current.values.items()
+        if _changes(rules, key) != "fit"
+        and before.get(key) != value
+        and not _decided_by_fit(key, value)
     ]
     for key in differing:
-        if key in asked:
+        if key in user_keys:
             raise ResumeError(
-                f"{key} was given as {mine.values[key]!r}, but {checkpoint} is of a run with "
-                f"{theirs.get(key)!r}, and a run goes on as it began. Leave it out, or start a new "
-                "run with fit."
+                f"{key} is {current.values[key]!r} in this learner, but {before.get(key)!r} in the "
+                f"run of {checkpoint}, and a resumed run keeps its settings. Remove the choice, or "
+                "start a new run with fit()."
             )
     differing = [key for key in differing if _changes(rules, key) == "rebuild"]
     if differing and is_built:
         raise ResumeError(
             f"The learner's plan differs from that of {checkpoint} in {', '.join(differing)}. "
-            "Resume with a new Learner(data) on which nothing has run yet."
+            "Resume with a new Learner(data) whose model has not been built yet."
         )
     return saved
 
@@ -235,11 +237,11 @@ def _changes(rules: Mapping[str, Rule], key: str) -> Changes:
     return "rebuild" if rule is None or rule.changes is None else rule.changes
 
 
-def auto_of_checkpoint(tree: Mapping[str, Any]) -> AutoRun | None:
-    """The planner of a run of ``fit_auto`` that a checkpoint holds; None for another run.
+def auto_run_of_checkpoint(tree: Mapping[str, Any]) -> AutoRun | None:
+    """Return the state of a ``fit_auto`` run in a checkpoint; None for any other run.
 
     Raises:
-        ArtefactError: It is damaged.
+        ArtefactError: The state is damaged.
     """
     saved = tree.get("planner")
     if saved is None:
@@ -250,50 +252,50 @@ def auto_of_checkpoint(tree: Mapping[str, Any]) -> AutoRun | None:
         return AutoRun.from_state(saved)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"The checkpoint's 'planner' is damaged ({type(error).__name__}: {error}). Take an "
-            "older checkpoint."
+            f"The checkpoint's 'planner' is damaged ({type(error).__name__}: {error}). Resume "
+            "from an older checkpoint."
         ) from error
 
 
 def agree_on_plan(plan: Plan, data: Data) -> Plan:
-    """The plan of process 0 with this process's own device, for data that all of them have.
+    """Return the plan of rank 0 with this process's device.
 
     Raises:
         InputError: The processes have different data.
     """
-    together = processes.initialize()
-    if together is None:
+    group = processes.initialize()
+    if group is None:
         return plan
-    _check_data(data, together)
-    main = Plan.from_json(together.broadcast(plan.to_json()))
+    _check_data(data, group)
+    main = Plan.from_json(group.broadcast(plan.to_json()))
     for key, choice in ((key, main[key]) for key in main):
         if key != "device" and (key not in plan or plan[key] != choice):
             plan = plan.with_choice(choice)
     return plan
 
 
-def own_device(saved: Plan, plan: Plan) -> Plan:
-    """A plan that another process may have saved, with this one's device if it is of the kind."""
+def with_own_device(saved: Plan, plan: Plan) -> Plan:
+    """Return ``saved`` with this process's device, if both devices have the same type."""
     if processes.current() is None or "device" not in saved:
         return saved
-    mine, theirs = (torch.device(each.values["device"]) for each in (plan, saved))
-    return saved.with_choice(plan["device"]) if mine.type == theirs.type else saved
+    own, other = (torch.device(each.values["device"]) for each in (plan, saved))
+    return saved.with_choice(plan["device"]) if own.type == other.type else saved
 
 
-def _check_data(data: Data, together: ProcessGroup) -> None:
+def _check_data(data: Data, group: ProcessGroup) -> None:
     measured = data.facts()
-    # A loader with a DistributedSampler shows each process other samples.
+    # A loader with a DistributedSampler gives each process different samples.
     known = ("n_train", "n_valid", "n_test") if "loader_batch_size" in measured else measured
     facts = {name: measured[name] for name in known if name not in _MACHINE_FACTS}
     for part in PARTS:
         rows = data.split.part(part)
         digest = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
         facts[f"rows of {part}"] = f"{len(rows)} rows (digest {digest})"
-    for rank, theirs in enumerate(together.all_gather(facts)):
+    for rank, other in enumerate(group.all_gather(facts)):
         for name, fact in facts.items():
-            if theirs.get(name) != fact:
+            if other.get(name) != fact:
                 raise InputError(
-                    f"Processes {together.rank} and {rank} have different data: {name} is "
-                    f"{fact!r:.80} here and {theirs.get(name)!r:.80} there. Each must build the "
-                    "same data: seed what is drawn, and read the same files."
+                    f"Processes {group.rank} and {rank} have different data: {name} is "
+                    f"{fact!r:.80} here and {other.get(name)!r:.80} there. Every process "
+                    "must build the same data: use the same seed, and read the same files."
                 )

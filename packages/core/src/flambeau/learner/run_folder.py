@@ -1,4 +1,4 @@
-"""Where a run writes, and where a run can be taken up again."""
+"""Folders of runs, and the checkpoints in them from which a run can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flambeau.errors import ResumeError
 
 
 def new_run_folder(name: str, root: str | Path = "runs") -> Path:
-    """A path under ``root`` that does not exist yet; nothing is created."""
+    """Return a path under ``root`` that does not exist yet; create nothing."""
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     path = Path(root) / f"{stamp}-{name}"
     count = 2
@@ -28,67 +28,67 @@ def new_run_folder(name: str, root: str | Path = "runs") -> Path:
 
 
 def run_of(path: str | Path) -> Path:
-    """The run's folder, where ``path`` is that or one checkpoint in it; reads no checkpoint.
+    """Return the run's folder, given the folder or one checkpoint in it; read no checkpoint.
 
     Raises:
         ResumeError: There is no checkpoint.
     """
-    place = Path(path)
-    if _is_checkpoint(place):
-        return place.parent.parent
-    if latest_checkpoint(place) is None:
-        raise _none_in(place)
-    return place
+    folder = Path(path)
+    if _is_checkpoint(folder):
+        return folder.parent.parent
+    if latest_checkpoint(folder) is None:
+        raise _no_checkpoint_error(folder)
+    return folder
 
 
 def resume_point(path: str | Path | None) -> tuple[Path, Path, Any]:
-    """The run's folder, the checkpoint to go on from, and its tree.
+    """Return the run's folder, the checkpoint to resume from, and its content.
 
     Args:
-        path: The folder of a run, whose newest whole checkpoint it is, or one checkpoint in it.
+        path: One checkpoint, or the folder of a run, whose newest complete checkpoint is used.
 
     Raises:
         ResumeError: There is no checkpoint.
-        ArtefactError: The checkpoint that was named, or every one of the run, is damaged.
+        ArtefactError: The given checkpoint, or every one of the run, is damaged.
     """
     if path is None:
         raise ResumeError(
-            "There is no run to resume: the learner has no folder. Name the run's folder, "
+            "There is no run to resume: the learner has no folder. Pass the run's folder, "
             "learner.resume('runs/…'), or give the learner one, Learner(data, folder=…)."
         )
-    place = Path(path)
-    if _is_checkpoint(place):
-        return run_of(place), place, load_checkpoint(place)
-    found = load_latest_checkpoint(place)
+    folder = Path(path)
+    if _is_checkpoint(folder):
+        return run_of(folder), folder, load_checkpoint(folder)
+    found = load_latest_checkpoint(folder)
     if found is None:
-        raise _none_in(place)
-    return place, *found
+        raise _no_checkpoint_error(folder)
+    return folder, *found
 
 
-def _is_checkpoint(place: Path) -> bool:
-    return (place / "state.json").exists()
+def _is_checkpoint(path: Path) -> bool:
+    return (path / "state.json").exists()
 
 
-def _none_in(place: Path) -> ResumeError:
+def _no_checkpoint_error(folder: Path) -> ResumeError:
     return ResumeError(
-        f"There is no checkpoint in {place}. A run writes its first one after some time, or when "
-        "it is interrupted; start again with fit."
+        f"There is no checkpoint in {folder}. A run writes its first one after some time, or when "
+        "it is interrupted; start a new run with fit()."
     )
 
 
 def agree_on_folder(folder: Path | None, name: str) -> Path:
-    """Where the run writes; a new folder's name is that of process 0."""
+    """Return the folder of the run, the same on every process; rank 0 names a new one."""
     found = folder or new_run_folder(name)
-    together = processes.initialize()
-    return found if together is None else together.broadcast(found)
+    group = processes.initialize()
+    return found if group is None else group.broadcast(found)
 
 
 def agree_on_checkpoint(path: str | Path | None) -> tuple[Path, Path, Mapping[str, Any]]:
-    """The run's folder, its newest whole checkpoint as process 0 sees it, and what is in it.
+    """Return the run's folder, the checkpoint that rank 0 selects, and its content.
 
-    Every process reads the file, so they need a common folder.
+    Every process reads the file, so they need a shared file system.
     """
-    together = processes.initialize()
-    if together is not None:
-        path = together.run_on_main(lambda: resume_point(path)[1])
+    group = processes.initialize()
+    if group is not None:
+        path = group.run_on_main(lambda: resume_point(path)[1])
     return resume_point(path)

@@ -1,4 +1,4 @@
-"""What a fit is made from: the ``Setup`` of the learner and the ``Request`` of the verb."""
+"""The inputs of a fit: the learner's ``Setup`` and the ``Request`` of the called method."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a learner brings to a fit.
+    """The state of a learner that a fit uses.
 
     Attributes:
-        data: Every data choice.
-        domain: Of the data.
-        plan: As it is before the fit.
-        built: ``built(plan)`` gives the objects that the plan names, each made once.
+        data: The data with their splits.
+        domain: The domain of the data.
+        plan: The plan before the fit.
+        built: ``built(plan)`` returns the objects that the plan specifies.
         training: The training options.
-        history: Gets a row an epoch.
-        position: Where the fit starts.
-        callbacks: The user's.
-        seed: Key of every random draw.
-        quiet: No output on the terminal.
-        folder: Of the run; None writes nothing unless the run is long or interrupted.
-        fingerprint: Distinguishes the data from others, in checkpoints.
+        history: Receives a row per epoch.
+        position: Epoch and step at which the fit starts.
+        callbacks: The user's callbacks.
+        seed: Seed of every random draw.
+        quiet: Whether to show no progress.
+        folder: Folder of the run; None writes nothing unless the run is long or interrupted.
+        fingerprint: Identifies the data in checkpoints.
         examines: Whether the doctor runs before the first step.
     """
 
@@ -58,16 +58,16 @@ class Setup:
 
 @dataclass(frozen=True)
 class Request:
-    """What a verb asks for.
+    """What a training method of the learner requests.
 
     Attributes:
-        recipe: Makes the phases from the plan's values.
-        choices: Values that the verb was given, by key of the plan.
-        finds_lr: Whether the learning rate may be measured: not where the user gave the phases.
-        auto: The run under a time budget, which makes its phases itself.
+        recipe: Returns the phases for the plan's values.
+        choices: Arguments of the method, by key of the plan.
+        may_find_lr: Whether the learning rate may be measured; false if the user gave the phases.
+        auto: A run with a time budget, which chooses its phases itself; None for any other run.
     """
 
     recipe: Recipe
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    finds_lr: bool = True
+    may_find_lr: bool = True
     auto: AutoRun | None = None

@@ -1,4 +1,4 @@
-"""Plain values that both plan and training use: phases, schedules, recipes, the norm policy."""
+"""Values that plan and training share: phases, schedules, recipes, batch norm policies."""
 
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.phase import Phase

@@ -1,4 +1,4 @@
-"""What batch norm does in a phase: the names of the policies. ``Phase.bn`` describes each."""
+"""Names of the batch norm policies of a phase; ``Phase.bn`` describes each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Phase``: a stretch of training with its own trainable groups and schedules."""
+"""``Phase``: a number of epochs with its own trainable groups and schedules."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from flambeau.phases.schedule import Schedule
 
 @dataclass(frozen=True)
 class Phase:
-    """Every verb of the Learner compiles to a list of these; the loop runs them in order.
+    """One phase of training. Each training method of the Learner makes a list of phases.
 
     Attributes:
         epochs: Passes over the train set.
-        schedules: Value by name over the phase's progress 0..1: "lr", "weight_decay",
-            "momentum", or any value that the task declares.
-        trainable: Parameter groups that learn, by name; None for all.
-        lr_scales: Factor on "lr" by group name (discriminative rates); 1 where not named.
-        bn: What norm layers that keep statistics do. "train": they learn, in frozen groups too:
-            batch statistics, stored ones updated, scale and shift trained. "adapt": their
-            statistics are taken from the train data once, then stay; scale and shift learn, in
-            frozen groups too. "eval": their statistics stay as they are, and a frozen group is
-            frozen whole. "auto": what the learner's plan says, which measures where it says
-            "auto" too.
-        name: Shown in history and progress.
+        schedules: Schedules by the name of the value: "lr", "weight_decay", "momentum", or any
+            value that the task declares.
+        trainable: Names of the parameter groups that train; None for all.
+        lr_scales: Factor on "lr" by group name (discriminative learning rates); 1 if not listed.
+        bn: What norm layers with running statistics do. "train": normalise with batch statistics
+            and update the running ones; scale and shift train, in frozen groups too. "adapt":
+            compute the running statistics from the train data once, then keep them; scale and
+            shift train, in frozen groups too. "eval": keep the running statistics; a frozen group
+            is completely frozen. "auto": the policy in the learner's plan, which is measured if
+            that is "auto", too.
+        name: Shown in history and progress bar.
     """
 
     epochs: int
@@ -40,20 +40,21 @@ class Phase:
     def __post_init__(self) -> None:
         if type(self.epochs) is not int or self.epochs < 1:
             raise InputError(
-                f"A phase needs a whole number of epochs, at least 1, not {self.epochs!r}."
+                f"epochs of a phase must be a whole number, at least 1, not {self.epochs!r}."
             )
         if self.bn not in BATCH_NORM_POLICIES:
             raise ArgumentError(
-                f"There is no batch norm policy {self.bn!r}. "
+                f"Unknown batch norm policy {self.bn!r}. "
                 f"{did_you_mean(str(self.bn), BATCH_NORM_POLICIES)}"
             )
         if self.trainable is not None and not self.trainable:
             raise InputError(
-                f"Phase {self.name!r} trains no parameter group: name at least one in trainable."
+                f"trainable of the phase {self.name!r} is empty: give at least one parameter "
+                "group, or None for all."
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for a checkpoint; schedules by the name of their shape."""
+        """Return JSON values for a checkpoint; schedules are saved by name."""
         return {
             **asdict(self),
             "schedules": {name: value.as_json() for name, value in self.schedules.items()},
@@ -61,7 +62,7 @@ class Phase:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_json``."""
+        """Return the phase that ``as_json`` converted."""
         trainable = values["trainable"]
         return cls(
             epochs=values["epochs"],

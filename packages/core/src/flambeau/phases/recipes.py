@@ -1,8 +1,8 @@
-"""Recipes: how a verb of the learner becomes a list of phases. Plain functions of plain values.
+"""Recipes: functions that return the phases of the learner's training methods.
 
-Each takes the plan's values ("epochs", "lr", "schedule", "bn") and, where groups learn one after
-the other, the names of the model's parameter groups from stem to head. What they give can be
-printed, changed and handed to ``Learner.fit_phases``.
+Each takes the plan's values ("epochs", "lr", "schedule", "bn") and, for discriminative learning
+rates, the names of the model's parameter groups from stem to head. The result can be printed,
+changed and passed to ``Learner.fit_phases``.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from flambeau.phases.schedule import Schedule
 Values = Mapping[str, Any]
 
 
-def plain(
+def single_phase(
     values: Values,
     *,
     trainable: tuple[str, ...] | None = None,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> list[Phase]:
-    """One phase with the plan's schedule.
+    """Return one phase with the plan's schedule.
 
     Args:
-        values: The plan's.
-        trainable: Groups that learn; None for all.
-        schedules: Of other values by name, such as "weight_decay" or one of the task's.
+        values: Values of the plan.
+        trainable: Groups that train; None for all.
+        schedules: Schedules of other values by name, such as "weight_decay".
     """
     lr = Schedule(values["schedule"], values["lr"])
     return [
@@ -42,11 +42,11 @@ def plain(
 
 
 def momentum_cycle(high: float = 0.95, low: float = 0.85, pct_start: float = 0.25) -> Schedule:
-    """Momentum that falls from ``high`` to ``low`` while a one-cycle rate rises, and back.
+    """Return a momentum schedule inverse to one-cycle: from ``high`` to ``low`` and back.
 
     Source:
         Smith, "A disciplined approach to neural network hyper-parameters", 2018 (arXiv
-        1803.09820), section 4.3; with cosine arms.
+        1803.09820), section 4.3; with cosine segments.
     """
     points = {"start": high, "middle": low, "end": high, "pct_start": pct_start}
     return Schedule("cycle", 1.0, points)
@@ -59,20 +59,20 @@ def sgdr(
     cycle_mult: int = 2,
     trainable: tuple[str, ...] | None = None,
 ) -> list[Phase]:
-    """Warm restarts: a phase a cycle, each half a cosine from the peak to 0.
+    """Return one phase per cycle with warm restarts, each a half cosine from the peak to 0.
 
     Args:
-        values: The plan's; "epochs" is the length of the first cycle.
-        cycles: How many.
-        cycle_mult: How many times as long as the last each cycle is.
-        trainable: Groups that learn; None for all.
+        values: Values of the plan; "epochs" is the length of the first cycle.
+        cycles: Number of cycles.
+        cycle_mult: Length of each cycle relative to the one before.
+        trainable: Groups that train; None for all.
 
     Raises:
-        InputError: There is no cycle, or it would shrink.
+        InputError: ``cycles`` or ``cycle_mult`` is not a whole number above 0.
 
     Source:
-        Loshchilov and Hutter, "SGDR", 2017 (arXiv 1608.03983), equation 5, with the lowest rate 0
-        reached in the last step of each cycle.
+        Loshchilov and Hutter, "SGDR", 2017 (arXiv 1608.03983), equation 5, with a lowest rate of 0
+        in the last step of each cycle.
     """
     for name, value in (("cycles", cycles), ("cycle_mult", cycle_mult)):
         if type(value) is not int or value < 1:
@@ -97,30 +97,29 @@ def fine_tune(
     freeze_epochs: int = 1,
     layer_decay: float | None = None,
 ) -> list[Phase]:
-    """The head alone, then everything at half the rate, earlier groups more slowly.
+    """Return two phases: the head alone, then all groups with lower rates for earlier groups.
 
     Args:
-        values: The plan's; "epochs" are those of the second phase, "lr" the head's peak.
-        groups: Names from stem to head.
-        freeze_epochs: Epochs of the first phase; 0 leaves it out.
-        layer_decay: Factor from each group to the one before it. None spaces the rates
-            geometrically from a hundredth at the stem to 1 at the head, however many groups
-            there are.
+        values: Values of the plan; "epochs" is the length of the second phase, "lr" the peak
+            learning rate of the first. The second phase has half that peak.
+        groups: Group names from the first layers (stem) to the head.
+        freeze_epochs: Epochs of the first phase; 0 omits it.
+        layer_decay: Factor from each group to the one before it. None spaces the factors
+            geometrically from 0.01 at the stem to 1 at the head, for any number of groups.
 
     Raises:
         InputError: There is one group, or a number is out of range.
 
     Source:
         The two phases: Howard and Gugger, "fastai: A Layered API for Deep Learning", 2020; unlike
-        theirs, frozen batch norm is used in training as in evaluation, and the optimizer keeps
-        what it knows of the head. Layer decay: Clark et al., "ELECTRA", 2020 (arXiv 2003.10555),
+        theirs, frozen batch norm behaves in training as in evaluation, and the optimizer keeps
+        its state for the head. Layer decay: Clark et al., "ELECTRA", 2020 (arXiv 2003.10555),
         appendix A.
     """
     _require_groups("fine_tune", groups)
     if type(freeze_epochs) is not int or freeze_epochs < 0:
         raise InputError(
-            "freeze_epochs must be a whole number, 0 to leave the phase out, not "
-            f"{freeze_epochs!r}."
+            f"freeze_epochs must be a whole number, or 0 to omit the phase, not {freeze_epochs!r}."
         )
     peak = values["lr"]
     head = Phase(
@@ -130,7 +129,11 @@ def fine_tune(
         bn=values["bn"],
         name="head",
     )
-    scales = spaced_rates(groups) if layer_decay is None else decayed_rates(groups, layer_decay)
+    scales = (
+        geometric_lr_scales(groups)
+        if layer_decay is None
+        else layerwise_lr_scales(groups, layer_decay)
+    )
     everything = Phase(
         values["epochs"],
         {"lr": Schedule("one_cycle", peak / 2)},
@@ -148,15 +151,15 @@ def gradual_unfreezing(
     epochs_per_group: int = 1,
     layer_decay: float = 1 / 2.6,
 ) -> list[Phase]:
-    """The head alone, then with one group more at a time, at last all of them.
+    """Return phases that train the head, then one more group each, and finally all groups.
 
-    Each phase is a slanted triangle; a group learns at ``layer_decay`` times the rate of the one
-    after it.
+    Each phase has a slanted triangular schedule; the learning rate of a group is ``layer_decay``
+    times that of the group after it.
 
     Args:
-        values: The plan's; "epochs" are those of the last phase, in which everything learns.
-        groups: Names from stem to head.
-        epochs_per_group: Epochs of each phase before.
+        values: Values of the plan; "epochs" is the length of the last phase.
+        groups: Group names from the first layers (stem) to the head.
+        epochs_per_group: Epochs of each earlier phase.
         layer_decay: Factor from each group to the one before it.
 
     Raises:
@@ -164,10 +167,10 @@ def gradual_unfreezing(
 
     Source:
         Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018
-        (arXiv 1801.06146), section 3.3: one epoch a group, 2.6, slanted triangular rates.
+        (arXiv 1801.06146), section 3.3: one epoch per group, factor 2.6, slanted triangles.
     """
     _require_groups("gradual_unfreeze", groups)
-    scales = decayed_rates(groups, layer_decay)
+    scales = layerwise_lr_scales(groups, layer_decay)
     rate = Schedule("slanted_triangular", values["lr"])
     phases: list[Phase] = []
     for count in range(1, len(groups) + 1):
@@ -185,27 +188,27 @@ def gradual_unfreezing(
     return phases
 
 
-def spaced_rates(groups: Sequence[str], lowest: float = 0.01) -> dict[str, float]:
-    """Factors on lr that rise geometrically from ``lowest`` at the stem to 1 at the head."""
+def geometric_lr_scales(groups: Sequence[str], lowest: float = 0.01) -> dict[str, float]:
+    """Return factors on lr that increase geometrically from ``lowest`` at the stem to 1."""
     last = len(groups) - 1
     return {name: lowest ** (1 - index / last) for index, name in enumerate(groups)}
 
 
-def decayed_rates(groups: Sequence[str], decay: float) -> dict[str, float]:
-    """Factors on lr: 1 at the head, ``decay`` times as much with each group towards the stem.
+def layerwise_lr_scales(groups: Sequence[str], decay: float) -> dict[str, float]:
+    """Return factors on lr: 1 at the head, multiplied by ``decay`` per group towards the stem.
 
     Raises:
-        InputError: The factor is not above 0, or above 1.
+        InputError: ``decay`` is not above 0 and at most 1.
     """
     if not 0 < decay <= 1:
-        raise InputError(f"layer_decay is a factor above 0 and at most 1, not {decay!r}.")
+        raise InputError(f"layer_decay must be a number above 0 and at most 1, not {decay!r}.")
     last = len(groups) - 1
     return {name: decay ** (last - index) for index, name in enumerate(groups)}
 
 
-def _require_groups(verb: str, groups: Sequence[str]) -> None:
+def _require_groups(method: str, groups: Sequence[str]) -> None:
     if len(groups) < 2:
         raise InputError(
-            f"{verb} needs a model with a head apart from its body, but this one has one parameter "
-            "group. Use fit, or give the model layer_groups()."
+            f"{method} needs a model with several parameter groups, but this model has only one. "
+            "Use fit(), or define layer_groups() in the model."
         )

@@ -1,7 +1,7 @@
-"""Schedules: pure functions of progress, 0 at a phase's first step and 1 at its last.
+"""Schedules: functions from progress, 0 at a phase's first step and 1 at its last, to a factor.
 
-Each gives a factor of the peak. Step ``i`` of ``n`` has progress ``i / max(1, n - 1)``, so the
-first and the last step get the curve's two ends exactly.
+The factor multiplies the peak value. Step ``i`` of ``n`` has progress ``i / max(1, n - 1)``, so the
+first and the last step have exactly the start and end values of the curve.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ Option = float | Sequence[float]
 
 
 def constant(progress: float) -> float:
-    """1 throughout."""
+    """Return 1 for any progress."""
     return 1.0
 
 
 def linear(progress: float, *, start: float = 1.0, end: float = 0.0) -> float:
-    """A straight line from ``start`` to ``end``."""
-    # This form gives both ends exactly, which start + (end - start) * progress does not.
+    """Interpolate linearly from ``start`` to ``end``."""
+    # Unlike start + (end - start) * progress, this form is exact at both ends.
     return start * (1.0 - progress) + end * progress
 
 
 def one_cycle(
     progress: float, *, div: float = 25.0, final_div: float = 1e5, pct_start: float = 0.25
 ) -> float:
-    """Up from ``1 / div`` to 1 over the first ``pct_start``, down to ``1 / final_div``; cosine.
+    """Rise from ``1 / div`` to 1 over the first ``pct_start``, fall to ``1 / final_div``; cosine.
 
     Source:
-        Smith and Topin, "Super-Convergence" (https://arxiv.org/abs/1708.07120), with cosine arms.
-        ``final_div`` counts from the peak; that of ``torch.optim.lr_scheduler.OneCycleLR`` counts
-        from the start, so there it is ``final_div / div``.
+        Smith and Topin, "Super-Convergence" (https://arxiv.org/abs/1708.07120), cosine version.
+        ``final_div`` is relative to the peak; in ``torch.optim.lr_scheduler.OneCycleLR`` it is
+        relative to the start, which corresponds to ``final_div / div`` here.
     """
     if progress < pct_start:
         return _cosine_arm(1.0 / div, 1.0, progress / pct_start)
@@ -46,9 +46,9 @@ def one_cycle(
 def cosine(
     progress: float, *, warmup: float = 0.05, end: float = 0.0, start: float = 0.04
 ) -> float:
-    """A straight warm-up from ``start`` over the first ``warmup``, then half a cosine to ``end``.
+    """Warm up linearly from ``start`` over the first ``warmup``, then half a cosine to ``end``.
 
-    ``start`` is not 0 by default: the first step would do nothing, and a run of one step neither.
+    ``start`` is not 0 by default, because a first (or only) step at rate 0 has no effect.
 
     Source:
         Loshchilov and Hutter, "SGDR" (https://arxiv.org/abs/1608.03983), without restarts.
@@ -59,7 +59,7 @@ def cosine(
 
 
 def flat_cos(progress: float, *, pct_start: float = 0.75, div_final: float = 1e5) -> float:
-    """1 over the first ``pct_start``, then half a cosine to ``1 / div_final``."""
+    """Return 1 over the first ``pct_start``, then half a cosine to ``1 / div_final``."""
     if progress < pct_start:
         return 1.0
     return _cosine_arm(1.0, 1.0 / div_final, _fraction(progress, pct_start))
@@ -68,12 +68,12 @@ def flat_cos(progress: float, *, pct_start: float = 0.75, div_final: float = 1e5
 def step(
     progress: float, *, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
 ) -> float:
-    """Multiplied by ``gamma`` at each milestone, a share of the phase in [0, 1]."""
+    """Multiply by ``gamma`` at each milestone, given as progress in [0, 1]."""
     return gamma ** sum(progress >= milestone for milestone in milestones)
 
 
 def sgdr(progress: float, *, cycles: float = 3, cycle_mult: float = 2.0, end: float = 0.0) -> float:
-    """``cycles`` half cosines from 1 to ``end``, each ``cycle_mult`` times as long as the last.
+    """Repeat half a cosine from 1 to ``end``, each cycle ``cycle_mult`` times as long as the last.
 
     Source:
         Loshchilov and Hutter, "SGDR" (https://arxiv.org/abs/1608.03983).
@@ -81,7 +81,7 @@ def sgdr(progress: float, *, cycles: float = 3, cycle_mult: float = 2.0, end: fl
     lengths = [cycle_mult**cycle for cycle in range(int(cycles))]
     position = progress * sum(lengths)
     for length in lengths[:-1]:
-        # A step that lies on a restart up to rounding belongs to the new cycle.
+        # A step at a restart, within rounding error, belongs to the new cycle.
         if position < length * (1.0 - 1e-9):
             return _cosine_arm(1.0, end, position / length)
         position = max(0.0, position - length)
@@ -96,9 +96,9 @@ def cycle(
     end: float = 1.0,
     pct_start: float = 0.25,
 ) -> float:
-    """From ``start`` to ``middle`` over the first ``pct_start``, then to ``end``; cosine.
+    """Move from ``start`` to ``middle`` over the first ``pct_start``, then to ``end``; cosine.
 
-    For momentum beside a one-cycle rate: peak 1, start and end 0.95, middle 0.85.
+    For example momentum with a one-cycle learning rate: peak 1, start and end 0.95, middle 0.85.
     """
     if progress < pct_start:
         return _cosine_arm(start, middle, progress / pct_start)
@@ -106,12 +106,12 @@ def cycle(
 
 
 def slanted_triangular(progress: float, *, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
-    """Up in a line from ``1 / ratio`` to 1 over the first ``cut_frac``, then down in a longer one.
+    """Rise linearly from ``1 / ratio`` to 1 over the first ``cut_frac``, then fall back linearly.
 
     Source:
         Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018
         (arXiv 1801.06146), equation 3, where t / T is the progress. Its rounding of T × cut_frac
-        to a whole step is left out: in runs of fewer than 100 steps it makes the last rates
+        to a whole step is omitted: in runs of fewer than 100 steps it makes the last rates
         negative.
     """
     share = progress / cut_frac if progress < cut_frac else 1.0 - _fraction(progress, cut_frac)
@@ -129,22 +129,22 @@ SHAPES: Mapping[str, Callable[..., float]] = {
     "slanted_triangular": slanted_triangular,
     "step": step,
 }
-"""Shapes by the name under which a checkpoint keeps them."""
+"""Schedule shapes by the name that is saved in checkpoints."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The value of "lr" (or another named value) at any point of a phase.
+    """The schedule of "lr" (or another named value) over a phase.
 
     Attributes:
-        shape: A name in ``SHAPES``, or any function of progress to a factor of ``peak``; a
-            function of your own cannot be saved in a checkpoint.
-        peak: What the factor is multiplied with.
-        options: The shape's own settings, by name.
+        shape: A name in ``SHAPES``, or a function of progress that returns a factor of
+            ``peak``. A function cannot be saved in a checkpoint.
+        peak: Multiplied by the factor.
+        options: Keyword arguments of the shape, by name.
 
     Raises:
         ArgumentError: The shape or an option is unknown.
-        InputError: An option or the peak has an impossible value.
+        InputError: An option or the peak has an invalid value.
 
     >>> Schedule("linear", peak=0.1)(0.5)
     0.05
@@ -160,18 +160,18 @@ class Schedule:
         if not isinstance(self.shape, str):
             if not callable(self.shape):
                 raise ArgumentError(
-                    f"A schedule's shape is a name or a function of progress, not {self.shape!r}. "
+                    f"shape must be a name or a function of progress, not {self.shape!r}. "
                     f"{did_you_mean('', SHAPES)}"
                 )
             if self.options:
                 raise ArgumentError(
-                    f"Options {sorted(self.options)} were given with a function of your own, which "
-                    "takes progress alone. Bind them yourself with functools.partial."
+                    f"Options {sorted(self.options)} were given with a function, which is called "
+                    "with progress only. Bind them with functools.partial."
                 )
             return
         if self.shape not in SHAPES:
             raise ArgumentError(
-                f"There is no schedule {self.shape!r}. {did_you_mean(self.shape, SHAPES)}"
+                f"Unknown schedule {self.shape!r}. {did_you_mean(self.shape, SHAPES)}"
             )
         if not self.options:
             return
@@ -179,31 +179,32 @@ class Schedule:
         for name, value in self.options.items():
             if name not in known:
                 raise ArgumentError(
-                    f"The schedule {self.shape!r} has no option {name!r}. {did_you_mean(name, known)}"
+                    f"The schedule {self.shape!r} has no option {name!r}. "
+                    f"{did_you_mean(name, known)}"
                 )
             _check_option(self.shape, name, value)
 
     def __call__(self, progress: float) -> float:
-        """``peak`` times the shape's factor at ``progress`` in [0, 1]."""
+        """Return ``peak`` times the shape's factor at ``progress`` in [0, 1]."""
         if not 0.0 <= progress <= 1.0:
             raise InputError(
-                f"A schedule was asked for progress {progress}, outside 0..1. Step i of n has "
-                "progress i / max(1, n - 1)."
+                f"progress is {progress}, but it must be from 0 to 1. Step i of n has progress "
+                "i / max(1, n - 1)."
             )
         if isinstance(self.shape, str):
             return self.peak * SHAPES[self.shape](progress, **self.options)
         return self.peak * self.shape(progress)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for a checkpoint.
+        """Return JSON values for a checkpoint.
 
         Raises:
-            ArgumentError: The shape is a function of the user's own.
+            ArgumentError: The shape is a function.
         """
         if not isinstance(self.shape, str):
             raise ArgumentError(
-                f"The schedule's shape {self.shape!r} is a function and cannot be saved, so a run "
-                f"with it cannot be resumed. Use a shape by name: {', '.join(SHAPES)}."
+                f"The schedule's shape {self.shape!r} is a function and cannot be saved, so the "
+                f"run cannot be resumed. Use the name of a shape: {', '.join(SHAPES)}."
             )
         options = {
             name: list(value) if isinstance(value, Sequence) else value
@@ -213,7 +214,7 @@ class Schedule:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_json``."""
+        """Return the schedule that ``as_json`` converted."""
         return cls(values["shape"], values["peak"], dict(values["options"]))
 
 
@@ -223,23 +224,23 @@ def _cosine_arm(start: float, end: float, fraction: float) -> float:
 
 
 def _fraction(progress: float, start: float) -> float:
-    """How far ``progress`` is from ``start`` to 1; 1 where the two coincide."""
+    """Return the position of ``progress`` between ``start`` and 1; 1 if ``start`` is 1."""
     return 1.0 if start >= 1.0 else (progress - start) / (1.0 - start)
 
 
 def _check_option(shape: str, name: str, value: Option) -> None:
-    """Refuses values for which the curve is not defined."""
+    """Check that the curve is defined for the value of an option."""
     if name == "milestones":
         if not isinstance(value, Sequence) or not all(0.0 <= entry <= 1.0 for entry in value):
             raise InputError(
-                f"milestones of the schedule {shape!r} are shares of the phase in 0..1, not "
+                f"milestones of the schedule {shape!r} must be progress values from 0 to 1, not "
                 f"{value!r}. Divide steps by the phase's steps, epochs by its epochs."
             )
         return
     if isinstance(value, Sequence) or not math.isfinite(value):
         raise InputError(f"{name} of the schedule {shape!r} must be a number, not {value!r}.")
     if name in ("pct_start", "warmup", "cut_frac") and not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} of the schedule {shape!r} is a share in 0..1, not {value}.")
+        raise InputError(f"{name} of the schedule {shape!r} must be from 0 to 1, not {value}.")
     if name in ("div", "final_div", "div_final", "gamma", "cycle_mult", "ratio") and value <= 0:
         raise InputError(f"{name} of the schedule {shape!r} must be positive, not {value}.")
     if name == "cycles" and (value < 1 or value != int(value)):

@@ -1,4 +1,4 @@
-"""Names of settings that the plan offers and training implements."""
+"""Names of settings that the plan accepts and training implements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PRECISIONS = ("bf16", "fp16", "fp32")
 """Precisions of the forward and backward pass; see ``training.optim.precision``."""
 
 COMPILE_MODES = ("off", "regions", "whole")
-"""How much of a model is compiled: nothing, its repeated blocks, or its forward as a whole."""
+"""What is compiled: nothing, the model's repeated blocks, or its whole forward."""
 
 MEMORY_FORMATS = ("channels_last", "contiguous_format")
 """Memory layouts of 4-d weights and images, by torch's names."""

@@ -1,4 +1,4 @@
-"""The plan: every choice of a run, with its reason, in the open."""
+"""The plan: every choice of a run, with its reason."""
 
 from flambeau.plan.choice import Choice
 from flambeau.plan.core_rules import CORE_RULES

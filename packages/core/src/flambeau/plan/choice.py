@@ -1,4 +1,4 @@
-"""``Choice``: one value of the plan, with why it was chosen."""
+"""``Choice``: one value of the plan and the reason for it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ Source = Literal["rule", "user", "default"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A value and everything needed to judge and change it.
+    """One value of the plan, with its reason and how to change it.
 
     Attributes:
         key: Name in the plan ("batch_size").
         value: A plain JSON value.
-        reason: One sentence that quotes what was measured.
-        evidence: The measured figures behind the reason.
-        alternatives: Other values that would have been reasonable.
-        confidence: 0..1; below 0.5 a strict plan refuses it.
-        override: What to write to change it.
-        source: "rule" (decided), "user" (passed in) or "default" (nothing to measure).
+        reason: Why the value was chosen, with the figures that were measured.
+        evidence: The figures behind the reason, by name.
+        alternatives: Other reasonable values.
+        confidence: From 0 to 1; a strict plan raises an error for values below 0.5.
+        override: Code that changes the value.
+        source: "rule" (a rule decided), "user" (the user passed it) or "default" (the rule has
+            nothing to decide from).
     """
 
     key: str

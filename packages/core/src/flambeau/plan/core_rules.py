@@ -1,4 +1,4 @@
-"""The rules that every domain shares; one that a domain contributes under a key replaces core's."""
+"""The rules of core; a domain replaces one by contributing a rule with the same key."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from flambeau.plan.value_types import TRUE_OR_FALSE
 
 def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     raise PlanError(
-        "No rule chooses an architecture for these data. Name one, or pass a module: "
-        "Learner(data, model); a domain contributes a rule for 'architecture'."
+        "No rule chooses an architecture for these data. Pass the name of one, or a module: "
+        "Learner(data, model). A domain can contribute a rule for 'architecture'."
     )
 
 
@@ -26,7 +26,8 @@ def _strict(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "strict",
         False,
-        "A choice of low confidence is marked with a question mark; a strict plan refuses it.",
+        "Choices with low confidence are marked with a question mark; a strict plan raises an "
+        "error for them.",
         alternatives=(True,),
         source="default",
     )
@@ -34,7 +35,7 @@ def _strict(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 CORE_RULES: tuple[Rule, ...] = (
     *TASK_RULES,
-    # Only a domain can choose this one; it stands here because core's other rules need it.
+    # Only a domain can choose an architecture; other rules of core need the key.
     Rule("architecture", (), _architecture),
     *MODEL_RULES,
     *TRAINING_RULES,

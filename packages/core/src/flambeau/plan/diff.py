@@ -1,4 +1,4 @@
-"""Where two plans differ."""
+"""Differences between two plans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flambeau.plan.table import value_text
 
 @dataclass(frozen=True)
 class Change:
-    """One key whose value differs; None where a plan has no such key."""
+    """A key whose value differs; a side is None if that plan lacks the key."""
 
     key: str
     before: Choice | None
@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """The changes from one plan to another; false where there are none."""
+    """The changes from one plan to another; false if there are none."""
 
     changes: tuple[Change, ...]
 
@@ -43,7 +43,7 @@ class PlanDiff:
 
 
 def compare(before: Mapping[str, Choice], after: Mapping[str, Choice]) -> PlanDiff:
-    """The keys whose values differ, and those that only one of the two has."""
+    """Return the keys whose values differ, and those that only one plan has."""
     return PlanDiff(
         tuple(
             Change(key, before.get(key), after.get(key))

@@ -1,4 +1,4 @@
-"""Plain values: what a plan may hold, so that it can be saved as JSON and read back equal."""
+"""Conversion of a plan's values and choices to and from JSON."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from flambeau.plan.choice import Choice
 
 
 def plain(value: object, what: str) -> Any:
-    """A fresh copy of ``value`` made of None, bool, int, float, str, list and dict alone.
+    """Return a copy of ``value`` that consists of None, bool, int, float, str, list and dict.
 
-    Tuples become lists; a path and a ``torch.device`` become text, since users pass them as
-    values of choices. Nothing else is converted: a number of numpy or a tensor that was handed in
-    by mistake should be seen.
+    Tuples become lists; paths and ``torch.device`` become strings, since users pass them as
+    choices. Other types, such as NumPy scalars and tensors, are refused: they are usually mistakes.
 
     Args:
-        value: What should enter the plan.
-        what: Begins the error message, for example ``"the value of 'lr'"``.
+        value: A value for the plan.
+        what: What ``value`` is, for the error message: ``"the value of 'lr'"``.
 
     Raises:
-        PlanError: Naming the place inside ``value`` and the type found there.
+        PlanError: ``value`` has another type, or contains one; the message says where.
     """
     return _copy(value, what, "")
 
 
 def checked(choice: Choice) -> Choice:
-    """The choice with plain values, and with something to say on how to change it.
+    """Return the choice with JSON values and with ``override`` filled in.
 
     Raises:
-        PlanError: A value, an alternative or the evidence is not plain.
+        PlanError: The value, an alternative or the evidence cannot be saved as JSON.
     """
     value = plain(choice.value, f"the value of {choice.key!r}")
     others = plain(choice.alternatives, f"the alternatives of {choice.key!r}")
@@ -50,30 +49,31 @@ def checked(choice: Choice) -> Choice:
 
 
 def how_to_override(key: str, value: Any) -> str:
-    """What to write to choose ``value`` for ``key`` oneself."""
-    words = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-    return f'Learner(data, choices={{"{key}": {words}}})'
+    """Return the code that sets ``key`` to ``value``."""
+    literal = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return f'Learner(data, choices={{"{key}": {literal}}})'
 
 
 def as_json(choice: Choice) -> dict[str, Any]:
-    """The choice as plain JSON values."""
+    """Return the choice as JSON values."""
     content = {entry.name: getattr(choice, entry.name) for entry in fields(Choice)}
     return plain(content, f"the choice of {choice.key!r}")
 
 
 def from_json(entry: object) -> Choice:
-    """The choice that ``as_json`` described.
+    """Return the choice that ``as_json`` converted.
 
     Raises:
-        PlanError: Fields are missing, unknown or of the wrong kind.
+        PlanError: Fields are missing, unknown or of the wrong type.
     """
     names = [part.name for part in fields(Choice)]
     content = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
-    odd = [name for name in content if name not in names]
-    if odd or not {"key", "value", "reason"} <= content.keys():
+    unknown = [name for name in content if name not in names]
+    if unknown or not {"key", "value", "reason"} <= content.keys():
         raise PlanError(
-            f"A choice has {', '.join(content) or 'no fields'}; it needs key, value and reason, "
-            f"and may have {', '.join(names[3:])}. The content is damaged or from another release."
+            f"A choice has the fields {', '.join(content) or '(none)'}; it needs key, value and "
+            f"reason, and may have {', '.join(names[3:])}. The content is damaged or was written "
+            "by another version."
         )
     if content.get("source", "rule") not in ("rule", "user", "default"):
         raise PlanError(
@@ -83,8 +83,8 @@ def from_json(entry: object) -> Choice:
     for name, (fits, wanted) in _FIELDS.items():
         if name in content and not fits(content[name]):
             raise PlanError(
-                f"The choice {content['key']!r:.60} has {content[name]!r:.60} as its {name}, which "
-                f"must be {wanted}. The content is damaged or from another release."
+                f"The {name} of the choice {content['key']!r:.60} is {content[name]!r:.60}, but it "
+                f"must be {wanted}. The content is damaged or was written by another version."
             )
     arguments: dict[str, Any] = {**content}
     arguments["alternatives"] = tuple(content.get("alternatives", ()))
@@ -99,7 +99,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-# What a saved choice's fields must be; "value" may be anything plain.
+# Types of a saved choice's fields; "value" may be any JSON value.
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "key": (_is_text, "text"),
     "reason": (_is_text, "text"),
@@ -117,7 +117,7 @@ def _copy(value: object, what: str, place: str) -> Any:
     if kind is float:
         number = cast(float, value)
         if not math.isfinite(number):
-            raise _refusal(what, place, f"{number}, which JSON cannot hold", "Give a finite number")
+            raise _refusal(what, place, f"{number}, which JSON cannot hold", "Use a finite number")
         return number
     if isinstance(value, list | tuple):
         items = cast("list[object]", value)
@@ -126,7 +126,7 @@ def _copy(value: object, what: str, place: str) -> Any:
         entries = cast("Mapping[object, object]", value)
         for key in entries:
             if not isinstance(key, str):
-                advice = "Use text as keys"
+                advice = "Use strings as keys"
                 raise _refusal(what, place, f"the key {key!r} ({type(key).__name__})", advice)
         return {str(key): _copy(item, what, f"{place}[{key!r}]") for key, item in entries.items()}
     if isinstance(value, torch.device | PurePath):
@@ -135,7 +135,7 @@ def _copy(value: object, what: str, place: str) -> Any:
     if callable(as_json) and not isinstance(value, type):
         return _copy(as_json(), what, place)
     found = f"{value!r:.80} of type {kind.__module__}.{kind.__qualname__}"
-    advice = "Give a plain value: None, bool, int, float, str, or lists and dicts of them"
+    advice = "Use None, bool, int, float, str, or lists and dicts of them"
     raise _refusal(what, place, found, advice)
 
 
@@ -143,5 +143,5 @@ def _refusal(what: str, place: str, found: str, advice: str) -> PlanError:
     where = f" at {place}" if place else ""
     return PlanError(
         f"A plan is saved as JSON, but {what}{where} is {found}. {advice}; "
-        "objects such as tensors and functions belong into the Learner's arguments."
+        "pass objects such as tensors and functions as arguments of the Learner."
     )

@@ -1,4 +1,4 @@
-"""The order in which rules decide, and what hangs on what."""
+"""The order in which rules decide, and which keys depend on which."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from flambeau.plan.rule import Rule
 
 
 def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The rules of ``base``, each replaced by that of ``own`` with the same key, then the new ones.
+    """Return the rules of ``base``, replaced by those of ``own`` with the same key, then new ones.
 
-    This is how a domain changes a choice that core makes: it contributes a rule of the same key.
+    A domain changes a choice of core by contributing a rule with the same key.
 
     Raises:
         PlanError: Two rules of ``base``, or two of ``own``, decide one key.
@@ -26,10 +26,10 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
 
 
 def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The same rules, each after those it needs, else in the order given.
+    """Return the rules sorted so that each follows those it needs; otherwise the order is kept.
 
     Raises:
-        PlanError: Two rules decide one key, a need has no rule, or needs run in a circle.
+        PlanError: Two rules decide the same key, a needed key has no rule, or there is a cycle.
     """
     by_key = _by_key(rules)
     ordered: dict[str, Rule] = {}
@@ -39,10 +39,10 @@ def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
         if key in ordered:
             return
         if key in path:
-            circle = " → ".join([*path[path.index(key) :], key])
+            cycle = " → ".join([*path[path.index(key) :], key])
             raise PlanError(
-                f"The rules need each other in a circle: {circle}. None of them can decide first; "
-                "take one of these keys out of the needs of its rule."
+                f"The rules depend on each other in a cycle: {cycle}. Remove one of these keys "
+                "from the needs of the rule that reads it."
             )
         path.append(key)
         for need in by_key[key].needs:
@@ -58,13 +58,13 @@ def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 
 def dependents(rules: Sequence[Rule], key: str, fixed: Iterable[str] = ()) -> frozenset[str]:
-    """Keys whose rule reads ``key``, directly or through others.
+    """Return the keys that depend on ``key``, directly or through other keys.
 
     Args:
-        rules: In the order that ``order`` gives.
-        key: What changes.
-        fixed: Keys that no rule decides because the user did: they neither change nor pass a
-            change on.
+        rules: Sorted by ``order``.
+        key: The key that changes.
+        fixed: Keys that the user set: they do not change, and nothing depends on ``key`` through
+            them.
     """
     stays = set(fixed)
     changed = {key}
@@ -75,14 +75,14 @@ def dependents(rules: Sequence[Rule], key: str, fixed: Iterable[str] = ()) -> fr
 
 
 def name_of(rule: Rule) -> str:
-    """Where the rule's function stands, for messages: ``package.module.function``."""
+    """Return the name of the rule's function for messages: ``package.module.function``."""
     decide = rule.decide
     module = getattr(decide, "__module__", type(decide).__module__)
     return f"{module}.{getattr(decide, '__qualname__', type(decide).__qualname__)}"
 
 
 def _replacing(base: Rule, own: Rule) -> Rule:
-    """``own``, with what it leaves open of its key taken from ``base``."""
+    """Return ``own``, with the attributes that it does not set taken from ``base``."""
     return replace(
         own,
         type=own.type or base.type,
@@ -92,14 +92,14 @@ def _replacing(base: Rule, own: Rule) -> Rule:
 
 
 def check_needs(rules: Sequence[Rule], known: Iterable[str]) -> None:
-    """Refuse a rule that needs a key which no rule decides.
+    """Check that a rule exists for every needed key.
 
     Args:
-        rules: To check.
+        rules: The rules to check.
         known: Keys of the other rules.
 
     Raises:
-        PlanError: Naming the rule and the nearest key.
+        PlanError: A needed key has no rule; the message suggests the nearest key.
     """
     keys = {*known, *(rule.key for rule in rules)}
     for rule in rules:
@@ -121,8 +121,8 @@ def _by_key(rules: Iterable[Rule]) -> dict[str, Rule]:
         if rule.key in found:
             raise PlanError(
                 f"Two rules decide {rule.key!r}: {name_of(found[rule.key])} and {name_of(rule)}. "
-                "Keep one. A domain that means to replace a rule of core contributes one of the "
-                "same key; flambeau.plan.combine puts it in the place of core's."
+                "Keep one. To replace a rule of core in a domain, contribute a rule with the same "
+                "key; flambeau.plan.combine then uses it instead of core's."
             )
         found[rule.key] = rule
     return found

@@ -1,4 +1,4 @@
-"""``Plan``: every choice of a run in one immutable mapping."""
+"""``Plan``: an immutable mapping of keys to the choices of a run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from flambeau.plan.rule import Rule
 
 SCHEMA_VERSION = 1
 
-# A union written where it is asked for is built anew for every choice.
+# Defined once, because an inline union is rebuilt on every isinstance call.
 _IMMUTABLE = (bool, int, float, str, type(None))
 
 
 class Plan:
-    """Choices by key, in the order in which they were decided. A change gives a new plan.
+    """Choices by key, in the order in which they were decided. Methods return changed copies.
 
-    Two plans are equal when their choices are. A plan that was derived or bound knows its rules
-    and facts, so that an override can decide anew what hangs on it; one that was read from a file
-    is the choices alone.
+    Two plans are equal if their choices are. A derived or bound plan keeps its rules and facts, so
+    that ``override`` can recompute dependent choices; a plan read from a file has only choices.
 
     Args:
         choices: One for each key.
 
     Raises:
-        PlanError: Two choices have one key, or a value is no plain JSON value.
+        PlanError: Two choices have the same key, or a value cannot be saved as JSON.
 
     Example:
         >>> rule = Rule("epochs", (), lambda facts, values: Choice("epochs", 5, "5 are enough."))
@@ -42,7 +41,7 @@ class Plan:
         (5, 'user')
     """
 
-    # Equal plans may differ in how they were bound, and evidence holds mappings.
+    # Equal plans may have different rules, and evidence contains mappings.
     __hash__ = None  # type: ignore[assignment]
 
     __slots__ = ("_choices", "_facts", "_rules")
@@ -76,18 +75,17 @@ class Plan:
         facts: Mapping[str, Any],
         user: Mapping[str, Any] | None = None,
     ) -> Plan:
-        """A plan with one choice for each rule.
+        """Return a plan with one choice for each rule.
 
         Args:
             rules: One for each key; ``combine`` merges those of core and of a domain.
-            facts: What was measured on the train rows.
-            user: Values, or whole ``Choice`` objects, that the user fixed. Their rules are not
-                asked.
+            facts: Measurements of the train data, by name.
+            user: Values, or ``Choice`` objects, that the user set; their rules do not run.
 
         Raises:
-            PlanError: Rules clash, miss a need or run in a circle; a user's key has no rule or its
-                rule can make nothing of the value; a rule answers for another key, misses a fact
-                or gives a value that is not JSON.
+            PlanError: Two rules have the same key, a needed key has no rule, or rules form a cycle;
+                a key of the user has no rule, or its value is invalid; a rule returns a choice for
+                another key, needs a missing fact, or returns a value that is not JSON.
         """
         ordered = order(rules)
         choices = _given_by_user(user or {}, ordered)
@@ -100,25 +98,24 @@ class Plan:
         return cls._bound(choices, ordered, dict(facts))
 
     def override(self, key: str, value: Any) -> Plan:
-        """The plan with the user's value for ``key`` and with what hangs on it decided anew.
+        """Return the plan with the user's value for ``key`` and recomputed dependent choices.
 
-        Every other choice is the same object as before, and other choices of the user stay. An
-        outcome recorded with ``with_choice`` is decided anew too where it hangs on ``key``.
+        All other choices stay the same objects, including those of the user. A choice that
+        ``with_choice`` recorded is recomputed, too, if it depends on ``key``.
 
         Args:
             key: A key of the plan.
             value: The value, or a ``Choice``.
 
         Raises:
-            PlanError: The key is unknown, the value is not JSON or nothing can be made of it or,
-                with it, of another choice of the user; or the plan was read from a file and is not
-                bound to rules.
+            PlanError: The key is unknown; the value is invalid or not JSON, or it makes another
+                choice of the user invalid; or the plan was read from a file and is not bound.
         """
         if self._facts is None:
             raise PlanError(
-                f"This plan has no rules, so what hangs on {key!r} cannot be decided anew: it was "
-                "read from a file. Bind it first, plan.bind(rules, facts), or give the value to "
-                "the Learner in choices={...}."
+                f"This plan was read from a file and has no rules, so the choices that depend on "
+                f"{key!r} cannot be recomputed. Bind it first, plan.bind(rules, facts), or "
+                "pass the value to the Learner in choices={...}."
             )
         given = _given_by_user({key: value}, self._rules)
         choices = {**self._choices, **given}
@@ -133,10 +130,10 @@ class Plan:
         return self._bound(choices, self._rules, self._facts)
 
     def with_choice(self, choice: Choice) -> Plan:
-        """The plan with ``choice`` in the place of its key, or added; nothing is decided anew.
+        """Return the plan with ``choice`` replaced or added; other choices are not recomputed.
 
-        For recording an outcome (epochs realised, a learning rate that was found), so that a
-        replay need not measure again.
+        Use it to record a result (the epochs trained, a measured learning rate), so that a replay
+        does not measure again.
 
         Raises:
             PlanError: The value is not JSON.
@@ -145,10 +142,10 @@ class Plan:
         return self._bound(choices, self._rules, self._facts)
 
     def bind(self, rules: Iterable[Rule], facts: Mapping[str, Any]) -> Plan:
-        """The same choices with rules and facts, so that ``override`` works on a plan from a file.
+        """Return the plan with rules and facts, so that ``override`` works on a plan from a file.
 
-        A key that has a rule but no choice here (a plan that an earlier release saved) is decided;
-        every choice that is here stays the same object.
+        Rules decide the keys that the plan lacks, for example one that an earlier version saved.
+        All existing choices stay the same objects.
 
         Raises:
             PlanError: As ``derive``.
@@ -166,13 +163,13 @@ class Plan:
 
     @property
     def rules(self) -> Mapping[str, Rule]:
-        """The rules by key; empty for a plan that was read from a file and not bound."""
+        """The rules by key; empty for a plan that was read from a file and is not bound."""
         return {rule.key: rule for rule in self._rules}
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """A fresh copy of each key's value; what data, model and task are built from."""
-        # Choices are plain already, so only what can be changed in place needs a copy.
+        """A copy of each key's value; data, model and task are built from these."""
+        # Only mutable values need a copy.
         return {
             key: choice.value
             if isinstance(choice.value, _IMMUTABLE)
@@ -206,10 +203,10 @@ class Plan:
         return self.table()
 
     def table(self, width: int | None = None) -> str:
-        """The choices as aligned text: key, value, source, reason, and how to change it.
+        """Return the choices as an aligned text table with reasons and how to change each.
 
         Args:
-            width: Characters in a line; None asks the terminal.
+            width: Characters per line; None uses the width of the terminal.
         """
         return table.text(list(self._choices.values()), width)
 
@@ -217,20 +214,20 @@ class Plan:
         return table.html(list(self._choices.values()))
 
     def diff(self, other: Plan) -> PlanDiff:
-        """Where the values of two plans differ; false when nowhere, and it prints."""
+        """Return the differences from this plan to ``other``; false if there are none."""
         return compare(self._choices, other._choices)
 
     def require_confidence(self) -> None:
-        """Refuses choices of low confidence; what ``choices={"strict": True}`` does.
+        """Raise an error if a choice has low confidence, as ``choices={"strict": True}`` does.
 
         Raises:
-            PlanError: Naming each, why it is not sure, and what to write.
+            PlanError: It lists each of them with its reason and how to keep or change it.
         """
         unsure = [c for c in self._choices.values() if c.confidence < table.LOW_CONFIDENCE]
         if unsure:
             raise PlanError(
-                f"A strict plan has no choice of a confidence below {table.LOW_CONFIDENCE}, but "
-                f"{', '.join(choice.key for choice in unsure)} would be. Say what you want:\n"
+                f"A strict plan allows no choice with confidence below {table.LOW_CONFIDENCE}, but "
+                f"these have less: {', '.join(choice.key for choice in unsure)}. Set them:\n"
                 + "\n".join(
                     f"  {c.key} = {table.value_text(c.value)} ({c.confidence:.2f}): {c.reason} To "
                     f"keep it: {how_to_override(c.key, c.value)}; to change it: {c.override}"
@@ -241,7 +238,7 @@ class Plan:
     # ------------------------------------------------------------ saving
 
     def to_json(self) -> dict[str, Any]:
-        """The choices as plain JSON values; rules and facts stay behind."""
+        """Return the choices as JSON values, without rules and facts."""
         return {
             "schema_version": SCHEMA_VERSION,
             "choices": [as_json(choice) for choice in self._choices.values()],
@@ -249,29 +246,29 @@ class Plan:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Plan:
-        """The plan that ``to_json`` described, with equal choices and no rules.
+        """Return the plan that ``to_json`` converted, without rules.
 
         Raises:
-            PlanError: The content was written by another version, or is no plan.
+            PlanError: The content was written by another version, or is not a plan.
         """
         if not isinstance(content, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] files differ
-            raise PlanError(f"A plan is saved as an object, not as a {type(content).__name__}.")
+            raise PlanError(f"A saved plan must be a JSON object, not a {type(content).__name__}.")
         version = content.get("schema_version")
         if version != SCHEMA_VERSION or type(version) is not int:
             raise PlanError(
                 f"The plan has schema version {version!r}; this flambeau reads "
-                f"{SCHEMA_VERSION}. Use the release that wrote it, or derive a new plan."
+                f"{SCHEMA_VERSION}. Use the version that wrote it, or create a new plan."
             )
         entries: object = content.get("choices")
         if not isinstance(entries, list):
             raise PlanError(
                 f"The plan's 'choices' is a {type(entries).__name__}, not a list: the content is "
-                "damaged or no plan. Derive a new one."
+                "damaged or not a plan. Create a new plan."
             )
         return cls([from_json(entry) for entry in cast("list[object]", entries)])
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as a JSON file, whole or not at all."""
+        """Write the plan to a JSON file, atomically."""
         path = Path(path)
         unfinished = path.with_name(f"{path.name}.unfinished")
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -280,27 +277,27 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """The plan that ``save`` wrote.
+        """Return the plan that ``save`` wrote.
 
         Raises:
-            PlanError: The file is no plan, or another version's.
+            PlanError: The file is not a plan, or was written by another version.
         """
         try:
             content: object = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(
-                f"The plan {path} cannot be read: {error}. Name the file that plan.save(…) wrote."
+                f"The plan {path} cannot be read: {error}. Give the path of a saved plan."
             ) from error
         except (ValueError, RecursionError) as error:
-            raise PlanError(f"{path} is no plan: it is not JSON ({error}).") from error
+            raise PlanError(f"{path} is not a plan: it is not valid JSON ({error}).") from error
         if not isinstance(content, dict):
-            raise PlanError(f"{path} is no plan: it holds a {type(content).__name__}.")
+            raise PlanError(f"{path} is not a plan: it contains a {type(content).__name__}.")
         try:
             return cls.from_json(cast("dict[str, Any]", content))
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
         except RecursionError as error:
-            raise PlanError(f"{path} is no plan: it is nested too deep.") from error
+            raise PlanError(f"{path} is not a plan: it is nested too deeply.") from error
 
 
 def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, Choice]:
@@ -309,13 +306,12 @@ def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, 
     for key, given in user.items():
         if key not in known:
             raise PlanError(
-                f"The plan has no key {key!r} (value given: {given!r:.60}). "
-                f"{did_you_mean(key, known)}"
+                f"The plan has no key {key!r} (value: {given!r:.60}). {did_you_mean(key, known)}"
             )
-        choice = given if isinstance(given, Choice) else _users(key, given)
+        choice = given if isinstance(given, Choice) else _user_choice(key, given)
         if choice.key != key:
             raise PlanError(
-                f"The choice given for {key!r} is one for {choice.key!r}. Pass it under its own "
+                f"The choice passed as {key!r} has the key {choice.key!r}. Pass it under its own "
                 "key."
             )
         _check_type(known[key], choice)
@@ -323,13 +319,13 @@ def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, 
     return choices
 
 
-def _users(key: str, value: Any) -> Choice:
-    advice = "Leave it out to have it chosen."
-    return Choice(key, value, "Given by the user.", override=advice, source="user")
+def _user_choice(key: str, value: Any) -> Choice:
+    advice = "Remove it to let the plan choose."
+    return Choice(key, value, "Set by the user.", override=advice, source="user")
 
 
 def _check_accepted(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> None:
-    """Refuse a value of the user's that is not of the key's type or of no use to the rule."""
+    """Raise an error if the user's value has the wrong type or the rule does not accept it."""
     choice = choices[rule.key]
     if rule.accepts is None or choice.source != "user":
         return
@@ -347,21 +343,21 @@ def _check_type(rule: Rule, choice: Choice) -> None:
 def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> Choice:
     values = {need: choices[need].value for need in rule.needs}
     try:
-        answer = cast(object, rule.decide(facts, values))
+        result = cast(object, rule.decide(facts, values))
     except KeyError as error:
         raise PlanError(
-            f"The rule for {rule.key!r} ({name_of(rule)}) asked for {error}, which is neither a "
-            f"fact ({', '.join(facts) or 'none'}) nor among its needs "
-            f"({', '.join(rule.needs) or 'none'}). Let the data measure it in facts(), or add the "
+            f"The rule for {rule.key!r} ({name_of(rule)}) reads {error}, which is neither a fact "
+            f"({', '.join(facts) or 'none'}) nor one of its needs "
+            f"({', '.join(rule.needs) or 'none'}). Return it from the data's facts(), or add the "
             "key to the rule's needs."
         ) from error
-    if not isinstance(answer, Choice) or answer.key != rule.key:
-        got = f"one for {answer.key!r}" if isinstance(answer, Choice) else repr(answer)[:80]
+    if not isinstance(result, Choice) or result.key != rule.key:
+        got = f"one for {result.key!r}" if isinstance(result, Choice) else repr(result)[:80]
         raise PlanError(
             f"The rule for {rule.key!r} ({name_of(rule)}) must return a Choice for that key, but "
             f"returned {got}."
         )
     try:
-        return checked(answer)
+        return checked(result)
     except PlanError as error:
         raise PlanError(f"The rule {name_of(rule)}: {error}") from error

@@ -1,4 +1,4 @@
-"""``Rule``: how one value of the plan is decided."""
+"""``Rule``: a function that decides one value of the plan."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ Decide = Callable[[Mapping[str, Any], Mapping[str, Any]], Choice]
 Accepts = Callable[[Any, Mapping[str, Any], Mapping[str, Any]], str | None]
 
 Changes = Literal["rebuild", "apply", "fit"]
-"""When a value may change.
+"""When a change of the value takes effect.
 
-- "rebuild": model, task or data sets are built from it, so it changes with a new learner.
-- "apply": what is built takes it over before the next fit (``BuiltPlan.apply``).
-- "fit": each fit may have its own.
+- "rebuild": in a new learner; model, task or data sets are built from the value.
+- "apply": before the next fit, in the objects that exist already (``BuiltPlan.apply``).
+- "fit": in each fit separately.
 """
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Decides the choice ``key`` once the choices in ``needs`` are known.
+    """Decides the choice ``key`` from facts and from the choices in ``needs``.
 
     Attributes:
-        key: What it decides.
-        needs: Keys that ``decide`` reads from ``values``; it gets these and no others.
+        key: The key that it decides.
+        needs: Keys that ``decide`` reads from ``values``; it gets only these.
         decide: ``decide(facts, values) -> Choice``; a pure function. ``values`` maps each key in
             ``needs`` to its value.
-        accepts: ``accepts(value, facts, values)`` for a value that the user gave in the place of
-            the rule's: None where something can be made of it, else what it must be, in words
-            that follow "but it must be". None takes any value of the type.
-        type: The values that the key takes, whatever the data are; None takes any.
-        changes: When the value may change, see ``Changes``; None is "rebuild".
-        of_machine: Whether a resumed run may take the value of another machine.
+        accepts: ``accepts(value, facts, values)`` checks a value that the user set: it returns None
+            if the value is valid, otherwise a phrase that follows "but it must be" in the message.
+            None accepts any value of ``type``.
+        type: The valid values of the key, independent of the data; None accepts any.
+        changes: When a change takes effect, see ``Changes``; None is "rebuild".
+        of_machine: Whether the value depends on the machine, so that a resumed run may change it.
 
-    A domain's rule that replaces one of core keeps its ``type``, ``changes`` and ``of_machine``
-    where it does not give its own.
+    A domain's rule that replaces one of core inherits its ``type``, ``changes`` and ``of_machine``
+    unless it sets them.
     """
 
     key: str

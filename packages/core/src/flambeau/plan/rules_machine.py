@@ -1,7 +1,7 @@
-"""Core rules on the machine: device, where data live, precision, threads, compilation, layout.
+"""Core rules for the machine: device, data location, precision, threads, compile, memory format.
 
-Besides those of ``rules_task`` they read these facts: ``in_memory`` and ``memory_bytes`` of data,
-``model_given`` and ``model_dtype`` of the user's module.
+In addition to those in ``rules_task`` they read these facts: ``in_memory`` and ``memory_bytes`` of
+the data, ``model_given`` and ``model_dtype`` of the user's module.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from flambeau.plan.value_types import DeviceType, one_of, whole
 def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     device = best_device()
     if device.type == "cuda":
-        reason = f"torch sees {torch.cuda.get_device_name(device)}."
+        reason = f"PyTorch found a GPU: {torch.cuda.get_device_name(device)}."
     elif device.type == "mps":
-        reason = "torch sees this machine's GPU (Metal)."
+        reason = "PyTorch found this machine's GPU (Metal)."
     else:
-        reason = "torch sees no accelerator here."
+        reason = "PyTorch found no accelerator."
     on_cpu = device.type == "cpu"
     return Choice(
         "device",
@@ -34,32 +34,35 @@ def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         reason,
         evidence={"found": str(device)},
         alternatives=() if on_cpu else ("cpu",),
-        override="Nothing else to choose on this machine." if on_cpu else "",
+        override="This machine has no other device." if on_cpu else "",
     )
 
 
 def data_device_choice(device: str, size: int | None, what: str) -> Choice:
-    """Where batches are gathered: on the accelerator where the data leave it room, else here.
+    """Return the choice of where batches are gathered: on the accelerator if the data fit there.
 
     Args:
-        device: Where the model runs.
-        size: Bytes of the data where they are in memory, else None.
-        what: Names them in the reason.
+        device: The device of the model.
+        size: Bytes of the data if they are in memory, else None.
+        what: Subject of the reason ("The samples").
     """
     kind = torch.device(device).type
     evidence: dict[str, Any] = {"device": kind, "bytes": size}
     if kind == "cpu":
-        value, reason = "cpu", "The model runs where the data are."
+        value, reason = "cpu", "The model runs on the CPU, where the data are."
     elif size is None:
-        value, reason = "cpu", f"{what} are read while training and copied batch by batch."
+        value, reason = (
+            "cpu",
+            f"{what} are read during training, and each batch is copied to the device.",
+        )
     else:
         free = free_memory_bytes(torch.device(device))
         evidence |= {"free_bytes": free, "share": DEVICE_SHARE}
         value = kind if size < DEVICE_SHARE * free else "cpu"
-        fate = "copied once" if value == kind else "copied batch by batch, one ahead"
+        copy = "They are copied once." if value == kind else "Each batch is copied, one ahead."
         reason = (
-            f"{what} are {size / 1e6:,.1f} MB, of {free / 1e6:,.0f} MB free on {kind} up to "
-            f"{DEVICE_SHARE:.0%} may be used: {fate}."
+            f"{what} take {size / 1e6:,.1f} MB; at most {DEVICE_SHARE:.0%} of the "
+            f"{free / 1e6:,.0f} MB free on {kind} may be used. {copy}"
         )
     others = tuple(other for other in ("cpu", kind) if other != value and size is not None)
     return Choice(
@@ -68,7 +71,7 @@ def data_device_choice(device: str, size: int | None, what: str) -> Choice:
         reason,
         evidence=evidence,
         alternatives=others,
-        override="" if others else "Nothing else to choose here.",
+        override="" if others else "There is no other location for these data.",
     )
 
 
@@ -92,7 +95,7 @@ def _num_threads(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "num_threads",
         count,
-        f"What torch computes with here; this process may use {cores} cores.",
+        f"PyTorch's current number of threads; this process may use {cores} cores.",
         evidence={"torch": count, "cores": cores},
         alternatives=() if count == 1 else (1,),
         source="default",
@@ -100,13 +103,14 @@ def _num_threads(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
-    """The rule for ``precision``: bf16 where the device is fast at it and the architecture gains.
+    """Return the rule for ``precision``: bf16 if device and architecture are faster with it.
 
     Args:
-        gains: What bf16 gained where it was measured, in words, by architecture
+        gains: Measured gain of bf16 by architecture, as text
             (``{"small_cnn": "1.9× on an AVX512-bf16 CPU, accuracy unchanged"}``). An architecture
             that is not listed trains in fp32.
-        given: Why a module of the user's own trains in bf16, a sentence; None trains it in fp32.
+        given: A sentence that says why a user-defined module trains in bf16; None trains it in
+            fp32.
     """
 
     def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -116,13 +120,16 @@ def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
         gain = given if is_own else gains.get(architecture)
         dtype = facts.get("model_dtype", "float32")
         if dtype != "float32":
-            value, reason = "fp32", f"The module is {dtype}: it computes in what its weights have."
+            value, reason = "fp32", f"The module's weights are {dtype}, so it computes in {dtype}."
         elif fast and gain is not None:
-            gained = gain if is_own else f"{architecture} gained {gain}."
-            value, reason = "bf16", f"{device.type} has fast bf16. {gained}"
+            gained = gain if is_own else f"Measured for {architecture}: {gain}."
+            value, reason = "bf16", f"This {device.type} computes bf16 fast. {gained}"
         elif fast:
             value = "fp32"
-            reason = f"{device.type} has fast bf16, but no gain was measured for {architecture}."
+            reason = (
+                f"This {device.type} computes bf16 fast, but no gain was measured for "
+                f"{architecture}."
+            )
         else:
             value, reason = "fp32", f"bf16 is not faster than fp32 on this {device.type}."
         return Choice(
@@ -143,8 +150,8 @@ def _compile(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "compile",
         "off",
-        "torch.compile gave 0.97–1.02× on CPU and took 30 s for the first step; a probe tries it "
-        "where the run is long enough.",
+        "On CPU, torch.compile changed the speed of a step by 0.97–1.02× and the first step took "
+        "30 s. The first fit tries it if the run is long enough.",
         evidence={"cpu_speed_up": [0.97, 1.02], "first_step_s": 30},
         alternatives=("regions", "whole"),
         source="default",
@@ -155,25 +162,25 @@ def _memory_format(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
     return Choice(
         "memory_format",
         "contiguous_format",
-        "torch's own order of axes; nothing speaks for another one.",
+        "PyTorch's default memory format.",
         alternatives=("channels_last",),
         source="default",
     )
 
 
 TO_MEASURE = ("auto", "always")
-"""Values of ``probe`` with which the first fit measures."""
+"""Values of ``probe`` for which the first fit measures."""
 
-PROBE = (*TO_MEASURE, "off", "taken", "cached", "skipped")
-"""All its values; the last three are outcomes, which a replay does not measure again."""
+PROBE = (*TO_MEASURE, "off", "measured", "cached", "skipped")
+"""All values of ``probe``; the last three are results, and a replay does not measure again."""
 
 
 def _probe(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "probe",
         "auto",
-        "The first fit measures what a step needs in memory, and tries other precisions, layouts "
-        "and numbers of threads if the run is long enough to repay it.",
+        "The first fit measures the memory of a step. If the run is long enough, it also times "
+        "other precisions, memory formats and numbers of threads.",
         alternatives=("always", "off"),
         source="default",
     )

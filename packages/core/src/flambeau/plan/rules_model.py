@@ -1,4 +1,4 @@
-"""Core rules on the model beside its architecture: starting weights, head, which parts learn."""
+"""Core rules for the model: pretrained weights, head, trainable parameter groups."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flambeau.plan.value_types import PARAMETER_GROUPS
 def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     given = bool(facts.get("model_given", False))
     reason = (
-        "Your module comes with its weights." if given else "From scratch: none were asked for."
+        "Your module already has its weights." if given else "Random: no pretrained weights chosen."
     )
     return Choice(
         "weights",
         None,
         reason,
-        override="Pass a module that has them: Learner(data, module).",
+        override="Pass a module with pretrained weights: Learner(data, module).",
         source="default",
     )
 
@@ -28,7 +28,7 @@ def _weights_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, A
     if value is None:
         return None
     return (
-        "None: nothing here knows where such weights are. Pass a module that has them, "
+        "None: this domain has no pretrained weights. Pass a module that has them, "
         "Learner(data, module), or load them: learner.load(path)."
     )
 
@@ -38,17 +38,17 @@ def _head(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "head",
         "of the module",
-        f"The last layer is that of {own}.",
-        override="Change the module before it is given to the Learner.",
+        f"The head is the last layer of {own}.",
+        override="Change the module before you pass it to the Learner.",
         source="default",
     )
 
 
 def head_rule(where: str) -> Rule:
-    """The rule for ``head`` in a domain whose builders take ``dropout``.
+    """Return the rule for ``head`` in a domain whose builders take ``dropout``.
 
     Args:
-        where: What the dropout comes before, for the reason: "each layer but the first".
+        where: What dropout precedes, for the reason: "each layer but the first".
     """
 
     def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -57,8 +57,8 @@ def head_rule(where: str) -> Rule:
         return Choice(
             "head",
             {"dropout": 0.0},
-            f"One linear layer makes the answers of {values['architecture']}; dropout before "
-            f"{where} is off, since nobody measured a gain of it here.",
+            f"The head of {values['architecture']} is one linear layer. Dropout before {where} is "
+            "off: no benefit was measured.",
             evidence={"architecture": values["architecture"]},
             alternatives=({"dropout": 0.2}, {"dropout": 0.5}),
             source="default",
@@ -72,7 +72,7 @@ def head_rule(where: str) -> Rule:
             share = cast("Mapping[str, Any]", value)["dropout"]
         if type(share) in (int, float) and 0 <= cast("float", share) < 1:
             return None
-        return '{"dropout": share} with a share from 0 to below 1.'
+        return '{"dropout": p} with a probability p from 0 to below 1.'
 
     return Rule("head", ("architecture",), decide, accepts)
 
@@ -81,20 +81,20 @@ def _head_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any
     if value == "of the module":
         return None
     return (
-        "'of the module': the plan cannot reach into it. Change the module before it is given to "
-        "the Learner."
+        "'of the module': the plan cannot change your module. Change it before you pass it to the "
+        "Learner."
     )
 
 
 def _trainable(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     if values["weights"] is None:
-        reason = "Every part learns: nothing was learned before that could be kept."
+        reason = "All parameters train, because the weights are random."
         if facts.get("model_given"):
-            reason = "Every part of your module learns whose parameters ask for gradients."
+            reason = "All parameters of your module with requires_grad=True train."
     else:
         reason = (
-            "Every part learns; learner.fine_tune() trains the head alone first, and then earlier "
-            "parts more slowly."
+            "All parameters train. learner.fine_tune() trains the head first, then the earlier "
+            "groups with lower learning rates."
         )
     return Choice(
         "trainable",

@@ -1,18 +1,17 @@
-"""Core rules on what is to be learned: split, task, targets, loss, metrics.
+"""Core rules for the task: split, task, targets, loss, metrics.
 
-They read these facts, which every ``Data.facts()`` measures on its train rows:
+They read these facts, which ``Data.facts()`` measures on the train rows:
 
-- ``n_train``, ``n_valid``, ``n_test``: samples in each part.
-- ``split``: in words, how the parts were made.
-- ``target_dtype``: "float32", "int64", "bool", "str" …; ``target_shape``: of one sample's target,
-  ``[]`` for a plain number or label. Absent where there is not exactly one target.
+- ``n_train``, ``n_valid``, ``n_test``: number of samples in each part.
+- ``split``: description of how the parts were made.
+- ``target_dtype``: "float32", "int64", "bool", "str" …; ``target_shape``: shape of one sample's
+  target, ``[]`` for a scalar. Absent unless there is exactly one target.
 - ``target_binary``: whether every target is 0 or 1.
-- ``target_distinct``, ``target_min``, ``target_max``: of all train targets; absent where the data
-  are read while training.
-- ``class_counts``: samples of each class, by name or in the order of the class numbers, where
+- ``target_distinct``, ``target_min``, ``target_max``: over all train targets; absent if the data
+  are read during training.
+- ``class_counts``: number of samples per class, by name or in the order of the class indices, if
   the targets may be classes.
-- ``task_given``: of a task object that the user passed: ``{"loss": its loss in words, "metrics":
-  their names}``.
+- ``task_given``: if the user passed a task, ``{"loss": description, "metrics": names}``.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ _TARGET_FACTS = (
 )
 _TASKS = ("classification", "multi_label", "regression")
 
-# A whole number is a class label rather than an amount while classes repeat this often.
+# Integer targets are class labels if there are at least this many rows per distinct value.
 _ROWS_PER_CLASS = 10
-# Floats with fewer distinct values than this, each repeated, may be labels in disguise.
-_FEW = 20
+# Float targets with at most this many distinct values, each repeated, may be class labels.
+_MAX_FLOAT_LABELS = 20
 
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
     "classification": (["accuracy", "macro_f1"],),
@@ -54,7 +53,7 @@ _KNOWN_METRICS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "regression": Regression.known_metrics,
 }
 
-# Above this share the largest class alone makes accuracy look good.
+# With a larger share of one class, accuracy is high even for a constant prediction.
 _IMBALANCED = 0.6
 
 
@@ -64,9 +63,9 @@ def _split(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "split",
         facts["split"],
-        f"The data were split when they were built: {sizes}.",
+        f"The split was fixed when the data were built: {sizes}.",
         evidence=counts,
-        override="Give valid=, test= or split= where the data are built.",
+        override="Set valid=, test= or split= when you build the data.",
         source="default",
     )
 
@@ -74,8 +73,8 @@ def _split(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     if "target_dtype" not in facts:
         raise PlanError(
-            f"The data have {len(facts.get('targets', ()))} targets, and a task is only chosen for "
-            "exactly one. Say what is to be learned: Learner(data, task=...)."
+            f"The data have {len(facts.get('targets', ()))} targets, but a task can only be chosen "
+            "for exactly one. Pass the task: Learner(data, task=...)."
         )
     value, confidence, reason = _task_of(facts)
     evidence = {name: facts[name] for name in _TARGET_FACTS if name in facts}
@@ -84,25 +83,37 @@ def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def _task_of(facts: Mapping[str, Any]) -> tuple[str, float, str]:
-    """Name, confidence and reason."""
+    """Return name, confidence and reason."""
     dtype, shape = str(facts["target_dtype"]), list(facts["target_shape"])
     rows = f"{facts['n_train']:,} rows"
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
-        return "multi_label", 0.8, f"Each of {rows} has {shape[0]} targets, all of them 0 or 1."
+        return "multi_label", 0.8, f"Each of the {rows} has {shape[0]} targets that are 0 or 1."
     if "float" in dtype:
-        return _task_of_floats(facts, f"{_distinct(facts, dtype)} in {rows}")
+        return _task_of_floats(facts, f"The {rows} have {_distinct(facts, dtype)}")
     if shape and shape != [1]:
-        return "regression", 0.4, f"Each of {rows} has {tuple(shape)} targets of type {dtype}."
+        return (
+            "regression",
+            0.4,
+            f"Each of the {rows} has a target of shape {tuple(shape)} and type {dtype}.",
+        )
     if dtype.startswith(("int", "uint")):
-        return _task_of_integers(facts, f"{_distinct(facts, 'integer')} in {rows}")
-    return "classification", 0.95, f"{_distinct(facts, dtype)} as labels in {rows}."
+        return _task_of_integers(facts, f"The {rows} have {_distinct(facts, 'integer')}")
+    return (
+        "classification",
+        0.95,
+        f"The {rows} have {_distinct(facts, dtype)}, which can only be labels.",
+    )
 
 
 def _task_of_floats(facts: Mapping[str, Any], seen: str) -> tuple[str, float, str]:
     distinct = facts.get("target_distinct")
-    if distinct is None or distinct > _FEW or distinct * _ROWS_PER_CLASS > facts["n_train"]:
+    if (
+        distinct is None
+        or distinct > _MAX_FLOAT_LABELS
+        or distinct * _ROWS_PER_CLASS > facts["n_train"]
+    ):
         return "regression", 0.95, f"{seen}."
-    return "regression", 0.45, f"{seen}: if they are labels, convert them to int64."
+    return "regression", 0.45, f"{seen}. If they are class labels, convert them to int64."
 
 
 def _task_of_integers(facts: Mapping[str, Any], seen: str) -> tuple[str, float, str]:
@@ -110,43 +121,51 @@ def _task_of_integers(facts: Mapping[str, Any], seen: str) -> tuple[str, float, 
     if distinct is None:
         return "classification", 0.8, f"{seen}."
     if low < -1:  # -1 marks the second class, or a missing label
-        return "regression", 0.7, f"{seen}, the lowest {low:,}: amounts rather than labels."
+        return (
+            "regression",
+            0.7,
+            f"{seen} as targets. The lowest is {low:,}, so they are not class labels.",
+        )
     if distinct * _ROWS_PER_CLASS <= facts["n_train"]:
-        return "classification", 0.95, f"{seen}."
+        return "classification", 0.95, f"{seen}: each occurs often, as class labels do."
     if distinct * 2 <= facts["n_train"]:
-        return "classification", 0.45, f"{seen}: few rows for each, so it might be an amount."
-    return "regression", 0.45, f"{seen}: hardly any value repeats, so it is hardly a label."
+        return (
+            "classification",
+            0.45,
+            f"{seen}: few rows each, so the target could also be a quantity.",
+        )
+    return "regression", 0.45, f"{seen}: few values repeat, so they are probably not labels."
 
 
 def _split_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
     made: str = facts["split"]
     if value == made:
         return None
-    return f"what the data did: {made!r}. Give valid=, test= or split= where the data are built."
+    return f"the split of the data, {made!r}. Set valid=, test= or split= when you build the data."
 
 
 def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     task = values["task"]
     labels = task in ("classification", "multi_label")
-    reason = "Class numbers are learned as they are."
+    reason = "The targets are class labels, used unchanged."
     if not labels:
-        reason = f"The task {task!r} learns the targets in their own units."
+        reason = f"The task {task!r} uses the targets unchanged, in their own units."
     return Choice(
         "targets",
         "labels" if labels else "as_is",
         reason,
         evidence={"task": task},
-        override="Give the data other targets.",
+        override="Build the data with other targets.",
         source="default",
     )
 
 
 def targets_accept(*known: str) -> Accepts:
-    """What ``targets`` may be where amounts can be learned in the ways ``known``."""
+    """Return the check of ``targets`` for data whose numeric targets support ``known``."""
 
     def accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
         if values["task"] in ("classification", "multi_label"):
-            return None if value == "labels" else "'labels': classes have no mean to subtract."
+            return None if value == "labels" else "'labels': class labels cannot be scaled."
         return None if value in known else f"one of {', '.join(map(repr, known))} for these data."
 
     return accepts
@@ -159,11 +178,15 @@ def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         return Choice(
             "loss",
             value,
-            f"The task {task!r} brings its own loss.",
+            f"The task {task!r} defines its loss.",
             override="Pass another task: Learner(data, task=...).",
             source="default",
         )
-    known = {name: words for name, words in LOSSES[task].items() if _can_be_had(name, facts)}
+    known = {
+        name: description
+        for name, description in LOSSES[task].items()
+        if _is_available(name, facts)
+    }
     value, *others = known
     return Choice(
         "loss",
@@ -171,11 +194,11 @@ def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         known[value],
         evidence={"task": task},
         alternatives=tuple(others),
-        override="" if others else "Learner(data, task=...) with its own loss",
+        override="" if others else "Pass a task with another loss: Learner(data, task=...).",
     )
 
 
-def _can_be_had(loss: str, facts: Mapping[str, Any]) -> bool:
+def _is_available(loss: str, facts: Mapping[str, Any]) -> bool:
     return loss != "balanced_cross_entropy" or bool(facts.get("class_counts"))
 
 
@@ -183,11 +206,11 @@ def _loss_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any
     task = values["task"]
     if "task_given" in facts or task not in LOSSES:
         return _of_the_task(value, _loss(facts, values).value, task)
-    known = [name for name in LOSSES[task] if _can_be_had(name, facts)]
+    known = [name for name in LOSSES[task] if _is_available(name, facts)]
     if value in known:
         return None
     return (
-        f"one of {', '.join(known)} for the task {task!r}. Another loss is a task of your own: "
+        f"one of {', '.join(known)} for the task {task!r}. For another loss, pass a custom task: "
         "Learner(data, task=...)."
     )
 
@@ -198,30 +221,30 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         return Choice(
             "metrics",
             given["metrics"] if given else [],
-            f"The task {task!r} brings its own metrics.",
+            f"The task {task!r} defines its metrics.",
             override="Pass another task: Learner(data, task=...).",
             source="default",
         )
     evidence: dict[str, Any] = {"task": task}
     if task == "classification":
         share = _largest_share(facts.get("class_counts"))
-        value, reason = ["accuracy"], "The share of right answers."
+        value, reason = ["accuracy"], "The share of correct predictions."
         if share is not None:
             evidence["largest_share"] = round(share, 4)
-            reason = f"The largest class has {share:.0%} of the rows, so accuracy says enough."
+            reason = f"The largest class has {share:.0%} of the rows, so accuracy is informative."
             if share > _IMBALANCED:
                 value = ["accuracy", "balanced_accuracy", "macro_f1"]
                 reason = (
-                    f"The largest class has {share:.0%} of the rows: accuracy alone would look "
-                    "good without learning anything."
+                    f"The largest class has {share:.0%} of the rows, so a constant prediction "
+                    "would reach that accuracy."
                 )
     elif task == "multi_label":
         value = ["micro_f1", "exact_match"]
-        reason = "F1 over all labels, and the share of samples whose labels are all right."
+        reason = "F1 over all labels, and the share of samples with every label correct."
     else:
         value, reason = (
             ["mae", "rmse", "r2"],
-            "Errors in the target's unit, and the share explained.",
+            "Errors in the target's unit, and the share of variance explained.",
         )
     return Choice(
         "metrics",
@@ -243,10 +266,10 @@ def _metrics_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, A
 
 
 def _of_the_task(value: Any, own: Any, task: str) -> str | None:
-    """Nothing else than what the task brings: the plan cannot change it."""
+    """Accept only the value that the task defines; the plan cannot change it."""
     if value == own:
         return None
-    return f"{own!r}, which the task {task!r} brings. Pass another task: Learner(data, task=...)."
+    return f"{own!r}, as the task {task!r} defines. Pass another task: Learner(data, task=...)."
 
 
 def _distinct(facts: Mapping[str, Any], noun: str) -> str:

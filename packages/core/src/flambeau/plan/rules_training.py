@@ -1,10 +1,10 @@
-"""Core rules on how to train: batches, optimizer, learning rate, schedule, epochs.
+"""Core rules for training: batch size, optimizer, learning rate, schedule, epochs.
 
-Besides those of ``rules_task`` they read these facts:
+In addition to those in ``rules_task`` they read these facts:
 
-- ``in_memory``: whether the samples are tensors in memory; false where files are read on demand.
-- ``model_given``: true where the user passed a module of his own.
-- ``loader_batch_size``: batch size of a loader that the user brought, which nothing here changes.
+- ``in_memory``: whether the samples are tensors in memory; false if files are read on demand.
+- ``model_given``: true if the user passed a module.
+- ``loader_batch_size``: batch size of a user-defined loader, which no rule changes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.value_types import AUTO_OUTCOME, not_negative, one_of, positive, whole
 
-LR = positive("a finite number above 0: the peak learning rate.")
+LR = positive("a finite number above 0 (the peak learning rate).")
 """Type of the learning rate."""
 
-# An epoch of fewer steps gives the schedule too little to work with.
+# Shorter epochs have too few steps for the schedule.
 _MIN_STEPS = 20
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
-# Rows in memory from which on a larger batch is worth more than more steps: at these sizes an
-# epoch still has 100 to 400 steps.
+# (rows in memory, batch size): with so many rows an epoch still has 100 to 400 steps.
 _LARGE_BATCHES = ((409_600, 1024), (102_400, 512), (25_600, 256))
 
-_STEPS_WANTED = 2_000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 3, 50
+_TARGET_STEPS = 2_000
+_MIN_EPOCHS, _MAX_EPOCHS = 3, 50
 
 # Peak learning rate relative to AdamW's, from the usual recipes of each optimizer.
 _RELATIVE_TO_ADAMW = {"adamw": 1, "adam": 1, "rmsprop": 1, "adagrad": 10, "sgd": 50}
@@ -46,7 +45,7 @@ def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         return Choice(
             "batch_size",
             given,
-            f"Your loader makes batches of {given}.",
+            f"Your loader yields batches of {given} samples.",
             override="Change it in your loader.",
             source="default",
         )
@@ -59,7 +58,7 @@ def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "batch_size",
         value,
-        f"{n:,} train rows make {steps:,} steps an epoch.",
+        f"An epoch of the {n:,} train rows has {steps:,} steps.",
         evidence={"n_train": n, "steps_per_epoch": steps},
         alternatives=(value * 2, max(1, value // 2)),
     )
@@ -68,10 +67,12 @@ def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 def batch_size_accepts(
     value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]
 ) -> str | None:
-    """Nothing else than what a loader of the user's own makes."""
+    """Accept only the batch size of a user-defined loader, if there is one."""
     given = facts.get("loader_batch_size")
     return (
-        None if given in (None, value) else f"{given}, as your loader makes them. Change it there."
+        None
+        if given in (None, value)
+        else f"{given}, the batch size of your loader. Change it there."
     )
 
 
@@ -79,8 +80,8 @@ def _accumulate(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "accumulate",
         1,
-        f"Each step is one batch of {values['batch_size']:,}: as far as is known the device has "
-        "room for it.",
+        f"A step uses one batch of {values['batch_size']:,} samples. The first fit measures "
+        "whether it fits into memory.",
         evidence={"batch_size": values["batch_size"]},
         alternatives=(2, 4),
         source="default",
@@ -95,21 +96,22 @@ def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         )
     if facts.get("in_memory", False):
         reason = (
-            "The samples are in memory: one gather a batch, which workers would only slow down."
+            "The samples are in memory, where one indexing operation makes a batch; worker "
+            "processes would be slower."
         )
         return Choice(
             "num_workers",
             0,
             reason,
             evidence={"in_memory": True},
-            override="Nothing to change: workers are for data read from files.",
+            override="Worker processes are only used for data read from files.",
         )
     cores = usable_cores()
     value = min(4, cores)
     return Choice(
         "num_workers",
         value,
-        f"Files are read on demand, and this process may use {cores} cores.",
+        f"Files are read during training. This process may use {cores} cores; 4 workers at most.",
         evidence={"in_memory": False, "cores": cores},
         alternatives=(0, cores),
     )
@@ -120,15 +122,19 @@ def _workers_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, A
         return None
     if facts.get("loader_batch_size") is not None:
         return "0: your loader reads the samples. Change its num_workers."
-    return "0: workers are for data read from files." if facts.get("in_memory", False) else None
+    return (
+        "0: worker processes are for data read from files."
+        if facts.get("in_memory", False)
+        else None
+    )
 
 
 def _optimizer(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "optimizer",
         "adamw",
-        "Forgives a learning rate that is off by a factor; its fused form runs 3.4–5.3× as fast "
-        "as a for-loop on CPU.",
+        "Less sensitive to the learning rate than SGD. Its fused kernel is 3.4–5.3× faster than "
+        "the for-loop implementation on CPU.",
         evidence={"fused_speed_up_cpu": [3.4, 5.3]},
         alternatives=("sgd",),
         source="default",
@@ -141,7 +147,7 @@ def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     return Choice(
         "weight_decay",
         value,
-        f"The usual value for {optimizer}; norms and biases are left out of it.",
+        f"Common value for {optimizer}. Norm layers and biases are not decayed.",
         evidence={"optimizer": optimizer},
         alternatives=(value * 10, 0.0),
         source="default",
@@ -149,12 +155,12 @@ def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
 
 
 def lr_rule(table: Mapping[str, float]) -> Rule:
-    """The rule for ``lr``: the documented peak rate of the architecture.
+    """Return the rule for ``lr``: the measured peak learning rate of the architecture.
 
     Args:
-        table: Peak learning rate under AdamW by architecture, with which it was measured to train
-            well. Another optimizer's is derived from it; an architecture that is not listed gets
-            1e-3 with low confidence.
+        table: Peak learning rate for AdamW by architecture, measured to train well. The rate for
+            another optimizer is derived from it; an architecture that is not listed gets 1e-3
+            with low confidence.
     """
 
     def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
@@ -163,16 +169,16 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
         base = table.get(architecture, _USUAL_LR)
         factor = _RELATIVE_TO_ADAMW.get(optimizer, 1)
         value = float(f"{base * factor:.3g}")
-        reason = f"The documented default of {architecture} under AdamW, {base:g}."
+        reason = f"{base:g} is the measured default for {architecture} with AdamW."
         confidence = 0.9
         if not known:
             reason = (
-                f"Nothing was measured for {architecture}: AdamW's usual {base:g}. A run of 1,200 "
-                "steps or more measures it first (learner.lr_find)."
+                f"No learning rate was measured for {architecture}; {base:g} is AdamW's usual one. "
+                "A run of 1,200 steps or more runs lr_find first."
             )
             confidence = 0.45
         if optimizer != "adamw":
-            reason += f" {optimizer} usually takes {factor} times that."
+            reason += f" {optimizer} usually needs {factor} times that rate."
             confidence -= 0.3
         return Choice(
             "lr",
@@ -191,8 +197,8 @@ def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "schedule",
         "one_cycle",
-        "Warms up over a quarter of the run and falls to zero, so that the last epoch is the one "
-        "to keep.",
+        "Warms up over a quarter of the run, then decays to zero, so the last epoch is usually "
+        "the best.",
         alternatives=("cosine", "flat_cos", "constant"),
         override='learner.fit(schedule="cosine")',
         source="default",
@@ -202,12 +208,12 @@ def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 def _epochs(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     n, batch_size = facts["n_train"], values["batch_size"] * values["accumulate"]
     steps = -(-n // batch_size)
-    value = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS_WANTED // steps)))
+    value = min(_MAX_EPOCHS, max(_MIN_EPOCHS, -(-_TARGET_STEPS // steps)))
     return Choice(
         "epochs",
         value,
-        f"{steps:,} steps an epoch make {steps * value:,} steps; about {_STEPS_WANTED:,} are "
-        f"wanted, in {_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs.",
+        f"{value} epochs of {steps:,} steps are {steps * value:,} steps. The target is about "
+        f"{_TARGET_STEPS:,} steps in {_MIN_EPOCHS} to {_MAX_EPOCHS} epochs.",
         evidence={"steps_per_epoch": steps, "steps": steps * value},
         alternatives=(max(1, value // 2), value * 2),
         confidence=0.7,
@@ -219,8 +225,8 @@ def _auto(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "auto",
         None,
-        "fit_auto(minutes=…) has not run: it measures this machine, chooses epochs and schedule, "
-        "and records here what it realised.",
+        "fit_auto(minutes=…) has not run. It chooses epochs and schedule for a time budget and "
+        "records the run here.",
         override="learner.fit_auto(minutes=3)",
         source="default",
     )
@@ -230,7 +236,7 @@ def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     return Choice(
         "bn",
         "auto",
-        "Decided before the first step, from what norm layers see of the train data in batches of "
+        "The first fit decides it from batch statistics of the train data, with batches of "
         f"{values['batch_size']}.",
         evidence={"batch_size": values["batch_size"]},
         alternatives=("train", "adapt", "eval"),
@@ -280,7 +286,7 @@ TRAINING_RULES = (
         changes="fit",
     ),
     Rule("bn", ("batch_size",), _bn, type=one_of(BATCH_NORM_POLICIES)),
-    # What was realised holds no longer where one of these changes.
+    # A recorded run is invalid if one of these changes.
     Rule(
         "auto",
         ("accumulate", "architecture", "batch_size", "bn", "lr", "optimizer", "weight_decay"),

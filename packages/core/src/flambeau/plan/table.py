@@ -1,4 +1,4 @@
-"""A plan as people read it: aligned text, and HTML for notebooks."""
+"""Tables of a plan: aligned text, and HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from flambeau.plan.choice import Choice
 
 LOW_CONFIDENCE = 0.5
-"""Below it a choice is marked, and a strict plan refuses it."""
+"""Choices with lower confidence are marked, and a strict plan raises an error for them."""
 
-_UNSURE_WORDS = "? marks a choice made with low confidence: check it first."
+_UNSURE_NOTE = "? marks a choice with low confidence: check it first."
 
 _GAP = "  "
-# Notebooks align cells to the right and in the middle.
+# Overrides the notebook default of right-aligned, vertically centred cells.
 _CELL = "text-align: left; vertical-align: top; padding: 2px 8px"
 _UNSURE = ' style="background: rgba(255, 190, 0, 0.2)"'
 _NARROWEST = 60
-# Most choices are changed in the same way; the table says the common part once, below.
+# Most overrides start with the same text; the table shows it once, below.
 _USUAL, _SHORT = "Learner(data, choices={", "choices={"
 
 
 def value_text(value: Any) -> str:
-    """A plain value in few characters: text without quotes, numbers in their shortest form."""
+    """Return a value as short text: strings without quotes, numbers in their shortest form."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -38,10 +38,10 @@ def value_text(value: Any) -> str:
 
 
 def text(choices: Sequence[Choice], width: int | None = None) -> str:
-    """Key, value and source in columns, the reason and how to change it beside them."""
+    """Return a text table: key, value, source, and the reason with how to change the value."""
     width = max(_NARROWEST, width or shutil.get_terminal_size().columns)
     rows = [(choice.key, value_text(choice.value), _source(choice)) for choice in choices]
-    # The value may take a fifth of the line, the words the larger half; both wrap.
+    # The value takes at most a fifth of the line, the reason most of it; both wrap.
     limits = (24, max(12, width // 5), 9)
     heads = ("key", "value", "source")
     columns = [
@@ -52,19 +52,19 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
     lines = [_line((*heads, "reason → how to change"), columns), "─" * width]
     for choice, row in zip(choices, rows, strict=True):
         cells = [_wrap(cell, size) for cell, size in zip(row, columns, strict=False)]
-        cells.append(_words(choice, columns[-1]))
+        cells.append(_reason_lines(choice, columns[-1]))
         for i in range(max(map(len, cells))):
             lines.append(_line([cell[i] if i < len(cell) else "" for cell in cells], columns))
     lines.append("─" * width)
     if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
-        lines += _wrap(_UNSURE_WORDS, width)
+        lines += _wrap(_UNSURE_NOTE, width)
     if any(choice.override.startswith(_USUAL) for choice in choices):
         lines += _wrap(f"{_SHORT}...}} is an argument: {_USUAL}...}}).", width)
     return "\n".join(lines)
 
 
 def html(choices: Sequence[Choice]) -> str:
-    """The same table for a notebook."""
+    """Return the table as HTML for a notebook."""
     from html import escape
 
     heads = ("key", "value", "source", "reason", "how to change it")
@@ -86,7 +86,7 @@ def html(choices: Sequence[Choice]) -> str:
     head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
     page = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
-        page += f"<p>{_UNSURE_WORDS}</p>"
+        page += f"<p>{_UNSURE_NOTE}</p>"
     return page
 
 
@@ -100,15 +100,15 @@ def _reason(choice: Choice) -> str:
     return choice.reason
 
 
-def _words(choice: Choice, width: int) -> list[str]:
-    """Reason and override: on one line where they fit, else one below the other."""
+def _reason_lines(choice: Choice, width: int) -> list[str]:
+    """Return reason and override: on one line if they fit, otherwise on separate lines."""
     change = choice.override
     if change.startswith(_USUAL):
         change = _SHORT + change.removeprefix(_USUAL).removesuffix(")")
     change = f"→ {change}"
-    together = f"{_reason(choice)} {change}"
-    if len(together) <= width:
-        return [together]
+    line = f"{_reason(choice)} {change}"
+    if len(line) <= width:
+        return [line]
     return _wrap(_reason(choice), width) + _wrap(change, width)
 
 

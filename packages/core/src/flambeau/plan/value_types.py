@@ -1,4 +1,4 @@
-"""What values a key of the plan takes, so that an invalid one is refused where it is given."""
+"""Types of the plan's values, with which an invalid value is refused when it is set."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from flambeau.wording import first_line
 
 @dataclass(frozen=True)
 class ValueType:
-    """The values that a key takes, whatever the data are.
+    """The valid values of a key, independent of the data.
 
     Attributes:
-        description: What a value must be, as it follows "it must be" in a message.
-        accepts: Whether a value is one of them.
+        description: Phrase that follows "it must be" in a message.
+        accepts: Returns whether a value is valid.
     """
 
     description: str
     accepts: Callable[[Any], bool]
 
     def fault(self, value: Any) -> str | None:
-        """Return what the value must be; None where it is valid."""
+        """Return a description of valid values if ``value`` is invalid, else None."""
         return None if self.accepts(value) else self.description
 
 
 class DeviceType(ValueType):
-    """Devices of this machine that compute."""
+    """The devices of this machine."""
 
     def __init__(self) -> None:
         super().__init__("a device of this machine.", lambda value: self.fault(value) is None)
@@ -39,17 +39,17 @@ class DeviceType(ValueType):
         try:
             device = torch.device(value)
             if device.type == "meta":
-                return "a device that computes; meta tensors hold no numbers."
-            # Only creating a tensor shows whether this machine has it.
+                return "a real device; tensors on the meta device have no data."
+            # Creating a tensor is the only reliable check that the device exists.
             torch.empty(1, device=device)
         except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
-            return f'a device of this machine ("cpu" always is): {first_line(error)}'
+            return f'a device of this machine, such as "cpu": {first_line(error)}'
         return None
 
 
 def whole(least: int, unit: str) -> ValueType:
-    """Whole numbers from ``least`` on."""
-    # bool is an int to Python, but nobody means True samples.
+    """Return the type of whole numbers that are at least ``least``."""
+    # bool is a subclass of int, but is not a valid number here.
     return ValueType(
         f"a whole number of {unit}, at least {least}.",
         lambda value: type(value) is int and value >= least,
@@ -57,17 +57,17 @@ def whole(least: int, unit: str) -> ValueType:
 
 
 def positive(description: str) -> ValueType:
-    """Finite numbers above 0."""
+    """Return the type of finite numbers above 0."""
     return ValueType(description, lambda value: _is_finite(value) and value > 0)
 
 
 def not_negative(description: str) -> ValueType:
-    """Finite numbers from 0 on."""
+    """Return the type of finite numbers that are at least 0."""
     return ValueType(description, lambda value: _is_finite(value) and value >= 0)
 
 
 def one_of(names: Collection[str]) -> ValueType:
-    """One of these names."""
+    """Return the type of strings in ``names``."""
     return ValueType(
         f"one of {', '.join(sorted(names))}.",
         lambda value: isinstance(value, str) and value in names,

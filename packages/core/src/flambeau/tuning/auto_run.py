@@ -1,7 +1,7 @@
-"""``AutoRun``: a run that plans itself under a time budget, and one that repeats such a run.
+"""``AutoRun``: a run with a time budget that chooses its schedule, or the repetition of one.
 
-It decides at each stretch's end what follows (``budget.py`` has the rules), and keeps what it
-realised as plain values, from which the same run can be made again without a clock.
+At the end of each interval it decides how to continue, with the rules in ``budget.py``. The result
+is recorded as JSON values, from which the same run can be repeated without a clock.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from flambeau.training.state import TrainState
 from flambeau.tuning.budget import (
     Segment,
     Speed,
-    Verdict,
+    Trend,
     first_segments,
-    gain,
+    improvement,
+    interval_steps,
+    intervals_within,
     next_segments,
-    noise,
-    spare_stretches,
-    stretch_steps,
-    stretches_within,
+    score_noise,
+    spare_intervals,
 )
-from flambeau.tuning.segments import SegmentLoader
+from flambeau.tuning.interval_loader import IntervalLoader
 
 Clock = Callable[[], float]
 
 T = TypeVar("T")
 
-_SAVED = (
+_STATE_ATTRIBUTES = (
     "batches",
     "budget_s",
     "ended",
@@ -51,27 +51,27 @@ _SAVED = (
     "monitor",
     "replanned",
     "steps_per_epoch",
-    "steps_per_stretch",
-    "stretch_s",
+    "steps_per_interval",
+    "interval_s",
     "wanted",
 )
 
-# The latest stretches tell the speed that the next ones will have.
+# Number of recent intervals from which the duration of the next ones is estimated.
 _RECENT = 3
-# Standard errors by which scores must differ to count as better, and as worse.
+# Differences of scores, in standard errors, that count as better and as worse.
 _BETTER, _WORSE = 1.0, -2.0
 
 
 @dataclass(frozen=True)
-class Peak:
-    """What every phase of the run has in common.
+class PhaseSettings:
+    """The settings that all phases of the run share.
 
     Attributes:
         lr: Peak learning rate.
         bn: Batch norm policy.
-        trainable: Groups that learn; None for all.
-        lr_scales: Factor on the rate by group, once all groups learn.
-        head: The group that learns alone first; None where none does.
+        trainable: Groups that train; None for all.
+        lr_scales: Factor on the learning rate by group, for phases in which all groups train.
+        head: Group that trains alone in the first phases; None if there are no such phases.
     """
 
     lr: float
@@ -81,16 +81,16 @@ class Peak:
     head: str | None = None
 
     def phases(self, segments: Sequence[Segment]) -> list[Phase]:
-        """A phase a stretch."""
+        """Return one phase per interval."""
         return [
-            self._phase(segment, *segment.piece(index))
+            self._phase(segment, *segment.interval(index))
             for segment in segments
-            for index in range(segment.stretches)
+            for index in range(segment.intervals)
         ]
 
     def _phase(self, segment: Segment, start: float, end: float) -> Phase:
         is_head = segment.name == "head"
-        # As in fine_tune: once the body learns too, all of it goes at half the head's rate.
+        # As in fine_tune: phases in which all groups train have half the peak rate.
         peak = self.lr / 2 if self.head is not None and not is_head else self.lr
         if start == end:
             schedule = Schedule("constant", peak * start)
@@ -107,157 +107,163 @@ class Peak:
 
 
 class AutoRun:
-    """Decides after each stretch how the run goes on; the loop asks it.
+    """Decides after each interval how the run continues. The training loop calls it.
 
     Args:
-        budget_s: Seconds for everything from now on; None repeats a run that was recorded.
-        clock: Seconds from any starting point.
+        budget_s: Seconds for everything from now on; None repeats a recorded run.
+        clock: Returns seconds from any starting point.
 
     Attributes:
-        segments: The run as planned now.
-        batches: Batches in a stretch; None for an epoch.
-        monitor: Column of the history by which the best stretch is kept; None without valid.
-        mode: Whether it is to be small or large.
-        ended: Why the run ended before its budget; empty where it did not.
-        replanned: How often the speed or the scores changed the plan.
+        segments: The segments of the run as currently planned.
+        batches: Batches per interval; None for an epoch.
+        monitor: Column of the history that selects the best interval; None without a valid part.
+        mode: Whether a smaller or a larger value of ``monitor`` is better.
+        ended: Why the run ends before its budget; empty if it does not.
+        replanned: How often timing or scores changed the segments.
     """
 
     def __init__(self, budget_s: float | None, clock: Clock = time.perf_counter) -> None:
         self.budget_s, self.clock = budget_s, clock
         self._started_s = clock()
-        self.peak = Peak(0.0)
+        self.phase_settings = PhaseSettings(0.0)
         self.segments: list[Segment] = []
         self.batches: int | None = None
-        self.steps_per_stretch = self.steps_per_epoch = self.wanted = 1
+        self.steps_per_interval = self.steps_per_epoch = self.wanted = 1
         self.speed: Speed | None = None
         self.monitor: str | None = None
         self.mode: Mode = "min"
         self.ended = ""
         self.replanned = 0
-        self.stretch_s = 0.0
+        self.interval_s = 0.0
         self.first_row = 0
         self._marks_s: list[float] = []
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of the budget that are gone."""
+        """Seconds since the run was created."""
         return self.clock() - self._started_s
 
     # Before the run
 
-    def watch(self, task: Task, *, has_valid: bool) -> None:
-        """Chooses the column by which the best stretch is kept."""
+    def choose_monitor(self, task: Task, *, has_valid: bool) -> None:
+        """Choose the column of the history that selects the best interval."""
         self.monitor, self.mode = None, "min"
         if not has_valid:
             return
         self.monitor = "valid_loss"
-        # Of classes the loss may rise while the answers get better: it punishes certainty.
+        # The loss of a classifier may rise while its accuracy improves: it penalises confidence.
         metrics = list(task.metrics()) if isinstance(task, Classification) else []
         if metrics:
             self.monitor = f"valid_{metrics[0]}"
         self.mode = mode_of(self.monitor)
 
-    def begin(
-        self, peak: Peak, speed: Speed | None, components: Components, accumulate: int
+    def make_first_plan(
+        self,
+        phase_settings: PhaseSettings,
+        speed: Speed | None,
+        components: Components,
+        accumulate: int,
     ) -> None:
-        """The first plan, from what was measured.
+        """Plan the first segments from the measured speed.
 
         Args:
-            peak: What the phases have in common.
-            speed: None where the loader cannot repeat batches, so that nothing could be measured:
-                then a stretch is an epoch, and the first one tells.
+            phase_settings: What all phases share.
+            speed: None if the loader cannot repeat batches, so that nothing could be measured.
+                Then an interval is an epoch, and the first one is timed.
             components: The objects built from the plan.
-            accumulate: Micro-batches in a step.
+            accumulate: Micro-batches per step.
         """
-        self.peak, self.speed = peak, _agreed(speed)
-        left_s = _agreed((self.budget_s or 0.0) - self.elapsed_s)
+        self.phase_settings, self.speed = phase_settings, _from_rank_zero(speed)
+        left_s = _from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
         steps = self.steps_per_epoch = -(-components.train.steps_per_epoch // accumulate)
         self.wanted = fitting = int(components.values["epochs"])
         if self.speed is not None:
-            steps = stretch_steps(self.speed, self.steps_per_epoch, left_s)
-            self.stretch_s = steps * self.speed.step_s + self.speed.evaluation_s
-            fitting = stretches_within(left_s, self.stretch_s)
+            steps = interval_steps(self.speed, self.steps_per_epoch, left_s)
+            self.interval_s = steps * self.speed.step_s + self.speed.evaluation_s
+            fitting = intervals_within(left_s, self.interval_s)
             self.wanted = max(1, -(-self.wanted * self.steps_per_epoch // steps))
         self.batches = None if steps == self.steps_per_epoch else steps * accumulate
-        self.steps_per_stretch = steps
-        self.segments = first_segments(fitting, self.wanted, head=peak.head is not None)
+        self.steps_per_interval = steps
+        self.segments = first_segments(fitting, self.wanted, head=phase_settings.head is not None)
         self._marks_s = [self.elapsed_s]
 
     def epochs_within(self, speed: Speed, components: Components, accumulate: int) -> int:
-        """Epochs of training that the budget has room for, evaluations included."""
+        """Return the number of epochs, with evaluations, that fit into the remaining budget."""
         steps = -(-components.train.steps_per_epoch // accumulate)
-        left_s = _agreed((self.budget_s or 0.0) - self.elapsed_s)
-        return stretches_within(left_s, steps * speed.step_s + speed.evaluation_s)
+        left_s = _from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
+        return intervals_within(left_s, steps * speed.step_s + speed.evaluation_s)
 
-    def cut(self, components: Components) -> Components:
-        """The parts with a train loader whose epochs are the run's stretches."""
+    def with_intervals(self, components: Components) -> Components:
+        """Return the components with a train loader whose epochs are the run's intervals."""
         if self.batches is None:
             return components
-        return replace(components, train=SegmentLoader(components.train, self.batches))
+        return replace(components, train=IntervalLoader(components.train, self.batches))
 
     def phases(self) -> list[Phase]:
-        """The phases as planned now, those that are done first."""
-        return self.peak.phases(self.segments)
+        """Return the phases as currently planned, including completed ones."""
+        return self.phase_settings.phases(self.segments)
 
-    def draws(self, seed: int) -> TemporarySeed:
-        """A block in which dropout draws the same numbers, whatever was drawn before."""
+    def fixed_seed(self, seed: int) -> TemporarySeed:
+        """Return a context in which torch's generators are seeded, for example for dropout."""
         return TemporarySeed().at(keyed.key(seed, "fit_auto"))
 
-    def words(self) -> str:
-        """What is planned, in a line for the terminal."""
-        total = sum(segment.stretches for segment in self.segments)
-        parts = ", ".join(f"{s.stretches} {s.name}" for s in self.segments)
+    def description(self) -> str:
+        """Return a one-line description of the planned run."""
+        total = sum(segment.intervals for segment in self.segments)
+        parts = ", ".join(f"{s.intervals} {s.name}" for s in self.segments)
         if self.budget_s is None:
             return (
-                f"fit_auto repeats {total} stretches of {self.steps_per_stretch:,} steps: {parts}."
+                f"fit_auto repeats a run of {total} intervals of {self.steps_per_interval:,} steps "
+                f"({parts})."
             )
-        what = "could not measure a step"
+        speed = "no step could be timed"
         if self.speed is not None:
-            what = (
-                f"{self.speed.step_s * 1e3:.3g} ms a step, {self.speed.evaluation_s:.2g} s an "
+            speed = (
+                f"{self.speed.step_s * 1e3:.3g} ms per step, {self.speed.evaluation_s:.2g} s per "
                 "evaluation"
             )
         return (
-            f"fit_auto: {what}, {self.elapsed_s:.2g} of {self.budget_s:.3g} s are gone. First plan:"
-            f" {total} stretches of {self.steps_per_stretch:,} steps ({parts})."
+            f"fit_auto: {speed}; {self.elapsed_s:.2g} of {self.budget_s:.3g} s used. First plan: "
+            f"{total} intervals of {self.steps_per_interval:,} steps ({parts})."
         )
 
     # During the run
 
     def next_phases(self, state: TrainState) -> list[Phase]:
-        """What follows the phase that is over; a list that ends with it where nothing does."""
+        """Return all phases after one has ended; the run ends if it was the last in the list."""
         done = state.position.phase + 1
         if self.budget_s is None:
             return self.phases()
         now_s = self.elapsed_s
         self._marks_s = [*self._marks_s, now_s][-_RECENT - 1 :]
         if len(self._marks_s) > 1:
-            self.stretch_s = (now_s - self._marks_s[0]) / (len(self._marks_s) - 1)
-        fitting = _agreed(stretches_within(self.budget_s - now_s, self.stretch_s))
+            self.interval_s = (now_s - self._marks_s[0]) / (len(self._marks_s) - 1)
+        fitting = _from_rank_zero(intervals_within(self.budget_s - now_s, self.interval_s))
         before = self.segments
-        verdict = "harms" if self.ended else self._verdict(state.history, done)
-        self.segments = next_segments(before, done, fitting, self.wanted, verdict)
+        trend = "worsening" if self.ended else self._trend(state.history, done)
+        self.segments = next_segments(before, done, fitting, self.wanted, trend)
         self.replanned += self.segments != before
-        if self._name(done) == "fall" and self._name(done - 1) != "fall":
-            in_time = spare_stretches(done, fitting) > 0
-            self.ended = self._why(verdict, state.history, done) if in_time else ""
-        if self._name(done) == "" and self.ended:
+        if self._segment_name(done) == "decay" and self._segment_name(done - 1) != "decay":
+            in_time = spare_intervals(done, fitting) > 0
+            self.ended = self._early_end_reason(trend, state.history, done) if in_time else ""
+        if self._segment_name(done) == "" and self.ended:
             state.stop_reason = self.ended
         return self.phases()
 
     def tolerance(self, history: History) -> float:
-        """How much worse than the best a later stretch may score and still be kept instead.
+        """Return by how much a later interval may score worse than the best and still be kept.
 
-        The noise of the run's own scores: among equals the one with the smaller rate is taken.
+        This is the noise of the run's scores: among equal scores, the later interval is preferred,
+        because its learning rate is lower.
         """
         if self.monitor is None:
             return 0.0
         width = max(2 * _RECENT, len(self._scores(self.monitor, history, None)) // 4)
-        return noise(self._scores(self.monitor, history, None)[-width:])
+        return score_noise(self._scores(self.monitor, history, None)[-width:])
 
     def _scores(self, column: str, history: History, name: str | None) -> list[float]:
-        """The run's scores so far, or those of the segments of one name."""
-        names = [segment.name for segment in self.segments for _ in range(segment.stretches)]
+        """Return the run's scores so far, or those of the segments with one name."""
+        names = [segment.name for segment in self.segments for _ in range(segment.intervals)]
         rows = history.rows[self.first_row :]
         return [
             float(row[column])
@@ -265,71 +271,75 @@ class AutoRun:
             if column in row and name in (None, segment)
         ]
 
-    def _verdict(self, history: History, done: int) -> Verdict:
-        """Whether the stretches with the full rate help: by the score, or by the loss."""
-        if self.monitor is None or self._name(done - 1) != "hold":
+    def _trend(self, history: History, done: int) -> Trend:
+        """Return whether score or loss improve while the learning rate is held at its peak."""
+        if self.monitor is None or self._segment_name(done - 1) != "hold":
             return "unknown"
         columns: dict[str, Mode] = {self.monitor: self.mode, "valid_loss": "min"}
-        gains = [gain(self._scores(name, history, "hold"), columns[name]) for name in columns]
-        known = [each for each in gains if each is not None]
+        improvements = [
+            improvement(self._scores(name, history, "hold"), columns[name]) for name in columns
+        ]
+        known = [each for each in improvements if each is not None]
         if any(each > _BETTER for each in known):
-            return "helps"
-        return "harms" if known and all(each < _WORSE for each in known) else "unknown"
+            return "improving"
+        return "worsening" if known and all(each < _WORSE for each in known) else "unknown"
 
-    def _name(self, stretch: int) -> str:
-        """Of the segment in which a stretch lies, counted from 0; empty after the last."""
+    def _segment_name(self, interval: int) -> str:
+        """Return the name of the segment that contains an interval; empty after the last."""
         for segment in self.segments:
-            if stretch < segment.stretches:
+            if interval < segment.intervals:
                 return segment.name
-            stretch -= segment.stretches
+            interval -= segment.intervals
         return ""
 
-    def _why(self, verdict: Verdict, history: History, done: int) -> str:
-        """Why the fall began while there was time to hold on."""
+    def _early_end_reason(self, trend: Trend, history: History, done: int) -> str:
+        """Return why the decay began although there was time left to hold the rate."""
         if self.monitor is None:
-            return f"no valid set tells whether more helps, so the plan's {self.wanted} epochs ran"
+            return "without a valid part, it trains for the plan's number of epochs"
         scores = self._scores(self.monitor, history, "hold")
-        if verdict == "harms":
-            return f"{self.monitor} got worse while the rate was held, {done} evaluations long"
+        if trend == "worsening":
+            return (
+                f"{self.monitor} got worse during the {done} evaluations at the peak learning rate"
+            )
         return (
-            f"{self.monitor} no longer improved beyond its noise of {self.tolerance(history):.2g} "
-            f"in {len(scores)} evaluations at the full rate"
+            f"{self.monitor} improved by less than its noise of {self.tolerance(history):.2g} "
+            f"in {len(scores)} evaluations at the peak learning rate"
         )
 
-    # What lasts
+    # Recording
 
-    def outcome(self, kept: int | None) -> dict[str, Any]:
-        """From which the same run is made again: plain values for the plan.
+    def to_record(self, kept: int | None) -> dict[str, Any]:
+        """Return JSON values for the plan from which the same run can be repeated.
 
         Args:
-            kept: Stretch whose weights the model ended on, counted from 1.
+            kept: Number of the interval whose weights the model has, counted from 1.
         """
         return {
-            "recipe": "train" if self.peak.head is None else "fine_tune",
-            "segments": [[s.name, s.start, s.end, s.stretches] for s in self.segments],
-            "steps": self.steps_per_stretch,
+            "recipe": "train" if self.phase_settings.head is None else "fine_tune",
+            "segments": [[s.name, s.start, s.end, s.intervals] for s in self.segments],
+            "steps": self.steps_per_interval,
             "kept": kept,
         }
 
-    def recorded(self, plan: Plan, history: History, best_epoch: int | None) -> Plan:
-        """The plan with what was realised, so that a replay measures nothing.
+    def record_in(self, plan: Plan, history: History, best_epoch: int | None) -> Plan:
+        """Return the plan with a record of the run, so that a replay measures nothing.
 
         Args:
-            plan: With which the run was made.
-            history: With the run's rows.
-            best_epoch: Whose weights the model ended on, as the history counts; None for the last.
+            plan: The plan of the run.
+            history: Contains the run's rows.
+            best_epoch: Epoch of the history whose weights the model has; None for the last.
         """
         rows = history.rows[self.first_row :]
         if not rows:
             return plan
         kept = None if best_epoch is None else best_epoch - int(rows[0]["epoch"]) + 1
-        epochs = len(rows) * self.steps_per_stretch / self.steps_per_epoch
-        evidence, words = self._account(rows, kept)
+        epochs = len(rows) * self.steps_per_interval / self.steps_per_epoch
+        evidence, words = self._summary(rows, kept)
         again = "learner.fit_auto(minutes=10)"
         return plan.with_choice(
             replace(
                 plan["auto"],
-                value=self.outcome(kept),
+                value=self.to_record(kept),
                 reason=words,
                 evidence=evidence,
                 override=again,
@@ -339,7 +349,7 @@ class AutoRun:
             replace(
                 plan["epochs"],
                 value=max(1, round(epochs)),
-                reason=f"fit_auto made {words}",
+                reason=f"fit_auto trained {words}",
                 evidence=evidence,
                 confidence=1.0,
                 override=again,
@@ -347,11 +357,11 @@ class AutoRun:
             )
         )
 
-    def _account(
+    def _summary(
         self, rows: Sequence[Mapping[str, Number]], kept: int | None
     ) -> tuple[dict[str, Any], str]:
-        """Figures of the run that is over, and the same in words."""
-        steps = len(rows) * self.steps_per_stretch
+        """Return the figures of the finished run, and a sentence with them."""
+        steps = len(rows) * self.steps_per_interval
         epochs, elapsed_s = steps / self.steps_per_epoch, self.elapsed_s
         evidence: dict[str, Any] = {
             "budget_s": self.budget_s,
@@ -370,53 +380,61 @@ class AutoRun:
                 "timed_steps": self.speed.steps,
             }
             words += (
-                f"; measured first: {self.speed.step_s * 1e3:.3g} ms a step, "
-                f"{self.speed.evaluation_s:.2g} s an evaluation"
+                f". Measured: {self.speed.step_s * 1e3:.3g} ms per step, "
+                f"{self.speed.evaluation_s:.2g} s per evaluation"
             )
         if self.monitor is not None and kept is not None:
             score = rows[kept - 1][self.monitor]
             evidence |= {"monitor": self.monitor, "score": score}
-            words += f". Kept: stretch {kept} of {len(rows)}, {self.monitor} {score:.4g}"
+            words += f". Best: interval {kept} of {len(rows)}, {self.monitor} {score:.4g}"
         return evidence, words + (f". Ended early: {self.ended}." if self.ended else ".")
 
-    def repeat(
-        self, outcome: Mapping[str, Any], peak: Peak, components: Components, accumulate: int
+    def restore_record(
+        self,
+        outcome: Mapping[str, Any],
+        phase_settings: PhaseSettings,
+        components: Components,
+        accumulate: int,
     ) -> None:
-        """Takes the place of ``begin`` where a recorded run is made again."""
-        self.peak = peak
+        """Prepare the repetition of a recorded run, instead of ``make_first_plan``."""
+        self.phase_settings = phase_settings
         self.segments = [Segment(*segment) for segment in outcome["segments"]]
-        steps = self.steps_per_stretch = int(outcome["steps"])
+        steps = self.steps_per_interval = int(outcome["steps"])
         self.steps_per_epoch = -(-components.train.steps_per_epoch // accumulate)
         self.batches = None if steps == self.steps_per_epoch else steps * accumulate
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        trainable = self.peak.trainable
-        peak = asdict(self.peak) | {"trainable": None if trainable is None else list(trainable)}
+        """Return the state for a checkpoint."""
+        trainable = self.phase_settings.trainable
+        settings = asdict(self.phase_settings) | {
+            "trainable": None if trainable is None else list(trainable)
+        }
         return {
-            "peak": peak,
+            "phase_settings": settings,
             "segments": [list(asdict(segment).values()) for segment in self.segments],
             "speed": None if self.speed is None else asdict(self.speed),
             "elapsed_s": self.elapsed_s,
-            **{name: getattr(self, name) for name in _SAVED},
+            **{name: getattr(self, name) for name in _STATE_ATTRIBUTES},
         }
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], clock: Clock = time.perf_counter) -> Self:
-        """The run that ``state_dict`` described, whose clock goes on from where it stood."""
+        """Return the run that ``state_dict`` saved; its elapsed time continues."""
         auto = cls(values["budget_s"], clock)
         auto._started_s -= values["elapsed_s"]
-        peak, speed = values["peak"], values["speed"]
-        trainable = peak["trainable"]
-        auto.peak = Peak(**peak | {"trainable": None if trainable is None else tuple(trainable)})
+        settings, speed = values["phase_settings"], values["speed"]
+        trainable = settings["trainable"]
+        auto.phase_settings = PhaseSettings(
+            **settings | {"trainable": None if trainable is None else tuple(trainable)}
+        )
         auto.segments = [Segment(*segment) for segment in values["segments"]]
         auto.speed = None if speed is None else Speed(**speed)
-        for name in _SAVED:
+        for name in _STATE_ATTRIBUTES:
             setattr(auto, name, values[name])
         return auto
 
 
-def _agreed(value: T) -> T:
-    """What process 0 measured, where several make the run."""
-    together = processes.current()
-    return value if together is None else together.broadcast(value)
+def _from_rank_zero(value: T) -> T:
+    """Return rank 0's value in a run of several processes."""
+    group = processes.current()
+    return value if group is None else group.broadcast(value)

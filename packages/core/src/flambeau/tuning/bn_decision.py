@@ -1,4 +1,4 @@
-"""``bn="auto"`` decided from what the norm layers see of the train data."""
+"""Decision of ``bn="auto"`` from the batch statistics of the train data."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.precision import Precision
 from flambeau.wording import type_and_first_line
 
-ROUGH, ROUGH_FROZEN = 0.04, 0.025
-"""Noise of a batch's statistics, in nats, from which on it is too rough to normalise with: where
-most of the model learns, and where most of it is frozen and cannot make up for it.
+NOISE_LIMIT, NOISE_LIMIT_FROZEN = 0.04, 0.025
+"""Noise of batch statistics, in nats, above which they are too noisy for training: if most of the
+model trains, and if most of it is frozen and cannot compensate for the noise.
 
-Set by ``flambeau bench run bn-finetune`` (``docs/findings/batch-norm.md``): with batches of 2
-pictures (0.04 to 0.08) "train" lost to "adapt", with 32 (0.004) it won; with 4 (0.02 to 0.04) it
-lost where the body was frozen alone.
+Measured by ``flambeau bench run bn-finetune`` (``docs/findings/batch-norm.md``): "train" was worse
+than "adapt" with batches of 2 images (0.04 to 0.08 nats) and better with 32 (0.004); with 4 (0.02
+to 0.04) it was worse only with a frozen body.
 """
 
 _FAR = 0.1
-"""Distance from which on the words say "far"; it decides nothing."""
+"""Distance above which the reason says "far"; it does not affect the decision."""
 
 _MOSTLY = 0.5
 
 _UNSURE = 0.3
-"""Share of the limit within which the decision might as well have been the other one."""
+"""Relative distance of the noise to the limit below which the confidence is lower."""
 
 _OVERRIDE = 'choices={"bn": "eval"}'
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the decision rests on.
+    """The measurements for the decision.
 
     Attributes:
-        layers: By name.
-        batches: How many were looked at.
-        samples: In them.
-        learning: Share of the parameters that learn, in the phase in which most do.
+        layers: Shift of each norm layer, by name.
+        batches: Number of batches measured.
+        samples: Number of samples in them.
+        learning: Share of the parameters that train, in the phase in which most do.
     """
 
     layers: Mapping[str, LayerShift]
@@ -63,20 +63,18 @@ class Measured:
     learning: float = 1.0
 
 
-def measured_bn(
-    plan: Plan, components: Components, phases: Sequence[Phase], epoch: int = 0
-) -> Plan:
-    """Return the plan with ``bn`` decided, where plan and phases leave it open.
+def measure_bn(plan: Plan, components: Components, phases: Sequence[Phase], epoch: int = 0) -> Plan:
+    """Return the plan with ``bn`` decided, if it is "auto" in the plan and in a phase.
 
-    Where both say "auto" and norm layers of the model keep statistics, it is measured on train
-    batches, and the plan gets the choice with its figures: a replay or a resumed run measures
-    nothing again. Model, generators and batches stay as they were.
+    If the model's norm layers have running statistics, they are compared with train batches, and
+    the plan records the choice with its figures, so a replay or a resumed run does not measure
+    again. Model, generators and order of the batches do not change.
 
     Args:
-        plan: The learner's.
-        components: Of the run to come.
-        phases: Of the run to come.
-        epoch: Epochs since the first run began, which key the order of the batches.
+        plan: The learner's plan.
+        components: Components of the run that will follow.
+        phases: Phases of the run that will follow.
+        epoch: Epochs since the first run started, which determine the order of the batches.
     """
     if plan["bn"].value != "auto" or all(phase.bn != "auto" for phase in phases):
         return plan
@@ -89,28 +87,30 @@ def measured_bn(
 
 
 def decide(measured: Measured) -> Choice:
-    """The policy for stored statistics on data of that distance, in batches of that noise.
+    """Return the policy for running statistics at this distance, with batches of this noise.
 
-    "eval" is never it: on the data that the statistics are from, "adapt" was as good.
+    It is never "eval": on the data from which the statistics are, "adapt" was as good.
     """
     layers = measured.layers.values()
     distance = sum(layer.distance for layer in layers) / len(layers)
     noise = sum(layer.noise for layer in layers) / len(layers)
-    limit = ROUGH if measured.learning >= _MOSTLY else ROUGH_FROZEN
+    limit = NOISE_LIMIT if measured.learning >= _MOSTLY else NOISE_LIMIT_FROZEN
     rough = noise > limit
     far = "far from" if distance > _FAR else "near"
-    figures = f"the stored statistics are {far} the train data ({distance:.2g} nats)"
-    batch = f"a batch's own are off by {noise:.2g} nats by chance"
     reason = (
-        f"{batch}, too rough to train with, and {figures}: taken from the data once, then fixed."
+        f"The running statistics are {far} the train data ({distance:.2g} nats), and those of a "
+        f"batch have a noise of {noise:.2g} nats; the limit is {limit:.2g}. "
+    )
+    reason += (
+        "Batch statistics are too noisy, so running ones are computed once from the train data."
         if rough
-        else f"{figures}, and {batch}: exact enough to train the norm layers, frozen groups' too."
+        else "Batch statistics are precise enough to train all norm layers, in frozen groups too."
     )
     sure = abs(noise / limit - 1) > _UNSURE
     return Choice(
         "bn",
         "adapt" if rough else "train",
-        reason[0].upper() + reason[1:],
+        reason,
         evidence={
             "distance_nats": _round(distance),
             "noise_nats": _round(noise),
@@ -131,7 +131,7 @@ def _of_fresh(layers: Mapping[str, nn.Module]) -> Choice:
     return Choice(
         "bn",
         "train",
-        f"From scratch: the {len(layers)} norm layers hold no statistics yet, so they learn.",
+        f"The {len(layers)} norm layers have no running statistics yet, so they train.",
         evidence={"layers": len(layers), "fresh": True},
         alternatives=("adapt",),
         override=_OVERRIDE,
@@ -144,9 +144,9 @@ def _of_stored(
     layers: Mapping[str, nn.Module],
     epoch: int,
 ) -> Choice:
-    told = all_gather(_look(components, epoch))
-    failure = next((each for each in told if isinstance(each, str)), None)
-    seen = [each for each in told if not isinstance(each, str)]
+    results = all_gather(_measure_layers(components, epoch))
+    failure = next((each for each in results if isinstance(each, str)), None)
+    seen = [each for each in results if not isinstance(each, str)]
     shifts: dict[str, LayerShift] = {}
     for name, module in layers.items():
         of_layer = [each for process in seen for each in process.get(name, ())]
@@ -156,12 +156,12 @@ def _of_stored(
         batches = max(len(noted) for process in seen for noted in process.values())
         samples = batches * components.values["batch_size"]
         return decide(Measured(shifts, batches, samples, _learning(components.model, phases)))
-    why = failure or "the train batches reach none of them."
+    why = failure or "no train batch reached any of them."
     return Choice(
         "bn",
         "train",
-        f"The {len(layers)} norm layers hold statistics, but how far the train data are from them "
-        f"could not be measured: {why}",
+        f"The {len(layers)} norm layers have running statistics, but their distance to the train "
+        f"data could not be measured: {why}",
         evidence={"layers": len(layers), "measured": False},
         alternatives=("adapt", "eval"),
         confidence=0.4,
@@ -170,7 +170,7 @@ def _of_stored(
 
 
 def _learning(model: nn.Module, phases: Sequence[Phase]) -> float:
-    """The largest share of the parameters that a phase trains."""
+    """Return the largest share of the parameters that a phase trains."""
     groups = parameter_groups(model)
     counts = {name: sum(p.numel() for p in group) for name, group in groups.items()}
     learn = {
@@ -182,14 +182,16 @@ def _learning(model: nn.Module, phases: Sequence[Phase]) -> float:
     return most / max(1, sum(counts.values()))
 
 
-def _look(components: Components, epoch: int) -> Mapping[str, Sequence[LayerStatistics]] | str:
-    """What the layers see, or why that cannot be known: then the first step will tell more."""
+def _measure_layers(
+    components: Components, epoch: int
+) -> Mapping[str, Sequence[LayerStatistics]] | str:
+    """Return the layers' inputs, or the error message if the model fails; the run reports it."""
     try:
         values = {"lr": float(components.values["lr"]), **components.task.values}
         context = StepContext(values=values, seed=components.seed)
         precision = Precision(components.values.get("precision", "fp32"), components.device)
         return measure_statistics(components, epoch, context, precision.autocast, MEASURED_BATCHES)
-    except Exception as error:  # noqa: BLE001 whatever a model of the user's raises
+    except Exception as error:  # noqa: BLE001 a user-defined model may raise anything
         return type_and_first_line(error)
 
 

@@ -1,14 +1,15 @@
-"""What a run under a time budget does next: warm up, hold the rate, let it fall to zero, stop.
+"""The schedule of a run with a time budget: warm-up, hold, decay to zero, stop.
 
-Pure functions of seconds and scores, so that a test needs no clock. A run is a list of segments;
-each is cut into stretches, and each stretch ends with an evaluation. The rate is held until the
-remaining time is what the fall needs, or until holding no longer helps: so the schedule reaches its
-end whatever the machine's speed turns out to be.
+These are pure functions of seconds and scores, so tests need no clock. A run is a list of segments;
+each consists of intervals, and each interval ends with an evaluation. The learning rate is held at
+its peak until the remaining time is what the decay needs, or until the scores stop improving. The
+schedule therefore ends in time, even if the speed of the machine changes.
 
 Source:
-    The trapezoid of Xing et al., "A Walk with SGD" (https://arxiv.org/abs/1802.08770), whose length
-    need not be known beforehand; Hägele et al. (https://arxiv.org/abs/2405.18392) find it as good
-    as a cosine of the same length, with a fall over the last 20% and more.
+    The trapezoidal schedule of Xing et al., "A Walk with SGD"
+    (https://arxiv.org/abs/1802.08770), whose length need not be known in advance; Hägele et al.
+    (https://arxiv.org/abs/2405.18392) find it as good as a cosine of the same length, with a decay
+    over at least the last 20%.
 """
 
 from __future__ import annotations
@@ -21,31 +22,31 @@ from typing import Literal
 
 from flambeau.training.optim.controller import Mode
 
-Verdict = Literal["helps", "harms", "unknown"]
+Trend = Literal["improving", "worsening", "unknown"]
 
-FALL = 0.4
-"""Share of the run in which the rate falls. Small networks on small data gain from a long one."""
+DECAY = 0.4
+"""Share of the run in which the rate decays. Small networks on small data gain from a long one."""
 
 WARM_UP, START = 0.1, 0.04
-"""Share of the run in which the rate rises, and the part of the peak with which it starts."""
+"""Share of the run in which the rate rises, and its start as a factor of the peak."""
 
-_FEWEST_STRETCHES = 5
-# An evaluation may take this share of a stretch.
+_MIN_INTERVALS = 5
+# Largest share of an interval that its evaluation may take.
 _EVALUATION = 0.25
-# Kept back for restoring the best weights and writing the last lines.
+# Share of the budget reserved for restoring the best weights and writing results.
 _KEPT_BACK = 0.02
-# Means of fewer scores are compared with nothing.
-_FEWEST_SCORES = 3
+# Means of fewer scores are not compared.
+_MIN_SCORES = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured before the run.
+    """Durations that were measured before the run.
 
     Attributes:
-        step_s: Seconds of an optimizer step.
-        evaluation_s: Seconds of an evaluation on all of valid.
-        steps: Steps that were timed.
+        step_s: Seconds per optimizer step.
+        evaluation_s: Seconds per evaluation of the whole valid part.
+        steps: Number of steps that were timed.
     """
 
     step_s: float
@@ -55,159 +56,163 @@ class Speed:
 
 @dataclass(frozen=True)
 class Segment:
-    """SegmentLoader between which the rate moves along one straight line.
+    """Consecutive intervals during which the learning rate changes linearly.
 
     Attributes:
-        name: "head", "warm-up", "hold" or "fall"; in "head" the last group alone learns.
+        name: "head", "warm-up", "hold" or "decay"; in "head" only the last group trains.
         start: Factor of the peak at the first step.
-        end: Factor at the last step.
-        stretches: How many.
+        end: Factor of the peak at the last step.
+        intervals: Number of intervals.
     """
 
     name: str
     start: float
     end: float
-    stretches: int
+    intervals: int
 
-    def piece(self, index: int) -> tuple[float, float]:
-        """Start and end of one stretch."""
-        if self.stretches == 1:
+    def interval(self, index: int) -> tuple[float, float]:
+        """Return the factors at the start and the end of one interval."""
+        if self.intervals == 1:
             return self.start, self.end
-        return self._at(index), self._at(index + 1)
+        return self._factor_at(index), self._factor_at(index + 1)
 
-    def _at(self, index: int) -> float:
-        share = index / self.stretches
+    def _factor_at(self, index: int) -> float:
+        share = index / self.intervals
         return self.start * (1.0 - share) + self.end * share
 
-    def cut(self, done: int) -> list[Segment]:
-        """What was done of it, so that the same pieces come out again to the last bit."""
+    def completed(self, done: int) -> list[Segment]:
+        """Return the completed part; its intervals have exactly the same factors."""
         if self.start == self.end:
-            return [replace(self, stretches=done)] if done else []
-        pieces = [self.piece(index) for index in range(done)]
+            return [replace(self, intervals=done)] if done else []
+        pieces = [self.interval(index) for index in range(done)]
         return [Segment(self.name, start, end, 1) for start, end in pieces]
 
 
-def stretch_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
-    """Optimizer steps between two evaluations: an epoch, unless time speaks for another length.
+def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
+    """Return the optimizer steps between two evaluations, by default an epoch.
 
-    Several epochs where the evaluation would take more than a quarter of the time, a part of one
-    where fewer than five stretches would fit into the budget.
+    It is several epochs if evaluation would otherwise take more than a quarter of the time, and a
+    part of an epoch if otherwise fewer than five intervals would fit into the budget.
     """
     step_s = max(speed.step_s, 1e-9)
     epochs = 1
-    longest = budget_s / _FEWEST_STRETCHES - speed.evaluation_s
+    longest = budget_s / _MIN_INTERVALS - speed.evaluation_s
     wanted = speed.evaluation_s * (1 - _EVALUATION) / _EVALUATION
     if wanted > steps_per_epoch * step_s:
         epochs = math.ceil(wanted / (steps_per_epoch * step_s))
     steps = epochs * steps_per_epoch
     if steps * step_s <= longest:
         return steps
-    # A part of an epoch; where even that is mostly evaluation, as much training as evaluation.
+    # Part of an epoch; at least half of the interval is training.
     return max(1, min(steps, math.floor(max(longest, speed.evaluation_s) / step_s)))
 
 
-def stretches_within(seconds: float, stretch_s: float) -> int:
-    """Whole stretches that fit."""
-    return max(0, math.floor(seconds * (1 - _KEPT_BACK) / max(stretch_s, 1e-9)))
+def intervals_within(seconds: float, interval_s: float) -> int:
+    """Return the number of whole intervals that fit into the time."""
+    return max(0, math.floor(seconds * (1 - _KEPT_BACK) / max(interval_s, 1e-9)))
 
 
 def first_segments(fitting: int, wanted: int, *, head: bool) -> list[Segment]:
-    """The plan with which a run starts.
+    """Return the segments with which a run starts.
 
     Args:
-        fitting: SegmentLoader that fit into the budget.
-        wanted: SegmentLoader after which the plan's number of epochs is reached.
-        head: Whether the head learns alone first.
+        fitting: Number of intervals that fit into the budget.
+        wanted: Number of intervals that complete the plan's epochs.
+        head: Whether the head trains alone first.
     """
     total = max(1, min(fitting, wanted))
     first = max(1, round(WARM_UP * total))
     segments = [Segment("head", START, 1.0, first)] if head and total > 1 else []
-    fall = max(1, round(FALL * total))
-    warm = min(first, total - fall - sum(s.stretches for s in segments))
+    fall = max(1, round(DECAY * total))
+    warm = min(first, total - fall - sum(s.intervals for s in segments))
     if warm > 0:
         segments.append(Segment("warm-up", START, 1.0, warm))
-    hold = total - fall - sum(s.stretches for s in segments)
+    hold = total - fall - sum(s.intervals for s in segments)
     if hold > 0:
         segments.append(Segment("hold", 1.0, 1.0, hold))
-    return [*segments, Segment("fall", 1.0, 0.0, fall)]
+    return [*segments, Segment("decay", 1.0, 0.0, fall)]
 
 
 def next_segments(
-    segments: Sequence[Segment], done: int, fitting: int, wanted: int, verdict: Verdict
+    segments: Sequence[Segment], done: int, fitting: int, wanted: int, trend: Trend
 ) -> list[Segment]:
-    """The segments that a run goes on with: those that are done, and what follows.
+    """Return the updated segments of a run: the completed ones, and those that follow.
 
     Args:
-        segments: The plan so far.
-        done: SegmentLoader that are over.
-        fitting: SegmentLoader that still fit into the budget.
-        wanted: As for ``first_segments``: before them only harm ends the holding.
-        verdict: Whether holding the rate on "helps", "harms", or neither is known.
+        segments: The segments so far.
+        done: Number of completed intervals.
+        fitting: Number of intervals that still fit into the budget.
+        wanted: As for ``first_segments``. Before that number, only a "worsening" trend ends the
+            hold.
+        trend: Trend of the scores at the peak rate: "improving", "worsening" or "unknown".
 
     Returns:
-        A list whose last segment ends at 0. Where nothing is left to do it has ``done`` stretches.
-        A run that ends with much time left begins another cycle, unless the plan's epochs are made.
+        Segments whose last one ends at 0. If the run is complete they have ``done`` intervals in
+        total. A run that ends with much time left starts another cycle, unless it has completed
+        the plan's epochs.
     """
     past, current, inside = _split(segments, done)
     if current is None:
-        # The machine was measured too slow, and the rate fell too early: another, longer cycle.
-        if verdict == "harms" or done >= wanted or fitting < max(_FEWEST_STRETCHES, done):
+        # The speed was underestimated, so the decay came too early: add another, longer cycle.
+        if trend == "worsening" or done >= wanted or fitting < max(_MIN_INTERVALS, done):
             return past
         return [*past, *first_segments(fitting, wanted - done, head=False)]
-    rate, left = current.piece(inside)[0], current.stretches - inside
-    if current.name == "fall" and inside:
+    rate, left = current.interval(inside)[0], current.intervals - inside
+    if current.name == "decay" and inside:
         if fitting >= left:
             return list(segments)
-        return [*past, *current.cut(inside), Segment("fall", rate, 0.0, max(1, fitting))]
-    spare = spare_stretches(done, fitting)
+        return [*past, *current.completed(inside), Segment("decay", rate, 0.0, max(1, fitting))]
+    spare = spare_intervals(done, fitting)
     if current.name in ("head", "warm-up"):
         if spare > 0:
             return list(segments)
-        return [*past, *current.cut(inside), Segment("fall", rate, 0.0, max(1, fitting))]
-    if current.name == "fall":
-        left = max(math.floor(wanted * (1 - FALL)) - done, done // 4 if verdict == "helps" else 0)
-    if verdict == "harms":
+        return [*past, *current.completed(inside), Segment("decay", rate, 0.0, max(1, fitting))]
+    if current.name == "decay":
+        left = max(
+            math.floor(wanted * (1 - DECAY)) - done, done // 4 if trend == "improving" else 0
+        )
+    if trend == "worsening":
         left = 0
-    past = [*past, *(current.cut(inside) if current.name == "hold" else [])]
+    past = [*past, *(current.completed(inside) if current.name == "hold" else [])]
     if (left := min(left, spare)) > 0:
         past = _joined(past, Segment("hold", 1.0, 1.0, left))
-        return [*past, Segment("fall", 1.0, 0.0, _fall_after(done + left))]
-    fall = _fall_after(done)
-    # One more than its share rather than a stretch of the budget that nobody uses.
+        return [*past, Segment("decay", 1.0, 0.0, _decay_after(done + left))]
+    fall = _decay_after(done)
+    # One interval more than its share, rather than leave it unused.
     fall = max(1, fitting) if fitting <= fall + 1 else fall
-    return [*past, Segment("fall", rate, 0.0, fall)]
+    return [*past, Segment("decay", rate, 0.0, fall)]
 
 
-def spare_stretches(done: int, fitting: int) -> int:
-    """Of those that fit, how many may come before the fall if it is to have its share."""
-    return math.floor(fitting * (1 - FALL) - done * FALL)
+def spare_intervals(done: int, fitting: int) -> int:
+    """Return how many of the fitting intervals can precede a decay of its full share."""
+    return math.floor(fitting * (1 - DECAY) - done * DECAY)
 
 
-def _fall_after(done: int) -> int:
-    """SegmentLoader of a fall that ends a run of ``done`` before it."""
-    return max(1, round(done * FALL / (1 - FALL)))
+def _decay_after(done: int) -> int:
+    """Return the length of a decay that follows ``done`` intervals."""
+    return max(1, round(done * DECAY / (1 - DECAY)))
 
 
 def _split(segments: Sequence[Segment], done: int) -> tuple[list[Segment], Segment | None, int]:
-    """Segments that are over, the one in which stretch ``done`` lies, and its place in there."""
+    """Return the completed segments, the one with interval ``done``, and the index within it."""
     past: list[Segment] = []
     for segment in segments:
-        if done < segment.stretches:
+        if done < segment.intervals:
             return past, segment, done
         past.append(segment)
-        done -= segment.stretches
+        done -= segment.intervals
     return past, None, 0
 
 
 def _joined(past: list[Segment], segment: Segment) -> list[Segment]:
     if past and (past[-1].name, past[-1].start, past[-1].end) == ("hold", 1.0, 1.0):
-        both = past[-1].stretches + segment.stretches
-        return [*past[:-1], replace(segment, stretches=both)]
+        both = past[-1].intervals + segment.intervals
+        return [*past[:-1], replace(segment, intervals=both)]
     return [*past, segment]
 
 
-def noise(scores: Sequence[float]) -> float:
-    """Standard deviation of a score around its trend, from the steps between neighbours."""
+def score_noise(scores: Sequence[float]) -> float:
+    """Return the standard deviation of a score around its trend, from successive differences."""
     finite = [score for score in scores if math.isfinite(score)]
     if len(finite) < 2:
         return 0.0
@@ -215,12 +220,12 @@ def noise(scores: Sequence[float]) -> float:
     return math.sqrt(sum(step * step for step in steps) / (2 * len(steps)))
 
 
-def gain(scores: Sequence[float], mode: Mode) -> float | None:
-    """By how many standard errors the last quarter of the scores is better than the one before.
+def improvement(scores: Sequence[float], mode: Mode) -> float | None:
+    """Return by how many standard errors the last quarter of the scores beats the one before.
 
-    None where there are too few scores to tell.
+    None if there are too few scores.
     """
-    width = max(_FEWEST_SCORES, len(scores) // 4)
+    width = max(_MIN_SCORES, len(scores) // 4)
     if len(scores) < 2 * width:
         return None
     recent, before = scores[-width:], scores[-2 * width : -width]
@@ -229,7 +234,7 @@ def gain(scores: Sequence[float], mode: Mode) -> float | None:
         return -math.inf
     if mode == "max":
         better = -better
-    error = noise(scores[-2 * width :]) * math.sqrt(2 / width)
+    error = score_noise(scores[-2 * width :]) * math.sqrt(2 / width)
     if error == 0.0:
         return math.copysign(math.inf, better) if better else 0.0
     return better / error

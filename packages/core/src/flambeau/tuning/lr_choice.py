@@ -1,4 +1,4 @@
-"""When a run measures its learning rate first, and what the plan then says of it."""
+"""Decides whether a run measures its learning rate first, and records the result in the plan."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ if TYPE_CHECKING:
     from flambeau.tuning.lr_result import LearningRate
 
 LARGEST_SHARE = 0.05
-"""Of the run's steps, that measuring its rate may take."""
+"""Largest share of the run's steps for measuring the learning rate."""
 
 _KEY = "lr_find"
 
 
-def is_open(choice: Choice, options: TrainingOptions) -> bool:
-    """Whether the plan knows so little of the rate that a run should measure it.
+def should_measure_lr(choice: Choice, options: TrainingOptions) -> bool:
+    """Return whether a run should measure its learning rate.
 
-    That is where a rule has chosen it with a confidence below 0.5, for an architecture of which
-    nothing is documented, and it was not tried before. Steps and optimizers of the user's own are
-    left alone: they may remember what they have done, and their rates are their own.
+    That is the case if a rule chose it with confidence below 0.5, because no rate is known for the
+    architecture, and it was not measured before. It is not measured with a custom train step or
+    optimizer: these may keep state, and may need another range of learning rates.
     """
-    ours = options.optimizer is None and options.train_step is train_step
+    is_standard = options.optimizer is None and options.train_step is train_step
     unsure = choice.source == "rule" and choice.confidence < 0.5
-    return unsure and ours and _KEY not in choice.evidence
+    return unsure and is_standard and _KEY not in choice.evidence
 
 
-def measured_lr(choice: Choice, start: Start, epochs: int, tell: Callable[[str], None]) -> Choice:
-    """The choice for "lr" with which a run of ``epochs`` begins.
+def measure_lr(choice: Choice, start: Start, epochs: int, log: Callable[[str], None]) -> Choice:
+    """Return the choice for "lr" of a run, measured if the run is long enough.
 
-    It is the same object where the run is too short to repay it (at most a twentieth of its
-    steps, at least 60), or where the train loader cannot give the same batches again. Otherwise
-    reason and evidence hold the outcome, so that a replay of the plan measures nothing.
+    Measuring takes at least 60 steps and at most a twentieth of the run's. If the run is too short,
+    or the train loader cannot repeat its batches, ``choice`` itself is returned. Otherwise reason
+    and evidence record the result, so a replay of the plan does not measure again.
 
     Args:
-        choice: That of the rule.
-        start: With what the run will train.
-        epochs: How long.
-        tell: Gets a line before and after.
+        choice: The choice of the rule.
+        start: Components, options and phase of the run.
+        epochs: Length of the run.
+        log: Called with one line before and one after measuring.
     """
-    from flambeau.tuning.lr_finder import FEWEST_STEPS, MOST_STEPS, find
+    from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS, find
 
     per_epoch = -(-start.components.train.steps_per_epoch // start.options.accumulate)
     total = per_epoch * epochs
-    most = min(MOST_STEPS, int(LARGEST_SHARE * total))
-    if most < FEWEST_STEPS or not_resumable_reason(start.components.train):
+    most = min(MAX_STEPS, int(LARGEST_SHARE * total))
+    if most < MIN_STEPS or not_resumable_reason(start.components.train):
         return choice
-    tell(f"Nothing is known of a good lr here: measuring it with up to {most} steps.")
+    log(f"No default learning rate is known for this model; running lr_find (up to {most} steps).")
     found = find(start, most)
-    tell(f"{found}")
-    return as_choice(found, choice, total)
+    log(f"{found}")
+    return choice_from_result(found, choice, total)
 
 
-def as_choice(found: LearningRate, before: Choice, run_steps: int) -> Choice:
-    """What was found as a choice of the plan, or the fallback with the reason for it.
+def choice_from_result(found: LearningRate, before: Choice, run_steps: int) -> Choice:
+    """Return the result as a choice of the plan, or the fallback with the reason for it.
 
     Args:
-        found: What the finder says.
-        before: The choice it replaces, whose value is the fallback.
-        run_steps: Steps of the run that it is for.
+        found: The result of lr_find.
+        before: The choice that it replaces, whose value is the fallback.
+        run_steps: Steps of the run that will follow.
     """
     cost = (
         f"{found.steps} steps, {found.steps / run_steps:.1%} of the run's {run_steps:,}, "
@@ -84,13 +84,13 @@ def as_choice(found: LearningRate, before: Choice, run_steps: int) -> Choice:
     }
     evidence = {**before.evidence, _KEY: outcome}
     if found.value is None or found.low is None or found.high is None:
-        reason = f"{before.reason} Measuring gave no answer: {found.reason} ({cost})."
+        reason = f"{before.reason} lr_find found no learning rate: {found.reason} ({cost})."
         return replace(before, reason=reason, evidence=evidence)
     others = tuple(rate for rate in (found.low, found.high) if rate != found.value)
     return Choice(
         "lr",
         found.value,
-        f"Measured before the fit: {found.summary()} ({cost}).",
+        f"lr_find measured it: {found.summary()} ({cost}).",
         evidence=evidence,
         alternatives=others,
         confidence=0.8 if found.high < 5 * found.low else 0.6,
@@ -99,5 +99,5 @@ def as_choice(found: LearningRate, before: Choice, run_steps: int) -> Choice:
 
 
 def _rounded(value: float) -> float | None:
-    """For the plan's JSON, which has no infinity: None is a run that broke."""
+    """Return the value for JSON, which has no infinity: None stands for a diverged run."""
     return float(f"{value:.4g}") if math.isfinite(value) else None

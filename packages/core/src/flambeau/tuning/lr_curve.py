@@ -1,6 +1,6 @@
-"""What a sweep of learning rates says: where the loss begins, where it is lowest, where it breaks.
+"""Analysis of a learning-rate sweep: initial loss, lowest loss, divergence.
 
-Pure functions of numbers; ``lr_finder`` makes the sweep.
+Pure functions of numbers; ``lr_finder`` runs the sweep.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-_WINDOW = 5  # steps over which a curve is smoothed: a decade
-_FEWEST_STEPS = 6
+_WINDOW = 5  # steps of the moving average: a decade of learning rates
+_MIN_STEPS = 6
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One pass over rising rates.
+    """One training run with increasing learning rates.
 
     Attributes:
-        rates: Learning rate of each step made, rising.
+        rates: Learning rate of each step, increasing.
         losses: Mean loss of each step, computed before its update.
     """
 
@@ -28,11 +28,11 @@ class Sweep:
 
     @property
     def finite(self) -> int:
-        """Steps before the first loss that is not finite."""
+        """Number of steps before the first loss that is not finite."""
         return next((i for i, x in enumerate(self.losses) if not math.isfinite(x)), len(self.rates))
 
     def smoothed(self) -> list[float]:
-        """The finite losses, each the mean of those around it."""
+        """Return the moving average of the finite losses."""
         return smoothed(self.losses[: self.finite])
 
 
@@ -41,9 +41,9 @@ class Level:
     """The loss of the weights from which the sweep and every short run start.
 
     Attributes:
-        loss: Its middle over the batches seen before anything was learned.
-        scatter: Standard deviation from batch to batch.
-        n: How many batches that were.
+        loss: Median over the first batches of the sweep.
+        scatter: Standard deviation between batches.
+        n: Number of batches.
     """
 
     loss: float
@@ -52,24 +52,24 @@ class Level:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Means over a centred window, which is narrower at both ends."""
+    """Return the centred moving average; the window is shorter at both ends."""
     half = _WINDOW // 2
     return [fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
 def level_of(losses: Sequence[float]) -> Level:
-    """The level from a sweep's first third, whose rates are too low to change much."""
-    first = losses[: max(_FEWEST_STEPS, len(losses) // 3)]
+    """Return the initial loss from a sweep's first third, whose rates are too low to change it."""
+    first = losses[: max(_MIN_STEPS, len(losses) // 3)]
     middle = median(first)
-    # Resistant against the odd batch; 1.4826 makes it the deviation of a normal distribution.
+    # Robust to outliers; 1.4826 converts it to the standard deviation of a normal distribution.
     return Level(middle, 1.4826 * median(abs(x - middle) for x in first), len(first))
 
 
-def is_broken(losses: Sequence[float]) -> bool:
-    """Whether a sweep need not go on: the loss is not finite, or far above where it began."""
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Return whether a sweep has diverged: the loss is not finite, or far above its start."""
     if not math.isfinite(losses[-1]):
         return True
-    if len(losses) < 2 * _FEWEST_STEPS:
+    if len(losses) < 2 * _MIN_STEPS:
         return False
     level = level_of(losses)
     fallen = max(0.0, level.loss - min(smoothed(losses)))
@@ -77,8 +77,8 @@ def is_broken(losses: Sequence[float]) -> bool:
 
 
 def why_unusable(sweep: Sweep) -> str:
-    """Why nothing can be read from a sweep; empty where something can."""
-    if sweep.finite >= _FEWEST_STEPS:
+    """Return why a sweep cannot be analysed; empty if it can."""
+    if sweep.finite >= _MIN_STEPS:
         return ""
     if sweep.finite == 0:
         return "the loss is not finite at the first step"
@@ -89,7 +89,7 @@ def why_unusable(sweep: Sweep) -> str:
 
 
 def lowest(sweep: Sweep, level: Level) -> float:
-    """The rate at which the smoothed loss is lowest: the middle of the lowest twentieth."""
+    """Return the rate with the lowest smoothed loss: the centre of the lowest 5 % of its range."""
     curve = sweep.smoothed()
     low = min(curve)
     bottom = low + 0.05 * max(0.0, level.loss - low)

@@ -1,4 +1,4 @@
-"""The learning-rate finder: a sweep and short runs, after which everything is as before."""
+"""The learning-rate finder: a sweep and short runs, after which all state is restored."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import RunSettings
 from flambeau.training.run_state.preserve import capture_optimizer, preserve
 from flambeau.training.state import Position, TrainState
-from flambeau.tuning.lr_curve import Level, Sweep, is_broken, level_of, lowest, why_unusable
+from flambeau.tuning.lr_curve import Level, Sweep, has_diverged, level_of, lowest, why_unusable
 from flambeau.tuning.lr_race import (
     STEP,
     ShortRun,
     best_number,
-    interval_of,
     is_noisy,
     losses_of,
     next_number,
+    range_of,
     rate_of,
-    why_flat,
+    why_no_decrease,
 )
 from flambeau.tuning.lr_result import LearningRate
 
-MOST_STEPS = 240
-FEWEST_STEPS = 60
+MAX_STEPS = 240
+MIN_STEPS = 60
 
-# The sweep looks for the place, three decades around the usual rate on either side.
+# The sweep covers three decades below and above the plan's learning rate.
 _DECADES = 3.0
 _SWEEP = 30
-# The short runs look closely. A few long ones say more than many short ones: after 20 steps the
-# best peak was up to 3 times too low for runs of 100, after 40 it was not.
+# Few longer runs are more informative than many shorter ones: with 20 steps, the best peak was up
+# to 3 times too low for runs of 100 steps; with 40 it was not.
 _RUN = 30
 _FEWEST_RUNS = 4
 
 
 @dataclass(frozen=True)
 class Start:
-    """From where, and with what, the sweeps train.
+    """The state from which the sweep and the short runs train.
 
     Attributes:
-        parts: Of the run that the rate is for; its valid set is not looked at.
-        options: Its train step, optimizer, clipping, transforms. Averaging and controllers rest.
-        phase: What learns, and at which rates relative to each other.
-        position: Where the run stands; its epochs and steps key the order of the samples.
+        components: Components of the run; its valid part is not used.
+        options: Training options; weight averaging and controllers are disabled.
+        phase: Defines the trainable groups and their relative learning rates.
+        position: Position of the run, which determines the order of the samples.
     """
 
     components: Components
@@ -72,60 +72,61 @@ class Start:
     position: Position
 
 
-def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
-    """Measures a peak learning rate with up to ``most_steps`` real training steps.
+def find(start: Start, max_steps: int = MAX_STEPS) -> LearningRate:
+    """Measure a peak learning rate with at most ``max_steps`` training steps.
 
-    A sweep trains with rates that rise over six decades and finds where the loss falls and where
-    it breaks. From there short one-cycle runs, each from the same weights on the same batches, try
-    rates a factor 2.15 apart until the best has a worse one on either side; where chance may have
-    decided, these three are repeated on other batches. The rate is at the lowest point of the
-    parabola through the three. Sweep and runs are fits like any other (precision, clipping,
-    accumulation, processes), except that bad steps are left out instead of ending them.
+    First, a sweep increases the learning rate over six decades and finds the region in which the
+    loss falls. From there, short one-cycle runs, all from the same weights and on the same batches,
+    compare rates a factor of 2.15 apart until the best one has a worse one on either side. If the
+    differences are within the noise, these three are repeated on other batches. The result is the
+    minimum of the parabola through the three losses. All runs use the options of a normal fit
+    (precision, clipping, accumulation, processes), but skip steps that are not finite.
 
-    Afterwards weights, buffers, gradients, modes, optimizers and generators are as they were, to
-    the bit; nothing is kept on disk. Loaders are asked for batches by position, so theirs does not
-    move, unless ``not_resumable_reason`` says that it has one of its own.
+    Afterwards weights, buffers, gradients, modes, optimizers and generators are restored exactly;
+    nothing is written to disk. Loaders are read by position and do not advance, except those for
+    which ``not_resumable_reason`` returns a reason.
 
     Args:
-        start: What is trained, and how.
-        most_steps: Bound on the optimizer steps, at least ``FEWEST_STEPS``.
+        start: Components, options and phase to train with.
+        max_steps: Upper limit on the optimizer steps, at least ``MIN_STEPS``.
 
     Returns:
-        The rate with its interval and what it was taken from, or the reason why there is none.
+        The learning rate with its range and the runs that led to it, or the reason why none was
+        found.
 
     Raises:
-        InputError: ``most_steps`` is too few to see anything.
+        InputError: ``max_steps`` is too small.
 
     Warns:
-        FlambeauWarning: The train loader cannot be put back.
+        FlambeauWarning: The position of the train loader cannot be restored.
 
     Source:
         The sweep: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017 (arXiv
-        1506.01186), section 3.3. The runs and the refusal are ours; see
-        ``docs/findings/learning-rate.md`` for what they were measured against.
+        1506.01186), section 3.3. The short runs are specific to this
+        library; ``docs/findings/learning-rate.md`` compares them with grid searches.
     """
-    if most_steps < FEWEST_STEPS:
+    if max_steps < MIN_STEPS:
         raise InputError(
-            f"Runs that show anything take at least {FEWEST_STEPS} steps, not {most_steps}. Give "
-            f"most_steps={FEWEST_STEPS} or more, or name a rate: fit(lr=…)."
+            f"max_steps is {max_steps}, but lr_find needs at least {MIN_STEPS} steps. Increase it, "
+            "or choose a learning rate: fit(lr=…)."
         )
     why_not = not_resumable_reason(start.components.train)
     if why_not:
         warnings.warn(
-            "[loader-moved] The batches that lr_find takes from the train loader cannot be had "
-            f"again: {why_not}",
+            "[loader-moved] lr_find advances the train loader, which cannot be restored: "
+            f"{why_not}",
             FlambeauWarning,
             stacklevel=3,
         )
     began_s = time.perf_counter()
-    search = _Search(start, most_steps)
+    search = _Search(start, max_steps)
     with preserve(start.components.model, weights=True) as after:
         search.optimizers = lambda optimizer: after.callback(capture_optimizer(optimizer))
-        reason = search.look()
+        reason = search.run()
     value = low = high = None
     if not reason:
         value = _short(rate_of(search.runs))
-        low, high = map(_short, interval_of(search.runs))
+        low, high = map(_short, range_of(search.runs))
     seconds = time.perf_counter() - began_s
     return LearningRate(
         value, low, high, reason, search.level, search.sweep, search.runs, search.steps, seconds
@@ -133,69 +134,72 @@ def find(start: Start, most_steps: int = MOST_STEPS) -> LearningRate:
 
 
 class _Search:
-    """What one search has made so far: the sweep, then the short runs."""
+    """The state of a search: the sweep, then the short runs."""
 
-    def __init__(self, start: Start, most_steps: int) -> None:
+    def __init__(self, start: Start, max_steps: int) -> None:
         self.start = start
-        self.most_steps = most_steps
+        self.max_steps = max_steps
         self.optimizers: Callable[[Optimizer], object] = lambda optimizer: None
-        self.targets = _Targets()
+        self.targets = _TargetMonitor()
         self.sweep = Sweep((), ())
         self.runs: tuple[ShortRun, ...] = ()
         self.level = Level(math.nan, 0.0, 0)
         self.steps = 0
 
-    def look(self) -> str:
-        """Makes sweep and runs; says why they give no answer, or nothing."""
+    def run(self) -> str:
+        """Run the sweep and the short runs; return why they found no rate, or an empty string."""
         rates = self._swept_rates()
-        losses = self._train(rates, draw=0)
+        losses = self._train(rates, batch_order=0)
         self.sweep = sweep = Sweep(rates[: len(losses)], losses)
         if not self.targets.differ:
-            return f"all targets seen in {self.steps} steps are the same: there is nothing to learn"
+            return f"all targets in {self.steps} steps are identical"
         if reason := why_unusable(sweep):
             return reason
         finite = sweep.losses[: sweep.finite]
         self.level = level_of(finite)
         if len(set(finite)) == 1:
-            return f"the loss is {self.level.loss:.4g} at every rate: the model does not learn"
-        self._race(lowest(sweep, self.level))
-        return why_flat(self.level, self.runs)
+            return (
+                f"the loss is {self.level.loss:.4g} at every learning rate, so training does not "
+                "change the model's outputs"
+            )
+        self._compare_rates(lowest(sweep, self.level))
+        return why_no_decrease(self.level, self.runs)
 
     def _swept_rates(self) -> tuple[float, ...]:
         usual, factor = float(self.start.components.values["lr"]), 10.0**_DECADES
-        return spaced(usual / factor, usual * factor, min(_SWEEP, self.most_steps // 3))
+        return spaced(usual / factor, usual * factor, min(_SWEEP, self.max_steps // 3))
 
-    def _race(self, place: float) -> None:
-        length = min(_RUN, (self.most_steps - self.steps) // _FEWEST_RUNS)
+    def _compare_rates(self, center: float) -> None:
+        length = min(_RUN, (self.max_steps - self.steps) // _FEWEST_RUNS)
         number = next_number(self.runs)
         while number is not None:
             if not self._has_room(length):
                 return
-            self._run(number, place * STEP**number, length, draw=1)
+            self._run(number, center * STEP**number, length, batch_order=1)
             number = next_number(self.runs)
         losses = losses_of(self.runs)
         best = best_number(losses)
         again = [k for k in (best - 1, best, best + 1) if losses[k] < math.inf]
         if is_noisy(self.runs) and self._has_room(len(again) * length):
             for number in again:
-                self._run(number, place * STEP**number, length, draw=2)
+                self._run(number, center * STEP**number, length, batch_order=2)
 
     def _has_room(self, steps: int) -> bool:
-        return self.steps + steps <= self.most_steps
+        return self.steps + steps <= self.max_steps
 
-    def _run(self, number: int, peak: float, length: int, draw: int) -> None:
+    def _run(self, number: int, peak: float, length: int, batch_order: int) -> None:
         rates = tuple(peak * one_cycle(i / (length - 1)) for i in range(length))
-        losses = self._train(rates, draw)
-        self.runs = (*self.runs, ShortRun(number, draw, peak, length, losses))
+        losses = self._train(rates, batch_order)
+        self.runs = (*self.runs, ShortRun(number, batch_order, peak, length, losses))
 
-    def _train(self, rates: tuple[float, ...], draw: int) -> tuple[float, ...]:
-        """The losses of a fit with these rates, one a step, after which all is as before it."""
+    def _train(self, rates: tuple[float, ...], batch_order: int) -> tuple[float, ...]:
+        """Return the loss of each step of a fit with these rates; restore all state afterwards."""
         start, n = self.start, len(rates)
         position = replace(start.position, phase=0, phase_epoch=0, epoch_step=0)
-        position.epoch += draw * self.most_steps  # other batches with each draw
+        position.epoch += batch_order * self.max_steps  # different batches for each order
         options = replace(
             start.options,
-            optimizer=self._remembering(start.options.optimizer or default_factory),
+            optimizer=self._tracked(start.options.optimizer or default_factory),
             transforms=(self.targets, *start.options.transforms),
             controllers=(),
             average=None,
@@ -207,7 +211,7 @@ class _Search:
         last = epochs * per_epoch - 1
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
-        watch = _Watch(n)
+        watch = _LossRecorder(n)
         components = replace(start.components, valid=None)
         with preserve(components.model, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
@@ -215,14 +219,14 @@ class _Search:
             with run.propagate_errors():
                 fit(run)
         self.steps += len(watch.losses)
-        together = processes.current()
-        # Every process decides by the same numbers.
-        return tuple(watch.losses if together is None else together.broadcast(watch.losses))
+        group = processes.current()
+        # All processes must use the same losses.
+        return tuple(watch.losses if group is None else group.broadcast(watch.losses))
 
-    def _remembering(self, factory: Any) -> Any:
+    def _tracked(self, factory: Any) -> Any:
         def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
             made = factory(model, values)
-            if isinstance(made, Mapping):  # else the run refuses it
+            if isinstance(made, Mapping):  # otherwise the run raises an error
                 for optimizer in cast("Mapping[str, object]", made).values():
                     if isinstance(optimizer, Optimizer):
                         self.optimizers(optimizer)
@@ -231,8 +235,8 @@ class _Search:
         return make
 
 
-class _Watch(Callback):
-    """Reads the loss of each step, and ends what is over or broken."""
+class _LossRecorder(Callback):
+    """Records the loss of each step, and stops a run that is complete or has diverged."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -241,13 +245,13 @@ class _Watch(Callback):
     def on_step_end(self, state: TrainState) -> None:
         if state.last is None:
             return
-        self.losses.append(float(state.last.loss))  # host read: a broken run need not go on
-        if len(self.losses) == self.n or is_broken(self.losses):
-            state.stop_reason = "lr_find has seen enough"
+        self.losses.append(float(state.last.loss))  # host read: stop a diverged run
+        if len(self.losses) == self.n or has_diverged(self.losses):
+            state.stop_reason = "lr_find has enough steps"
 
 
-class _Targets:
-    """A transform that changes nothing and notes whether the targets differ at all."""
+class _TargetMonitor:
+    """A transform that records whether targets differ, and returns batches unchanged."""
 
     def __init__(self) -> None:
         self._first: dict[str, Tensor] = {}
@@ -263,16 +267,16 @@ class _Targets:
 
     @property
     def differ(self) -> bool:
-        """Whether two samples had different targets, or had none to compare. Reads the device."""
+        """Whether two samples had different targets, or no targets. Synchronises the device."""
         if self._unknown or not self._differ:
             return True
-        own = bool(torch.stack(self._differ).any())  # host read: a sweep is over
-        together = processes.current()
-        return own if together is None else any(together.all_gather(own))
+        own = bool(torch.stack(self._differ).any())  # host read: after the sweep
+        group = processes.current()
+        return own if group is None else any(group.all_gather(own))
 
 
 def spaced(low: float, high: float, n: int) -> tuple[float, ...]:
-    """``n`` rates from ``low`` to ``high``, each the same factor above the last."""
+    """Return ``n`` rates from ``low`` to ``high`` in geometric progression."""
     return tuple(low * (high / low) ** (i / (n - 1)) for i in range(n))
 
 

@@ -1,6 +1,6 @@
-"""``LearningRate``: what the finder has found, to read, to print and to plot."""
+"""``LearningRate``: the result of the learning-rate finder, which can be printed and plotted."""
 
-# matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
+# matplotlib does not type its **kwargs, so pyright reports every call as partially unknown.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LearningRate:
-    """A peak learning rate that was measured, or why none could be.
+    """A measured peak learning rate, or the reason why none was found.
 
     Attributes:
-        value: The rate, or None where there is no answer.
-        low: The lowest that does as well, as far as the noise tells; None without an answer.
-        high: The highest.
-        reason: Why there is no answer; empty where there is one.
-        level: The loss from which all started.
-        sweep: The sweep over six decades that found the place.
-        runs: The short runs around it, in the order made.
-        steps: Optimizer steps it cost.
-        seconds: Time it took.
+        value: The learning rate; None if none was found.
+        low: The lowest rate that is not significantly worse; None if none was found.
+        high: The highest such rate.
+        reason: Why no rate was found; empty if one was.
+        level: The initial loss.
+        sweep: The sweep over six decades.
+        runs: The short runs, in order.
+        steps: Optimizer steps used.
+        seconds: Time used.
     """
 
     value: float | None
@@ -51,21 +51,21 @@ class LearningRate:
         return f"Learning rate {self.value:g}: {self.summary()} ({cost})."
 
     def summary(self) -> str:
-        """Where the rate is from, in words; the reason where there is none."""
+        """Return how the rate was found, or why none was found."""
         if self.value is None:
             return self.reason
         losses = losses_of(self.runs)
         return (
-            f"in {len(self.runs)} runs of {self.runs[0].length} steps at {len(losses)} rates the "
-            f"loss came from {self.level.loss:.4g} to {min(losses.values()):.4g} at best; "
-            f"{self.low:g} to {self.high:g} did as well, as far as the noise tells"
+            f"{len(self.runs)} runs of {self.runs[0].length} steps at {len(losses)} learning rates "
+            f"reduced the loss from {self.level.loss:.4g} to {min(losses.values()):.4g} at best; "
+            f"rates from {self.low:g} to {self.high:g} are equally good within the noise"
         )
 
     def plot(self, path: Path | None = None) -> Figure:
-        """The loss over the learning rate: the sweep, what the short runs came to, and the rate.
+        """Plot the loss over the learning rate: sweep, final loss of the short runs, result.
 
         Args:
-            path: Where to write the picture (.png, .pdf, .svg); None writes nothing.
+            path: File for the figure (.png, .pdf, .svg); None writes nothing.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
@@ -89,12 +89,14 @@ class LearningRate:
         style_axes(axes)
         axes.legend(frameon=False, fontsize=9)
         axes.set_title(
-            "no answer" if self.value is None else f"lr {self.value:g}", fontsize=11, loc="left"
+            "no learning rate found" if self.value is None else f"lr {self.value:g}",
+            fontsize=11,
+            loc="left",
         )
         return save_figure(figure, path)
 
     def _limit(self, axes: Axes, ends: list[float]) -> None:
-        """What is far above the start would flatten the rest."""
+        """Limit the y axis, since losses far above the initial one would compress the others."""
         if math.isnan(self.level.loss):
             return
         top, low = self.level.loss, min([*ends, *self.sweep.smoothed()])

@@ -1,6 +1,6 @@
-"""``measure``: the one entry to everything that a fit measures before its first step.
+"""``measure``: runs everything that a fit measures before its first step.
 
-Each outcome becomes a choice of the plan with its figures, so that a replay measures nothing.
+Each result is recorded in the plan as a choice with its figures, so a replay measures nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from flambeau.device import num_threads
 from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
-from flambeau.tuning.bn_decision import measured_bn
-from flambeau.tuning.lr_choice import is_open, measured_lr
-from flambeau.tuning.step_settings import measured_step_settings
+from flambeau.tuning.bn_decision import measure_bn
+from flambeau.tuning.lr_choice import measure_lr, should_measure_lr
+from flambeau.tuning.step_settings import measure_step_settings
 from flambeau.tuning.upcoming import Recipe, UpcomingRun
 
 if TYPE_CHECKING:
@@ -25,26 +25,26 @@ def measure(
     upcoming: UpcomingRun,
     recipe: Recipe,
     *,
-    finds_lr: bool = True,
+    may_find_lr: bool = True,
     auto: AutoRun | None = None,
 ) -> tuple[Plan, Sequence[Phase]]:
-    """Return the plan with everything that had to be measured, and the phases that follow.
+    """Return the plan with all measurements, and the phases of the run.
 
     Args:
-        plan: What it fixes or has recorded is not measured.
-        upcoming: The run to come; left as it was.
-        recipe: Makes the phases from the plan's values.
-        finds_lr: Whether the learning rate may be measured: not where the user gave the phases.
-        auto: The run under a time budget, which makes the phases itself.
+        plan: Choices that the user set or that were measured before are not measured.
+        upcoming: The run that will follow; it is not changed.
+        recipe: Returns the phases for the plan's values.
+        may_find_lr: Whether the learning rate may be measured; false if the user gave the phases.
+        auto: A run with a time budget, which chooses its phases itself.
     """
     phases = recipe(plan.values)
-    plan = measured_step_settings(plan, upcoming, phases)
+    plan = measure_step_settings(plan, upcoming, phases)
     if auto is not None:
-        from flambeau.tuning.auto_start import begin_auto
+        from flambeau.tuning.auto_start import plan_auto_run
 
-        plan = begin_auto(auto, plan, upcoming)
+        plan = plan_auto_run(auto, plan, upcoming)
         phases = auto.phases()
-    elif finds_lr and is_open(plan["lr"], upcoming.options(plan)):
+    elif may_find_lr and should_measure_lr(plan["lr"], upcoming.options(plan)):
         from flambeau.tuning.lr_finder import Start
 
         phases = recipe(plan.values)
@@ -52,11 +52,11 @@ def measure(
             upcoming.components(plan), upcoming.options(plan), phases[0], upcoming.position
         )
         epochs = sum(phase.epochs for phase in phases)
-        plan = plan.with_choice(measured_lr(plan["lr"], start, epochs, upcoming.say))
+        plan = plan.with_choice(measure_lr(plan["lr"], start, epochs, upcoming.log))
         phases = recipe(plan.values)
     if plan["bn"].value == "auto" and any(phase.bn == "auto" for phase in phases):
         components = upcoming.components(plan)
-        components = components if auto is None else auto.cut(components)
+        components = components if auto is None else auto.with_intervals(components)
         with num_threads(plan.values["num_threads"]):
-            plan = measured_bn(plan, components, phases, upcoming.position.epoch)
+            plan = measure_bn(plan, components, phases, upcoming.position.epoch)
     return plan, phases

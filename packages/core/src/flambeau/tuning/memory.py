@@ -1,4 +1,4 @@
-"""How much memory a step takes, and into how many parts it is cut to fit."""
+"""Memory of a training step, and its division into micro-batches that fit."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 SHARE = {"cpu": 0.6, "cuda": 0.85, "mps": 0.7}
-"""Of the free memory, what a step may take: the meter does not see what kernels use inside."""
+"""Share of the free memory that a step may use; kernels' workspaces are not measured."""
 
-# Bytes that a step may keep for one number of its inputs, generously: networks for pictures keep
-# 100 to 800 times their float inputs (resnet18 at 32×32: 760), embeddings one row a whole number.
+# Upper bound of a step's bytes per input element: image networks keep 100 to 800 times their float
+# inputs (resnet18 at 32×32: 760), embeddings one row per integer.
 _PER_FLOAT, _PER_INTEGER = 4_000, 100_000
-_SURELY_FITS = 0.05  # of the free memory, by that bound
+_NO_MEASURING_SHARE = 0.05  # of the free memory; below it, by that bound, nothing is measured
 
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes of a step: ``fixed_bytes + samples · bytes_per_sample``, measured at two sizes.
+    """Bytes of a step, ``fixed_bytes + samples · bytes_per_sample``, from two batch sizes.
 
     Attributes:
-        fixed_bytes: Gradients, the optimizer's state, what does not grow with the batch.
-        bytes_per_sample: What the forward pass keeps for the backward pass.
-        measured: Samples → bytes at the peak of a real step.
+        fixed_bytes: Bytes that do not depend on the batch size (gradients, optimizer state).
+        bytes_per_sample: Bytes of activations per sample.
+        measured: Batch size → peak bytes of a real step.
     """
 
     fixed_bytes: int
@@ -34,11 +34,11 @@ class MemoryUse:
     measured: Mapping[int, int]
 
     def of(self, samples: int) -> int:
-        """Bytes of a step of ``samples``."""
+        """Return the bytes of a step with ``samples`` samples."""
         return round(self.fixed_bytes + samples * self.bytes_per_sample)
 
-    def most_samples(self, free_bytes: int, device: str) -> int:
-        """The largest batch that fits; 0 where not even one sample does."""
+    def max_samples(self, free_bytes: int, device: str) -> int:
+        """Return the largest batch size that fits; 0 if not even one sample does."""
         room = SHARE.get(device, 0.6) * free_bytes - self.fixed_bytes
         if room <= 0:
             return 0
@@ -46,10 +46,10 @@ class MemoryUse:
 
 
 class Meter(Protocol):
-    """Bytes that a step takes at its peak, beyond what existed at the start."""
+    """Measures the peak bytes of a step, relative to its start."""
 
     def forward_bytes(self) -> int:
-        """Return the peak of the forward pass and of the gradients of its outputs."""
+        """Return the peak of the forward pass, with the gradients of its outputs."""
         ...
 
     def step_bytes(self) -> int:
@@ -58,14 +58,14 @@ class Meter(Protocol):
 
 
 def fit_line(peaks: Mapping[int, tuple[int, int]]) -> MemoryUse:
-    """The line through two measured sizes.
+    """Return the linear model through the measurements of two batch sizes.
+
+    The slope is that of the peaks before the backward pass. With small batches, the peak of the
+    whole step is often at the optimizer update, which does not depend on the batch size; the slope
+    between two such peaks would be 0.
 
     Args:
-        peaks: Samples → (peak up to the backward pass, peak of the whole step), for two sizes.
-
-    The slope is that of the first: at small sizes the peak of the whole step is often at the
-    update, which does not grow with the batch, and a line through two such peaks would promise
-    that any batch fits.
+        peaks: Batch size → (peak before the backward pass, peak of the whole step).
     """
     (small, (kept_small, _)), (large, (kept_large, _)) = sorted(peaks.items())
     slope = max(0.0, (kept_large - kept_small) / (large - small))
@@ -76,12 +76,12 @@ def fit_line(peaks: Mapping[int, tuple[int, int]]) -> MemoryUse:
 
 
 def split_step(batch_size: int, most: int, least: int = 1) -> tuple[int, int]:
-    """``(batch_size, accumulate)`` of equal parts that fit and make the same step together.
+    """Return ``(micro_batch_size, accumulate)`` with equal micro-batches that fit.
 
     Args:
-        batch_size: Of the whole step.
-        most: Samples that fit; the parts are larger only where ``least`` asks for it.
-        least: Samples that a part must have.
+        batch_size: Samples per step.
+        most: Samples that fit; micro-batches exceed it only if ``least`` requires it.
+        least: Smallest micro-batch.
 
     >>> split_step(64, 100), split_step(64, 20), split_step(50, 20), split_step(64, 0, least=2)
     ((64, 1), (16, 4), (10, 5), (2, 32))
@@ -91,13 +91,15 @@ def split_step(batch_size: int, most: int, least: int = 1) -> tuple[int, int]:
     return size, batch_size // size
 
 
-def surely_fits(inputs: Iterable[Mapping[str, Any]], batch_size: int, free_bytes: int) -> bool:
-    """Whether no usual network could fill the memory with such a batch, so that none is measured.
+def fits_without_measuring(
+    inputs: Iterable[Mapping[str, Any]], batch_size: int, free_bytes: int
+) -> bool:
+    """Return whether a batch is so small that it fits with any common network.
 
     Args:
-        inputs: ``{"shape": [sizes of one sample], "dtype": …}`` of each input.
-        batch_size: Samples.
-        free_bytes: Of the device.
+        inputs: ``{"shape": shape of one sample, "dtype": …}`` of each input.
+        batch_size: Samples per batch.
+        free_bytes: Free memory of the device.
     """
     bound = 0
     for column in inputs:
@@ -105,19 +107,19 @@ def surely_fits(inputs: Iterable[Mapping[str, Any]], batch_size: int, free_bytes
         for size in column["shape"]:
             count *= int(size)
         bound += count * (_PER_FLOAT if "float" in str(column["dtype"]) else _PER_INTEGER)
-    return batch_size * bound < _SURELY_FITS * free_bytes
+    return batch_size * bound < _NO_MEASURING_SHARE * free_bytes
 
 
 @contextmanager
 def metered(
     device: torch.device, known: Sequence[Tensor], update_bytes: Callable[[], int]
 ) -> Generator[Meter]:
-    """Measure what a step inside the block takes: by torch's allocator on CUDA, else estimated.
+    """Measure the memory of a step in the block: with torch's allocator on CUDA, else estimated.
 
     Args:
-        device: Where the step runs.
-        known: Tensors that exist already and do not count.
-        update_bytes: Bytes of the gradients and of the optimizers' state; called at the end.
+        device: Device of the step.
+        known: Existing tensors, which do not count.
+        update_bytes: Returns the bytes of gradients and optimizer state; called at the end.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -142,16 +144,15 @@ class _OfCuda:
 
 
 class SavedTensors:
-    """An estimate of a step's peak from the tensors that the forward pass saves for the backward.
+    """An estimate of a step's peak memory from the tensors that autograd saves.
 
-    To the saved tensors it adds twice the largest of them, for the gradients of a layer's outputs
-    and inputs. Where every allocation was counted instead (2-core Xeon), this was 12 % below the
-    peak of a GRU, at most 4 % off for an MLP and a small CNN, 9 % above for a transformer, and
-    above for resnet18. It is exact and repeatable, which the size of a process is not: allocators
-    keep what was freed.
+    It adds twice the largest saved tensor, for the gradients of a layer's outputs and inputs.
+    Compared with counting every allocation (2-core Xeon), the estimate was 12 % too low for a GRU,
+    within 4 % for an MLP and a small CNN, 9 % too high for a transformer, and too high for
+    resnet18. Unlike the memory of the process, it is reproducible: allocators keep freed memory.
 
     Args:
-        known: Tensors that exist already and do not count.
+        known: Existing tensors, which do not count.
         update_bytes: As for ``metered``.
     """
 
@@ -161,7 +162,7 @@ class SavedTensors:
         self._saved = self._largest = 0
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor's memory, once however many tensors share it."""
+        """Count a tensor's storage; a shared storage is counted once."""
         address = _address(tensor)
         if address not in self._seen:
             self._seen.add(address)
@@ -172,7 +173,7 @@ class SavedTensors:
 
     @staticmethod
     def unpack(tensor: Tensor) -> Tensor:
-        """Return what ``pack`` was given."""
+        """Return the tensor unchanged."""
         return tensor
 
     def forward_bytes(self) -> int:
@@ -183,6 +184,6 @@ class SavedTensors:
 
 
 def _address(tensor: Tensor) -> int:
-    """Return where a tensor's memory begins; 0 where it has none of the usual kind (sparse)."""
+    """Return the address of a tensor's storage; 0 for sparse and nested tensors."""
     is_plain = tensor.layout is torch.strided and not tensor.is_nested
     return tensor.untyped_storage().data_ptr() if is_plain else 0

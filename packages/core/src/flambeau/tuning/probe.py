@@ -1,8 +1,7 @@
-"""Which way of computing a step is fastest here: tried on the real step, where that pays.
+"""Search for the fastest settings of a training step, if the run is long enough to benefit.
 
-``choose`` decides from what it is handed: how long steps take (``time_steps``), whether a precision
-gives the same training (``agree``) and how many steps there will be. It reads no clock itself, so
-that its tests need none.
+``choose`` decides from measured step times (``time_steps``), the agreement of a precision with fp32
+(``agree``) and the number of steps. It reads no clock itself, so its tests need none.
 """
 
 from __future__ import annotations
@@ -12,41 +11,41 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
-from flambeau.tuning.trial import Agreement, Setting
+from flambeau.tuning.trial import PrecisionAgreement, StepSetting
 
 KEYS = ("precision", "memory_format", "num_threads", "compile")
-"""What is tried, in this order: each later one on top of what the earlier ones gave."""
+"""The settings, in the order in which they are tried; each builds on the results before it."""
 
-GAIN = 1.05
-"""A step must be faster by this factor to be chosen. Two timings of the same step differed by up to
-3 % here (interleaved medians, 2-core EPYC with other work on it)."""
+MIN_SPEED_UP = 1.05
+"""Smallest speed-up for which a setting is chosen. Repeated timings of the same step differed by up
+to 3 % (interleaved medians, 2-core EPYC with other load)."""
 
 FIRST_STEPS = 3
 ROUNDS, STEPS = 3, 4
-"""A pair is timed in this many rounds of so many steps a side, in the order A B B A."""
+"""Rounds in which two settings are compared, and steps per setting and round, in order A B B A."""
 
 SHORTEST_RUN_S = 30.0
-EXPECTED_GAIN = 0.06
-"""Part of a run that a probe is expected to save, so that it may cost half of that. The rules have
-taken what is known (bf16, channels_last) already: with 0.2 it cost a ninth of a run of 50 s and
-found nothing (4-convolution net, Fashion-MNIST, 2-core Xeon)."""
+EXPECTED_SAVING = 0.06
+"""Share of the run that probing is expected to save; it may cost half of that. The rules already
+use known gains (bf16, channels_last): with 0.2, probing took a ninth of a 50 s run without a gain
+(4-layer CNN, Fashion-MNIST, 2-core Xeon)."""
 
 COMPILE_S: Mapping[str, float] = {"cpu": 120.0, "cuda": 60.0}
-COMPILE_GAIN: Mapping[str, float] = {"cpu": 0.02, "cuda": 0.25}
-"""What the first compiled steps take, at worst, and what compiling saves of a step: on CPU
+COMPILE_SAVING: Mapping[str, float] = {"cpu": 0.02, "cuda": 0.25}
+"""Largest compile time in seconds, and share of the step time that compiling saves: on CPU
 0.97–1.02× after 30 s (2-core EPYC); on an A100 +43 % over 163 networks (PyTorch 2.0)."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One alternative.
+class AlternativeResult:
+    """The result for one alternative.
 
     Attributes:
-        key: What was changed.
-        value: To what.
-        speed_up: Of a step, against the best setting until then; None where it was not timed.
-        chosen: Whether it was taken.
-        why: In words.
+        key: The setting that was changed.
+        value: Its value.
+        speed_up: Speed-up of a step relative to the best setting so far; None if not timed.
+        chosen: Whether it was chosen.
+        why: The reason.
     """
 
     key: str
@@ -57,91 +56,93 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a probe found.
+class ProbeResult:
+    """The result of a probe.
 
     Attributes:
-        state: "taken", "cached" (found earlier on this machine), or "skipped".
-        setting: The best.
-        tried: Each alternative.
-        step_s: Seconds of a step as it was planned; of a run, ``run_s``.
-        run_s: What the run would take with it.
-        reason: In words.
+        state: "measured", "cached" (measured earlier on this machine), or "skipped".
+        setting: The best setting.
+        tried: The result for each alternative.
+        step_s: Seconds per step with the planned setting.
+        run_s: Estimated seconds of the run with the planned setting.
+        reason: The reason.
     """
 
-    state: Literal["taken", "cached", "skipped"]
-    setting: Setting
-    tried: tuple[Tried, ...] = ()
+    state: Literal["measured", "cached", "skipped"]
+    setting: StepSetting
+    tried: tuple[AlternativeResult, ...] = ()
     step_s: float = 0.0
     run_s: float = 0.0
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, for the cache."""
+        """Return JSON values for the cache."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Outcome:
-        """What ``as_json`` gave.
+    def from_json(cls, content: Mapping[str, Any]) -> ProbeResult:
+        """Return the result that ``as_json`` converted.
 
         Raises:
             TypeError: Fields are missing or unknown.
-            KeyError: Likewise.
+            KeyError: Fields are missing.
         """
         setting, tried = content["setting"], content["tried"]
         arguments: dict[str, Any] = {
             **content,
-            "setting": Setting(**setting),
-            "tried": tuple(Tried(**each) for each in tried),
+            "setting": StepSetting(**setting),
+            "tried": tuple(AlternativeResult(**each) for each in tried),
             "state": "cached",
         }
         return cls(**arguments)
 
 
 def choose(
-    base: Setting,
+    base: StepSetting,
     alternatives: Mapping[str, Sequence[Any]],
     *,
     run_steps: int,
     device: str,
-    time_steps: Callable[[Setting, int], list[float]],
-    agree: Callable[[Setting], Agreement],
-    cached: Callable[[], Outcome | None] = lambda: None,
+    time_steps: Callable[[StepSetting, int], list[float]],
+    agree: Callable[[StepSetting], PrecisionAgreement],
+    cached: Callable[[], ProbeResult | None] = lambda: None,
     always: bool = False,
-) -> Outcome:
-    """The fastest setting, or the planned one where finding out does not pay.
+) -> ProbeResult:
+    """Return the fastest setting, or the planned one if probing takes longer than it saves.
 
     Args:
-        base: As planned.
-        alternatives: Other values by key of ``KEYS``; those that the user fixed are not in it.
+        base: The planned setting.
+        alternatives: Other values by key of ``KEYS``, without keys that the user set.
         run_steps: Steps of the run.
         device: "cpu", "cuda" …
-        time_steps: Seconds of each of so many steps in a setting.
-        agree: How a precision compares with fp32.
-        cached: What an earlier probe of the same step found on this machine.
-        always: Try even where the run is short.
+        time_steps: ``time_steps(setting, n)`` returns the seconds of each of n steps.
+        agree: Compares a setting with fp32.
+        cached: Returns the result of an earlier probe of the same step on this machine.
+        always: Whether to probe even if the run is short.
     """
     if not any(alternatives.values()):
-        return Outcome("skipped", base, reason="There is nothing to choose between on this device.")
+        return ProbeResult("skipped", base, reason="This device has no alternative settings.")
     step_s = median(time_steps(base, FIRST_STEPS))
     run_s = step_s * run_steps
     count = sum(len(values) for key, values in alternatives.items() if key != "compile")
     cost_s = count * 2 * ROUNDS * (STEPS + 2) * step_s
-    takes = f"A step takes {_seconds(step_s)}, so the run takes about {_seconds(run_s)}"
-    pays = run_s >= SHORTEST_RUN_S and run_s * EXPECTED_GAIN >= 2 * cost_s
+    duration = f"A step takes {_seconds(step_s)}, so the run takes about {_seconds(run_s)}"
+    pays = run_s >= SHORTEST_RUN_S and run_s * EXPECTED_SAVING >= 2 * cost_s
     if not pays and not always:
-        return Outcome(
+        return ProbeResult(
             "skipped",
             base,
             step_s=step_s,
             run_s=run_s,
-            reason=f"{takes}; trying {count} other ways would take about {_seconds(cost_s)}, which "
-            "it would not repay.",
+            reason=f"{duration}. Timing {count} other settings would take about "
+            f"{_seconds(cost_s)}, more than it is expected to save.",
         )
     found = cached()
     if found is not None:
-        return replace(found, reason=f"{takes}. {found.reason} (found earlier on this machine)")
-    setting, tried = base, list[Tried]()
+        return replace(
+            found, reason=f"{duration}. {found.reason} (measured earlier on this machine)"
+        )
+    setting, tried = base, list[AlternativeResult]()
     for key in KEYS:
         for value in alternatives.get(key, ()):
             other = replace(setting, **{key: value})
@@ -150,59 +151,60 @@ def choose(
             tried.append(each)
             if each.chosen:
                 setting = other
-    gained = [f"{each.key}={each.value} ({each.speed_up:.2f}×)" for each in tried if each.chosen]
-    words = f"{takes}. Of {len(tried)} other ways tried, "
-    words += f"faster: {', '.join(gained)}." if gained else "none was faster."
-    return Outcome("taken", setting, tuple(tried), step_s, run_s, words)
+    faster = [f"{each.key}={each.value} ({each.speed_up:.2f}×)" for each in tried if each.chosen]
+    words = f"{duration}. Of {len(tried)} other settings, "
+    words += f"these were faster: {', '.join(faster)}." if faster else "none was faster."
+    return ProbeResult("measured", setting, tuple(tried), step_s, run_s, words)
 
 
 def _try(
     key: str,
     value: Any,
-    setting: Setting,
-    other: Setting,
-    time_steps: Callable[[Setting, int], list[float]],
-    agree: Callable[[Setting], Agreement],
-) -> Tried:
+    setting: StepSetting,
+    other: StepSetting,
+    time_steps: Callable[[StepSetting, int], list[float]],
+    agree: Callable[[StepSetting], PrecisionAgreement],
+) -> AlternativeResult:
     if key == "precision" and value != "fp32":
         agreement = agree(other)
-        if not agreement.holds:
-            return Tried(
+        if not agreement.is_close:
+            return AlternativeResult(
                 key,
                 value,
                 None,
                 False,
-                f"The loss is off by {agreement.loss_error:.1%} and the gradient turned (cosine "
-                f"{agreement.cosine:.4f}) against fp32, so it was not timed.",
+                f"Not timed: the loss differs from fp32 by {agreement.loss_error:.1%} and "
+                f"the gradients have cosine similarity {agreement.cosine:.4f}.",
             )
-    mine: list[float] = []
-    theirs: list[float] = []
+    current_s: list[float] = []
+    other_s: list[float] = []
     for number in range(ROUNDS):
-        # A B, B A, A B …: what drifts (heat, other work) falls on both.
-        pair = [(setting, mine), (other, theirs)]
+        # In the order A B, B A, A B …, drift (temperature, other load) affects both equally.
+        pair = [(setting, current_s), (other, other_s)]
         for each, seconds in pair if number % 2 == 0 else reversed(pair):
             seconds.extend(time_steps(each, STEPS))
-    speed_up = median(mine) / median(theirs)
+    speed_up = median(current_s) / median(other_s)
     words = (
-        f"{_seconds(median(theirs))} a step instead of {_seconds(median(mine))} ({speed_up:.2f}×)"
+        f"{_seconds(median(other_s))} per step instead of {_seconds(median(current_s))} "
+        f"({speed_up:.2f}×)"
     )
-    chosen = speed_up >= GAIN
-    return Tried(
-        key, value, round(speed_up, 3), chosen, f"{words}." if chosen else f"{words}: no gain."
+    chosen = speed_up >= MIN_SPEED_UP
+    return AlternativeResult(
+        key, value, round(speed_up, 3), chosen, f"{words}." if chosen else f"{words}: not faster."
     )
 
 
-def _not_worth_compiling(value: str, run_s: float, device: str) -> Tried | None:
-    cost_s, gain = COMPILE_S.get(device, 120.0), COMPILE_GAIN.get(device, 0.02)
-    if run_s * gain >= 2 * cost_s:
+def _not_worth_compiling(value: str, run_s: float, device: str) -> AlternativeResult | None:
+    cost_s, saving = COMPILE_S.get(device, 120.0), COMPILE_SAVING.get(device, 0.02)
+    if run_s * saving >= 2 * cost_s:
         return None
-    return Tried(
+    return AlternativeResult(
         "compile",
         value,
         None,
         False,
-        f"Of a run of {_seconds(run_s)} it may save {_seconds(run_s * gain)} on {device}, and "
-        f"takes up to {_seconds(cost_s)}: not tried.",
+        f"Not tried: in a run of {_seconds(run_s)} on {device} it would save about "
+        f"{_seconds(run_s * saving)}, but compiling takes up to {_seconds(cost_s)}.",
     )
 
 

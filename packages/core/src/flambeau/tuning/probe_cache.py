@@ -1,6 +1,6 @@
-"""Outcomes of probes, kept per machine, model and shape in the user's cache folder.
+"""Cache of probe results per machine, model and shapes, in the user's cache folder.
 
-What cannot be read or written is left alone: a cache is never a reason to stop.
+Errors while reading or writing the cache are ignored.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from torch import nn
 from flambeau.cache_folder import default_folder
 from flambeau.data.batch import Batch
 from flambeau.device import usable_cores
-from flambeau.tuning.probe import Outcome
+from flambeau.tuning.probe import ProbeResult
 
 _VERSION = 1
-_MOST = 500  # entries of about 1 kB; the oldest make way
+_MAX_ENTRIES = 500  # of about 1 kB; the oldest are removed
 
 
 def cache_file(folder: Path | None = None) -> Path:
-    """Where the outcomes lie."""
+    """Return the path of the cache file."""
     return (folder or default_folder()) / "probes.json"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What decides how fast a step is here."""
+    """Return the properties of the machine that affect the speed of a step."""
     made: dict[str, Any] = {
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -50,15 +50,15 @@ def machine(device: torch.device) -> dict[str, Any]:
 def key_of(
     model: nn.Module, batch: Batch, device: torch.device, settings: Mapping[str, Any]
 ) -> str:
-    """A name for this step on this machine: the same for the same layers, shapes and settings.
+    """Return the cache key of a step: equal for equal machine, layers, shapes and settings.
 
     Args:
-        model: Its layers with their settings, and the tensors' names, shapes and dtypes.
-        batch: Its tensors' shapes and dtypes.
-        device: Where it runs.
-        settings: What else counts: optimizer, task, what may be chosen.
+        model: Its layers with their settings, and names, shapes and dtypes of its tensors.
+        batch: Shapes and dtypes of its tensors.
+        device: Device of the step.
+        settings: Other settings: optimizer, task, alternatives.
     """
-    # Only torch's words for a layer, which hold no addresses.
+    # extra_repr contains no memory addresses, unlike the repr of some attributes.
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     layers = [(name, type(part).__qualname__, part.extra_repr()) for name, part in modules]
     tensors = {
@@ -74,19 +74,19 @@ def key_of(
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def lookup(key: str, folder: Path | None = None) -> Outcome | None:
-    """The outcome under ``key``; None where there is none that can be read."""
+def lookup(key: str, folder: Path | None = None) -> ProbeResult | None:
+    """Return the result under ``key``; None if there is none or it cannot be read."""
     entry = _entries(cache_file(folder)).get(key)
     with suppress(TypeError, KeyError, ValueError, AttributeError):
-        return None if entry is None else Outcome.from_json(cast("Mapping[str, Any]", entry))
+        return None if entry is None else ProbeResult.from_json(cast("Mapping[str, Any]", entry))
     return None
 
 
-def store(key: str, outcome: Outcome, folder: Path | None = None) -> None:
-    """Keeps the outcome; whole or not at all."""
+def store(key: str, outcome: ProbeResult, folder: Path | None = None) -> None:
+    """Store the result, atomically."""
     path = cache_file(folder)
     entries = {name: value for name, value in _entries(path).items() if name != key}
-    kept = dict(list(entries.items())[-(_MOST - 1) :])
+    kept = dict(list(entries.items())[-(_MAX_ENTRIES - 1) :])
     kept[key] = outcome.as_json()
     content = json.dumps({"version": _VERSION, "outcomes": kept}, indent=1)
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How fast this machine trains and evaluates this model: a few real steps, then all put back."""
+"""Measures how fast this machine trains and evaluates a model, with a few real steps."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from flambeau.training.run import Run, RunSettings
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.budget import Speed
-from flambeau.tuning.segments import SegmentLoader
+from flambeau.tuning.interval_loader import IntervalLoader
 
 Clock = Callable[[], float]
 
-# The first steps choose kernels and fill caches; they are not what a step costs.
+# The first steps are slower: they choose kernels and fill caches.
 _UNTIMED_STEPS = 2
-_MOST_STEPS = 50
+_MAX_STEPS = 50
 _EVALUATED_BATCHES = 4
 
 
@@ -39,24 +39,23 @@ def measure_speed(
     *,
     clock: Clock = time.perf_counter,
 ) -> Speed:
-    """Times at most 50 steps and evaluations of a few valid batches.
+    """Time at most 50 training steps, and evaluations of a few valid batches.
 
-    The steps are real ones at a rate of 0; weights, buffers and generators are put back to the bit.
+    The steps have learning rate 0; weights, buffers and generators are restored exactly.
 
     Args:
         components: The objects built from the plan.
-        options: How a step is computed.
-        limit_s: Seconds of steps that are timed; the first two, which load and choose what the
-            others use, may take as long as they do.
-        clock: Seconds from any starting point.
+        options: The training options of a step.
+        limit_s: Time limit for the timed steps, in seconds; the first two steps are not timed.
+        clock: Returns seconds from any starting point.
     """
-    watch = _Watch(clock, limit_s)
-    steps = _MOST_STEPS * options.accumulate
+    watch = _StepTimer(clock, limit_s)
+    steps = _MAX_STEPS * options.accumulate
     phase = Phase(1, {"lr": Schedule("constant", 0.0)}, name="measuring")
     settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
     shortened = replace(
         components,
-        train=SegmentLoader(components.train, steps),
+        train=IntervalLoader(components.train, steps),
         valid=_first(components.valid, _EVALUATED_BATCHES),
     )
     with preserve(components.model, weights=True):
@@ -71,8 +70,8 @@ def measure_speed(
     return Speed(watch.step_s(), evaluation_s, len(watch.times_s))
 
 
-class _Watch(Callback):
-    """Notes when each step ends, and ends the run in time."""
+class _StepTimer(Callback):
+    """Records when each step ends, and stops the run at the time limit."""
 
     def __init__(self, clock: Clock, limit_s: float) -> None:
         self.times_s: list[float] = []
@@ -94,13 +93,13 @@ class _Watch(Callback):
     def step_s(self) -> float:
         times_s = [self._started_s, *self.times_s]
         steps = [after - before for before, after in pairwise(times_s)]
-        # An epoch of one or two steps has no others.
+        # With one or two steps, the last one is timed.
         timed = steps[min(_UNTIMED_STEPS, len(steps) - 1) :]
         return sum(timed) / len(timed) if timed else 0.0
 
 
 def _time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
-    """Seconds of an evaluation on all of valid, from the second of two on its first batches."""
+    """Return seconds per evaluation of the valid part, estimated from its first batches."""
     if valid is None:
         return 0.0
     seconds = 0.0
@@ -115,7 +114,7 @@ def _time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
 def _first(loader: Loader | None, batches: int) -> Loader | None:
     if loader is None or loader.steps_per_epoch <= batches:
         return loader
-    return SegmentLoader(loader, batches)
+    return IntervalLoader(loader, batches)
 
 
 def _finish_queue(device: torch.device) -> None:

@@ -1,8 +1,8 @@
-"""What a plan leaves to be measured: before the first fit, on a copy, and recorded in the plan.
+"""Measures the settings of a training step before the first fit and records them in the plan.
 
-Memory decides into how many parts a step is cut; bf16 is held against fp32; and where the run is
-long enough, the step is tried in other precisions, layouts and numbers of threads. A plan in which
-this is recorded is not measured again, so that a replay does exactly what the first run did.
+The memory of a step determines the number of micro-batches; bf16 is compared with fp32; and if the
+run is long enough, other precisions, memory formats and numbers of threads are timed. All
+of it uses a copy of the model. Recorded settings are not measured again, so a replay is exact.
 """
 
 from __future__ import annotations
@@ -29,43 +29,43 @@ from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.options import TrainingOptions
-from flambeau.tuning.memory import MemoryUse, fit_line, split_step, surely_fits
-from flambeau.tuning.probe import KEYS, Outcome, choose
+from flambeau.tuning.memory import MemoryUse, fit_line, fits_without_measuring, split_step
+from flambeau.tuning.probe import KEYS, ProbeResult, choose
 from flambeau.tuning.probe_cache import key_of, lookup, store
-from flambeau.tuning.trial import Setting, Trial, why_not
+from flambeau.tuning.trial import StepSetting, Trial, why_not_testable
 from flambeau.tuning.upcoming import UpcomingRun
 from flambeau.wording import first_line, format_bytes
 
-_SIZES = (4, 8)  # samples of the two steps whose memory is measured
-_SHORT_STEP_S = 0.02  # what a step of small inputs takes at most, to leave short runs alone
+_SIZES = (4, 8)  # batch sizes of the two steps whose memory is measured
+_SHORT_STEP_S = 0.02  # upper bound of a step with small inputs; short runs are not measured
 _SHORT_RUN_S = 20.0
 
 
-def measured_step_settings(plan: Plan, upcoming: UpcomingRun, phases: Sequence[Phase]) -> Plan:
-    """Return the plan with how a step is computed, each outcome a choice with its figures.
+def measure_step_settings(plan: Plan, upcoming: UpcomingRun, phases: Sequence[Phase]) -> Plan:
+    """Return the plan with measured settings of a step, each with its figures.
 
     Args:
-        plan: One in which this is recorded is returned as it is.
-        upcoming: The run to come; left as it was.
-        phases: Of the run to come.
+        plan: Returned unchanged if the settings are recorded already.
+        upcoming: The run that will follow; it is not changed.
+        phases: Phases of that run.
     """
     wanted = plan.values.get("probe", "off")
     if wanted not in TO_MEASURE:
         return plan
     components, options = upcoming.components(plan), upcoming.options(plan)
-    reason = _why_nothing(components, options, upcoming.facts)
+    reason = _why_not_measured(components, options, upcoming.facts)
     if reason:
-        return _noted(plan, "skipped", reason)
+        return _with_probe(plan, "skipped", reason)
     trial = Trial(components, options, phases[0], upcoming.samples)
-    work = _Work(plan, upcoming.facts, trial, phases, always=wanted == "always")
+    work = _StepMeasurements(plan, upcoming.facts, trial, phases, always=wanted == "always")
     try:
-        return work.done()
+        return work.run()
     except Exception as error:  # noqa: BLE001 the run itself reports it, with step and samples
-        return _noted(plan, "skipped", f"A step could not be tried ({first_line(error)}).")
+        return _with_probe(plan, "skipped", f"A trial step failed ({first_line(error)}).")
 
 
-class _Work:
-    """The measurements of one plan, one after another."""
+class _StepMeasurements:
+    """The measurements for one plan, in sequence."""
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class _Work:
         self.model, self.device = trial.components.model, trial.components.device
         self.free = _free_bytes(self.device)
         values = plan.values
-        self.base = Setting(**{key: values[key] for key in KEYS})
+        self.base = StepSetting(**{key: values[key] for key in KEYS})
         epochs = sum(phase.epochs for phase in phases)
         self.run_steps: int = epochs * trial.components.train.steps_per_epoch
         self.inputs = cast("Mapping[str, Mapping[str, Any]]", facts.get("inputs", {}))
-        self.fits = surely_fits(self.inputs.values(), values["batch_size"], self.free)
+        self.fits = fits_without_measuring(self.inputs.values(), values["batch_size"], self.free)
 
-    def done(self) -> Plan:
-        """The plan with every outcome."""
+    def run(self) -> Plan:
+        """Return the plan with every result."""
         if not (self.fits and self.inputs):
             self._memory()
         if self.plan["precision"].source == "rule" and self.base.precision == "bf16":
@@ -95,20 +95,20 @@ class _Work:
         if self.fits and self.inputs and not self.always:
             longest = self.run_steps * _SHORT_STEP_S
             if longest < _SHORT_RUN_S:
-                return _noted(
+                return _with_probe(
                     self.plan,
                     "skipped",
-                    f"{self.run_steps:,} steps of so small inputs are done in seconds: trying "
-                    "other ways to compute them would take longer than it saves.",
+                    f"{self.run_steps:,} steps with inputs this small take seconds; timing other "
+                    "settings would take longer than it saves.",
                 )
         outcome = self._probe()
         for key in KEYS:
             value = getattr(outcome.setting, key)
             tried = [each for each in outcome.tried if each.key == key]
             if tried and self.plan[key].source != "user":
-                self.plan = self.plan.with_choice(_tried(self.plan[key], value, tried))
+                self.plan = self.plan.with_choice(_measured_choice(self.plan[key], value, tried))
         evidence = {"step_s": outcome.step_s, "run_s": outcome.run_s, "steps": self.run_steps}
-        return _noted(self.plan, outcome.state, outcome.reason, evidence)
+        return _with_probe(self.plan, outcome.state, outcome.reason, evidence)
 
     # Memory
 
@@ -119,11 +119,11 @@ class _Work:
         if small == large or not self.free:
             return
         setting = replace(self.base, compile="off")
-        use = fit_line({size: self.trial.peaks(setting, size) for size in (small, large)})
-        self.plan = with_memory(self.plan, use, self.free, self.device.type, self._least())
+        use = fit_line({size: self.trial.peak_bytes(setting, size) for size in (small, large)})
+        self.plan = with_memory(self.plan, use, self.free, self.device.type, self._min_samples())
 
-    def _least(self) -> int:
-        """Batch norm takes no statistics of a single sample."""
+    def _min_samples(self) -> int:
+        """Return the smallest batch size; batch norm needs two samples."""
         return 2 if any(map(has_running_statistics, self.model.modules())) else 1
 
     # Precision
@@ -133,17 +133,17 @@ class _Work:
         evidence = {"loss_error": round(found.loss_error, 6), "cosine": round(found.cosine, 6)}
         choice = self.plan["precision"]
         words = (
-            f"On a first batch the loss is off by {found.loss_error:.2%} from fp32, and the "
-            f"gradients' cosine is {found.cosine:.4f}"
+            f"On a first batch the loss differs by {found.loss_error:.2%} from fp32, and the "
+            f"gradients have cosine similarity {found.cosine:.4f}"
         )
         evidence = {**choice.evidence, **evidence}
-        if found.holds:
+        if found.is_close:
             choice = replace(choice, reason=f"{choice.reason} {words}.", evidence=evidence)
         else:
             choice = replace(
                 choice,
                 value="fp32",
-                reason=f"{words}: too far for this task, though the device has fast bf16.",
+                reason=f"{words}. That is too far for bf16, although the device computes it fast.",
                 evidence=evidence,
                 alternatives=("bf16",),
                 override="",
@@ -153,7 +153,7 @@ class _Work:
 
     # Time
 
-    def _probe(self) -> Outcome:
+    def _probe(self) -> ProbeResult:
         size = self._batch_size()
         alternatives = alternatives_of(self.plan, self.model, self.device)
         settings = {
@@ -168,12 +168,12 @@ class _Work:
             alternatives,
             run_steps=self.run_steps,
             device=self.device.type,
-            time_steps=lambda setting, steps: self.trial.seconds(setting, size, steps),
+            time_steps=lambda setting, steps: self.trial.step_times(setting, size, steps),
             agree=lambda setting: self.trial.agreement(setting, size),
             cached=lambda: lookup(key),
             always=self.always,
         )
-        if outcome.state == "taken":
+        if outcome.state == "measured":
             store(key, outcome)
         return outcome
 
@@ -183,17 +183,17 @@ class _Work:
 
 
 def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least: int = 1) -> Plan:
-    """The plan whose steps fit: with the same step from smaller batches where one does not.
+    """Return the plan with steps that fit into memory, if necessary from smaller micro-batches.
 
     Args:
-        plan: Values that the user fixed stay.
-        use: As measured.
-        free_bytes: Of the device.
+        plan: Values that the user set are kept.
+        use: The measured memory use.
+        free_bytes: Free memory of the device.
         device: "cpu", "cuda" …
-        least: Samples that a batch must have.
+        least: Smallest batch size.
     """
     size = plan.values["batch_size"]
-    most = use.most_samples(free_bytes, device)
+    most = use.max_samples(free_bytes, device)
     evidence = {
         "batch_size": size,
         "fixed_bytes": use.fixed_bytes,
@@ -202,26 +202,29 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
         "measured": {str(samples): peak for samples, peak in use.measured.items()},
     }
     words = (
-        f"A batch of {size:,} takes about {format_bytes(use.of(size))} of {format_bytes(free_bytes)} "
-        f"free, by two steps of {' and '.join(map(str, sorted(use.measured)))} samples"
+        f"A batch of {size:,} takes about {format_bytes(use.of(size))} of "
+        f"{format_bytes(free_bytes)} free, estimated from two steps of "
+        f"{' and '.join(map(str, sorted(use.measured)))} samples"
     )
     accumulate = plan["accumulate"]
     if size <= most:
         if accumulate.source == "user":
             return plan
         return plan.with_choice(
-            replace(accumulate, reason=f"{words}: a step is one batch.", evidence=evidence)
+            replace(
+                accumulate, reason=f"{words}. It fits, so a step is one batch.", evidence=evidence
+            )
         )
     part, parts = split_step(size, most, least)
     fixed = [key for key in ("batch_size", "accumulate") if plan[key].source == "user"]
     if fixed:
         if accumulate.source == "user":
             return plan
-        advice = f'choices={{"batch_size": {part}, "accumulate": {parts}}} makes the same step.'
+        advice = f'choices={{"batch_size": {part}, "accumulate": {parts}}} gives the same step.'
         return plan.with_choice(
             replace(
                 accumulate,
-                reason=f"{words}: that may be too much, but you fixed batch_size. {advice}",
+                reason=f"{words}. That may not fit, but you set batch_size. {advice}",
                 evidence=evidence,
                 confidence=0.3,
             )
@@ -229,7 +232,8 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
     batch = replace(
         plan["batch_size"],
         value=part,
-        reason=f"{plan['batch_size'].reason} {words}, so a step is made of {parts} batches.",
+        reason=f"{plan['batch_size'].reason} {words}. It does not fit, so a step uses {parts} "
+        "micro-batches.",
         evidence={**plan["batch_size"].evidence, **evidence},
         alternatives=(size,),
         override="",
@@ -237,8 +241,8 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
     accumulate = Choice(
         "accumulate",
         parts,
-        f"{parts} batches of {part:,} make the step of {size:,} that was wanted; batch norm, where "
-        "there is any, takes its statistics of each.",
+        f"{parts} micro-batches of {part:,} give the same step as a batch of {size:,}. Batch norm, "
+        "if the model has any, uses the statistics of each micro-batch.",
         evidence=evidence,
         alternatives=(1,),
     )
@@ -246,7 +250,7 @@ def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least:
 
 
 def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[str, list[Any]]:
-    """Other ways to compute the step that this device has, for keys that the user left open."""
+    """Return the alternative settings on this device, for keys that the user did not set."""
     values = plan.values
     dtypes = {value.dtype for value in model.parameters() if value.is_floating_point()}
     found: dict[str, list[Any]] = {key: [] for key in KEYS}
@@ -264,19 +268,21 @@ def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[
     return {key: others for key, others in found.items() if key in open_keys and others}
 
 
-def _why_nothing(components: Components, options: TrainingOptions, facts: Mapping[str, Any]) -> str:
+def _why_not_measured(
+    components: Components, options: TrainingOptions, facts: Mapping[str, Any]
+) -> str:
     if processes.current() is not None:
-        return "Several processes make the run, and what each may take is not measured."
+        return "The run has several processes, for which steps are not measured."
     if "loader_batch_size" in facts:
-        return "Your loader makes the batches, and trying steps would draw from it."
-    return why_not(components, options, _free_bytes(components.device))
+        return "Trial steps would take batches from your loader."
+    return why_not_testable(components, options, _free_bytes(components.device))
 
 
 def _free_bytes(device: torch.device) -> int:
     return available_memory_bytes() if device.type == "cpu" else free_memory_bytes(device)
 
 
-def _tried(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice:
+def _measured_choice(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice:
     words = " ".join(f"{each.value}: {each.why}" for each in tried)
     others = tuple(each.value for each in tried if each.value != value)
     if value != choice.value:
@@ -284,7 +290,7 @@ def _tried(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice:
     return replace(
         choice,
         value=value,
-        reason=f"Tried on the real step. {words}",
+        reason=f"AlternativeResult on the real step. {words}",
         evidence={
             **choice.evidence,
             "tried": [{"value": each.value, "speed_up": each.speed_up} for each in tried],
@@ -296,7 +302,9 @@ def _tried(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice:
     )
 
 
-def _noted(plan: Plan, state: str, reason: str, evidence: Mapping[str, Any] | None = None) -> Plan:
+def _with_probe(
+    plan: Plan, state: str, reason: str, evidence: Mapping[str, Any] | None = None
+) -> Plan:
     choice = replace(
         plan["probe"], value=state, reason=reason, evidence=dict(evidence or {}), override=""
     )

@@ -1,7 +1,7 @@
-"""The real training step, tried on a copy: what it takes in time and memory, and how exact it is.
+"""Trial steps on a copy of the model, which measure time, memory and numerical agreement.
 
-Nothing outside the copy changes: weights, buffers, gradients, generators, the number of threads and
-the order of the samples are bit for bit what they were (``tests/core/plan/test_trial.py``).
+Nothing outside the copy changes: weights, buffers, gradients, generators, number of threads and the
+order of the samples stay bit for bit the same (``tests/core/tuning/test_trial.py``).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position
 from flambeau.tuning.memory import metered
 
-_WARM_UP = 2  # steps: the first allocates, and kernels choose their way in it
+_WARM_UP = 2  # steps that are not timed: they allocate memory and select kernels
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How a step is computed, without changing what it computes.
+class StepSetting:
+    """Settings that change the speed of a step, but not what it computes.
 
     Attributes:
-        precision: As in the plan.
-        memory_format: As in the plan.
-        num_threads: As in the plan.
-        compile: As in the plan.
+        precision: The plan's "precision".
+        memory_format: The plan's "memory_format".
+        num_threads: The plan's "num_threads".
+        compile: The plan's "compile".
     """
 
     precision: str = "fp32"
@@ -53,40 +53,41 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far a step in another precision is from that in fp32, on the same batch and draws.
+class PrecisionAgreement:
+    """Agreement of a step in another precision with fp32, for the same batch and random draws.
 
     Attributes:
-        loss_error: Difference of the losses, relative to that in fp32.
-        cosine: Of the angle between the two gradients of all parameters; 1 is the same direction.
+        loss_error: Relative difference of the losses.
+        cosine: Cosine similarity of the gradients of all parameters.
     """
 
     loss_error: float
     cosine: float
 
-    # bf16 keeps 8 bits of a product. Measured before the first step (2-core EPYC), loss off by and
-    # cosine: transformer 0.004 %, 1.0000; MLP 0.01 %, 1.0000; resnet18 0.1 %, 0.931; small_cnn
-    # 0.4 %, 0.974. small_cnn reaches the same accuracy in it, so what batch norm makes of rounding
-    # on a fresh network is no reason to refuse; a step that goes another way by more than 37° is.
-    MOST_LOSS_ERROR = 0.02
-    LEAST_COSINE = 0.8
+    # bf16 has 8 significant bits. Loss error and cosine before the first step (2-core EPYC):
+    # transformer 0.004 %, 1.0000; MLP 0.01 %, 1.0000; resnet18 0.1 %, 0.931; small_cnn 0.4 %,
+    # 0.974.
+    # small_cnn reaches the same accuracy in bf16, so batch norm's rounding errors in an untrained
+    # network must be accepted; an angle above 37° between the gradients is not.
+    MAX_LOSS_ERROR = 0.02
+    MIN_COSINE = 0.8
 
     @property
-    def holds(self) -> bool:
-        """Whether both are within what training was seen not to notice."""
-        return self.loss_error <= self.MOST_LOSS_ERROR and self.cosine >= self.LEAST_COSINE
+    def is_close(self) -> bool:
+        """Whether both are within the limits for training in that precision."""
+        return self.loss_error <= self.MAX_LOSS_ERROR and self.cosine >= self.MIN_COSINE
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Where steps are tried.
+    """Runs trial steps on a copy of the model.
 
     Attributes:
-        parts: Of the run that is to come; they are not touched.
-        options: Likewise. A ``train_step`` of the user's own is not for trials, see ``why_not``.
-        phase: Which groups learn, and the first learning rate.
-        samples: ``samples(n)`` gives a batch of n train samples as the loader would.
-        clock: Seconds that pass.
+        components: Components of the run that will follow; they are not changed.
+        options: Its training options. A custom train step is not run, see ``why_not_testable``.
+        phase: Defines the trainable groups and the first learning rate.
+        samples: ``samples(n)`` returns a batch of n train samples, as the loader would.
+        clock: Returns seconds from any starting point.
     """
 
     components: Components
@@ -95,8 +96,8 @@ class Trial:
     samples: Callable[[int], Batch]
     clock: Callable[[], float] = time.perf_counter
 
-    def seconds(self, setting: Setting, batch_size: int, steps: int) -> list[float]:
-        """Seconds of each of ``steps`` training steps, after two that are not counted."""
+    def step_times(self, setting: StepSetting, batch_size: int, steps: int) -> list[float]:
+        """Return the seconds of each of ``steps`` training steps, after two untimed ones."""
         with preserve_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             times = _Times(batch, _WARM_UP + steps, self._now)
@@ -104,8 +105,8 @@ class Trial:
                 train_epoch(run)
             return times.seconds()[_WARM_UP:]
 
-    def peaks(self, setting: Setting, batch_size: int) -> tuple[int, int]:
-        """Bytes at the peak before the backward pass, and at the peak of a whole step."""
+    def peak_bytes(self, setting: StepSetting, batch_size: int) -> tuple[int, int]:
+        """Return peak bytes before the backward pass, and of a whole step."""
         with preserve_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             known = [*batch.inputs.values(), *batch.targets.values()]
@@ -129,21 +130,21 @@ class Trial:
                     whole = meter.step_bytes()
             return max(kept, default=whole), whole
 
-    def agreement(self, setting: Setting, batch_size: int) -> Agreement:
-        """The step of ``setting`` against that in fp32."""
+    def agreement(self, setting: StepSetting, batch_size: int) -> PrecisionAgreement:
+        """Compare a step with ``setting`` to a step in fp32."""
         with preserve_generators():
             batch = self.samples(batch_size)
-            draws = generator_states()
+            states = generator_states()
             found: list[tuple[float, Tensor]] = []
             for each in (replace(setting, precision="fp32", compile="off"), setting):
-                restore_generators(draws)
+                restore_generators(states)
                 found.append(self._loss_and_gradient(each, batch))
         (loss, exact), (other_loss, other) = found
         norms = math.sqrt(float(exact @ exact) * float(other @ other))
         cosine = float(exact @ other) / norms if norms else float(torch.equal(exact, other))
-        return Agreement(abs(other_loss - loss) / max(abs(loss), 1e-12), cosine)
+        return PrecisionAgreement(abs(other_loss - loss) / max(abs(loss), 1e-12), cosine)
 
-    def _loss_and_gradient(self, setting: Setting, batch: Batch) -> tuple[float, Tensor]:
+    def _loss_and_gradient(self, setting: StepSetting, batch: Batch) -> tuple[float, Tensor]:
         with self._run(setting, _Times(batch, 1, self._now)) as run:
             task, model = run.components.task, run.components.model
             ready = run.prepare_train(_fresh(batch))
@@ -162,8 +163,8 @@ class Trial:
         return self.clock()
 
     @contextmanager
-    def _run(self, setting: Setting, loader: Loader) -> Generator[Run]:
-        """A run of its own on a copy of the model, in the mode of its first epoch."""
+    def _run(self, setting: StepSetting, loader: Loader) -> Generator[Run]:
+        """Yield a run on a copy of the model, in the state of its first epoch."""
         model: nn.Module = copy.deepcopy(self.components.model)
         layout = getattr(torch, setting.memory_format)
         compile_model(model.to(memory_format=layout), setting.compile)
@@ -173,10 +174,10 @@ class Trial:
             task=copy.deepcopy(self.components.task),
             train=loader,
             valid=None,
-            on_device=_laid_out(self.components.on_device, layout),
+            on_device=_with_memory_format(self.components.on_device, layout),
             values={**self.components.values, "precision": setting.precision},
         )
-        # A step that is not finite is the run's to report, with its number.
+        # The run itself reports a step that is not finite, with its number.
         nonfinite = "skip" if self.options.nonfinite == "raise" else self.options.nonfinite
         options = replace(
             self.options,
@@ -196,11 +197,11 @@ class Trial:
 
 
 class _Times(Loader):
-    """The same batch again and again; it notes when it is asked for the next one."""
+    """A loader that repeats one batch and records the time of each request."""
 
     def __init__(self, batch: Batch, steps: int, clock: Callable[[], float]) -> None:
         self._batch, self._steps, self._clock = batch, steps, clock
-        self._asked: list[float] = []
+        self._requested_s: list[float] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -208,13 +209,16 @@ class _Times(Loader):
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         for _ in range(self._steps):
-            self._asked.append(self._clock())
+            self._requested_s.append(self._clock())
             yield _fresh(self._batch)
-        self._asked.append(self._clock())
+        self._requested_s.append(self._clock())
 
     def seconds(self) -> list[float]:
-        """Of each step."""
-        return [after - before for before, after in zip(self._asked, self._asked[1:], strict=False)]
+        """Return the seconds of each step."""
+        return [
+            after - before
+            for before, after in zip(self._requested_s, self._requested_s[1:], strict=False)
+        ]
 
 
 def _update_bytes(model: nn.Module, optimizers: Iterable[Optimizer]) -> int:
@@ -226,7 +230,7 @@ def _update_bytes(model: nn.Module, optimizers: Iterable[Optimizer]) -> int:
 
 
 def _fresh(batch: Batch) -> Batch:
-    """A copy: a transform may write into what it is given."""
+    """Return a copy of the batch, because a transform may change it in place."""
     return replace(
         batch,
         inputs={name: value.clone() for name, value in batch.inputs.items()},
@@ -234,10 +238,10 @@ def _fresh(batch: Batch) -> Batch:
     )
 
 
-def _laid_out(
+def _with_memory_format(
     on_device: Callable[[Batch], Batch], layout: torch.memory_format
 ) -> Callable[[Batch], Batch]:
-    """``on_device`` with pictures in the layout, as a preprocessor of that layout would give."""
+    """Return ``on_device`` with 4-d inputs converted to the memory format."""
 
     def prepared(batch: Batch) -> Batch:
         batch = on_device(batch)
@@ -252,15 +256,15 @@ def _laid_out(
     return prepared
 
 
-def why_not(components: Components, options: TrainingOptions, free_bytes: int) -> str:
-    """Why no step can be tried; empty where it can."""
+def why_not_testable(components: Components, options: TrainingOptions, free_bytes: int) -> str:
+    """Return why no trial step is possible; empty if it is."""
     if options.train_step is not TrainingOptions.train_step:
-        return "A train_step of your own is called for training only."
+        return "A custom train_step is only called for training."
     weights: Sequence[Tensor] = [*components.model.parameters(), *components.model.buffers()]
     size = sum(value.nbytes for value in weights)
     if free_bytes and size > free_bytes / 4:
         return (
-            f"A copy of the model to try steps on would take {size / 1e6:,.0f} MB of "
-            f"{free_bytes / 1e6:,.0f} free."
+            f"A copy of the model for trial steps would take {size / 1e6:,.0f} MB of "
+            f"{free_bytes / 1e6:,.0f} MB free."
         )
     return ""

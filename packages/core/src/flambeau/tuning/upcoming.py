@@ -1,4 +1,4 @@
-"""``UpcomingRun``: what the measurements before a fit need of the run that they are for."""
+"""``UpcomingRun``: the information about a run that the measurements before it need."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from flambeau.training.options import TrainingOptions
 from flambeau.training.state import Position
 
 Recipe = Callable[[Mapping[str, Any]], Sequence[Phase]]
-"""``recipe(values) -> phases``: from the plan's values to the phases of a fit."""
+"""``recipe(values) -> phases``: returns the phases of a fit for the plan's values."""
 
 
 @dataclass(frozen=True)
 class UpcomingRun:
-    """The run that is measured for; measuring leaves all of it as it was.
+    """The run that follows the measurements. Measuring does not change it.
 
     Attributes:
-        components: ``components(plan)`` gives model, task and loaders with the plan's values.
-        options: ``options(plan)`` gives the training options with the plan's values.
-        position: Where the run will start.
-        facts: Of the data.
-        samples: ``samples(n)`` gives a batch of n train samples without moving a loader.
-        say: Shows a line on the terminal.
+        components: ``components(plan)`` returns model, task and loaders for the plan's values.
+        options: ``options(plan)`` returns the training options for the plan's values.
+        position: Epoch and step at which the run will start.
+        facts: Facts about the data.
+        samples: ``samples(n)`` returns a batch of n train samples without advancing a loader.
+        log: Shows a line on the terminal.
     """
 
     components: Callable[[Plan], Components]
@@ -35,4 +35,4 @@ class UpcomingRun:
     position: Position
     facts: Mapping[str, Any]
     samples: Callable[[int], Batch]
-    say: Callable[[str], None]
+    log: Callable[[str], None]

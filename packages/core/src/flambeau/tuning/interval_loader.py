@@ -1,4 +1,4 @@
-"""``SegmentLoader``: an epoch of another length than the data, without a change of the order."""
+"""``IntervalLoader``: a loader whose epochs have a given number of batches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from flambeau.data.loader import Loader, loader_world_size, not_resumable_reason
 from flambeau.errors import InputError
 
 
-class SegmentLoader(Loader):
-    """The batches of ``loader``, epoch after epoch, cut into pieces of ``length`` batches.
+class IntervalLoader(Loader):
+    """Divides the epochs of ``loader`` into intervals of ``length`` batches.
 
-    To the loop each piece is an epoch: it ends with an evaluation. Samples come in the order of
-    the real epochs, with the same augmentation; a piece may hold several or be a part of one.
+    For the training loop each interval is an epoch: it ends with an evaluation. Order and
+    augmentation of the samples are those of the real epochs. An interval may be a part of a real
+    epoch or span several.
 
     Args:
-        loader: Gives the same batches from any step on.
-        length: Batches in a piece.
+        loader: A loader that can start at any step.
+        length: Batches per interval.
 
     Raises:
         InputError: ``length`` is not positive, or the loader has no batches.
@@ -27,8 +28,8 @@ class SegmentLoader(Loader):
     def __init__(self, loader: Loader, length: int) -> None:
         if length < 1 or loader.steps_per_epoch < 1:
             raise InputError(
-                f"A stretch of {length} batches cannot be cut from a loader with "
-                f"{loader.steps_per_epoch} an epoch. Both must be at least 1."
+                f"length is {length} and the loader's steps_per_epoch {loader.steps_per_epoch}. "
+                "Both must be at least 1."
             )
         self.loader = loader
         self.length = length
@@ -41,13 +42,13 @@ class SegmentLoader(Loader):
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         first = epoch * self.length + start_step
-        real, at = divmod(first, self.loader.steps_per_epoch)
+        epoch, step = divmod(first, self.loader.steps_per_epoch)
         left = self.length - start_step
         while left > 0:
             before = left
-            for batch in islice(self.loader.batches(real, at), left):
+            for batch in islice(self.loader.batches(epoch, step), left):
                 left -= 1
                 yield batch
-            if left == before:  # a loader of the user's own that has run dry
+            if left == before:  # a user-defined loader without further batches
                 return
-            real, at = real + 1, 0
+            epoch, step = epoch + 1, 0
