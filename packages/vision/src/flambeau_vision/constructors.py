@@ -143,7 +143,9 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        columns = sources.read_csv(path)
+        from flambeau_vision.csv_file import read_csv
+
+        columns = read_csv(path)
         table = sources.TableSource(
             columns, file, label, Path(path).parent if root is None else Path(root)
         )

@@ -10,13 +10,14 @@ from pathlib import Path
 from flambeau.domain import CliOption, Domain
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
+from flambeau_vision.csv_file import read_csv
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
 from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
 from flambeau_vision.rules import RULES
-from flambeau_vision.sources import guess_columns, read_csv
+from flambeau_vision.sources import guess_columns
 
 # Files inspected before a folder is judged: a sufficient sample, and quick on any disk.
 _MAX_FILES = 2_000

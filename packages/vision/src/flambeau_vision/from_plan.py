@@ -23,7 +23,7 @@ from flambeau_vision.resize import Geometry
 
 
 def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
-    """Return the preprocessing of the planned weights; None from scratch and for unknown weights."""
+    """Return the preprocessing of the planned weights; None from scratch or if it is unknown."""
     weights, architecture = values.get("weights"), values.get("architecture")
     if weights is None or architecture not in BACKBONE_NAMES:
         return None

@@ -13,6 +13,7 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
+from flambeau.training.accumulation import grouped_batches
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
@@ -99,7 +100,11 @@ def train_epoch(run: Run) -> None:
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
     set_train_modes(model, run.trainable, state.phase.bn)
     context.epoch = position.epoch
-    for micro_batches in run.steps(grouped(run, position.epoch, position.epoch_step)):
+    for micro_batches in run.steps(
+        grouped_batches(
+            run.components.train, run.options.accumulate, position.epoch, position.epoch_step
+        )
+    ):
         context.step = position.step
         run.set_values(micro_batches)
         for listener in on_step_start:
@@ -144,24 +149,6 @@ def described(batches: Sequence[Batch]) -> str:
         )
         for batch in batches
     )
-
-
-def grouped(run: Run, epoch: int, start_step: int) -> Iterator[list[Batch]]:
-    """Yield the micro-batches of each optimizer step; the last step may have fewer."""
-    size = run.options.accumulate
-    batches = run.components.train.batches(epoch, start_step * size)
-    if size == 1:
-        for batch in batches:
-            yield [batch]
-        return
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def evaluate(run: Run) -> Mapping[str, float]:

@@ -18,6 +18,7 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError
+from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.dataset import (
     EncodedPairs,
     reference_rows,
@@ -32,7 +33,6 @@ from flambeau_text.translation.report import report
 from flambeau_text.translation.sources import (
     PairTable,
     SplitRequest,
-    read_csv,
     read_files,
     read_items,
     read_path,

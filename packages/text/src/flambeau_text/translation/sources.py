@@ -13,6 +13,7 @@ import numpy as np
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -139,32 +140,6 @@ def read_items(
         if not isinstance(given, int | float):
             parts[part] = pairs_from_items(given, f"{part} pair")
     return _assemble(parts, request, options or TranslationOptions())
-
-
-def read_csv(path: str | os.PathLike[str]) -> Mapping[str, list[str]]:
-    """Read the columns of a CSV or TSV file with a header, every cell as text.
-
-    Raises:
-        InputError: The file is missing, is not UTF-8, or is not a table.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"There is no file {path} (current folder: {Path.cwd()}). Check the path.")
-    try:
-        frame = pd.read_csv(
-            path,
-            sep="\t" if ".tsv" in path.suffixes else ",",
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8",
-        )
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}. Save it as UTF-8.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is not a table with a header: {error}") from error
-    return {str(name): frame[name].tolist() for name in frame.columns}
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArguments:
