@@ -22,7 +22,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("nonfinite/guard.py", "NonFiniteGuard.__init__"): "a view of CPU memory, created once per fit",
     ("nonfinite/guard.py", "_numbers"): "the guard's flag, at a bounded rate and after its event",
     ("nonfinite/locate.py", "_bad_samples"): "an error message is being written",
-    ("norm/bn_statistics.py", "_Noting.__call__"): "before the first step, once per fit",
+    ("norm/bn_statistics.py", "_InputRecorder.__call__"): "before the first step, once per fit",
     ("norm/bn_statistics.py", "_stored"): "before the first step, once per fit",
 }
 

@@ -76,7 +76,7 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "shift of all rows": (FITTED, "preprocessor arguments differ in shift", set()),
     "scale of all rows": (FITTED, "tensor 'scale' changes", set()),
     "labels of all rows": (FITTED, r"task_arguments\(values\) differ in labels", set()),
-    "no subset": (FITTED, "ToyData has no subset", set()),
+    "no subset": (FITTED, "ToyData does not implement subset", set()),
     "encode has another dtype": (
         BATCHES,
         r"encode\(raw inputs\) returns .*float64",

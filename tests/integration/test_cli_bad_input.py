@@ -78,7 +78,7 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
         (("fit", "photos", "--size", "16", "--resume", "other"), "are damaged"),
         (
             ("fit", "photos", "--size", "16", "--set", "batch_size=4", "--resume", "run"),
-            "batch_size was given as 4",
+            "batch_size is 4 in this learner",
         ),
         (("predict", "run/model", "nofile.png"), "nofile.png does not exist"),
         (("predict", "run/model", "text.txt"), "text.txt cannot be read as an image"),

@@ -432,3 +432,10 @@ def test_invalid_task_arguments_raise() -> None:
     with pytest.raises(InputError, match="decode_every and max_decoded"):
         TranslationTask(target=target, decode_every=0)
     assert isinstance(TranslationTask(target=target).decoding, Strategy)
+
+
+def test_summary_lists_the_layers_of_a_translation_model() -> None:
+    run = learner()
+    text = str(run.summary())
+    assert "GRU" in text
+    assert f"{sum(value.numel() for value in run.model.parameters()):,} parameters" in text

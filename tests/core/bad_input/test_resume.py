@@ -41,7 +41,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": nn.Linear(6, 3)}, "is of a 'mlp', but this learner has a 'Linear'"),
+        ({"model": nn.Linear(6, 3)}, "is 'mlp', but this learner's is 'Linear'"),
         ({"data": TensorData.from_tensors(X[:, :5], Y)}, r"body.0.weight: \[256, 6\] there"),
         ({"data": TensorData.from_tensors(X[:40], Y[:40])}, "batches in an epoch is 6 there and 4"),
         ({"data": TensorData.from_tensors(X + 1, Y)}, "data is first and last train rows"),
@@ -52,7 +52,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
             r"\[3, 128\] there and head.weight: \[2, 128\]",
         ),
         ({"seed": 3}, "seed is 0 there and 3 here"),
-        ({"choices": {"batch_size": 4}}, "batch_size was given as 4, but .* with 8"),
+        ({"choices": {"batch_size": 4}}, "batch_size is 4 in this learner, but 8 in the run"),
     ],
 )
 def test_another_run_is_refused(run: Path, options: dict[str, Any], message: str) -> None:

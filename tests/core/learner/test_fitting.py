@@ -30,7 +30,7 @@ def made(**more: Any) -> Learner:
 
 
 def one_phase(values: Mapping[str, Any]) -> list[Phase]:
-    return recipes.plain(values)
+    return recipes.single_phase(values)
 
 
 def setup_of(one: Learner) -> Setup:
@@ -53,7 +53,7 @@ def test_measure_closes_what_the_plan_leaves_open() -> None:
     plan, phases = fitting.measure(setup_of(one), one.plan, Request(one_phase))
     assert plan["probe"].value == "skipped"
     assert plan["bn"].value == "train"
-    assert "From scratch" in plan["bn"].reason
+    assert "no running statistics yet" in plan["bn"].reason
     assert [phase.epochs for phase in phases] == [plan["epochs"].value]
     again, _ = fitting.measure(setup_of(one), plan, Request(one_phase))
     assert again == plan, "a replay measures nothing"

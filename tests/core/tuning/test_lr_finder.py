@@ -187,7 +187,7 @@ def test_a_value_with_an_interval_and_a_plot(tmp_path: Path) -> None:
     assert found.low is not None
     assert found.high is not None
     assert 5e-4 < found.low <= found.value <= found.high < 1
-    assert f"Learning rate {found.value:g}: in " in str(found)
+    assert f"Learning rate {found.value:g}: " in str(found)
     assert len(found.sweep.rates) == len(found.sweep.losses)
     assert list(found.sweep.rates) == sorted(found.sweep.rates)
     assert found.steps == len(found.sweep.losses) + sum(len(run.losses) for run in found.runs)
@@ -373,4 +373,4 @@ def test_progress_lines_of_lr_find(capsys: pytest.CaptureFixture[str]) -> None:
         "No default learning rate is known for this model; running lr_find (up to 100 steps)."
         in said
     )
-    assert f"Learning rate {learner.plan['lr'].value:g}: in " in said
+    assert f"Learning rate {learner.plan['lr'].value:g}: " in said

@@ -112,7 +112,9 @@ def modules_by_name(model: nn.Module, *, include_duplicates: bool = False) -> di
     return dict(cast("Iterator[tuple[str, nn.Module]]", found))
 
 
-def run_in_eval_mode(model: nn.Module, inputs: Inputs) -> Any:
+def run_in_eval_mode(
+    model: nn.Module, inputs: Inputs, forward: Callable[[], Any] | None = None
+) -> Any:
     """Return the model's outputs in eval mode without gradients; restore all modes afterwards.
 
     Raises:
@@ -128,7 +130,7 @@ def run_in_eval_mode(model: nn.Module, inputs: Inputs) -> Any:
         # The flags themselves: a model may override train() to keep parts in eval mode.
         for module in model.modules():
             module.training = False
-        return model(*arguments)
+        return model(*arguments) if forward is None else forward()
 
 
 def _select_modules(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:

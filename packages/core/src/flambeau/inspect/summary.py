@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -118,7 +118,13 @@ class Summary:
 _HEADERS = ("layer", "type", "output", "parameters", "trainable", "mode")
 
 
-def summary(model: nn.Module, inputs: Inputs, *, bn: Choice | None = None) -> Summary:
+def summary(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    forward: Callable[[], Any] | None = None,
+    bn: Choice | None = None,
+) -> Summary:
     """Return the layers of ``model``, with output shapes from one forward pass in eval mode.
 
     The model is unchanged afterwards: modes are restored and no gradients are computed.
@@ -127,11 +133,13 @@ def summary(model: nn.Module, inputs: Inputs, *, bn: Choice | None = None) -> Su
         model: Any module.
         inputs: One tensor, or the arguments of ``forward`` in order, such as ``batch.inputs``;
             on the model's device.
+        forward: Calls the model, where it needs more than the inputs (``task.forward``); None
+            calls ``model(*inputs)``.
         bn: The plan's choice of the batch norm policy, shown if the model has norm layers with
             running statistics.
     """
     with Hooks(model, keep=_shape) as hooks:
-        outputs = run_in_eval_mode(model, inputs)
+        outputs = run_in_eval_mode(model, inputs, forward)
     shapes = {"": [_shape(outputs)], **hooks.outputs}
     seen: set[Tensor] = set()
     layers: list[Layer] = []

@@ -387,14 +387,13 @@ class Learner:
         """Return loss and metrics on "train", "valid" or "test", in fp32 as an export computes."""
         self._require(part)
         model, loader = self.model.eval(), self.built.evaluation_loader(part)
-        context = StepContext(
-            training=False,
-            values=dict(self.task.values),
-            seed=self.seed,
-            sharded=loader_world_size(loader) > 1,
-        )
+        context = self._context(sharded=loader_world_size(loader) > 1)
         with torch.no_grad():
             return self.task.evaluate(model, self.built.batches(part, loader), context)
+
+    def _context(self, *, sharded: bool = False) -> StepContext:
+        values = dict(self.task.values)
+        return StepContext(training=False, values=values, seed=self.seed, sharded=sharded)
 
     def _require(self, part: str) -> None:
         if len(self.data.split.part(part)) == 0:
@@ -414,7 +413,7 @@ class Learner:
         from flambeau.report.interpretation import ReportDetails, interpret
 
         self._require(part)
-        context = StepContext(training=False, values=dict(self.task.values), seed=self.seed)
+        context = self._context()
         details = ReportDetails(
             title=f"{self.plan.values['architecture']} on {self.domain.name} data",
             data=self.data,
@@ -452,8 +451,14 @@ class Learner:
         from flambeau.inspect import summary
 
         part = "valid" if len(self.data.split.valid) else "train"
-        inputs = next(self.built.batches(part)).inputs
-        return summary(self.model, inputs, bn=self.plan["bn"])
+        batch = next(self.built.batches(part))
+        context = self._context()
+        return summary(
+            self.model,
+            batch.inputs,
+            forward=lambda: self.task.forward(self.model, batch, context),
+            bn=self.plan["bn"],
+        )
 
     def doctor(self, *, full: bool = False) -> Diagnosis:
         """Return likely mistakes in data, model and training settings.
