@@ -1,15 +1,20 @@
-"""The learner's training setup as input of the doctor: data, plan, model and fit settings."""
+"""What the doctor and reports are given of a learner."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flambeau.doctor import TrainingSetup, make_fit_settings
+from flambeau.learner.build import BuiltPlan
 from flambeau.learner.setup import Setup
 from flambeau.phases import recipes
 from flambeau.plan import Plan
 from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.run import Run
+
+if TYPE_CHECKING:
+    from flambeau.report.interpretation import ReportDetails
 
 
 def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> TrainingSetup:
@@ -33,4 +38,18 @@ def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> Training
         steps_done=setup.position.step,
         seed=setup.seed,
         fit_settings=replace(settings, lr_is_measured="lr_find" in plan["lr"].evidence),
+    )
+
+
+def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:
+    """Return what a report shows beside the predictions: data, plan, history and device."""
+    from flambeau.report.interpretation import ReportDetails
+
+    return ReportDetails(
+        title=f"{setup.plan.values['architecture']} on {setup.domain.name} data",
+        data=setup.data,
+        plan=setup.plan,
+        history=setup.history,
+        dataset=built.dataset,
+        notes={"device": str(built.device), "seed": str(setup.seed)},
     )

@@ -410,18 +410,12 @@ class Learner:
         Args:
             part: "train", "valid" or "test".
         """
-        from flambeau.report.interpretation import ReportDetails, interpret
+        from flambeau.learner.examine import report_details
+        from flambeau.report.interpretation import interpret
 
         self._require(part)
         context = self._context()
-        details = ReportDetails(
-            title=f"{self.plan.values['architecture']} on {self.domain.name} data",
-            data=self.data,
-            plan=self.plan,
-            history=self.history,
-            dataset=self.built.dataset,
-            notes={"device": str(self.built.device), "seed": str(self.seed)},
-        )
+        details = report_details(self._setup(), self.built)
         return interpret(
             self.model,
             self.task,
