@@ -106,7 +106,7 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "train is not shuffled": (ORDER, "same order in epochs 0 and 1", set()),
     "one order for all epochs": (ORDER, "same order in epochs 0 and 1", set()),
     "order depends on the loader": (ORDER, "another order for the same epoch", {START}),
-    "valid is shuffled": (ORDER, "The order of valid batches is", {PREDICT}),
+    "valid is shuffled": (ORDER, "The order of validation batches is", {PREDICT}),
     "valid is sorted": (ORDER, "the split has", {PREDICT}),
     "start_step is ignored": (START, "train batches.1, start_step=2. differ", set()),
     "noise from one generator": (START, "differ from the rest", {FACTS, PREDICT}),
@@ -124,8 +124,8 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "an argument is dropped": (EXPORT, "outputs of the loaded export differ", set()),
     "labels are dropped": (EXPORT, "decodes equal outputs to other predictions", set()),
     "code in the arguments": (EXPORT, "which is code", {FITTED}),
-    "encode rounds": (PREDICT, "inputs of valid batch 0 differ from those", set()),
-    "batch statistics": (PREDICT, "valid input 0 alone differ by", set()),
+    "encode rounds": (PREDICT, "inputs of validation batch 0 differ from", set()),
+    "batch statistics": (PREDICT, "input 0 of the validation part, predicted alone", set()),
 }
 
 

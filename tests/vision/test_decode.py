@@ -267,7 +267,7 @@ def test_ambiguous_layout_follows_numpy_or_torch() -> None:
 def test_arrays_that_are_not_an_image_are_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(2, 3, 4, 5\) cannot be used"):
         decode(np.zeros((2, 3, 4, 5)))
-    with pytest.raises(InputError, match=r"no axis that can be the channels"):
+    with pytest.raises(InputError, match=r"no axis with the number of channels"):
         decode(np.zeros((7, 8, 9)))
     with pytest.raises(InputError, match="values from -1 to 1"):
         decode(np.array([[-1.0, 1.0]]))
@@ -280,5 +280,5 @@ def test_other_channel_counts_have_to_match_the_data() -> None:
     assert decode(rgba, channels=4)[0, 0].tolist() == [1, 2, 3, 4]
     with pytest.raises(InputError, match=r"has 1 channels \(L\), but 4 were requested"):
         decode(Image.new("L", (4, 4)), channels=4)
-    with pytest.raises(InputError, match=r"no axis that can be the channels \(5\)"):
+    with pytest.raises(InputError, match=r"no axis with the number of channels \(5\)"):
         decode(np.zeros((8, 8, 3), np.uint8), channels=5)

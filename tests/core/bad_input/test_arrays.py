@@ -198,7 +198,7 @@ def test_a_sample_may_be_a_single_number() -> None:
         (None, ArgumentError, "valid is None"),
         (True, ArgumentError, "valid is True of type bool"),
         ([X, Y], ArgumentError, "of type list"),
-        ((X, Y, Y), ArgumentError, "valid is a tuple of 3. Give two"),
+        ((X, Y, Y), ArgumentError, "valid is a tuple of 3. Give two elements"),
         ((X[:, :5], Y), InputError, r"valid input 'input' has shape \(5,\) per sample, but train"),
         ((X.long(), Y), InputError, r"has dtype int64, but train has float32"),
         (({"other": X}, Y), InputError, "valid inputs are other, but train has input"),

@@ -42,16 +42,22 @@ def run(finished: Path, tmp_path: Path) -> Path:
     ("options", "message"),
     [
         ({"model": nn.Linear(6, 3)}, "is 'mlp', but this learner's is 'Linear'"),
-        ({"data": TensorData.from_tensors(X[:, :5], Y)}, r"body.0.weight: \[256, 6\] there"),
-        ({"data": TensorData.from_tensors(X[:40], Y[:40])}, "batches in an epoch is 6 there and 4"),
+        (
+            {"data": TensorData.from_tensors(X[:, :5], Y)},
+            r"body.0.weight: \[256, 6\] in the checkpoint",
+        ),
+        (
+            {"data": TensorData.from_tensors(X[:40], Y[:40])},
+            "batches in an epoch is 6 in the checkpoint and 4",
+        ),
         ({"data": TensorData.from_tensors(X + 1, Y)}, "data is first and last train rows"),
         ({"data": TensorData.from_tensors(X, Y, seed=5)}, "data is train rows: 48"),
         ({"data": TensorData.from_tensors(X, Y.flip(0))}, "belongs to another run: data is"),
         (
             {"data": TensorData.from_tensors(X, Y % 2)},
-            r"\[3, 128\] there and head.weight: \[2, 128\]",
+            r"\[3, 128\] in the checkpoint and head.weight: \[2, 128\]",
         ),
-        ({"seed": 3}, "seed is 0 there and 3 here"),
+        ({"seed": 3}, "seed is 0 in the checkpoint and 3 in this run"),
         ({"choices": {"batch_size": 4}}, "batch_size is 4 in this learner, but 8 in the run"),
     ],
 )

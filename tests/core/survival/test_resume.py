@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     broken_off(tmp_path, 9)
     learner = new_learner(tmp_path, width=9)
     before = weights(learner).clone()
-    message = r"another run: .*0\.weight: \[8, 6\] there and .*\[9, 6\]"
+    message = r"another run: .*0\.weight: \[8, 6\] in the checkpoint and .*\[9, 6\]"
     with pytest.raises(ResumeError, match=message):
         learner.resume()
     assert torch.equal(weights(learner), before)
@@ -157,5 +157,5 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
     broken_off(tmp_path, 9)
     learner = new_learner(tmp_path)
     learner.training = TrainingOptions(accumulate=2)
-    with pytest.raises(ResumeError, match="accumulate is 1 there and 2 here"):
+    with pytest.raises(ResumeError, match="accumulate is 1 in the checkpoint and 2 in this run"):
         learner.resume()

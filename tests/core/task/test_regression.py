@@ -142,7 +142,7 @@ def test_an_estimate_of_one_value_is_a_number() -> None:
     assert estimate == Estimate({"value": 13.0})
     assert estimate.value == 13 == float(estimate)
     with pytest.raises(
-        InputError, match=r"2 numbers \(a, b\), so value is ambiguous.*values\['a'\]"
+        InputError, match=r"2 numbers \(a, b\), so estimate.value is ambiguous.*values\['a'\]"
     ):
         _ = Estimate({"a": 1.0, "b": 2.0}).value
 

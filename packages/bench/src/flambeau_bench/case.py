@@ -167,7 +167,7 @@ class Case(ABC):
 
 
 def equal_losses(pairs: Sequence[tuple[Measurement, Measurement]]) -> Gate:
-    """Return a gate that requires bitwise equal losses and final weights."""
+    """Return the quality condition: bitwise equal losses and final weights."""
     unequal = sum(a.quality["losses"] != b.quality["losses"] for a, b in pairs)
     if unequal:
         return Gate(False, f"losses differ in {unequal} of {len(pairs)} pairs")

@@ -25,7 +25,7 @@ def host() -> dict[str, Any]:
 
 
 def device(kind: str) -> dict[str, Any]:
-    """Return name, count, memory, CUDA version and state of the GPU; the name alone for the CPU."""
+    """Return name, count, memory, CUDA version and state of the GPUs; only the name for the CPU."""
     if kind != "cuda":
         return {"name": "cpu"}
     properties = torch.cuda.get_device_properties(0)

@@ -1,8 +1,8 @@
-"""Processes that run in alternating time slices, so that a shared machine affects both alike.
+"""Two processes that run in alternating time slices: a shared machine slows them equally.
 
-Of two runs of a minute, one after the other, the second may meet a machine that is a third slower.
-In time slices each process runs for a second while the other one is stopped. The time for which a
-process was stopped is subtracted from its clock.
+If two runs of a minute follow each other, the machine may be a third slower during the second one.
+In time slices each process runs for a second while the other one is paused. The time for which a
+process was paused is subtracted from its clock.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SLICE_S = 1.0
 machine's speed."""
 
 STOPPED_TIME_FILE = "FLAMBEAU_BENCH_STOPPED"
-"""Environment variable with the path of the file in which a process finds its stopped time."""
+"""Environment variable with the path of the file in which a process finds its paused time."""
 
 _SECONDS = struct.Struct("d")
 
 
 def running_s() -> float:
-    """Return wall time of this process in seconds, without the time for which it was stopped."""
+    """Return wall time of this process in seconds, without the time for which it was paused."""
     stopped = _stopped_time()
     return time.perf_counter() if stopped is None else stopped.running_s()
 
@@ -42,12 +42,12 @@ def _stopped_time() -> StoppedTime | None:
 
 
 def can_stop_processes() -> bool:
-    """Return whether processes can be stopped on this system (POSIX)."""
+    """Return whether this system can pause and resume processes (POSIX)."""
     return hasattr(signal, "SIGSTOP")
 
 
 class StoppedTime:
-    """Seconds for which a process was stopped, in a file shared with the process that stops it.
+    """Seconds for which a process was paused, in a file shared with the process that pauses it.
 
     Args:
         path: Created with 0 seconds by the first of the two processes.
@@ -64,34 +64,34 @@ class StoppedTime:
         return _SECONDS.unpack_from(self._shared)[0]
 
     def add(self, seconds: float) -> None:
-        """Add the length of a stop; call it before the process continues."""
+        """Add the length of a pause in seconds; call it before the process continues."""
         _SECONDS.pack_into(self._shared, 0, self.seconds() + seconds)
 
     def running_s(self) -> float:
-        """Return wall time minus stopped time; only differences have a meaning."""
+        """Return wall time minus paused time; only the difference of two values is meaningful."""
         while True:
             before = self.seconds()
             now = time.perf_counter()
-            # A stop between the two readings would make them inconsistent.
+            # A pause between the two readings would make them inconsistent.
             if self.seconds() == before:
                 return now - before
 
 
 class SlicedProcess:
-    """A process that is stopped and continued by another one.
+    """A process that this process pauses and resumes.
 
-    It leads a process group in our session, so that its workers are stopped with it. If we are
-    killed, the system sends SIGHUP to a stopped group, which ends it; where SIGHUP is ignored
+    It leads a process group in our session, so that its workers are paused with it. If we are
+    killed, the system sends SIGHUP to a paused group, which ends it; where SIGHUP is ignored
     (nohup) the group continues to its end.
 
     Args:
         command: Command line of the process.
-        folder: Its working directory; its stopped time is kept there.
+        folder: Its working directory; its paused time is kept there.
         stderr: Receives its stderr.
 
     Attributes:
         process: The process; its workers are in its group.
-        stopped: The time for which it was stopped.
+        stopped: The time for which it was paused.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SlicedProcess:
         self._since = time.perf_counter()
 
     def run(self, seconds: float | None) -> None:
-        """Continue the process, for ``seconds`` or (None) to its end, and stop it again."""
+        """Continue the process, for ``seconds`` or (None) to its end, and pause it again."""
         self.stopped.add(time.perf_counter() - self._since)
         _signal(self.process, signal.SIGCONT)
         try:
@@ -120,7 +120,7 @@ class SlicedProcess:
             self.stop()
 
     def stop(self) -> None:
-        """Stop the process and its workers."""
+        """Pause the process and its workers."""
         _signal(self.process, signal.SIGSTOP)
         self._since = time.perf_counter()
 

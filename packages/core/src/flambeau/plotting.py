@@ -76,7 +76,7 @@ def draw_panels(
         draws: Functions that draw on given axes.
         width: Of one panel, in inches.
         height: In inches.
-        path: File to write; None writes none.
+        path: File to write; None writes no file.
     """
     figure = new_figure(width * len(draws), height)
     for axes, draw in zip(axes_row(figure, len(draws)), draws, strict=True):

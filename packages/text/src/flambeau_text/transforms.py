@@ -171,7 +171,7 @@ class Sequential(nn.Sequential):
     """Apply transforms one after the other."""
 
     def forward(self, input: Any) -> Any:
-        """Return the output of the last transform."""
+        """Apply the transforms in order and return the result."""
         for transform in self:
             input = transform(input)
         return input

@@ -90,7 +90,7 @@ class Augmentation:
 
     @property
     def changes_colors(self) -> bool:
-        """Whether pixel values change, which converts the images to float32."""
+        """Whether pixel values change; if so, the images are converted to float32."""
         return self.brightness > 0.0 or self.contrast > 0.0 or self.saturation > 0.0
 
     def as_json(self) -> dict[str, Any]:

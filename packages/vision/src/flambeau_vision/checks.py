@@ -34,7 +34,7 @@ def check_duplicates(setup: TrainingSetup) -> list[Finding]:
 
 
 def check_near_duplicates(setup: TrainingSetup) -> list[Finding]:
-    """Return a finding if valid or test images are near-duplicates of train images."""
+    """Return a finding if validation or test images are near-duplicates of train images."""
     data = setup.data
     if not isinstance(data, ImageData):
         return []
@@ -58,8 +58,8 @@ def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> li
     return [
         Finding(
             code,
-            f"{len(found):,} of {n_others:,} valid and test images are {relation} train images "
-            f"({found[0]}), so the metrics are too good.",
+            f"{len(found):,} of {n_others:,} validation and test images are {relation} train "
+            f"images ({found[0]}), so the metrics are too good.",
             {
                 "images": len(found),
                 "of": n_others,

@@ -86,8 +86,8 @@ def image_pixels(image: Image, channels: int | None, name: str) -> Pixels:
         if len(image.getbands()) != channels:
             raise InputError(
                 f"{name} has {len(image.getbands())} channels ({image.mode}), but {channels} were "
-                "requested. Images can be converted to 1 or 3 channels; any other number has to "
-                "match the file."
+                "requested. Images can be converted to 1 or 3 channels; for any other number, "
+                "the file must already have it."
             )
         return np.array(image, dtype=np.uint8)
     if image.mode in HIGH_BIT_DEPTH_MODES:
@@ -159,8 +159,8 @@ def array_pixels(item: Any, channels: int | None = None) -> Pixels:
     fits_first, fits_last = array.shape[0] in allowed, array.shape[2] in allowed
     if not fits_first and not fits_last:
         raise InputError(
-            f"An image of shape {array.shape} has no axis that can be the channels "
-            f"({' or '.join(map(str, allowed))}). Give (H, W, C), or (C, H, W) as a tensor."
+            f"An image of shape {array.shape} has no axis with the number of channels "
+            f"({' or '.join(map(str, allowed))}). Give an array (H, W, C) or a tensor (C, H, W)."
         )
     if fits_first and (is_tensor or not fits_last):
         array = array.transpose(1, 2, 0)

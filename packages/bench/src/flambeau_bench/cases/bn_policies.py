@@ -86,7 +86,7 @@ def _convolution(n_in: int, n_out: int, stride: int) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of the experiment.
+    """One combination of settings of the experiment.
 
     Attributes:
         trained: "head" (the body's group is frozen) or "all".
@@ -157,7 +157,7 @@ class FineTuneResult:
 
 
 def cells(size: Size) -> Iterator[Cell]:
-    """Return all cells at a size; the quick size has fewer."""
+    """Return all combinations of settings at a size; the quick size has fewer."""
     for trained in TRAINED:
         for batch_size in BATCHES if size.name != "quick" else BATCHES[-1:]:
             for shift in SHIFTS if size.name != "quick" else ("strong",):
@@ -166,7 +166,10 @@ def cells(size: Size) -> Iterator[Cell]:
 
 @lru_cache(maxsize=1_024)
 def train(cell: Cell, policy: str, seed: int, scale: Scale) -> FineTuneResult:
-    """Fine-tune the source network of ``seed`` in ``cell`` with ``policy``; reproducible."""
+    """Fine-tune the network pretrained with ``seed``, with the settings ``cell`` and ``policy``.
+
+    The result is reproducible.
+    """
     net = copy.deepcopy(source(seed, scale)[0])
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -247,7 +250,7 @@ def _target(shift: str, seed: int, scale: Scale) -> tuple[Data, Tensor, Tensor]:
 def _data(images: Tensor, labels: Tensor, tests: Tensor, test_labels: Tensor) -> Data:
     n, m = len(images), len(tests)
     rows = np.arange(n + m)
-    # Nothing is selected on the test part. A valid part is required, so it is small.
+    # Nothing is selected on the test part. A validation part is required, so it is small.
     split = Split.from_indices(rows[:n], rows[n : n + _VALID], rows[n + _VALID :])
     return TensorData.from_tensors(
         torch.cat([images, tests]), torch.cat([labels, test_labels]), split=split

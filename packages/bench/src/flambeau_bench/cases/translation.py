@@ -185,7 +185,7 @@ class Translation(Case):
             f"losses on equal batches differ by at most {largest:.1e} (allowed {EQUAL_WITHIN:g}); "
             f"over {len(pairs)} seeds {candidate['tokens_per_step']:.1f} target tokens per step "
             f"(baseline {baseline['tokens_per_step']:.1f}), {candidate['padding']:.2f} positions "
-            f"per token (baseline {baseline['padding']:.2f}), valid loss "
+            f"per token (baseline {baseline['padding']:.2f}), validation loss "
             f"{candidate['valid_loss']:.3f} (baseline {baseline['valid_loss']:.3f}, allowed are "
             f"{VALID_WITHIN:g} more)",
         )

@@ -221,7 +221,7 @@ def usual_program(
 def flambeau_program(
     model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
-    """Train with a learner; only batch size and epochs are fixed to those of the baseline."""
+    """Train with a learner that takes only batch size and number of epochs from the baseline."""
     from flambeau import Learner
     from flambeau_vision import ImageData
 

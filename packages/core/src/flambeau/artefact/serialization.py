@@ -88,7 +88,8 @@ def to_storable(tensor: Tensor, name: str) -> Tensor:
         raise ArtefactError(
             f"{name} cannot be saved: it is a sparse, quantized or meta tensor (layout "
             f"{tensor.layout}, device {tensor.device}). Convert it with tensor.to_dense() or "
-            "dequantize(), or move the module from meta with module.to_empty(device=...)."
+            "dequantize(), or move the module off the meta device with "
+            "module.to_empty(device=...)."
         )
     if tensor.dtype not in _DTYPES:
         raise ArtefactError(

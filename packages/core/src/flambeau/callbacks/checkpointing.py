@@ -30,7 +30,7 @@ class Checkpointing(Callback):
     checkpoint. A run without a folder saves nothing.
 
     Args:
-        every_s: Seconds between two checkpoints, written between steps; None writes none there.
+        every_s: Seconds between two checkpoints, written between steps; None disables them.
         at_epoch_end: Whether a checkpoint is written at the end of every epoch.
         keep: Number of newest checkpoints to keep.
         on_error: What to do if a checkpoint cannot be written (full disk, read-only folder).

@@ -33,7 +33,7 @@ HELP = """Train neural networks with automatic choices that are shown with their
 
 
 def build_app() -> typer.Typer:
-    """Return the application with the commands of core and of installed packages."""
+    """Return the application with the commands of the core package and of installed packages."""
     app = typer.Typer(
         help=HELP,
         no_args_is_help=True,

@@ -73,7 +73,7 @@ class Batch:
         return self.map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in pinned memory, from which a copy to a GPU does not block."""
+        """Return the batch in pinned memory, from which copies to a GPU can be asynchronous."""
         return self.map(lambda value: value.pin_memory())
 
 

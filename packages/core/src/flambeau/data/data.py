@@ -114,8 +114,8 @@ class Data(ABC):
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
         """Return the same data with only these samples in each part.
 
-        Used for quick trials and learning curves. The conformance kit removes valid samples with
-        it: the facts and the preprocessor must not change, as they are measured on train only.
+        Used for quick trials and learning curves. The conformance kit removes validation samples
+        with it: facts and preprocessor must not change, as they are measured on train only.
 
         Args:
             rows: Part → row numbers, numbered as in ``split``. Train and valid are required; test

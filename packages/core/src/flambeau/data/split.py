@@ -255,7 +255,7 @@ def _check_disjoint(parts: dict[Part, Rows]) -> None:
 
 
 def _counts(n: int, valid: float, test: float) -> tuple[int, int]:
-    """Return the numbers of valid and test rows; at least 1 for a size above 0."""
+    """Return the numbers of validation and test rows; at least 1 for a size above 0."""
     counts: list[int] = []
     for name, size in (("valid", valid), ("test", test)):
         if type(size) not in (int, float) and not isinstance(size, np.integer | np.floating):

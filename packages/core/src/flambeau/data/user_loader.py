@@ -304,7 +304,7 @@ def is_sharded(loader: Iterable[Any], part: str, world_size: int) -> bool:
 
     Raises:
         InputError: A train loader is not sharded, the sampler has another number of replicas, or
-            the sampler of a valid or test loader repeats samples, which would count twice.
+            the sampler of a validation or test loader repeats samples, which would count twice.
     """
     batch_sampler = getattr(loader, "batch_sampler", None)
     owners = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
@@ -362,7 +362,7 @@ def read_first_batches(loader: Iterable[Any], layout: BatchLayout, count: int = 
 
 
 def check_order(loader: Iterable[Any], part: str) -> None:
-    """Warn if a train loader does not shuffle, or if a valid or test loader does."""
+    """Warn if a train loader does not shuffle, or if a validation or test loader does."""
     sampler = sampler_of(loader)
     if part == "train" and type(sampler) is SequentialSampler:
         warnings.warn(

@@ -16,7 +16,7 @@ from flambeau.nested import to_cpu
 
 
 class Metric(Protocol):
-    """The metric methods used here; see ``flambeau.task.metrics.Metric``."""
+    """The methods of a metric that this module calls; see ``flambeau.task.metrics.Metric``."""
 
     def update(self, *arguments: Any) -> None:
         """Add one batch."""

@@ -67,18 +67,18 @@ CORE_CHECKS: tuple[Check, ...] = (
     ),
     _check(
         "valid-shuffled",
-        "a valid loader that shuffles",
+        "a validation loader that shuffles",
         loaders.valid_shuffled,
         "data",
         "on request",
     ),
     _check(
         "valid-drops-samples",
-        "valid samples dropped by the loader",
+        "validation samples dropped by the loader",
         loaders.valid_drops_samples,
         "data",
     ),
-    _check("augmented-valid", "augmentation of valid samples", loaders.augmented_valid, "data"),
+    _check("augmented-valid", "augmented validation samples", loaders.augmented_valid, "data"),
     # Optimizers, modes, learning rate, number of steps
     _check(
         "optimizer-misses-parameters",
@@ -182,7 +182,7 @@ CORE_CHECKS: tuple[Check, ...] = (
     # Slow checks
     _check(
         "near-duplicates",
-        "valid rows similar to a train row",
+        "validation rows similar to a train row",
         leaks.near_duplicates,
         "data",
         "full",

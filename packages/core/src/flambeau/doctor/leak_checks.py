@@ -44,7 +44,7 @@ _LEAST_VALUES, _NEAR_VALUES = 16, 1_024
 
 
 def duplicates_across_parts(setup: TrainingSetup) -> list[Finding]:
-    """Find rows of valid or test that are also train rows: the scores are too high."""
+    """Find rows of validation or test that are also train rows: the scores are too high."""
     found: list[Finding] = []
     train = setup.memory_dataset("train")
     for part in ("valid", "test"):
@@ -88,8 +88,8 @@ def groups_across_parts(setup: TrainingSetup) -> list[Finding]:
         found.append(
             Finding(
                 "groups-across-parts",
-                f"{int(shared.sum()):,} of {len(valid_ids):,} valid rows have a {name} that also "
-                "occurs in train. The scores measure how well these groups are known, not how "
+                f"{int(shared.sum()):,} of {len(valid_ids):,} validation rows have a {name} that "
+                "also occurs in train. The scores measure how well these groups are known, not how "
                 "well the model works for new ones.",
                 {
                     "groups in train": len(known),
@@ -133,7 +133,7 @@ def leaking_column(setup: TrainingSetup) -> list[Finding]:
 
 
 def near_duplicates(setup: TrainingSetup) -> list[Finding]:
-    """Find valid rows that are almost a train row: copies with noise, or encoded again."""
+    """Find validation rows that are almost a train row: copies with noise, or encoded again."""
     train, valid = setup.memory_dataset("train"), setup.memory_dataset("valid")
     if train is None or valid is None or not _comparable(train, valid):
         return []
@@ -156,8 +156,8 @@ def near_duplicates(setup: TrainingSetup) -> list[Finding]:
     return [
         Finding(
             "near-duplicates",
-            f"{len(near):,} of {len(b):,} valid rows are almost the same as a train row ({first}), "
-            "so the scores are too high.",
+            f"{len(near):,} of {len(b):,} validation rows are almost the same as a train row "
+            f"({first}), so the scores are too high.",
             {"rows": len(near), "compared": len(b), "differ by less than": _NEAR},
             "Keep similar rows in one part: split=Split.by_group(…) with one group for them, or "
             "drop the copies.",

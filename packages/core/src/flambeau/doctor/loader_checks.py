@@ -58,7 +58,7 @@ def train_not_shuffled(setup: TrainingSetup) -> Finding | None:
 
 
 def valid_shuffled(setup: TrainingSetup) -> list[Finding]:
-    """Find valid and test loaders that shuffle or sample at random."""
+    """Find validation and test loaders that shuffle or sample at random."""
     found: list[Finding] = []
     for part in ("valid", "test"):
         dataset = setup.dataset(part)
@@ -79,7 +79,7 @@ def valid_shuffled(setup: TrainingSetup) -> list[Finding]:
 
 
 def valid_drops_samples(setup: TrainingSetup) -> list[Finding]:
-    """Find valid and test loaders that drop an incomplete last batch."""
+    """Find validation and test loaders that drop an incomplete last batch."""
     found: list[Finding] = []
     for part in ("valid", "test"):
         loader = _torch_loader(setup.dataset(part))
@@ -130,7 +130,7 @@ def same_samples(setup: TrainingSetup) -> list[Finding]:
 
 
 def augmented_valid(setup: TrainingSetup) -> Finding | None:
-    """Find valid samples whose inputs differ each time they are read."""
+    """Find validation samples whose inputs differ each time they are read."""
     samples = _map_dataset(setup.dataset("valid"))
     if samples is None or not len(samples):
         return None
@@ -147,8 +147,8 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
         return None
     return Finding(
         "augmented-valid",
-        f"Reading valid sample {changed[0]} twice gives two different inputs: it is augmented, so "
-        "the scores change from epoch to epoch and are lower than without augmentation.",
+        f"Reading validation sample {changed[0]} twice gives two different inputs: it is "
+        "augmented, so the scores change from epoch to epoch and are lower than without it.",
         {"samples that changed": len(changed), "read twice": min(_READ_TWICE, len(samples))},
         "Use a data set without random transforms for valid.",
     )

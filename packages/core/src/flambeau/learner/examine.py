@@ -1,4 +1,4 @@
-"""What the doctor and reports are given of a learner."""
+"""Collect the data of a learner that the doctor and the reports receive."""
 
 from __future__ import annotations
 

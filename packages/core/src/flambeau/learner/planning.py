@@ -220,8 +220,8 @@ def _continued_plan(
         if key in user_keys:
             raise ResumeError(
                 f"{key} is {current.values[key]!r} in this learner, but {before.get(key)!r} in the "
-                f"run of {checkpoint}, and a resumed run keeps its settings. Remove the choice, or "
-                "start a new run with fit()."
+                f"run of {checkpoint}, and a resumed run keeps its settings. Remove {key} from "
+                "your choices, or start a new run with fit()."
             )
     differing = [key for key in differing if _changes(rules, key) == "rebuild"]
     if differing and is_built:

@@ -25,8 +25,9 @@ _IMMUTABLE = (bool, int, float, str, type(None))
 class Plan:
     """Choices by key, in the order in which they were decided. Methods return changed copies.
 
-    Two plans are equal if their choices are. A derived or bound plan keeps its rules and facts, so
-    that ``override`` can recompute dependent choices; a plan read from a file has only choices.
+    Two plans are equal if their choices are. A plan from ``derive`` or ``bind`` keeps its
+    rules and facts, so that ``override`` can recompute dependent choices; a plan read from a file
+    has only choices.
 
     Args:
         choices: One for each key.

@@ -107,8 +107,8 @@ def _scores(found: Interpretation) -> list[Block]:
         )
     if found.part == "valid":
         notes.append(
-            "Hyperparameters are chosen on the valid samples, so these scores are slightly too "
-            "high. Evaluate on test once, at the end."
+            "Hyperparameters are chosen on the validation samples, so these scores are slightly "
+            "too high. Evaluate on test once, at the end."
         )
     if not can_plot():
         notes.append(

@@ -37,7 +37,7 @@ def plot_history(history: History, path: Path | None = None) -> Figure:
 
     Args:
         history: History of a run with at least one epoch.
-        path: File to write (.png, .pdf, .svg); None writes none.
+        path: File to write (.png, .pdf, .svg); None writes no file.
 
     Returns:
         A matplotlib figure.

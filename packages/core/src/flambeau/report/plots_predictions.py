@@ -53,7 +53,7 @@ def plot_scores(
         intervals: Intervals by score name. Loss, errors in the units of the targets, and scores
             outside 0..1 are not shown.
         baselines: Scores by name, by baseline name.
-        path: File to write (.png, .pdf, .svg); None writes none.
+        path: File to write (.png, .pdf, .svg); None writes no file.
 
     Returns:
         A matplotlib figure.
@@ -129,7 +129,7 @@ def plot_confusion(
     Args:
         matrix: Counts ``(classes, classes)``, rows are targets, as in ``ConfusionMatrix.matrix``.
         classes: Names in the order of rows and columns.
-        path: File to write (.png, .pdf, .svg); None writes none.
+        path: File to write (.png, .pdf, .svg); None writes no file.
 
     Returns:
         A matplotlib figure.
@@ -206,7 +206,7 @@ def plot_calibration(calibration: Calibration, path: Path | None = None) -> Figu
 
     Args:
         calibration: The calibration of a model on one part.
-        path: File to write (.png, .pdf, .svg); None writes none.
+        path: File to write (.png, .pdf, .svg); None writes no file.
 
     Returns:
         A matplotlib figure; the size of a point shows its number of samples.
@@ -262,7 +262,7 @@ def plot_residuals(
         predictions: ``(n, values)``.
         targets: ``(n, values)``, in the same units.
         names: Names of the columns.
-        path: File to write (.png, .pdf, .svg); None writes none.
+        path: File to write (.png, .pdf, .svg); None writes no file.
 
     Returns:
         A matplotlib figure with two panels per column. At most 3,000 points are shown: a random

@@ -1,4 +1,4 @@
-"""Tasks: how a batch reaches the model, loss, metrics, and decoding of outputs."""
+"""Tasks: pass batches to the model, compute loss and metrics, and decode outputs."""
 
 from flambeau.task.classification import Classification, Prediction
 from flambeau.task.classification_metrics import (

@@ -47,7 +47,7 @@ class Estimate:
         if len(self.values) != 1:
             raise InputError(
                 f"This estimate has {len(self.values)} numbers ({', '.join(self.values)}), so "
-                f"value is ambiguous. Use estimate.values[{next(iter(self.values))!r}]."
+                f"estimate.value is ambiguous. Use estimate.values[{next(iter(self.values))!r}]."
             )
         return next(iter(self.values.values()))
 
@@ -152,7 +152,7 @@ class Regression(Task):
         return fresh_metrics(self._metrics, self.known_metrics())
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
-        """Update the metrics with ``(batch, values)`` in the units of the targets."""
+        """Update the metrics with predictions and targets ``(batch, values)``, in target units."""
         predictions = self._in_target_units(outputs)
         targets = self._matching_targets(batch.target, predictions)
         for name, metric in metrics.items():

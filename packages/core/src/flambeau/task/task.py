@@ -1,4 +1,4 @@
-"""``Task``: how a batch reaches the model, the loss, metrics, and decoding of outputs."""
+"""``Task``: passes batches to the model, computes loss and metrics, and decodes outputs."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class StepContext:
 
 
 class Task:
-    """The base class of tasks; override the methods that differ.
+    """The base class of tasks; override the methods that your task changes.
 
-    Like a preprocessor, a task is rebuilt from an export by its ``builder`` and ``arguments()``.
+    Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
     """
 
     builder: str = ""

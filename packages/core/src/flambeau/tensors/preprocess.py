@@ -206,10 +206,10 @@ class TensorPreprocessor:
 
 
 def mean_and_std(value: Tensor, *, by_feature: bool) -> tuple[Tensor, Tensor]:
-    """Return mean and population standard deviation, float64 ``(features,)`` or ``(1,)``.
+    """Return mean and population standard deviation: float64, one value per feature or in total.
 
-    The standard deviation of a constant feature is returned as 1. Computed in chunks, without a
-    float64 copy of the data.
+    The shape is ``(features,)`` with ``by_feature``, else ``(1,)``. The standard deviation of a
+    constant feature is returned as 1. The data are read in chunks, without a float64 copy of them.
 
     Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
     variances" (1979).

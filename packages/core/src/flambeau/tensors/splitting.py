@@ -88,7 +88,7 @@ def _explicit_pairs(
     for part, pair in pairs.items():
         if len(pair) != 2:
             raise ArgumentError(
-                f"{part} is a tuple of {len(pair)}. Give two: {part}=(inputs, targets)."
+                f"{part} is a tuple of {len(pair)}. Give two elements: {part}=(inputs, targets)."
             )
     return dict(pairs)
 

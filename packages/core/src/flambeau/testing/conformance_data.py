@@ -19,7 +19,7 @@ from flambeau.testing.domain_under_test import DomainUnderTest, indices_of, name
 from flambeau.wording import name_some
 
 SIZE_FACTS = frozenset({"n_valid", "n_test", "split", "memory_bytes"})
-"""Facts that may depend on the number of valid and test rows; others use train rows only."""
+"""Facts that may depend on the number of validation and test rows; others use train rows only."""
 
 
 def check_facts_are_deterministic(tested: DomainUnderTest) -> None:
@@ -49,7 +49,7 @@ def check_facts_are_deterministic(tested: DomainUnderTest) -> None:
 
 
 def check_preprocessor_is_fitted_on_train_only(tested: DomainUnderTest) -> None:
-    """Check that facts, preprocessor and arguments do not depend on valid and test rows."""
+    """Check that facts, preprocessor and arguments do not depend on validation and test rows."""
     data, fix = tested.data, "use only the rows of split.train"
     split = data.split
     rows = {part: split.part(part).tolist() for part in ("train", "valid", "test")}
@@ -79,7 +79,7 @@ def check_preprocessor_is_fitted_on_train_only(tested: DomainUnderTest) -> None:
     for name in before.keys() | after.keys():
         if name not in before or name not in after or not _identical(before[name], after[name]):
             raise conformance_error(
-                f"The preprocessor's tensor {name!r} changes when valid rows are removed.",
+                f"The preprocessor's tensor {name!r} changes when validation rows are removed.",
                 "valid and test scores are too high if the preprocessor is fitted on these rows",
                 fix,
             )

@@ -1,4 +1,4 @@
-"""Conformance checks of exports and predictions: equal outputs to model and valid loader."""
+"""Conformance checks of exports and predictions: equal outputs to model and validation loader."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
 
 
 def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
-    """Check that raw inputs give the outputs of the valid loader.
+    """Check that raw inputs give the same outputs as the validation loader.
 
     They must be equal bitwise in the same batches, and to 1e-6 one by one.
     """
@@ -76,8 +76,8 @@ def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
     for step, (expected, found) in enumerate(zip(validated, same_grouping, strict=True)):
         if len(expected) != len(found) or not all(map(torch.equal, expected, found)):
             raise conformance_error(
-                f"{name}: the outputs for the raw inputs of valid batch {step} differ from those "
-                "of the valid loader.",
+                f"{name}: the outputs for the raw inputs of validation batch {step} differ from "
+                "the outputs for the batch of the validation loader.",
                 "validation scores would not apply to predictions",
                 "use the same code in encode and in the data set, and put the rest in on_device",
             )
@@ -87,8 +87,8 @@ def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
         error = max(_difference(part[0], row) for part, row in zip(single, expected, strict=True))
         if not error <= TOLERANCE:
             raise conformance_error(
-                f"{name}: the outputs for valid input {index} alone differ by {error:.1e} from "
-                "those in a batch.",
+                f"{name}: the outputs for input {index} of the validation part, predicted alone, "
+                f"differ by {error:.1e} from its outputs in a batch.",
                 "a prediction must not depend on the other inputs of its batch",
                 "use no batch statistics in encode, on_device or the model in eval mode; mask "
                 "padding",

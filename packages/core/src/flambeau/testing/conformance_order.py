@@ -31,7 +31,7 @@ def check_order_of_batches(tested: DomainUnderTest) -> None:
     fixed = [indices_of(valid.batches(epoch)) for epoch in (0, 1)]
     if fixed[0] != fixed[1] or fixed[0] != tested.data.split.valid.tolist():
         raise conformance_error(
-            f"The order of valid batches is {name_some(fixed[0])} in epoch 0 and "
+            f"The order of validation batches is {name_some(fixed[0])} in epoch 0 and "
             f"{name_some(fixed[1])} in epoch 1, but the split has "
             f"{name_some(tested.data.split.valid.tolist())}.",
             "predictions are assigned to rows by position",

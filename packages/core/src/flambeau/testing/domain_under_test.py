@@ -86,7 +86,7 @@ class DomainUnderTest:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The architectures that are built: that of the plan, then those given by name."""
+        """The architectures that the checks build: the plan's, then the ones given by name."""
         return tuple(dict.fromkeys((self.values["architecture"], *self._named)))
 
     @cached_property

@@ -40,7 +40,7 @@ def shut_down_workers(batches: object, error: BaseException) -> None:
 
     Otherwise DataLoader's signal handler may raise the same error again, anywhere in the caller's
     code. If torch's function is missing, the workers stop when the last reference to the iterator
-    is deleted; delete yours after the call.
+    is deleted; delete your own reference after the call.
 
     Args:
         batches: The loader's iterator. Nothing is done for iterators without workers.

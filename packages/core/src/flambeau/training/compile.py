@@ -14,12 +14,12 @@ from flambeau.torch_internals import remove_compilation
 
 
 def compile_model(model: nn.Module, how: str) -> list[nn.Module]:
-    """Set the model to be compiled at its next call, and return the modules concerned.
+    """Set the model to be compiled at its next call, and return the modules to compile.
 
     "regions" compiles each block that occurs several times. torch compiles their common code once,
-    which takes a ninth to a fifth of the time; from a batch size of 4 the result is as fast as a
-    model compiled as a whole (Accelerate's benchmark). A model without such blocks is compiled as a
-    whole.
+    which takes a ninth to a fifth of the time that compiling the whole model takes; with batches of
+    4 or more samples the result is as fast (Accelerate's benchmark). A model without such blocks is
+    compiled as a whole.
 
     Args:
         model: Any module.

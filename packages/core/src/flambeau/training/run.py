@@ -159,7 +159,7 @@ class Run:
         """Finish the steps of an epoch; called after the last one."""
 
     def broadcast_scores(self, scores: Mapping[str, float]) -> Mapping[str, float]:
-        """Return the scores of an evaluation that all processes use (those of rank 0)."""
+        """Return rank 0's evaluation scores, so that all processes use the same scores."""
         return scores
 
     def gather(self, value: T) -> list[T]:

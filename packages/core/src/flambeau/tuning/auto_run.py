@@ -116,7 +116,7 @@ class AutoRun:
     Attributes:
         segments: The segments of the run as currently planned.
         batches: Batches per interval; None for an epoch.
-        monitor: Column of the history that selects the best interval; None without a valid part.
+        monitor: Column of the history that selects the best interval; None without validation.
         mode: Whether a smaller or a larger value of ``monitor`` is better.
         ended: Why the run ends before its budget; empty if it does not.
         replanned: How often timing or scores changed the segments.
@@ -295,7 +295,7 @@ class AutoRun:
     def _early_end_reason(self, trend: Trend, history: History, done: int) -> str:
         """Return why the decay began although there was time left to hold the rate."""
         if self.monitor is None:
-            return "without a valid part, it trains for the plan's number of epochs"
+            return "without a validation part, it trains for the plan's number of epochs"
         scores = self._scores(self.monitor, history, "hold")
         if trend == "worsening":
             return (

@@ -94,7 +94,10 @@ def placeholder_phases(values: Mapping[str, Any]) -> list[Phase]:
 def _phase_settings(
     plan: Plan, components: Components, recorded: Mapping[str, Any] | None
 ) -> PhaseSettings:
-    """Return what all phases share; with pretrained weights the head trains alone first."""
+    """Return the settings that all phases have in common.
+
+    With pretrained weights they include a head, which a first phase trains alone.
+    """
     values = plan.values
     names = list(parameter_groups(components.model))
     trainable = trainable_groups(values["trainable"], components.model)

@@ -45,7 +45,7 @@ class Speed:
 
     Attributes:
         step_s: Seconds per optimizer step.
-        evaluation_s: Seconds per evaluation of the whole valid part.
+        evaluation_s: Seconds per evaluation of the whole validation part.
         steps: Number of steps that were timed.
     """
 

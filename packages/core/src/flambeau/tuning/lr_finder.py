@@ -60,7 +60,7 @@ class Start:
     """The state from which the sweep and the short runs train.
 
     Attributes:
-        components: Components of the run; its valid part is not used.
+        components: Components of the run; its validation part is not used.
         options: Training options; weight averaging and controllers are disabled.
         phase: Defines the trainable groups and their relative learning rates.
         position: Position of the run, which determines the order of the samples.

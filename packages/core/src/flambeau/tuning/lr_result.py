@@ -62,7 +62,7 @@ class LearningRate:
         )
 
     def plot(self, path: Path | None = None) -> Figure:
-        """Plot the loss over the learning rate: sweep, final loss of the short runs, result.
+        """Plot loss against learning rate: sweep, final losses of short runs, chosen rate.
 
         Args:
             path: File for the figure (.png, .pdf, .svg); None writes nothing.

@@ -39,7 +39,7 @@ def measure_speed(
     *,
     clock: Clock = time.perf_counter,
 ) -> Speed:
-    """Time at most 50 training steps, and evaluations of a few valid batches.
+    """Time at most 50 training steps, and evaluations of a few validation batches.
 
     The steps have learning rate 0; weights, buffers and generators are restored exactly.
 
@@ -99,7 +99,7 @@ class _StepTimer(Callback):
 
 
 def _time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
-    """Return seconds per evaluation of the valid part, estimated from its first batches."""
+    """Return seconds per evaluation of the validation part, estimated from its first batches."""
     if valid is None:
         return 0.0
     seconds = 0.0

@@ -84,8 +84,9 @@ class Trial:
 
     Attributes:
         components: Components of the run that will follow; they are not changed.
-        options: Its training options. A custom train step is not run, see ``why_not_testable``.
-        phase: Defines the trainable groups and the first learning rate.
+        options: Training options of that run. A custom train step is not run; see
+            ``why_not_testable``.
+        phase: Defines the trainable groups and the initial learning rate.
         samples: ``samples(n)`` returns a batch of n train samples, as the loader would.
         clock: Returns seconds from any starting point.
     """
@@ -241,7 +242,7 @@ def _fresh(batch: Batch) -> Batch:
 def _with_memory_format(
     on_device: Callable[[Batch], Batch], layout: torch.memory_format
 ) -> Callable[[Batch], Batch]:
-    """Return ``on_device`` with 4-d inputs converted to the memory format."""
+    """Return the function ``on_device``, extended to convert 4-d inputs to ``layout``."""
 
     def prepared(batch: Batch) -> Batch:
         batch = on_device(batch)

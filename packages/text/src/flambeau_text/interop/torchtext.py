@@ -39,10 +39,10 @@ def as_transform(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a plain function that applies a transform module.
 
     Raises:
-        TypeError: The object cannot be called.
+        TypeError: ``transform`` is not callable.
     """
     if not callable(transform):
-        raise TypeError(f"A {type(transform).__name__} is not a transform: it cannot be called.")
+        raise TypeError(f"A {type(transform).__name__} is not a transform: it is not callable.")
 
     def apply(entries: Any) -> Any:
         return transform(entries)

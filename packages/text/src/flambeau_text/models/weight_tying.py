@@ -20,8 +20,8 @@ class EmbeddingLayers:
 
     Attributes:
         source: Embedding of source tokens.
-        target: Embedding of target tokens; the same module as ``source`` with "3way".
-        output: Features to logits; shares the target embedding's weight with "2way" and "3way".
+        target: Embedding of target tokens; the same module as ``source`` with 3-way tying.
+        output: Maps features to logits; has the weight of ``target`` with 2-way and 3-way tying.
     """
 
     source: nn.Embedding

@@ -24,15 +24,15 @@ _MIN_WORDS, _MIN_LONG_SOURCES = 10, 500
 
 @dataclass(frozen=True)
 class LanguageGuard:
-    """Letters and frequent words of the train pairs.
+    """Detects texts in another language by letters and frequent words of the train pairs.
 
     Attributes:
         letters: All letters of the sources, in lower case.
         source_words: The most frequent words of the sources.
-        source_only_words: Those of them that no target has.
+        source_only_words: The words of ``source_words`` that no target has.
         target_only_words: The most frequent words of the targets that no source has.
-        expects_source_words: Whether every longer train source has a frequent word, so that a text
-            without one is in another language.
+        expects_source_words: Whether every train source of 10 or more words has a frequent word, so
+            that a text of this length without one is in another language.
         source_language: Language of the sources for messages, or None.
         target_language: Language of the targets for messages, or None.
     """

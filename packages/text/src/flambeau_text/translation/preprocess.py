@@ -79,7 +79,7 @@ class TranslationPreprocessor(Preprocessor):
     def _check_text(self, index: int, item: Any) -> None:
         if not isinstance(item, str):
             raise InputError(
-                f"Item {index}: {item!r:.40} is of type {type(item).__name__}. Give a text."
+                f"Item {index}: {item!r:.40} is of type {type(item).__name__}. Give a string."
             )
         if not item.strip():
             raise InputError(f"Item {index}: the text is empty. Leave it out.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 LEARNING_RATES = {"rnn": 3e-3, "transformer": 2e-3}
 """Peak learning rates with AdamW and the one-cycle schedule, by architecture.
 
-The recurrent model: 25.6 BLEU on the valid part of Multi30k (English to German, lower case), greedy
-search, after the second of three epochs. The Transformer: the usual rate for its size; no other was
-tried.
+The recurrent model: 25.6 BLEU on the validation part of Multi30k (English to German, lower case),
+greedy search, after the second of three epochs. The Transformer: the usual rate for its size; no
+other was tried.
 """
 
 TRANSFORMER_PAIRS = 100_000

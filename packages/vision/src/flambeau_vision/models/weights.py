@@ -211,7 +211,7 @@ def _download(url: str) -> Path:
                 digest.update(chunk)
                 file.write(chunk)
         if not digest.hexdigest().startswith(expected):
-            raise OSError(f"the hash is {digest.hexdigest()[:8]}, not {expected}")
+            raise OSError(f"the hash of the file is {digest.hexdigest()[:8]}, not {expected}")
         os.replace(part, path)
     except OSError as error:  # URLError and timeouts are OSErrors too
         if part is not None:

@@ -32,7 +32,7 @@ _NORM_CLASS = re.compile(r"Norm(\d?d)?$")
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """The class of a torch optimizer and its settings."""
+    """A torch optimizer class together with its settings."""
 
     build: type[Optimizer]
     options: tuple[str, ...]

@@ -123,8 +123,9 @@ def _check(run: Run, tree: Mapping[str, Any]) -> None:
         if theirs.get(name) != value:
             here, there = _difference(value, theirs.get(name))
             raise ResumeError(
-                f"The checkpoint belongs to another run: {name} is {there} there and {here} here. "
-                "Create the Learner with the same data, model, choices, training options and seed."
+                f"The checkpoint belongs to another run: {name} is {there} in the checkpoint and "
+                f"{here} in this run. Create the Learner with the same data, model, choices, "
+                "training options and seed."
             )
 
 
