@@ -127,7 +127,7 @@ def test_by_time_accepts_dates_and_strings() -> None:
     stamps = np.array(["2024-01-05", "2024-01-01", "2024-01-03"], dtype="datetime64[D]")
     split = Split.by_time(stamps, valid=1, test=1)
     assert as_lists(split) == [[1], [2], [0]]
-    assert split.notes == ("valid starts at 2024-01-03", "test starts at 2024-01-05")
+    assert split.notes == ("validation starts at 2024-01-03", "test starts at 2024-01-05")
 
 
 def test_by_time_errors() -> None:

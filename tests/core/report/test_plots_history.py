@@ -45,7 +45,7 @@ def lines(figure: Figure, panel: int) -> dict[str, tuple[list[float], list[float
 
 def test_history_has_a_panel_for_loss_metrics_and_lr(tmp_path) -> None:
     figure = plot_history(history(), tmp_path / "curves.png")
-    assert titles(figure) == ["loss", "accuracy on valid", "learning rate"]
+    assert titles(figure) == ["loss", "accuracy on validation", "learning rate"]
     assert lines(figure, 0)["valid"] == ([1, 2, 3], [1.5, 0.75, 0.5])
     assert lines(figure, 1)["accuracy, best 0.7"] == ([1, 2, 3], [0.5, 0.6, 0.7])
     positions, smooth = lines(figure, 0)["train"]
@@ -60,7 +60,7 @@ def test_history_has_a_panel_for_loss_metrics_and_lr(tmp_path) -> None:
 
 def test_unbounded_metrics_have_separate_panels() -> None:
     figure = plot_history(history(valid_rmse=12.0, valid_macro_f1=0.4))
-    assert titles(figure) == ["loss", "metrics on valid", "rmse on valid", "learning rate"]
+    assert titles(figure) == ["loss", "metrics on validation", "rmse on validation", "learning rate"]
     assert "rmse, best 12" in lines(figure, 2)
 
 

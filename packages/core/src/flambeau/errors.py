@@ -37,7 +37,7 @@ class ArgumentError(FlambeauError, TypeError):
 
 
 class SplitError(FlambeauError, ValueError):
-    """Train, valid and test cannot be formed, or they overlap."""
+    """The train, validation and test parts cannot be formed, or they overlap."""
 
 
 class PlanError(FlambeauError, ValueError):

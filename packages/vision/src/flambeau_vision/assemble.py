@@ -136,7 +136,7 @@ def _check_repeated_files(
             raise InputError(
                 f"{name} is in {len(rows)} rows"
                 + (f", in {' and '.join(parts)}" if len(parts) > 1 else "")
-                + f" ({len(repeated):,} such files). An image in train and valid makes the "
+                + f" ({len(repeated):,} such files). An image in train and validation makes the "
                 "validation metrics too good: remove the duplicates, or pass a split that has all "
                 "rows of a file in one part."
             )

@@ -15,13 +15,13 @@ _PAGE = "docs/doctor.md#"
 # The most files hashed before a fit: 2,000 photographs of 100 KB take 0.3 s.
 _MAX_HASHED = 2_000
 _MIN_COPIES, _MIN_SHARE = 2, 0.01
-_MIN_GROUPED_SHARE = 0.05  # share of valid images in groups that train contains too
+_MIN_GROUPED_SHARE = 0.05  # share of validation images in groups that train contains too
 
 _CORE = {check.code: check for check in CORE_CHECKS}
 
 
 def check_duplicates(setup: TrainingSetup) -> list[Finding]:
-    """Return a finding if train files are in valid or test too, by bytes; arrays as in core."""
+    """Return a finding if train files (by bytes) or arrays are also in validation or test."""
     data = setup.data
     if not isinstance(data, ImageData):
         return []
@@ -72,7 +72,7 @@ def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> li
 
 
 def check_filename_groups(setup: TrainingSetup) -> Finding | None:
-    """Return a finding if groups of images, by file name, are in both train and valid."""
+    """Return a finding if groups of images, by file name, are in both train and validation."""
     data = setup.data
     if not isinstance(data, ImageData) or not are_paths(items := data.samples["image"]):
         return None
@@ -128,7 +128,7 @@ def _count_label_differences(pairs: list[Duplicate]) -> int:
 CHECKS: tuple[Check, ...] = (
     Check(
         "duplicates-across-parts",
-        "train images in valid or test",
+        "train images in validation or test",
         check_duplicates,
         "data",
         "first fit",
@@ -144,7 +144,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "near-duplicates",
-        "near-duplicates of train images in valid or test",
+        "near-duplicates of train images in validation or test",
         check_near_duplicates,
         "data",
         "full",

@@ -56,7 +56,7 @@ class ImageData(ImageDataConstructors):
         samples: One row per image; the column "image" holds paths, bytes, Pillow images or arrays,
             or is one uint8 tensor ``(n, channels, height, width)``.
         targets: The targets, one per row.
-        split: The rows of train, valid and test.
+        split: The rows of the train, validation and test parts.
         options: How images are read.
         notes: Notes for the report.
 

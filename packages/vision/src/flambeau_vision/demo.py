@@ -101,7 +101,7 @@ def glyphs(n: int, seed: int = 0, *, size: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def glyph_data(n: int = 8_000, seed: int = 0) -> ImageData:
-    """Return ``glyphs`` as ``ImageData``, with a fifth each for valid and test."""
+    """Return ``glyphs`` as ``ImageData``, with a fifth each for validation and test."""
     from flambeau_vision.data import ImageData
 
     images, labels = glyphs(n, seed)

@@ -1,4 +1,4 @@
-"""List the image files of a folder with their classes and parts (train, valid, test)."""
+"""List the image files of a folder with their classes and parts (train, validation, test)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split images into train, valid and test, by shares, folders, a column or a given split."""
+"""Split images into train, validation and test, by shares, folders, a column or a given split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SplitRequest:
     """The requested split.
 
     Attributes:
-        valid: Share of valid, unless ``split`` or ``parts`` names its rows.
+        valid: Share of the validation part, unless ``split`` or ``parts`` names its rows.
         test: Share of test, likewise.
         seed: Seed of the random split.
         split: The split itself, with row numbers of the original input.
@@ -66,7 +66,7 @@ def make_split(
         total: Number of all rows, including unreadable ones.
 
     Raises:
-        SplitError: A part is empty, or a class has rows in valid or test but none in train.
+        SplitError: A part is empty, or a class has validation or test rows but no train rows.
     """
     if request.split is not None:
         request.split.check_length(total)

@@ -42,7 +42,7 @@ def _criteria(size: Size, variant: TranslationVariant) -> tuple[Criterion, ...]:
     return (
         Criterion("tokens_per_s", "ratio", "× the target tokens/s", limit, at_most=False),
         Criterion("tokens_per_s", "value", "target tokens/s"),
-        Criterion("valid_loss", "difference", "nats per token higher on valid"),
+        Criterion("valid_loss", "difference", "nats per token higher on validation"),
     )
 
 

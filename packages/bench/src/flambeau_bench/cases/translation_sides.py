@@ -379,7 +379,7 @@ def multi30k(size: Size) -> TranslationData:
 
 
 def first_pairs(data: TranslationData, train: int, valid: int) -> TranslationData:
-    """Return the first ``train`` and ``valid`` pairs of the two parts."""
+    """Return the first ``train`` train pairs and the first ``valid`` validation pairs."""
     split = data.split
     return data.subset(
         {"train": split.train[:train].tolist(), "valid": split.valid[:valid].tolist()}

@@ -55,7 +55,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def split(self) -> Split:
-        """The samples of train, valid and test.
+        """The samples of the train, validation and test parts.
 
         A property, so that a dataclass can store the split in a field of another name (``rows``).
         """

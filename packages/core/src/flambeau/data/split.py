@@ -1,4 +1,4 @@
-"""``Split``: the row numbers of train, valid and test, and the checks against leaks."""
+"""``Split``: the row numbers of the train, validation and test parts, and checks against leaks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PAIRS: tuple[tuple[Part, Part], ...] = (("train", "valid"), ("train", "test"), 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The row numbers of train, valid and test: disjoint parts, train and valid not empty.
+    """The row numbers of the disjoint parts train, valid and test; only test may be empty.
 
     Create it with ``random``, ``by_group``, ``by_time`` or ``from_indices``. The size of a part is
     a fraction of the rows (float below 1) or a number of rows (int).
@@ -130,7 +130,7 @@ class Split:
 
     @staticmethod
     def by_time(times: ArrayLike | Sequence[Any], valid: float = 0.2, test: float = 0.0) -> Split:
-        """Split by time: the latest rows are test, the rows before them valid, the earliest train.
+        """Split by time: the earliest rows are train, the next ones validation, the latest test.
 
         The sizes are approximated, because rows with the same time stay in one part. Each part is
         in chronological order.
@@ -155,7 +155,7 @@ class Split:
         ranks = codes[order]
         train, middle = order[ranks < valid_from], order[ranks >= valid_from]
         ranks = ranks[ranks >= valid_from]
-        notes = (f"valid starts at {distinct[valid_from]}",)
+        notes = (f"validation starts at {distinct[valid_from]}",)
         if n_test:
             notes += (f"test starts at {distinct[test_from]}",)
         return Split(train, middle[ranks < test_from], middle[ranks >= test_from], "by time", notes)
@@ -310,7 +310,7 @@ def _stratified(
     if (single := np.flatnonzero(counts == 1)).size:
         notes.append(f"classes with a single row, kept in train: {_names(names, single)}")
     if (unseen := np.flatnonzero((counts > 1) & (for_valid == 0))).size:
-        notes.append(f"classes too small for a valid row: {_names(names, unseen)}")
+        notes.append(f"classes too small for a validation row: {_names(names, unseen)}")
     return (train, valid, test), tuple(notes)
 
 

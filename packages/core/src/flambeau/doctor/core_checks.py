@@ -48,7 +48,7 @@ CORE_CHECKS: tuple[Check, ...] = (
     _check("metric-for-task", "metrics for another task", targets.metric_for_task, "facts"),
     _check("label-range", "labels outside the range of the classes", targets.label_range, "batch"),
     # Leaks between the parts
-    _check("duplicates-across-parts", "train rows in valid or test", _duplicates, "data"),
+    _check("duplicates-across-parts", "train rows in validation or test", _duplicates, "data"),
     _check(
         "groups-across-parts",
         "patients or other groups in both train and valid",
@@ -199,5 +199,5 @@ CORE_CHECKS: tuple[Check, ...] = (
 
 
 def checks_for(domain_checks: Iterable[Check]) -> tuple[Check, ...]:
-    """Return core's checks and those of a domain, which replace core's on equal codes."""
+    """Return core's checks and a domain's checks, which replace core's with the same code."""
     return combine_checks(CORE_CHECKS, domain_checks)

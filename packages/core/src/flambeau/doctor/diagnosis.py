@@ -79,7 +79,7 @@ def diagnose(setup: TrainingSetup, checks: Sequence[Check], *, full: bool = Fals
 
 
 def combine_checks(base: Iterable[Check], added: Iterable[Check]) -> tuple[Check, ...]:
-    """Return the checks of ``base`` and ``added``; on equal codes that of ``added`` is used.
+    """Return the checks of ``base`` and ``added``; for equal codes the check in ``added``.
 
     This is how a domain replaces one of core's checks with a better one.
     """

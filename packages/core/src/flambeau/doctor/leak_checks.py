@@ -1,4 +1,4 @@
-"""Checks for leaks between train and valid: copied rows, shared groups, inputs with the target."""
+"""Checks for leaks from train to validation: copied rows, shared groups, inputs with the target."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LEAST_VALUES, _NEAR_VALUES = 16, 1_024
 
 
 def duplicates_across_parts(setup: TrainingSetup) -> list[Finding]:
-    """Find rows of validation or test that are also train rows: the scores are too high."""
+    """Find validation or test rows that are also train rows: the scores are too high."""
     found: list[Finding] = []
     train = setup.memory_dataset("train")
     for part in ("valid", "test"):
@@ -70,7 +70,7 @@ def duplicates_across_parts(setup: TrainingSetup) -> list[Finding]:
 
 
 def groups_across_parts(setup: TrainingSetup) -> list[Finding]:
-    """Find a column of patients, speakers or other groups that train and valid share."""
+    """Find a column whose groups (patients, speakers …) are in both train and validation rows."""
     train, valid = setup.memory_dataset("train"), setup.memory_dataset("valid")
     if train is None or valid is None:
         return []
@@ -133,7 +133,7 @@ def leaking_column(setup: TrainingSetup) -> list[Finding]:
 
 
 def near_duplicates(setup: TrainingSetup) -> list[Finding]:
-    """Find validation rows that are almost a train row: copies with noise, or encoded again."""
+    """Find validation rows that are almost equal to a train row, such as copies with noise."""
     train, valid = setup.memory_dataset("train"), setup.memory_dataset("valid")
     if train is None or valid is None or not _comparable(train, valid):
         return []
@@ -276,7 +276,7 @@ def _numeric_rows(dataset: MemoryDataset, rows: Tensor) -> Tensor | None:
 
 
 def _nearest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each of ``others``, the distance and the position of the nearest row."""
+    """Return, for each row of ``others``, the distance and the position of the nearest row."""
     found: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(others), 256):
         distances = torch.cdist(others[first : first + 256], rows)

@@ -148,7 +148,8 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
     return Finding(
         "augmented-valid",
         f"Reading validation sample {changed[0]} twice gives two different inputs: it is "
-        "augmented, so the scores change from epoch to epoch and are lower than without it.",
+        "augmented, so the scores change from epoch to epoch and are lower than without "
+        "augmentation.",
         {"samples that changed": len(changed), "read twice": min(_READ_TWICE, len(samples))},
         "Use a data set without random transforms for valid.",
     )

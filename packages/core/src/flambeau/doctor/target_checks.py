@@ -19,7 +19,7 @@ from flambeau.task.multi_label import MultiLabel
 from flambeau.task.regression import Regression
 from flambeau.wording import format_number, name_some
 
-# Valid rows of a class expected from its share in train, above which having none is no
+# Validation rows of a class expected from its share in train, above which having none is no
 # coincidence: its probability is e⁻¹², 1 in 160,000.
 _EXPECTED_IN_VALID = 12
 _MAJORITY = 0.9
@@ -48,7 +48,7 @@ def class_missing(setup: TrainingSetup) -> Finding | None:
 
 
 def class_not_in_valid(setup: TrainingSetup) -> Finding | None:
-    """Find common classes without a valid row: the split was not random."""
+    """Find common classes without a validation row: the split was not random."""
     by_name, valid = _train_counts(setup), setup.memory_dataset("valid")
     labels = None if valid is None else _labels(valid)
     if labels is None or not by_name or not isinstance(setup.task, Classification):
@@ -64,7 +64,7 @@ def class_not_in_valid(setup: TrainingSetup) -> Finding | None:
         return None
     return Finding(
         "class-not-in-valid",
-        f"No valid row has the class{'' if len(missing) == 1 else 'es'} {name_some(missing)}, "
+        f"No validation row has the class{'' if len(missing) == 1 else 'es'} {name_some(missing)}, "
         f"although a random split would contain {by_name[missing[0]] * share:.0f} rows of "
         f"{missing[0]}. The scores do not include the class.",
         {"missing": len(missing), "train rows of the first": by_name[missing[0]]},

@@ -106,7 +106,7 @@ def make_plan(
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
-    """Return core's and the domain's rules; with a custom optimizer factory, any name is valid."""
+    """Return core's and the domain's rules; with an optimizer factory, any name is accepted."""
     rules = rules_of(domain)
     if training.optimizer is None:
         return rules

@@ -168,7 +168,7 @@ def _metric_panel(names: Sequence[str]) -> Any:
             best = min(values) if low else max(values)
             _draw_column(axes, history, name, colour, f"{plain}, best {best:.4g}")
         title = names[0].removeprefix("valid_").replace("_", " ") if len(names) == 1 else "metrics"
-        axes.set_title(f"{title} on valid", fontsize=11)
+        axes.set_title(f"{title} on validation", fontsize=11)
         axes.legend(frameon=False)
 
     return draw

@@ -76,7 +76,8 @@ class BaseTensorData(Data):
                 raise InputError(
                     f"All {self.facts()['n_train']:,} train rows have the class "
                     f"{names[0] if names else ''!r}, but classification needs at least two classes."
-                    " Add rows of another class. If train and valid are slices of sorted rows, use "
+                    " Add rows of another class. If the train and validation parts are slices of sorted "
+                    "rows, use "
                     "a random split (valid=0.2)."
                 )
             self._check_labels(names)

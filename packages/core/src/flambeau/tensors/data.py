@@ -174,7 +174,7 @@ class TensorData(BaseTensorData):
         if len(memory) == len(parts):
             numbered, split = assign_sample_numbers(memory)
             return TensorData(numbered, split, task=task, class_names=classes)
-        # All parts are read the same way, so that train and valid cannot differ.
+        # All parts are read the same way, so that train and validation parts cannot differ.
         return UserData.from_map_style(given, layout, task=task, class_names=classes)
 
     @staticmethod

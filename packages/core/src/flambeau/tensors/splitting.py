@@ -1,4 +1,4 @@
-"""Splitting of arrays into train, valid and test, at random or as given by the user."""
+"""Splitting of arrays into train, validation and test parts, at random or as the user gives."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def split_arrays(
 def _explicit_pairs(
     valid: float | Pair, test: float | Pair, split: Split | None
 ) -> dict[str, tuple[Arrays, Arrays | None]]:
-    """Return valid and test where they were given as arrays; empty for a random split."""
+    """Return the validation and test parts given as arrays; empty for a random split."""
     pairs = {
         part: value
         for part, value in (("valid", valid), ("test", test))

@@ -60,14 +60,14 @@ def check_preprocessor_is_fitted_on_train_only(tested: DomainUnderTest) -> None:
     except FlambeauError as error:
         raise conformance_error(
             f"{type(data).__name__}.subset(rows) fails: {error}",
-            "the check cannot compare data with and without valid rows",
+            "the check cannot compare data with and without validation rows",
             "define subset(rows), which returns the data with only these rows in each part",
         ) from error
     facts = [
         {name: value for name, value in each.facts().items() if name not in SIZE_FACTS}
         for each in (with_valid, without_valid)
     ]
-    what = "data with and without most valid and test rows"
+    what = "data with and without most validation and test rows"
     _same_json(what, "facts", (facts[0], facts[1]), fix)
     values = tested.values_of(with_valid)
     for name in ("model_arguments", "task_arguments"):
@@ -177,7 +177,7 @@ def _check_encoding(tested: DomainUnderTest, kinds: Mapping[str, tuple[torch.dty
     n = len(tested.data.split.valid)
     if len(raw) != n:
         raise conformance_error(
-            f'raw("valid") has {len(raw)} inputs, but the split has {n} valid rows.',
+            f'raw("valid") has {len(raw)} inputs, but the split has {n} validation rows.',
             "predictions could not be compared with targets",
             "return one raw input per row, in the order of the split",
         )

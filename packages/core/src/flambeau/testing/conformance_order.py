@@ -12,7 +12,7 @@ from flambeau.wording import name_some
 
 
 def check_order_of_batches(tested: DomainUnderTest) -> None:
-    """Check that train is shuffled reproducibly in each epoch, and valid is never shuffled."""
+    """Check that train is shuffled reproducibly in each epoch, and validation never."""
     train, valid = tested.loader("train", shuffle=True), tested.loader("valid")
     orders = [indices_of(train.batches(epoch)) for epoch in (0, 1)]
     if orders[0] == orders[1]:

@@ -64,7 +64,7 @@ _BETTER, _WORSE = 1.0, -2.0
 
 @dataclass(frozen=True)
 class PhaseSettings:
-    """The settings that all phases of the run share.
+    """The settings that all phases of the run have in common.
 
     Attributes:
         lr: Peak learning rate.
@@ -167,7 +167,7 @@ class AutoRun:
         """Plan the first segments from the measured speed.
 
         Args:
-            phase_settings: What all phases share.
+            phase_settings: Settings that all phases have in common.
             speed: None if the loader cannot repeat batches, so that nothing could be measured.
                 Then an interval is an epoch, and the first one is timed.
             components: The objects built from the plan.
@@ -262,7 +262,7 @@ class AutoRun:
         return score_noise(self._scores(self.monitor, history, None)[-width:])
 
     def _scores(self, column: str, history: History, name: str | None) -> list[float]:
-        """Return the run's scores so far, or those of the segments with one name."""
+        """Return the run's scores so far, or only the scores of the segments with one name."""
         names = [segment.name for segment in self.segments for _ in range(segment.intervals)]
         rows = history.rows[self.first_row :]
         return [
@@ -309,7 +309,7 @@ class AutoRun:
     # Recording
 
     def to_record(self, kept: int | None) -> dict[str, Any]:
-        """Return JSON values for the plan from which the same run can be repeated.
+        """Return a record of the run as JSON values for the plan, to repeat the same run.
 
         Args:
             kept: Number of the interval whose weights the model has, counted from 1.
@@ -435,6 +435,6 @@ class AutoRun:
 
 
 def _from_rank_zero(value: T) -> T:
-    """Return rank 0's value in a run of several processes."""
+    """Return the value of rank 0 if the run has several processes, else ``value``."""
     group = processes.current()
     return value if group is None else group.broadcast(value)

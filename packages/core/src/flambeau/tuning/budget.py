@@ -1,4 +1,4 @@
-"""The schedule of a run with a time budget: warm-up, hold, decay to zero, stop.
+"""The schedule of a run with a time budget: warm-up, hold, decay to zero, end.
 
 These are pure functions of seconds and scores, so tests need no clock. A run is a list of segments;
 each consists of intervals, and each interval ends with an evaluation. The learning rate is held at
@@ -56,7 +56,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive intervals during which the learning rate changes linearly.
+    """A segment of a run: consecutive intervals with a linearly changing learning rate.
 
     Attributes:
         name: "head", "warm-up", "hold" or "decay"; in "head" only the last group trains.
@@ -71,7 +71,7 @@ class Segment:
     intervals: int
 
     def interval(self, index: int) -> tuple[float, float]:
-        """Return the factors at the start and the end of one interval."""
+        """Return the factors of the peak rate at the start and the end of one interval."""
         if self.intervals == 1:
             return self.start, self.end
         return self._factor_at(index), self._factor_at(index + 1)
@@ -89,7 +89,7 @@ class Segment:
 
 
 def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
-    """Return the optimizer steps between two evaluations, by default an epoch.
+    """Return the steps of an interval (from one evaluation to the next), by default an epoch.
 
     It is several epochs if evaluation would otherwise take more than a quarter of the time, and a
     part of an epoch if otherwise fewer than five intervals would fit into the budget.
@@ -136,7 +136,7 @@ def first_segments(fitting: int, wanted: int, *, head: bool) -> list[Segment]:
 def next_segments(
     segments: Sequence[Segment], done: int, fitting: int, wanted: int, trend: Trend
 ) -> list[Segment]:
-    """Return the updated segments of a run: the completed ones, and those that follow.
+    """Return the updated segments of a run: the completed and the following ones.
 
     Args:
         segments: The segments so far.

@@ -236,7 +236,7 @@ class _Search:
 
 
 class _LossRecorder(Callback):
-    """Records the loss of each step, and stops a run that is complete or has diverged."""
+    """Records the loss of each step, and ends a run that is complete or has diverged."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -245,7 +245,7 @@ class _LossRecorder(Callback):
     def on_step_end(self, state: TrainState) -> None:
         if state.last is None:
             return
-        self.losses.append(float(state.last.loss))  # host read: stop a diverged run
+        self.losses.append(float(state.last.loss))  # host read: end a diverged run
         if len(self.losses) == self.n or has_diverged(self.losses):
             state.stop_reason = "lr_find has enough steps"
 

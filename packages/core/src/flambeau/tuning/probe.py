@@ -38,7 +38,7 @@ COMPILE_SAVING: Mapping[str, float] = {"cpu": 0.02, "cuda": 0.25}
 
 @dataclass(frozen=True)
 class AlternativeResult:
-    """The result for one alternative.
+    """The measured result for one alternative setting.
 
     Attributes:
         key: The setting that was changed.
@@ -57,7 +57,7 @@ class AlternativeResult:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The result of a probe.
+    """The result of a probe (a comparison of step settings).
 
     Attributes:
         state: "measured", "cached" (measured earlier on this machine), or "skipped".

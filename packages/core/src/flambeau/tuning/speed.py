@@ -71,7 +71,7 @@ def measure_speed(
 
 
 class _StepTimer(Callback):
-    """Records when each step ends, and stops the run at the time limit."""
+    """Records when each step ends, and ends the run at the time limit."""
 
     def __init__(self, clock: Clock, limit_s: float) -> None:
         self.times_s: list[float] = []

@@ -74,7 +74,7 @@ class PrecisionAgreement:
 
     @property
     def is_close(self) -> bool:
-        """Whether both are within the limits for training in that precision."""
+        """Whether loss and gradients agree well enough to train in that precision."""
         return self.loss_error <= self.MAX_LOSS_ERROR and self.cosine >= self.MIN_COSINE
 
 

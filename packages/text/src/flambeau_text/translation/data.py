@@ -56,7 +56,7 @@ class TranslationData(Data):
     Args:
         samples: One row per pair, with the columns "source", "target" and "location" (where the
             pair was found, for messages).
-        split: The rows of train, valid and test.
+        split: The rows of the train, validation and test parts.
         options: How pairs are tokenized and filtered.
         skipped: Number of unusable pairs by reason.
 

@@ -171,7 +171,7 @@ def interpret_translations(
 ) -> TranslationInterpretation:
     """Translate a part and compare the translations with their references.
 
-    Make choices on valid, and use test once, at the end.
+    Make choices on the validation part, and use the test part once, at the end.
 
     Args:
         learner: A learner on ``TranslationData``.

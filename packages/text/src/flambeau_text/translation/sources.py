@@ -70,7 +70,7 @@ def read_files(
     request: SplitRequest,
     options: TranslationOptions | None,
 ) -> TranslationDataArguments:
-    """Read two parallel files, and two more each for valid and test where given."""
+    """Read two parallel files, and two more for each of validation and test if given."""
     options = options or TranslationOptions()
     languages = {
         "source_language": options.source_language or language_of(source),
@@ -134,7 +134,7 @@ def _language_of_column(column: str) -> str | None:
 def read_items(
     pairs: Iterable[Any], request: SplitRequest, options: TranslationOptions | None
 ) -> TranslationDataArguments:
-    """Read an iterable of pairs, and further iterables for valid and test where given."""
+    """Read an iterable of pairs, and one for each of validation and test if given."""
     parts = {"train": pairs_from_items(pairs)}
     for part, given in (("valid", request.valid), ("test", request.test)):
         if not isinstance(given, int | float):
