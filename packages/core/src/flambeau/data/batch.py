@@ -65,7 +65,7 @@ class Batch:
         return replace(self.map(lambda value: value[:n]), weight=float(n), indices=indices)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
-        """Return the batch on ``device``, or itself if it is there; ``indices`` stay on the CPU."""
+        """Return the batch on ``device`` (itself if it is there); ``indices`` stay on the CPU."""
         for value in self.inputs.values():
             if value.device == device:
                 return self

@@ -30,7 +30,7 @@ _UNUSED_COUNT = _references([np.empty(1, np.uint8)], 0)
 
 
 class BufferPool:
-    """A pool of buffers; each is reused once no tensor refers to its memory.
+    """A pool of buffers; a buffer is reused once no tensor refers to its memory.
 
     A buffer that is still referenced (also by a view or an autograd graph) is never reused. When
     all four buffers are in use, further tensors get newly allocated memory.

@@ -79,7 +79,7 @@ class Data(ABC):
 
     @abstractmethod
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
-        """Return a preprocessor fitted on train with the plan's values (key → value)."""
+        """Return a preprocessor fitted on train samples, with the plan's values (key → value)."""
 
     @abstractmethod
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
@@ -112,7 +112,7 @@ class Data(ABC):
         return [str(path)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
-        """Return the same data with only these samples in each part.
+        """Return the data with only the given samples in each part.
 
         Used for quick trials and learning curves. The conformance kit removes validation samples
         with it: facts and preprocessor must not change, as they are measured on train only.
@@ -163,7 +163,7 @@ class Data(ABC):
 
 
 def digest(content: bytes) -> str:
-    """Return a short hash of the content."""
+    """Return a short hash of ``content``."""
     return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 

@@ -20,7 +20,7 @@ from flambeau.data.batch import Batch
 
 @runtime_checkable
 class Loader(Protocol):
-    """A source of batches that can start at any step; the same epoch has the same order.
+    """A source of batches that can start at any step; an epoch always has the same order.
 
     A loader that divides every batch among the ranks (``LoaderOptions.rank``) sets an attribute
     ``world_size``; without it the loader supports a single process only.
@@ -113,7 +113,7 @@ def epoch_order(n: int, options: LoaderOptions, epoch: int) -> Tensor:
 
 
 def shard_bounds(first: int, end: int, options: LoaderOptions) -> tuple[int, int]:
-    """Return the start and end of this rank's share of the batch at positions first to end - 1.
+    """Return start and end of this rank's part of a batch at positions first to end - 1.
 
     The shares are consecutive, and their sizes differ by at most one sample. If the batch has
     fewer samples than there are ranks, some shares are empty.

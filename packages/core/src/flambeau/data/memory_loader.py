@@ -193,7 +193,7 @@ class MemoryLoader(Loader):
             )
 
     def _staged(self, epoch: int, start_step: int, device: torch.device) -> Iterator[Batch]:
-        """Gather into pinned buffers and copy them on a side stream, one batch ahead."""
+        """Gather batches into pinned buffers and copy these on a side stream, one batch ahead."""
         stream = torch.cuda.Stream(device)
         size = self.options.batch_size
         buffers = [_StagingBuffer(self.dataset, size) for _ in range(_N_STAGING_BUFFERS)]

@@ -1,4 +1,4 @@
-"""``Preprocessor``: converts raw inputs to model inputs; fitted on train only, then constant."""
+"""``Preprocessor``: converts raw inputs to model inputs; fitted once, on train samples only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flambeau.data.batch import Batch
 
 @runtime_checkable
 class Preprocessor(Protocol):
-    """The preprocessing that training, validation and prediction share.
+    """The preprocessing that is used by training, validation and prediction.
 
     It is saved as ``arguments()`` (JSON values) and ``tensors()`` and rebuilt with the constructor
     registered as ``builder``: ``builder(**arguments, **tensors)``.

@@ -1,4 +1,4 @@
-"""``Preview``: how a report shows a sample."""
+"""``Preview``: a sample in the form that a report shows."""
 
 from __future__ import annotations
 

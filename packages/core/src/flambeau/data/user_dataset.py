@@ -47,7 +47,7 @@ class MapDataset:
         return WorkerLoader(MapDatasetReader(self, options.seed), options)
 
     def sample(self, position: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the inputs and targets of one sample, as the data set returns them."""
+        """Return one sample's inputs and targets as the user's data set returns them."""
         return self.layout.inputs_and_targets(self.items[position])
 
 

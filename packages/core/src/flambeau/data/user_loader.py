@@ -103,7 +103,7 @@ class UserLoader(Loader):
 
     @property
     def not_resumable_reason(self) -> str:
-        """Why it cannot be resumed and what to do; empty if it can."""
+        """Why the loader cannot be resumed and what to do; empty if it can."""
         loader = _torch_loader(self.loader)
         if loader is None:
             return ""
@@ -140,7 +140,7 @@ class UserLoader(Loader):
         return batches if self.world_size == 1 else self._share_of(batches)
 
     def _share_of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the batches of this rank."""
+        """Yield the batches that this rank reads."""
         for turn, batch in enumerate(batches):
             if not self._takes_turns:
                 # Numbers that no other rank uses, as they key the draws of a sample.

@@ -1,4 +1,4 @@
-"""Data read from files: worker processes create the batches, independent of their number."""
+"""Data read from files: worker processes create the same batches for any number of workers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class WorkerLoader(Loader):
             self._busy = False
 
     def close(self) -> None:
-        """End the worker processes; the next pass starts new ones."""
+        """End the worker processes; the next pass over the loader starts new processes."""
         self._workers.clear()
 
     def _in_process(self, epoch: int, start_step: int) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ import threading
 
 
 def ignore_stop_signals(worker: int) -> None:
-    """Make this worker ignore SIGINT, and SIGTERM unless the main process sent it.
+    """Make this worker process ignore SIGINT, and SIGTERM unless the main process sent it.
 
     A terminal sends Ctrl-C, and a scheduler sends SIGTERM, to the main process and its workers at
     the same time. The main process finishes its step and saves a checkpoint, for which the workers

@@ -38,7 +38,7 @@ def make_fit_settings(
     phases: Sequence[Phase],
     run: Run | None = None,
 ) -> FitSettings:
-    """Return the settings of the next fit that checks may read.
+    """Return the next fit's settings that checks may read.
 
     Args:
         options: The learner's options.
@@ -98,7 +98,7 @@ def check_before_fit(
 
     Args:
         setup: The training setup.
-        checks: Checks of core and of the domain; those with ``runs="first fit"`` are used.
+        checks: Checks of core and of the domain; only checks with ``runs="first fit"`` run.
         budget_s: Time limit in seconds.
         may_run_model: Whether the model may run; False if it belongs to one of several processes.
         clock: Returns the current time in seconds.

@@ -14,12 +14,12 @@ Reads = Literal["facts", "data", "optimizers", "batch", "outputs", "gradients"]
 Runs = Literal["first fit", "on request", "full"]
 
 READS: tuple[Reads, ...] = get_args(Reads)
-"""What a check may read, from the cheapest (known already) to the most expensive."""
+"""What a check reads, from the cheapest (known already) to the most expensive."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check of a training setup. A domain adds its own in ``Domain.checks``.
+    """A check of a training setup. A domain adds further checks in ``Domain.checks``.
 
     Attributes:
         code: Name of the check and of its findings ("class-not-in-train").

@@ -89,7 +89,7 @@ def combine_checks(base: Iterable[Check], added: Iterable[Check]) -> tuple[Check
 
 
 def findings_of(check: Check, setup: TrainingSetup) -> list[Finding]:
-    """Run one check and return its findings, with the check's page where they name none.
+    """Run one check and return its findings; a finding without a page gets the check's page.
 
     Raises:
         ArgumentError: The check returns something other than findings.

@@ -77,7 +77,7 @@ def _train_copy(setup: TrainingSetup, batch: Batch, lr: float) -> list[float]:
 
 
 def _constant_prediction_loss(setup: TrainingSetup, batch: Batch) -> float:
-    """Return the lowest loss of one prediction for all samples; infinity if unknown."""
+    """Return the lowest loss of a constant prediction for all samples; infinity if unknown."""
     task = setup.task
     if isinstance(task, Classification) and not batch.target.is_floating_point():
         shares = unique_counts(batch.target)[1] / batch.target.numel()

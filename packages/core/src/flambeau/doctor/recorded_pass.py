@@ -26,7 +26,7 @@ _Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 @dataclass
 class PassRecord:
-    """What was recorded during one forward pass.
+    """The outputs and layer statistics recorded during one forward pass.
 
     Attributes:
         outputs: The outputs of the model.
@@ -48,7 +48,7 @@ class PassRecord:
 def record_forward_pass(
     model: nn.Module, task: Task, batch: Batch, context: StepContext
 ) -> PassRecord:
-    """Run the model on the batch in training mode, then restore what that changed."""
+    """Run the model on the batch in training mode, then restore the state that this changed."""
     record = PassRecord()
     recorder = _LayerRecorder(
         record, all_trainable=all(p.requires_grad for p in model.parameters())
@@ -73,7 +73,7 @@ def record_forward_pass(
 def max_gradients(
     model: nn.Module, task: Task, batch: Batch, context: StepContext
 ) -> dict[str, float | None]:
-    """Return the largest absolute gradient of each trainable parameter, None if it has none."""
+    """Return the largest absolute gradient of each trainable parameter; None without a gradient."""
     names: list[str] = []
     trainable: list[Tensor] = []
     for name, parameter in model.named_parameters():
@@ -97,7 +97,7 @@ def max_gradients(
 
 @contextmanager
 def preserved_with_seed(model: nn.Module, seed: int) -> Generator[None]:
-    """A ``with`` block that leaves the model as it was and draws from generators of this seed."""
+    """A ``with`` block with generators seeded by ``seed``, after which the model is restored."""
     with preserve(model), TemporarySeed().at(keyed.key(seed, "doctor")):
         yield
 

@@ -121,7 +121,7 @@ def constant_target(setup: TrainingSetup) -> Finding | None:
 
 
 def metric_for_task(setup: TrainingSetup) -> list[Finding]:
-    """Find metrics for another kind of prediction than the task makes."""
+    """Find metrics that do not fit the kind of prediction of the task."""
     task = setup.task
     found: list[Finding] = []
     for name, metric in task.metrics().items():
@@ -227,7 +227,7 @@ def _labels(dataset: MemoryDataset) -> Tensor | None:
 
 
 def uniform_prediction_loss(task: object) -> float | None:
-    """Return the loss of the same probability for every class; None for other tasks."""
+    """Return the loss if every class has the same probability; None for other tasks."""
     if isinstance(task, Classification):
         return math.log(task.n_outputs)
     return math.log(2) if isinstance(task, MultiLabel) else None

@@ -220,7 +220,7 @@ def _is_dropout(module: nn.Module) -> bool:
 
 
 def _size_of_weights(model: nn.Module) -> float:
-    """Return the median root mean square of the trainable weight matrices; 0 without any."""
+    """Return the median root mean square of the trainable weight matrices; 0 if there are none."""
     sizes = [
         p.detach().float().pow(2).mean().sqrt()
         for p in model.parameters()

@@ -232,7 +232,7 @@ class TrainingSetup:
 
     @cached_property
     def max_gradients(self) -> Mapping[str, float | None]:
-        """The largest absolute gradient of each trainable parameter; None if it has none."""
+        """The largest absolute gradient of each trainable parameter; None without a gradient."""
         return max_gradients(self.model, copy.copy(self.task), self.batch, self.step_context())
 
 

@@ -195,7 +195,7 @@ class _Linear:
     def logistic(
         cls, inputs: Tensor, targets: Tensor, n_outputs: int, l2: float, max_iterations: int
     ) -> _Linear:
-        """Fit with cross entropy for class indices ``(n,)``, one sigmoid per label otherwise."""
+        """Fit with cross entropy for class indices ``(n,)``, else with one sigmoid per label."""
         x, mean, std = _standardised(inputs, torch.float32)
         n, n_features = x.shape
         basis: Tensor | None = None

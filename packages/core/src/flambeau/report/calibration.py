@@ -13,7 +13,7 @@ from flambeau.report.intervals import Interval, wilson
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Predictions of similar confidence.
+    """A bin: the predictions of similar confidence.
 
     Attributes:
         confidence: Mean predicted probability, 0..1.

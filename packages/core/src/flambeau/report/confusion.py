@@ -95,7 +95,7 @@ class Confusion:
         return cls(cells.bincount(minlength=n * n).view(n, n), tuple(classes))
 
     def normalised(self, by: Literal["target", "predicted", "all"] = "target") -> Tensor:
-        """Return shares instead of counts, float64 ``(classes, classes)``.
+        """Return the matrix as shares instead of counts, float64 ``(classes, classes)``.
 
         Args:
             by: "target": each row sums to 1 (the diagonal is the recall); "predicted": each column
@@ -115,7 +115,7 @@ class Confusion:
         raise ArgumentError(f"by is {by!r}, but must be 'target', 'predicted' or 'all'.")
 
     def most_confused(self, n: int = 10) -> list[ConfusedPair]:
-        """Return at most ``n`` pairs of classes, those with the most errors first."""
+        """Return at most ``n`` pairs of classes, the pairs with the most errors first."""
         wrong = self.matrix.clone().fill_diagonal_(0)
         share = self.normalised()
         # Stable: pairs with equal counts keep the order of the classes.

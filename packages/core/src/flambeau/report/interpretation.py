@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportDetails:
-    """Content of a report besides the predictions; the report omits what is not given.
+    """Content of a report besides the predictions; the report omits content that is None.
 
     Attributes:
         title: Title of the report.
-        data: The data; the report shows their own report and images of samples.
+        data: The data; the page shows the report of the data and images of samples.
         plan: The plan, with the reason for each choice.
         history: The history of the training.
         dataset: Returns the data set of "train", "valid" or "test"; needed for baselines.
@@ -210,7 +210,7 @@ class Interpretation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Loss and metrics as ``learner.evaluate`` returns them, and the standard ones."""
+        """Loss and metrics as learner.evaluate returns them, and the task's standard metrics."""
         others = {name: each.value for name, each in self.intervals.items()}
         return {
             **self.predictions.scores,
@@ -354,7 +354,7 @@ class Interpretation:
         return plot_residuals(outputs, targets, self.names, path)
 
     def plot_scores(self, path: Path | None = None) -> Figure:
-        """Plot the scores with their intervals beside those of the baselines.
+        """Plot the scores with their intervals beside the baselines' scores.
 
         Raises:
             InputError: No score is between 0 and 1.

@@ -50,7 +50,7 @@ _TOP = 12
 
 
 def make_page(found: Interpretation) -> Page:
-    """Return the report of an interpretation, with a section for everything that is known."""
+    """Return the report of an interpretation, with a section for each content that is given."""
     details = found.details
     page = Page(details.title, _subtitle(found))
     page.add("Scores", *_scores(found))
@@ -155,7 +155,7 @@ def _classes(found: Interpretation) -> list[Block]:
 
 
 def _class_table(scores: Sequence[ClassScores]) -> list[Block]:
-    """Return the scores of all classes in order, or of the worst if there are many."""
+    """Return the scores of all classes in order, or of the worst classes if there are many."""
     shown = list(scores)
     blocks: list[Block] = []
     if len(shown) > _MOST_CLASSES:

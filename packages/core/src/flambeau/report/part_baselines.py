@@ -23,7 +23,7 @@ _MOST_VALUES = 50_000_000  # in the scored samples, which a linear model needs a
 
 @dataclass(frozen=True)
 class _OnlyTargets:
-    """Samples without inputs: enough for a constant prediction."""
+    """A data set without inputs, which is enough for a constant prediction."""
 
     targets: Mapping[str, Tensor]
     inputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])

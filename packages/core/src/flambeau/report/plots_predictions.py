@@ -47,7 +47,7 @@ def plot_scores(
     baselines: Mapping[str, Mapping[str, float]] | None = None,
     path: Path | None = None,
 ) -> Figure:
-    """Plot scores between 0 and 1 as bars with intervals, and those of baselines as markers.
+    """Plot scores between 0 and 1 as bars with intervals, and baselines' scores as markers.
 
     Args:
         intervals: Intervals by score name. Loss, errors in the units of the targets, and scores

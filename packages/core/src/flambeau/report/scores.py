@@ -94,7 +94,7 @@ def macro_f1(n_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def balanced_accuracy(n_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a statistic of predicted and target class indices: mean recall of those present."""
+    """Return a statistic of predicted and target class indices: mean recall of present classes."""
 
     def statistic(predicted: Tensor, targets: Tensor) -> Tensor:
         correct, support, _ = _counts(predicted, targets, n_classes)

@@ -66,7 +66,7 @@ def sample_losses(task: Task, outputs: Any, batch: Batch) -> Tensor | None:
 
 
 def _vectorised(task: Task, outputs: Tensor, batch: Batch) -> Tensor | None:
-    """Return all losses at once for core's losses, or None for others, as in a subclass."""
+    """Return all losses at once if the loss is core's own, else None, as for a subclass."""
     loss = type(task).loss
     if isinstance(task, Classification) and loss is Classification.loss:
         targets = batch.target.cpu()

@@ -76,9 +76,8 @@ class BaseTensorData(Data):
                 raise InputError(
                     f"All {self.facts()['n_train']:,} train rows have the class "
                     f"{names[0] if names else ''!r}, but classification needs at least two classes."
-                    " Add rows of another class. If the train and validation parts are slices of sorted "
-                    "rows, use "
-                    "a random split (valid=0.2)."
+                    " Add rows of another class. If the train and validation parts are slices of "
+                    "sorted rows, use a random split (valid=0.2)."
                 )
             self._check_labels(names)
             loss = loss_arguments(values, self.facts().get("class_counts"))
