@@ -279,7 +279,7 @@ class BuiltPlan:
         return None if device is None else device != "cpu"
 
     def _workers(self) -> int:
-        """Worker processes of this process: its share of the machine's."""
+        """Number of this process's loader workers: its share of the number for the machine."""
         planned: int = self.values.get("num_workers", 0)
         group = processes.current()
         return planned if group is None else -(-planned // group.local_world_size)
@@ -306,7 +306,7 @@ class BuiltPlan:
         return next(iter(self.dataset("train").loader(options).batches(0)))
 
     def components(self, values: Mapping[str, Any] | None = None) -> Components:
-        """Return what a run is built from, with the values of a plan.
+        """Return the components from which a run is built, with the values of a plan.
 
         Args:
             values: Of the plan as it is now (a fit may have changed the learning rate); None

@@ -42,7 +42,7 @@ def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> Training
 
 
 def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:
-    """Return what a report shows beside the predictions: data, plan, history and device."""
+    """Return the content of a report besides the predictions: data, plan, history and device."""
     from flambeau.report.interpretation import ReportDetails
 
     return ReportDetails(

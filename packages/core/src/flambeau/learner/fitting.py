@@ -40,7 +40,7 @@ Started = Callable[[Plan, Run], None]
 
 
 def fit(setup: Setup, request: Request, started: Started) -> Plan:
-    """Train as a method of the learner requests.
+    """Train with the settings that a training method of the learner requests.
 
     Args:
         setup: The learner's setup.
@@ -66,7 +66,7 @@ def resume(
     auto: AutoRun | None,
     started: Started,
 ) -> Plan:
-    """Continue an interrupted run; its checkpoint holds everything that was decided and measured.
+    """Continue an interrupted run; its checkpoint contains all decisions and measurements.
 
     Args:
         setup: The learner's setup, with the plan of the run.
@@ -93,7 +93,7 @@ def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
     """Return the plan with the method's arguments as the user's choices.
 
     Raises:
-        PlanError: A value is not valid for its key.
+        PlanError: A value is invalid for its key.
     """
     for key, value in choices.items():
         if value != plan[key].value:

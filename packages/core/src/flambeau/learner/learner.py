@@ -322,7 +322,7 @@ class Learner:
 
     @property
     def _trainable(self) -> tuple[str, ...] | None:
-        """The parameter groups that the plan trains; None for all."""
+        """The parameter groups that the plan trains; None trains all groups."""
         return trainable_groups(self.plan["trainable"].value, self.model)
 
     def _train(self, recipe: Recipe, **arguments: Any) -> History:
@@ -426,7 +426,7 @@ class Learner:
         )
 
     def predictor(self) -> Predictor:
-        """Return a ``Predictor`` with this learner's model, as loading an export does."""
+        """Return a ``Predictor`` with this learner's model, equal to that of a loaded export."""
         built = self.built
         return Predictor(
             built.preprocessor,
@@ -474,7 +474,7 @@ class Learner:
         return run_on_main(lambda: save_model(self.model, path))
 
     def load(self, path: str | Path) -> None:
-        """Load weights that ``save`` wrote, or those of an export folder, into the model.
+        """Load the weights in a file of ``save`` or in an export folder into the model.
 
         Raises:
             ArtefactError: The file is missing or damaged, or belongs to another model.

@@ -164,7 +164,7 @@ def plan_of_checkpoint(
     Raises:
         ResumeError: The learner's model or a choice of the user differs from the run's, or the
             checkpoint lacks the schedule.
-        PlanError: A value is not valid for its key.
+        PlanError: A value is invalid for its key.
     """
     saved = Plan.from_json(tree["plan"]).bind(rules_for(domain, training), data.facts())
     plan = _continued_plan(saved, current, checkpoint, user_keys=user_keys, is_built=is_built)

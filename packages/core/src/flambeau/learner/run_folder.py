@@ -28,7 +28,7 @@ def new_run_folder(name: str, root: str | Path = "runs") -> Path:
 
 
 def run_of(path: str | Path) -> Path:
-    """Return the run's folder, given the folder or one checkpoint in it; read no checkpoint.
+    """Return the run's folder, given this folder or a checkpoint in it; read no checkpoint.
 
     Raises:
         ResumeError: There is no checkpoint.
@@ -77,7 +77,7 @@ def _no_checkpoint_error(folder: Path) -> ResumeError:
 
 
 def agree_on_folder(folder: Path | None, name: str) -> Path:
-    """Return the folder of the run, the same on every process; rank 0 names a new one."""
+    """Return the folder of the run, equal on all processes; rank 0 names a new folder."""
     found = folder or new_run_folder(name)
     group = processes.initialize()
     return found if group is None else group.broadcast(found)

@@ -58,7 +58,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Request:
-    """What a training method of the learner requests.
+    """The training that a method of the learner requests.
 
     Attributes:
         recipe: Returns the phases for the plan's values.

@@ -1,7 +1,7 @@
 """Streaming metrics: sums that stay on the device until the score is computed.
 
 Any object with ``update(outputs, targets)``, ``compute()`` and ``reset()`` is a metric, for example
-those of torchmetrics; ``score`` converts a result to a number.
+the metrics of torchmetrics; ``score`` converts a result to a number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Metric(Protocol):
         ...
 
     def reset(self) -> None:
-        """Discard everything added so far."""
+        """Discard all batches added so far."""
         ...
 
 
@@ -89,11 +89,11 @@ class SumMetric:
         self.sums: dict[str, Tensor] = {}
 
     def reset(self) -> None:
-        """Discard everything added so far."""
+        """Discard all batches added so far."""
         self.sums = {}
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the ``sums`` of the same metric over other samples."""
+        """Add ``sums``, which the same metric computed over other samples."""
         for name, value in sums.items():
             self.add(name, value)
 
@@ -128,7 +128,7 @@ class MeanLoss(SumMetric):
 
 
 class ShareMetric(SumMetric):
-    """The base of metrics that are a share: the number of correct ones among all that count."""
+    """The base of metrics that are a share: correct elements divided by counted elements."""
 
     def add_correct(self, correct: Tensor, kept: Tensor | None = None) -> None:
         """Count a bool tensor, only where ``kept`` is True if it is given; for subclasses."""

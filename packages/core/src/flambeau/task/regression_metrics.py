@@ -74,7 +74,7 @@ class R2(SumMetric):
         )
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the sums of other samples."""
+        """Add sums that the same metric computed over other samples."""
         if not self.sums or not sums:
             super().merge(sums)
             return

@@ -15,7 +15,7 @@ from flambeau.task.metrics import MeanLoss, Metric, score
 
 @dataclass(slots=True)
 class StepContext:
-    """What a forward pass may need in addition to the batch.
+    """The values that a forward pass may need in addition to the batch.
 
     Attributes:
         training: Whether gradients will be computed.

@@ -33,7 +33,7 @@ class DividedBackward:
         self._divisor = 0.0
 
     def __call__(self, loss: Tensor, divisor: float) -> None:
-        """Add the gradients of ``loss / divisor`` to those of the parameters.
+        """Add the gradients of ``loss / divisor`` to the parameters' gradients.
 
         Args:
             loss: 0-d.

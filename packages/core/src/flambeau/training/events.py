@@ -79,13 +79,13 @@ class Callback:
         """Called when ``state.scores`` has the result."""
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Called after the last phase, or after a callback stopped the run."""
+        """Called after the last phase, or after a callback ended the run."""
 
     def on_exception(self, state: TrainState) -> None:
         """Called when an exception (``state.exception``) ends the run; it is raised again."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs: JSON values and tensors."""
+        """Return the state that a resumed run needs: JSON values and tensors."""
         return {}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:

@@ -92,7 +92,7 @@ def run_epoch(run: Run) -> None:
 
 
 def train_epoch(run: Run) -> None:
-    """Make every remaining step of the epoch, or stop when a callback sets ``stop_reason``."""
+    """Make the remaining steps of the epoch; end it early if a callback sets ``stop_reason``."""
     state, position, context = run.state, run.state.position, run.state.context
     model, task, step, train_step = state.model, state.task, run.step, run.train_step
     on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end

@@ -222,7 +222,7 @@ class Run:
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
-        """Use the averaged weights, if there are any, inside the block."""
+        """Use the averaged weights, if averaging is on, inside the block."""
         if self.average is None:
             yield
         else:
@@ -278,7 +278,7 @@ class Run:
         return nonfinite_error(record, source)
 
     def release(self) -> None:
-        """Unfreeze what phases froze (not what the user froze), and free the memory of the run.
+        """Unfreeze the parameters that phases froze, not the user, and free the memory of the run.
 
         Run and state refer to each other. Without that cycle both are freed with the learner;
         with it, models and worker processes would remain until Python next collects cycles.
@@ -306,7 +306,7 @@ def _raise_finished(*arguments: object) -> NoReturn:
 
 
 def _named(optimizers: object) -> Mapping[str, Optimizer]:
-    """Return what an optimizer factory returned, after a check of its type."""
+    """Return the optimizers that a factory returned, after a check of their types."""
     if isinstance(optimizers, Mapping):
         found = cast("Mapping[str, object]", optimizers)
         if found and all(isinstance(value, Optimizer) for value in found.values()):

@@ -32,7 +32,7 @@ class StepResult:
 
 @dataclass(slots=True)
 class Position:
-    """How far a run is: the steps that the loop has finished. A resumed run makes the next one.
+    """The position of a run: the steps that are finished. A resumed run makes the next step.
 
     Attributes:
         phase: Index of the phase.

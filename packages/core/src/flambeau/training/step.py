@@ -52,7 +52,7 @@ class Step:
         return self._precision.autocast()
 
     def backward(self, loss: Tensor, divisor: float = 1.0) -> None:
-        """Add the gradients of ``loss / divisor`` to those of the parameters.
+        """Add the gradients of ``loss / divisor`` to the parameters' gradients.
 
         Args:
             loss: 0-d. Under fp16 it is scaled, and ``update`` unscales the gradients.
@@ -88,7 +88,7 @@ class Step:
         return weight
 
     def total_weight_on_device(self, weight: Tensor) -> Tensor:
-        """Return the same as ``total_weight`` for a weight that is a 0-d tensor."""
+        """Return the result of ``total_weight`` for a weight that is a 0-d tensor."""
         return weight
 
 

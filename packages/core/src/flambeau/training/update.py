@@ -62,7 +62,7 @@ class Update:
         self.first_bad_step = self._guard.read if self._guard else _no_bad_step
 
     def __call__(self, loss: Tensor | None = None, name: str | None = None) -> None:
-        """Step the optimizer ``name``, or all of them, then clear their gradients."""
+        """Step the optimizer ``name``, or all optimizers, then clear their gradients."""
         chosen = self._all if name is None else self._named(name)
         scaled = self._precision.scales_loss
         if scaled:
@@ -98,7 +98,7 @@ class Update:
         return (self._steps[name],)
 
     def restore_statistics(self) -> None:
-        """Restore the statistics of norm layers to those before the bad step."""
+        """Restore the statistics that norm layers had before the bad step."""
         if self._guard is not None:
             self._guard.restore_statistics()
 

@@ -1,4 +1,4 @@
-"""The non-finite guard: a bad step changes no weights, without waiting for the device.
+"""The non-finite guard: a non-finite step changes no weights, without waiting for the device.
 
     guard.record(position, micro_batches)     before the forward pass
     …forward, backward…
@@ -7,7 +7,7 @@
     bad = guard.read()                        at a bounded rate; None while all steps are finite
 
 With the policy "raise" the flag stays set: after the first bad step nothing is updated until the
-loop reads the flag. The weights are then those with which the bad step was computed, and
+loop reads the flag. The weights are then the ones with which the bad step was computed, and
 ``locate.find_nonfinite_source`` can compute it again. With "skip" the step is skipped and
 counted.
 """
@@ -207,7 +207,7 @@ class NonFiniteGuard:
             _step_and_restore(step, self.flag)
 
     def read(self, *, now: bool = False) -> StepRecord | None:
-        """Return the first bad step once the host has read its flag, else None.
+        """Return the first non-finite step once the host has read its flag, else None.
 
         The flag is read every ``read_interval`` steps, on CUDA from a copy that was started at the
         previous read. The policy "skip" always returns None.
@@ -242,7 +242,7 @@ class NonFiniteGuard:
         return int(self._skipped)
 
     def _protect_statistics(self) -> None:
-        """Copy the statistics of a good step; with "skip" restore them after a bad one."""
+        """Copy the statistics after a finite step; with "skip" restore them after a bad step."""
         if self.policy == "raise" and self._recorded % max(self.read_interval, READ_INTERVAL):
             return
         bad = self.flag > 0

@@ -75,7 +75,7 @@ def nonfinite_error(record: StepRecord, source: NonFiniteSource) -> NonFiniteErr
     where = f"{named}: {shown}{more}. " if samples else ""
     return NonFiniteError(
         f"Step {record.step} (step {record.epoch_step} of epoch {record.epoch + 1}) is not finite: "
-        f"{source.description}. {where}The weights are those before that step. "
+        f"{source.description}. {where}The weights are the ones before that step. "
         f"{_ADVICE[source.kind]}"
     )
 

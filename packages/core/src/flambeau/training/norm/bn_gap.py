@@ -41,7 +41,7 @@ _MATTERS = 0.1
 
 @dataclass(frozen=True)
 class _GapMeasurement:
-    """The measurement of one process.
+    """The losses in both modes, as measured by one process.
 
     Attributes:
         as_trained: Summed loss with the norm layers in the mode of training.
@@ -59,7 +59,7 @@ class _GapMeasurement:
 
 
 def check_train_eval_gap(run: Run) -> None:
-    """Warn if the losses of the two modes differ too much; called at the end of an epoch.
+    """Warn if the losses in training and evaluation mode differ too much; called at epoch ends.
 
     It measures after the first epoch of a phase, to find statistics that are never updated, and
     after the last one. In other epochs a difference is normal: running statistics lag behind

@@ -49,7 +49,7 @@ class LayerStatistics:
         count: Number of values per channel (for instance norm, of instances).
         mean: Mean of the values.
         variance: Variance of the values, without Bessel's correction.
-        is_mean_of_variances: For instance norm: ``variance`` is the mean of those of instances.
+        is_mean_of_variances: For instance norm: ``variance`` is the mean over the instances.
     """
 
     count: int
@@ -130,7 +130,7 @@ def measure_statistics(
 
 
 def combine_statistics(seen: Sequence[LayerStatistics]) -> LayerStatistics:
-    """Return the statistics of several batches as those of one large batch."""
+    """Return the statistics of several batches combined, as if they were one large batch."""
     counts = torch.tensor([each.count for each in seen], dtype=torch.float64)
     weights = (counts / counts.sum()).unsqueeze(1)
     means = torch.stack([each.mean for each in seen])

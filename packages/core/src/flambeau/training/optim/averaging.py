@@ -44,7 +44,7 @@ class EMA:
             raise InputError(f"The decay of EMA must be at least 0 and below 1, not {self.decay}.")
 
     def running(self) -> RunningEMA:
-        """Return a new average with these settings."""
+        """Return a new average with the same settings."""
         return RunningEMA(self)
 
 
@@ -69,12 +69,12 @@ class SWA:
             raise InputError(f"The start of SWA must be at least 0 and below 1, not {self.start}.")
 
     def running(self) -> RunningSWA:
-        """Return a new average with these settings."""
+        """Return a new average with the same settings."""
         return RunningSWA(self)
 
 
 class RunningAverage:
-    """Base of EMA and SWA: averaged tensors in addition to those of the model.
+    """Base of EMA and SWA: averaged tensors, kept in addition to the model's tensors.
 
     Averages have the dtype of the weights, but float32 for weights in half precision: an update by
     0.001 of the difference is smaller than bf16 can represent.
@@ -143,13 +143,13 @@ class RunningAverage:
         """Load what ``state_dict`` returned; call ``start`` first.
 
         Raises:
-            ResumeError: The tensors have other names than those of this model.
+            ResumeError: The names of the tensors are not the names of this model.
         """
         tensors: Mapping[str, Tensor] = state["tensors"]
         if sorted(tensors) != sorted(self._names):
             odd = sorted(set(tensors) ^ set(self._names))
             raise ResumeError(
-                "The tensors of the saved average differ from those of the model: "
+                "The tensors of the saved average differ from the tensors of the model: "
                 f"{name_some(odd)}. "
                 "Resume with the model and the averaging (EMA or SWA) of the interrupted run."
             )
@@ -228,5 +228,5 @@ def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
 
 
 def _match(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
-    """Return the sources in the targets' dtypes; the same tensors where the dtypes agree."""
+    """Return the sources in the dtypes of the targets; a tensor is not copied if its dtype fits."""
     return [s.to(t.dtype) for s, t in zip(sources, targets, strict=True)]

@@ -58,7 +58,7 @@ def last_score(history: History, monitor: str) -> float:
     """Return the last value of a column.
 
     Raises:
-        InputError: The last row does not have the column; the message names those it has.
+        InputError: The last row does not have the column; the message names its columns.
     """
     row = history.rows[-1] if history.rows else {}
     value = row.get(monitor)

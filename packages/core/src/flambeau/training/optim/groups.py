@@ -16,7 +16,7 @@ Part = nn.Module | nn.Parameter
 
 
 class HasLayerGroups(Protocol):
-    """A model that defines its layer groups, which are frozen and trained as a unit."""
+    """A model that defines its layer groups; each group is frozen and trained as a unit."""
 
     def layer_groups(self) -> Mapping[str, Sequence[Part]]:
         """Return modules (or single parameters) by group name, from the stem to the head."""
@@ -29,7 +29,7 @@ def _defines_layer_groups(model: nn.Module) -> bool:
 
 
 def layer_groups(model: nn.Module) -> dict[str, list[Part]]:
-    """Return the parts of each group: those of ``model.layer_groups()``, else the children.
+    """Return the parts of each group: from ``model.layer_groups()``, else the child modules.
 
     Without this method each child with parameters is a group with the name of the child, in the
     order of definition. Parameters of the model itself are the first group, "root".

@@ -23,7 +23,7 @@ from flambeau.training.optim.groups import (
 )
 
 OptimizerFactory = Callable[[nn.Module, Mapping[str, Any]], Mapping[str, Optimizer]]
-"""``factory(model, values) -> {"main": optimizer}``; ``values`` are those of the plan by key."""
+"""``factory(model, values) -> {"main": optimizer}``; ``values`` are the plan's values by key."""
 
 ParamGroup = dict[str, Any]
 
@@ -206,7 +206,7 @@ def regroup(
 
 
 def _settings(group: ParamGroup) -> str:
-    """Return the settings that param groups must share to be merged."""
+    """Return the settings that must be equal in param groups for merging them."""
     passing = {"params", "group", "lr_scale", "decay"}
     if "lr_scale" in group:
         # The loop computes "lr" of groups with "lr_scale"; other groups keep their own.
@@ -221,7 +221,7 @@ def _supports_fused(name: str, model: nn.Module) -> bool:
 
 @cache
 def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
-    """Return whether a fused step works; tried, because some optimizers fail only in ``step``."""
+    """Return whether a fused step works, by trying one: some optimizers fail only in ``step``."""
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)

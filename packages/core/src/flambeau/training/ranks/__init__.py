@@ -1,1 +1,1 @@
-"""Training with several processes: the run of a rank, and the step that the ranks share."""
+"""Training with several processes: the run of a rank, and the step that all ranks compute."""

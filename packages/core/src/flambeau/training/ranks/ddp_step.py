@@ -35,7 +35,7 @@ class DDPStep:
     """The default ``train_step`` over several ranks: the same step as with one process.
 
     Args:
-        group: The ranks that share the step.
+        group: The ranks that compute the step together.
         model: The model that is trained.
 
     Attributes:
@@ -68,7 +68,7 @@ class DDPStep:
     def __call__(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        """Make one step and return the result over all ranks, the same on each.
+        """Make one step and return the result over all ranks; it is equal on all ranks.
 
         Raises:
             TrainingError: A batch has another weight than the loader announced, or a parameter has

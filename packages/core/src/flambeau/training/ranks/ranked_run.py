@@ -1,7 +1,7 @@
-"""``RankedRun``: a run on several ranks, whose steps equal those of one process.
+"""``RankedRun``: a run on several ranks, whose steps equal the steps of a run in one process.
 
 Each rank has the whole model and its part of every batch (``LoaderOptions.rank``). Before each step
-the ranks exchange the weights of their parts and whether one of them stops. Gradients, losses and
+the ranks exchange the weights of their parts and whether a rank ends the run. Gradients, losses and
 metrics are reduced over the ranks, so that all have the same weights, scores and history. Rank 0
 writes the files.
 """
@@ -203,7 +203,7 @@ class RankedRun(Run):
             raise self._raised_everywhere(KeyboardInterrupt())
 
     def _raised_everywhere(self, error: BaseException) -> BaseException:
-        """Mark an error that every rank raises at this point, and return it."""
+        """Mark and return an error that every rank raises at the same point."""
         self._raised_by_all = True
         return error
 
@@ -222,7 +222,7 @@ class RankedRun(Run):
         return self.step.mean(self._user_step(model, micro_batches, task, step))
 
     def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
-        """Return the error of the rank that found the source, the same on every rank."""
+        """Return the error of the rank that found the source; the result is equal on all ranks."""
         gathered = self.group.all_gather(
             (source.kind, str(super().build_nonfinite_error(record, source)))
         )

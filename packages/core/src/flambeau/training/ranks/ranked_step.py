@@ -29,7 +29,7 @@ class RankedStep(Step):
         update: As for ``Step``.
         precision: As for ``Step``.
         dispatch: As for ``Step``.
-        group: The ranks that share the step.
+        group: The ranks that compute the step together.
 
     Attributes:
         is_reduced: Whether the gradients are already averaged over the ranks (by DDP).

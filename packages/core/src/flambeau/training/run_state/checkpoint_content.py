@@ -61,7 +61,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     """Load a captured tree into a run that was built in the same way.
 
     Raises:
-        ResumeError: Model, data or settings differ from those of the tree.
+        ResumeError: Model, data or settings differ from the ones in the tree.
     """
     _check(run, tree)
     state = run.state
@@ -139,7 +139,7 @@ def _difference(here: Any, there: Any) -> tuple[Any, Any]:
 
 
 def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:
-    """Load states into callbacks of the same class in order; new callbacks keep theirs."""
+    """Load states into callbacks of the same class in order; new callbacks keep their state."""
     remaining = list(saved)
     for callback in run.settings.callbacks:
         for entry in remaining:

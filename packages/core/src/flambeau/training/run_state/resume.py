@@ -33,7 +33,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 def check_tree(tree: object, checkpoint: object) -> Mapping[str, Any]:
-    """Return the tree after a check that it has every part of a run.
+    """Return the tree after checking that it has all parts of a run.
 
     Args:
         tree: The content of a checkpoint.
@@ -92,7 +92,7 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
     """Load the tree into the run; after an error restore model, history and callbacks.
 
     Raises:
-        ResumeError: Model, data or settings differ from those of the tree.
+        ResumeError: Model, data or settings differ from the ones in the tree.
         ArtefactError: A part of the tree does not fit the run.
     """
     state = run.state
