@@ -61,7 +61,7 @@ class OutOfMemoryError(FlambeauError, MemoryError, RuntimeError):
 
 
 class ResumeError(FlambeauError, RuntimeError):
-    """A checkpoint does not fit the run that would continue it."""
+    """A checkpoint does not fit the run that should continue from it."""
 
 
 class ArtefactError(FlambeauError, ValueError):

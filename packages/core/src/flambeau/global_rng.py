@@ -89,7 +89,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(states: Mapping[str, Any]) -> None:
-    """Restore the result of ``generator_states``; states of GPUs that are absent are ignored."""
+    """Restore the states that ``generator_states`` returned; states of absent GPUs are ignored."""
     torch.set_rng_state(states["torch"].cpu())
     version, words, gauss = states["python"]
     python_random.setstate((version, tuple(words), gauss))

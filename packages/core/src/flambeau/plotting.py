@@ -1,4 +1,4 @@
-"""Functions that all plots share: new figures, axes, colours, labels, saving.
+"""Functions used by all plots: new figures, axes, colours, labels, saving.
 
 Figures are created without pyplot, so they need no display and no backend and do not change
 pyplot's state. Requires matplotlib (``flambeau[plot]``).
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 Path: TypeAlias = str | os.PathLike[str]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""The Okabe-Ito palette, which people with colour vision deficiency can distinguish too."""
+"""The Okabe-Ito palette: distinguishable also with a colour vision deficiency."""
 
 GREY = "#5A5A5A"
-"""For text inside a plot."""
+"""Colour of text inside a plot."""
 
 MIDDLE_GREY = "#8A8A8A"
-"""For reference lines: visible on both white and dark pages."""
+"""Colour of reference lines: visible on both white and dark pages."""
 
 
 def can_plot() -> bool:

@@ -35,7 +35,7 @@ def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
 
 
 def uniform(seed: int, purpose: str, epoch: int, indices: Tensor, draws: int) -> Tensor:
-    """Return ``draws`` uniform numbers in [0, 1) per sample, independent of its batch.
+    """Return ``draws`` uniform numbers in [0, 1) per sample, independent of the sample's batch.
 
     Args:
         seed: Seed of the run.

@@ -1,4 +1,4 @@
-"""How messages name lists, sizes, numbers and errors: the same everywhere."""
+"""Functions that format lists, sizes, numbers and errors for messages."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _wrong_type(path: Path, name: str, value: Any, expected: str) -> ArtefactErr
 
 
 def as_json_value(value: Any, path: str) -> Any:
-    """Return a copy of ``value`` as it is after a round trip through JSON: tuples become lists.
+    """Return ``value`` as JSON restores it: for example, tuples become lists.
 
     Args:
         value: None, bool, int, finite float, str, and lists, tuples and mappings of these.

@@ -31,7 +31,7 @@ def state_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def split_tied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return each tensor once, and an alias table: name of a tied tensor → name that is kept."""
+    """Return each tensor once, and an alias table: a tied tensor's other name → its kept name."""
     first: dict[StorageKey, str] = {}
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -49,7 +49,7 @@ def split_tied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 def with_aliases(
     tensors: Mapping[str, Tensor], aliases: Mapping[str, str], file: str
 ) -> dict[str, Tensor]:
-    """Return ``tensors`` with the tied ones under all their names; undoes ``split_tied``.
+    """Return ``tensors`` with tied tensors under all their names; the inverse of ``split_tied``.
 
     Raises:
         ArtefactError: An alias has no tensor, or its name is taken.

@@ -39,10 +39,10 @@ from flambeau.wording import first_line
 
 @runtime_checkable
 class SupportsIsSingle(Protocol):
-    """A preprocessor that distinguishes one input from many, because an input may be a list."""
+    """A preprocessor that distinguishes one input from several, as an input may be a list."""
 
     def is_single(self, item: Any) -> bool:
-        """Return True if ``item`` is one input, False if it is several along its first axis."""
+        """Return True if ``item`` is one input, False if it holds several along its first axis."""
         ...
 
 
@@ -145,7 +145,7 @@ class Predictor:
         return loaded
 
     def __call__(self, items: Any) -> Any:
-        """Call ``predict``."""
+        """Return the result of ``predict``."""
         return self.predict(items)
 
     def predict(self, items: Any) -> Any:

@@ -68,7 +68,7 @@ def rebuild_model(
     aliases: Mapping[str, str],
     file: str,
 ) -> nn.Module:
-    """Rebuild the model of an export, after checking that its shapes are those of ``tensors``.
+    """Rebuild the model of an export, after checking that its shapes match ``tensors``.
 
     The check builds the model on the meta device: a record that describes a model of 10 GB beside a
     file of 1 MB is refused before memory is allocated.

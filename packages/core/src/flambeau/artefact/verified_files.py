@@ -52,7 +52,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def _pickle_hint(path: Path) -> str:
-    """Return what to do with a file of ``torch.save``: unpickling it could run foreign code."""
+    """Return advice for a file of ``torch.save``: unpickling it could run foreign code."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)

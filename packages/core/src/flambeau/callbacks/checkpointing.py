@@ -83,7 +83,7 @@ class Checkpointing(Callback):
             self._save_if_possible(state)
 
     def on_exception(self, state: TrainState) -> None:
-        """Save the run if its state is valid, and add to the exception how to resume."""
+        """Save the run if its state is consistent, and add advice on resuming to the exception."""
         if state.folder is None or state.exception is None:
             return
         obstacle = _obstacle(state)
@@ -130,7 +130,7 @@ class Checkpointing(Callback):
 
 
 def _obstacle(state: TrainState) -> str | None:
-    """Return why a checkpoint of the current state would be invalid, or None."""
+    """Return why the current state cannot be saved in a checkpoint, or None."""
     if isinstance(state.exception, NonFiniteError):
         return "resuming after this step would skip it"
     if not state.at_step_boundary:

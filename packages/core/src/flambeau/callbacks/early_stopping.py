@@ -1,4 +1,4 @@
-"""``EarlyStopping``: ends a run when its score stops improving."""
+"""``EarlyStopping``: ends a run when its score no longer improves."""
 
 from __future__ import annotations
 

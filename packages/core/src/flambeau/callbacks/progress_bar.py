@@ -137,7 +137,7 @@ class ProgressBar(Callback):
 
 
 class _Bar(Protocol):
-    """The part of tqdm's interface that is used here."""
+    """The part of tqdm's interface that this module uses."""
 
     n: int
 

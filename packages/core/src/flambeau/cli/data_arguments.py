@@ -53,7 +53,7 @@ def open_data(
 
 
 def _path_from_option(words: list[str], domain_name: str | None) -> tuple[Path, Sequence[str], str]:
-    """Return the PATH that an option gives, the other words, and the domain of the option.
+    """Return the PATH given by an option, the other arguments, and the domain of the option.
 
     Raises:
         ArgumentError: No option among the words can replace PATH.
@@ -76,7 +76,7 @@ def _path_from_option(words: list[str], domain_name: str | None) -> tuple[Path, 
 
 
 def path_options(domain_name: str | None) -> list[tuple[str, str]]:
-    """Return the options that can replace PATH with their domain; of one domain, or of all."""
+    """Return the options that can replace PATH and their domains, for one domain or for all."""
     if domain_name is not None:
         domains = [get_domain(domain_name)]
     else:

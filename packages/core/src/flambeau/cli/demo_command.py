@@ -67,7 +67,7 @@ def demo(
 
 
 def compare_with_baselines(learner: Learner) -> str:
-    """Return a table of test scores: the model and baselines without a network."""
+    """Return a table of the test scores of the model and of simple baselines."""
     scores = learner.evaluate("test")
     metric = next(name for name in scores if name != "loss")
     built = learner.built

@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDetails:
-    """Return what a report shows of an export: its plan and the data, without training."""
+    """Return the content of the report on an export: its plan and the data, no history."""
     plan = predictor.record.plan if predictor.record is not None else None
     return ReportDetails(
         title=f"{model.name} on labelled data",
@@ -91,7 +91,7 @@ def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDeta
 
 
 def _task_option(domain: Domain, task: object) -> dict[str, str]:
-    """Return the option "task" of a domain that has it, so that labels fit the model's task."""
+    """Return the option "task" if the domain has it, so that labels fit the model's task."""
     if not any(option.key == "task" for option in domain.cli_options):
         return {}
     names = [name for name, kind in domain.tasks.items() if type(task) is kind]

@@ -1,4 +1,4 @@
-"""The folder of a run that a command starts: created before, and removed if nothing is trained."""
+"""The folder of a run: a command creates it first, and removes it if nothing was trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command-line arguments that set choices of the plan: ``--model``, ``--set`` and others."""
+"""The command-line arguments that set choices of the plan, such as ``--model`` and ``--set``."""
 
 from __future__ import annotations
 

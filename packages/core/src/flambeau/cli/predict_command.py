@@ -69,7 +69,7 @@ def predict(
 
 
 def _as_record(result: Any) -> dict[str, Any]:
-    """Return a prediction by name, or its error; an empty record for a blank line."""
+    """Return the record of an input: its prediction or error; empty for a blank line."""
     if isinstance(result, FlambeauError):
         return {"error": _without_index(result)}
     return {} if result is None else flatten(result)
@@ -90,7 +90,7 @@ def _print(records: Sequence[Mapping[str, Any]], format: Format) -> None:
 
 
 def predict_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool = False) -> None:
-    """Print one prediction per line; without a prediction an empty line, or null in JSON.
+    """Print one prediction per line; if there is none, an empty line, or null in JSON.
 
     Errors are printed to standard error with the line number; after the last line they end the
     command with exit code 1.

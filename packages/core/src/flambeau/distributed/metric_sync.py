@@ -71,7 +71,7 @@ class UpdateLog:
 
 
 def make_syncable(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics that each rank updates; one without sums is wrapped in ``UpdateLog``."""
+    """Return the metrics that a rank updates; a metric without sums is wrapped in ``UpdateLog``."""
     return {
         name: metric
         if isinstance(metric, MergeableMetric) or _syncs_itself(metric)

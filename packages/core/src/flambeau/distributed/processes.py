@@ -101,7 +101,7 @@ class ProcessGroup:
         return cast("T", value)
 
     def leave(self, error: BaseException | None) -> None:
-        """Close the connections, so that the other ranks stop waiting for this one.
+        """Close the connections, so that the other ranks do not wait for this rank.
 
         Args:
             error: Why this process ends, reported to the other ranks; None where one of them
@@ -115,7 +115,7 @@ class ProcessGroup:
             dist.destroy_process_group()
 
     def translate_error(self, error: BaseException) -> BaseException:
-        """Return ``error`` if it arose in this process, else one that names the failed process."""
+        """Return ``error`` if it arose here, else an error that names the failed process."""
         if not isinstance(error, RuntimeError) or isinstance(error, TrainingError):
             return error
         reason = ""
@@ -134,7 +134,7 @@ class ProcessGroup:
 
 
 def current() -> ProcessGroup | None:
-    """Return the initialized process group; None in a run of one process."""
+    """Return the initialized process group; None if the run has only one process."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     world_size = dist.get_world_size()
@@ -144,13 +144,13 @@ def current() -> ProcessGroup | None:
 
 
 def run_on_main(work: Callable[[], T]) -> T:
-    """Run ``work`` on rank 0 and return its result on every rank; without a group, run it here."""
+    """Run ``work`` on rank 0 (without a group: here) and return its result on every rank."""
     group = current()
     return work() if group is None else group.run_on_main(work)
 
 
 def all_gather(value: T) -> list[T]:
-    """Return the value of every rank, in rank order; without a process group, a list of one."""
+    """Return the value of every rank, in rank order; ``[value]`` without a process group."""
     group = current()
     return [value] if group is None else group.all_gather(value)
 

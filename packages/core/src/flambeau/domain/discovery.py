@@ -1,4 +1,4 @@
-"""Find the installed domains, and the domain of a name, a data object or a path."""
+"""Find the installed domains, and the domain for a name, a data object or a path."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def installed_domains() -> Mapping[str, InstalledDomain]:
 
 
 def get_domain(name: str) -> Domain:
-    """Return the domain with this name: one that is already loaded, else an installed one.
+    """Return the domain with this name: a loaded domain, else an installed one.
 
     Raises:
         DomainError: No domain has the name, two domains have it, or its record is invalid.

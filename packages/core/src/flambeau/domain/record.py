@@ -37,7 +37,7 @@ class FromPath(Protocol):
 
 @dataclass(frozen=True)
 class CliOption:
-    """An option that the domain adds to ``flambeau fit PATH``.
+    """A command-line option that the domain adds to ``flambeau fit PATH``.
 
     Attributes:
         name: Without dashes: ``"size"`` for ``--size 64``.

@@ -15,7 +15,7 @@ _KIND_NAMES = {"rules": "Rule", "cli_options": "CliOption", "checks": "Check"}
 
 @runtime_checkable
 class SupportsCheck(Protocol):
-    """What is needed of a ``Check`` here; importing it would load the doctor and training."""
+    """The attributes of ``Check`` that are read here; an import would load doctor and training."""
 
     code: str
     run: Callable[..., object]
@@ -92,7 +92,7 @@ def _table_faults(table: str, entries: object) -> Iterator[str]:
 
 
 def _clashes(record: Domain) -> Iterator[tuple[str, str]]:
-    """Yield names that two of the tables contain."""
+    """Yield the names that more than one table contains."""
     tables: dict[str, str] = {}
     for table in ("models", "tasks", "preprocessors"):
         for name in cast("Mapping[str, object]", getattr(record, table)):

@@ -47,7 +47,7 @@ class Summary:
 
     Attributes:
         model: Class of the model.
-        layers: Modules without children, and modules with parameters of their own.
+        layers: Modules without children, and modules that own parameters directly.
         parameters: Number of parameters in the model; shared ones are counted once.
         trainable: How many of them require a gradient.
         parameter_bytes: Memory of the parameters.

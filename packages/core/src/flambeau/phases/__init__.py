@@ -1,4 +1,4 @@
-"""Values that plan and training share: phases, schedules, recipes, batch norm policies."""
+"""Values used by plan and training: phases, schedules, recipes, batch norm policies."""
 
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.phase import Phase

@@ -1,4 +1,4 @@
-"""``Phase``: a number of epochs with its own trainable groups and schedules."""
+"""``Phase``: consecutive epochs with the same trainable groups and schedules."""
 
 from __future__ import annotations
 

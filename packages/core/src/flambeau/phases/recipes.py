@@ -151,7 +151,7 @@ def gradual_unfreezing(
     epochs_per_group: int = 1,
     layer_decay: float = 1 / 2.6,
 ) -> list[Phase]:
-    """Return phases that train the head, then one more group each, and finally all groups.
+    """Return phases that train the head, then one more group in each phase, finally all groups.
 
     Each phase has a slanted triangular schedule; the learning rate of a group is ``layer_decay``
     times that of the group after it.

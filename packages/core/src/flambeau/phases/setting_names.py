@@ -9,7 +9,7 @@ PRECISIONS = ("bf16", "fp16", "fp32")
 """Precisions of the forward and backward pass; see ``training.optim.precision``."""
 
 COMPILE_MODES = ("off", "regions", "whole")
-"""What is compiled: nothing, the model's repeated blocks, or its whole forward."""
+"""Parts of a model that are compiled: none, its repeated blocks, or its whole forward."""
 
 MEMORY_FORMATS = ("channels_last", "contiguous_format")
 """Memory layouts of 4-d weights and images, by torch's names."""

@@ -11,7 +11,7 @@ Source = Literal["rule", "user", "default"]
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of the plan, with its reason and how to change it.
+    """One value of the plan, with its reason and a way to change it.
 
     Attributes:
         key: Name in the plan ("batch_size").

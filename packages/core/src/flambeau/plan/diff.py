@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """The changes from one plan to another; false if there are none."""
+    """The changes from one plan to another; false in a condition if there are none."""
 
     changes: tuple[Change, ...]
 
@@ -43,7 +43,7 @@ class PlanDiff:
 
 
 def compare(before: Mapping[str, Choice], after: Mapping[str, Choice]) -> PlanDiff:
-    """Return the keys whose values differ, and those that only one plan has."""
+    """Return the keys whose values differ, and the keys that only one plan has."""
     return PlanDiff(
         tuple(
             Change(key, before.get(key), after.get(key))

@@ -10,7 +10,7 @@ from flambeau.plan.rule import Rule
 
 
 def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Return the rules of ``base``, replaced by those of ``own`` with the same key, then new ones.
+    """Return ``base`` with the rules of ``own``: same keys replaced, new keys appended.
 
     A domain changes a choice of core by contributing a rule with the same key.
 
@@ -26,7 +26,7 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
 
 
 def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return the rules sorted so that each follows those it needs; otherwise the order is kept.
+    """Return the rules sorted so that each follows the rules it needs, else in the same order.
 
     Raises:
         PlanError: Two rules decide the same key, a needed key has no rule, or there is a cycle.

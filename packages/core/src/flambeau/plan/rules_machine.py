@@ -103,7 +103,7 @@ def _num_threads(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
-    """Return the rule for ``precision``: bf16 if device and architecture are faster with it.
+    """Return the rule for ``precision``: bf16 if the architecture is faster in bf16 on the device.
 
     Args:
         gains: Measured gain of bf16 by architecture, as text

@@ -83,7 +83,7 @@ def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def _task_of(facts: Mapping[str, Any]) -> tuple[str, float, str]:
-    """Return name, confidence and reason."""
+    """Return the task's name, the confidence in it, and the reason."""
     dtype, shape = str(facts["target_dtype"]), list(facts["target_shape"])
     rows = f"{facts['n_train']:,} rows"
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
@@ -161,7 +161,7 @@ def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 
 
 def targets_accept(*known: str) -> Accepts:
-    """Return the check of ``targets`` for data whose numeric targets support ``known``."""
+    """Return the check of the choice ``targets``, for data that support the values ``known``."""
 
     def accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
         if values["task"] in ("classification", "multi_label"):

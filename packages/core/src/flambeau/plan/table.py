@@ -101,7 +101,7 @@ def _reason(choice: Choice) -> str:
 
 
 def _reason_lines(choice: Choice, width: int) -> list[str]:
-    """Return reason and override: on one line if they fit, otherwise on separate lines."""
+    """Return the reason and how to change the value, on one line if both fit, else on two."""
     change = choice.override
     if change.startswith(_USUAL):
         change = _SHORT + change.removeprefix(_USUAL).removesuffix(")")

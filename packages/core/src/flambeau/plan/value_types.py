@@ -1,4 +1,4 @@
-"""Types of the plan's values, with which an invalid value is refused when it is set."""
+"""Types of the plan's values; an invalid value is refused when it is set."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def check_domain(
     expected: Mapping[str, str] | None = None,
     n_samples: int = 64,
 ) -> ConformanceReport:
-    """Run all checks on a domain and return the report; a failure does not stop the others.
+    """Run all checks on a domain and return the report; after a failure the next checks still run.
 
     Args:
         domain: A record, its name, or its reference (``"package.module:DOMAIN"``).

@@ -17,7 +17,7 @@ from flambeau.testing.conformance_report import conformance_error
 from flambeau.testing.domain_under_test import DomainUnderTest
 
 TOLERANCE = 1e-6
-"""Largest allowed change of an output with another grouping of samples, relative above 1."""
+"""Largest allowed difference of outputs between batchings; relative for values above 1."""
 
 
 def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
@@ -135,7 +135,7 @@ def _parts(outputs: Any) -> list[Tensor]:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference, relative above 1; padding at the ends is ignored."""
+    """Return the largest difference (relative for values above 1), ignoring padding at the ends."""
     common = tuple(slice(0, min(sizes)) for sizes in zip(one.shape, other.shape, strict=True))
     one, other = one[common].double(), other[common].double()
     if one.numel() == 0:

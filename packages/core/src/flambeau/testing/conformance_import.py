@@ -31,7 +31,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 
 
 def check_data_classes_refer_to_the_record(tested: DomainUnderTest) -> None:
-    """Check that ``domain`` in every data class is the reference of this record."""
+    """Check that the attribute ``domain`` of every data class refers to this record."""
     record = tested.domain
     check_record(record, f"the domain {record.name!r}")
     if not record.data_classes or not record.models or not record.tasks:

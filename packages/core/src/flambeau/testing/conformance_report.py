@@ -17,7 +17,7 @@ def conformance_error(what: str, why: str, fix: str) -> ConformanceError:
 
     Args:
         what: What was found, with the value concerned.
-        why: What goes wrong for users because of it.
+        why: What goes wrong for users because of the fault.
         fix: What to change.
     """
     return ConformanceError(f"{what}\nWhy it matters: {why}\nFix: {fix}")

@@ -120,7 +120,7 @@ class DomainUnderTest:
         return Predictor(self.preprocessor, model, self.task, batch_size=self.batch_size)
 
     def training_batches(self, n: int) -> Iterator[Batch]:
-        """Yield the first ``n`` batches of an epoch as in training: augmented, then on device."""
+        """Yield the first ``n`` training batches of an epoch, augmented and after ``on_device``."""
         transforms = self.data.transforms(self.values)
         loader = self.loader("train", shuffle=True)
         for batch, _ in zip(loader.batches(0), range(n), strict=False):

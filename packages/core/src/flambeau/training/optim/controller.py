@@ -73,7 +73,7 @@ def last_score(history: History, monitor: str) -> float:
 
 @dataclass(frozen=True)
 class ReduceOnPlateau:
-    """A controller that multiplies a value by ``factor`` when a score stops improving.
+    """A controller that multiplies a value by ``factor`` when a score no longer improves.
 
     Use a constant schedule in the phase: the value of a controller overrides that of a schedule.
 
