@@ -114,7 +114,7 @@ def _check_classes_readable(
 def _check_repeated_files(
     items: Sequence[Any], targets: Targets, split: Split, is_random: bool
 ) -> tuple[str, ...]:
-    """Raise if a file is in several rows, unless these have one part and label; return a note."""
+    """Raise if a file is in several rows with different part or label; return a note otherwise."""
     rows_of: dict[str, list[int]] = {}
     for row, item in enumerate(items):
         if isinstance(item, str | os.PathLike):

@@ -159,4 +159,4 @@ CHECKS: tuple[Check, ...] = (
         f"{_PAGE}normalisation-of-weights",
     ),
 )
-"""They replace core's checks with the same code."""
+"""The checks of this package; they replace core's checks with the same code."""

@@ -47,7 +47,7 @@ class ImageDataConstructors(Data):
         unreadable: str | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
-        """Read a folder with one sub-folder per class, or train, valid and test folders of these.
+        """Read a folder with a sub-folder per class, or with such folders in train, valid and test.
 
         Args:
             path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
@@ -167,7 +167,7 @@ class ImageDataConstructors(Data):
         size: int | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
-        """Use images in memory, all of one size.
+        """Use images in memory, all of the same size.
 
         Args:
             images: Array or tensor ``(n, H, W)``, ``(n, H, W, C)`` or ``(n, C, H, W)``; uint8, or

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class ImageData(ImageDataConstructors):
-    """Images and labels, listed, checked and split; images are decoded when they are needed.
+    """Images and labels, checked and split; an image is decoded when it is needed.
 
     Build it with ``from_folder``, ``from_df``, ``from_csv``, ``from_arrays`` or ``from_items``.
 
@@ -107,7 +107,7 @@ class ImageData(ImageDataConstructors):
 
     @property
     def options(self) -> ImageOptions:
-        """How images are read."""
+        """The options with which images are read."""
         return self._options
 
     @property

@@ -20,7 +20,7 @@ from flambeau_vision.preprocess import INPUT
 from flambeau_vision.resize import Geometry
 
 TARGET = "target"
-"""The name of the only target of every image batch."""
+"""The name of the only target in an image batch."""
 
 
 class ImageFileDataset:

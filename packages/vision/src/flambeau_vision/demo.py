@@ -247,7 +247,7 @@ def _dot(draw: ImageDraw, x: float, y: float, width: float) -> None:
 
 
 def _draw_clutter(random: np.random.Generator) -> Image:
-    """Return lines, arcs and dots that look like parts of letters."""
+    """Return images of lines, arcs and dots that look like parts of letters."""
     from PIL import Image, ImageDraw
 
     image = Image.new("L", (_CANVAS, _CANVAS))

@@ -225,7 +225,7 @@ def _free_space(root: Path, needed: int) -> None:
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Admit one process of the machine at a time; the lock ends with the process in any case."""
+    """Lock the block for other processes of the machine; the lock also ends with the process."""
     try:
         import fcntl
     except ImportError:  # Windows: two processes may write the same file, and the last one remains

@@ -71,12 +71,12 @@ class Duplicate:
 
     @property
     def across_parts(self) -> bool:
-        """Whether they are in different parts."""
+        """Whether the two images are in different parts."""
         return self.parts[0] != self.parts[1]
 
     @property
     def labels_differ(self) -> bool:
-        """Whether their labels differ."""
+        """Whether the labels of the two images differ."""
         return self.labels[0] != self.labels[1]
 
     def __str__(self) -> str:
@@ -175,7 +175,7 @@ def search_duplicates(
 
 
 def _select_rows(kinds: Sequence[tuple[int, str]], limit: int) -> set[int]:
-    """Return the first row of each kind, a random selection if there are more than ``limit``."""
+    """Return the first row of each content and part, at most ``limit`` rows (drawn at random)."""
     first: dict[tuple[int, str], int] = {}
     for row, kind in enumerate(kinds):
         first.setdefault(kind, row)
@@ -281,7 +281,7 @@ def _thumbnails(
 
 
 def difference_hash(thumbnails: Tensor) -> Tensor:
-    """Return the 64-bit difference hash of each image, bits as -1 and 1: float32 ``(n, 64)``.
+    """Return the 64-bit difference hash of each image: float32 ``(n, 64)`` with bits -1 and 1.
 
     A bit is 1 if a cell of the 8 by 9 cells is lighter than its left neighbour.
 

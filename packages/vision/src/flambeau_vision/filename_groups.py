@@ -25,7 +25,7 @@ _MIN_MEAN_SIZE = 2.0
 
 @dataclass(frozen=True)
 class FilenameGroup:
-    """Images whose file names have a common start.
+    """A group of images whose file names have a common start.
 
     Attributes:
         name: The common start of the file names, or the folder.

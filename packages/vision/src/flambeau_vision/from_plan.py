@@ -23,7 +23,7 @@ from flambeau_vision.resize import Geometry
 
 
 def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
-    """Return the preprocessing of the planned weights; None from scratch or if it is unknown."""
+    """Return the preprocessing of the planned weights; None without weights or if unknown."""
     weights, architecture = values.get("weights"), values.get("architecture")
     if weights is None or architecture not in BACKBONE_NAMES:
         return None
@@ -31,7 +31,7 @@ def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
 
 
 def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry:
-    """Return the model's input; crop and filter are those of the weights if they are known."""
+    """Return the model's input, with the crop and filter of the weights if these are known."""
     size, channels = int(values["image_size"]), int(values["channels"])
     record = planned_weights_record(values)
     if record is None:
@@ -81,7 +81,7 @@ def mean_and_std(
 
 
 def _adapt_channels(numbers: Sequence[float], channels: int) -> list[float]:
-    """Return the weights' three numbers for another number of channels, as the stem is adapted."""
+    """Return the weights' three values for another number of channels, as for the stem."""
     if channels == 1:
         return [sum(numbers) / len(numbers)]
     return [numbers[channel % len(numbers)] for channel in range(channels)]

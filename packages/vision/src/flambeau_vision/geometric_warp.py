@@ -94,7 +94,7 @@ def inverse(matrix: Tensor) -> Tensor:
 
 
 def keep_inside(forward: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return the matrices with each view moved, and if necessary zoomed in, to fit the image.
+    """Return the matrices with each view moved, and zoomed in if necessary, into the image.
 
     The view is the region of the image that the augmented image shows; where it exceeds the image,
     the augmented image would have reflected corners.

@@ -30,7 +30,7 @@ VERIFY_UP_TO_BYTES = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What is known about an image before it is decoded.
+    """The header of an image: what is known before it is decoded.
 
     Attributes:
         width: Pixels, after the EXIF orientation is applied.
@@ -58,7 +58,7 @@ def is_fast_to_verify(items: Sequence[Any]) -> bool:
 
 
 def read_headers(items: Sequence[Any], *, verify: bool = False) -> list[ImageHeader | Problem]:
-    """Return the header of every item, or why it cannot be read, in their order.
+    """Return the header of every item, or why it cannot be read, in the order of the items.
 
     A file that lacks the end marker of its format is decoded, so that truncated files are found
     here and not during training.
@@ -128,7 +128,7 @@ def _image_header(image: Any) -> ImageHeader:
 
 
 def _has_end_marker(path: Path, format_: str) -> bool:
-    """Return whether the file ends as a complete one; False if only decoding can decide."""
+    """Return whether the file has a complete end; False if only decoding can show it."""
     if format_ not in _END_MARKERS:
         return False
     marker, within = _END_MARKERS[format_]

@@ -47,7 +47,7 @@ class ImageStore:
             self.unreadable = torch.zeros(len(items), dtype=torch.bool).share_memory_()
 
     def items(self, rows: Rows) -> list[Any]:
-        """Return the items of ``rows``, in their order."""
+        """Return the items of ``rows``, in the order of ``rows``."""
         return [self._items[int(row)] for row in rows]
 
     def cache_mode(self, values: Mapping[str, Any]) -> Cache:

@@ -38,7 +38,7 @@ class Targets:
     reason: str
 
     def select(self, rows: Rows) -> Targets:
-        """Return the targets of ``rows``, in their order."""
+        """Return the targets of ``rows``, in the order of ``rows``."""
         return replace(self, values=self.values[torch.from_numpy(np.array(rows))])
 
     def counts(self) -> Mapping[str, int]:
@@ -126,7 +126,7 @@ def to_list(labels: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class _RowName:
-    """Names a row in messages."""
+    """A function that returns the name of a row for messages."""
 
     sources: Sequence[str] | None
 

@@ -47,7 +47,7 @@ def load_all(
     threads: int | None = None,
     title: str | None = None,
 ) -> Tensor:
-    """Return all items, decoded in threads: uint8 ``(n, channels, size, size)``.
+    """Return all images, decoded in threads: uint8 ``(n, channels, size, size)``.
 
     Args:
         items: Whatever `decode` accepts.
@@ -70,7 +70,7 @@ def load_readable(
     indices: Sequence[int] | None = None,
     skip: bool = True,
 ) -> LoadedImages:
-    """Return the items as `load_all` does; with ``skip`` without those that cannot be read.
+    """Return the images as `load_all` does; with ``skip``, unreadable images are left out.
 
     Args:
         items: Whatever `decode` accepts.

@@ -138,7 +138,7 @@ def _blend(image: Tensor, own: Tensor) -> Tensor:
 
 
 def _paste(image: Tensor, original: Tensor, boxes: Tensor) -> Tensor:
-    """Return the images with their rectangle replaced by that of the next original image."""
+    """Return the images, each with its rectangle copied from the next original image."""
     height, width = image.shape[2:]
     left, top, right, bottom = boxes.to(image.device, non_blocking=True).unsqueeze(2).unbind(1)
     xs = torch.arange(width, device=image.device)

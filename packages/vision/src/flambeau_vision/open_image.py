@@ -50,7 +50,7 @@ def name_items(items: Sequence[Any]) -> str:
 
 @contextmanager
 def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
-    """Open a file, or the bytes of one, as a Pillow image with its pixels loaded.
+    """Open a file, or the bytes of a file, as a Pillow image with its pixels loaded.
 
     Grey values of more than 8 bits are scaled to 0..65535 where the file declares their range.
 

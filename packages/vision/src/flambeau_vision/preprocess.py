@@ -15,7 +15,7 @@ from flambeau_vision.load_images import load_all
 from flambeau_vision.resize import Geometry, Interpolation, Resize
 
 INPUT = "image"
-"""The name of the only input of every image batch."""
+"""The name of the only input in an image batch."""
 
 MemoryFormat = Literal["contiguous_format", "channels_last"]
 
@@ -124,7 +124,7 @@ class ImagePreprocessor:
         )
 
     def arguments(self) -> Mapping[str, Any]:
-        """Return the JSON values that rebuild it."""
+        """Return the JSON values from which the preprocessor is rebuilt."""
         geometry = self.geometry
         return {
             "size": geometry.size,
@@ -138,7 +138,7 @@ class ImagePreprocessor:
         }
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Return no tensors: the arguments are the whole state."""
+        """Return an empty dict: the preprocessor has no tensors."""
         return {}
 
     def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 UNKNOWN = Recipe(1e-3, 1e-3, 0.01, 200_000)
-"""For custom modules."""
+"""The recipe for custom modules."""
 
 BF16_GAIN_OF_CUSTOM_MODULES = (
     "Networks for images gained 1.3× to 2.0× per step in all measurements (AVX512-bf16 CPUs; 1.7× "

@@ -1,4 +1,4 @@
-"""Resize images of any size to squares of one size."""
+"""Resize images of any size to squares of the same size."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def read_items(
 def read_arrays(
     arrays: ArraySource, seed: int, split: Split | None, options: ImageOptions
 ) -> ImageDataArguments:
-    """Read arrays or tensors of images of one size."""
+    """Read arrays or tensors of images of equal size."""
     given = {"train": (arrays.images, arrays.labels)}
     shares = {"valid": 0.2, "test": 0.0}
     for part, value in (("valid", arrays.valid), ("test", arrays.test)):

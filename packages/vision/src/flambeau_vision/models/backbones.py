@@ -30,7 +30,7 @@ BACKBONE_NAMES = tuple(LAYER_PATHS)
 
 
 class PatchEmbedding(nn.Module):
-    """ViT's patch embedding: everything before the first block.
+    """ViT's patch embedding: all layers before the first block.
 
     In torchvision the class token and the position embedding are parameters of modules that also
     contain the blocks; here they are in a separate module, so that the stem is a layer group.

@@ -1,4 +1,4 @@
-"""Pretrained weights: download, safe reading, and the preprocessing they were trained with.
+"""Pretrained weights: download, safe reading, and the preprocessing of their training.
 
 No code in a file is executed (``weights_only=True`` or safetensors), and a download without a
 response within `TIMEOUT_S` raises an error that says what to do.
@@ -180,7 +180,7 @@ def load_checked(module: nn.Module, state: Mapping[str, torch.Tensor], *, source
 
 
 def _published(name: str, weights: str) -> Any:
-    """Return torchvision's enum entry named ``weights`` or published as that file, else None."""
+    """Return torchvision's enum entry with the name or the file ``weights``, else None."""
     from torchvision.models import get_model_weights
 
     entries = get_model_weights(name)
