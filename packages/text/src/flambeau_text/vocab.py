@@ -67,7 +67,7 @@ class Vocab:
         return index
 
     def __call__(self, tokens: Iterable[str]) -> list[int]:
-        """Return the index of each token; the same as ``lookup_indices``."""
+        """Return the index of each token, as ``lookup_indices`` does."""
         return self.lookup_indices(tokens)
 
     def __repr__(self) -> str:
@@ -117,11 +117,11 @@ class Vocab:
         return list(self._tokens)
 
     def get_stoi(self) -> dict[str, int]:
-        """Return the index of each token as a dictionary."""
+        """Return a dictionary from each token to its index."""
         return dict(self._indices)
 
     def set_default_index(self, index: int | None) -> None:
-        """Set the index of unknown tokens; None raises for them.
+        """Set the index of unknown tokens; with None an unknown token raises an error.
 
         Raises:
             ValueError: The index is negative.

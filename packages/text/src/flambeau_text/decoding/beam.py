@@ -90,7 +90,7 @@ class _Active:
         )
 
     def only(self, keep: Tensor) -> _Active:
-        """Return the hypotheses of the sources that are True in ``keep``, bool ``(rows,)``."""
+        """Return the hypotheses of the sources for which ``keep``, bool ``(rows,)``, is True."""
         size = self.scores.shape[1]
         rows = keep.nonzero().squeeze(1)
         each = (rows.unsqueeze(1) * size + torch.arange(size, device=rows.device)).flatten()
@@ -106,7 +106,7 @@ class _Active:
 
 
 class _Ended:
-    """The sentences that have ended, up to ``size`` per source.
+    """The ended sentences, up to ``size`` per source.
 
     Args:
         batch: Number of sources.
@@ -124,7 +124,7 @@ class _Ended:
         self.attention: Tensor | None = torch.zeros(batch, beam.size, longest, source)
 
     def to(self, like: Tensor) -> None:
-        """Move to the device and the dtype of the model's scores."""
+        """Move the tensors to the device and the dtype of the model's scores."""
         if self.scores.device != like.device or self.scores.dtype != like.dtype:
             self.counts, self.tokens = self.counts.to(like.device), self.tokens.to(like.device)
             self.scores = self.scores.to(like)
@@ -161,7 +161,7 @@ class _Ended:
 
 
 def _advance(model: Seq2Seq, active: _Active, ended: _Ended, beam: Beam, position: int) -> _Active:
-    """Extend the hypotheses by one token, move those that end to ``ended``, return the others."""
+    """Extend the hypotheses by a token, move ended ones to ``ended``, return the active ones."""
     rows, size = active.scores.shape
     logits, state, attention = model.step(active.tokens[:, -1], active.state)
     found = log_probabilities(logits)

@@ -27,7 +27,7 @@ Phrases = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class PhraseProgress:
-    """Which phrases a hypothesis contains.
+    """The progress of a hypothesis: the phrases that it contains.
 
     Attributes:
         phrases: Token ids of each phrase.
@@ -61,7 +61,7 @@ class PhraseProgress:
         return sorted({phrase[0] for phrase, met in pairs if not met})
 
     def after(self, token: int) -> PhraseProgress:
-        """Return the progress after ``token``; an interrupted phrase has to start again."""
+        """Return the progress after ``token``; an interrupted phrase starts again."""
         if self.current >= 0 and self.phrases[self.current][self.matched] == token:
             return self._matching(self.current, self.matched + 1)
         for index, (phrase, met) in enumerate(zip(self.phrases, self.met, strict=True)):
@@ -168,7 +168,7 @@ def _choose(
     beam: Beam,
     position: int,
 ) -> list[_Candidate]:
-    """Choose the next hypotheses: the best of each number of phrase tokens in turn."""
+    """Choose the next hypotheses: in turn, the best one for each number of phrase tokens."""
     banks: dict[int, list[_Candidate]] = {}
     likeliest = found.topk(min(room + 1, found.shape[1]), dim=1).indices.tolist()
     for row, before in enumerate(progress):

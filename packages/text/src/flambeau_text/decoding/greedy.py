@@ -12,7 +12,7 @@ from flambeau_text.models.seq2seq import Memory, Seq2Seq
 def greedy_search(
     model: Seq2Seq, memory: Memory, limit: Tensor, min_length: int = 0
 ) -> SearchResult:
-    """Return one sentence per source; of equally probable tokens the one with the lower id is used.
+    """Return one sentence per source; of equally probable tokens, the lowest id is chosen.
 
     Args:
         model: In eval mode.

@@ -23,7 +23,7 @@ def search(
     strategy: Strategy,
     sample_keys: Tensor | None = None,
 ) -> SearchResult:
-    """Decode sources, in their order.
+    """Decode a batch of sources; the results have the order of the sources.
 
     Args:
         model: In eval mode.

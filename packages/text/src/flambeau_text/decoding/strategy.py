@@ -18,7 +18,7 @@ _GNMT = GnmtLengthPenalty(1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """The settings that all decoding strategies share.
+    """The settings that all decoding strategies have in common.
 
     A sentence has at most ``max_length_factor × source tokens + max_length_extra`` tokens before
     its end token.

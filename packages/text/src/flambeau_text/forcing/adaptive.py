@@ -1,4 +1,4 @@
-"""``AdaptiveForcing``: sets the teacher-forcing probability from a measured gap."""
+"""``AdaptiveForcing``: adapts teacher forcing to its gap to free-running decoding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AdaptiveForcing:
             )
 
     def update(self, history: History, progress: float) -> Mapping[str, float]:
-        """Return the new probability, or nothing if the last evaluation did not decode.
+        """Return the new probability, or ``{}`` if the last evaluation did not decode.
 
         Raises:
             InputError: The history has no column ``name``: the run's task has no such value.

@@ -15,7 +15,7 @@ from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization.tokenizer import BEGIN_ID, PADDING_ID
 
 TOKEN_FEEDS = ("argmax", "sample")
-"""Feeds whose decoder input is a token id; the others feed a weighted mean of embeddings."""
+"""Kinds of decoder input that are a token id; other kinds are a weighted mean of embeddings."""
 
 
 @dataclass(frozen=True)

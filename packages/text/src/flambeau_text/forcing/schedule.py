@@ -20,7 +20,7 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Constant:
-    """The probability ``p`` at every step; 1 is plain teacher forcing."""
+    """The probability ``p`` at every step; ``p=1`` is plain teacher forcing."""
 
     kind: ClassVar[str] = "constant"
     p: float = 1.0

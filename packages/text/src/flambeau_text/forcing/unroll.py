@@ -101,7 +101,7 @@ def _token_by_token(model: Seq2Seq, memory: Memory, inputs: _Inputs) -> Tensor:
 
 
 def _in_passes(model: Seq2Seq, memory: Memory, inputs: _Inputs, passes: int) -> Tensor:
-    """Predict all tokens ``passes`` times; each pass reads the predictions of the pass before.
+    """Predict all tokens ``passes`` times; a pass reads the predictions of the previous pass.
 
     Only the last pass has gradients, except with a feed that passes gradients.
     """

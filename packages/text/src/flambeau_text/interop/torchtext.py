@@ -14,7 +14,7 @@ from typing import Any
 from flambeau_text.vocab import Vocab
 
 PINS = "torch==2.3.1 and torchtext==0.18.0"
-"""The last releases that work together."""
+"""The last releases of torchtext and torch that work together."""
 
 
 def as_vocab(vocab: Any) -> Vocab:

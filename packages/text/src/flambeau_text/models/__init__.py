@@ -1,4 +1,4 @@
-"""Encoder–decoder models: recurrent, Transformer, and the base class of user-defined ones."""
+"""Encoder–decoder models: recurrent, Transformer, and the base class of user-defined models."""
 
 from flambeau_text.models.attention import (
     AdditiveAttention,

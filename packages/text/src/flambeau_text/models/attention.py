@@ -47,7 +47,7 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attend to the source.
+        """Compute the attention to the source positions.
 
         Args:
             query: ``(batch, target, query_size)``.

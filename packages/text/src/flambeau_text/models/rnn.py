@@ -68,7 +68,7 @@ class RnnConfig:
 
     @property
     def encoder_state_size(self) -> int:
-        """``encoder_size``, or ``hidden_size`` where that is None."""
+        """``encoder_size``, or ``hidden_size`` if ``encoder_size`` is None."""
         return self.hidden_size if self.encoder_size is None else self.encoder_size
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from flambeau_text.models.recurrent_layers import run_layers, run_weights
 
 State = Mapping[str, Tensor]
-"""A recurrent state by name: "hidden", and "cell" for an LSTM."""
+"""The tensors of a recurrent state by name: "hidden", and "cell" for an LSTM."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``Seq2Seq``: the contract between an encoder–decoder model and the rest of the package.
+"""``Seq2Seq``: the interface of encoder–decoder models that the rest of the package uses.
 
     memory = model.encode(source, mask)            once per source
     state  = model.init_state(memory)              before the first target token

@@ -80,7 +80,7 @@ class MultiheadAttention(nn.Module):
     def forward(
         self, queries: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool = False
     ) -> Tensor:
-        """Attend; return ``(batch, target, size)``.
+        """Return the attention output ``(batch, target, size)``.
 
         Args:
             queries: ``(batch, target, size)``.
@@ -102,7 +102,7 @@ class MultiheadAttention(nn.Module):
     def attend(
         self, queries: Tensor, keys: Tensor, contents: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Attend to projected keys and values, and return the weights too.
+        """Return the attention output for projected keys and values, and the weights.
 
         Returns:
             ``(batch, target, size)`` and weights ``(batch, heads, target, source)``.

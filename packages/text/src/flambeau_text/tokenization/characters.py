@@ -11,7 +11,7 @@ from flambeau_text.vocab import SPECIALS
 
 
 class CharacterTokenizer(VocabTokenizer):
-    """The characters (Unicode code points) of the train texts; others are unknown.
+    """One token for each character (Unicode code point) of the train texts; others are unknown.
 
     Args:
         tokens: The characters, special tokens first.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from flambeau_text.vocab import SPECIALS
 
 UNKNOWN_ID, PADDING_ID, BEGIN_ID, END_ID = range(len(SPECIALS))
-"""Ids of the special tokens, the same in every vocabulary built by flambeau."""
+"""Ids of the special tokens, equal in every vocabulary built by flambeau."""
 
 
 class Tokenizer(ABC):

@@ -21,7 +21,7 @@ _QUOTES = frozenset("\"'")
 
 
 class WordTokenizer(VocabTokenizer):
-    """Words and punctuation as spaCy's blank pipeline for a language splits them.
+    """Splits texts into words and punctuation as spaCy's blank pipeline for a language does.
 
     Nothing is downloaded. Splitting 29,000 captions (380,000 tokens) takes 0.23 CPU-seconds in one
     process; several processes are slower, because whole documents are sent between them.

@@ -24,7 +24,7 @@ _MARGIN = 1.3
 def plot_attention(
     translations: DetailedTranslation | Sequence[DetailedTranslation], path: Path | None = None
 ) -> Figure:
-    """Plot the attention weights of translations, source tokens across, target tokens down.
+    """Plot attention weights of translations: source tokens horizontal, target tokens vertical.
 
     Args:
         translations: A result of ``translate``, or a few of them, drawn side by side.

@@ -23,7 +23,7 @@ of a new shape needs preparation: a step with new shapes took twice the time of 
 the same shapes."""
 
 ROW_MULTIPLE = 8
-"""The number of pairs in a batch is a multiple of this, for the same reason."""
+"""The number of pairs in a batch is a multiple of this number, for the same reason."""
 
 Rows = NDArray[np.int64]
 

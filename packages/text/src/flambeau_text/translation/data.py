@@ -266,7 +266,7 @@ class TranslationData(Data):
         return Preview(f"{source}\n→ {target}")
 
     def show(self, n: int = 8, *, part: str = "train") -> str:
-        """Return some pairs of ``part`` as text, always the same, spread evenly over the part.
+        """Return pairs of ``part`` as text, at positions evenly spread over the part.
 
         Args:
             n: Number of pairs.

@@ -19,11 +19,11 @@ SOURCE, TARGET, REFERENCE = "source", "target", "reference"
 bytes, with which translations are compared."""
 
 _NO_BYTE = 0
-"""Pads references: the character NUL is removed from texts."""
+"""Padding of references: the character NUL is removed from texts."""
 
 
 class RaggedRows:
-    """Rows of different lengths in one flat tensor.
+    """Rows of different lengths, stored in one flat tensor.
 
     Args:
         rows: The numbers of each row.
@@ -65,7 +65,7 @@ class RaggedRows:
 
 
 def source_rows(rows: Sequence[Sequence[int]]) -> RaggedRows:
-    """Return sources as the encoder reads them, each followed by the end token."""
+    """Return the sources as the encoder reads them: each source with an end token."""
     return RaggedRows([[*row, END_ID] for row in rows])
 
 
@@ -83,7 +83,7 @@ def reference_rows(texts: Sequence[str]) -> RaggedRows:
 
 
 def reference_text(reference: Tensor) -> str:
-    """Return the text of one row of references."""
+    """Return the text of a row of reference bytes."""
     return bytes(reference.tolist()).rstrip(b"\0").decode()
 
 
@@ -136,7 +136,7 @@ class EncodedPairs:
         )
 
     def loader(self, options: LoaderOptions) -> Loader:
-        """Return a `PairLoader`."""
+        """Return a `PairLoader` of these pairs."""
         return PairLoader(self, options)
 
 

@@ -14,7 +14,7 @@ from flambeau_text.translation.options import TranslationOptions
 def translation_facts(
     sources: Sequence[str], targets: Sequence[str], split: Split, options: TranslationOptions
 ) -> Facts:
-    """Return core's facts, the languages, and these statistics of the train pairs.
+    """Return core's facts, the languages, and statistics of the train pairs.
 
     - ``source_words``, ``target_words``: number of words; ``source_distinct``,
       ``target_distinct``: number of distinct words

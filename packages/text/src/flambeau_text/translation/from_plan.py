@@ -17,7 +17,7 @@ from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 
 KEYS = ("tokenizer", "vocab_size", "shared_vocab", "max_tokens")
-"""The plan keys on which the fitted preprocessor depends."""
+"""The keys of the plan on which the fitted preprocessor depends."""
 
 
 def fit_preprocessor(
@@ -53,7 +53,7 @@ def fit_preprocessor(
 def fit_tokenizer(
     texts: Sequence[str], values: Mapping[str, Any], language: str | None, lowercase: bool
 ) -> Tokenizer:
-    """Fit the tokenizer of one side, or of both.
+    """Fit one tokenizer, for one side (source or target) or for both sides.
 
     Raises:
         PlanError: The plan's tokenizer is unknown.

@@ -63,12 +63,12 @@ class TranslationInterpretation:
 
     @cached_property
     def sentence_scores(self) -> Sequence[float]:
-        """Smoothed BLEU of each sentence, to rank them."""
+        """Smoothed BLEU of each sentence, to rank the sentences."""
         pairs = zip(self.translations, self.references, strict=True)
         return [sentence_bleu(each.text, reference) for each, reference in pairs]
 
     def scores_by_length(self) -> list[list[object]]:
-        """Return a row per range of source lengths.
+        """Return a table with one row per range of source lengths.
 
         Its columns are the range of source tokens, the number of sentences, BLEU, and the ratio of
         the translations' words to the references' words.

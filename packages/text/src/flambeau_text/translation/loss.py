@@ -18,7 +18,7 @@ _BLOCK = 32
 pass to the last: 16 ms instead of 27 for 480 tokens and a vocabulary of 5,800 (bf16, two cores)."""
 
 _STEP = 64
-"""With bf16 or fp16 products, the number of tokens is padded to a multiple of this."""
+"""With bf16 or fp16 products, the number of tokens is padded to a multiple of this number."""
 
 
 def token_loss(
@@ -64,7 +64,7 @@ def token_loss(
 
 
 class _LinearLoss(torch.autograd.Function):
-    """Linear output layer and loss in one, chunk by chunk; the forward pass computes the gradients.
+    """Output layer and loss, computed chunk by chunk; the forward pass also computes the gradients.
 
     For 3,000 tokens and a vocabulary of 8,000 the logits take 96 MB, and log-softmax, its gradient
     and the casts of bf16 would write and read them six times. Here each block of logits is replaced
@@ -200,7 +200,7 @@ def _add_smoothing(
     reference: Tensor,
     gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> Tensor:
-    """Return the smoothing term of the loss, and add its gradient to the existing gradients.
+    """Return the loss's smoothing term, and add its gradient to the existing gradients.
 
     Every token but padding gets the same share, so only the sum of all logits matters.
 

@@ -152,6 +152,6 @@ class MinimumRisk:
 
 
 def _is_repeated(candidates: Tensor) -> Tensor:
-    """Return whether an earlier candidate of the same source is equal, bool ``(batch, n)``."""
+    """Return whether a candidate equals an earlier one of its source, bool ``(batch, n)``."""
     same = (candidates.unsqueeze(2) == candidates.unsqueeze(1)).all(3)
     return same.tril(-1).any(2)

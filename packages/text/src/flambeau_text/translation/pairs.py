@@ -140,7 +140,7 @@ def concatenate(parts: Mapping[str, Pairs]) -> tuple[Pairs, dict[str, np.ndarray
 
 
 def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
-    """Return the pairs within the limits of ``options``; the others are counted by reason.
+    """Return the pairs within the limits of ``options``; other pairs are counted by reason.
 
     Raises:
         InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
@@ -170,7 +170,7 @@ def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
 
 
 def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
-    """Return kind and description of what makes a pair unusable, or None."""
+    """Return kind and description of the reason why a pair is unusable, or None."""
     words = {"source": len(source.split()), "target": len(target.split())}
     for side, text in (("source", source), ("target", target)):
         if not words[side]:

@@ -19,7 +19,7 @@ _CHECKED = 200  # sources of a part
 
 
 class TranslationPreprocessor(Preprocessor):
-    """Tokenizers of both sides, used in training, validation and prediction alike.
+    """The tokenizers of sources and targets, used in training, validation and prediction.
 
     Args:
         source: The source tokenizer, or its JSON values.
@@ -57,7 +57,7 @@ class TranslationPreprocessor(Preprocessor):
         return "translation_preprocessor"
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Encode sources as int64 ``(n, longest)`` with their mask, each with an end token.
+        """Encode sources, each with an end token, as int64 ``(n, longest)`` with a mask.
 
         Raises:
             InputError: An item is not a text, is empty, is too long, or is in a script or language

@@ -37,7 +37,7 @@ def report(
 
 
 def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
-    """Mean, minimum and maximum number of words per side and part."""
+    """Return lines with the mean, minimum and maximum number of words per side and part."""
     lines = [f"  {'words':<16}" + "".join(f"{part:>24}" for part in shown)]
     for side in ("source", "target"):
         cells = []
@@ -51,7 +51,7 @@ def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
 def _unknown_words(
     samples: Samples, split: Split, shown: Sequence[str], options: TranslationOptions
 ) -> list[str]:
-    """Fraction of words (split at white space) that do not occur in train."""
+    """Return lines with the fraction of words (split at white space) absent from train."""
     others = [part for part in shown if part != "train"]
     if not others:
         return []
@@ -75,7 +75,7 @@ def _unknown_words(
 
 
 def _duplicates(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
-    """Pairs and sources in several parts, duplicate train pairs, pairs with equal sides."""
+    """Return lines about pairs and sources in several parts, duplicates, and equal sides."""
     rows = {part: split.part(part).tolist() for part in shown}
 
     def pair(row: int) -> tuple[str, str]:

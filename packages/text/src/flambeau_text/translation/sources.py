@@ -32,7 +32,7 @@ TranslationDataArguments: TypeAlias = tuple[Samples, Split, TranslationOptions, 
 
 
 class SplitRequest(NamedTuple):
-    """The arguments by which a constructor's caller asks for a split.
+    """The arguments of a constructor that request a split.
 
     Attributes:
         valid: A fraction or number of train pairs, or separate pairs.
@@ -49,7 +49,7 @@ class SplitRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class PairTable:
-    """A table, and which of its columns hold the two sides.
+    """A table, and the names of its source and target columns.
 
     Attributes:
         columns: A data frame, or a mapping of names to sequences.
@@ -205,7 +205,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
 
 
 def _parse_part(name: str, value: Any) -> Any:
-    """Return a fraction, or two files, from the text given on the command line."""
+    """Return the fraction or the two files that a text of the command line names."""
     if not isinstance(value, str):
         return value
     try:
@@ -241,7 +241,7 @@ def _choose_columns(
 
 
 def _check_header(first: str, second: str, path: Path) -> None:
-    """Refuse a header that looks like a sentence pair, which would be lost."""
+    """Refuse a header that looks like a sentence pair: this pair would be lost."""
     if reads_like_a_sentence(first) or reads_like_a_sentence(second):
         divider = "a tab" if path.suffix == ".tsv" else "a comma"
         raise InputError(
@@ -337,7 +337,7 @@ def _random_parts(n: int, fractions: Mapping[str, float], seed: int) -> dict[str
 def _assemble_with_split(
     pairs: Pairs, split: Split, options: TranslationOptions
 ) -> TranslationDataArguments:
-    """Filter the pairs and map the rows of a given split to those that are kept."""
+    """Filter the pairs and map the rows of a given split to the rows that are kept."""
     split.check_length(len(pairs))
     kept = filter_pairs(pairs, options)
     new_row = {location: row for row, location in enumerate(kept.locations)}

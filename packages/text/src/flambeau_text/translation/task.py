@@ -50,7 +50,7 @@ class TeacherForcedOutput:
     output: nn.Module
 
     def flattened(self) -> tuple[Tensor, Tensor]:
-        """Return features ``(tokens, size)`` and targets ``(tokens,)``, on a CPU without padding.
+        """Return features ``(tokens, size)`` and targets ``(tokens,)``; on a CPU without padding.
 
         On an accelerator padding is kept: removing it would synchronise with the device, and
         batches of similar lengths have little padding.
@@ -244,7 +244,7 @@ class TranslationTask(Task):
     def _overlaps(
         self, forced: TeacherForcedOutput, free: Sequence[Sequence[int]]
     ) -> list[tuple[float, float]]:
-        """Return each sentence's overlap with its reference, teacher-forced and free-running."""
+        """Return each sentence's F1 with its reference, teacher-forced and free-running."""
         predicted = forced.output(forced.features).argmax(-1)
         predicted = predicted.masked_fill(forced.targets == PADDING_ID, PADDING_ID).tolist()
         rows = zip(forced.targets.tolist(), predicted, free, strict=True)

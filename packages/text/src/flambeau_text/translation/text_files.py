@@ -74,7 +74,7 @@ def read_parallel(
 
 
 def _first_gap(sources: list[str], targets: list[str]) -> str:
-    """Describe the first line that is empty on one side only, or the end of the shorter file."""
+    """Describe the first line that is empty in one file only, or the end of the shorter file."""
     for number, (one, other) in enumerate(zip(sources, targets, strict=False), start=1):
         if bool(one.strip()) != bool(other.strip()):
             empty = "target" if one.strip() else "source"
