@@ -23,12 +23,12 @@ FORMS: Mapping[str, str] = {
 """How a criterion computes one number from a pair."""
 
 SIZES = ("quick", "cpu", "gpu")
-"""The suites by name. A case may lack some of them."""
+"""The suites by name. A case may lack some suites."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a case is in one suite.
+    """The size of a case in one suite.
 
     Attributes:
         name: The suite.
@@ -51,7 +51,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A figure to compute from each pair, and the limit that it must meet.
+    """A figure to compute from each pair, and its limit.
 
     Attributes:
         figure: A name in ``Measurement.figures``.
@@ -89,7 +89,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides of one variant of a case.
+    """The two sides (programs) of one variant of a case.
 
     Attributes:
         variant: Name of the variant.
@@ -109,7 +109,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether both sides gave equally good results; if not, no speed is reported.
+    """The quality condition: whether both sides gave equally good results.
 
     Attributes:
         passed: Whether speeds may be reported.
@@ -121,7 +121,7 @@ class Gate:
 
 
 class Case(ABC):
-    """One thing to measure. A subclass defines its sides; ``measure_pairs`` runs the pairs.
+    """The base class of cases. A subclass defines the two sides; ``measure_pairs`` runs pairs.
 
     Attributes:
         name: Name on the command line.
@@ -138,7 +138,7 @@ class Case(ABC):
 
     @abstractmethod
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        """Return what is compared at this size."""
+        """Return the comparisons at this size."""
 
     @abstractmethod
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
@@ -148,7 +148,7 @@ class Case(ABC):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Return whether both sides gave equally good results, over all valid pairs."""
+        """Return whether both sides gave equally good results in all usable pairs, and why."""
 
     def section(self, records: Sequence[Mapping[str, Any]], folder: Path) -> str:
         """Return extra Markdown for a report, and write its figures to ``folder``.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_LENGTH = 16  # hex digits: enough to tell runs apart, short enough for a table
+_LENGTH = 16  # hex digits: enough to distinguish runs, short enough for a table
 
 _OPTIMIZER_SETTINGS = (
     "betas",

@@ -10,7 +10,7 @@ import numpy as np
 from flambeau.errors import InputError
 
 MIN_PAIRS = 11
-"""With fewer pairs the interval is their range: a bootstrap interval would be too narrow."""
+"""With fewer pairs the interval is the range of the figures; a bootstrap would be too narrow."""
 
 _RESAMPLES = 4_000
 

@@ -12,7 +12,7 @@ from flambeau_bench.measurement import Measurement
 def invalid_reasons(
     baseline: Measurement, candidate: Measurement, may_differ: Mapping[str, str]
 ) -> str:
-    """Return the reasons why a pair is invalid; empty if it is valid.
+    """Return the reasons why a pair is invalid; empty if there are none.
 
     A side with fewer steps or samples has skipped work; times with different initial weights,
     batches or settings are not comparable.

@@ -1,4 +1,4 @@
-"""Interleaved pairs of runs, so that changes of the machine's speed affect both sides alike."""
+"""Interleaved pairs of runs, so that changes of the machine's speed affect both sides equally."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Measure = Callable[[Sequence[str], int], Sequence[Measurement]]
 
 @dataclass(frozen=True)
 class Pair:
-    """One run of each side.
+    """A pair: one run of each side (baseline and candidate).
 
     Attributes:
         number: Starts at 0.
@@ -94,7 +94,7 @@ def _pair(
 
 
 def orders(count: int, *, shuffled: bool) -> Sequence[str]:
-    """Return which side runs first in each pair: "AB", "BA", "AB" …, or shuffled and balanced."""
+    """Return the order of the sides in each pair: "AB", "BA", "AB" …, or shuffled and balanced."""
     if not shuffled:
         return ["AB" if number % 2 == 0 else "BA" for number in range(count)]
     # A fixed seed makes the order known to tests.

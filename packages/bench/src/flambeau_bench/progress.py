@@ -1,4 +1,4 @@
-"""Progress of a long comparison: one line every 30 seconds, between two pairs."""
+"""Progress of a long comparison: a line at most every 30 seconds, between two pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERVAL_S = 30.0
 class Progress:
     """Counts pairs and logs how many are done, the time so far and an estimate of the rest.
 
-    Measured times are not logged: they are no results before the gate has passed.
+    Measured times are not logged: they are no results before the quality condition is met.
 
     Args:
         log: Receives the lines; none if everything ends within ``INTERVAL_S``.
@@ -27,7 +27,7 @@ class Progress:
         self._started = self._logged = clock()
 
     def pair_done(self) -> None:
-        """Count one finished pair, and log a line if the last one is 30 seconds old."""
+        """Count one finished pair, and log a line if the last line is 30 seconds old."""
         self._done += 1
         now = self._clock()
         if now - self._logged < INTERVAL_S or self._done == self._count:

@@ -21,7 +21,7 @@ from flambeau_bench.pairing import MeasuredPairs, Pair
 from flambeau_bench.verdict import Outcome
 
 SCHEMA = 2
-"""Version of the lines. A reader refuses all others."""
+"""Version of the lines. Lines of another version are refused."""
 
 KINDS = ("run", "invalid", "result", "skipped")
 """One side of a pair; one side of an invalid pair, without its times; a verdict; a case that could
@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 
 def header(run_id: str, case: Case, size: Size) -> Record:
-    """Return the part that all records of a case share: case, time, machine and versions."""
+    """Return the fields common to all records of a case: case, time, machine and versions."""
     return {
         "schema": SCHEMA,
         "run_id": run_id,
@@ -79,7 +79,7 @@ def comparison_records(
 def _run(measurement: Measurement, pair: Pair, *, passed: bool) -> Record:
     values = measurement.as_json()
     if pair.invalid or not passed:
-        # Without a passed gate a time is no result, not even one that could be quoted.
+        # If the quality condition is not met, a time must not be reported or quoted.
         values["figures"] = None
     return {
         "kind": "invalid" if pair.invalid else "run",

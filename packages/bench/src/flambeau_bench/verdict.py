@@ -1,4 +1,4 @@
-"""From pairs to verdicts: drop invalid pairs, check the gate, compare intervals with limits."""
+"""From pairs to verdicts: drop invalid pairs, check quality, compare intervals with limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Outcome:
     Attributes:
         criterion: What was computed.
         gate: Whether speeds may be reported.
-        interval: Median and 95% interval; None if the gate failed or too many pairs are invalid.
+        interval: Median and 95% interval; None if the quality failed or too many pairs are invalid.
         floor: The same figure of the baseline with itself; None for counts.
         verdict: One of ``VERDICTS``.
         invalid_pairs: Why pairs were dropped, by their number.
@@ -56,7 +56,7 @@ def judge(case: Case, measured: MeasuredPairs) -> list[Outcome]:
 
 
 def valid_pairs(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs that are valid."""
+    """Return the pairs whose two sides did the same work."""
     return [pair for pair in pairs if not pair.invalid]
 
 

@@ -36,8 +36,8 @@ _COUNTS = {
 class BatchNormFineTune(Case):
     """Fine-tuning from Fashion-MNIST's classes 0–4 to 5–9 under three shifts.
 
-    In each cell the case compares the error of policy A with C (the mismatch alone) and with D
-    (norm layers trained), and checks whether "auto" is worse than any policy.
+    For each combination of settings the case compares the error of policy A with C (the mismatch
+    alone) and with D (norm layers trained), and checks whether "auto" is worse than any policy.
     """
 
     name: ClassVar = "bn-finetune"

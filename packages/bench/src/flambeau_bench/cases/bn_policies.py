@@ -141,7 +141,7 @@ class FineTuneResult:
 
     Attributes:
         error_pct: Error in percent on test images.
-        gap: Loss on the train images in eval mode, divided by that with batch statistics.
+        gap: Loss on the train images in eval mode, divided by the loss with batch statistics.
         chosen: The policy that was used.
         evidence: What "auto" measured.
         warned: Whether the warning [train-eval-gap] was raised.
@@ -263,7 +263,7 @@ def _random_rows(n: int, wanted: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _gap(net: ConvNet, images: Tensor, labels: Tensor, batch_size: int) -> float:
-    """Return the loss in eval mode divided by that with batch statistics, on train batches."""
+    """Return the loss in eval mode divided by the loss with batch statistics, on train batches."""
     net = copy.deepcopy(net)
     whole = len(labels) // batch_size * batch_size
     losses: list[float] = []

@@ -30,7 +30,7 @@ COLOURS = {
 
 @dataclass
 class CellResults:
-    """The results of all seeds in one cell.
+    """The results of all seeds for one combination of settings (a cell).
 
     Attributes:
         errors: Error in percent by policy and seed.
@@ -102,7 +102,7 @@ def section(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
 
 
 def errors_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
-    """Return mean errors with intervals: one row per cell, one column per policy."""
+    """Return mean errors with intervals: a row per combination of settings, a column per policy."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         row = [_name(key)]
@@ -118,7 +118,7 @@ def errors_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
 
 
 def ratios_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
-    """Return the error of A divided by that of C, D and the best, and auto minus the best."""
+    """Return the error of policy A divided by the errors of C, D and the best; auto minus best."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         best = cell.best()
@@ -139,7 +139,7 @@ def ratios_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
 
 
 def decisions_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
-    """Return the choices of auto, its figures for the first seed, and warnings by policy."""
+    """Return the choices of policy auto, its figures for the first seed, warnings by policy."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         chosen = Counter(text.split(":")[0].split()[-1] for text in cell.decisions.values())

@@ -58,7 +58,7 @@ VARIANTS: Mapping[str, tuple[Callable[[], Callback], int]] = {
     "20": (StepListener, 20),
     "20 without step events": (FitEndListener, 20),
 }
-"""Class and number of the callbacks."""
+"""The variants: class and number of the callbacks."""
 
 
 class _NoOpOptimizer(Optimizer):

@@ -1,4 +1,4 @@
-"""``cold-start``: what a new process costs before and during its first step."""
+"""``cold-start``: the time that a new process takes before and during its first step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(json.dumps({{"figures": took, "version": {package}.__version__.partition("
 
 
 class ColdStart(Case):
-    """Imports and first steps, each in a new process; run once before, so that files are cached.
+    """Imports and first steps, each in a new process; an untimed run fills the file cache.
 
     "import" compares ``import flambeau`` with ``import torch``. "first step" compares building a
     learner and its first step with an optimizer and a step by hand.
@@ -85,7 +85,7 @@ class ColdStart(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require equal first losses; an import needs no gate."""
+        """Require equal first losses; nothing is required of an import."""
         if comparison.variant == "import":
             return Gate(True, "an import has no result to compare")
         unequal = sum(a.quality["loss"] != b.quality["loss"] for a, b in pairs)

@@ -27,7 +27,7 @@ ON = "collector on"
 
 @dataclass(frozen=True)
 class CollectorVariant:
-    """What is done to the collector between two evaluations.
+    """The treatment of the garbage collector between two evaluations.
 
     Attributes:
         stop: Called before the first step of an epoch.
@@ -48,7 +48,7 @@ VARIANTS: Mapping[str, CollectorVariant] = {
 
 
 class EpochTimes(Callback):
-    """Measures the CPU time of an epoch's steps, and how much of it the collector takes.
+    """Measures the CPU time of an epoch's steps, and the part that the garbage collector takes.
 
     Args:
         variant: Applied to the collector during the steps; None leaves it on.

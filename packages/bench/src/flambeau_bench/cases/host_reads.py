@@ -33,14 +33,14 @@ class HostReads:
         return sum(self.found.values())
 
     def count(self, name: str) -> None:
-        """Count one more read, if the counter is active."""
+        """Count a read, if the counter is active."""
         if self.active:
             self.found[name] = self.found.get(name, 0) + 1
 
 
 @contextmanager
 def count_host_reads() -> Iterator[HostReads]:
-    """Yield a counter that sees everything inside the block; switch it on with ``active``.
+    """Yield a counter of the host reads in the block; ``active`` switches it on.
 
     Where torch has no mode for its dispatcher, only reads that Python code asks for are counted.
     """

@@ -25,7 +25,7 @@ PER_SAMPLE, FLAMBEAU = "DataLoader per sample", "flambeau"
 
 @dataclass(frozen=True)
 class LoaderVariant:
-    """What is loaded, and the required speed-up.
+    """A variant: the data that are loaded, and the required speed-up.
 
     Attributes:
         rows: Name of the number of rows in ``Size.counts``.

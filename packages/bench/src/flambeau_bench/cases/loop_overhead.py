@@ -35,7 +35,7 @@ Loop = Callable[[nn.Module, Optimizer, BatchSource], list[Tensor]]
 
 @dataclass(frozen=True)
 class LoopVariant:
-    """One way of training, for both sides.
+    """A variant: one way of training, for both sides.
 
     Attributes:
         loop: The hand-written loop.
@@ -149,12 +149,12 @@ class LoopOverhead(Case):
         return ReadyLoader(ready_batches(1, device), count)
 
     def callbacks(self) -> Sequence[Callback]:
-        """Return callbacks of flambeau's side, in addition to the default ones."""
+        """Return callbacks of flambeau's side, in addition to the default callbacks."""
         return ()
 
 
 class _Run:
-    """The fits of one side, and the evidence of the last one."""
+    """The fits of one side, and the evidence of the last fit."""
 
     def __init__(self, case: LoopOverhead, variant: LoopVariant, side: str, size: Size) -> None:
         self.case, self.variant, self.side, self.size = case, variant, side, size

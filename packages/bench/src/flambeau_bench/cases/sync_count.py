@@ -137,7 +137,7 @@ class SyncCount(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require that the counter has counted every planted read."""
+        """Require that the counter has counted every read of the test loop."""
         for baseline, _ in pairs:
             if baseline.quality["host_reads"] != baseline.steps - 1:
                 counted = baseline.quality["host_reads"]

@@ -168,7 +168,7 @@ class Translation(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require equal losses on equal batches, equal tokens per step and as good a final loss."""
+        """Require equal losses on equal batches, equal tokens per step and a final loss as low."""
         largest = max(largest_loss_difference(a.quality, b.quality) for a, b in pairs)
         baseline, candidate = (
             {name: mean(float(side.quality[name]) for side in sides) for name in _MEANS}

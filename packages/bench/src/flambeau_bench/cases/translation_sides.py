@@ -79,12 +79,12 @@ class EpochCounts:
 
     @property
     def padding(self) -> float:
-        """Positions per predicted token."""
+        """Padding factor: positions per predicted token."""
         return self.positions / sum(self.tokens)
 
 
 class Stopwatch(Callback):
-    """Measures the wall time of an epoch's steps; in a fit it stops before the evaluation.
+    """Measures the wall time of an epoch's steps; in a fit it ends before the evaluation.
 
     Args:
         device: Where the steps are computed; it is synchronised before each reading.
@@ -135,7 +135,7 @@ class TranslationSides:
     """The padded loop and the learner on the same data, model and optimizer.
 
     Tokenizers are fitted and sentences encoded before anything is timed, and both sides read the
-    same token ids. The initial weights are those of a learner with the same seed.
+    same token ids. The initial weights equal the weights of a learner with the same seed.
 
     Args:
         variant: Model, precision, and what the loop calls.
@@ -240,7 +240,7 @@ class TranslationSides:
         return FitResult(model, settings, init_hash, to_floats(losses), counts, watch)
 
     def _forward_of(self, model: nn.Module) -> nn.Module:
-        """Return what the padded loop calls: ``model``, or its layers in plain PyTorch."""
+        """Return the module of the padded loop: ``model``, or its layers in plain PyTorch."""
         if self.variant.plain and isinstance(model, RnnSeq2Seq):
             return PlainRnn(model)
         return model
@@ -315,7 +315,7 @@ class TranslationSides:
         precision: str | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Learner:
-        """Return a learner on the train part with the choices that both sides share."""
+        """Return a learner on the train part with the choices that both sides use."""
         return Learner(
             data or self.data,
             self.variant.architecture,

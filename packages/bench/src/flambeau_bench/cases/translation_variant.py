@@ -31,4 +31,4 @@ VARIANTS = {
     )
     for precision in ("fp32", "bf16")
 }
-"""By name on the command line."""
+"""The variants by name on the command line."""

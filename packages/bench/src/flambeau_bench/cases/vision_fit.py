@@ -83,7 +83,7 @@ class VisionFit(Case):
 
     The usual program is a shuffling ``DataLoader`` over a per-sample data set, fp32, and AdamW with
     torch's defaults. flambeau's is ``Learner(data, net)`` with the choices of its plan, so
-    precision, schedule and order of the batches differ; the gate requires the same accuracy. Timed
+    precision, schedule and order of the batches differ; the case requires the same accuracy. Timed
     from raw arrays to the last evaluation, each run in a new process, with one seed per pair.
     """
 
@@ -185,7 +185,7 @@ def _seeded_net(seed: int) -> SmallResNet:
 def usual_program(
     model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
-    """Train as usual PyTorch code does: loaders, a loop over epochs, an evaluation after each."""
+    """Train as usual PyTorch code does: loaders, epochs, and an evaluation after each epoch."""
     torch.manual_seed(seed)
     device = torch.device(size.device)
     train = DataLoader(
