@@ -191,7 +191,8 @@ def test_a_saved_average_of_another_model() -> None:
     average, other = EMA().running(), EMA().running()
     average.start(net())
     other.start(nn.Linear(2, 2))
-    with pytest.raises(ResumeError, match=r"differ from those of the model: 0\.bias, 0\.weight"):
+    message = r"differ from the tensors of the model: 0\.bias, 0\.weight"
+    with pytest.raises(ResumeError, match=message):
         average.load_state_dict(other.state_dict())
 
 

@@ -17,8 +17,8 @@ class Measurement:
         samples: Samples that were used.
         init_hash: Hash of the weights before the first step.
         order_hash: Hash of the batches in the order in which they were used.
-        settings: What must be equal for two times to be comparable: dtype, threads, optimizer …
-        quality: What the gate compares: a hash of the losses, an accuracy.
+        settings: Settings that must be equal to compare two times: dtype, threads, optimizer …
+        quality: The values that the quality condition compares: a hash of the losses, an accuracy.
         notes: What a reader should know about this run.
     """
 

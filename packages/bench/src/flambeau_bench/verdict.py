@@ -17,7 +17,7 @@ class Outcome:
     """The result for one criterion.
 
     Attributes:
-        criterion: What was computed.
+        criterion: The criterion that was computed.
         gate: Whether speeds may be reported.
         interval: Median and 95% interval; None if the quality failed or too many pairs are invalid.
         floor: The same figure of the baseline with itself; None for counts.

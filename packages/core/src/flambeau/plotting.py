@@ -74,7 +74,7 @@ def draw_panels(
 
     Args:
         draws: Functions that draw on given axes.
-        width: Of one panel, in inches.
+        width: Width of one panel, in inches.
         height: In inches.
         path: File to write; None writes no file.
     """

@@ -37,7 +37,7 @@ def assemble(
         items: Whatever `flambeau_vision.decode.decode` accepts.
         labels: One per image.
         request: The requested split.
-        options: How images are read, and whether unreadable ones raise.
+        options: Options for reading images; they say whether unreadable images raise an error.
         notes: Notes for the report; those found here are appended.
 
     Raises:

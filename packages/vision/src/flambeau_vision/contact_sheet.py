@@ -72,7 +72,7 @@ def report_image(item: Any, row: int, side: int = 200) -> Preview:
 
     Args:
         item: Whatever `flambeau_vision.decode.decode` accepts.
-        row: Its row number.
+        row: Row number of the item.
         side: The longer side of the copy in pixels.
     """
     from PIL import Image

@@ -57,7 +57,7 @@ class ImageData(ImageDataConstructors):
             or is one uint8 tensor ``(n, channels, height, width)``.
         targets: The targets, one per row.
         split: The rows of the train, validation and test parts.
-        options: How images are read.
+        options: Options for reading images.
         notes: Notes for the report.
 
     Example:

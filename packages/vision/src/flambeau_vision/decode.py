@@ -209,5 +209,5 @@ def _convert_channels(pixels: Pixels, channels: int | None, name: str) -> Pixels
         )
     raise InputError(
         f"{name} has {given} channels, but {channels} were requested. Images can be converted to "
-        "1 or 3 channels; any other number has to match the data."
+        "1 or 3 channels; for any other number, the data must already have it."
     )

@@ -55,11 +55,11 @@ class Duplicate:
 
     Attributes:
         kind: "exact" for identical bytes (pixels for items that are not files), or "near".
-        rows: Their row numbers, ascending.
-        names: Their paths or row numbers, for messages.
+        rows: Row numbers of the two images, ascending.
+        names: Paths or row numbers of the two images, for messages.
         parts: "train", "valid" or "test" of each; "" if unknown.
         labels: The label of each; "" if unknown.
-        bits: How many of the 64 bits of their hashes differ.
+        bits: Number of differing bits in the two 64-bit hashes.
     """
 
     kind: Literal["exact", "near"]

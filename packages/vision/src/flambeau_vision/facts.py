@@ -18,7 +18,7 @@ GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"
 
 
 def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
-    """Return core's facts (see `flambeau.data.data.Facts`) and those of images.
+    """Return core's facts (see `flambeau.data.data.Facts`) and facts about the images.
 
     ``short_side_min``, ``short_side_median``, ``short_side_max`` in pixels; ``same_size`` (bool);
     ``grey`` (bool, all train images are); ``array_channels`` (int) of arrays with other than 1 or 3

@@ -194,7 +194,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _class_folders(root: Path) -> list[str]:
-    """Return the names of all class folders, including those in part folders."""
+    """Return the names of all class folders, including class folders in part folders."""
     names: set[str] = set()
     for folder in _subfolders(root):
         is_part = folder.name.lower() in PART_NAMES

@@ -123,7 +123,7 @@ def device_transforms(
 
     Args:
         values: The plan's values.
-        options: How images are read.
+        options: Options for reading images.
         targets: The targets.
 
     Raises:

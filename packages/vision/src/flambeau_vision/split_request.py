@@ -78,7 +78,7 @@ def make_split(
         if labels is not None and len(np.unique(labels)) == len(labels):
             raise SplitError(
                 f"All {len(labels):,} images have different labels, so no class can be both in "
-                "train and in valid. Give several images per class; if the labels are numbers to "
+                "train and in validation. Give several images per class; if labels are numbers to "
                 'predict, pass ImageOptions(task="regression"), on the command line --task '
                 "regression."
             )

@@ -143,7 +143,7 @@ class FineTuneResult:
         error_pct: Error in percent on test images.
         gap: Loss on the train images in eval mode, divided by the loss with batch statistics.
         chosen: The policy that was used.
-        evidence: What "auto" measured.
+        evidence: The measurements of policy "auto".
         warned: Whether the warning [train-eval-gap] was raised.
         steps: Optimizer steps.
     """

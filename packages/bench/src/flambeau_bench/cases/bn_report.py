@@ -36,7 +36,7 @@ class CellResults:
         errors: Error in percent by policy and seed.
         gaps: Loss in eval mode divided by that in training mode, by policy and seed.
         warnings: 1 if [train-eval-gap] was raised, by policy and seed.
-        decisions: What auto chose, as text, by seed.
+        decisions: The choice of policy auto, as text, by seed.
     """
 
     errors: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))

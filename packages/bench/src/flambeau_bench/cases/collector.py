@@ -56,7 +56,7 @@ class EpochTimes(Callback):
     Attributes:
         seconds: CPU time of the steps.
         collector_s: CPU time of collections among them.
-        collections: Their number.
+        collections: Number of garbage collections.
     """
 
     def __init__(self, variant: CollectorVariant | None) -> None:

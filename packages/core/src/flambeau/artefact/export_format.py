@@ -48,9 +48,9 @@ class ExportRecord:
 
     Attributes:
         domain: Name of the domain whose builders are used.
-        model: How to rebuild the model.
-        task: How to rebuild the task.
-        preprocessor: How to rebuild the preprocessor, together with its tensors.
+        model: Builder and arguments of the model.
+        task: Builder and arguments of the task.
+        preprocessor: Builder and arguments of the preprocessor, which also needs its tensors.
         aliases: Name of a tied tensor → name under which it is stored.
         sha256: File name → SHA-256 checksum.
         plan: The plan of the training run, as JSON.

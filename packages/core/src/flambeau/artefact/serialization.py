@@ -79,7 +79,7 @@ def to_storable(tensor: Tensor, name: str) -> Tensor:
 
     Args:
         tensor: A dense tensor.
-        name: Its name in error messages.
+        name: Name of the tensor in error messages.
 
     Raises:
         ArtefactError: The tensor is not dense, or safetensors does not support its dtype.

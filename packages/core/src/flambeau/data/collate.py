@@ -17,7 +17,7 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """The fields of a user's sample or batch that are inputs, and those that are targets.
+    """The input fields and the target fields of a user's sample or batch.
 
     A tuple of two fields is (input, target) by default. Any other tuple needs ``n_inputs``; a dict
     needs the keys.

@@ -142,7 +142,7 @@ def eval_mode_lost(setup: TrainingSetup) -> Finding | None:
     norms = [name for name in names if has_running_statistics(left[name])]
     fix = (
         'Set it for the whole run: choices={"bn": "eval"} keeps the statistics of all norm layers, '
-        "learner.freeze_to(…) those of frozen groups."
+        "learner.freeze_to(…) the layers of frozen groups."
         if norms
         else "Set the dropout probability to 0 instead."
     )

@@ -96,11 +96,11 @@ class TrainingSetup:
         fit_settings: Settings of the next fit.
 
     Attributes:
-        data: As given.
-        values: As given.
-        steps_done: As given.
-        seed: As given.
-        fit_settings: As given.
+        data: The argument ``data``.
+        values: The argument ``values``.
+        steps_done: The argument ``steps_done``.
+        seed: The argument ``seed``.
+        fit_settings: The argument ``fit_settings``.
         max_samples: Number of samples of the first batch that are used.
     """
 

@@ -29,7 +29,7 @@ class InstalledDomain:
     """A domain that an installed package names, whether or not its record is valid.
 
     Attributes:
-        name: Its name.
+        name: Name of the domain.
         reference: Where the record is defined, ``"package.module:DOMAIN"``.
         distribution: The package that provides it.
         domain: The record, or None if it cannot be used.

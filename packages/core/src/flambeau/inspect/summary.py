@@ -25,9 +25,9 @@ class Layer:
         output: Shape of its output; "–" if the forward pass did not call it.
         parameters: Number of parameters of the module itself, without its children. Parameters
             that it shares with an earlier row are counted only there.
-        trainable: How many of them require a gradient.
+        trainable: Number of parameters that require a gradient.
         training: Whether the module is in training mode.
-        calls: How often the forward pass called it.
+        calls: Number of calls in the forward pass.
         shared: Whether it shares parameters with an earlier row.
     """
 
@@ -49,7 +49,7 @@ class Summary:
         model: Class of the model.
         layers: Modules without children, and modules that own parameters directly.
         parameters: Number of parameters in the model; shared ones are counted once.
-        trainable: How many of them require a gradient.
+        trainable: Number of parameters that require a gradient.
         parameter_bytes: Memory of the parameters.
         buffer_bytes: Memory of the buffers (batch norm statistics).
         norms: How training treats norm layers with running statistics, as a sentence; empty

@@ -309,8 +309,8 @@ class BuiltPlan:
         """Return the components from which a run is built, with the values of a plan.
 
         Args:
-            values: Of the plan as it is now (a fit may have changed the learning rate); None
-                keeps those that were applied last.
+            values: Values of the plan as it is now (a fit may have changed the learning rate); None
+                keeps the values that were applied last.
         """
         if values is not None:
             self.apply(values)

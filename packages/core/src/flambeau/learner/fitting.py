@@ -44,7 +44,7 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
 
     Args:
         setup: The learner's setup.
-        request: What the method requests.
+        request: The training that the method requests.
         started: Called before the first step, so that an interrupted fit keeps its plan.
 
     Returns:

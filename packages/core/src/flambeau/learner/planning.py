@@ -296,6 +296,6 @@ def _check_data(data: Data, group: ProcessGroup) -> None:
             if other.get(name) != fact:
                 raise InputError(
                     f"Processes {group.rank} and {rank} have different data: {name} is "
-                    f"{fact!r:.80} here and {other.get(name)!r:.80} there. Every process "
+                    f"{fact!r:.80} and {other.get(name)!r:.80}. Every process "
                     "must build the same data: use the same seed, and read the same files."
                 )

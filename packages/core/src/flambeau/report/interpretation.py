@@ -111,12 +111,12 @@ class Interpretation:
         notes: Facts by name for the last section of the report.
 
     Attributes:
-        part: As given.
-        task: As given.
-        predictions: As given; ``predictions.ids``, ``.outputs``, ``.targets`` and ``.losses`` are
-            tensors with one row per sample.
-        details: As given.
-        notes: As given.
+        part: The argument ``part``.
+        task: The argument ``task``.
+        predictions: The argument ``predictions``; its ``ids``, ``outputs``, ``targets`` and
+            ``losses`` are tensors with one row per sample.
+        details: The argument ``details``.
+        notes: The argument ``notes``.
         created: When the predictions were computed.
     """
 

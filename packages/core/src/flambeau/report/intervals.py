@@ -146,7 +146,7 @@ def paired_difference(
     Args:
         statistic: As in ``bootstrap``; receives the column of one model and the shared columns.
         first: Predictions, correctness or losses of the first model: ``(n, …)``.
-        second: The same of the second model, for the same samples in the same order.
+        second: The column of the second model, for the same samples in the same order.
         shared: Columns that both models share, such as the targets.
         level: As in ``bootstrap``.
         resamples: As in ``bootstrap``.

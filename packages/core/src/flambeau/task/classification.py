@@ -45,7 +45,7 @@ class Prediction:
 
     Attributes:
         label: The most probable class.
-        probability: Its probability, 0..1.
+        probability: Probability of this class, 0..1.
         probabilities: Probability by class, in the order of the task's classes; their sum is 1.
     """
 

@@ -45,15 +45,15 @@ def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
             before, after = _outputs(original, raw), _outputs(loaded, raw)
             if len(before) != len(after) or not all(map(torch.equal, before, after)):
                 raise conformance_error(
-                    f"{name}: the outputs of the loaded export differ from those of the model.",
-                    "users would get other predictions than those that were evaluated",
+                    f"{name}: the outputs of the loaded export differ from the model's outputs.",
+                    "users would get other predictions than the evaluated ones",
                     "keep all state in parameters, buffers, arguments() and tensors(), and return "
                     "the constructor's arguments unchanged",
                 )
             if repr(original.predict(raw)) != repr(loaded.predict(raw)):
                 raise conformance_error(
                     f"{name}: the loaded export decodes equal outputs to other predictions.",
-                    "users would get other predictions than those that were evaluated",
+                    "users would get other predictions than the evaluated ones",
                     "return everything that decode needs from the task's arguments()",
                 )
 
@@ -96,7 +96,7 @@ def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
 
 
 def _briefly_trained(tested: DomainUnderTest, name: str) -> nn.Module:
-    """Return a model whose weights and buffers differ from those after building."""
+    """Return a model whose weights and buffers differ from their values after building."""
     model = tested.build(name).train()
     for batch in tested.training_batches(2):
         total, weight = tested.training_loss(model, batch)

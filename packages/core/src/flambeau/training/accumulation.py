@@ -17,9 +17,9 @@ def grouped_batches(
     """Yield the micro-batches of each optimizer step; the last step may have fewer.
 
     Args:
-        loader: Of the train set.
+        loader: The train loader.
         accumulate: Micro-batches in a step.
-        epoch: Of which the batches are.
+        epoch: The epoch of the batches.
         start_step: Optimizer steps of the epoch that are done.
     """
     batches = loader.batches(epoch, start_step * accumulate)

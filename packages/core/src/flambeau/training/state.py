@@ -57,14 +57,14 @@ class TrainState:
         model: The model that is trained.
         task: Loss, metrics, decoding.
         phases: The list of phases of this fit.
-        optimizers: By name; "main" unless an optimizer factory uses other names.
+        optimizers: Optimizers by name; "main" unless an optimizer factory uses other names.
         device: The device of the model.
         seed: Seed of every random draw outside the model.
         steps_per_epoch: Optimizer steps in an epoch.
-        position: How far the run is.
+        position: The number of finished phases, epochs and steps.
         history: Rows and step losses so far.
         values: Named values of the current step: "lr", "weight_decay", "momentum" and
-            those of the task.
+            the values of the task.
         context: The context argument of ``task.forward`` in training.
         last: Result of the last step, on the device.
         scores: Result of the last evaluation.

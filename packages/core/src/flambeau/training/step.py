@@ -33,7 +33,7 @@ class Step:
     Attributes:
         context: The context argument of ``task.forward``: seed, epoch, step, scheduled values and
             carried state.
-        optimizers: By name, for operations other than ``update`` (``zero_grad`` of another
+        optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
             network).
     """
 

@@ -22,7 +22,7 @@ class Update:
 
     Args:
         model: The model; the guard restores the statistics of its norm layers after a bad step.
-        optimizers: By name.
+        optimizers: Optimizers by name.
         precision: Scales the loss and unscales the gradients for fp16.
         clip_norm: Largest norm of all gradients together; None does not clip.
         nonfinite: As in ``TrainingOptions``.

@@ -98,8 +98,8 @@ def decide(measured: Measured) -> Choice:
     rough = noise > limit
     far = "far from" if distance > _FAR else "near"
     reason = (
-        f"The running statistics are {far} the train data ({distance:.2g} nats), and those of a "
-        f"batch have a noise of {noise:.2g} nats; the limit is {limit:.2g}. "
+        f"The running statistics are {far} the train data ({distance:.2g} nats), and the "
+        f"statistics of a batch have a noise of {noise:.2g} nats; the limit is {limit:.2g}. "
     )
     reason += (
         "Batch statistics are too noisy, so running ones are computed once from the train data."

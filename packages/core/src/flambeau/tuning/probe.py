@@ -42,7 +42,7 @@ class AlternativeResult:
 
     Attributes:
         key: The setting that was changed.
-        value: Its value.
+        value: Value of the setting.
         speed_up: Speed-up of a step relative to the best setting so far; None if not timed.
         chosen: Whether it was chosen.
         why: The reason.

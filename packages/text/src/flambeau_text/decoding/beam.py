@@ -110,7 +110,7 @@ class _Ended:
 
     Args:
         batch: Number of sources.
-        beam: Its size is used.
+        beam: The strategy, of which the size is used.
         longest: Maximum number of tokens of a sentence, the end token included.
         source: Length of the longest source.
     """

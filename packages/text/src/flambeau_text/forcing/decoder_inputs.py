@@ -83,7 +83,7 @@ def predicted_input(
     Begin and padding have probability 0, as in decoding.
 
     Args:
-        logits: Of the token at ``position``, ``(batch, vocabulary)``.
+        logits: Logits of the token at ``position``, ``(batch, vocabulary)``.
         forcing: Feed and temperature.
         keys: Keys of the random draws.
         position: Position in the target, part of the keys.

@@ -35,7 +35,7 @@ def decoder_features(
         reference: The reference tokens that precede each position, int64 ``(batch, target)``, the
             begin token first.
         probability: Probability of reading the reference token.
-        forcing: What the decoder reads otherwise.
+        forcing: The settings for all other positions.
         keys: Keys of the random draws.
 
     Raises:

@@ -112,7 +112,7 @@ def to_torchtext(vocab: Vocab) -> Any:
     except (ImportError, OSError) as error:
         raise ImportError(
             f"torchtext cannot be imported ({type(error).__name__}). Its last release works only "
-            f"with {PINS}; install these in a separate environment."
+            f"with {PINS}; install these two in a separate environment."
         ) from error
     # Equal counts keep the order.
     converted = make(dict.fromkeys(vocab.get_itos(), 1))

@@ -260,7 +260,7 @@ class RnnSeq2Seq(Seq2Seq):
         """Decode any number of tokens in one call, or a single token with input feeding.
 
         Args:
-            embeddings: Of the previous tokens, ``(batch, target, embedding_dim)``.
+            embeddings: Embeddings of the previous tokens, ``(batch, target, embedding_dim)``.
             state: Before the first of them.
         """
         on_embeddings, between, on_features = state.dropout_masks

@@ -33,10 +33,10 @@ class Cache(NamedTuple):
     """Keys and values of a decoder layer, each ``(batch, heads, positions, size)``.
 
     Attributes:
-        keys: Of the target tokens so far.
-        values: Of the target tokens so far.
-        memory_keys: Of the source.
-        memory_values: Of the source.
+        keys: Keys of the target tokens so far.
+        values: Values of the target tokens so far.
+        memory_keys: Keys of the source tokens.
+        memory_values: Values of the source tokens.
     """
 
     keys: Tensor
@@ -184,7 +184,7 @@ class DecoderLayer(nn.Module):
 
         Args:
             values: ``(batch, 1, size)``.
-            cache: Of the positions before.
+            cache: Cache of the previous positions.
             mask: bool ``(batch, source)``.
 
         Returns:

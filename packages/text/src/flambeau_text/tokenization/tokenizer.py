@@ -19,7 +19,7 @@ class Tokenizer(ABC):
     a special token other than "unknown", even where it reads ``<eos>``.
 
     Attributes:
-        kind: Its name in artefacts.
+        kind: Name of the tokenizer in artefacts.
     """
 
     kind: ClassVar[str]

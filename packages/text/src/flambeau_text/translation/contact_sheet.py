@@ -22,7 +22,7 @@ def predictions_sheet(
 
     Args:
         sources: The source sentences.
-        references: Their reference translations.
+        references: Reference translations of the sources.
         predictions: The model's translations.
         path: File of the figure.
     """

@@ -57,7 +57,7 @@ class TranslationData(Data):
         samples: One row per pair, with the columns "source", "target" and "location" (where the
             pair was found, for messages).
         split: The rows of the train, validation and test parts.
-        options: How pairs are tokenized and filtered.
+        options: Options for tokenizing and filtering pairs.
         skipped: Number of unusable pairs by reason.
 
     Example:
@@ -109,10 +109,10 @@ class TranslationData(Data):
             source: File with the source sentences.
             target: File with their translations.
             valid: Fraction or number of pairs drawn at random for valid, or two separate files.
-            test: The same for test.
+            test: The same for the test part.
             split: The rows of each part, in place of a random split.
             seed: Seed of the random split.
-            options: How pairs are tokenized and filtered.
+            options: Options for tokenizing and filtering pairs.
 
         Raises:
             InputError: A file is missing or not UTF-8, the files have different numbers of lines,
@@ -143,9 +143,9 @@ class TranslationData(Data):
             target: Name of the target column.
             split: Name of a column with train, valid or test for each row; or a `Split`.
             valid: Fraction or number of pairs drawn at random for valid, if no column is named.
-            test: The same for test.
+            test: The same for the test part.
             seed: Seed of the random split.
-            options: How pairs are tokenized and filtered.
+            options: Options for tokenizing and filtering pairs.
 
         Raises:
             InputError: A column does not exist, or a cell is not a text; the message has the row.
@@ -192,10 +192,10 @@ class TranslationData(Data):
             pairs: Tuples (source, target), mappings with two texts, or the rows of a Hugging Face
                 data set; iterated over once.
             valid: Fraction or number of pairs drawn at random for valid, or separate pairs.
-            test: The same for test.
+            test: The same for the test part.
             split: The rows of each part, in place of a random split.
             seed: Seed of the random split.
-            options: How pairs are tokenized and filtered.
+            options: Options for tokenizing and filtering pairs.
 
         Raises:
             InputError: An item is not a pair of texts; the message has its index.
@@ -310,7 +310,7 @@ class TranslationData(Data):
         """Save a figure of the attention of the first translations; used by ``flambeau demo``.
 
         Args:
-            predictor: Of a model that returns attention.
+            predictor: Predictor of a model that returns attention.
             part: The part whose sources are translated.
             path: File of the figure.
             n: Number of translations.

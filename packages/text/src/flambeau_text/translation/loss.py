@@ -207,11 +207,11 @@ def _add_smoothing(
     Args:
         smoothing: As for `token_loss`.
         matrix: Weight of the output layer, ``(vocabulary, size)``.
-        shift: Its bias.
+        shift: Bias of the layer.
         known: Features, ``(tokens, size)``, in float32 or wider.
         counts: 1 for each token, 0 for padding.
         reference: The logit of each target.
-        gradients: Of features, weight and bias; None for those that are not trained.
+        gradients: Gradients of features, weight and bias; None for tensors without training.
     """
     spread = smoothing / (len(matrix) - 1)
     columns = matrix.sum(0, dtype=known.dtype) - matrix[PADDING_ID]

@@ -18,7 +18,7 @@ class TranslationOptions:
     Attributes:
         source_language: A code such as "en", which selects spaCy's rules for words and appears in
             reports; None if unknown.
-        target_language: The same for the target side.
+        target_language: Language of the targets, in the same form.
         tokenizer: "bpe", "unigram", "word" or "character"; None lets the plan choose.
         vocab_size: Size of a vocabulary; None lets the plan choose.
         shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.

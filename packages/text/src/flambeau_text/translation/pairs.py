@@ -26,7 +26,7 @@ class Pairs:
 
     Attributes:
         sources: The source sentences.
-        targets: Their translations.
+        targets: The translations of the sources.
         locations: Where each pair was found, for messages ("train.en line 3").
         problems: The pairs that were skipped, each with its reason.
         skipped: Number of skipped pairs by reason.
@@ -48,7 +48,7 @@ class Pairs:
         self.locations.append(location)
 
     def __add__(self, other: Pairs) -> Pairs:
-        """Return these pairs followed by those of ``other``."""
+        """Return these pairs followed by the pairs of ``other``."""
         return Pairs(
             self.sources + other.sources,
             self.targets + other.targets,

@@ -31,8 +31,8 @@ class TranslationPreprocessor(Preprocessor):
     Attributes:
         source: Tokenizer of the sources.
         target: Tokenizer of the targets; the same object if both sides share one.
-        max_tokens: As given.
-        language_guard: As given; set it to None to translate texts of any language and script.
+        max_tokens: The argument ``max_tokens``.
+        language_guard: The argument; set it to None to translate texts of any language and script.
     """
 
     def __init__(

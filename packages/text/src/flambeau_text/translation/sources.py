@@ -36,7 +36,7 @@ class SplitRequest(NamedTuple):
 
     Attributes:
         valid: A fraction or number of train pairs, or separate pairs.
-        test: The same for test.
+        test: The same for the test part.
         split: A `Split`, or the name of a column that assigns each row to a part.
         seed: Seed of the random split.
     """

@@ -80,8 +80,8 @@ class TranslationTask(Task):
         max_decoded: Maximum number of sentences decoded per evaluation of a run; the first ones.
 
     Attributes:
-        teacher_forcing: As given; may be set between fits, also with a user-defined schedule.
-        decoding: As given.
+        teacher_forcing: The argument; may be set between fits, also with a user-defined schedule.
+        decoding: The argument ``decoding``.
         signatures: sacrebleu's signature of each score of the last evaluation.
     """
 
@@ -172,7 +172,7 @@ class TranslationTask(Task):
         """Return the summed loss with label smoothing, and the number of target tokens.
 
         Raises:
-            InputError: The outputs are those of a search, which has no loss.
+            InputError: The outputs come from a search, which has no loss.
         """
         total, _, count = self._losses(outputs)
         return total, count
@@ -180,8 +180,8 @@ class TranslationTask(Task):
     def _losses(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         if not isinstance(outputs, TeacherForcedOutput):
             raise InputError(
-                "The outputs of a search have no loss: their tokens do not correspond to those of "
-                "the reference. Call forward with StepContext(training=True), or use evaluate."
+                "The outputs of a search have no loss: their tokens do not correspond to the "
+                "tokens of the reference. Call forward with StepContext(training=True), or use evaluate."
             )
         features, targets = outputs.flattened()
         total, plain = token_loss(outputs.output, features, targets, self.label_smoothing)

@@ -56,7 +56,7 @@ def translate(
     """Translate texts; the result does not depend on how they are batched.
 
     Args:
-        predictor: Of a translation model: ``learner.predictor()`` or ``Predictor.load(path)``.
+        predictor: A translation predictor: ``learner.predictor()`` or ``Predictor.load(path)``.
         texts: The sources.
         strategy: How to decode; None uses the task's ``decoding``.
         replace_unknown: Replace each unknown token by the source token with the highest attention,

@@ -51,7 +51,7 @@ class StepRecord:
         epoch_step: Steps finished before it in the epoch.
         indices: Sample indices of each micro-batch, None for batches without them.
         cpu_generator: State of torch's CPU generator before the forward pass.
-        device_generator: The same for the model's CUDA device, or None.
+        device_generator: State of the generator of the model's CUDA device, or None.
     """
 
     step: int

@@ -253,8 +253,9 @@ def _broadcast_model(model: nn.Module, group: ProcessGroup) -> None:
             name = next(n for n in [*shapes, *theirs] if shapes.get(n) != theirs.get(n))
             raise TrainingError(
                 f"Rank {group.rank} has a different model than rank {rank}: {name!r} is "
-                f"{shapes.get(name)} here and {theirs.get(name)} there. Build the same model on "
-                "every rank; initial weights may differ, because those of rank 0 are used."
+                f"{shapes.get(name)} on rank {group.rank} and {theirs.get(name)} on rank {rank}. "
+                "Build the same model on every rank; initial weights may differ, because the "
+                "weights of rank 0 are used."
             )
     for value in tensors.values():
         _broadcast(value, group)
@@ -279,7 +280,7 @@ def _warn_about_batch_statistics(model: nn.Module, settings: RunSettings) -> Non
     if layers and any(phase.bn in ("auto", "train") for phase in settings.phases):
         warnings.warn(
             f"[statistics-per-process] {len(layers)} norm layers ({layers[0]!r}, …) normalise with "
-            "the samples of their own rank, so the steps differ from those of one process; "
+            "the samples of their own rank, so the steps differ from steps in one process; "
             "evaluation uses the running statistics of rank 0. On GPUs convert the model first, "
             "torch.nn.SyncBatchNorm.convert_sync_batchnorm(model); otherwise use a large batch on "
             "each rank, or layers without batch statistics (GroupNorm).",
