@@ -20,7 +20,7 @@ class Outcome:
         criterion: The criterion that was computed.
         gate: Whether speeds may be reported.
         interval: Median and 95% interval; None if the quality failed or too many pairs are invalid.
-        floor: The same figure of the baseline with itself; None for counts.
+        floor: The same figure for pairs of two baseline runs; None for counts.
         verdict: One of ``VERDICTS``.
         invalid_pairs: Why pairs were dropped, by their number.
     """

@@ -181,7 +181,8 @@ class TranslationTask(Task):
         if not isinstance(outputs, TeacherForcedOutput):
             raise InputError(
                 "The outputs of a search have no loss: their tokens do not correspond to the "
-                "tokens of the reference. Call forward with StepContext(training=True), or use evaluate."
+                "tokens of the reference. Call forward with StepContext(training=True), or use "
+                "evaluate."
             )
         features, targets = outputs.flattened()
         total, plain = token_loss(outputs.output, features, targets, self.label_smoothing)
