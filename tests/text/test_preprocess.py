@@ -47,7 +47,7 @@ def test_json_round_trip(preprocessor: TranslationPreprocessor) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (3, r"Item 1: 3 is of type int. Give a text"),
+        (3, r"Item 1: 3 is of type int. Give a string"),
         ("  \t", r"Item 1: the text is empty"),
         ("собака бежит по траве", r"is written in Cyrillic: 18 of its 18 letters.*\(en\)"),
         (

@@ -56,8 +56,8 @@ class Criterion:
     Attributes:
         figure: A name in ``Measurement.figures``.
         form: How to compute one number from a pair; a name in ``FORMS``.
-        unit: Unit of that number.
-        limit: The whole 95% interval must be on its good side. None reports the figure only.
+        unit: Unit of the number.
+        limit: The whole 95% interval must be on its good side; None sets no limit.
         at_most: Whether lower is better.
         per: Divides the number (callbacks times events).
         within_floor: Use the noise floor as the limit: a difference of 0 is expected.
@@ -94,7 +94,7 @@ class Comparison:
     Attributes:
         variant: Name of the variant.
         baseline: Name of the reference side.
-        candidate: Name of the side that is compared with it.
+        candidate: Name of the side that is compared with the baseline.
         criteria: Figures to compute from the pairs.
         may_differ: Evidence in which the sides may differ by design ("init_hash", "order_hash",
             "settings.precision", "steps" …), with the reason.

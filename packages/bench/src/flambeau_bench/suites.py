@@ -24,7 +24,7 @@ def select_cases(
     Args:
         target: A case, or a suite ("quick", "cpu", "gpu"): all cases that have this size.
         cases: All cases by name.
-        size: Size of a single case; "cpu" by default. A suite determines its own.
+        size: Size of a single case; "cpu" by default. A suite determines the size itself.
 
     Raises:
         ArgumentError: The case, suite or size is unknown.

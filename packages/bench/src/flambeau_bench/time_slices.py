@@ -133,7 +133,7 @@ class SlicedProcess:
 def run_in_slices(
     starts: Sequence[Callable[[], SlicedProcess]], seconds: float = SLICE_S
 ) -> list[int | None]:
-    """Start all processes and run them alternately to their ends; kill all of them on an error.
+    """Start all processes and run them alternately to their ends; kill all processes on an error.
 
     Returns:
         The exit codes. If one process fails, the others are killed and have None.

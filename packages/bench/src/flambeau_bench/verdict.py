@@ -18,9 +18,9 @@ class Outcome:
 
     Attributes:
         criterion: The criterion that was computed.
-        gate: Whether speeds may be reported.
-        interval: Median and 95% interval; None if the quality failed or too many pairs are invalid.
-        floor: The same figure of the baseline with itself; None for counts.
+        gate: The quality condition: whether speeds may be reported.
+        interval: Median and 95% interval; None if ``gate`` failed or too many pairs are invalid.
+        floor: The same figure for pairs of two baseline runs; None for counts.
         verdict: One of ``VERDICTS``.
         invalid_pairs: Why pairs were dropped, by their number.
     """

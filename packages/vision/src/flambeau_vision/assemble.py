@@ -35,10 +35,10 @@ def assemble(
 
     Args:
         items: Whatever `flambeau_vision.decode.decode` accepts.
-        labels: One per image.
+        labels: One label per image.
         request: The requested split.
-        options: Options for reading images; they say whether unreadable images raise an error.
-        notes: Notes for the report; those found here are appended.
+        options: Options for reading images, and for handling unreadable images.
+        notes: Notes for the report; this function appends further notes.
 
     Raises:
         InputError: There are no images, one cannot be read (unless ``unreadable="skip"``), none of

@@ -125,7 +125,7 @@ def search_duplicates(
     limit: int = MAX_COMPARED,
     title: str | None = None,
 ) -> Duplicates:
-    """Compare all images by their bytes and up to ``limit`` of them by perceptual hash.
+    """Compare all images by their bytes and up to ``limit`` images by perceptual hash.
 
     Args:
         items: Whatever `flambeau_vision.decode.decode` accepts, or a uint8 tensor

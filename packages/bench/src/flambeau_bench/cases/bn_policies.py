@@ -109,7 +109,7 @@ class Scale:
     Attributes:
         width: Width of the network.
         source: Images to train the source network on.
-        source_epochs: Epochs over them.
+        source_epochs: Epochs over these images.
         target: Images of the new classes to train on.
         tests: Images of the new classes to evaluate on, at most.
         epochs: Pairs of batch size and epochs over the target images.

@@ -31,7 +31,7 @@ class CollectorVariant:
 
     Attributes:
         stop: Called before the first step of an epoch.
-        resume: Called after the last one.
+        resume: Called after the last step of an epoch.
         with_objects: Whether the process holds a large list of Python objects.
     """
 
@@ -55,7 +55,7 @@ class EpochTimes(Callback):
 
     Attributes:
         seconds: CPU time of the steps.
-        collector_s: CPU time of collections among them.
+        collector_s: CPU time of garbage collections in the steps.
         collections: Number of garbage collections.
     """
 

@@ -86,7 +86,7 @@ class BatchSource(Protocol):
 
 
 class ReadyLoader(Loader):
-    """A loader of ready batches in a fixed order that records which of them were read.
+    """A loader of ready batches in a fixed order that records which batches were read.
 
     Both sides use the same one: flambeau as a loader, the hand-written loop as pairs of tensors.
     Recording a number costs each side 0.1 µs per batch.

@@ -119,8 +119,8 @@ class FitResult:
         settings: Settings of optimizer, loss and learning rate.
         init_hash: Hash of the initial weights.
         losses: Loss of each step.
-        counts: Sentences, tokens and padding of its batches.
-        watch: Time of its steps.
+        counts: Sentences, tokens and padding of the batches.
+        watch: Time of the steps.
     """
 
     model: nn.Module

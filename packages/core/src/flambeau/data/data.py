@@ -154,7 +154,7 @@ class Data(ABC):
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
 
     def preview(self, row: int) -> Preview | None:
-        """Return how a report shows a sample; None shows its row number.
+        """Return the preview of a sample for reports; None if reports show its row number.
 
         Args:
             row: Row number, as in ``split``.

@@ -103,7 +103,7 @@ class UserLoader(Loader):
 
     @property
     def not_resumable_reason(self) -> str:
-        """Why the loader cannot be resumed and what to do; empty if it can."""
+        """Why the loader cannot be resumed, and the fix; empty if it can be resumed."""
         loader = _torch_loader(self.loader)
         if loader is None:
             return ""

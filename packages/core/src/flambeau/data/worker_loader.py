@@ -223,5 +223,5 @@ def _unchanged(result: Batch | _Failure) -> Batch | _Failure:
 
 
 def name_positions(positions: Sequence[int]) -> str:
-    """Return the positions for an error message, at most eight of them."""
+    """Return at most eight of the positions, as text for an error message."""
     return name_some(positions, most=8)

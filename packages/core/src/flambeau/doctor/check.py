@@ -24,7 +24,7 @@ class Check:
     Attributes:
         code: Name of the check and of its findings ("class-not-in-train").
         looks_for: What the check finds, in a few words.
-        run: ``run(setup)`` returns a Finding, a list of them, or None if there is no problem. It
+        run: ``run(setup)`` returns a Finding, a list of findings, or None without a problem. It
             must not change anything that it reads.
         reads: The most expensive thing that the check reads; before a fit the cheapest checks run
             first. "facts" (already measured), "data" (samples), "optimizers", "batch", "outputs"

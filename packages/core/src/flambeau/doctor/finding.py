@@ -16,7 +16,7 @@ class Finding:
     Attributes:
         code: Short name that stays the same between releases ("class-not-in-train").
         what: One sentence that describes the problem and names the value, row or layer.
-        evidence: The measured values behind it, by name.
+        evidence: The measured values behind the finding, by name.
         fix: What to change, as code where possible.
         page: A page of the documentation that explains the problem, if there is one.
         severity: "error" if training cannot give a useful model, "warning" if it can.

@@ -30,8 +30,7 @@ class PassRecord:
 
     Attributes:
         outputs: The outputs of the model.
-        last_operation: Name of the autograd node that produced them ("SoftmaxBackward0"); empty
-            if unknown.
+        last_operation: Name of the autograd node of the outputs ("SoftmaxBackward0"), or empty.
         layer_inputs: Inputs of the layers with weights that receive the data directly, by layer.
         zero_shares: Share of the units of a ReLU layer that are 0 for all samples, by layer.
         values_per_channel: Number of values from which a norm layer computes the statistics of a

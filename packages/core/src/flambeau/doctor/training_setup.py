@@ -57,10 +57,10 @@ class FitSettings:
     Attributes:
         optimizers: Builds the optimizers, by name, from the model and the plan's values; None if
             they are not known.
-        custom_optimizers: Whether a user-defined function builds them.
+        custom_optimizers: Whether a user-defined function builds the optimizers.
         custom_step: Whether the training step is user-defined.
-        epochs: Epochs of all phases; None uses the plan's.
-        lr: The highest learning rate; None uses the plan's.
+        epochs: Epochs of all phases; None uses the plan's value.
+        lr: The highest learning rate; None uses the plan's value.
         lr_is_measured: Whether ``lr_find`` has chosen the learning rate for this model.
         bn: The batch norm policy of each phase.
         trainable: Layer groups that are trained in each phase; None for all groups.

@@ -106,7 +106,7 @@ class Domain:
 
 
 def rules_of(domain: Domain) -> tuple[Rule, ...]:
-    """Return the rules from which plans of the domain are derived: core's and its own."""
+    """Return the rules from which plans of the domain are derived: core's and the domain's."""
     own = domain.rules
     if domain.models and all(rule.key != "architecture" for rule in own):
         own = (_first_model(domain.name, tuple(domain.models)), *own)

@@ -19,7 +19,7 @@ class Phase:
         epochs: Passes over the train set.
         schedules: Schedules by the name of the value: "lr", "weight_decay", "momentum", or any
             value that the task declares.
-        trainable: Names of the parameter groups that train; None for all.
+        trainable: Names of the parameter groups that train; None for all groups.
         lr_scales: Factor on "lr" by group name (discriminative learning rates); 1 if not listed.
         bn: What norm layers with running statistics do. "train": normalise with batch statistics
             and update the running ones; scale and shift train, in frozen groups too. "adapt":

@@ -27,7 +27,7 @@ def single_phase(
 
     Args:
         values: Values of the plan.
-        trainable: Groups that train; None for all.
+        trainable: Groups that train; None for all groups.
         schedules: Schedules of other values by name, such as "weight_decay".
     """
     lr = Schedule(values["schedule"], values["lr"])
@@ -65,7 +65,7 @@ def sgdr(
         values: Values of the plan; "epochs" is the length of the first cycle.
         cycles: Number of cycles.
         cycle_mult: Length of each cycle relative to the one before.
-        trainable: Groups that train; None for all.
+        trainable: Groups that train; None for all groups.
 
     Raises:
         InputError: ``cycles`` or ``cycle_mult`` is not a whole number above 0.

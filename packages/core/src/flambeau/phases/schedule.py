@@ -1,7 +1,7 @@
 """Schedules: functions that map progress within a phase to a factor of the peak value.
 
 Progress is 0 at the first step of a phase and 1 at the last one: step ``i`` of ``n`` has progress
-``i / max(1, n - 1)``, so both steps have exactly the start and end values of the curve.
+``i / max(1, n - 1)``, so these two steps have exactly the start and end values of the curve.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """The changes from one plan to another; false in a condition if there are none."""
+    """The changes from one plan to another; false in a condition if the plans are equal."""
 
     changes: tuple[Change, ...]
 

@@ -215,7 +215,7 @@ class Plan:
         return table.html(list(self._choices.values()))
 
     def diff(self, other: Plan) -> PlanDiff:
-        """Return the differences from this plan to ``other``; false if there are none."""
+        """Return the differences from this plan to ``other``; false if both plans are equal."""
         return compare(self._choices, other._choices)
 
     def require_confidence(self) -> None:

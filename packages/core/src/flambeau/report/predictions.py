@@ -24,7 +24,7 @@ Kind = Literal["classification", "multi_label", "regression", "other"]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model predicted for the samples of a part; all tensors are on the CPU.
+    """The outputs of a model for the samples of a part; all tensors are on the CPU.
 
     Attributes:
         kind: Kind of the predictions; "other" if only scores can be computed from them.

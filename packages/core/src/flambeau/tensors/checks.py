@@ -233,7 +233,7 @@ def _number(dataset: MemoryDataset, row: int) -> int:
 
 
 def _position_note(dataset: MemoryDataset, part: str, row: int) -> str:
-    """Return the row's position in its own part, if the part's rows were numbered after another."""
+    """Return the row's position in its part, if the part's rows are numbered after another part."""
     ids = dataset.ids
     if ids is None or int(ids[0]) == 0 or int(ids[-1]) - int(ids[0]) + 1 != len(ids):
         return ""

@@ -31,7 +31,7 @@ def class_label_names(items: Any, layout: BatchLayout) -> list[str] | None:
 def load_numeric_columns(
     items: Any, layout: BatchLayout
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-    """Return inputs and targets as tensors if all of them are scalar numbers, else None.
+    """Return inputs and targets as tensors if all values are scalar numbers, else None.
 
     A data set with a transform or format is not loaded, because the transform may be random.
 

@@ -36,7 +36,7 @@ def remove_compilation(module: nn.Module) -> None:
 
 
 def shut_down_workers(batches: object, error: BaseException) -> None:
-    """Stop the worker processes of a ``DataLoader`` after one of them has died.
+    """Stop the worker processes of a ``DataLoader`` after one worker has died.
 
     Otherwise DataLoader's signal handler may raise the same error again, anywhere in the caller's
     code. If torch's function is missing, the workers stop when the last reference to the iterator

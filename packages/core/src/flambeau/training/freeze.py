@@ -21,7 +21,7 @@ def freeze_except(
 
     Args:
         model: The model.
-        trainable: Names of the trainable groups; None for all.
+        trainable: Names of the trainable groups; None for all groups.
         fixed: ``id`` of parameters that are frozen in any group.
         also: ``id`` of parameters that are trainable in frozen groups too, unless in ``fixed``.
 
@@ -78,7 +78,7 @@ def set_train_modes(model: nn.Module, trainable: Collection[str] | None, bn: str
 
     Args:
         model: The model.
-        trainable: Names of the trainable groups; None for all.
+        trainable: Names of the trainable groups; None for all groups.
         bn: "train": train mode in all groups, also frozen ones. "eval" and "adapt": eval mode, so
             the statistics do not change; with "adapt" the loop has computed them from the new data
             before. "auto" (undecided): eval mode if the group of the layer is frozen.

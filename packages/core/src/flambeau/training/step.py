@@ -67,7 +67,7 @@ class Step:
 
         Args:
             loss: Loss of the step, which the non-finite guard checks beside the gradients.
-            name: Name of the optimizer to step; None for all of them.
+            name: Name of the optimizer to step; None for all optimizers.
 
         Raises:
             ArgumentError: No optimizer has this name.

@@ -69,7 +69,7 @@ class PhaseSettings:
     Attributes:
         lr: Peak learning rate.
         bn: Batch norm policy.
-        trainable: Groups that train; None for all.
+        trainable: Groups that train; None for all groups.
         lr_scales: Factor on the learning rate by group, for phases in which all groups train.
         head: Group that trains alone in the first phases; None if there are no such phases.
     """
@@ -168,7 +168,7 @@ class AutoRun:
 
         Args:
             phase_settings: Settings that all phases have in common.
-            speed: None if the loader cannot repeat batches, so that nothing could be measured.
+            speed: The measured speed; None if the loader cannot repeat batches.
                 Then an interval is an epoch, and the first one is timed.
             components: The objects built from the plan.
             accumulate: Micro-batches per step.

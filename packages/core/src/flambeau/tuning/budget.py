@@ -2,7 +2,7 @@
 
 These are pure functions of seconds and scores, so tests need no clock. A run is a list of segments;
 each consists of intervals, and each interval ends with an evaluation. The learning rate is held at
-its peak until the remaining time is what the decay needs, or until the scores stop improving. The
+its peak until only the time for the decay remains, or until the scores no longer improve. The
 schedule therefore ends in time, even if the speed of the machine changes.
 
 Source:
@@ -25,7 +25,7 @@ from flambeau.training.optim.controller import Mode
 Trend = Literal["improving", "worsening", "unknown"]
 
 DECAY = 0.4
-"""Share of the run in which the rate decays. Small networks on small data gain from a long one."""
+"""Share of the run in which the rate decays. Small networks on small data need a long decay."""
 
 WARM_UP, START = 0.1, 0.04
 """Share of the run in which the rate rises, and its start as a factor of the peak."""
@@ -81,7 +81,7 @@ class Segment:
         return self.start * (1.0 - share) + self.end * share
 
     def completed(self, done: int) -> list[Segment]:
-        """Return the completed part; its intervals have exactly the same factors."""
+        """Return the completed part of the segment; the factors of its intervals do not change."""
         if self.start == self.end:
             return [replace(self, intervals=done)] if done else []
         pieces = [self.interval(index) for index in range(done)]
@@ -184,7 +184,7 @@ def next_segments(
 
 
 def spare_intervals(done: int, fitting: int) -> int:
-    """Return how many of the fitting intervals can precede a decay of its full share."""
+    """Return how many of the fitting intervals can precede a decay of full length."""
     return math.floor(fitting * (1 - DECAY) - done * DECAY)
 
 
@@ -194,7 +194,7 @@ def _decay_after(done: int) -> int:
 
 
 def _split(segments: Sequence[Segment], done: int) -> tuple[list[Segment], Segment | None, int]:
-    """Return the completed segments, the one with interval ``done``, and the index within it."""
+    """Return the completed segments, the segment of interval ``done``, and the index within it."""
     past: list[Segment] = []
     for segment in segments:
         if done < segment.intervals:
@@ -221,7 +221,7 @@ def score_noise(scores: Sequence[float]) -> float:
 
 
 def improvement(scores: Sequence[float], mode: Mode) -> float | None:
-    """Return by how many standard errors the last quarter of the scores beats the one before.
+    """Return by how many standard errors the last quarter of the scores beats the previous quarter.
 
     None if there are too few scores.
     """

@@ -38,7 +38,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Level:
-    """The loss of the weights from which the sweep and every short run start.
+    """The initial loss: of the weights from which the sweep and every short run start.
 
     Attributes:
         loss: Median over the first batches of the sweep.
@@ -77,7 +77,7 @@ def has_diverged(losses: Sequence[float]) -> bool:
 
 
 def why_unusable(sweep: Sweep) -> str:
-    """Return why a sweep cannot be analysed; empty if it can."""
+    """Return why a sweep cannot be analysed; empty if it can be analysed."""
     if sweep.finite >= _MIN_STEPS:
         return ""
     if sweep.finite == 0:

@@ -65,7 +65,7 @@ def losses_of(runs: Sequence[ShortRun]) -> dict[int, float]:
 
 
 def next_number(runs: Sequence[ShortRun]) -> int | None:
-    """Return the index of the rate to try next; None once the best has a worse one on each side.
+    """Return the index of the rate to try next; None once the best has a worse rate on each side.
 
     Higher rates are tried until one is significantly worse: of rates with similar losses after few
     steps, the higher ones are better in longer runs.
@@ -93,7 +93,7 @@ def best_number(losses: dict[int, float]) -> int:
 
 
 def is_noisy(runs: Sequence[ShortRun]) -> bool:
-    """Return whether the best rate is not significantly better than an adjacent one."""
+    """Return whether the best rate is not significantly better than an adjacent rate."""
     losses = losses_of(runs)
     best = best_number(losses)
     return any(not _worse(runs, k, best) for k in (best - 1, best + 1) if k in losses)
@@ -132,7 +132,7 @@ def range_of(runs: Sequence[ShortRun]) -> tuple[float, float]:
 
 
 def why_no_decrease(level: Level, runs: Sequence[ShortRun]) -> str:
-    """Return why the decrease of the loss is not significant; empty if it is."""
+    """Return why the decrease of the loss is not significant; empty if it is significant."""
     losses = losses_of(runs)
     best = best_number(losses)
     low, high = min(run.rate for run in runs), max(run.rate for run in runs)

@@ -65,7 +65,7 @@ class LearningRate:
         """Plot loss against learning rate: sweep, final losses of short runs, chosen rate.
 
         Args:
-            path: File for the figure (.png, .pdf, .svg); None writes nothing.
+            path: File for the figure (.png, .pdf, .svg); None writes no file.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.

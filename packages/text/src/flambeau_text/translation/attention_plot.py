@@ -28,7 +28,7 @@ def plot_attention(
 
     Args:
         translations: A result of ``translate``, or a few of them, drawn side by side.
-        path: File of the figure (.png, .pdf, .svg); None does not save it.
+        path: File of the figure (.png, .pdf, .svg); None writes no file.
 
     Raises:
         InputError: There is no translation, or one has no attention.

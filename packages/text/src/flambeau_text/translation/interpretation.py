@@ -176,7 +176,7 @@ def interpret_translations(
     Args:
         learner: A learner on ``TranslationData``.
         part: "valid" or "test".
-        strategy: How to decode; None uses the plan's ``decoding``.
+        strategy: The decoding strategy; None uses the plan's ``decoding``.
 
     Raises:
         ArgumentError: The learner's data are not ``TranslationData``.

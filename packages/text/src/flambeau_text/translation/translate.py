@@ -58,7 +58,7 @@ def translate(
     Args:
         predictor: A translation predictor: ``learner.predictor()`` or ``Predictor.load(path)``.
         texts: The sources.
-        strategy: How to decode; None uses the task's ``decoding``.
+        strategy: The decoding strategy; None uses the task's ``decoding``.
         replace_unknown: Replace each unknown token by the source token with the highest attention,
             which suits names and numbers. It has no effect for a model that returns no attention.
         phrases: Phrases that a translation must contain, by the index of its text. The strategy

@@ -46,9 +46,9 @@ class StepRecord:
     """The values needed to compute a step again.
 
     Attributes:
-        step: Optimizer steps finished before it.
-        epoch: Epochs finished before it.
-        epoch_step: Steps finished before it in the epoch.
+        step: Optimizer steps finished before this step.
+        epoch: Epochs finished before this step.
+        epoch_step: Steps finished before this step in its epoch.
         indices: Sample indices of each micro-batch, None for batches without them.
         cpu_generator: State of torch's CPU generator before the forward pass.
         device_generator: State of the generator of the model's CUDA device, or None.
