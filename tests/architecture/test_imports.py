@@ -35,9 +35,10 @@ MAX_OF_A_DOMAIN = 75  # modules that another package loads in addition to flambe
 
 # Optional imports; their error says what to install: import name → why it is not a dependency.
 UNDECLARED: dict[str, dict[str, str]] = {
-    "flambeau": {},
-    "flambeau_vision": {},
+    "flambeau": {"typing_extensions": "types only; torch requires it"},
+    "flambeau_vision": {"typing_extensions": "types only; torch requires it"},
     "flambeau_text": {
+        "typing_extensions": "types only; torch requires it",
         "matplotlib": "types of figures; core's extra `plot` installs it, see flambeau.plotting",
         "sacremoses": "get_tokenizer('moses'), if it is installed",
         "torchtext": "to_torchtext, only in an old environment",

@@ -26,4 +26,4 @@ def test_statistics_and_plan(realdata: Path, example: Callable[[str], ModuleType
     for side, language in (("source", "en"), ("target", "de")):
         text = gzip.decompress((realdata / f"multi30k/train.{language}.gz").read_bytes()).decode()
         assert data.facts()[f"{side}_words"] == len(text.split())
-        assert data.facts()[f"{side}_distinct"] == len(set(text.lower().split()))
+        assert data.facts()[f"{side}_distinct_words"] == len(set(text.lower().split()))

@@ -34,7 +34,7 @@ FACTS = {
     "target_max": 1,
     "target_binary": True,
     "class_names": ["ants", "bees"],
-    "class_counts": {"ants": 400, "bees": 400},
+    "class_counts": [400, 400],
 }
 SMALL = {"short_side_median": 28.0, "grey": True, "in_memory": True, "memory_bytes": 47_040_000}
 

@@ -148,7 +148,7 @@ FACTS = {
     "same_size": False, "grey": False, "modes": {"RGB": 800}, "formats": {"JPEG": 800},
     "label_kind": "classification", "target_dtype": "int64", "target_shape": [],
     "target_distinct": 2, "target_min": 0, "target_max": 1, "target_binary": True,
-    "class_names": ["ants", "bees"], "class_counts": {"ants": 400, "bees": 400},
+    "class_names": ["ants", "bees"], "class_counts": [400, 400],
 }  # fmt: skip
 
 

@@ -88,9 +88,8 @@ def test_a_class_without_train_rows_is_named() -> None:
     assert finding.evidence == {"classes": 3, "missing": 1, "train rows": 96}
 
 
-@pytest.mark.parametrize("counts", [[5, 0, 3], {"a": 5, "c": 3}, {"a": 5, "b": 0, "c": 3}])
-def test_class_counts_may_be_a_list_or_a_dict(counts: Any) -> None:
-    facts = {"class_names": ["a", "b", "c"], "class_counts": counts, "n_train": 8}
+def test_a_class_without_train_rows_is_named_from_the_facts() -> None:
+    facts = {"class_names": ["a", "b", "c"], "class_counts": [5, 0, 3], "n_train": 8}
     report = diagnose(without_model(facts), [CORE_CHECKS[0]])
     assert report.codes == ("class-not-in-train",)
     assert "class b." in report.findings[0].what

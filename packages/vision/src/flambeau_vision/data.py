@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.data.data import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
@@ -27,7 +26,7 @@ from flambeau_vision.contact_sheet import (
     report_image,
 )
 from flambeau_vision.dataset import TARGET, ImageFileDataset
-from flambeau_vision.facts import image_facts
+from flambeau_vision.facts import ImageFacts, image_facts
 from flambeau_vision.from_plan import (
     device_transforms,
     image_geometry,
@@ -82,7 +81,7 @@ class ImageData(ImageDataConstructors):
         self._split = split
         self._options = options
         self._notes = tuple(notes)
-        self._facts: Facts | None = None
+        self._facts: ImageFacts | None = None
         self._images = ImageStore(samples["image"], options)
 
     def __repr__(self) -> str:
@@ -120,11 +119,11 @@ class ImageData(ImageDataConstructors):
         }
         return {key: value for key, value in given.items() if value is not None}
 
-    def facts(self) -> Facts:
+    def facts(self) -> ImageFacts:
         if self._facts is None:
-            facts = image_facts(self._samples, self._targets, self._split)
             folder = self._options.cache_folder
-            self._facts = {**facts, "cache_folder": None if folder is None else os.fspath(folder)}
+            cache_folder = None if folder is None else os.fspath(folder)
+            self._facts = image_facts(self._samples, self._targets, self._split, cache_folder)
         return self._facts
 
     def preview(self, row: int) -> Preview:

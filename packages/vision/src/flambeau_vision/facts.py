@@ -1,30 +1,68 @@
-"""The facts about images that the plan's rules read, measured on train rows only."""
+"""``ImageFacts``: measurements of the train images, the input of the plan's rules."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.data.data import Facts
+from flambeau.data.facts import ColumnFacts, Facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau_vision.labels import Targets
 
+if TYPE_CHECKING:
+    from typing import Required  # typing has ReadOnly from Python 3.13
+
+    from typing_extensions import ReadOnly
+
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
-def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
-    """Return core's facts (see `flambeau.data.data.Facts`) and facts about the images.
+class ImageFacts(Facts, total=False):
+    """Core's facts and facts about the train images.
 
-    ``short_side_min``, ``short_side_median``, ``short_side_max`` in pixels; ``same_size`` (bool);
-    ``grey`` (bool, all train images are); ``array_channels`` (int) of arrays with other than 1 or 3
-    channels; ``modes`` and ``formats`` with the count of each; ``n_images`` in all parts;
-    ``label_kind``, the task inferred from the labels. ``ImageData`` adds ``cache_folder``.
+    Attributes:
+        n_images: Number of images in all parts.
+        short_side_min: Shortest side of the smallest image, in pixels.
+        short_side_median: Median of the shorter sides, in pixels.
+        short_side_max: Largest of the shorter sides, in pixels.
+        same_size: Whether all images have the same size.
+        grey: Whether all images are grey.
+        modes: Number of images of each Pillow mode.
+        formats: Number of images of each file format.
+        label_kind: The task inferred from the labels.
+        array_channels: Channels of arrays whose number of channels is neither 1 nor 3.
+        cache_folder: The folder that the user chose for the cache; None is the default folder.
     """
+
+    inputs: ReadOnly[Required[Mapping[str, ColumnFacts]]]
+    in_memory: ReadOnly[Required[bool]]
+    target_dtype: ReadOnly[Required[str]]
+    target_shape: ReadOnly[Required[list[int]]]
+    target_min: ReadOnly[Required[float]]
+    target_max: ReadOnly[Required[float]]
+    n_images: ReadOnly[Required[int]]
+    short_side_min: ReadOnly[Required[int]]
+    short_side_median: ReadOnly[Required[float]]
+    short_side_max: ReadOnly[Required[int]]
+    same_size: ReadOnly[Required[bool]]
+    grey: ReadOnly[Required[bool]]
+    modes: ReadOnly[Required[Mapping[str, int]]]
+    formats: ReadOnly[Required[Mapping[str, int]]]
+    label_kind: ReadOnly[Required[str]]
+    array_channels: ReadOnly[int]
+    cache_folder: ReadOnly[str | None]
+
+
+def image_facts(
+    samples: Samples, targets: Targets, split: Split, cache_folder: str | None = None
+) -> ImageFacts:
+    """Return the facts of the train images; ``cache_folder`` is stored as it is."""
     train = np.array(split.train)
     widths, heights = np.asarray(samples["width"])[train], np.asarray(samples["height"])[train]
     short = np.minimum(widths, heights)
@@ -46,13 +84,14 @@ def image_facts(samples: Samples, targets: Targets, split: Split) -> Facts:
         "grey": channels == 1,
         "modes": dict(modes.most_common()),
         "formats": dict(Counter(samples["format"][row] for row in train).most_common()),
+        "cache_folder": cache_folder,
         **_target_facts(targets.select(split.train)),
     }
     if isinstance(items, Tensor):
         facts["memory_bytes"] = items.nbytes
         if channels not in (1, 3):
             facts["array_channels"] = int(channels)
-    return facts
+    return cast("ImageFacts", facts)
 
 
 def _all_grey(modes: Counter[str]) -> bool:
@@ -73,5 +112,5 @@ def _target_facts(targets: Targets) -> dict[str, Any]:
     }
     if targets.kind != "regression":
         facts["class_names"] = list(targets.names)
-        facts["class_counts"] = dict(targets.counts())
+        facts["class_counts"] = list(targets.counts().values())
     return facts

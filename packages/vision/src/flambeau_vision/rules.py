@@ -15,6 +15,7 @@ from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.rules_training import lr_rule
 from flambeau.wording import format_bytes
 from flambeau_vision.disk_cache import available_cache_bytes
+from flambeau_vision.facts import ImageFacts
 from flambeau_vision.recipes import (
     ACCELERATOR_FACTOR,
     BF16_GAIN_OF_CUSTOM_MODULES,
@@ -38,7 +39,7 @@ _SCRATCH_LR = lr_rule({name: recipe.lr for name, recipe in RECIPES.items()})
 _PRETRAINED_LR = lr_rule({name: recipe.lr_pretrained for name, recipe in RECIPES.items()})
 
 
-def _task(facts: Values, values: Values) -> Choice:
+def _task(facts: ImageFacts, values: Values) -> Choice:
     kind, n = facts["label_kind"], facts["n_train"]
     names = facts.get("class_names", [])
     if kind == "classification":
@@ -57,7 +58,7 @@ def _task(facts: Values, values: Values) -> Choice:
     )
 
 
-def _weights(facts: Values, values: Values) -> Choice:
+def _weights(facts: ImageFacts, values: Values) -> Choice:
     return Choice(
         "weights",
         None,
@@ -68,7 +69,7 @@ def _weights(facts: Values, values: Values) -> Choice:
     )
 
 
-def _channels(facts: Values, values: Values) -> Choice:
+def _channels(facts: ImageFacts, values: Values) -> Choice:
     given, n = facts.get("array_channels"), facts["n_train"]
     modes = ", ".join(f"{mode} {count:,}" for mode, count in facts["modes"].items())
     if given is not None:
@@ -87,7 +88,7 @@ def _channels(facts: Values, values: Values) -> Choice:
     )
 
 
-def _architecture(facts: Values, values: Values) -> Choice:
+def _architecture(facts: ImageFacts, values: Values) -> Choice:
     device, n, side = values["device"], facts["n_train"], facts["short_side_median"]
     evidence = {"device": device, "n_train": n, "short_side_median": side}
     if values["weights"] is not None:
@@ -117,7 +118,7 @@ def _architecture(facts: Values, values: Values) -> Choice:
     )
 
 
-def _image_size(facts: Values, values: Values) -> Choice:
+def _image_size(facts: ImageFacts, values: Values) -> Choice:
     side, architecture = facts["short_side_median"], values["architecture"]
     evidence: dict[str, Any] = {"short_side_median": side, "device": values["device"]}
     rounded = max(32, round(side / 32) * 32)
@@ -150,10 +151,10 @@ def _image_size(facts: Values, values: Values) -> Choice:
     )
 
 
-def _cache(facts: Values, values: Values) -> Choice:
+def _cache(facts: ImageFacts, values: Values) -> Choice:
     override = 'Learner(data, choices={"cache": "files"})'
     if facts["in_memory"]:
-        size = facts["memory_bytes"]
+        size = facts.get("memory_bytes", 0)
         return Choice(
             "cache",
             "memory",
@@ -191,7 +192,7 @@ def _cache(facts: Values, values: Values) -> Choice:
     )
 
 
-def _num_workers(facts: Values, values: Values) -> Choice:
+def _num_workers(facts: ImageFacts, values: Values) -> Choice:
     if values["cache"] != "files":
         where = "in memory" if values["cache"] == "memory" else "in a memory-mapped file"
         return Choice(
@@ -211,7 +212,7 @@ def _num_workers(facts: Values, values: Values) -> Choice:
     )
 
 
-def _normalisation(facts: Values, values: Values) -> Choice:
+def _normalisation(facts: ImageFacts, values: Values) -> Choice:
     if values["weights"] is not None and _has_weights_record(values):
         return Choice(
             "normalisation",
@@ -235,12 +236,12 @@ def _has_weights_record(values: Values) -> bool:
     return planned_weights_record(values) is not None
 
 
-def _lr(facts: Values, values: Values) -> Choice:
+def _lr(facts: ImageFacts, values: Values) -> Choice:
     rule = _SCRATCH_LR if values["weights"] is None else _PRETRAINED_LR
     return rule.decide(facts, values)
 
 
-def _targets(facts: Values, values: Values) -> Choice:
+def _targets(facts: ImageFacts, values: Values) -> Choice:
     if values["task"] != "regression":
         return _CORE["targets"].decide(facts, values)
     return Choice(
@@ -253,32 +254,32 @@ def _targets(facts: Values, values: Values) -> Choice:
     )
 
 
-def _data_device(facts: Values, values: Values) -> Choice:
+def _data_device(facts: ImageFacts, values: Values) -> Choice:
     size = None
     if values["cache"] != "files":
         size = values["channels"] * facts["n_images"] * values["image_size"] ** 2
     return data_device_choice(values["device"], size, "The images")
 
 
-def _data_device_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _data_device_accepts(value: Any, facts: ImageFacts, values: Values) -> str | None:
     facts = {**facts, "in_memory": values["cache"] != "files"}
     accepts = _CORE["data_device"].accepts
     return None if accepts is None else accepts(value, facts, values)
 
 
-def _weights_accept(value: Any, facts: Values, values: Values) -> str | None:
+def _weights_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
     if facts.get("model_given") and value is not None:
         return "None: your module already has weights. Load others into it before passing it."
     return None
 
 
-def _workers_accept(value: Any, facts: Values, values: Values) -> str | None:
+def _workers_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
     if value == 0 or values["cache"] == "files":
         return None
     return f"0: with cache={values['cache']!r} no file is read while training."
 
 
-def _weight_decay(facts: Values, values: Values) -> Choice:
+def _weight_decay(facts: ImageFacts, values: Values) -> Choice:
     architecture = values["architecture"]
     recipe = RECIPES.get(architecture, UNKNOWN)
     value = recipe.weight_decay if values["optimizer"] == "adamw" else 5e-4
@@ -293,7 +294,7 @@ def _weight_decay(facts: Values, values: Values) -> Choice:
     )
 
 
-def _epochs(facts: Values, values: Values) -> Choice:
+def _epochs(facts: ImageFacts, values: Values) -> Choice:
     n, architecture = facts["n_train"], values["architecture"]
     wanted = RECIPES.get(architecture, UNKNOWN).n_samples
     if str(values["device"]) != "cpu":
@@ -311,7 +312,7 @@ def _epochs(facts: Values, values: Values) -> Choice:
     )
 
 
-def _batch_size(facts: Values, values: Values) -> Choice:
+def _batch_size(facts: ImageFacts, values: Values) -> Choice:
     n = facts["n_train"]
     value = 32 if n < _FEW else 64 if n < _MANY else 128
     return Choice(
@@ -325,7 +326,7 @@ def _batch_size(facts: Values, values: Values) -> Choice:
     )
 
 
-def _memory_format(facts: Values, values: Values) -> Choice:
+def _memory_format(facts: ImageFacts, values: Values) -> Choice:
     architecture = values["architecture"]
     if architecture in ("vit_b_16", "swin_t"):
         return Choice(

@@ -10,6 +10,7 @@ from typing import Any
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau_vision.augmentation_settings import Augmentation
+from flambeau_vision.facts import ImageFacts
 from flambeau_vision.presize import FACTOR, presize_side
 
 Values = Mapping[str, Any]
@@ -20,7 +21,7 @@ NATIVE_UP_TO = 64
 _COLOR_AND_WARP = {"warp": 0.2, "brightness": 0.2, "contrast": 0.2}
 
 
-def _augmentation(facts: Values, values: Values) -> Choice:
+def _augmentation(facts: ImageFacts, values: Values) -> Choice:
     size, names = values["image_size"], facts.get("class_names", [])
     override = f'Learner(data, choices={{"augmentation": {Augmentation().as_json()}}})'
     if values["task"] == "regression":
@@ -74,7 +75,7 @@ def _choose_flip(names: Sequence[str]) -> tuple[bool, str]:
     return True, "Horizontal flip with probability 0.5"
 
 
-def _presize(facts: Values, values: Values) -> Choice:
+def _presize(facts: ImageFacts, values: Values) -> Choice:
     size, given = values["image_size"], values["augmentation"]
     short_side = facts["short_side_median"]
     evidence = {"image_size": size, "short_side_median": short_side}
@@ -124,7 +125,7 @@ def _presize(facts: Values, values: Values) -> Choice:
     )
 
 
-def _mixing(facts: Values, values: Values) -> Choice:
+def _mixing(facts: ImageFacts, values: Values) -> Choice:
     usual = {"mixup": 0.2, "cutmix": 1.0, "probability": 0.5}
     mixes = values["task"] != "regression"
     return Choice(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 import socket
 import time
@@ -128,7 +127,7 @@ def _replace(part: Path, target: Path) -> None:
 
 
 def _sibling(target: Path, kind: str) -> Path:
-    token = secrets.token_hex(4)
+    token = os.urandom(4).hex()
     return target.with_name(f".{target.name}.{_host()}-{os.getpid()}-{token}.{kind}")
 
 

@@ -2,7 +2,8 @@
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout
-from flambeau.data.data import Data, Facts
+from flambeau.data.data import Data
+from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset, Loader, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset, MemoryLoader
 from flambeau.data.preprocess import Preprocessor

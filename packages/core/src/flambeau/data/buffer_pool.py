@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MIN_POOLED_BYTES = 1 << 17
 """Smallest pooled size: from here on the C library may allocate with ``mmap``."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:
 
 def _tensor(name: str, value: object) -> Tensor:
     if isinstance(value, np.ndarray):
-        array = cast(NDArray[Any], value)
+        array = cast("NDArray[Any]", value)
         if array.dtype.kind in "fiub":
             value = torch.as_tensor(array)
     if not isinstance(value, Tensor):

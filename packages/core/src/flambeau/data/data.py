@@ -8,30 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import InputError
-
-Facts = Mapping[str, Any]
-"""Measurements of the train samples: JSON values by name, the input of every rule.
-
-Names that core's rules read, the same in every domain; a fact that does not apply is omitted:
-
-- ``n_train``, ``n_valid``, ``n_test``: number of samples (int); ``split``: the split method (str)
-- ``inputs``: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``
-- ``in_memory`` (bool) and ``memory_bytes``: whether the samples are held in memory, and their size
-- ``target_dtype`` ("int64"), ``target_shape`` (of one sample, ``[]`` for a scalar),
-  ``target_distinct`` (number of distinct values), ``target_min``, ``target_max``
-- ``target_binary``: every value is 0 or 1 (bool)
-- ``class_names`` (list of str) and ``class_counts`` (train samples per class, in that order)
-- ``loader_batch_size``: batch size of a user-defined loader, which the plan cannot change
-- ``target_mean`` and ``target_std`` (lists of float): of floating-point targets, by column
-- ``evidence``: which train samples were measured, if not all of them (str)
-"""
-
 
 _IDENTIFYING_FACTS = (
     "class_names",
@@ -75,7 +58,7 @@ class Data(ABC):
 
     @abstractmethod
     def facts(self) -> Facts:
-        """Return measurements of the train samples only, as JSON values; computed once."""
+        """Return measurements of the train samples only; computed once."""
 
     @abstractmethod
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
@@ -141,7 +124,9 @@ class Data(ABC):
         user-defined loader are unknown and not compared.
         """
         facts = self.facts()
-        found = {name: facts[name] for name in _IDENTIFYING_FACTS if name in facts}
+        found: dict[str, Any] = {
+            name: value for name, value in facts.items() if name in _IDENTIFYING_FACTS
+        }
         if "loader_batch_size" in facts:
             return found
         for part in PARTS:

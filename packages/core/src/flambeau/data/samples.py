@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SHOWN_ROWS = 5
 _SHOWN_WIDTH = 40

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 from flambeau import random as keyed
 from flambeau.errors import ArgumentError, SplitError, did_you_mean
 from flambeau.wording import name_some
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
 Part: TypeAlias = Literal["train", "valid", "test"]
-Rows: TypeAlias = NDArray[np.int64]
+Rows: TypeAlias = "NDArray[np.int64]"
 
 PARTS: tuple[Part, ...] = get_args(Part)
 _PAIRS: tuple[tuple[Part, Part], ...] = (("train", "valid"), ("train", "test"), ("valid", "test"))

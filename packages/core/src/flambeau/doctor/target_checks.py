@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -208,12 +206,7 @@ def _train_counts(setup: TrainingSetup) -> dict[str, int]:
     names, counts = setup.facts.get("class_names"), setup.facts.get("class_counts")
     if not names or not counts:
         return {}
-    by_name: Mapping[str, int] = (
-        cast("Mapping[str, int]", counts)
-        if isinstance(counts, Mapping)
-        else dict(zip(names, counts, strict=True))
-    )
-    return {str(name): int(by_name.get(name, 0)) for name in names}
+    return dict(zip(names, counts, strict=True))
 
 
 def _labels(dataset: MemoryDataset) -> Tensor | None:

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
-from flambeau.data.data import Data, Facts
+from flambeau.data.data import Data
+from flambeau.data.facts import Facts
 from flambeau.data.loader import Loader
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor

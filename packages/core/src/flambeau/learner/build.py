@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -168,6 +169,20 @@ class BuiltPlan:
         if "compile" in changed:
             undo(self._compiled)
             self._compiled = compile_model(self.model, values["compile"])
+
+    def export(self, folder: str | Path, plan: Plan) -> Path:
+        """Write an export folder for ``Predictor.load``."""
+        from flambeau.artefact.export import export
+
+        return export(
+            folder,
+            domain=self.domain.name,
+            model=self.model,
+            model_spec=self.model_spec,
+            task=self.task,
+            preprocessor=self.preprocessor,
+            plan=plan.to_json(),
+        )
 
     def _planned_task(self, plan: Plan) -> Task:
         """Return the plan's task, with the loss and the metrics that the user chose."""

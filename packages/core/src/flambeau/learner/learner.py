@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from flambeau.artefact.export import export as write_export
 from flambeau.artefact.predictor import Predictor
-from flambeau.artefact.weights_file import load_model, save_model
 from flambeau.data.data import Data
 from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import run_on_main
@@ -79,7 +77,7 @@ class Learner:
 
     Example:
         >>> import torch
-        >>> from flambeau import Data, Learner
+        >>> from flambeau import Learner, TensorData
         >>> x = torch.randn(200, 5)
         >>> learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
         >>> history = learner.fit(3)
@@ -471,6 +469,8 @@ class Learner:
 
     def save(self, path: str | Path) -> Path:
         """Write only the model's weights to one safetensors file and return its path."""
+        from flambeau.artefact.weights_file import save_model
+
         return run_on_main(lambda: save_model(self.model, path))
 
     def load(self, path: str | Path) -> None:
@@ -479,19 +479,11 @@ class Learner:
         Raises:
             ArtefactError: The file is missing or damaged, or belongs to another model.
         """
+        from flambeau.artefact.weights_file import load_model
+
         load_model(self.model, path)
 
     def export(self, folder: str | Path) -> Path:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``."""
         built = self.built
-        return run_on_main(
-            lambda: write_export(
-                folder,
-                domain=self.domain.name,
-                model=built.model,
-                model_spec=built.model_spec,
-                task=built.task,
-                preprocessor=built.preprocessor,
-                plan=self.plan.to_json(),
-            )
-        )
+        return run_on_main(lambda: built.export(folder, self.plan))

@@ -286,7 +286,11 @@ def _check_data(data: Data, group: ProcessGroup) -> None:
     measured = data.facts()
     # A loader with a DistributedSampler gives each process different samples.
     known = ("n_train", "n_valid", "n_test") if "loader_batch_size" in measured else measured
-    facts = {name: measured[name] for name in known if name not in _MACHINE_FACTS}
+    facts: dict[str, object] = {
+        name: value
+        for name, value in measured.items()
+        if name in known and name not in _MACHINE_FACTS
+    }
     for part in PARTS:
         rows = data.split.part(part)
         digest = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flambeau.data.facts import Facts
 from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
@@ -15,14 +16,14 @@ from flambeau.plan.rules_training import TRAINING_RULES
 from flambeau.plan.value_types import TRUE_OR_FALSE
 
 
-def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _architecture(facts: Facts, values: Mapping[str, Any]) -> Choice:
     raise PlanError(
         "No rule chooses an architecture for these data. Pass the name of one, or a module: "
         "Learner(data, model). A domain can contribute a rule for 'architecture'."
     )
 
 
-def _strict(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _strict(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "strict",
         False,

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from flambeau.plan.choice import Choice
 from flambeau.plan.value_types import ValueType
 
-Decide = Callable[[Mapping[str, Any], Mapping[str, Any]], Choice]
-Accepts = Callable[[Any, Mapping[str, Any], Mapping[str, Any]], str | None]
+# The first argument is ``Facts``, or a domain's subclass of it.
+Decide = Callable[[Any, Mapping[str, Any]], Choice]
+Accepts = Callable[[Any, Any, Mapping[str, Any]], str | None]
 
 Changes = Literal["rebuild", "apply", "fit"]
 """When a change of the value takes effect.

@@ -1,8 +1,4 @@
-"""Core rules for the machine: device, data location, precision, threads, compile, memory format.
-
-In addition to those in ``rules_task`` they read these facts: ``in_memory`` and ``memory_bytes`` of
-the data, ``model_given`` and ``model_dtype`` of the user's module.
-"""
+"""Core rules for the machine: device, data location, precision, threads, compile, memory format."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from typing import Any
 
 import torch
 
+from flambeau.data.facts import Facts
 from flambeau.data.memory_loader import DEVICE_SHARE
 from flambeau.device import best_device, free_memory_bytes, has_fast_bf16, usable_cores
 from flambeau.phases.setting_names import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
@@ -19,7 +16,7 @@ from flambeau.plan.rule import Rule
 from flambeau.plan.value_types import DeviceType, one_of, whole
 
 
-def _device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _device(facts: Facts, values: Mapping[str, Any]) -> Choice:
     device = best_device()
     if device.type == "cuda":
         reason = f"PyTorch found a GPU: {torch.cuda.get_device_name(device)}."
@@ -75,14 +72,12 @@ def data_device_choice(device: str, size: int | None, what: str) -> Choice:
     )
 
 
-def _data_device(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _data_device(facts: Facts, values: Mapping[str, Any]) -> Choice:
     size = facts.get("memory_bytes") if facts.get("in_memory", False) else None
     return data_device_choice(values["device"], size, "The samples")
 
 
-def _data_device_accepts(
-    value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]
-) -> str | None:
+def _data_device_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     kind = torch.device(values["device"]).type
     if value == "cpu" or (value == kind and facts.get("in_memory", False)):
         return None
@@ -90,7 +85,7 @@ def _data_device_accepts(
     return f"{known}: the model runs on {kind}, and only data in memory can be kept there."
 
 
-def _num_threads(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _num_threads(facts: Facts, values: Mapping[str, Any]) -> Choice:
     count, cores = torch.get_num_threads(), usable_cores()
     return Choice(
         "num_threads",
@@ -113,7 +108,7 @@ def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
             fp32.
     """
 
-    def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    def decide(facts: Facts, values: Mapping[str, Any]) -> Choice:
         device, architecture = torch.device(values["device"]), values["architecture"]
         fast = has_fast_bf16(device)
         is_own = bool(facts.get("model_given"))
@@ -146,7 +141,7 @@ def precision_rule(gains: Mapping[str, str], given: str | None = None) -> Rule:
     )
 
 
-def _compile(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _compile(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "compile",
         "off",
@@ -158,7 +153,7 @@ def _compile(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _memory_format(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _memory_format(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "memory_format",
         "contiguous_format",
@@ -175,7 +170,7 @@ PROBE = (*TO_MEASURE, "off", "measured", "cached", "skipped")
 """All values of ``probe``; the last three are results, and a replay does not measure again."""
 
 
-def _probe(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _probe(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "probe",
         "auto",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from flambeau.data.facts import Facts
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.value_types import PARAMETER_GROUPS
 
 
-def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _weights(facts: Facts, values: Mapping[str, Any]) -> Choice:
     given = bool(facts.get("model_given", False))
     reason = (
         "Your module already has its weights." if given else "Random: no pretrained weights chosen."
@@ -24,7 +25,7 @@ def _weights(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _weights_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _weights_accept(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     return (
@@ -33,7 +34,7 @@ def _weights_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, A
     )
 
 
-def _head(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _head(facts: Facts, values: Mapping[str, Any]) -> Choice:
     own = "your module" if facts.get("model_given") else str(values["architecture"])
     return Choice(
         "head",
@@ -51,7 +52,7 @@ def head_rule(where: str) -> Rule:
         where: What dropout precedes, for the reason: "each layer but the first".
     """
 
-    def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    def decide(facts: Facts, values: Mapping[str, Any]) -> Choice:
         if facts.get("model_given"):
             return _head(facts, values)
         return Choice(
@@ -64,7 +65,7 @@ def head_rule(where: str) -> Rule:
             source="default",
         )
 
-    def accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    def accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
         if facts.get("model_given"):
             return _head_accepts(value, facts, values)
         share: object = None
@@ -77,7 +78,7 @@ def head_rule(where: str) -> Rule:
     return Rule("head", ("architecture",), decide, accepts)
 
 
-def _head_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _head_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     if value == "of the module":
         return None
     return (
@@ -86,7 +87,7 @@ def _head_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any
     )
 
 
-def _trainable(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _trainable(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if values["weights"] is None:
         reason = "All parameters train, because the weights are random."
         if facts.get("model_given"):

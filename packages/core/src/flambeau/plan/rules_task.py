@@ -1,24 +1,11 @@
-"""Core rules for the task: split, task, targets, loss, metrics.
-
-They read these facts, which ``Data.facts()`` measures on the train rows:
-
-- ``n_train``, ``n_valid``, ``n_test``: number of samples in each part.
-- ``split``: description of how the parts were made.
-- ``target_dtype``: "float32", "int64", "bool", "str" …; ``target_shape``: shape of one sample's
-  target, ``[]`` for a scalar. Absent unless there is exactly one target.
-- ``target_binary``: whether every target is 0 or 1.
-- ``target_distinct``, ``target_min``, ``target_max``: over all train targets; absent if the data
-  are read during training.
-- ``class_counts``: number of samples per class, by name or in the order of the class indices, if
-  the targets may be classes.
-- ``task_given``: if the user passed a task, ``{"loss": description, "metrics": names}``.
-"""
+"""Core rules for the task: split, task, targets, loss, metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from flambeau.data.facts import Facts
 from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
@@ -57,8 +44,12 @@ _KNOWN_METRICS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
 _IMBALANCED = 0.6
 
 
-def _split(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
-    counts = {part: facts.get(f"n_{part}", 0) for part in ("train", "valid", "test")}
+def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    counts = {
+        "train": facts["n_train"],
+        "valid": facts.get("n_valid", 0),
+        "test": facts.get("n_test", 0),
+    }
     sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
     return Choice(
         "split",
@@ -70,27 +61,27 @@ def _split(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if "target_dtype" not in facts:
         raise PlanError(
             f"The data have {len(facts.get('targets', ()))} targets, but a task can only be chosen "
             "for exactly one. Pass the task: Learner(data, task=...)."
         )
-    value, confidence, reason = _task_of(facts)
-    evidence = {name: facts[name] for name in _TARGET_FACTS if name in facts}
+    dtype, shape = facts["target_dtype"], facts.get("target_shape", [])
+    value, confidence, reason = _task_of(dtype, shape, facts)
+    evidence = {name: value for name, value in facts.items() if name in _TARGET_FACTS}
     others = tuple(name for name in _TASKS if name != value)
     return Choice("task", value, reason, evidence, others, confidence)
 
 
-def _task_of(facts: Mapping[str, Any]) -> tuple[str, float, str]:
+def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float, str]:
     """Return the task's name, the confidence in it, and the reason."""
-    dtype, shape = str(facts["target_dtype"]), list(facts["target_shape"])
     rows = f"{facts['n_train']:,} rows"
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
         return "multi_label", 0.8, f"Each of the {rows} has {shape[0]} targets that are 0 or 1."
     if "float" in dtype:
         return _task_of_floats(facts, f"The {rows} have {_distinct(facts, dtype)}")
-    if shape and shape != [1]:
+    if shape and list(shape) != [1]:
         return (
             "regression",
             0.4,
@@ -105,7 +96,7 @@ def _task_of(facts: Mapping[str, Any]) -> tuple[str, float, str]:
     )
 
 
-def _task_of_floats(facts: Mapping[str, Any], seen: str) -> tuple[str, float, str]:
+def _task_of_floats(facts: Facts, seen: str) -> tuple[str, float, str]:
     distinct = facts.get("target_distinct")
     if (
         distinct is None
@@ -116,7 +107,7 @@ def _task_of_floats(facts: Mapping[str, Any], seen: str) -> tuple[str, float, st
     return "regression", 0.45, f"{seen}. If they are class labels, convert them to int64."
 
 
-def _task_of_integers(facts: Mapping[str, Any], seen: str) -> tuple[str, float, str]:
+def _task_of_integers(facts: Facts, seen: str) -> tuple[str, float, str]:
     distinct, low = facts.get("target_distinct"), facts.get("target_min", 0)
     if distinct is None:
         return "classification", 0.8, f"{seen}."
@@ -137,14 +128,14 @@ def _task_of_integers(facts: Mapping[str, Any], seen: str) -> tuple[str, float, 
     return "regression", 0.45, f"{seen}: few values repeat, so they are probably not labels."
 
 
-def _split_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _split_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     made: str = facts["split"]
     if value == made:
         return None
     return f"the split of the data, {made!r}. Set valid=, test= or split= when you build the data."
 
 
-def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _targets(facts: Facts, values: Mapping[str, Any]) -> Choice:
     task = values["task"]
     labels = task in ("classification", "multi_label")
     reason = "The targets are class labels, used unchanged."
@@ -163,7 +154,7 @@ def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
 def targets_accept(*known: str) -> Accepts:
     """Return the check of the choice ``targets``, for data that support the values ``known``."""
 
-    def accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    def accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
         if values["task"] in ("classification", "multi_label"):
             return None if value == "labels" else "'labels': class labels cannot be scaled."
         return None if value in known else f"one of {', '.join(map(repr, known))} for these data."
@@ -171,7 +162,7 @@ def targets_accept(*known: str) -> Accepts:
     return accepts
 
 
-def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _loss(facts: Facts, values: Mapping[str, Any]) -> Choice:
     task, given = values["task"], facts.get("task_given")
     if given is not None or task not in LOSSES:
         value = given["loss"] if given else "of the task"
@@ -198,11 +189,11 @@ def _loss(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _is_available(loss: str, facts: Mapping[str, Any]) -> bool:
+def _is_available(loss: str, facts: Facts) -> bool:
     return loss != "balanced_cross_entropy" or bool(facts.get("class_counts"))
 
 
-def _loss_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _loss_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     task = values["task"]
     if "task_given" in facts or task not in LOSSES:
         return _of_the_task(value, _loss(facts, values).value, task)
@@ -215,7 +206,7 @@ def _loss_accepts(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any
     )
 
 
-def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _metrics(facts: Facts, values: Mapping[str, Any]) -> Choice:
     task, given = values["task"], facts.get("task_given")
     if given is not None or task not in _KNOWN_METRICS:
         return Choice(
@@ -227,7 +218,7 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
         )
     evidence: dict[str, Any] = {"task": task}
     if task == "classification":
-        share = _largest_share(facts.get("class_counts"))
+        share = _largest_share(facts.get("class_counts", []))
         value, reason = ["accuracy"], "The share of correct predictions."
         if share is not None:
             evidence["largest_share"] = round(share, 4)
@@ -255,7 +246,7 @@ def _metrics(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _metrics_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _metrics_accept(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     task = values["task"]
     if "task_given" in facts or task not in _KNOWN_METRICS:
         return _of_the_task(value, _metrics(facts, values).value, task)
@@ -272,16 +263,15 @@ def _of_the_task(value: Any, own: Any, task: str) -> str | None:
     return f"{own!r}, as the task {task!r} defines. Pass another task: Learner(data, task=...)."
 
 
-def _distinct(facts: Mapping[str, Any], noun: str) -> str:
+def _distinct(facts: Facts, noun: str) -> str:
     count = facts.get("target_distinct")
     if count is None:
-        return f"targets of type {facts['target_dtype']}"
+        return f"targets of type {facts.get('target_dtype')}"
     return f"{count:,} distinct {noun}{'' if count == 1 else 's'}"
 
 
-def _largest_share(counts: Sequence[int] | Mapping[str, int] | None) -> float | None:
-    numbers = list(counts.values()) if isinstance(counts, Mapping) else list(counts or ())
-    return max(numbers) / sum(numbers) if sum(numbers) else None
+def _largest_share(counts: Sequence[int]) -> float | None:
+    return max(counts) / sum(counts) if sum(counts) else None
 
 
 TASK_RULES = (

@@ -1,11 +1,4 @@
-"""Core rules for training: batch size, optimizer, learning rate, schedule, epochs.
-
-In addition to those in ``rules_task`` they read these facts:
-
-- ``in_memory``: whether the samples are tensors in memory; false if files are read on demand.
-- ``model_given``: true if the user passed a module.
-- ``loader_batch_size``: batch size of a user-defined loader, which no rule changes.
-"""
+"""Core rules for training: batch size, optimizer, learning rate, schedule, epochs."""
 
 from __future__ import annotations
 
@@ -13,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from flambeau.data.facts import Facts
 from flambeau.device import usable_cores
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES
 from flambeau.phases.schedule import SHAPES
@@ -39,7 +33,7 @@ _WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 5e-4}
 _USUAL_LR = 1e-3
 
 
-def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
     given = facts.get("loader_batch_size")
     if given is not None:
         return Choice(
@@ -64,9 +58,7 @@ def _batch_size(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def batch_size_accepts(
-    value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]
-) -> str | None:
+def batch_size_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     """Accept only the batch size of a user-defined loader, if there is one."""
     given = facts.get("loader_batch_size")
     return (
@@ -76,7 +68,7 @@ def batch_size_accepts(
     )
 
 
-def _accumulate(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _accumulate(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "accumulate",
         1,
@@ -88,7 +80,7 @@ def _accumulate(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _num_workers(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if facts.get("loader_batch_size") is not None:
         reason = "Your loader reads the samples."
         return Choice(
@@ -117,7 +109,7 @@ def _num_workers(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _workers_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _workers_accept(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
     if value == 0:
         return None
     if facts.get("loader_batch_size") is not None:
@@ -129,7 +121,7 @@ def _workers_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, A
     )
 
 
-def _optimizer(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _optimizer(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "optimizer",
         "adamw",
@@ -141,7 +133,7 @@ def _optimizer(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _weight_decay(facts: Facts, values: Mapping[str, Any]) -> Choice:
     optimizer = values["optimizer"]
     value = _WEIGHT_DECAY.get(optimizer, 0.0)
     return Choice(
@@ -163,7 +155,7 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
             with low confidence.
     """
 
-    def decide(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+    def decide(facts: Facts, values: Mapping[str, Any]) -> Choice:
         architecture, optimizer = values["architecture"], values["optimizer"]
         known = architecture in table
         base = table.get(architecture, _USUAL_LR)
@@ -193,7 +185,7 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
     return Rule("lr", ("architecture", "optimizer"), decide, type=LR, changes="fit")
 
 
-def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _schedule(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "schedule",
         "one_cycle",
@@ -205,7 +197,7 @@ def _schedule(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _epochs(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
     n, batch_size = facts["n_train"], values["batch_size"] * values["accumulate"]
     steps = -(-n // batch_size)
     value = min(_MAX_EPOCHS, max(_MIN_EPOCHS, -(-_TARGET_STEPS // steps)))
@@ -221,7 +213,7 @@ def _epochs(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _auto(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _auto(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "auto",
         None,
@@ -232,7 +224,7 @@ def _auto(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _bn(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _bn(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "bn",
         "auto",

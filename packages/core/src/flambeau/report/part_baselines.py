@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from flambeau.data.data import Data
+from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.report.baselines import baseline_scores
@@ -76,14 +76,14 @@ def _shapes(samples: MemoryDataset) -> dict[str, torch.Size]:
     return {name: value.shape[1:] for name, value in samples.inputs.items()}
 
 
-def _train_targets(task: Task, facts: Mapping[str, Any]) -> Tensor | None:
+def _train_targets(task: Task, facts: Facts) -> Tensor | None:
     """Return targets with the same best constant prediction as the train targets have."""
     if isinstance(task, Classification):
-        counts: Sequence[int] | None = facts.get("class_counts")
+        counts = facts.get("class_counts")
         if counts is None or len(counts) != task.n_outputs:
             return None
         return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    mean: Sequence[float] | None = facts.get("target_mean")
+    mean = facts.get("target_mean")
     if isinstance(task, Regression) and mean is not None and len(mean) == task.n_outputs:
         return torch.tensor([mean], dtype=torch.float64)
     return None

@@ -29,7 +29,7 @@ LOSSES: Mapping[str, Mapping[str, str]] = {
 
 
 def loss_arguments(
-    values: Mapping[str, Any], counts: Sequence[int] | Mapping[str, int] | None = None
+    values: Mapping[str, Any], counts: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """Return the keyword arguments with which a task of core uses the plan's loss.
 
@@ -48,14 +48,13 @@ def loss_arguments(
     if loss == "smoothed_cross_entropy":
         return {"label_smoothing": LABEL_SMOOTHING}
     if loss == "balanced_cross_entropy":
-        numbers = list(counts.values()) if isinstance(counts, Mapping) else list(counts or ())
-        if not numbers:
+        if not counts:
             raise InputError(
                 "loss='balanced_cross_entropy' needs the number of train rows per class, but these "
                 "data are only read during training. Pass Classification(class_weights=…) as the "
                 "task."
             )
-        return {"class_weights": balanced_weights(numbers)}
+        return {"class_weights": balanced_weights(counts)}
     return {}
 
 

@@ -10,10 +10,12 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from flambeau.data.data import Data, Facts, head_arguments, select_values
+from flambeau.data.data import Data, head_arguments, select_values
+from flambeau.data.facts import ColumnFacts
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
+from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
 TASKS = ("auto", "classification", "multi_label", "regression")
@@ -35,7 +37,7 @@ class BaseTensorData(Data):
         self._split = split
         self._task = task
         self._class_names = None if class_names is None else tuple(map(str, class_names))
-        self._facts: Facts | None = None
+        self._facts: TensorFacts | None = None
 
     @property
     def split(self) -> Split:
@@ -45,21 +47,22 @@ class BaseTensorData(Data):
     def choices(self) -> Mapping[str, Any]:
         return {} if self._task == "auto" else {"task": self._task}
 
-    def facts(self) -> Facts:
+    def facts(self) -> TensorFacts:
         if self._facts is None:
             sizes = {
                 f"n_{part}": len(self._split.part(part)) for part in ("train", "valid", "test")
             }
-            self._facts = {**sizes, "split": self._split.describe(), **self._measure()}
+            facts = {**sizes, "split": self._split.describe(), **self._measure()}
+            self._facts = cast("TensorFacts", facts)
         return self._facts
 
     @abstractmethod
-    def _measure(self) -> Facts:
+    def _measure(self) -> dict[str, Any]:
         """Return the facts about inputs and targets."""
 
     def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         arguments = self.task_arguments(values)
-        columns: Mapping[str, Mapping[str, Any]] = self.facts()["inputs"]
+        columns = self.facts()["inputs"]
         return {
             # The MLP concatenates its inputs.
             "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
@@ -99,7 +102,7 @@ class BaseTensorData(Data):
             **loss_arguments(values),
         }
         facts = self.facts()
-        if values.get("targets") == "standard" and "target_mean" in facts:
+        if values.get("targets") == "standard" and "target_mean" in facts and "target_std" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
 
@@ -110,32 +113,31 @@ class BaseTensorData(Data):
         """Raise ``InputError`` if the targets of any part are not columns of values in [0, 1]."""
 
     def _target_shape(self, task: str) -> Sequence[int]:
-        targets: Mapping[str, Mapping[str, Any]] = self.facts()["targets"]
+        targets = self.facts()["targets"]
         if len(targets) != 1:
             raise InputError(
                 f"The task {task!r} needs exactly one target, but the data have {len(targets)}"
                 f"{': ' if targets else ''}{', '.join(targets)}. Pass a custom task: "
                 "Learner(data, module, task=…)."
             )
-        shape: Sequence[int] = next(iter(targets.values()))["shape"]
-        return shape
+        return next(iter(targets.values()))["shape"]
 
     def _classes(self) -> list[str]:
         facts = self.facts()
         if "class_names" in facts:
             return list(facts["class_names"])
-        if facts.get("target_shape"):
-            shape = ", ".join(map(str, facts["target_shape"]))
+        if sizes := facts.get("target_shape"):
+            shape = ", ".join(map(str, sizes))
             raise InputError(
                 f"The targets have shape (rows, {shape}), but classification needs one class "
                 "number per row: (rows,). Select the column (targets[:, 0]), convert one-hot "
                 "columns with targets.argmax(1), or choose task='multi_label' for columns of 0 "
                 "and 1."
             )
-        if "target_distinct" in facts:
+        if "target_distinct" in facts and "target_min" in facts and "target_max" in facts:
             raise InputError(
                 f"The targets are not class numbers 0, 1, …: they have "
-                f"{facts['target_distinct']:,} distinct values of {facts['target_dtype']} from "
+                f"{facts['target_distinct']:,} distinct values of {facts.get('target_dtype')} from "
                 f"{facts['target_min']:,} to {facts['target_max']:,}. Number the classes from 0 "
                 "(np.unique(targets, return_inverse=True)), or choose task='regression'."
             )
@@ -159,7 +161,7 @@ def resolve_class_names(
     return class_names or [str(label) for label in range(n_classes)]
 
 
-def describe_columns(columns: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+def describe_columns(columns: Mapping[str, Tensor]) -> dict[str, ColumnFacts]:
     """Return ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``."""
     return {
         name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}

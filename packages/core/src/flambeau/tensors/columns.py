@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
-Array: TypeAlias = Tensor | NDArray[Any]
-Arrays: TypeAlias = Array | Mapping[str, Array]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "Tensor | NDArray[Any]"
+Arrays: TypeAlias = "Array | Mapping[str, Array]"
 
 _COMPACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 _STRING_KINDS = "UST"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.collate import BatchLayout
-from flambeau.data.data import Facts, digest
+from flambeau.data.data import digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import PARTS, Split
@@ -274,10 +274,10 @@ class TensorData(BaseTensorData):
             for name, value in columns.items()
         ]
         lines = [str(self.split), *shapes]
-        if "class_counts" in facts:
+        if "class_counts" in facts and "class_names" in facts:
             named = zip(facts["class_names"], facts["class_counts"], strict=True)
             lines.append("train classes: " + ", ".join(f"{n} ({count:,})" for n, count in named))
-        elif "target_distinct" in facts:
+        elif "target_distinct" in facts and "target_min" in facts and "target_max" in facts:
             lines.append(
                 f"train targets: {facts['target_distinct']:,} distinct values from "
                 f"{facts['target_min']:g} to {facts['target_max']:g}"
@@ -285,7 +285,7 @@ class TensorData(BaseTensorData):
         for part in ("valid", "test"):
             if part in self._parts and (same := self._also_in_train(part)):
                 lines.append(same)
-        return "\n".join([*lines, f"memory: {format_bytes(facts['memory_bytes'])}"])
+        return "\n".join([*lines, f"memory: {format_bytes(facts.get('memory_bytes', 0))}"])
 
     def _also_in_train(self, part: str) -> str:
         same = find_rows_also_in_train(self._parts["train"], self._parts[part])
@@ -295,7 +295,7 @@ class TensorData(BaseTensorData):
         more = ", …" if len(same) > 5 else ""
         return f"{part} rows with the inputs of a train row: {len(same):,} (row {shown}{more})"
 
-    def _measure(self) -> Facts:
+    def _measure(self) -> dict[str, Any]:
         train = self._parts["train"]
         facts: dict[str, Any] = {
             "inputs": describe_columns(train.inputs),

@@ -1,10 +1,4 @@
-"""The domain of tensors, for data created by ``TensorData``.
-
-Its rules read these facts in addition to those of core's rules:
-
-- ``inputs``: ``{name: {"shape": [sizes of one sample], "dtype": "float32"}}``
-- ``model_dtype``: dtype of the user module's floating-point parameters, if they share one
-"""
+"""The domain of tensors, for data created by ``TensorData``."""
 
 from __future__ import annotations
 
@@ -23,6 +17,7 @@ from flambeau.plan.value_types import FLOAT_DTYPE
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau.tensors.data import TensorData
+from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.mlp import MLP
 from flambeau.tensors.preprocess import TensorPreprocessor
 
@@ -30,7 +25,7 @@ from flambeau.tensors.preprocess import TensorPreprocessor
 _DECAY_TIMES_ROWS, _LEAST_DECAY, _MOST_DECAY = 1_000, 0.01, 5.0
 
 
-def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _architecture(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     shapes = {name: list(column["shape"]) for name, column in facts["inputs"].items()}
     n_inputs = sum(math.prod(shape) for shape in shapes.values())
     described = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
@@ -49,7 +44,7 @@ def _architecture(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     )
 
 
-def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _normalisation(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     dtypes = {name: str(column["dtype"]) for name, column in facts["inputs"].items()}
     evidence: dict[str, Any] = {"dtypes": dtypes}
     floats = [name for name, dtype in dtypes.items() if "float" in dtype]
@@ -91,7 +86,7 @@ def _normalisation(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choic
     )
 
 
-def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _weight_decay(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     """Return core's choice, except for flambeau's MLP, whose decay falls with the train rows."""
     if values["optimizer"] != "adamw" or facts.get("model_given", False):
         return _CORE_WEIGHT_DECAY.decide(facts, values)
@@ -109,7 +104,7 @@ def _weight_decay(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice
     )
 
 
-def _input_dtype(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _input_dtype(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     dtypes = {name: str(column["dtype"]) for name, column in facts["inputs"].items()}
     wanted = facts.get("model_dtype")
     others = [name for name, dtype in dtypes.items() if "float" in dtype and dtype != wanted]
@@ -132,7 +127,7 @@ def _input_dtype(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _targets(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     if values["task"] != "regression":
         return _CORE_TARGETS.decide(facts, values)
     known = "target_mean" in facts
@@ -158,7 +153,7 @@ def _targets(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _targets_accept(value: Any, facts: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _targets_accept(value: Any, facts: TensorFacts, values: Mapping[str, Any]) -> str | None:
     ways = ("as_is", "standard") if "target_mean" in facts else ("as_is",)
     return targets_accept(*ways)(value, facts, values)
 
@@ -168,17 +163,17 @@ _CORE_WEIGHT_DECAY = next(rule for rule in CORE_RULES if rule.key == "weight_dec
 _CORE_TASK = next(rule for rule in CORE_RULES if rule.key == "task")
 
 
-def _task(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def _task(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     """Return core's choice, but treat floating-point targets that are all 0.0 or 1.0 as labels."""
-    is_plain = facts.get("target_shape") == [] and "float" in str(facts.get("target_dtype"))
-    if not (is_plain and facts.get("target_binary") and facts.get("target_distinct") == 2):
+    dtype, binary = str(facts.get("target_dtype")), facts.get("target_binary", False)
+    is_plain = facts.get("target_shape") == [] and "float" in dtype
+    if not (is_plain and binary and facts.get("target_distinct") == 2):
         return _CORE_TASK.decide(facts, values)
     return Choice(
         "task",
         "classification",
-        f"All {facts['n_train']:,} targets are 0 or 1 ({facts['target_dtype']}): probably class "
-        "labels.",
-        evidence={name: facts[name] for name in ("n_train", "target_dtype", "target_binary")},
+        f"All {facts['n_train']:,} targets are 0 or 1 ({dtype}): probably class labels.",
+        evidence={"n_train": facts["n_train"], "target_dtype": dtype, "target_binary": binary},
         alternatives=("regression",),
         confidence=0.6,
         override='TensorData.from_tensors(inputs, targets, task="regression")',

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.memory_loader import MemoryDataset
@@ -21,6 +20,9 @@ from flambeau.tensors.columns import (
     as_tensors,
     encode_string_labels,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Pair: TypeAlias = tuple[Arrays, Arrays]
 

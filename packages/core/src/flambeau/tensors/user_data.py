@@ -10,7 +10,6 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout
-from flambeau.data.data import Facts
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
@@ -134,7 +133,7 @@ class UserData(BaseTensorData):
         ]
         return _RawSamples(len(rows), rows.__getitem__)
 
-    def _measure(self) -> Facts:
+    def _measure(self) -> dict[str, Any]:
         n = sum(len(batch) for batch in self._first)
         first = self._first[0]
         facts: dict[str, Any] = {

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from flambeau.data.facts import Facts
 from flambeau.device import (
     available_memory_bytes,
     free_memory_bytes,
@@ -70,7 +71,7 @@ class _StepMeasurements:
     def __init__(
         self,
         plan: Plan,
-        facts: Mapping[str, Any],
+        facts: Facts,
         trial: Trial,
         phases: Sequence[Phase],
         *,
@@ -268,9 +269,7 @@ def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[
     return {key: others for key, others in found.items() if key in open_keys and others}
 
 
-def _why_not_measured(
-    components: Components, options: TrainingOptions, facts: Mapping[str, Any]
-) -> str:
+def _why_not_measured(components: Components, options: TrainingOptions, facts: Facts) -> str:
     if processes.current() is not None:
         return "The run has several processes, for which steps are not measured."
     if "loader_batch_size" in facts:

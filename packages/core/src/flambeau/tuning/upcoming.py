@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flambeau.data.batch import Batch
+from flambeau.data.facts import Facts
 from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
 from flambeau.training.components import Components
@@ -33,6 +34,6 @@ class UpcomingRun:
     components: Callable[[Plan], Components]
     options: Callable[[Plan], TrainingOptions]
     position: Position
-    facts: Mapping[str, Any]
+    facts: Facts
     samples: Callable[[int], Batch]
     log: Callable[[str], None]

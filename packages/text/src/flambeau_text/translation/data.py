@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from flambeau.data.data import Data, Facts
+from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
@@ -25,7 +25,7 @@ from flambeau_text.translation.dataset import (
     source_rows,
     target_rows,
 )
-from flambeau_text.translation.facts import translation_facts
+from flambeau_text.translation.facts import TranslationFacts, translation_facts
 from flambeau_text.translation.from_plan import KEYS, fit_preprocessor
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
@@ -79,7 +79,7 @@ class TranslationData(Data):
         self._split = split
         self._options = options or TranslationOptions()
         self._skipped = Counter(skipped or {})
-        self._facts: Facts | None = None
+        self._facts: TranslationFacts | None = None
         self._fitted: dict[tuple[Any, ...], TranslationPreprocessor] = {}
 
     def __repr__(self) -> str:
@@ -243,7 +243,7 @@ class TranslationData(Data):
         }
         return {key: value for key, value in given.items() if value is not None}
 
-    def facts(self) -> Facts:
+    def facts(self) -> TranslationFacts:
         if self._facts is None:
             self._facts = translation_facts(
                 self._samples["source"], self._samples["target"], self._split, self._options

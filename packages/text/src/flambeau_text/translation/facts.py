@@ -1,27 +1,55 @@
-"""``translation_facts``: statistics of the train pairs, the input of the plan's rules."""
+"""``TranslationFacts``: statistics of the train pairs, the input of the plan's rules."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from flambeau.data.data import Facts
+from flambeau.data.facts import Facts
 from flambeau.data.split import PARTS, Split
 from flambeau_text.translation.options import TranslationOptions
+
+if TYPE_CHECKING:
+    from typing import Required  # typing has ReadOnly from Python 3.13
+
+    from typing_extensions import ReadOnly
+
+
+class TranslationFacts(Facts, total=False):
+    """Core's facts, the languages, and statistics of the train pairs.
+
+    Attributes:
+        source_words: Number of words of the source sentences.
+        target_words: Number of words of the target sentences.
+        source_distinct_words: Number of distinct words of the source sentences.
+        target_distinct_words: Number of distinct words of the target sentences.
+        mean_words: Mean number of words of a pair, both sides added.
+        longest_words: Number of words of the longest sentence of either side.
+        longest_characters: Number of characters of the longest sentence of either side.
+        shared_words: Fraction of the target's words, repetitions counted, that occur in sources.
+        source_language: Language code, if known.
+        target_language: Language code, if known.
+        lowercase: Whether sentences are converted to lower case.
+    """
+
+    source_words: ReadOnly[Required[int]]
+    target_words: ReadOnly[Required[int]]
+    source_distinct_words: ReadOnly[Required[int]]
+    target_distinct_words: ReadOnly[Required[int]]
+    mean_words: ReadOnly[Required[float]]
+    longest_words: ReadOnly[Required[int]]
+    longest_characters: ReadOnly[Required[int]]
+    shared_words: ReadOnly[Required[float]]
+    source_language: ReadOnly[Required[str | None]]
+    target_language: ReadOnly[Required[str | None]]
+    lowercase: ReadOnly[Required[bool]]
 
 
 def translation_facts(
     sources: Sequence[str], targets: Sequence[str], split: Split, options: TranslationOptions
-) -> Facts:
-    """Return core's facts, the languages, and statistics of the train pairs.
-
-    - ``source_words``, ``target_words``: number of words; ``source_distinct``,
-      ``target_distinct``: number of distinct words
-    - ``mean_words``: mean number of words of a pair, both sides added
-    - ``longest_words``, ``longest_characters``: of the longest sentence of either side
-    - ``shared_words``: fraction of the target's words, repetitions counted, that occur in sources
-    """
+) -> TranslationFacts:
+    """Return the facts of the train pairs."""
     sides: dict[str, Any] = {}
     counts: dict[str, Counter[str]] = {}
     for side, texts in (("source", sources), ("target", targets)):
@@ -35,12 +63,12 @@ def translation_facts(
             longest_characters = max(longest_characters, len(text))
         counts[side] = found
         sides[f"{side}_words"] = found.total()
-        sides[f"{side}_distinct"] = len(found)
+        sides[f"{side}_distinct_words"] = len(found)
         sides["longest_words"] = max(longest_words, sides.get("longest_words", 0))
         sides["longest_characters"] = max(longest_characters, sides.get("longest_characters", 0))
     shared = sum(n for word, n in counts["target"].items() if word in counts["source"])
     n_train = len(split.train)
-    return {
+    facts: dict[str, Any] = {
         **{f"n_{part}": len(split.part(part)) for part in PARTS},
         "split": split.describe(),
         "in_memory": True,
@@ -51,3 +79,4 @@ def translation_facts(
         "target_language": options.target_language,
         "lowercase": options.lowercase,
     }
+    return cast("TranslationFacts", facts)

@@ -17,6 +17,7 @@ from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.rnn import RnnConfig
 from flambeau_text.models.transformer import TransformerConfig
+from flambeau_text.translation.facts import TranslationFacts
 from flambeau_text.translation.options import TOKENIZERS
 from flambeau_text.translation.recipes import (
     BATCH_SIZES,
@@ -40,7 +41,7 @@ _MAX_WORD_VOCAB = 2_000
 _MIN_SHARED_WORDS = 0.02
 
 
-def _task(facts: Values, values: Values) -> Choice:
+def _task(facts: TranslationFacts, values: Values) -> Choice:
     names = f"{facts['source_language'] or 'source'} → {facts['target_language'] or 'target'}"
     return Choice(
         "task",
@@ -52,8 +53,11 @@ def _task(facts: Values, values: Values) -> Choice:
     )
 
 
-def _tokenizer(facts: Values, values: Values) -> Choice:
-    distinct = {side: facts[f"{side}_distinct"] for side in ("source", "target")}
+def _tokenizer(facts: TranslationFacts, values: Values) -> Choice:
+    distinct = {
+        "source": facts["source_distinct_words"],
+        "target": facts["target_distinct_words"],
+    }
     evidence = {**distinct, "words": facts["source_words"] + facts["target_words"]}
     value = "word" if max(distinct.values()) <= _MAX_WORD_VOCAB else "bpe"
     reason = (
@@ -75,11 +79,11 @@ def _tokenizer(facts: Values, values: Values) -> Choice:
     )
 
 
-def _tokenizer_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _tokenizer_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
     return None if value in TOKENIZERS else f"one of {', '.join(TOKENIZERS)}."
 
 
-def _vocab_size(facts: Values, values: Values) -> Choice:
+def _vocab_size(facts: TranslationFacts, values: Values) -> Choice:
     n, kind = facts["n_train"], values["tokenizer"]
     if kind in ("bpe", "unigram"):
         value = next(size for pairs, size in SUBWORD_VOCAB_SIZES if n >= pairs)
@@ -101,14 +105,14 @@ def _vocab_size(facts: Values, values: Values) -> Choice:
 
 
 def _whole_number(least: int, unit: str) -> Any:
-    def accepts(value: Any, facts: Values, values: Values) -> str | None:
+    def accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
         is_valid = type(value) is int and value >= least
         return None if is_valid else f"a whole number of {unit}, at least {least}."
 
     return accepts
 
 
-def _shared_vocab(facts: Values, values: Values) -> Choice:
+def _shared_vocab(facts: TranslationFacts, values: Values) -> Choice:
     shared, kind = facts["shared_words"], values["tokenizer"]
     value = kind in ("bpe", "unigram") and shared >= _MIN_SHARED_WORDS
     reason = f"{shared:.1%} of the target words occur in sources"
@@ -128,13 +132,14 @@ def _shared_vocab(facts: Values, values: Values) -> Choice:
     )
 
 
-def _shared_vocab_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _shared_vocab_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
     return None if isinstance(value, bool) else "True or False."
 
 
-def _max_tokens(facts: Values, values: Values) -> Choice:
-    unit = "characters" if values["tokenizer"] == "character" else "words"
-    longest = facts[f"longest_{unit}"]
+def _max_tokens(facts: TranslationFacts, values: Values) -> Choice:
+    is_character = values["tokenizer"] == "character"
+    unit = "characters" if is_character else "words"
+    longest = facts["longest_characters"] if is_character else facts["longest_words"]
     value = max(64, 4 * longest)
     return Choice(
         "max_tokens",
@@ -147,7 +152,7 @@ def _max_tokens(facts: Values, values: Values) -> Choice:
     )
 
 
-def _architecture(facts: Values, values: Values) -> Choice:
+def _architecture(facts: TranslationFacts, values: Values) -> Choice:
     n, on_cpu = facts["n_train"], torch.device(values["device"]).type == "cpu"
     value = "rnn" if on_cpu or n < TRANSFORMER_PAIRS else "transformer"
     other = "transformer" if value == "rnn" else "rnn"
@@ -170,7 +175,7 @@ def _architecture(facts: Values, values: Values) -> Choice:
     )
 
 
-def _model_config(facts: Values, values: Values) -> Choice:
+def _model_config(facts: TranslationFacts, values: Values) -> Choice:
     architecture, n = values["architecture"], facts["n_train"]
     if facts.get("model_given", False):
         return Choice(
@@ -206,7 +211,7 @@ def _model_config(facts: Values, values: Values) -> Choice:
     )
 
 
-def _model_config_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _model_config_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
     if not isinstance(value, Mapping):
         return 'fields of RnnConfig or TransformerConfig by name: {"hidden_size": 512}.'
     config = _CONFIGS.get(values["architecture"])
@@ -219,7 +224,7 @@ def _model_config_accepts(value: Any, facts: Values, values: Values) -> str | No
     return None
 
 
-def _batch_size(facts: Values, values: Values) -> Choice:
+def _batch_size(facts: TranslationFacts, values: Values) -> Choice:
     n = facts["n_train"]
     value = next(size for pairs, size in BATCH_SIZES if n >= pairs)
     words = round(value * facts["mean_words"])
@@ -234,7 +239,7 @@ def _batch_size(facts: Values, values: Values) -> Choice:
     )
 
 
-def _epochs(facts: Values, values: Values) -> Choice:
+def _epochs(facts: TranslationFacts, values: Values) -> Choice:
     n, pairs = facts["n_train"], values["batch_size"] * values["accumulate"]
     steps = -(-n // pairs)
     wanted = TARGET_STEPS["word" if values["tokenizer"] == "word" else "text"]
@@ -251,26 +256,26 @@ def _epochs(facts: Values, values: Values) -> Choice:
     )
 
 
-def _label_smoothing(facts: Values, values: Values) -> Choice:
-    is_small = values["tokenizer"] == "word" and facts["target_distinct"] <= _MAX_WORD_VOCAB
+def _label_smoothing(facts: TranslationFacts, values: Values) -> Choice:
+    is_small = values["tokenizer"] == "word" and facts["target_distinct_words"] <= _MAX_WORD_VOCAB
     return Choice(
         "label_smoothing",
         0.0 if is_small else 0.1,
         "With a small target vocabulary the correct token is rarely ambiguous."
         if is_small
         else "The usual value: a sentence has several correct translations but one reference.",
-        evidence={"target_distinct": facts["target_distinct"]},
+        evidence={"target_distinct_words": facts["target_distinct_words"]},
         alternatives=(0.1,) if is_small else (0.0, 0.2),
         source="default",
     )
 
 
-def _label_smoothing_accepts(value: Any, facts: Values, values: Values) -> str | None:
+def _label_smoothing_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
     is_valid = type(value) in (int, float) and 0 <= value < 1
     return None if is_valid else "a number of at least 0 and below 1."
 
 
-def _teacher_forcing(facts: Values, values: Values) -> Choice:
+def _teacher_forcing(facts: TranslationFacts, values: Values) -> Choice:
     return Choice(
         "teacher_forcing",
         None,
@@ -281,7 +286,7 @@ def _teacher_forcing(facts: Values, values: Values) -> Choice:
     )
 
 
-def _decoding(facts: Values, values: Values) -> Choice:
+def _decoding(facts: TranslationFacts, values: Values) -> Choice:
     return Choice(
         "decoding",
         Beam().as_json(),
@@ -295,7 +300,7 @@ def _decoding(facts: Values, values: Values) -> Choice:
 def _from_json(build: Any, what: str, *, none: bool) -> Any:
     """Return a validator that accepts what ``build`` can rebuild."""
 
-    def accepts(value: Any, facts: Values, values: Values) -> str | None:
+    def accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
         if value is None and none:
             return None
         if not isinstance(value, Mapping):
@@ -309,7 +314,7 @@ def _from_json(build: Any, what: str, *, none: bool) -> Any:
     return accepts
 
 
-def _data_device(facts: Values, values: Values) -> Choice:
+def _data_device(facts: TranslationFacts, values: Values) -> Choice:
     return Choice(
         "data_device",
         "cpu",

@@ -1,0 +1,76 @@
+"""``Facts``: measurements of the train samples, the input of every rule of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from typing import Required  # typing has ReadOnly from Python 3.13
+
+    from typing_extensions import ReadOnly
+
+
+class ColumnFacts(TypedDict):
+    """Shape of one sample and dtype ("float32") of an input or target."""
+
+    shape: list[int]
+    dtype: str
+
+
+class Facts(TypedDict, total=False):
+    """Measurements of the train samples only, as JSON values by name.
+
+    The names are the same in every domain; a fact that does not apply is omitted. A domain adds
+    facts of its own in a subclass: ``class ImageFacts(Facts, total=False)``.
+
+    Attributes:
+        n_train: Number of train samples.
+        n_valid: Number of validation samples.
+        n_test: Number of test samples.
+        split: Description of the split method.
+        inputs: The inputs by name.
+        targets: The targets by name.
+        in_memory: Whether the samples are held in memory.
+        memory_bytes: Size in memory.
+        target_dtype: "float32", "int64", "bool" …; of the only target, like all ``target_*``.
+        target_shape: Shape of one sample's target, ``[]`` for a scalar.
+        target_distinct: Number of distinct values; absent if data are read during training.
+        target_min: Smallest value.
+        target_max: Largest value.
+        target_binary: Whether every value is 0 or 1.
+        target_mean: Mean of each column of floating-point targets.
+        target_std: Standard deviation of each column of floating-point targets.
+        class_names: Names of the classes, or of the target columns (multi-label).
+        class_counts: Number of train samples per class, in the order of ``class_names``.
+        loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
+        evidence: Which train samples were measured, if not all of them.
+        model_given: Whether the user passed a module; added by the learner.
+        model_dtype: Dtype of the module's parameters, if all have the same; added by the learner.
+        task_given: ``{"loss": description, "metrics": names}`` of the user's task; added by the
+            learner.
+    """
+
+    n_train: ReadOnly[Required[int]]
+    n_valid: ReadOnly[int]
+    n_test: ReadOnly[int]
+    split: ReadOnly[Required[str]]
+    inputs: ReadOnly[Mapping[str, ColumnFacts]]
+    targets: ReadOnly[Mapping[str, ColumnFacts]]
+    in_memory: ReadOnly[bool]
+    memory_bytes: ReadOnly[int]
+    target_dtype: ReadOnly[str]
+    target_shape: ReadOnly[list[int]]
+    target_distinct: ReadOnly[int]
+    target_min: ReadOnly[float]
+    target_max: ReadOnly[float]
+    target_binary: ReadOnly[bool]
+    target_mean: ReadOnly[list[float]]
+    target_std: ReadOnly[list[float]]
+    class_names: ReadOnly[list[str]]
+    class_counts: ReadOnly[list[int]]
+    loader_batch_size: ReadOnly[int]
+    evidence: ReadOnly[str]
+    model_given: ReadOnly[bool]
+    model_dtype: ReadOnly[str]
+    task_given: ReadOnly[Mapping[str, Any]]

@@ -1,0 +1,21 @@
+"""``TensorFacts``: core's facts, of which those of ``TensorData`` are always there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flambeau.data.facts import ColumnFacts, Facts
+
+if TYPE_CHECKING:
+    from typing import Required  # typing has ReadOnly from Python 3.13
+
+    from typing_extensions import ReadOnly
+
+
+class TensorFacts(Facts, total=False):
+    """Measurements of the train samples; inputs and targets are known for every data set."""
+
+    inputs: ReadOnly[Required[Mapping[str, ColumnFacts]]]
+    targets: ReadOnly[Required[Mapping[str, ColumnFacts]]]
+    in_memory: ReadOnly[Required[bool]]
