@@ -99,7 +99,8 @@ def data() -> TranslationData:
 
 def learner(data: TranslationData, kind: type[TokenDecoder] = TokenDecoder, **more: Any) -> Learner:
     torch.manual_seed(0)
-    vocabulary = data.model_arguments({**Learner(data, quiet=True).plan.values})
+    values = Learner(data, quiet=True).plan.values
+    vocabulary = data.model_arguments(data.preprocessor(values), values)
     model = kind(vocabulary["source_vocab"], vocabulary["target_vocab"])
     training = TrainingOptions(doctor=False, **more.pop("training", {}))
     choices = {**CHOICES, **more.pop("choices", {})}

@@ -34,7 +34,10 @@ def main(folder: Path, architecture: str) -> None:
     torch.manual_seed(RANK)  # different initial weights on each rank: those of rank 0 are used
     data = dates_data(60, 0)
     plan = Learner(data, quiet=True).plan.values
-    arguments = {**data.model_arguments(plan), "config": CONFIGS[architecture]}
+    arguments = {
+        **data.model_arguments(data.preprocessor(plan), plan),
+        "config": CONFIGS[architecture],
+    }
     model = {"rnn": rnn, "transformer": transformer}[architecture](**arguments).double()
     forcing = TeacherForcing(InverseSigmoid(3.0), "sample")
     choices = {

@@ -333,14 +333,24 @@ def test_normalisation_and_geometry_follow_the_weights() -> None:
 def test_builder_arguments_follow_labels_and_plan() -> None:
     x, y = arrays()
     data = ImageData.from_arrays(x, y, class_names=["a", "b", "c", "d"])
-    assert data.model_arguments(VALUES) == {"in_channels": 3, "n_outputs": 4, "image_size": 8}
-    weights = data.model_arguments({**VALUES, "weights": "DEFAULT"})
+    assert data.model_arguments(data.preprocessor(VALUES), VALUES) == {
+        "in_channels": 3,
+        "n_outputs": 4,
+        "image_size": 8,
+    }
+    weights = data.model_arguments(
+        data.preprocessor({**VALUES, "weights": "DEFAULT"}), {**VALUES, "weights": "DEFAULT"}
+    )
     assert weights["weights"] == "DEFAULT"
-    assert data.task_arguments(VALUES) == {"classes": ["a", "b", "c", "d"]}
+    assert data.task_arguments(data.preprocessor(VALUES), VALUES) == {
+        "classes": ["a", "b", "c", "d"]
+    }
     with pytest.raises(PlanError, match=r"task is 'regression'.*ImageOptions\(task='regression'\)"):
-        data.task_arguments({**VALUES, "task": "regression"})
+        data.task_arguments(
+            data.preprocessor({**VALUES, "task": "regression"}), {**VALUES, "task": "regression"}
+        )
     numbers = ImageData.from_arrays(x, y / 2, split=Split.from_indices(range(8), range(8, 40)))
-    assert numbers.task_arguments(VALUES) == {
+    assert numbers.task_arguments(numbers.preprocessor(VALUES), VALUES) == {
         "names": ["value"],
         "mean": [0.75],
         "std": [pytest.approx((y[:8] / 2).std())],

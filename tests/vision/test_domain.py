@@ -173,10 +173,14 @@ def test_the_demo_can_be_built_from_its_plan() -> None:
     data = DOMAIN.demo(64, 0)
     plan = Plan.derive(combine(CORE_RULES, DOMAIN.rules), data.facts(), data.choices)
     assert isinstance(data, ImageData)
-    model = DOMAIN.models[plan.values["architecture"]](**data.model_arguments(plan.values))
+    model = DOMAIN.models[plan.values["architecture"]](
+        **data.model_arguments(data.preprocessor(plan.values), plan.values)
+    )
     preprocessor = data.preprocessor(plan.values)
     batch = preprocessor.on_device(preprocessor.encode(data.raw("test")))
-    task = DOMAIN.tasks[plan.values["task"]](**data.task_arguments(plan.values))
+    task = DOMAIN.tasks[plan.values["task"]](
+        **data.task_arguments(data.preprocessor(plan.values), plan.values)
+    )
     model.eval()
     predictions = task.decode(model(batch.input).detach())
     data.show_predictions(predictions, part="test", n=4)

@@ -16,6 +16,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions, count_steps, epoch_order
+from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.doctor import Check, Finding
 from flambeau.domain import Domain
@@ -172,10 +173,14 @@ class ToyData(Data):
         rows = torch.tensor(self.rows.part(part).tolist())
         return ToyDataset(self.x[rows], self.y[rows], rows)
 
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         return {"width": 3}
 
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         if FLAW == "labels of all rows":
             return {"labels": ["no", f"yes ({int(self.y[self.rows.valid.tolist()].sum())})"]}
         return {"labels": ["no", "yes"]}

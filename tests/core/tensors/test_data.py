@@ -130,7 +130,7 @@ def test_several_inputs_and_targets_by_name() -> None:
     assert torch.equal(row["a"], X[data.split.valid[0]])
     assert len(data.raw("valid")[1:3]) == 2
     with pytest.raises(InputError, match="needs exactly one target, but the data have 2: p, q"):
-        data.task_arguments(CLASSES)
+        data.task_arguments(data.preprocessor(CLASSES), CLASSES)
     assert TensorData.from_tensors(X).facts()["targets"] == {}
 
 
@@ -151,20 +151,26 @@ def test_arguments_for_task_and_model(
     data = TensorData.from_tensors(X, targets, task=task)
     values = {"task": task, "architecture": "mlp", "normalisation": "none"}
     assert data.choices == {"task": task}
-    assert data.task_arguments(values) == arguments
+    assert data.task_arguments(data.preprocessor(values), values) == arguments
     n_outputs = len(next(iter(arguments.values())))
-    assert data.model_arguments(values) == {"n_inputs": 4, "n_outputs": n_outputs}
+    assert data.model_arguments(data.preprocessor(values), values) == {
+        "n_inputs": 4,
+        "n_outputs": n_outputs,
+    }
 
 
 def test_features_of_all_inputs_are_counted() -> None:
     data = TensorData.from_tensors({"a": X, "b": X.reshape(90, 2, 2), "c": X[:, 0]}, Y)
-    assert data.model_arguments(CLASSES)["n_inputs"] == 9
+    assert data.model_arguments(data.preprocessor(CLASSES), CLASSES)["n_inputs"] == 9
 
 
 def test_the_mlp_gets_standardised_targets() -> None:
     y = X[:, :2] * 5 + 100
     data = TensorData.from_tensors(X, y)
-    arguments = data.task_arguments({"task": "regression", "targets": "standard"})
+    arguments = data.task_arguments(
+        data.preprocessor({"task": "regression", "targets": "standard"}),
+        {"task": "regression", "targets": "standard"},
+    )
     train = y[data.split.train].double()
     np.testing.assert_allclose(arguments["mean"], train.mean(0), rtol=1e-12)
     np.testing.assert_allclose(arguments["std"], train.std(0, correction=0), rtol=1e-12)
@@ -173,16 +179,18 @@ def test_the_mlp_gets_standardised_targets() -> None:
 def test_class_names_and_labels_must_agree() -> None:
     named = TensorData.from_tensors(X, Y, class_names=["a", "b", "c", "d"])
     with pytest.warns(FlambeauWarning, match="class-not-in-train"):
-        assert named.task_arguments(CLASSES) == {"classes": ["a", "b", "c", "d"]}
+        assert named.task_arguments(named.preprocessor(CLASSES), CLASSES) == {
+            "classes": ["a", "b", "c", "d"]
+        }
     assert named.facts()["class_counts"][3] == 0
     short = TensorData.from_tensors(
         X, Y, class_names=["a", "b"], split=Split.from_indices([0, 1], [2, 3])
     )
     with pytest.raises(InputError, match=r"valid targets contain labels outside 0..1 \(row 2: 2\)"):
-        short.task_arguments(CLASSES)
+        short.task_arguments(short.preprocessor(CLASSES), CLASSES)
     unseen = TensorData.from_tensors(X, Y, split=Split.from_indices([0, 1], [5, 6]))
     with pytest.raises(InputError, match=r"row 5: 2.* more classes than in train"):
-        unseen.task_arguments(CLASSES)
+        unseen.task_arguments(unseen.preprocessor(CLASSES), CLASSES)
 
 
 @pytest.mark.parametrize("labels", [Y - 1, Y * 1_000_000])
@@ -192,7 +200,7 @@ def test_labels_not_numbered_from_zero_raise(labels: torch.Tensor) -> None:
     with pytest.raises(
         InputError, match=r"not class numbers 0, 1, …: they have 3 distinct .* Number the classes"
     ):
-        data.task_arguments(CLASSES)
+        data.task_arguments(data.preprocessor(CLASSES), CLASSES)
 
 
 def test_stratify() -> None:

@@ -154,8 +154,10 @@ def test_the_plan_can_be_built(targets: torch.Tensor, task: str, width: int) -> 
     data = TensorData.from_tensors(floats(60, 5), targets)
     values = plan(data).values
     assert values["task"] == task
-    made = DOMAIN.tasks[values["task"]](**data.task_arguments(values))
-    model = DOMAIN.models[values["architecture"]](**data.model_arguments(values))
+    made = DOMAIN.tasks[values["task"]](**data.task_arguments(data.preprocessor(values), values))
+    model = DOMAIN.models[values["architecture"]](
+        **data.model_arguments(data.preprocessor(values), values)
+    )
     assert made.builder == task
     assert made.n_outputs == width
     preprocessor = data.preprocessor(values)

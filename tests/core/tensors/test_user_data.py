@@ -90,13 +90,16 @@ def test_facts_use_the_first_samples_without_side_effects() -> None:
     assert facts["in_memory"] is False
     assert [facts["n_train"], facts["n_valid"], facts["n_test"]] == [200, 8, 0]
     assert facts["class_names"] == ["0", "1", "2"]
-    assert data.model_arguments(VALUES) == {"n_inputs": 2, "n_outputs": 3}
+    assert data.model_arguments(data.preprocessor(VALUES), VALUES) == {
+        "n_inputs": 2,
+        "n_outputs": 3,
+    }
 
 
 def test_the_number_of_classes_is_required_if_unknown() -> None:
     data = TensorData.from_datasets(Augmented(), Augmented(8))
     with pytest.raises(InputError, match=r"Give class_names=\[…\] or n_classes=…"):
-        data.task_arguments(VALUES)
+        data.task_arguments(data.preprocessor(VALUES), VALUES)
     with pytest.raises(InputError, match="n_classes is 2, but class_names has 1 names"):
         TensorData.from_datasets(Augmented(), Augmented(8), n_classes=2, class_names=["a"])
 
@@ -254,7 +257,10 @@ def test_user_loaders_are_used_unchanged() -> None:
     valid = list(loader(data, "valid", LoaderOptions(64)).batches(0))
     assert torch.equal(torch.cat([b.input for b in valid]), X)
     assert torch.equal(torch.stack(list(data.raw("valid"))), X)
-    assert data.model_arguments(VALUES) == {"n_inputs": 3, "n_outputs": 3}
+    assert data.model_arguments(data.preprocessor(VALUES), VALUES) == {
+        "n_inputs": 3,
+        "n_outputs": 3,
+    }
 
 
 def test_loaders_of_dicts_and_lists_of_batches() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flambeau.data import Batch, Data, MemoryDataset, Preprocessor, Split
+from flambeau.data import Batch, Data, Facts, MemoryDataset, Preprocessor, Split
 from flambeau.data.data import select_values
 from flambeau.errors import InputError
 
@@ -53,6 +53,12 @@ class DnaPreprocessor(Preprocessor):
         return {"length": self.length}
 
 
+class DnaFacts(Facts):
+    """Core's facts and the length of the longest train sequence."""
+
+    longest: int
+
+
 @dataclass(frozen=True)
 class DnaData(Data):
     """Labelled sequences in memory; ``classes`` default to the labels of the train rows."""
@@ -86,16 +92,24 @@ class DnaData(Data):
     def choices(self) -> Mapping[str, Any]:
         return {} if self.length is None else {"length": self.length}
 
-    def facts(self) -> Mapping[str, Any]:
+    @property
+    def names(self) -> list[str]:
+        """The class names: those that were given, else the labels of the train rows, sorted."""
+        return self.classes or sorted({self.labels[row] for row in self.rows.train.tolist()})
+
+    def facts(self) -> DnaFacts:
         counts = Counter(self.labels[row] for row in self.rows.train.tolist())
-        names = list(self.classes or sorted(counts))
         return {
-            **{f"n_{part}": len(self.rows.part(part)) for part in ("train", "valid", "test")},
+            "n_train": len(self.rows.train),
+            "n_valid": len(self.rows.valid),
+            "n_test": len(self.rows.test),
             "split": self.rows.describe(),
             "in_memory": True,
-            **{"target_dtype": "str", "target_shape": [], "target_distinct": len(counts)},
-            "class_names": names,
-            "class_counts": [counts[name] for name in names],
+            "target_dtype": "str",
+            "target_shape": [],
+            "target_distinct": len(counts),
+            "class_names": self.names,
+            "class_counts": [counts[name] for name in self.names],
             "longest": max(len(self.sequences[row]) for row in self.rows.train),
         }
 
@@ -103,16 +117,16 @@ class DnaData(Data):
         return DnaPreprocessor(values["length"])
 
     def dataset(self, part: str, preprocessor: Any, values: Mapping[str, Any]) -> MemoryDataset:
-        rows, names = self.rows.part(part).tolist(), self.facts()["class_names"]
+        rows = self.rows.part(part).tolist()
         batch = preprocessor.encode(self.raw(part))
-        labels = torch.tensor([names.index(self.labels[row]) for row in rows])
+        labels = torch.tensor([self.names.index(self.labels[row]) for row in rows])
         return MemoryDataset(batch.inputs, {"label": labels}, torch.tensor(rows))
 
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"n_outputs": len(self.facts()["class_names"])}
+    def model_arguments(self, preprocessor: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"n_outputs": len(self.names)}
 
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"classes": self.facts()["class_names"], **select_values(values, "metrics")}
+    def task_arguments(self, preprocessor: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"classes": self.names, **select_values(values, "metrics")}
 
     def raw(self, part: str) -> list[str]:
         return [self.sequences[row] for row in self.rows.part(part)]

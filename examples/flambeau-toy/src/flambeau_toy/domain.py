@@ -15,7 +15,7 @@ from flambeau.doctor import Check, Finding, TrainingSetup
 from flambeau.domain import CliOption
 from flambeau.random import generator
 
-from .data import DnaData, DnaPreprocessor
+from .data import DnaData, DnaFacts, DnaPreprocessor
 
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
@@ -33,7 +33,7 @@ class MotifNet(nn.Module):
         return self.head(self.body(one_hot.transpose(1, 2)).amax(2))
 
 
-def choose_length(facts: Mapping[str, Any], values: Mapping[str, Any]) -> Choice:
+def choose_length(facts: DnaFacts, values: Mapping[str, Any]) -> Choice:
     """Choose ``length``: that of the longest train sequence, at most 512 bases."""
     longest = facts["longest"]
     reason = f"The longest of {facts['n_train']:,} train sequences has {longest} bases."

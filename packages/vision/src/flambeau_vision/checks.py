@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from flambeau.data.split import PARTS
-from flambeau.doctor import CORE_CHECKS, Check, Finding, TrainingSetup
+from flambeau.doctor import Check, Finding, TrainingSetup
+from flambeau.doctor.leak_checks import duplicates_across_parts
 from flambeau_vision.data import ImageData
 from flambeau_vision.duplicates import MAX_COMPARED, Duplicate, search_duplicates
 from flambeau_vision.filename_groups import are_paths, groups_across_parts
@@ -17,8 +18,6 @@ _MAX_HASHED = 2_000
 _MIN_COPIES, _MIN_SHARE = 2, 0.01
 _MIN_GROUPED_SHARE = 0.05  # share of validation images in groups that train contains too
 
-_CORE = {check.code: check for check in CORE_CHECKS}
-
 
 def check_duplicates(setup: TrainingSetup) -> list[Finding]:
     """Return a finding if train files (by bytes) or arrays are also in validation or test."""
@@ -27,7 +26,7 @@ def check_duplicates(setup: TrainingSetup) -> list[Finding]:
         return []
     items = data.samples["image"]
     if isinstance(items, Tensor):
-        return list(_CORE["duplicates-across-parts"].run(setup) or ())  # pyright: ignore[reportArgumentType]
+        return duplicates_across_parts(setup)
     if len(items) > _MAX_HASHED:
         return []  # data.report() compares all of them
     return _find_copies(data, "duplicates-across-parts", "identical to", limit=0)

@@ -195,10 +195,14 @@ class ImageData(ImageDataConstructors):
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
         return device_transforms(values, self._options, self._targets)
 
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         return model_arguments(values, self._targets)
 
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         self._check_task(values)
         return task_arguments(values, self._targets, self._split.train)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from flambeau.device import available_memory_bytes, usable_cores
 from flambeau.plan.choice import Choice
-from flambeau.plan.core_rules import CORE_RULES
 from flambeau.plan.rule import Rule
-from flambeau.plan.rules_machine import data_device_choice, precision_rule
+from flambeau.plan.rules_machine import data_device_choice, data_device_fault, precision_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.rules_training import lr_rule
@@ -34,7 +33,6 @@ MEMORY_SHARE = 0.25
 _ENOUGH_FOR_RESNET = 2_000
 _FEW, _MANY = 1_000, 10_000
 
-_CORE = {rule.key: rule for rule in CORE_RULES}
 _SCRATCH_LR = lr_rule({name: recipe.lr for name, recipe in RECIPES.items()})
 _PRETRAINED_LR = lr_rule({name: recipe.lr_pretrained for name, recipe in RECIPES.items()})
 
@@ -241,9 +239,9 @@ def _lr(facts: ImageFacts, values: Values) -> Choice:
     return rule.decide(facts, values)
 
 
-def _targets(facts: ImageFacts, values: Values) -> Choice:
+def _targets(base: Choice, facts: ImageFacts, values: Values) -> Choice:
     if values["task"] != "regression":
-        return _CORE["targets"].decide(facts, values)
+        return base
     return Choice(
         "targets",
         "standard",
@@ -262,9 +260,7 @@ def _data_device(facts: ImageFacts, values: Values) -> Choice:
 
 
 def _data_device_accepts(value: Any, facts: ImageFacts, values: Values) -> str | None:
-    facts = {**facts, "in_memory": values["cache"] != "files"}
-    accepts = _CORE["data_device"].accepts
-    return None if accepts is None else accepts(value, facts, values)
+    return data_device_fault(value, values["device"], values["cache"] != "files")
 
 
 def _weights_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
@@ -348,7 +344,7 @@ def _memory_format(facts: ImageFacts, values: Values) -> Choice:
 
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
-    Rule("targets", ("task",), _targets, targets_accept("standard", "as_is")),
+    Rule.extending("targets", _targets, accepts=targets_accept("standard", "as_is")),
     Rule("weights", (), _weights, _weights_accept),
     head_rule("it"),
     Rule("channels", (), _channels),

@@ -25,6 +25,7 @@ from flambeau import (
     TrainState,
 )
 from flambeau.data.loader import Loader, LoaderOptions
+from flambeau.data.preprocess import Preprocessor
 from flambeau.tensors.preprocess import TensorPreprocessor
 
 N_INPUTS = 32
@@ -250,10 +251,14 @@ class ReadyData(Data):
     def dataset(self, part: str, preprocessor: Any, values: Mapping[str, Any]) -> ReadyDataset:
         return ReadyDataset(self._loader if part == "train" else self._loader.first())
 
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         return {}
 
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         return {}
 
     def raw(self, part: str) -> Sequence[Any]:

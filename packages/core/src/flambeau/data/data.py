@@ -29,7 +29,8 @@ class Data(ABC):
     """The base class of every domain's data. Immutable: a change returns a new object.
 
     Order of use: the plan's rules read ``facts``; ``preprocessor`` is fitted with the plan's
-    values; ``dataset`` takes the preprocessor and the values; a data set creates its loader.
+    values; ``dataset``, ``model_arguments`` and ``task_arguments`` take the preprocessor and the
+    values; a data set creates its loader.
     """
 
     domain: ClassVar[str]
@@ -73,12 +74,21 @@ class Data(ABC):
         """
 
     @abstractmethod
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return JSON arguments of the domain's model builders (channels, outputs, size)."""
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return JSON arguments of the domain's model builders (channels, outputs, size).
+
+        Args:
+            preprocessor: As fitted: its vocabulary, cardinalities or number of channels.
+            values: The plan's values.
+        """
 
     @abstractmethod
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return JSON keyword arguments of the task builder (class names)."""
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return JSON arguments of the task builder (class names); see `model_arguments`."""
 
     @abstractmethod
     def raw(self, part: str) -> Sequence[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from flambeau.data.data import Data
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
-from flambeau.plan.order import check_needs
+from flambeau.plan.order import check_extended, check_needs
 
 if TYPE_CHECKING:
     from flambeau.doctor.check import Check
@@ -71,8 +71,9 @@ class Domain:
         api: Version of this record for which the package was written.
         data_classes: Data classes by name; the first one has ``from_path`` (see ``FromPath``) if
             ``recognise`` claims paths.
-        models: Model builders, ``builder(**data.model_arguments(values)) -> nn.Module``.
-        tasks: Task builders, ``builder(**data.task_arguments(values)) -> Task``.
+        models: Model builders, called with ``data.model_arguments(preprocessor, values)`` as
+            keyword arguments; each returns an ``nn.Module``.
+        tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
         rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
@@ -96,13 +97,15 @@ class Domain:
     demo: Callable[[int, int], Data] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a rule that needs a key which neither core nor this domain decides.
+        """Refuse a rule that needs or extends a key which has no rule.
 
         Raises:
             PlanError: Naming the rule and the nearest key.
         """
         rules = [rule for rule in self.rules if isinstance(cast(object, rule), Rule)]
-        check_needs(rules, [rule.key for rule in CORE_RULES])
+        known = [rule.key for rule in CORE_RULES]
+        check_needs(rules, known)
+        check_extended(rules, known)
 
 
 def rules_of(domain: Domain) -> tuple[Rule, ...]:

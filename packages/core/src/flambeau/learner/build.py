@@ -136,7 +136,7 @@ class BuiltPlan:
         self.task: Task = given.task or self._planned_task(plan)
         self.model_spec: dict[str, Any] | None = None
         if given.model is None:
-            arguments = dict(data.model_arguments(self.values))
+            arguments = dict(data.model_arguments(self.preprocessor, self.values))
             self.model_spec = {"builder": self.values["architecture"], "arguments": arguments}
             model: nn.Module = self._seeded_model(arguments)
         else:
@@ -186,7 +186,7 @@ class BuiltPlan:
 
     def _planned_task(self, plan: Plan) -> Task:
         """Return the plan's task, with the loss and the metrics that the user chose."""
-        arguments = dict(self.data.task_arguments(self.values))
+        arguments = dict(self.data.task_arguments(self.preprocessor, self.values))
         task: Task = self._build("task", self.domain.tasks, arguments)
         made = task.arguments()
         wanted = {

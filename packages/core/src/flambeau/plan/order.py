@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
+from typing import Any
 
 from flambeau.errors import PlanError, did_you_mean
+from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 
 
@@ -15,8 +18,10 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
     A domain changes a choice of core by contributing a rule with the same key.
 
     Raises:
-        PlanError: Two rules of ``base``, or two of ``own``, decide one key.
+        PlanError: Two rules of ``base``, or two of ``own``, decide one key; or a rule of ``own``
+            extends a key that ``base`` does not decide.
     """
+    check_extended(own, [rule.key for rule in base])
     replaced = _by_key(own)
     kept = [
         _replacing(rule, replaced.pop(key)) if key in replaced else rule
@@ -76,19 +81,47 @@ def dependents(rules: Sequence[Rule], key: str, fixed: Iterable[str] = ()) -> fr
 
 def name_of(rule: Rule) -> str:
     """Return the name of the rule's function for messages: ``package.module.function``."""
-    decide = rule.decide
+    decide = rule.extend or rule.decide
     module = getattr(decide, "__module__", type(decide).__module__)
     return f"{module}.{getattr(decide, '__qualname__', type(decide).__qualname__)}"
 
 
 def _replacing(base: Rule, own: Rule) -> Rule:
     """Return ``own``, with the attributes that it does not set taken from ``base``."""
-    return replace(
+    merged = replace(
         own,
         type=own.type or base.type,
         changes=own.changes or base.changes,
         of_machine=own.of_machine or base.of_machine,
     )
+    extend = own.extend
+    if extend is None:
+        return merged
+
+    @wraps(extend)
+    def decide(facts: Any, values: Mapping[str, Any]) -> Choice:
+        base_choice = base.decide(facts, {need: values[need] for need in base.needs})
+        return extend(base_choice, facts, values)
+
+    needs = tuple(dict.fromkeys((*base.needs, *own.needs)))
+    return replace(
+        merged, needs=needs, decide=decide, accepts=own.accepts or base.accepts, extend=None
+    )
+
+
+def check_extended(rules: Sequence[Rule], known: Iterable[str]) -> None:
+    """Check that each rule made by ``Rule.extending`` has a rule to extend.
+
+    Raises:
+        PlanError: Its key is not in ``known``; the message suggests the nearest key.
+    """
+    keys = set(known)
+    for rule in rules:
+        if rule.extend is not None and rule.key not in keys:
+            raise PlanError(
+                f"Rule.extending({rule.key!r}) has no rule to extend: core decides no "
+                f"{rule.key!r}. {did_you_mean(rule.key, keys)} For a new key, use Rule(...)."
+            )
 
 
 def check_needs(rules: Sequence[Rule], known: Iterable[str]) -> None:

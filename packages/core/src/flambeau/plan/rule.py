@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
 from flambeau.plan.value_types import ValueType
 
 # The first argument is ``Facts``, or a domain's subclass of it.
 Decide = Callable[[Any, Mapping[str, Any]], Choice]
 Accepts = Callable[[Any, Any, Mapping[str, Any]], str | None]
+
+Extend = Callable[[Choice, Any, Mapping[str, Any]], Choice]
+"""``decide(base, facts, values) -> Choice``, where ``base`` is the choice of core's rule."""
 
 Changes = Literal["rebuild", "apply", "fit"]
 """When a change of the value takes effect.
@@ -37,9 +41,10 @@ class Rule:
         type: The valid values of the key, independent of the data; None accepts any.
         changes: When a change takes effect, see ``Changes``; None is "rebuild".
         of_machine: Whether the value depends on the machine, so that a resumed run may change it.
+        extend: Set by ``Rule.extending``.
 
     A domain's rule that replaces one of core inherits its ``type``, ``changes`` and ``of_machine``
-    unless it sets them.
+    unless it sets them. ``Rule.extending`` makes one that starts from core's choice instead.
     """
 
     key: str
@@ -49,3 +54,40 @@ class Rule:
     type: ValueType | None = None
     changes: Changes | None = None
     of_machine: bool = False
+    extend: Extend | None = None
+
+    @classmethod
+    def extending(
+        cls,
+        key: str,
+        decide: Extend,
+        *,
+        needs: tuple[str, ...] = (),
+        accepts: Accepts | None = None,
+        type: ValueType | None = None,
+    ) -> Self:
+        """Return a domain's rule that starts from the choice of core's rule for ``key``.
+
+        Args:
+            key: A key that core decides.
+            decide: ``decide(base, facts, values) -> Choice``: returns ``base``, which core chose,
+                or another choice. ``values`` has the keys in ``needs`` and those that core's rule
+                needs.
+            needs: Keys that ``decide`` reads in addition.
+            accepts: As in ``Rule``; None keeps core's.
+            type: As in ``Rule``; None keeps core's.
+
+        Example:
+            >>> from dataclasses import replace
+            >>> def halve(base, facts, values):
+            ...     return replace(base, value=base.value / 2, reason="Half of the usual rate.")
+            >>> rule = Rule.extending("lr", halve)
+        """
+        return cls(key, needs, _without_base, accepts, type, extend=decide)
+
+
+def _without_base(facts: Any, values: Mapping[str, Any]) -> Choice:
+    raise PlanError(
+        "A rule made by Rule.extending decides only as part of a domain, together with the rule "
+        "that it extends: flambeau.plan.combine(CORE_RULES, [rule])."
+    )

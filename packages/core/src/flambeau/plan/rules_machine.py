@@ -78,10 +78,21 @@ def _data_device(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _data_device_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
-    kind = torch.device(values["device"]).type
-    if value == "cpu" or (value == kind and facts.get("in_memory", False)):
+    return data_device_fault(value, values["device"], facts.get("in_memory", False))
+
+
+def data_device_fault(value: Any, device: str, in_memory: bool) -> str | None:
+    """Return a description of valid values of ``data_device`` if ``value`` is invalid, else None.
+
+    Args:
+        value: The value that the user set.
+        device: The device of the model.
+        in_memory: Whether the data are held in memory.
+    """
+    kind = torch.device(device).type
+    if value == "cpu" or (value == kind and in_memory):
         return None
-    known = f"'cpu' or {kind!r}" if facts.get("in_memory", False) and kind != "cpu" else "'cpu'"
+    known = f"'cpu' or {kind!r}" if in_memory and kind != "cpu" else "'cpu'"
     return f"{known}: the model runs on {kind}, and only data in memory can be kept there."
 
 

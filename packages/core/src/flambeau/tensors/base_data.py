@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flambeau.data.data import Data, head_arguments, select_values
 from flambeau.data.facts import ColumnFacts
+from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
@@ -60,8 +61,10 @@ class BaseTensorData(Data):
     def _measure(self) -> dict[str, Any]:
         """Return the facts about inputs and targets."""
 
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        arguments = self.task_arguments(values)
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        arguments = self.task_arguments(preprocessor, values)
         columns = self.facts()["inputs"]
         return {
             # The MLP concatenates its inputs.
@@ -70,7 +73,9 @@ class BaseTensorData(Data):
             **head_arguments(values),
         }
 
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         task = values["task"]
         shape = self._target_shape(task)
         if task == "classification":

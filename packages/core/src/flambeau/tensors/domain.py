@@ -10,7 +10,7 @@ import torch
 
 from flambeau.data.data import Data
 from flambeau.domain import Domain
-from flambeau.plan import CORE_RULES, Choice, Rule, lr_rule
+from flambeau.plan import Choice, Rule, lr_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.value_types import FLOAT_DTYPE
@@ -86,10 +86,10 @@ def _normalisation(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _weight_decay(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
+def _weight_decay(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     """Return core's choice, except for flambeau's MLP, whose decay falls with the train rows."""
     if values["optimizer"] != "adamw" or facts.get("model_given", False):
-        return _CORE_WEIGHT_DECAY.decide(facts, values)
+        return base
     n = facts["n_train"]
     value = float(f"{min(_MOST_DECAY, max(_LEAST_DECAY, _DECAY_TIMES_ROWS / n)):.2g}")
     return Choice(
@@ -127,9 +127,9 @@ def _input_dtype(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _targets(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
+def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     if values["task"] != "regression":
-        return _CORE_TARGETS.decide(facts, values)
+        return base
     known = "target_mean" in facts
     value, reason = "as_is", "Your module predicts the targets in their own units."
     if not known:
@@ -158,17 +158,12 @@ def _targets_accept(value: Any, facts: TensorFacts, values: Mapping[str, Any]) -
     return targets_accept(*ways)(value, facts, values)
 
 
-_CORE_TARGETS = next(rule for rule in CORE_RULES if rule.key == "targets")
-_CORE_WEIGHT_DECAY = next(rule for rule in CORE_RULES if rule.key == "weight_decay")
-_CORE_TASK = next(rule for rule in CORE_RULES if rule.key == "task")
-
-
-def _task(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
+def _task(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     """Return core's choice, but treat floating-point targets that are all 0.0 or 1.0 as labels."""
     dtype, binary = str(facts.get("target_dtype")), facts.get("target_binary", False)
     is_plain = facts.get("target_shape") == [] and "float" in dtype
     if not (is_plain and binary and facts.get("target_distinct") == 2):
-        return _CORE_TASK.decide(facts, values)
+        return base
     return Choice(
         "task",
         "classification",
@@ -211,10 +206,10 @@ DOMAIN = Domain(
         Rule("architecture", (), _architecture),
         Rule("normalisation", ("architecture",), _normalisation),
         Rule("input_dtype", ("architecture",), _input_dtype, type=FLOAT_DTYPE),
-        Rule("task", (), _task),
-        Rule("targets", ("task", "normalisation"), _targets, _targets_accept),
+        Rule.extending("task", _task),
+        Rule.extending("targets", _targets, needs=("normalisation",), accepts=_targets_accept),
         head_rule("each layer but the first"),
-        Rule("weight_decay", ("optimizer",), _weight_decay),
+        Rule.extending("weight_decay", _weight_decay),
         lr_rule({"mlp": 1e-3}),
     ),
     demo=demo,

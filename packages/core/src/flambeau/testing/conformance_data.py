@@ -70,10 +70,13 @@ def check_preprocessor_is_fitted_on_train_only(tested: DomainUnderTest) -> None:
     what = "data with and without most validation and test rows"
     _same_json(what, "facts", (facts[0], facts[1]), fix)
     values = tested.values_of(with_valid)
-    for name in ("model_arguments", "task_arguments"):
-        found = (getattr(with_valid, name)(values), getattr(without_valid, name)(values))
-        _same_json(what, f"{name}(values)", found, fix)
     fitted = (with_valid.preprocessor(values), without_valid.preprocessor(values))
+    for name in ("model_arguments", "task_arguments"):
+        found = (
+            getattr(with_valid, name)(fitted[0], values),
+            getattr(without_valid, name)(fitted[1], values),
+        )
+        _same_json(what, name, found, fix)
     _same_json(what, "preprocessor arguments", (fitted[0].arguments(), fitted[1].arguments()), fix)
     before, after = fitted[0].tensors(), fitted[1].tensors()
     for name in before.keys() | after.keys():

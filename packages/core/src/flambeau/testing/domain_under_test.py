@@ -97,7 +97,8 @@ class DomainUnderTest:
     @cached_property
     def task(self) -> Task:
         """The task of the plan."""
-        return self.domain.tasks[self.values["task"]](**self.data.task_arguments(self.values))
+        arguments = self.data.task_arguments(self.preprocessor, self.values)
+        return self.domain.tasks[self.values["task"]](**arguments)
 
     def loader(self, part: str, *, shuffle: bool = False) -> Loader:
         """Return a new loader for a part of the data."""
@@ -107,7 +108,8 @@ class DomainUnderTest:
     def model_spec(self, name: str) -> dict[str, Any]:
         """Return builder and arguments of an architecture, as an export stores them."""
         values = self.values_of(self.data, name)
-        return {"builder": name, "arguments": dict(self.data.model_arguments(values))}
+        arguments = self.data.model_arguments(self.data.preprocessor(values), values)
+        return {"builder": name, "arguments": dict(arguments)}
 
     def build(self, name: str) -> nn.Module:
         """Build an architecture with initial weights that depend only on the seed."""

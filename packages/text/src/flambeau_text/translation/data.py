@@ -26,7 +26,7 @@ from flambeau_text.translation.dataset import (
     target_rows,
 )
 from flambeau_text.translation.facts import TranslationFacts, translation_facts
-from flambeau_text.translation.from_plan import KEYS, fit_preprocessor
+from flambeau_text.translation.from_plan import fit_preprocessor
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
@@ -80,7 +80,6 @@ class TranslationData(Data):
         self._options = options or TranslationOptions()
         self._skipped = Counter(skipped or {})
         self._facts: TranslationFacts | None = None
-        self._fitted: dict[tuple[Any, ...], TranslationPreprocessor] = {}
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
@@ -332,28 +331,22 @@ class TranslationData(Data):
     # ------------------------------------------------------------ plan to parts
 
     def preprocessor(self, values: Mapping[str, Any]) -> TranslationPreprocessor:
-        key = tuple(values[name] for name in KEYS)
-        if key not in self._fitted:
-            sources, targets = self.raw("train"), self.references("train")
-            self._fitted[key] = fit_preprocessor(sources, targets, values, self._options)
-        return self._fitted[key]
+        return fit_preprocessor(self.raw("train"), self.references("train"), values, self._options)
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
-        if not isinstance(preprocessor, TranslationPreprocessor):
-            raise ArgumentError(
-                f"TranslationData needs a TranslationPreprocessor, not a "
-                f"{type(preprocessor).__name__}."
-            )
+        fitted = _checked(preprocessor)
         ids = torch.from_numpy(np.array(self._rows(part)))
         raw = self.raw(part)
-        preprocessor.check_sources(raw, part)
-        sources = preprocessor.source.encode_batch(raw)
+        fitted.check_sources(raw, part)
+        sources = fitted.source.encode_batch(raw)
         texts = self.references(part)
-        targets = preprocessor.target.encode_batch(texts)
+        targets = fitted.target.encode_batch(texts)
         return EncodedPairs(source_rows(sources), target_rows(targets), reference_rows(texts), ids)
 
-    def model_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        fitted = self.preprocessor(values)
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        fitted = _checked(preprocessor)
         shared = fitted.source is fitted.target
         return {
             "source_vocab": len(fitted.source),
@@ -362,9 +355,11 @@ class TranslationData(Data):
             "config": values["model_config"],
         }
 
-    def task_arguments(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         return {
-            "target": self.preprocessor(values).target.as_json(),
+            "target": _checked(preprocessor).target.as_json(),
             "label_smoothing": values["label_smoothing"],
             "teacher_forcing": values["teacher_forcing"],
             "decoding": values["decoding"],
@@ -385,3 +380,11 @@ class TranslationData(Data):
     def _texts(self, side: str, part: str) -> list[str]:
         texts = self._samples[side]
         return [texts[row] for row in self._split.part(part).tolist()]
+
+
+def _checked(preprocessor: Preprocessor) -> TranslationPreprocessor:
+    if not isinstance(preprocessor, TranslationPreprocessor):
+        raise ArgumentError(
+            f"TranslationData needs a TranslationPreprocessor, not a {type(preprocessor).__name__}."
+        )
+    return preprocessor

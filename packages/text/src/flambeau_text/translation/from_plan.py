@@ -16,9 +16,6 @@ from flambeau_text.translation.language_guard import LanguageGuard
 from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 
-KEYS = ("tokenizer", "vocab_size", "shared_vocab", "max_tokens")
-"""The keys of the plan on which the fitted preprocessor depends."""
-
 
 def fit_preprocessor(
     sources: Sequence[str],
