@@ -195,6 +195,25 @@ def test_summary_counts_parameters() -> None:
     assert "21" in text
 
 
+def test_summary_counts_the_groups_that_the_next_fit_trains() -> None:
+    learner = Learner(data(), norm_net(), quiet=True)  # 8 * 6 + 8, 8 + 8, 3 * 8 + 3
+    assert learner.summary().trainable == 56 + 16 + 27
+    learner.freeze()
+    assert learner.summary().trainable == 16 + 27  # bn "auto" trains scales and shifts
+    assert [layer.trainable for layer in learner.summary().layers] == [0, 16, 0, 27]
+    learner.fit(1)
+    assert learner.summary().trainable == 16 + 27
+    learner.unfreeze()
+    assert learner.summary().trainable == 99
+    fixed = Learner(data(), norm_net(), choices={"trainable": ["3"], "bn": "eval"}, quiet=True)
+    assert fixed.summary().trainable == 27
+
+
+def norm_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
