@@ -234,6 +234,7 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
         )
     assert result.exit_code == 130
     text = call("fit", photos, *SMALL, "--resume", folder)
+    assert "--epochs and --lr have no effect with --resume" in text
     assert str(folder / "model") in text
     with (folder / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]

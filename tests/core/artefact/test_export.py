@@ -436,6 +436,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         Predictor.load(tmp_path / "missing")
 
 
+def test_the_folder_of_a_run_names_its_export(exported: Path) -> None:
+    run = exported.parent / "run"
+    run.mkdir()
+    exported.rename(run / "model")
+    with pytest.raises(ArtefactError, match=r"run is not an export: .*of this run is .*model\."):
+        Predictor.load(run)
+
+
 @pytest.fixture
 def no_pickle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(*_: object, **__: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from flambeau import (
     SWA,
     Callback,
+    Classification,
     Data,
     EarlyStopping,
     Learner,
@@ -195,6 +197,25 @@ def test_summary_counts_parameters() -> None:
     assert "21" in text
 
 
+def test_summary_counts_the_groups_that_the_next_fit_trains() -> None:
+    learner = Learner(data(), norm_net(), quiet=True)  # 8 * 6 + 8, 8 + 8, 3 * 8 + 3
+    assert learner.summary().trainable == 56 + 16 + 27
+    learner.freeze()
+    assert learner.summary().trainable == 16 + 27  # bn "auto" trains scales and shifts
+    assert [layer.trainable for layer in learner.summary().layers] == [0, 16, 0, 27]
+    learner.fit(1)
+    assert learner.summary().trainable == 16 + 27
+    learner.unfreeze()
+    assert learner.summary().trainable == 99
+    fixed = Learner(data(), norm_net(), choices={"trainable": ["3"], "bn": "eval"}, quiet=True)
+    assert fixed.summary().trainable == 27
+
+
+def norm_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -296,12 +317,18 @@ def test_invalid_arguments() -> None:
         ({"controllers": ReduceOnPlateau()}, r"give a tuple of them: \(controller,\)"),
         ({"average": "ema"}, r"give EMA\(\), SWA\(\) or None"),
         ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))])}, "give a function"),
+        ({"optimizer": torch.optim.Rprop}, r"the class Rprop; give a function.*optim\.Rprop\("),
+        ({"optimizer": "sgd"}, r'a str; give a function.*choices=\{"optimizer": "sgd"\}'),
+        ({"train_step": 3}, r"train_step is a int; give a function train_step\(model, micro"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             TrainingOptions(**options)
     made = TrainingOptions(optimizer=lambda model, values: torch.optim.SGD(model.parameters()))
-    with pytest.raises(TypeError, match="instead of optimizers by name"):
+    with pytest.raises(TypeError, match="returned one SGD instead of optimizers by name"):
         Learner(data(), net(), training=made, quiet=True).fit(1)
+    steps: Any = TrainingOptions(train_step=lambda *arguments: 3.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"train_step returned 3\.0, but it must return a StepRes"):
+        Learner(data(), net(), training=steps, quiet=True).fit(1)
     with pytest.raises(InputError, match=r"must be a whole number, at least 1, not 1\.5"):
         Phase(1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Unknown batch norm policy 'adopt'"):
@@ -425,3 +452,32 @@ def test_train_is_looked_at_whole_and_in_order() -> None:
         inputs = torch.cat([b.input for b in learner.built.batches("train")])
         right = (learner.model.eval()(inputs).argmax(1) == (x[:33, 0] > 0)).double().mean()
     assert learner.evaluate("train")["accuracy"] == pytest.approx(right.item(), abs=1e-12)
+
+
+def test_a_loss_without_a_weight_is_refused() -> None:
+    class Mean(Classification):
+        def loss(self, outputs: Any, batch: Any) -> Any:
+            return nn.functional.cross_entropy(outputs, batch.target)
+
+    class UnknownWeight(Mean):
+        def host_weight(self, batch: Any) -> None:
+            return None
+
+    for task in (Mean(["a", "b", "c"]), UnknownWeight(["a", "b", "c"])):
+        with pytest.raises(TypeError, match=r"returned one tensor, but .* the summed loss and its"):
+            Learner(data(), net(), task=task, quiet=True).fit(1)
+
+
+def test_metric_objects_without_names_are_refused() -> None:
+    metrics: Any = [lambda outputs, targets: 0.0]
+    with pytest.raises(TypeError, match=r"not a name\. Give metric objects by name, metrics=\{"):
+        Classification(["a", "b"], metrics=metrics)
+
+
+def test_a_history_shows_its_last_row() -> None:
+    history = Learner(data(), net(), quiet=True).history
+    assert repr(history) == "History(no epochs)"
+    history.add({"phase": "fit", "epoch": 1, "valid_loss": 0.123456})
+    assert repr(history) == "History(1 epoch; last: phase fit, epoch 1, valid_loss 0.1235)"
+    history.add({"phase": "fit", "epoch": 2})
+    assert repr(history) == "History(2 epochs; last: phase fit, epoch 2)"

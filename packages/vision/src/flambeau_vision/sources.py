@@ -41,8 +41,11 @@ class TableSource:
 
     def __getitem__(self, name: str) -> list[Any]:
         if name not in self.columns:
+            names = {"file": self.file, "label": self.label}
+            argument = next((key for key, value in names.items() if value == name), None)
+            fix = f" Name the column with {argument}=…." if argument else ""
             raise InputError(
-                f"The table has no column {name!r}. {did_you_mean(name, self.columns)}"
+                f"The table has no column {name!r}. {did_you_mean(name, self.columns)}{fix}"
             )
         return list(self.columns[name])
 

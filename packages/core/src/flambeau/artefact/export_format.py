@@ -85,10 +85,11 @@ class ExportRecord:
         path = folder / RECORD_FILE
         if not folder.is_dir() or not path.is_file():
             why = "it does not exist" if not folder.exists() else f"it has no {RECORD_FILE}"
-            raise ArtefactError(
-                f"{folder} is not an export: {why}. Give the folder that learner.export(folder) "
-                "wrote."
-            )
+            inner = folder / "model"
+            fix = "Give the folder that learner.export(folder) wrote."
+            if (inner / RECORD_FILE).is_file():
+                fix = f"The export of this run is {inner}."
+            raise ArtefactError(f"{folder} is not an export: {why}. {fix}")
         values = read_json(path)
         if values.pop("format", None) != FORMAT:
             raise ArtefactError(f'{path} is not an export: its "format" is not {FORMAT!r}.')

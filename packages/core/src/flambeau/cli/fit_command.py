@@ -68,6 +68,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         # resume refuses choices that differ; epochs and lr are part of the run's phases.
         same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
         learner = Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
+        if same != choices:
+            note = "--epochs and --lr have no effect with --resume: the run keeps its own."
+            typer.echo(note, err=True)
     else:
         folder = agree_on_folder(out, kind.name)
         learner = Learner(data, model, choices=choices, seed=seed, folder=folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -124,6 +124,7 @@ def summary(
     *,
     forward: Callable[[], Any] | None = None,
     bn: Choice | None = None,
+    frozen: Collection[int] = (),
 ) -> Summary:
     """Return the layers of ``model``, with output shapes from one forward pass in eval mode.
 
@@ -137,6 +138,7 @@ def summary(
             calls ``model(*inputs)``.
         bn: The plan's choice of the batch norm policy, shown if the model has norm layers with
             running statistics.
+        frozen: ``id`` of parameters to count as frozen, in addition to those that need no gradient.
     """
     with Hooks(model, keep=_shape) as hooks:
         outputs = run_in_eval_mode(model, inputs, forward)
@@ -155,7 +157,7 @@ def summary(
                 class_name=type(module).__name__,
                 output=calls[0] if calls else "–",
                 parameters=sum(p.numel() for p in new),
-                trainable=sum(p.numel() for p in new if p.requires_grad),
+                trainable=_count_trainable(new, frozen),
                 training=module.training,
                 calls=len(calls),
                 shared=any(p in seen for p in own),
@@ -166,11 +168,15 @@ def summary(
         model=type(model).__name__,
         layers=tuple(layers),
         parameters=sum(p.numel() for p in model.parameters()),
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        trainable=_count_trainable(model.parameters(), frozen),
         parameter_bytes=sum(p.nbytes for p in model.parameters()),
         buffer_bytes=sum(b.nbytes for b in model.buffers()),
         norms="" if bn is None else _norms(model, bn),
     )
+
+
+def _count_trainable(parameters: Iterable[Tensor], frozen: Collection[int]) -> int:
+    return sum(p.numel() for p in parameters if p.requires_grad and id(p) not in frozen)
 
 
 def _norms(model: nn.Module, bn: Choice) -> str:

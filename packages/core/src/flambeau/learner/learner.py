@@ -166,8 +166,8 @@ class Learner:
             epochs: Passes over the train set.
             lr: Peak learning rate.
             schedule: Shape of the learning-rate schedule, a name in ``flambeau.phases.SHAPES``.
-            schedules: Schedules of other values by name: "weight_decay", "momentum", or a value
-                that the task declares.
+            schedules: Schedules by name: "lr", in place of ``lr`` and ``schedule``, "weight_decay",
+                "momentum", or a value that the task declares.
 
         Returns:
             The learner's history: one row per epoch and the loss of every step.
@@ -439,17 +439,25 @@ class Learner:
         return self.predictor().predict(items)
 
     def summary(self) -> Summary:
-        """Return the layers with output shapes, parameter counts and which parameters train."""
+        """Return the layers with output shapes, parameter counts and which parameters train.
+
+        Groups that the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
+        """
         from flambeau.inspect import summary
+        from flambeau.training.freeze import frozen_parameters, trainable_norm_parameters
 
         part = "valid" if len(self.data.split.valid) else "train"
         batch = next(self.built.batches(part))
         context = self._context()
+        bn = self.plan["bn"].value
+        # "auto" becomes "train" or "adapt" in the fit; both train the norm layers of frozen groups.
+        also = trainable_norm_parameters(self.model, "train" if bn == "auto" else bn)
         return summary(
             self.model,
             batch.inputs,
             forward=lambda: self.task.forward(self.model, batch, context),
             bn=self.plan["bn"],
+            frozen=frozen_parameters(self.model, self._trainable, also),
         )
 
     def doctor(self, *, full: bool = False) -> Diagnosis:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -66,6 +66,12 @@ def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> d
             metric.reset()
         return given
     for name in wanted:
+        if not isinstance(cast("object", name), str):
+            raise ArgumentError(
+                f"metrics contains {name!r:.80}, which is not a name. Give metric objects by name, "
+                'metrics={"recall": Recall()}; a metric has update(outputs, targets), compute() '
+                "and reset()."
+            )
         if name not in known:
             raise ArgumentError(f"Unknown metric {name!r}. {did_you_mean(name, known)}")
     return {name: known[name]() for name in wanted}

@@ -28,19 +28,29 @@ def freeze_except(
     Raises:
         ArgumentError: The model has no group of a name.
     """
-    frozen = set(fixed)
-    if trainable is not None:
-        groups = parameter_groups(model)
-        check_group_names(trainable, groups)
-        others = [parameters for name, parameters in groups.items() if name not in trainable]
-        ids = {id(parameter) for parameters in others for parameter in parameters}
-        frozen |= ids.difference(also)
+    frozen = frozen_parameters(model, trainable, also).union(fixed)
     for parameter in model.parameters():
         learns = id(parameter) not in frozen
         parameter.requires_grad_(learns)
         if not learns:
             # An optimizer would apply an old gradient in each step.
             parameter.grad = None
+
+
+def frozen_parameters(
+    model: nn.Module, trainable: Collection[str] | None, also: Collection[int] = ()
+) -> set[int]:
+    """Return the ``id`` of the parameters in frozen groups, without those in ``also``.
+
+    Raises:
+        ArgumentError: The model has no group of a name.
+    """
+    if trainable is None:
+        return set()
+    groups = parameter_groups(model)
+    check_group_names(trainable, groups)
+    others = [parameters for name, parameters in groups.items() if name not in trainable]
+    return {id(parameter) for parameters in others for parameter in parameters}.difference(also)
 
 
 def has_running_statistics(module: nn.Module) -> bool:

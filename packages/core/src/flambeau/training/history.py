@@ -21,6 +21,15 @@ class History:
         self.rows: list[dict[str, Number]] = []
         self.step_losses: array[float] = array("d")
 
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epochs)"
+        shown = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in self.rows[-1].items()
+        )
+        return f"History({len(self.rows)} epoch{'s' * (len(self.rows) > 1)}; last: {shown})"
+
     def column(self, name: str) -> list[float]:
         """Return the numbers of one column; rows without the column are skipped."""
         return [float(row[name]) for row in self.rows if name in row]

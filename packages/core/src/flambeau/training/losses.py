@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from flambeau.errors import ArgumentError
 from flambeau.training.state import StepResult
 
 _CHUNK = 512  # so many 0-d tensors are packed into one: on a GPU each of them takes 512 bytes
@@ -35,7 +36,16 @@ class StepLosses:
         self._packed_weights: list[Tensor] = []
 
     def add(self, result: StepResult) -> None:
-        """Add the result of a step, on the device."""
+        """Add the result of a step, on the device.
+
+        Raises:
+            ArgumentError: A user's training step returned something else.
+        """
+        if not isinstance(cast("object", result), StepResult):
+            raise ArgumentError(
+                f"train_step returned {result!r:.60}, but it must return a StepResult: "
+                "StepResult(loss.detach(), batch.weight)."
+            )
         self._results.append(result)
         if len(self._results) == _CHUNK:
             self._pack()

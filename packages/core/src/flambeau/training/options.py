@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from torch.optim import Optimizer
 
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, did_you_mean
@@ -66,14 +68,27 @@ class TrainingOptions:
                 raise ArgumentError(
                     f"{name} is {value!r:.60}; give a tuple of them: ({name[:-1]},)."
                 )
-        for name in ("train_step", "optimizer"):
-            value = getattr(self, name)
-            if value is not None and not callable(value):
-                raise ArgumentError(
-                    f"{name} is a {type(value).__name__}; give a function (see TrainStep and "
-                    "OptimizerFactory for its arguments)."
-                )
+        if not callable(self.train_step):
+            raise ArgumentError(
+                f"train_step is a {type(self.train_step).__name__}; give a function "
+                "train_step(model, micro_batches, task, step)."
+            )
+        self._check_optimizer()
         if self.average is not None and not hasattr(self.average, "running"):
             raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm must be a positive norm or None, not {self.clip_norm}.")
+
+    def _check_optimizer(self) -> None:
+        factory: Any = self.optimizer
+        kind: type = factory if isinstance(factory, type) else type(factory)
+        is_optimizer = issubclass(kind, Optimizer)
+        if factory is None or (callable(factory) and not is_optimizer):
+            return
+        example = kind.__name__ if is_optimizer else "SGD"
+        what = f"the class {example}" if kind is factory else f"a {kind.__name__}"
+        raise ArgumentError(
+            f"optimizer is {what}; give a function that builds optimizers by name: "
+            f'lambda model, values: {{"main": torch.optim.{example}(model.parameters(), '
+            'lr=values["lr"])}. For an optimizer of the plan, use choices={"optimizer": "sgd"}.'
+        )

@@ -311,10 +311,16 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
         found = cast("Mapping[str, object]", optimizers)
         if found and all(isinstance(value, Optimizer) for value in found.values()):
             return cast("Mapping[str, Optimizer]", found)
+    what = _shown(cast("object", optimizers))
     raise ArgumentError(
-        f"TrainingOptions(optimizer=…) returned {optimizers!r:.60} instead of optimizers by name. "
+        f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
         'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}.'
     )
+
+
+def _shown(value: object) -> str:
+    # The repr of an optimizer has several lines.
+    return f"one {type(value).__name__}" if isinstance(value, Optimizer) else f"{value!r:.60}"
 
 
 def _best_monitor(keep_best: str | None, settings: RunSettings) -> tuple[str | None, str]:

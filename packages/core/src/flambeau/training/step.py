@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
+from flambeau.errors import ArgumentError
 from flambeau.nested import detach
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import scale_
@@ -118,7 +119,7 @@ def train_step(
     for batch in micro_batches:
         with step.autocast():
             outputs = task.forward(model, batch, step.context)
-            loss_sum, _ = task.loss(outputs, batch)
+            loss_sum, _ = _summed_loss(task, outputs, batch)
         step.backward(loss_sum, total)
         part = loss_sum.detach() / total
         loss = part if loss is None else loss + part
@@ -139,6 +140,16 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
     return total
 
 
+def _summed_loss(task: Task, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+    result = task.loss(outputs, batch)
+    if isinstance(cast("object", result), Tensor):
+        raise ArgumentError(
+            f"{type(task).__name__}.loss returned one tensor, but it must return the summed loss "
+            'and its weight: cross_entropy(…, reduction="sum"), batch.weight.'
+        )
+    return result
+
+
 def _step_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
@@ -148,7 +159,7 @@ def _step_of_unknown_weight(
     for batch in micro_batches:
         with step.autocast():
             outputs = task.forward(model, batch, step.context)
-            loss_sum, weight = task.loss(outputs, batch)
+            loss_sum, weight = _summed_loss(task, outputs, batch)
         step.backward(loss_sum)
         sums.append(loss_sum.detach())
         weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
