@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from flambeau.artefact.export_format import (
     MODEL_FILE,
-    PREPROCESSOR_FILE,
     BuilderSpec,
     ExportRecord,
 )
 from flambeau.artefact.model_tensors import load_weights
-from flambeau.artefact.rebuild import rebuild, rebuild_model
+from flambeau.artefact.rebuild import rebuild, rebuild_model, rebuild_preprocessor
 from flambeau.artefact.verified_files import read_tensors
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
@@ -116,10 +115,7 @@ class Predictor:
             domain = get_domain(record.domain)
         except DomainError as error:
             raise ArtefactError(f"Cannot load {folder}: {error}") from error
-        tensors = {}
-        if PREPROCESSOR_FILE in record.sha256:
-            tensors = read_tensors(folder / PREPROCESSOR_FILE, record.sha256[PREPROCESSOR_FILE])
-        preprocessor = rebuild("preprocessor", record.preprocessor, domain.preprocessors, tensors)
+        preprocessor = rebuild_preprocessor(folder, record, domain)
         if task is None:
             _refuse_missing(folder, "task", record.task)
             task = rebuild("task", record.task, domain.tasks)

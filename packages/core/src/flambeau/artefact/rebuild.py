@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flambeau.artefact.export_format import BuilderSpec
+from flambeau.artefact.export_format import PREPROCESSOR_FILE, BuilderSpec, ExportRecord
 from flambeau.artefact.model_tensors import check_tensors_fit, with_aliases
+from flambeau.artefact.verified_files import read_tensors
+from flambeau.data.preprocess import Preprocessor
+from flambeau.domain import Domain
 from flambeau.errors import ArtefactError, did_you_mean
 
 Builders = Mapping[str, Callable[..., Any]]
@@ -59,6 +63,18 @@ def rebuild(
             f"The {kind} builder {spec.builder!r} failed with the saved arguments: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def rebuild_preprocessor(folder: Path, record: ExportRecord, domain: Domain) -> Preprocessor:
+    """Rebuild the preprocessor of the export in ``folder``.
+
+    Raises:
+        ArtefactError: Its file is missing or damaged, or its builder is unknown or fails.
+    """
+    tensors = {}
+    if PREPROCESSOR_FILE in record.sha256:
+        tensors = read_tensors(folder / PREPROCESSOR_FILE, record.sha256[PREPROCESSOR_FILE])
+    return rebuild("preprocessor", record.preprocessor, domain.preprocessors, tensors)
 
 
 def rebuild_model(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TypeGuard
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -121,8 +122,20 @@ def high_initial_loss(setup: TrainingSetup) -> Finding | None:
         f"The loss before any training is {loss:.3g}; a uniform prediction{over} gives "
         f"{uniform:.3g}.",
         {"loss": loss, "uniform": uniform, "largest output": float(outputs.abs().max())},
+        _fix_of_high_loss(setup.values.get("start")),
+    )
+
+
+def _fix_of_high_loss(start: Mapping[str, Any] | None) -> str:
+    if start is not None and start["head"] == "kept":
+        return (
+            f"The export {start['export']} predicts these data worse than chance: check that the "
+            "classes mean the same and that the inputs have the same scale, or train a new head: "
+            "start=Start(path, new_head=True)."
+        )
+    return (
         "Initialise the last layer with smaller weights (model.head.weight.data.mul_(0.1)). "
-        "Weights that were trained for other classes need a new last layer.",
+        "Weights that were trained for other classes need a new last layer."
     )
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -28,6 +28,9 @@ from flambeau.task.task import Task
 from flambeau.training.compile import compile_model, undo
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
+
+if TYPE_CHECKING:
+    from flambeau.learner.start import StartingPoint
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,14 @@ def require_builder(
         )
 
 
+def _starting_point(values: Mapping[str, Any], domain: Domain) -> StartingPoint | None:
+    if values.get("start") is None:
+        return None
+    from flambeau.learner.start import StartingPoint
+
+    return StartingPoint.of_plan(values["start"], domain)
+
+
 class BuiltPlan:
     """The objects that a plan specifies. Data sets and loaders are created on first use.
 
@@ -132,15 +143,22 @@ class BuiltPlan:
         self.values: Mapping[str, Any] = dict(plan.values)
         self.seed = seed
         self.device = torch.device(self.values["device"])
-        self.preprocessor: Preprocessor = data.preprocessor(self.values)
+        self._start = _starting_point(self.values, domain)
+        self.preprocessor: Preprocessor = (
+            self._start.preprocessor if self._start else data.preprocessor(self.values)
+        )
         self.task: Task = given.task or self._planned_task(plan)
         self.model_spec: dict[str, Any] | None = None
         if given.model is None:
             arguments = dict(data.model_arguments(self.preprocessor, self.values))
+            if self._start is not None and "weights" in arguments:
+                arguments["weights"] = None  # the export's replace them
             self.model_spec = {"builder": self.values["architecture"], "arguments": arguments}
             model: nn.Module = self._seeded_model(arguments)
         else:
             model = given.model
+        if self._start is not None:
+            self._start.load_weights(model, self.values["start"]["head"])
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last changes the strides of 4-d weights only.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
@@ -187,6 +205,8 @@ class BuiltPlan:
     def _planned_task(self, plan: Plan) -> Task:
         """Return the plan's task, with the loss and the metrics that the user chose."""
         arguments = dict(self.data.task_arguments(self.preprocessor, self.values))
+        if self._start is not None:
+            arguments = self._start.task_arguments(arguments, self.values["start"]["head"])
         task: Task = self._build("task", self.domain.tasks, arguments)
         made = task.arguments()
         wanted = {

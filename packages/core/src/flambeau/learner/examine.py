@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,12 @@ from flambeau.learner.build import BuiltPlan
 from flambeau.learner.setup import Setup
 from flambeau.phases import recipes
 from flambeau.plan import Plan
+from flambeau.task.task import StepContext
 from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.run import Run
 
 if TYPE_CHECKING:
+    from flambeau.inspect import Summary
     from flambeau.report.interpretation import ReportDetails
 
 
@@ -52,4 +55,32 @@ def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:
         history=setup.history,
         dataset=built.dataset,
         notes={"device": str(built.device), "seed": str(setup.seed)},
+    )
+
+
+def summarise_model(
+    setup: Setup, built: BuiltPlan, context: StepContext, trainable: Sequence[str] | None
+) -> Summary:
+    """Return the layers of the model for a batch, with the parameters that the next fit trains.
+
+    Args:
+        setup: State of the learner.
+        built: The objects that the plan specifies.
+        context: Context of the forward pass.
+        trainable: Names of the parameter groups that train; None for all.
+    """
+    from flambeau.inspect import summary
+    from flambeau.training.freeze import frozen_parameters, trainable_norm_parameters
+
+    part = "valid" if len(setup.data.split.valid) else "train"
+    batch = next(built.batches(part))
+    bn = setup.plan["bn"].value
+    # "auto" becomes "train" or "adapt" in the fit; both train the norm layers of frozen groups.
+    also = trainable_norm_parameters(built.model, "train" if bn == "auto" else bn)
+    return summary(
+        built.model,
+        batch.inputs,
+        forward=lambda: built.task.forward(built.model, batch, context),
+        bn=setup.plan["bn"],
+        frozen=frozen_parameters(built.model, trainable, also),
     )

@@ -46,6 +46,7 @@ from flambeau.training.state import Position
 if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
     from flambeau.inspect import Summary
+    from flambeau.learner.start import Start
     from flambeau.report.interpretation import Interpretation
     from flambeau.tuning.auto_run import Clock
     from flambeau.tuning.lr_result import LearningRate
@@ -66,6 +67,8 @@ class Learner:
         choices: Values to fix in the plan, by key: ``{"batch_size": 64}``.
         plan: A plan, or the path of a saved one, whose choices are used unchanged. ``model``,
             ``task`` and ``choices`` take precedence over it.
+        start: Folder of an export (or a ``Start``) whose preprocessor and weights are trained
+            further; other classes get a new head.
         training: Training options that are not part of the plan: train step, optimizer, weight
             averaging, gradient clipping and others.
         callbacks: Called on training events, in this order, in addition to the default callbacks
@@ -85,7 +88,7 @@ class Learner:
         4
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - docs/decisions/0004
         self,
         data: Data,
         model: nn.Module | str | None = None,
@@ -93,6 +96,7 @@ class Learner:
         task: Task | None = None,
         choices: Mapping[str, Any] | None = None,
         plan: Plan | str | Path | None = None,
+        start: str | Path | Start | None = None,
         training: TrainingOptions | None = None,
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
@@ -115,7 +119,9 @@ class Learner:
         choices = with_options(choices or {}, self.training)
         self._user_keys = frozenset(choices)
         self._examined = not self.training.doctor
-        self._use(make_plan(data, self.domain, model, self._given, choices, plan, self.training))
+        self._use(
+            make_plan(data, self.domain, model, self._given, choices, plan, self.training, start)
+        )
 
     def _use(self, plan: Plan) -> None:
         """Set the learner's plan. No other method assigns it."""
@@ -443,22 +449,9 @@ class Learner:
 
         Groups that the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
         """
-        from flambeau.inspect import summary
-        from flambeau.training.freeze import frozen_parameters, trainable_norm_parameters
+        from flambeau.learner.examine import summarise_model
 
-        part = "valid" if len(self.data.split.valid) else "train"
-        batch = next(self.built.batches(part))
-        context = self._context()
-        bn = self.plan["bn"].value
-        # "auto" becomes "train" or "adapt" in the fit; both train the norm layers of frozen groups.
-        also = trainable_norm_parameters(self.model, "train" if bn == "auto" else bn)
-        return summary(
-            self.model,
-            batch.inputs,
-            forward=lambda: self.task.forward(self.model, batch, context),
-            bn=self.plan["bn"],
-            frozen=frozen_parameters(self.model, self._trainable, also),
-        )
+        return summarise_model(self._setup(), self.built, self._context(), self._trainable)
 
     def doctor(self, *, full: bool = False) -> Diagnosis:
         """Return likely mistakes in data, model and training settings.

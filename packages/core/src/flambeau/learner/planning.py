@@ -24,6 +24,7 @@ from flambeau.training.events import Callback
 from flambeau.training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from flambeau.learner.start import Start
     from flambeau.tuning.auto_run import AutoRun
 
 # Facts that may differ between machines with the same data.
@@ -62,6 +63,7 @@ def make_plan(
     choices: Mapping[str, Any],
     saved: Plan | str | Path | None,
     training: TrainingOptions,
+    start: str | Path | Start | None = None,
 ) -> Plan:
     """Return the plan of a new learner: derived from rules, or ``saved`` with the new arguments.
 
@@ -73,8 +75,10 @@ def make_plan(
         choices: Values by key that take precedence over the rules and over ``saved``.
         saved: A plan to replay, or the path of its file.
         training: The training options; a custom optimizer factory accepts any optimizer name.
+        start: An export whose preprocessor and weights the learner starts with.
 
     Raises:
+        ArtefactError: The export cannot be read or does not fit the data.
         PlanError: A choice is unknown, or names a builder that the domain does not have.
     """
     facts = dict(data.facts())
@@ -88,7 +92,13 @@ def make_plan(
         facts["task_given"] = task_facts(given.task)
         user["task"] = given.task.builder or type(given.task).__name__
     rules = rules_for(domain, training)
-    if saved is None:
+    if start is not None:
+        if saved is not None:
+            raise ArgumentError("plan= and start= exclude each other: a plan contains its start.")
+        from flambeau.learner.start import plan_from_export
+
+        plan = plan_from_export(start, data, domain, rules, facts, user)
+    elif saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
         plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)

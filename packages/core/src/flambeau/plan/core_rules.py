@@ -23,6 +23,20 @@ def _architecture(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _start(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "start",
+        None,
+        "The learner does not start from an export.",
+        override='Learner(data, start="export")',
+        source="default",
+    )
+
+
+def _start_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
+    return None if value is None else "passed to the learner: Learner(data, start=…)."
+
+
 def _strict(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "strict",
@@ -37,7 +51,8 @@ def _strict(facts: Facts, values: Mapping[str, Any]) -> Choice:
 CORE_RULES: tuple[Rule, ...] = (
     *TASK_RULES,
     # Only a domain can choose an architecture; other rules of core need the key.
-    Rule("architecture", (), _architecture),
+    Rule("architecture", (), _architecture, of_model=True),
+    Rule("start", (), _start, _start_accepts),
     *MODEL_RULES,
     *TRAINING_RULES,
     *MACHINE_RULES,

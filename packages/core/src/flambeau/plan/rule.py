@@ -41,10 +41,13 @@ class Rule:
         type: The valid values of the key, independent of the data; None accepts any.
         changes: When a change takes effect, see ``Changes``; None is "rebuild".
         of_machine: Whether the value depends on the machine, so that a resumed run may change it.
+        of_model: Whether preprocessor or model depend on the value, so that a learner that starts
+            from an export (``Learner(data, start=…)``) keeps the export's value.
         extend: Set by ``Rule.extending``.
 
-    A domain's rule that replaces one of core inherits its ``type``, ``changes`` and ``of_machine``
-    unless it sets them. ``Rule.extending`` makes one that starts from core's choice instead.
+    A domain's rule that replaces one of core inherits its ``type``, ``changes``, ``of_machine``
+    and ``of_model`` unless it sets them. ``Rule.extending`` makes one that
+    starts from core's choice instead.
     """
 
     key: str
@@ -54,6 +57,7 @@ class Rule:
     type: ValueType | None = None
     changes: Changes | None = None
     of_machine: bool = False
+    of_model: bool = False
     extend: Extend | None = None
 
     @classmethod

@@ -326,12 +326,18 @@ def _data_device(facts: TranslationFacts, values: Values) -> Choice:
 
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
-    Rule("tokenizer", (), _tokenizer, _tokenizer_accepts),
-    Rule("vocab_size", ("tokenizer",), _vocab_size, _whole_number(5, "tokens")),
-    Rule("shared_vocab", ("tokenizer",), _shared_vocab, _shared_vocab_accepts),
-    Rule("max_tokens", ("tokenizer",), _max_tokens, _whole_number(1, "tokens")),
+    Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, of_model=True),
+    Rule("vocab_size", ("tokenizer",), _vocab_size, _whole_number(5, "tokens"), of_model=True),
+    Rule("shared_vocab", ("tokenizer",), _shared_vocab, _shared_vocab_accepts, of_model=True),
+    Rule("max_tokens", ("tokenizer",), _max_tokens, _whole_number(1, "tokens"), of_model=True),
     Rule("architecture", ("device",), _architecture),
-    Rule("model_config", ("architecture", "tokenizer"), _model_config, _model_config_accepts),
+    Rule(
+        "model_config",
+        ("architecture", "tokenizer"),
+        _model_config,
+        _model_config_accepts,
+        of_model=True,
+    ),
     Rule("batch_size", (), _batch_size),
     Rule("epochs", ("batch_size", "accumulate", "tokenizer"), _epochs),
     Rule("label_smoothing", ("tokenizer",), _label_smoothing, _label_smoothing_accepts),

@@ -1,0 +1,191 @@
+"""``Learner(data, start=…)``: an export is trained further, or gets a new head."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flambeau import Callback, Learner, Plan, Predictor, TensorData, TrainState
+from flambeau.errors import ArgumentError, ArtefactError, PlanError
+from flambeau.learner.start import Start
+
+X = torch.randn(120, 4, generator=torch.Generator().manual_seed(0)) * 3 + 5
+Y = (X[:, 0] > 5).long() + (X[:, 1] > 5).long()
+NAMES = ["none", "one", "both"]
+QUIET: dict[str, Any] = {"quiet": True}
+
+
+def classes(x: torch.Tensor = X, y: torch.Tensor = Y, names: list[str] = NAMES) -> TensorData:
+    return TensorData.from_tensors(x, y, class_names=names)
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    learner = Learner(classes(), choices={"epochs": 3}, **QUIET)
+    learner.fit()
+    return learner.export(tmp_path_factory.mktemp("start") / "export")
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_preprocessor_and_weights_are_those_of_the_export(export: Path) -> None:
+    other = X[:60] * 0.8  # another mean and std, which must not be fitted
+    learner = Learner(classes(other, Y[:60]), start=export, **QUIET)
+    before = Predictor.load(export, device="cpu")
+    assert torch.allclose(learner.predictor().outputs(X[:9]), before.outputs(X[:9]), atol=1e-6)
+    assert learner.plan.values["start"]["head"] == "kept"
+    assert str(export) in learner.plan["start"].reason
+    learner.fit(1)
+    assert not torch.allclose(learner.predictor().outputs(X[:9]), before.outputs(X[:9]), atol=1e-3)
+
+
+def test_other_classes_get_a_new_head_and_keep_the_rest(export: Path) -> None:
+    data = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    learner = Learner(data, start=export, **QUIET)
+    assert "a new head for low, high in place of none, one, both" in learner.plan["start"].reason
+    old = Predictor.load(export, device="cpu").model.state_dict()
+    own = weights(learner.model)
+    same = {name for name in own if own[name].shape == old[name].shape}
+    same = {name for name in same if torch.equal(own[name], old[name])}
+    head = {name for name in own if own[name].shape[:1] == (2,)}
+    assert head
+    assert same == own.keys() - head
+
+
+def test_a_new_head_can_be_asked_for(export: Path) -> None:
+    fresh = Learner(classes(), start=Start(export, new_head=True), **QUIET)
+    kept = Learner(classes(), start=export, **QUIET)
+    differ = [
+        n for n, v in weights(fresh.model).items() if not torch.equal(v, kept.model.state_dict()[n])
+    ]
+    assert differ
+    assert {fresh.model.state_dict()[name].shape[0] for name in differ} == {3}
+    with pytest.raises(ArtefactError, match="new_head=False keeps the head"):
+        Learner(classes(names=["a", "b", "c"]), start=Start(export, new_head=False), **QUIET)
+
+
+def test_missing_or_reordered_classes_are_refused(export: Path) -> None:
+    """Their numbers would mean other classes than the outputs of the head."""
+    with pytest.raises(ArtefactError, match=r"has none, one, both in this order.*new_head=True"):
+        Learner(classes(names=["one", "none", "both"]), start=export, **QUIET)
+    two = classes(X, (Y > 0).long(), ["none", "one"])
+    with pytest.raises(ArtefactError, match="The data have the classes none, one, the export"):
+        Learner(two, start=export, **QUIET)
+
+
+def test_a_head_that_predicts_worse_than_chance_is_reported(tmp_path: Path) -> None:
+    first = Learner(classes(), choices={"epochs": 40}, **QUIET)
+    first.fit()
+    first.export(tmp_path / "export")
+    swapped = classes(X, (Y + 1) % 3)
+    learner = Learner(swapped, start=tmp_path / "export", choices={"batch_size": 32}, **QUIET)
+    finding = next(f for f in learner.doctor().findings if f.code == "high-initial-loss")
+    assert "check that the classes mean the same" in finding.fix
+    assert "new_head=True" in finding.fix
+
+
+def test_a_choice_that_the_weights_do_not_fit_is_refused(export: Path) -> None:
+    with pytest.raises(PlanError, match=r"normalisation is 'none', but the export .* 'standard'"):
+        Learner(classes(), start=export, choices={"normalisation": "none"}, **QUIET)
+    assert Learner(classes(), start=export, choices={"lr": 0.5}, **QUIET).plan.values["lr"] == 0.5
+
+
+def test_other_inputs_are_refused_by_name_and_shape(export: Path) -> None:
+    learner = Learner(classes(X[:, :3]), start=export, **QUIET)
+    with pytest.raises(ArtefactError, match=r"do not fit MLP: .*×3 / .*×4\) \(model / export\)"):
+        _ = learner.model
+
+
+def test_the_scale_of_regression_targets_is_kept(tmp_path: Path) -> None:
+    y = X.sum(1, keepdim=True) * 100 + 7
+    first = Learner(TensorData.from_tensors(X, y), choices={"epochs": 2}, **QUIET)
+    first.fit()
+    first.export(tmp_path / "export")
+    second = Learner(
+        TensorData.from_tensors(X[:50], y[:50] * 0.01), start=tmp_path / "export", **QUIET
+    )
+    old, new = Predictor.load(tmp_path / "export", device="cpu"), second.predictor()
+    assert torch.allclose(new.outputs(X[:5]), old.outputs(X[:5]), atol=1e-6)
+    scales = [(each.task.mean, each.task.std) for each in (old, new)]  # type: ignore[attr-defined]
+    assert scales[0] == scales[1]
+
+
+def test_a_module_of_the_user_takes_the_weights(tmp_path: Path) -> None:
+    def net(n: int = 3) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, n))
+
+    first = Learner(classes(), net(), choices={"epochs": 1}, **QUIET)
+    first.fit()
+    first.export(tmp_path / "export")
+    with pytest.raises(ArtefactError, match="only the weights of a user-defined module"):
+        Learner(classes(), start=tmp_path / "export", **QUIET)
+    second = Learner(classes(), net(), start=tmp_path / "export", **QUIET)
+    for name, value in second.model.state_dict().items():
+        assert torch.equal(value, first.model.state_dict()[name])
+    two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    third = Learner(two, net(2), start=tmp_path / "export", **QUIET)
+    assert torch.equal(third.model[0].weight, first.model[0].weight)  # type: ignore[index]
+    with pytest.raises(ArtefactError, match="do not fit Sequential"):
+        _ = Learner(
+            classes(), nn.Sequential(nn.Linear(4, 3)), start=tmp_path / "export", **QUIET
+        ).model
+
+
+def test_a_plan_with_a_start_replays_and_notices_another_export(
+    export: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(export, tmp_path / "copy"))
+    plan = Learner(classes(), start=copy, **QUIET).plan
+    again = Learner(classes(), plan=Plan.from_json(plan.to_json()), **QUIET)
+    assert torch.equal(
+        again.predictor().outputs(X[:3]), Predictor.load(export, device="cpu").outputs(X[:3])
+    )
+    shutil.rmtree(copy)
+    other = Learner(classes(X + 1), choices={"epochs": 1}, **QUIET)
+    other.fit()
+    other.export(copy)
+    with pytest.raises(ArtefactError, match=r"The preprocessor in .* the export was replaced"):
+        _ = Learner(classes(), plan=plan, **QUIET).model
+
+
+def test_wrong_arguments(export: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"start is 3; give the folder"):
+        Learner(classes(), start=3, **QUIET)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="exclude each other"):
+        Learner(classes(), start=export, plan=Learner(classes(), **QUIET).plan, **QUIET)
+    with pytest.raises(ArtefactError, match="is not an export"):
+        Learner(classes(), start="nowhere", **QUIET)
+
+
+def test_an_interrupted_run_with_a_start_is_resumed(export: Path, tmp_path: Path) -> None:
+    def learner(folder: Path) -> Learner:
+        return Learner(classes(), start=export, folder=folder, choices={"epochs": 2}, **QUIET)
+
+    whole = learner(tmp_path / "a")
+    whole.fit()
+
+    class StopAfter(Callback):
+        def on_epoch_end(self, state: TrainState) -> None:
+            if state.position.epoch == 1:
+                raise RuntimeError("stop")
+
+    part = Learner(
+        classes(),
+        start=export,
+        folder=tmp_path / "b",
+        choices={"epochs": 2},
+        callbacks=[StopAfter()],
+        **QUIET,
+    )
+    with pytest.raises(RuntimeError, match="stop"):
+        part.fit()
+    resumed = learner(tmp_path / "b")
+    resumed.resume()
+    for name, value in resumed.model.state_dict().items():
+        assert np.array_equal(value, whole.model.state_dict()[name])
