@@ -126,6 +126,28 @@ def test_resume_equals_the_uninterrupted_run(make: Any, dtype: torch.dtype, tmp_
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam", "adamw", "rmsprop", "sgd"])
+def test_channels_last_weights_resume_bitwise(optimizer: str, tmp_path: Path) -> None:
+    """Checkpoints are contiguous; a fused kernel reads moments in the order of memory."""
+    x = torch.randn(60, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    data = TensorData.from_tensors(x, (x.mean((1, 2, 3)) > 0).long())
+
+    def new(folder: Path | None, *callbacks: Callback) -> Learner:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2))
+        choices = {"batch_size": 8, "optimizer": optimizer, "memory_format": "channels_last"}
+        return Learner(data, model, choices=choices, folder=folder, callbacks=callbacks, quiet=True)
+
+    whole, broken, again = new(None), new(tmp_path, Stop()), new(tmp_path)
+    whole.fit(2, lr=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(2, lr=0.01)
+    again.resume()
+    assert not again.model[0].weight.is_contiguous()
+    for mine, theirs in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_resume_with_other_frozen_parameters_is_refused(tmp_path: Path) -> None:
     frozen = net()
     frozen[0].requires_grad_(False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -131,26 +132,31 @@ def _load(optimizer: Optimizer, saved: Mapping[str, Any], names: Mapping[int, st
         if name in parameters and parameters[name] in optimizer.state:
             state = optimizer.state[parameters[name]]
             for key in state.keys() & values.keys():
-                state[key] = _with_saved_dtypes(state[key], values[key])
+                state[key] = _restored(state[key], values[key], parameters[name])
 
 
-def _with_saved_dtypes(loaded: object, saved: object) -> Any:
-    """Return the loaded value with the saved dtypes: torch casts to that of the parameter.
+def _restored(loaded: object, saved: object, parameter: Tensor) -> Any:
+    """Return the loaded value with the saved dtypes and the memory layout of the parameter.
 
-    The cast would round float32 moments of bf16 parameters and break integers and masks.
+    torch casts to the dtype of the parameter, which would round float32 moments of bf16 parameters
+    and break integers and masks. Checkpoints store contiguous tensors; torch's fused kernels on
+    the CPU pair elements by their place in memory, which is another for channels_last weights.
     """
     if isinstance(loaded, Tensor) and isinstance(saved, Tensor):
-        return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
+        like = loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
+        if like.shape != parameter.shape or like.stride() == parameter.stride():
+            return like
+        return torch.empty_like(parameter, dtype=like.dtype, device=like.device).copy_(like)
     kind: type[object] = type(loaded)
     if kind is dict and isinstance(saved, Mapping):
         origin = cast("Mapping[Any, Any]", saved)
         values = cast("dict[Any, Any]", loaded)
         return {
-            k: _with_saved_dtypes(v, origin[k]) if k in origin else v for k, v in values.items()
+            k: _restored(v, origin[k], parameter) if k in origin else v for k, v in values.items()
         }
     if kind in (list, tuple) and isinstance(saved, list | tuple):
         pairs = zip(cast("list[Any]", loaded), cast("list[Any]", saved), strict=True)
-        parts = [_with_saved_dtypes(value, origin) for value, origin in pairs]
+        parts = [_restored(value, origin, parameter) for value, origin in pairs]
         return parts if kind is list else tuple(parts)
     return loaded
 
