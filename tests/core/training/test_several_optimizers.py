@@ -24,7 +24,7 @@ from flambeau import (
     TensorData,
     TrainingOptions,
 )
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, NonFiniteError
 from flambeau.training.optim.precision import Precision
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -330,3 +330,15 @@ def test_a_complex_gradient_that_is_not_finite_is_noticed() -> None:
     values[1] = complex(0.0, float("inf"))
     non_finite_flagger(torch.device("cpu"))([values], flag, one)
     assert flag == 1
+
+
+def test_a_step_without_samples_is_named() -> None:
+    batches = [(X[:8], Y[:8]), (X[:0], Y[:0])]
+    learner = Learner(
+        TensorData.from_loaders(batches, [(X, Y)]),
+        TwoHeads(),
+        task=Classification(["a", "b"]),
+        quiet=True,
+    )
+    with pytest.raises(NonFiniteError, match=r"Step 1 .*it has no samples.*collate_fn"):
+        learner.fit(1, lr=0.1)

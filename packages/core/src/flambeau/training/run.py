@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import not_resumable_reason
+from flambeau.data.loader import loader_world_size, not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
@@ -264,6 +264,9 @@ class Run:
         size = self.options.accumulate
         batches = self.components.train.batches(record.epoch, record.epoch_step * size)
         ready = [self.prepare_train(batch) for batch in islice(batches, size) if len(batch)]
+        if not ready and loader_world_size(self.components.train) == 1:
+            empty = NonFiniteSource("empty", "it has no samples, so its mean loss is 0/0")
+            raise self.build_nonfinite_error(record, empty)
         source = find_nonfinite_source(
             self.components.model,
             self.components.task,
