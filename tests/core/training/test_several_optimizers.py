@@ -137,6 +137,28 @@ def test_fp16_gradients_of_the_other_optimizer_follow_a_change_of_the_scale(grow
         torch.testing.assert_close(mine, part.weight.grad)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_callbacks_see_gradients_without_the_loss_scale(precision: str) -> None:
+    seen: list[Tensor] = []
+
+    class Seen(Callback):
+        def on_gradients_ready(self, state: Any) -> None:
+            seen.append(state.model.b.bias.grad.clone())
+
+    expected = TwoHeads()
+    loss_of(expected).backward()
+    Learner(
+        TensorData.from_loaders([(X, Y)], [(X, Y)]),
+        TwoHeads(),
+        task=Classification(["a", "b"]),
+        choices={"precision": precision},
+        callbacks=[Seen()],
+        quiet=True,
+    ).fit(1, lr=0.1)
+    [gradient] = seen
+    torch.testing.assert_close(gradient, expected.b.bias.grad, rtol=0.01, atol=1e-4)
+
+
 def test_gradients_of_parameters_without_an_optimizer_do_not_add_up() -> None:
     norms: list[float] = []
 

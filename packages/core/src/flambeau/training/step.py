@@ -81,6 +81,7 @@ class Step:
         Raises:
             ArgumentError: No optimizer has this name.
         """
+        self._update.unscale(name)
         for listener in self._listeners:
             listener(self._state)
         self._update(loss, name)

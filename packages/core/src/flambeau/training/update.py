@@ -63,15 +63,18 @@ class Update:
         self.record = self._guard.record if self._guard else _no_record
         self.first_bad_step = self._guard.read if self._guard else _no_bad_step
 
+    def unscale(self, name: str | None = None) -> None:
+        """Divide the gradients by the loss scale of fp16; call before the update."""
+        if self._precision.scales_loss:
+            chosen = self._all if name is None else self._named(name)
+            self._precision.unscale([step.optimizer for step in chosen])
+
     def __call__(self, loss: Tensor | None = None, name: str | None = None) -> None:
         """Step the optimizer ``name``, or all optimizers, then clear their gradients.
 
         With all optimizers, gradients of parameters that no optimizer has are cleared too.
         """
         chosen = self._all if name is None else self._named(name)
-        scaled = self._precision.scales_loss
-        if scaled:
-            self._precision.unscale([step.optimizer for step in chosen])
         if self._clip_norm is not None or self._guard is not None:
             checked = _gradients(chosen)
             if self._clip_norm is not None:
@@ -93,7 +96,7 @@ class Update:
         if name is None:
             for parameter in self._outside:
                 parameter.grad = None
-        if scaled:
+        if self._precision.scales_loss:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
 
