@@ -117,23 +117,26 @@ def test_the_scale_of_regression_targets_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_module_of_the_user_takes_the_weights(tmp_path: Path) -> None:
+    x = (X - 5) / 3
+
     def net(n: int = 3) -> nn.Sequential:
+        torch.manual_seed(n)
         return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, n))
 
-    first = Learner(classes(), net(), choices={"epochs": 1}, **QUIET)
+    first = Learner(classes(x), net(), choices={"epochs": 1}, **QUIET)
     first.fit()
     first.export(tmp_path / "export")
     with pytest.raises(ArtefactError, match="only the weights of a user-defined module"):
-        Learner(classes(), start=tmp_path / "export", **QUIET)
-    second = Learner(classes(), net(), start=tmp_path / "export", **QUIET)
+        Learner(classes(x), start=tmp_path / "export", **QUIET)
+    second = Learner(classes(x), net(), start=tmp_path / "export", **QUIET)
     for name, value in second.model.state_dict().items():
         assert torch.equal(value, first.model.state_dict()[name])
-    two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    two = classes(x, (x[:, 2] > 0).long(), ["low", "high"])
     third = Learner(two, net(2), start=tmp_path / "export", **QUIET)
     assert torch.equal(third.model[0].weight, first.model[0].weight)  # type: ignore[index]
     with pytest.raises(ArtefactError, match="do not fit Sequential"):
         _ = Learner(
-            classes(), nn.Sequential(nn.Linear(4, 3)), start=tmp_path / "export", **QUIET
+            classes(x), nn.Sequential(nn.Linear(4, 3)), start=tmp_path / "export", **QUIET
         ).model
 
 

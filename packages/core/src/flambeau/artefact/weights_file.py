@@ -11,6 +11,7 @@ from torch import nn
 from flambeau.artefact.atomic_write import storage_errors
 from flambeau.artefact.export_format import MODEL_FILE
 from flambeau.artefact.model_tensors import load_weights, split_tied, state_tensors
+from flambeau.artefact.serialization import to_storable
 from flambeau.artefact.verified_files import file_sha256, read_tensors, write_tensors
 
 
@@ -23,14 +24,17 @@ def save_model(model: nn.Module, path: str | Path) -> Path:
 
     Raises:
         StorageError: The file cannot be written.
+        ArtefactError: A tensor is not dense, or safetensors does not support its dtype.
     """
     target = Path(path)
     target = target if target.suffix else target.with_suffix(".safetensors")
     part = target.with_name(f".{target.name}.part")
+    kept, _ = split_tied(state_tensors(model))
+    weights = {name: to_storable(tensor, f"The model's {name!r}") for name, tensor in kept.items()}
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(part, split_tied(state_tensors(model))[0])
+            write_tensors(part, weights)
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(target)

@@ -12,6 +12,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout, as_batch
 from flambeau.data.loader import LoaderOptions
+from flambeau.data.own_generators import OwnGenerators
 from flambeau.data.worker_loader import WorkerLoader, name_positions
 from flambeau.errors import InputError
 from flambeau.global_rng import seed_globals
@@ -24,7 +25,9 @@ class MapDataset:
     """A user's map-style data set, read sample by sample in worker processes.
 
     Before a sample is read, the global generators are seeded by (seed, epoch, sample), so random
-    augmentation in ``__getitem__`` does not depend on the batch or worker. Nothing is cached.
+    augmentation in ``__getitem__`` does not depend on the batch or worker. So are generators that
+    the data set keeps as attributes. If it has a method ``set_epoch``, that is called before the
+    first sample of an epoch. Nothing is cached.
     Samples are collated with torch's ``default_collate``; Python floats and NumPy's float64 are
     converted to torch's default dtype.
 
@@ -38,6 +41,8 @@ class MapDataset:
         self.items = items
         self.layout = layout
         self.first_id = first_id
+        self.own_generators = OwnGenerators([items])
+        self._epoch: int | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -45,6 +50,13 @@ class MapDataset:
     def loader(self, options: LoaderOptions) -> WorkerLoader:
         """Return a loader with ``options.num_workers`` worker processes."""
         return WorkerLoader(MapDatasetReader(self, options.seed), options)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Call ``set_epoch`` of the user's data set, if it has that method and the epoch is new."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            if hasattr(self.items, "set_epoch"):
+                self.items.set_epoch(epoch)
 
     def sample(self, position: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return one sample's inputs and targets as the user's data set returns them."""
@@ -62,6 +74,7 @@ class MapDatasetReader:
         return len(self.source)
 
     def batch(self, positions: Sequence[int], epoch: int) -> Batch:
+        self.source.start_epoch(epoch)
         samples = [self._sample(position, epoch) for position in positions]
         try:
             inputs, targets = _collate(samples)
@@ -81,7 +94,10 @@ class MapDatasetReader:
 
     def _sample(self, position: int, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
         number = self.source.first_id + position
-        seed_globals(keyed.key(self.seed, "sample", epoch, number))
+        key = keyed.key(self.seed, "sample", epoch, number)
+        seed_globals(key)
+        if self.source.own_generators:
+            self.source.own_generators.seed(key)
         try:
             return self.source.sample(position)
         except InputError:

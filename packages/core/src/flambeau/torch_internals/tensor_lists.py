@@ -83,7 +83,7 @@ def non_finite_flagger(device: torch.device) -> FlagNonFinite:
 def _by_kernel(kernel: Callable[..., None]) -> FlagNonFinite:
     def flag_by_kernel(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> None:
         if tensors:
-            kernel(tensors, flag, one)
+            kernel([_real(tensor) for tensor in tensors], flag, one)
 
     return flag_by_kernel
 
@@ -92,6 +92,11 @@ def _flag_by_norm(tensors: Sequence[Tensor], flag: Tensor, one: Tensor) -> None:
     """Set the flag by the norm, which also flags finite tensors whose norm overflows."""
     if tensors:
         flag.masked_fill_(~torch.isfinite(total_norm(tensors)), 1.0)
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Return a view of a complex tensor as real numbers, which the kernel needs."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 @cache

@@ -61,7 +61,7 @@ class Callback:
         """Called when the values of the step (lr, …) are set, before the forward pass."""
 
     def on_gradients_ready(self, state: TrainState) -> None:
-        """Called when the gradients are complete, before clipping."""
+        """Called when the gradients are complete and unscaled (fp16), before clipping."""
 
     def on_step_end(self, state: TrainState) -> None:
         """Called after the update; ``state.last`` has the result of the step, on the device."""

@@ -20,6 +20,7 @@ from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.norm.bn_gap import check_train_eval_gap
 from flambeau.training.norm.bn_statistics import adapt
 from flambeau.training.run import Run
+from flambeau.training.step import checked_result
 
 
 def fit(run: Run) -> None:
@@ -114,7 +115,7 @@ def train_epoch(run: Run) -> None:
         if update.guarded:
             update.record(position, micro_batches)
         try:
-            result = train_step(model, batches, task, step)
+            result = checked_result(train_step(model, batches, task, step))
         except Exception as error:
             run.update.restore_statistics()
             fault = explain_step_error(error, batches, state)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import not_resumable_reason
+from flambeau.data.loader import loader_world_size, not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
@@ -75,6 +75,7 @@ class Run:
 
     Attributes:
         bn: The batch-norm policy of phases with "auto", once it is decided.
+        frozen_by_user: ``id`` of each parameter that did not require a gradient before the fit.
         adapted: Whether the statistics of norm layers were computed from these data
             (``bn="adapt"``).
         gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 without one.
@@ -128,7 +129,7 @@ class Run:
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
         self._moves = components.device.type != "cpu"
-        self._frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
+        self.frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
         self.started_phase = -1
         self.bn: BatchNormPolicy = "auto"
@@ -185,7 +186,7 @@ class Run:
         """Set which groups are trainable, their learning rates and the schedules."""
         phase = self.state.phase
         norms = trainable_norm_parameters(self.components.model, phase.bn)
-        freeze_except(self.components.model, phase.trainable, self._frozen_by_user, norms)
+        freeze_except(self.components.model, phase.trainable, self.frozen_by_user, norms)
         self.trainable = phase.trainable
         self.started_phase = self.state.position.phase
         self.values.start_phase(phase, self.state.steps_per_epoch)
@@ -263,6 +264,9 @@ class Run:
         size = self.options.accumulate
         batches = self.components.train.batches(record.epoch, record.epoch_step * size)
         ready = [self.prepare_train(batch) for batch in islice(batches, size) if len(batch)]
+        if not ready and loader_world_size(self.components.train) == 1:
+            empty = NonFiniteSource("empty", "it has no samples, so its mean loss is 0/0")
+            raise self.build_nonfinite_error(record, empty)
         source = find_nonfinite_source(
             self.components.model,
             self.components.task,
@@ -283,7 +287,7 @@ class Run:
         Run and state refer to each other. Without that cycle both are freed with the learner;
         with it, models and worker processes would remain until Python next collects cycles.
         """
-        freeze_except(self.components.model, None, self._frozen_by_user)
+        freeze_except(self.components.model, None, self.frozen_by_user)
         self.state.snapshot = _raise_finished
 
     def finish_if_interrupted(self, error: BaseException) -> None:

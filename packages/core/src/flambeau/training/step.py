@@ -16,7 +16,7 @@ from flambeau.nested import detach
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import scale_
 from flambeau.training.events import Dispatch
-from flambeau.training.optim.clip import gradients_of
+from flambeau.training.optim.clip import gradients_of, optimized_parameters
 from flambeau.training.optim.precision import Precision
 from flambeau.training.state import StepResult, TrainState
 from flambeau.training.update import Update
@@ -58,7 +58,15 @@ class Step:
         Args:
             loss: 0-d. Under fp16 it is scaled, and ``update`` unscales the gradients.
             divisor: Usually the weight of the whole step, with ``loss`` a sum.
+
+        Raises:
+            ArgumentError: The loss has more than one value.
         """
+        if loss.numel() != 1:
+            raise ArgumentError(
+                f"step.backward needs one number, but the loss has the shape {tuple(loss.shape)}: "
+                "one value for each sample? Pass its sum or mean."
+            )
         self._precision.backward(loss, divisor)
         if self.context.carry is not None:
             self.context.carry = detach(self.context.carry)
@@ -73,6 +81,7 @@ class Step:
         Raises:
             ArgumentError: No optimizer has this name.
         """
+        self._update.unscale(name)
         for listener in self._listeners:
             listener(self._state)
         self._update(loss, name)
@@ -129,6 +138,28 @@ def train_step(
     return StepResult(loss, total)
 
 
+def checked_result(result: object) -> StepResult:
+    """Return the result of a ``train_step``, with its loss detached.
+
+    Raises:
+        ArgumentError: It is not a ``StepResult`` with a 0-d tensor.
+    """
+    if type(result) is StepResult:
+        loss = cast("object", result.loss)
+        if isinstance(loss, Tensor) and loss.ndim == 0:
+            if loss.requires_grad:  # else the graphs of all steps of an epoch would be kept
+                result.loss = loss.detach()
+            return result
+        shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+        found = f"a StepResult whose loss is a {type(loss).__name__}{shape}"
+    else:
+        found = f"a {type(result).__name__}"
+    raise ArgumentError(
+        f"The train_step returned {found}. It must return StepResult(loss, weight) with the mean "
+        "loss of the step as a 0-d tensor: StepResult(loss.detach(), batch.weight)."
+    )
+
+
 def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
     """Return the total weight of the batches; None where only the loss returns it."""
     total = 0.0
@@ -164,7 +195,7 @@ def _step_of_unknown_weight(
         sums.append(loss_sum.detach())
         weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
     total = step.total_weight_on_device(torch.stack(weights).sum())
-    gradients = gradients_of(model.parameters())
+    gradients = gradients_of(optimized_parameters(step.optimizers.values()))
     scale_(gradients, 1.0 / total)
     loss = torch.stack(sums).sum() / total
     step.update(loss)

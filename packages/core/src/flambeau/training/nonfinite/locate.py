@@ -28,8 +28,8 @@ class NonFiniteSource:
     """The first non-finite value of a step.
 
     Attributes:
-        kind: "input" (also targets and masks), "parameter", "output", "loss", "gradient", or
-            "unknown" if the step was finite when computed again.
+        kind: "empty" (no samples), "input" (also targets and masks), "parameter", "output",
+            "loss", "gradient", or "unknown" if the step was finite when computed again.
         description: Text with the name of the layer or tensor.
         samples: Indices of the samples concerned; empty if unknown.
     """
@@ -40,6 +40,7 @@ class NonFiniteSource:
 
 
 _ADVICE: Mapping[str, str] = {
+    "empty": "Let the loader leave out batches without samples (a collate_fn that drops all rows).",
     "input": (
         "Inspect these samples. Remove them, or fix the preprocessing (a logarithm of 0, a "
         "constant column, a missing value)."

@@ -159,8 +159,8 @@ class RunningAverage:
         self.updates = int(state["updates"])
 
     def _averaged(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the tensors to average, by name; tied parameters once."""
-        return dict(model.named_parameters())
+        """Return the tensors to average, by name; tied parameters once, integers never."""
+        return {name: p for name, p in model.named_parameters() if _has_mean(p)}
 
     def _earlier_updates(self, step: int, total_steps: int) -> float | None:
         """Return the weight of the average relative to the current weights, which count 1.
@@ -200,7 +200,7 @@ class RunningSWA(RunningAverage):
         self.spec = spec
 
     def _averaged(self, model: nn.Module) -> dict[str, Tensor]:
-        named: dict[str, Tensor] = dict(model.named_parameters())
+        named = super()._averaged(model)
         statistics = {
             id(buffer)
             for module in model.modules()
@@ -215,6 +215,10 @@ class RunningSWA(RunningAverage):
         if step <= self.spec.start * total_steps:
             return None
         return self.updates
+
+
+def _has_mean(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flambeau.errors import InputError
 from flambeau.torch_internals import scale_, total_norm
@@ -14,6 +15,17 @@ from flambeau.torch_internals import scale_, total_norm
 def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """Return the gradients that exist; frozen and unused parameters have none."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def optimized_parameters(optimizers: Iterable[Optimizer]) -> list[nn.Parameter]:
+    """Return the parameters of the optimizers, those of several optimizers once."""
+    found = {
+        id(parameter): parameter
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    return list(found.values())
 
 
 @torch.no_grad()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
-from flambeau.torch_internals import divided_backward
+from flambeau.torch_internals import divided_backward, scale_
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
@@ -74,17 +74,41 @@ class Precision:
         """Divide gradients by the scale; call before the guard, clipping and the update."""
         if self.scaler is None:
             return
+        unscaled: dict[int, tuple[nn.Parameter, Tensor]] = {}
         for optimizer in optimizers:
-            groups = optimizer.param_groups
-            if any(p.grad is not None for group in groups for p in group["params"]):
-                self.scaler.unscale_(optimizer)
-                self._unscaled = True
+            present: dict[int, tuple[nn.Parameter, Tensor]] = {
+                id(p): (p, p.grad)
+                for group in optimizer.param_groups
+                for p in group["params"]
+                if p.grad is not None
+            }
+            # A parameter of two optimizers must be divided once.
+            shared = [present[key] for key in present.keys() & unscaled.keys()]
+            if len(present) == len(shared):
+                continue
+            for parameter, _ in shared:
+                parameter.grad = None
+            self.scaler.unscale_(optimizer)
+            self._unscaled = True
+            for parameter, gradient in shared:
+                parameter.grad = gradient
+            unscaled |= present
 
-    def update(self) -> None:
-        """Update the scale; call once after the optimizers of a step."""
-        if self.scaler is not None and self._unscaled:
-            self.scaler.update()
-            self._unscaled = False
+    def update(self, pending: Sequence[Tensor] = ()) -> None:
+        """Update the scale; call after the optimizers were stepped.
+
+        Args:
+            pending: Gradients of other optimizers, which were computed with the present scale. They
+                are multiplied by the change of the scale.
+        """
+        if self.scaler is None or not self._unscaled:
+            return
+        one = torch.ones((), device=self.device)
+        before = self.scaler.scale(one) if pending else one
+        self.scaler.update()
+        self._unscaled = False
+        if pending:
+            scale_(pending, self.scaler.scale(one) / before)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the loss scaler, read from the device; empty unless fp16."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.errors import ArgumentError, FlambeauWarning, did_you_mean
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.training.optim.groups import parameter_groups
@@ -18,6 +19,7 @@ from flambeau.training.optim.optimizer import no_decay_ids, regroup
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
 # Entries of param groups that these values change.
 _GROUP_VALUES = ("weight_decay", "momentum", "betas")
+_SETTINGS = {"weight_decay": ("weight_decay",), "momentum": ("momentum", "betas")}
 # Steps whose scheduled values are computed at once. Between two steps of a model the same code
 # takes three times as long, because the model has evicted it from the caches of the processor.
 _AHEAD = 128
@@ -49,10 +51,14 @@ class StepValues:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 own = "lr_scale" not in group and base > 0
-                group["lr_ratio"] = group["lr"] / base if own else 1.0
+                if group.get("lr") is None:  # the optimizer computes it itself
+                    group["lr_ratio"] = None
+                else:
+                    group["lr_ratio"] = group["lr"] / base if own else 1.0
                 group["unscheduled"] = {
                     name: group[name] for name in _GROUP_VALUES if name in group
                 }
+        _warn_of_own_rates(optimizers)
         self._unscheduled: dict[str, float] = {"lr": base, **task_values}
         self.current: dict[str, float] = dict(self._unscheduled)
         self.controlled: dict[str, float] = {}
@@ -63,6 +69,7 @@ class StepValues:
         self._ahead: list[dict[str, float]] = []
         self._ahead_from = 0
         self._rates: list[tuple[dict[str, Any], float]] = []
+        self._groups: list[dict[str, Any]] = []
         self._last_step = 1
         self._phase: Phase | None = None
 
@@ -97,10 +104,11 @@ class StepValues:
         for optimizer in self._optimizers:
             regroup(optimizer, groups, phase.lr_scales, plain)
         # Looked up each time, because loading a state replaces the dictionaries.
+        self._groups = [g for optimizer in self._optimizers for g in optimizer.param_groups]
         self._rates = [
             (group, group["lr_scale"] * group["lr_ratio"])
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
+            for group in self._groups
+            if group["lr_ratio"] is not None
         ]
 
     def set(self, step: int, micro_batches: Sequence[Batch], run_step: int = 0) -> None:
@@ -160,17 +168,41 @@ class StepValues:
                 f"{did_you_mean(name, known)} A task declares further values in Task.values."
             )
 
+        if name in _SETTINGS and not any(
+            setting in group
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for setting in _SETTINGS[name]
+        ):
+            kinds = ", ".join(type(optimizer).__name__ for optimizer in self._optimizers)
+            raise ArgumentError(
+                f"{name!r}, set by {setter}, would have no effect: the optimizer {kinds} has no "
+                f"{name}. Remove it, or use an optimizer that has this setting."
+            )
+
     def _set_weight_decay(self, value: float) -> None:
-        for group, _ in self._rates:
-            if group.get("decay", True):
+        for group in self._groups:
+            if "weight_decay" in group and group.get("decay", True):
                 group["weight_decay"] = value
 
     def _set_momentum(self, value: float) -> None:
-        for group, _ in self._rates:
+        for group in self._groups:
             if "betas" in group:
-                group["betas"] = (value, group["betas"][1])
-            else:
+                group["betas"] = (value, *group["betas"][1:])
+            elif "momentum" in group:
                 group["momentum"] = value
+
+
+def _warn_of_own_rates(optimizers: Mapping[str, Optimizer]) -> None:
+    """Warn of optimizers without lr, such as Adafactor with its relative steps."""
+    for name, optimizer in optimizers.items():
+        if any(group.get("lr") is None for group in optimizer.param_groups):
+            warnings.warn(
+                f"[own-learning-rate] The optimizer {name!r} ({type(optimizer).__name__}) has no "
+                "lr, so lr, its schedules and the factors of layer groups have no effect on it.",
+                FlambeauWarning,
+                stacklevel=2,
+            )
 
 
 def _lr_scale(micro_batches: Sequence[Batch]) -> float:

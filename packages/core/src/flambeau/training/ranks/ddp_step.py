@@ -22,7 +22,7 @@ from flambeau.errors import TrainingError
 from flambeau.task.numerics import as_real
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import ddp_without_buffer_copies, scale_
-from flambeau.training.optim.clip import gradients_of
+from flambeau.training.optim.clip import gradients_of, optimized_parameters
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.state import StepResult
 from flambeau.training.step import Step, known_weight
@@ -102,7 +102,7 @@ class DDPStep:
         loss_sum, *counted = cast(Tensor, totals).unbind()
         if weight is None:
             total = counted[0]
-            gradients = gradients_of(model.parameters())
+            gradients = gradients_of(optimized_parameters(step.optimizers.values()))
             scale_(gradients, world_size / total)
         else:
             total = weight

@@ -105,6 +105,10 @@ def _fingerprint(run: Run) -> dict[str, Any]:
         "parameters and buffers": {
             name: list(value.shape) for name, value in run.state.model.state_dict().items()
         },
+        "requires_grad": {
+            name: id(parameter) not in run.frozen_by_user
+            for name, parameter in run.state.model.named_parameters()
+        },
         "optimizers": {name: type(opt).__name__ for name, opt in run.optimizers.items()},
         "seed": run.state.seed,
         "batches in an epoch": run.components.train.steps_per_epoch,

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ResumeError
 from flambeau.task.task import Task
 from flambeau.torch_internals import unwrapped
+
+_OWN_FORMAT = "own format"
+_INNER = "inner optimizers"
 
 
 def parameter_names(model: nn.Module, task: Task) -> dict[int, str]:
@@ -41,16 +45,24 @@ def state_by_name(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, A
         optimizer: Any torch optimizer.
         names: From ``parameter_names``. Parameters of neither the model nor the task are named
             "other.0", "other.1", ….
+
+    The states of optimizers that the optimizer wraps (``self.base_optimizer`` of SAM) are included.
+    A state in another format than torch's is kept unchanged.
     """
     saved = cast("dict[str, Any]", unwrapped(optimizer, "state_dict")())
+    if not _has_torch_format(saved):
+        return {_OWN_FORMAT: saved}
     by_number = dict(_numbered(saved, optimizer, names))
+    inner = {name: state_by_name(each, names) for name, each in _inner(optimizer).items()}
     return {
         **saved,
-        "state": {by_number[number]: value for number, value in saved["state"].items()},
+        # A key that is not the number of a parameter is kept, such as a counter of all steps.
+        "state": {by_number.get(key, key): value for key, value in saved["state"].items()},
         "param_groups": [
             {**group, "params": [by_number[number] for number in group["params"]]}
             for group in saved["param_groups"]
         ],
+        **({_INNER: inner} if inner else {}),
     }
 
 
@@ -69,6 +81,24 @@ def load_state_by_name(
     Raises:
         ResumeError: The optimizer and the saved one have different parameters.
     """
+    if _OWN_FORMAT in saved:
+        unwrapped(optimizer, "load_state_dict")(saved[_OWN_FORMAT])
+        return
+    inner = _inner(optimizer)
+    shares = {
+        name: [key for key in ("param_groups", "state") if _is_same(optimizer, each, key)]
+        for name, each in inner.items()
+    }
+    _load(optimizer, saved, names)
+    for name, each in inner.items():
+        if name in saved.get(_INNER, {}):
+            load_state_by_name(each, saved[_INNER][name], names)
+        # Loading replaces these objects, but a wrapper sets lr in those of the inner optimizer.
+        for key in shares[name]:
+            setattr(each, key, getattr(optimizer, key))
+
+
+def _load(optimizer: Optimizer, saved: Mapping[str, Any], names: Mapping[int, str]) -> None:
     present = cast("dict[str, Any]", unwrapped(optimizer, "state_dict")())
     by_number = dict(_numbered(present, optimizer, names))
     groups = {name: group for group in saved["param_groups"] for name in group["params"]}
@@ -82,8 +112,8 @@ def load_state_by_name(
     numbers = {name: number for number, name in by_number.items()}
     unwrapped(optimizer, "load_state_dict")(
         {
-            **saved,
-            "state": {numbers[name]: value for name, value in saved["state"].items()},
+            **{key: value for key, value in saved.items() if key != _INNER},
+            "state": {numbers.get(name, name): value for name, value in saved["state"].items()},
             "param_groups": [
                 {
                     **(groups[by_number[group["params"][0]]] if group["params"] else group),
@@ -93,6 +123,55 @@ def load_state_by_name(
             ],
         }
     )
+    parameters = {
+        by_number[number]: parameter
+        for group, of_group in zip(optimizer.param_groups, present["param_groups"], strict=True)
+        for parameter, number in zip(group["params"], of_group["params"], strict=True)
+    }
+    for name, values in saved["state"].items():
+        if name in parameters and parameters[name] in optimizer.state:
+            state = optimizer.state[parameters[name]]
+            for key in state.keys() & values.keys():
+                state[key] = _restored(state[key], values[key], parameters[name])
+
+
+def _restored(loaded: object, saved: object, parameter: Tensor) -> Any:
+    """Return the loaded value with the saved dtypes and the memory layout of the parameter.
+
+    torch casts to the dtype of the parameter, which would round float32 moments of bf16 parameters
+    and break integers and masks. Checkpoints store contiguous tensors; torch's fused kernels on
+    the CPU pair elements by their place in memory, which is another for channels_last weights.
+    """
+    if isinstance(loaded, Tensor) and isinstance(saved, Tensor):
+        like = loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
+        if like.shape != parameter.shape or like.stride() == parameter.stride():
+            return like
+        return torch.empty_like(parameter, dtype=like.dtype, device=like.device).copy_(like)
+    kind: type[object] = type(loaded)
+    if kind is dict and isinstance(saved, Mapping):
+        origin = cast("Mapping[Any, Any]", saved)
+        values = cast("dict[Any, Any]", loaded)
+        return {
+            k: _restored(v, origin[k], parameter) if k in origin else v for k, v in values.items()
+        }
+    if kind in (list, tuple) and isinstance(saved, list | tuple):
+        pairs = zip(cast("list[Any]", loaded), cast("list[Any]", saved), strict=True)
+        parts = [_restored(value, origin, parameter) for value, origin in pairs]
+        return parts if kind is list else tuple(parts)
+    return loaded
+
+
+def _has_torch_format(saved: Mapping[str, Any]) -> bool:
+    return {"state", "param_groups"} <= saved.keys()
+
+
+def _inner(optimizer: Optimizer) -> dict[str, Optimizer]:
+    """Return the optimizers that a wrapper (SAM, Lookahead) keeps as attributes, by name."""
+    return {name: each for name, each in vars(optimizer).items() if isinstance(each, Optimizer)}
+
+
+def _is_same(optimizer: Optimizer, inner: Optimizer, key: str) -> bool:
+    return getattr(optimizer, key) is getattr(inner, key)
 
 
 def _numbered(
