@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from flambeau import Callback, Learner, Plan, Predictor, TensorData, TrainState
@@ -192,3 +193,34 @@ def test_an_interrupted_run_with_a_start_is_resumed(export: Path, tmp_path: Path
     resumed.resume()
     for name, value in resumed.model.state_dict().items():
         assert np.array_equal(value, whole.model.state_dict()[name])
+
+
+def test_only_the_difference_is_exported(export: Path, tmp_path: Path) -> None:
+    learner = Learner(classes(), start=export, choices={"trainable": "head"}, **QUIET)
+    learner.fit(1)
+    whole = learner.export(tmp_path / "whole")
+    small = learner.export(tmp_path / "small", difference=True)
+    stored = load_file(small / "model.safetensors")
+    body = [name for name in load_file(whole / "model.safetensors") if name not in stored]
+    assert body
+    assert {value.shape[0] for value in stored.values()} == {3}  # the head
+    loaded = Predictor.load(small, device="cpu")
+    assert torch.equal(loaded.outputs(X), Predictor.load(whole, device="cpu").outputs(X))
+    again = Learner(classes(), start=small, **QUIET)
+    again.load(small)
+    assert torch.equal(again.model.state_dict()[body[0]], learner.model.state_dict()[body[0]])
+
+
+def test_a_difference_needs_its_base(export: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(export, tmp_path / "base"))
+    learner = Learner(classes(), start=base, choices={"trainable": "head"}, **QUIET)
+    small = learner.export(tmp_path / "small", difference=True)
+    moved = base.rename(tmp_path / "moved")
+    with pytest.raises(ArtefactError, match=r"stores only the difference from .*base=…"):
+        Predictor.load(small)
+    assert Predictor.load(small, base=moved, device="cpu").predict(X[0]).label in NAMES
+    other = Learner(classes(), choices={"epochs": 1}, **QUIET)
+    with pytest.raises(ArtefactError, match="difference from another export"):
+        Predictor.load(small, base=other.export(tmp_path / "other"))
+    with pytest.raises(ArgumentError, match="did not start from one"):
+        other.export(tmp_path / "none", difference=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.atomic_write import atomic_folder
+from flambeau.artefact.difference import read_base, unchanged
 from flambeau.artefact.export_format import (
     FILES,
     MODEL_FILE,
@@ -43,6 +44,7 @@ def export(
     preprocessor: Preprocessor,
     plan: Mapping[str, Any] | str | None = None,
     notes: Mapping[str, Any] | None = None,
+    base: Path | None = None,
 ) -> Path:
     """Write an export to ``folder``, for ``Predictor.load``, and return its path.
 
@@ -60,6 +62,7 @@ def export(
         preprocessor: Must have a builder in the domain, called with plain values.
         plan: The plan as JSON, for the record.
         notes: Further JSON values to store (scores, remarks).
+        base: Folder of another export; only tensors that differ from its tensors are written.
 
     Raises:
         ArtefactError: The folder contains other files, or a value or an object cannot be saved.
@@ -86,6 +89,14 @@ def export(
     named = state_tensors(model)
     kept, aliases = split_tied(named)
     weights = {name: to_storable(tensor, f"The model's {name!r}") for name, tensor in kept.items()}
+    base_record = None
+    if base is not None:
+        if base.resolve() == target:
+            raise ArtefactError(f"{target} cannot store the difference from itself.")
+        found = read_base(base)
+        same = unchanged(weights, found)
+        weights = {name: tensor for name, tensor in weights.items() if name not in set(same)}
+        base_record = {"export": str(base), "sha256": found.sha256, "tensors": same}
     plan_json = json.loads(plan) if isinstance(plan, str) else as_json_value(plan, "plan")
     with atomic_folder(target) as part:
         sha256 = _write(part, weights, tensors)
@@ -96,6 +107,7 @@ def export(
             plan=plan_json,
             notes=as_json_value(notes or {}, "notes"),
             versions={"flambeau": _version("flambeau"), "torch": torch.__version__},
+            base=base_record,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             **specs,
         )

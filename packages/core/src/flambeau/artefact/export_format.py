@@ -57,6 +57,8 @@ class ExportRecord:
         notes: JSON values that the exporting code added (scores, remarks).
         versions: Package → version that wrote the export.
         created: Time of the export, ISO 8601 with time zone.
+        base: If only a difference is stored, the export that completes it: ``{"export": folder,
+            "sha256": of its weights, "tensors": [names taken from it]}``.
     """
 
     domain: str
@@ -69,6 +71,7 @@ class ExportRecord:
     notes: Mapping[str, Any]
     versions: Mapping[str, str]
     created: str
+    base: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``flambeau.json``."""
@@ -108,7 +111,18 @@ class ExportRecord:
         for name in ("domain", "created"):
             if not isinstance(values[name], str):
                 raise _wrong_type(path, name, values[name], "a string")
+        if values["base"] is not None:
+            _check_base(path, values["base"])
         return cls(**values)
+
+
+def _check_base(path: Path, base: Any) -> None:
+    if not isinstance(base, dict):
+        raise _wrong_type(path, "base", base, "an object or null")
+    for name, kind in (("export", str), ("sha256", str), ("tensors", list)):
+        value = cast("dict[str, Any]", base).get(name)
+        if not isinstance(value, kind):
+            raise _wrong_type(path, f"base.{name}", value, f"a {kind.__name__}")
 
 
 def _read_spec(path: Path, name: str, value: Any) -> BuilderSpec:

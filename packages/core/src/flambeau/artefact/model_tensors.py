@@ -64,10 +64,10 @@ def with_aliases(
     return full
 
 
-def load_weights(
-    model: nn.Module, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], file: str
-) -> None:
-    """Load the tensors of an export into ``model``, whose names and shapes must match exactly.
+def load_weights(model: nn.Module, full: Mapping[str, Tensor], file: str) -> None:
+    """Load tensors by name into ``model``; names and shapes must match exactly.
+
+    Tied tensors are given under all their names.
 
     Floating-point parameters and buffers take the dtype of the file, so that predictions do not
     change.
@@ -75,7 +75,6 @@ def load_weights(
     Raises:
         ArtefactError: A name is missing or unknown, or a shape or a tie differs.
     """
-    full = with_aliases(tensors, aliases, file)
     own = check_tensors_fit(model, full, file)
     for name, kept in split_tied(own)[1].items():
         if not torch.equal(full[name], full[kept]):

@@ -17,9 +17,6 @@ from flambeau.artefact.export_format import (
     BuilderSpec,
     ExportRecord,
 )
-from flambeau.artefact.model_tensors import load_weights
-from flambeau.artefact.rebuild import rebuild, rebuild_model, rebuild_preprocessor
-from flambeau.artefact.verified_files import read_tensors
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.tensor_sequence import TensorSequence
@@ -93,6 +90,7 @@ class Predictor:
         task: Task | None = None,
         device: torch.device | str | None = None,
         batch_size: int = 64,
+        base: str | Path | None = None,
     ) -> Self:
         """Load the predictor of an export; no code from the folder is run.
 
@@ -104,11 +102,17 @@ class Predictor:
             task: Required if the export has no builder for the task; otherwise it replaces it.
             device: Device of the computation; None uses the first accelerator, else the CPU.
             batch_size: Inputs per forward pass.
+            base: If the export stores only the difference from another one, the folder of that
+                one; None takes the folder in the record.
 
         Raises:
             ArtefactError: The folder is missing or damaged, or a name, field, shape or version in
                 it is unknown; the message says which.
         """
+        from flambeau.artefact.difference import read_weights
+        from flambeau.artefact.model_tensors import load_weights
+        from flambeau.artefact.rebuild import rebuild, rebuild_model, rebuild_preprocessor
+
         folder = Path(path)
         record = ExportRecord.read(folder)
         try:
@@ -126,10 +130,10 @@ class Predictor:
             raise ArgumentError(
                 f"model must be an nn.Module, not {model!r:.60}. If it is a class, call it."
             )
-        weights = read_tensors(file, str(record.sha256.get(MODEL_FILE)))
+        weights = read_weights(folder, record, base)
         if model is None:
-            model = rebuild_model(record.model, domain.models, weights, record.aliases, str(file))
-        load_weights(model, weights, record.aliases, str(file))
+            model = rebuild_model(record.model, domain.models, weights, str(file))
+        load_weights(model, weights, str(file))
         loaded = cls(
             preprocessor,
             model.eval(),

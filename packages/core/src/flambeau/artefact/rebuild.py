@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.export_format import PREPROCESSOR_FILE, BuilderSpec, ExportRecord
-from flambeau.artefact.model_tensors import check_tensors_fit, with_aliases
+from flambeau.artefact.model_tensors import check_tensors_fit
 from flambeau.artefact.verified_files import read_tensors
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
@@ -81,7 +81,6 @@ def rebuild_model(
     spec: BuilderSpec,
     builders: Builders,
     tensors: Mapping[str, Tensor],
-    aliases: Mapping[str, str],
     file: str,
 ) -> nn.Module:
     """Rebuild the model of an export, after checking that its shapes match ``tensors``.
@@ -98,5 +97,5 @@ def rebuild_model(
     except ArtefactError:
         pass  # some builders cannot run on meta; the call below reports errors of the model itself
     else:
-        check_tensors_fit(on_meta, with_aliases(tensors, aliases, file), file)
+        check_tensors_fit(on_meta, tensors, file)
     return rebuild("model", spec, builders)

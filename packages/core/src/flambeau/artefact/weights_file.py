@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from flambeau.artefact.atomic_write import storage_errors
-from flambeau.artefact.export_format import MODEL_FILE
-from flambeau.artefact.model_tensors import load_weights, split_tied, state_tensors
+from flambeau.artefact.difference import read_weights
+from flambeau.artefact.export_format import MODEL_FILE, RECORD_FILE, ExportRecord
+from flambeau.artefact.model_tensors import load_weights, split_tied, state_tensors, with_aliases
 from flambeau.artefact.serialization import to_storable
 from flambeau.artefact.verified_files import file_sha256, read_tensors, write_tensors
 
@@ -51,6 +52,9 @@ def load_model(model: nn.Module, path: str | Path) -> None:
         ArtefactError: The file is missing or damaged, or belongs to another model.
     """
     file = Path(path)
+    if (file / RECORD_FILE).is_file():
+        load_weights(model, read_weights(file, ExportRecord.read(file)), str(file / MODEL_FILE))
+        return
     if file.is_dir():
         file = file / MODEL_FILE
     elif not file.suffix:
@@ -61,4 +65,4 @@ def load_model(model: nn.Module, path: str | Path) -> None:
         for name, kept in split_tied(state_tensors(model))[1].items()
         if name not in tensors and kept in tensors
     }
-    load_weights(model, tensors, aliases, str(file))
+    load_weights(model, with_aliases(tensors, aliases, str(file)), str(file))

@@ -188,10 +188,15 @@ class BuiltPlan:
             undo(self._compiled)
             self._compiled = compile_model(self.model, values["compile"])
 
-    def export(self, folder: str | Path, plan: Plan) -> Path:
-        """Write an export folder for ``Predictor.load``."""
+    def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
+        """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
 
+        if difference and self._start is None:
+            raise ArgumentError(
+                "export(difference=True) needs an export from which the weights differ, but this "
+                "learner did not start from one: Learner(data, start=…)."
+            )
         return export(
             folder,
             domain=self.domain.name,
@@ -200,6 +205,7 @@ class BuiltPlan:
             task=self.task,
             preprocessor=self.preprocessor,
             plan=plan.to_json(),
+            base=self._start.folder if self._start is not None and difference else None,
         )
 
     def _planned_task(self, plan: Plan) -> Task:

@@ -484,7 +484,10 @@ class Learner:
 
         load_model(self.model, path)
 
-    def export(self, folder: str | Path) -> Path:
-        """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``."""
+    def export(self, folder: str | Path, *, difference: bool = False) -> Path:
+        """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.
+
+        With ``difference`` only the weights that differ from those of ``start`` are written.
+        """
         built = self.built
-        return run_on_main(lambda: built.export(folder, self.plan))
+        return run_on_main(lambda: built.export(folder, self.plan, difference=difference))

@@ -12,10 +12,10 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
-from flambeau.artefact.model_tensors import state_tensors, with_aliases
+from flambeau.artefact.model_tensors import state_tensors
 from flambeau.artefact.rebuild import rebuild_preprocessor
-from flambeau.artefact.verified_files import read_tensors
 from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
@@ -200,8 +200,7 @@ class StartingPoint:
         Raises:
             ArtefactError: A name or shape outside a new head differs; the message lists them.
         """
-        file = self.folder / MODEL_FILE
-        stored = with_aliases(read_tensors(file, self.model_digest), self.record.aliases, str(file))
+        stored = read_weights(self.folder, self.record)
         own = state_tensors(model)
         free = _head_names(model) if head == "new" else frozenset[str]()
         unfit = [name for name in own if name not in free and not _fits(own[name], stored, name)]
