@@ -83,7 +83,7 @@ DOMAIN = Domain(
     models={"motif_net": MotifNet},
     tasks={"classification": Classification},
     preprocessors={"dna_preprocessor": DnaPreprocessor},
-    rules=(Rule("length", (), choose_length),),
+    rules=(Rule("length", (), choose_length, of_model=True),),
     checks=(Check("dna-leak", "valid sequences that are in train", find_leaks),),
     recognise=recognise,
     cli_options=(CliOption("length", int, "Bases per sequence; longer ones are cut.", "length"),),
