@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.report.top_losses import sample_losses
-from flambeau.task.classification import Classification
 from flambeau.task.metrics import MeanLoss, Metric, score
-from flambeau.task.multi_label import MultiLabel
 from flambeau.task.numerics import HALF_DTYPES
-from flambeau.task.regression import Regression
 from flambeau.task.task import StepContext, Task
 
 Kind = Literal["classification", "multi_label", "regression", "other"]
@@ -114,7 +111,7 @@ class _Recorder:
 
 def _plain_targets(task: Task, targets: Tensor) -> Tensor:
     """Return class indices for classification (-1 where ignored), other targets unchanged."""
-    if not isinstance(task, Classification):
+    if task.kind != "classification":
         return targets
     indices = targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
     return (
@@ -125,11 +122,13 @@ def _plain_targets(task: Task, targets: Tensor) -> Tensor:
 
 
 def _kind_of(task: Task) -> Kind:
-    if isinstance(task, Classification):
+    if not task.output_names:
+        return "other"
+    if task.kind == "classification":
         return "classification"
-    if isinstance(task, MultiLabel):
+    if task.kind == "multi_label":
         return "multi_label"
-    return "regression" if isinstance(task, Regression) else "other"
+    return "regression" if task.kind == "regression" else "other"
 
 
 def _has_row_per_sample(outputs: Any, batch: Batch) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
-from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score
 
 
 @dataclass(slots=True)
@@ -43,10 +43,29 @@ class Task:
     """The base class of tasks; override the methods that your task changes.
 
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
+
+    Attributes:
+        builder: Name under which the task's domain registers it.
+        loss_name: Description of the loss, for messages and reports.
+        kind: Kind of the predictions, which the doctor, the plan and the reports read; subclasses
+            inherit it. "classification": logits ``(batch, classes)`` and class indices or
+            probabilities as targets. "multi_label": logits and targets ``(batch, labels)``.
+            "regression": values and targets ``(batch, values)``. Domains use further names
+            ("translation"). Empty if the kind is unknown.
+        ignore_index: Targets with this value do not count; None counts all.
+        threshold: A label of the kind "multi_label" is predicted from this probability on.
     """
 
     builder: str = ""
     loss_name: str = ""
+    kind: str = ""
+    ignore_index: int | None = None
+    threshold: float = 0.5
+
+    @staticmethod
+    def known_metrics() -> dict[str, MetricFactory]:
+        """Return the metrics that the task's argument ``metrics`` can name; empty by default."""
+        return {}
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -65,6 +84,25 @@ class Task:
     def n_outputs(self) -> int | None:
         """Number of outputs that the model must have, or None if the task does not fix it."""
         return None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the classes, labels or values in the order of the outputs; may be empty."""
+        return ()
+
+    @property
+    def standard_loss(self) -> str:
+        """Name of core's loss (``flambeau.task.named_losses``); empty if ``loss`` is custom."""
+        return ""
+
+    @property
+    def standardises(self) -> bool:
+        """Whether the loss compares outputs with standardised targets."""
+        return False
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        """Return the targets with which the loss compares the outputs: by default unchanged."""
+        return targets
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         """Return the model's outputs for a batch: by default ``model(*inputs)``, in order."""

@@ -86,6 +86,7 @@ class TranslationTask(Task):
     """
 
     builder = "translation"
+    kind = "translation"
     loss_name = "cross-entropy of target tokens"
 
     def __init__(
