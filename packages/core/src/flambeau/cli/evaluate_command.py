@@ -61,7 +61,8 @@ def evaluate(
         raise InputError(f"{path} has no {part.value} samples. Evaluate another --part, or all.")
     if report is None:
         batches = _batches(predictor, data, chosen)
-        scores = predictor.task.evaluate(predictor.model, batches, StepContext(training=False))
+        step_context = StepContext("evaluate", values=dict(predictor.task.values))
+        scores = predictor.task.evaluate(predictor.model, batches, step_context)
     else:
         found = interpret(
             predictor.model,

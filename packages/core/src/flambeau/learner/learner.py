@@ -391,7 +391,7 @@ class Learner:
 
     def _context(self, *, sharded: bool = False) -> StepContext:
         values = dict(self.task.values)
-        return StepContext(training=False, values=values, seed=self.seed, sharded=sharded)
+        return StepContext("evaluate", values=values, seed=self.seed, sharded=sharded)
 
     def _require(self, part: str) -> None:
         if len(self.data.split.part(part)) == 0:

@@ -86,7 +86,7 @@ def interpret(
     Raises:
         InputError: There are no samples.
     """
-    context = context or StepContext(training=False, values=dict(task.values))
+    context = context or StepContext("evaluate", values=dict(task.values))
     predictions = collect_predictions(model.eval(), task, batches, context)
     details = details or ReportDetails()
     n_weights = sum(parameter.numel() for parameter in model.parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -26,8 +26,8 @@ class Predictions:
     Attributes:
         kind: Kind of the predictions; "other" if only scores can be computed from them.
         ids: Sample indices as in ``data.split``, int64 ``(n,)``.
-        outputs: Logits ``(n, classes)``, or values ``(n, values)`` in the units of the targets,
-            float32 or float64; None for "other".
+        outputs: What ``task.predict`` returned: logits ``(n, classes)``, or values ``(n, values)``
+            in the units of the targets, float32 or float64; None for "other".
         targets: Class indices ``(n,)``, -1 if ignored; 0 and 1 ``(n, labels)``; or values
             ``(n, values)``. None for "other".
         losses: Loss of each sample, ``(n,)``; None if the task has no loss per sample.
@@ -63,24 +63,29 @@ def collect_predictions(
     kind = _kind_of(task)
     recorder = _Recorder()
     has_evaluate = type(task).evaluate is not Task.evaluate
+    has_predict = type(task).predict is not Task.predict
+    predicting = replace(context, stage="predict")
     metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
     ids: list[Tensor] = []
     losses: list[Tensor | None] = []
     count = 0
     with torch.no_grad():
         for batch in batches():
-            outputs = task.forward(model, batch, context)
-            if kind != "other" and not _has_row_per_sample(outputs, batch):
+            outputs = predicted = task.forward(model, batch, context)
+            if has_predict and kind != "other":
+                predicted = task.predict(model, batch, predicting)
+            if kind != "other" and not _has_row_per_sample(predicted, batch):
                 kind = "other"
-            # As a metric, the recorder receives values in the units of the targets.
-            recorders = {} if kind == "other" else {"predictions": recorder}
-            task.update({**metrics, **recorders}, outputs, batch)
+            task.update(metrics, outputs, batch)
+            if kind != "other":
+                # As a metric, the recorder receives values in the units of the targets.
+                task.update({"predictions": recorder}, predicted, batch)
             losses.append(sample_losses(task, outputs, batch))
             positions = torch.arange(count, count + len(batch))
             ids.append(positions if batch.indices is None else batch.indices.cpu())
             count += len(batch)
         if has_evaluate:
-            scores = task.evaluate(model, batches(), context)
+            scores = task.evaluate(model, batches(), replace(context, carry=None))
         else:
             scores = {name: score(cast(Metric, metric)) for name, metric in metrics.items()}
     if not ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -12,13 +12,18 @@ from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score
 
+Stage = Literal["train", "valid", "evaluate", "predict"]
+"""What a forward pass is for; see ``StepContext``."""
+
 
 @dataclass(slots=True)
 class StepContext:
     """The values that a forward pass may need in addition to the batch.
 
     Attributes:
-        training: Whether gradients will be computed.
+        stage: "train" in a training step (and in a check or measurement of one), "valid" in an
+            evaluation during a run, "evaluate" in an evaluation that the user requested, "predict"
+            in a prediction.
         carry: State that the model passes from batch to batch (hidden states); assign the new
             value. The loop detaches it, resets it to None at the start of an epoch, keeps separate
             values for training and evaluation, and saves it in checkpoints.
@@ -30,7 +35,7 @@ class StepContext:
             be reduced over the processes.
     """
 
-    training: bool = True
+    stage: Stage = "train"
     carry: Any = None
     values: Mapping[str, float] = field(default_factory=dict[str, float])
     seed: int = 0
@@ -105,8 +110,15 @@ class Task:
         return targets
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """Return the model's outputs for a batch: by default ``model(*inputs)``, in order."""
+        """Return the outputs that ``loss`` reads: by default ``model(*inputs)``, in order."""
         return model(*batch.inputs.values())
+
+    def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+        """Return the outputs that ``decode`` reads: by default those of ``forward``.
+
+        Override it for a search or test-time augmentation. The targets of the batch may be absent.
+        """
+        return self.forward(model, batch, context)
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """Return the summed loss and its weight; any grouping of samples gives the same mean."""
@@ -127,9 +139,10 @@ class Task:
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext
     ) -> dict[str, float]:
-        """Return loss and metrics over ``batches``; override for free-running decoding (BLEU).
+        """Return loss and metrics over ``batches``, both from the outputs of ``forward``.
 
-        Sums stay on the device until the last batch. The caller sets the model to eval mode.
+        Sums stay on the device until the last batch. The caller sets the model to eval mode. A task
+        with a score of its predictions (BLEU) overrides this method and calls ``predict``.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:
