@@ -141,3 +141,9 @@ def test_forward_is_teacher_forced_at_every_stage(fitted: Learner) -> None:
     assert losses["valid"] == losses["evaluate"] == losses["predict"]
     assert losses["evaluate"] == pytest.approx(expected, rel=1e-6)
     assert losses["train"] != losses["evaluate"]
+
+
+def test_a_summary_shows_the_layers_of_a_search() -> None:
+    """The output layer too, which the teacher-forced pass leaves to the loss."""
+    rows = {row.name: row for row in learner().summary().layers}
+    assert rows["output"].calls > 1

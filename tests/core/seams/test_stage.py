@@ -72,14 +72,15 @@ def test_a_request_is_no_guess_from_the_step(fitted: bool) -> None:
         assert set(task.stages) == {stage}
 
 
-def test_reports_and_summaries_evaluate() -> None:
+def test_a_report_evaluates_and_a_summary_predicts() -> None:
     task = Recording()
     made = learner(task)
     made.interpret()
-    made.summary()
     interpret(made.model, task, lambda: made.built.batches("valid"))
-    assert "evaluate" in task.stages
-    assert set(task.stages) <= {"evaluate", "predict"}
+    assert set(task.stages) == {"evaluate"}
+    task.seen.clear()
+    made.summary()
+    assert task.stages == ["predict"]
 
 
 def test_a_predictor_of_an_export_predicts(tmp_path: Path) -> None:

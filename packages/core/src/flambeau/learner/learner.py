@@ -444,11 +444,11 @@ class Learner:
 
         part = "valid" if len(self.data.split.valid) else "train"
         batch = next(self.built.batches(part))
-        context = self._context()
+        context = replace(self._context(), stage="predict")
         return summary(
             self.model,
             batch.inputs,
-            forward=lambda: self.task.forward(self.model, batch, context),
+            forward=lambda: self.task.predict(self.model, batch, context),
             bn=self.plan["bn"],
         )
 
