@@ -200,7 +200,7 @@ def test_search_outputs_and_other_models_raise() -> None:
     run = learner()
     batch = next(run.built.batches("valid"))
     with pytest.raises(InputError, match="outputs of a search have no loss"):
-        run.task.loss(run.task.forward(run.model.eval(), batch, StepContext(training=False)), batch)
+        run.task.loss(run.task.predict(run.model.eval(), batch, StepContext("predict")), batch)
     with pytest.raises(InputError, match="Linear is not"):
         run.task.forward(torch.nn.Linear(2, 2), batch, StepContext())
 
@@ -242,7 +242,7 @@ def test_accumulated_ragged_batches_equal_one_batch(architecture: str) -> None:
 class _Step:
     """As much of a ``Step`` as ``train_step`` needs."""
 
-    context = StepContext(training=True, values={"teacher_forcing": 1.0})
+    context = StepContext("train", values={"teacher_forcing": 1.0})
 
     @staticmethod
     def autocast() -> Any:
@@ -299,7 +299,7 @@ def test_decoder_inputs_do_not_depend_on_the_batch() -> None:
     run = learner(choices={**FORCED, "model_config": {**SMALL, "dropout": 0.0}})
     task, model = run.task, run.model.double().eval()
     data: Any = run.built.dataset("train")
-    context = StepContext(training=True, values={"teacher_forcing": 0.4}, seed=3, epoch=1)
+    context = StepContext("train", values={"teacher_forcing": 0.4}, seed=3, epoch=1)
     rows = torch.tensor([7, 3, 30, 12])
     together = task.forward(model, data.batch(rows), context)
     for index, row in enumerate(rows.tolist()):

@@ -134,7 +134,7 @@ def test_outputs_that_are_not_a_tensor() -> None:
 
     predictor = Predictor(Numbers(), nn.Identity(), Two())
     assert predictor.predict([1, 2]) == [10, 20]
-    with pytest.raises(InputError, match="returns a dict instead of one tensor"):
+    with pytest.raises(InputError, match="predicts a dict instead of one tensor"):
         predictor.outputs([1])
 
 
@@ -174,7 +174,7 @@ def test_no_gradients_and_no_autocast() -> None:
         def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
             assert not torch.is_grad_enabled()
             assert not torch.is_autocast_enabled("cpu")
-            assert not context.training
+            assert context.stage == "predict"
             return model(batch.input)
 
     torch.manual_seed(0)
@@ -214,10 +214,10 @@ def test_the_task_gets_its_default_values() -> None:
     assert task.contexts[0].values == {"teacher_forcing": 0.5}
 
 
-def test_forward_batch_equals_outputs() -> None:
+def test_predict_batch_equals_outputs() -> None:
     predictor = identity()
     batch = predictor.preprocessor.encode([1, 2])
-    assert torch.equal(predictor.forward_batch(batch), predictor.outputs([1, 2]))
+    assert torch.equal(predictor.predict_batch(batch), predictor.outputs([1, 2]))
 
 
 def test_the_device_defaults_to_that_of_the_model() -> None:

@@ -114,6 +114,25 @@ def adamw(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
+def stages(folder: Path) -> dict[str, Any]:
+    """What each forward pass was for, in a fit and in what a user requests after it."""
+
+    class Recording(Classification):
+        seen: list[str]
+
+        def forward(self, model: nn.Module, batch: Batch, context: Any) -> Any:
+            self.seen.append(context.stage)
+            return super().forward(model, batch, context)
+
+    task = Recording(["a", "b", "c"])
+    task.seen = []
+    run = learner(table(n_train=BATCH_SIZE * 2, n_valid=BATCH_SIZE), task=task)
+    run.fit(2)
+    run.evaluate("valid")
+    run.predict(torch.zeros(5, dtype=torch.float64))
+    return {"seen": task.seen}
+
+
 def accumulation(folder: Path) -> dict[str, Any]:
     run = learner(training=TrainingOptions(accumulate=2))
     run.fit(2)

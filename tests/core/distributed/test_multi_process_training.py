@@ -93,12 +93,15 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 
 
 def test_two_processes_match_one(tmp_path: Path) -> None:
-    """The quick one: weights, every step's loss, the history and the scores."""
-    one, (first, second) = alone("sgd", tmp_path), runner.run(tmp_path, "sgd")["sgd"]
+    """The quick one: weights, every step's loss, the history, the scores and the stages."""
+    found = runner.run(tmp_path, "sgd", "stages")
+    one, (first, second) = alone("sgd", tmp_path), found["sgd"]
     assert differences(one, first) == []
     assert differences(first["weights"], second["weights"]) == []
     assert len(one["losses"]) == 12  # two epochs of 43 samples in batches of 8
     assert one["rows"][0]["train_loss"] > one["rows"][1]["train_loss"]
+    stages = ["train", "train", "valid"] * 2 + ["evaluate", "predict"]
+    assert [each["seen"] for each in found["stages"]] == [stages, stages]
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ class StreamTask(Task):
 
     def forward(self, model: nn.Module, batch: Batch, context: object) -> Tensor:
         carry = context.carry if self.use_carry else None
-        if context.training:
+        if context.stage == "train":
             self.started_from.append(None if carry is None else carry.requires_grad)
         outputs, context.carry = model(batch.input, carry)
         return outputs

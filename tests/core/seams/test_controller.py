@@ -24,7 +24,7 @@ class Forcing(Regression):
         return {"teacher_forcing": 1.0}
 
     def forward(self, model, batch, context):
-        if context.training:
+        if context.stage == "train":
             self.recorded.append(context.values["teacher_forcing"])
         return super().forward(model, batch, context)
 

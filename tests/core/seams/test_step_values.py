@@ -31,7 +31,7 @@ class DecreasingShare(Classification):
         return {"share": lambda step: 1.0 - 0.01 * step}
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        if context.training:
+        if context.stage == "train":
             self.recorded.append(context.values["share"])
         return super().forward(model, batch, context)
 

@@ -237,7 +237,7 @@ def test_evaluate_equals_one_large_batch() -> None:
     task = Classification(names(3), metrics=["accuracy", "balanced_accuracy", "macro_f1"])
     with torch.no_grad():
         batches = [Batch({"x": x[i : i + 8]}, {"y": y[i : i + 8]}) for i in range(0, 50, 8)]
-        found = task.evaluate(model, batches, StepContext(training=False))
+        found = task.evaluate(model, batches, StepContext("evaluate"))
         outputs = model(x)
     assert found["loss"] == pytest.approx(F.cross_entropy(outputs, y).item(), rel=1e-6)
     assert found["accuracy"] == (outputs.argmax(1) == y).double().mean().item()

@@ -110,7 +110,7 @@ def test_metrics_and_predictions_use_the_target_units() -> None:
     task = Regression(["size", "price"], mean, std)
     with torch.no_grad():
         batches = [Batch({"x": x[i : i + 16]}, {"y": y[i : i + 16]}) for i in range(0, 41, 16)]
-        found = task.evaluate(model, batches, StepContext(training=False))
+        found = task.evaluate(model, batches, StepContext("evaluate"))
         # The same grouping: float32 products of 41 rows at once may differ in the last bit.
         outputs = torch.cat([model(batch.input) for batch in batches])
     predicted = outputs.double() * torch.tensor(std) + torch.tensor(mean)

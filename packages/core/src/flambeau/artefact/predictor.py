@@ -43,13 +43,13 @@ class SupportsIsSingle(Protocol):
 
 
 class Predictor:
-    """Predictions for raw inputs: encode, move, normalise, forward, decode; eval mode, fp32.
+    """Predictions for raw inputs: encode, move, normalise, predict, decode; eval mode, fp32.
 
     Args:
         preprocessor: Encodes raw inputs to a batch.
         model: Moved to ``device``. It predicts in eval mode; afterwards the mode of every module is
             restored.
-        task: Calls the model with a batch and decodes its outputs.
+        task: Predicts a batch with the model, and decodes the result.
         device: Device of the computation; None uses the device of the model.
         batch_size: Inputs per forward pass. Another value changes outputs by at most 1e-6.
 
@@ -161,7 +161,7 @@ class Predictor:
         single = self._is_single(items)
         predictions: list[Any] = []
         for batch in self._batches([items] if single else items, number=not single):
-            decoded = self.task.decode(_to_cpu(self.forward_batch(batch)))
+            decoded = self.task.decode(_to_cpu(self.predict_batch(batch)))
             if len(decoded) != len(batch):
                 raise InputError(
                     f"{type(self.task).__name__}.decode returned {len(decoded)} predictions for "
@@ -171,32 +171,32 @@ class Predictor:
         return predictions[0] if single else predictions
 
     def outputs(self, items: Any) -> Tensor:
-        """Return the model's outputs before decoding, ``(inputs, ...)``, on the CPU.
+        """Return the task's predictions before decoding, ``(inputs, ...)``, on the CPU.
 
         Raises:
-            InputError: There are no inputs, or the model's output is not one tensor.
+            InputError: There are no inputs, or the predictions are not one tensor.
         """
         single = self._is_single(items)
         parts: list[Tensor] = []
         for batch in self._batches([items] if single else items, number=not single):
-            output = _to_cpu(self.forward_batch(batch))
+            output = _to_cpu(self.predict_batch(batch))
             if not isinstance(output, Tensor):
                 raise InputError(
-                    f"The model returns a {type(output).__name__} instead of one tensor. Use "
-                    "predict, or forward_batch with an encoded batch."
+                    f"The task predicts a {type(output).__name__} instead of one tensor. Use "
+                    "predict, or predict_batch with an encoded batch."
                 )
             parts.append(output)
         if not parts:
             raise InputError("Nothing to predict: there are no inputs.")
         return torch.cat(parts)
 
-    def forward_batch(self, batch: Batch) -> Any:
-        """Return the model's outputs for an encoded batch, on the device, without gradients."""
+    def predict_batch(self, batch: Batch) -> Any:
+        """Return the task's predictions for an encoded batch before decoding, on the device."""
         with self._eval_mode():
             ready = self.preprocessor.on_device(batch.to(self.device))
-            context = StepContext(training=False, values=dict(self.task.values))
+            context = StepContext("predict", values=dict(self.task.values))
             try:
-                return self.task.forward(self.model, ready, context)
+                return self.task.predict(self.model, ready, context)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -50,8 +50,9 @@ def evaluate(
     """
     predictor = Predictor.load(model)
     record = predictor.record
-    classes = getattr(predictor.task, "classes", None)
-    options: dict[str, Any] = {"classes": list(classes)} if classes is not None else {}
+    has_classes = predictor.task.kind in ("classification", "multi_label")
+    classes = predictor.task.output_names if has_classes else ()
+    options: dict[str, Any] = {"classes": list(classes)} if classes else {}
     if record is not None:
         options |= _task_option(get_domain(record.domain), predictor.task)
     _, data = open_data(path, record.domain if record else None, context.args, options)
@@ -60,7 +61,8 @@ def evaluate(
         raise InputError(f"{path} has no {part.value} samples. Evaluate another --part, or all.")
     if report is None:
         batches = _batches(predictor, data, chosen)
-        scores = predictor.task.evaluate(predictor.model, batches, StepContext(training=False))
+        step_context = StepContext("evaluate", values=dict(predictor.task.values))
+        scores = predictor.task.evaluate(predictor.model, batches, step_context)
     else:
         found = interpret(
             predictor.model,

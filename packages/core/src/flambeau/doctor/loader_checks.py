@@ -18,7 +18,6 @@ from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import int_list, unique_counts
 from flambeau.global_rng import TemporarySeed
-from flambeau.task.classification import Classification
 from flambeau.wording import name_some
 
 _SAMPLES_READ = 24  # from a loader with a fixed order, evenly spaced
@@ -173,7 +172,7 @@ def _labels_in_order(setup: TrainingSetup) -> Tensor | None:
     evenly spaced samples.
     """
     dataset = setup.dataset("train")
-    if not isinstance(dataset, UserLoaderDataset) or not isinstance(setup.task, Classification):
+    if not isinstance(dataset, UserLoaderDataset) or setup.task.kind != "classification":
         return None
     if isinstance(dataset.user_loader, list | tuple):
         batches = cast("Sequence[object]", dataset.user_loader)

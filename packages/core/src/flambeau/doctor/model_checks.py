@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from torch import Tensor
 
@@ -12,9 +12,6 @@ from flambeau.doctor.batch_checks import inputs_on_scale, non_finite_input
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.target_checks import labels_fit, uniform_prediction_loss
 from flambeau.doctor.training_setup import TrainingSetup
-from flambeau.task.classification import Classification
-from flambeau.task.multi_label import MultiLabel
-from flambeau.task.regression import Regression
 from flambeau.task.task import Task
 from flambeau.training.norm.bn_statistics import have_initial_statistics, layers_with_statistics
 from flambeau.wording import format_number, name_some
@@ -29,6 +26,7 @@ _UNSCALED, _FAR_FROM = 30.0, 0.1
 _DEAD, _DEAD_SAMPLES = 0.9, 16
 _FEWEST_PER_CHANNEL = 4
 
+_LOSSES_OF_LOGITS = ("cross_entropy", "binary_cross_entropy")
 _SIGMOIDS = ("SigmoidBackward0", "HardsigmoidBackward0")
 _SOFTMAXES = ("SoftmaxBackward0",)
 _RANGES = {
@@ -42,7 +40,7 @@ _RANGES = {
 def softmax_before_loss(setup: TrainingSetup) -> Finding | None:
     """Find a model that outputs probabilities, although cross entropy expects logits."""
     outputs = _logits(setup)
-    if outputs is None or outputs.shape[1] < 2 or not isinstance(setup.task, Classification):
+    if outputs is None or outputs.shape[1] < 2 or setup.task.kind != "classification":
         return None
     sums = outputs.float().sum(1)
     probabilities = bool((outputs >= 0).all()) and bool((sums - 1).abs().max() < _SUM_TOLERANCE)
@@ -65,7 +63,7 @@ def softmax_before_loss(setup: TrainingSetup) -> Finding | None:
 def sigmoid_before_loss(setup: TrainingSetup) -> Finding | None:
     """Find a sigmoid (or, for multi-label tasks, a softmax) before a loss on logits."""
     outputs, last = _logits(setup), setup.forward_pass.last_operation
-    multi_label = isinstance(setup.task, MultiLabel)
+    multi_label = setup.task.kind == "multi_label"
     if outputs is None or last not in (*_SIGMOIDS, *(_SOFTMAXES if multi_label else ())):
         return None
     kind = "softmax" if last in _SOFTMAXES else "sigmoid"
@@ -84,7 +82,7 @@ def sigmoid_before_loss(setup: TrainingSetup) -> Finding | None:
 def outputs_out_of_range(setup: TrainingSetup) -> Finding | None:
     """Find targets outside the range of the model's last activation."""
     task = setup.task
-    if not _is_regression(task) or setup.forward_pass.last_operation not in _RANGES:
+    if not _is_plain_regression(task) or setup.forward_pass.last_operation not in _RANGES:
         return None
     low, high = _RANGES[setup.forward_pass.last_operation]
     targets = task.standardise(setup.batch.target).float()
@@ -93,7 +91,7 @@ def outputs_out_of_range(setup: TrainingSetup) -> Finding | None:
         return None
     name = setup.forward_pass.last_operation.removesuffix("Backward0").lower()
     span = f"between {low:g} and {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-    scaled = " (standardised)" if task.mean is not None else ""
+    scaled = " (standardised)" if task.standardises else ""
     return Finding(
         "outputs-out-of-range",
         f"The model ends with a {name}, whose outputs are values {span}, but "
@@ -116,7 +114,7 @@ def high_initial_loss(setup: TrainingSetup) -> Finding | None:
     above = _ABOVE_UNIFORM if len(setup.batch) >= _FEW else _ABOVE_FOR_FEW
     if not math.isfinite(loss) or loss <= uniform + above:
         return None
-    over = f" over {outputs.shape[1]} classes" if isinstance(setup.task, Classification) else ""
+    over = f" over {outputs.shape[1]} classes" if setup.task.kind == "classification" else ""
     return Finding(
         "high-initial-loss",
         f"The loss before any training is {loss:.3g}; a uniform prediction{over} gives "
@@ -158,7 +156,7 @@ def loss_not_finite(setup: TrainingSetup) -> Finding | None:
 def targets_unscaled(setup: TrainingSetup) -> Finding | None:
     """Find regression targets that are far larger than the model's initial outputs."""
     task, outputs = setup.task, setup.outputs
-    if not _is_regression(task) or task.mean is not None or setup.steps_done:
+    if not _is_plain_regression(task) or task.standardises or setup.steps_done:
         return None
     targets = setup.batch.target.float()
     if not isinstance(outputs, Tensor) or not targets.numel():
@@ -276,19 +274,17 @@ def no_gradient(setup: TrainingSetup) -> Finding | None:
 
 
 def _logits(setup: TrainingSetup) -> Tensor | None:
-    """Return the outputs if the task is core's, uses logits and can read the labels, else None."""
-    task = setup.task
-    if not isinstance(task, Classification | MultiLabel) or not labels_fit(setup):
+    """Return the outputs if the loss is core's, uses logits and can read the labels, else None."""
+    # A user-defined loss may expect probabilities.
+    if setup.task.standard_loss not in _LOSSES_OF_LOGITS or not labels_fit(setup):
         return None
-    if type(task).loss not in (Classification.loss, MultiLabel.loss):
-        return None  # a user-defined loss may expect probabilities
     outputs = setup.outputs
     return outputs if isinstance(outputs, Tensor) and outputs.ndim >= 2 else None
 
 
-def _is_regression(task: Task) -> TypeGuard[Regression]:
-    """Return whether the task is a Regression with core's own loss."""
-    return isinstance(task, Regression) and type(task).loss is Regression.loss
+def _is_plain_regression(task: Task) -> bool:
+    """Return whether the task is a regression with core's own loss."""
+    return task.kind == "regression" and bool(task.standard_loss)
 
 
 def _lowest_loss(n_classes: int) -> float:

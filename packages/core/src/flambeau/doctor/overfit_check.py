@@ -14,8 +14,6 @@ from flambeau.doctor.recorded_pass import preserved_with_seed
 from flambeau.doctor.target_checks import labels_fit
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import unique_counts
-from flambeau.task.classification import Classification
-from flambeau.task.regression import Regression
 from flambeau.wording import format_number
 
 _SAMPLES, _STEPS = 16, 150
@@ -79,9 +77,9 @@ def _train_copy(setup: TrainingSetup, batch: Batch, lr: float) -> list[float]:
 def _constant_prediction_loss(setup: TrainingSetup, batch: Batch) -> float:
     """Return the lowest loss of a constant prediction for all samples; infinity if unknown."""
     task = setup.task
-    if isinstance(task, Classification) and not batch.target.is_floating_point():
+    if task.kind == "classification" and not batch.target.is_floating_point():
         shares = unique_counts(batch.target)[1] / batch.target.numel()
         return float(-(shares * shares.log()).sum())
-    if isinstance(task, Regression) and task.loss_kind == "mse":
+    if task.standard_loss == "mse":
         return float(task.standardise(batch.target).float().var(0, correction=0).mean())
     return math.inf

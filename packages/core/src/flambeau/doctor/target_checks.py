@@ -12,9 +12,7 @@ from flambeau.data.memory_loader import MemoryDataset
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import int_list, true_positions
-from flambeau.task.classification import Classification
-from flambeau.task.multi_label import MultiLabel
-from flambeau.task.regression import Regression
+from flambeau.task.task import Task
 from flambeau.wording import format_number, name_some
 
 # Validation rows of a class expected from its share in train, above which having none is no
@@ -26,6 +24,9 @@ _SUM_TOLERANCE = 1e-2  # of half precision probabilities over some thousand clas
 
 _LABEL_METRIC = re.compile(r"Accuracy|F1|FBeta|Precision|Recall|AUROC|ConfusionMatrix|ExactMatch")
 _REGRESSION_METRIC = re.compile(r"^(Mean|Root|Explained|Relative).*(Error|Variance)$|^R2")
+_MULTI_LABEL_METRIC = re.compile(r"Multi_?label|ExactMatch", re.I)
+_LABEL_KINDS = ("classification", "multi_label")
+_FITTING = "Use a metric that fits the task."
 _ONE_LABEL = ("Accuracy", "BalancedAccuracy", "MacroF1", "TopKAccuracy")
 
 
@@ -49,7 +50,7 @@ def class_not_in_valid(setup: TrainingSetup) -> Finding | None:
     """Find common classes without a validation row: the split was not random."""
     by_name, valid = _train_counts(setup), setup.memory_dataset("valid")
     labels = None if valid is None else _labels(valid)
-    if labels is None or not by_name or not isinstance(setup.task, Classification):
+    if labels is None or not by_name or setup.task.kind != "classification":
         return None
     counts = int_list(torch.bincount(labels.clamp(0, len(by_name) - 1), minlength=len(by_name)))
     share = len(labels) / max(1, sum(by_name.values()))
@@ -75,7 +76,7 @@ def class_imbalance(setup: TrainingSetup) -> Finding | None:
     """Find one class with nearly all rows while accuracy is the only metric."""
     by_name, task = _train_counts(setup), setup.task
     n = sum(by_name.values())
-    if not isinstance(task, Classification) or n < _FEWEST_ROWS:
+    if task.kind != "classification" or n < _FEWEST_ROWS:
         return None
     scores = {name: type(metric).__name__ for name, metric in task.metrics().items()}
     if not scores or any(kind not in ("Accuracy", "TopKAccuracy") for kind in scores.values()):
@@ -96,7 +97,7 @@ def class_imbalance(setup: TrainingSetup) -> Finding | None:
 def constant_target(setup: TrainingSetup) -> Finding | None:
     """Find target columns with the same value in all train rows: there is nothing to learn."""
     train = setup.memory_dataset("train")
-    if train is None or not isinstance(setup.task, Regression | MultiLabel):
+    if train is None or setup.task.kind not in ("regression", "multi_label"):
         return None
     if len(train.targets) != 1 or len(train) < 2:
         return None
@@ -105,7 +106,7 @@ def constant_target(setup: TrainingSetup) -> Finding | None:
     constant = true_positions((flat == flat[:1]).all(0))
     if not constant:
         return None
-    names = setup.task.names if isinstance(setup.task, Regression) else setup.task.classes
+    names = setup.task.output_names or tuple(map(str, range(flat.shape[1])))
     every = len(constant) == flat.shape[1]
     return Finding(
         "constant-target",
@@ -125,22 +126,23 @@ def metric_for_task(setup: TrainingSetup) -> list[Finding]:
     for name, metric in task.metrics().items():
         kind = type(metric).__name__
         why = ""
-        if isinstance(task, Regression) and _LABEL_METRIC.search(kind):
+        if task.kind == "regression" and _LABEL_METRIC.search(kind):
             why = "compares labels, but the task predicts real numbers"
-        elif isinstance(task, Classification | MultiLabel) and _REGRESSION_METRIC.search(kind):
+        elif task.kind in _LABEL_KINDS and _REGRESSION_METRIC.search(kind):
             why = "compares real numbers, but the task predicts labels"
-        elif isinstance(task, MultiLabel) and kind in _ONE_LABEL:
+        elif task.kind == "multi_label" and kind in _ONE_LABEL:
             why = "expects one label per sample, but the task has several"
-        elif isinstance(task, Classification) and re.match("Multi_?label|ExactMatch", kind, re.I):
+        elif task.kind == "classification" and _MULTI_LABEL_METRIC.match(kind):
             why = "expects several labels per sample, but the task has one"
         if why:
-            known = ", ".join(task.known_metrics())  # type: ignore[attr-defined]
+            known = ", ".join(task.known_metrics())
+            fix = f"Use a metric of {type(task).__name__}: {known}." if known else _FITTING
             found.append(
                 Finding(
                     "metric-for-task",
                     f"The metric {name!r} ({kind}) {why}, so its value has no meaning.",
                     {"metric": kind, "task": type(task).__name__, "loss": task.loss_name},
-                    f"Use a metric of {type(task).__name__}: {known}.",
+                    fix,
                 )
             )
     return found
@@ -149,14 +151,16 @@ def metric_for_task(setup: TrainingSetup) -> list[Finding]:
 def label_range(setup: TrainingSetup) -> Finding | None:
     """Find labels that the loss cannot use, such as class indices counted from 1."""
     task, targets = setup.task, setup.batch.targets
-    if len(targets) != 1 or not isinstance(task, Classification | MultiLabel):
+    if len(targets) != 1 or task.kind not in _LABEL_KINDS:
         return None
     target = next(iter(targets.values()))
-    if isinstance(task, MultiLabel):
+    if task.kind == "multi_label":
         return _out_of_range(target, 0.0, 1.0, "labels must be 0, 1 or a probability")
     if not target.is_floating_point():
         if task.ignore_index is not None:
             target = target[target != task.ignore_index]
+        if task.n_outputs is None:
+            return None
         last = task.n_outputs - 1
         return _out_of_range(
             target, 0, last, f"the {last + 1} classes have the indices 0 to {last}"
@@ -219,8 +223,8 @@ def _labels(dataset: MemoryDataset) -> Tensor | None:
     return target.long()
 
 
-def uniform_prediction_loss(task: object) -> float | None:
+def uniform_prediction_loss(task: Task) -> float | None:
     """Return the loss if every class has the same probability; None for other tasks."""
-    if isinstance(task, Classification):
+    if task.kind == "classification" and task.n_outputs:
         return math.log(task.n_outputs)
-    return math.log(2) if isinstance(task, MultiLabel) else None
+    return math.log(2) if task.kind == "multi_label" else None

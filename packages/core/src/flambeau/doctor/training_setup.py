@@ -210,7 +210,7 @@ class TrainingSetup:
 
     def step_context(self) -> StepContext:
         """Return the context of a forward pass."""
-        return StepContext(training=True, values=dict(self.task.values), seed=self.seed)
+        return StepContext("train", values=dict(self.task.values), seed=self.seed)
 
     @cached_property
     def forward_pass(self) -> PassRecord:

@@ -66,7 +66,7 @@ def summarise_model(
     Args:
         setup: State of the learner.
         built: The objects that the plan specifies.
-        context: Context of the forward pass.
+        context: Context of the prediction.
         trainable: Names of the parameter groups that train; None for all.
     """
     from flambeau.inspect import summary
@@ -80,7 +80,7 @@ def summarise_model(
     return summary(
         built.model,
         batch.inputs,
-        forward=lambda: built.task.forward(built.model, batch, context),
+        forward=lambda: built.task.predict(built.model, batch, context),
         bn=setup.plan["bn"],
         frozen=frozen_parameters(built.model, trainable, also),
     )

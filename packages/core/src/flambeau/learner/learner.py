@@ -397,7 +397,7 @@ class Learner:
 
     def _context(self, *, sharded: bool = False) -> StepContext:
         values = dict(self.task.values)
-        return StepContext(training=False, values=values, seed=self.seed, sharded=sharded)
+        return StepContext("evaluate", values=values, seed=self.seed, sharded=sharded)
 
     def _require(self, part: str) -> None:
         if len(self.data.split.part(part)) == 0:
@@ -451,7 +451,8 @@ class Learner:
         """
         from flambeau.learner.examine import summarise_model
 
-        return summarise_model(self._setup(), self.built, self._context(), self._trainable)
+        context = replace(self._context(), stage="predict")
+        return summarise_model(self._setup(), self.built, context, self._trainable)
 
     def doctor(self, *, full: bool = False) -> Diagnosis:
         """Return likely mistakes in data, model and training settings.

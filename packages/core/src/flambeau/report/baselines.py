@@ -18,14 +18,12 @@ from torch import Tensor
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau.task.classification import Classification
 from flambeau.task.metrics import MeanLoss, Metric, score
-from flambeau.task.multi_label import MultiLabel
-from flambeau.task.regression import Regression
 from flambeau.task.task import Task
 
 _MAX_VALUES = 50_000_000  # train features: 200 MB in float32, fitted in some seconds
 _WIDE = 10  # features per row above which a basis of the rows is faster
+_KINDS = ("classification", "multi_label", "regression")
 _FEATURES = (torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -127,15 +125,15 @@ def baseline_scores(
     Raises:
         InputError: The samples do not have exactly one target.
     """
-    if not isinstance(task, Classification | MultiLabel | Regression):
+    if task.kind not in _KINDS:
         return {}
     train_y, test_y = _only_target(train), _only_target(test)
-    if isinstance(task, Classification):
+    if task.kind == "classification":
         train_y, test_y = _class_indices(train_y), _class_indices(test_y)
         if train_y.ndim > 1:
             return {}
     x, test_x = _features(train), _features(test)
-    if isinstance(task, Classification) and task.ignore_index is not None:
+    if task.kind == "classification" and task.ignore_index is not None:
         kept = train_y != task.ignore_index
         train_y, x = train_y[kept], None if x is None else x[kept]
     models = [_constant(task, train_y)]
@@ -144,9 +142,10 @@ def baseline_scores(
         models.append(_linear(task, x[rows], train_y[rows], l2, max_iterations))
     found: dict[str, dict[str, float]] = {}
     for name, fit in models:
-        outputs = fit(test_x if test_x is not None else torch.zeros(len(test_y), 0))
+        inputs = test_x if test_x is not None else torch.zeros(len(test_y), 0)
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **task.metrics()}
-        task.update(metrics, outputs, Batch({}, {"target": test_y}))
+        # With inputs, because a user-defined loss may read the size of the batch.
+        task.update(metrics, fit(inputs), Batch({"input": inputs}, {"target": test_y}))
         found[name] = {key: score(metric) for key, metric in metrics.items()}
     return found
 
@@ -158,11 +157,11 @@ Fit = Callable[[Tensor], Tensor]
 
 def _constant(task: Task, targets: Tensor) -> tuple[str, Fit]:
     """Return a model with the best constant prediction for the train targets."""
-    if isinstance(task, Classification):
+    if task.kind == "classification":
         # Add-one smoothing keeps the loss finite for classes that are absent from train.
-        counts = targets.long().bincount(minlength=task.n_outputs).double() + 1
+        counts = targets.long().bincount(minlength=task.n_outputs or 0).double() + 1
         outputs, name = (counts / counts.sum()).log(), "majority class"
-    elif isinstance(task, Regression):
+    elif task.kind == "regression":
         outputs = task.standardise(targets).reshape(len(targets), -1).double().mean(dim=0)
         name = "mean"
     else:
@@ -172,7 +171,7 @@ def _constant(task: Task, targets: Tensor) -> tuple[str, Fit]:
 
 
 def _linear(task: Task, x: Tensor, y: Tensor, l2: float, max_iterations: int) -> tuple[str, Fit]:
-    if isinstance(task, Regression):
+    if task.kind == "regression":
         return "ridge regression", _Linear.ridge(x, task.standardise(y), l2)
     n_outputs = task.n_outputs or 1
     return "logistic regression", _Linear.logistic(x, y, n_outputs, l2, max_iterations)

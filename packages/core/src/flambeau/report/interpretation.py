@@ -36,9 +36,6 @@ from flambeau.report.predictions import Predictions, collect_predictions
 from flambeau.report.scores import score_intervals
 from flambeau.report.text_table import text_table
 from flambeau.report.top_losses import TopLoss
-from flambeau.task.classification import Classification
-from flambeau.task.multi_label import MultiLabel
-from flambeau.task.regression import Regression
 from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
 
@@ -89,7 +86,7 @@ def interpret(
     Raises:
         InputError: There are no samples.
     """
-    context = context or StepContext(training=False, values=dict(task.values))
+    context = context or StepContext("evaluate", values=dict(task.values))
     predictions = collect_predictions(model.eval(), task, batches, context)
     details = details or ReportDetails()
     n_weights = sum(parameter.numel() for parameter in model.parameters())
@@ -160,9 +157,7 @@ class Interpretation:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes, labels or regression targets; empty for other tasks."""
-        if isinstance(self.task, Classification | MultiLabel):
-            return self.task.classes
-        return self.task.names if isinstance(self.task, Regression) else ()
+        return self.task.output_names
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -186,7 +181,7 @@ class Interpretation:
         outputs, _ = self._tensors("classification", "multi_label", "regression")
         if self.predictions.kind == "classification":
             return outputs.argmax(dim=1)
-        if isinstance(self.task, MultiLabel):
+        if self.predictions.kind == "multi_label":
             return self.probabilities >= self.task.threshold
         return outputs
 
@@ -198,8 +193,7 @@ class Interpretation:
 
         A user-defined metric has no interval, even under the name of a standard metric.
         """
-        threshold = self.task.threshold if isinstance(self.task, MultiLabel) else 0.5
-        found = score_intervals(self.predictions, threshold)
+        found = score_intervals(self.predictions, self.task.threshold)
         given = self.predictions.scores
         return {
             name: interval

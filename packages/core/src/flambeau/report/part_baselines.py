@@ -14,8 +14,6 @@ from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.report.baselines import baseline_scores
 from flambeau.report.predictions import Predictions
-from flambeau.task.classification import Classification
-from flambeau.task.regression import Regression
 from flambeau.task.task import Task
 
 _MOST_VALUES = 50_000_000  # in the scored samples, which a linear model needs as floats
@@ -61,7 +59,7 @@ def part_baselines(
     if train_targets is None:
         return {}
     targets = predictions.targets
-    kept = targets >= 0 if isinstance(task, Classification) else torch.ones(len(targets)).bool()
+    kept = targets >= 0 if task.kind == "classification" else torch.ones(len(targets)).bool()
     if not bool(kept.any()):
         return {}
     train_samples = _OnlyTargets({"target": train_targets})
@@ -78,12 +76,12 @@ def _shapes(samples: MemoryDataset) -> dict[str, torch.Size]:
 
 def _train_targets(task: Task, facts: Facts) -> Tensor | None:
     """Return targets with the same best constant prediction as the train targets have."""
-    if isinstance(task, Classification):
+    if task.kind == "classification":
         counts = facts.get("class_counts")
         if counts is None or len(counts) != task.n_outputs:
             return None
         return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     mean = facts.get("target_mean")
-    if isinstance(task, Regression) and mean is not None and len(mean) == task.n_outputs:
+    if task.kind == "regression" and mean is not None and len(mean) == task.n_outputs:
         return torch.tensor([mean], dtype=torch.float64)
     return None

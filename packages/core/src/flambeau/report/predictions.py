@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.report.top_losses import sample_losses
-from flambeau.task.classification import Classification
 from flambeau.task.metrics import MeanLoss, Metric, score
-from flambeau.task.multi_label import MultiLabel
 from flambeau.task.numerics import HALF_DTYPES
-from flambeau.task.regression import Regression
 from flambeau.task.task import StepContext, Task
 
 Kind = Literal["classification", "multi_label", "regression", "other"]
@@ -29,8 +26,8 @@ class Predictions:
     Attributes:
         kind: Kind of the predictions; "other" if only scores can be computed from them.
         ids: Sample indices as in ``data.split``, int64 ``(n,)``.
-        outputs: Logits ``(n, classes)``, or values ``(n, values)`` in the units of the targets,
-            float32 or float64; None for "other".
+        outputs: What ``task.predict`` returned: logits ``(n, classes)``, or values ``(n, values)``
+            in the units of the targets, float32 or float64; None for "other".
         targets: Class indices ``(n,)``, -1 if ignored; 0 and 1 ``(n, labels)``; or values
             ``(n, values)``. None for "other".
         losses: Loss of each sample, ``(n,)``; None if the task has no loss per sample.
@@ -66,24 +63,29 @@ def collect_predictions(
     kind = _kind_of(task)
     recorder = _Recorder()
     has_evaluate = type(task).evaluate is not Task.evaluate
+    has_predict = type(task).predict is not Task.predict
+    predicting = replace(context, stage="predict")
     metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
     ids: list[Tensor] = []
     losses: list[Tensor | None] = []
     count = 0
     with torch.no_grad():
         for batch in batches():
-            outputs = task.forward(model, batch, context)
-            if kind != "other" and not _has_row_per_sample(outputs, batch):
+            outputs = predicted = task.forward(model, batch, context)
+            if has_predict and kind != "other":
+                predicted = task.predict(model, batch, predicting)
+            if kind != "other" and not _has_row_per_sample(predicted, batch):
                 kind = "other"
-            # As a metric, the recorder receives values in the units of the targets.
-            recorders = {} if kind == "other" else {"predictions": recorder}
-            task.update({**metrics, **recorders}, outputs, batch)
+            task.update(metrics, outputs, batch)
+            if kind != "other":
+                # As a metric, the recorder receives values in the units of the targets.
+                task.update({"predictions": recorder}, predicted, batch)
             losses.append(sample_losses(task, outputs, batch))
             positions = torch.arange(count, count + len(batch))
             ids.append(positions if batch.indices is None else batch.indices.cpu())
             count += len(batch)
         if has_evaluate:
-            scores = task.evaluate(model, batches(), context)
+            scores = task.evaluate(model, batches(), replace(context, carry=None))
         else:
             scores = {name: score(cast(Metric, metric)) for name, metric in metrics.items()}
     if not ids:
@@ -114,7 +116,7 @@ class _Recorder:
 
 def _plain_targets(task: Task, targets: Tensor) -> Tensor:
     """Return class indices for classification (-1 where ignored), other targets unchanged."""
-    if not isinstance(task, Classification):
+    if task.kind != "classification":
         return targets
     indices = targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
     return (
@@ -125,11 +127,13 @@ def _plain_targets(task: Task, targets: Tensor) -> Tensor:
 
 
 def _kind_of(task: Task) -> Kind:
-    if isinstance(task, Classification):
+    if not task.output_names:
+        return "other"
+    if task.kind == "classification":
         return "classification"
-    if isinstance(task, MultiLabel):
+    if task.kind == "multi_label":
         return "multi_label"
-    return "regression" if isinstance(task, Regression) else "other"
+    return "regression" if task.kind == "regression" else "other"
 
 
 def _has_row_per_sample(outputs: Any, batch: Batch) -> bool:

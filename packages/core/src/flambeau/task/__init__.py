@@ -15,7 +15,7 @@ from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
 from flambeau.task.regression import Estimate, Regression
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
-from flambeau.task.task import StepContext, Task
+from flambeau.task.task import Stage, StepContext, Task
 
 __all__ = [
     "R2",
@@ -36,6 +36,7 @@ __all__ = [
     "Prediction",
     "Regression",
     "RootMeanSquaredError",
+    "Stage",
     "StepContext",
     "SumMetric",
     "Task",

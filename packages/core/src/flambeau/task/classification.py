@@ -79,6 +79,7 @@ class Classification(Task):
     """
 
     builder = "classification"
+    kind = "classification"
     loss_name = "cross entropy"
 
     @staticmethod
@@ -117,6 +118,14 @@ class Classification(Task):
     @property
     def n_outputs(self) -> int:
         return len(self.classes)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def standard_loss(self) -> str:
+        return "cross_entropy" if type(self).loss is Classification.loss else ""
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         targets = batch.target

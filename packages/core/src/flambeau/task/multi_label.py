@@ -61,6 +61,7 @@ class MultiLabel(Task):
     """
 
     builder = "multi_label"
+    kind = "multi_label"
     loss_name = "binary cross entropy"
 
     @staticmethod
@@ -89,6 +90,14 @@ class MultiLabel(Task):
     @property
     def n_outputs(self) -> int:
         return len(self.classes)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def standard_loss(self) -> str:
+        return "binary_cross_entropy" if type(self).loss is MultiLabel.loss else ""
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         targets = batch.target

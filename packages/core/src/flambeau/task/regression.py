@@ -84,6 +84,7 @@ class Regression(Task):
     """
 
     builder = "regression"
+    kind = "regression"
 
     @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
@@ -128,6 +129,18 @@ class Regression(Task):
     @property
     def n_outputs(self) -> int:
         return len(self.names)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.names
+
+    @property
+    def standard_loss(self) -> str:
+        return self.loss_kind if type(self).loss is Regression.loss else ""
+
+    @property
+    def standardises(self) -> bool:
+        return self.mean is not None
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         outputs = self._columns(outputs, "outputs")

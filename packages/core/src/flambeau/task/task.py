@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
-from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score
+
+Stage = Literal["train", "valid", "evaluate", "predict"]
+"""What a forward pass is for; see ``StepContext``."""
 
 
 @dataclass(slots=True)
@@ -18,7 +21,9 @@ class StepContext:
     """The values that a forward pass may need in addition to the batch.
 
     Attributes:
-        training: Whether gradients will be computed.
+        stage: "train" in a training step (and in a check or measurement of one), "valid" in an
+            evaluation during a run, "evaluate" in an evaluation that the user requested, "predict"
+            in a prediction.
         carry: State that the model passes from batch to batch (hidden states); assign the new
             value. The loop detaches it, resets it to None at the start of an epoch, keeps separate
             values for training and evaluation, and saves it in checkpoints.
@@ -30,7 +35,7 @@ class StepContext:
             be reduced over the processes.
     """
 
-    training: bool = True
+    stage: Stage = "train"
     carry: Any = None
     values: Mapping[str, float] = field(default_factory=dict[str, float])
     seed: int = 0
@@ -43,10 +48,29 @@ class Task:
     """The base class of tasks; override the methods that your task changes.
 
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
+
+    Attributes:
+        builder: Name under which the task's domain registers it.
+        loss_name: Description of the loss, for messages and reports.
+        kind: Kind of the predictions, which the doctor, the plan and the reports read; subclasses
+            inherit it. "classification": logits ``(batch, classes)`` and class indices or
+            probabilities as targets. "multi_label": logits and targets ``(batch, labels)``.
+            "regression": values and targets ``(batch, values)``. Domains use further names
+            ("translation"). Empty if the kind is unknown.
+        ignore_index: Targets with this value do not count; None counts all.
+        threshold: A label of the kind "multi_label" is predicted from this probability on.
     """
 
     builder: str = ""
     loss_name: str = ""
+    kind: str = ""
+    ignore_index: int | None = None
+    threshold: float = 0.5
+
+    @staticmethod
+    def known_metrics() -> dict[str, MetricFactory]:
+        """Return the metrics that the task's argument ``metrics`` can name; empty by default."""
+        return {}
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -66,9 +90,35 @@ class Task:
         """Number of outputs that the model must have, or None if the task does not fix it."""
         return None
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the classes, labels or values in the order of the outputs; may be empty."""
+        return ()
+
+    @property
+    def standard_loss(self) -> str:
+        """Name of core's loss (``flambeau.task.named_losses``); empty if ``loss`` is custom."""
+        return ""
+
+    @property
+    def standardises(self) -> bool:
+        """Whether the loss compares outputs with standardised targets."""
+        return False
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        """Return the targets with which the loss compares the outputs: by default unchanged."""
+        return targets
+
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """Return the model's outputs for a batch: by default ``model(*inputs)``, in order."""
+        """Return the outputs that ``loss`` reads: by default ``model(*inputs)``, in order."""
         return model(*batch.inputs.values())
+
+    def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+        """Return the outputs that ``decode`` reads: by default those of ``forward``.
+
+        Override it for a search or test-time augmentation. The targets of the batch may be absent.
+        """
+        return self.forward(model, batch, context)
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """Return the summed loss and its weight; any grouping of samples gives the same mean."""
@@ -89,9 +139,10 @@ class Task:
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext
     ) -> dict[str, float]:
-        """Return loss and metrics over ``batches``; override for free-running decoding (BLEU).
+        """Return loss and metrics over ``batches``, both from the outputs of ``forward``.
 
-        Sums stay on the device until the last batch. The caller sets the model to eval mode.
+        Sums stay on the device until the last batch. The caller sets the model to eval mode. A task
+        with a score of its predictions (BLEU) overrides this method and calls ``predict``.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:

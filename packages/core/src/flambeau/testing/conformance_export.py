@@ -67,10 +67,10 @@ def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
     name = tested.models[0]
     predictor = tested.predictor(tested.build(name))
     validated = [
-        _parts(predictor.forward_batch(batch)) for batch in tested.loader("valid").batches(0)
+        _parts(predictor.predict_batch(batch)) for batch in tested.loader("valid").batches(0)
     ]
     same_grouping = [
-        _parts(predictor.forward_batch(tested.preprocessor.encode(chunk)))
+        _parts(predictor.predict_batch(tested.preprocessor.encode(chunk)))
         for chunk in _chunks(raw, tested.batch_size)
     ]
     for step, (expected, found) in enumerate(zip(validated, same_grouping, strict=True)):
@@ -83,7 +83,7 @@ def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
             )
     rows = [[part[row] for part in batch] for batch in validated for row in range(len(batch[0]))]
     for index, (item, expected) in enumerate(zip(raw, rows, strict=True)):
-        single = _parts(predictor.forward_batch(tested.preprocessor.encode([item])))
+        single = _parts(predictor.predict_batch(tested.preprocessor.encode([item])))
         error = max(_difference(part[0], row) for part, row in zip(single, expected, strict=True))
         if not error <= TOLERANCE:
             raise conformance_error(
@@ -113,7 +113,7 @@ def _outputs(predictor: Predictor, raw: list[Any]) -> list[Tensor]:
     return [
         part
         for chunk in _chunks(raw, predictor.batch_size)
-        for part in _parts(predictor.forward_batch(predictor.preprocessor.encode(chunk)))
+        for part in _parts(predictor.predict_batch(predictor.preprocessor.encode(chunk)))
     ]
 
 

@@ -133,7 +133,7 @@ class DomainUnderTest:
 
     def training_loss(self, model: nn.Module, batch: Batch) -> tuple[Any, Any]:
         """Return ``(sum, weight)`` of a training batch, with torch's generator seeded."""
-        context = StepContext(training=True, values=dict(self.task.values), seed=self.seed)
+        context = StepContext("train", values=dict(self.task.values), seed=self.seed)
         with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
             torch.manual_seed(self.seed)  # pyright: ignore[reportUnknownMemberType]
             return self.task.loss(self.task.forward(model, batch, context), batch)

@@ -162,7 +162,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
         return state.scores
     state.model.eval()
     context = StepContext(
-        training=False,
+        "valid",
         values=state.context.values,
         seed=state.seed,
         epoch=state.position.epoch,

@@ -18,7 +18,6 @@ from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.plan.plan import Plan
-from flambeau.task import Classification
 from flambeau.task.task import Task
 from flambeau.training.components import Components
 from flambeau.training.history import History, Number
@@ -152,7 +151,7 @@ class AutoRun:
             return
         self.monitor = "valid_loss"
         # The loss of a classifier may rise while its accuracy improves: it penalises confidence.
-        metrics = list(task.metrics()) if isinstance(task, Classification) else []
+        metrics = list(task.metrics()) if task.kind == "classification" else []
         if metrics:
             self.monitor = f"valid_{metrics[0]}"
         self.mode = mode_of(self.monitor)

@@ -1,4 +1,4 @@
-"""``TranslationTask``: teacher-forced in training, free-running in evaluation and prediction."""
+"""``TranslationTask``: teacher-forced for the loss, free-running for BLEU and predictions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TeacherForcedOutput:
 
 
 class TranslationTask(Task):
-    """Translation: token-level cross-entropy in training, BLEU and chrF in evaluation.
+    """Translation: token-level cross-entropy as the loss, BLEU and chrF in evaluation.
 
     The loss is a sum over target tokens (end token included, padding excluded), so the mean of a
     step is over the tokens of all its micro-batches and processes. Evaluation computes the loss
@@ -86,6 +86,7 @@ class TranslationTask(Task):
     """
 
     builder = "translation"
+    kind = "translation"
     loss_name = "cross-entropy of target tokens"
 
     def __init__(
@@ -138,35 +139,25 @@ class TranslationTask(Task):
         return len(self.target)
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """Return a `TeacherForcedOutput` in training, else the sentences found by a search.
+        """Return a `TeacherForcedOutput`, from which `loss` is computed.
 
-        The latter are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)``
-        and, if the model returns it, "attention" ``(batch, longest, source)``.
+        In training the decoder's inputs are chosen by ``teacher_forcing``; at any other stage they
+        are the reference.
         """
         network = _as_seq2seq(model)
-        if not context.training:
-            found = search(
-                network, batch.inputs[SOURCE], batch.masks[SOURCE], self.decoding, batch.indices
-            )
-            outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
-            if found.attention is not None:
-                outputs["attention"] = found.attention[:, 0]
-            return outputs
-        # Checked here too, so that an unsupported feed fails in the first step at probability 1.
-        required_embeddings(network, self.teacher_forcing)
-        return self._teacher_forced(network, batch, context, context.values.get(FORCING, 1.0))
-
-    def _teacher_forced(
-        self, model: Seq2Seq, batch: Batch, context: StepContext, probability: float
-    ) -> TeacherForcedOutput:
+        probability = 1.0
+        if context.stage == "train":
+            # An unsupported feed fails in the first step, also at probability 1.
+            required_embeddings(network, self.teacher_forcing)
+            probability = context.values.get(FORCING, 1.0)
         source, target = batch.inputs[SOURCE], batch.targets[TARGET]
-        memory = model.encode(source, batch.masks[SOURCE])
+        memory = network.encode(source, batch.masks[SOURCE])
         samples = torch.arange(len(source)) if batch.indices is None else batch.indices
         keys = DrawKeys(context.seed, context.epoch, samples.to(source.device))
         features = decoder_features(
-            model, memory, target[:, :-1], probability, self.teacher_forcing, keys
+            network, memory, target[:, :-1], probability, self.teacher_forcing, keys
         )
-        return TeacherForcedOutput(features, target[:, 1:], model.output)
+        return TeacherForcedOutput(features, target[:, 1:], network.output)
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss with label smoothing, and the number of target tokens.
@@ -181,8 +172,7 @@ class TranslationTask(Task):
         if not isinstance(outputs, TeacherForcedOutput):
             raise InputError(
                 "The outputs of a search have no loss: their tokens do not correspond to the "
-                "tokens of the reference. Call forward with StepContext(training=True), or use "
-                "evaluate."
+                "tokens of the reference. Pass the outputs of forward, not those of predict."
             )
         features, targets = outputs.flattened()
         total, plain = token_loss(outputs.output, features, targets, self.label_smoothing)
@@ -195,33 +185,29 @@ class TranslationTask(Task):
     ) -> dict[str, float]:
         """Return teacher-forced loss and perplexity, and BLEU of free-running translations.
 
-        During a run (``context.step`` above 0) greedy search is used, every ``decode_every``
-        evaluations. Two more scores then compare each prediction with its reference (F1 of their
-        tokens): "teacher_forced_overlap" with each token predicted from the reference tokens before
-        it, and "free_running_overlap" with the search's sentence. Outside of a run ``decoding`` is
-        used for all sentences, and chrF is returned too.
+        The translations are those of `predict`. During a run (``context.stage`` "valid") the first
+        ``max_decoded`` sentences are translated, in every ``decode_every``-th evaluation. Two more
+        scores then compare each prediction with its reference (F1 of their tokens):
+        "teacher_forced_overlap" with each token predicted from the reference tokens before it, and
+        "free_running_overlap" with the search's sentence. Outside of a run all sentences are
+        translated, and chrF is returned too.
         """
-        network = _as_seq2seq(model)
-        in_run = context.step > 0
+        in_run = context.stage == "valid"
         searches = not in_run or (context.epoch + 1) % self.decode_every == 0
-        strategy: Strategy = _GREEDY if in_run else self.decoding
         sums = [torch.zeros(()) for _ in range(3)]
         hypotheses: list[str] = []
         references: list[str] = []
         overlaps: list[tuple[float, float]] = []
         for batch in batches:
-            forced = self._teacher_forced(network, batch, context, 1.0)
+            forced = self.forward(model, batch, context)
             for index, value in enumerate(self._losses(forced)):
                 sums[index] = sums[index].to(value.device) + value
             if not searches or (in_run and len(hypotheses) >= self.max_decoded):
                 continue
-            found = search(
-                network, batch.inputs[SOURCE], batch.masks[SOURCE], strategy, batch.indices
-            )
-            rows = found.tokens[:, 0].tolist()
-            hypotheses += [self.target.decode(row) for row in rows]
+            found = self.predict(model, batch, context)
+            hypotheses += [each.text for each in self.decode(found)]
             references += [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
-            overlaps += self._overlaps(forced, rows) if in_run else []
+            overlaps += self._overlaps(forced, found["tokens"].tolist()) if in_run else []
         total, plain, count = (float(value) for value in sums)
         scores = {"loss": total / count}
         if hypotheses:
@@ -255,6 +241,21 @@ class TranslationTask(Task):
         ]
 
     # Prediction
+
+    def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+        """Return the sentences found by a search: greedy during a run, else by ``decoding``.
+
+        They are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)`` and, if
+        the model returns it, "attention" ``(batch, longest, source)``. The targets are not read.
+        """
+        strategy: Strategy = _GREEDY if context.stage == "valid" else self.decoding
+        found = search(
+            _as_seq2seq(model), batch.inputs[SOURCE], batch.masks[SOURCE], strategy, batch.indices
+        )
+        outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
+        if found.attention is not None:
+            outputs["attention"] = found.attention[:, 0]
+        return outputs
 
     def decode(self, outputs: Any) -> list[Translation]:
         """Return one translation per source."""
