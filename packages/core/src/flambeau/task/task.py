@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.task.metrics import MeanLoss, Metric, score
+
+if TYPE_CHECKING:
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
+    from flambeau.task.batch_summary import Summary
 
 
 @dataclass(slots=True)
@@ -43,10 +49,15 @@ class Task:
     """The base class of tasks; override the methods that your task changes.
 
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
+
+    Attributes:
+        signatures: How scores are computed, by name, where a name alone does not say it (the
+            settings of BLEU); shown in reports.
     """
 
     builder: str = ""
     loss_name: str = ""
+    signatures: Mapping[str, str] = MappingProxyType({})
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -110,6 +121,41 @@ class Task:
                 metric.update(*self.loss(outputs, batch))
             else:
                 metric.update(outputs, batch.target)
+
+    # Reports
+
+    def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
+        """Return the loss of each sample as if it were alone in the batch, ``(batch,)`` on the CPU.
+
+        Samples are passed to ``loss`` one by one.
+
+        Returns:
+            None if the outputs do not have one row per sample.
+        """
+        from flambeau.task.sample_losses import sample_losses
+
+        return sample_losses(self, outputs, batch)
+
+    def summarise(self, outputs: Any, batch: Batch) -> Summary:
+        """Return what a report keeps of a batch: figures of each sample, and sums.
+
+        A report never holds the outputs of a part. By default it holds the losses only.
+        """
+        from flambeau.task.batch_summary import Summary
+
+        losses = self.sample_losses(outputs, batch)
+        return Summary() if losses is None else Summary(samples={"loss": losses})
+
+    def summary_scores(self, summary: Summary) -> Mapping[str, float]:
+        """Return the scores of a part from its summary, for a task that overrides ``evaluate``.
+
+        If they are empty, a report calls ``evaluate``, which runs the model a second time.
+        """
+        return {}
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        """Return further sections of a report's page."""
+        return ()
 
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""
