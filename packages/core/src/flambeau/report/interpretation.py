@@ -122,6 +122,7 @@ class Interpretation:
             ``losses`` have one row per sample, as have the figures in ``summary.samples``.
         details: The argument ``details``.
         notes: The argument ``notes``.
+        signatures: How scores were computed, by name; see ``Task.signatures``.
         created: When the predictions were computed.
     """
 
@@ -138,6 +139,8 @@ class Interpretation:
         self.predictions = predictions
         self.details = details
         self.notes: Mapping[str, str] = dict(notes)
+        # Copied, because a later evaluation may replace those of the task.
+        self.signatures: Mapping[str, str] = dict(task.signatures)
         self.created = datetime.now().astimezone()
 
     def __len__(self) -> int:
@@ -158,7 +161,7 @@ class Interpretation:
         ]
         if self.predictions.kind == "classification":
             lines += [str(pair) for pair in self.most_confused(5)]
-        lines += [f"{name}: {text}" for name, text in self.task.signatures.items()]
+        lines += [f"{name}: {text}" for name, text in self.signatures.items()]
         return "\n".join(lines)
 
     # Predictions

@@ -101,7 +101,7 @@ def _scores(found: Interpretation) -> list[Block]:
     if can_plot() and scores_between_0_and_1(found.intervals):
         figure = plot_scores(found.intervals, baselines)
         blocks.append(Figures([(figure, "Scores with their intervals")], min_width=300))
-    signatures = [f"{name}: {text}" for name, text in found.task.signatures.items()]
+    signatures = [f"{name}: {text}" for name, text in found.signatures.items()]
     notes: list[str] = ["\n".join(signatures)] if signatures else []
     if found.intervals:
         notes.append(

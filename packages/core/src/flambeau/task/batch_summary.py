@@ -46,6 +46,10 @@ class Summary:
     sums: Mapping[str, Any] = field(default_factory=dict[str, Any])
     n_outputs: int = 0
 
+    def entries(self, name: str) -> list[Any]:
+        """Return a figure as a list with one entry per sample; empty if there is none."""
+        return list(self.samples.get(name, ()))
+
 
 @dataclass(frozen=True, eq=False)
 class PairCounts:
