@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from flambeau import Learner, TrainingOptions
-from flambeau_text import TranslationData, TranslationOptions, interpret_translations
+from flambeau_text import TranslationData, TranslationOptions
 
 
 def load(folder: Path, cased: bool = False) -> TranslationData:
@@ -60,7 +60,7 @@ def main() -> None:
     loader = run.built.loader("train")
     tokens = sum(batch.weight or 0.0 for batch in loader.batches(0)) * len(run.history.rows)
     print(f"{tokens / seconds:,.0f} target tokens/s, evaluations included ({seconds:.0f} s)")
-    print(interpret_translations(run, "test"))
+    print(run.interpret("test"))
 
 
 if __name__ == "__main__":

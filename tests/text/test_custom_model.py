@@ -21,7 +21,6 @@ from flambeau_text import (
     Sampling,
     TeacherForcing,
     TranslationData,
-    interpret_translations,
     translate,
 )
 from flambeau_text.models import Memory, Seq2Seq
@@ -230,7 +229,7 @@ def test_reports_and_checks(data: TranslationData, tmp_path: Path) -> None:
     run = learner(data, choices={"teacher_forcing": FORCINGS["token"]})
     run.fit(1)
     assert run.doctor().codes == ("too-few-steps",)
-    found = interpret_translations(run, "valid")
+    found = run.interpret("valid")
     page = found.report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert ">Teacher forcing<" in page
     assert ">Attention<" not in page

@@ -3,6 +3,7 @@ import torch
 
 from flambeau.errors import ArgumentError, InputError
 from flambeau.report import Confusion, LabelCounts, wilson
+from flambeau.task.batch_summary import PairCounts
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -16,6 +17,11 @@ def drawn(n: int = 400, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
         torch.randint(classes, (n,), generator=draws),
     )
     return predicted, targets
+
+
+def of_matrix(matrix: torch.Tensor, classes: tuple[str, ...]) -> Confusion:
+    pairs = matrix.nonzero().repeat_interleave(matrix[matrix > 0], dim=0)
+    return Confusion.of(pairs[:, 1], pairs[:, 0], classes)
 
 
 def test_counts_and_shares_are_those_of_scikit_learn() -> None:
@@ -58,7 +64,8 @@ def test_an_absent_class_has_no_scores() -> None:
 
 def test_the_most_confused_pairs_come_largest_first() -> None:
     matrix = torch.tensor([[50, 3, 0], [7, 13, 0], [3, 0, 0]])
-    found = Confusion(matrix, ("ant", "bee", "cat")).most_confused(3)
+    confusion = of_matrix(matrix, ("ant", "bee", "cat"))
+    found = confusion.most_confused(3)
     assert [(pair.target, pair.predicted, pair.count) for pair in found] == [
         ("bee", "ant", 7),
         ("ant", "bee", 3),
@@ -66,16 +73,16 @@ def test_the_most_confused_pairs_come_largest_first() -> None:
     ]
     assert found[0].share == pytest.approx(7 / 20)
     assert str(found[0]) == "bee predicted as ant: 7 (35.0%)"
-    assert len(Confusion(matrix, ("ant", "bee", "cat")).most_confused(1)) == 1
-    assert matrix[0, 0] == 50, "the counts are unchanged"
+    assert len(confusion.most_confused(1)) == 1
+    assert confusion.matrix.tolist() == matrix.tolist()
 
 
 def test_it_prints_counts_or_pairs_for_many_classes() -> None:
-    text = str(Confusion(torch.tensor([[50, 3], [0, 1]]), ("ant", "bee")))
+    text = str(of_matrix(torch.tensor([[50, 3], [0, 1]]), ("ant", "bee")))
     assert text.splitlines()[2].split() == ["ant", "50", "3"]
     many = torch.eye(40, dtype=torch.long)
     many[3, 5] = 2
-    assert str(Confusion(many, tuple(map(str, range(40))))) == "3 predicted as 5: 2 (66.7%)"
+    assert str(of_matrix(many, tuple(map(str, range(40))))) == "3 predicted as 5: 2 (66.7%)"
 
 
 def test_invalid_class_indices_are_refused() -> None:
@@ -85,6 +92,30 @@ def test_invalid_class_indices_are_refused() -> None:
         Confusion.of(torch.tensor([0, 1]), torch.tensor([2, 0]), ["a", "b"])
     with pytest.raises(InputError, match=r"\(2,\)"):
         Confusion.of(torch.tensor([0, 1]), torch.tensor([0]), ["a", "b"])
+
+
+def test_only_pairs_that_were_seen_are_held() -> None:
+    names = [f"word {index}" for index in range(33_000)]
+    targets, predicted = torch.tensor([7, 7, 32_999, 5]), torch.tensor([9, 9, 32_999, 7])
+    found = Confusion.of(predicted, targets, names)
+    assert found.seen.pairs.tolist() == [[5, 7], [7, 9], [32_999, 32_999]]
+    assert found.seen.counts.tolist() == [1, 2, 1]
+    assert str(found.most_confused(1)[0]) == "word 7 predicted as word 9: 2 (100.0%)"
+    scores = found.class_scores()
+    assert (scores[7].support, scores[7].predicted, scores[7].f1) == (2, 1, 0)
+    assert scores[32_999].f1 == 1
+    with pytest.raises(ArgumentError, match=r"33,000 classes .* \(8.7 GB\)"):
+        _ = found.matrix
+
+
+def test_counts_of_batches_add_up() -> None:
+    predicted, targets = drawn()
+    whole = PairCounts.of(targets, predicted)
+    parts = PairCounts.of(targets[:90], predicted[:90]) + PairCounts.of(
+        targets[90:], predicted[90:]
+    )
+    assert parts.pairs.tolist() == whole.pairs.tolist()
+    assert parts.counts.tolist() == whole.counts.tolist()
 
 
 def test_counts_by_label_are_those_of_scikit_learn() -> None:

@@ -55,8 +55,14 @@ def test_scores_are_those_of_evaluate(fitted: Learner, found: Interpretation) ->
 def test_predictions_are_those_of_predict(fitted: Learner, found: Interpretation) -> None:
     predictions = fitted.predict(fitted.data.raw("valid"))
     assert [NAMES[int(each)] for each in found.predicted] == [each.label for each in predictions]
-    expected = [list(each.probabilities.values()) for each in predictions]
-    assert torch.allclose(found.probabilities, torch.tensor(expected).double(), atol=1e-6)
+    figures = found.predictions
+    assert torch.equal(figures.predicted, found.predicted)
+    expected = [each.probability for each in predictions]
+    assert figures.figure("probability").tolist() == pytest.approx(expected, abs=1e-6)
+    for row, each in enumerate(predictions):
+        ranked = sorted(each.probabilities.items(), key=lambda pair: -pair[1])
+        top = figures.figure("top_classes")[row].tolist()
+        assert [NAMES[index] for index in top] == [name for name, _ in ranked]
     assert found.predictions.ids.tolist() == fitted.data.split.valid.tolist()
     assert len(found) == 48
 
@@ -253,7 +259,9 @@ def test_a_task_without_a_loss_per_sample() -> None:
     assert found.scores == learner.evaluate() == {**found.scores, "bleu": 12.5}
     with pytest.raises(ArgumentError, match="Batchwise has no loss per sample"):
         found.top_losses()
-    assert "Highest losses" not in found.page().html()
+    html = found.page().html()
+    assert "Highest losses" not in html
+    assert "Batchwise has no loss per sample" in html
 
 
 # ---------------------------------------------------------------- edges
@@ -263,7 +271,8 @@ def test_bf16_training_is_interpreted_in_fp32() -> None:
     learner = Learner(classes(), choices={"precision": "bf16"}, quiet=True)
     learner.fit(1)
     found = learner.interpret()
-    assert found.predictions.outputs.dtype == torch.float32
+    expected = [each.probability for each in learner.predict(learner.data.raw("valid"))]
+    assert found.predictions.figure("probability").tolist() == pytest.approx(expected, abs=1e-6)
     assert found.predictions.scores == learner.evaluate()
 
 

@@ -14,6 +14,7 @@ from flambeau.task import (
     MultiLabelMicroF1,
     RootMeanSquaredError,
 )
+from flambeau.task.batch_summary import Summary, class_summary, label_summary, value_summary
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -21,7 +22,13 @@ metrics = pytest.importorskip("sklearn.metrics")
 def predictions(
     kind: str, outputs: torch.Tensor, targets: torch.Tensor, losses=None
 ) -> Predictions:
-    return Predictions(kind, torch.arange(len(targets)), outputs, targets, losses, {})
+    if kind == "classification":
+        summary = class_summary(outputs, targets, losses)
+    elif kind == "multi_label":
+        summary = label_summary(outputs, targets, 0.6, losses)
+    else:
+        summary = value_summary(outputs, targets, losses)
+    return Predictions(torch.arange(len(targets)), summary, {})
 
 
 def drawn(n: int = 300, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +90,7 @@ def test_scores_of_multi_label_tasks() -> None:
     draws = torch.Generator().manual_seed(0)
     outputs = torch.randn(200, 3, generator=draws)
     targets = ((outputs + torch.randn(200, 3, generator=draws)) > 0).float()
-    found = score_intervals(predictions("multi_label", outputs, targets), threshold=0.6)
+    found = score_intervals(predictions("multi_label", outputs, targets))
     predicted = outputs.sigmoid() >= 0.6
     assert found["exact_match"].value == pytest.approx(metrics.accuracy_score(targets, predicted))
     for name, metric in (("micro", MultiLabelMicroF1), ("macro", MultiLabelMacroF1)):
@@ -132,5 +139,7 @@ def test_constant_targets_have_no_nan_scores() -> None:
 
 def test_losses_alone_have_an_interval() -> None:
     """A task whose outputs have no row per sample still has its loss with an interval."""
-    found = Predictions("other", torch.arange(4), None, None, torch.tensor([1.0, 2, 3, 4]), {})
+    found = Predictions(
+        torch.arange(4), Summary(samples={"loss": torch.tensor([1.0, 2, 3, 4])}), {}
+    )
     assert score_intervals(found)["loss"].value == 2.5

@@ -13,10 +13,6 @@ from flambeau_text.models import Seq2Seq, rnn, transformer
 from flambeau_text.tokenization import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.data import TranslationData
-from flambeau_text.translation.interpretation import (
-    TranslationInterpretation,
-    interpret_translations,
-)
 from flambeau_text.translation.minimum_risk import MinimumRisk
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.predictions import Translation
@@ -45,7 +41,6 @@ __all__ = [
     "TeacherForcing",
     "Translation",
     "TranslationData",
-    "TranslationInterpretation",
     "TranslationOptions",
     "TranslationTask",
     "Vocab",
@@ -54,7 +49,6 @@ __all__ = [
     "build_vocab_from_iterator",
     "corpus_score",
     "corpus_scores",
-    "interpret_translations",
     "plot_attention",
     "rnn",
     "transformer",

@@ -89,6 +89,7 @@ def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDeta
         data=data,
         plan=None if plan is None else Plan.from_json(plan),
         notes={"export": str(model), "device": str(predictor.device)},
+        preprocessor=predictor.preprocessor,
     )
 
 

@@ -55,6 +55,7 @@ def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:
         history=setup.history,
         dataset=built.dataset,
         notes={"device": str(built.device), "seed": str(setup.seed)},
+        preprocessor=built.preprocessor,
     )
 
 

@@ -22,7 +22,7 @@ from flambeau.report.plots_predictions import (
 from flambeau.report.predictions import Predictions
 from flambeau.report.scores import score_intervals
 from flambeau.report.text_table import text_table
-from flambeau.report.top_losses import TopLoss, sample_losses
+from flambeau.report.top_losses import TopLoss
 
 __all__ = [
     "Block",
@@ -58,7 +58,6 @@ __all__ = [
     "plot_residuals",
     "plot_scores",
     "ridge_predictions",
-    "sample_losses",
     "score_intervals",
     "text_table",
     "wilson",

@@ -22,6 +22,8 @@ from flambeau.task.metrics import MeanLoss, Metric, score
 from flambeau.task.task import Task
 
 _MAX_VALUES = 50_000_000  # train features: 200 MB in float32, fitted in some seconds
+_MAX_OUTPUTS = 10_000_000  # of a model for many rows: 80 MB in float64
+_MAX_WEIGHTS = 2_000_000
 _WIDE = 10  # features per row above which a basis of the rows is faster
 _KINDS = ("classification", "multi_label", "regression")
 _FEATURES = (torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -108,7 +110,8 @@ def baseline_scores(
 
     The linear models use the numeric inputs (float, uint8, bool), flattened and concatenated.
     They are fitted on at most 50 million values: a random subset of the train rows, always the
-    same one.
+    same one. They are omitted if they would have more than 2 million weights, or 10 million
+    outputs of the train rows.
 
     Args:
         train: Samples to fit on.
@@ -137,15 +140,19 @@ def baseline_scores(
         kept = train_y != task.ignore_index
         train_y, x = train_y[kept], None if x is None else x[kept]
     models = [_constant(task, train_y)]
-    if x is not None and test_x is not None:
-        rows = _rows(x)
+    rows = None if x is None else _rows(x)
+    if x is not None and rows is not None and test_x is not None and _is_small(task, x, rows):
         models.append(_linear(task, x[rows], train_y[rows], l2, max_iterations))
     found: dict[str, dict[str, float]] = {}
     for name, fit in models:
-        inputs = test_x if test_x is not None else torch.zeros(len(test_y), 0)
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **task.metrics()}
-        # With inputs, because a user-defined loss may read the size of the batch.
-        task.update(metrics, fit(inputs), Batch({"input": inputs}, {"target": test_y}))
+        inputs = test_x if test_x is not None else torch.zeros(len(test_y), 0)
+        most = max(1, _MAX_OUTPUTS // (task.n_outputs or 1))
+        for start in range(0, len(test_y), most):
+            piece = slice(start, start + most)
+            # With inputs, because a user-defined loss may read the size of the batch.
+            batch = Batch({"input": inputs[piece]}, {"target": test_y[piece]})
+            task.update(metrics, fit(inputs[piece]), batch)
         found[name] = {key: score(metric) for key, metric in metrics.items()}
     return found
 
@@ -295,6 +302,13 @@ def _features(samples: InMemorySamples) -> Tensor | None:
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts], dim=1)
+
+
+def _is_small(task: Task, x: Tensor, rows: Tensor) -> bool:
+    """Return whether a linear model with the task's outputs is fitted with little memory."""
+    n_outputs = task.n_outputs or 1
+    n_inputs = min(math.prod(x.shape[1:]), len(rows))
+    return n_outputs * n_inputs <= _MAX_WEIGHTS and n_outputs * len(rows) <= _MAX_OUTPUTS
 
 
 def _rows(x: Tensor) -> Tensor:

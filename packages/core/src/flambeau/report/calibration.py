@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.report.intervals import Interval, wilson
+from flambeau.task.batch_summary import CalibrationSums, class_calibration, label_calibration
+from flambeau.task.numerics import to_rows
 
 
 @dataclass(frozen=True)
@@ -85,42 +87,36 @@ def calibration(probabilities: Tensor, targets: Tensor, n_bins: int = 10) -> Cal
     if n_bins < 1:
         raise InputError(f"n_bins is {n_bins}, but must be at least 1.")
     if targets.shape == p.shape:
-        expected = (targets > 0.5).double()
-        brier = (p - expected).square().mean()
-        confidence, correct = p.flatten(), expected.flatten()
-    elif targets.ndim == 1:
-        expected = torch.nn.functional.one_hot(targets.long(), p.shape[1]).double()
-        brier = (p - expected).square().sum(dim=1).mean() / (2 if p.shape[1] == 2 else 1)
-        confidence, predicted = p.max(dim=1)
-        correct = (predicted == targets).double()
-    else:
-        raise InputError(
-            f"The shapes of the targets {tuple(targets.shape)} and of the probabilities "
-            f"{tuple(p.shape)} do not match."
-        )
-    bins = _bins(confidence, correct, n_bins)
-    distance = sum(each.count * abs(each.accuracy.value - each.confidence) for each in bins)
-    return Calibration(
-        bins=bins,
-        ece=distance / len(confidence),
-        brier=float(brier),
-        confidence=float(confidence.mean()),
-        accuracy=float(correct.mean()),
+        return calibration_from_sums(label_calibration(p, targets > 0.5, n_bins))
+    if targets.ndim == 1:
+        return calibration_from_sums(class_calibration(p, targets, n_bins))
+    raise InputError(
+        f"The shapes of the targets {tuple(targets.shape)} and of the probabilities "
+        f"{tuple(p.shape)} do not match."
     )
 
 
-def _bins(confidence: Tensor, correct: Tensor, n_bins: int) -> tuple[CalibrationBin, ...]:
-    edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1]
-    indices = torch.bucketize(confidence, edges)
-    counts = indices.bincount(minlength=n_bins)
-    confidences = indices.bincount(confidence, minlength=n_bins)
-    hits = indices.bincount(correct, minlength=n_bins)
-    return tuple(
-        CalibrationBin(
-            float(confidences[i] / counts[i]),
-            wilson(round(float(hits[i])), int(counts[i])),
-            int(counts[i]),
-        )
-        for i in range(n_bins)
-        if counts[i]
+def calibration_from_sums(sums: CalibrationSums) -> Calibration:
+    """Return the calibration from the sums of a task's summary.
+
+    Raises:
+        InputError: There are no predictions, or some probabilities are not finite.
+    """
+    count, confidence, correct = to_rows(sums.bins.sum(dim=0, keepdim=True))[0]
+    if not count:
+        raise InputError("There are no predictions, so there is no calibration.")
+    if not math.isfinite(confidence):
+        raise InputError("Some probabilities are not finite, because outputs of the model are not.")
+    bins = tuple(
+        CalibrationBin(total / n, wilson(round(hits), round(n)), round(n))
+        for n, total, hits in to_rows(sums.bins)
+        if n
+    )
+    distance = sum(each.count * abs(each.accuracy.value - each.confidence) for each in bins)
+    return Calibration(
+        bins=bins,
+        ece=distance / count,
+        brier=float(sums.squared_error) / count,
+        confidence=confidence / count,
+        accuracy=correct / count,
     )

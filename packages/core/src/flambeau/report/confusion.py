@@ -12,8 +12,10 @@ from torch import Tensor
 from flambeau.errors import ArgumentError, InputError
 from flambeau.report.intervals import Interval, wilson
 from flambeau.report.text_table import text_table
+from flambeau.task.batch_summary import PairCounts
 
 _PRINTED_CLASSES = 15  # a wider matrix does not fit into a terminal
+_MATRIX_CLASSES = 5_000  # of a matrix of 200 MB
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """A confusion matrix with class names.
+    """A confusion matrix with class names; it holds only the pairs of classes that were seen.
 
     Attributes:
-        matrix: Counts, int64 ``(classes, classes)``: rows are targets, columns predictions.
-        classes: Names in the order of rows and columns.
+        seen: Counts of the pairs (target, predicted).
+        classes: Names by class index.
     """
 
-    matrix: Tensor
+    seen: PairCounts
     classes: tuple[str, ...]
 
     @classmethod
@@ -78,21 +80,46 @@ class Confusion:
         Raises:
             InputError: The lengths differ, or an index is out of range.
         """
-        n = len(classes)
         if predicted.shape != targets.shape or targets.ndim != 1:
             raise InputError(
                 "Predictions and targets must be class indices of the same shape (n,), but they "
                 f"have the shapes {tuple(predicted.shape)} and {tuple(targets.shape)}."
             )
-        for name, indices in (("predicted", predicted), ("target", targets)):
+        return cls.from_pairs(PairCounts.of(targets, predicted), classes)
+
+    @classmethod
+    def from_pairs(cls, seen: PairCounts, classes: Sequence[str]) -> Confusion:
+        """Return the confusion of counted pairs.
+
+        Raises:
+            InputError: An index is out of range.
+        """
+        n = len(classes)
+        for name, indices in (("target", seen.pairs[:, 0]), ("predicted", seen.pairs[:, 1])):
             wrong = indices[(indices < 0) | (indices >= n)]
             if len(wrong):
                 raise InputError(
                     f"The {name} class index {int(wrong[0])} is out of range: there are {n} "
                     f"classes, 0 to {n - 1}."
                 )
-        cells = targets.long().cpu() * n + predicted.long().cpu()
-        return cls(cells.bincount(minlength=n * n).view(n, n), tuple(classes))
+        return cls(seen, tuple(classes))
+
+    @property
+    def matrix(self) -> Tensor:
+        """Counts, int64 ``(classes, classes)``: rows are targets, columns predictions.
+
+        Raises:
+            ArgumentError: There are more than 5,000 classes, whose matrix takes over 200 MB.
+        """
+        n = len(self.classes)
+        if n > _MATRIX_CLASSES:
+            raise ArgumentError(
+                f"The matrix of {n:,} classes has {n * n:,} cells ({n * n * 8 / 1e9:.1f} GB). "
+                "Use seen, most_confused() or class_scores(), which need only the pairs seen."
+            )
+        cells = torch.zeros(n * n, dtype=torch.int64)
+        cells[self.seen.pairs[:, 0] * n + self.seen.pairs[:, 1]] = self.seen.counts
+        return cells.view(n, n)
 
     def normalised(self, by: Literal["target", "predicted", "all"] = "target") -> Tensor:
         """Return the matrix as shares instead of counts, float64 ``(classes, classes)``.
@@ -103,7 +130,7 @@ class Confusion:
                 and columns stay 0.
 
         Raises:
-            ArgumentError: ``by`` is not one of these values.
+            ArgumentError: ``by`` is not one of these values, or there are too many classes.
         """
         counts = self.matrix.double()
         if by == "target":
@@ -116,23 +143,30 @@ class Confusion:
 
     def most_confused(self, n: int = 10) -> list[ConfusedPair]:
         """Return at most ``n`` pairs of classes, the pairs with the most errors first."""
-        wrong = self.matrix.clone().fill_diagonal_(0)
-        share = self.normalised()
+        wrong = self.seen.pairs[:, 0] != self.seen.pairs[:, 1]
+        pairs, counts = self.seen.pairs[wrong], self.seen.counts[wrong]
+        support = self._totals(0)
         # Stable: pairs with equal counts keep the order of the classes.
-        order = wrong.flatten().sort(descending=True, stable=True).indices[: max(n, 0)]
+        order = counts.sort(descending=True, stable=True).indices[: max(n, 0)]
         found: list[ConfusedPair] = []
         for position in order:
-            row, column = divmod(int(position), len(self.classes))
-            count = int(wrong[row, column])
-            if count:
-                names = self.classes[row], self.classes[column]
-                found.append(ConfusedPair(*names, count, float(share[row, column])))
+            row, column, count = (int(each) for each in (*pairs[position], counts[position]))
+            names = self.classes[row], self.classes[column]
+            found.append(ConfusedPair(*names, count, count / int(support[row])))
         return found
 
     def class_scores(self) -> list[ClassScores]:
         """Return support, precision, recall and F1 of each class."""
-        correct = self.matrix.diagonal()
-        return _class_scores(self.classes, correct, self.matrix.sum(dim=1), self.matrix.sum(dim=0))
+        pairs = self.seen.pairs
+        right = pairs[:, 0] == pairs[:, 1]
+        correct = torch.zeros(len(self.classes), dtype=torch.int64)
+        correct[pairs[right, 0]] = self.seen.counts[right]
+        return _class_scores(self.classes, correct, self._totals(0), self._totals(1))
+
+    def _totals(self, side: int) -> Tensor:
+        """Return the samples of each class among targets (0) or predictions (1)."""
+        total = torch.zeros(len(self.classes), dtype=torch.int64)
+        return total.index_add_(0, self.seen.pairs[:, side], self.seen.counts)
 
     def __str__(self) -> str:
         if len(self.classes) > _PRINTED_CLASSES:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
+from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import ArgumentError
 from flambeau.plan import Plan
 from flambeau.plotting import Path
-from flambeau.report.calibration import Calibration, calibration
+from flambeau.report.calibration import Calibration, calibration_from_sums
 from flambeau.report.confusion import ClassScores, ConfusedPair, Confusion, LabelCounts
 from flambeau.report.interpretation_page import make_page
 from flambeau.report.intervals import Interval
@@ -42,6 +43,8 @@ from flambeau.training.history import History
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SIDES = ("target", "predicted")
+
 
 @dataclass(frozen=True)
 class ReportDetails:
@@ -54,6 +57,7 @@ class ReportDetails:
         history: The history of the training.
         dataset: Returns the data set of "train", "valid" or "test"; needed for baselines.
         notes: Further facts by name, such as the model and the device.
+        preprocessor: The fitted preprocessor, from which a task reads names of inputs.
     """
 
     title: str = "Report"
@@ -62,6 +66,7 @@ class ReportDetails:
     history: History | None = None
     dataset: Callable[[str], Dataset] | None = None
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
+    preprocessor: Preprocessor | None = None
 
 
 def interpret(
@@ -103,17 +108,18 @@ class Interpretation:
     Args:
         part: Name of the part.
         task: Defines the meaning of the outputs.
-        predictions: Outputs, targets and losses of each sample.
+        predictions: The figures of each sample, and sums over them.
         details: Further content of the report.
         notes: Facts by name for the last section of the report.
 
     Attributes:
         part: The argument ``part``.
         task: The argument ``task``.
-        predictions: The argument ``predictions``; its ``ids``, ``outputs``, ``targets`` and
-            ``losses`` are tensors with one row per sample.
+        predictions: The argument ``predictions``; its ``ids``, ``targets``, ``predicted`` and
+            ``losses`` have one row per sample, as have the figures in ``summary.samples``.
         details: The argument ``details``.
         notes: The argument ``notes``.
+        signatures: How scores were computed, by name; see ``Task.signatures``.
         created: When the predictions were computed.
     """
 
@@ -130,6 +136,8 @@ class Interpretation:
         self.predictions = predictions
         self.details = details
         self.notes: Mapping[str, str] = dict(notes)
+        # Copied, because a later evaluation may replace those of the task.
+        self.signatures: Mapping[str, str] = dict(task.signatures)
         self.created = datetime.now().astimezone()
 
     def __len__(self) -> int:
@@ -150,6 +158,7 @@ class Interpretation:
         ]
         if self.predictions.kind == "classification":
             lines += [str(pair) for pair in self.most_confused(5)]
+        lines += [f"{name}: {text}" for name, text in self.signatures.items()]
         return "\n".join(lines)
 
     # Predictions
@@ -159,31 +168,17 @@ class Interpretation:
         """Names of the classes, labels or regression targets; empty for other tasks."""
         return self.task.output_names
 
-    @cached_property
-    def probabilities(self) -> Tensor:
-        """Probability of each class or label, float64 ``(n, classes)``.
-
-        Raises:
-            ArgumentError: The task is neither classification nor multi-label.
-        """
-        outputs, _ = self._tensors("classification", "multi_label")
-        outputs = outputs.double()
-        is_one = self.predictions.kind == "classification"
-        return outputs.softmax(dim=1) if is_one else outputs.sigmoid()
-
-    @cached_property
+    @property
     def predicted(self) -> Tensor:
         """Class indices ``(n,)``, labels ``(n, labels)`` (bool), or values ``(n, values)``.
 
         Raises:
             ArgumentError: The task is not classification, multi-label or regression.
         """
-        outputs, _ = self._tensors("classification", "multi_label", "regression")
-        if self.predictions.kind == "classification":
-            return outputs.argmax(dim=1)
-        if self.predictions.kind == "multi_label":
-            return self.probabilities >= self.task.threshold
-        return outputs
+        self._require("classification", "multi_label", "regression")
+        predicted = self.predictions.predicted
+        # Each of these kinds has it.
+        return torch.empty(0) if predicted is None else predicted
 
     # Scores
 
@@ -193,7 +188,7 @@ class Interpretation:
 
         A user-defined metric has no interval, even under the name of a standard metric.
         """
-        found = score_intervals(self.predictions, self.task.threshold)
+        found = score_intervals(self.predictions)
         given = self.predictions.scores
         return {
             name: interval
@@ -227,11 +222,11 @@ class Interpretation:
         Raises:
             ArgumentError: The task is neither classification nor multi-label.
         """
-        _, targets = self._tensors("classification", "multi_label")
+        self._require("classification", "multi_label")
+        sums = self.predictions.summary.sums
         if self.predictions.kind == "multi_label":
-            return LabelCounts.of(self.predicted, targets > 0.5, self.names)
-        kept = targets >= 0
-        return Confusion.of(self.predicted[kept], targets[kept], self.names)
+            return LabelCounts(self.names, *sums["labels"])
+        return Confusion.from_pairs(sums["confusion"], self.names)
 
     def most_confused(self, n: int = 10) -> list[ConfusedPair]:
         """Return the pairs of classes with the most errors, most frequent first.
@@ -239,7 +234,7 @@ class Interpretation:
         Raises:
             ArgumentError: The task is not classification.
         """
-        self._tensors("classification")
+        self._require("classification")
         found = self.confusion()
         return found.most_confused(n) if isinstance(found, Confusion) else []
 
@@ -251,16 +246,15 @@ class Interpretation:
         """
         return self.confusion().class_scores()
 
-    def calibration(self, n_bins: int = 10) -> Calibration:
-        """Return how well the predicted probabilities match the observed frequencies.
+    def calibration(self) -> Calibration:
+        """Return how well the predicted probabilities match the observed frequencies, in 10 bins.
 
         Raises:
             ArgumentError: The task is neither classification nor multi-label.
-            InputError: An output is not finite.
+            InputError: A probability is not finite, or all samples are ignored.
         """
-        _, targets = self._tensors("classification", "multi_label")
-        kept = targets >= 0 if targets.ndim == 1 else slice(None)
-        return calibration(self.probabilities[kept], targets[kept], n_bins)
+        self._require("classification", "multi_label")
+        return calibration_from_sums(self.predictions.summary.sums["calibration"])
 
     def top_losses(self, n: int = 10) -> list[TopLoss]:
         """Return the samples with the highest loss, highest first; NaN counts as highest.
@@ -272,28 +266,34 @@ class Interpretation:
         if losses is None:
             raise ArgumentError(
                 f"{type(self.task).__name__} has no loss per sample, because its outputs do not "
-                "have one row per sample. The loss of the whole part is in scores."
+                "have one row per sample and its summarise(outputs, batch) gives no losses. The "
+                "loss of the whole part is in scores."
             )
         order = losses.nan_to_num(nan=math.inf).argsort(descending=True, stable=True)
         return [self._top_loss(int(row)) for row in order[: max(n, 0)]]
 
     def _top_loss(self, row: int) -> TopLoss:
-        losses = self.predictions.losses
-        loss = math.nan if losses is None else float(losses[row])
-        sample = int(self.predictions.ids[row])
-        if self.predictions.targets is None:
+        found = self.predictions
+        loss = math.nan if found.losses is None else float(found.losses[row])
+        sample, samples = int(found.ids[row]), found.summary.samples
+        if "target_text" in samples:
+            target, predicted = (str(samples[f"{side}_text"][row]) for side in _SIDES)
+            return TopLoss(sample, loss, target, predicted)
+        if found.kind not in ("classification", "multi_label", "regression"):
             return TopLoss(sample, loss)
-        target, predicted = self.predictions.targets[row], self.predicted[row]
-        if self.predictions.kind == "regression":
-            return TopLoss(sample, loss, self._values_text(target), self._values_text(predicted))
+        if found.kind == "classification" and int(found.figure("target")[row]) < 0:
+            return TopLoss(sample, loss)
+        target, predicted = (self._text(side, row) for side in _SIDES)
+        probability = samples.get("target_probability")
+        known = None if probability is None else float(probability[row])
+        return TopLoss(sample, loss, target, predicted, known)
+
+    def _text(self, side: str, row: int) -> str:
+        """Return "target" or "predicted" of a sample as text."""
         if self.predictions.kind == "multi_label":
-            labels = self._labels_text(target > 0.5), self._labels_text(predicted)
-            return TopLoss(sample, loss, *labels)
-        if target < 0:
-            return TopLoss(sample, loss)
-        probability = float(self.probabilities[row, int(target)])
-        names = self.names[int(target)], self.names[int(predicted)]
-        return TopLoss(sample, loss, *names, probability)
+            return self._labels_text(self.predictions.labels(side, torch.tensor([row]))[0])
+        value = self.predictions.figure(side)[row]
+        return self._values_text(value) if value.ndim else self.names[int(value)]
 
     def _values_text(self, values: Tensor) -> str:
         if len(self.names) == 1:
@@ -305,14 +305,12 @@ class Interpretation:
         names = [name for name, is_on in zip(self.names, chosen, strict=True) if is_on]
         return ", ".join(names) or "(none)"
 
-    def _tensors(self, *kinds: str) -> tuple[Tensor, Tensor]:
-        outputs, targets = self.predictions.outputs, self.predictions.targets
-        if self.predictions.kind not in kinds or outputs is None or targets is None:
+    def _require(self, *kinds: str) -> None:
+        if self.predictions.kind not in kinds:
             raise ArgumentError(
                 f"This requires {' or '.join(kinds).replace('_', '-')}, but the predictions of "
                 f"{type(self.task).__name__} are of the kind {self.predictions.kind!r}."
             )
-        return outputs, targets
 
     # Plots and report
 
@@ -323,7 +321,7 @@ class Interpretation:
             ArgumentError: The task is not classification.
             MissingDependencyError: matplotlib is not installed.
         """
-        self._tensors("classification")
+        self._require("classification")
         found = self.confusion()
         matrix = found.matrix if isinstance(found, Confusion) else torch.empty(0)
         return plot_confusion(matrix, self.names, path)
@@ -344,8 +342,9 @@ class Interpretation:
             ArgumentError: The task is not regression.
             MissingDependencyError: matplotlib is not installed.
         """
-        outputs, targets = self._tensors("regression")
-        return plot_residuals(outputs, targets, self.names, path)
+        self._require("regression")
+        predicted, target = (self.predictions.figure(name) for name in ("predicted", "target"))
+        return plot_residuals(predicted, target, self.names, path)
 
     def plot_scores(self, path: Path | None = None) -> Figure:
         """Plot the scores with their intervals beside the baselines' scores.

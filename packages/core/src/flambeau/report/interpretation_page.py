@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _PANEL = (4.2, 3.3)  # inches: 403 pixels wide, the width of a phone
 _MOST_CELLS = 20  # classes up to which the matrix is an HTML table; above, it is a plot
-_MOST_CLASSES = 50  # rows in the table of classes
+_MOST_CLASSES = 50  # in the plot of the matrix, and in the table of classes
 _MOST_VALUES = 4  # regression targets whose residuals are plotted
 _TOP = 12
 
@@ -57,7 +57,7 @@ def make_page(found: Interpretation) -> Page:
     if details.history is not None and details.history.rows and can_plot():
         draws = history_panels(details.history)
         page.add("Training", Figures(_figures(draws, "Curve by epoch"), min_width=300))
-    finite = found.predictions.outputs is None or bool(found.predictions.outputs.isfinite().all())
+    finite = found.predictions.finite
     kind = found.predictions.kind
     if kind in ("classification", "multi_label"):
         page.add("Classes", *_classes(found))
@@ -65,8 +65,10 @@ def make_page(found: Interpretation) -> Page:
         page.add("Residuals", *_residuals(found))
     if found.predictions.losses is not None:
         page.add("Highest losses", *_top_losses(found))
-    if kind in ("classification", "multi_label") and finite and bool(_not_ignored(found).any()):
+    if finite and _has_calibration(found):
         page.add("Calibration", *_calibration(found))
+    for section in found.task.report_sections(found):
+        page.add(section.title, *section.blocks)
     if details.data is not None:
         page.add("Data", Preformatted(details.data.report()))
     if details.plan is not None:
@@ -99,7 +101,8 @@ def _scores(found: Interpretation) -> list[Block]:
     if can_plot() and scores_between_0_and_1(found.intervals):
         figure = plot_scores(found.intervals, baselines)
         blocks.append(Figures([(figure, "Scores with their intervals")], min_width=300))
-    notes: list[str] = []
+    signatures = [f"{name}: {text}" for name, text in found.signatures.items()]
+    notes: list[str] = ["\n".join(signatures)] if signatures else []
     if found.intervals:
         notes.append(
             "The 95% interval shows how much the score may differ on other samples from the same "
@@ -133,7 +136,7 @@ def _classes(found: Interpretation) -> list[Block]:
     if isinstance(confusion, Confusion):
         if len(confusion.classes) <= _MOST_CELLS:
             blocks.append(Matrix(confusion.classes, confusion.matrix))
-        elif can_plot():
+        elif len(confusion.classes) <= _MOST_CLASSES and can_plot():
             figure = plot_confusion(confusion.matrix, confusion.classes)
             blocks.append(Figures([(figure, "Confusion matrix")], min_width=680))
         pairs = confusion.most_confused(10)
@@ -184,11 +187,9 @@ def _value_and_range(interval: Interval | None) -> list[object]:
 
 
 def _residuals(found: Interpretation) -> list[Block]:
-    outputs, targets = found.predictions.outputs, found.predictions.targets
-    if outputs is None or targets is None:
-        return [Text("There are no predictions.")]
     names = found.names[:_MOST_VALUES]
-    draws = residual_panels(outputs[:, : len(names)], targets[:, : len(names)], names)
+    predicted, target = (found.predictions.figure(name) for name in ("predicted", "target"))
+    draws = residual_panels(predicted[:, : len(names)], target[:, : len(names)], names)
     blocks: list[Block] = [
         Text(
             "On the dashed lines, the prediction equals the target. A curved or funnel-shaped "
@@ -233,10 +234,10 @@ def _loss_lines(each: TopLoss) -> list[str]:
 # ---------------------------------------------------------------- calibration
 
 
-def _not_ignored(found: Interpretation) -> torch.Tensor:
-    """Return which targets are not ignored, for classes and labels."""
-    targets = found.predictions.targets
-    return torch.zeros(1).bool() if targets is None else targets >= 0
+def _has_calibration(found: Interpretation) -> bool:
+    """Return whether there are probabilities of samples that are not ignored."""
+    sums = found.predictions.summary.sums.get("calibration")
+    return sums is not None and bool(sums.bins[:, 0].sum() > 0)
 
 
 def _calibration(found: Interpretation) -> list[Block]:
@@ -297,6 +298,13 @@ def _about(found: Interpretation, finite: bool) -> list[Block]:
     notes["task"] = type(found.task).__name__
     notes["versions"] = f"flambeau {version('flambeau')}, torch {torch.__version__}"
     blocks: list[Block] = [Table(["", ""], list(notes.items()), prose=(1,))]
+    if found.predictions.losses is None:
+        text = (
+            f"The samples with the highest loss are not shown: {type(found.task).__name__} has no "
+            "loss per sample, because its outputs do not have one row per sample. Define "
+            "summarise(outputs, batch) in the task to give their losses."
+        )
+        blocks.insert(0, Text(text))
     if not finite:
         blocks.insert(
             0,

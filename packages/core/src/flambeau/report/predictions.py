@@ -1,141 +1,198 @@
-"""``Predictions``: outputs, targets and losses of a model for every sample of a part."""
+"""``Predictions``: figures of a model for every sample of a part, without its outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau.report.top_losses import sample_losses
+from flambeau.task.batch_summary import Summary, unpack_labels
 from flambeau.task.metrics import MeanLoss, Metric, score
-from flambeau.task.numerics import HALF_DTYPES
 from flambeau.task.task import StepContext, Task
 
-Kind = Literal["classification", "multi_label", "regression", "other"]
+_KINDS = ("classification", "multi_label", "regression")
+_LABELS = {"target": "target_bits", "predicted": "predicted_bits"}
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The outputs of a model for the samples of a part; all tensors are on the CPU.
+    """Figures of a model for the samples of a part; all tensors are on the CPU.
 
     Attributes:
-        kind: Kind of the predictions; "other" if only scores can be computed from them.
         ids: Sample indices as in ``data.split``, int64 ``(n,)``.
-        outputs: What ``task.predict`` returned: logits ``(n, classes)``, or values ``(n, values)``
-            in the units of the targets, float32 or float64; None for "other".
-        targets: Class indices ``(n,)``, -1 if ignored; 0 and 1 ``(n, labels)``; or values
-            ``(n, values)``. None for "other".
-        losses: Loss of each sample, ``(n,)``; None if the task has no loss per sample.
+        summary: What the task keeps of the samples: ``summary.samples`` has one entry per sample,
+            ``summary.sums`` sums over them.
         scores: Loss and metrics, equal to the result of ``evaluate``.
     """
 
-    kind: Kind
     ids: Tensor
-    outputs: Tensor | None
-    targets: Tensor | None
-    losses: Tensor | None
-    scores: dict[str, float]
+    summary: Summary
+    scores: Mapping[str, float]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the predictions; "other" if only scores can be computed from them."""
+        return self.summary.kind
+
+    @property
+    def losses(self) -> Tensor | None:
+        """Loss of each sample, float64 ``(n,)``; None if the task has no loss per sample."""
+        losses = self.summary.samples.get("loss")
+        return losses.double() if isinstance(losses, Tensor) else None
+
+    @property
+    def targets(self) -> Tensor | None:
+        """Class indices ``(n,)``, -1 if ignored; bools ``(n, labels)``; or values ``(n, values)``.
+
+        None for other kinds.
+        """
+        return self._column("target")
+
+    @property
+    def predicted(self) -> Tensor | None:
+        """Class indices ``(n,)``; bools ``(n, labels)``; or values ``(n, values)``.
+
+        None for other kinds.
+        """
+        return self._column("predicted")
+
+    @property
+    def finite(self) -> bool:
+        """Whether all outputs are finite, as far as this is known."""
+        finite = self.summary.samples.get("finite")
+        return not isinstance(finite, Tensor) or bool(finite.all())
+
+    def labels(self, name: str, rows: Tensor) -> Tensor:
+        """Return "target" or "predicted" labels of some samples, bool ``(rows, labels)``."""
+        return unpack_labels(self.figure(_LABELS[name])[rows], self.summary.n_outputs)
+
+    def figure(self, name: str) -> Tensor:
+        """Return a figure of each sample by its name in ``summary.samples``.
+
+        Raises:
+            InputError: There is no tensor of this name.
+        """
+        found = self.summary.samples.get(name)
+        if isinstance(found, Tensor):
+            return found
+        tensors = [key for key, value in self.summary.samples.items() if isinstance(value, Tensor)]
+        raise InputError(
+            f"The samples have no figure {name!r}; there are {', '.join(tensors) or 'none'}. "
+            "Task.summarise defines them."
+        )
+
+    def _column(self, name: str) -> Tensor | None:
+        if self.kind == "multi_label":
+            return self.labels(name, torch.arange(len(self)))
+        found = self.summary.samples.get(name)
+        return found if isinstance(found, Tensor) else None
 
 
 def collect_predictions(
     model: nn.Module, task: Task, batches: Callable[[], Iterable[Batch]], context: StepContext
 ) -> Predictions:
-    """Run the model on every sample and return its predictions.
+    """Run the model on every sample and return the figures of its predictions.
 
     Args:
         model: A model in eval mode.
-        task: Defines loss and metrics. If it overrides ``evaluate``, its scores are computed in a
-            second pass.
+        task: Defines loss, metrics and summary. If it overrides ``evaluate`` and its summary gives
+            no scores, they are computed in a second pass.
         batches: Starts a pass over the batches, on the model's device.
         context: Context of the forward pass.
 
     Raises:
-        InputError: There are no samples.
+        InputError: There are no samples, or a figure of a summary has not one entry per sample.
     """
-    kind = _kind_of(task)
-    recorder = _Recorder()
     has_evaluate = type(task).evaluate is not Task.evaluate
-    has_predict = type(task).predict is not Task.predict
+    has_summary = type(task).summarise is not Task.summarise or task.kind in _KINDS
+    has_predict = has_summary and type(task).predict is not Task.predict
     predicting = replace(context, stage="predict")
     metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
     ids: list[Tensor] = []
-    losses: list[Tensor | None] = []
+    collected = Collector()
     count = 0
     with torch.no_grad():
         for batch in batches():
-            outputs = predicted = task.forward(model, batch, context)
-            if has_predict and kind != "other":
+            outputs = predicted = None
+            if not (has_evaluate and has_predict):
+                outputs = predicted = task.forward(model, batch, context)
+            if has_predict:
                 predicted = task.predict(model, batch, predicting)
-            if kind != "other" and not _has_row_per_sample(predicted, batch):
-                kind = "other"
             task.update(metrics, outputs, batch)
-            if kind != "other":
-                # As a metric, the recorder receives values in the units of the targets.
-                task.update({"predictions": recorder}, predicted, batch)
-            losses.append(sample_losses(task, outputs, batch))
+            collected.add(task.summarise(predicted, batch), len(batch))
             positions = torch.arange(count, count + len(batch))
             ids.append(positions if batch.indices is None else batch.indices.cpu())
             count += len(batch)
+        if not ids:
+            raise InputError("The part has no samples, so there is nothing to interpret.")
+        summary = collected.total()
         if has_evaluate:
-            scores = task.evaluate(model, batches(), replace(context, carry=None))
+            again = replace(context, carry=None)
+            scores = task.summary_scores(summary) or task.evaluate(model, batches(), again)
         else:
             scores = {name: score(cast(Metric, metric)) for name, metric in metrics.items()}
-    if not ids:
-        raise InputError("The part has no samples, so there is nothing to interpret.")
-    known = [each for each in losses if each is not None]
-    return Predictions(
-        kind=kind,
-        ids=torch.cat(ids),
-        outputs=None if kind == "other" else torch.cat(recorder.outputs),
-        targets=None if kind == "other" else _plain_targets(task, torch.cat(recorder.targets)),
-        losses=torch.cat(known).double() if len(known) == len(losses) else None,
-        scores=scores,
-    )
+    return Predictions(torch.cat(ids), summary, scores)
 
 
-class _Recorder:
-    """A metric that stores the outputs and targets it receives."""
+class Collector:
+    """Joins the summaries of batches; what some batches lack is dropped."""
 
     def __init__(self) -> None:
-        self.outputs: list[Tensor] = []
-        self.targets: list[Tensor] = []
+        self._kinds: set[tuple[str, int]] = set()
+        self._columns: dict[str, list[Any]] = {}
+        self._sums: dict[str, list[tuple[Any, int]]] = {}
+        self._n_batches = 0
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        outputs = outputs.detach().cpu()
-        self.outputs.append(outputs.float() if outputs.dtype in HALF_DTYPES else outputs)
-        self.targets.append(targets.detach().cpu())
+    def add(self, summary: Summary, n: int) -> None:
+        """Add the summary of a batch of ``n`` samples.
+
+        Raises:
+            InputError: A figure has not one entry per sample.
+        """
+        self._n_batches += 1
+        self._kinds.add((summary.kind, summary.n_outputs))
+        for name, column in summary.samples.items():
+            if len(column) != n:
+                raise InputError(
+                    f"The figure {name!r} of a summary has {len(column)} entries for {n} samples. "
+                    "Task.summarise must give one per sample, or use Summary.sums."
+                )
+            self._columns.setdefault(name, []).append(column)
+        for name, value in summary.sums.items():
+            # Sums of equally many batches are added, so that a growing sum is rarely copied.
+            stack = self._sums.setdefault(name, [])
+            stack.append((value, 1))
+            while len(stack) > 1 and stack[-1][1] == stack[-2][1]:
+                (later, n_later), (earlier, n_earlier) = stack.pop(), stack.pop()
+                stack.append((earlier + later, n_earlier + n_later))
+
+    def total(self) -> Summary:
+        """Return the summary of all batches."""
+        samples = {
+            name: _joined(parts)
+            for name, parts in self._columns.items()
+            if len(parts) == self._n_batches
+        }
+        sums: dict[str, Any] = {}
+        for name, stack in self._sums.items():
+            if sum(size for _, size in stack) == self._n_batches:
+                value = stack[-1][0]
+                for earlier, _ in reversed(stack[:-1]):
+                    value = earlier + value
+                sums[name] = value
+        kind, n_outputs = next(iter(self._kinds)) if len(self._kinds) == 1 else ("other", 0)
+        return Summary(kind, samples, sums, n_outputs)
 
 
-def _plain_targets(task: Task, targets: Tensor) -> Tensor:
-    """Return class indices for classification (-1 where ignored), other targets unchanged."""
-    if task.kind != "classification":
-        return targets
-    indices = targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
-    return (
-        indices
-        if task.ignore_index is None
-        else indices.masked_fill(indices == task.ignore_index, -1)
-    )
-
-
-def _kind_of(task: Task) -> Kind:
-    if not task.output_names:
-        return "other"
-    if task.kind == "classification":
-        return "classification"
-    if task.kind == "multi_label":
-        return "multi_label"
-    return "regression" if task.kind == "regression" else "other"
-
-
-def _has_row_per_sample(outputs: Any, batch: Batch) -> bool:
-    """Return False for masks, and for tokens that are flattened into rows."""
-    return isinstance(outputs, Tensor) and outputs.ndim <= 2 and len(outputs) == len(batch)
+def _joined(parts: Sequence[Any]) -> Tensor | list[Any]:
+    if all(isinstance(part, Tensor) for part in parts):
+        return torch.cat(list(parts))
+    return [entry for part in parts for entry in part]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,9 @@ from flambeau.task.metrics import (
 )
 from flambeau.task.numerics import HALF_DTYPES, to_rows
 from flambeau.task.task import Task
+
+if TYPE_CHECKING:
+    pass
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
 _NO_LABEL = -(2**62)
@@ -164,6 +167,21 @@ class Classification(Task):
 
     def metrics(self) -> Mapping[str, Metric]:
         return fresh_metrics(self._metrics, self.known_metrics(self.ignore_index))
+
+    def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
+        from flambeau.task.sample_losses import sample_losses
+
+        # A subclass may override the loss.
+        is_own = type(self).loss is Classification.loss
+        return sample_losses(self, outputs, batch, self._losses if is_own else None)
+
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        zero_weight = 0 in (self.class_weights or ())
+        if outputs.ndim != 2 or targets.is_floating_point() or self.label_smoothing or zero_weight:
+            return None
+        ignored = -100 if self.ignore_index is None else self.ignore_index
+        # For a single sample, the class weight cancels out.
+        return F.cross_entropy(outputs, targets.long(), ignore_index=ignored, reduction="none")
 
     def decode(self, outputs: Tensor) -> list[Prediction]:
         """Return the most probable class of each sample, from logits ``(batch, classes)``."""

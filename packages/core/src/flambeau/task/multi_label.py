@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +28,9 @@ from flambeau.task.metrics import (
 )
 from flambeau.task.numerics import HALF_DTYPES, to_rows
 from flambeau.task.task import Task
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,18 @@ class MultiLabel(Task):
 
     def metrics(self) -> Mapping[str, Metric]:
         return fresh_metrics(self._metrics, self.known_metrics(self.threshold))
+
+    def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
+        from flambeau.task.sample_losses import sample_losses
+
+        # A subclass may override the loss.
+        is_own = type(self).loss is MultiLabel.loss
+        return sample_losses(self, outputs, batch, self._losses if is_own else None)
+
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        targets = targets.to(outputs.dtype)
+        each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return each.mean(dim=1)
 
     def decode(self, outputs: Tensor) -> list[MultiLabelPrediction]:
         """Return the predicted labels of each sample, from logits ``(batch, labels)``."""

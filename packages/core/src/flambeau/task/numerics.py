@@ -1,6 +1,8 @@
-"""Dtypes and counts of tensors, for tasks and metrics; only ``to_rows`` reads the device."""
+"""Dtypes and counts of tensors; only ``to_rows`` and ``distinct`` read the device."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,3 +29,9 @@ def size_of(value: Tensor) -> Tensor:
 def to_rows(values: Tensor) -> list[list[float]]:
     """Return ``(batch, columns)`` as lists of Python numbers; reads the device."""
     return values.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def distinct(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct values in ascending order, and the position of each value in them."""
+    found = values.unique(return_inverse=True)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return cast("tuple[Tensor, Tensor]", found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from flambeau.task.metrics import (
 from flambeau.task.numerics import HALF_DTYPES, as_real, real_dtype, to_rows
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.task import Task
+
+if TYPE_CHECKING:
+    from flambeau.task.batch_summary import Summary
 
 LossName = Literal["mse", "huber", "mae"]
 
@@ -173,6 +176,28 @@ class Regression(Task):
                 metric.update(*self.loss(outputs, batch))
             else:
                 metric.update(predictions, targets)
+
+    def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
+        from flambeau.task.sample_losses import sample_losses
+
+        # A subclass may override the loss.
+        is_own = type(self).loss is Regression.loss
+        return sample_losses(self, outputs, batch, self._losses if is_own else None)
+
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        n = len(outputs)
+        targets = self.standardise(targets).reshape(n, -1).to(outputs.dtype)
+        return self._loss(outputs.reshape(n, -1), targets, reduction="none").mean(dim=1)
+
+    def summarise(self, outputs: Any, batch: Batch) -> Summary:
+        """Return a ``value_summary``; only the losses if the outputs have no row per sample."""
+        from flambeau.task.batch_summary import loss_summary, value_summary
+
+        if not isinstance(outputs, Tensor) or outputs.ndim > 2 or len(outputs) != len(batch):
+            return loss_summary(self.sample_losses(outputs, batch))
+        predictions = self._in_target_units(outputs)
+        targets = self._matching_targets(batch.target, predictions)
+        return value_summary(predictions, targets, self.sample_losses(outputs, batch))
 
     def decode(self, outputs: Tensor) -> list[Estimate]:
         """Return the predicted numbers of each sample, in the units of the targets."""

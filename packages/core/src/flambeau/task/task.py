@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -14,6 +15,11 @@ from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score
 
 Stage = Literal["train", "valid", "evaluate", "predict"]
 """What a forward pass is for; see ``StepContext``."""
+
+if TYPE_CHECKING:
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
+    from flambeau.task.batch_summary import Summary
 
 
 @dataclass(slots=True)
@@ -59,6 +65,8 @@ class Task:
             ("translation"). Empty if the kind is unknown.
         ignore_index: Targets with this value do not count; None counts all.
         threshold: A label of the kind "multi_label" is predicted from this probability on.
+        signatures: How scores are computed, by name, where a name alone does not say it (the
+            settings of BLEU); shown in reports.
     """
 
     builder: str = ""
@@ -66,6 +74,7 @@ class Task:
     kind: str = ""
     ignore_index: int | None = None
     threshold: float = 0.5
+    signatures: Mapping[str, str] = MappingProxyType({})
 
     @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
@@ -161,6 +170,45 @@ class Task:
                 metric.update(*self.loss(outputs, batch))
             else:
                 metric.update(outputs, batch.target)
+
+    # Reports
+
+    def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
+        """Return the loss of each sample as if it were alone in the batch, ``(batch,)`` on the CPU.
+
+        Samples are passed to ``loss`` one by one.
+
+        Returns:
+            None if the outputs do not have one row per sample.
+        """
+        from flambeau.task.sample_losses import sample_losses
+
+        return sample_losses(self, outputs, batch)
+
+    def summarise(self, outputs: Any, batch: Batch) -> Summary:
+        """Return what a report keeps of a batch: figures of each sample, and sums.
+
+        A report never holds the outputs of a part. By default it holds what the task's ``kind``
+        needs, and only the losses for other kinds and for outputs without a row per sample.
+
+        Args:
+            outputs: What ``predict`` returned.
+            batch: With targets.
+        """
+        from flambeau.task.batch_summary import summary_of_kind
+
+        return summary_of_kind(self, outputs, batch)
+
+    def summary_scores(self, summary: Summary) -> Mapping[str, float]:
+        """Return the scores of a part from its summary, for a task that overrides ``evaluate``.
+
+        If they are empty, a report calls ``evaluate``, which runs the model a second time.
+        """
+        return {}
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        """Return further sections of a report's page."""
+        return ()
 
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""

@@ -1,197 +1,200 @@
-"""``interpret_translations``: translations of a part, their scores, and a report of the errors."""
+"""What a report shows of translations: figures of each sentence, and sections of the page."""
 
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from flambeau.data.batch import Batch
 from flambeau.data.preview import Preview
-from flambeau.errors import ArgumentError
-from flambeau.learner import Learner
 from flambeau.plotting import COLOURS, can_plot, draw_panels, style_axes
-from flambeau.report import Page
-from flambeau.report.blocks import Block, Cards, Figures, Table, Text
-from flambeau.report.text_table import text_table
-from flambeau_text.decoding.strategy import Strategy
+from flambeau.report import Section
+from flambeau.report.blocks import Cards, Figures, Table, Text
+from flambeau.task.batch_summary import Summary
+from flambeau_text.tokenization import Tokenizer
+from flambeau_text.tokenization.tokenizer import content_ids
 from flambeau_text.translation.attention_plot import attention_panel
 from flambeau_text.translation.data import TranslationData
-from flambeau_text.translation.scores import METRICS, Score, corpus_scores, sentence_bleu
-from flambeau_text.translation.translate import DetailedTranslation, translate
+from flambeau_text.translation.dataset import REFERENCE, SOURCE, reference_text
+from flambeau_text.translation.preprocess import TranslationPreprocessor
+from flambeau_text.translation.scores import corpus_score, sentence_bleu
+from flambeau_text.translation.translate import DetailedTranslation
+from flambeau_text.vocab import END
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from flambeau.report import Interpretation
     from flambeau.training.history import History
 
+KIND = "translation"
 _SHOWN = 6
 _ATTENTION_PLOTS = 4
+_MOST_TOKENS = 60  # of a side whose attention is kept; more tokens are not legible in the plot
 _LENGTHS = (5, 10, 15, 20, 30, 10_000)
 
 
-@dataclass(frozen=True)
-class TranslationInterpretation:
-    """Free-running translations of a part and their references.
+def translation_summary(
+    outputs: dict[str, Tensor], batch: Batch, target: Tokenizer, *, lowercase: bool
+) -> Summary:
+    """Return the figures of each sentence of a batch.
 
-    ``print(interpretation)`` shows the scores with their signatures;
-    ``interpretation.report("report.html")`` writes a page with scores by length, the best and the
-    worst translations, attention, the teacher-forcing curve, data and plan.
-
-    Attributes:
-        part: "valid" or "test".
-        translations: One per sentence, in the order of the part.
-        references: The references, lower-cased if the target side was.
-        learner: The learner whose model made the translations.
-    """
-
-    part: str
-    translations: Sequence[DetailedTranslation]
-    references: Sequence[str]
-    learner: Learner
-
-    @cached_property
-    def scores(self) -> Mapping[str, Score]:
-        """BLEU, BLEU in lower case, chrF and TER, each with its signature."""
-        return corpus_scores([each.text for each in self.translations], self.references, METRICS)
-
-    @cached_property
-    def sentence_scores(self) -> Sequence[float]:
-        """Smoothed BLEU of each sentence, to rank the sentences."""
-        pairs = zip(self.translations, self.references, strict=True)
-        return [sentence_bleu(each.text, reference) for each, reference in pairs]
-
-    def scores_by_length(self) -> list[list[object]]:
-        """Return a table with one row per range of source lengths.
-
-        Its columns are the range of source tokens, the number of sentences, BLEU, and the ratio of
-        the translations' words to the references' words.
-        """
-        lengths = np.array([len(each.source_tokens) - 1 for each in self.translations])
-        rows: list[list[object]] = []
-        low = 1
-        for high in _LENGTHS:
-            found = np.flatnonzero((lengths >= low) & (lengths <= high)).tolist()
-            if found:
-                texts = [self.translations[index].text for index in found]
-                references = [self.references[index] for index in found]
-                score = corpus_scores(texts, references, ("bleu",))["bleu"].value
-                words = sum(len(text.split()) for text in texts)
-                ratio = words / max(1, sum(len(text.split()) for text in references))
-                label = f"{low}–{high}" if high < 10_000 else f"{low} and more"
-                rows.append([label, len(found), score, ratio])
-            low = high + 1
-        return rows
-
-    def __str__(self) -> str:
-        rows = [[s.name.replace("_", " "), s.value, s.signature] for s in self.scores.values()]
-        head = f"{len(self.references):,} {self.part} sentences"
-        return f"{head}\n{text_table(['score', 'value', 'signature'], rows)}"
-
-    def page(self) -> Page:
-        """Return the report as a ``Page``, to which sections can be added."""
-        page = self.learner.interpret(self.part).page()
-        rows = [[s.name.replace("_", " "), s.value, s.signature] for s in self.scores.values()]
-        columns = ["source tokens", "sentences", "BLEU", "length ratio"]
-        blocks: list[Block] = [
-            Text("Scores of the model's translations against the references."),
-            Table(["score", "value", "signature"], rows),
-            Text(
-                "Scores by the number of source tokens. The length ratio is the number of words in "
-                "the translations divided by the number of words in the references."
-            ),
-            Table(columns, self.scores_by_length()),
-        ]
-        page.add("Translation", *blocks)
-        scores = self.sentence_scores
-        order = sorted(range(len(self.references)), key=lambda at: (scores[at], at))
-        page.add("Worst translations", Cards([self._card(at) for at in order[:_SHOWN]]))
-        page.add("Best translations", Cards([self._card(at) for at in order[::-1][:_SHOWN]]))
-        if can_plot():
-            self._add_figures(page, order)
-        return page
-
-    def _add_figures(self, page: Page, order: Sequence[int]) -> None:
-        with_attention = [at for at in order if self.translations[at].attention is not None]
-        if with_attention:
-            middle = with_attention[len(with_attention) // 2 :][:_ATTENTION_PLOTS]
-            page.add(
-                "Attention",
-                Text("Attention weights: target tokens down, source tokens across."),
-                Figures(
-                    [
-                        (
-                            draw_panels([attention_panel(self.translations[at])], 4.2, 3.6, None),
-                            f"Attention of sentence {at}",
-                        )
-                        for at in middle
-                    ],
-                    min_width=300,
-                ),
-            )
-        if self.learner.history.column("teacher_forcing"):
-            figure = draw_panels([teacher_forcing_panel(self.learner.history)], 4.2, 3.3, None)
-            page.add(
-                "Teacher forcing",
-                Text(
-                    "The probability of the reference token as decoder input, and the overlap (F1 "
-                    "of the tokens) of predictions and references, teacher-forced and free-running."
-                ),
-                Figures([(figure, "Teacher forcing by epoch")], min_width=300),
-            )
-
-    def report(self, path: str | os.PathLike[str] = "report.html") -> Path:
-        """Write the report as one HTML file that needs no network; return its path.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
-        return self.page().save(path)
-
-    def _card(self, at: int) -> Preview:
-        each = self.translations[at]
-        source = self.learner.data.raw(self.part)[at]
-        lines = [
-            f"{source}",
-            f"translation: {each.text}",
-            f"reference: {self.references[at]}",
-            f"BLEU {self.sentence_scores[at]:.1f}, score {each.score:.2f}",
-        ]
-        return Preview("\n".join(lines))
-
-
-def interpret_translations(
-    learner: Learner, part: str = "valid", strategy: Strategy | None = None
-) -> TranslationInterpretation:
-    """Translate a part and compare the translations with their references.
-
-    Make choices on the validation part, and use the test part once, at the end.
+    "loss" (per token), "loss_sum", "likelihood_sum" and "n_tokens" of the reference;
+    "target_text" and "predicted_text"; "score" of the search and smoothed "bleu" of the sentence;
+    "n_source" tokens; "tokens" and "attention" ``(tokens, source)`` of the translation, None if the
+    model returns none or a side is longer than 60 tokens.
 
     Args:
-        learner: A learner on ``TranslationData``.
-        part: "valid" or "test".
-        strategy: The decoding strategy; None uses the plan's ``decoding``.
-
-    Raises:
-        ArgumentError: The learner's data are not ``TranslationData``.
+        outputs: Outputs of ``TranslationTask.forward`` for a batch with references.
+        batch: The batch.
+        target: The target tokenizer.
+        lowercase: Whether references are lower-cased.
     """
-    data = learner.data
-    if not isinstance(data, TranslationData):
-        raise ArgumentError(
-            f"interpret_translations needs a learner on TranslationData, not on "
-            f"{type(data).__name__}. For other data use learner.interpret()."
-        )
-    found = translate(learner.predictor(), data.raw(part), strategy)
-    references = data.references(part)
-    if data.options.lowercase:
+    rows = [content_ids(row) for row in outputs["tokens"].tolist()]
+    texts = [target.decode(row) for row in rows]
+    references = [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
+    if lowercase:
         references = [text.lower() for text in references]
-    return TranslationInterpretation(part, found, references, learner)
+    n_source = batch.masks[SOURCE].sum(dim=1).cpu()
+    sums = {name: outputs[name].double().cpu() for name in ("loss_sum", "likelihood_sum")}
+    n_tokens = outputs["n_tokens"].cpu()
+    bleu = [sentence_bleu(*pair) for pair in zip(texts, references, strict=True)]
+    return Summary(
+        KIND,
+        {
+            "loss": sums["loss_sum"] / n_tokens,
+            **sums,
+            "n_tokens": n_tokens,
+            "target_text": references,
+            "predicted_text": texts,
+            "score": outputs["scores"].double().cpu(),
+            "bleu": torch.tensor(bleu, dtype=torch.float64),
+            "n_source": n_source,
+            "tokens": [target.ids_to_tokens(row) for row in rows],
+            "attention": _attention(outputs.get("attention"), rows, n_source.tolist()),
+        },
+    )
+
+
+def _attention(
+    attention: Tensor | None, rows: Sequence[Sequence[int]], n_source: Sequence[int]
+) -> list[Tensor | None]:
+    """Return the attention of each sentence without padding; its end token is a row."""
+    if attention is None:
+        return [None] * len(rows)
+    sizes = [(len(row) + 1, n) for row, n in zip(rows, n_source, strict=True)]
+    # Copied, so that the padded attention of the batch is not kept.
+    return [
+        attention[at, :height, :width].cpu().clone() if max(height, width) <= _MOST_TOKENS else None
+        for at, (height, width) in enumerate(sizes)
+    ]
+
+
+def scores_by_length(summary: Summary) -> list[list[object]]:
+    """Return a table with one row per range of source lengths.
+
+    Its columns are the range of source tokens, the number of sentences, BLEU, and the ratio of the
+    translations' words to the references' words.
+    """
+    lengths = np.array([int(each) for each in summary.entries("n_source")]) - 1
+    both = [summary.entries(f"{side}_text") for side in ("predicted", "target")]
+    rows: list[list[object]] = []
+    low = 1
+    for high in _LENGTHS:
+        found = np.flatnonzero((lengths >= low) & (lengths <= high)).tolist()
+        if found:
+            texts, references = ([each[at] for at in found] for each in both)
+            score = corpus_score(texts, references).value
+            words = sum(len(text.split()) for text in texts)
+            ratio = words / max(1, sum(len(text.split()) for text in references))
+            label = f"{low}–{high}" if high < 10_000 else f"{low} and more"
+            rows.append([label, len(found), score, ratio])
+        low = high + 1
+    return rows
+
+
+def translation_sections(found: Interpretation) -> list[Section]:
+    """Return scores by length, the worst and best translations, attention and teacher forcing."""
+    bleu = found.predictions.figure("bleu").tolist()
+    order = sorted(range(len(bleu)), key=lambda at: (bleu[at], at))
+    columns = ["source tokens", "sentences", "BLEU", "length ratio"]
+    note = (
+        "Scores by the number of source tokens. The length ratio is the number of words in the "
+        "translations divided by the number of words in the references."
+    )
+    by_length = Table(columns, scores_by_length(found.predictions.summary))
+    worst, best = (
+        Cards([_card(found, at) for at in rows[:_SHOWN]]) for rows in (order, order[::-1])
+    )
+    sections = [
+        Section("Translation", (Text(note), by_length)),
+        Section("Worst translations", (worst,)),
+        Section("Best translations", (best,)),
+    ]
+    return [*sections, *_figures(found, order)] if can_plot() else sections
+
+
+def _card(found: Interpretation, at: int) -> Preview:
+    figures, data = found.predictions, found.details.data
+    preview = None if data is None else data.preview(int(figures.ids[at]))
+    samples = figures.summary.samples
+    lines = [f"reference: {samples['target_text'][at]}"] if preview is None else [preview.caption]
+    lines += [
+        f"translation: {samples['predicted_text'][at]}",
+        f"BLEU {float(samples['bleu'][at]):.1f}, score {float(samples['score'][at]):.2f}",
+    ]
+    return Preview("\n".join(lines))
+
+
+def _figures(found: Interpretation, order: Sequence[int]) -> list[Section]:
+    sections: list[Section] = []
+    translations = _with_attention(found, order)
+    if translations:
+        drawn = [
+            (draw_panels([attention_panel(each)], 4.2, 3.6, None), f"Attention of sentence {at}")
+            for at, each in translations
+        ]
+        text = Text("Attention weights: target tokens down, source tokens across.")
+        sections.append(Section("Attention", (text, Figures(drawn, min_width=300))))
+    history = found.details.history
+    if history is not None and history.column("teacher_forcing"):
+        figure = draw_panels([teacher_forcing_panel(history)], 4.2, 3.3, None)
+        text = Text(
+            "The probability of the reference token as decoder input, and the overlap (F1 of the "
+            "tokens) of predictions and references, teacher-forced and free-running."
+        )
+        figures = Figures([(figure, "Teacher forcing by epoch")], min_width=300)
+        sections.append(Section("Teacher forcing", (text, figures)))
+    return sections
+
+
+def _with_attention(
+    found: Interpretation, order: Sequence[int]
+) -> list[tuple[int, DetailedTranslation]]:
+    """Return some translations of medium quality with their attention, if it is known."""
+    data, preprocessor = found.details.data, found.details.preprocessor
+    if not isinstance(data, TranslationData) or not isinstance(
+        preprocessor, TranslationPreprocessor
+    ):
+        return []
+    summary, ids = found.predictions.summary, found.predictions.ids
+    texts, scores, tokens, attention = (
+        summary.entries(name) for name in ("predicted_text", "score", "tokens", "attention")
+    )
+    known = [at for at in order if attention[at] is not None]
+    chosen: list[tuple[int, DetailedTranslation]] = []
+    for at in known[len(known) // 2 :][:_ATTENTION_PLOTS]:
+        source = preprocessor.source.tokenize(data.samples["source"][int(ids[at])])
+        sides = (*source, END), (*tokens[at], END)
+        translation = DetailedTranslation(texts[at], float(scores[at]), *sides, attention[at])
+        chosen.append((at, translation))
+    return chosen
 
 
 def teacher_forcing_panel(history: History) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,11 @@ from flambeau_text.tokenization.tokenizer import PADDING_ID, content_ids
 from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET, reference_text
 from flambeau_text.translation.loss import token_loss
 from flambeau_text.translation.predictions import Translation
-from flambeau_text.translation.scores import corpus_scores
+from flambeau_text.translation.scores import METRICS, corpus_scores
+
+if TYPE_CHECKING:
+    from flambeau.report import Interpretation, Section
+    from flambeau.task.batch_summary import Summary
 
 FORCING = "teacher_forcing"
 """Name of the probability that schedules and controllers set, and of its history column."""
@@ -178,6 +182,17 @@ class TranslationTask(Task):
         total, plain = token_loss(outputs.output, features, targets, self.label_smoothing)
         return total, plain, (targets != PADDING_ID).sum()
 
+    def _sentence_losses(
+        self, model: nn.Module, batch: Batch, context: StepContext
+    ) -> dict[str, Tensor]:
+        """Return the teacher-forced losses of each sentence, summed over its tokens."""
+        forced = self.forward(model, batch, context)
+        rows = zip(forced.features.split(1), forced.targets.split(1), strict=True)
+        losses = [self._losses(TeacherForcedOutput(*row, forced.output)) for row in rows]
+        names = ("loss_sum", "likelihood_sum", "n_tokens")
+        columns = (torch.stack(column) for column in zip(*losses, strict=True))
+        return dict(zip(names, columns, strict=True))
+
     # Evaluation
 
     def evaluate(
@@ -224,6 +239,11 @@ class TranslationTask(Task):
         if self.lowercase:
             references = [text.lower() for text in references]
         names = ("bleu",) if in_run else ("bleu", "bleu_lower", "chrf")
+        return self._corpus_scores(hypotheses, references, names)
+
+    def _corpus_scores(
+        self, hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str]
+    ) -> dict[str, float]:
         found = corpus_scores(hypotheses, references, names)
         self.signatures = {name: score.signature for name, score in found.items()}
         return {name: score.value for name, score in found.items()}
@@ -240,13 +260,38 @@ class TranslationTask(Task):
             for reference, tokens, decoded in rows
         ]
 
+    # Reports
+
+    def summarise(self, outputs: Any, batch: Batch) -> Summary:
+        """Return a ``translation_summary`` of searched sentences."""
+        from flambeau_text.translation.interpretation import translation_summary
+
+        return translation_summary(outputs, batch, self.target, lowercase=self.lowercase)
+
+    def summary_scores(self, summary: Summary) -> Mapping[str, float]:
+        """Return the scores of ``evaluate`` after a run, and TER."""
+        total, plain, count = (
+            float(sum(summary.entries(name))) for name in ("loss_sum", "likelihood_sum", "n_tokens")
+        )
+        texts, references = (summary.entries(f"{side}_text") for side in ("predicted", "target"))
+        scores = self._corpus_scores(texts, references, METRICS)
+        return {"loss": total / count, **scores, "perplexity": math.exp(min(plain / count, 700.0))}
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        """Return scores by length, the worst and best translations, attention and forcing."""
+        from flambeau_text.translation.interpretation import translation_sections
+
+        return translation_sections(found)
+
     # Prediction
 
     def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         """Return the sentences found by a search: greedy during a run, else by ``decoding``.
 
         They are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)`` and, if
-        the model returns it, "attention" ``(batch, longest, source)``. The targets are not read.
+        the model returns it, "attention" ``(batch, longest, source)``. At the stage "predict" a
+        batch with references also gives their teacher-forced "loss_sum", "likelihood_sum" and
+        "n_tokens", ``(batch,)``, for reports.
         """
         strategy: Strategy = _GREEDY if context.stage == "valid" else self.decoding
         found = search(
@@ -255,6 +300,8 @@ class TranslationTask(Task):
         outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
         if found.attention is not None:
             outputs["attention"] = found.attention[:, 0]
+        if context.stage == "predict" and TARGET in batch.targets:
+            outputs |= self._sentence_losses(model, batch, context)
         return outputs
 
     def decode(self, outputs: Any) -> list[Translation]:

@@ -1,4 +1,4 @@
-"""``sample_losses`` returns the task's loss of each sample, vectorised or one by one."""
+"""``Task.sample_losses`` returns the task's loss of each sample, vectorised or one by one."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.data import Batch
-from flambeau.report import sample_losses
 from flambeau.task import Classification, MultiLabel, Regression, Task
 
 N = 7
@@ -52,7 +51,7 @@ TASKS = {
 def test_a_loss_equals_that_of_the_sample_alone(name: str) -> None:
     task, outputs, target = TASKS[name]
     task = type(task)(**task.arguments())
-    found = sample_losses(task, outputs, batch(target))
+    found = task.sample_losses(outputs, batch(target))
     assert found is not None
     # float32 in both; batched kernels sum in another order.
     assert found.tolist() == pytest.approx(alone(task, outputs, target), rel=1e-5, abs=1e-6)
@@ -60,7 +59,7 @@ def test_a_loss_equals_that_of_the_sample_alone(name: str) -> None:
 
 def test_classification_losses_are_cross_entropy() -> None:
     outputs = drawn(N, 3)
-    found = sample_losses(Classification(ABC), outputs, batch(LABELS))
+    found = Classification(ABC).sample_losses(outputs, batch(LABELS))
     assert torch.allclose(found, F.cross_entropy(outputs, LABELS, reduction="none"))
 
 
@@ -74,9 +73,9 @@ class Focal(Classification):
 
 def test_an_overridden_loss_is_used() -> None:
     outputs, task = drawn(N, 3), Focal(ABC)
-    found = sample_losses(task, outputs, batch(LABELS))
+    found = task.sample_losses(outputs, batch(LABELS))
     assert found.tolist() == pytest.approx(alone(task, outputs, LABELS), rel=1e-5)
-    plain = sample_losses(Classification(ABC), outputs, batch(LABELS))
+    plain = Classification(ABC).sample_losses(outputs, batch(LABELS))
     assert bool((found < plain).all())
 
 
@@ -89,17 +88,17 @@ def test_masks_are_sliced_with_their_sample() -> None:
     target, mask = drawn(3, 4), torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
     given = Batch({"x": torch.zeros(3, 1)}, {"target": target}, {"target": mask})
     outputs = target + torch.tensor([1.0, 2.0, 3.0]).unsqueeze(1)
-    assert sample_losses(Masked(), outputs, given).tolist() == pytest.approx([1, 2, 0], abs=1e-6)
+    assert Masked().sample_losses(outputs, given).tolist() == pytest.approx([1, 2, 0], abs=1e-6)
 
 
 def test_outputs_without_a_row_per_sample_have_no_losses() -> None:
     tokens = batch(LABELS)
-    assert sample_losses(Classification(ABC), drawn(2 * N, 3), tokens) is None
-    assert sample_losses(Classification(ABC), (drawn(N, 3),), tokens) is None
+    assert Classification(ABC).sample_losses(drawn(2 * N, 3), tokens) is None
+    assert Classification(ABC).sample_losses((drawn(N, 3),), tokens) is None
     flat = Batch({"x": torch.zeros(2, 5)}, {"target": torch.zeros(10)})
-    assert sample_losses(Regression(), drawn(2), flat) is None
+    assert Regression().sample_losses(drawn(2), flat) is None
 
 
 def test_half_precision_outputs_become_float32() -> None:
-    found = sample_losses(Classification(ABC), drawn(N, 3).bfloat16(), batch(LABELS))
+    found = Classification(ABC).sample_losses(drawn(N, 3).bfloat16(), batch(LABELS))
     assert found.dtype == torch.float32

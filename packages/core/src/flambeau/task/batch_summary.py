@@ -1,0 +1,337 @@
+"""``Summary``: what a report keeps of a batch, in place of the model's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flambeau.task.numerics import HALF_DTYPES, distinct
+
+if TYPE_CHECKING:
+    from flambeau.data.batch import Batch
+    from flambeau.task.task import Task
+
+N_BINS = 10
+"""Bins of equal width between 0 and 1 in which a summary counts predicted probabilities."""
+
+TOP_K = 5
+_MOST_VALUES = 1_000_000  # probabilities in memory at once: 8 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Figures of one or several batches: a few per sample, and sums over the samples.
+
+    A report holds one summary of a part: the entries of ``samples`` are concatenated over the
+    batches, those of ``sums`` are added. Neither has a value for each sample and class, so that the
+    report of a model with 33,000 classes fits in memory.
+
+    Attributes:
+        kind: "classification", "multi_label" or "regression", which reports know; another name for
+            a task with sections of its own (``Task.report_sections``); "other" if there are only
+            losses and scores.
+        samples: Figures by name, one entry per sample: a tensor ``(batch, …)`` on the CPU, or a
+            list. Reports read "loss" ``(batch,)``, "finite" (whether the outputs are),
+            "target_text" and "predicted_text", and the figures that ``class_summary``,
+            ``label_summary`` and ``value_summary`` list.
+        sums: Sums by name: tensors on the CPU, or other values that can be added with ``+``.
+        n_outputs: Number of classes or labels; 0 for other kinds.
+    """
+
+    kind: str = "other"
+    samples: Mapping[str, Tensor | Sequence[Any]] = field(
+        default_factory=dict[str, "Tensor | Sequence[Any]"]
+    )
+    sums: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    n_outputs: int = 0
+
+    def entries(self, name: str) -> list[Any]:
+        """Return a figure as a list with one entry per sample; empty if there is none."""
+        return list(self.samples.get(name, ()))
+
+
+@dataclass(frozen=True, eq=False)
+class PairCounts:
+    """How often each pair of target and predicted class was seen; pairs not seen take no memory.
+
+    Attributes:
+        pairs: int64 ``(pairs, 2)``: target and predicted class, sorted.
+        counts: int64 ``(pairs,)``, each at least 1.
+    """
+
+    pairs: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, targets: Tensor, predicted: Tensor) -> PairCounts:
+        """Count the pairs of class indices, ``(n,)`` each."""
+        pairs = torch.stack([targets.long().cpu(), predicted.long().cpu()], dim=1)
+        return cls._counted(pairs, torch.ones(len(pairs), dtype=torch.int64))
+
+    def __add__(self, other: PairCounts) -> PairCounts:
+        pairs = torch.cat([self.pairs, other.pairs])
+        return self._counted(pairs, torch.cat([self.counts, other.counts]))
+
+    @classmethod
+    def _counted(cls, pairs: Tensor, counts: Tensor) -> PairCounts:
+        # The code of a pair is below 2^62 for up to 2^31 classes.
+        width = int(pairs.max()) + 1 if len(pairs) else 1
+        codes, rows = distinct(pairs[:, 0] * width + pairs[:, 1])
+        total = torch.zeros(len(codes), dtype=torch.int64).index_add_(0, rows, counts)
+        return cls(torch.stack([codes // width, codes % width], dim=1), total)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationSums:
+    """Sums from which the reliability curve, ECE and Brier score follow.
+
+    Attributes:
+        bins: float64 ``(bins, 3)``: number of predictions, sum of their probabilities, and number
+            of correct ones, by bins of equal width. Edges belong to the lower bin.
+        squared_error: Sum over the predictions of their squared error, float64 0-d. For classes it
+            is summed over the classes, and halved for two classes.
+    """
+
+    bins: Tensor
+    squared_error: Tensor
+
+    @classmethod
+    def of(
+        cls, confidence: Tensor, correct: Tensor, squared_error: Tensor, n_bins: int = N_BINS
+    ) -> CalibrationSums:
+        """Sum predictions by bin.
+
+        Args:
+            confidence: Predicted probabilities, float64 ``(predictions,)``.
+            correct: 1 if the prediction is correct (the label applies), else 0, ``(predictions,)``.
+            squared_error: Sum of the squared errors, 0-d.
+            n_bins: Number of bins.
+        """
+        edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1]
+        index = torch.bucketize(confidence, edges)
+        columns = (torch.ones_like(confidence), confidence, correct.double())
+        sums = [index.bincount(column, minlength=n_bins) for column in columns]
+        return cls(torch.stack(sums, dim=1), squared_error)
+
+    def __add__(self, other: CalibrationSums) -> CalibrationSums:
+        return CalibrationSums(self.bins + other.bins, self.squared_error + other.squared_error)
+
+
+def class_calibration(
+    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS
+) -> CalibrationSums:
+    """Return the sums of the most probable class of each sample.
+
+    Args:
+        probabilities: float64 ``(n, classes)``.
+        targets: Class indices ``(n,)``, none ignored.
+        n_bins: Number of bins.
+    """
+    confidence, predicted = probabilities.max(dim=1)
+    errors = probabilities.clone()
+    errors[torch.arange(len(targets)), targets.long()] -= 1
+    squared = errors.square_().sum() / (2 if errors.shape[1] == 2 else 1)
+    return CalibrationSums.of(confidence, predicted == targets, squared, n_bins)
+
+
+def label_calibration(
+    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS
+) -> CalibrationSums:
+    """Return the sums of the probabilities of all labels.
+
+    Args:
+        probabilities: float64 ``(n, labels)``.
+        targets: Whether a label applies, bool ``(n, labels)``.
+        n_bins: Number of bins.
+    """
+    squared = (probabilities - targets.double()).square_().sum()
+    return CalibrationSums.of(probabilities.flatten(), targets.flatten(), squared, n_bins)
+
+
+# ---------------------------------------------------------------- kinds of tasks
+
+
+def summary_of_kind(task: Task, outputs: Any, batch: Batch) -> Summary:
+    """Return the summary that the task's ``kind`` needs.
+
+    Only the losses for other kinds, and for outputs without a row per sample (maps, tokens).
+    """
+    losses = task.sample_losses(outputs, batch)
+    is_matrix = isinstance(outputs, Tensor) and outputs.ndim <= 2 and len(outputs) == len(batch)
+    if not (is_matrix and task.output_names):
+        return loss_summary(losses)
+    if task.kind == "regression":
+        return value_summary(outputs, batch.target.reshape(outputs.shape), losses)
+    if outputs.ndim != 2:
+        return loss_summary(losses)
+    if task.kind == "multi_label":
+        return label_summary(outputs, batch.target, task.threshold, losses)
+    if task.kind != "classification":
+        return loss_summary(losses)
+    targets = batch.target
+    targets = targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
+    if task.ignore_index is not None:
+        targets = targets.masked_fill(targets == task.ignore_index, -1)
+    return class_summary(outputs, targets, losses)
+
+
+def loss_summary(losses: Tensor | None) -> Summary:
+    """Return a summary with the loss of each sample, if it is known."""
+    return Summary() if losses is None else Summary(samples={"loss": losses})
+
+
+def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Summary:
+    """Return the summary of classification with one class per sample.
+
+    Per sample: "target" (-1 if ignored), "predicted", "probability" of the predicted class,
+    "target_probability" (NaN if ignored), "top_classes" and "top_probabilities" ``(batch, 5)``,
+    most probable first. Sums: "confusion" and "calibration" of the samples that are not ignored.
+
+    Args:
+        outputs: Logits ``(batch, classes)``.
+        targets: Class indices ``(batch,)``, -1 if ignored.
+        losses: Loss of each sample.
+    """
+    outputs, targets = _plain(outputs), targets.cpu()
+    calibration = CalibrationSums(
+        torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    )
+    figures: list[tuple[Tensor, ...]] = []
+    for logits, labels in _pieces(outputs, targets):
+        probabilities = logits.double().softmax(dim=1)
+        predicted = logits.argmax(dim=1)
+        kept = labels >= 0
+        of_target = probabilities.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+        top = logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices
+        figures.append(
+            (
+                predicted,
+                probabilities.gather(1, predicted.unsqueeze(1)).squeeze(1),
+                of_target.where(kept, torch.nan),
+                top,
+                probabilities.gather(1, top),
+                _finite(logits),
+            )
+        )
+        part = (probabilities, labels) if bool(kept.all()) else (probabilities[kept], labels[kept])
+        calibration = calibration + class_calibration(*part)
+    names = (
+        "predicted",
+        "probability",
+        "target_probability",
+        "top_classes",
+        "top_probabilities",
+        "finite",
+    )
+    columns = dict(zip(names, map(torch.cat, zip(*figures, strict=True)), strict=True))
+    kept = targets >= 0
+    confusion = PairCounts.of(targets[kept], columns["predicted"][kept])
+    return Summary(
+        "classification",
+        _with_losses({"target": targets, **columns}, losses),
+        {"confusion": confusion, "calibration": calibration},
+        outputs.shape[1],
+    )
+
+
+def label_summary(
+    outputs: Tensor, targets: Tensor, threshold: float, losses: Tensor | None
+) -> Summary:
+    """Return the summary of a multi-label batch.
+
+    Per sample: "target_bits" and "predicted_bits" (see ``pack_labels``), and "label_counts"
+    ``(batch, 3)``: number of labels that are correctly predicted, predicted, and targets. Sums:
+    "labels" ``(4, labels)``: true positives, false positives, false negatives and true negatives
+    of each label; "calibration" of every label.
+
+    Args:
+        outputs: Logits ``(batch, labels)``.
+        targets: 0 and 1, or probabilities, ``(batch, labels)``.
+        threshold: A label is predicted if its probability is at least this.
+        losses: Loss of each sample.
+    """
+    outputs, applies = _plain(outputs), targets.cpu() > 0.5
+    predicted = outputs.sigmoid() >= threshold
+    correct = predicted & applies
+    calibration = CalibrationSums(
+        torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    )
+    for logits, labels in _pieces(outputs, applies):
+        calibration = calibration + label_calibration(logits.double().sigmoid(), labels)
+    hits, n_predicted, n_targets = (each.sum(dim=0) for each in (correct, predicted, applies))
+    misses = n_targets - hits
+    counts = (hits, n_predicted - hits, misses, len(outputs) - n_predicted - misses)
+    return Summary(
+        "multi_label",
+        _with_losses(
+            {
+                "target_bits": pack_labels(applies),
+                "predicted_bits": pack_labels(predicted),
+                "label_counts": torch.stack(
+                    [each.sum(dim=1) for each in (correct, predicted, applies)], dim=1
+                ),
+                "finite": _finite(outputs),
+            },
+            losses,
+        ),
+        {"labels": torch.stack(counts), "calibration": calibration},
+        outputs.shape[1],
+    )
+
+
+def value_summary(predictions: Tensor, targets: Tensor, losses: Tensor | None) -> Summary:
+    """Return the summary of a regression batch: "target" and "predicted" per sample.
+
+    Args:
+        predictions: ``(batch, values)``, in the units of the targets.
+        targets: ``(batch, values)``.
+        losses: Loss of each sample.
+    """
+    predictions = _plain(predictions)
+    columns = {
+        "target": targets.detach().cpu(),
+        "predicted": predictions,
+        "finite": _finite(predictions),
+    }
+    return Summary("regression", _with_losses(columns, losses))
+
+
+def pack_labels(labels: Tensor) -> Tensor:
+    """Return bools ``(n, labels)`` as bits, uint8 ``(n, ⌈labels / 8⌉)``."""
+    return torch.as_tensor(np.packbits(labels.cpu().numpy(), axis=1))
+
+
+def unpack_labels(bits: Tensor, n_labels: int) -> Tensor:
+    """Return the bools ``(n, labels)`` of ``pack_labels``."""
+    return torch.as_tensor(np.unpackbits(bits.numpy(), axis=1, count=n_labels)).bool()
+
+
+def _with_losses(columns: dict[str, Tensor], losses: Tensor | None) -> dict[str, Tensor]:
+    return columns if losses is None else {"loss": losses, **columns}
+
+
+def _finite(outputs: Tensor) -> Tensor:
+    """Return which rows are finite; NaN is the minimum and maximum of a row that has one."""
+    lowest, highest = outputs.aminmax(dim=1)
+    return lowest.isfinite() & highest.isfinite()
+
+
+def _plain(outputs: Tensor) -> Tensor:
+    """Return outputs on the CPU, in float32 or wider."""
+    outputs = outputs.detach().cpu()
+    return outputs.float() if outputs.dtype in HALF_DTYPES else outputs
+
+
+def _pieces(outputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Split a batch into rows whose probabilities need little memory."""
+    rows = max(1, _MOST_VALUES // max(1, outputs.shape[1]))
+    return list(zip(_split(outputs, rows), _split(targets, rows), strict=True))
+
+
+def _split(value: Tensor, rows: int) -> tuple[Tensor, ...]:
+    return cast("tuple[Tensor, ...]", value.split(rows))  # pyright: ignore[reportUnknownMemberType]
