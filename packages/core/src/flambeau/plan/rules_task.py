@@ -29,8 +29,8 @@ _ROWS_PER_CLASS = 10
 _MAX_FLOAT_LABELS = 20
 
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
-    "classification": (["accuracy", "macro_f1"],),
-    "multi_label": (["micro_f1", "macro_f1"],),
+    "classification": (["accuracy", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
+    "multi_label": (["micro_f1", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
     "regression": (["rmse"],),
 }
 

@@ -33,6 +33,7 @@ from flambeau.task.metrics import (
     metric_names,
 )
 from flambeau.task.numerics import HALF_DTYPES, to_rows
+from flambeau.task.probability_metrics import AUROC, AveragePrecision, BrierScore, LogLoss
 from flambeau.task.task import Task
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
@@ -86,7 +87,11 @@ class Classification(Task):
         """Return the metrics that ``metrics`` can name."""
         return {
             "accuracy": partial(Accuracy, ignore_index),
+            "auroc": partial(AUROC, ignore_index),
+            "average_precision": partial(AveragePrecision, ignore_index),
             "balanced_accuracy": partial(BalancedAccuracy, ignore_index),
+            "brier": partial(BrierScore, ignore_index),
+            "log_loss": partial(LogLoss, ignore_index),
             "macro_f1": partial(MacroF1, ignore_index),
             "top_5_accuracy": partial(TopKAccuracy, 5, ignore_index),
         }

@@ -27,6 +27,12 @@ from flambeau.task.metrics import (
     metric_names,
 )
 from flambeau.task.numerics import HALF_DTYPES, to_rows
+from flambeau.task.probability_metrics import (
+    MultiLabelAUROC,
+    MultiLabelAveragePrecision,
+    MultiLabelBrierScore,
+    MultiLabelLogLoss,
+)
 from flambeau.task.task import Task
 
 
@@ -67,7 +73,11 @@ class MultiLabel(Task):
     def known_metrics(threshold: float = 0.5) -> dict[str, MetricFactory]:
         """Return the metrics that ``metrics`` can name."""
         return {
+            "auroc": MultiLabelAUROC,
+            "average_precision": MultiLabelAveragePrecision,
+            "brier": MultiLabelBrierScore,
             "exact_match": partial(ExactMatch, threshold),
+            "log_loss": MultiLabelLogLoss,
             "macro_f1": partial(MultiLabelMacroF1, threshold),
             "micro_f1": partial(MultiLabelMicroF1, threshold),
         }
