@@ -215,7 +215,7 @@ class BuiltPlan:
         return builders[self.values[key]](**arguments)
 
     def dataset(self, part: str) -> Dataset:
-        """Return the data set of "train", "valid" or "test"."""
+        """Return the data set of "train", "valid", "test" or "calibration"."""
         if part not in self._datasets:
             self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
         return self._datasets[part]
@@ -224,7 +224,7 @@ class BuiltPlan:
         """Return the loader of ``part``; only the train loader shuffles.
 
         Args:
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
             shared: Whether the loader yields only this process's share of each batch in a run of
                 several processes.
             ordered: Whether the train part, too, is read completely and in order, for evaluation
@@ -265,7 +265,7 @@ class BuiltPlan:
         """Yield the batches of a part as model inputs: in order, on the device, normalised.
 
         Args:
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
             loader: Yields the raw batches; None reads every sample of the part.
         """
         source = loader or self.loader(part, ordered=True)

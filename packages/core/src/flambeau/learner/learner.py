@@ -382,7 +382,7 @@ class Learner:
     # Evaluation and prediction
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
-        """Return loss and metrics on "train", "valid" or "test", in fp32 as an export computes."""
+        """Return loss and metrics on "train", "valid", "test" or "calibration", in fp32."""
         self._require(part)
         model, loader = self.model.eval(), self.built.evaluation_loader(part)
         context = self._context(sharded=loader_world_size(loader) > 1)
@@ -406,7 +406,7 @@ class Learner:
         curves, the largest errors, calibration, data and plan. The model computes in fp32.
 
         Args:
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
         """
         from flambeau.learner.examine import report_details
         from flambeau.report.interpretation import interpret

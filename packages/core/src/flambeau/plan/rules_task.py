@@ -50,6 +50,8 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
         "valid": facts.get("n_valid", 0),
         "test": facts.get("n_test", 0),
     }
+    if n_calibration := facts.get("n_calibration", 0):
+        counts["calibration"] = n_calibration
     sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
     return Choice(
         "split",
