@@ -94,6 +94,14 @@ def task_facts(task: Task) -> dict[str, Any]:
     return {"loss": task.loss_name or "of the task", "metrics": list(task.metrics())}
 
 
+def require_part(data: Data, part: str) -> None:
+    """Raise an InputError if a part of the data has no samples."""
+    if len(data.split.part(part)) == 0:
+        raise InputError(
+            f"The data have no {part} samples. Set a share when you build the data: {part}=0.2."
+        )
+
+
 def require_builder(
     key: str, values: Mapping[str, Any], builders: Mapping[str, Any], domain: Domain
 ) -> None:

@@ -55,7 +55,7 @@ class ReportDetails:
         data: The data; the page shows the report of the data and images of samples.
         plan: The plan, with the reason for each choice.
         history: The history of the training.
-        dataset: Returns the data set of "train", "valid" or "test"; needed for baselines.
+        dataset: Returns the data set of a part ("train", "valid", …); needed for baselines.
         notes: Further facts by name, such as the model and the device.
     """
 
@@ -187,7 +187,7 @@ class Interpretation:
         if self.predictions.kind == "classification":
             return outputs.argmax(dim=1)
         if isinstance(self.task, MultiLabel):
-            return self.probabilities >= self.task.threshold
+            return self.probabilities >= torch.tensor(self.task.thresholds, dtype=torch.float64)
         return outputs
 
     # Scores
@@ -198,7 +198,7 @@ class Interpretation:
 
         A user-defined metric has no interval, even under the name of a standard metric.
         """
-        threshold = self.task.threshold if isinstance(self.task, MultiLabel) else 0.5
+        threshold = self.task.thresholds if isinstance(self.task, MultiLabel) else 0.5
         found = score_intervals(self.predictions, threshold)
         given = self.predictions.scores
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ _RESAMPLES = 1_000
 _MOST_DRAWS = 50_000_000  # a few seconds; for more samples, fewer resamples are sufficient
 
 
-def score_intervals(predictions: Predictions, threshold: float = 0.5) -> dict[str, Interval]:
+def score_intervals(
+    predictions: Predictions, threshold: float | Sequence[float] = 0.5
+) -> dict[str, Interval]:
     """Return the loss and the standard metrics with 95% intervals, by name.
 
     Classification: accuracy, top-5 accuracy (for more than 5 classes), balanced accuracy and macro
@@ -25,7 +27,8 @@ def score_intervals(predictions: Predictions, threshold: float = 0.5) -> dict[st
 
     Args:
         predictions: The predictions for one part.
-        threshold: Probability from which a label is predicted (multi-label).
+        threshold: Probability from which a label is predicted (multi-label): one for all labels,
+            or one for each.
     """
     found: dict[str, Interval] = {}
     if predictions.losses is not None:
@@ -37,7 +40,7 @@ def score_intervals(predictions: Predictions, threshold: float = 0.5) -> dict[st
         kept = targets >= 0
         _class_intervals(found, outputs[kept], targets[kept])
     elif predictions.kind == "multi_label":
-        predicted, labels = outputs.sigmoid() >= threshold, targets > 0.5
+        predicted, labels = outputs.sigmoid() >= torch.tensor(threshold), targets > 0.5
         found["exact_match"] = _proportion((predicted == labels).all(dim=1))
         _add(found, "micro_f1", label_micro_f1, predicted, labels)
         _add(found, "macro_f1", label_macro_f1, predicted, labels)

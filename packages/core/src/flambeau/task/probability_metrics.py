@@ -37,7 +37,7 @@ class LogLoss(SumMetric):
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
-        logits, truth = _class_rows(outputs, targets)
+        logits, truth = class_rows(outputs, targets)
         kept = _kept(truth, self.ignore_index)
         log_p = as_real(logits).log_softmax(dim=1)
         chosen = log_p.gather(1, torch.where(kept, truth, 0).unsqueeze(1)).squeeze(1)
@@ -64,7 +64,7 @@ class BrierScore(SumMetric):
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
-        logits, truth = _class_rows(outputs, targets)
+        logits, truth = class_rows(outputs, targets)
         kept = _kept(truth, self.ignore_index)
         p = as_real(logits).softmax(dim=1)
         hit = truth.unsqueeze(1) == torch.arange(p.shape[1], device=p.device)
@@ -143,7 +143,7 @@ class _ClassRanking(_Ranking):
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
-        self._keep(*_class_rows(outputs, targets))
+        self._keep(*class_rows(outputs, targets))
 
     def _columns(self, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         if self.ignore_index is not None:
@@ -192,10 +192,10 @@ class AveragePrecision(_ClassRanking):
 class _LabelSum(SumMetric):
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
-        _check_label_shapes(outputs, targets)
+        check_label_shapes(outputs, targets)
         logits, truth = as_real(outputs.detach()), as_real(targets.detach())
         self.add("total", self._distance(logits, truth))
-        self.add("soft", _soft(truth).sum())
+        self.add("soft", is_soft(truth).sum())
         self.add("count", size_of(truth))
 
     def compute(self) -> float:
@@ -229,11 +229,11 @@ class MultiLabelBrierScore(_LabelSum):
 class _LabelRanking(_Ranking):
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
-        _check_label_shapes(outputs, targets)
+        check_label_shapes(outputs, targets)
         self._keep(outputs, targets)
 
     def _columns(self, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        if bool(_soft(targets).any()):
+        if bool(is_soft(targets).any()):
             raise _soft_error(type(self).__name__)
         for column in range(outputs.shape[1]):
             yield outputs[:, column], targets[:, column] > 0.5
@@ -304,7 +304,7 @@ def _counts_by_score(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor] 
 # ---------------------------------------------------------------- checks without device reads
 
 
-def _class_rows(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def class_rows(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits ``(n, classes)`` and labels ``(n,)``, with all further axes as rows."""
     outputs, targets = outputs.detach(), targets.detach()
     if targets.is_floating_point():
@@ -329,7 +329,8 @@ def _kept(truth: Tensor, ignore_index: int | None) -> Tensor:
     )
 
 
-def _check_label_shapes(outputs: Tensor, targets: Tensor) -> None:
+def check_label_shapes(outputs: Tensor, targets: Tensor) -> None:
+    """Raise an InputError unless outputs and targets are both ``(batch, labels)``."""
     if outputs.shape != targets.shape or outputs.ndim != 2:
         raise InputError(
             f"Targets have shape {tuple(targets.shape)}, but outputs {tuple(outputs.shape)}: "
@@ -337,7 +338,8 @@ def _check_label_shapes(outputs: Tensor, targets: Tensor) -> None:
         )
 
 
-def _soft(targets: Tensor) -> Tensor:
+def is_soft(targets: Tensor) -> Tensor:
+    """Return where a target is neither 0 nor 1."""
     return (targets != 0) & (targets != 1)
 
 

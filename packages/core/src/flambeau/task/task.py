@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,10 +44,16 @@ class Task:
     """The base class of tasks; override the methods that your task changes.
 
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
+
+    Attributes:
+        calibration: The values that ``calibrate`` returned, by name; a task that overrides
+            ``calibrate`` has them in ``arguments()``, as "calibration". Empty while the model is
+            trained, since they belong to its weights.
     """
 
     builder: str = ""
     loss_name: str = ""
+    calibration: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -104,12 +111,40 @@ class Task:
         return {name: score(metric) for name, metric in metrics.items()}
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
-        """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target)."""
+        """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target).
+
+        The outputs are ``calibrated``, so that metrics score what ``decode`` returns.
+        """
+        predicted = self.calibrated(outputs)
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                metric.update(outputs, batch.target)
+                metric.update(predicted, batch.target)
+
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return JSON values, by name, fitted on samples that the model was not trained on.
+
+        ``learner.calibrate`` calls it and stores the result in ``calibration``. By default there is
+        nothing to fit.
+
+        Args:
+            pairs: The outputs and the batch, once for each batch of the calibration part.
+        """
+        return {}
+
+    def calibrated(self, outputs: Any) -> Any:
+        """Return the outputs with ``calibration`` applied; by default unchanged."""
+        return outputs
+
+    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Return the calibrated probabilities and the targets; None if the task has none.
+
+        Returns:
+            ``(n, classes)`` with class numbers ``(n,)``, or ``(n, labels)`` with 0 and 1
+            ``(n, labels)``; ignored targets are left out.
+        """
+        return None
 
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""

@@ -327,8 +327,8 @@ def _random_parts(n: int, fractions: Mapping[str, float], seed: int) -> dict[str
     """Split the train table at random into train and the parts that have no separate pairs."""
     if fractions["valid"]:
         split = Split.random(n, fractions["valid"], fractions["test"], seed)
-        parts = {part: split.part(part) for part in PARTS}
-        return {part: rows for part, rows in parts.items() if part == "train" or fractions.get(part)}
+        drawn = ["train", *(part for part, fraction in fractions.items() if fraction)]
+        return {part: split.part(part) for part in drawn}
     split = Split.random(n, fractions["test"], 0.0, seed)
     return {"train": split.train, "test": split.valid}
 
