@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
+from flambeau.artefact.predictor import Predictor
 from flambeau.cli.app import build_app
 from flambeau.cli.data_arguments import parse_options
 from flambeau.domain import get_domain
@@ -238,6 +239,32 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
     assert str(folder / "model") in text
     with (folder / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+def test_a_calibration_part_calibrates_the_export(photos: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"  # every fifth label is wrong, so that no model is right everywhere
+    for index, file in enumerate(sorted(photos.rglob("*.png"))):
+        names = ("bright", "dark")
+        label = names[(file.parent.name == "dark") != (index % 5 == 0)]
+        (mixed / label).mkdir(parents=True, exist_ok=True)
+        (mixed / label / f"{index}.png").write_bytes(file.read_bytes())
+    model = tmp_path / "run" / "model"
+    words = [*SMALL, "--calibration", "0.4", "--epochs", "8", "--out", tmp_path / "run"]
+    text = call("fit", mixed, *words)
+    values = Predictor.load(model).task.calibration
+    assert f"temperature {values['temperature']:.4g}; fitted on 16 calibration samples" in text
+    options = ["--size", "16", "--calibration", "0.4", "--part", "calibration", "--json"]
+    assert json.loads(call("evaluate", model, mixed, *options))["samples"] == 16
+
+
+def test_a_model_that_is_always_right_is_exported_without_calibration(
+    photos: Path, tmp_path: Path
+) -> None:
+    words = [*SMALL, "--calibration", "0.2", "--epochs", "8", "--out", tmp_path / "run"]
+    assert "The model is not calibrated: The outputs are right for each" in call(
+        "fit", photos, *words
+    )
+    assert not Predictor.load(tmp_path / "run" / "model").task.calibration
 
 
 def test_minutes_runs_fit_auto(photos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import datetime
+import itertools
 
 import numpy as np
 import pytest
@@ -196,5 +197,89 @@ def test_too_few_rows() -> None:
 
 
 def test_an_unknown_part_suggests_the_closest_name() -> None:
-    with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
+    with pytest.raises(ArgumentError, match="The parts are train, valid, test, calibration"):
         Split.random(10).part("validation")
+
+
+# ---------------------------------------------------------------- the fourth part
+
+
+def all_rows(split: Split) -> list[int]:
+    return sorted([*rows(split), *split.calibration.tolist()])
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_random_calibration_rows_are_taken_from_train(seed: int, stratified: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(4, 120, p=[0.5, 0.3, 0.15, 0.05]) if stratified else None
+    without = Split.random(120, 0.2, 0.1, seed, labels)
+    split = Split.random(120, 0.2, 0.1, seed, labels, calibration=0.15)
+    assert all_rows(split) == list(range(120))
+    assert len(split.calibration) == 18
+    assert split.valid.tolist() == without.valid.tolist()
+    assert split.test.tolist() == without.test.tolist()
+    assert set(split.calibration) <= set(without.train)
+    if labels is not None:
+        for label, quota in slow_quota(labels, 0.15).items():
+            assert abs((labels[split.calibration] == label).sum() - quota) <= 1.0 + 1e-9
+    assert split.describe().endswith("66 train, 24 valid, 12 test, 18 calibration rows")
+    assert without.describe().endswith("84 train, 24 valid, 12 test rows")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_by_group_keeps_groups_of_calibration_whole(seed: int) -> None:
+    groups = np.random.default_rng(seed).integers(0, 40, 400)
+    split = Split.by_group(groups, 0.2, 0.1, seed, calibration=0.15)
+    assert all_rows(split) == list(range(400))
+    split.check_groups(groups)
+    assert abs(len(split.calibration) - 60) <= 20
+    assert split.valid.tolist() == Split.by_group(groups, 0.2, 0.1, seed).valid.tolist()
+    row = split.train[0]
+    leaking = Split(split.train[1:], split.valid, split.test, np.append(split.calibration, row))
+    with pytest.raises(SplitError, match="are in both train and calibration"):
+        leaking.check_groups(groups)
+    with pytest.raises(SplitError, match="3 distinct groups are too few for 4 parts"):
+        Split.by_group([0, 1, 2, 2], 1, 1, calibration=1)
+
+
+def test_by_time_calibration_is_between_valid_and_test() -> None:
+    times = np.random.default_rng(0).integers(0, 60, 200)
+    split = Split.by_time(times, 0.2, 0.1, calibration=0.15)
+    assert all_rows(split) == list(range(200))
+    in_order = [split.train, split.valid, split.calibration, split.test]
+    for earlier, later in itertools.pairwise(in_order):
+        assert times[earlier].max() < times[later].min()
+    starts = [times[part].min() for part in in_order[1:]]
+    names = ["validation", "calibration", "test"]
+    assert list(split.notes) == [
+        f"{name} starts at {start}" for name, start in zip(names, starts, strict=True)
+    ]
+    with pytest.raises(SplitError, match="3 distinct times are too few for 4 parts"):
+        Split.by_time([1, 2, 3, 3], 1, 1, calibration=1)
+
+
+def test_a_row_of_calibration_in_another_part_is_named() -> None:
+    for part in ("train", "valid", "test"):
+        given = {"train": [0, 1], "valid": [2, 3], "test": [4, 5]}
+        with pytest.raises(SplitError, match=rf"{part} and calibration both contain row "):
+            Split.from_indices(**given, calibration=[9, given[part][1]])
+    split = Split.from_indices([0], [1], [2], [5, 3])
+    assert split.calibration.tolist() == [5, 3]
+    with pytest.raises(SplitError, match="calibration part contains row 5, but the data have 4"):
+        split.check_length(4)
+
+
+def test_from_parts_takes_names_and_refuses_others() -> None:
+    split = Split.from_parts({"calibration": [4], "train": [0, 2], "valid": [1]})
+    assert [*as_lists(split), split.calibration.tolist()] == [[0, 2], [1], [], [4]]
+    with pytest.raises(ArgumentError, match="No part 'holdout'"):
+        Split.from_parts({"train": [0], "valid": [1], "holdout": [2]})
+
+
+@pytest.mark.parametrize("size", [-0.1, 1.5, -3])
+def test_invalid_calibration_sizes_raise(size: float) -> None:
+    with pytest.raises(SplitError, match=f"calibration={size} is invalid"):
+        Split.random(50, calibration=size)
+    with pytest.raises(SplitError, match=r"valid=0\.5, test=0\.3 and calibration=0\.3 leave none"):
+        Split.random(50, 0.5, 0.3, calibration=0.3)

@@ -44,12 +44,14 @@ class Net(nn.Module):
         return self.head(torch.tanh(self.stem(x))).squeeze(1)
 
 
-def table(n_train: int = N_TRAIN, n_valid: int = 21) -> Data:
+def table(n_train: int = N_TRAIN, n_valid: int = 21, n_calibration: int = 0) -> Data:
     draws = torch.Generator().manual_seed(0)
-    x = torch.randn(n_train + n_valid, 5, generator=draws, dtype=torch.float64)
+    n = n_train + n_valid
+    x = torch.randn(n + n_calibration, 5, generator=draws, dtype=torch.float64)
     y = (x[:, :3] + torch.randn(len(x), 3, generator=draws)).argmax(1)
     rows = torch.arange(len(x)).numpy()
-    return TensorData.from_tensors(x, y, split=Split.from_indices(rows[:n_train], rows[n_train:]))
+    split = Split.from_indices(rows[:n_train], rows[n_train:n], (), rows[n:])
+    return TensorData.from_tensors(x, y, split=split)
 
 
 def learner(
@@ -254,6 +256,14 @@ def scores(folder: Path) -> dict[str, Any]:
     )
     other.fit(1)
     return {"labels": outcome(run), "numbers": outcome(other)}
+
+
+def calibrated(folder: Path) -> dict[str, Any]:
+    run = learner(table(n_calibration=40))
+    run.fit(2)
+    result = run.calibrate()
+    parts = {name: [dict(p.before), dict(p.after)] for name, p in result.parts.items()}
+    return {"values": dict(run.task.calibration), "parts": parts, "evaluated": run.evaluate()}
 
 
 class OwnEvaluation(Classification):

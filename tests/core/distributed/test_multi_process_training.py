@@ -33,6 +33,7 @@ STEPS = (
     "own_step",
     "own_step_around_ours",
     "scores",
+    "calibrated",
     "own_evaluation",
     "adapted",
 )

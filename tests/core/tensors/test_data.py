@@ -270,7 +270,7 @@ def test_values_other_than_arrays_raise() -> None:
         TensorData.from_tensors(X, Y, class_names="abc")
     with pytest.raises(InputError, match="have no test part"):
         part(TensorData.from_tensors(X, Y), "test")
-    with pytest.raises(ArgumentError, match="Did you mean 'valid'"):
+    with pytest.raises(ArgumentError, match="The parts are train, valid, test"):
         part(TensorData.from_tensors(X, Y), "val")
 
 

@@ -132,5 +132,4 @@ class DnaData(Data):
         return [self.sequences[row] for row in self.rows.part(part)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> DnaData:
-        split = Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))
-        return replace(self, rows=split)
+        return replace(self, rows=Split.from_parts(rows))

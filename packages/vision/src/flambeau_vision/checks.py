@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from flambeau.data.split import PARTS
+from flambeau.data.split import HELD_OUT, PARTS
 from flambeau.doctor import Check, Finding, TrainingSetup
 from flambeau.doctor.leak_checks import duplicates_across_parts
 from flambeau_vision.data import ImageData
@@ -51,13 +51,13 @@ def _find_copies(data: ImageData, code: str, relation: str, *, limit: int) -> li
         for pair in search_duplicates(data.samples["image"], parts, labels, limit=limit).pairs
         if pair.kind == wanted and pair.across_parts and all(pair.parts) and "train" in pair.parts
     ]
-    n_others = sum(part in ("valid", "test") for part in parts)
+    n_others = sum(part in HELD_OUT for part in parts)
     if len(found) < max(_MIN_COPIES, _MIN_SHARE * n_others):
         return []
     return [
         Finding(
             code,
-            f"{len(found):,} of {n_others:,} validation and test images are {relation} train "
+            f"{len(found):,} of {n_others:,} held-out images are {relation} train "
             f"images ({found[0]}), so the metrics are too good.",
             {
                 "images": len(found),

@@ -33,12 +33,13 @@ class ImageDataConstructors(Data):
     ) -> None: ...
 
     @classmethod
-    def from_folder(
+    def from_folder(  # noqa: PLR0913 each part of the split is an argument
         cls,
         path: str | os.PathLike[str],
         *,
         valid: float = 0.2,
         test: float = 0.0,
+        calibration: float = 0.0,
         split: Split | None = None,
         seed: int = 0,
         size: int | None = None,
@@ -53,6 +54,7 @@ class ImageDataConstructors(Data):
             path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
             valid: Share of valid if there is no valid folder; stratified by class.
             test: Share of test, likewise.
+            calibration: Share of calibration, likewise; for ``learner.calibrate``.
             split: A split by row numbers instead, with rows ordered by part, class and file name.
             seed: Seed of the random split.
             size: Height and width in pixels; None lets the plan choose.
@@ -75,11 +77,11 @@ class ImageDataConstructors(Data):
                 "unreadable": unreadable,
             }
         )
-        request = SplitRequest(valid, test, seed, split)
+        request = SplitRequest(valid, test, seed, split, calibration=calibration)
         return cls(*sources.read_folder(path, request, options))
 
     @classmethod
-    def from_df(
+    def from_df(  # noqa: PLR0913 each part of the split is an argument
         cls,
         frame: Any,
         file: str = "file",
@@ -89,6 +91,7 @@ class ImageDataConstructors(Data):
         split: str | Split | None = None,
         valid: float = 0.2,
         test: float = 0.0,
+        calibration: float = 0.0,
         seed: int = 0,
         size: int | None = None,
         options: ImageOptions | None = None,
@@ -101,9 +104,11 @@ class ImageDataConstructors(Data):
             label: Name of the label column; several columns are regression targets, or the labels
                 of a multi-label task if all values are 0 or 1.
             root: The folder that relative paths start from.
-            split: Name of a column with train, valid or test (or True for valid); or a split.
+            split: Name of a column with train, valid, test or calibration (or True for valid); or
+                a split.
             valid: Share of valid if no column is given.
             test: Share of test, likewise.
+            calibration: Share of calibration, likewise; for ``learner.calibrate``.
             seed: Seed of the random split.
             size: Height and width in pixels; None lets the plan choose.
             options: Further options (``sep`` for several labels in one text).
@@ -117,11 +122,12 @@ class ImageDataConstructors(Data):
         options = (options or ImageOptions()).updated({"size": size})
         columns = sources.read_columns(frame)
         table = sources.TableSource(columns, file, label, Path(root))
-        request, column = sources.resolve_split(split, valid, test, seed)
+        request = SplitRequest(valid, test, seed, calibration=calibration)
+        request, column = sources.resolve_split(split, request)
         return cls(*sources.read_table(table, request, column, options))
 
     @classmethod
-    def from_csv(
+    def from_csv(  # noqa: PLR0913 each part of the split is an argument
         cls,
         path: str | os.PathLike[str],
         file: str = "file",
@@ -131,6 +137,7 @@ class ImageDataConstructors(Data):
         split: str | Split | None = None,
         valid: float = 0.2,
         test: float = 0.0,
+        calibration: float = 0.0,
         seed: int = 0,
         size: int | None = None,
         options: ImageOptions | None = None,
@@ -149,17 +156,19 @@ class ImageDataConstructors(Data):
         table = sources.TableSource(
             columns, file, label, Path(path).parent if root is None else Path(root)
         )
-        request, column = sources.resolve_split(split, valid, test, seed)
+        request = SplitRequest(valid, test, seed, calibration=calibration)
+        request, column = sources.resolve_split(split, request)
         return cls(*sources.read_table(table, request, column, options))
 
     @classmethod
-    def from_arrays(
+    def from_arrays(  # noqa: PLR0913 each part of the split is an argument
         cls,
         images: Any,
         labels: Any,
         *,
         valid: float | tuple[Any, Any] = 0.2,
         test: float | tuple[Any, Any] = 0.0,
+        calibration: float | tuple[Any, Any] = 0.0,
         split: Split | None = None,
         seed: int = 0,
         class_names: Sequence[str] | None = None,
@@ -175,7 +184,8 @@ class ImageDataConstructors(Data):
             labels: One per image, of any type that `read_labels` accepts.
             valid: A share, or ``(images, labels)``.
             test: A share, or ``(images, labels)``.
-            split: A split by row numbers instead, over train, valid and test in this order.
+            calibration: A share, or ``(images, labels)``; for ``learner.calibrate``.
+            split: A split by row numbers instead, over the parts in the order above.
             seed: Seed of the random split.
             class_names: Names of the classes 0, 1, ….
             layout: "HWC" or "CHW" if the shape is ambiguous.
@@ -189,7 +199,7 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size, "classes": class_names})
-        arrays = sources.ArraySource(images, labels, valid, test, layout)
+        arrays = sources.ArraySource(images, labels, valid, test, calibration, layout)
         return cls(*sources.read_arrays(arrays, seed, split, options))
 
     @classmethod
@@ -199,6 +209,7 @@ class ImageDataConstructors(Data):
         *,
         valid: float = 0.2,
         test: float = 0.0,
+        calibration: float = 0.0,
         split: Split | None = None,
         seed: int = 0,
         size: int | None = None,
@@ -213,7 +224,7 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        request = SplitRequest(valid, test, seed, split)
+        request = SplitRequest(valid, test, seed, split, calibration=calibration)
         return cls(*sources.read_items(items, request, options))
 
     @classmethod
@@ -222,9 +233,9 @@ class ImageDataConstructors(Data):
 
         Args:
             path: The folder or file.
-            options: ``valid``, ``test``, ``seed``, ``unreadable``, ``sep``, ``task``, ``size``,
-                ``channels``, ``classes``; for a CSV file also ``file``, ``label``, ``split`` and
-                ``root``.
+            options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
+                ``task``, ``size``, ``channels``, ``classes``; for a CSV file also ``file``,
+                ``label``, ``split`` and ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

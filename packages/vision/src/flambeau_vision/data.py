@@ -15,7 +15,7 @@ from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import Split
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau_vision.constructors import ImageDataConstructors
@@ -55,7 +55,7 @@ class ImageData(ImageDataConstructors):
         samples: One row per image; the column "image" holds paths, bytes, Pillow images or arrays,
             or is one uint8 tensor ``(n, channels, height, width)``.
         targets: The targets, one per row.
-        split: The rows of the train, validation and test parts.
+        split: The rows of the train, validation, test and calibration parts.
         options: Options for reading images.
         notes: Notes for the report.
 
@@ -85,7 +85,7 @@ class ImageData(ImageDataConstructors):
         self._images = ImageStore(samples["image"], options)
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
+        parts = self._split.sizes()
         return f"ImageData({len(self._samples):,} images, {self._targets.kind}: {parts})"
 
     # ------------------------------------------------------------ content
@@ -144,8 +144,7 @@ class ImageData(ImageDataConstructors):
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
-        parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
-        split = Split.from_indices(parts["train"], parts["valid"], parts["test"])
+        split = Split.from_parts(rows)
         return ImageData(self._samples, self._targets, split, self._options, self._notes)
 
     # ------------------------------------------------------------ from the plan
@@ -215,7 +214,7 @@ class ImageData(ImageDataConstructors):
 
         Args:
             n: Number of images; a random selection from the part, the same on every call.
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
             path: File to save the sheet to.
 
         Returns:

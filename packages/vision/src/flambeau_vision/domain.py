@@ -64,6 +64,9 @@ CLI_OPTIONS = (
     CliOption("valid", float, "Share of the images for validation.", "valid"),
     CliOption("test", float, "Share of the images for the final test.", "test"),
     CliOption(
+        "calibration", float, "Share of the images for calibration after training.", "calibration"
+    ),
+    CliOption(
         "unreadable",
         str,
         "What to do with files that cannot be read: 'raise' or 'skip'.",
@@ -71,7 +74,7 @@ CLI_OPTIONS = (
     ),
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
     CliOption("label", str, "Column of a CSV file with the labels.", "label"),
-    CliOption("split", str, "Column of a CSV file with train, valid or test.", "split"),
+    CliOption("split", str, "Column of a CSV file with train, valid, test …", "split"),
     CliOption(
         "root",
         str,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flambeau.data.facts import ColumnFacts, Facts
 from flambeau.data.samples import Samples
-from flambeau.data.split import Split
+from flambeau.data.split import PARTS, Split
 from flambeau_vision.labels import Targets
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def image_facts(
     channels = items.shape[1] if isinstance(items, Tensor) else 1 if _all_grey(modes) else 3
     shape = [int(channels), int(np.median(heights)), int(np.median(widths))]
     facts: dict[str, Any] = {
-        **{f"n_{part}": len(split.part(part)) for part in ("train", "valid", "test")},
+        **{f"n_{part}": len(split.part(part)) for part in PARTS},
         "split": split.describe(),
         "inputs": {"image": {"shape": shape, "dtype": "uint8"}},
         "in_memory": in_memory,

@@ -24,6 +24,7 @@ PART_NAMES = {
     "dev": "valid",
     "test": "test",
     "testing": "test",
+    "calibration": "calibration",
 }
 """Folder names and column values that denote a part, in lower case."""
 
@@ -37,7 +38,8 @@ class FolderListing:
     Attributes:
         files: Paths, ordered by part, class and name.
         labels: The class of each file.
-        parts: "train", "valid" or "test" of each file where a folder denotes it, else None.
+        parts: "train", "valid", "test" or "calibration" of each file where a folder denotes it,
+            else None.
         classes: Class names, sorted.
         notes: What was found and what was skipped, for the report.
     """
@@ -55,8 +57,8 @@ def list_folder(
     """Return the images in ``folder`` with their classes and parts.
 
     Two layouts: ``folder/class/image``, and ``folder/train/class/image`` with ``valid`` (or
-    ``val``) and ``test`` beside ``train``. Class folders are searched recursively. Folders with
-    the name of a part are not classes unless ``classes`` names them.
+    ``val``), ``test`` and ``calibration`` beside ``train``. Class folders are searched recursively.
+    Folders with the name of a part are not classes unless ``classes`` names them.
 
     Args:
         folder: The folder to search.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from flambeau.data.samples import Samples
-from flambeau.data.split import Split
+from flambeau.data.split import HELD_OUT, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
 from flambeau_vision.assemble import ImageDataArguments, assemble
@@ -58,6 +58,7 @@ class ArraySource:
     labels: Any
     valid: float | tuple[Any, Any]
     test: float | tuple[Any, Any]
+    calibration: float | tuple[Any, Any]
     layout: str | None
 
 
@@ -69,7 +70,7 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     listing = list_folder(path, options.classes)
-    request = SplitRequest(request.valid, request.test, request.seed, request.split, listing.parts)
+    request = replace(request, parts=listing.parts)
     options = options.updated({"classes": listing.classes})
     return assemble(listing.files, listing.labels, request, options, listing.notes)
 
@@ -84,7 +85,7 @@ def read_table(
     if split_column is not None:
         notes = (f"the parts are read from the column {split_column!r}",)
         parts = [parse_part(value, row) for row, value in enumerate(table[split_column])]
-        request = SplitRequest(request.valid, request.test, request.seed, None, parts)
+        request = replace(request, split=None, parts=parts)
     files: list[Path] = []
     for row, value in enumerate(table[table.file]):
         if not isinstance(value, str | os.PathLike) or not str(value):
@@ -118,8 +119,8 @@ def read_arrays(
 ) -> ImageDataArguments:
     """Read arrays or tensors of images of equal size."""
     given = {"train": (arrays.images, arrays.labels)}
-    shares = {"valid": 0.2, "test": 0.0}
-    for part, value in (("valid", arrays.valid), ("test", arrays.test)):
+    shares = {"valid": 0.2, "test": 0.0, "calibration": 0.0}
+    for part, value in zip(HELD_OUT, (arrays.valid, arrays.test, arrays.calibration), strict=True):
         if isinstance(value, tuple):
             given[part] = value
         else:
@@ -145,9 +146,8 @@ def read_arrays(
         sep=options.sep,
     )
     parts = [part for part, tensor in images.items() for _ in range(len(tensor))]
-    request = SplitRequest(
-        shares["valid"], shares["test"], seed, split, parts if len(images) > 1 else None
-    )
+    given_parts = parts if len(images) > 1 else None
+    request = SplitRequest(**shares, seed=seed, split=split, parts=given_parts)
     n, n_channels, height, width = pixels.shape
     samples = Samples(
         {
@@ -170,7 +170,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
     option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
-    split_names = ("valid", "test", "seed")
+    split_names = ("valid", "test", "calibration", "seed")
     table_names = ("file", "label", "split", "root") if path.is_file() else ()
     known = (*option_names, *split_names, *table_names)
     given = {name: value for name, value in options.items() if value is not None}
@@ -219,12 +219,12 @@ def guess_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str | None, str
 
 
 def resolve_split(
-    split: str | Split | None, valid: float, test: float, seed: int
+    split: str | Split | None, request: SplitRequest
 ) -> tuple[SplitRequest, str | None]:
     """Return the split request and the name of the split column, if ``split`` is one."""
     if isinstance(split, str):
-        return SplitRequest(valid, test, seed), split
-    return SplitRequest(valid, test, seed, split), None
+        return request, split
+    return replace(request, split=split), None
 
 
 # ---------------------------------------------------------------- tables

@@ -1,15 +1,15 @@
-"""Split images into train, validation and test, by shares, folders, a column or a given split."""
+"""Split images into parts, by shares, folders, a column or a given split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flambeau.data.split import Split
+from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.errors import SplitError
 from flambeau.wording import name_some
 from flambeau_vision.folder import PART_NAMES
@@ -26,6 +26,7 @@ class SplitRequest:
         seed: Seed of the random split.
         split: The split itself, with row numbers of the original input.
         parts: The part of each row, or None for rows that are to be split at random.
+        calibration: Share of calibration, like ``test``.
     """
 
     valid: float = 0.2
@@ -33,10 +34,11 @@ class SplitRequest:
     seed: int = 0
     split: Split | None = None
     parts: Sequence[str | None] | None = None
+    calibration: float = 0.0
 
 
 def parse_part(value: Any, row: int) -> str:
-    """Return a split column's value as "train", "valid" or "test"; True and 1 are valid.
+    """Return a split column's value as a part ("train", "valid" …); True and 1 are valid.
 
     Raises:
         SplitError: The value denotes no part.
@@ -49,8 +51,8 @@ def parse_part(value: Any, row: int) -> str:
     if name in ("true", "1", "false", "0"):
         return "valid" if name in ("true", "1") else "train"
     raise SplitError(
-        f"The split column has the unknown part {value!r} in row {row}. Use train, valid or test, "
-        "or True for valid and False for train."
+        f"The split column has the unknown part {value!r} in row {row}. Use train, valid, test or "
+        "calibration, or True for valid and False for train."
     )
 
 
@@ -82,50 +84,51 @@ def make_split(
                 'predict, pass ImageOptions(task="regression"), on the command line --task '
                 "regression."
             )
-        split = Split.random(len(kept), request.valid, request.test, request.seed, labels)
+        split = _random(len(kept), request, labels)
     _check_classes(split, targets)
     return split
+
+
+def _random(n: int, request: SplitRequest, labels: NDArray[Any] | None) -> Split:
+    valid, test, seed = request.valid, request.test, request.seed
+    return Split.random(n, valid, test, seed, labels, calibration=request.calibration)
 
 
 def _renumber(split: Split, kept: NDArray[np.int64], total: int) -> Split:
     new_row = np.full(total, -1, dtype=np.int64)
     new_row[kept] = np.arange(len(kept))
-    parts = (new_row[rows] for rows in (split.train, split.valid, split.test))
-    train, valid, test = (rows[rows >= 0] for rows in parts)
-    return replace(split, train=train, valid=valid, test=test)
+    rows = {part: new_row[split.part(part)] for part in PARTS}
+    return replace(split, **{part: rows[part][rows[part] >= 0] for part in PARTS})
 
 
 def _split_by_parts(parts: list[str | None], request: SplitRequest, targets: Targets) -> Split:
     names = np.array([part or "" for part in parts])
-    rows = {part: np.flatnonzero(names == part) for part in ("train", "valid", "test")}
+    rows = {part: np.flatnonzero(names == part) for part in PARTS}
     unassigned = np.flatnonzero(names == "") if not rows["train"].size else rows["train"]
     if rows["valid"].size and not rows["train"].size:
         rows["train"] = np.flatnonzero(names == "")
         return _given_split(rows, "given; train is the rows without a part")
     if rows["valid"].size:
         return _given_split(rows, "given")
-    # Only train (or class folders beside a test folder): valid is drawn from it, test is kept.
+    # Only train (or class folders beside a test folder): valid is drawn from it, others are kept.
     labels = targets.values.numpy()[unassigned] if targets.kind == "classification" else None
-    share = 0.0 if rows["test"].size else request.test
-    inner = Split.random(len(unassigned), request.valid, share, request.seed, labels)
-    drawn = {
-        "train": unassigned[inner.train],
-        "valid": unassigned[inner.valid],
-        "test": rows["test"] if rows["test"].size else unassigned[inner.test],
-    }
+    given = [part for part in ("test", "calibration") if rows[part].size]
+    request = replace(request, **dict.fromkeys(given, 0.0))
+    inner = _random(len(unassigned), request, labels)
+    drawn = {part: rows[part] if part in given else unassigned[inner.part(part)] for part in PARTS}
     split = _given_split(drawn, f"valid drawn from train, {inner.method}")
     return replace(split, notes=inner.notes)
 
 
-def _given_split(rows: dict[str, NDArray[np.int64]], method: str) -> Split:
-    return replace(Split.from_indices(rows["train"], rows["valid"], rows["test"]), method=method)
+def _given_split(rows: Mapping[str, NDArray[np.int64]], method: str) -> Split:
+    return Split.from_parts(rows, method)
 
 
 def _check_classes(split: Split, targets: Targets) -> None:
     if targets.kind != "classification":
         return
     in_train = set(targets.values[np.array(split.train)].tolist())
-    for part in ("valid", "test"):
+    for part in HELD_OUT:
         labels = targets.values[np.array(split.part(part))].tolist()
         unseen = sorted(set(labels) - in_train)
         if unseen:

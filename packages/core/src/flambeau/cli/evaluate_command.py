@@ -16,13 +16,12 @@ from flambeau.cli.data_arguments import open_data
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
+from flambeau.data.split import PARTS
 from flambeau.domain import Domain, get_domain
 from flambeau.errors import InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
 from flambeau.task.task import StepContext
-
-PARTS = ("train", "valid", "test")
 
 
 class Part(StrEnum):
@@ -32,6 +31,7 @@ class Part(StrEnum):
     train = "train"
     valid = "valid"
     test = "test"
+    calibration = "calibration"
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from flambeau.cli.plan_arguments import (
     without_none,
 )
 from flambeau.distributed.processes import run_on_main
-from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.learner import Learner
 from flambeau.learner.run_folder import agree_on_folder, run_of
 from flambeau.plan import Plan
@@ -88,6 +88,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         if resume is None:
             remove_if_untrained(folder)
         raise
+    if len(data.split.calibration):
+        typer.echo("\n" + _calibrate(learner))
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
     scores = {
@@ -109,6 +111,14 @@ def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | 
         RECIPES[recipe](learner)
     if learner.plan["auto"].value is not None:
         typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
+
+
+def _calibrate(learner: Learner) -> str:
+    """Calibrate the model and return the scores as text, or why it could not be calibrated."""
+    try:
+        return str(learner.calibrate())
+    except InputError as error:
+        return f"The model is not calibrated: {error}"
 
 
 def check_recipe(name: str) -> None:

@@ -39,7 +39,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def split(self) -> Split:
-        """The samples of the train, validation and test parts.
+        """The samples of the train, validation, test and calibration parts.
 
         A property, so that a dataclass can store the split in a field of another name (``rows``).
         """
@@ -67,7 +67,7 @@ class Data(ABC):
 
     @abstractmethod
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
-        """Return the data set of ``part`` ("train", "valid" or "test").
+        """Return the data set of ``part`` ("train", "valid", "test" or "calibration").
 
         ``flambeau evaluate`` has an export's preprocessor but no plan: take the shape and dtype of
         a sample from the preprocessor; any key may be missing from ``values``.
@@ -112,7 +112,7 @@ class Data(ABC):
 
         Args:
             rows: Part → row numbers, numbered as in ``split``. Train and valid are required; test
-                is empty by default.
+                and calibration are empty by default: ``Split.from_parts(rows)``.
 
         Raises:
             InputError: The class does not implement it.

@@ -28,6 +28,7 @@ class Facts(TypedDict, total=False):
         n_train: Number of train samples.
         n_valid: Number of validation samples.
         n_test: Number of test samples.
+        n_calibration: Number of calibration samples.
         split: Description of the split method.
         inputs: The inputs by name.
         targets: The targets by name.
@@ -54,6 +55,7 @@ class Facts(TypedDict, total=False):
     n_train: ReadOnly[Required[int]]
     n_valid: ReadOnly[int]
     n_test: ReadOnly[int]
+    n_calibration: ReadOnly[int]
     split: ReadOnly[Required[str]]
     inputs: ReadOnly[Mapping[str, ColumnFacts]]
     targets: ReadOnly[Mapping[str, ColumnFacts]]

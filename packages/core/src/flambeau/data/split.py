@@ -1,31 +1,39 @@
-"""``Split``: the row numbers of the train, validation and test parts, and checks against leaks."""
+"""``Split``: the row numbers of train, valid, test and calibration, and checks against leaks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
 
 from flambeau import random as keyed
-from flambeau.errors import ArgumentError, SplitError, did_you_mean
+from flambeau.errors import ArgumentError, SplitError
 from flambeau.wording import name_some
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-Part: TypeAlias = Literal["train", "valid", "test"]
+Part: TypeAlias = Literal["train", "valid", "test", "calibration"]
 Rows: TypeAlias = "NDArray[np.int64]"
 
 PARTS: tuple[Part, ...] = get_args(Part)
-_PAIRS: tuple[tuple[Part, Part], ...] = (("train", "valid"), ("train", "test"), ("valid", "test"))
+HELD_OUT: tuple[Part, ...] = PARTS[1:]
+"""The parts that a model is never trained on."""
+
+
+def _no_rows() -> Rows:
+    return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The row numbers of the disjoint parts train, valid and test; only test may be empty.
+    """The row numbers of the disjoint parts train, valid, test and calibration.
+
+    Test and calibration may be empty.
 
     Create it with ``random``, ``by_group``, ``by_time`` or ``from_indices``. The size of a part is
     a fraction of the rows (float below 1) or a number of rows (int).
@@ -34,6 +42,8 @@ class Split:
         train: int64 ``(n_train,)``.
         valid: int64 ``(n_valid,)``; used for model selection.
         test: int64 ``(n_test,)``, may be empty; for the final evaluation only.
+        calibration: int64 ``(n_calibration,)``, may be empty; only ``learner.calibrate`` uses it,
+            after training.
         method: How the rows were split, as text.
         notes: Remarks for the user (classes too small to be split, …).
 
@@ -45,6 +55,7 @@ class Split:
     train: Rows
     valid: Rows
     test: Rows
+    calibration: Rows = field(default_factory=_no_rows)
     method: str = "given"
     notes: tuple[str, ...] = ()
 
@@ -66,6 +77,8 @@ class Split:
         test: float = 0.0,
         seed: int = 0,
         stratify: ArrayLike | None = None,
+        *,
+        calibration: float = 0.0,
     ) -> Split:
         """Split rows 0..n-1 at random; ``stratify`` keeps the class proportions in every part.
 
@@ -76,23 +89,27 @@ class Split:
             seed: The same seed gives the same split on every machine.
             stratify: The class of each row. A class with a single row is put in train and listed
                 in ``notes``; every larger class has at least one row in train.
+            calibration: Size of calibration, like ``test``. Its rows are taken from train: valid
+                and test are the same with and without it.
 
         Raises:
             SplitError: There are fewer rows than parts, or no row is left for train.
         """
-        n_valid, n_test = _counts(n, valid, test)
+        counts = _counts(n, valid, test, calibration)
         order = _permutation(n, seed)
         if stratify is None:
-            parts = order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
-            return Split(*map(np.sort, parts), method=f"random (seed {seed})")
+            *held_out, train = np.split(order, np.cumsum(counts))
+            parts = map(np.sort, (train, *held_out))
+            return Split(*parts, method=f"random (seed {seed})")
         labels = np.asarray(stratify)
         if labels.shape != (n,):
             raise SplitError(
                 f"stratify has shape {labels.shape}, but there are {n} rows. Give one class per "
                 "row."
             )
-        parts, notes = _stratified(order, labels, n_valid, n_test)
-        return Split(*map(np.sort, parts), method=f"random, stratified (seed {seed})", notes=notes)
+        stratified, notes = _stratified(order, labels, counts)
+        parts = map(np.sort, stratified)
+        return Split(*parts, method=f"random, stratified (seed {seed})", notes=notes)
 
     @staticmethod
     def by_group(
@@ -100,6 +117,8 @@ class Split:
         valid: float = 0.2,
         test: float = 0.0,
         seed: int = 0,
+        *,
+        calibration: float = 0.0,
     ) -> Split:
         """Split whole groups at random: no group (patient, user, document) is in two parts.
 
@@ -109,9 +128,11 @@ class Split:
             SplitError: There are fewer groups than parts.
         """
         codes, names = _codes(groups, "groups")
-        n_valid, n_test = _counts(len(codes), valid, test)
-        wanted = [("test", n_test)] if n_test else []
+        n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
+        wanted: list[tuple[Part, int]] = [("test", n_test)] if n_test else []
         wanted.append(("valid", n_valid))
+        if n_calibration:
+            wanted.append(("calibration", n_calibration))
         if len(names) <= len(wanted):
             raise SplitError(
                 f"{len(names)} distinct groups are too few for {len(wanted) + 1} parts, because a "
@@ -119,20 +140,26 @@ class Split:
             )
         sizes = np.bincount(codes, minlength=len(names))
         left = list(_permutation(len(names), seed))
-        rows: dict[str, Rows] = {"test": np.empty(0, np.int64)}
+        rows: dict[str, Rows] = {}
         for index, (part, target) in enumerate(wanted):
             # Every later part and train need at least one group each.
             most = len(left) - (len(wanted) - index)
             chosen = _choose_groups(left, sizes, target, most)
             left = [group for group in left if group not in chosen]
             rows[part] = np.flatnonzero(np.isin(codes, list(chosen)))
-        train = np.flatnonzero(np.isin(codes, left))
+        rows["train"] = np.flatnonzero(np.isin(codes, left))
         method = f"by group (seed {seed}, {len(names)} groups)"
-        return Split(train, rows["valid"], rows["test"], method=method)
+        return Split.from_parts(rows, method)
 
     @staticmethod
-    def by_time(times: ArrayLike | Sequence[Any], valid: float = 0.2, test: float = 0.0) -> Split:
-        """Split by time: the earliest rows are train, the next ones validation, the latest test.
+    def by_time(
+        times: ArrayLike | Sequence[Any],
+        valid: float = 0.2,
+        test: float = 0.0,
+        *,
+        calibration: float = 0.0,
+    ) -> Split:
+        """Split by time: in this order train, validation, calibration and test.
 
         The sizes are approximated, because rows with the same time stay in one part. Each part is
         in chronological order.
@@ -141,43 +168,65 @@ class Split:
             SplitError: There are fewer distinct times than parts, or a time is missing (NaN, NaT).
         """
         codes, distinct = _codes(times, "times")
-        n_valid, n_test = _counts(len(codes), valid, test)
-        n_parts = 3 if n_test else 2
-        if len(distinct) < n_parts:
+        n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
+        # Latest first; every earlier part needs at least one time.
+        targets = {"test": n_test, "calibration": n_calibration, "valid": n_valid}
+        wanted = {name: count for name, count in targets.items() if count}
+        if len(distinct) <= len(wanted):
             raise SplitError(
-                f"{len(distinct)} distinct times are too few for {n_parts} parts, because rows "
-                "with the same time stay in one part. Give more precise times, or use "
+                f"{len(distinct)} distinct times are too few for {len(wanted) + 1} parts, because "
+                "rows with the same time stay in one part. Give more precise times, or use "
                 "Split.random."
             )
         sizes = np.bincount(codes, minlength=len(distinct))
-        end = len(distinct)
-        test_from = _latest(sizes[:end], n_test, keep=2) if n_test else end
-        valid_from = _latest(sizes[:test_from], n_valid, keep=1)
         order = np.argsort(codes, kind="stable")
         ranks = codes[order]
-        train, middle = order[ranks < valid_from], order[ranks >= valid_from]
-        ranks = ranks[ranks >= valid_from]
-        notes = (f"validation starts at {distinct[valid_from]}",)
-        if n_test:
-            notes += (f"test starts at {distinct[test_from]}",)
-        return Split(train, middle[ranks < test_from], middle[ranks >= test_from], "by time", notes)
+        rows: dict[str, Rows] = {}
+        notes: list[str] = []
+        end = len(distinct)
+        for earlier, (part, count) in zip(range(len(wanted), 0, -1), wanted.items(), strict=True):
+            start = _latest(sizes[:end], count, keep=earlier)
+            rows[part] = order[(ranks >= start) & (ranks < end)]
+            word = "validation" if part == "valid" else part
+            notes.insert(0, f"{word} starts at {distinct[start]}")
+            end = start
+        rows["train"] = order[ranks < end]
+        return replace(Split.from_parts(rows, "by time"), notes=tuple(notes))
 
     @staticmethod
-    def from_indices(train: ArrayLike, valid: ArrayLike, test: ArrayLike = ()) -> Split:
+    def from_indices(
+        train: ArrayLike, valid: ArrayLike, test: ArrayLike = (), calibration: ArrayLike = ()
+    ) -> Split:
         """Return a split with these row numbers, in the given order."""
-        return Split(_as_rows(train, "train"), _as_rows(valid, "valid"), _as_rows(test, "test"))
+        return Split.from_parts(dict(zip(PARTS, (train, valid, test, calibration), strict=True)))
+
+    @staticmethod
+    def from_parts(rows: Mapping[str, ArrayLike], method: str = "given") -> Split:
+        """Return a split with row numbers by the names of the parts; parts not named are empty.
+
+        Raises:
+            ArgumentError: A name is not that of a part.
+        """
+        for name in rows:
+            if name not in PARTS:
+                raise ArgumentError(f"No part {name!r}. The parts are {', '.join(PARTS)}.")
+        return Split(*(_as_rows(rows.get(name, ()), name) for name in PARTS), method=method)
 
     def part(self, name: str) -> Rows:
-        """Return the row numbers of "train", "valid" or "test"."""
+        """Return the row numbers of "train", "valid", "test" or "calibration"."""
         if name not in PARTS:
-            raise ArgumentError(f"No part {name!r}. {did_you_mean(name, PARTS)}")
+            raise ArgumentError(f"No part {name!r}. The parts are {', '.join(PARTS)}.")
         rows: Rows = getattr(self, name)
         return rows
 
+    def sizes(self) -> str:
+        """Return the size of every part as text, without calibration if it is empty."""
+        shown = PARTS if len(self.calibration) else PARTS[:-1]
+        return ", ".join(f"{len(self.part(name)):,} {name}" for name in shown)
+
     def describe(self) -> str:
         """Return the method and the size of every part in one line."""
-        sizes = ", ".join(f"{len(self.part(name)):,} {name}" for name in PARTS)
-        return f"{self.method}: {sizes} rows"
+        return f"{self.method}: {self.sizes()} rows"
 
     def __str__(self) -> str:
         return "\n".join([self.describe(), *(f"  {note}" for note in self.notes)])
@@ -205,7 +254,7 @@ class Split:
         codes, names = _codes(groups, "groups")
         self.check_length(len(codes))
         groups_of = {name: np.unique(codes[self.part(name)]) for name in PARTS}
-        for one, other in _PAIRS:
+        for one, other in combinations(PARTS, 2):
             shared = np.intersect1d(groups_of[one], groups_of[other])
             if shared.size:
                 shown = name_some(repr(_to_python(names[code])) for code in shared)
@@ -248,7 +297,7 @@ def _check_disjoint(parts: dict[Part, Rows]) -> None:
             raise SplitError(
                 f"The {name} part contains {_list(twice)} more than once. Give each row once."
             )
-    for one, other in _PAIRS:
+    for one, other in combinations(PARTS, 2):
         if (shared := np.intersect1d(parts[one], parts[other])).size:
             raise SplitError(
                 f"{one} and {other} both contain {_list(shared)}, so the {other} scores would be "
@@ -256,64 +305,74 @@ def _check_disjoint(parts: dict[Part, Rows]) -> None:
             )
 
 
-def _counts(n: int, valid: float, test: float) -> tuple[int, int]:
-    """Return the numbers of validation and test rows; at least 1 for a size above 0."""
-    counts: list[int] = []
-    for name, size in (("valid", valid), ("test", test)):
-        if type(size) not in (int, float) and not isinstance(size, np.integer | np.floating):
-            raise ArgumentError(
-                f"{name} is {size!r:.60} of type {type(size).__name__}. Give a fraction below 1 "
-                "(0.2) or a number of rows (int); TensorData.from_tensors also takes a tuple "
-                "(inputs, targets)."
-            )
-        if isinstance(size, int | np.integer):
-            count = int(size)
-        elif 0 <= size < 1:
-            count = max(1, round(n * size)) if size > 0 else 0
-        else:
-            count = -1
-        if count < 0 or (name == "valid" and count == 0):
-            raise SplitError(
-                f"{name}={size} is invalid. Give a fraction below 1 (0.2) or a number of rows "
-                "(int)" + ("." if name == "test" else " above 0.")
-            )
-        counts.append(count)
+def _counts(n: int, valid: float, test: float, calibration: float) -> tuple[int, int, int]:
+    """Return the numbers of rows of valid, test and calibration; at least 1 for a size above 0."""
+    sizes = {"valid": valid, "test": test, "calibration": calibration}
+    counts = [_count(n, name, size) for name, size in sizes.items()]
     parts = 1 + sum(count > 0 for count in counts)
     if n < parts:
         raise SplitError(
             f"{n} rows are too few for {parts} parts of at least one row each. Give more rows."
         )
     if sum(counts) >= n:
+        *others, last = (
+            f"{name}={size}" for name, size in sizes.items() if name != "calibration" or size
+        )
         raise SplitError(
-            f"valid={valid} and test={test} leave none of the {n} rows for train. Give smaller "
+            f"{', '.join(others)} and {last} leave none of the {n} rows for train. Give smaller "
             "sizes."
         )
-    return counts[0], counts[1]
+    return counts[0], counts[1], counts[2]
+
+
+def _count(n: int, name: str, size: float) -> int:
+    """Return the number of rows for the size of a part: a fraction or a number of rows."""
+    if type(size) not in (int, float) and not isinstance(size, np.integer | np.floating):
+        raise ArgumentError(
+            f"{name} is {size!r:.60} of type {type(size).__name__}. Give a fraction below 1 "
+            "(0.2) or a number of rows (int); TensorData.from_tensors also takes a tuple "
+            "(inputs, targets)."
+        )
+    if isinstance(size, int | np.integer):
+        count = int(size)
+    elif 0 <= size < 1:
+        count = max(1, round(n * size)) if size > 0 else 0
+    else:
+        count = -1
+    if count < 0 or (name == "valid" and count == 0):
+        raise SplitError(
+            f"{name}={size} is invalid. Give a fraction below 1 (0.2) or a number of rows "
+            "(int)" + (" above 0." if name == "valid" else ".")
+        )
+    return count
 
 
 def _stratified(
-    order: Rows, labels: NDArray[Any], n_valid: int, n_test: int
-) -> tuple[tuple[Rows, Rows, Rows], tuple[str, ...]]:
+    order: Rows, labels: NDArray[Any], wanted: Sequence[int]
+) -> tuple[list[Rows], tuple[str, ...]]:
+    """Return the rows of train and of the ``wanted`` held-out parts, and notes for the user."""
     codes, names = _codes(labels, "stratify")
     counts = np.bincount(codes, minlength=len(names))
     # One row of each class stays in train.
     available = counts - 1
-    for_valid = _apportion(counts, n_valid, available)
-    for_test = _apportion(counts, n_test, available - for_valid)
     by_class = order[np.argsort(codes[order], kind="stable")]
     starts = np.cumsum(counts) - counts
     position = np.arange(len(order)) - np.repeat(starts, counts)
-    valid_end = np.repeat(for_valid, counts)
-    test_end = valid_end + np.repeat(for_test, counts)
-    valid = by_class[position < valid_end]
-    test = by_class[(position >= valid_end) & (position < test_end)]
-    train = by_class[position >= test_end]
+    taken = np.zeros_like(counts)
+    held_out: list[Rows] = []
+    for total in wanted:
+        until = taken + _apportion(counts, total, available - taken)
+        is_here = (position >= np.repeat(taken, counts)) & (position < np.repeat(until, counts))
+        held_out.append(by_class[is_here])
+        taken = until
+    train = by_class[position >= np.repeat(taken, counts)]
     notes: list[str] = []
     if (single := np.flatnonzero(counts == 1)).size:
         notes.append(f"classes with a single row, kept in train: {_names(names, single)}")
-    if (unseen := np.flatnonzero((counts > 1) & (for_valid == 0))).size:
+    has_valid = np.isin(np.arange(len(names)), codes[held_out[0]])
+    if (unseen := np.flatnonzero((counts > 1) & ~has_valid)).size:
         notes.append(f"classes too small for a validation row: {_names(names, unseen)}")
-    return (train, valid, test), tuple(notes)
+    return [train, *held_out], tuple(notes)
 
 
 def _apportion(counts: Rows, total: int, available: Rows) -> Rows:

@@ -64,7 +64,7 @@ class UserLoader(Loader):
         loader: An iterable with ``len()`` that can be iterated again in every epoch.
         layout: Which fields of its batches are inputs and targets.
         seed: Seed of order and augmentation.
-        part: "train", "valid" or "test".
+        part: "train", "valid", "test" or "calibration".
         rank: Rank of this process.
         world_size: Number of processes. With a ``DistributedSampler`` the loader already yields
             this rank's batches; otherwise each rank uses every ``world_size``-th batch, which is
@@ -243,7 +243,7 @@ class UserLoaderDataset:
     Args:
         loader: The user's loader.
         layout: Which fields of its batches are inputs and targets.
-        part: "train", "valid" or "test".
+        part: "train", "valid", "test" or "calibration".
         first: The first batch, if it was read to inspect the data.
     """
 

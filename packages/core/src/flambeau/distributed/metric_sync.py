@@ -33,15 +33,19 @@ class Metric(Protocol):
 
 @runtime_checkable
 class MergeableMetric(Metric, Protocol):
-    """A metric whose state is a set of sums, which can be added over ranks (``SumMetric``)."""
+    """A metric whose state is a few tensors that can be merged over ranks.
+
+    They are sums that ``merge`` adds (``SumMetric``), or all outputs and targets, which it
+    concatenates (the rankings of ``probability_metrics``).
+    """
 
     @property
     def sums(self) -> Mapping[str, Tensor]:
-        """The sums by name."""
+        """The tensors by name."""
         ...
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the sums of another rank."""
+        """Add the tensors of another rank."""
         ...
 
 

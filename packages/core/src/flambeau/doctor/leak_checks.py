@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flambeau import random as keyed
 from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.split import HELD_OUT
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import true_positions, unique_counts, vector_norms
@@ -44,10 +45,10 @@ _LEAST_VALUES, _NEAR_VALUES = 16, 1_024
 
 
 def duplicates_across_parts(setup: TrainingSetup) -> list[Finding]:
-    """Find validation or test rows that are also train rows: the scores are too high."""
+    """Find held-out rows that are also train rows: the scores are too high."""
     found: list[Finding] = []
     train = setup.memory_dataset("train")
-    for part in ("valid", "test"):
+    for part in HELD_OUT:
         other = setup.memory_dataset(part)
         if train is None or other is None or not _comparable(train, other):
             continue

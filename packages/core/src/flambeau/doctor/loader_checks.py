@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Subset
 
 from flambeau import random as keyed
+from flambeau.data.split import HELD_OUT
 from flambeau.data.user_dataset import MapDataset
 from flambeau.data.user_loader import RANDOM_SAMPLERS, UserLoaderDataset, sampler_of
 from flambeau.doctor.finding import Finding
@@ -80,7 +81,7 @@ def valid_shuffled(setup: TrainingSetup) -> list[Finding]:
 def valid_drops_samples(setup: TrainingSetup) -> list[Finding]:
     """Find validation and test loaders that drop an incomplete last batch."""
     found: list[Finding] = []
-    for part in ("valid", "test"):
+    for part in HELD_OUT:
         loader = _torch_loader(setup.dataset(part))
         if loader is None or not loader.drop_last or not loader.batch_size:
             continue
@@ -104,7 +105,7 @@ def same_samples(setup: TrainingSetup) -> list[Finding]:
     """Find parts that are the same data set, or overlapping Subsets of one data set."""
     train = _map_dataset(setup.dataset("train"))
     found: list[Finding] = []
-    for part in ("valid", "test"):
+    for part in HELD_OUT:
         other = _map_dataset(setup.dataset(part))
         if train is None or other is None:
             continue

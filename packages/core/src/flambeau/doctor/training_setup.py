@@ -47,7 +47,7 @@ class BuiltPlan(Protocol):
     device: torch.device
 
     def loader(self, part: str) -> Loader:
-        """Return the batches of "train", "valid" or "test"."""
+        """Return the batches of "train", "valid", "test" or "calibration"."""
         ...
 
 

@@ -97,6 +97,14 @@ def task_facts(task: Task) -> dict[str, Any]:
     return {"loss": task.loss_name or "of the task", "metrics": list(task.metrics())}
 
 
+def require_part(data: Data, part: str) -> None:
+    """Raise an InputError if a part of the data has no samples."""
+    if len(data.split.part(part)) == 0:
+        raise InputError(
+            f"The data have no {part} samples. Set a share when you build the data: {part}=0.2."
+        )
+
+
 def require_builder(
     key: str, values: Mapping[str, Any], builders: Mapping[str, Any], domain: Domain
 ) -> None:
@@ -241,7 +249,7 @@ class BuiltPlan:
         return builders[self.values[key]](**arguments)
 
     def dataset(self, part: str) -> Dataset:
-        """Return the data set of "train", "valid" or "test"."""
+        """Return the data set of "train", "valid", "test" or "calibration"."""
         if part not in self._datasets:
             self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
         return self._datasets[part]
@@ -250,7 +258,7 @@ class BuiltPlan:
         """Return the loader of ``part``; only the train loader shuffles.
 
         Args:
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
             shared: Whether the loader yields only this process's share of each batch in a run of
                 several processes.
             ordered: Whether the train part, too, is read completely and in order, for evaluation
@@ -291,7 +299,7 @@ class BuiltPlan:
         """Yield the batches of a part as model inputs: in order, on the device, normalised.
 
         Args:
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
             loader: Yields the raw batches; None reads every sample of the part.
         """
         source = loader or self.loader(part, ordered=True)

@@ -19,7 +19,7 @@ from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
-from flambeau.learner.build import BuiltPlan, UserObjects, check_objects
+from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part
 from flambeau.learner.planning import (
     auto_run_of_checkpoint,
     check_arguments,
@@ -46,6 +46,7 @@ from flambeau.training.state import Position
 if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
     from flambeau.inspect import Summary
+    from flambeau.learner.calibrating import CalibrationResult
     from flambeau.learner.start import Start
     from flambeau.report.interpretation import Interpretation
     from flambeau.tuning.auto_run import Clock
@@ -388,8 +389,8 @@ class Learner:
     # Evaluation and prediction
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
-        """Return loss and metrics on "train", "valid" or "test", in fp32 as an export computes."""
-        self._require(part)
+        """Return loss and metrics on "train", "valid", "test" or "calibration", in fp32."""
+        require_part(self.data, part)
         model, loader = self.model.eval(), self.built.evaluation_loader(part)
         context = self._context(sharded=loader_world_size(loader) > 1)
         with torch.no_grad():
@@ -399,12 +400,6 @@ class Learner:
         values = dict(self.task.values)
         return StepContext("evaluate", values=values, seed=self.seed, sharded=sharded)
 
-    def _require(self, part: str) -> None:
-        if len(self.data.split.part(part)) == 0:
-            raise InputError(
-                f"The data have no {part} samples. Set a share when you build the data: {part}=0.2."
-            )
-
     def interpret(self, part: str = "valid") -> Interpretation:
         """Return predictions, errors and metrics with confidence intervals on a part of the data.
 
@@ -412,12 +407,12 @@ class Learner:
         curves, the largest errors, calibration, data and plan. The model computes in fp32.
 
         Args:
-            part: "train", "valid" or "test".
+            part: "train", "valid", "test" or "calibration".
         """
         from flambeau.learner.examine import report_details
         from flambeau.report.interpretation import interpret
 
-        self._require(part)
+        require_part(self.data, part)
         context = self._context()
         details = report_details(self._setup(), self.built)
         return interpret(
@@ -428,6 +423,16 @@ class Learner:
             context=context,
             details=details,
         )
+
+    def calibrate(self) -> CalibrationResult:
+        """Fit a temperature, and thresholds of labels, on the calibration part of the data.
+
+        Predictions, metrics and exports use them until the model is trained further.
+        """
+        from flambeau.learner.calibrating import calibrate
+
+        require_part(self.data, "calibration")
+        return calibrate(self.data, self.built, self._context())
 
     def predictor(self) -> Predictor:
         """Return a ``Predictor`` with this learner's model, equal to that of a loaded export."""
@@ -484,6 +489,7 @@ class Learner:
         from flambeau.artefact.weights_file import load_model
 
         load_model(self.model, path)
+        self.task.calibration = {}
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.

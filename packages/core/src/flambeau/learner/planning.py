@@ -295,7 +295,8 @@ def with_own_device(saved: Plan, plan: Plan) -> Plan:
 def _check_data(data: Data, group: ProcessGroup) -> None:
     measured = data.facts()
     # A loader with a DistributedSampler gives each process different samples.
-    known = ("n_train", "n_valid", "n_test") if "loader_batch_size" in measured else measured
+    sizes = [f"n_{part}" for part in PARTS]
+    known = sizes if "loader_batch_size" in measured else measured
     facts: dict[str, object] = {
         name: value
         for name, value in measured.items()

@@ -29,8 +29,8 @@ _ROWS_PER_CLASS = 10
 _MAX_FLOAT_LABELS = 20
 
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
-    "classification": (["accuracy", "macro_f1"],),
-    "multi_label": (["micro_f1", "macro_f1"],),
+    "classification": (["accuracy", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
+    "multi_label": (["micro_f1", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
     "regression": (["rmse"],),
 }
 
@@ -50,6 +50,8 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
         "valid": facts.get("n_valid", 0),
         "test": facts.get("n_test", 0),
     }
+    if n_calibration := facts.get("n_calibration", 0):
+        counts["calibration"] = n_calibration
     sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
     return Choice(
         "split",

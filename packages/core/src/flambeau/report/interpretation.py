@@ -55,7 +55,7 @@ class ReportDetails:
         data: The data; the page shows the report of the data and images of samples.
         plan: The plan, with the reason for each choice.
         history: The history of the training.
-        dataset: Returns the data set of "train", "valid" or "test"; needed for baselines.
+        dataset: Returns the data set of a part ("train", "valid", …); needed for baselines.
         notes: Further facts by name, such as the model and the device.
         preprocessor: The fitted preprocessor, from which a task reads names of inputs.
     """

@@ -12,6 +12,7 @@ from flambeau.data.data import Data
 from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.split import HELD_OUT
 from flambeau.report.baselines import baseline_scores
 from flambeau.report.predictions import Predictions
 from flambeau.task.task import Task
@@ -45,7 +46,7 @@ def part_baselines(
         data: Its facts describe the train targets if the samples are in files.
         dataset: Returns the data set of a part; None if the train samples are not available.
     """
-    if predictions.targets is None or dataset is None or part not in ("valid", "test"):
+    if predictions.targets is None or dataset is None or part not in HELD_OUT:
         return {}
     train, scored = dataset("train"), dataset(part)
     if isinstance(train, MemoryDataset) and isinstance(scored, MemoryDataset):

@@ -13,23 +13,41 @@ from flambeau.task.classification_metrics import (
 )
 from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
+from flambeau.task.probability_metrics import (
+    AUROC,
+    AveragePrecision,
+    BrierScore,
+    LogLoss,
+    MultiLabelAUROC,
+    MultiLabelAveragePrecision,
+    MultiLabelBrierScore,
+    MultiLabelLogLoss,
+)
 from flambeau.task.regression import Estimate, Regression
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.task import Stage, StepContext, Task
 
 __all__ = [
+    "AUROC",
     "R2",
     "Accuracy",
+    "AveragePrecision",
     "BalancedAccuracy",
+    "BrierScore",
     "Classification",
     "ConfusionMatrix",
     "Estimate",
     "ExactMatch",
+    "LogLoss",
     "MacroF1",
     "MeanAbsoluteError",
     "MeanLoss",
     "Metric",
     "MultiLabel",
+    "MultiLabelAUROC",
+    "MultiLabelAveragePrecision",
+    "MultiLabelBrierScore",
+    "MultiLabelLogLoss",
     "MultiLabelMacroF1",
     "MultiLabelMicroF1",
     "MultiLabelPrediction",

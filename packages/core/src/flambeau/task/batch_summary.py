@@ -169,8 +169,9 @@ def summary_of_kind(task: Task, outputs: Any, batch: Batch) -> Summary:
         return value_summary(outputs, batch.target.reshape(outputs.shape), losses)
     if outputs.ndim != 2:
         return loss_summary(losses)
+    outputs = task.calibrated(outputs)
     if task.kind == "multi_label":
-        return label_summary(outputs, batch.target, task.threshold, losses)
+        return label_summary(outputs, batch.target, task.thresholds, losses)
     if task.kind != "classification":
         return loss_summary(losses)
     targets = batch.target
@@ -240,7 +241,7 @@ def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Su
 
 
 def label_summary(
-    outputs: Tensor, targets: Tensor, threshold: float, losses: Tensor | None
+    outputs: Tensor, targets: Tensor, thresholds: Sequence[float], losses: Tensor | None
 ) -> Summary:
     """Return the summary of a multi-label batch.
 
@@ -252,11 +253,11 @@ def label_summary(
     Args:
         outputs: Logits ``(batch, labels)``.
         targets: 0 and 1, or probabilities, ``(batch, labels)``.
-        threshold: A label is predicted if its probability is at least this.
+        thresholds: A label is predicted if its probability is at least its threshold.
         losses: Loss of each sample.
     """
     outputs, applies = _plain(outputs), targets.cpu() > 0.5
-    predicted = outputs.sigmoid() >= threshold
+    predicted = outputs.sigmoid().double() >= torch.tensor(thresholds, dtype=torch.float64)
     correct = predicted & applies
     calibration = CalibrationSums(
         torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)

@@ -40,6 +40,23 @@ def checked_class_names(classes: Sequence[str], task: str, *, minimum: int) -> t
     return names
 
 
+def check_thresholds(thresholds: Sequence[float], n_labels: int) -> tuple[float, ...]:
+    """Return the thresholds of the labels as a tuple, after checking them.
+
+    Raises:
+        InputError: There is not one for each label, or one is not between 0 and 1.
+    """
+    found = tuple(float(value) for value in thresholds)
+    if len(found) != n_labels:
+        raise InputError(
+            f"There are {len(found)} thresholds for {n_labels} labels. Give one for each label."
+        )
+    for value in found:
+        if not 0 < value < 1:
+            raise InputError(f"threshold must be a probability between 0 and 1, not {value}.")
+    return found
+
+
 def not_logits_error(outputs: object, task: str, n: int) -> InputError:
     """Return the error for outputs that are not a tensor with one column per class."""
     found = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +32,15 @@ from flambeau.task.metrics import (
     fresh_metrics,
     metric_names,
 )
-from flambeau.task.numerics import HALF_DTYPES, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, to_rows
+from flambeau.task.probability_metrics import (
+    AUROC,
+    AveragePrecision,
+    BrierScore,
+    LogLoss,
+    class_rows,
+)
 from flambeau.task.task import Task
-
-if TYPE_CHECKING:
-    pass
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
 _NO_LABEL = -(2**62)
@@ -75,6 +79,8 @@ class Classification(Task):
         ignore_index: Targets with this value are ignored (padding); None ignores none.
         metrics: Names from ``Classification.known_metrics``, or metric objects by name. Objects
             are not part of ``arguments()``, so an export does not contain them.
+        calibration: What ``calibrate`` returned: ``{"temperature": T}``. Predictions and metrics
+            use the logits divided by T.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
@@ -90,7 +96,11 @@ class Classification(Task):
         """Return the metrics that ``metrics`` can name."""
         return {
             "accuracy": partial(Accuracy, ignore_index),
+            "auroc": partial(AUROC, ignore_index),
+            "average_precision": partial(AveragePrecision, ignore_index),
             "balanced_accuracy": partial(BalancedAccuracy, ignore_index),
+            "brier": partial(BrierScore, ignore_index),
+            "log_loss": partial(LogLoss, ignore_index),
             "macro_f1": partial(MacroF1, ignore_index),
             "top_5_accuracy": partial(TopKAccuracy, 5, ignore_index),
         }
@@ -103,6 +113,7 @@ class Classification(Task):
         class_weights: Sequence[float] | None = None,
         ignore_index: int | None = None,
         metrics: MetricChoice | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.classes = checked_class_names(classes, type(self).__name__, minimum=2)
         if not 0 <= label_smoothing < 1:
@@ -116,6 +127,8 @@ class Classification(Task):
         self.ignore_index = ignore_index
         self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
         self.metrics()  # raises for an unknown name
+        if calibration:
+            self.calibration = _checked_calibration(calibration)
         self._weight: Tensor | None = None
 
     @property
@@ -183,11 +196,37 @@ class Classification(Task):
         # For a single sample, the class weight cancels out.
         return F.cross_entropy(outputs, targets.long(), ignore_index=ignored, reduction="none")
 
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return ``{"temperature": T}``, for which the log-loss of the targets is lowest."""
+        from flambeau.task.probability_calibration import fit_temperature, gather
+
+        return {"temperature": fit_temperature(*gather(self._rows(*pair) for pair in pairs))}
+
+    def calibrated(self, outputs: Any) -> Any:
+        """Return the logits divided by the temperature; unchanged if there is none."""
+        temperature = self.calibration.get("temperature")
+        if temperature is None:
+            return outputs
+        return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
+
+    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits, targets = self._rows(self.calibrated(outputs), batch)
+        return as_real(logits).softmax(dim=1), targets
+
+    def _rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits ``(n, classes)`` and class numbers ``(n,)``, without ignored targets."""
+        self._is_soft(outputs, batch.target)  # raises for wrong shapes
+        logits, targets = class_rows(outputs, batch.target)
+        if self.ignore_index is None:
+            return logits, targets
+        kept = targets != self.ignore_index
+        return logits[kept], targets[kept]
+
     def decode(self, outputs: Tensor) -> list[Prediction]:
         """Return the most probable class of each sample, from logits ``(batch, classes)``."""
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[Prediction] = []
-        for row in to_rows(outputs.detach().float().softmax(dim=1)):
+        for row in to_rows(self.calibrated(outputs.detach().float()).softmax(dim=1)):
             best = max(range(len(row)), key=row.__getitem__)
             named = dict(zip(self.classes, row, strict=True))
             predictions.append(Prediction(self.classes[best], row[best], named))
@@ -200,6 +239,7 @@ class Classification(Task):
             "class_weights": None if self.class_weights is None else list(self.class_weights),
             "ignore_index": self.ignore_index,
             "metrics": metric_names(self._metrics),
+            **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }
 
     def _is_soft(self, outputs: Any, targets: Tensor) -> bool:
@@ -259,6 +299,12 @@ class Classification(Task):
         if weight is None:
             return kept.sum()
         return (weight[torch.where(kept, targets, 0)] * kept).sum()
+
+
+def _checked_calibration(values: Mapping[str, Any]) -> dict[str, Any]:
+    from flambeau.task.probability_calibration import check_calibration
+
+    return check_calibration(values, ["temperature"])
 
 
 def _checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:

@@ -5,6 +5,8 @@ Compared with scikit-learn in ``tests/core/task/test_metrics.py``, including abs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -142,12 +144,13 @@ class MacroF1(_PerClass):
 
 
 class _PerLabel(SumMetric):
-    def __init__(self, threshold: float = 0.5) -> None:
+    def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold = _as_threshold(threshold)
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
+        self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
         self.add("correct", (predicted & truth).sum(dim=0))
         self.add("total", predicted.sum(dim=0) + truth.sum(dim=0))
@@ -157,7 +160,8 @@ class MultiLabelMicroF1(_PerLabel):
     """F1 over all (sample, label) pairs; 0 if no label is a target or predicted.
 
     Args:
-        threshold: A label is predicted if its probability is at least this.
+        threshold: A label is predicted if its probability is at least this; one for all labels, or
+            one for each.
     """
 
     def compute(self) -> float:
@@ -172,7 +176,8 @@ class MultiLabelMacroF1(_PerLabel):
     """Mean F1 over the labels; a label that is neither a target nor predicted counts as 0.
 
     Args:
-        threshold: A label is predicted if its probability is at least this.
+        threshold: A label is predicted if its probability is at least this; one for all labels, or
+            one for each.
     """
 
     def compute(self) -> float:
@@ -187,15 +192,17 @@ class ExactMatch(ShareMetric):
     """Share of samples whose set of predicted labels equals the target set.
 
     Args:
-        threshold: A label is predicted if its probability is at least this.
+        threshold: A label is predicted if its probability is at least this; one for all labels, or
+            one for each.
     """
 
-    def __init__(self, threshold: float = 0.5) -> None:
+    def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold = _as_threshold(threshold)
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
+        self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
         self.add_correct((predicted == truth).all(dim=1))
 
@@ -217,7 +224,17 @@ def _labels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return predicted, targets.to(torch.int64)
 
 
-def _label_sets(outputs: Tensor, targets: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def _as_threshold(threshold: float | Sequence[float]) -> float | Tensor:
+    return threshold if isinstance(threshold, int | float) else torch.tensor(threshold)
+
+
+def _on_device(threshold: float | Tensor, outputs: Tensor) -> float | Tensor:
+    return threshold.to(outputs.device) if isinstance(threshold, Tensor) else threshold
+
+
+def _label_sets(
+    outputs: Tensor, targets: Tensor, threshold: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """Return predicted and target labels, bool ``(batch, labels)``."""
     if outputs.shape != targets.shape:
         raise InputError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +14,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.class_validation import (
     check_logits,
+    check_thresholds,
     checked_class_names,
     not_logits_error,
     wrong_width_error,
@@ -26,11 +27,16 @@ from flambeau.task.metrics import (
     fresh_metrics,
     metric_names,
 )
-from flambeau.task.numerics import HALF_DTYPES, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, to_rows
+from flambeau.task.probability_metrics import (
+    MultiLabelAUROC,
+    MultiLabelAveragePrecision,
+    MultiLabelBrierScore,
+    MultiLabelLogLoss,
+    check_label_shapes,
+    is_soft,
+)
 from flambeau.task.task import Task
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class MultiLabelPrediction:
     """The predicted labels of one sample, with probabilities.
 
     Attributes:
-        labels: Labels whose probability is at least the task's threshold, in the task's order.
+        labels: Labels whose probability is at least their threshold, in the task's order.
         probabilities: Probability by label; each is 0..1, independently of the others.
     """
 
@@ -54,9 +60,12 @@ class MultiLabel(Task):
 
     Args:
         classes: Names of the labels in the order of the columns.
-        threshold: A label is predicted if its probability is at least this.
+        threshold: A label is predicted if its probability is at least this; one for all labels, or
+            a list with one for each. A list is kept by ``calibrate``.
         metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. Objects are
             not part of ``arguments()``, so an export does not contain them.
+        calibration: What ``calibrate`` returned: ``{"temperature": T, "thresholds": [...]}``.
+            Predictions and metrics use the logits divided by T, and these thresholds.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
@@ -68,10 +77,14 @@ class MultiLabel(Task):
     loss_name = "binary cross entropy"
 
     @staticmethod
-    def known_metrics(threshold: float = 0.5) -> dict[str, MetricFactory]:
+    def known_metrics(threshold: float | Sequence[float] = 0.5) -> dict[str, MetricFactory]:
         """Return the metrics that ``metrics`` can name."""
         return {
+            "auroc": MultiLabelAUROC,
+            "average_precision": MultiLabelAveragePrecision,
+            "brier": MultiLabelBrierScore,
             "exact_match": partial(ExactMatch, threshold),
+            "log_loss": MultiLabelLogLoss,
             "macro_f1": partial(MultiLabelMacroF1, threshold),
             "micro_f1": partial(MultiLabelMicroF1, threshold),
         }
@@ -79,14 +92,20 @@ class MultiLabel(Task):
     def __init__(
         self,
         classes: Sequence[str],
-        threshold: float = 0.5,
+        threshold: float | Sequence[float] = 0.5,
         *,
         metrics: MetricChoice | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.classes = checked_class_names(classes, type(self).__name__, minimum=1)
-        if not 0 < threshold < 1:
-            raise InputError(f"threshold must be a probability between 0 and 1, not {threshold}.")
-        self.threshold = float(threshold)
+        n = len(self.classes)
+        is_one = isinstance(threshold, int | float)
+        checked = check_thresholds([threshold] * n if is_one else threshold, n)
+        self.threshold: float | tuple[float, ...] = checked[0] if is_one else checked
+        if calibration:
+            from flambeau.task.probability_calibration import check_calibration
+
+            self.calibration = check_calibration(calibration, ["temperature", "thresholds"], n)
         self._metrics: MetricChoice = ("micro_f1", "exact_match") if metrics is None else metrics
         self.metrics()
 
@@ -125,7 +144,53 @@ class MultiLabel(Task):
         return float(batch.target.numel())
 
     def metrics(self) -> Mapping[str, Metric]:
-        return fresh_metrics(self._metrics, self.known_metrics(self.threshold))
+        fitted: Sequence[float] | None = self.calibration.get("thresholds")
+        threshold = self.threshold if fitted is None else tuple(fitted)
+        return fresh_metrics(self._metrics, self.known_metrics(threshold))
+
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return a temperature, and the threshold of each label with the best F1.
+
+        The temperature gives the lowest log-loss. A list of thresholds that was passed as
+        ``threshold`` is returned unchanged.
+        """
+        from flambeau.task.probability_calibration import (
+            best_f1_thresholds,
+            fit_label_temperature,
+            gather,
+        )
+
+        logits, targets = gather((outputs, self._hard(outputs, batch)) for outputs, batch in pairs)
+        temperature = fit_label_temperature(logits, targets)
+        if isinstance(self.threshold, tuple):
+            return {"temperature": temperature, "thresholds": list(self.threshold)}
+        p = (logits.double() / temperature).sigmoid()
+        current = [self.threshold] * self.n_outputs
+        return {
+            "temperature": temperature,
+            "thresholds": best_f1_thresholds(p, targets, current),
+        }
+
+    def calibrated(self, outputs: Any) -> Any:
+        """Return the logits divided by the temperature; unchanged if there is none."""
+        temperature = self.calibration.get("temperature")
+        if temperature is None:
+            return outputs
+        return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
+
+    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        return as_real(self.calibrated(outputs)).sigmoid(), self._hard(outputs, batch)
+
+    def _hard(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the targets of outputs ``(batch, labels)``, which must be 0 or 1."""
+        targets = batch.target
+        check_label_shapes(outputs, targets)
+        if bool(is_soft(targets).any()):
+            raise InputError(
+                "Some calibration targets are between 0 and 1 (soft labels), but a calibration "
+                "needs 0 or 1. Give the calibration part hard labels."
+            )
+        return targets
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses
@@ -143,15 +208,17 @@ class MultiLabel(Task):
         """Return the predicted labels of each sample, from logits ``(batch, labels)``."""
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[MultiLabelPrediction] = []
-        for row in to_rows(outputs.detach().float().sigmoid()):
+        thresholds = dict(zip(self.classes, self.thresholds, strict=True))
+        for row in to_rows(self.calibrated(outputs.detach().float()).sigmoid()):
             named = dict(zip(self.classes, row, strict=True))
-            labels = tuple(name for name, value in named.items() if value >= self.threshold)
+            labels = tuple(name for name, value in named.items() if value >= thresholds[name])
             predictions.append(MultiLabelPrediction(labels, named))
         return predictions
 
     def arguments(self) -> Mapping[str, Any]:
         return {
             "classes": list(self.classes),
-            "threshold": self.threshold,
+            "threshold": list(one) if isinstance(one := self.threshold, tuple) else one,
             "metrics": metric_names(self._metrics),
+            **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }

@@ -64,16 +64,21 @@ class Task:
             "regression": values and targets ``(batch, values)``. Domains use further names
             ("translation"). Empty if the kind is unknown.
         ignore_index: Targets with this value do not count; None counts all.
-        threshold: A label of the kind "multi_label" is predicted from this probability on.
+        threshold: A label of the kind "multi_label" is predicted from this probability on: one for
+            all labels, or one for each.
         signatures: How scores are computed, by name, where a name alone does not say it (the
             settings of BLEU); shown in reports.
+        calibration: The values that ``calibrate`` returned, by name; a task that overrides
+            ``calibrate`` has them in ``arguments()``, as "calibration". Empty while the model is
+            trained, since they belong to its weights.
     """
 
     builder: str = ""
     loss_name: str = ""
     kind: str = ""
     ignore_index: int | None = None
-    threshold: float = 0.5
+    threshold: float | tuple[float, ...] = 0.5
+    calibration: Mapping[str, Any] = MappingProxyType({})
     signatures: Mapping[str, str] = MappingProxyType({})
 
     @staticmethod
@@ -164,12 +169,49 @@ class Task:
         return {name: score(metric) for name, metric in metrics.items()}
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
-        """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target)."""
+        """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target).
+
+        The outputs are ``calibrated``, so that metrics score what ``decode`` returns.
+        """
+        predicted = self.calibrated(outputs)
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                metric.update(outputs, batch.target)
+                metric.update(predicted, batch.target)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The threshold of each label: fitted by ``calibrate``, or ``threshold``."""
+        fitted: Sequence[float] | None = self.calibration.get("thresholds")
+        if fitted is not None:
+            return tuple(fitted)
+        given = self.threshold
+        return given if isinstance(given, tuple) else (given,) * (self.n_outputs or 1)
+
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return JSON values, by name, fitted on samples that the model was not trained on.
+
+        ``learner.calibrate`` calls it and stores the result in ``calibration``. By default there is
+        nothing to fit.
+
+        Args:
+            pairs: The outputs and the batch, once for each batch of the calibration part.
+        """
+        return {}
+
+    def calibrated(self, outputs: Any) -> Any:
+        """Return the outputs with ``calibration`` applied; by default unchanged."""
+        return outputs
+
+    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Return the calibrated probabilities and the targets; None if the task has none.
+
+        Returns:
+            ``(n, classes)`` with class numbers ``(n,)``, or ``(n, labels)`` with 0 and 1
+            ``(n, labels)``; ignored targets are left out.
+        """
+        return None
 
     # Reports
 

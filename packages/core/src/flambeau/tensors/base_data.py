@@ -13,7 +13,7 @@ from torch import Tensor
 from flambeau.data.data import Data, head_arguments, select_values
 from flambeau.data.facts import ColumnFacts
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.split import Split
+from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.facts import TensorFacts
@@ -50,9 +50,7 @@ class BaseTensorData(Data):
 
     def facts(self) -> TensorFacts:
         if self._facts is None:
-            sizes = {
-                f"n_{part}": len(self._split.part(part)) for part in ("train", "valid", "test")
-            }
+            sizes = {f"n_{part}": len(self._split.part(part)) for part in PARTS}
             facts = {**sizes, "split": self._split.describe(), **self._measure()}
             self._facts = cast("TensorFacts", facts)
         return self._facts

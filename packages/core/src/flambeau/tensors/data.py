@@ -13,7 +13,7 @@ from flambeau.data.collate import BatchLayout
 from flambeau.data.data import digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import InputError
 from flambeau.tensors.base_data import (
@@ -35,7 +35,7 @@ from flambeau.tensors.columns import Arrays
 from flambeau.tensors.hugging_face import class_label_names
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
-from flambeau.tensors.user_data import UserData, as_names, dataset_of
+from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
 from flambeau.wording import format_bytes
 
 _DIGEST_ROWS = 32
@@ -45,8 +45,8 @@ class TensorData(BaseTensorData):
     """Data in memory; created by ``TensorData.from_tensors``.
 
     Args:
-        parts: "train", "valid" and optionally "test", with the same inputs and targets. NaN and
-            infinity raise an error.
+        parts: "train", "valid" and optionally "test" and "calibration", with the same inputs and
+            targets. NaN and infinity raise an error.
         split: The row numbers of each part, equal to the ``ids`` of the parts.
         task: The task; "auto" lets the plan choose.
         class_names: Names of the classes 0, 1, …, or of the target columns (multi-label).
@@ -75,6 +75,7 @@ class TensorData(BaseTensorData):
         *,
         valid: float | Pair = 0.2,
         test: float | Pair = 0.0,
+        calibration: float | Pair = 0.0,
         split: Split | None = None,
         seed: int = 0,
         stratify: bool | str = "auto",
@@ -91,7 +92,8 @@ class TensorData(BaseTensorData):
             targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
             valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``.
             test: Likewise; no test part by default.
-            split: The row numbers of each part, used instead of ``valid`` and ``test``.
+            calibration: Likewise, for ``learner.calibrate``; none by default.
+            split: The row numbers of each part, used instead of the sizes.
             seed: Seed of the random split.
             stratify: Keep the class proportions in each part; "auto" does so if the targets are
                 classes.
@@ -114,6 +116,7 @@ class TensorData(BaseTensorData):
             targets,
             valid=valid,
             test=test,
+            calibration=calibration,
             split=split,
             seed=seed,
             stratify=stratify,
@@ -127,6 +130,7 @@ class TensorData(BaseTensorData):
         train: Any,
         valid: Any,
         test: Any = None,
+        calibration: Any = None,
         *,
         n_inputs: int | None = None,
         inputs: Sequence[str] | None = None,
@@ -145,6 +149,7 @@ class TensorData(BaseTensorData):
             train: A data set with ``__len__`` and ``__getitem__``; it is shuffled automatically.
             valid: Likewise, not shuffled.
             test: Likewise, for the final evaluation.
+            calibration: Likewise, for ``learner.calibrate``.
             n_inputs: For samples that are tuples: the first ``n_inputs`` fields are inputs, the
                 others targets. By default a sample is ``(input, target)``.
             inputs: For samples that are dicts: names of the inputs in the order of the model's
@@ -167,7 +172,7 @@ class TensorData(BaseTensorData):
             ['0', '1']
         """
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
-        given = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
+        given = given_parts(train, valid, test, calibration)
         classes = resolve_class_names(class_names, n_classes) or class_label_names(train, layout)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
@@ -182,6 +187,7 @@ class TensorData(BaseTensorData):
         train: Iterable[Any],
         valid: Iterable[Any],
         test: Iterable[Any] | None = None,
+        calibration: Iterable[Any] | None = None,
         *,
         n_inputs: int | None = None,
         inputs: Sequence[str] | None = None,
@@ -199,6 +205,7 @@ class TensorData(BaseTensorData):
             train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch.
             valid: Likewise; should not shuffle.
             test: Likewise, for the final evaluation.
+            calibration: Likewise, for ``learner.calibrate``.
             n_inputs: As in ``from_datasets``, for batches that are tuples.
             inputs: As in ``from_datasets``, for batches that are dicts.
             targets: As in ``from_datasets``, for batches that are dicts.
@@ -215,9 +222,7 @@ class TensorData(BaseTensorData):
             FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
         return UserData.from_loaders(
-            train,
-            valid,
-            test,
+            given_parts(train, valid, test, calibration),
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
             task=task,
             class_names=resolve_class_names(class_names, n_classes),
@@ -252,7 +257,7 @@ class TensorData(BaseTensorData):
         parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
         return TensorData(
             parts,
-            Split.from_indices(rows.get("train", ()), rows.get("valid", ()), rows.get("test", ())),
+            Split.from_parts(rows),
             task=self._task,
             class_names=self._class_names,
         )
@@ -282,7 +287,7 @@ class TensorData(BaseTensorData):
                 f"train targets: {facts['target_distinct']:,} distinct values from "
                 f"{facts['target_min']:g} to {facts['target_max']:g}"
             )
-        for part in ("valid", "test"):
+        for part in HELD_OUT:
             if part in self._parts and (same := self._also_in_train(part)):
                 lines.append(same)
         return "\n".join([*lines, f"memory: {format_bytes(facts.get('memory_bytes', 0))}"])

@@ -1,4 +1,4 @@
-"""Splitting of arrays into train, validation and test parts, at random or as the user gives."""
+"""Splitting of arrays into the parts of the data, at random or as the user gives."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def split_arrays(
     *,
     valid: float | Pair,
     test: float | Pair,
+    calibration: float | Pair,
     split: Split | None,
     seed: int,
     stratify: bool | str,
@@ -42,7 +43,9 @@ def split_arrays(
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
     if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
         raise ArgumentError("inputs is None. Give a tensor, an array, or a dict of them.")
-    pairs = {"train": (inputs, targets)} | _explicit_pairs(valid, test, split)
+    pairs = {"train": (inputs, targets)} | _explicit_pairs(
+        {"valid": valid, "test": test, "calibration": calibration}, split
+    )
     columns = {part: as_columns(pair[0], "input") for part, pair in pairs.items()}
     labels = {part: as_columns(pair[1], "target") for part, pair in pairs.items()}
     labels, names = encode_string_labels(labels, class_names)
@@ -60,7 +63,9 @@ def split_arrays(
     if split is None:
         classes = _classes_to_stratify(whole, task, stratify)
         sizes = cast("float", valid), cast("float", test)
-        split = Split.random(len(whole), *sizes, seed, classes)
+        split = Split.random(
+            len(whole), *sizes, seed, classes, calibration=cast("float", calibration)
+        )
     elif not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(
             f"split is a {type(split).__name__}, not a Split. Row numbers become one with "
@@ -72,20 +77,18 @@ def split_arrays(
 
 
 def _explicit_pairs(
-    valid: float | Pair, test: float | Pair, split: Split | None
+    given: Mapping[str, float | Pair], split: Split | None
 ) -> dict[str, tuple[Arrays, Arrays | None]]:
-    """Return the validation and test parts given as arrays; empty for a random split."""
-    pairs = {
-        part: value
-        for part, value in (("valid", valid), ("test", test))
-        if isinstance(value, tuple)
-    }
+    """Return the held-out parts given as arrays; empty for a random split."""
+    pairs = {part: value for part, value in given.items() if isinstance(value, tuple)}
     if not pairs:
         return {}
-    if split is not None or "valid" not in pairs or not (test == 0 or "test" in pairs):
+    drawn = [part for part, value in given.items() if part not in pairs and value != 0]
+    if split is not None or drawn:
         raise SplitError(
-            "Arrays for valid or test cannot be combined with a random split or with split=…. "
-            "Give valid=(inputs, targets), omit split, and give test in the same form or omit it."
+            "Arrays for valid, test or calibration cannot be combined with a random split or with "
+            "split=…. Give valid=(inputs, targets), omit split, and give test and calibration in "
+            "the same form or omit them."
         )
     for part, pair in pairs.items():
         if len(pair) != 2:
@@ -142,4 +145,4 @@ def assign_sample_numbers(
         numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids)
         start += len(dataset)
     rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
-    return numbered, Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))
+    return numbered, Split.from_parts(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
 import numpy as np
@@ -74,20 +75,17 @@ class UserData(BaseTensorData):
     @classmethod
     def from_loaders(
         cls,
-        train: Iterable[Any],
-        valid: Iterable[Any],
-        test: Iterable[Any] | None,
+        loaders: Mapping[str, Iterable[Any]],
         *,
         layout: BatchLayout,
         task: str,
         class_names: Sequence[str] | None,
     ) -> Self:
-        """Create the data from user-defined loaders; see ``TensorData.from_loaders``."""
-        loaders = {"train": train, "valid": valid} | ({} if test is None else {"test": test})
+        """Create the data from user-defined loaders by part; see ``TensorData.from_loaders``."""
         for part, loader in loaders.items():
             count_batches(loader, part)
             check_order(loader, part)
-        first = read_first_batches(train, layout, _PEEK_BATCHES)
+        first = read_first_batches(loaders["train"], layout, _PEEK_BATCHES)
         sizes = {
             part: count_samples(loader) or count_batches(loader, part) * len(first[0])
             for part, loader in loaders.items()
@@ -195,6 +193,13 @@ class _RawSamples(Sequence[Any]):
         return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
+def given_parts(train: Any, valid: Any, test: Any, calibration: Any) -> dict[str, Any]:
+    """Return the given data sets or loaders by part, without those that are None."""
+    others = {"test": test, "calibration": calibration}
+    given = {part: value for part, value in others.items() if value is not None}
+    return {"train": train, "valid": valid, **given}
+
+
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the names as a tuple."""
     # A single string is passed on, so that BatchLayout raises its error.
@@ -243,5 +248,4 @@ def _consecutive_split(sizes: Mapping[str, int], notes: tuple[str, ...] = ()) ->
     for part, size in sizes.items():
         rows[part] = np.arange(start, start + size)
         start += size
-    test = rows.get("test", np.empty(0, np.int64))
-    return Split(rows["train"], rows["valid"], test, method="given", notes=notes)
+    return replace(Split.from_parts(rows), notes=notes)

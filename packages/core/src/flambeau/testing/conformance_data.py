@@ -13,13 +13,14 @@ from torch import Tensor
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
+from flambeau.data.split import HELD_OUT, PARTS
 from flambeau.errors import FlambeauError
 from flambeau.testing.conformance_report import conformance_error
 from flambeau.testing.domain_under_test import DomainUnderTest, indices_of, named_tensors
 from flambeau.wording import name_some
 
-SIZE_FACTS = frozenset({"n_valid", "n_test", "split", "memory_bytes"})
-"""Facts that may depend on the number of validation and test rows; others use train rows only."""
+SIZE_FACTS = frozenset({*(f"n_{part}" for part in HELD_OUT), "split", "memory_bytes"})
+"""Facts that may depend on the number of held-out rows; others use train rows only."""
 
 
 def check_facts_are_deterministic(tested: DomainUnderTest) -> None:
@@ -31,7 +32,7 @@ def check_facts_are_deterministic(tested: DomainUnderTest) -> None:
         (first.facts(), second.facts()),
         "use flambeau.random with the seed; avoid clocks and the order of sets and files",
     )
-    for part in ("train", "valid", "test"):
+    for part in PARTS:
         if first.split.part(part).tolist() != second.split.part(part).tolist():
             raise conformance_error(
                 f"Two data objects from the same seed have different {part} rows.",
@@ -49,14 +50,14 @@ def check_facts_are_deterministic(tested: DomainUnderTest) -> None:
 
 
 def check_preprocessor_is_fitted_on_train_only(tested: DomainUnderTest) -> None:
-    """Check that facts, preprocessor and arguments do not depend on validation and test rows."""
+    """Check that facts, preprocessor and arguments do not depend on held-out rows."""
     data, fix = tested.data, "use only the rows of split.train"
     split = data.split
-    rows = {part: split.part(part).tolist() for part in ("train", "valid", "test")}
+    rows = {part: split.part(part).tolist() for part in PARTS}
     rows["train"] = rows["train"][::2]  # so that the other parts have values that train lacks
     try:
         with_valid = data.subset(rows)
-        without_valid = data.subset({**rows, "valid": rows["valid"][:1], "test": rows["test"][:1]})
+        without_valid = data.subset({**rows, **{part: rows[part][:1] for part in HELD_OUT}})
     except FlambeauError as error:
         raise conformance_error(
             f"{type(data).__name__}.subset(rows) fails: {error}",
@@ -67,7 +68,7 @@ def check_preprocessor_is_fitted_on_train_only(tested: DomainUnderTest) -> None:
         {name: value for name, value in each.facts().items() if name not in SIZE_FACTS}
         for each in (with_valid, without_valid)
     ]
-    what = "data with and without most validation and test rows"
+    what = "data with and without most validation, test and calibration rows"
     _same_json(what, "facts", (facts[0], facts[1]), fix)
     values = tested.values_of(with_valid)
     fitted = (with_valid.preprocessor(values), without_valid.preprocessor(values))
@@ -225,7 +226,7 @@ def _same_json(
 
 
 def _parts(data: Data) -> list[str]:
-    return ["train", "valid", *(["test"] if len(data.split.test) else [])]
+    return [part for part in PARTS if len(data.split.part(part))]
 
 
 def _identical(one: Tensor, other: Tensor) -> bool:

@@ -16,7 +16,7 @@ from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.dataset import (
@@ -82,7 +82,7 @@ class TranslationData(Data):
         self._facts: TranslationFacts | None = None
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{len(self._split.part(part)):,} {part}" for part in PARTS)
+        parts = self._split.sizes()
         return f"TranslationData({len(self._samples):,} pairs: {parts})"
 
     # ------------------------------------------------------------ constructors
@@ -324,8 +324,7 @@ class TranslationData(Data):
         plot_attention(translate(predictor, self.raw(part)[:n]), path)
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TranslationData:
-        parts = {part: np.asarray(rows.get(part, ()), dtype=np.int64) for part in PARTS}
-        split = Split.from_indices(parts["train"], parts["valid"], parts["test"])
+        split = Split.from_parts(rows)
         return TranslationData(self._samples, split, self._options, self._skipped)
 
     # ------------------------------------------------------------ plan to parts

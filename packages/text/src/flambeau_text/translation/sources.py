@@ -117,7 +117,7 @@ def read_table(
         if part not in parts:
             raise InputError(
                 f"{table.name} row {row}: the column {split!r} has {part!r}; it must have train, "
-                "valid or test."
+                "valid, test or calibration."
             )
         parts[part].add(*cast("tuple[str, str, str]", tuple(pair)))
     return _assemble(
@@ -319,8 +319,7 @@ def _assemble(
         drawn = _random_parts(len(train), fractions, seed)
         rows |= {part: train[inner] for part, inner in drawn.items()}
     method = "given" if not random_parts else f"random (seed {seed})"
-    empty = np.zeros(0, dtype=np.int64)
-    found = Split(rows["train"], rows.get("valid", empty), rows.get("test", empty), method=method)
+    found = Split.from_parts(rows, method)
     return pairs.as_samples(), found, options, pairs.skipped
 
 
@@ -328,8 +327,8 @@ def _random_parts(n: int, fractions: Mapping[str, float], seed: int) -> dict[str
     """Split the train table at random into train and the parts that have no separate pairs."""
     if fractions["valid"]:
         split = Split.random(n, fractions["valid"], fractions["test"], seed)
-        parts = {part: split.part(part) for part in PARTS}
-        return {part: rows for part, rows in parts.items() if part == "train" or fractions[part]}
+        drawn = ["train", *(part for part, fraction in fractions.items() if fraction)]
+        return {part: split.part(part) for part in drawn}
     split = Split.random(n, fractions["test"], 0.0, seed)
     return {"train": split.train, "test": split.valid}
 
@@ -352,5 +351,5 @@ def _assemble_with_split(
         )
         for part in PARTS
     }
-    found = Split(rows["train"], rows["valid"], rows["test"], method=split.method)
+    found = Split.from_parts(rows, split.method)
     return kept.as_samples(), found, options, kept.skipped

@@ -1,0 +1,182 @@
+"""``calibrate``: fit a task's calibration after training, and score it before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flambeau.artefact.export_format import as_json_value
+from flambeau.data.batch import Batch
+from flambeau.data.data import Data
+from flambeau.distributed.processes import run_on_main
+from flambeau.errors import InputError
+from flambeau.learner.build import BuiltPlan
+from flambeau.report.calibration import Calibration, calibration
+from flambeau.report.text_table import text_table
+from flambeau.task.metrics import score
+from flambeau.task.task import StepContext, Task
+
+_EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """The scores of a part with and without the calibration.
+
+    Attributes:
+        before: "ece", "log_loss" and "brier" if the task has probabilities, and its own metrics.
+        after: The same with the calibration.
+        curve_before: The reliability curve, for ``flambeau.report.plot_calibration``; None if the
+            task has no probabilities.
+        curve_after: The same with the calibration.
+    """
+
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    curve_before: Calibration | None = None
+    curve_after: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What ``learner.calibrate`` fitted; ``print`` shows the scores before and after.
+
+    Attributes:
+        values: The fitted values by name, as in ``task.calibration``.
+        n_samples: Number of calibration samples.
+        parts: Scores of the part "calibration", on which the values were fitted, and of "valid", on
+            which they were not.
+    """
+
+    values: Mapping[str, Any]
+    n_samples: int
+    parts: Mapping[str, PartScores]
+
+    def __str__(self) -> str:
+        rows = [
+            [part, name, f"{value:.4f}", f"{found.after[name]:.4f}"]
+            for part, found in self.parts.items()
+            for name, value in found.before.items()
+        ]
+        fitted = ", ".join(f"{name} {_shown(value)}" for name, value in self.values.items())
+        lines = [f"{fitted}; fitted on {self.n_samples:,} calibration samples"]
+        return "\n".join([*lines, text_table(["part", "score", "before", "after"], rows)])
+
+
+def calibrate(data: Data, built: BuiltPlan, context: StepContext) -> CalibrationResult:
+    """Fit the task's calibration on the calibration part and set ``task.calibration``.
+
+    Args:
+        data: Its calibration part is not empty.
+        built: Model, task and loaders.
+        context: Context of the forward passes.
+
+    Raises:
+        InputError: The task has nothing to fit, or does not export what it fits.
+    """
+    task = built.task
+    before = task.calibration
+    try:
+        result = run_on_main(lambda: _calibrate(data, built, context))
+        task.calibration = result.values
+        if task.arguments().get("calibration") != result.values:
+            raise InputError(
+                f"{type(task).__name__}.arguments() has no 'calibration' equal to the fitted "
+                f"{result.values}, so an export would lose them. Return "
+                "'calibration': dict(self.calibration) there, and accept it in the constructor."
+            )
+    except BaseException:
+        task.calibration = before
+        raise
+    return result
+
+
+def _calibrate(data: Data, built: BuiltPlan, context: StepContext) -> CalibrationResult:
+    task = built.task
+    built.model.eval()
+    task.calibration = {}
+    with torch.no_grad():
+        found = task.calibrate(_pairs(built, "calibration", context))
+        values: dict[str, Any] = as_json_value(found, f"{type(task).__name__}.calibrate()")
+        if not values:
+            raise InputError(
+                f"{type(task).__name__} has nothing to fit on calibration samples. Classification "
+                "and MultiLabel have; in a task of your own, define calibrate(pairs)."
+            )
+        parts = {
+            part: _score_part(built, part, context, values)
+            for part in ("calibration", "valid")
+            if len(data.split.part(part))
+        }
+    return CalibrationResult(values, len(data.split.calibration), parts)
+
+
+def _pairs(built: BuiltPlan, part: str, context: StepContext) -> Iterator[tuple[Any, Batch]]:
+    predicting = replace(context, stage="predict")
+    for batch in built.batches(part):
+        yield built.task.predict(built.model, batch, predicting), batch
+
+
+def _score_part(
+    built: BuiltPlan, part: str, context: StepContext, values: Mapping[str, Any]
+) -> PartScores:
+    """Return the scores of a part without and with the values, from one pass over it."""
+    without, with_values = _Scores(built.task, {}), _Scores(built.task, values)
+    for outputs, batch in _pairs(built, part, context):
+        without.add(outputs, batch)
+        with_values.add(outputs, batch)
+    before, after = without.compute(), with_values.compute()
+    return PartScores(before[0], after[0], before[1], after[1])
+
+
+class _Scores:
+    """The scores of outputs with the given calibration."""
+
+    def __init__(self, task: Task, values: Mapping[str, Any]) -> None:
+        self.task = task
+        self.values = values
+        task.calibration = values
+        self.metrics = dict(task.metrics())
+        self.rows: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, outputs: Any, batch: Batch) -> None:
+        """Add a batch."""
+        self.task.calibration = self.values
+        self.task.update(self.metrics, outputs, batch)
+        rows = self.task.probability_rows(outputs, batch)
+        if rows is not None:
+            self.rows.append((rows[0].cpu(), rows[1].cpu()))
+
+    def compute(self) -> tuple[dict[str, float], Calibration | None]:
+        """Return the scores by name, and the reliability curve."""
+        found: dict[str, float] = {}
+        curve = None
+        if sum(len(p) for p, _ in self.rows):
+            p = torch.cat([p for p, _ in self.rows])
+            targets = torch.cat([y for _, y in self.rows])
+            curve = calibration(p, targets)
+            found = {"ece": curve.ece, "log_loss": _log_loss(p, targets), "brier": curve.brier}
+        own = {name: score(metric) for name, metric in self.metrics.items()}
+        return {**own, **found}, curve
+
+
+def _log_loss(p: Tensor, targets: Tensor) -> float:
+    """Return the mean log-loss; probabilities are clipped as in scikit-learn."""
+    p = p.double()
+    if targets.ndim == 1:
+        chosen = p.gather(1, targets.long().unsqueeze(1))
+    else:
+        chosen = torch.where(targets > 0.5, p, 1 - p)
+    return float(-chosen.clamp(_EPS, 1).log().mean())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"  # pyright: ignore[reportUnknownArgumentType]
+    return str(value)

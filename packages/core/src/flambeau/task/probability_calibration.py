@@ -1,0 +1,174 @@
+"""Values that make probabilities match frequencies, fitted on samples that were not trained on.
+
+Compared with scipy and scikit-learn in ``tests/core/task/test_probability_calibration.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau.task.class_validation import check_thresholds
+from flambeau.task.numerics import to_rows
+
+_ROWS = 8_192
+"""Rows that are converted to float64 at a time: 65 MB for 1,000 classes."""
+
+_ENOUGH_ITERATIONS = 200
+
+
+def check_calibration(
+    values: Mapping[str, Any], known: Sequence[str], n_thresholds: int = 0
+) -> dict[str, Any]:
+    """Return the values of a task's ``calibration`` as a new dict, after checking them.
+
+    Args:
+        values: "temperature" and "thresholds", or some of them.
+        known: The names that the task knows.
+        n_thresholds: Number of thresholds that it needs.
+
+    Raises:
+        ArgumentError: A name is unknown.
+        InputError: A value is invalid.
+    """
+    for name in values:
+        if name not in known:
+            raise ArgumentError(f"calibration has {name!r}, but the task knows {', '.join(known)}.")
+    temperature = values.get("temperature", 1.0)
+    if not 0 < temperature < math.inf:
+        raise InputError(f"The temperature must be finite and above 0, not {temperature}.")
+    thresholds = values.get("thresholds")
+    if thresholds is not None:
+        check_thresholds(thresholds, n_thresholds)
+    return dict(values)
+
+
+def gather(rows: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return all logits and targets on the CPU, from pairs of rows.
+
+    Raises:
+        InputError: There are none, or a logit is not finite.
+    """
+    pairs = [(logits.detach().cpu(), targets.detach().cpu()) for logits, targets in rows]
+    if not sum(len(logits) for logits, _ in pairs):
+        raise InputError("There are no calibration samples to fit on.")
+    logits = torch.cat([logits for logits, _ in pairs])
+    if not bool(logits.isfinite().all()):
+        raise InputError("Some outputs of the model are not finite. Train the model again first.")
+    return logits, torch.cat([targets for _, targets in pairs])
+
+
+def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+    """Return the temperature T that minimises the log-loss of ``softmax(logits / T)``.
+
+    Args:
+        logits: ``(n, classes)``.
+        targets: Class numbers, int64 ``(n,)``.
+
+    Raises:
+        InputError: The log-loss has no minimum, because every sample is classified correctly, or
+            because the logits say no more about the targets than chance.
+
+    Source:
+        Guo et al., "On calibration of modern neural networks", 2017. The log-loss is convex in
+        1/T; here Newton's method finds its minimum to rounding error, within a shrinking interval.
+    """
+    # A different sum of each row would not change the softmax, but large ones lose digits.
+    centred = logits - logits.amax(dim=1, keepdim=True)
+    chosen = centred.gather(1, targets.unsqueeze(1)).squeeze(1)
+    if bool((chosen == 0).all()):
+        raise InputError(
+            f"The outputs are right for each of the {len(logits):,} calibration targets, so no "
+            "temperature is best: the log-loss decreases towards temperature 0. Use more "
+            "calibration samples."
+        )
+    slope, _ = _slopes(centred, chosen, 0.0)
+    if slope >= 0:
+        raise InputError(
+            "On the calibration samples the model's outputs are no better than equal probabilities "
+            "for all classes, so no temperature is best. Train the model first, and check that its "
+            "classes are in the order of the targets."
+        )
+    low, high, inverse = 0.0, math.inf, 1.0
+    for _ in range(_ENOUGH_ITERATIONS):
+        slope, curvature = _slopes(centred, chosen, inverse)
+        if slope < 0:
+            low = inverse
+        else:
+            high = inverse
+        step = slope / curvature if curvature > 0 else -math.inf
+        proposed = inverse - step
+        if not low < proposed < high:
+            proposed = 2 * low if high == math.inf else (low + high) / 2
+        if abs(proposed - inverse) <= 1e-14 * inverse or slope == 0:
+            break
+        inverse = proposed
+    return 1 / inverse
+
+
+def _slopes(centred: Tensor, chosen: Tensor, inverse: float) -> tuple[float, float]:
+    """Return the first and second derivative of the mean log-loss by the inverse temperature."""
+    slope = curvature = 0.0
+    for start in range(0, len(centred), _ROWS):
+        z = centred[start : start + _ROWS].double()
+        p = (z * inverse).softmax(dim=1)
+        mean = (p * z).sum(dim=1)
+        slope += float((mean - chosen[start : start + _ROWS].double()).sum())
+        curvature += float((p * (z - mean.unsqueeze(1)).square()).sum())
+    return slope / len(centred), curvature / len(centred)
+
+
+def fit_label_temperature(logits: Tensor, targets: Tensor) -> float:
+    """Return the temperature T that minimises the log-loss of ``sigmoid(logits / T)``.
+
+    One for all labels.
+
+    Args:
+        logits: ``(n, labels)``.
+        targets: 0 and 1, ``(n, labels)``.
+
+    Raises:
+        InputError: As for ``fit_temperature``.
+    """
+    flat = logits.flatten()
+    # A sigmoid is the softmax of (0, logit).
+    pairs = torch.stack([torch.zeros_like(flat), flat], dim=1)
+    return fit_temperature(pairs, (targets > 0.5).long().flatten())
+
+
+def best_f1_thresholds(
+    probabilities: Tensor, targets: Tensor, current: Sequence[float]
+) -> list[float]:
+    """Return the threshold of each label with the best F1 on these samples.
+
+    It lies halfway between two predicted probabilities. Of several best ones it is the nearest to
+    the current threshold, which is also kept if the label applies to no sample.
+
+    Args:
+        probabilities: ``(n, labels)``.
+        targets: 0 and 1, ``(n, labels)``.
+        current: The threshold of each label now.
+    """
+    columns = zip(probabilities.double().T, (targets > 0.5).T, current, strict=True)
+    return [_best_f1_threshold(p, y, now) for p, y, now in columns]
+
+
+def _best_f1_threshold(p: Tensor, y: Tensor, current: float) -> float:
+    n_positive = int(y.sum())
+    if not n_positive:
+        return current
+    ordered, order = p.sort(descending=True)
+    correct = y[order].cumsum(0)
+    predicted = torch.arange(1, len(p) + 1)
+    f1 = 2 * correct.double() / (predicted + n_positive)
+    below = torch.cat([ordered[1:], ordered.new_zeros(1)])
+    f1[ordered == below] = -1  # samples of equal probability cannot be separated
+    halfway = (ordered + below) / 2
+    best = halfway[f1 >= f1.max() - 1e-12]
+    found: float = to_rows(best[(best - current).abs().argmin()].reshape(1, 1))[0][0]
+    return min(max(found, 1e-6), 1 - 1e-6)

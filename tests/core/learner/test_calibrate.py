@@ -1,0 +1,220 @@
+"""``learner.calibrate``: fitted on the calibration part, used by predictions and exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from flambeau import Batch, Learner, Predictor, TensorData
+from flambeau.errors import InputError
+from flambeau.task import Classification, MultiLabel
+
+DRAW = torch.Generator().manual_seed(0)
+X = torch.randn(600, 6, generator=DRAW)
+NOISE = torch.randn(600, 3, generator=DRAW)
+Y = (X[:, :3] + 1.5 * NOISE).argmax(1)
+LABELS = (X[:, :3] + NOISE > torch.tensor([0.0, 1.0, 1.8])).long()
+
+
+def data(targets: torch.Tensor = Y, **arguments) -> TensorData:
+    return TensorData.from_tensors(X, targets, valid=0.2, calibration=0.3, **arguments)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 48), nn.ReLU(), nn.Linear(48, 3))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Learner:
+    learner = Learner(data(), quiet=True, choices={"metrics": ["accuracy", "log_loss"]})
+    learner.fit(15, lr=0.03)
+    head = [each for each in learner.model.modules() if isinstance(each, nn.Linear)][-1]
+    with torch.no_grad():  # overconfident
+        head.weight *= 3
+        head.bias *= 3
+    return learner
+
+
+def logits_of(learner: Learner, part: str) -> tuple[torch.Tensor, torch.Tensor]:
+    outputs = learner.predictor().outputs(learner.data.raw(part)).double()
+    return outputs, Y[torch.from_numpy(learner.data.split.part(part))]
+
+
+def test_the_scores_before_and_after_are_those_of_predictions(trained: Learner) -> None:
+    trained.task.calibration = {}
+    result = trained.calibrate()
+    t = result.values["temperature"]
+    assert t > 1.2
+    assert trained.task.calibration == result.values
+    assert result.n_samples == 180
+    assert list(result.parts) == ["calibration", "valid"]
+    for part, scores in result.parts.items():
+        logits, y = logits_of(trained, part)
+        for found, temperature in ((scores.before, 1.0), (scores.after, t)):
+            p = (logits / temperature).softmax(1)
+            one_hot = nn.functional.one_hot(y, 3).double()
+            assert found["log_loss"] == pytest.approx(float(-p[one_hot > 0].log().mean()), rel=1e-6)
+            assert found["brier"] == pytest.approx(
+                float((p - one_hot).square().sum(1).mean()), rel=1e-6
+            )
+            assert found["ece"] == pytest.approx(slow_ece(p, y), rel=1e-5)
+        assert scores.after["log_loss"] < scores.before["log_loss"]
+        assert scores.after["ece"] < scores.before["ece"]
+        assert scores.after["accuracy"] == scores.before["accuracy"]
+        assert scores.curve_after is not None
+        assert scores.curve_after.ece == scores.after["ece"]
+    text = str(result)
+    assert text.startswith(f"temperature {t:.4g}; fitted on 180 calibration samples\npart ")
+    assert f"{result.parts['valid'].after['ece']:.4f}" in text
+
+
+def slow_ece(p: torch.Tensor, y: torch.Tensor) -> float:
+    confidence, predicted = p.max(1)
+    total = 0.0
+    for low in torch.linspace(0, 0.9, 10).tolist():
+        here = (confidence > low) & (confidence <= low + 0.1 + 1e-9)
+        if here.any():
+            gap = (predicted == y)[here].double().mean() - confidence[here].mean()
+            total += float(gap.abs()) * int(here.sum())
+    return total / len(p)
+
+
+def test_a_second_call_gives_the_same_values(trained: Learner) -> None:
+    first = trained.calibrate()
+    second = trained.calibrate()
+    assert second.values == first.values
+    assert second.parts["valid"].before == first.parts["valid"].before
+
+
+def test_predictions_metrics_reports_and_exports_use_the_values(
+    trained: Learner, tmp_path: Path
+) -> None:
+    result = trained.calibrate()
+    p = (logits_of(trained, "valid")[0] / result.values["temperature"]).softmax(1)
+    raw = trained.data.raw("valid")
+    loaded = Predictor.load(trained.export(tmp_path / "model"))
+    assert loaded.task.calibration == result.values
+    for predictions in (trained.predict(raw), loaded.predict(raw)):
+        shown = torch.tensor([list(each.probabilities.values()) for each in predictions])
+        assert torch.allclose(shown.double(), p, atol=1e-6)
+    after = result.parts["valid"].after
+    assert trained.evaluate()["log_loss"] == pytest.approx(after["log_loss"], rel=1e-9)
+    assert trained.interpret().calibration().ece == pytest.approx(after["ece"], rel=1e-9)
+
+
+def test_only_the_calibration_part_is_read_for_the_fit(trained: Learner) -> None:
+    expected = trained.calibrate().values
+    y = Y.clone()
+    others = torch.from_numpy(trained.data.split.valid)
+    y[others] = (y[others] + 1) % 3
+    other = TensorData.from_tensors(X, y, split=trained.data.split)
+    learner = Learner(other, trained.model, task=Classification(["0", "1", "2"]), quiet=True)
+    learner.built.preprocessor = trained.built.preprocessor
+    assert learner.calibrate().values == expected
+
+
+def test_without_a_calibration_part_it_says_how_to_make_one() -> None:
+    learner = Learner(TensorData.from_tensors(X, Y), quiet=True)
+    with pytest.raises(InputError, match=r"no calibration samples.*calibration=0\.2"):
+        learner.calibrate()
+    assert not learner.task.calibration
+
+
+def test_training_further_and_loading_weights_remove_the_values(tmp_path: Path) -> None:
+    learner = Learner(data(), net(), quiet=True, choices={"probe": "off"})
+    learner.fit(3, lr=0.03)
+    learner.calibrate()
+    before = learner.save(tmp_path / "weights.safetensors")
+    assert learner.task.calibration
+    learner.fit(1, lr=0.03)
+    assert not learner.task.calibration
+    learner.calibrate()
+    learner.load(before)
+    assert not learner.task.calibration
+
+
+def test_labels_get_thresholds_that_raise_f1() -> None:
+    task = MultiLabel(["a", "b", "rare"], metrics=["macro_f1"])
+    learner = Learner(data(LABELS), net(), task=task, quiet=True, choices={"probe": "off"})
+    learner.fit(8, lr=0.02)
+    result = learner.calibrate()
+    assert set(result.values) == {"temperature", "thresholds"}
+    scores = result.parts["calibration"]
+    assert scores.after["macro_f1"] > scores.before["macro_f1"]
+    assert scores.after["log_loss"] < scores.before["log_loss"]
+    raw = learner.data.raw("valid")
+    truth = LABELS[torch.from_numpy(learner.data.split.valid)]
+    chosen = torch.tensor([[c in p.labels for c in task.classes] for p in learner.predict(raw)])
+    f1 = 2 * (chosen & (truth > 0)).sum(0) / (chosen.sum(0) + truth.sum(0))
+    assert learner.evaluate()["macro_f1"] == pytest.approx(float(f1.mean()), abs=1e-6)
+    found = learner.interpret()
+    assert torch.equal(found.predicted, chosen)
+    assert found.intervals["macro_f1"].value == pytest.approx(float(f1.mean()), abs=1e-6)
+
+
+class Shifted(Classification):
+    """A task that fits a value of its own."""
+
+    def calibrate(self, pairs):
+        outputs = torch.cat([outputs for outputs, _ in pairs])
+        return {"mean": outputs.mean(0).tolist()}
+
+    def calibrated(self, outputs):
+        mean = self.calibration.get("mean")
+        return outputs if mean is None else outputs - torch.tensor(mean)
+
+
+class Forgetful(Shifted):
+    def arguments(self):
+        return {"classes": list(self.classes)}
+
+
+def test_a_task_of_ones_own() -> None:
+    learner = Learner(data(), net(), task=Shifted(["0", "1", "2"]), quiet=True)
+    result = learner.calibrate()
+    assert len(result.values["mean"]) == 3
+    assert result.parts["valid"].after["accuracy"] != result.parts["valid"].before["accuracy"]
+    forgetful = Forgetful(["0", "1", "2"])
+    with pytest.raises(InputError, match=r"Forgetful\.arguments\(\) has no 'calibration'"):
+        Learner(data(), net(), task=forgetful, quiet=True).calibrate()
+    assert not forgetful.calibration
+
+
+def test_a_task_without_anything_to_fit_is_refused() -> None:
+    learner = Learner(data(X[:, 0].clone()), quiet=True)
+    with pytest.raises(InputError, match="Regression has nothing to fit on calibration samples"):
+        learner.calibrate()
+
+
+def test_a_failed_fit_keeps_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner(data(), net(), quiet=True, choices={"probe": "off"})
+    learner.fit(2, lr=0.03)
+    values = learner.calibrate().values
+
+    def fails(pairs: object) -> dict[str, float]:
+        raise InputError("no minimum")
+
+    monkeypatch.setattr(learner.task, "calibrate", fails)
+    with pytest.raises(InputError, match="no minimum"):
+        learner.calibrate()
+    assert learner.task.calibration == values
+
+
+def test_batches_are_read_once_for_the_fit() -> None:
+    seen: list[int] = []
+
+    class Counts(Classification):
+        def calibrate(self, pairs):
+            rows = list(pairs)
+            seen.extend(int(i) for _, batch in rows for i in batch.indices)
+            assert all(isinstance(batch, Batch) for _, batch in rows)
+            return super().calibrate(rows)
+
+    learner = Learner(data(), net(), task=Counts(["0", "1", "2"]), quiet=True)
+    learner.fit(2, lr=0.03)
+    learner.calibrate()
+    assert sorted(seen) == sorted(learner.data.split.calibration.tolist())
