@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -115,9 +115,10 @@ def collect_predictions(
     ids: list[Tensor] = []
     collected = Collector()
     count = 0
+    for_report = replace(context, for_report=True)
     with torch.no_grad():
         for batch in batches():
-            outputs = task.forward(model, batch, context)
+            outputs = task.forward(model, batch, for_report)
             task.update(metrics, outputs, batch)
             collected.add(task.summarise(outputs, batch), len(batch))
             positions = torch.arange(count, count + len(batch))

@@ -51,7 +51,7 @@ def translation_summary(
     model returns none or a side is longer than 60 tokens.
 
     Args:
-        outputs: Outputs of ``TranslationTask.forward`` for a batch with references.
+        outputs: Outputs of ``TranslationTask.forward`` with ``context.for_report``.
         batch: The batch.
         target: The target tokenizer.
         lowercase: Whether references are lower-cased.

@@ -145,8 +145,8 @@ class TranslationTask(Task):
         """Return a `TeacherForcedOutput` in training, else the sentences found by a search.
 
         The latter are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)``
-        and, if the model returns it, "attention" ``(batch, longest, source)``. For a batch with
-        references there are also their "loss_sum", "likelihood_sum" and "n_tokens", ``(batch,)``.
+        and, if the model returns it, "attention" ``(batch, longest, source)``. For a report they
+        include "loss_sum", "likelihood_sum" and "n_tokens" of the references, ``(batch,)``.
         """
         network = _as_seq2seq(model)
         if not context.training:
@@ -156,7 +156,7 @@ class TranslationTask(Task):
             outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
             if found.attention is not None:
                 outputs["attention"] = found.attention[:, 0]
-            if TARGET in batch.targets:
+            if context.for_report:
                 outputs |= self._sentence_losses(network, batch, context)
             return outputs
         # Checked here too, so that an unsupported feed fails in the first step at probability 1.
