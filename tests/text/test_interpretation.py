@@ -16,8 +16,9 @@ from flambeau_text.decoding.search import search
 from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.interpretation import scores_by_length
+from flambeau_text.translation.predictions import DetailedTranslation
 from flambeau_text.translation.scores import sentence_bleu
-from flambeau_text.translation.translate import DetailedTranslation, translate
+from flambeau_text.translation.translate import translate
 
 
 @pytest.fixture(scope="module")

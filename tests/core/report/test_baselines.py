@@ -163,6 +163,21 @@ def test_a_large_train_set_is_sampled_reproducibly(monkeypatch) -> None:
     assert first["logistic regression"]["loss"] > whole["logistic regression"]["loss"]
 
 
+def test_many_outputs_are_scored_in_pieces_and_not_fitted(monkeypatch) -> None:
+    train, test = data_of(*blobs(120, 3, seed=0)), data_of(*blobs(50, 3, seed=1))
+    task = Classification(["a", "b", "c"])
+    whole = baseline_scores(train, test, task)
+    monkeypatch.setattr(module, "_MAX_OUTPUTS", 30)  # 10 rows
+    pieces = baseline_scores(train, test, task)
+    assert list(whole) == ["majority class", "logistic regression"]
+    assert list(pieces) == ["majority class"]
+    assert pieces["majority class"] == pytest.approx(whole["majority class"], rel=1e-12)
+    monkeypatch.setattr(module, "_MAX_OUTPUTS", 360)
+    assert list(baseline_scores(train, test, task)) == list(whole)
+    monkeypatch.setattr(module, "_MAX_WEIGHTS", 5)
+    assert list(baseline_scores(train, test, task)) == ["majority class"]
+
+
 def test_other_tasks_have_no_baselines() -> None:
     x, y = blobs(10, 2, 0)
     assert baseline_scores(data_of(x, y), data_of(x, y), Task()) == {}

@@ -15,10 +15,10 @@ from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.minimum_risk import MinimumRisk
 from flambeau_text.translation.options import TranslationOptions
-from flambeau_text.translation.predictions import Translation
+from flambeau_text.translation.predictions import DetailedTranslation, Translation
 from flambeau_text.translation.scores import Score, corpus_score, corpus_scores
 from flambeau_text.translation.task import TranslationTask
-from flambeau_text.translation.translate import DetailedTranslation, translate
+from flambeau_text.translation.translate import translate
 from flambeau_text.vocab import Vocab, build_vocab_from_iterator
 
 __all__ = [

@@ -114,7 +114,7 @@ def collect_predictions(
     has_evaluate = type(task).evaluate is not Task.evaluate
     has_summary = type(task).summarise is not Task.summarise or task.kind in _KINDS
     has_predict = has_summary and type(task).predict is not Task.predict
-    predicting = replace(context, stage="predict")
+    predicting = replace(context, stage="predict", for_report=True)
     metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
     ids: list[Tensor] = []
     collected = Collector()

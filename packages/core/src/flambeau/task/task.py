@@ -39,6 +39,7 @@ class StepContext:
         step: Optimizer steps since the start of the run.
         sharded: Whether each process evaluates only its shard of the batches, so that metrics must
             be reduced over the processes.
+        for_report: Whether ``summarise`` follows, for which a task may add figures to its outputs.
     """
 
     stage: Stage = "train"
@@ -48,6 +49,7 @@ class StepContext:
     epoch: int = 0
     step: int = 0
     sharded: bool = False
+    for_report: bool = False
 
 
 class Task:

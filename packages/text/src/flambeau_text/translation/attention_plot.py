@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flambeau.errors import InputError
 from flambeau.plotting import Path, axes_row, new_figure, save_figure, shorten_label
-from flambeau_text.translation.translate import DetailedTranslation
+from flambeau_text.translation.predictions import DetailedTranslation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.data.preview import Preview
+from flambeau.data.split import PARTS
 from flambeau.plotting import COLOURS, can_plot, draw_panels, style_axes
 from flambeau.report import Section
 from flambeau.report.blocks import Cards, Figures, Table, Text
@@ -20,11 +21,10 @@ from flambeau.task.batch_summary import Summary
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.tokenizer import content_ids
 from flambeau_text.translation.attention_plot import attention_panel
-from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.dataset import REFERENCE, SOURCE, reference_text
+from flambeau_text.translation.predictions import DetailedTranslation
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.scores import corpus_score, sentence_bleu
-from flambeau_text.translation.translate import DetailedTranslation
 from flambeau_text.vocab import END
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def translation_summary(
     model returns none or a side is longer than 60 tokens.
 
     Args:
-        outputs: Outputs of ``TranslationTask.forward`` for a batch with references.
+        outputs: Outputs of ``TranslationTask.predict`` with ``context.for_report``.
         batch: The batch.
         target: The target tokenizer.
         lowercase: Whether references are lower-cased.
@@ -179,10 +179,13 @@ def _with_attention(
 ) -> list[tuple[int, DetailedTranslation]]:
     """Return some translations of medium quality with their attention, if it is known."""
     data, preprocessor = found.details.data, found.details.preprocessor
-    if not isinstance(data, TranslationData) or not isinstance(
-        preprocessor, TranslationPreprocessor
-    ):
+    if data is None or not isinstance(preprocessor, TranslationPreprocessor):
         return []
+    sources: dict[int, str] = {}
+    for part in PARTS:
+        rows = data.split.part(part)
+        if len(rows):
+            sources.update(zip(rows.tolist(), data.raw(part), strict=True))
     summary, ids = found.predictions.summary, found.predictions.ids
     texts, scores, tokens, attention = (
         summary.entries(name) for name in ("predicted_text", "score", "tokens", "attention")
@@ -190,7 +193,7 @@ def _with_attention(
     known = [at for at in order if attention[at] is not None]
     chosen: list[tuple[int, DetailedTranslation]] = []
     for at in known[len(known) // 2 :][:_ATTENTION_PLOTS]:
-        source = preprocessor.source.tokenize(data.samples["source"][int(ids[at])])
+        source = preprocessor.source.tokenize(sources[int(ids[at])])
         sides = (*source, END), (*tokens[at], END)
         translation = DetailedTranslation(texts[at], float(scores[at]), *sides, attention[at])
         chosen.append((at, translation))

@@ -289,9 +289,9 @@ class TranslationTask(Task):
         """Return the sentences found by a search: greedy during a run, else by ``decoding``.
 
         They are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)`` and, if
-        the model returns it, "attention" ``(batch, longest, source)``. At the stage "predict" a
-        batch with references also gives their teacher-forced "loss_sum", "likelihood_sum" and
-        "n_tokens", ``(batch,)``, for reports.
+        the model returns it, "attention" ``(batch, longest, source)``. For a report they
+        include the teacher-forced "loss_sum", "likelihood_sum" and "n_tokens" of the references,
+        ``(batch,)``.
         """
         strategy: Strategy = _GREEDY if context.stage == "valid" else self.decoding
         found = search(
@@ -300,7 +300,7 @@ class TranslationTask(Task):
         outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
         if found.attention is not None:
             outputs["attention"] = found.attention[:, 0]
-        if context.stage == "predict" and TARGET in batch.targets:
+        if context.for_report:
             outputs |= self._sentence_losses(model, batch, context)
         return outputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -22,27 +22,10 @@ from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, content_ids
 from flambeau_text.translation.dataset import SOURCE
-from flambeau_text.translation.predictions import Translation
+from flambeau_text.translation.predictions import DetailedTranslation, Translation
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.task import TranslationTask
 from flambeau_text.vocab import END
-
-
-@dataclass(frozen=True, eq=False)
-class DetailedTranslation(Translation):
-    """A translation with its tokens, its attention and its alternatives.
-
-    Attributes:
-        source_tokens: Tokens of the source, the end token included.
-        tokens: Tokens of the translation, the end token included.
-        attention: Attention weights ``(tokens, source_tokens)``; None if the model returns none.
-        alternatives: The next best translations, if the strategy returns several.
-    """
-
-    source_tokens: tuple[str, ...] = ()
-    tokens: tuple[str, ...] = ()
-    attention: Tensor | None = field(default=None, repr=False)
-    alternatives: tuple[Translation, ...] = ()
 
 
 def translate(
