@@ -14,9 +14,9 @@ from typing import Any, Self
 from flambeau.data.data import Data
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
+from flambeau.data.split_request import SplitRequest
 from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.split_request import SplitRequest
 
 
 class ImageDataConstructors(Data):
@@ -75,7 +75,7 @@ class ImageDataConstructors(Data):
                 "unreadable": unreadable,
             }
         )
-        request = SplitRequest(valid, test, seed, split)
+        request = SplitRequest(valid, test, split, seed)
         return cls(*sources.read_folder(path, request, options))
 
     @classmethod
@@ -117,8 +117,8 @@ class ImageDataConstructors(Data):
         options = (options or ImageOptions()).updated({"size": size})
         columns = sources.read_columns(frame)
         table = sources.TableSource(columns, file, label, Path(root))
-        request, column = sources.resolve_split(split, valid, test, seed)
-        return cls(*sources.read_table(table, request, column, options))
+        request = SplitRequest(valid, test, split, seed)
+        return cls(*sources.read_table(table, request, options))
 
     @classmethod
     def from_csv(
@@ -149,8 +149,8 @@ class ImageDataConstructors(Data):
         table = sources.TableSource(
             columns, file, label, Path(path).parent if root is None else Path(root)
         )
-        request, column = sources.resolve_split(split, valid, test, seed)
-        return cls(*sources.read_table(table, request, column, options))
+        request = SplitRequest(valid, test, split, seed)
+        return cls(*sources.read_table(table, request, options))
 
     @classmethod
     def from_arrays(
@@ -175,7 +175,7 @@ class ImageDataConstructors(Data):
             labels: One per image, of any type that `read_labels` accepts.
             valid: A share, or ``(images, labels)``.
             test: A share, or ``(images, labels)``.
-            split: A split by row numbers instead, over train, valid and test in this order.
+            split: A split by row numbers instead.
             seed: Seed of the random split.
             class_names: Names of the classes 0, 1, ….
             layout: "HWC" or "CHW" if the shape is ambiguous.
@@ -189,8 +189,8 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size, "classes": class_names})
-        arrays = sources.ArraySource(images, labels, valid, test, layout)
-        return cls(*sources.read_arrays(arrays, seed, split, options))
+        request = SplitRequest(valid, test, split, seed)
+        return cls(*sources.read_arrays(images, labels, request, layout, options))
 
     @classmethod
     def from_items(
@@ -213,7 +213,7 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        request = SplitRequest(valid, test, seed, split)
+        request = SplitRequest(valid, test, split, seed)
         return cls(*sources.read_items(items, request, options))
 
     @classmethod

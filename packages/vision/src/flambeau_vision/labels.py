@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flambeau.data.split import Rows
-from flambeau.errors import InputError
+from flambeau.data.split import PARTS, Rows, Split
+from flambeau.errors import InputError, SplitError
 from flambeau.wording import name_some
 
 Kind = Literal["classification", "multi_label", "regression"]
@@ -53,6 +53,29 @@ class Targets:
         else:
             counts = self.values.sum(dim=0).long()
         return dict(zip(self.names, counts.tolist(), strict=True))
+
+    def check_split(self, split: Split, samples: str = "samples") -> None:
+        """Raise an error if a class has samples in another part but none in train.
+
+        Args:
+            split: A split of the rows of these targets.
+            samples: What a row is, in the plural, for the message.
+
+        Raises:
+            SplitError: The message names the classes.
+        """
+        if self.kind != "classification":
+            return
+        in_train = set(self.values[torch.tensor(split.train)].tolist())
+        for part in PARTS[1:]:
+            labels = self.values[torch.tensor(split.part(part))].tolist()
+            if unseen := sorted(set(labels) - in_train):
+                names = name_some((self.names[number] for number in unseen), most=10)
+                raise SplitError(
+                    f"{len(unseen)} classes have {samples} in {part} but none in train: {names}. "
+                    f"The model cannot learn them. Move some of their {samples} to train, or "
+                    "exclude them with classes=[…]."
+                )
 
     def text(self, row: int) -> str:
         """Return the label of one row as text."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from flambeau.data.samples import Samples
-from flambeau.data.split import Split
+from flambeau.data.split_request import (
+    SplitRequest,
+    consecutive_rows,
+    has_part_names,
+    read_part_column,
+    rows_by_part,
+)
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
-from flambeau_vision.assemble import ImageDataArguments, assemble
+from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
 from flambeau_vision.csv_file import read_csv
-from flambeau_vision.folder import IMAGE_EXTENSIONS, PART_NAMES, list_folder
+from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
 from flambeau_vision.labels import read_labels, to_list
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.split_request import SplitRequest, make_split, parse_part
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,6 @@ class TableSource:
         return list(self.columns[name])
 
 
-@dataclass(frozen=True)
-class ArraySource:
-    """Images and labels in memory, as the arguments of ``ImageData.from_arrays``."""
-
-    images: Any
-    labels: Any
-    valid: float | tuple[Any, Any]
-    test: float | tuple[Any, Any]
-    layout: str | None
-
-
 # ---------------------------------------------------------------- sources
 
 
@@ -66,22 +59,22 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     listing = list_folder(path, options.classes)
-    request = SplitRequest(request.valid, request.test, request.seed, request.split, listing.parts)
     options = options.updated({"classes": listing.classes})
-    return assemble(listing.files, listing.labels, request, options, listing.notes)
+    given = rows_by_part(listing.parts)
+    return assemble(listing.files, listing.labels, request, options, listing.notes, given)
 
 
 def read_table(
-    table: TableSource, request: SplitRequest, split_column: str | None, options: ImageOptions
+    table: TableSource, request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read the files that a table names."""
     notes: tuple[str, ...] = ()
-    if split_column is None and request.split is None and _has_split_column(table.columns):
+    given = None
+    if request.split is None and _has_split_column(table.columns):
         notes = ("the column 'split' is not used; split=\"split\" reads the parts from it",)
-    if split_column is not None:
-        notes = (f"the parts are read from the column {split_column!r}",)
-        parts = [parse_part(value, row) for row, value in enumerate(table[split_column])]
-        request = SplitRequest(request.valid, request.test, request.seed, None, parts)
+    if (column := request.column) is not None:
+        notes = (f"the parts are read from the column {column!r}",)
+        given = rows_by_part(read_part_column(table[column], column, "the table"))
     files: list[Path] = []
     for row, value in enumerate(table[table.file]):
         if not isinstance(value, str | os.PathLike) or not str(value):
@@ -90,14 +83,14 @@ def read_table(
             )
         files.append(table.root / value)
     if isinstance(table.label, str):
-        return assemble(files, table[table.label], request, options, notes)
+        return assemble(files, table[table.label], request, options, notes, given)
     names = tuple(table.label)
     rows = list(zip(*(table[name] for name in names), strict=True))
     if all(value in (0, 1) for row in rows for value in row) and options.task != "regression":
         labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
     else:
         labels = [[float(value) for value in row] for row in rows]
-    return assemble(files, labels, request, options.updated({"classes": names}), notes)
+    return assemble(files, labels, request, options.updated({"classes": names}), notes, given)
 
 
 def read_items(
@@ -111,40 +104,30 @@ def read_items(
 
 
 def read_arrays(
-    arrays: ArraySource, seed: int, split: Split | None, options: ImageOptions
+    images: Any, labels: Any, request: SplitRequest, layout: str | None, options: ImageOptions
 ) -> ImageDataArguments:
-    """Read arrays or tensors of images of equal size."""
-    given = {"train": (arrays.images, arrays.labels)}
-    shares = {"valid": 0.2, "test": 0.0}
-    for part, value in (("valid", arrays.valid), ("test", arrays.test)):
-        if isinstance(value, tuple):
-            given[part] = value
-        else:
-            shares[part] = value
+    """Read arrays or tensors of images of equal size; see ``ImageData.from_arrays``."""
+    pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
-    images = {
-        part: to_uint8_images(pair[0], arrays.layout, channels or 1, part)
-        for part, pair in given.items()
+    tensors = {
+        part: to_uint8_images(pair[0], layout, channels or 1, part) for part, pair in pairs.items()
     }
-    check_same_shape(images)
-    labels = {part: to_list(pair[1]) for part, pair in given.items()}
-    for part, tensor in images.items():
-        if len(tensor) != len(labels[part]):
+    check_same_shape(tensors)
+    labels_of = {part: to_list(pair[1]) for part, pair in pairs.items()}
+    for part, tensor in tensors.items():
+        if len(tensor) != len(labels_of[part]):
             raise InputError(
-                f"There are {len(tensor):,} {part} images, but {len(labels[part]):,} labels. Give "
-                "one label per image."
+                f"There are {len(tensor):,} {part} images, but {len(labels_of[part]):,} labels. "
+                "Give one label per image."
             )
-    pixels = torch.cat(list(images.values())) if len(images) > 1 else images["train"]
+    pixels = torch.cat(list(tensors.values())) if len(tensors) > 1 else tensors["train"]
     targets = read_labels(
-        [label for part in labels.values() for label in part],
+        [label for part in labels_of.values() for label in part],
         task=options.task,
         classes=options.classes,
         sep=options.sep,
     )
-    parts = [part for part, tensor in images.items() for _ in range(len(tensor))]
-    request = SplitRequest(
-        shares["valid"], shares["test"], seed, split, parts if len(images) > 1 else None
-    )
+    rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
     n, n_channels, height, width = pixels.shape
     samples = Samples(
         {
@@ -156,7 +139,8 @@ def read_arrays(
             "animated": [False] * n,
         }
     )
-    return samples, targets, make_split(request, targets, np.arange(n), n), options, ()
+    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
+    return samples, targets, split, options, ()
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
@@ -167,8 +151,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
     option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
-    split_names = ("valid", "test", "seed")
-    table_names = ("file", "label", "split", "root") if path.is_file() else ()
+    split_names = ("valid", "test", "seed", *(("split",) if path.is_file() else ()))
+    table_names = ("file", "label", "root") if path.is_file() else ()
     known = (*option_names, *split_names, *table_names)
     given = {name: value for name, value in options.items() if value is not None}
     if "image_size" in given:  # the plan's name for it
@@ -191,14 +175,14 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             "Name them with --file and --label."
         )
     table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
-    split = given.get("split", "split" if _has_split_column(columns) else None)
-    return read_table(table, request, split, image_options)
+    if request.split is None and _has_split_column(columns):
+        request = replace(request, split="split")
+    return read_table(table, request, image_options)
 
 
 def _has_split_column(columns: Mapping[str, Sequence[Any]]) -> bool:
     """Return whether a column "split" has a part (train, valid, test) in every row."""
-    values = columns.get("split", ())
-    return bool(values) and all(str(value).strip().lower() in PART_NAMES for value in values)
+    return has_part_names(columns.get("split", ()))
 
 
 def guess_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str | None, str | None]:
@@ -213,15 +197,6 @@ def guess_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str | None, str
     others = [name for name in columns if name not in files]
     label = "label" if "label" in others else others[0] if len(others) == 1 else None
     return files[0], label
-
-
-def resolve_split(
-    split: str | Split | None, valid: float, test: float, seed: int
-) -> tuple[SplitRequest, str | None]:
-    """Return the split request and the name of the split column, if ``split`` is one."""
-    if isinstance(split, str):
-        return SplitRequest(valid, test, seed), split
-    return SplitRequest(valid, test, seed, split), None
 
 
 # ---------------------------------------------------------------- tables

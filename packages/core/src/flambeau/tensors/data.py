@@ -14,6 +14,7 @@ from flambeau.data.data import digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import PARTS, Split
+from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import InputError
 from flambeau.tensors.base_data import (
@@ -90,7 +91,8 @@ class TensorData(BaseTensorData):
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
             targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
             valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``.
-            test: Likewise; no test part by default.
+            test: Likewise; no test part by default. A part with a size is drawn from the rows of
+                ``inputs``.
             split: The row numbers of each part, used instead of ``valid`` and ``test``.
             seed: Seed of the random split.
             stratify: Keep the class proportions in each part; "auto" does so if the targets are
@@ -109,18 +111,14 @@ class TensorData(BaseTensorData):
             >>> data.split.describe()
             'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
         """
-        parts, split, names = split_arrays(
+        parts, given, names = split_arrays(
             inputs,
             targets,
-            valid=valid,
-            test=test,
-            split=split,
-            seed=seed,
-            stratify=stratify,
+            SplitRequest(valid, test, split, seed, stratify),
             task=task,
             class_names=class_names,
         )
-        return TensorData(parts, split, task=task, class_names=names)
+        return TensorData(parts, given, task=task, class_names=names)
 
     @staticmethod
     def from_datasets(

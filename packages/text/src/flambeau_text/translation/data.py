@@ -17,6 +17,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
+from flambeau.data.split_request import SplitRequest
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.dataset import (
@@ -32,7 +33,6 @@ from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
 from flambeau_text.translation.sources import (
     PairTable,
-    SplitRequest,
     read_files,
     read_items,
     read_path,

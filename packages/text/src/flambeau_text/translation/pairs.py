@@ -130,26 +130,21 @@ def pairs_from_columns(columns: Mapping[str, Any], source: str, target: str, nam
     return Pairs(found[source], found[target], locations)
 
 
-def concatenate(parts: Mapping[str, Pairs]) -> tuple[Pairs, dict[str, np.ndarray]]:
-    """Return the pairs of all parts in one table, and the rows of each part."""
-    table, rows = Pairs(), {}
-    for part, pairs in parts.items():
-        rows[part] = np.arange(len(table), len(table) + len(pairs))
-        table = table + pairs
-    return table, rows
+def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.ndarray]:
+    """Return the pairs within the limits of ``options``, and their positions in ``pairs``.
 
-
-def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
-    """Return the pairs within the limits of ``options``; other pairs are counted by reason.
+    Other pairs are counted by reason.
 
     Raises:
         InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
     """
-    kept = Pairs()
-    for source, target, location in zip(pairs.sources, pairs.targets, pairs.locations, strict=True):
+    kept, positions = Pairs(), list[int]()
+    rows = zip(pairs.sources, pairs.targets, pairs.locations, strict=True)
+    for position, (source, target, location) in enumerate(rows):
         problem = _problem(source, target, options)
         if problem is None:
             kept.add(source, target, location)
+            positions.append(position)
         else:
             kind, reason = problem
             kept.problems.append(Problem(location, reason))
@@ -166,7 +161,7 @@ def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
             f"All {len(pairs):,} pairs are unusable ({kinds}). The first: {kept.problems[0]}. "
             "Check the files and the limits in TranslationOptions."
         )
-    return kept
+    return kept, np.array(positions, dtype=np.int64)
 
 
 def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
