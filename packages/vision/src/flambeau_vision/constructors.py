@@ -15,6 +15,7 @@ from flambeau.data.data import Data
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
+from flambeau.data.tables import read_csv, read_table
 from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
 
@@ -96,7 +97,8 @@ class ImageDataConstructors(Data):
         """Read the image files and labels in a data frame.
 
         Args:
-            frame: A pandas frame, or any mapping of column names to sequences.
+            frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
+                sequences.
             file: Name of the column of paths.
             label: Name of the label column; several columns are regression targets, or the labels
                 of a multi-label task if all values are 0 or 1.
@@ -115,8 +117,7 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        columns = sources.read_columns(frame)
-        table = sources.TableSource(columns, file, label, Path(root))
+        table = sources.TableSource(read_table(frame), file, label, Path(root))
         request = SplitRequest(valid, test, split, seed)
         return cls(*sources.read_table(table, request, options))
 
@@ -138,17 +139,14 @@ class ImageDataConstructors(Data):
         """Read the image files and labels in a CSV file with a header; see `from_df`.
 
         A label column of whole numbers is read as int, one of other numbers as float, others as
-        text. Relative paths start from ``root``, by default the folder of the CSV file.
+        text, also codes such as 007. Relative paths start from ``root``, by default the folder of
+        the CSV file.
         """
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        from flambeau_vision.csv_file import read_csv
-
-        columns = read_csv(path)
-        table = sources.TableSource(
-            columns, file, label, Path(path).parent if root is None else Path(root)
-        )
+        folder = Path(path).parent if root is None else Path(root)
+        table = sources.TableSource(read_csv(path).with_numbers(), file, label, folder)
         request = SplitRequest(valid, test, split, seed)
         return cls(*sources.read_table(table, request, options))
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.split import PARTS, Rows, Split
+from flambeau.data.tables import to_list
 from flambeau.errors import InputError, SplitError
 from flambeau.wording import name_some
 
@@ -138,13 +139,6 @@ def read_labels(
     if kind == "multi_label":
         return _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
     return _read_classes(values, classes, row_name)
-
-
-def to_list(labels: Any) -> list[Any]:
-    """Return a list of the labels in a tensor, an array or a sequence."""
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu().numpy()
-    return labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
 
 
 @dataclass(frozen=True)

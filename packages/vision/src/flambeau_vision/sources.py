@@ -18,12 +18,12 @@ from flambeau.data.split_request import (
     read_part_column,
     rows_by_part,
 )
+from flambeau.data.tables import Table, read_csv, to_list
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
 from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
-from flambeau_vision.csv_file import read_csv
 from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
-from flambeau_vision.labels import read_labels, to_list
+from flambeau_vision.labels import read_labels
 from flambeau_vision.options import ImageOptions
 
 
@@ -32,23 +32,16 @@ class TableSource:
     """A table of files and labels.
 
     Attributes:
-        columns: Columns by name.
+        columns: The table.
         file: Name of the column of paths.
         label: Name of the column of labels, or of several.
         root: The folder that relative paths start from.
     """
 
-    columns: Mapping[str, Sequence[Any]]
+    columns: Table
     file: str
     label: str | Sequence[str]
     root: Path
-
-    def __getitem__(self, name: str) -> list[Any]:
-        if name not in self.columns:
-            raise InputError(
-                f"The table has no column {name!r}. {did_you_mean(name, self.columns)}"
-            )
-        return list(self.columns[name])
 
 
 # ---------------------------------------------------------------- sources
@@ -68,24 +61,25 @@ def read_table(
     table: TableSource, request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read the files that a table names."""
+    columns = table.columns
     notes: tuple[str, ...] = ()
     given = None
-    if request.split is None and _has_split_column(table.columns):
+    if request.split is None and _has_split_column(columns):
         notes = ("the column 'split' is not used; split=\"split\" reads the parts from it",)
     if (column := request.column) is not None:
         notes = (f"the parts are read from the column {column!r}",)
-        given = rows_by_part(read_part_column(table[column], column, "the table"))
+        given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
     files: list[Path] = []
-    for row, value in enumerate(table[table.file]):
+    for row, value in enumerate(columns.column(table.file)):
         if not isinstance(value, str | os.PathLike) or not str(value):
             raise InputError(
                 f"The file of row {row} is {value!r}. Give a path in every row of {table.file!r}."
             )
         files.append(table.root / value)
     if isinstance(table.label, str):
-        return assemble(files, table[table.label], request, options, notes, given)
+        return assemble(files, columns.column(table.label), request, options, notes, given)
     names = tuple(table.label)
-    rows = list(zip(*(table[name] for name in names), strict=True))
+    rows = list(zip(*map(columns.column, names), strict=True))
     if all(value in (0, 1) for row in rows for value in row) and options.task != "regression":
         labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
     else:
@@ -166,13 +160,13 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     request = SplitRequest(**{name: given[name] for name in split_names if name in given})
     if path.is_dir():
         return read_folder(path, request, image_options)
-    columns = read_csv(path)
+    columns = read_csv(path).with_numbers()
     file, label = guess_columns(columns)
     file, label = given.get("file", file), given.get("label", label)
     if file is None or label is None:
         raise InputError(
-            f"The file and label columns of {path} cannot be inferred from {', '.join(columns)}. "
-            "Name them with --file and --label."
+            f"The file and label columns of {path} cannot be inferred from "
+            f"{', '.join(columns.names)}. Name them with --file and --label."
         )
     table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
     if request.split is None and _has_split_column(columns):
@@ -180,44 +174,23 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     return read_table(table, request, image_options)
 
 
-def _has_split_column(columns: Mapping[str, Sequence[Any]]) -> bool:
+def _has_split_column(columns: Table) -> bool:
     """Return whether a column "split" has a part (train, valid, test) in every row."""
-    return has_part_names(columns.get("split", ()))
+    return "split" in columns and has_part_names(columns.column("split"))
 
 
-def guess_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str | None, str | None]:
+def guess_columns(columns: Table) -> tuple[str | None, str | None]:
     """Return (file, label): the only column of image paths, and "label" or the only other one."""
     files = [
         name
-        for name, column in columns.items()
-        if all(Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS for value in column[:20])
+        for name in columns.names
+        if all(
+            Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS
+            for value in columns.column(name)[:20]
+        )
     ]
     if len(files) != 1:
         return None, None
-    others = [name for name in columns if name not in files]
+    others = [name for name in columns.names if name not in files]
     label = "label" if "label" in others else others[0] if len(others) == 1 else None
     return files[0], label
-
-
-# ---------------------------------------------------------------- tables
-
-
-def read_columns(frame: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the columns of a data frame or a mapping as lists.
-
-    Raises:
-        InputError: It is neither, or the columns have different lengths.
-    """
-    if isinstance(frame, Mapping):
-        columns = {str(name): list(column) for name, column in frame.items()}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            seen = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-            raise InputError(f"The columns have different lengths: {seen}. Give one row per image.")
-        return columns
-    if not hasattr(frame, "columns"):
-        raise InputError(
-            f"A {type(frame).__name__} is not a data frame. Give a data frame or a mapping of "
-            "columns."
-        )
-    return {str(name): frame[name].tolist() for name in frame.columns}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,8 +18,8 @@ from flambeau.data.split_request import (
     read_part_column,
     rows_by_part,
 )
+from flambeau.data.tables import Table, read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean
-from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -34,23 +34,6 @@ _LANGUAGES = ("source_language", "target_language")
 
 TranslationDataArguments: TypeAlias = tuple[Samples, Split, TranslationOptions, Mapping[str, int]]
 """The arguments of ``TranslationData``: samples, split, options, skipped pairs by reason."""
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """A table, and the names of its source and target columns.
-
-    Attributes:
-        columns: A data frame, or a mapping of names to sequences.
-        source: Name of the source column.
-        target: Name of the target column.
-        name: Name of the table in messages.
-    """
-
-    columns: Any
-    source: str
-    target: str
-    name: str
 
 
 def read_files(
@@ -75,8 +58,12 @@ def read_files(
     return _assemble(parts, request, options)
 
 
-def read_table(
-    table: PairTable, request: SplitRequest, options: TranslationOptions | None
+def read_columns(
+    table: Table,
+    source: str,
+    target: str,
+    request: SplitRequest,
+    options: TranslationOptions | None,
 ) -> TranslationDataArguments:
     """Read two columns of a table; a third column may name the part of each row.
 
@@ -86,16 +73,13 @@ def read_table(
     options = options.with_given(
         {
             name: getattr(options, name) or _language_of_column(column)
-            for name, column in zip(_LANGUAGES, (table.source, table.target), strict=True)
+            for name, column in zip(_LANGUAGES, (source, target), strict=True)
         }
     )
-    pairs = pairs_from_columns(table.columns, table.source, table.target, table.name)
+    pairs = pairs_from_columns(table, source, target)
     given = None
     if (column := request.column) is not None:
-        if column not in table.columns:
-            names = [str(each) for each in table.columns]
-            raise InputError(f"There is no column {column!r}. {did_you_mean(column, names)}")
-        given = rows_by_part(read_part_column(table.columns[column], column, table.name))
+        given = rows_by_part(read_part_column(table.column(column), column, table.name))
     return _assemble({"train": pairs}, request, options, given)
 
 
@@ -161,14 +145,14 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     if path.is_dir():
         return _read_folder(path, request, settings)
     if {".csv", ".tsv"} & set(path.suffixes):
-        columns = read_csv(path)
-        first, second = _choose_columns(columns, source_column, target_column, path)
+        table = read_csv(path)
+        first, second = _choose_columns(table.names, source_column, target_column, path)
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
             raise ArgumentError(
                 f"{path} is a table, so valid and test must be fractions of its rows. To assign "
                 "each row to a part, name the column with --split NAME."
             )
-        return read_table(PairTable(columns, first, second, path.name), request, settings)
+        return read_columns(table, first, second, request, settings)
     raise InputError(
         f"{path} has only one side of the sentence pairs. Give the file with the other side: "
         "--target FILE, with the same number of lines."
@@ -193,7 +177,7 @@ def _parse_size(name: str, value: Any) -> Any:
 
 
 def _choose_columns(
-    columns: Mapping[str, Any], source: str | None, target: str | None, path: Path
+    columns: Sequence[str], source: str | None, target: str | None, path: Path
 ) -> tuple[str, str]:
     """Return the named columns, else "source" and "target", else the only two columns."""
     if source and target:
@@ -206,7 +190,7 @@ def _choose_columns(
             _check_header(first, second, path)
             return first, second
     raise InputError(
-        f"{path} has the columns {', '.join(map(str, columns))}. Name the two sides: "
+        f"{path} has the columns {', '.join(columns)}. Name the two sides: "
         "--source-column NAME --target-column NAME."
     )
 
