@@ -93,9 +93,7 @@ def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{path.name} does not exist or is not a file"):
             read_csv(path)
     table = read_csv(write(tmp_path / "t.csv", "label,b\n1,2\n"))
-    with pytest.raises(
-        InputError, match=r"no column 'lable'\. Did you mean 'label'"
-    ):
+    with pytest.raises(InputError, match=r"no column 'lable'\. Did you mean 'label'"):
         table.column("lable")
     assert "label" in table
     assert "lable" not in table

@@ -11,9 +11,9 @@ import numpy as np
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest
+from flambeau.data.targets import Targets, read_labels
 from flambeau.errors import InputError, SplitError
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
-from flambeau_vision.labels import Targets, read_labels
 from flambeau_vision.open_image import item_name, name_items
 from flambeau_vision.options import ImageOptions
 

@@ -16,7 +16,7 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_csv, read_table
-from flambeau_vision.labels import Targets
+from flambeau.data.targets import Targets
 from flambeau_vision.options import ImageOptions
 
 

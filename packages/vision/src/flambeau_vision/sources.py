@@ -19,11 +19,11 @@ from flambeau.data.split_request import (
     rows_by_part,
 )
 from flambeau.data.tables import Table, read_csv, to_list
+from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
 from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
 from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
-from flambeau_vision.labels import read_labels
 from flambeau_vision.options import ImageOptions
 
 

@@ -143,9 +143,11 @@ class SplitRequest:
             rows["train"] = np.flatnonzero(~assigned)
             method = method and "given; train is the rows without a part"
         if missing := self.to_draw(rows):
+            # Split.random always draws valid: where valid is given, another part stands in for it.
+            stands_in = list(missing if "valid" in missing else _DRAWN[: len(missing)])
+            drawn = self._draw(rows["train"], missing, stands_in, classes)
             train = rows["train"]
-            drawn = self._draw(train, missing, classes)
-            for part, name in zip(("train", *missing), PARTS, strict=False):
+            for part, name in zip(("train", *missing), ("train", *stands_in), strict=True):
                 rows[part] = train[drawn.part(name)]
             names = " and ".join(missing)
             method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
@@ -154,7 +156,7 @@ class SplitRequest:
         return Split(**parts, method=method, notes=notes)
 
     def _size(self, part: str) -> Any:
-        return getattr(self, part)
+        return getattr(self, part, 0.0)
 
     def _check_type(self, given: Mapping[str, Rows] | None) -> None:
         if self.split is None or (self.column is not None and given is not None):
@@ -164,14 +166,25 @@ class SplitRequest:
             "Split.from_indices(train, valid); the name of a column needs a table."
         )
 
-    def _draw(self, train: Rows, missing: Sequence[str], classes: NDArray[Any] | None) -> Split:
-        """Return a random split of ``train``: its parts valid, test, … hold the missing parts."""
-        sizes = {name: self._size(part) for name, part in zip(_DRAWN, missing, strict=False)}
+    def _draw(
+        self,
+        train: Rows,
+        missing: Sequence[str],
+        stands_in: Sequence[str],
+        classes: NDArray[Any] | None,
+    ) -> Split:
+        """Return a random split of ``train`` with the missing parts, by the names they have there.
+
+        Raises:
+            ArgumentError: A size is not a number.
+            SplitError: A size is invalid. The message names the missing part.
+        """
+        sizes = {name: self._size(part) for name, part in zip(stands_in, missing, strict=True)}
         labels = None if classes is None else classes[train]
         try:
             return Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
         except (ArgumentError, SplitError) as error:
-            if list(sizes) == list(missing):
+            if list(stands_in) == list(missing):
                 raise
             shown = ", ".join(f"{part}={self._size(part)!r:.60}" for part in missing)
             raise type(error)(

@@ -25,12 +25,8 @@ from flambeau.tensors.base_data import (
 )
 from flambeau.tensors.checks import (
     check_finite,
-    check_label_columns,
-    check_labels,
     find_rows_also_in_train,
-    labels_to_int64,
     match_train_columns,
-    warn_about_absent_classes,
 )
 from flambeau.tensors.columns import Arrays
 from flambeau.tensors.hugging_face import class_label_names
@@ -315,6 +311,8 @@ class TensorData(BaseTensorData):
         return super()._classes()
 
     def _check_labels(self, classes: Sequence[str]) -> None:
+        from flambeau.data.class_labels import check_labels, warn_about_absent_classes
+
         parts = {part: self._with_labels(part) for part in self._parts}
         for part, dataset in parts.items():
             check_labels(part, dataset, classes)
@@ -323,6 +321,8 @@ class TensorData(BaseTensorData):
             warn_about_absent_classes(parts, classes, named=self._class_names is not None)
 
     def _check_label_columns(self) -> None:
+        from flambeau.data.class_labels import check_label_columns
+
         for part, dataset in self._parts.items():
             check_label_columns(part, dataset)
 
@@ -332,6 +332,8 @@ class TensorData(BaseTensorData):
         if not any(value.is_floating_point() for value in dataset.targets.values()):
             return dataset
         if part not in self._labelled:
+            from flambeau.data.class_labels import labels_to_int64
+
             self._labelled[part] = labels_to_int64(part, dataset)
         return self._labelled[part]
 

@@ -18,7 +18,6 @@ from flambeau.tensors.columns import (
     as_columns,
     as_targets,
     as_tensors,
-    encode_string_labels,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def split_arrays(
     class_names: Sequence[str] | None,
 ) -> tuple[dict[str, MemoryDataset], Split, Sequence[str] | None]:
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
+    from flambeau.data.class_labels import encode_string_labels
+
     if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
         raise ArgumentError("inputs is None. Give a tensor, an array, or a dict of them.")
     pairs: dict[str, tuple[Arrays, Arrays | None]] = {"train": (inputs, targets)}
