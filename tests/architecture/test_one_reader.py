@@ -1,4 +1,4 @@
-"""CSV files, labels and split requests are read in one file each, all of them in core's `data`."""
+"""CSV files, labels, split requests and mapped files have one file each, in core's `data`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ ALLOWED = {
     # The split numbers the classes, groups and times that it is given.
     "a reader of labels": {f"{DATA}/{name}.py" for name in ("targets", "class_labels", "split")},
     "a split request": {f"{DATA}/split_request.py"},
+    "a memory-mapped file": {f"{DATA}/mapped_store.py"},
     # Demos split synthetic samples and take no request.
     "a random split": {
         f"{DATA}/split_request.py",
@@ -64,6 +65,8 @@ def findings(tree: ast.AST) -> Iterator[tuple[str, int]]:
         name = full_name(node, names)
         if name in READERS:
             yield "a reader of delimited text", node.lineno
+        if name in ("numpy.memmap", "torch.from_file", "torch.UntypedStorage.from_file"):
+            yield "a memory-mapped file", node.lineno
         if name.endswith(".__arrow_c_stream__") or (
             isinstance(node, ast.Constant) and node.value == "__arrow_c_stream__"
         ):
@@ -109,6 +112,7 @@ def test_csv_labels_and_splits_are_read_once() -> None:
         ("def f():\n    import pandas as pd\n    pd.read_csv(path)", "a reader of delimited text"),
         ("import pyarrow.csv as c\nc.read_csv(path)", "a reader of delimited text"),
         ("import numpy as np\nread = np.genfromtxt", "a reader of delimited text"),
+        ("import numpy as np\npixels = np.memmap(path)", "a memory-mapped file"),
         ("stream = frame.__arrow_c_stream__()", "a reader of frames"),
         ("hasattr(frame, '__arrow_c_stream__')", "a reader of frames"),
         ("class ImageTargets:\n    pass", "a reader of labels"),

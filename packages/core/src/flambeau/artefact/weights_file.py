@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
-from flambeau.artefact.atomic_write import storage_errors
 from flambeau.artefact.export_format import MODEL_FILE
 from flambeau.artefact.model_tensors import load_weights, split_tied, state_tensors
 from flambeau.artefact.verified_files import file_sha256, read_tensors, write_tensors
+from flambeau.atomic_write import storage_errors
 
 
 def save_model(model: nn.Module, path: str | Path) -> Path:
