@@ -143,11 +143,11 @@ class SplitRequest:
             rows["train"] = np.flatnonzero(~assigned)
             method = method and "given; train is the rows without a part"
         if missing := self.to_draw(rows):
-            # Split.random always draws valid: where valid is given, another part stands in for it.
-            stands_in = list(missing if "valid" in missing else _DRAWN[: len(missing)])
-            drawn = self._draw(rows["train"], missing, stands_in, classes)
+            # Split.random always draws valid: if valid is given, another part is drawn as valid.
+            drawn_as = list(missing if "valid" in missing else _DRAWN[: len(missing)])
+            drawn = self._draw(rows["train"], missing, drawn_as, classes)
             train = rows["train"]
-            for part, name in zip(("train", *missing), ("train", *stands_in), strict=True):
+            for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
                 rows[part] = train[drawn.part(name)]
             names = " and ".join(missing)
             method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
@@ -170,7 +170,7 @@ class SplitRequest:
         self,
         train: Rows,
         missing: Sequence[str],
-        stands_in: Sequence[str],
+        drawn_as: Sequence[str],
         classes: NDArray[Any] | None,
     ) -> Split:
         """Return a random split of ``train`` with the missing parts, by the names they have there.
@@ -179,12 +179,12 @@ class SplitRequest:
             ArgumentError: A size is not a number.
             SplitError: A size is invalid. The message names the missing part.
         """
-        sizes = {name: self._size(part) for name, part in zip(stands_in, missing, strict=True)}
+        sizes = {name: self._size(part) for name, part in zip(drawn_as, missing, strict=True)}
         labels = None if classes is None else classes[train]
         try:
             return Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
         except (ArgumentError, SplitError) as error:
-            if list(stands_in) == list(missing):
+            if list(drawn_as) == list(missing):
                 raise
             shown = ", ".join(f"{part}={self._size(part)!r:.60}" for part in missing)
             raise type(error)(
