@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flambeau.data.split import Split
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, SplitError
 from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.translation.text_files import language_of, read_lines
 
@@ -100,7 +100,7 @@ def test_missing_and_empty_files(files: tuple[Path, Path], tmp_path: Path) -> No
 
 
 def test_a_part_needs_two_files(files: tuple[Path, Path]) -> None:
-    with pytest.raises(ArgumentError, match=r"valid is .*two files"):
+    with pytest.raises(ArgumentError, match=r"of 1\. Give two elements: valid=\(source, target\)"):
         TranslationData.from_files(*files, valid=(files[0],))  # type: ignore[arg-type]
 
 
@@ -194,7 +194,7 @@ def test_tables(tmp_path: Path) -> None:
     assert len(TranslationData.from_csv(tmp_path / "pairs.tsv").samples) == 19
     with pytest.raises(InputError, match=r"no column 'sauce'.*'source'"):
         TranslationData.from_df(frame, "sauce")
-    with pytest.raises(InputError, match=r"row 0: the column 'target' has 'zielsatz nummer 0'"):
+    with pytest.raises(SplitError, match=r"column 'target' has 'zielsatz nummer 0' in row 0 of"):
         TranslationData.from_df(frame, split="target")
     frame["number"] = range(20)
     with pytest.raises(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from flambeau.cache_folder import default_folder
 from flambeau.data.loader import LoaderOptions
+from flambeau.data.mapped_store import MappedStore
 from flambeau.errors import FlambeauWarning, InputError, PlanError, StorageError
 from flambeau_vision import ImageData, ImageOptions, disk_cache
 from flambeau_vision.disk_cache import available_cache_bytes, load_cached
@@ -63,7 +64,7 @@ def test_images_are_decoded_once(tmp_path: Path, decoded: list[int]) -> None:
         assert loaded.unreadable == ()
     assert decoded == [6]
     (entry,) = entries(tmp_path / "cache")
-    assert (entry / "pixels.bin").stat().st_size == 6 * 3 * 8 * 8
+    assert (entry / "array.bin").stat().st_size == 6 * 3 * 8 * 8
 
 
 def test_chunks_are_concatenated(
@@ -104,7 +105,7 @@ def test_a_damaged_cache_is_rewritten(tmp_path: Path, decoded: list[int], damage
     items, folder = photos(tmp_path), tmp_path / "cache"
     expected = load_cached(items, GEOMETRY, folder=folder).pixels.clone()
     (entry,) = entries(folder)
-    pixels, record = entry / "pixels.bin", entry / "cache.json"
+    pixels, record = entry / "array.bin", entry / "record.json"
     if damage == "short":
         pixels.write_bytes(pixels.read_bytes()[:-1])
     elif damage == "long":
@@ -171,11 +172,11 @@ def test_too_little_disk_space_raises_before_decoding(
     tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = photos(tmp_path)
-    monkeypatch.setattr(disk_cache, "available_cache_bytes", lambda folder: 1_151)
+    monkeypatch.setattr(MappedStore, "available_bytes", lambda store: 1_151)
     with pytest.raises(StorageError, match=r"(?s)FLAMBEAU_CACHE.*cache.: .files"):
         load_cached(items, GEOMETRY, folder=tmp_path / "cache")
     assert decoded == []
-    monkeypatch.setattr(disk_cache, "available_cache_bytes", lambda folder: 1_152)
+    monkeypatch.setattr(MappedStore, "available_bytes", lambda store: 1_152)
     load_cached(items, GEOMETRY, folder=tmp_path / "cache")
 
 
@@ -201,19 +202,19 @@ def test_the_least_recently_used_cache_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items, folder = photos(tmp_path), tmp_path / "cache"
-    monkeypatch.setattr(disk_cache, "available_cache_bytes", lambda folder: 2 * 2 * 3 * 8 * 8)
+    monkeypatch.setattr(MappedStore, "available_bytes", lambda store: 2 * 2 * 3 * 8 * 8)
     kept: dict[int, Path] = {}
     for first in (0, 2):
         before = set(entries(folder)) if folder.exists() else set()
         load_cached(items[first : first + 2], GEOMETRY, folder=folder)
         (kept[first],) = set(entries(folder)) - before
-        os.utime(kept[first] / "cache.json", (first, first))
+        os.utime(kept[first] / "record.json", (first, first))
     # Used again, so that the other one is removed first.
     mapped = load_cached(items[:2], GEOMETRY, folder=folder).pixels
     load_cached(items[4:], GEOMETRY, folder=folder)
     assert kept[0].exists()
     assert not kept[2].exists()
-    os.utime(kept[0] / "cache.json", (0, 0))
+    os.utime(kept[0] / "record.json", (0, 0))
     load_cached(items[2:4], GEOMETRY, folder=folder)
     assert not kept[0].exists()
     assert torch.equal(mapped, load_all(items[:2], GEOMETRY))  # still mapped
@@ -222,7 +223,7 @@ def test_the_least_recently_used_cache_is_removed(
 def test_available_bytes_include_existing_caches(tmp_path: Path) -> None:
     assert 0 < available_cache_bytes(tmp_path / "not" / "there") < 10**15
     load_cached(photos(tmp_path), GEOMETRY, folder=tmp_path / "cache")
-    caches = disk_cache._list_caches(tmp_path / "cache" / "images")
+    caches = disk_cache.image_caches(tmp_path / "cache").list_arrays()
     assert sum(size for _, size, _ in caches) == 1_152
 
 
@@ -274,7 +275,7 @@ def test_a_stale_lock_file_is_ignored(tmp_path: Path) -> None:
     items, folder = photos(tmp_path), tmp_path / "cache"
     load_cached(items, GEOMETRY, folder=folder)
     (entry,) = entries(folder)
-    (entry / "cache.json").unlink()
+    (entry / "record.json").unlink()
     entry.with_name(f"{entry.name}.lock").touch()
     load_cached(items, GEOMETRY, folder=folder)
     assert entries(folder) == [entry]

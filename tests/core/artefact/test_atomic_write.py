@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flambeau.artefact import atomic_write
-from flambeau.artefact.atomic_write import atomic_folder, clean_leftovers
+from flambeau import atomic_write
+from flambeau.atomic_write import atomic_folder, clean_leftovers
 from flambeau.errors import StorageError
 
 
@@ -136,10 +136,9 @@ import os, sys, types
 from pathlib import Path
 
 # Only the modules that it needs: the package itself would load torch, which takes seconds.
-for name, folder in (("flambeau", ""), ("flambeau.artefact", "artefact")):
-    package = sys.modules[name] = types.ModuleType(name)
-    package.__path__ = [os.path.join(sys.argv[3], folder)]
-from flambeau.artefact import atomic_write
+package = sys.modules["flambeau"] = types.ModuleType("flambeau")
+package.__path__ = [sys.argv[3]]
+from flambeau import atomic_write
 
 def die(*_):
     os.kill(os.getpid(), 9)
@@ -162,7 +161,7 @@ with atomic_write.atomic_folder(Path(sys.argv[1])) as part:
 
 
 def kill(target: Path, moment: str) -> None:
-    package = Path(atomic_write.__file__).parents[1]
+    package = Path(atomic_write.__file__).parent
     answer = subprocess.run([sys.executable, "-c", KILLED, target, moment, package], check=False)
     assert answer.returncode == -signal.SIGKILL
 

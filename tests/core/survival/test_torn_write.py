@@ -89,7 +89,7 @@ def test_a_checkpoint_is_removed_atomically(
     removed: list[str] = []
     save_checkpoint(tmp_path, {"step": 1}, 1, keep=1)
     monkeypatch.setattr(
-        "flambeau.artefact.atomic_write.shutil.rmtree", lambda path, **_: removed.append(path.name)
+        "flambeau.atomic_write.shutil.rmtree", lambda path, **_: removed.append(path.name)
     )
     save_checkpoint(tmp_path, {"step": 2}, 2, keep=1)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())

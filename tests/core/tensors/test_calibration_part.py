@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from flambeau import Learner, TensorData
 from flambeau.data.split import Split
-from flambeau.errors import InputError, ResumeError, SplitError
+from flambeau.errors import InputError, ResumeError
 
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(100, 4, generator=DRAW)
@@ -90,11 +90,15 @@ def test_every_source_of_tensors_has_the_part(tmp_path: Path) -> None:
             assert torch.equal(inputs, X[80:]), name
 
 
-def test_a_size_cannot_be_combined_with_arrays() -> None:
-    with pytest.raises(SplitError, match="cannot be combined with a random split"):
-        TensorData.from_tensors(X, Y, valid=(X, Y), calibration=0.1)
-    with pytest.raises(SplitError, match="cannot be combined with a random split"):
-        TensorData.from_tensors(X, Y, calibration=(X, Y))
+def test_a_size_is_drawn_from_train_beside_separate_samples() -> None:
+    n = len(X)
+    data = TensorData.from_tensors(X, Y, valid=(X, Y), calibration=0.25)
+    assert len(data.split.train) + len(data.split.calibration) == n
+    assert len(data.split.calibration) == round(n / 4)
+    assert data.split.valid.tolist() == list(range(n, 2 * n))
+    other = TensorData.from_tensors(X, Y, calibration=(X, Y), valid=0.25)
+    assert other.split.calibration.tolist() == list(range(n, 2 * n))
+    assert len(other.split.valid) == round(n / 4)
 
 
 def test_an_absent_part_says_how_to_make_one() -> None:

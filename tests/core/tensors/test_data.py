@@ -82,8 +82,10 @@ def test_parts_may_be_given_as_arrays() -> None:
     assert part(data, "train").ids is not None
     with pytest.raises(SplitError, match="omit split"):
         TensorData.from_tensors(X, Y, valid=(X, Y), split=Split.random(90))
-    with pytest.raises(SplitError, match="omit split"):
-        TensorData.from_tensors(X, Y, valid=(X, Y), test=0.2)
+    both = TensorData.from_tensors(X, Y, valid=(X[:5] + 1, Y[:5]), test=0.2)
+    assert [len(both.split.part(name)) for name in ("train", "valid", "test")] == [72, 5, 18]
+    assert sorted([*both.split.train, *both.split.test]) == list(range(90))
+    assert torch.equal(part(both, "test").inputs["input"], X[torch.tensor(both.split.test)])
     with pytest.raises(InputError, match=r"valid input 'input' has shape \(3,\).*train has \(4,\)"):
         TensorData.from_tensors(X, Y, valid=(X[:, :3], Y))
 

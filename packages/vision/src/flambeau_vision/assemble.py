@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from flambeau.data.samples import Problem, Samples
-from flambeau.data.split import PARTS, Split
-from flambeau.errors import InputError
+from flambeau.data.split import PARTS, Rows, Split
+from flambeau.data.split_request import SplitRequest
+from flambeau.data.targets import Targets, read_labels
+from flambeau.errors import InputError, SplitError
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
-from flambeau_vision.labels import Targets, read_labels
 from flambeau_vision.open_image import item_name, name_items
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.split_request import SplitRequest, make_split
 
 ImageDataArguments: TypeAlias = tuple[Samples, Targets, Split, ImageOptions, tuple[str, ...]]
 """The arguments of ``ImageData``."""
@@ -30,6 +30,7 @@ def assemble(
     request: SplitRequest,
     options: ImageOptions,
     notes: tuple[str, ...] = (),
+    given: Mapping[str, Rows] | None = None,
 ) -> ImageDataArguments:
     """Return the arguments of ``ImageData`` for images of any size; reads every header.
 
@@ -39,6 +40,7 @@ def assemble(
         request: The requested split.
         options: Options for reading images, and for handling unreadable images.
         notes: Notes for the report; this function appends further notes.
+        given: Rows of the parts that folders or a column name.
 
     Raises:
         InputError: There are no images, one cannot be read (unless ``unreadable="skip"``), none of
@@ -72,10 +74,43 @@ def assemble(
         },
         problems,
     )
-    split = make_split(request, targets, np.array(kept), len(items))
-    is_random = request.split is None and request.parts is None
+    split = split_images(request, targets, len(items), np.array(kept), given)
+    is_random = request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify))
+
+
+def split_images(
+    request: SplitRequest,
+    targets: Targets,
+    n: int,
+    kept: Rows | None = None,
+    given: Mapping[str, Rows] | None = None,
+) -> Split:
+    """Return the split of images; what is drawn at random is stratified by class.
+
+    Args:
+        request: The requested split.
+        targets: Targets of the kept images.
+        n: Number of images, including unreadable ones.
+        kept: Numbers of the readable images, ascending; by default all.
+        given: Rows of the parts that are known.
+
+    Raises:
+        SplitError: The parts cannot be formed, or a class has validation or test images but no
+            train images.
+    """
+    labels = targets.values.numpy() if targets.kind == "classification" else None
+    is_random = request.split is None and not given
+    if is_random and labels is not None and len(np.unique(labels)) == len(labels):
+        raise SplitError(
+            f"All {len(labels):,} images have different labels, so no class can be both in train "
+            "and in validation. Give several images per class; if labels are numbers to predict, "
+            'pass ImageOptions(task="regression"), on the command line --task regression.'
+        )
+    split = request.resolve(n, kept=kept, given=given, classes=labels)
+    targets.check_split(split, "images")
+    return split
 
 
 def _check_readable(problems: Sequence[Problem], total: int, options: ImageOptions) -> None:

@@ -14,9 +14,10 @@ from typing import Any, Self
 from flambeau.data.data import Data
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
-from flambeau_vision.labels import Targets
+from flambeau.data.split_request import SplitRequest
+from flambeau.data.tables import read_csv, read_table
+from flambeau.data.targets import Targets
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.split_request import SplitRequest
 
 
 class ImageDataConstructors(Data):
@@ -77,7 +78,7 @@ class ImageDataConstructors(Data):
                 "unreadable": unreadable,
             }
         )
-        request = SplitRequest(valid, test, seed, split, calibration=calibration)
+        request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_folder(path, request, options))
 
     @classmethod
@@ -99,7 +100,8 @@ class ImageDataConstructors(Data):
         """Read the image files and labels in a data frame.
 
         Args:
-            frame: A pandas frame, or any mapping of column names to sequences.
+            frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
+                sequences.
             file: Name of the column of paths.
             label: Name of the label column; several columns are regression targets, or the labels
                 of a multi-label task if all values are 0 or 1.
@@ -120,11 +122,9 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        columns = sources.read_columns(frame)
-        table = sources.TableSource(columns, file, label, Path(root))
-        request = SplitRequest(valid, test, seed, calibration=calibration)
-        request, column = sources.resolve_split(split, request)
-        return cls(*sources.read_table(table, request, column, options))
+        table = sources.TableSource(read_table(frame), file, label, Path(root))
+        request = SplitRequest(valid, test, split, seed, calibration=calibration)
+        return cls(*sources.read_table(table, request, options))
 
     @classmethod
     def from_csv(  # noqa: PLR0913 each part of the split is an argument
@@ -145,20 +145,16 @@ class ImageDataConstructors(Data):
         """Read the image files and labels in a CSV file with a header; see `from_df`.
 
         A label column of whole numbers is read as int, one of other numbers as float, others as
-        text. Relative paths start from ``root``, by default the folder of the CSV file.
+        text, also codes such as 007. Relative paths start from ``root``, by default the folder of
+        the CSV file.
         """
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        from flambeau_vision.csv_file import read_csv
-
-        columns = read_csv(path)
-        table = sources.TableSource(
-            columns, file, label, Path(path).parent if root is None else Path(root)
-        )
-        request = SplitRequest(valid, test, seed, calibration=calibration)
-        request, column = sources.resolve_split(split, request)
-        return cls(*sources.read_table(table, request, column, options))
+        folder = Path(path).parent if root is None else Path(root)
+        table = sources.TableSource(read_csv(path).with_numbers(), file, label, folder)
+        request = SplitRequest(valid, test, split, seed, calibration=calibration)
+        return cls(*sources.read_table(table, request, options))
 
     @classmethod
     def from_arrays(  # noqa: PLR0913 each part of the split is an argument
@@ -185,7 +181,7 @@ class ImageDataConstructors(Data):
             valid: A share, or ``(images, labels)``.
             test: A share, or ``(images, labels)``.
             calibration: A share, or ``(images, labels)``; for ``learner.calibrate``.
-            split: A split by row numbers instead, over the parts in the order above.
+            split: A split by row numbers instead.
             seed: Seed of the random split.
             class_names: Names of the classes 0, 1, ….
             layout: "HWC" or "CHW" if the shape is ambiguous.
@@ -199,8 +195,8 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size, "classes": class_names})
-        arrays = sources.ArraySource(images, labels, valid, test, calibration, layout)
-        return cls(*sources.read_arrays(arrays, seed, split, options))
+        request = SplitRequest(valid, test, split, seed, calibration=calibration)
+        return cls(*sources.read_arrays(images, labels, request, layout, options))
 
     @classmethod
     def from_items(
@@ -224,7 +220,7 @@ class ImageDataConstructors(Data):
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
-        request = SplitRequest(valid, test, seed, split, calibration=calibration)
+        request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_items(items, request, options))
 
     @classmethod

@@ -16,6 +16,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
+from flambeau.data.targets import Targets
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau_vision.constructors import ImageDataConstructors
@@ -35,7 +36,6 @@ from flambeau_vision.from_plan import (
     task_arguments,
 )
 from flambeau_vision.image_store import ImageStore
-from flambeau_vision.labels import Targets
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
 from flambeau_vision.presize import part_geometry

@@ -7,10 +7,10 @@ import os
 from functools import partial
 from pathlib import Path
 
+from flambeau.data.tables import read_csv
 from flambeau.domain import CliOption, Domain
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
-from flambeau_vision.csv_file import read_csv
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
 from flambeau_vision.folder import IMAGE_EXTENSIONS

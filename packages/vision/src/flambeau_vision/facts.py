@@ -13,7 +13,7 @@ from torch import Tensor
 from flambeau.data.facts import ColumnFacts, Facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
-from flambeau_vision.labels import Targets
+from flambeau.data.targets import Targets
 
 if TYPE_CHECKING:
     from typing import Required  # typing has ReadOnly from Python 3.13

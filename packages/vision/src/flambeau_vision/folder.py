@@ -8,25 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flambeau.data.split_request import PART_NAMES
 from flambeau.errors import InputError
 from flambeau.wording import name_some
 
 _IMAGE_TYPES = "avif bmp gif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
 """Extensions of image files, in lower case."""
-
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-    "calibration": "calibration",
-}
-"""Folder names and column values that denote a part, in lower case."""
 
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from flambeau.data.data import head_arguments, select_values
 from flambeau.data.split import Rows
+from flambeau.data.targets import Targets
 from flambeau.data.transform import Transform
 from flambeau.errors import PlanError
 from flambeau.task.named_losses import loss_arguments
 from flambeau_vision.augment import Augment
 from flambeau_vision.augmentation_settings import Augmentation
-from flambeau_vision.labels import Targets
 from flambeau_vision.mixup_cutmix import Mix, Mixing
 from flambeau_vision.models import BACKBONE_NAMES, WeightsRecord, weights_record
 from flambeau_vision.options import ImageOptions

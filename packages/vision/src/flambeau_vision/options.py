@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from flambeau.data.targets import Kind
 from flambeau.errors import InputError
-from flambeau_vision.labels import Kind
 from flambeau_vision.resize import Geometry, Interpolation, Resize
 
 Cache = Literal["memory", "disk", "files"]

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
+from flambeau.data.targets import Targets
 from flambeau_vision.duplicates import MAX_COMPARED, Duplicates, search_duplicates
 from flambeau_vision.filename_groups import groups_across_parts
-from flambeau_vision.labels import Targets
 
 _MAX_CLASSES = 30
 _MAX_PROBLEMS = 10

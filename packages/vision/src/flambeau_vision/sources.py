@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from flambeau.data.samples import Samples
-from flambeau.data.split import HELD_OUT, Split
+from flambeau.data.split_request import (
+    SplitRequest,
+    consecutive_rows,
+    has_part_names,
+    read_part_column,
+    rows_by_part,
+)
+from flambeau.data.tables import Table, read_csv, to_list
+from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
-from flambeau_vision.assemble import ImageDataArguments, assemble
-from flambeau_vision.csv_file import read_csv
-from flambeau_vision.folder import IMAGE_EXTENSIONS, PART_NAMES, list_folder
-from flambeau_vision.labels import read_labels, to_list
+from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
+from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.split_request import SplitRequest, make_split, parse_part
 
 
 @dataclass(frozen=True)
@@ -28,38 +32,23 @@ class TableSource:
     """A table of files and labels.
 
     Attributes:
-        columns: Columns by name.
+        columns: The table.
         file: Name of the column of paths.
         label: Name of the column of labels, or of several.
         root: The folder that relative paths start from.
     """
 
-    columns: Mapping[str, Sequence[Any]]
+    columns: Table
     file: str
     label: str | Sequence[str]
     root: Path
 
-    def __getitem__(self, name: str) -> list[Any]:
-        if name not in self.columns:
-            names = {"file": self.file, "label": self.label}
-            argument = next((key for key, value in names.items() if value == name), None)
-            fix = f" Name the column with {argument}=…." if argument else ""
-            raise InputError(
-                f"The table has no column {name!r}. {did_you_mean(name, self.columns)}{fix}"
-            )
-        return list(self.columns[name])
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """Images and labels in memory, as the arguments of ``ImageData.from_arrays``."""
-
-    images: Any
-    labels: Any
-    valid: float | tuple[Any, Any]
-    test: float | tuple[Any, Any]
-    calibration: float | tuple[Any, Any]
-    layout: str | None
+    def column(self, argument: str, name: str) -> Sequence[Any]:
+        """Return a column; ``argument`` ("file", "label") is the one that names it."""
+        try:
+            return self.columns.column(name)
+        except InputError as error:
+            raise InputError(f"{error} Name the column with {argument}=….") from None
 
 
 # ---------------------------------------------------------------- sources
@@ -70,38 +59,39 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     listing = list_folder(path, options.classes)
-    request = replace(request, parts=listing.parts)
     options = options.updated({"classes": listing.classes})
-    return assemble(listing.files, listing.labels, request, options, listing.notes)
+    given = rows_by_part(listing.parts)
+    return assemble(listing.files, listing.labels, request, options, listing.notes, given)
 
 
 def read_table(
-    table: TableSource, request: SplitRequest, split_column: str | None, options: ImageOptions
+    table: TableSource, request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read the files that a table names."""
+    columns = table.columns
     notes: tuple[str, ...] = ()
-    if split_column is None and request.split is None and _has_split_column(table.columns):
+    given = None
+    if request.split is None and _has_split_column(columns):
         notes = ("the column 'split' is not used; split=\"split\" reads the parts from it",)
-    if split_column is not None:
-        notes = (f"the parts are read from the column {split_column!r}",)
-        parts = [parse_part(value, row) for row, value in enumerate(table[split_column])]
-        request = replace(request, split=None, parts=parts)
+    if (column := request.column) is not None:
+        notes = (f"the parts are read from the column {column!r}",)
+        given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
     files: list[Path] = []
-    for row, value in enumerate(table[table.file]):
+    for row, value in enumerate(table.column("file", table.file)):
         if not isinstance(value, str | os.PathLike) or not str(value):
             raise InputError(
                 f"The file of row {row} is {value!r}. Give a path in every row of {table.file!r}."
             )
         files.append(table.root / value)
     if isinstance(table.label, str):
-        return assemble(files, table[table.label], request, options, notes)
+        return assemble(files, table.column("label", table.label), request, options, notes, given)
     names = tuple(table.label)
-    rows = list(zip(*(table[name] for name in names), strict=True))
+    rows = list(zip(*(table.column("label", name) for name in names), strict=True))
     if all(value in (0, 1) for row in rows for value in row) and options.task != "regression":
         labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
     else:
         labels = [[float(value) for value in row] for row in rows]
-    return assemble(files, labels, request, options.updated({"classes": names}), notes)
+    return assemble(files, labels, request, options.updated({"classes": names}), notes, given)
 
 
 def read_items(
@@ -115,39 +105,30 @@ def read_items(
 
 
 def read_arrays(
-    arrays: ArraySource, seed: int, split: Split | None, options: ImageOptions
+    images: Any, labels: Any, request: SplitRequest, layout: str | None, options: ImageOptions
 ) -> ImageDataArguments:
-    """Read arrays or tensors of images of equal size."""
-    given = {"train": (arrays.images, arrays.labels)}
-    shares = {"valid": 0.2, "test": 0.0, "calibration": 0.0}
-    for part, value in zip(HELD_OUT, (arrays.valid, arrays.test, arrays.calibration), strict=True):
-        if isinstance(value, tuple):
-            given[part] = value
-        else:
-            shares[part] = value
+    """Read arrays or tensors of images of equal size; see ``ImageData.from_arrays``."""
+    pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
-    images = {
-        part: to_uint8_images(pair[0], arrays.layout, channels or 1, part)
-        for part, pair in given.items()
+    tensors = {
+        part: to_uint8_images(pair[0], layout, channels or 1, part) for part, pair in pairs.items()
     }
-    check_same_shape(images)
-    labels = {part: to_list(pair[1]) for part, pair in given.items()}
-    for part, tensor in images.items():
-        if len(tensor) != len(labels[part]):
+    check_same_shape(tensors)
+    labels_of = {part: to_list(pair[1]) for part, pair in pairs.items()}
+    for part, tensor in tensors.items():
+        if len(tensor) != len(labels_of[part]):
             raise InputError(
-                f"There are {len(tensor):,} {part} images, but {len(labels[part]):,} labels. Give "
-                "one label per image."
+                f"There are {len(tensor):,} {part} images, but {len(labels_of[part]):,} labels. "
+                "Give one label per image."
             )
-    pixels = torch.cat(list(images.values())) if len(images) > 1 else images["train"]
+    pixels = torch.cat(list(tensors.values())) if len(tensors) > 1 else tensors["train"]
     targets = read_labels(
-        [label for part in labels.values() for label in part],
+        [label for part in labels_of.values() for label in part],
         task=options.task,
         classes=options.classes,
         sep=options.sep,
     )
-    parts = [part for part, tensor in images.items() for _ in range(len(tensor))]
-    given_parts = parts if len(images) > 1 else None
-    request = SplitRequest(**shares, seed=seed, split=split, parts=given_parts)
+    rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
     n, n_channels, height, width = pixels.shape
     samples = Samples(
         {
@@ -159,7 +140,8 @@ def read_arrays(
             "animated": [False] * n,
         }
     )
-    return samples, targets, make_split(request, targets, np.arange(n), n), options, ()
+    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
+    return samples, targets, split, options, ()
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
@@ -170,8 +152,14 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
     option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
-    split_names = ("valid", "test", "calibration", "seed")
-    table_names = ("file", "label", "split", "root") if path.is_file() else ()
+    split_names = (
+        "valid",
+        "test",
+        "calibration",
+        "seed",
+        *(("split",) if path.is_file() else ()),
+    )
+    table_names = ("file", "label", "root") if path.is_file() else ()
     known = (*option_names, *split_names, *table_names)
     given = {name: value for name, value in options.items() if value is not None}
     if "image_size" in given:  # the plan's name for it
@@ -185,67 +173,37 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     request = SplitRequest(**{name: given[name] for name in split_names if name in given})
     if path.is_dir():
         return read_folder(path, request, image_options)
-    columns = read_csv(path)
+    columns = read_csv(path).with_numbers()
     file, label = guess_columns(columns)
     file, label = given.get("file", file), given.get("label", label)
     if file is None or label is None:
         raise InputError(
-            f"The file and label columns of {path} cannot be inferred from {', '.join(columns)}. "
-            "Name them with --file and --label."
+            f"The file and label columns of {path} cannot be inferred from "
+            f"{', '.join(columns.names)}. Name them with --file and --label."
         )
     table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
-    split = given.get("split", "split" if _has_split_column(columns) else None)
-    return read_table(table, request, split, image_options)
+    if request.split is None and _has_split_column(columns):
+        request = replace(request, split="split")
+    return read_table(table, request, image_options)
 
 
-def _has_split_column(columns: Mapping[str, Sequence[Any]]) -> bool:
+def _has_split_column(columns: Table) -> bool:
     """Return whether a column "split" has a part (train, valid, test) in every row."""
-    values = columns.get("split", ())
-    return bool(values) and all(str(value).strip().lower() in PART_NAMES for value in values)
+    return "split" in columns and has_part_names(columns.column("split"))
 
 
-def guess_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str | None, str | None]:
+def guess_columns(columns: Table) -> tuple[str | None, str | None]:
     """Return (file, label): the only column of image paths, and "label" or the only other one."""
     files = [
         name
-        for name, column in columns.items()
-        if all(Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS for value in column[:20])
+        for name in columns.names
+        if all(
+            Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS
+            for value in columns.column(name)[:20]
+        )
     ]
     if len(files) != 1:
         return None, None
-    others = [name for name in columns if name not in files]
+    others = [name for name in columns.names if name not in files]
     label = "label" if "label" in others else others[0] if len(others) == 1 else None
     return files[0], label
-
-
-def resolve_split(
-    split: str | Split | None, request: SplitRequest
-) -> tuple[SplitRequest, str | None]:
-    """Return the split request and the name of the split column, if ``split`` is one."""
-    if isinstance(split, str):
-        return request, split
-    return replace(request, split=split), None
-
-
-# ---------------------------------------------------------------- tables
-
-
-def read_columns(frame: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the columns of a data frame or a mapping as lists.
-
-    Raises:
-        InputError: It is neither, or the columns have different lengths.
-    """
-    if isinstance(frame, Mapping):
-        columns = {str(name): list(column) for name, column in frame.items()}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            seen = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-            raise InputError(f"The columns have different lengths: {seen}. Give one row per image.")
-        return columns
-    if not hasattr(frame, "columns"):
-        raise InputError(
-            f"A {type(frame).__name__} is not a data frame. Give a data frame or a mapping of "
-            "columns."
-        )
-    return {str(name): frame[name].tolist() for name in frame.columns}

@@ -19,7 +19,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flambeau.artefact.atomic_write import atomic_folder, clean_leftovers, remove_folder
 from flambeau.artefact.serialization import pack, unpack
 from flambeau.artefact.verified_files import (
     check_schema,
@@ -28,6 +27,7 @@ from flambeau.artefact.verified_files import (
     read_tensors,
     write_tensors,
 )
+from flambeau.atomic_write import atomic_folder, clean_leftovers, remove_folder
 from flambeau.errors import ArtefactError, FlambeauWarning
 
 SCHEMA_VERSION = 1

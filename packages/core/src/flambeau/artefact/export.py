@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flambeau.artefact.atomic_write import atomic_folder
 from flambeau.artefact.difference import read_base, unchanged
 from flambeau.artefact.export_format import (
     FILES,
@@ -27,6 +26,7 @@ from flambeau.artefact.model_tensors import check_same_state, split_tied, state_
 from flambeau.artefact.rebuild import Builders, rebuild
 from flambeau.artefact.serialization import to_storable
 from flambeau.artefact.verified_files import file_sha256, write_tensors
+from flambeau.atomic_write import atomic_folder
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import get_domain
 from flambeau.errors import ArtefactError

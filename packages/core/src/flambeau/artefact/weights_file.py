@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from flambeau.artefact.atomic_write import storage_errors
 from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, RECORD_FILE, ExportRecord
 from flambeau.artefact.model_tensors import load_weights, split_tied, state_tensors, with_aliases
 from flambeau.artefact.serialization import to_storable
 from flambeau.artefact.verified_files import file_sha256, read_tensors, write_tensors
+from flambeau.atomic_write import storage_errors
 
 
 def save_model(model: nn.Module, path: str | Path) -> Path:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from flambeau.artefact.atomic_write import storage_errors
+from flambeau.atomic_write import storage_errors
 from flambeau.errors import FlambeauWarning, InputError, StorageError, did_you_mean
 from flambeau.training.events import Callback
 from flambeau.training.history import Number

@@ -73,6 +73,22 @@ class MemoryDataset:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    def sample_number(self, row: int) -> int:
+        """Return the sample number of a row."""
+        return row if self.ids is None else int(self.ids[row])
+
+    def position_note(self, part: str, row: int) -> str:
+        """Return a sentence with the row's position in its part, for messages.
+
+        It is empty unless the samples of the part are numbered consecutively after another part.
+        """
+        ids = self.ids
+        if ids is None or int(ids[0]) == 0 or int(ids[-1]) - int(ids[0]) + 1 != len(ids):
+            return ""
+        if not torch.equal(ids.diff(), torch.ones(len(ids) - 1, dtype=ids.dtype)):
+            return ""
+        return f" Within {part} it is row {row}."
+
     @property
     def memory_bytes(self) -> int:
         """Size of inputs and targets in bytes."""

@@ -1,4 +1,4 @@
-"""Conversion of a user's arrays to CPU tensors, and of string labels to class numbers."""
+"""Conversion of a user's arrays to CPU tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,56 +74,6 @@ def as_targets(columns: Mapping[str, Array]) -> dict[str, Tensor]:
         else:
             targets[name] = value.long() if value.dtype in _COMPACT else value
     return targets
-
-
-def encode_string_labels(
-    parts: Mapping[str, Mapping[str, Array]], class_names: Sequence[str] | None
-) -> tuple[dict[str, dict[str, Array]], Sequence[str] | None]:
-    """Replace a target column of strings by class numbers in every part.
-
-    Args:
-        parts: Targets by part, including train.
-        class_names: The string of each class number; None uses the sorted strings of train.
-
-    Returns:
-        The parts with class numbers, and the class names. If the targets are not strings, both
-        arguments are returned unchanged.
-
-    Raises:
-        InputError: A string is not in ``class_names`` or, without them, not in train. The message
-            gives the row.
-    """
-    columns = {part: dict(targets) for part, targets in parts.items()}
-    [name, *others] = list(columns["train"]) or [""]
-    if others or not _is_strings(columns["train"].get(name)):
-        return columns, class_names
-    given = class_names is not None
-    if class_names is None:
-        strings = np.unique(cast("NDArray[Any]", columns["train"][name]))
-        class_names = [str(string) for string in strings]
-    number_of = {string: number for number, string in enumerate(class_names)}
-    for part, targets in columns.items():
-        value = targets.get(name)
-        if not _is_strings(value):
-            continue  # match_train_columns raises the error for parts that differ
-        found = [str(string) for string in cast("NDArray[Any]", value)]
-        wrong = next((row for row, string in enumerate(found) if string not in number_of), None)
-        if wrong is not None:
-            why = "which is not in class_names" if given else "which no train row has"
-            raise InputError(
-                f"The {part} targets contain {found[wrong]!r} in row {wrong}, {why}, so the model "
-                f"cannot learn it. {did_you_mean(found[wrong], number_of)} Fix the label, remove "
-                "the row, or add rows of this class to train."
-            )
-        targets[name] = np.array([number_of[string] for string in found], dtype=np.int64)
-    return columns, class_names
-
-
-def _is_strings(value: object) -> bool:
-    if not isinstance(value, np.ndarray):
-        return False
-    array = cast("NDArray[Any]", value)
-    return array.dtype.kind in _STRING_KINDS and array.ndim == 1
 
 
 def _checked(name: str, value: object) -> Array:

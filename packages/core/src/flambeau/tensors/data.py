@@ -14,6 +14,7 @@ from flambeau.data.data import digest
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import HELD_OUT, PARTS, Split
+from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import InputError
 from flambeau.tensors.base_data import (
@@ -24,12 +25,8 @@ from flambeau.tensors.base_data import (
 )
 from flambeau.tensors.checks import (
     check_finite,
-    check_label_columns,
-    check_labels,
     find_rows_also_in_train,
-    labels_to_int64,
     match_train_columns,
-    warn_about_absent_classes,
 )
 from flambeau.tensors.columns import Arrays
 from flambeau.tensors.hugging_face import class_label_names
@@ -91,7 +88,8 @@ class TensorData(BaseTensorData):
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
             targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
             valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``.
-            test: Likewise; no test part by default.
+            test: Likewise; no test part by default. A part with a size is drawn from the rows of
+                ``inputs``.
             calibration: Likewise, for ``learner.calibrate``; none by default.
             split: The row numbers of each part, used instead of the sizes.
             seed: Seed of the random split.
@@ -111,19 +109,14 @@ class TensorData(BaseTensorData):
             >>> data.split.describe()
             'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
         """
-        parts, split, names = split_arrays(
+        parts, given, names = split_arrays(
             inputs,
             targets,
-            valid=valid,
-            test=test,
-            calibration=calibration,
-            split=split,
-            seed=seed,
-            stratify=stratify,
+            SplitRequest(valid, test, split, seed, stratify, calibration),
             task=task,
             class_names=class_names,
         )
-        return TensorData(parts, split, task=task, class_names=names)
+        return TensorData(parts, given, task=task, class_names=names)
 
     @staticmethod
     def from_datasets(
@@ -322,6 +315,8 @@ class TensorData(BaseTensorData):
         return super()._classes()
 
     def _check_labels(self, classes: Sequence[str]) -> None:
+        from flambeau.data.class_labels import check_labels, warn_about_absent_classes
+
         parts = {part: self._with_labels(part) for part in self._parts}
         for part, dataset in parts.items():
             check_labels(part, dataset, classes)
@@ -330,6 +325,8 @@ class TensorData(BaseTensorData):
             warn_about_absent_classes(parts, classes, named=self._class_names is not None)
 
     def _check_label_columns(self) -> None:
+        from flambeau.data.class_labels import check_label_columns
+
         for part, dataset in self._parts.items():
             check_label_columns(part, dataset)
 
@@ -339,6 +336,8 @@ class TensorData(BaseTensorData):
         if not any(value.is_floating_point() for value in dataset.targets.values()):
             return dataset
         if part not in self._labelled:
+            from flambeau.data.class_labels import labels_to_int64
+
             self._labelled[part] = labels_to_int64(part, dataset)
         return self._labelled[part]
 

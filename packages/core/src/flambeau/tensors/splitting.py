@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from flambeau.data.memory_loader import MemoryDataset
-from flambeau.data.split import PARTS, Split
-from flambeau.errors import ArgumentError, InputError, SplitError
+from flambeau.data.split import PARTS, Rows, Split
+from flambeau.data.split_request import SplitRequest, consecutive_rows
+from flambeau.errors import ArgumentError, InputError
 from flambeau.tensors.base_data import distinct_values
 from flambeau.tensors.columns import (
     Arrays,
     as_columns,
     as_targets,
     as_tensors,
-    encode_string_labels,
 )
 
 if TYPE_CHECKING:
@@ -30,22 +29,18 @@ Pair: TypeAlias = tuple[Arrays, Arrays]
 def split_arrays(
     inputs: Arrays,
     targets: Arrays | None,
+    request: SplitRequest,
     *,
-    valid: float | Pair,
-    test: float | Pair,
-    calibration: float | Pair,
-    split: Split | None,
-    seed: int,
-    stratify: bool | str,
     task: str,
     class_names: Sequence[str] | None,
 ) -> tuple[dict[str, MemoryDataset], Split, Sequence[str] | None]:
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
+    from flambeau.data.class_labels import encode_string_labels
+
     if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
         raise ArgumentError("inputs is None. Give a tensor, an array, or a dict of them.")
-    pairs = {"train": (inputs, targets)} | _explicit_pairs(
-        {"valid": valid, "test": test, "calibration": calibration}, split
-    )
+    pairs: dict[str, tuple[Arrays, Arrays | None]] = {"train": (inputs, targets)}
+    pairs |= request.separate(tuple, pair="(inputs, targets)")
     columns = {part: as_columns(pair[0], "input") for part, pair in pairs.items()}
     labels = {part: as_columns(pair[1], "target") for part, pair in pairs.items()}
     labels, names = encode_string_labels(labels, class_names)
@@ -57,45 +52,23 @@ def split_arrays(
     parts = {
         part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in pairs
     }
-    if len(parts) > 1:
-        return (*assign_sample_numbers(parts), names)
-    whole = parts["train"]
-    if split is None:
-        classes = _classes_to_stratify(whole, task, stratify)
-        sizes = cast("float", valid), cast("float", test)
-        split = Split.random(
-            len(whole), *sizes, seed, classes, calibration=cast("float", calibration)
-        )
-    elif not isinstance(split, Split):  # pyright: ignore[reportUnnecessaryIsInstance] users err
-        raise ArgumentError(
-            f"split is a {type(split).__name__}, not a Split. Row numbers become one with "
-            "Split.from_indices(train, valid)."
-        )
-    split.check_length(len(whole))
-    parts = {part: take_rows(whole, split.part(part)) for part in PARTS if len(split.part(part))}
-    return parts, split, names
-
-
-def _explicit_pairs(
-    given: Mapping[str, float | Pair], split: Split | None
-) -> dict[str, tuple[Arrays, Arrays | None]]:
-    """Return the held-out parts given as arrays; empty for a random split."""
-    pairs = {part: value for part, value in given.items() if isinstance(value, tuple)}
-    if not pairs:
-        return {}
-    drawn = [part for part, value in given.items() if part not in pairs and value != 0]
-    if split is not None or drawn:
-        raise SplitError(
-            "Arrays for valid, test or calibration cannot be combined with a random split or with "
-            "split=…. Give valid=(inputs, targets), omit split, and give test and calibration in "
-            "the same form or omit them."
-        )
-    for part, pair in pairs.items():
-        if len(pair) != 2:
-            raise ArgumentError(
-                f"{part} is a tuple of {len(pair)}. Give two elements: {part}=(inputs, targets)."
-            )
-    return dict(pairs)
+    rows = consecutive_rows({part: len(dataset) for part, dataset in parts.items()})
+    given = rows if len(rows) > 1 else None
+    classes, complete = None, set(parts)
+    if given is None or request.to_draw(given):
+        complete.remove("train")  # it is divided
+    if request.to_draw(given):
+        classes = _classes_to_stratify(parts["train"], task, request.stratify)
+    total = sum(map(len, rows.values()))
+    split = request.resolve(total, given=given, classes=classes)
+    found = {
+        part: _number(parts[part], rows[part])
+        if part in complete
+        else take_rows(parts["train"], split.part(part))
+        for part in PARTS
+        if len(split.part(part))
+    }
+    return found, split, names
 
 
 def _classes_to_stratify(
@@ -138,11 +111,11 @@ def assign_sample_numbers(
     parts: Mapping[str, MemoryDataset],
 ) -> tuple[dict[str, MemoryDataset], Split]:
     """Return the parts with consecutive sample numbers over all parts, and their split."""
-    numbered: dict[str, MemoryDataset] = {}
-    start = 0
-    for part, dataset in parts.items():
-        ids = torch.arange(start, start + len(dataset))
-        numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids)
-        start += len(dataset)
-    rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
+    rows = consecutive_rows({part: len(dataset) for part, dataset in parts.items()})
+    numbered = {part: _number(dataset, rows[part]) for part, dataset in parts.items()}
     return numbered, Split.from_parts(rows)
+
+
+def _number(dataset: MemoryDataset, rows: Rows) -> MemoryDataset:
+    """Return the samples with these numbers."""
+    return MemoryDataset(dataset.inputs, dataset.targets, torch.tensor(rows))

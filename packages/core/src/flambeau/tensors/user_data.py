@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
-import numpy as np
 from torch.utils.data import IterableDataset, TensorDataset
 
 from flambeau.data.batch import Batch
@@ -14,7 +13,8 @@ from flambeau.data.collate import BatchLayout
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.split import Rows, Split
+from flambeau.data.split import Split
+from flambeau.data.split_request import consecutive_rows
 from flambeau.data.user_dataset import MapDataset, MapDatasetReader
 from flambeau.data.user_loader import (
     UserLoaderDataset,
@@ -243,9 +243,4 @@ def _first_samples(train: MapDataset) -> list[Batch]:
 
 def _consecutive_split(sizes: Mapping[str, int], notes: tuple[str, ...] = ()) -> Split:
     """Return a split whose parts have consecutive row numbers."""
-    rows: dict[str, Rows] = {}
-    start = 0
-    for part, size in sizes.items():
-        rows[part] = np.arange(start, start + size)
-        start += size
-    return replace(Split.from_parts(rows), notes=notes)
+    return replace(Split.from_parts(consecutive_rows(sizes)), notes=notes)

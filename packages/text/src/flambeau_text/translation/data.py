@@ -17,8 +17,9 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
+from flambeau.data.split_request import SplitRequest
+from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError
-from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.dataset import (
     EncodedPairs,
     reference_rows,
@@ -31,12 +32,10 @@ from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
 from flambeau_text.translation.sources import (
-    PairTable,
-    SplitRequest,
+    read_columns,
     read_files,
     read_items,
     read_path,
-    read_table,
 )
 from flambeau_text.translation.text_files import read_lines
 
@@ -137,7 +136,8 @@ class TranslationData(Data):
         """Read the pairs of two columns of a data frame.
 
         Args:
-            frame: A pandas data frame, or a mapping of column names to sequences.
+            frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
+                sequences.
             source: Name of the source column.
             target: Name of the target column.
             split: Name of a column with train, valid or test for each row; or a `Split`.
@@ -151,7 +151,7 @@ class TranslationData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed)
-        return cls(*read_table(PairTable(frame, source, target, "frame"), request, options))
+        return cls(*read_columns(read_table(frame), source, target, request, options))
 
     @classmethod
     def from_csv(
@@ -166,13 +166,13 @@ class TranslationData(Data):
         seed: int = 0,
         options: TranslationOptions | None = None,
     ) -> TranslationData:
-        """Read the pairs of two columns of a CSV file with a header (.tsv: separated by tabs).
+        """Read the pairs of two columns of a CSV file with a header.
 
-        The arguments are those of `from_df`. Every cell is read as text, also "NA" and "3".
+        The arguments are those of `from_df`. Every cell is read as text, also "NA" and "3". A
+        ``.tsv`` file is separated by tabs, and quotes in it are part of the sentences.
         """
         request = SplitRequest(valid, test, split, seed)
-        table = PairTable(read_csv(path), source, target, Path(path).name)
-        return cls(*read_table(table, request, options))
+        return cls(*read_columns(read_csv(path), source, target, request, options))
 
     @classmethod
     def from_pairs(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flambeau.data.tables import read_csv
 from flambeau.domain import CliOption, Domain
+from flambeau.errors import InputError
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.demo import dates_data
@@ -33,9 +35,10 @@ def recognise(path: Path) -> float:
 
 
 def _confidence_of_table(path: Path) -> float:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        header = file.readline().strip().lower().replace('"', "")
-    names = header.split("\t" if path.suffix == ".tsv" else ",")
+    try:
+        names = [name.strip().lower() for name in read_csv(path, rows=0).names]
+    except InputError:  # not text, or not a table
+        return 0.0
     languages = len(names) == 2 and all(language_of(f"x.{name}") for name in names)
     if languages or {"source", "target"} <= set(names):
         return 0.8

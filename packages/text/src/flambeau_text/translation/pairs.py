@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 
 from flambeau.data.samples import Problem, Samples
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.data.tables import Table
+from flambeau.errors import ArgumentError, InputError
 from flambeau_text.translation.options import TranslationOptions
 
 _SHOWN_PAIRS = 5
@@ -103,53 +104,45 @@ def _texts_of(item: Any) -> Sequence[Any]:
     return list(item) if isinstance(item, tuple | list) else (item,)
 
 
-def pairs_from_columns(columns: Mapping[str, Any], source: str, target: str, name: str) -> Pairs:
-    """Return the pairs of two columns of a data frame, or of a mapping of names to sequences.
+def pairs_from_columns(table: Table, source: str, target: str) -> Pairs:
+    """Return the pairs of two columns of a table.
 
     Raises:
         InputError: A column does not exist, or a cell is not a text; the message has its row.
     """
     found: dict[str, list[str]] = {}
     for column in (source, target):
-        if column not in columns:
-            names = [str(each) for each in columns]
-            raise InputError(f"There is no column {column!r}. {did_you_mean(column, names)}")
-        cells = list(columns[column])
+        cells = table.column(column)
         for row, cell in enumerate(cells):
-            # A missing cell is NaN or None in pandas; it becomes an empty side and is counted.
+            # A missing cell is NaN or None in frames; it becomes an empty side and is counted.
             if cell is None or (isinstance(cell, float) and math.isnan(cell)):
                 cells[row] = ""
             elif not isinstance(cell, str):
                 raise InputError(
-                    f"{name} row {row}: the column {column!r} has {cell!r:.40} of type "
+                    f"{table.name} row {row}: the column {column!r} has {cell!r:.40} of type "
                     f"{type(cell).__name__}, not a text. Convert the column, for example with "
                     ".astype(str)."
                 )
         found[column] = cells
-    locations = [f"{name} row {row}" for row in range(len(found[source]))]
+    locations = [f"{table.name} row {row}" for row in range(len(found[source]))]
     return Pairs(found[source], found[target], locations)
 
 
-def concatenate(parts: Mapping[str, Pairs]) -> tuple[Pairs, dict[str, np.ndarray]]:
-    """Return the pairs of all parts in one table, and the rows of each part."""
-    table, rows = Pairs(), {}
-    for part, pairs in parts.items():
-        rows[part] = np.arange(len(table), len(table) + len(pairs))
-        table = table + pairs
-    return table, rows
+def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.ndarray]:
+    """Return the pairs within the limits of ``options``, and their positions in ``pairs``.
 
-
-def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
-    """Return the pairs within the limits of ``options``; other pairs are counted by reason.
+    Other pairs are counted by reason.
 
     Raises:
         InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
     """
-    kept = Pairs()
-    for source, target, location in zip(pairs.sources, pairs.targets, pairs.locations, strict=True):
+    kept, positions = Pairs(), list[int]()
+    rows = zip(pairs.sources, pairs.targets, pairs.locations, strict=True)
+    for position, (source, target, location) in enumerate(rows):
         problem = _problem(source, target, options)
         if problem is None:
             kept.add(source, target, location)
+            positions.append(position)
         else:
             kind, reason = problem
             kept.problems.append(Problem(location, reason))
@@ -166,7 +159,7 @@ def filter_pairs(pairs: Pairs, options: TranslationOptions) -> Pairs:
             f"All {len(pairs):,} pairs are unusable ({kinds}). The first: {kept.problems[0]}. "
             "Check the files and the limits in TranslationOptions."
         )
-    return kept
+    return kept, np.array(positions, dtype=np.int64)
 
 
 def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from flambeau.data.samples import Samples
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import Rows, Split
+from flambeau.data.split_request import (
+    SplitRequest,
+    consecutive_rows,
+    read_part_column,
+    rows_by_part,
+)
+from flambeau.data.tables import Table, read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean
-from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
-    concatenate,
     filter_pairs,
     pairs_from_columns,
     pairs_from_items,
@@ -29,39 +34,6 @@ _LANGUAGES = ("source_language", "target_language")
 
 TranslationDataArguments: TypeAlias = tuple[Samples, Split, TranslationOptions, Mapping[str, int]]
 """The arguments of ``TranslationData``: samples, split, options, skipped pairs by reason."""
-
-
-class SplitRequest(NamedTuple):
-    """The arguments of a constructor that request a split.
-
-    Attributes:
-        valid: A fraction or number of train pairs, or separate pairs.
-        test: The same for the test part.
-        split: A `Split`, or the name of a column that assigns each row to a part.
-        seed: Seed of the random split.
-    """
-
-    valid: Any
-    test: Any
-    split: Any
-    seed: int
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """A table, and the names of its source and target columns.
-
-    Attributes:
-        columns: A data frame, or a mapping of names to sequences.
-        source: Name of the source column.
-        target: Name of the target column.
-        name: Name of the table in messages.
-    """
-
-    columns: Any
-    source: str
-    target: str
-    name: str
 
 
 def read_files(
@@ -81,15 +53,17 @@ def read_files(
     def read(files: tuple[Any, Any]) -> Pairs:
         return pairs_from_lines(*read_parallel(*files), Path(files[0]).name)
 
-    parts = {"train": read((source, target))}
-    for part, given in (("valid", request.valid), ("test", request.test)):
-        if isinstance(given, tuple | list):
-            parts[part] = read(_two_files(given, part))
+    separate = request.separate(tuple, list, pair="(source, target)")
+    parts = {part: read(each) for part, each in {"train": (source, target), **separate}.items()}
     return _assemble(parts, request, options)
 
 
-def read_table(
-    table: PairTable, request: SplitRequest, options: TranslationOptions | None
+def read_columns(
+    table: Table,
+    source: str,
+    target: str,
+    request: SplitRequest,
+    options: TranslationOptions | None,
 ) -> TranslationDataArguments:
     """Read two columns of a table; a third column may name the part of each row.
 
@@ -99,32 +73,14 @@ def read_table(
     options = options.with_given(
         {
             name: getattr(options, name) or _language_of_column(column)
-            for name, column in zip(_LANGUAGES, (table.source, table.target), strict=True)
+            for name, column in zip(_LANGUAGES, (source, target), strict=True)
         }
     )
-    pairs = pairs_from_columns(table.columns, table.source, table.target, table.name)
-    split = request.split
-    if not isinstance(split, str):
-        return _assemble({"train": pairs}, request, options)
-    if split not in table.columns:
-        names = [str(each) for each in table.columns]
-        raise InputError(f"There is no column {split!r}. {did_you_mean(split, names)}")
-    part_of_row = [str(cell).strip().lower() for cell in table.columns[split]]
-    parts: dict[str, Pairs] = {part: Pairs() for part in PARTS}
-    for row, (part, *pair) in enumerate(
-        zip(part_of_row, pairs.sources, pairs.targets, pairs.locations, strict=True)
-    ):
-        if part not in parts:
-            raise InputError(
-                f"{table.name} row {row}: the column {split!r} has {part!r}; it must have train, "
-                "valid, test or calibration."
-            )
-        parts[part].add(*cast("tuple[str, str, str]", tuple(pair)))
-    return _assemble(
-        {part: each for part, each in parts.items() if len(each)},
-        SplitRequest(0.0, 0.0, None, request.seed),
-        options,
-    )
+    pairs = pairs_from_columns(table, source, target)
+    given = None
+    if (column := request.column) is not None:
+        given = rows_by_part(read_part_column(table.column(column), column, table.name))
+    return _assemble({"train": pairs}, request, options, given)
 
 
 def _language_of_column(column: str) -> str | None:
@@ -136,9 +92,8 @@ def read_items(
 ) -> TranslationDataArguments:
     """Read an iterable of pairs, and one for each of validation and test if given."""
     parts = {"train": pairs_from_items(pairs)}
-    for part, given in (("valid", request.valid), ("test", request.test)):
-        if not isinstance(given, int | float):
-            parts[part] = pairs_from_items(given, f"{part} pair")
+    for part, items in request.separate(object).items():
+        parts[part] = pairs_from_items(items, f"{part} pair")
     return _assemble(parts, request, options or TranslationOptions())
 
 
@@ -174,8 +129,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     source_column = given.pop("source_column", None)
     target_column = given.pop("target_column", None)
     request = SplitRequest(
-        _parse_part("valid", given.pop("valid", 0.1)),
-        _parse_part("test", given.pop("test", 0.0)),
+        _parse_size("valid", given.pop("valid", 0.1)),
+        _parse_size("test", given.pop("test", 0.0)),
         given.pop("split", None),
         given.pop("seed", 0),
     )
@@ -186,25 +141,25 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             f"Unknown option {name!r} for sentence pairs. {did_you_mean(name, known)}"
         )
     if target is not None:
-        return read_files(path, target, request._replace(split=None), settings)
+        return read_files(path, target, replace(request, split=None), settings)
     if path.is_dir():
         return _read_folder(path, request, settings)
     if {".csv", ".tsv"} & set(path.suffixes):
-        columns = read_csv(path)
-        first, second = _choose_columns(columns, source_column, target_column, path)
+        table = read_csv(path)
+        first, second = _choose_columns(table.names, source_column, target_column, path)
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
             raise ArgumentError(
                 f"{path} is a table, so valid and test must be fractions of its rows. To assign "
                 "each row to a part, name the column with --split NAME."
             )
-        return read_table(PairTable(columns, first, second, path.name), request, settings)
+        return read_columns(table, first, second, request, settings)
     raise InputError(
         f"{path} has only one side of the sentence pairs. Give the file with the other side: "
         "--target FILE, with the same number of lines."
     )
 
 
-def _parse_part(name: str, value: Any) -> Any:
+def _parse_size(name: str, value: Any) -> Any:
     """Return the fraction or the two files that a text of the command line names."""
     if not isinstance(value, str):
         return value
@@ -222,7 +177,7 @@ def _parse_part(name: str, value: Any) -> Any:
 
 
 def _choose_columns(
-    columns: Mapping[str, Any], source: str | None, target: str | None, path: Path
+    columns: Sequence[str], source: str | None, target: str | None, path: Path
 ) -> tuple[str, str]:
     """Return the named columns, else "source" and "target", else the only two columns."""
     if source and target:
@@ -235,7 +190,7 @@ def _choose_columns(
             _check_header(first, second, path)
             return first, second
     raise InputError(
-        f"{path} has the columns {', '.join(map(str, columns))}. Name the two sides: "
+        f"{path} has the columns {', '.join(columns)}. Name the two sides: "
         "--source-column NAME --target-column NAME."
     )
 
@@ -290,66 +245,23 @@ def _read_folder(
     tests = [each for stem, each in by_stem.items() if stem.startswith("test") and len(each) == 2]
     if tests and not isinstance(test, tuple):
         test = tuple(tests[0])
-    return read_files(source, target, request._replace(valid=valid, test=test), options)
-
-
-def _two_files(files: Any, part: str) -> tuple[Any, Any]:
-    if len(files) != 2:
-        raise ArgumentError(
-            f"{part} is {files!r:.80}; give a fraction, or two files: (source, target)."
-        )
-    return files[0], files[1]
+    return read_files(source, target, replace(request, valid=valid, test=test), options)
 
 
 def _assemble(
-    parts: Mapping[str, Pairs], request: SplitRequest, options: TranslationOptions
+    parts: Mapping[str, Pairs],
+    request: SplitRequest,
+    options: TranslationOptions,
+    given: Mapping[str, Rows] | None = None,
 ) -> TranslationDataArguments:
     """Filter the pairs of all parts into one table and split it."""
-    valid, test, split, seed = request
-    if isinstance(split, Split) and len(parts) == 1:
-        return _assemble_with_split(parts["train"], split, options)
-    pairs, rows = concatenate({part: filter_pairs(each, options) for part, each in parts.items()})
-    fractions = {
-        part: fraction if part not in parts else 0.0
-        for part, fraction in (("valid", valid), ("test", test))
-    }
-    train = rows["train"]
-    random_parts = [part for part, fraction in fractions.items() if fraction]
-    if random_parts:
-        drawn = _random_parts(len(train), fractions, seed)
-        rows |= {part: train[inner] for part, inner in drawn.items()}
-    method = "given" if not random_parts else f"random (seed {seed})"
-    found = Split.from_parts(rows, method)
-    return pairs.as_samples(), found, options, pairs.skipped
-
-
-def _random_parts(n: int, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
-    """Split the train table at random into train and the parts that have no separate pairs."""
-    if fractions["valid"]:
-        split = Split.random(n, fractions["valid"], fractions["test"], seed)
-        drawn = ["train", *(part for part, fraction in fractions.items() if fraction)]
-        return {part: split.part(part) for part in drawn}
-    split = Split.random(n, fractions["test"], 0.0, seed)
-    return {"train": split.train, "test": split.valid}
-
-
-def _assemble_with_split(
-    pairs: Pairs, split: Split, options: TranslationOptions
-) -> TranslationDataArguments:
-    """Filter the pairs and map the rows of a given split to the rows that are kept."""
-    split.check_length(len(pairs))
-    kept = filter_pairs(pairs, options)
-    new_row = {location: row for row, location in enumerate(kept.locations)}
-    rows = {
-        part: np.array(
-            [
-                new_row[pairs.locations[row]]
-                for row in split.part(part).tolist()
-                if pairs.locations[row] in new_row
-            ],
-            dtype=np.int64,
-        )
-        for part in PARTS
-    }
-    found = Split.from_parts(rows, split.method)
-    return kept.as_samples(), found, options, kept.skipped
+    rows = consecutive_rows({part: len(each) for part, each in parts.items()})
+    usable = {part: filter_pairs(each, options) for part, each in parts.items()}
+    kept = [rows[part][positions] for part, (_, positions) in usable.items()]
+    split = request.resolve(
+        sum(map(len, rows.values())),
+        kept=np.concatenate(kept),
+        given=rows if len(rows) > 1 else given,
+    )
+    pairs = sum((each for each, _ in usable.values()), Pairs())
+    return pairs.as_samples(), split, options, pairs.skipped

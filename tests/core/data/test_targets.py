@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from flambeau.errors import InputError
-from flambeau_vision.labels import read_labels
-
-pd = pytest.importorskip("pandas")
+from flambeau.data.split import Split
+from flambeau.data.targets import read_labels
+from flambeau.errors import InputError, SplitError
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,14 @@ def test_the_task_can_be_given() -> None:
     assert read_labels([1.0, 5.0], task="classification").names == ("1", "5")
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), "", "  ", pd.NA, pd.NaT])
+def test_missing_values_of_pandas_are_named() -> None:
+    pandas = pytest.importorskip("pandas")
+    for missing in (pandas.NA, pandas.NaT):
+        with pytest.raises(InputError, match="label of row 1 is missing"):
+            read_labels(["x", missing])
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", "  "])
 def test_missing_labels_are_named(missing: object) -> None:
     with pytest.raises(InputError, match=r"label of row 1 \(b\.jpg\) is missing"):
         read_labels(["x", missing], sources=["a.jpg", "b.jpg"])
@@ -68,3 +74,18 @@ def test_labels_of_several_types_or_one_class_are_refused() -> None:
         read_labels([0.0, float("inf")])
     with pytest.raises(InputError, match="some labels are not numbers"):
         read_labels([(0.1, 0.2), (0.3,)])
+
+
+def test_a_class_without_train_rows_is_named() -> None:
+    targets = read_labels(["a", "a", "b", "c"])
+    targets.check_split(Split.from_indices([0, 2, 3], [1]))
+    with pytest.raises(SplitError, match="1 classes have texts in test but none in train: c"):
+        targets.check_split(Split.from_indices([0, 2], [1], [3]), "texts")
+    read_labels([0.5, 1.5]).check_split(Split.from_indices([0], [1]))
+
+
+def test_rows_are_selected_in_their_order() -> None:
+    targets = read_labels(["a", "b", "c"]).select(np.array([2, 0]))
+    assert [targets.text(row) for row in range(2)] == ["c", "a"]
+    assert targets.counts() == {"a": 1, "b": 0, "c": 1}
+    assert read_labels([0.5, 1.5]).counts() == {}

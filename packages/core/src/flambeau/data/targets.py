@@ -1,23 +1,27 @@
-"""Convert raw labels to target tensors and infer the task from their type."""
+"""``Targets``: labels as tensors, with the task that follows from their type."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flambeau.data.split import Rows
-from flambeau.errors import InputError
+from flambeau.data.class_labels import number_labels
+from flambeau.data.split import PARTS, Rows, Split
+from flambeau.data.tables import to_list
+from flambeau.errors import InputError, SplitError
 from flambeau.wording import name_some
 
 Kind = Literal["classification", "multi_label", "regression"]
+
+_SEQUENCES = (list, tuple, set, frozenset, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Targets:
 
     def select(self, rows: Rows) -> Targets:
         """Return the targets of ``rows``, in the order of ``rows``."""
-        return replace(self, values=self.values[torch.from_numpy(np.array(rows))])
+        return replace(self, values=self.values[torch.tensor(rows)])
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of rows of each class, in the order of ``names``.
@@ -52,7 +56,30 @@ class Targets:
             counts = torch.bincount(self.values, minlength=len(self.names))
         else:
             counts = self.values.sum(dim=0).long()
-        return dict(zip(self.names, counts.tolist(), strict=True))
+        return dict(zip(self.names, to_list(counts), strict=True))
+
+    def check_split(self, split: Split, samples: str = "samples") -> None:
+        """Raise an error if a class has samples in another part but none in train.
+
+        Args:
+            split: A split of the rows of these targets.
+            samples: What a row is, in the plural, for the message.
+
+        Raises:
+            SplitError: The message names the classes.
+        """
+        if self.kind != "classification":
+            return
+        in_train: set[int] = set(to_list(self.values[torch.tensor(split.train)]))
+        for part in PARTS[1:]:
+            labels: set[int] = set(to_list(self.values[torch.tensor(split.part(part))]))
+            if unseen := sorted(labels - in_train):
+                names = name_some((self.names[number] for number in unseen), most=10)
+                raise SplitError(
+                    f"{len(unseen)} classes have {samples} in {part} but none in train: {names}. "
+                    f"The model cannot learn them. Move some of their {samples} to train, or "
+                    "exclude them with classes=[…]."
+                )
 
     def text(self, row: int) -> str:
         """Return the label of one row as text."""
@@ -60,9 +87,9 @@ class Targets:
         if self.kind == "classification":
             return self.names[int(value)]
         if self.kind == "multi_label":
-            tags = [name for name, on in zip(self.names, value.tolist(), strict=True) if on]
+            tags = [name for name, on in zip(self.names, to_list(value), strict=True) if on]
             return ", ".join(tags) or "(none)"
-        return ", ".join(f"{number:g}" for number in value.reshape(-1).tolist())
+        return ", ".join(f"{number:g}" for number in to_list(value.reshape(-1)))
 
 
 def read_labels(
@@ -83,7 +110,7 @@ def read_labels(
         task: The task, if it does not follow from the type (whole numbers as regression targets).
         classes: All classes, in the order of the model's outputs. Whole numbers that are not in
             this list are indices into it.
-        sep: Separator between several labels of one image.
+        sep: Separator between several labels of one sample.
         sources: Names of the rows for messages; by default only their numbers.
 
     Raises:
@@ -95,10 +122,9 @@ def read_labels(
         [1, 0, 1]
     """
     row_name = _RowName(sources)
-    values = to_list(labels)
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    values = [_to_python(value) for value in to_list(labels)]
     if not values:
-        raise InputError("There are no labels. Give one label per image.")
+        raise InputError("There are no labels. Give one label per sample.")
     for row, value in enumerate(values):
         if _is_missing(value) and not (sep is not None and value == ""):  # "" has no labels
             raise InputError(
@@ -115,13 +141,6 @@ def read_labels(
     if kind == "multi_label":
         return _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
     return _read_classes(values, classes, row_name)
-
-
-def to_list(labels: Any) -> list[Any]:
-    """Return a list of the labels in a tensor, an array or a sequence."""
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu().numpy()
-    return labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
 
 
 @dataclass(frozen=True)
@@ -144,9 +163,13 @@ def _is_missing(value: Any) -> bool:
     )
 
 
+def _to_python(value: Any) -> Any:
+    return cast("Any", value.item()) if isinstance(value, np.generic) else value
+
+
 def _kind(value: Any, sep: str | None) -> Kind:
-    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        inner = list(value)
+    if isinstance(value, _SEQUENCES):
+        inner = list(cast("Iterable[Any]", value))
         numbers = inner and all(isinstance(v, float | np.floating) for v in inner)
         return "regression" if numbers else "multi_label"
     if isinstance(value, float):
@@ -158,8 +181,8 @@ def _split_tags(value: Any, sep: str | None) -> list[str]:
     if isinstance(value, str):
         parts = value.split(sep) if sep is not None else [value]
         return [part.strip() for part in parts if part.strip()]
-    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        return [str(part) for part in value]
+    if isinstance(value, _SEQUENCES):
+        return [str(part) for part in cast("Iterable[Any]", value)]
     return [str(value)]
 
 
@@ -201,23 +224,22 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
     else:
         names = tuple(map(str, classes))
         are_indices = not any(_class_name(value) in names for value in found)
-        index_of = {value: value for value in found} if are_indices else {}
-        if not are_indices:
+        if are_indices:
+            index_of = {v: v for v in found if isinstance(v, int) and 0 <= v < len(names)}
+        else:
             index_of = {v: names.index(_class_name(v)) for v in found if _class_name(v) in names}
-    for row, value in enumerate(values):
-        index = index_of.get(value)
-        if not isinstance(index, int) or not 0 <= index < len(names):
-            raise InputError(
-                f"The label of {row_name(row)} is {value!r}, which is not one of the {len(names)} "
-                f"classes: {name_some(names, most=20)}."
-            )
+    numbers, wrong = number_labels(values, index_of)
+    if wrong is not None:
+        raise InputError(
+            f"The label of {row_name(wrong)} is {values[wrong]!r}, which is not one of the "
+            f"{len(names)} classes: {name_some(names, most=20)}."
+        )
     if len(names) < 2:
         raise InputError(
             f"All {len(values):,} labels are {values[0]!r}. Classification needs at least two "
-            "classes: add images of another class."
+            "classes: add samples of another class."
         )
-    indices = torch.tensor([index_of[value] for value in values], dtype=torch.int64)
-    return Targets("classification", indices, names, reason)
+    return Targets("classification", torch.tensor(numbers, dtype=torch.int64), names, reason)
 
 
 def _read_tags(tags: list[list[str]], classes: Sequence[str] | None, row_name: _RowName) -> Targets:
@@ -236,10 +258,10 @@ def _read_tags(tags: list[list[str]], classes: Sequence[str] | None, row_name: _
     if not names:
         raise InputError("No row has a label. Give at least one label in at least one row.")
     mean = found.total() / len(tags)
-    reason = f"{len(names):,} labels, {mean:.2f} per image on average in {len(tags):,} rows"
+    reason = f"{len(names):,} labels, {mean:.2f} per sample on average in {len(tags):,} rows"
     return Targets("multi_label", values, names, reason)
 
 
 def _class_name(value: Any) -> str:
     # Whole numbers stored as floats (a CSV column with task="classification") lose the ".0".
-    return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,0 +1,208 @@
+"""Class numbers: strings to numbers, and checks of labels in memory before training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flambeau.data.memory_loader import MemoryDataset
+from flambeau.errors import FlambeauWarning, InputError, did_you_mean
+from flambeau.wording import name_some
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "Tensor | NDArray[Any]"
+
+_STRING_KINDS = "UST"
+_SHOWN = 5
+
+
+def number_labels(
+    labels: Iterable[Any], number_of: Mapping[Any, int]
+) -> tuple[list[int], int | None]:
+    """Return the class number of each label, and the first row whose label has none.
+
+    The numbers end at that row; it is None if all labels have a number.
+
+    Example:
+        >>> number_labels(["b", "a", "c"], {"a": 0, "b": 1})
+        ([1, 0], 2)
+    """
+    numbers: list[int] = []
+    for row, label in enumerate(labels):
+        number = number_of.get(label)
+        if number is None:
+            return numbers, row
+        numbers.append(number)
+    return numbers, None
+
+
+def encode_string_labels(
+    parts: Mapping[str, Mapping[str, Array]], class_names: Sequence[str] | None
+) -> tuple[dict[str, dict[str, Array]], Sequence[str] | None]:
+    """Replace a target column of strings by class numbers in every part.
+
+    Args:
+        parts: Targets by part, including train.
+        class_names: The string of each class number; None uses the sorted strings of train.
+
+    Returns:
+        The parts with class numbers, and the class names. If the targets are not strings, both
+        arguments are returned unchanged.
+
+    Raises:
+        InputError: A string is not in ``class_names`` or, without them, not in train. The message
+            gives the row.
+    """
+    columns = {part: dict(targets) for part, targets in parts.items()}
+    [name, *others] = list(columns["train"]) or [""]
+    if others or not _is_strings(columns["train"].get(name)):
+        return columns, class_names
+    given = class_names is not None
+    if class_names is None:
+        strings = np.unique(cast("NDArray[Any]", columns["train"][name]))
+        class_names = [str(string) for string in strings]
+    number_of = {string: number for number, string in enumerate(class_names)}
+    for part, targets in columns.items():
+        value = targets.get(name)
+        if not _is_strings(value):
+            continue  # the comparison of the parts raises the error
+        found = [str(string) for string in cast("NDArray[Any]", value)]
+        numbers, wrong = number_labels(found, number_of)
+        if wrong is not None:
+            why = "which is not in class_names" if given else "which no train row has"
+            raise InputError(
+                f"The {part} targets contain {found[wrong]!r} in row {wrong}, {why}, so the model "
+                f"cannot learn it. {did_you_mean(found[wrong], number_of)} Fix the label, remove "
+                "the row, or add rows of this class to train."
+            )
+        targets[name] = np.array(numbers, dtype=np.int64)
+    return columns, class_names
+
+
+def _is_strings(value: object) -> bool:
+    if not isinstance(value, np.ndarray):
+        return False
+    array = cast("NDArray[Any]", value)
+    return array.dtype.kind in _STRING_KINDS and array.ndim == 1
+
+
+def check_labels(part: str, dataset: MemoryDataset, classes: Sequence[str]) -> None:
+    """Raise an error if integer labels are not class numbers.
+
+    Raises:
+        InputError: The message gives the first rows.
+    """
+    n_classes = len(classes)
+    for target in dataset.targets.values():
+        if target.is_floating_point() or target.ndim != 1:
+            continue
+        wrong = ((target < 0) | (target >= n_classes)).nonzero().flatten()[:_SHOWN]
+        if len(wrong):
+            found = ", ".join(
+                f"row {dataset.sample_number(int(i))}: {int(target[i])}" for i in wrong
+            )
+            raise InputError(
+                f"The {part} targets contain labels outside 0..{n_classes - 1} ({found})."
+                f"{dataset.position_note(part, int(wrong[0]))} Classes are numbered from 0. If "
+                "there are more classes than in train, give class_names=[…]."
+            )
+
+
+def check_label_columns(part: str, dataset: MemoryDataset) -> None:
+    """Raise an error if multi-label targets are not one column per label with values in [0, 1].
+
+    Raises:
+        InputError: The message gives the first invalid value.
+    """
+    for name, target in dataset.targets.items():
+        if target.ndim != 2:
+            raise InputError(
+                f"{name!r} has shape {tuple(target.shape)}, but task='multi_label' needs a column "
+                "of 0 and 1 for each label: (rows, labels). For one label per row choose "
+                "task='classification'."
+            )
+        wrong = ((target < 0) | (target > 1)).nonzero()
+        if len(wrong):
+            row, column = (int(index) for index in wrong[0])
+            raise InputError(
+                f"{name!r} contains {target[row, column].item():g} in {part} row "
+                f"{dataset.sample_number(row)}, column {column}, but task='multi_label' needs "
+                f"values from 0 to 1.{dataset.position_note(part, row)} For amounts choose "
+                "task='regression'."
+            )
+
+
+def labels_to_int64(part: str, dataset: MemoryDataset) -> MemoryDataset:
+    """Return the samples with floating-point class numbers (0.0, 1.0) converted to int64.
+
+    Raises:
+        InputError: A label is not an integer; the message gives the row.
+    """
+    targets = dict(dataset.targets)
+    for name, value in targets.items():
+        if not value.is_floating_point() or value.ndim != 1:
+            continue
+        fractional = (value != value.round()).nonzero().flatten()
+        if len(fractional):
+            row = int(fractional[0])
+            raise InputError(
+                f"{name!r} contains {value[row].item():g} in {part} row "
+                f"{dataset.sample_number(row)}, which is not a class number."
+                f"{dataset.position_note(part, row)} Give integers from 0 for classes, or choose "
+                "task='regression' for amounts."
+            )
+        targets[name] = value.long()
+    return MemoryDataset(dataset.inputs, targets, dataset.ids)
+
+
+def warn_about_absent_classes(
+    parts: Mapping[str, MemoryDataset], classes: Sequence[str], *, named: bool
+) -> None:
+    """Warn about classes without train rows, with the rows of other parts that have them.
+
+    Args:
+        parts: Parts whose targets are class numbers.
+        classes: Class names in the order of the class numbers.
+        named: Whether the user gave the names; otherwise they are numbers up to the highest.
+    """
+    [target, *others] = list(parts["train"].targets.values()) or [None]
+    if target is None or others or target.ndim != 1 or target.is_floating_point():
+        return
+    counts = torch.bincount(target, minlength=len(classes))
+    absent = [int(i) for i in (counts == 0).nonzero().flatten()]
+    if not absent:
+        return
+    shown = name_some((repr(classes[i]) for i in absent), most=_SHOWN)
+    where = "".join(
+        f" The {part} rows {_name_rows(dataset, rows)} have {'it' if len(absent) == 1 else 'one'}."
+        for part, dataset in parts.items()
+        if part != "train" and len(rows := _rows_of(dataset, absent))
+    )
+    fix = (
+        "Remove it from class_names, or add train rows of it."
+        if named
+        else "Number the classes from 0 without gaps: np.unique(labels, return_inverse=True)."
+    )
+    warnings.warn(
+        f"[class-not-in-train] No train row has the class {shown}, so the model cannot learn "
+        f"to predict it.{where} {fix}",
+        FlambeauWarning,
+        stacklevel=2,
+    )
+
+
+def _rows_of(dataset: MemoryDataset, labels: Sequence[int]) -> list[int]:
+    target = next(iter(dataset.targets.values()))
+    wanted = torch.isin(target, torch.tensor(labels))
+    return [int(row) for row in wanted.nonzero().flatten()]
+
+
+def _name_rows(dataset: MemoryDataset, rows: Sequence[int]) -> str:
+    return name_some((dataset.sample_number(row) for row in rows), most=_SHOWN)

@@ -1,0 +1,272 @@
+"""``SplitRequest``: the split that a ``from_*`` constructor is asked for, and how it is formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from flambeau.data.split import PARTS, Part, Rows, Split
+from flambeau.errors import ArgumentError, SplitError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PART_NAMES: Mapping[str, Part] = {
+    **{part: part for part in PARTS},
+    "training": "train",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "testing": "test",
+}
+"""Names of folders and values of a split column that denote a part, in lower case."""
+
+_DRAWN = PARTS[1:]  # the parts that may be drawn from train
+_REQUIRED = ("valid",)  # of these, the parts that a split cannot do without
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """The arguments of a ``from_*`` constructor that request a split.
+
+    Attributes:
+        valid: Size of the validation part: a fraction of the rows (float below 1) or a number of
+            rows (int); or separate samples, if the constructor takes them.
+        test: The same for the test part; 0 for none.
+        split: A `Split` with the row numbers of the input, or the name of a column with the part
+            of each row.
+        seed: Seed of the random split.
+        stratify: Whether a random split keeps the class proportions; "auto" leaves it to the
+            constructor.
+        calibration: As ``test``, for the part on which predictions are calibrated.
+    """
+
+    valid: Any = 0.2
+    test: Any = 0.0
+    split: Any = None
+    seed: int = 0
+    stratify: bool | str = "auto"
+    calibration: Any = 0.0
+
+    @property
+    def column(self) -> str | None:
+        """Name of the split column; None if ``split`` is not a name."""
+        return self.split if isinstance(self.split, str) else None
+
+    def separate(self, *kinds: type, pair: str = "") -> dict[str, Any]:
+        """Return the parts that are given as separate samples, not as a size, by name.
+
+        Args:
+            kinds: Types of separate samples; values of other types are sizes. Numbers are always
+                sizes.
+            pair: The two elements that the samples of a part must have, for the message:
+                "(inputs, targets)"; by default their number is not checked.
+
+        Raises:
+            ArgumentError: The samples of a part are not a pair.
+            SplitError: ``split`` is given too.
+        """
+        found = {
+            part: value
+            for part in _DRAWN
+            if isinstance(value := self._size(part), kinds) and not isinstance(value, _NUMBERS)
+        }
+        if found and self.split is not None:
+            names = " and ".join(found)
+            raise SplitError(
+                f"Separate samples for {names} cannot be combined with split=…, which assigns the "
+                f"rows of one set to the parts. Give the size of {names}, or omit split."
+            )
+        for part, value in found.items():
+            if pair and len(value) != 2:
+                raise ArgumentError(
+                    f"{part} is a {type(value).__name__} of {len(value)}. Give two elements: "
+                    f"{part}={pair}; or a size: a fraction below 1 (0.2) or a number of rows."
+                )
+        return found
+
+    def to_draw(self, given: Mapping[str, Any] | None = None) -> list[str]:
+        """Return the parts that are drawn at random: not ``given``, and with a size above 0.
+
+        Valid is always among them unless it is given, because training needs it.
+
+        Args:
+            given: Rows or samples of the known parts.
+        """
+        if isinstance(self.split, Split):
+            return []
+        known = given or {}
+        return [
+            part
+            for part in _DRAWN
+            if part not in known and (part in _REQUIRED or not _is_zero(self._size(part)))
+        ]
+
+    def resolve(
+        self,
+        n: int,
+        *,
+        kept: Rows | None = None,
+        given: Mapping[str, Rows] | None = None,
+        classes: NDArray[Any] | None = None,
+    ) -> Split:
+        """Return the split of ``n`` rows, in row numbers of the kept rows.
+
+        A ``Split`` of the request has precedence over the ``given`` parts. A part that neither of
+        them has is drawn from the train rows.
+
+        Args:
+            n: Number of rows of the input, including unusable ones.
+            kept: Ascending numbers of the usable rows, which are numbered anew from 0; by default
+                all.
+            given: Rows of the parts that are known from folders, a column or separate samples, in
+                row numbers of the input. If train is missing, it is the rows in no part.
+            classes: The class of each kept row, for a stratified draw; None draws without.
+
+        Raises:
+            ArgumentError: ``split`` or a size has a wrong type.
+            SplitError: The parts cannot be formed, or no row of a part is usable.
+        """
+        if isinstance(self.split, Split):
+            self.split.check_length(n)
+            parts = {part: self.split.part(part) for part in PARTS}
+            return replace(self.split, **cast("dict[str, Any]", _renumber(parts, kept, n)))
+        self._check_type(given)
+        rows = _renumber(given or {}, kept, n)
+        method, notes = "given" if rows else "", ()
+        if not len(rows.get("train", ())):
+            assigned = np.zeros(n if kept is None else len(kept), np.bool_)
+            for each in rows.values():
+                assigned[each] = True
+            rows["train"] = np.flatnonzero(~assigned)
+            method = method and "given; train is the rows without a part"
+        if missing := self.to_draw(rows):
+            # Split.random always draws valid: if valid is given, another part is drawn as valid.
+            drawn_as = list(missing if "valid" in missing else _DRAWN[: len(missing)])
+            drawn = self._draw(rows["train"], missing, drawn_as, classes)
+            train = rows["train"]
+            for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
+                rows[part] = train[drawn.part(name)]
+            names = " and ".join(missing)
+            method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
+            notes = drawn.notes
+        parts = {part: rows.get(part, np.empty(0, np.int64)) for part in PARTS}
+        return Split(**parts, method=method, notes=notes)
+
+    def _size(self, part: str) -> Any:
+        return getattr(self, part)
+
+    def _check_type(self, given: Mapping[str, Rows] | None) -> None:
+        if self.split is None or (self.column is not None and given is not None):
+            return
+        raise ArgumentError(
+            f"split is a {type(self.split).__name__}, not a Split. Row numbers become one with "
+            "Split.from_indices(train, valid); the name of a column needs a table."
+        )
+
+    def _draw(
+        self,
+        train: Rows,
+        missing: Sequence[str],
+        drawn_as: Sequence[str],
+        classes: NDArray[Any] | None,
+    ) -> Split:
+        """Return a random split of ``train`` with the missing parts, by the names they have there.
+
+        Raises:
+            ArgumentError: A size is not a number.
+            SplitError: A size is invalid. The message names the missing part.
+        """
+        sizes = {name: self._size(part) for name, part in zip(drawn_as, missing, strict=True)}
+        labels = None if classes is None else classes[train]
+        try:
+            return Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
+        except (ArgumentError, SplitError) as error:
+            if list(drawn_as) == list(missing):
+                raise
+            shown = ", ".join(f"{part}={self._size(part)!r:.60}" for part in missing)
+            raise type(error)(
+                f"{shown} cannot be drawn from the {len(train):,} train rows. Give a fraction "
+                "below 1 (0.2), or a number of rows (int) that leaves rows for train."
+            ) from error
+
+
+def read_part_column(values: Iterable[Any], column: str, table: str) -> list[str]:
+    """Return the part of each row that a split column names; True and 1 are valid.
+
+    Args:
+        values: The cells: "train", "valid", "test" or a name in ``PART_NAMES``, in any case; or
+            bools.
+        column: Name of the column, for messages.
+        table: Name of the table, for messages.
+
+    Raises:
+        SplitError: A cell denotes no part; the message has its row.
+    """
+    found: list[str] = []
+    for row, value in enumerate(values):
+        name = str(value).strip().lower()
+        if name in ("true", "1"):
+            found.append("valid")
+        elif name in ("false", "0"):
+            found.append("train")
+        elif name in PART_NAMES:
+            found.append(PART_NAMES[name])
+        else:
+            raise SplitError(
+                f"The split column {column!r} has {value!r:.60} in row {row} of {table}. Use "
+                f"{', '.join(PARTS)}, or True for valid and False for train."
+            )
+    return found
+
+
+def has_part_names(values: Sequence[Any]) -> bool:
+    """Return whether every value is the name of a part ("train", "val", …)."""
+    return bool(values) and all(str(value).strip().lower() in PART_NAMES for value in values)
+
+
+def rows_by_part(parts: Sequence[str | None]) -> dict[str, Rows]:
+    """Return the rows of each part, given the part of each row; None denotes no part."""
+    names = np.array([part or "" for part in parts], dtype=np.str_)
+    return {part: np.flatnonzero(names == part) for part in PARTS if part in parts}
+
+
+def consecutive_rows(sizes: Mapping[str, int]) -> dict[str, Rows]:
+    """Return consecutive row numbers for sets of these sizes, one after the other.
+
+    Example:
+        >>> {part: rows.tolist() for part, rows in consecutive_rows({"a": 2, "b": 1}).items()}
+        {'a': [0, 1], 'b': [2]}
+    """
+    rows: dict[str, Rows] = {}
+    start = 0
+    for name, size in sizes.items():
+        rows[name] = np.arange(start, start + size)
+        start += size
+    return rows
+
+
+def _renumber(parts: Mapping[str, Rows], kept: Rows | None, n: int) -> dict[str, Rows]:
+    """Return the rows of each part in row numbers of the kept rows."""
+    if kept is None:
+        return dict(parts)
+    new_row = np.full(n, -1, dtype=np.int64)
+    new_row[kept] = np.arange(len(kept))
+    found: dict[str, Rows] = {}
+    for part, rows in parts.items():
+        left = new_row[rows]
+        found[part] = left[left >= 0]
+        if len(rows) and not len(found[part]):
+            raise SplitError(
+                f"All {len(rows):,} rows of the {part} part are unusable. Fix them, or give other "
+                f"rows for {part}."
+            )
+    return found
+
+
+def _is_zero(size: object) -> bool:
+    return isinstance(size, _NUMBERS) and not isinstance(size, bool) and size == 0

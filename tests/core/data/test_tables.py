@@ -1,0 +1,195 @@
+"""`read_csv` and `read_table`: columns of delimited text, frames and mappings."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flambeau.data import tables
+from flambeau.data.tables import Table, parse_numbers, read_csv, read_table
+from flambeau.errors import InputError, MissingDependencyError
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def content(table: Table) -> dict[str, list[Any]]:
+    return {name: table.column(name) for name in table.names}
+
+
+# ---------------------------------------------------------------- delimited text
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_cells_are_text_and_the_delimiter_is_that_of_the_header(
+    tmp_path: Path, delimiter: str
+) -> None:
+    rows = [["name", "a,b;c", "x"], ["NA", "", "007"], ["two\nlines", 'a "quoted" word', " 1 "]]
+    quoted = [[f'"{cell}"' if cell == "a,b;c" else cell for cell in rows[0]], rows[1]]
+    quoted.append([f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in rows[2]])
+    text = "\r\n".join(delimiter.join(row) for row in quoted)
+    table = read_csv(write(tmp_path / "t.csv", "\ufeff" + text + "\r\n\r\n"))
+    assert table.name == "t.csv"
+    assert content(table) == dict(zip(rows[0], map(list, zip(*rows[1:], strict=True)), strict=True))
+
+
+def test_quotes_in_a_tsv_are_part_of_the_cells(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv", 'a\tb\n"Hi, he said\tx\n"y" and z\t5" wide\n')
+    assert content(read_csv(path)) == {"a": ['"Hi, he said', '"y" and z'], "b": ["x", '5" wide']}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)],
+)
+def test_compressed_files_are_read(tmp_path: Path, suffix: str, compress: Any) -> None:
+    path = write(tmp_path / f"t.tsv.{suffix}", compress(b"a\tb,c\n1\t2\n"))
+    assert content(read_csv(path)) == {"a": ["1"], "b,c": ["2"]}
+    with pytest.raises(InputError, match="cannot be read"):
+        read_csv(write(path, b"a,b\n1,2\n"))
+
+
+def test_only_the_first_rows_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b\n1,2\n3,4\n5\n")
+    assert content(read_csv(path, rows=2)) == {"a": ["1", "3"], "b": ["2", "4"]}
+    assert content(read_csv(path, rows=0)) == {"a": [], "b": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("a,b\n", "no rows below its header"),
+        ("a,b,a,b\n1,2,3,4\n", r"t\.csv has several columns named 'a', 'b'"),
+        ("a,b\n1,2\n\n3\n", r"Row 1 of .* \(line 4\) has 1 fields, but the header has 2: \['3'\]"),
+        ("a,b\n1,2\n3,4,5\n", r"Row 1 of .* \(line 3\) has 3 fields"),
+        ('a,b\n"x\ny",2\n3\n', r"Row 1 of .* \(line 4\) has 1 fields"),
+        ('a,b\n1,2\n"x,3\n4,5\n', "the row that starts in line 3 is not valid CSV"),
+        ('a,b\n1,2\n"x"y,3\n', "the row that starts in line 3 is not valid CSV"),
+        (b"a,b\n1,2\nd\xe9j\xe0,3\n", r"line 3: byte 2 of the line is not UTF-8 \(b'\\xe9j"),
+        ("a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "NUL characters: probably UTF-16"),
+    ],
+)
+def test_invalid_files_are_refused_with_the_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_csv(write(tmp_path / "t.csv", text))
+
+
+def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.csv", tmp_path):
+        with pytest.raises(InputError, match=f"{path.name} does not exist or is not a file"):
+            read_csv(path)
+    table = read_csv(write(tmp_path / "t.csv", "label,b\n1,2\n"))
+    with pytest.raises(InputError, match=r"no column 'lable'\. Did you mean 'label'"):
+        table.column("lable")
+    assert "label" in table
+    assert "lable" not in table
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1", "-2", "+3"], [1, -2, 3]),
+        (["1", " 2.5", ".5", "1e3", "4."], [1.0, 2.5, 0.5, 1000.0, 4.0]),
+        (["001", "01", "1"], ["001", "01", "1"]),
+        (["1_2", "12"], ["1_2", "12"]),
+        (["1,5", "2"], ["1,5", "2"]),
+        (["1", ""], ["1", ""]),
+        (["٣", "1"], ["٣", "1"]),
+        (["x", "1"], ["x", "1"]),
+    ],
+)
+def test_columns_of_plain_numbers_become_numbers(cells: list[str], expected: list[Any]) -> None:
+    found = parse_numbers(cells)
+    assert found == expected
+    assert list(map(type, found)) == list(map(type, expected))
+    assert np.isnan(parse_numbers(["1", "nan"])[1])
+
+
+# ---------------------------------------------------------------- frames
+
+
+def test_columns_of_a_mapping_become_lists_of_python_values() -> None:
+    source = {"a": np.array([1, 2]), 3: torch.tensor([0.5, 1.5]), "c": iter("xy")}
+    table = read_table(source)
+    assert content(table) == {"a": [1, 2], "3": [0.5, 1.5], "c": ["x", "y"]}
+    assert type(table.column("a")[0]) is int
+    table.column("a").clear()
+    assert table.column("a") == [1, 2]
+    with pytest.raises(InputError, match="different lengths: a 2, b 1"):
+        read_table({"a": [1, 2], "b": [1]})
+
+
+def frame() -> Any:
+    pandas = pytest.importorskip("pandas")
+    data = {"n": [1, 2], "text": ["x", None], "on": [True, False], "kind": ["u", "v"]}
+    found = pandas.DataFrame(data, index=pandas.Index([7, 8], name="id"))
+    return found.astype({"kind": "category"})
+
+
+EXPECTED = {"n": [1, 2], "text": ["x", None], "on": [True, False], "kind": ["u", "v"]}
+
+
+def test_pandas_frames_are_read_through_arrow_without_their_index() -> None:
+    pytest.importorskip("pyarrow")
+    assert content(read_table(frame())) == EXPECTED
+
+
+def test_pandas_frames_are_read_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = frame()
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    found = content(read_table(source))
+    assert found["text"][0] == "x"
+    assert {name: found[name] for name in ("n", "on", "kind")} == {
+        name: EXPECTED[name] for name in ("n", "on", "kind")
+    }
+
+
+def test_cells_that_arrow_does_not_know_are_kept() -> None:
+    source = frame()
+    source["path"] = [Path("a"), 3]
+    source[4] = [0.5, 1.5]
+    found = content(read_table(source))
+    assert found["path"] == [Path("a"), 3]
+    assert found["4"] == [0.5, 1.5]
+    source.columns = ["a", "b", "a", "c", "d", "e"]
+    with pytest.raises(InputError, match="frame has several columns named 'a'"):
+        read_table(source)
+
+
+class Stream:
+    """A frame that has the Arrow protocol and nothing else."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def test_any_arrow_stream_is_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    source = Stream(pyarrow.table({"a": [1, None], "b": [["x"], []]}))
+    assert content(read_table(source)) == {"a": [1, None], "b": [["x"], []]}
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"Stream needs pyarrow.*flambeau\[tables\]"):
+        read_table(source)
+
+
+def test_other_objects_are_refused() -> None:
+    for source in ([1, 2], "t.csv", None, np.zeros((2, 2))):
+        with pytest.raises(InputError, match=f"{type(source).__name__} is not a data frame"):
+            read_table(source)
