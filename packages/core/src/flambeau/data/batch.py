@@ -22,6 +22,9 @@ class Batch:
         weight: Weight of the batch in a mean: its number of samples or of target tokens. A Python
             number, known before the batch is copied to the device; None where only the loss can
             compute it.
+        sample_weight: Weight of each sample in loss and metrics, ``(batch,)``, on the device of the
+            inputs; None weighs all samples equally. ``weight`` is then its sum, unless the task
+            counts tokens. ``docs/weights.md`` compares the weights.
         lr_scale: Factor on the learning rate of the step (sequence length in truncated BPTT).
         indices: Sample numbers, int64 ``(batch,)``, always on the CPU. They key every random
             draw of a sample, so that it does not depend on batch, worker or rank.
@@ -35,6 +38,7 @@ class Batch:
     lr_scale: float = 1.0
     indices: Tensor | None = None
     epoch: int = 0
+    sample_weight: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of samples: the size of the first input's first dimension."""
@@ -51,18 +55,46 @@ class Batch:
         return _only(self.targets, "target")
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with ``function`` applied to every input, target and mask."""
+        """Return the batch with ``function`` applied to every tensor, except ``indices``."""
+        weights = self.sample_weight
         return replace(
             self,
             inputs={name: function(value) for name, value in self.inputs.items()},
             targets={name: function(value) for name, value in self.targets.items()},
             masks={name: function(value) for name, value in self.masks.items()},
+            sample_weight=None if weights is None else function(weights),
         )
 
     def first(self, n: int) -> Batch:
-        """Return a batch of the first ``n`` samples, with weight ``n``."""
-        indices = None if self.indices is None else self.indices[:n]
-        return replace(self.map(lambda value: value[:n]), weight=float(n), indices=indices)
+        """Return a batch of the first ``n`` samples; see ``rows``."""
+        return self.rows(slice(0, n))
+
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """Return a batch of some of the samples, in the given order.
+
+        Its ``weight`` is None, so that the loss determines it, if that of this batch is not its
+        number of samples or the sum of ``sample_weight`` (a number of tokens).
+
+        Args:
+            rows: A slice, or positions in the batch, int64 ``(rows,)`` on the CPU.
+        """
+
+        def taken(value: Tensor) -> Tensor:
+            return value[rows] if isinstance(rows, slice) else value[rows.to(value.device)]
+
+        part = replace(self.map(taken), weight=None)
+        part.indices = None if self.indices is None else self.indices[rows]
+        if self.weight == self.sample_count():
+            part.weight = part.sample_count()
+        return part
+
+    def sample_count(self) -> float:
+        """Return the sum of ``sample_weight``, or the number of samples without it.
+
+        The sum is read from the device.
+        """
+        weights = self.sample_weight
+        return float(len(self)) if weights is None else float(weights.double().sum())
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device`` (itself if it is there); ``indices`` stay on the CPU."""

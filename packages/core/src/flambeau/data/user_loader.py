@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -168,11 +169,10 @@ class UserLoader(Loader):
             n_samples += len(converted)
             if step >= start_step:
                 # New dicts, so that a transform cannot change the stored ones.
-                yield Batch(
-                    dict(converted.inputs),
-                    dict(converted.targets),
-                    weight=converted.weight,
-                    indices=converted.indices,
+                yield replace(
+                    converted,
+                    inputs=dict(converted.inputs),
+                    targets=dict(converted.targets),
                     epoch=epoch,
                 )
 

@@ -34,6 +34,7 @@ class Predictions:
         targets: Class indices ``(n,)``, -1 if ignored; 0 and 1 ``(n, labels)``; or values
             ``(n, values)``. None for "other".
         losses: Loss of each sample, ``(n,)``; None if the task has no loss per sample.
+        weights: Sample weights, float64 ``(n,)``; None where all samples count equally.
         scores: Loss and metrics, equal to the result of ``evaluate``.
     """
 
@@ -43,6 +44,7 @@ class Predictions:
     targets: Tensor | None
     losses: Tensor | None
     scores: dict[str, float]
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,6 +71,7 @@ def collect_predictions(
     metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
     ids: list[Tensor] = []
     losses: list[Tensor | None] = []
+    weights: list[Tensor] = []
     count = 0
     with torch.no_grad():
         for batch in batches():
@@ -79,6 +82,8 @@ def collect_predictions(
             recorders = {} if kind == "other" else {"predictions": recorder}
             task.update({**metrics, **recorders}, outputs, batch)
             losses.append(sample_losses(task, outputs, batch))
+            if batch.sample_weight is not None:
+                weights.append(batch.sample_weight.cpu().double())
             positions = torch.arange(count, count + len(batch))
             ids.append(positions if batch.indices is None else batch.indices.cpu())
             count += len(batch)
@@ -96,17 +101,20 @@ def collect_predictions(
         targets=None if kind == "other" else _plain_targets(task, torch.cat(recorder.targets)),
         losses=torch.cat(known).double() if len(known) == len(losses) else None,
         scores=scores,
+        weights=torch.cat(weights) if weights else None,
     )
 
 
 class _Recorder:
     """A metric that stores the outputs and targets it receives."""
 
+    takes_weights = True
+
     def __init__(self) -> None:
         self.outputs: list[Tensor] = []
         self.targets: list[Tensor] = []
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         outputs = outputs.detach().cpu()
         self.outputs.append(outputs.float() if outputs.dtype in HALF_DTYPES else outputs)
         self.targets.append(targets.detach().cpu())

@@ -38,7 +38,7 @@ def match_train_columns(train: MemoryDataset, part: str, dataset: MemoryDataset)
             name: _match_column(wanted[name], value, f"The {part} {kind[:-1]} {name!r}")
             for name, value in found.items()
         }
-    return MemoryDataset(columns["inputs"], columns["targets"], dataset.ids)
+    return MemoryDataset(columns["inputs"], columns["targets"], dataset.ids, dataset.sample_weight)
 
 
 def _match_column(wanted: Tensor, found: Tensor, what: str) -> Tensor:
@@ -143,7 +143,7 @@ def labels_to_int64(part: str, dataset: MemoryDataset) -> MemoryDataset:
                 "from 0 for classes, or choose task='regression' for amounts."
             )
         targets[name] = value.long()
-    return MemoryDataset(dataset.inputs, targets, dataset.ids)
+    return MemoryDataset(dataset.inputs, targets, dataset.ids, dataset.sample_weight)
 
 
 def warn_about_absent_classes(

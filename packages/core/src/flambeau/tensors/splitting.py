@@ -14,8 +14,10 @@ from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, SplitError
 from flambeau.tensors.base_data import distinct_values
 from flambeau.tensors.columns import (
+    Array,
     Arrays,
     as_columns,
+    as_sample_weights,
     as_targets,
     as_tensors,
     encode_string_labels,
@@ -38,6 +40,7 @@ def split_arrays(
     stratify: bool | str,
     task: str,
     class_names: Sequence[str] | None,
+    sample_weight: Array | None = None,
 ) -> tuple[dict[str, MemoryDataset], Split, Sequence[str] | None]:
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
     if inputs is None:  # pyright: ignore[reportUnnecessaryComparison] users err
@@ -51,8 +54,14 @@ def split_arrays(
             "The targets are strings, but task='regression' needs numbers. Give numbers, or omit "
             "task."
         )
+    weights = {} if sample_weight is None else {"train": as_sample_weights(sample_weight)}
     parts = {
-        part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in pairs
+        part: MemoryDataset(
+            as_tensors(columns[part]),
+            as_targets(labels[part]),
+            sample_weight=weights.get(part),
+        )
+        for part in pairs
     }
     if len(parts) > 1:
         return (*assign_sample_numbers(parts), names)
@@ -124,10 +133,12 @@ def _classes_to_stratify(
 def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
     """Return the rows at these positions; the positions become their sample numbers."""
     ids = torch.tensor(rows)
+    weights = whole.sample_weight
     return MemoryDataset(
         {name: value.index_select(0, ids) for name, value in whole.inputs.items()},
         {name: value.index_select(0, ids) for name, value in whole.targets.items()},
         ids,
+        None if weights is None else weights.index_select(0, ids),
     )
 
 
@@ -139,7 +150,7 @@ def assign_sample_numbers(
     start = 0
     for part, dataset in parts.items():
         ids = torch.arange(start, start + len(dataset))
-        numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids)
+        numbered[part] = MemoryDataset(dataset.inputs, dataset.targets, ids, dataset.sample_weight)
         start += len(dataset)
     rows = {part: cast(Tensor, dataset.ids).numpy() for part, dataset in numbered.items()}
     return numbered, Split.from_indices(rows["train"], rows["valid"], rows.get("test", ()))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flambeau.task.numerics import real_scalar
 from flambeau.training.state import StepResult
 
 _CHUNK = 512  # so many 0-d tensors are packed into one: on a GPU each of them takes 512 bytes
@@ -75,7 +76,7 @@ class StepLosses:
         losses = torch.stack([result.loss.detach() for result in self._results]).double()
         known = [result.weight for result in self._results]
         if any(isinstance(weight, Tensor) for weight in known):
-            columns = [torch.as_tensor(weight, device=losses.device) for weight in known]
+            columns = [real_scalar(weight, losses.device) for weight in known]
             weights = torch.stack(columns).double()
         else:
             weights = torch.tensor(known, dtype=torch.float64)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.nested import detach
+from flambeau.task.numerics import real_scalar
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import scale_
 from flambeau.training.events import Dispatch
@@ -31,11 +32,14 @@ class Step:
         dispatch: The listeners of each event.
 
     Attributes:
+        n_ranks: Number of processes that compute the step together.
         context: The context argument of ``task.forward``: seed, epoch, step, scheduled values and
             carried state.
         optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
             network).
     """
+
+    n_ranks = 1
 
     def __init__(
         self, state: TrainState, update: Update, precision: Precision, dispatch: Dispatch
@@ -143,6 +147,8 @@ def _step_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
     """Make a step from summed losses: divide the gradients once the total weight is known."""
+    if len(micro_batches) == 1 and step.n_ranks == 1:
+        return _step_of_one_batch(model, micro_batches[0], task, step)
     sums: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in micro_batches:
@@ -151,10 +157,25 @@ def _step_of_unknown_weight(
             loss_sum, weight = task.loss(outputs, batch)
         step.backward(loss_sum)
         sums.append(loss_sum.detach())
-        weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
+        weights.append(real_scalar(weight, loss_sum.device))
     total = step.total_weight_on_device(torch.stack(weights).sum())
     gradients = gradients_of(model.parameters())
     scale_(gradients, 1.0 / total)
     loss = torch.stack(sums).sum() / total
     step.update(loss)
     return StepResult(loss, total)
+
+
+def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
+    """Make a step whose only batch gives the total weight before the backward pass."""
+    with step.autocast():
+        outputs = task.forward(model, batch, step.context)
+        loss_sum, weight = task.loss(outputs, batch)
+    if isinstance(weight, Tensor):
+        weight = real_scalar(weight, loss_sum.device)
+        step.backward(loss_sum / weight.to(loss_sum.dtype))
+    else:
+        step.backward(loss_sum, weight)
+    loss = loss_sum.detach() / weight
+    step.update(loss)
+    return StepResult(loss, weight)

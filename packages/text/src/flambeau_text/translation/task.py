@@ -177,6 +177,10 @@ class TranslationTask(Task):
         total, _, count = self._losses(outputs)
         return total, count
 
+    def host_weight(self, batch: Batch) -> float | None:
+        """Return the number of target tokens, which the loader counts."""
+        return batch.weight
+
     def _losses(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         if not isinstance(outputs, TeacherForcedOutput):
             raise InputError(
