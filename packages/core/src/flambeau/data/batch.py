@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from flambeau.errors import InputError
 class Batch:
     """The named tensors of a batch, passed from the loader to the loss.
 
+    Raises:
+        InputError: An entry of ``extras`` is not a list with one entry per sample.
+
     Attributes:
         inputs: Model inputs by name, in the order of the ``forward`` arguments.
         targets: Targets by name; empty when predicting.
@@ -25,6 +29,8 @@ class Batch:
         sample_weight: Weight of each sample in loss and metrics, ``(batch,)``, on the device of the
             inputs; None weighs all samples equally. ``weight`` is then its sum, unless the task
             counts tokens. ``docs/weights.md`` compares the weights.
+        extras: Host values by name (reference texts), each a list with one entry per sample. They
+            stay on the host, and follow the samples in ``rows`` and ``first``.
         lr_scale: Factor on the learning rate of the step (sequence length in truncated BPTT).
         indices: Sample numbers, int64 ``(batch,)``, always on the CPU. They key every random
             draw of a sample, so that it does not depend on batch, worker or rank.
@@ -39,6 +45,17 @@ class Batch:
     indices: Tensor | None = None
     epoch: int = 0
     sample_weight: Tensor | None = None
+    extras: Mapping[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+
+    def __post_init__(self) -> None:
+        for name, values in self.extras.items():
+            if not isinstance(values, list) or len(values) != len(self):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+                kind = type(values).__name__
+                size = f" of {len(values)}" if isinstance(values, list) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputError(
+                    f"extras[{name!r}] is a {kind}{size}, but must be a list with one entry for "
+                    f"each of the {len(self)} samples of the batch."
+                )
 
     def __len__(self) -> int:
         """Number of samples: the size of the first input's first dimension."""
@@ -82,7 +99,9 @@ class Batch:
         def taken(value: Tensor) -> Tensor:
             return value[rows] if isinstance(rows, slice) else value[rows.to(value.device)]
 
-        part = replace(self.map(taken), weight=None)
+        # Extras are set afterwards: those of all samples do not fit the batch that ``map`` returns.
+        part = replace(self, weight=None, extras={}).map(taken)
+        part.extras = {name: _taken(values, rows) for name, values in self.extras.items()}
         part.indices = None if self.indices is None else self.indices[rows]
         if self.weight == self.sample_count():
             part.weight = part.sample_count()
@@ -107,6 +126,13 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Return the batch in pinned memory, from which copies to a GPU can be asynchronous."""
         return self.map(lambda value: value.pin_memory())
+
+
+def _taken(values: list[Any], rows: slice | Tensor) -> list[Any]:
+    if isinstance(rows, slice):
+        return values[rows]
+    positions = cast("list[int]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return [values[position] for position in positions]
 
 
 def _only(tensors: Mapping[str, Tensor], kind: str) -> Tensor:

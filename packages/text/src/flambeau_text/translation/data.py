@@ -21,7 +21,6 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau_text.translation.csv_file import read_csv
 from flambeau_text.translation.dataset import (
     EncodedPairs,
-    reference_rows,
     source_rows,
     target_rows,
 )
@@ -341,7 +340,7 @@ class TranslationData(Data):
         sources = fitted.source.encode_batch(raw)
         texts = self.references(part)
         targets = fitted.target.encode_batch(texts)
-        return EncodedPairs(source_rows(sources), target_rows(targets), reference_rows(texts), ids)
+        return EncodedPairs(source_rows(sources), target_rows(targets), texts, ids)
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

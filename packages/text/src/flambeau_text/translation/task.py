@@ -22,7 +22,7 @@ from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenizer import PADDING_ID, content_ids
-from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET, reference_text
+from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET
 from flambeau_text.translation.loss import token_loss
 from flambeau_text.translation.predictions import Translation
 from flambeau_text.translation.scores import corpus_scores
@@ -224,7 +224,7 @@ class TranslationTask(Task):
             )
             rows = found.tokens[:, 0].tolist()
             hypotheses += [self.target.decode(row) for row in rows]
-            references += [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
+            references += batch.extras[REFERENCE]
             overlaps += self._overlaps(forced, rows) if in_run else []
         total, plain, count = (float(value) for value in sums)
         scores = {"loss": total / count}
