@@ -88,6 +88,7 @@ class UserLoader(Loader):
         self.rank, self.world_size = rank, world_size
         self._takes_turns = world_size > 1 and not is_sharded(loader, part, world_size)
         self._converted: list[tuple[object, Batch]] = []
+        self.is_stream = bool(getattr(loader, "is_stream", False))
         self.loader = loader
         self.layout = layout or BatchLayout()
         self.seed = seed

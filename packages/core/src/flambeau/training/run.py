@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import not_resumable_reason
+from flambeau.data.loader import StepCounts, not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
@@ -109,7 +109,6 @@ class Run:
         )
         self.average = options.average.running() if options.average else None
         self.best = BestWeights(*_best_monitor(options.keep_best, settings))
-        per_epoch = -(-components.train.steps_per_epoch // options.accumulate)
         self.state = TrainState(
             model=components.model,
             task=task,
@@ -117,7 +116,7 @@ class Run:
             optimizers=self.optimizers,
             device=components.device,
             seed=components.seed,
-            steps_per_epoch=per_epoch,
+            step_counts=StepCounts.of_loader(components.train, options.accumulate),
             history=history,
             snapshot=lambda: capture(self),
             position=position,
@@ -188,13 +187,12 @@ class Run:
         freeze_except(self.components.model, phase.trainable, self._frozen_by_user, norms)
         self.trainable = phase.trainable
         self.started_phase = self.state.position.phase
-        self.values.start_phase(phase, self.state.steps_per_epoch)
+        self.values.start_phase(phase, self.state.phase_steps)
 
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
         """Set lr and the other scheduled values for the next step."""
-        position = self.state.position
-        step = position.phase_epoch * self.state.steps_per_epoch + position.epoch_step
-        self.values.set(step, micro_batches, position.step)
+        state = self.state
+        self.values.set(state.phase_step, micro_batches, state.position.step)
 
     def prepare_train(self, batch: Batch) -> Batch:
         """Move a batch to the device, augment, normalise, and apply user-defined transforms."""
