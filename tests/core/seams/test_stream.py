@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flambeau import Batch, Callback, Learner, Task, TensorData, TrainingOptions
 from flambeau.data import LoaderOptions
 from flambeau.data.loader import StepCounts, is_stream
+from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.tuning import step_settings
 from flambeau.tuning.interval_loader import IntervalLoader
@@ -244,13 +245,18 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
+def phases() -> list[Phase]:
+    """Epochs of 3 steps, then of 5 and 7."""
+    return [Phase(1, {"lr": Schedule("cosine", 0.3)}), Phase(2, {"lr": Schedule("cosine", 0.2)})]
+
+
 @pytest.mark.parametrize("at", [2, 3, 6, 10])
 def test_resume_with_epochs_of_different_lengths(at: int, tmp_path: Any) -> None:
     whole = learner(CountsTokens(), data(growing), callbacks=[recorded := Lengths()])
-    whole.fit(3, lr=0.3, schedule="cosine")
+    whole.fit_phases(phases())
     stopped = learner(CountsTokens(), data(growing), callbacks=[StopAt(at)], folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        stopped.fit(3, lr=0.3, schedule="cosine")
+        stopped.fit_phases(phases())
     task, rest = CountsTokens(), Lengths()
     resumed = learner(task, data(growing), callbacks=[rest], folder=tmp_path)
     resumed.resume()
