@@ -41,10 +41,10 @@ class StepLosses:
         if len(self._results) == _CHUNK:
             self._pack()
 
-    def read(self) -> tuple[float, array[float]]:
-        """Return the mean loss of the epoch and the loss of each step, then clear the collection.
+    def read(self) -> tuple[float, float, array[float]]:
+        """Return mean loss and weight of the epoch, and the loss of each step; then clear them.
 
-        The losses are read from the device.
+        The losses are read from the device. The weight includes steps that the mean excludes.
         """
         losses, weights = (part.cpu() for part in self._all())  # host read at the end of the epoch
         self._clear()
@@ -56,7 +56,7 @@ class StepLosses:
         ]
         total = math.fsum(weight for _, weight in counted)
         mean = math.fsum(loss * weight for loss, weight in counted)
-        return (mean / total if total else math.nan), values
+        return (mean / total if total else math.nan), math.fsum(counts), values
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the steps of the unfinished epoch, for a checkpoint."""

@@ -38,7 +38,7 @@ from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.checkpoint_content import capture
 from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
-from flambeau.training.step import Step, TrainStep
+from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
 
 if TYPE_CHECKING:
@@ -213,9 +213,17 @@ class Run:
     # The epoch
 
     def read_losses(self) -> float:
-        """Return the mean loss of the epoch, and add the losses of its steps to the history."""
-        mean, steps = self.losses.read()
+        """Return the mean loss of the epoch, and add the losses of its steps to the history.
+
+        Raises:
+            InputError: The weight of every step is 0: the epoch has no targets.
+        """
+        mean, weight, steps = self.losses.read()
         self.state.history.step_losses.extend(steps)
+        if steps and not weight and self.train_step is train_step:
+            from flambeau.training.no_target import epoch_without_targets
+
+            raise epoch_without_targets(self.state.position.epoch + 1, len(steps))
         return mean
 
     @contextmanager

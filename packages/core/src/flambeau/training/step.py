@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
+from flambeau.errors import InputError
 from flambeau.nested import detach
 from flambeau.task.numerics import real_scalar
 from flambeau.task.task import StepContext, Task
@@ -114,10 +115,16 @@ def train_step(
     The loss of a micro-batch is a sum and a weight. Therefore the step equals one with a single
     large batch for any grouping of the samples: smaller last batches, token losses, accumulation
     and several processes.
+
+    Raises:
+        InputError: No sample has a target: the weight of the step is 0. Where only the device knows
+            the weight, the non-finite guard finds such a step.
     """
     total = step.total_weight(known_weight(micro_batches, task))
     if total is None:
         return _step_of_unknown_weight(model, micro_batches, task, step)
+    if not total and micro_batches:
+        raise _no_target(step, micro_batches)
     loss: Tensor | None = None
     for batch in micro_batches:
         with step.autocast():
@@ -174,8 +181,16 @@ def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -
     if isinstance(weight, Tensor):
         weight = real_scalar(weight, loss_sum.device)
         step.backward(loss_sum / weight.to(loss_sum.dtype))
-    else:
+    elif weight:
         step.backward(loss_sum, weight)
+    else:
+        raise _no_target(step, (batch,))
     loss = loss_sum.detach() / weight
     step.update(loss)
     return StepResult(loss, weight)
+
+
+def _no_target(step: Step, batches: Sequence[Batch]) -> InputError:
+    from flambeau.training.no_target import step_without_targets
+
+    return step_without_targets(step.context.step, batches)
