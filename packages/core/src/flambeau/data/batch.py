@@ -38,16 +38,18 @@ class Batch:
     """
 
     inputs: Mapping[str, Tensor]
-    targets: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    masks: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    targets: Mapping[str, Tensor] = field(default_factory=lambda: {})
+    masks: Mapping[str, Tensor] = field(default_factory=lambda: {})
     weight: float | None = None
     lr_scale: float = 1.0
     indices: Tensor | None = None
     epoch: int = 0
     sample_weight: Tensor | None = None
-    extras: Mapping[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    extras: Mapping[str, list[Any]] = field(default_factory=lambda: {})
 
     def __post_init__(self) -> None:
+        if not self.extras:
+            return
         for name, values in self.extras.items():
             if not isinstance(values, list) or len(values) != len(self):  # pyright: ignore[reportUnnecessaryIsInstance] users err
                 kind = type(values).__name__
