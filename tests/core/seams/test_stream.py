@@ -123,13 +123,6 @@ def test_the_carry_counts_every_token_of_an_epoch() -> None:
     assert training_steps(task) == expected * 2
 
 
-class Machine:
-    """A clock that only steps move: a budget of time is a budget of steps."""
-
-    def __init__(self, budget: Callable[[], float] = lambda: 1.0) -> None:
-        self.now_s = 0.0
-
-
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_intervals_keep_the_carry_and_never_cross_an_epoch(accumulate: int) -> None:
     """Three intervals per epoch of 10 batches, as ``fit_auto`` divides it."""
