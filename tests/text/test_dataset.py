@@ -15,8 +15,6 @@ from flambeau_text.translation.bucketing import make_buckets
 from flambeau_text.translation.dataset import (
     EncodedPairs,
     RaggedRows,
-    reference_rows,
-    reference_text,
     source_rows,
     target_rows,
 )
@@ -32,9 +30,7 @@ def pairs(n: int = N, seed: int = 0) -> EncodedPairs:
     sources = [list(draws.integers(4, 50, length)) for length in lengths]
     targets = [list(draws.integers(4, 50, length)) for length in others]
     texts = [f"text {row} ü" for row in range(n)]
-    return EncodedPairs(
-        source_rows(sources), target_rows(targets), reference_rows(texts), torch.arange(n) + 1000
-    )
+    return EncodedPairs(source_rows(sources), target_rows(targets), texts, torch.arange(n) + 1000)
 
 
 def options(**more: object) -> LoaderOptions:
@@ -54,14 +50,14 @@ def test_rows_are_padded_at_their_ends() -> None:
 
 def test_a_batch_has_ids_masks_references_and_weight() -> None:
     data = EncodedPairs(
-        source_rows([[9, 8], [7]]), target_rows([[5], [5, 6, 4]]), reference_rows(["ü", "xyz"]),
+        source_rows([[9, 8], [7]]), target_rows([[5], [5, 6, 4]]), ["ü", "xyz"],
         torch.tensor([3, 8]),
     )  # fmt: skip
     batch = data.batch(torch.tensor([0, 1]), epoch=2)
     assert batch.inputs["source"].tolist() == [[9, 8, 3], [7, 3, 1]]
     assert batch.masks["source"].tolist() == [[True, True, True], [True, True, False]]
     assert batch.targets["target"].tolist() == [[2, 5, 3, 1, 1], [2, 5, 6, 4, 3]]
-    assert [reference_text(row) for row in batch.targets["reference"]] == ["ü", "xyz"]
+    assert batch.extras == {"reference": ["ü", "xyz"]}
     # One token and the end, three tokens and the end.
     assert batch.weight == 6.0
     assert batch.indices is not None
@@ -149,3 +145,18 @@ def test_no_pairs_raise() -> None:
         EncodedPairs(
             RaggedRows([]), RaggedRows([]), RaggedRows([]), torch.zeros(0, dtype=torch.int64)
         )
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_references_follow_sorting_and_the_share_of_a_rank(shuffle: bool) -> None:
+    data = pairs()
+    for world_size in (1, 2):
+        found = []
+        for rank in range(world_size):
+            loader = data.loader(options(shuffle=shuffle, rank=rank, world_size=world_size))
+            for batch in loader.batches(1, start_step=2):
+                assert batch.indices is not None
+                rows = (batch.indices - 1000).tolist()
+                assert batch.extras["reference"] == [f"text {row} ü" for row in rows]
+                found += rows
+        assert len(set(found)) == len(found) > N // 2

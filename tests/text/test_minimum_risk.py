@@ -10,7 +10,6 @@ import torch
 from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.decoding import sequence_log_probabilities
-from flambeau_text.translation.dataset import reference_text
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.minimum_risk import MinimumRisk, _is_repeated
 from flambeau_text.translation.scores import sentence_bleu
@@ -47,7 +46,7 @@ def test_the_risk_is_the_expected_error_of_the_candidates() -> None:
                 score = sequence_log_probabilities(model, memory, torch.tensor([list(sentence)]))  # type: ignore[arg-type]
                 weights.append(float(score) * 0.05)
                 text = task.target.decode(sentence)  # type: ignore[attr-defined]
-                reference = reference_text(batch.targets["reference"][row])
+                reference = batch.extras["reference"][row]
                 losses.append(1 - sentence_bleu(text, reference) / 100)
             shares = torch.tensor(weights, dtype=torch.float64).softmax(0)
             wanted += float((shares * torch.tensor(losses, dtype=torch.float64)).sum())

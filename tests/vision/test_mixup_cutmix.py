@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -125,3 +127,32 @@ def test_the_plan_enables_mixing() -> None:
     numbers = ImageData.from_arrays(images, torch.rand(20))
     with pytest.raises(PlanError, match="regression"):
         numbers.transforms({"augmentation": None, "mixing": {"cutmix": 1.0}})
+
+
+def test_sample_weights_are_mixed_with_the_loss_of_their_samples() -> None:
+    """The loss is that of both samples of a pair, each with its own weight."""
+    n = 16
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(n, 3, 4, 4, generator=draws)
+    labels = torch.randint(0, 3, (n,), generator=draws)
+    weights = torch.rand(n, generator=draws, dtype=torch.float64)
+    weights[:2] = 0  # both samples of a pair
+    logits = torch.randn(n, 3, generator=draws, dtype=torch.float64)
+    batch = Batch({"image": images}, {"label": labels}, weight=1.0, indices=torch.arange(n))
+    transform = Mix(Mixing(mixup=1.0, cutmix=0.0, probability=1.0), 3)
+    plain = transform(batch, 0)
+    own = plain.target[torch.arange(n), labels].double()
+    other = labels.roll(-1)
+    own = torch.where(labels == other, 0.5, own)  # the same label: any share gives the same loss
+    mixed = transform(replace(batch, sample_weight=weights), 0)
+    task = Classification(["a", "b", "c"])
+    total, weight = task.loss(logits, mixed)
+    first, second = (F.cross_entropy(logits, y, reduction="none") for y in (labels, other))
+    different = labels != other
+    wanted = own * weights * first + (1 - own) * weights.roll(-1) * second
+    for row in different.nonzero()[:, 0].tolist():
+        alone, _ = task.loss(logits[row : row + 1], mixed.rows(slice(row, row + 1)))
+        assert float(alone) == pytest.approx(float(wanted[row]), rel=1e-5, abs=1e-7)
+    assert task.host_weight(mixed) is None
+    assert float(weight) == pytest.approx(float(mixed.sample_weight.sum()))
+    assert torch.isfinite(total)

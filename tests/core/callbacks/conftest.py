@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from flambeau.data.loader import StepCounts
 from flambeau.phases.phase import Phase
 from flambeau.task.task import Task
 from flambeau.training.events import Callback, Dispatch
@@ -31,7 +32,7 @@ def make_state(folder: Path | None = None, epochs: int = 2) -> TrainState:
         optimizers={"main": optimizer},
         device=torch.device("cpu"),
         seed=0,
-        steps_per_epoch=STEPS,
+        step_counts=StepCounts(STEPS),
         history=History(),
         snapshot=lambda: {"model": dict(model.state_dict()), "step": state.position.step},
         folder=folder,

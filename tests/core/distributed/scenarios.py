@@ -171,6 +171,48 @@ def unknown_weights(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
+class CountsTokens(Classification):
+    """Returns its own weight, and inherits a promise that was made for another loss."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        tokens = 1 + (batch.input[:, 0].abs() * 3).long()
+        losses = nn.functional.cross_entropy(outputs, batch.target, reduction="none")
+        return (losses * tokens).sum(), int(tokens.sum())
+
+
+def weighted_table() -> Data:
+    data: Any = table(n_train=40, n_valid=8)
+    train, valid = data.dataset("train", None, {}), data.dataset("valid", None, {})
+    weights = torch.rand(48, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    weights[3] = 0.0
+    return TensorData.from_tensors(
+        torch.cat([train.inputs["input"], valid.inputs["input"]]),
+        torch.cat([train.targets["target"], valid.targets["target"]]),
+        split=Split.from_indices(range(40), range(40, 48)),
+        sample_weight=weights,
+    )
+
+
+def own_weight_runs(folder: Path, accumulate: int = 1) -> dict[str, Any]:
+    """The whole set in each step, as one batch or as several micro-batches."""
+    choices = {"batch_size": 40 // accumulate, "optimizer": "sgd"}
+    found: dict[str, Any] = {}
+    for name, data, task in (
+        ("tokens", table(n_train=40), CountsTokens(["a", "b", "c"])),
+        ("samples", weighted_table(), None),
+        ("classes", weighted_table(), Classification(["a", "b", "c"], class_weights=(1, 2, 0.3))),
+    ):
+        training = TrainingOptions(accumulate=accumulate)
+        run = learner(data, choices=choices, task=task, training=training)
+        run.fit(5, lr=0.5)
+        found[name] = outcome(run)
+    return found
+
+
+def own_weight_accumulated(folder: Path) -> dict[str, Any]:
+    return own_weight_runs(folder, accumulate=4)
+
+
 def average_and_clipping(folder: Path) -> dict[str, Any]:
     run = learner(training=TrainingOptions(average=EMA(0.9), clip_norm=0.1))
     run.fit(3)

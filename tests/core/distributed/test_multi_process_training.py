@@ -105,6 +105,17 @@ def test_two_processes_match_one(tmp_path: Path) -> None:
     assert [each["seen"] for each in found["stages"]] == [stages, stages]
 
 
+def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:
+    """Token counts, sample weights and class weights; alone, accumulated, and in two processes."""
+    one = alone("own_weight_runs", tmp_path)
+    accumulated = alone("own_weight_accumulated", tmp_path)
+    shared = runner.run(tmp_path, "own_weight_runs", "own_weight_accumulated")
+    for found in (accumulated, *shared["own_weight_runs"], *shared["own_weight_accumulated"]):
+        assert differences(one, found) == []
+    first, last = one["tokens"]["losses"][0], one["tokens"]["losses"][-1]
+    assert last < 0.9 * first < 1.5
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("together")

@@ -152,9 +152,7 @@ def test_a_domain_that_drops_the_loss_is_found_out(monkeypatch: pytest.MonkeyPat
     data = labels()
     made = Learner(data, choices={"loss": "smoothed_cross_entropy"}, quiet=True)
     only_classes = {"classes": ["0", "1"]}
-    monkeypatch.setattr(
-        type(data), "task_arguments", lambda self, preprocessor, values: only_classes
-    )
+    monkeypatch.setattr(type(data), "task_arguments", lambda self, *given: only_classes)
     with pytest.raises(
         PlanError, match=r"loss is 'smoothed_cross_entropy', but the task '.*' of the domain 'tens"
     ):

@@ -464,7 +464,7 @@ def test_a_loss_without_a_weight_is_refused() -> None:
             return None
 
     for task in (Mean(["a", "b", "c"]), UnknownWeight(["a", "b", "c"])):
-        with pytest.raises(TypeError, match=r"returned one tensor, but .* the summed loss and its"):
+        with pytest.raises(InputError, match=r"loss returned one number instead of two: the sum"):
             Learner(data(), net(), task=task, quiet=True).fit(1)
 
 

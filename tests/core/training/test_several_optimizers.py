@@ -24,7 +24,7 @@ from flambeau import (
     TensorData,
     TrainingOptions,
 )
-from flambeau.errors import ArgumentError, NonFiniteError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.training.optim.precision import Precision
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -362,5 +362,5 @@ def test_a_step_without_samples_is_named() -> None:
         task=Classification(["a", "b"]),
         quiet=True,
     )
-    with pytest.raises(NonFiniteError, match=r"Step 1 .*it has no samples.*collate_fn"):
+    with pytest.raises(InputError, match=r"Step 1 .*has no samples.*collate_fn"):
         learner.fit(1, lr=0.1)

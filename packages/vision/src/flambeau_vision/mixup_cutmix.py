@@ -123,6 +123,13 @@ class Mix:
         if not target.is_floating_point():
             target = F.one_hot(target.long(), self.n_classes)
         target = target.to(torch.float32)
+        if batch.sample_weight is not None:
+            # Each part of the loss counts as much as the sample it comes from.
+            samples = batch.sample_weight.unsqueeze(1)
+            both = weight * samples + (1.0 - weight) * samples.roll(-1, 0)
+            weight = weight * samples / both.clamp(min=torch.finfo(both.dtype).tiny)
+            # The host does not know the sum of the new weights.
+            batch = replace(batch, sample_weight=both.squeeze(1), weight=None)
         target = weight * target + (1.0 - weight) * target.roll(-1, 0)
         return replace(
             batch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -112,16 +113,7 @@ class ImagePreprocessor:
             image = pixels * scale
         else:
             image = pixels.to(torch.float32, memory_format=layout).mul_(scale)
-        # By name, so that the other fields of the batch are kept.
-        return Batch(
-            inputs={INPUT: image.add_(shift)},
-            targets=batch.targets,
-            masks=batch.masks,
-            weight=batch.weight,
-            lr_scale=batch.lr_scale,
-            indices=batch.indices,
-            epoch=batch.epoch,
-        )
+        return replace(batch, inputs={INPUT: image.add_(shift)})
 
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which the preprocessor is rebuilt."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from flambeau.errors import InputError
 class Batch:
     """The named tensors of a batch, passed from the loader to the loss.
 
+    Raises:
+        InputError: An entry of ``extras`` is not a list with one entry per sample.
+
     Attributes:
         inputs: Model inputs by name, in the order of the ``forward`` arguments.
         targets: Targets by name; empty when predicting.
@@ -22,6 +26,11 @@ class Batch:
         weight: Weight of the batch in a mean: its number of samples or of target tokens. A Python
             number, known before the batch is copied to the device; None where only the loss can
             compute it.
+        sample_weight: Weight of each sample in loss and metrics, ``(batch,)``, on the device of the
+            inputs; None weighs all samples equally. ``weight`` is then its sum, unless the task
+            counts tokens. ``docs/weights.md`` compares the weights.
+        extras: Host values by name (reference texts), each a list with one entry per sample. They
+            stay on the host, and follow the samples in ``rows`` and ``first``.
         lr_scale: Factor on the learning rate of the step (sequence length in truncated BPTT).
         indices: Sample numbers, int64 ``(batch,)``, always on the CPU. They key every random
             draw of a sample, so that it does not depend on batch, worker or rank.
@@ -29,12 +38,26 @@ class Batch:
     """
 
     inputs: Mapping[str, Tensor]
-    targets: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    masks: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    targets: Mapping[str, Tensor] = field(default_factory=lambda: {})
+    masks: Mapping[str, Tensor] = field(default_factory=lambda: {})
     weight: float | None = None
     lr_scale: float = 1.0
     indices: Tensor | None = None
     epoch: int = 0
+    sample_weight: Tensor | None = None
+    extras: Mapping[str, list[Any]] = field(default_factory=lambda: {})
+
+    def __post_init__(self) -> None:
+        if not self.extras:
+            return
+        for name, values in self.extras.items():
+            if not isinstance(values, list) or len(values) != len(self):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+                kind = type(values).__name__
+                size = f" of {len(values)}" if isinstance(values, list) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputError(
+                    f"extras[{name!r}] is a {kind}{size}, but must be a list with one entry for "
+                    f"each of the {len(self)} samples of the batch."
+                )
 
     def __len__(self) -> int:
         """Number of samples: the size of the first input's first dimension."""
@@ -51,18 +74,48 @@ class Batch:
         return _only(self.targets, "target")
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with ``function`` applied to every input, target and mask."""
+        """Return the batch with ``function`` applied to every tensor, except ``indices``."""
+        weights = self.sample_weight
         return replace(
             self,
             inputs={name: function(value) for name, value in self.inputs.items()},
             targets={name: function(value) for name, value in self.targets.items()},
             masks={name: function(value) for name, value in self.masks.items()},
+            sample_weight=None if weights is None else function(weights),
         )
 
     def first(self, n: int) -> Batch:
-        """Return a batch of the first ``n`` samples, with weight ``n``."""
-        indices = None if self.indices is None else self.indices[:n]
-        return replace(self.map(lambda value: value[:n]), weight=float(n), indices=indices)
+        """Return a batch of the first ``n`` samples; see ``rows``."""
+        return self.rows(slice(0, n))
+
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """Return a batch of some of the samples, in the given order.
+
+        Its ``weight`` is None, so that the loss determines it, if that of this batch is not its
+        number of samples or the sum of ``sample_weight`` (a number of tokens).
+
+        Args:
+            rows: A slice, or positions in the batch, int64 ``(rows,)`` on the CPU.
+        """
+
+        def taken(value: Tensor) -> Tensor:
+            return value[rows] if isinstance(rows, slice) else value[rows.to(value.device)]
+
+        # Extras are set afterwards: those of all samples do not fit the batch that ``map`` returns.
+        part = replace(self, weight=None, extras={}).map(taken)
+        part.extras = {name: _taken(values, rows) for name, values in self.extras.items()}
+        part.indices = None if self.indices is None else self.indices[rows]
+        if self.weight == self.sample_count():
+            part.weight = part.sample_count()
+        return part
+
+    def sample_count(self) -> float:
+        """Return the sum of ``sample_weight``, or the number of samples without it.
+
+        The sum is read from the device.
+        """
+        weights = self.sample_weight
+        return float(len(self)) if weights is None else float(weights.double().sum())
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device`` (itself if it is there); ``indices`` stay on the CPU."""
@@ -75,6 +128,13 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Return the batch in pinned memory, from which copies to a GPU can be asynchronous."""
         return self.map(lambda value: value.pin_memory())
+
+
+def _taken(values: list[Any], rows: slice | Tensor) -> list[Any]:
+    if isinstance(rows, slice):
+        return values[rows]
+    positions = cast("list[int]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return [values[position] for position in positions]
 
 
 def _only(tensors: Mapping[str, Tensor], kind: str) -> Tensor:

@@ -159,7 +159,7 @@ def labels_to_int64(part: str, dataset: MemoryDataset) -> MemoryDataset:
                 "task='regression' for amounts."
             )
         targets[name] = value.long()
-    return MemoryDataset(dataset.inputs, targets, dataset.ids)
+    return MemoryDataset(dataset.inputs, targets, dataset.ids, dataset.sample_weight)
 
 
 def warn_about_absent_classes(

@@ -7,7 +7,8 @@ processes. A domain may implement this protocol with another loader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
+from flambeau.errors import InputError
+
+_MOST_EMPTY = 100  # consecutive epochs without a batch
 
 
 @runtime_checkable
@@ -24,11 +28,16 @@ class Loader(Protocol):
 
     A loader that divides every batch among the ranks (``LoaderOptions.rank``) sets an attribute
     ``world_size``; without it the loader supports a single process only.
+
+    A loader whose epochs differ in length has a method ``steps_in(epoch)``. One whose batches
+    continue each other sets ``is_stream = True``: row i of a batch is followed by row i of the
+    next. Its batches are then never divided into smaller ones, and the state that the model
+    carries (``context.carry``) is kept within an epoch.
     """
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches in an epoch; in the first one, if epochs differ."""
         ...
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -48,6 +57,82 @@ def not_resumable_reason(loader: Loader) -> str:
     return str(getattr(loader, "not_resumable_reason", ""))
 
 
+def steps_in(loader: Loader, epoch: int) -> int:
+    """Return the number of batches in an epoch: ``loader.steps_in``, else ``steps_per_epoch``."""
+    count: Callable[[int], int] | None = getattr(loader, "steps_in", None)
+    return loader.steps_per_epoch if count is None else count(epoch)
+
+
+def is_stream(loader: Loader) -> bool:
+    """Return whether the batches of ``loader`` continue each other: its ``is_stream``."""
+    return bool(getattr(loader, "is_stream", False))
+
+
+def continues_epoch(loader: Loader, epoch: int) -> bool:
+    """Return whether ``epoch`` continues the epoch before, so that carried state is kept.
+
+    Only if ``loader`` divides longer epochs of a stream, and says so with ``continues(epoch)``.
+    """
+    continues: Callable[[int], bool] | None = getattr(loader, "continues", None)
+    return continues is not None and continues(epoch)
+
+
+class StepCounts:
+    """Numbers of optimizer steps by epoch, which may differ.
+
+    Args:
+        in_epoch: Steps in every epoch, or a function of the epoch.
+
+    Example:
+        >>> counts = StepCounts(lambda epoch: 10 + epoch)
+        >>> counts.of(2), counts.between(0, 3)
+        (12, 33)
+    """
+
+    def __init__(self, in_epoch: int | Callable[[int], int]) -> None:
+        self._in_epoch = in_epoch
+        self._before = [0]  # steps before each epoch
+
+    @classmethod
+    def of_loader(cls, loader: Loader, accumulate: int = 1) -> StepCounts:
+        """Return the counts of the steps that use ``accumulate`` batches each."""
+        if not hasattr(loader, "steps_in"):
+            return cls(-(-loader.steps_per_epoch // accumulate))
+        return cls(lambda epoch: -(-steps_in(loader, epoch) // accumulate))
+
+    def of(self, epoch: int) -> int:
+        """Return the steps in an epoch."""
+        return self._in_epoch if isinstance(self._in_epoch, int) else self._in_epoch(epoch)
+
+    def between(self, first: int, end: int) -> int:
+        """Return the steps in the epochs from ``first`` to ``end - 1``."""
+        if isinstance(self._in_epoch, int):
+            return (end - first) * self._in_epoch
+        before = self._before
+        while len(before) <= end:
+            before.append(before[-1] + self._in_epoch(len(before) - 1))
+        return before[end] - before[first]
+
+    def find(self, step: int) -> tuple[int, int]:
+        """Return the epoch of a step counted from epoch 0, and its index in that epoch.
+
+        Raises:
+            InputError: The epochs are empty.
+        """
+        if isinstance(self._in_epoch, int):
+            return divmod(step, self._in_epoch)
+        while self._before[-1] <= step:
+            n = len(self._before)
+            self.between(0, n)
+            if self._before[-1] == self._before[max(0, n - _MOST_EMPTY)] and n > _MOST_EMPTY:
+                raise InputError(
+                    f"The loader has no batches in the epochs {n - _MOST_EMPTY} to {n - 1}. Check "
+                    "its steps_in(epoch)."
+                )
+        epoch = bisect_right(self._before, step) - 1
+        return epoch, step - self._before[epoch]
+
+
 class NonEmptyBatches(Loader):
     """A loader that skips the batches in which this rank has no samples.
 
@@ -62,6 +147,10 @@ class NonEmptyBatches(Loader):
     @property
     def steps_per_epoch(self) -> int:
         return self.loader.steps_per_epoch
+
+    def steps_in(self, epoch: int) -> int:
+        """Return the number of batches in an epoch, over all ranks."""
+        return steps_in(self.loader, epoch)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         return (batch for batch in self.loader.batches(epoch, start_step) if len(batch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class MemoryDataset:
         inputs: CPU tensors ``(n, …)`` by name, in the order of the model's arguments.
         targets: CPU tensors ``(n, …)`` by name; may be empty.
         ids: Sample numbers, int64 ``(n,)``, that key a sample's random draws; 0..n-1 by default.
+        sample_weight: Weight of each sample in loss and metrics, ``(n,)``; None for equal weights.
 
     Raises:
         InputError: There are no inputs or no samples, or the tensors differ in length.
@@ -44,14 +45,18 @@ class MemoryDataset:
         inputs: Mapping[str, Tensor],
         targets: Mapping[str, Tensor] | None = None,
         ids: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> None:
         self.inputs: Mapping[str, Tensor] = dict(inputs)
         self.targets: Mapping[str, Tensor] = dict(targets or {})
         self.ids = ids
+        self.sample_weight = sample_weight
         self._copies: dict[torch.device, _Columns] = {}
         if not self.inputs:
             raise InputError("MemoryDataset needs at least one input tensor, but inputs is empty.")
-        named = {**self.inputs, **self.targets} | ({} if ids is None else {"ids": ids})
+        more = {"ids": ids, "sample_weight": sample_weight}
+        named = {**self.inputs, **self.targets}
+        named |= {name: value for name, value in more.items() if value is not None}
         if scalars := [name for name, value in named.items() if value.ndim == 0]:
             raise InputError(
                 f"{scalars[0]!r} is a scalar tensor. Give a tensor with one row per sample."
@@ -94,6 +99,11 @@ class MemoryDataset:
         """Size of inputs and targets in bytes."""
         return sum(value.nbytes for value in (*self.inputs.values(), *self.targets.values()))
 
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """``{"sample_weight": …}``, or an empty mapping: arguments of ``Batch``."""
+        return {} if self.sample_weight is None else {"sample_weight": self.sample_weight}
+
     def loader(self, options: LoaderOptions) -> MemoryLoader:
         """Return a loader that gathers whole batches; ``num_workers`` is ignored."""
         return MemoryLoader(self, options)
@@ -105,6 +115,7 @@ class MemoryDataset:
             columns = _Columns(
                 {name: value.to(device) for name, value in self.inputs.items()},
                 {name: value.to(device) for name, value in self.targets.items()},
+                {name: value.to(device) for name, value in self.weights.items()},
             )
             if device.type != "cpu":
                 self._copies[device] = columns
@@ -114,6 +125,7 @@ class MemoryDataset:
 class _Columns(NamedTuple):
     inputs: Mapping[str, Tensor]
     targets: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
 
 
 class MemoryLoader(Loader):
@@ -136,6 +148,9 @@ class MemoryLoader(Loader):
         self.options = options
         self.world_size = options.world_size
         self._steps = count_steps(len(dataset), options)
+        weights = dataset.sample_weight
+        # Read on the host: the sum of a batch is known before the batch is on the device.
+        self._host_weights = None if weights is None else weights.cpu().double()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -166,14 +181,24 @@ class MemoryLoader(Loader):
             return
         inputs = {name: self._gather(value) for name, value in columns.inputs.items()}
         targets = {name: self._gather(value) for name, value in columns.targets.items()}
+        weights = {name: self._gather(value) for name, value in columns.weights.items()}
         for ids, rows in self._positions(epoch, start_step, device):
-            yield Batch(
+            batch = Batch(
                 {name: gather(rows) for name, gather in inputs.items()},
                 {name: gather(rows) for name, gather in targets.items()},
                 weight=float(rows.shape[0]),
                 indices=ids,
                 epoch=epoch,
             )
+            if weights:
+                batch.sample_weight = weights["sample_weight"](rows)
+                batch.weight = self._weight_of(rows)
+            yield batch
+
+    def _weight_of(self, rows: Tensor | slice) -> float:
+        """Return the sum of the sample weights of a batch, for data that have them."""
+        weights = cast("Tensor", self._host_weights)
+        return float(weights[rows if isinstance(rows, slice) else rows.cpu()].sum())
 
     def _gather(self, column: Tensor) -> Callable[[Tensor], Tensor]:
         """Return a function that gathers rows of ``column``, into pooled buffers if large."""
@@ -200,13 +225,17 @@ class MemoryLoader(Loader):
         ids = self.dataset.ids if self.dataset.ids is not None else torch.arange(n)
         for step in range(start_step, self._steps):
             first, end = shard_bounds(step * size, min((step + 1) * size, n), self.options)
-            yield Batch(
+            batch = Batch(
                 {name: value[first:end] for name, value in columns.inputs.items()},
                 {name: value[first:end] for name, value in columns.targets.items()},
                 weight=float(end - first),
                 indices=ids[first:end],
                 epoch=epoch,
             )
+            if columns.weights:
+                batch.sample_weight = columns.weights["sample_weight"][first:end]
+                batch.weight = self._weight_of(slice(first, end))
+            yield batch
 
     def _staged(self, epoch: int, start_step: int, device: torch.device) -> Iterator[Batch]:
         """Gather batches into pinned buffers and copy these on a side stream, one batch ahead."""
@@ -217,6 +246,8 @@ class MemoryLoader(Loader):
         cpu = torch.device("cpu")
         for step, (ids, rows) in enumerate(self._positions(epoch, start_step, cpu)):
             batch = Batch({}, {}, weight=float(rows.shape[0]), indices=ids, epoch=epoch)
+            if self.dataset.weights:
+                batch.weight = self._weight_of(rows)
             copied = buffers[step % _N_STAGING_BUFFERS].send(batch, rows, device, stream)
             if ahead is not None:
                 yield _wait_for_copy(*ahead, device)
@@ -252,7 +283,7 @@ class _StagingBuffer:
     """Pinned memory for one batch, and the event of the last copy from it."""
 
     def __init__(self, dataset: MemoryDataset, batch_size: int) -> None:
-        self.columns = _Columns(dataset.inputs, dataset.targets)
+        self.columns = _Columns(dataset.inputs, dataset.targets, dataset.weights)
         self.buffers = _Columns(
             *(
                 {
@@ -283,7 +314,8 @@ class _StagingBuffer:
                     sent[-1][name] = staged.to(device, non_blocking=True)
             self.copied = torch.cuda.Event()
             self.copied.record(stream)
-        batch.inputs, batch.targets = sent
+        batch.inputs, batch.targets, weights = sent
+        batch.sample_weight = weights.get("sample_weight")
         return self.copied
 
 
@@ -291,7 +323,8 @@ def _wait_for_copy(batch: Batch, copied: torch.cuda.Event, device: torch.device)
     """Make the current stream (not the host) wait for the copy, and return the batch."""
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)
-    for value in (*batch.inputs.values(), *batch.targets.values()):
+    weights = [] if batch.sample_weight is None else [batch.sample_weight]
+    for value in (*batch.inputs.values(), *batch.targets.values(), *weights):
         # Allocated on the side stream: its memory must not be reused before this stream is done.
         value.record_stream(current)
     return batch

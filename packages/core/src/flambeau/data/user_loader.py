@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -89,6 +90,7 @@ class UserLoader(Loader):
         self.rank, self.world_size = rank, world_size
         self._takes_turns = world_size > 1 and not is_sharded(loader, part, world_size)
         self._converted: list[tuple[object, Batch]] = []
+        self.is_stream = bool(getattr(loader, "is_stream", False))
         self.loader = loader
         self.layout = layout or BatchLayout()
         self.seed = seed
@@ -170,11 +172,10 @@ class UserLoader(Loader):
             n_samples += len(converted)
             if step >= start_step:
                 # New dicts, so that a transform cannot change the stored ones.
-                yield Batch(
-                    dict(converted.inputs),
-                    dict(converted.targets),
-                    weight=converted.weight,
-                    indices=converted.indices,
+                yield replace(
+                    converted,
+                    inputs=dict(converted.inputs),
+                    targets=dict(converted.targets),
                     epoch=epoch,
                 )
 

@@ -193,7 +193,7 @@ class _Reader:
                 f"{type(error).__name__}: {error}"
             ) from error
         if batch.weight is None:
-            batch.weight = float(len(request.positions))
+            batch.weight = batch.sample_count()
         batch.epoch = request.epoch
         return batch
 

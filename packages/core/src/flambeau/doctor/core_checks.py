@@ -47,6 +47,7 @@ CORE_CHECKS: tuple[Check, ...] = (
     _check("constant-target", "constant targets", targets.constant_target, "data"),
     _check("metric-for-task", "metrics for another task", targets.metric_for_task, "facts"),
     _check("label-range", "labels outside the range of the classes", targets.label_range, "batch"),
+    _check("no-target", "samples without a target", targets.no_target, "outputs"),
     # Leaks between the parts
     _check("duplicates-across-parts", "train rows in validation or test", _duplicates, "data"),
     _check(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -184,6 +186,40 @@ def label_range(setup: TrainingSetup) -> Finding | None:
 def labels_fit(setup: TrainingSetup) -> bool:
     """Return whether the loss can use the labels of the first batch."""
     return setup.cached(label_range) is None
+
+
+def no_target(setup: TrainingSetup) -> Finding | None:
+    """Find samples of the first batch that have no target, such as labels that are all ignored.
+
+    A sample whose ``sample_weight`` is 0 is not reported: that is what its weight says.
+    """
+    outputs, batch, task = setup.outputs, setup.batch, copy.copy(setup.task)
+    n = len(batch)
+    columns = [*batch.targets.values(), *batch.masks.values()]
+    if not isinstance(outputs, Tensor) or not columns:
+        return None
+    if any(value.ndim == 0 or len(value) != n for value in (outputs, *columns)):
+        return None
+    batch = replace(batch, sample_weight=None)
+    with torch.no_grad():
+        weights = [
+            float(task.loss(outputs[row : row + 1], batch.rows(slice(row, row + 1)))[1])
+            for row in range(n)
+        ]
+    empty = [row for row, weight in enumerate(weights) if weight == 0]
+    if not empty:
+        return None
+    numbers = empty if batch.indices is None else [int(batch.indices[row]) for row in empty]
+    have = "sample has" if len(empty) == 1 else "samples have"
+    return Finding(
+        "no-target",
+        f"{len(empty)} of the first {n} {have} no target, so the model learns nothing from "
+        f"{'it' if len(empty) == 1 else 'them'}: {name_some(numbers)}.",
+        {"samples": n, "without a target": len(empty)},
+        "Remove these samples, or check why all of their targets are ignored (ignore_index). A "
+        "step in which no sample has a target ends the run.",
+        severity="error" if len(empty) == n else "warning",
+    )
 
 
 def _out_of_range(target: Tensor, low: float, high: float, expected: str) -> Finding | None:

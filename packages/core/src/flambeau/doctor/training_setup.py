@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.facts import Facts
-from flambeau.data.loader import Loader
+from flambeau.data.loader import Loader, StepCounts
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.user_loader import UserLoaderDataset
@@ -177,8 +176,8 @@ class TrainingSetup:
         """Optimizer steps of the next fit; 0 if not known."""
         settings = self.fit_settings
         epochs = self.values.get("epochs", 0) if settings.epochs is None else settings.epochs
-        per_epoch = self.built.loader("train").steps_per_epoch
-        return int(epochs) * math.ceil(per_epoch / settings.accumulate)
+        counts = StepCounts.of_loader(self.built.loader("train"), settings.accumulate)
+        return counts.between(0, int(epochs))
 
     # ------------------------------------------------------------ the first batch
 

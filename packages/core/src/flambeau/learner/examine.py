@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from flambeau.doctor import TrainingSetup, make_fit_settings
 from flambeau.learner.build import BuiltPlan
@@ -42,6 +45,32 @@ def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> Training
         seed=setup.seed,
         fit_settings=replace(settings, lr_is_measured="lr_find" in plan["lr"].evidence),
     )
+
+
+def check_task_loss(checked: TrainingSetup) -> None:
+    """Check sum and weight of the task's loss on a few samples of the first train batch.
+
+    Nothing is checked where the batch cannot be read or the model fails: the run reports that.
+
+    Raises:
+        InputError: The loss is not a sum with its weight, or its weight is not the promised one.
+    """
+    from flambeau.doctor.recorded_pass import preserved_with_seed
+    from flambeau.torch_internals import is_compiled
+    from flambeau.training.loss_check import check_loss, small_batch
+
+    model, task = checked.model, copy(checked.task)
+    if any(map(is_compiled, model.modules())):  # another batch size would compile it again
+        return
+    with preserved_with_seed(model, checked.seed), torch.no_grad():
+        try:
+            batch = small_batch(task, checked.full_batch)
+            batch = checked.built.preprocessor.on_device(batch.to(checked.built.device))
+            outputs = task.forward(model.train(), batch, checked.step_context())
+            task.loss(outputs, batch)
+        except Exception:  # noqa: BLE001 the first step reports it, with step and samples
+            return
+        check_loss(task, outputs, batch)
 
 
 def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:

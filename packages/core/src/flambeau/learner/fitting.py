@@ -3,7 +3,7 @@
     decide    record the method's arguments as choices of the plan
     measure   measure what the plan does not fix yet
     build     make the run from model, task, loaders and optimizers
-    examine   warn of likely mistakes, before the first fit
+    examine   check the loss and warn of likely mistakes, before the first fit
     train     run the phases
     record    write the result of an automatic run into the plan
 
@@ -30,6 +30,7 @@ from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.run_state.resume import restore_or_roll_back
+from flambeau.training.step import train_step
 
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun
@@ -145,12 +146,27 @@ def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | Non
 
 
 def examine(setup: Setup, plan: Plan, run: Run) -> None:
-    """Warn of likely mistakes that the doctor finds, before a learner's first fit."""
+    """Check the task's loss and warn of likely mistakes, before a learner's first fit.
+
+    Raises:
+        InputError: The loss is not a sum with its weight, or its weight is not the promised one.
+    """
+    checks_loss = setup.position.step == 0 and run.options.train_step is train_step
+    if not (checks_loss or setup.examines):
+        return
+    from flambeau.training.loss_check import needs_check
+
+    checks_loss = checks_loss and needs_check(run.components.task)
+    if not (checks_loss or setup.examines):
+        return
+    from flambeau.learner.examine import check_task_loss, training_setup
+
+    checked = training_setup(setup, plan, run)
+    if checks_loss:
+        run_on_main(lambda: check_task_loss(checked))
     if setup.examines:
         from flambeau.doctor import warn_before_fit
-        from flambeau.learner.examine import training_setup
 
-        checked = training_setup(setup, plan, run)
         run_on_main(lambda: warn_before_fit(checked, setup.domain.checks))
 
 

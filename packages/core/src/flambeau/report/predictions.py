@@ -27,12 +27,14 @@ class Predictions:
         ids: Sample indices as in ``data.split``, int64 ``(n,)``.
         summary: What the task keeps of the samples: ``summary.samples`` has one entry per sample,
             ``summary.sums`` sums over them.
+        weights: Sample weights, float64 ``(n,)``; None where all samples count equally.
         scores: Loss and metrics, equal to the result of ``evaluate``.
     """
 
     ids: Tensor
     summary: Summary
     scores: Mapping[str, float]
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -118,6 +120,7 @@ def collect_predictions(
     metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
     ids: list[Tensor] = []
     collected = Collector()
+    weights: list[Tensor] = []
     count = 0
     with torch.no_grad():
         for batch in batches():
@@ -128,6 +131,8 @@ def collect_predictions(
                 predicted = task.predict(model, batch, predicting)
             task.update(metrics, outputs, batch)
             collected.add(task.summarise(predicted, batch), len(batch))
+            if batch.sample_weight is not None:
+                weights.append(batch.sample_weight.cpu().double())
             positions = torch.arange(count, count + len(batch))
             ids.append(positions if batch.indices is None else batch.indices.cpu())
             count += len(batch)
@@ -139,7 +144,7 @@ def collect_predictions(
             scores = task.summary_scores(summary) or task.evaluate(model, batches(), again)
         else:
             scores = {name: score(cast(Metric, metric)) for name, metric in metrics.items()}
-    return Predictions(torch.cat(ids), summary, scores)
+    return Predictions(torch.cat(ids), summary, scores, torch.cat(weights) if weights else None)
 
 
 class Collector:

@@ -23,15 +23,17 @@ def score_intervals(predictions: Predictions) -> dict[str, Interval]:
 
     Classification: accuracy, top-5 accuracy (for more than 5 classes), balanced accuracy and macro
     F1. Multi-label: exact match, micro F1 and macro F1. Regression: MAE, RMSE and R². Proportions
-    have Wilson intervals, other scores bootstrap intervals with seed 0. For a single sample, only
-    proportions are returned.
+    have Wilson intervals, other scores bootstrap intervals with seed 0. With sample weights all
+    intervals are bootstrap intervals of weighted scores, because Wilson's assumes equal trials. For
+    a single sample, only proportions without weights are returned.
 
     Args:
         predictions: The predictions for one part.
     """
     found: dict[str, Interval] = {}
+    weights = predictions.weights
     if predictions.losses is not None:
-        _add(found, "loss", mean, predictions.losses)
+        _add(found, "loss", mean, predictions.losses, weights=weights)
     if predictions.kind == "classification":
         _class_intervals(found, predictions)
     elif predictions.kind == "multi_label":
@@ -40,7 +42,7 @@ def score_intervals(predictions: Predictions) -> dict[str, Interval]:
         columns = (predictions.figure(name).double() for name in ("predicted", "target"))
         predicted, targets = columns
         for name, statistic in (("mae", mae), ("rmse", rmse), ("r2", r2)):
-            _add(found, name, statistic, predicted, targets)
+            _add(found, name, statistic, predicted, targets, weights=weights)
     return found
 
 
@@ -48,24 +50,27 @@ def _class_intervals(found: dict[str, Interval], predictions: Predictions) -> No
     kept = predictions.figure("target") >= 0
     if not bool(kept.any()):
         return
+    weights = None if predictions.weights is None else predictions.weights[kept]
     targets, predicted, top = (
         predictions.figure(name)[kept] for name in ("target", "predicted", "top_classes")
     )
-    found["accuracy"] = _proportion(predicted == targets)
+    _add_proportion(found, "accuracy", predicted == targets, weights)
     if predictions.summary.n_outputs > TOP_K:
-        found["top_5_accuracy"] = _proportion((top == targets.unsqueeze(1)).any(dim=1))
+        correct = (top == targets.unsqueeze(1)).any(dim=1)
+        _add_proportion(found, "top_5_accuracy", correct, weights)
     # Classes that are neither targets nor predicted do not count; without them the counts of
     # 33,000 classes fit in memory.
     classes, numbers = distinct(torch.cat([predicted, targets]))
     numbers = numbers.view(2, -1)
     for name, make in (("balanced_accuracy", balanced_accuracy), ("macro_f1", macro_f1)):
-        _add(found, name, make(len(classes)), numbers[0], numbers[1])
+        _add(found, name, make(len(classes)), numbers[0], numbers[1], weights=weights)
 
 
 def _label_intervals(found: dict[str, Interval], predictions: Predictions) -> None:
+    weights = predictions.weights
     counts = predictions.figure("label_counts")
-    found["exact_match"] = _proportion((counts == counts[:, :1]).all(dim=1))
-    _add(found, "micro_f1", label_micro_f1, counts)
+    _add_proportion(found, "exact_match", (counts == counts[:, :1]).all(dim=1), weights)
+    _add(found, "micro_f1", label_micro_f1, counts, weights=weights)
     # A label without true positives has F1 0 in every resample.
     present = predictions.summary.sums["labels"][0] > 0
     every = torch.arange(len(predictions))
@@ -73,14 +78,28 @@ def _label_intervals(found: dict[str, Interval], predictions: Predictions) -> No
         predictions.labels(name, every)[:, present] for name in ("predicted", "target")
     )
     n_labels = predictions.summary.n_outputs
-    _add(found, "macro_f1", label_macro_f1(predicted, targets, n_labels), every)
+    statistic = label_macro_f1(predicted, targets, n_labels)
+    _add(found, "macro_f1", statistic, every, weights=weights)
 
 
-def _proportion(correct: Tensor) -> Interval:
-    return wilson(int(correct.sum()), len(correct))
+def _add_proportion(
+    found: dict[str, Interval], name: str, correct: Tensor, weights: Tensor | None
+) -> None:
+    if weights is None:
+        found[name] = wilson(int(correct.sum()), len(correct))
+    else:
+        _add(found, name, mean, correct, weights=weights)
 
 
-def _add(found: dict[str, Interval], name: str, statistic: Statistic, *columns: Tensor) -> None:
+def _add(
+    found: dict[str, Interval],
+    name: str,
+    statistic: Statistic,
+    *columns: Tensor,
+    weights: Tensor | None,
+) -> None:
+    if weights is not None:
+        columns = (*columns, weights)
     n = len(columns[0])
     if n < 2:
         return
@@ -93,43 +112,48 @@ def _add(found: dict[str, Interval], name: str, statistic: Statistic, *columns: 
 # ---------------------------------------------------------------- statistics per resample
 
 
-def mean(values: Tensor) -> Tensor:
+# With sample weights ``(resamples, n)`` they are the last argument.
+
+
+def mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean of each resample in ``(resamples, n)``."""
-    return values.double().mean(dim=1)
+    return _mean_of_rows(values.double(), weights)
 
 
-def macro_f1(n_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
+def macro_f1(n_classes: int) -> Callable[..., Tensor]:
     """Return a statistic of predicted and target class indices: mean F1 of the classes present."""
 
-    def statistic(predicted: Tensor, targets: Tensor) -> Tensor:
-        correct, support, n_predicted = _counts(predicted, targets, n_classes)
+    def statistic(predicted: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        correct, support, n_predicted = _counts(predicted, targets, n_classes, weights)
         total = support + n_predicted
         return _mean_where(2 * correct / total, total > 0)
 
     return _piecewise(statistic, n_classes)
 
 
-def balanced_accuracy(n_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
+def balanced_accuracy(n_classes: int) -> Callable[..., Tensor]:
     """Return a statistic of predicted and target class indices: mean recall of present classes."""
 
-    def statistic(predicted: Tensor, targets: Tensor) -> Tensor:
-        correct, support, _ = _counts(predicted, targets, n_classes)
+    def statistic(predicted: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        correct, support, _ = _counts(predicted, targets, n_classes, weights)
         return _mean_where(correct / support, support > 0)
 
     return _piecewise(statistic, n_classes)
 
 
-def label_micro_f1(counts: Tensor) -> Tensor:
+def label_micro_f1(counts: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return F1 over all samples and labels.
 
     Args:
         counts: ``(resamples, n, 3)``: correctly predicted, predicted, and target labels.
+        weights: Sample weights ``(resamples, n)``.
     """
-    correct, n_predicted, n_targets = counts.sum(dim=1).double().unbind(dim=1)
-    return 2 * correct / (n_predicted + n_targets).clamp(min=1)
+    each = counts.double() if weights is None else counts * weights.unsqueeze(2)
+    correct, n_predicted, n_targets = each.sum(dim=1).unbind(dim=1)
+    return _f1(correct, n_predicted + n_targets)
 
 
-def label_macro_f1(predicted: Tensor, targets: Tensor, n_labels: int) -> Callable[[Tensor], Tensor]:
+def label_macro_f1(predicted: Tensor, targets: Tensor, n_labels: int) -> Callable[..., Tensor]:
     """Return a statistic of the rows ``(resamples, n)``: mean F1 of the labels, 0 for absent ones.
 
     Args:
@@ -138,64 +162,78 @@ def label_macro_f1(predicted: Tensor, targets: Tensor, n_labels: int) -> Callabl
         n_labels: Number of all labels; those that are not in the columns have F1 0.
     """
 
-    def statistic(rows: Tensor) -> Tensor:
+    def statistic(rows: Tensor, weights: Tensor | None = None) -> Tensor:
         # How often each sample is in a resample; products of counts are exact in float32.
-        often = torch.zeros(rows.shape).scatter_add_(1, rows, torch.ones(rows.shape))
+        dtype = torch.float32 if weights is None else torch.float64
+        each = torch.ones(rows.shape, dtype=dtype) if weights is None else weights.to(dtype)
+        often = torch.zeros(rows.shape, dtype=dtype).scatter_add_(1, rows, each)
         total = torch.zeros(len(rows), dtype=torch.float64)
         width = max(1, _MOST_CELLS // max(rows.shape))
         for start in range(0, predicted.shape[1], width):
-            one, other = (each[:, start : start + width].float() for each in (predicted, targets))
+            one, other = (each[:, start : start + width].to(dtype) for each in (predicted, targets))
             correct = (often @ (one * other)).double()
-            total += (2 * correct / (often @ (one + other)).clamp(min=1)).sum(dim=1)
+            total += _f1(correct, (often @ (one + other)).double()).sum(dim=1)
         return total / n_labels
 
     return statistic
 
 
-def mae(predictions: Tensor, targets: Tensor) -> Tensor:
+def mae(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean absolute error of ``(resamples, n, values)``."""
-    return (predictions - targets).abs().mean(dim=(1, 2))
+    return _mean_of_rows((predictions - targets).abs(), weights).mean(dim=1)
 
 
-def rmse(predictions: Tensor, targets: Tensor) -> Tensor:
+def rmse(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the root mean squared error of ``(resamples, n, values)``, averaged over values."""
-    return (predictions - targets).square().mean(dim=1).sqrt().mean(dim=1)
+    return _mean_of_rows((predictions - targets).square(), weights).sqrt().mean(dim=1)
 
 
-def r2(predictions: Tensor, targets: Tensor) -> Tensor:
+def r2(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the coefficient of determination of ``(resamples, n, values)``, averaged over values.
 
     For constant targets it is 1 if the predictions are exact, else 0.
     """
-    error = (predictions - targets).square().sum(dim=1)
-    variation = (targets - targets.mean(dim=1, keepdim=True)).square().sum(dim=1)
+    error = _mean_of_rows((predictions - targets).square(), weights)
+    centre = _mean_of_rows(targets, weights).unsqueeze(1)
+    variation = _mean_of_rows((targets - centre).square(), weights)
     exact = (error == 0).double()
     return torch.where(variation == 0, exact, 1 - error / variation).mean(dim=1)
 
 
-def _piecewise(
-    statistic: Callable[[Tensor, Tensor], Tensor], n_classes: int
-) -> Callable[[Tensor, Tensor], Tensor]:
+def _piecewise(statistic: Callable[..., Tensor], n_classes: int) -> Callable[..., Tensor]:
     """Return the statistic, computed for as many resamples at once as need little memory."""
     rows = max(1, _MOST_CELLS // n_classes)
 
-    def in_pieces(predicted: Tensor, targets: Tensor) -> Tensor:
-        starts = range(0, len(targets), rows)
-        pieces = [(predicted[at : at + rows], targets[at : at + rows]) for at in starts]
+    def in_pieces(*columns: Tensor) -> Tensor:
+        starts = range(0, len(columns[0]), rows)
+        pieces = [[column[at : at + rows] for column in columns] for at in starts]
         return torch.cat([statistic(*piece) for piece in pieces])
 
     return in_pieces
 
 
-def _counts(predicted: Tensor, targets: Tensor, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _mean_of_rows(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean over the rows of ``(resamples, n, …)``."""
+    if weights is None:
+        return values.mean(dim=1)
+    each = weights.view(*weights.shape, *(1 for _ in values.shape[2:]))
+    return (values * each).sum(dim=1) / each.sum(dim=1)
+
+
+def _f1(correct: Tensor, total: Tensor) -> Tensor:
+    return 2 * correct / torch.where(total > 0, total, 1.0)
+
+
+def _counts(
+    predicted: Tensor, targets: Tensor, n_classes: int, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return correct, target and predicted samples of each class, ``(resamples, classes)``."""
-    ones = torch.ones(targets.shape, dtype=torch.float64)
-    empty = ones.new_zeros(len(targets), n_classes)
-    correct = (predicted == targets).double()
+    each = torch.ones(targets.shape, dtype=torch.float64) if weights is None else weights
+    empty = each.new_zeros(len(targets), n_classes)
     return (
-        empty.scatter_add(1, targets, correct),
-        empty.scatter_add(1, targets, ones),
-        empty.scatter_add(1, predicted, ones),
+        empty.scatter_add(1, targets, (predicted == targets) * each),
+        empty.scatter_add(1, targets, each),
+        empty.scatter_add(1, predicted, each),
     )
 
 

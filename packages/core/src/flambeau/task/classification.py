@@ -32,7 +32,7 @@ from flambeau.task.metrics import (
     fresh_metrics,
     metric_names,
 )
-from flambeau.task.numerics import HALF_DTYPES, as_real, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
     AUROC,
     AveragePrecision,
@@ -40,6 +40,7 @@ from flambeau.task.probability_metrics import (
     LogLoss,
     class_rows,
 )
+from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
@@ -75,7 +76,8 @@ class Classification(Task):
         classes: Names in the order of the class numbers.
         label_smoothing: Share of the target distribution that is spread over all classes, 0..1.
         class_weights: Factor on the loss of each class. The loss is then a weighted mean: its
-            weight is the sum of the factors, as in torch, or the count for probabilities.
+            weight is the sum of the factors, as in torch, or the count for probabilities. Sample
+            weights multiply both.
         ignore_index: Targets with this value are ignored (padding); None ignores none.
         metrics: Names from ``Classification.known_metrics``, or metric objects by name. Objects
             are not part of ``arguments()``, so an export does not contain them.
@@ -149,34 +151,33 @@ class Classification(Task):
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
         weight = self._weight_on(outputs)
-        if soft:
-            total = F.cross_entropy(
-                outputs,
-                targets.to(outputs.dtype),
-                weight,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
-            return total, float(targets.numel() // self.n_outputs)
-        targets = targets.long()
-        ignored = _NO_LABEL if self.ignore_index is None else self.ignore_index
+        targets = targets.to(outputs.dtype) if soft else targets.long()
+        # Probabilities have no label to ignore, for which torch accepts negative numbers only.
+        ignored = _NO_LABEL if soft or self.ignore_index is None else self.ignore_index
+        samples = batch.sample_weight
         total = F.cross_entropy(
             outputs,
             targets,
             weight,
             ignore_index=ignored,
-            reduction="sum",
+            reduction="sum" if samples is None else "none",
             label_smoothing=self.label_smoothing,
         )
-        return total, self._count(targets, weight)
+        if samples is not None:
+            samples = per_sample(samples.to(outputs.dtype), total)
+            total = (total * samples).sum()
+        if not soft:
+            return total, self._count(targets, weight, samples)
+        n_targets = targets.numel() // self.n_outputs
+        return total, weight_of(n_targets, samples, targets)
 
     def host_weight(self, batch: Batch) -> float | None:
         targets = batch.target
         if targets.is_floating_point():
-            return float(targets.numel() // self.n_outputs)
+            return known_weight(batch, targets.numel() // self.n_outputs)
         if self.class_weights is not None or self.ignore_index is not None:
             return None
-        return float(targets.numel())
+        return known_weight(batch, targets.numel())
 
     def metrics(self) -> Mapping[str, Metric]:
         return fresh_metrics(self._metrics, self.known_metrics(self.ignore_index))
@@ -292,13 +293,19 @@ class Classification(Task):
             self._weight = weight
         return weight
 
-    def _count(self, targets: Tensor, weight: Tensor | None) -> Tensor | float:
+    def _count(
+        self, targets: Tensor, weight: Tensor | None, samples: Tensor | None
+    ) -> Tensor | float:
+        """Return the weight of the loss; ``samples`` are sample weights ``(batch, 1, …)``."""
+        factor = 1 if samples is None else samples
         if self.ignore_index is None:
-            return float(targets.numel()) if weight is None else weight[targets].sum()
+            if weight is None:
+                return weight_of(targets.numel(), samples, targets)
+            return (weight[targets] * factor).sum()
         kept = targets != self.ignore_index
         if weight is None:
-            return kept.sum()
-        return (weight[torch.where(kept, targets, 0)] * kept).sum()
+            return (kept * factor).sum()
+        return (weight[torch.where(kept, targets, 0)] * kept * factor).sum()
 
 
 def _checked_calibration(values: Mapping[str, Any]) -> dict[str, Any]:

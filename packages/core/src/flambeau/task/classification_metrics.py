@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.task.metrics import ShareMetric, SumMetric
-from flambeau.task.numerics import as_real
+from flambeau.task.numerics import as_real, per_sample
 
 # ---------------------------------------------------------------- one label per sample
 
@@ -24,20 +24,25 @@ class ConfusionMatrix(SumMetric):
         ignore_index: Targets with this value are not counted (padding).
     """
 
+    takes_weights = True
+
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         n = outputs.shape[1]
         predicted, truth = _labels(outputs, targets)
-        counts = _count(truth * n + predicted, n * n, _kept(truth, self.ignore_index))
+        counts = _count(truth * n + predicted, n * n, _kept(truth, self.ignore_index), weights)
         self.add("matrix", counts.view(n, n))
 
     @property
     def matrix(self) -> Tensor:
-        """int64 ``(classes, classes)``: rows are targets, columns predictions."""
+        """``(classes, classes)``: rows are targets, columns predictions.
+
+        int64, or sums of the sample weights.
+        """
         if not self.sums:
             raise InputError("The confusion matrix is empty. Call update with a batch first.")
         return self.sums["matrix"]
@@ -54,10 +59,10 @@ class Accuracy(ShareMetric):
         super().__init__()
         self.ignore_index = ignore_index
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         predicted, truth = _labels(outputs, targets)
-        self.add_correct(predicted == truth, _kept(truth, self.ignore_index))
+        self.add_correct(predicted == truth, _kept(truth, self.ignore_index), weights)
 
 
 class TopKAccuracy(ShareMetric):
@@ -75,8 +80,8 @@ class TopKAccuracy(ShareMetric):
         self.k = k
         self.ignore_index = ignore_index
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         if self.k >= outputs.shape[1]:
             raise InputError(
                 f"TopKAccuracy({self.k}) is always 1 with {outputs.shape[1]} classes. Use a "
@@ -85,25 +90,28 @@ class TopKAccuracy(ShareMetric):
         _, truth = _labels(outputs, targets)
         highest = outputs.topk(self.k, dim=1).indices
         correct = (highest == truth.unsqueeze(1)).any(dim=1)
-        self.add_correct(correct, _kept(truth, self.ignore_index))
+        self.add_correct(correct, _kept(truth, self.ignore_index), weights)
 
 
 class _PerClass(SumMetric):
     """Counts per class: three vectors, so that a vocabulary of classes fits in memory."""
 
+    takes_weights = True
+
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         n = outputs.shape[1]
         predicted, truth = _labels(outputs, targets)
         kept = _kept(truth, self.ignore_index)
         correct = predicted == truth
-        self.add("correct", _count(truth, n, correct if kept is None else correct & kept))
-        self.add("truth", _count(truth, n, kept))
-        self.add("predicted", _count(predicted, n, kept))
+        both = correct if kept is None else correct & kept
+        self.add("correct", _count(truth, n, both, weights))
+        self.add("truth", _count(truth, n, kept, weights))
+        self.add("predicted", _count(predicted, n, kept, weights))
 
 
 class BalancedAccuracy(_PerClass):
@@ -144,16 +152,22 @@ class MacroF1(_PerClass):
 
 
 class _PerLabel(SumMetric):
+    takes_weights = True
+
     def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:
         super().__init__()
         self.threshold = _as_threshold(threshold)
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits and 0/1 targets, both ``(batch, labels)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
-        self.add("correct", (predicted & truth).sum(dim=0))
-        self.add("total", predicted.sum(dim=0) + truth.sum(dim=0))
+        correct, total = predicted & truth, predicted.long() + truth.long()
+        if weights is not None:
+            each = per_sample(as_real(weights), truth)
+            correct, total = correct * each, total * each
+        self.add("correct", correct.sum(dim=0))
+        self.add("total", total.sum(dim=0))
 
 
 class MultiLabelMicroF1(_PerLabel):
@@ -168,8 +182,7 @@ class MultiLabelMicroF1(_PerLabel):
         """Return a value in 0..1; nan before the first batch."""
         if not self.sums:
             return float("nan")
-        correct, total = self.sums["correct"].sum(), self.sums["total"].sum()
-        return float((2 * as_real(correct) / as_real(total).clamp(min=1)).item())
+        return float(_f1(self.sums["correct"].sum(), self.sums["total"].sum()).item())
 
 
 class MultiLabelMacroF1(_PerLabel):
@@ -184,8 +197,7 @@ class MultiLabelMacroF1(_PerLabel):
         """Return a value in 0..1; nan before the first batch."""
         if not self.sums:
             return float("nan")
-        f1 = 2 * as_real(self.sums["correct"]) / as_real(self.sums["total"]).clamp(min=1)
-        return float(f1.mean().item())
+        return float(_f1(self.sums["correct"], self.sums["total"]).mean().item())
 
 
 class ExactMatch(ShareMetric):
@@ -200,11 +212,11 @@ class ExactMatch(ShareMetric):
         super().__init__()
         self.threshold = _as_threshold(threshold)
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits and 0/1 targets, both ``(batch, labels)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
-        self.add_correct((predicted == truth).all(dim=1))
+        self.add_correct((predicted == truth).all(dim=1), weights=weights)
 
 
 # ---------------------------------------------------------------- without device reads
@@ -244,14 +256,25 @@ def _label_sets(
     return outputs.detach().sigmoid() >= threshold, targets.detach() > 0.5
 
 
+def _f1(correct: Tensor, total: Tensor) -> Tensor:
+    """Return F1 from true positives and the sum of targets and predictions; 0 without any."""
+    return 2 * as_real(correct) / torch.where(total > 0, as_real(total), 1.0)
+
+
 def _kept(truth: Tensor, ignore_index: int | None) -> Tensor | None:
     return None if ignore_index is None else truth != ignore_index
 
 
-def _count(numbers: Tensor, n: int, kept: Tensor | None) -> Tensor:
-    """Return how often each of 0..n-1 occurs; ``bincount`` would read the device on CUDA."""
+def _count(numbers: Tensor, n: int, kept: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    """Return how often each of 0..n-1 occurs; ``bincount`` would read the device on CUDA.
+
+    With sample weights ``(batch,)`` it is the sum of the weights of its occurrences.
+    """
     if kept is not None:
         numbers = torch.where(kept, numbers, n)
-    numbers = numbers.reshape(-1)
-    counts = torch.zeros(n + 1, dtype=torch.int64, device=numbers.device)
-    return counts.scatter_add_(0, numbers, torch.ones_like(numbers))[:n]
+    if weights is None:
+        ones = torch.ones_like(numbers)
+    else:
+        ones = per_sample(as_real(weights), numbers).expand(numbers.shape)
+    counts = torch.zeros(n + 1, dtype=ones.dtype, device=numbers.device)
+    return counts.scatter_add_(0, numbers.reshape(-1), ones.reshape(-1))[:n]

@@ -13,8 +13,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, did_you_mean
-from flambeau.task.numerics import as_real, real_dtype, size_of
+from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.task.numerics import as_real, per_sample, real_scalar, size_of
 
 
 @runtime_checkable
@@ -48,6 +48,35 @@ def score(metric: Metric) -> float:
         f"{type(metric).__name__}.compute() returned {what}, but a metric must be one number. "
         "Return the mean, or define one metric for each number."
     )
+
+
+def update_metric(
+    name: str, metric: Any, outputs: Any, targets: Tensor, weights: Tensor | None
+) -> None:
+    """Update a metric with a batch, weighted by sample if there are weights.
+
+    Args:
+        name: Name of the metric, for the error.
+        metric: Any ``Metric``. Its attribute ``takes_weights`` says whether ``update`` has a third
+            parameter for the sample weights.
+        outputs: Outputs of the model.
+        targets: Targets of the batch.
+        weights: Sample weights ``(batch,)``, or None.
+
+    Raises:
+        InputError: There are weights, and the metric does not take them.
+    """
+    if weights is None:
+        metric.update(outputs, targets)
+        return
+    if not getattr(metric, "takes_weights", False):
+        raise InputError(
+            f"The batch has sample weights, but the metric {name!r} ({type(metric).__name__}) does "
+            "not use them, so its score would count every sample once. Give its update a third "
+            "parameter for the weights (batch,) and set its attribute takes_weights = True, or "
+            "choose a metric by name."
+        )
+    metric.update(outputs, targets, weights)
 
 
 MetricFactory = Callable[[], Metric]
@@ -123,10 +152,8 @@ class MeanLoss(SumMetric):
 
     def update(self, total: Tensor, weight: Tensor | float, /) -> None:
         """Add a summed loss, 0-d, and its weight."""
-        if not isinstance(weight, Tensor):
-            weight = torch.full((), weight, dtype=real_dtype(total.device), device=total.device)
         self.add("total", total)
-        self.add("weight", as_real(weight))
+        self.add("weight", real_scalar(weight, total.device))
 
     def compute(self) -> float:
         """Return the sum of the losses divided by the sum of the weights."""
@@ -136,8 +163,24 @@ class MeanLoss(SumMetric):
 class ShareMetric(SumMetric):
     """The base of metrics that are a share: correct elements divided by counted elements."""
 
-    def add_correct(self, correct: Tensor, kept: Tensor | None = None) -> None:
-        """Count a bool tensor, only where ``kept`` is True if it is given; for subclasses."""
+    takes_weights = True
+
+    def add_correct(
+        self, correct: Tensor, kept: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
+        """Count a bool tensor, only where ``kept`` is True if it is given; for subclasses.
+
+        Args:
+            correct: bool ``(batch, …)``.
+            kept: bool of the same shape.
+            weights: Sample weights ``(batch,)``; None counts every element once.
+        """
+        if weights is not None:
+            each = per_sample(as_real(weights), correct).expand(correct.shape)
+            each = each if kept is None else each * kept
+            self.add("correct", (each * correct).sum())
+            self.add("count", each.sum())
+            return
         self.add("correct", (correct if kept is None else correct & kept).sum())
         self.add("count", size_of(correct) if kept is None else kept.sum())
 

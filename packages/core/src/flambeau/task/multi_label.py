@@ -27,7 +27,7 @@ from flambeau.task.metrics import (
     fresh_metrics,
     metric_names,
 )
-from flambeau.task.numerics import HALF_DTYPES, as_real, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
     MultiLabelAUROC,
     MultiLabelAveragePrecision,
@@ -36,6 +36,7 @@ from flambeau.task.probability_metrics import (
     check_label_shapes,
     is_soft,
 )
+from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
 
 
@@ -56,7 +57,7 @@ class MultiLabel(Task):
     """Binary cross entropy for each label: zero, one or several labels per sample.
 
     Outputs are logits and targets 0 or 1 (or probabilities), both ``(batch, labels)``. The loss is
-    the mean over samples and labels.
+    the mean over samples (weighted, with sample weights) and labels.
 
     Args:
         classes: Names of the labels in the order of the columns.
@@ -135,13 +136,16 @@ class MultiLabel(Task):
             )
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
+        samples = batch.sample_weight
+        if samples is not None:
+            samples = per_sample(samples.to(outputs.dtype), outputs)
         total = F.binary_cross_entropy_with_logits(
-            outputs, targets.to(outputs.dtype), reduction="sum"
+            outputs, targets.to(outputs.dtype), samples, reduction="sum"
         )
-        return total, float(targets.numel())
+        return total, weight_of(targets.numel(), samples, targets)
 
     def host_weight(self, batch: Batch) -> float | None:
-        return float(batch.target.numel())
+        return known_weight(batch, batch.target.numel())
 
     def metrics(self) -> Mapping[str, Metric]:
         fitted: Sequence[float] | None = self.calibration.get("thresholds")

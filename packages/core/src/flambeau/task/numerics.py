@@ -21,6 +21,18 @@ def as_real(value: Tensor) -> Tensor:
     return value.to(real_dtype(value.device))
 
 
+def real_scalar(value: Tensor | float, device: torch.device) -> Tensor:
+    """Return a number or a 0-d tensor as 0-d tensor, detached, in the device's widest float."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, real_dtype(device)).reshape(())
+    return torch.full((), value, dtype=real_dtype(device), device=device)
+
+
+def per_sample(weights: Tensor, values: Tensor) -> Tensor:
+    """Return weights ``(batch,)`` in the shape ``(batch, 1, …)``, so that they scale ``values``."""
+    return weights.view(-1, *(1 for _ in values.shape[1:]))
+
+
 def size_of(value: Tensor) -> Tensor:
     """Return the number of elements as a 0-d int64 tensor on the device of ``value``."""
     return torch.full((), value.numel(), dtype=torch.int64, device=value.device)

@@ -19,9 +19,11 @@ from flambeau.task.metrics import (
     MetricFactory,
     fresh_metrics,
     metric_names,
+    update_metric,
 )
-from flambeau.task.numerics import HALF_DTYPES, as_real, real_dtype, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
+from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
 
 if TYPE_CHECKING:
@@ -150,8 +152,13 @@ class Regression(Task):
         targets = self._matching_targets(batch.target, outputs)
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        total = self._loss(outputs, self.standardise(targets).to(outputs.dtype), reduction="sum")
-        return total, float(targets.numel())
+        standardised, samples = self.standardise(targets).to(outputs.dtype), batch.sample_weight
+        if samples is None:
+            total = self._loss(outputs, standardised, reduction="sum")
+            return total, float(targets.numel())
+        samples = per_sample(samples.to(outputs.dtype), outputs)
+        total = (self._loss(outputs, standardised, reduction="none") * samples).sum()
+        return total, weight_of(targets.numel(), samples, targets)
 
     def standardise(self, targets: Tensor) -> Tensor:
         """Return the targets of the loss: ``(targets - mean) / std``, or unchanged without them."""
@@ -162,7 +169,7 @@ class Regression(Task):
         return (as_real(self._columns(targets, "targets")) - mean) / std
 
     def host_weight(self, batch: Batch) -> float | None:
-        return float(batch.target.numel())
+        return known_weight(batch, batch.target.numel())
 
     def metrics(self) -> Mapping[str, Metric]:
         return fresh_metrics(self._metrics, self.known_metrics())
@@ -175,7 +182,7 @@ class Regression(Task):
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                metric.update(predictions, targets)
+                update_metric(name, metric, predictions, targets, batch.sample_weight)
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses

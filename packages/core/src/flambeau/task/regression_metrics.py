@@ -12,17 +12,20 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.task.metrics import SumMetric
-from flambeau.task.numerics import as_real, size_of
+from flambeau.task.numerics import as_real
 
 
 class MeanAbsoluteError(SumMetric):
     """Mean absolute error, in the unit of the targets."""
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``."""
+    takes_weights = True
+
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``; and weights."""
         error = _error(outputs, targets)
-        self.add("error", error.abs().sum())
-        self.add("count", size_of(error))
+        each = _row_weights(error, weights)
+        self.add("error", (error.abs() * each).sum())
+        self.add("count", each.sum() * error.shape[1])
 
     def compute(self) -> float:
         """Return a value ≥ 0; nan before the first batch."""
@@ -32,11 +35,14 @@ class MeanAbsoluteError(SumMetric):
 class RootMeanSquaredError(SumMetric):
     """Root mean squared error, in the unit of the targets; the mean over several values."""
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``."""
+    takes_weights = True
+
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``; and weights."""
         error = _error(outputs, targets)
-        self.add("error", error.square().sum(dim=0))
-        self.add("count", size_of(error[:, 0]))
+        each = _row_weights(error, weights)
+        self.add("error", (error.square() * each).sum(dim=0))
+        self.add("count", each.sum())
 
     def compute(self) -> float:
         """Return a value ≥ 0; nan before the first batch."""
@@ -57,19 +63,25 @@ class R2(SumMetric):
         all digits if the mean is large compared with the standard deviation.
     """
 
+    takes_weights = True
+
     # The sums "total" and "residual" are the sums of squares whose ratio is 1 - R².
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``; and weights."""
         error = _error(outputs, targets)
+        each = _row_weights(error, weights)
         truth = _columns(as_real(targets.detach()))
-        mean = truth.mean(dim=0)
+        count = each.sum()
+        # Without any weight the mean is not defined, and does not count.
+        mean = (truth * each).sum(dim=0) / torch.where(count > 0, count, 1.0)
         self.merge(
             {
-                "count": size_of(error[:, 0]),
+                "samples": (each > 0).sum(),
+                "count": count,
                 "mean": mean,
-                "total": (truth - mean).square().sum(dim=0),
-                "residual": error.square().sum(dim=0),
+                "total": ((truth - mean).square() * each).sum(dim=0),
+                "residual": (error.square() * each).sum(dim=0),
             }
         )
 
@@ -82,9 +94,9 @@ class R2(SumMetric):
         new = {name: value.to(old[name].device) for name, value in sums.items()}
         count = old["count"] + new["count"]
         step = new["mean"] - old["mean"]
-        # Without as_real torch would divide two integers in float32.
-        share = as_real(new["count"]) / as_real(count)
+        share = new["count"] / torch.where(count > 0, count, 1.0)
         self.sums = {
+            "samples": old["samples"] + new["samples"],
             "count": count,
             "mean": old["mean"] + step * share,
             "total": old["total"] + new["total"] + step.square() * old["count"] * share,
@@ -93,7 +105,7 @@ class R2(SumMetric):
 
     def compute(self) -> float:
         """Return a value ≤ 1; nan for fewer than two samples."""
-        if not self.sums or self.sums["count"] < 2:
+        if not self.sums or self.sums["samples"] < 2:
             return float("nan")
         residual, total = self.sums["residual"], self.sums["total"]
         constant = torch.where(residual == 0, 1.0, 0.0).to(residual.dtype)
@@ -112,3 +124,10 @@ def _error(outputs: Tensor, targets: Tensor) -> Tensor:
             "must have the same shape. Give both as (batch,) or as (batch, values)."
         )
     return _columns(as_real(outputs.detach()) - as_real(targets.detach()))
+
+
+def _row_weights(error: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the weight of each row of ``error``, ``(batch, 1)`` in the widest float."""
+    if weights is None:
+        return error.new_ones(len(error), 1)
+    return as_real(weights.detach()).view(-1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +51,9 @@ def sample_losses(
 def _one_by_one(task: Task, outputs: Tensor, batch: Batch) -> Tensor:
     losses = torch.zeros(len(batch), dtype=torch.float64)
     for row in range(len(batch)):
-        alone = replace(
-            batch,
-            inputs=_row(batch.inputs, row),
-            targets=_row(batch.targets, row),
-            masks=_row(batch.masks, row),
-            indices=None if batch.indices is None else batch.indices[row : row + 1],
-            weight=None,
-        )
+        # Without its sample weight: alone, a sample is the whole mean.
+        alone = replace(batch.rows(slice(row, row + 1)), weight=None, sample_weight=None)
         total, weight = task.loss(outputs[row : row + 1], alone)
         # A sample with weight 0 (ignored) has loss 0.
         losses[row] = float(total) / float(weight) if float(weight) else 0.0
     return losses
-
-
-def _row(columns: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    return {name: value[row : row + 1] for name, value in columns.items()}

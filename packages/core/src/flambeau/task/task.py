@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
-from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score
+from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score, update_metric
 
 Stage = Literal["train", "valid", "evaluate", "predict"]
 """What a forward pass is for; see ``StepContext``."""
@@ -55,6 +55,9 @@ class StepContext:
 class Task:
     """The base class of tasks; override the methods that your task changes.
 
+    A class that defines ``loss`` but not ``host_weight`` promises no weight: the one that it
+    inherits was promised for another loss.
+
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
 
     Attributes:
@@ -87,6 +90,15 @@ class Task:
     def known_metrics() -> dict[str, MetricFactory]:
         """Return the metrics that the task's argument ``metrics`` can name; empty by default."""
         return {}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        defined_at = {
+            name: next(at for at, each in enumerate(cls.__mro__) if name in vars(each))
+            for name in ("loss", "host_weight")
+        }
+        if defined_at["loss"] < defined_at["host_weight"]:
+            cls.host_weight = Task.host_weight
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -137,16 +149,21 @@ class Task:
         return self.forward(model, batch, context)
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        """Return the summed loss and its weight; any grouping of samples gives the same mean."""
+        """Return the summed loss and its weight; any grouping of samples gives the same mean.
+
+        The weight is a number or a 0-d tensor: samples, target tokens, or a sum of sample weights.
+        A step divides the sum of its losses by the sum of their weights.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define loss(outputs, batch).")
 
     def host_weight(self, batch: Batch) -> float | None:
-        """Return the weight that ``loss`` will return if the host knows it, else None.
+        """Return the weight that ``loss`` will return, if the host knows it, else None.
 
-        With known weights, a step of several micro-batches scales each loss before its backward
-        pass.
+        It is a promise, which is checked before the first step. With it a step of several
+        micro-batches divides each loss before its backward pass; without it the gradients are
+        divided once, after the last one. By default there is none.
         """
-        return batch.weight
+        return None
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return new metrics by their names in the history."""
@@ -173,14 +190,18 @@ class Task:
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target).
 
-        The outputs are ``calibrated``, so that metrics score what ``decode`` returns.
+        The outputs are ``calibrated``, so that metrics score what ``decode`` returns. If the batch
+        has sample weights, metrics get them too.
+
+        Raises:
+            InputError: The batch has sample weights, and a metric cannot use them.
         """
         predicted = self.calibrated(outputs)
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                metric.update(predicted, batch.target)
+                update_metric(name, metric, predicted, batch.target, batch.sample_weight)
 
     @property
     def thresholds(self) -> tuple[float, ...]:

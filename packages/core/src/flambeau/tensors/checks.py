@@ -36,7 +36,7 @@ def match_train_columns(train: MemoryDataset, part: str, dataset: MemoryDataset)
             name: _match_column(wanted[name], value, f"The {part} {kind[:-1]} {name!r}")
             for name, value in found.items()
         }
-    return MemoryDataset(columns["inputs"], columns["targets"], dataset.ids)
+    return MemoryDataset(columns["inputs"], columns["targets"], dataset.ids, dataset.sample_weight)
 
 
 def _match_column(wanted: Tensor, found: Tensor, what: str) -> Tensor:

@@ -28,7 +28,7 @@ from flambeau.tensors.checks import (
     find_rows_also_in_train,
     match_train_columns,
 )
-from flambeau.tensors.columns import Arrays
+from flambeau.tensors.columns import Array, Arrays
 from flambeau.tensors.hugging_face import class_label_names
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
@@ -66,7 +66,7 @@ class TensorData(BaseTensorData):
             check_finite(part, dataset)
 
     @staticmethod
-    def from_tensors(
+    def from_tensors(  # noqa: PLR0913 each part of the split is an argument
         inputs: Arrays,
         targets: Arrays | None = None,
         *,
@@ -78,6 +78,7 @@ class TensorData(BaseTensorData):
         stratify: bool | str = "auto",
         task: str = "auto",
         class_names: Sequence[str] | None = None,
+        sample_weight: Array | None = None,
     ) -> TensorData:
         """Create data from tensors or NumPy arrays in memory, the fastest way to train.
 
@@ -97,10 +98,13 @@ class TensorData(BaseTensorData):
                 classes.
             task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
+            sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
+                and not negative. None weighs all rows equally, as are the rows of a part that is
+                given as ``(inputs, targets)``. See ``docs/weights.md``.
 
         Raises:
-            InputError: A value is NaN or infinite (the message gives rows), or columns differ in
-                length.
+            InputError: A value is NaN or infinite (the message gives rows), columns differ in
+                length, or a sample weight is negative.
             SplitError: The data cannot be split as requested.
 
         Example:
@@ -115,6 +119,7 @@ class TensorData(BaseTensorData):
             SplitRequest(valid, test, split, seed, stratify, calibration),
             task=task,
             class_names=class_names,
+            sample_weight=sample_weight,
         )
         return TensorData(parts, given, task=task, class_names=names)
 
@@ -258,7 +263,7 @@ class TensorData(BaseTensorData):
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint of ``Data`` and a digest of the first and last train rows."""
         train = self._parts["train"]
-        columns = (*train.inputs.values(), *train.targets.values())
+        columns = (*train.inputs.values(), *train.targets.values(), *train.weights.values())
         ends = [end for value in columns for end in (value[:_DIGEST_ROWS], value[-_DIGEST_ROWS:])]
         rows = digest(b"".join(map(_bytes, ends)))
         return {**super().fingerprint(), "first and last train rows": f"digest {rows}"}
@@ -280,6 +285,8 @@ class TensorData(BaseTensorData):
                 f"train targets: {facts['target_distinct']:,} distinct values from "
                 f"{facts['target_min']:g} to {facts['target_max']:g}"
             )
+        if (weights := self._parts["train"].sample_weight) is not None:
+            lines.append(f"train sample weights: {weights.min():g} to {weights.max():g}")
         for part in HELD_OUT:
             if part in self._parts and (same := self._also_in_train(part)):
                 lines.append(same)
@@ -352,7 +359,8 @@ class TensorData(BaseTensorData):
         taken = take_rows(
             self._part(part), np.array([position[int(row)] for row in rows], dtype=np.int64)
         )
-        return MemoryDataset(taken.inputs, taken.targets, torch.tensor([int(row) for row in rows]))
+        ids = torch.tensor([int(row) for row in rows])
+        return MemoryDataset(taken.inputs, taken.targets, ids, taken.sample_weight)
 
     def _part(self, part: str) -> MemoryDataset:
         self.split.part(part)  # raises an error for an unknown name

@@ -14,8 +14,10 @@ from flambeau.data.split_request import SplitRequest, consecutive_rows
 from flambeau.errors import ArgumentError, InputError
 from flambeau.tensors.base_data import distinct_values
 from flambeau.tensors.columns import (
+    Array,
     Arrays,
     as_columns,
+    as_sample_weights,
     as_targets,
     as_tensors,
 )
@@ -33,6 +35,7 @@ def split_arrays(
     *,
     task: str,
     class_names: Sequence[str] | None,
+    sample_weight: Array | None = None,
 ) -> tuple[dict[str, MemoryDataset], Split, Sequence[str] | None]:
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
     from flambeau.data.class_labels import encode_string_labels
@@ -49,8 +52,14 @@ def split_arrays(
             "The targets are strings, but task='regression' needs numbers. Give numbers, or omit "
             "task."
         )
+    weights = {} if sample_weight is None else {"train": as_sample_weights(sample_weight)}
     parts = {
-        part: MemoryDataset(as_tensors(columns[part]), as_targets(labels[part])) for part in pairs
+        part: MemoryDataset(
+            as_tensors(columns[part]),
+            as_targets(labels[part]),
+            sample_weight=weights.get(part),
+        )
+        for part in pairs
     }
     rows = consecutive_rows({part: len(dataset) for part, dataset in parts.items()})
     given = rows if len(rows) > 1 else None
@@ -100,10 +109,12 @@ def _classes_to_stratify(
 def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
     """Return the rows at these positions; the positions become their sample numbers."""
     ids = torch.tensor(rows)
+    weights = whole.sample_weight
     return MemoryDataset(
         {name: value.index_select(0, ids) for name, value in whole.inputs.items()},
         {name: value.index_select(0, ids) for name, value in whole.targets.items()},
         ids,
+        None if weights is None else weights.index_select(0, ids),
     )
 
 
@@ -118,4 +129,4 @@ def assign_sample_numbers(
 
 def _number(dataset: MemoryDataset, rows: Rows) -> MemoryDataset:
     """Return the samples with these numbers."""
-    return MemoryDataset(dataset.inputs, dataset.targets, torch.tensor(rows))
+    return MemoryDataset(dataset.inputs, dataset.targets, torch.tensor(rows), dataset.sample_weight)

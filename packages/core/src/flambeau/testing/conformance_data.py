@@ -118,7 +118,7 @@ def check_batches_are_valid(tested: DomainUnderTest) -> None:
 
 
 def check_batches_move_to_a_device(tested: DomainUnderTest) -> None:
-    """Check that ``batch.to(device)`` moves every tensor and keeps the indices on the CPU."""
+    """Check that ``batch.to(device)`` moves the tensors, and that indices and extras follow."""
     batch = _first_batch(tested, tested.data)
     moved = batch.to(torch.device("meta"))  # available on every machine
     stayed = [name for name, value in named_tensors(moved).items() if not value.is_meta]
@@ -135,6 +135,19 @@ def check_batches_move_to_a_device(tested: DomainUnderTest) -> None:
             "batch.to(device) changes weight, epoch or lr_scale.",
             "losses would have wrong weights on a GPU",
             "use Batch unchanged, or dataclasses.replace in a subclass",
+        )
+    if moved.extras != batch.extras:
+        raise conformance_error(
+            "batch.to(device) changes the extras.",
+            "the host values of a sample would be lost on a GPU",
+            "use Batch unchanged, or dataclasses.replace in a subclass",
+        )
+    few = batch.first(1)
+    if few.extras != {name: values[:1] for name, values in batch.extras.items()}:
+        raise conformance_error(
+            "batch.first(1) does not keep the extras of the first sample.",
+            "host values would belong to other samples",
+            "use Batch unchanged, or override `rows` in a subclass",
         )
 
 

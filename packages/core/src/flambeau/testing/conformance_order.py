@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader
+from flambeau.data.loader import Loader, steps_in
 from flambeau.testing.conformance_report import conformance_error
 from flambeau.testing.domain_under_test import DomainUnderTest, indices_of, named_tensors
 from flambeau.wording import name_some
@@ -44,9 +44,9 @@ def check_loader_resumes_inside_an_epoch(tested: DomainUnderTest) -> None:
     for part, shuffle in (("train", True), ("valid", False)):
         whole = list(tested.loader(part, shuffle=shuffle).batches(1))
         loader = tested.loader(part, shuffle=shuffle)
-        if loader.steps_per_epoch != len(whole):
+        if steps_in(loader, 1) != len(whole):
             raise conformance_error(
-                f"The {part} loader has steps_per_epoch={loader.steps_per_epoch}, but gives "
+                f"The {part} loader has steps_per_epoch={steps_in(loader, 1)}, but gives "
                 f"{len(whole)} batches.",
                 "schedules and resuming rely on the number of steps",
                 "count with flambeau.data.loader.count_steps(n, options)",

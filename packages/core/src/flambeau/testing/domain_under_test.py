@@ -142,7 +142,9 @@ class DomainUnderTest:
 def named_tensors(batch: Batch) -> dict[str, Tensor]:
     """Return all tensors of a batch except the indices, by kind and name."""
     kinds = (("input", batch.inputs), ("target", batch.targets), ("mask", batch.masks))
-    return {f"{kind} {name!r}": value for kind, part in kinds for name, value in part.items()}
+    found = {f"{kind} {name!r}": value for kind, part in kinds for name, value in part.items()}
+    weights = batch.sample_weight
+    return found if weights is None else found | {"sample_weight": weights}
 
 
 def indices_of(batches: Iterable[Batch]) -> list[int]:

@@ -86,7 +86,9 @@ def _out_of_memory(
     sizes = [len(batch) for batch in batches]
     largest, parts = max(sizes, default=0), len(sizes)
     in_parts = f" in {parts} micro-batches" if parts > 1 else ""
-    if largest > 1:
+    if state.context.carry is not None:
+        fix = "The batches continue each other: use fewer streams or shorter sequences"
+    elif largest > 1:
         fix = (
             f'For the same step from smaller batches, use choices={{"batch_size": '
             f'{(largest + 1) // 2}, "accumulate": {2 * parts}}} (build a custom loader with '

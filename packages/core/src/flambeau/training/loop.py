@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader
+from flambeau.data.loader import Loader, continues_epoch
 from flambeau.task.task import StepContext
 from flambeau.training.accumulation import grouped_batches
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
@@ -85,7 +85,8 @@ def run_epoch(run: Run) -> None:
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
-    state.context.carry = None
+    if not continues_epoch(run.components.train, position.epoch):
+        state.context.carry = None
     run.run_controllers()
     run.dispatch.send("on_epoch_end", state)
     if run.interrupt.pending:  # after the last evaluation batch: stop before the next step

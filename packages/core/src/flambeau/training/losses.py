@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau.errors import ArgumentError
+from flambeau.task.numerics import real_scalar
 from flambeau.training.state import StepResult
 
 _CHUNK = 512  # so many 0-d tensors are packed into one: on a GPU each of them takes 512 bytes
@@ -50,10 +51,10 @@ class StepLosses:
         if len(self._results) == _CHUNK:
             self._pack()
 
-    def read(self) -> tuple[float, array[float]]:
-        """Return the mean loss of the epoch and the loss of each step, then clear the collection.
+    def read(self) -> tuple[float, float, array[float]]:
+        """Return mean loss and weight of the epoch, and the loss of each step; then clear them.
 
-        The losses are read from the device.
+        The losses are read from the device. The weight includes steps that the mean excludes.
         """
         losses, weights = (part.cpu() for part in self._all())  # host read at the end of the epoch
         self._clear()
@@ -65,7 +66,7 @@ class StepLosses:
         ]
         total = math.fsum(weight for _, weight in counted)
         mean = math.fsum(loss * weight for loss, weight in counted)
-        return (mean / total if total else math.nan), values
+        return (mean / total if total else math.nan), math.fsum(counts), values
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the steps of the unfinished epoch, for a checkpoint."""
@@ -85,7 +86,7 @@ class StepLosses:
         losses = torch.stack([result.loss.detach() for result in self._results]).double()
         known = [result.weight for result in self._results]
         if any(isinstance(weight, Tensor) for weight in known):
-            columns = [torch.as_tensor(weight, device=losses.device) for weight in known]
+            columns = [real_scalar(weight, losses.device) for weight in known]
             weights = torch.stack(columns).double()
         else:
             weights = torch.tensor(known, dtype=torch.float64)

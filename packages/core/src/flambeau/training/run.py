@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import loader_world_size, not_resumable_reason
+from flambeau.data.loader import StepCounts, loader_world_size, not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
@@ -38,7 +38,7 @@ from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.checkpoint_content import capture
 from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
-from flambeau.training.step import Step, TrainStep
+from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
 
 if TYPE_CHECKING:
@@ -110,7 +110,6 @@ class Run:
         )
         self.average = options.average.running() if options.average else None
         self.best = BestWeights(*_best_monitor(options.keep_best, settings))
-        per_epoch = -(-components.train.steps_per_epoch // options.accumulate)
         self.state = TrainState(
             model=components.model,
             task=task,
@@ -118,7 +117,7 @@ class Run:
             optimizers=self.optimizers,
             device=components.device,
             seed=components.seed,
-            steps_per_epoch=per_epoch,
+            step_counts=StepCounts.of_loader(components.train, options.accumulate),
             history=history,
             snapshot=lambda: capture(self),
             position=position,
@@ -189,13 +188,12 @@ class Run:
         freeze_except(self.components.model, phase.trainable, self.frozen_by_user, norms)
         self.trainable = phase.trainable
         self.started_phase = self.state.position.phase
-        self.values.start_phase(phase, self.state.steps_per_epoch)
+        self.values.start_phase(phase, self.state.phase_steps)
 
     def set_values(self, micro_batches: Sequence[Batch]) -> None:
         """Set lr and the other scheduled values for the next step."""
-        position = self.state.position
-        step = position.phase_epoch * self.state.steps_per_epoch + position.epoch_step
-        self.values.set(step, micro_batches, position.step)
+        state = self.state
+        self.values.set(state.phase_step, micro_batches, state.position.step)
 
     def prepare_train(self, batch: Batch) -> Batch:
         """Move a batch to the device, augment, normalise, and apply user-defined transforms."""
@@ -216,9 +214,17 @@ class Run:
     # The epoch
 
     def read_losses(self) -> float:
-        """Return the mean loss of the epoch, and add the losses of its steps to the history."""
-        mean, steps = self.losses.read()
+        """Return the mean loss of the epoch, and add the losses of its steps to the history.
+
+        Raises:
+            InputError: The weight of every step is 0: the epoch has no targets.
+        """
+        mean, weight, steps = self.losses.read()
         self.state.history.step_losses.extend(steps)
+        if steps and not weight and self.train_step is train_step:
+            from flambeau.training.no_target import epoch_without_targets
+
+            raise epoch_without_targets(self.state.position.epoch + 1, len(steps))
         return mean
 
     @contextmanager

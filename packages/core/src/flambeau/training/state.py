@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flambeau.data.loader import StepCounts
 from flambeau.phases.phase import Phase
 from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
@@ -60,7 +61,7 @@ class TrainState:
         optimizers: Optimizers by name; "main" unless an optimizer factory uses other names.
         device: The device of the model.
         seed: Seed of every random draw outside the model.
-        steps_per_epoch: Optimizer steps in an epoch.
+        step_counts: Optimizer steps by epoch.
         position: The number of finished phases, epochs and steps.
         history: Rows and step losses so far.
         values: Named values of the current step: "lr", "weight_decay", "momentum" and
@@ -83,7 +84,7 @@ class TrainState:
     optimizers: Mapping[str, Optimizer]
     device: torch.device
     seed: int
-    steps_per_epoch: int
+    step_counts: StepCounts
     history: History
     snapshot: Callable[[], dict[str, Any]]
     position: Position = field(default_factory=Position)
@@ -102,13 +103,39 @@ class TrainState:
         return self.phases[min(self.position.phase, len(self.phases) - 1)]
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in the current epoch."""
+        return self.step_counts.of(self.position.epoch)
+
+    @property
+    def phase_step(self) -> int:
+        """Optimizer steps finished in this phase."""
+        position = self.position
+        first = position.epoch - position.phase_epoch
+        return self.step_counts.between(first, position.epoch) + position.epoch_step
+
+    @property
+    def phase_steps(self) -> int:
+        """Optimizer steps of this phase, over all its epochs."""
+        first = self.position.epoch - self.position.phase_epoch
+        return self.step_counts.between(first, first + self.phase.epochs)
+
+    @property
     def fit_step(self) -> int:
         """Optimizer steps finished since this fit began, out of ``total_steps``."""
-        position = self.position
-        earlier = sum(phase.epochs for phase in self.phases[: position.phase])
-        return self.steps_per_epoch * (earlier + position.phase_epoch) + position.epoch_step
+        first, position = self._first_epoch, self.position
+        return self.step_counts.between(first, position.epoch) + position.epoch_step
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of this fit, over all its phases."""
-        return self.steps_per_epoch * sum(phase.epochs for phase in self.phases)
+        first = self._first_epoch
+        epochs = sum(phase.epochs for phase in self.phases)
+        return self.step_counts.between(first, first + epochs)
+
+    @property
+    def _first_epoch(self) -> int:
+        """The first epoch of this fit."""
+        position = self.position
+        earlier = sum(phase.epochs for phase in self.phases[: position.phase])
+        return position.epoch - position.phase_epoch - earlier

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.nested import detach
+from flambeau.task.numerics import real_scalar
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import scale_
 from flambeau.training.events import Dispatch
@@ -32,11 +33,14 @@ class Step:
         dispatch: The listeners of each event.
 
     Attributes:
+        n_ranks: Number of processes that compute the step together.
         context: The context argument of ``task.forward``: seed, epoch, step, scheduled values and
             carried state.
         optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
             network).
     """
+
+    n_ranks = 1
 
     def __init__(
         self, state: TrainState, update: Update, precision: Precision, dispatch: Dispatch
@@ -120,15 +124,21 @@ def train_step(
     The loss of a micro-batch is a sum and a weight. Therefore the step equals one with a single
     large batch for any grouping of the samples: smaller last batches, token losses, accumulation
     and several processes.
+
+    Raises:
+        InputError: No sample has a target: the weight of the step is 0. Where only the device knows
+            the weight, the non-finite guard finds such a step.
     """
     total = step.total_weight(known_weight(micro_batches, task))
     if total is None:
         return _step_of_unknown_weight(model, micro_batches, task, step)
+    if not total and micro_batches:
+        raise _no_target(step, micro_batches)
     loss: Tensor | None = None
     for batch in micro_batches:
         with step.autocast():
             outputs = task.forward(model, batch, step.context)
-            loss_sum, _ = _summed_loss(task, outputs, batch)
+            loss_sum, _ = task.loss(outputs, batch)
         step.backward(loss_sum, total)
         part = loss_sum.detach() / total
         loss = part if loss is None else loss + part
@@ -171,32 +181,47 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
     return total
 
 
-def _summed_loss(task: Task, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
-    result = task.loss(outputs, batch)
-    if isinstance(cast("object", result), Tensor):
-        raise ArgumentError(
-            f"{type(task).__name__}.loss returned one tensor, but it must return the summed loss "
-            'and its weight: cross_entropy(…, reduction="sum"), batch.weight.'
-        )
-    return result
-
-
 def _step_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
     """Make a step from summed losses: divide the gradients once the total weight is known."""
+    if len(micro_batches) == 1 and step.n_ranks == 1:
+        return _step_of_one_batch(model, micro_batches[0], task, step)
     sums: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in micro_batches:
         with step.autocast():
             outputs = task.forward(model, batch, step.context)
-            loss_sum, weight = _summed_loss(task, outputs, batch)
+            loss_sum, weight = task.loss(outputs, batch)
         step.backward(loss_sum)
         sums.append(loss_sum.detach())
-        weights.append(torch.as_tensor(weight, device=loss_sum.device).detach())
+        weights.append(real_scalar(weight, loss_sum.device))
     total = step.total_weight_on_device(torch.stack(weights).sum())
     gradients = gradients_of(optimized_parameters(step.optimizers.values()))
     scale_(gradients, 1.0 / total)
     loss = torch.stack(sums).sum() / total
     step.update(loss)
     return StepResult(loss, total)
+
+
+def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
+    """Make a step whose only batch gives the total weight before the backward pass."""
+    with step.autocast():
+        outputs = task.forward(model, batch, step.context)
+        loss_sum, weight = task.loss(outputs, batch)
+    if isinstance(weight, Tensor):
+        weight = real_scalar(weight, loss_sum.device)
+        step.backward(loss_sum / weight.to(loss_sum.dtype))
+    elif weight:
+        step.backward(loss_sum, weight)
+    else:
+        raise _no_target(step, (batch,))
+    loss = loss_sum.detach() / weight
+    step.update(loss)
+    return StepResult(loss, weight)
+
+
+def _no_target(step: Step, batches: Sequence[Batch]) -> InputError:
+    from flambeau.training.no_target import step_without_targets
+
+    return step_without_targets(step.context.step, batches)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, TypeVar
 
 from flambeau import random as keyed
+from flambeau.data.loader import StepCounts, is_stream
 from flambeau.distributed import processes
 from flambeau.global_rng import TemporarySeed
 from flambeau.phases.bn_policy import BatchNormPolicy
@@ -34,8 +35,10 @@ from flambeau.tuning.budget import (
     next_segments,
     score_noise,
     spare_intervals,
+    whole_pieces,
 )
 from flambeau.tuning.interval_loader import IntervalLoader
+from flambeau.tuning.stream_intervals import StreamIntervals
 
 Clock = Callable[[], float]
 
@@ -174,10 +177,12 @@ class AutoRun:
         """
         self.phase_settings, self.speed = phase_settings, _from_rank_zero(speed)
         left_s = _from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
-        steps = self.steps_per_epoch = -(-components.train.steps_per_epoch // accumulate)
+        steps = self.steps_per_epoch = StepCounts.of_loader(components.train, accumulate).of(0)
         self.wanted = fitting = int(components.values["epochs"])
         if self.speed is not None:
             steps = interval_steps(self.speed, self.steps_per_epoch, left_s)
+            if is_stream(components.train):
+                steps = whole_pieces(steps, self.steps_per_epoch)
             self.interval_s = steps * self.speed.step_s + self.speed.evaluation_s
             fitting = intervals_within(left_s, self.interval_s)
             self.wanted = max(1, -(-self.wanted * self.steps_per_epoch // steps))
@@ -188,7 +193,7 @@ class AutoRun:
 
     def epochs_within(self, speed: Speed, components: Components, accumulate: int) -> int:
         """Return the number of epochs, with evaluations, that fit into the remaining budget."""
-        steps = -(-components.train.steps_per_epoch // accumulate)
+        steps = StepCounts.of_loader(components.train, accumulate).of(0)
         left_s = _from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
         return intervals_within(left_s, steps * speed.step_s + speed.evaluation_s)
 
@@ -196,7 +201,12 @@ class AutoRun:
         """Return the components with a train loader whose epochs are the run's intervals."""
         if self.batches is None:
             return components
-        return replace(components, train=IntervalLoader(components.train, self.batches))
+        train = components.train
+        if is_stream(train):
+            pieces = -(-self.steps_per_epoch // self.steps_per_interval)
+            accumulate = self.batches // self.steps_per_interval
+            return replace(components, train=StreamIntervals(train, pieces, accumulate))
+        return replace(components, train=IntervalLoader(train, self.batches))
 
     def phases(self) -> list[Phase]:
         """Return the phases as currently planned, including completed ones."""
@@ -399,7 +409,7 @@ class AutoRun:
         self.phase_settings = phase_settings
         self.segments = [Segment(*segment) for segment in outcome["segments"]]
         steps = self.steps_per_interval = int(outcome["steps"])
-        self.steps_per_epoch = -(-components.train.steps_per_epoch // accumulate)
+        self.steps_per_epoch = StepCounts.of_loader(components.train, accumulate).of(0)
         self.batches = None if steps == self.steps_per_epoch else steps * accumulate
 
     def state_dict(self) -> dict[str, Any]:

@@ -107,6 +107,18 @@ def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
     return max(1, min(steps, math.floor(max(longest, speed.evaluation_s) / step_s)))
 
 
+def whole_pieces(steps: int, steps_per_epoch: int) -> int:
+    """Return the length of an interval of a stream: an epoch, or a piece of one.
+
+    The pieces of an epoch have this length, or one step less.
+
+    >>> whole_pieces(30, 10), whole_pieces(4, 10), whole_pieces(7, 10)
+    (10, 4, 5)
+    """
+    pieces = -(-steps_per_epoch // min(steps, steps_per_epoch))
+    return -(-steps_per_epoch // pieces)
+
+
 def intervals_within(seconds: float, interval_s: float) -> int:
     """Return the number of whole intervals that fit into the time."""
     return max(0, math.floor(seconds * (1 - _KEPT_BACK) / max(interval_s, 1e-9)))

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, loader_world_size, not_resumable_reason
+from flambeau.data.loader import (
+    Loader,
+    StepCounts,
+    is_stream,
+    loader_world_size,
+    not_resumable_reason,
+)
 from flambeau.errors import InputError
 
 
@@ -34,6 +40,8 @@ class IntervalLoader(Loader):
         self.loader = loader
         self.length = length
         self.world_size = loader_world_size(loader)
+        self.is_stream = is_stream(loader)
+        self._counts = StepCounts.of_loader(loader)
         self.not_resumable_reason = not_resumable_reason(loader)
 
     @property
@@ -42,13 +50,13 @@ class IntervalLoader(Loader):
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         first = epoch * self.length + start_step
-        epoch, step = divmod(first, self.loader.steps_per_epoch)
+        epoch, step = self._counts.find(first)
         left = self.length - start_step
         while left > 0:
             before = left
             for batch in islice(self.loader.batches(epoch, step), left):
                 left -= 1
                 yield batch
-            if left == before:  # a user-defined loader without further batches
-                return
+            if left == before and step < self._counts.of(epoch):
+                return  # a user-defined loader without further batches
             epoch, step = epoch + 1, 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flambeau.data.loader import not_resumable_reason
+from flambeau.data.loader import StepCounts, not_resumable_reason
 from flambeau.plan.choice import Choice
 from flambeau.training.options import TrainingOptions
 from flambeau.training.step import train_step
@@ -49,8 +49,9 @@ def measure_lr(choice: Choice, start: Start, epochs: int, log: Callable[[str], N
     """
     from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS, find
 
-    per_epoch = -(-start.components.train.steps_per_epoch // start.options.accumulate)
-    total = per_epoch * epochs
+    counts = StepCounts.of_loader(start.components.train, start.options.accumulate)
+    first = start.position.epoch
+    total = counts.between(first, first + epochs)
     most = min(MAX_STEPS, int(LARGEST_SHARE * total))
     if most < MIN_STEPS or not_resumable_reason(start.components.train):
         return choice

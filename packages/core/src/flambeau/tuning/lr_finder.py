@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import not_resumable_reason
+from flambeau.data.loader import StepCounts, not_resumable_reason
 from flambeau.distributed import processes
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau.phases.phase import Phase
@@ -206,9 +206,11 @@ class _Search:
             keep_best=None,
             nonfinite="skip",
         )
-        per_epoch = -(-start.components.train.steps_per_epoch // options.accumulate)
-        epochs = -(-n // per_epoch)
-        last = epochs * per_epoch - 1
+        counts = StepCounts.of_loader(start.components.train, options.accumulate)
+        first, epochs = position.epoch, 1
+        while epochs < n and counts.between(first, first + epochs) < n:
+            epochs += 1
+        last = counts.between(first, first + epochs) - 1
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
         watch = _LossRecorder(n)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from flambeau.data.facts import Facts
+from flambeau.data.loader import StepCounts, is_stream
 from flambeau.device import (
     available_memory_bytes,
     free_memory_bytes,
@@ -54,6 +55,8 @@ def measure_step_settings(plan: Plan, upcoming: UpcomingRun, phases: Sequence[Ph
     if wanted not in TO_MEASURE:
         return plan
     components, options = upcoming.components(plan), upcoming.options(plan)
+    if is_stream(components.train):
+        plan = _with_whole_batches(plan)
     reason = _why_not_measured(components, options, upcoming.facts)
     if reason:
         return _with_probe(plan, "skipped", reason)
@@ -83,13 +86,15 @@ class _StepMeasurements:
         values = plan.values
         self.base = StepSetting(**{key: values[key] for key in KEYS})
         epochs = sum(phase.epochs for phase in phases)
-        self.run_steps: int = epochs * trial.components.train.steps_per_epoch
+        train = trial.components.train
+        self.is_stream = is_stream(train)
+        self.run_steps: int = StepCounts.of_loader(train).between(0, epochs)
         self.inputs = cast("Mapping[str, Mapping[str, Any]]", facts.get("inputs", {}))
         self.fits = fits_without_measuring(self.inputs.values(), values["batch_size"], self.free)
 
     def run(self) -> Plan:
         """Return the plan with every result."""
-        if not (self.fits and self.inputs):
+        if not (self.fits and self.inputs) and not self.is_stream:
             self._memory()
         if self.plan["precision"].source == "rule" and self.base.precision == "bf16":
             self._agreement()
@@ -267,6 +272,21 @@ def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[
         found["compile"] = ["regions" if repeated_blocks(model) else "whole"]
     open_keys = {key for key in KEYS if plan[key].source != "user"}
     return {key: others for key, others in found.items() if key in open_keys and others}
+
+
+def _with_whole_batches(plan: Plan) -> Plan:
+    """Return the plan with the reason why a step of a stream is not divided."""
+    accumulate = plan["accumulate"]
+    if accumulate.source == "user":
+        return plan
+    return plan.with_choice(
+        replace(
+            accumulate,
+            reason="The train loader is a stream: each batch continues the one before. Therefore a "
+            "step is never divided into micro-batches of fewer rows, and its memory is not "
+            "measured. If it does not fit, choose a smaller batch_size or shorter sequences.",
+        )
+    )
 
 
 def _why_not_measured(components: Components, options: TrainingOptions, facts: Facts) -> str:

@@ -22,7 +22,6 @@ from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.translation.dataset import (
     EncodedPairs,
-    reference_rows,
     source_rows,
     target_rows,
 )
@@ -340,7 +339,7 @@ class TranslationData(Data):
         sources = fitted.source.encode_batch(raw)
         texts = self.references(part)
         targets = fitted.target.encode_batch(texts)
-        return EncodedPairs(source_rows(sources), target_rows(targets), reference_rows(texts), ids)
+        return EncodedPairs(source_rows(sources), target_rows(targets), texts, ids)
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

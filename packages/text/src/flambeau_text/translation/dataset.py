@@ -15,11 +15,8 @@ from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 from flambeau_text.translation.bucketing import Buckets, make_buckets, round_up
 
 SOURCE, TARGET, REFERENCE = "source", "target", "reference"
-"""Names in every batch: the input and its mask, the target tokens, and the reference text as UTF-8
-bytes, with which translations are compared."""
-
-_NO_BYTE = 0
-"""Padding of references: the character NUL is removed from texts."""
+"""Names in every batch: the input and its mask, the target tokens, and in ``extras`` the reference
+texts, with which translations are compared."""
 
 
 class RaggedRows:
@@ -27,14 +24,12 @@ class RaggedRows:
 
     Args:
         rows: The numbers of each row.
-        padding: Value after the end of shorter rows.
 
     Attributes:
         lengths: int64 ``(n,)``.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], padding: int = PADDING_ID) -> None:
-        self.padding = padding
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)])
         flat = np.fromiter((token for row in rows for token in row), dtype=np.int32)
@@ -57,7 +52,7 @@ class RaggedRows:
         mask = positions < lengths.unsqueeze(1)
         at = (self._starts[rows].unsqueeze(1) + positions).clamp_(max=len(self._flat) - 1)
         tokens = self._flat[at].to(torch.int64)
-        return tokens.masked_fill_(~mask, self.padding), mask
+        return tokens.masked_fill_(~mask, PADDING_ID), mask
 
     def longest(self, rows: Tensor) -> int:
         """Return the length of the longest of the rows."""
@@ -77,23 +72,13 @@ def target_rows(rows: Sequence[Sequence[int]]) -> RaggedRows:
     return RaggedRows([[BEGIN_ID, *row, END_ID] for row in rows])
 
 
-def reference_rows(texts: Sequence[str]) -> RaggedRows:
-    """Return texts as their UTF-8 bytes."""
-    return RaggedRows([text.replace("\0", "").encode() for text in texts], _NO_BYTE)
-
-
-def reference_text(reference: Tensor) -> str:
-    """Return the text of a row of reference bytes."""
-    return bytes(reference.tolist()).rstrip(b"\0").decode()
-
-
 class EncodedPairs:
     """The pairs of a part as token ids, in memory.
 
     Args:
         sources: From ``source_rows``.
         targets: From ``target_rows``.
-        references: From ``reference_rows``.
+        references: The text of each target.
         ids: Sample ids, int64 ``(n,)``.
 
     Raises:
@@ -101,7 +86,7 @@ class EncodedPairs:
     """
 
     def __init__(
-        self, sources: RaggedRows, targets: RaggedRows, references: RaggedRows, ids: Tensor
+        self, sources: RaggedRows, targets: RaggedRows, references: Sequence[str], ids: Tensor
     ) -> None:
         if not len(ids):
             raise InputError("The data set has no sentence pairs. Give at least one.")
@@ -124,15 +109,15 @@ class EncodedPairs:
         widths = widths or (self.sources.longest(rows), self.targets.longest(rows))
         source, mask = self.sources.padded(rows, widths[0])
         target, _ = self.targets.padded(rows, widths[1])
-        reference, _ = self.references.padded(rows)
         target_tokens = self.targets.lengths[rows].sum() - len(rows)
         return Batch(
             {SOURCE: source},
-            {TARGET: target, REFERENCE: reference.to(torch.uint8)},
+            {TARGET: target},
             {SOURCE: mask},
             weight=float(target_tokens),
             indices=self.ids[rows],
             epoch=epoch,
+            extras={REFERENCE: [self.references[row] for row in rows.tolist()]},
         )
 
     def loader(self, options: LoaderOptions) -> Loader:

@@ -21,7 +21,7 @@ from flambeau.task.batch_summary import Summary
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.tokenizer import content_ids
 from flambeau_text.translation.attention_plot import attention_panel
-from flambeau_text.translation.dataset import REFERENCE, SOURCE, reference_text
+from flambeau_text.translation.dataset import REFERENCE, SOURCE
 from flambeau_text.translation.predictions import DetailedTranslation
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.scores import corpus_score, sentence_bleu
@@ -58,7 +58,7 @@ def translation_summary(
     """
     rows = [content_ids(row) for row in outputs["tokens"].tolist()]
     texts = [target.decode(row) for row in rows]
-    references = [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
+    references = list(batch.extras[REFERENCE])
     if lowercase:
         references = [text.lower() for text in references]
     n_source = batch.masks[SOURCE].sum(dim=1).cpu()

@@ -20,7 +20,7 @@ from flambeau_text.decoding.strategy import Sampling
 from flambeau_text.decoding.token_scores import max_lengths, sequence_log_probabilities
 from flambeau_text.models.seq2seq import Seq2Seq, select
 from flambeau_text.tokenization.tokenizer import PADDING_ID
-from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET, reference_text
+from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET
 from flambeau_text.translation.scores import sentence_bleu
 from flambeau_text.translation.task import TranslationTask
 
@@ -111,7 +111,7 @@ class MinimumRisk:
         source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
         candidates = self._candidates(model, batch, seed, step)
         count = candidates.shape[1]
-        texts = [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
+        texts: list[str] = batch.extras[REFERENCE]
         if task.lowercase:
             texts = [text.lower() for text in texts]
         errors = [

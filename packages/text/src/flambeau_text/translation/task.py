@@ -22,7 +22,7 @@ from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenizer import PADDING_ID, content_ids
-from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET, reference_text
+from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET
 from flambeau_text.translation.loss import token_loss
 from flambeau_text.translation.predictions import Translation
 from flambeau_text.translation.scores import METRICS, corpus_scores
@@ -172,6 +172,10 @@ class TranslationTask(Task):
         total, _, count = self._losses(outputs)
         return total, count
 
+    def host_weight(self, batch: Batch) -> float | None:
+        """Return the number of target tokens, which the loader counts."""
+        return batch.weight
+
     def _losses(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         if not isinstance(outputs, TeacherForcedOutput):
             raise InputError(
@@ -221,7 +225,7 @@ class TranslationTask(Task):
                 continue
             found = self.predict(model, batch, context)
             hypotheses += [each.text for each in self.decode(found)]
-            references += [reference_text(row) for row in batch.targets[REFERENCE].cpu()]
+            references += batch.extras[REFERENCE]
             overlaps += self._overlaps(forced, found["tokens"].tolist()) if in_run else []
         total, plain, count = (float(value) for value in sums)
         scores = {"loss": total / count}

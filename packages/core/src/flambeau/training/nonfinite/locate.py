@@ -28,8 +28,9 @@ class NonFiniteSource:
     """The first non-finite value of a step.
 
     Attributes:
-        kind: "empty" (no samples), "input" (also targets and masks), "parameter", "output",
-            "loss", "gradient", or "unknown" if the step was finite when computed again.
+        kind: "empty" (no samples), "input" (also targets and masks), "parameter", "output", "loss",
+            "no target" (the weight of the step is 0), "gradient", or "unknown" if the step was
+            finite when computed again.
         description: Text with the name of the layer or tensor.
         samples: Indices of the samples concerned; empty if unknown.
     """
@@ -51,6 +52,10 @@ _ADVICE: Mapping[str, str] = {
         'precision "bf16" or "fp32". Otherwise check divisions, logarithms and roots in that layer.'
     ),
     "loss": "Check the range of the targets, and logarithms and divisions in the loss.",
+    "no target": (
+        "Remove samples whose targets are all ignored (ignore_index) or whose sample_weight is 0, "
+        "or choose a larger batch_size if only a few samples have targets."
+    ),
     "gradient": (
         "Finite values can have non-finite gradients: check for a root or a norm at 0, and for a "
         "masked infinity. If earlier steps were finite, lower lr or clip gradients "
@@ -113,10 +118,15 @@ def find_nonfinite_source(
             )
     with preserve(model):
         _set_generators(model, record)
+        weights: list[float] = []
         for batch in batches:
-            found = _replay(model, task, batch, context, autocast)
+            found = _replay(model, task, batch, context, autocast, weights)
             if found is not None:
                 return found
+    if weights and not any(weights):
+        return NonFiniteSource(
+            "no target", "no sample has a target, so the loss is divided by the weight 0"
+        )
     return NonFiniteSource(
         "unknown", "its loss or a gradient; computed again, all of its values are finite"
     )
@@ -128,7 +138,9 @@ def _replay(
     batch: Batch,
     context: StepContext,
     autocast: Callable[[], AbstractContextManager[Any]],
+    weights: list[float],
 ) -> NonFiniteSource | None:
+    """Return the first non-finite value of a micro-batch, and add its weight to ``weights``."""
     watch = _Watch(batch)
     handles = watch.hook(model)
     try:
@@ -144,7 +156,9 @@ def _replay(
                 return NonFiniteSource(
                     "loss", "the loss, although the output of the model is finite"
                 )
-            mean = loss_sum / weight
+            weights.append(float(weight))
+            # Other micro-batches of the step may have targets.
+            mean = loss_sum / weight if weights[-1] else loss_sum
             if not _is_finite(mean):
                 return NonFiniteSource(
                     "loss", f"the loss, a sum divided by the weight {float(weight)}"

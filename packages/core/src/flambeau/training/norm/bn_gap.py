@@ -84,7 +84,7 @@ def check_train_eval_gap(run: Run) -> None:
     measurements = [measured for measured in gathered if measured is not None]
     if len(measurements) < len(gathered):
         return
-    steps = position.phase_epoch * run.state.steps_per_epoch + position.epoch_step
+    steps = run.state.phase_step
     has_enough_steps = is_last and steps >= _LEAST_STEPS
     if all(measured.all_updated for measured in measurements) and not has_enough_steps:
         return

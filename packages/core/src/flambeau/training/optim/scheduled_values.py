@@ -73,8 +73,12 @@ class StepValues:
         self._last_step = 1
         self._phase: Phase | None = None
 
-    def start_phase(self, phase: Phase, steps_per_epoch: int) -> None:
+    def start_phase(self, phase: Phase, steps: int) -> None:
         """Set the schedules of a phase and its factors for the lr by layer group.
+
+        Args:
+            phase: The phase.
+            steps: Its optimizer steps, over all its epochs.
 
         Values that the phase does not schedule get their initial values again.
         """
@@ -89,7 +93,7 @@ class StepValues:
         self._regroup(phase)
         self._schedules = tuple(phase.schedules.items())
         self._ahead = []
-        self._last_step = max(1, phase.epochs * steps_per_epoch - 1)
+        self._last_step = max(1, steps - 1)
 
     def _regroup(self, phase: Phase) -> None:
         """Merge param groups with the same factor for the lr and the same weight decay."""

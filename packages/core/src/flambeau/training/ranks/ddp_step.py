@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flambeau.data.batch import Batch
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import TrainingError
-from flambeau.task.numerics import as_real
+from flambeau.task.numerics import as_real, real_scalar
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import ddp_without_buffer_copies, scale_
 from flambeau.training.optim.clip import gradients_of, optimized_parameters
@@ -90,7 +90,7 @@ class DDPStep:
                 with step.autocast():
                     loss_sum, part = forward(task, batch, step.context)
                 sums.append(loss_sum.detach())
-                weights.append(torch.as_tensor(part, device=loss_sum.device).detach())
+                weights.append(real_scalar(part, loss_sum.device))
                 if is_last:
                     # Sent before the backward pass, so that the two overlap.
                     totals = _packed(sums, None if weight is not None else weights)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flambeau.distributed.processes import ProcessGroup
-from flambeau.task.numerics import as_real
+from flambeau.task.numerics import as_real, real_scalar
 from flambeau.training.events import Dispatch
 from flambeau.training.optim.precision import Precision
 from flambeau.training.state import StepResult, TrainState
@@ -46,6 +46,7 @@ class RankedStep(Step):
     ) -> None:
         super().__init__(state, update, precision, dispatch)
         self._group = group
+        self.n_ranks = group.world_size
         self.is_reduced = False
 
     def update(self, loss: Tensor | None = None, name: str | None = None) -> None:
@@ -96,7 +97,7 @@ class RankedStep(Step):
 
     def mean(self, result: StepResult) -> StepResult:
         """Return the result over all ranks from the result of this rank, weighted by samples."""
-        weight = torch.as_tensor(result.weight, device=result.loss.device)
-        both = torch.stack([as_real(result.loss * weight), as_real(weight)])
+        weight = real_scalar(result.weight, result.loss.device)
+        both = torch.stack([as_real(result.loss) * weight, weight])
         _dist.all_reduce(both)
         return StepResult(both[0] / both[1], both[1])

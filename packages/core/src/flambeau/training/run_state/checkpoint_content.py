@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from flambeau.data.loader import not_resumable_reason
+from flambeau.data.loader import not_resumable_reason, steps_in
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.training.run_state.optimizer_state import (
@@ -76,6 +76,8 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     run.values.controlled.update(tree["controlled"])
     started = min(int(tree.get("started_phase", position.phase)), len(state.phases) - 1)
     state.position.phase = max(started, 0)
+    # The steps of a phase may depend on its first epoch.
+    state.position.epoch, state.position.phase_epoch = position.epoch, position.phase_epoch
     if started >= 0:  # -1 during on_fit_start
         run.start_phase()
     names = parameter_names(state.model, state.task)
@@ -111,7 +113,7 @@ def _fingerprint(run: Run) -> dict[str, Any]:
         },
         "optimizers": {name: type(opt).__name__ for name, opt in run.optimizers.items()},
         "seed": run.state.seed,
-        "batches in an epoch": run.components.train.steps_per_epoch,
+        "batches in an epoch": steps_in(run.components.train, 0),
         "accumulate": run.options.accumulate,
         "averaging": repr(run.options.average),
         "clip_norm": run.options.clip_norm,

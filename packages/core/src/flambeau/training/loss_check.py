@@ -1,0 +1,139 @@
+"""A check of what a task's ``loss`` returns, once before the first step.
+
+The weight that ``loss`` returns is the one that counts. Where ``host_weight`` promises another, or
+the loss is a mean instead of a sum, the steps would be too long or too short by that factor.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from flambeau.data.batch import Batch
+from flambeau.errors import InputError
+from flambeau.task.numerics import HALF_DTYPES
+from flambeau.task.task import Task
+
+_ROWS = 4  # samples whose losses are compared with the loss of all of them
+_TOLERANCE = 1e-3  # of losses and weights; half precision outputs are exact to 1e-2
+
+
+def checked_loss(task: Task, outputs: Any, batch: Batch) -> tuple[Tensor, float | Tensor]:
+    """Return the loss sum and the weight of a batch that the task returns.
+
+    Raises:
+        InputError: ``loss`` returned something other than a 0-d sum and its weight.
+    """
+    result = cast("object", task.loss(outputs, batch))
+    name = type(task).__name__
+    if isinstance(result, Tensor):
+        kind = "one number" if result.ndim == 0 else f"a tensor {tuple(result.shape)}"
+        raise InputError(
+            f"{name}.loss returned {kind} instead of two: the sum of the losses and its weight. "
+            'For a mean over n samples, return the sum (reduction="sum") and float(n).'
+        )
+    pair = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
+    described = _described(cast("object", result))
+    if len(pair) != 2 or not isinstance(pair[0], Tensor) or pair[0].ndim:
+        raise InputError(
+            f"{name}.loss returned {described}, but must return two values: the sum of the losses "
+            "as a 0-d tensor, and its weight (samples or target tokens)."
+        )
+    total, weight = pair
+    is_number = isinstance(weight, int | float)
+    if not is_number and not (isinstance(weight, Tensor) and weight.numel() == 1):
+        raise InputError(
+            f"{name}.loss returned {_described(weight)} as weight, but it must be one number or a "
+            "0-d tensor. For weights per sample, return their sum."
+        )
+    return cast("Tensor", total), cast("float | Tensor", weight)
+
+
+def check_loss(task: Task, outputs: Any, batch: Batch) -> None:
+    """Check that the loss is a sum, and that its weight is the promised one.
+
+    Args:
+        task: The task of the run.
+        outputs: Outputs of the model for ``batch``.
+        batch: A few samples of a train batch, or the whole batch.
+
+    Raises:
+        InputError: The loss is not a sum and its weight, or ``host_weight`` returns another weight
+            than ``loss``.
+    """
+    with torch.no_grad():
+        total, weight = checked_loss(task, outputs, batch)
+        returned = float(weight)
+        promised = task.host_weight(batch)
+        _check_sum(task, outputs, batch, float(total), returned)
+    if promised is None or math.isclose(promised, returned, rel_tol=_TOLERANCE):
+        return
+    name = type(task).__name__
+    raise InputError(
+        f"{name}.host_weight promises the weight {promised:g} for a batch of {len(batch)} samples, "
+        f"but {name}.loss returns {returned:g}. Steps would divide by the first, while the loss is "
+        f"a sum over the second. Let {name}.host_weight return the weight of the loss, or None if "
+        "only the loss can compute it."
+    )
+
+
+def _check_sum(task: Task, outputs: Any, batch: Batch, total: float, weight: float) -> None:
+    """Raise an error if the loss is certainly a mean: that of the batch is the mean of its parts.
+
+    Nothing is certain where the outputs do not have one row per sample.
+    """
+    n = len(batch)
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != n or n < 2:
+        return
+    columns = (*batch.targets.values(), *batch.masks.values())
+    if any(value.ndim == 0 or len(value) != n for value in columns):
+        return
+    sums: list[float] = []
+    weights: list[float] = []
+    for row in range(n):
+        part, part_weight = task.loss(outputs[row : row + 1], batch.rows(slice(row, row + 1)))
+        sums.append(float(part))
+        weights.append(float(part_weight))
+    whole = math.fsum(weights)
+    if min(weights) <= 0 or not math.isclose(whole, weight, rel_tol=_TOLERANCE):
+        return
+    mean = math.fsum(s * w for s, w in zip(sums, weights, strict=True)) / whole
+    tolerance = 1e-2 if outputs.dtype in HALF_DTYPES else _TOLERANCE
+    is_mean = math.isclose(total, mean, rel_tol=tolerance)
+    if is_mean and not math.isclose(total, math.fsum(sums), rel_tol=0.1):
+        name = type(task).__name__
+        raise InputError(
+            f"{name}.loss returned {total:.4g} with the weight {weight:g}, but {total:.4g} is the "
+            f"mean over its {n} samples, and it would be divided by the weight once more. Return "
+            f'the sum of the losses (reduction="sum"; here {mean * weight:.4g}) with that weight.'
+        )
+
+
+def needs_check(task: Task) -> bool:
+    """Return whether the loss is not one of core's, which are tested to keep their promises."""
+    kind = type(task)
+    modules = {kind.loss.__module__, kind.host_weight.__module__}
+    return not all(module.startswith("flambeau.task.") for module in modules)
+
+
+def small_batch(task: Task, batch: Batch) -> Batch:
+    """Return a few samples of a train batch, or all if only they have a promised weight."""
+    tensors = (*batch.inputs.values(), *batch.targets.values(), *batch.masks.values())
+    if any(value.ndim == 0 or len(value) != len(batch) for value in tensors):
+        return batch
+    few = batch.first(_ROWS)
+    if task.host_weight(batch) is not None and task.host_weight(few) is None:
+        return batch
+    return few
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if isinstance(value, tuple):
+        items = cast("tuple[object, ...]", value)
+        return f"({', '.join(map(_described, items))})"
+    return f"{value!r:.40}" if isinstance(value, int | float) else f"a {type(value).__name__}"

@@ -1,0 +1,176 @@
+"""The weight that ``loss`` returns counts; promises and means are checked before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flambeau import Batch, Learner, Task, TensorData, TrainingOptions
+from flambeau.errors import InputError
+
+N = 16
+X = torch.randn(N + 8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = X.sum(1, keepdim=True)
+
+
+class Tokens(Task):
+    """Counts each sample as many times as its first input says."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Any]:
+        n = self.tokens(batch)
+        return ((outputs - batch.target).square()[:, 0] * n).sum(), n.sum()
+
+    @staticmethod
+    def tokens(batch: Batch) -> Tensor:
+        return 10 + (batch.input[:, 0] * 3).abs().long()
+
+
+def learner(task: Task, batch_size: int = N, accumulate: int = 1, **options: Any) -> Learner:
+    torch.manual_seed(0)
+    data = TensorData.from_tensors(X[:N], Y[:N], valid=(X[N:], Y[N:]))
+
+    def sgd(model: nn.Module, values: Any) -> dict[str, Any]:
+        return {"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}
+
+    return Learner(
+        data,
+        nn.Linear(3, 1).double(),
+        task=task,
+        choices={"batch_size": batch_size, "lr": 0.1, "normalisation": "none"},
+        training=TrainingOptions(optimizer=sgd, accumulate=accumulate, doctor=False, **options),
+        quiet=True,
+    )
+
+
+def by_hand(epochs: int) -> tuple[nn.Module, list[float]]:
+    """The mean over tokens, from one batch of all samples."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    n = Tokens.tokens(Batch({"x": X[:N]}))
+    losses = []
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        loss = ((model(X[:N]) - Y[:N]).square()[:, 0] * n).sum() / n.sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return model, losses
+
+
+class Float(Tokens):
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Any]:
+        total, weight = super().loss(outputs, batch)
+        return total, float(weight)
+
+
+class Promised(Tokens):
+    def host_weight(self, batch: Batch) -> float:
+        return float(self.tokens(batch).sum())
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("task", [Tokens(), Float(), Promised()])
+def test_the_weight_of_the_loss_divides_the_step(task: Task, accumulate: int) -> None:
+    run = learner(task, N // accumulate, accumulate)
+    run.fit(5, schedule="constant")
+    model, losses = by_hand(5)
+    assert list(run.history.step_losses) == pytest.approx(losses, rel=1e-12)
+    for ours, theirs in zip(run.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+class Samples(Promised):
+    def host_weight(self, batch: Batch) -> float:
+        return float(len(batch))
+
+
+class Inherits(Samples):
+    """The inherited promise was made for another loss, so there is none."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Any]:
+        return super().loss(outputs, batch)
+
+
+def test_a_broken_promise_is_refused_with_both_numbers() -> None:
+    returned = float(Tokens.tokens(Batch({"x": X[:N]}))[:4].sum())
+    with pytest.raises(InputError, match=r"Samples\.host_weight promises the weight 4 .* returns"):
+        learner(Samples()).fit(1)
+    assert 40 < returned < 80
+    assert Inherits().host_weight(Batch({"x": X})) is None
+    learner(Inherits()).fit(1)
+
+
+class Mean(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> Any:
+        return F.mse_loss(outputs, batch.target), float(len(batch))
+
+
+class Bare(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> Any:
+        return F.mse_loss(outputs, batch.target)
+
+
+class PerSample(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> Any:
+        return F.mse_loss(outputs, batch.target, reduction="sum"), torch.ones(len(batch))
+
+
+class NotReduced(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> Any:
+        return F.mse_loss(outputs, batch.target, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            Mean(),
+            r"Mean\.loss returned .* with the weight 4, but .* is the mean over its 4 samples",
+        ),
+        (Bare(), r"Bare\.loss returned one number instead of two"),
+        (PerSample(), r"PerSample\.loss returned a tensor \(4,\) as weight.*return their sum"),
+        (NotReduced(), r"NotReduced\.loss returned a tensor \(4, 1\) instead of two"),
+    ],
+)
+def test_means_and_unreduced_losses_are_named(task: Task, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        learner(task).fit(1)
+
+
+class EachBatchCountsOnce(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> Any:
+        return F.mse_loss(outputs, batch.target), 1.0
+
+
+class Contrastive(Task):
+    """Not a sum over samples: nothing is certain."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Any:
+        return torch.cdist(outputs, batch.target).logsumexp(1).sum(), float(len(batch))
+
+
+@pytest.mark.parametrize("task", [EachBatchCountsOnce(), Contrastive()])
+def test_other_losses_raise_no_false_alarm(task: Task) -> None:
+    learner(task).fit(1)
+
+
+def test_the_check_leaves_the_run_unchanged() -> None:
+    """With batch norm and dropout in the model, the check changes neither buffers nor draws."""
+    found = []
+    for task in (Tokens(), Promised()):
+        torch.manual_seed(0)
+        data = TensorData.from_tensors(X[:N].float(), Y[:N].float(), valid=(X[N:], Y[N:]))
+        model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+        calls: list[int] = []
+        model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        run = Learner(data, model, task=task, choices={"lr": 0.01, "bn": "train"}, quiet=True)
+        run.training = TrainingOptions(doctor=False)
+        run.fit(1)
+        found.append(list(run.history.step_losses))
+        run.fit(1)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
