@@ -123,6 +123,12 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "state is not a buffer": (EXPORT, "outputs of the loaded export differ", set()),
     "an argument is dropped": (EXPORT, "outputs of the loaded export differ", set()),
     "labels are dropped": (EXPORT, "decodes equal outputs to other predictions", set()),
+    "metrics are dropped": (EXPORT, r"has the metrics \['own'\]", set()),
+    "a metric drops an argument": (
+        EXPORT,
+        r"metric builder 'toy_metric' does not accept the saved arguments \(none\)",
+        set(),
+    ),
     "code in the arguments": (EXPORT, "which is code", {FITTED}),
     "encode rounds": (PREDICT, "inputs of validation batch 0 differ from", set()),
     "batch statistics": (PREDICT, "input 0 of the validation part, predicted alone", set()),

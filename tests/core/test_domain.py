@@ -28,6 +28,7 @@ from flambeau.domain import (
 )
 from flambeau.errors import DomainError, PlanError
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
+from flambeau.task import Accuracy, Classification, ConfusionMatrix
 from flambeau.tensors.data import TensorData
 from flambeau.tensors.domain import DOMAIN as TENSORS
 
@@ -279,6 +280,13 @@ def test_a_valid_record_passes() -> None:
     check_record(TENSORS, "package:DOMAIN")
 
 
+def test_fields_may_share_a_name_and_repeat_cores() -> None:
+    shared = {field: {"net": dict} for field in ("tasks", "losses", "metrics", "preprocessors")}
+    check_record(replace(GOOD, **shared), "package:DOMAIN")
+    cores = {"tasks": {"classification": Classification}, "metrics": {"accuracy": Accuracy}}
+    check_record(replace(GOOD, **cores), "package:DOMAIN")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -288,8 +296,20 @@ def test_a_valid_record_passes() -> None:
         ({"data_classes": {"ToyData": dict}}, "'data_classes' has 'ToyData'.*not a subclass"),
         ({"models": {"net": "MLP"}}, "'models' has 'net': 'MLP', which cannot be called"),
         ({"models": {3: dict}}, "'models' has the key 3"),
-        ({"preprocessors": {"net": dict}}, "'preprocessors' has 'net', which 'models' also has"),
-        ({"tasks": {"net": dict}}, "'tasks' has 'net', which 'models' also has"),
+        ({"losses": {"own": 1}}, "'losses' has 'own': 1, which cannot be called"),
+        ({"metrics": [dict]}, "'metrics' is a list; it must be a mapping"),
+        (
+            {"tasks": {"regression": Classification}},
+            "'tasks' has 'regression': Classification, but core has 'regression': Regression",
+        ),
+        (
+            {"losses": {"huber": ConfusionMatrix}},
+            "'losses' has 'huber': ConfusionMatrix, but core has 'huber': .*task 'regression'",
+        ),
+        (
+            {"metrics": {"accuracy": ConfusionMatrix}},
+            "'metrics' has 'accuracy': ConfusionMatrix, but core has 'accuracy': Accuracy",
+        ),
         ({"rules": [RULE]}, "'rules' is a list; it must be a tuple"),
         ({"rules": ("lr",)}, "'rules' contains 'lr', which is not a Rule"),
         ({"rules": (RULE, RULE)}, "'rules' contains 'size' more than once"),
@@ -318,7 +338,9 @@ def test_rules_are_those_of_core_and_the_domain() -> None:
     assert "size" in keys
     assert {"task", "lr", "batch_size"} <= set(keys)
     assert len(keys) == len(set(keys))
-    assert list(rules_of(TENSORS)) == list(combine(CORE_RULES, TENSORS.rules))
+    # Rules that extend core's are new objects in each call.
+    combined = [rule.key for rule in combine(CORE_RULES, TENSORS.rules)]
+    assert [rule.key for rule in rules_of(TENSORS)] == combined
 
 
 @pytest.mark.parametrize(

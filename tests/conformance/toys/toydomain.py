@@ -21,6 +21,7 @@ from flambeau.data.split import Split
 from flambeau.doctor import Check, Finding
 from flambeau.domain import Domain
 from flambeau.plan import Choice, Rule
+from flambeau.task.metrics import Metric, SumMetric, fresh_metrics
 from flambeau.task.task import StepContext, Task
 
 FLAW = ""
@@ -224,11 +225,30 @@ class WideModel(ToyModel):
             self.spare = nn.Parameter(torch.zeros(3))
 
 
+class ToyMetric(SumMetric):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        self.add("factor", torch.tensor(self.factor))
+
+    def compute(self) -> float:
+        return float(self.sums["factor"])
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {} if FLAW == "a metric drops an argument" else {"factor": self.factor}
+
+
 class ToyTask(Task):
     builder = "toy_task"
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], metrics: Mapping[str, Metric] | None = None) -> None:
         self.labels = list(labels)
+        self.own = {"own": ToyMetric(2)} if metrics is None else metrics
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return fresh_metrics(self.own, {})
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         return model(batch.input)
@@ -245,7 +265,8 @@ class ToyTask(Task):
         return [self.labels[i] for i in outputs.argmax(1).tolist()]
 
     def arguments(self) -> Mapping[str, Any]:
-        return {"labels": ["a", "b"] if FLAW == "labels are dropped" else self.labels}
+        labels = ["a", "b"] if FLAW == "labels are dropped" else self.labels
+        return {"labels": labels, "metrics": {} if FLAW == "metrics are dropped" else self.own}
 
 
 def demo(n_samples: int, seed: int) -> Data:
@@ -274,6 +295,7 @@ DOMAIN = Domain(
     data_classes={"ToyData": ToyData},
     models={"toy": ToyModel, "toy_wide": WideModel, "toy_huge": ToyModel},
     tasks={"toy_task": ToyTask},
+    metrics={"toy_metric": ToyMetric},
     preprocessors={"toy_preprocessor": ToyPreprocessor},
     rules=tuple(
         _fixed(key, value)

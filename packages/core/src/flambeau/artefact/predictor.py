@@ -110,6 +110,8 @@ class Predictor:
             ArtefactError: The folder is missing or damaged, or a name, field, shape or version in
                 it is unknown; the message says which.
         """
+        from flambeau.artefact.task_spec import rebuild_task  # used by exports only
+
         folder = Path(path)
         record = ExportRecord.read(folder)
         try:
@@ -122,7 +124,7 @@ class Predictor:
         preprocessor = rebuild("preprocessor", record.preprocessor, domain.preprocessors, tensors)
         if task is None:
             _refuse_missing(folder, "task", record.task)
-            task = rebuild("task", record.task, domain.tasks)
+            task = rebuild_task(record.task, domain)
         file = folder / MODEL_FILE
         if model is None:
             _refuse_missing(folder, "model", record.model)
@@ -137,7 +139,7 @@ class Predictor:
         loaded = cls(
             preprocessor,
             model.eval(),
-            cast(Task, task),
+            task,
             device=best_device() if device is None else device,
             batch_size=batch_size,
         )

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+from torch import nn
+
 from flambeau.data.data import Data
+from flambeau.data.preprocess import Preprocessor
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
 from flambeau.plan.order import check_extended, check_needs
+from flambeau.task.metrics import Metric
+from flambeau.task.named_losses import Loss
+from flambeau.task.task import Task
 
 if TYPE_CHECKING:
     from flambeau.doctor.check import Check
@@ -62,9 +68,10 @@ def _recognise_nothing(path: Path) -> float:
 class Domain:
     """Everything that core needs to know about a kind of data.
 
-    The names in ``models``, ``tasks`` and ``preprocessors`` are stored in exports and are therefore
-    part of the file format: each name is used in only one of the three, and is kept once it is
-    published.
+    The names in ``models``, ``tasks``, ``losses``, ``metrics`` and ``preprocessors`` are stored in
+    exports and are therefore part of the file format: a name is kept once it is published. Two of
+    these fields may have the same name; core's names of tasks, losses and metrics keep their
+    meaning.
 
     Attributes:
         name: Name in exports, on the command line and of the entry point.
@@ -74,6 +81,9 @@ class Domain:
         models: Model builders, called with ``data.model_arguments(preprocessor, values)`` as
             keyword arguments; each returns an ``nn.Module``.
         tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
+        losses: Constructors of loss objects that a task has among its ``arguments()``:
+            ``builder(**loss.arguments())`` returns a function of outputs and targets.
+        metrics: Constructors of metrics, likewise. Core's are available in every domain.
         rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
@@ -87,11 +97,13 @@ class Domain:
     name: str
     api: int = API_VERSION
     data_classes: Mapping[str, type[Data]]
-    models: Mapping[str, Callable[..., Any]]
-    tasks: Mapping[str, Callable[..., Any]]
+    models: Mapping[str, Callable[..., nn.Module]]
+    tasks: Mapping[str, Callable[..., Task]]
+    losses: Mapping[str, Callable[..., Loss]] = field(default_factory=dict[str, Any])
+    metrics: Mapping[str, Callable[..., Metric]] = field(default_factory=dict[str, Any])
     rules: tuple[Rule, ...] = ()
     checks: tuple[Check, ...] = ()
-    preprocessors: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Any])
+    preprocessors: Mapping[str, Callable[..., Preprocessor]] = field(default_factory=dict[str, Any])
     recognise: Callable[[Path], float] = _recognise_nothing
     cli_options: tuple[CliOption, ...] = ()
     demo: Callable[[int, int], Data] | None = None

@@ -9,6 +9,7 @@ from flambeau.data.data import Data
 from flambeau.domain.record import API_VERSION, CliOption, Domain
 from flambeau.errors import DomainError
 from flambeau.plan import Rule
+from flambeau.wording import class_name
 
 _KIND_NAMES = {"rules": "Rule", "cli_options": "CliOption", "checks": "Check"}
 
@@ -53,7 +54,7 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
     """Yield each invalid field and its fault."""
     if not isinstance(cast(object, record.name), str) or not record.name.isidentifier():
         yield "name", f"is {record.name!r}; it must be an identifier such as 'vision'"
-    for table in ("data_classes", "models", "tasks", "preprocessors"):
+    for table in ("data_classes", "models", "tasks", "losses", "metrics", "preprocessors"):
         yield from ((table, fault) for fault in _table_faults(table, getattr(record, table)))
     yield from _clashes(record)
     kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": SupportsCheck}
@@ -92,10 +93,25 @@ def _table_faults(table: str, entries: object) -> Iterator[str]:
 
 
 def _clashes(record: Domain) -> Iterator[tuple[str, str]]:
-    """Yield the names that more than one table contains."""
-    tables: dict[str, str] = {}
-    for table in ("models", "tasks", "preprocessors"):
-        for name in cast("Mapping[str, object]", getattr(record, table)):
-            if name in tables:
-                yield table, f"has {name!r}, which {tables[name]!r} also has; rename one of them"
-            tables[name] = table
+    """Yield the names of tasks, losses and metrics that core uses for other constructors."""
+    from flambeau.task import Classification, MultiLabel, Regression
+    from flambeau.task.registered import LOSS_NAMES, METRICS
+
+    own: dict[str, Mapping[str, object]] = {
+        "tasks": {task.builder: task for task in (Classification, MultiLabel, Regression)},
+        "losses": {name: f"the loss of the task {task!r}" for name, task in LOSS_NAMES.items()},
+        "metrics": METRICS,
+    }
+    for table, core in own.items():
+        entries: object = getattr(record, table)
+        if not isinstance(entries, Mapping):
+            continue
+        for name, constructor in cast("Mapping[object, object]", entries).items():
+            if not isinstance(name, str) or constructor is core.get(name, constructor):
+                continue
+            other = core[name] if isinstance(core[name], str) else class_name(core[name])
+            yield (
+                table,
+                f"has {name!r}: {class_name(constructor)}, but core has {name!r}: {other}; "
+                "rename the domain's",
+            )

@@ -83,8 +83,7 @@ def _vectorised(task: Task, outputs: Tensor, batch: Batch) -> Tensor | None:
     if isinstance(task, Regression) and loss is Regression.loss:
         n = len(batch)
         targets = task.standardise(batch.target.cpu()).reshape(n, -1).to(outputs.dtype)
-        distances = {"mse": F.mse_loss, "huber": F.huber_loss, "mae": F.l1_loss}
-        each = distances[task.loss_kind](outputs.reshape(n, -1), targets, reduction="none")
+        each = task.loss_per_element(outputs.reshape(n, -1), targets)
         return each.mean(dim=1)
     return None
 

@@ -30,7 +30,7 @@ from flambeau.task.metrics import (
     MetricChoice,
     MetricFactory,
     fresh_metrics,
-    metric_names,
+    metric_argument,
 )
 from flambeau.task.numerics import HALF_DTYPES, to_rows
 from flambeau.task.task import Task
@@ -70,8 +70,8 @@ class Classification(Task):
         class_weights: Factor on the loss of each class. The loss is then a weighted mean: its
             weight is the sum of the factors, as in torch, or the count for probabilities.
         ignore_index: Targets with this value are ignored (padding); None ignores none.
-        metrics: Names from ``Classification.known_metrics``, or metric objects by name. Objects
-            are not part of ``arguments()``, so an export does not contain them.
+        metrics: Names from ``Classification.known_metrics``, or metric objects by name. An
+            export contains objects whose class core or the domain registers.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
@@ -172,7 +172,7 @@ class Classification(Task):
             "label_smoothing": self.label_smoothing,
             "class_weights": None if self.class_weights is None else list(self.class_weights),
             "ignore_index": self.ignore_index,
-            "metrics": metric_names(self._metrics),
+            "metrics": metric_argument(self._metrics),
         }
 
     def _is_soft(self, outputs: Any, targets: Tensor) -> bool:

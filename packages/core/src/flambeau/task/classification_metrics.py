@@ -5,6 +5,9 @@ Compared with scikit-learn in ``tests/core/task/test_metrics.py``, including abs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,6 +28,9 @@ class ConfusionMatrix(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
@@ -52,6 +58,9 @@ class Accuracy(ShareMetric):
         super().__init__()
         self.ignore_index = ignore_index
 
+    def arguments(self) -> Mapping[str, Any]:
+        return {"ignore_index": self.ignore_index}
+
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
         predicted, truth = _labels(outputs, targets)
@@ -73,6 +82,9 @@ class TopKAccuracy(ShareMetric):
         self.k = k
         self.ignore_index = ignore_index
 
+    def arguments(self) -> Mapping[str, Any]:
+        return {"k": self.k, "ignore_index": self.ignore_index}
+
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
         if self.k >= outputs.shape[1]:
@@ -92,6 +104,9 @@ class _PerClass(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
@@ -146,6 +161,9 @@ class _PerLabel(SumMetric):
         super().__init__()
         self.threshold = threshold
 
+    def arguments(self) -> Mapping[str, Any]:
+        return {"threshold": self.threshold}
+
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
         predicted, truth = _label_sets(outputs, targets, self.threshold)
@@ -193,6 +211,9 @@ class ExactMatch(ShareMetric):
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
         self.threshold = threshold
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"threshold": self.threshold}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""

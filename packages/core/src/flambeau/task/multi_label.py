@@ -24,7 +24,7 @@ from flambeau.task.metrics import (
     MetricChoice,
     MetricFactory,
     fresh_metrics,
-    metric_names,
+    metric_argument,
 )
 from flambeau.task.numerics import HALF_DTYPES, to_rows
 from flambeau.task.task import Task
@@ -52,8 +52,8 @@ class MultiLabel(Task):
     Args:
         classes: Names of the labels in the order of the columns.
         threshold: A label is predicted if its probability is at least this.
-        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. Objects are
-            not part of ``arguments()``, so an export does not contain them.
+        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. An
+            export contains objects whose class core or the domain registers.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
@@ -129,5 +129,5 @@ class MultiLabel(Task):
         return {
             "classes": list(self.classes),
             "threshold": self.threshold,
-            "metrics": metric_names(self._metrics),
+            "metrics": metric_argument(self._metrics),
         }
