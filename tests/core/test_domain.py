@@ -17,6 +17,7 @@ from flambeau.domain import (
     CliOption,
     Domain,
     FromPath,
+    Recognition,
     check_record,
     discovery,
     domain_of,
@@ -233,37 +234,60 @@ def test_a_data_class_without_a_reference_is_refused() -> None:
 # ---------------------------------------------------------------- recognising a path
 
 
-def test_the_domain_with_highest_confidence_is_chosen(register: Register, tmp_path: Path) -> None:
-    calls: list[Path] = []
+def recognises(certainty: str, reason: str = "It has x.") -> Callable[..., Recognition]:
+    return lambda path, options: Recognition(certainty, reason)  # type: ignore[arg-type]
 
-    def half(path: Path) -> float:
-        calls.append(path)
-        return 0.5
+
+def test_a_sure_domain_is_chosen_before_possible_ones(register: Register, tmp_path: Path) -> None:
+    calls: list[tuple[Path, Any]] = []
+
+    def possible(path: Path, options: Any) -> Recognition:
+        calls.append((path, options))
+        return Recognition("possible", "It has x.")
 
     register(
-        ("a", "half", named("half", recognise=half)),
-        ("b", "certain", named("certain", recognise=lambda path: 0.9)),
+        ("a", "one", named("one", recognise=possible)),
+        ("b", "two", named("two", recognise=recognises("possible"))),
+        ("c", "certain", named("certain", recognise=recognises("sure"))),
     )
     assert recognise_domain(tmp_path).name == "certain"
-    assert recognise_domain(str(tmp_path)).name == "certain"
-    assert calls == [tmp_path, tmp_path]
+    assert recognise_domain(str(tmp_path), {"size": "3"}).name == "certain"
+    assert calls == [(tmp_path, {}), (tmp_path, {"size": "3"})]
+
+
+def test_the_only_possible_domain_is_chosen(register: Register, tmp_path: Path) -> None:
+    register(("a", "one", named("one", recognise=recognises("possible"))), ("b", "toy", GOOD))
+    assert recognise_domain(tmp_path).name == "one"
 
 
 def test_a_path_that_no_domain_recognises(register: Register, tmp_path: Path) -> None:
     register(("flambeau-toy", "toy", GOOD), ("broken", "bad", "1 / 0"))
     with pytest.raises(
         DomainError,
-        match=r"No installed domain.*tensors 0\.00, toy 0\.00.*bad: Cannot load",
+        match=r"No installed domain.*\(tensors, toy\).*--domain NAME.*bad: Cannot load",
     ):
         recognise_domain(tmp_path)
 
 
-def test_domains_with_equal_confidence_are_named(register: Register, tmp_path: Path) -> None:
+@pytest.mark.parametrize("certainty", ["sure", "possible"])
+def test_two_equal_answers_ask(register: Register, tmp_path: Path, certainty: str) -> None:
     register(
-        ("a", "one", named("one", recognise=lambda path: 0.5)),
-        ("b", "two", named("two", recognise=lambda path: 0.5)),
+        ("a", "one", named("one", recognise=recognises(certainty, "It has a."))),
+        ("b", "two", named("two", recognise=recognises(certainty, "It has b."))),
+        ("c", "toy", GOOD),
     )
-    with pytest.raises(DomainError, match=r"Two domains.*one 0\.50, tensors 0\.00, two 0\.50"):
+    with pytest.raises(DomainError) as raised:
+        recognise_domain(tmp_path)
+    assert str(raised.value) == (
+        f"2 domains can read {tmp_path}:\n  one: It has a.\n  two: It has b.\nChoose one: "
+        "--domain one or --domain two. In Python, use its data class."
+    )
+
+
+@pytest.mark.parametrize("answer", [0.9, True, "sure", Recognition("likely", "x")])  # type: ignore[arg-type]
+def test_another_answer_is_refused(register: Register, tmp_path: Path, answer: Any) -> None:
+    register(("a", "one", named("one", recognise=lambda path, options: answer)))
+    with pytest.raises(DomainError, match=r"domain 'one' returned .*Recognition\("):
         recognise_domain(tmp_path)
 
 

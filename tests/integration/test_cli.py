@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.cli.app import build_app
-from flambeau.cli.data_arguments import parse_options
+from flambeau.cli.data_arguments import option_texts, parse_options
 from flambeau.domain import get_domain
 from flambeau.errors import FlambeauError
 
@@ -57,6 +57,48 @@ def call(*words: object) -> str:
         raise result.exception
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def test_task_and_target_are_options_of_every_data_command(photos: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{photos}/{name}/{n:02}.png,{number},{name}"
+        for n in range(20)
+        for number, name in enumerate(("bright", "dark"))
+    ]
+    table = tmp_path / "photos.csv"
+    table.write_text("file,number,name\n" + "\n".join(rows) + "\n")
+
+    def choices(*words: str) -> dict[str, tuple[object, str]]:
+        found = json.loads(call("plan", table, "--json", *words))["choices"]
+        return {each["key"]: (each["value"], each["source"]) for each in found}
+
+    with pytest.raises(FlambeauError, match="--file and --target"):
+        call("plan", table)
+    assert choices("--target", "name")["task"][0] == "classification"
+    assert choices("--target", "number", "--task", "regression")["task"] == ("regression", "user")
+    call("doctor", table, "--target", "name", "--size", "16", "--set", "batch_size=8")
+    out = tmp_path / "run"
+    call("fit", table, *SMALL, "--target", "name", "--task", "classification", "--out", out)
+    scores = json.loads(call("evaluate", out / "model", table, "--target", "name", "--json"))
+    assert scores["samples"] == 40
+
+
+def test_two_domains_that_read_a_path_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("en,de\na.png,b c d\n")
+    with pytest.raises(FlambeauError) as raised:
+        call("plan", table)
+    assert "translate: Its columns 'en' and 'de' are language codes." in str(raised.value)
+    assert "vision: Its column 'en' has image files (a.png)." in str(raised.value)
+    assert "--domain translate or --domain vision" in str(raised.value)
+    with pytest.raises(FlambeauError, match=r"a\.png"):
+        call("plan", table, "--domain", "vision")
+
+
+def test_option_texts_are_read_for_any_domain() -> None:
+    words = ["--size", "16", "--lowercase", "--sep=;", "--shift", "-1", "--last"]
+    expected = {"size": "16", "lowercase": "true", "sep": ";", "shift": "-1", "last": "true"}
+    assert option_texts(words) == expected
 
 
 def test_a_recipe_by_name(photos: Path, tmp_path: Path) -> None:

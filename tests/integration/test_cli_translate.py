@@ -138,7 +138,7 @@ def test_evaluate_reads_two_files(model: Path, files: tuple[Path, Path]) -> None
             ("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"),
             "--task summary",
         ),
-        (("fit", "--target", "TARGET"), r"PATH is missing before '--target'.*--source"),
+        (("fit", "--valid", "0.1"), r"PATH is missing before '--valid'.*--source"),
         (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
         (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),
         (

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flambeau import Choice, Classification, Data, Domain, Rule, Split
 from flambeau.doctor import Check, Finding, TrainingSetup
-from flambeau.domain import CliOption
+from flambeau.domain import CliOption, Recognition
 from flambeau.random import generator
 from flambeau.task import SumMetric
 
@@ -73,9 +73,10 @@ def _one_strand(sequence: str) -> str:
     return min(sequence, sequence.translate(COMPLEMENT)[::-1])
 
 
-def recognise(path: Path) -> float:
+def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     """Recognise files with the suffix ``.dna``."""
-    return 1.0 if path.suffix == ".dna" and path.is_file() else 0.0
+    is_dna = path.suffix == ".dna" and path.is_file()
+    return Recognition("sure", "Its name ends in .dna.") if is_dna else None
 
 
 def demo(n_samples: int, seed: int) -> Data:

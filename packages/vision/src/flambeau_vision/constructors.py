@@ -223,8 +223,8 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``seed``, ``unreadable``, ``sep``, ``task``, ``size``,
-                ``channels``, ``classes``; for a CSV file also ``file``, ``label``, ``split`` and
-                ``root``.
+                ``channels``, ``classes``; for a CSV file also ``file``, ``target`` (the column
+                of the labels), ``split`` and ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

@@ -168,7 +168,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         )
     option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
     split_names = ("valid", "test", "seed")
-    table_names = ("file", "label", "split", "root") if path.is_file() else ()
+    table_names = ("file", "target", "split", "root") if path.is_file() else ()
     known = (*option_names, *split_names, *table_names)
     given = {name: value for name, value in options.items() if value is not None}
     if "image_size" in given:  # the plan's name for it
@@ -184,11 +184,11 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         return read_folder(path, request, image_options)
     columns = read_csv(path)
     file, label = guess_columns(columns)
-    file, label = given.get("file", file), given.get("label", label)
+    file, label = given.get("file", file), given.get("target", label)
     if file is None or label is None:
         raise InputError(
             f"The file and label columns of {path} cannot be inferred from {', '.join(columns)}. "
-            "Name them with --file and --label."
+            "Name them with --file and --target."
         )
     table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
     split = given.get("split", "split" if _has_split_column(columns) else None)

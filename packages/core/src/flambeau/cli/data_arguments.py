@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,16 @@ DomainName = Annotated[
 ]
 """The option ``--domain``."""
 
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="Name of the task; by default chosen from the targets.")
+]
+"""The option ``--task``: the plan's key "task", which also says how targets are read."""
+
+TargetName = Annotated[
+    str | None, typer.Option("--target", help="Column (or file) of the targets.")
+]
+"""The option ``--target``."""
+
 
 def open_data(
     path: Path,
@@ -34,7 +45,7 @@ def open_data(
             option; an option whose key is "path" then names the data.
         domain_name: Name of the domain, or None to recognise it.
         extra: Words of the command line that are options of the domain.
-        options: Further options by key.
+        options: Further options by key; those that are None are left out.
 
     Raises:
         InputError: The path does not exist or is a folder without files.
@@ -47,9 +58,24 @@ def open_data(
         raise InputError(f"{path} does not exist (current folder: {Path.cwd()}). Check the path.")
     if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
         raise InputError(f"{path} contains no files. Give the folder that contains your data.")
-    domain = get_domain(domain_name) if domain_name else recognise_domain(path)
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    if domain_name:
+        domain = get_domain(domain_name)
+    else:
+        texts = {name: value for name, value in given.items() if isinstance(value, str)}
+        domain = recognise_domain(path, {**option_texts(extra), **texts})
     data_class: Any = next(iter(domain.data_classes.values()))
-    return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})
+    return domain, data_class.from_path(path, {**parse_options(domain, extra), **given})
+
+
+def option_texts(words: Sequence[str]) -> dict[str, str]:
+    """Return ``--name value`` pairs by name, for any domain; "true" for an option without value."""
+    texts: dict[str, str] = {}
+    for word, following in pairwise([*words, "--"]):
+        if word.startswith("--"):
+            name, equals, text = word.removeprefix("--").partition("=")
+            texts[name] = text if equals else "true" if following.startswith("--") else following
+    return texts
 
 
 def _path_from_option(words: list[str], domain_name: str | None) -> tuple[Path, Sequence[str], str]:

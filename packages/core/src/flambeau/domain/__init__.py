@@ -14,7 +14,14 @@ from flambeau.domain.discovery import (
     load_domain,
     recognise_domain,
 )
-from flambeau.domain.record import API_VERSION, CliOption, Domain, FromPath, rules_of
+from flambeau.domain.record import (
+    API_VERSION,
+    CliOption,
+    Domain,
+    FromPath,
+    Recognition,
+    rules_of,
+)
 from flambeau.domain.record_validation import check_record
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "Domain",
     "FromPath",
     "InstalledDomain",
+    "Recognition",
     "check_record",
     "domain_of",
     "get_domain",

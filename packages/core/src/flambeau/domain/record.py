@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 from torch import nn
 
@@ -34,9 +34,10 @@ class FromPath(Protocol):
 
         Args:
             path: The file or folder on the command line.
-            options: Options of the command by ``CliOption.key``. ``flambeau evaluate`` adds
-                ``"classes"``, the class names of the model in their order, which replace those
-                found in the data.
+            options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
+                the name of the column (or file) of the targets, and ``"task"``, the plan's value,
+                each only if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
+                the class names of the model in their order, which replace those found in the data.
         """
         ...
 
@@ -59,9 +60,24 @@ class CliOption:
     key: str
 
 
-def _recognise_nothing(path: Path) -> float:
-    """Return 0: the domain reads no paths."""
-    return 0.0
+@dataclass(frozen=True)
+class Recognition:
+    """The result of a domain's ``recognise`` for a path that it can read.
+
+    Attributes:
+        certainty: "sure" if the content can hardly be meant for another domain (a column of image
+            paths, a folder with images by class), else "possible".
+        reason: What was found, as a sentence without the path: "The column 'file' has image files."
+            It is shown if another domain recognises the path too.
+    """
+
+    certainty: Literal["sure", "possible"]
+    reason: str
+
+
+def _recognise_nothing(path: Path, options: Mapping[str, str]) -> Recognition | None:
+    """Return None: the domain reads no paths."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +104,10 @@ class Domain:
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
         preprocessors: Preprocessor builders, ``builder(**arguments, **tensors)``.
-        recognise: Confidence that the domain can read a path, from 0 (not at all) to 1.
+        recognise: ``recognise(path, options)`` says whether the domain can read an existing path,
+            and why; None if it cannot. It is called for every path of the command line, so it
+            reads names and a few lines. ``options`` are those of the command by name, as text
+            ("true" without a value).
         cli_options: Options that the domain adds to ``flambeau fit PATH``.
         demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
             NAME`` and the conformance kit; downloads nothing.
@@ -104,7 +123,7 @@ class Domain:
     rules: tuple[Rule, ...] = ()
     checks: tuple[Check, ...] = ()
     preprocessors: Mapping[str, Callable[..., Preprocessor]] = field(default_factory=dict[str, Any])
-    recognise: Callable[[Path], float] = _recognise_nothing
+    recognise: Callable[[Path, Mapping[str, str]], Recognition | None] = _recognise_nothing
     cli_options: tuple[CliOption, ...] = ()
     demo: Callable[[int, int], Data] | None = None
 

@@ -74,7 +74,7 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
         for repeated in sorted({entry for entry in entries if entries.count(entry) > 1}):
             yield name, f"contains {repeated!r} more than once"
     if not callable(record.recognise):
-        yield "recognise", f"is {record.recognise!r:.80}; it must be a function of a path"
+        yield "recognise", f"is {record.recognise!r:.80}; it must be a function of path and options"
     if record.demo is not None and not callable(record.demo):
         yield "demo", f"is {record.demo!r:.80}; it must be a function demo(n_samples, seed) or None"
 

@@ -9,8 +9,12 @@ from pathlib import Path
 from flambeau.errors import InputError
 
 
-def read_csv(path: str | os.PathLike[str]) -> Mapping[str, list[str]]:
+def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Mapping[str, list[str]]:
     """Read the columns of a CSV or TSV file with a header, every cell as text.
+
+    Args:
+        path: The file.
+        rows: Read only this many rows; None reads all.
 
     Raises:
         InputError: The file is missing, is not UTF-8, or is not a table.
@@ -27,6 +31,7 @@ def read_csv(path: str | os.PathLike[str]) -> Mapping[str, list[str]]:
             dtype=str,
             keep_default_na=False,
             encoding="utf-8",
+            nrows=rows,
         )
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}. Save it as UTF-8.") from error
