@@ -195,6 +195,31 @@ def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:
     assert "probability" in call("predict", run / "model", *files)
 
 
+def test_predict_writes_columns_to_a_file(run: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    files = [photos / "bright" / "00.png", tmp_path / "broken.png", photos / "dark" / "01.png"]
+    expected = [
+        json.loads(call("predict", run / "model", file, "--format", "json"))[0]
+        for file in (files[0], files[2])
+    ]
+    for out in (tmp_path / "p.jsonl", tmp_path / "p.csv"):
+        words = [str(word) for word in ("predict", run / "model", *files, "--out", out)]
+        result = CliRunner().invoke(build_app(), words)
+        assert result.exit_code == 1
+        assert f"Wrote 3 predictions to {out} (1 errors)." in result.output
+    records = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [records[0], records[2]] == expected
+    assert "cannot be read as an image" in records[1]["error"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text(encoding="utf-8"))))
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert [row["label"] for row in rows] == ["bright", "", "dark"]
+    assert float(rows[2]["dark"]) == expected[1]["dark"]
+    with pytest.raises(FlambeauError, match=r"--out .*p\.txt must end in \.csv .* or \.jsonl"):
+        call("predict", run / "model", files[0], "--out", tmp_path / "p.txt")
+    with pytest.raises(FlambeauError, match=r"Cannot write .*gone.*Choose another file"):
+        call("predict", run / "model", files[0], "--out", tmp_path / "gone" / "p.csv")
+
+
 def test_an_unreadable_file_does_not_affect_the_others(
     run: Path, photos: Path, tmp_path: Path
 ) -> None:

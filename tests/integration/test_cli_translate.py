@@ -72,6 +72,10 @@ def test_each_line_gives_one_line(model: Path) -> None:
     assert [json.loads(line) is None for line in text.splitlines()] == [False, True]
     with pytest.raises(FlambeauError, match="csv needs files"):
         call("predict", model, "--format", "csv", lines=lines)
+    call("predict", model, "--out", model.parent / "p.jsonl", lines=lines)
+    written = (model.parent / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line).get("text", "") for line in written] == out[:4]
+    assert [json.loads(line)["line"] for line in written] == [1, 2, 3, 4]
 
 
 def test_an_invalid_line_gives_an_empty_line(model: Path) -> None:

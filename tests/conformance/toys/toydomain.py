@@ -28,7 +28,7 @@ FLAW = ""
 _calls = itertools.count()
 
 
-class ToyPreprocessor:
+class ToyPreprocessor(Preprocessor):
     builder = "toy_preprocessor"
 
     def __init__(self, columns: Sequence[str], shift: float, scale: Tensor) -> None:
@@ -49,6 +49,16 @@ class ToyPreprocessor:
             return batch.map(lambda v: v - v.mean(0) if v.is_floating_point() else v)
         x = batch.inputs["x"]
         return replace(batch, inputs={"x": (x - self.shift) / self.scale})
+
+    def collect(self, items: Any, outputs: Sequence[Any]) -> Any:
+        if FLAW == "collect drops an output":
+            return list(outputs)[1:]
+        found = super().collect(items, outputs)
+        if FLAW == "collect drops the index" and not isinstance(found, list):
+            return found.reset_index(drop=True)
+        if FLAW == "collect returns a list":
+            return list(outputs)
+        return found
 
     def arguments(self) -> Mapping[str, Any]:
         shift = 0.0 if FLAW == "an argument is dropped" else self.shift

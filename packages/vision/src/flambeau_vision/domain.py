@@ -107,7 +107,7 @@ DOMAIN = Domain(
     },
     rules=RULES,
     checks=CHECKS,
-    preprocessors={ImagePreprocessor.builder: ImagePreprocessor},
+    preprocessors={"image_preprocessor": ImagePreprocessor},
     recognise=recognise,
     cli_options=CLI_OPTIONS,
     demo=glyph_data,
