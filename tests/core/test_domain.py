@@ -34,6 +34,7 @@ from flambeau.tensors.data import TensorData
 from flambeau.tensors.domain import DOMAIN as TENSORS
 
 RULE = Rule("size", (), lambda facts, values: Choice("size", 1, "Made."))
+OPTION = CliOption("size", int, "Pixels.", "size")
 CHECK = Check("leak", "leaks", lambda subject: None)
 GOOD = Domain(name="toy", data_classes={"ToyData": TensorData}, models={"net": dict}, tasks={})
 
@@ -340,8 +341,14 @@ def test_fields_may_share_a_name_and_repeat_cores() -> None:
         ({"checks": [1]}, "'checks' is a list"),
         ({"checks": ("leak",)}, "'checks' contains 'leak', which is not a Check"),
         ({"checks": (CHECK, CHECK)}, "'checks' contains 'leak' more than once"),
-        ({"cli_options": ({"name": "size"},)}, "'cli_options' contains .*not a CliOption"),
-        ({"cli_options": (CliOption("size", int, "Px.", "a"),) * 2}, "'size' more than once"),
+        (
+            {"cli_options": (OPTION,)},
+            "'cli_options' is a tuple; it must be a mapping",
+        ),
+        ({"cli_options": {"fit": [OPTION]}}, "'cli_options' of the command 'fit' is a list"),
+        ({"cli_options": {"fit": ({"name": "size"},)}}, "'fit' contains .*not a CliOption"),
+        ({"cli_options": {"plan": (OPTION, OPTION)}}, "'plan' contains 'size' more than once"),
+        ({"cli_options": {"predcit": ()}}, "command 'predcit'.*Did you mean 'predict'"),
         ({"recognise": 0.5}, "'recognise' is 0.5"),
         ({"demo": 3}, "'demo' is 3"),
         ({"api": 0}, "version 0 .*reads version 1. Upgrade that package"),

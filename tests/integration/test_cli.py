@@ -121,6 +121,8 @@ def test_help_lists_the_options_of_each_kind_of_data() -> None:
     assert "Options for the domain vision:" in text
     assert "--source-language" in text
     assert "--source-language" not in call("predict", "--help")
+    assert "--beam" in call("predict", "--help")
+    assert "--beam" not in text
 
 
 def test_bool_options_need_no_value() -> None:
@@ -131,14 +133,15 @@ def test_bool_options_need_no_value() -> None:
         (["--lowercase", "false"], {"lowercase": False}),
         (["--lowercase=True"], {"lowercase": True}),
     ):
-        assert parse_options(domain, words) == expected
+        assert parse_options(domain, "fit", words) == expected
     with pytest.raises(FlambeauError, match=r"Invalid value 'maybe' for --lowercase.*true or"):
-        parse_options(domain, ["--lowercase", "maybe"])
+        parse_options(domain, "fit", ["--lowercase", "maybe"])
 
 
 def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
-    assert "--size" in call("domains", "vision")
+    assert re.search(r"--size +fit, plan, doctor, evaluate +Height", call("domains", "vision"))
+    assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
     with pytest.raises(FlambeauError, match="package flambeau-text provides translate"):
@@ -193,6 +196,15 @@ def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:
     )
     assert [row["label"] for row in rows] == ["bright", "dark"]
     assert "probability" in call("predict", run / "model", *files)
+
+
+def test_predict_refuses_options_of_other_commands(run: Path, photos: Path) -> None:
+    image = photos / "bright" / "00.png"
+    for words in ((image, "--size", "16"), ("--size", "16", image)):
+        with pytest.raises(FlambeauError, match=r"Unknown option '--size' for vision.*predict --h"):
+            call("predict", run / "model", *words)
+    with pytest.raises(FlambeauError, match="MODEL is missing before '--beam'"):
+        call("predict", "--beam", "3", run / "model", image)
 
 
 def test_predict_writes_columns_to_a_file(run: Path, photos: Path, tmp_path: Path) -> None:

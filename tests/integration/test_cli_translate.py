@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from flambeau import Predictor
 from flambeau.cli.app import build_app
 from flambeau.errors import FlambeauError
+from flambeau_text import Beam, translate
+from flambeau_text.translation import task
 from flambeau_text.translation.demo import date_pairs
 
 SMALL = (
@@ -119,6 +123,35 @@ def test_a_file_with_an_invalid_line_is_predicted(model: Path, tmp_path: Path) -
     table = call("predict", model, file, code=1)
     assert "error" in table.splitlines()[0]
     assert records[0]["text"] in table
+
+
+def test_predict_searches_with_the_beam_of_the_option(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "new.en"
+    file.write_text("".join(f"{source}\n" for source, _ in date_pairs(3, 5)), encoding="utf-8")
+    sizes: list[int] = []
+
+    def search(model: Any, source: Any, mask: Any, decoding: Any, indices: Any = None) -> Any:
+        sizes.append(decoding.size)
+        return real(model, source, mask, decoding, indices)
+
+    real = task.search
+    monkeypatch.setattr(task, "search", search)
+    records = json.loads(call("predict", model, file, "--beam", "2", "--format", "json"))
+    call("predict", model, "--beam=1", lines=file.read_text(encoding="utf-8"))
+    call("predict", model, file)
+    assert sizes == [2, 1, 5]
+    expected = Predictor.load(model, device="cpu")
+    expected.task = expected.task.for_prediction({"beam": 2})
+    sources = file.read_text(encoding="utf-8").splitlines()
+    monkeypatch.undo()
+    assert [record["text"] for record in records] == [
+        each.text for each in translate(expected, sources, Beam(size=2))
+    ]
+    for value, message in (("0", "size of at least 1"), ("x", "Invalid value 'x' for --beam")):
+        with pytest.raises(FlambeauError, match=message):
+            call("predict", model, file, "--beam", value)
 
 
 def test_evaluate_reads_two_files(model: Path, files: tuple[Path, Path]) -> None:

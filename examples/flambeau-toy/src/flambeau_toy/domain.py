@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flambeau import Choice, Classification, Data, Domain, Rule, Split
 from flambeau.doctor import Check, Finding, TrainingSetup
-from flambeau.domain import CliOption, Recognition
+from flambeau.domain import DATA_COMMANDS, CliOption, Recognition
 from flambeau.random import generator
 from flambeau.task import SumMetric
 
@@ -93,6 +93,8 @@ def demo(n_samples: int, seed: int) -> Data:
     return DnaData(sequences, labels, split)
 
 
+LENGTH = CliOption("length", int, "Bases per sequence; longer ones are cut.", "length")
+
 DOMAIN = Domain(
     name="dna",
     data_classes={"DnaData": DnaData},
@@ -103,6 +105,6 @@ DOMAIN = Domain(
     rules=(Rule("length", (), choose_length),),
     checks=(Check("dna-leak", "valid sequences that are in train", find_leaks),),
     recognise=recognise,
-    cli_options=(CliOption("length", int, "Bases per sequence; longer ones are cut.", "length"),),
+    cli_options=dict.fromkeys(DATA_COMMANDS, (LENGTH,)),
     demo=demo,
 )

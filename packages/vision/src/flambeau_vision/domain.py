@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from flambeau.domain import CliOption, Domain, Recognition
+from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.csv_file import read_csv
@@ -71,7 +71,7 @@ def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | No
     return Recognition("sure", reason)
 
 
-CLI_OPTIONS = (
+DATA_OPTIONS = (
     CliOption("size", int, "Height and width of the images in pixels.", "image_size"),
     CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
     CliOption("valid", float, "Share of the images for validation.", "valid"),
@@ -109,6 +109,6 @@ DOMAIN = Domain(
     checks=CHECKS,
     preprocessors={"image_preprocessor": ImagePreprocessor},
     recognise=recognise,
-    cli_options=CLI_OPTIONS,
+    cli_options=dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS),
     demo=glyph_data,
 )

@@ -33,7 +33,7 @@ def doctor(
 
     Nothing is trained. The exit code is 0 without findings and 1 with findings.
     """
-    kind, data = open_data(path, domain, context.args, {"task": task, "target": target})
+    kind, data = open_data("doctor", path, domain, context.args, {"task": task, "target": target})
     check_model(kind, model)
     choices = parse_choices(settings or []) | without_none({"task": task})
     report = Learner(data, model, choices=choices, quiet=True).doctor(full=full)

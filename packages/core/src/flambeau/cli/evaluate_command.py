@@ -56,7 +56,7 @@ def evaluate(
     options["target"] = target
     if record is not None:
         options["task"] = _name_of_task(get_domain(record.domain), predictor.task)
-    _, data = open_data(path, record.domain if record else None, context.args, options)
+    _, data = open_data("evaluate", path, record.domain if record else None, context.args, options)
     chosen = [p for p in (PARTS if part is Part.all else (part.value,)) if len(data.split.part(p))]
     if not chosen:
         raise InputError(f"{path} has no {part.value} samples. Evaluate another --part, or all.")

@@ -59,7 +59,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     Ctrl-C saves a checkpoint and prints the command that continues the run. Options of a single
     domain (--size for images) are listed after the others.
     """
-    kind, data = open_data(path, domain, context.args, {"task": task, "target": target})
+    kind, data = open_data("fit", path, domain, context.args, {"task": task, "target": target})
     check_model(kind, model)
     check_recipe(recipe)
     typer.echo(data.report() + "\n")

@@ -35,7 +35,7 @@ def plan(
 
     The table also says how to override each choice. Nothing is trained.
     """
-    kind, data = open_data(path, domain, context.args, {"task": task, "target": target})
+    kind, data = open_data("plan", path, domain, context.args, {"task": task, "target": target})
     check_model(kind, model)
     choices = parse_choices(settings or []) | without_none({"task": task})
     choices |= {"strict": True} if strict else {}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.cli.data_arguments import take_options
 from flambeau.data.data import Data
 from flambeau.data.prediction_columns import fields_of
 from flambeau.domain import get_domain
@@ -31,9 +32,10 @@ class Format(StrEnum):
 
 
 def predict(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
     files: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(help="Input files; without files, or with -, inputs are read from lines."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.table,
@@ -52,8 +54,8 @@ def predict(
     """
     if out is not None:
         check_output(out)
-    predictor = Predictor.load(model)
-    if not files or files == [Path("-")]:
+    predictor, paths = _load(model, [*(files or []), *context.args])
+    if not paths or paths == [Path("-")]:
         if out is None:
             if format is Format.csv:
                 raise ArgumentError("--format csv needs files, or --out FILE.csv.")
@@ -62,7 +64,7 @@ def predict(
         items: list[Any] = list(map(_decode_line, sys.stdin.buffer))
         sources: list[dict[str, Any]] = [{"line": n} for n in range(1, len(items) + 1)]
     else:
-        items, sources = read_items(predictor, files)
+        items, sources = read_items(predictor, paths)
     results = _predict_all(predictor, items)
     errors = [result for result in results if isinstance(result, FlambeauError)]
     if errors and len(results) == 1:
@@ -75,6 +77,18 @@ def predict(
         typer.echo(f"Wrote {len(records):,} predictions to {out} ({len(errors):,} errors).")
     if errors:
         raise typer.Exit(1)
+
+
+def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
+    """Return the predictor with the domain's options among the words, and the other words."""
+    if str(model).startswith("--"):
+        raise ArgumentError(f"MODEL is missing before {str(model)!r}: give the export first.")
+    predictor = Predictor.load(model)
+    if predictor.record is None:
+        return predictor, list(map(Path, words))
+    options, others = take_options(get_domain(predictor.record.domain), "predict", words)
+    predictor.task = predictor.task.for_prediction(options)
+    return predictor, list(map(Path, others))
 
 
 def _predict_all(predictor: Predictor, items: Sequence[Any]) -> list[Any]:

@@ -16,6 +16,8 @@ from flambeau.domain.discovery import (
 )
 from flambeau.domain.record import (
     API_VERSION,
+    COMMANDS,
+    DATA_COMMANDS,
     CliOption,
     Domain,
     FromPath,
@@ -26,6 +28,8 @@ from flambeau.domain.record_validation import check_record
 
 __all__ = [
     "API_VERSION",
+    "COMMANDS",
+    "DATA_COMMANDS",
     "ENTRY_POINT_GROUP",
     "CliOption",
     "Domain",

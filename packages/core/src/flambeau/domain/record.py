@@ -42,16 +42,24 @@ class FromPath(Protocol):
         ...
 
 
+DATA_COMMANDS = ("fit", "plan", "doctor", "evaluate")
+"""The commands that build the data of a domain with ``from_path``."""
+
+COMMANDS = (*DATA_COMMANDS, "predict")
+"""The commands to which a domain can add options."""
+
+
 @dataclass(frozen=True)
 class CliOption:
-    """A command-line option that the domain adds to ``flambeau fit PATH``.
+    """A command-line option that the domain adds to a command.
 
     Attributes:
         name: Without dashes: ``"size"`` for ``--size 64``.
         type: int, float, str or bool. A bool option without a value is True.
         help: One sentence for ``--help``.
-        key: A key of the plan, or a name that ``from_path`` reads in its options. "path" if the
-            option can replace the argument PATH (``--source a.en``).
+        key: The name in the options of ``from_path``, for example a key of the plan; "path" if the
+            option can replace the argument PATH (``--source a.en``). For ``predict`` the name in
+            the options of ``Task.for_prediction``.
     """
 
     name: str
@@ -108,7 +116,8 @@ class Domain:
             and why; None if it cannot. It is called for every path of the command line, so it
             reads names and a few lines. ``options`` are those of the command by name, as text
             ("true" without a value).
-        cli_options: Options that the domain adds to ``flambeau fit PATH``.
+        cli_options: Command → options that the domain adds to it; one of ``COMMANDS`` each. Those
+            for all commands that read data: ``dict.fromkeys(DATA_COMMANDS, options)``.
         demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
             NAME`` and the conformance kit; downloads nothing.
     """
@@ -124,7 +133,7 @@ class Domain:
     checks: tuple[Check, ...] = ()
     preprocessors: Mapping[str, Callable[..., Preprocessor]] = field(default_factory=dict[str, Any])
     recognise: Callable[[Path, Mapping[str, str]], Recognition | None] = _recognise_nothing
-    cli_options: tuple[CliOption, ...] = ()
+    cli_options: Mapping[str, tuple[CliOption, ...]] = field(default_factory=dict[str, Any])
     demo: Callable[[int, int], Data] | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flambeau.domain import CliOption, Domain, Recognition
+from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.csv_file import read_csv
@@ -70,7 +70,7 @@ def _are_sentences(column: Sequence[str]) -> bool:
     return 2 * sum(len(text.split()) >= 3 for text in column) > len(column)
 
 
-CLI_OPTIONS = (
+DATA_OPTIONS = (
     CliOption("source", str, "File with the source sentences, in place of PATH.", "path"),
     CliOption(
         "source-language",
@@ -91,6 +91,10 @@ CLI_OPTIONS = (
     CliOption("split", str, "Column of a table with train, valid or test for each row.", "split"),
 )
 
+PREDICT_OPTIONS = (
+    CliOption("beam", int, "Size of the beam search; 1 is greedy, larger is slower.", "beam"),
+)
+
 DOMAIN = Domain(
     name="translate",
     data_classes={"TranslationData": TranslationData},
@@ -99,6 +103,6 @@ DOMAIN = Domain(
     rules=RULES,
     preprocessors={"translation_preprocessor": TranslationPreprocessor},
     recognise=recognise,
-    cli_options=CLI_OPTIONS,
+    cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "predict": PREDICT_OPTIONS},
     demo=dates_data,
 )
