@@ -64,6 +64,7 @@ DOCTOR = "check_doctor_finds_nothing"
 LOSS = "check_loss_is_finite"
 GRADIENT = "check_every_parameter_gets_a_gradient"
 EXPORT = "check_export_gives_equal_outputs"
+COLLECT = "check_collect_keeps_the_index"
 PREDICT = "check_predictor_equals_valid_loader"
 
 # Flaw → the check that must detect it, a pattern of its message, and other checks that fail.
@@ -80,9 +81,9 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "encode has another dtype": (
         BATCHES,
         r"encode\(raw inputs\) returns .*float64",
-        {EXPORT, PREDICT},
+        {EXPORT, PREDICT, COLLECT},
     ),
-    "encode has another name": (BATCHES, "encode.*input 'z'", {EXPORT, PREDICT}),
+    "encode has another name": (BATCHES, "encode.*input 'z'", {EXPORT, PREDICT, COLLECT}),
     "a target is missing": (
         BATCHES,
         "8 samples has 7 rows of target 'y'",
@@ -123,7 +124,16 @@ FLAWS: dict[str, tuple[str, str, set[str]]] = {
     "state is not a buffer": (EXPORT, "outputs of the loaded export differ", set()),
     "an argument is dropped": (EXPORT, "outputs of the loaded export differ", set()),
     "labels are dropped": (EXPORT, "decodes equal outputs to other predictions", set()),
+    "metrics are dropped": (EXPORT, r"has the metrics \['own'\]", set()),
+    "a metric drops an argument": (
+        EXPORT,
+        r"metric builder 'toy_metric' does not accept the saved arguments \(none\)",
+        set(),
+    ),
     "code in the arguments": (EXPORT, "which is code", {FITTED}),
+    "collect drops an output": (COLLECT, "a list of length 12 for a list of 13 inputs", set()),
+    "collect drops the index": (COLLECT, r"a DataFrame with the index \[0, 1, 2\]", set()),
+    "collect returns a list": (COLLECT, "a list with no index for a series", set()),
     "encode rounds": (PREDICT, "inputs of validation batch 0 differ from", set()),
     "batch statistics": (PREDICT, "input 0 of the validation part, predicted alone", set()),
 }
@@ -247,11 +257,11 @@ def test_all_failures_are_reported(toy: ModuleType, monkeypatch: pytest.MonkeyPa
     assert {result.check for result in report.failures} == {LOSS, GRADIENT, EXPORT, DOCTOR}
     assert len(report.results) == len(QUICK)
     text = str(report)
-    assert text.startswith("Domain 'toy': 4 of 12 checks failed.")
+    assert text.startswith("Domain 'toy': 4 of 13 checks failed.")
     assert "Models built: toy, toy_wide; not built: toy_huge" in text
     assert "  failed   check_loss_is_finite\n" in text
     assert "Fix: check normalisation" in text
-    with pytest.raises(ConformanceError, match=r"4 of 12 checks failed"):
+    with pytest.raises(ConformanceError, match=r"4 of 13 checks failed"):
         report.raise_if_failed()
 
 

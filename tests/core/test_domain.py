@@ -17,6 +17,7 @@ from flambeau.domain import (
     CliOption,
     Domain,
     FromPath,
+    Recognition,
     check_record,
     discovery,
     domain_of,
@@ -28,10 +29,12 @@ from flambeau.domain import (
 )
 from flambeau.errors import DomainError, PlanError
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
+from flambeau.task import Accuracy, Classification, ConfusionMatrix
 from flambeau.tensors.data import TensorData
 from flambeau.tensors.domain import DOMAIN as TENSORS
 
 RULE = Rule("size", (), lambda facts, values: Choice("size", 1, "Made."))
+OPTION = CliOption("size", int, "Pixels.", "size")
 CHECK = Check("leak", "leaks", lambda subject: None)
 GOOD = Domain(name="toy", data_classes={"ToyData": TensorData}, models={"net": dict}, tasks={})
 
@@ -232,37 +235,60 @@ def test_a_data_class_without_a_reference_is_refused() -> None:
 # ---------------------------------------------------------------- recognising a path
 
 
-def test_the_domain_with_highest_confidence_is_chosen(register: Register, tmp_path: Path) -> None:
-    calls: list[Path] = []
+def recognises(certainty: str, reason: str = "It has x.") -> Callable[..., Recognition]:
+    return lambda path, options: Recognition(certainty, reason)  # type: ignore[arg-type]
 
-    def half(path: Path) -> float:
-        calls.append(path)
-        return 0.5
+
+def test_a_sure_domain_is_chosen_before_possible_ones(register: Register, tmp_path: Path) -> None:
+    calls: list[tuple[Path, Any]] = []
+
+    def possible(path: Path, options: Any) -> Recognition:
+        calls.append((path, options))
+        return Recognition("possible", "It has x.")
 
     register(
-        ("a", "half", named("half", recognise=half)),
-        ("b", "certain", named("certain", recognise=lambda path: 0.9)),
+        ("a", "one", named("one", recognise=possible)),
+        ("b", "two", named("two", recognise=recognises("possible"))),
+        ("c", "certain", named("certain", recognise=recognises("sure"))),
     )
     assert recognise_domain(tmp_path).name == "certain"
-    assert recognise_domain(str(tmp_path)).name == "certain"
-    assert calls == [tmp_path, tmp_path]
+    assert recognise_domain(str(tmp_path), {"size": "3"}).name == "certain"
+    assert calls == [(tmp_path, {}), (tmp_path, {"size": "3"})]
+
+
+def test_the_only_possible_domain_is_chosen(register: Register, tmp_path: Path) -> None:
+    register(("a", "one", named("one", recognise=recognises("possible"))), ("b", "toy", GOOD))
+    assert recognise_domain(tmp_path).name == "one"
 
 
 def test_a_path_that_no_domain_recognises(register: Register, tmp_path: Path) -> None:
     register(("flambeau-toy", "toy", GOOD), ("broken", "bad", "1 / 0"))
     with pytest.raises(
         DomainError,
-        match=r"No installed domain.*tensors 0\.00, toy 0\.00.*bad: Cannot load",
+        match=r"No installed domain.*\(tensors, toy\).*--domain NAME.*bad: Cannot load",
     ):
         recognise_domain(tmp_path)
 
 
-def test_domains_with_equal_confidence_are_named(register: Register, tmp_path: Path) -> None:
+@pytest.mark.parametrize("certainty", ["sure", "possible"])
+def test_two_equal_answers_ask(register: Register, tmp_path: Path, certainty: str) -> None:
     register(
-        ("a", "one", named("one", recognise=lambda path: 0.5)),
-        ("b", "two", named("two", recognise=lambda path: 0.5)),
+        ("a", "one", named("one", recognise=recognises(certainty, "It has a."))),
+        ("b", "two", named("two", recognise=recognises(certainty, "It has b."))),
+        ("c", "toy", GOOD),
     )
-    with pytest.raises(DomainError, match=r"Two domains.*one 0\.50, tensors 0\.00, two 0\.50"):
+    with pytest.raises(DomainError) as raised:
+        recognise_domain(tmp_path)
+    assert str(raised.value) == (
+        f"2 domains can read {tmp_path}:\n  one: It has a.\n  two: It has b.\nChoose one: "
+        "--domain one or --domain two. In Python, use its data class."
+    )
+
+
+@pytest.mark.parametrize("answer", [0.9, True, "sure", Recognition("likely", "x")])  # type: ignore[arg-type]
+def test_another_answer_is_refused(register: Register, tmp_path: Path, answer: Any) -> None:
+    register(("a", "one", named("one", recognise=lambda path, options: answer)))
+    with pytest.raises(DomainError, match=r"domain 'one' returned .*Recognition\("):
         recognise_domain(tmp_path)
 
 
@@ -279,6 +305,13 @@ def test_a_valid_record_passes() -> None:
     check_record(TENSORS, "package:DOMAIN")
 
 
+def test_fields_may_share_a_name_and_repeat_cores() -> None:
+    shared = {field: {"net": dict} for field in ("tasks", "losses", "metrics", "preprocessors")}
+    check_record(replace(GOOD, **shared), "package:DOMAIN")
+    cores = {"tasks": {"classification": Classification}, "metrics": {"accuracy": Accuracy}}
+    check_record(replace(GOOD, **cores), "package:DOMAIN")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -288,16 +321,34 @@ def test_a_valid_record_passes() -> None:
         ({"data_classes": {"ToyData": dict}}, "'data_classes' has 'ToyData'.*not a subclass"),
         ({"models": {"net": "MLP"}}, "'models' has 'net': 'MLP', which cannot be called"),
         ({"models": {3: dict}}, "'models' has the key 3"),
-        ({"preprocessors": {"net": dict}}, "'preprocessors' has 'net', which 'models' also has"),
-        ({"tasks": {"net": dict}}, "'tasks' has 'net', which 'models' also has"),
+        ({"losses": {"own": 1}}, "'losses' has 'own': 1, which cannot be called"),
+        ({"metrics": [dict]}, "'metrics' is a list; it must be a mapping"),
+        (
+            {"tasks": {"regression": Classification}},
+            "'tasks' has 'regression': Classification, but core has 'regression': Regression",
+        ),
+        (
+            {"losses": {"huber": ConfusionMatrix}},
+            "'losses' has 'huber': ConfusionMatrix, but core has 'huber': .*task 'regression'",
+        ),
+        (
+            {"metrics": {"accuracy": ConfusionMatrix}},
+            "'metrics' has 'accuracy': ConfusionMatrix, but core has 'accuracy': Accuracy",
+        ),
         ({"rules": [RULE]}, "'rules' is a list; it must be a tuple"),
         ({"rules": ("lr",)}, "'rules' contains 'lr', which is not a Rule"),
         ({"rules": (RULE, RULE)}, "'rules' contains 'size' more than once"),
         ({"checks": [1]}, "'checks' is a list"),
         ({"checks": ("leak",)}, "'checks' contains 'leak', which is not a Check"),
         ({"checks": (CHECK, CHECK)}, "'checks' contains 'leak' more than once"),
-        ({"cli_options": ({"name": "size"},)}, "'cli_options' contains .*not a CliOption"),
-        ({"cli_options": (CliOption("size", int, "Px.", "a"),) * 2}, "'size' more than once"),
+        (
+            {"cli_options": (OPTION,)},
+            "'cli_options' is a tuple; it must be a mapping",
+        ),
+        ({"cli_options": {"fit": [OPTION]}}, "'cli_options' of the command 'fit' is a list"),
+        ({"cli_options": {"fit": ({"name": "size"},)}}, "'fit' contains .*not a CliOption"),
+        ({"cli_options": {"plan": (OPTION, OPTION)}}, "'plan' contains 'size' more than once"),
+        ({"cli_options": {"predcit": ()}}, "command 'predcit'.*Did you mean 'predict'"),
         ({"recognise": 0.5}, "'recognise' is 0.5"),
         ({"demo": 3}, "'demo' is 3"),
         ({"api": 0}, "version 0 .*reads version 1. Upgrade that package"),

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.app import build_app
-from flambeau.cli.data_arguments import parse_options
+from flambeau.cli.data_arguments import option_texts, parse_options
 from flambeau.domain import get_domain
 from flambeau.errors import FlambeauError
 
@@ -60,6 +60,48 @@ def call(*words: object) -> str:
     return result.output
 
 
+def test_task_and_target_are_options_of_every_data_command(photos: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{photos}/{name}/{n:02}.png,{number},{name}"
+        for n in range(20)
+        for number, name in enumerate(("bright", "dark"))
+    ]
+    table = tmp_path / "photos.csv"
+    table.write_text("file,number,name\n" + "\n".join(rows) + "\n")
+
+    def choices(*words: str) -> dict[str, tuple[object, str]]:
+        found = json.loads(call("plan", table, "--json", *words))["choices"]
+        return {each["key"]: (each["value"], each["source"]) for each in found}
+
+    with pytest.raises(FlambeauError, match="--file and --target"):
+        call("plan", table)
+    assert choices("--target", "name")["task"][0] == "classification"
+    assert choices("--target", "number", "--task", "regression")["task"] == ("regression", "user")
+    call("doctor", table, "--target", "name", "--size", "16", "--set", "batch_size=8")
+    out = tmp_path / "run"
+    call("fit", table, *SMALL, "--target", "name", "--task", "classification", "--out", out)
+    scores = json.loads(call("evaluate", out / "model", table, "--target", "name", "--json"))
+    assert scores["samples"] == 40
+
+
+def test_two_domains_that_read_a_path_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("en,de\na.png,b c d\n")
+    with pytest.raises(FlambeauError) as raised:
+        call("plan", table)
+    assert "translate: Its columns 'en' and 'de' are language codes." in str(raised.value)
+    assert "vision: Its column 'en' has image files (a.png)." in str(raised.value)
+    assert "--domain translate or --domain vision" in str(raised.value)
+    with pytest.raises(FlambeauError, match=r"a\.png"):
+        call("plan", table, "--domain", "vision")
+
+
+def test_option_texts_are_read_for_any_domain() -> None:
+    words = ["--size", "16", "--lowercase", "--sep=;", "--shift", "-1", "--last"]
+    expected = {"size": "16", "lowercase": "true", "sep": ";", "shift": "-1", "last": "true"}
+    assert option_texts(words) == expected
+
+
 def test_a_recipe_by_name(photos: Path, tmp_path: Path) -> None:
     call("fit", photos, *SMALL, "--recipe", "fine_tune", "--out", tmp_path / "run")
     with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
@@ -80,6 +122,8 @@ def test_help_lists_the_options_of_each_kind_of_data() -> None:
     assert "Options for the domain vision:" in text
     assert "--source-language" in text
     assert "--source-language" not in call("predict", "--help")
+    assert "--beam" in call("predict", "--help")
+    assert "--beam" not in text
 
 
 def test_bool_options_need_no_value() -> None:
@@ -90,14 +134,15 @@ def test_bool_options_need_no_value() -> None:
         (["--lowercase", "false"], {"lowercase": False}),
         (["--lowercase=True"], {"lowercase": True}),
     ):
-        assert parse_options(domain, words) == expected
+        assert parse_options(domain, "fit", words) == expected
     with pytest.raises(FlambeauError, match=r"Invalid value 'maybe' for --lowercase.*true or"):
-        parse_options(domain, ["--lowercase", "maybe"])
+        parse_options(domain, "fit", ["--lowercase", "maybe"])
 
 
 def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
-    assert "--size" in call("domains", "vision")
+    assert re.search(r"--size +fit, plan, doctor, evaluate +Height", call("domains", "vision"))
+    assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
     with pytest.raises(FlambeauError, match="package flambeau-text provides translate"):
@@ -152,6 +197,40 @@ def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:
     )
     assert [row["label"] for row in rows] == ["bright", "dark"]
     assert "probability" in call("predict", run / "model", *files)
+
+
+def test_predict_refuses_options_of_other_commands(run: Path, photos: Path) -> None:
+    image = photos / "bright" / "00.png"
+    for words in ((image, "--size", "16"), ("--size", "16", image)):
+        with pytest.raises(FlambeauError, match=r"Unknown option '--size' for vision.*predict --h"):
+            call("predict", run / "model", *words)
+    with pytest.raises(FlambeauError, match="MODEL is missing before '--beam'"):
+        call("predict", "--beam", "3", run / "model", image)
+
+
+def test_predict_writes_columns_to_a_file(run: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    files = [photos / "bright" / "00.png", tmp_path / "broken.png", photos / "dark" / "01.png"]
+    expected = [
+        json.loads(call("predict", run / "model", file, "--format", "json"))[0]
+        for file in (files[0], files[2])
+    ]
+    for out in (tmp_path / "p.jsonl", tmp_path / "p.csv"):
+        words = [str(word) for word in ("predict", run / "model", *files, "--out", out)]
+        result = CliRunner().invoke(build_app(), words)
+        assert result.exit_code == 1
+        assert f"Wrote 3 predictions to {out} (1 errors)." in result.output
+    records = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [records[0], records[2]] == expected
+    assert "cannot be read as an image" in records[1]["error"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text(encoding="utf-8"))))
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert [row["label"] for row in rows] == ["bright", "", "dark"]
+    assert float(rows[2]["dark"]) == expected[1]["dark"]
+    with pytest.raises(FlambeauError, match=r"--out .*p\.txt must end in \.csv .* or \.jsonl"):
+        call("predict", run / "model", files[0], "--out", tmp_path / "p.txt")
+    with pytest.raises(FlambeauError, match=r"Cannot write .*gone.*Choose another file"):
+        call("predict", run / "model", files[0], "--out", tmp_path / "gone" / "p.csv")
 
 
 def test_an_unreadable_file_does_not_affect_the_others(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from flambeau import Predictor
 from flambeau.cli.app import build_app
 from flambeau.errors import FlambeauError
+from flambeau_text import Beam, translate
+from flambeau_text.translation import task
 from flambeau_text.translation.demo import date_pairs
 
 SMALL = (
@@ -72,6 +76,10 @@ def test_each_line_gives_one_line(model: Path) -> None:
     assert [json.loads(line) is None for line in text.splitlines()] == [False, True]
     with pytest.raises(FlambeauError, match="csv needs files"):
         call("predict", model, "--format", "csv", lines=lines)
+    call("predict", model, "--out", model.parent / "p.jsonl", lines=lines)
+    written = (model.parent / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line).get("text", "") for line in written] == out[:4]
+    assert [json.loads(line)["line"] for line in written] == [1, 2, 3, 4]
 
 
 def test_an_invalid_line_gives_an_empty_line(model: Path) -> None:
@@ -117,6 +125,35 @@ def test_a_file_with_an_invalid_line_is_predicted(model: Path, tmp_path: Path) -
     assert records[0]["text"] in table
 
 
+def test_predict_searches_with_the_beam_of_the_option(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "new.en"
+    file.write_text("".join(f"{source}\n" for source, _ in date_pairs(3, 5)), encoding="utf-8")
+    sizes: list[int] = []
+
+    def search(model: Any, source: Any, mask: Any, decoding: Any, indices: Any = None) -> Any:
+        sizes.append(decoding.size)
+        return real(model, source, mask, decoding, indices)
+
+    real = task.search
+    monkeypatch.setattr(task, "search", search)
+    records = json.loads(call("predict", model, file, "--beam", "2", "--format", "json"))
+    call("predict", model, "--beam=1", lines=file.read_text(encoding="utf-8"))
+    call("predict", model, file)
+    assert sizes == [2, 1, 5]
+    expected = Predictor.load(model, device="cpu")
+    expected.task = expected.task.for_prediction({"beam": 2})
+    sources = file.read_text(encoding="utf-8").splitlines()
+    monkeypatch.undo()
+    assert [record["text"] for record in records] == [
+        each.text for each in translate(expected, sources, Beam(size=2))
+    ]
+    for value, message in (("0", "size of at least 1"), ("x", "Invalid value 'x' for --beam")):
+        with pytest.raises(FlambeauError, match=message):
+            call("predict", model, file, "--beam", value)
+
+
 def test_evaluate_reads_two_files(model: Path, files: tuple[Path, Path]) -> None:
     words = ("--target", files[1], "--part", "valid", "--json")
     scores = json.loads(call("evaluate", model, files[0], *words))
@@ -138,7 +175,7 @@ def test_evaluate_reads_two_files(model: Path, files: tuple[Path, Path]) -> None
             ("fit", "--task", "summary", "--source", "SOURCE", "--target", "TARGET"),
             "--task summary",
         ),
-        (("fit", "--target", "TARGET"), r"PATH is missing before '--target'.*--source"),
+        (("fit", "--valid", "0.1"), r"PATH is missing before '--valid'.*--source"),
         (("fit", "SOURCE", "--target", "gone.de"), "no file gone.de"),
         (("fit", "SOURCE", "--target", "TARGET", "--set", "tokenizer=x"), "one of bpe, unigram"),
         (

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from flambeau import Learner, Predictor
+from flambeau import Classification, Learner, Predictor
 from flambeau.cli.app import build_app
 from flambeau.domain import Domain, discovery, get_domain, recognise_domain
 from flambeau.errors import InputError
+from flambeau.task import TopKAccuracy
 from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,19 @@ def test_its_export_predicts_every_sequence_of_a_file(toy: Domain, tmp_path: Pat
     [record] = json.loads(call("predict", model, alone, "--format", "json"))
     assert "item" not in record
     assert Predictor.load(model).predict(SEQUENCE).label == record["label"]
+
+
+def test_its_metric_is_in_the_export(toy: Domain, tmp_path: Path) -> None:
+    data = toy.demo(60, 0)  # type: ignore[misc]
+    lowest = toy.metrics["lowest_recall"]()
+    task = Classification(data.names, metrics={"lowest_recall": lowest, "top_1": TopKAccuracy(1)})
+    learner = Learner(data, task=task, quiet=True, folder=tmp_path / "run")
+    model = learner.export(tmp_path / "model")
+    scores = json.loads(call("evaluate", model, write(tmp_path / "a.dna", data), "--json"))
+    assert list(scores) == ["samples", "loss", "lowest_recall", "top_1"]
+    # Logits for two samples of the first class and one of the second: 1 of 2 and 1 of 1 correct.
+    lowest.update(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+    assert lowest.compute() == 0.5
 
 
 def test_its_errors_name_line_and_input(toy: Domain, tmp_path: Path) -> None:

@@ -6,30 +6,53 @@ from pathlib import Path
 
 import pytest
 
+from flambeau.domain import Recognition
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text import TranslationData
 from flambeau_text.translation.demo import date_pair, date_pairs, dates_data, english, german
 from flambeau_text.translation.domain import recognise
 
 
-def test_confidence_by_path(tmp_path: Path) -> None:
+def test_recognise_folders_and_files(tmp_path: Path) -> None:
     for name in ("train.en", "train.de.gz", "a.txt"):
         (tmp_path / name).write_text("x\n")
-    assert recognise(tmp_path) == 0.9
-    assert recognise(tmp_path / "train.en") == 0.6
-    assert recognise(tmp_path / "a.txt") == 0.0
-    assert recognise(tmp_path / "gone.en") == 0.0
-    for header, sure in (
-        ("source,target,split", 0.8), ("en,de", 0.8), ('"en","de"', 0.8), ("age,income", 0.0),
-        ("id,en,de", 0.0),
-    ):  # fmt: skip
-        (tmp_path / "t.csv").write_text(f"{header}\n1,2\n")
-        assert recognise(tmp_path / "t.csv") == sure
-    (tmp_path / "t.tsv").write_text("en\tde\n1\t2\n")
-    assert recognise(tmp_path / "t.tsv") == 0.8
-    for first, sure in (("a dog\tein hund", 0.2), ("Go.\tLos.", 0.2), ("review\tlabel", 0.0)):
-        (tmp_path / "t.tsv").write_text(f"{first}\n")
-        assert recognise(tmp_path / "t.tsv") == sure
+    found = recognise(tmp_path, {})
+    assert found == Recognition("sure", "It has the files train.de and train.en.")
+    found = recognise(tmp_path / "train.en", {})
+    assert found == Recognition("possible", "Its name ends in the language code 'en'.")
+    found = recognise(tmp_path / "train.en", {"target": "train.de"})
+    assert found is not None
+    assert found.certainty == "sure"
+    assert recognise(tmp_path / "a.txt", {}) is None
+    assert recognise(tmp_path / "gone.en", {}) is None
+    (tmp_path / "train.fr").write_text("x\n")
+    assert recognise(tmp_path, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "certainty"),
+    [
+        ("t.csv", "source,target,split\na,b,train\n", {}, "sure"),
+        ("t.csv", "en,de\n1,2\n", {}, "sure"),
+        ("t.csv", '"en","de"\n1,2\n', {}, "sure"),
+        ("t.csv", "age,income\n1,2\n", {}, None),
+        ("t.csv", "id,en,de\n1,2,3\n", {}, None),
+        ("t.csv", "id,en,de\n1,2,3\n", {"source-column": "en"}, "sure"),
+        ("t.csv", "first,second\nthis is one,das ist eins\n", {}, "possible"),
+        ("t.csv", "text,label\nthis is one,good\n", {}, None),
+        ("t.csv", "", {}, None),
+        ("t.tsv", "en\tde\n1\t2\n", {}, "sure"),
+        ("t.tsv", "a dog\tein hund\n", {}, "possible"),
+        ("t.tsv", "Go.\tLos.\n", {}, "possible"),
+        ("t.tsv", "review\tlabel\n", {}, None),
+    ],
+)
+def test_recognise_tables(
+    tmp_path: Path, name: str, content: str, options: dict[str, str], certainty: str | None
+) -> None:
+    (tmp_path / name).write_text(content)
+    found = recognise(tmp_path / name, options)
+    assert (found and found.certainty) == certainty
 
 
 def test_folders_files_and_tables(tmp_path: Path) -> None:
@@ -60,7 +83,7 @@ def test_folders_files_and_tables(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,english,german\n" + "1,a,b\n" * 12)
     with pytest.raises(InputError, match=r"columns id, english, german.*--source-column"):
         TranslationData.from_path(tmp_path / "n.csv", {})
-    named = {"source_column": "english", "target_column": "german"}
+    named = {"source_column": "english", "target": "german"}
     assert TranslationData.from_path(tmp_path / "n.csv", named).raw("train")[0] == "a"
     assert TranslationData.inputs_from_path(tmp_path / "val.en") == lines[:3]
     with pytest.raises(ArgumentError, match=r"Unknown option 'valdi'.*'valid'"):
@@ -92,7 +115,7 @@ def test_a_table_without_a_header_raises(tmp_path: Path, first: str) -> None:
     with pytest.raises(InputError, match="looks like a sentence pair, not like column names"):
         TranslationData.from_path(tmp_path / "t.tsv", {})
     source, target = first.split("\t")
-    named = {"source_column": source, "target_column": target}
+    named = {"source_column": source, "target": target}
     assert TranslationData.from_path(tmp_path / "t.tsv", named).raw("train")[0] == "one"
 
 

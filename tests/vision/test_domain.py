@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flambeau.domain import get_domain
+from flambeau.domain import Recognition, get_domain
 from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau_vision import ImageData
 from flambeau_vision.augment import Augmentation
@@ -193,13 +193,37 @@ def test_recognise(tmp_path: Path) -> None:
         for number in range(3):
             image = Image.fromarray(np.zeros((4, 4), np.uint8))
             image.save(tmp_path / "photos" / name / f"{number}.png")
-    assert recognise(tmp_path / "photos") == pytest.approx(0.95)
-    assert recognise(tmp_path / "photos" / "ant") == 0.1
+    found = recognise(tmp_path / "photos", {})
+    assert found == Recognition("sure", "Its sub-folders have images (6 of 6).")
+    for number in range(7):
+        (tmp_path / "photos" / "bee" / f"{number}.txt").write_text("a")
+    found = recognise(tmp_path / "photos", {})
+    assert found == Recognition("possible", "Its sub-folders have images (6 of 13).")
+    found = recognise(tmp_path / "photos" / "ant", {})
+    assert found == Recognition("possible", "It has images, but no class folders.")
+    assert recognise(tmp_path / "photos" / "ant" / "0.png", {}) is not None
     (tmp_path / "empty").mkdir()
-    assert recognise(tmp_path / "empty") == 0.0
-    (tmp_path / "a.csv").write_text("file,label\nx.png,1\n")
-    assert recognise(tmp_path / "a.csv") == 0.9
-    (tmp_path / "b.csv").write_text("text,label\nhello,1\n")
-    assert recognise(tmp_path / "b.csv") == 0.0
-    (tmp_path / "c.csv").write_bytes(b"\xff\xfe\x00")
-    assert recognise(tmp_path / "c.csv") == 0.0
+    assert recognise(tmp_path / "empty", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "expected"),
+    [
+        (b"file,label\nx.png,1\n", {}, ("sure", "Its column 'file' has image files (x.png).")),
+        (b"text,label\nhello,1\n", {}, None),
+        (b"\xff\xfe\x00", {}, None),
+        (b"f,a,b\nx.png,1,2\n", {}, ("possible", "--target names the column of the labels.")),
+        (b"f,a,b\nx.png,1,2\n", {"target": "a"}, ("sure", "Its column 'f' has image files")),
+        (b"f,g,a\nx.png,y.png,2\n", {}, None),
+        (b"f,g,a\nx.png,y.png,2\n", {"file": "f"}, ("sure", "--file names its column 'f'")),
+    ],
+)
+def test_recognise_tables(
+    tmp_path: Path, content: bytes, options: dict[str, str], expected: tuple[str, str] | None
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    found = recognise(tmp_path / "a.csv", options)
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        assert found.certainty == expected[0]
+        assert expected[1] in found.reason

@@ -21,13 +21,14 @@ from flambeau.data.split import Split
 from flambeau.doctor import Check, Finding
 from flambeau.domain import Domain
 from flambeau.plan import Choice, Rule
+from flambeau.task.metrics import Metric, SumMetric, fresh_metrics
 from flambeau.task.task import StepContext, Task
 
 FLAW = ""
 _calls = itertools.count()
 
 
-class ToyPreprocessor:
+class ToyPreprocessor(Preprocessor):
     builder = "toy_preprocessor"
 
     def __init__(self, columns: Sequence[str], shift: float, scale: Tensor) -> None:
@@ -48,6 +49,16 @@ class ToyPreprocessor:
             return batch.map(lambda v: v - v.mean(0) if v.is_floating_point() else v)
         x = batch.inputs["x"]
         return replace(batch, inputs={"x": (x - self.shift) / self.scale})
+
+    def collect(self, items: Any, outputs: Sequence[Any]) -> Any:
+        if FLAW == "collect drops an output":
+            return list(outputs)[1:]
+        found = super().collect(items, outputs)
+        if FLAW == "collect drops the index" and not isinstance(found, list):
+            return found.reset_index(drop=True)
+        if FLAW == "collect returns a list":
+            return list(outputs)
+        return found
 
     def arguments(self) -> Mapping[str, Any]:
         shift = 0.0 if FLAW == "an argument is dropped" else self.shift
@@ -224,11 +235,30 @@ class WideModel(ToyModel):
             self.spare = nn.Parameter(torch.zeros(3))
 
 
+class ToyMetric(SumMetric):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        self.add("factor", torch.tensor(self.factor))
+
+    def compute(self) -> float:
+        return float(self.sums["factor"])
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {} if FLAW == "a metric drops an argument" else {"factor": self.factor}
+
+
 class ToyTask(Task):
     builder = "toy_task"
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], metrics: Mapping[str, Metric] | None = None) -> None:
         self.labels = list(labels)
+        self.own = {"own": ToyMetric(2)} if metrics is None else metrics
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return fresh_metrics(self.own, {})
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         return model(batch.input)
@@ -245,7 +275,8 @@ class ToyTask(Task):
         return [self.labels[i] for i in outputs.argmax(1).tolist()]
 
     def arguments(self) -> Mapping[str, Any]:
-        return {"labels": ["a", "b"] if FLAW == "labels are dropped" else self.labels}
+        labels = ["a", "b"] if FLAW == "labels are dropped" else self.labels
+        return {"labels": labels, "metrics": {} if FLAW == "metrics are dropped" else self.own}
 
 
 def demo(n_samples: int, seed: int) -> Data:
@@ -274,6 +305,7 @@ DOMAIN = Domain(
     data_classes={"ToyData": ToyData},
     models={"toy": ToyModel, "toy_wide": WideModel, "toy_huge": ToyModel},
     tasks={"toy_task": ToyTask},
+    metrics={"toy_metric": ToyMetric},
     preprocessors={"toy_preprocessor": ToyPreprocessor},
     rules=tuple(
         _fixed(key, value)

@@ -19,13 +19,14 @@ from flambeau.artefact.export import export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.verified_files import file_sha256
 from flambeau.data.batch import Batch
+from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain, discovery
 from flambeau.errors import ArtefactError, InputError
 from flambeau.task.task import Task
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Preprocessor):
     """Rows of numbers, scaled on the device."""
 
     columns: Sequence[str]

@@ -4,17 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.predictor import Predictor
 from flambeau.data.batch import Batch
+from flambeau.data.prediction_columns import columns_of, fields_of
+from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
+from flambeau.task import Prediction, Regression
 from flambeau.task.task import StepContext, Task
+from flambeau.tensors.preprocess import TensorPreprocessor
 
 
-class Numbers:
+class Numbers(Preprocessor):
     """Items are numbers; a string is invalid."""
 
     builder = "numbers"
@@ -58,6 +63,11 @@ class Same(Task):
         return outputs.flatten().tolist()
 
 
+class Stacked(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([x, y], 1)
+
+
 def identity(kind: type[Numbers] = Numbers, **options: Any) -> Predictor:
     return Predictor(kind(), nn.Identity(), Same(), **options)
 
@@ -70,6 +80,50 @@ def test_one_input_gives_one_prediction() -> None:
 @pytest.mark.parametrize("items", [[3], (3,), iter([3]), (x for x in [3])])
 def test_many_inputs_give_a_list(items: Any) -> None:
     assert identity().predict(items) == [30]
+
+
+def test_a_series_gives_a_frame_with_its_index() -> None:
+    series = pd.Series([3, 1, 2], index=["c", "a", "a"], name="x")
+    found = identity(batch_size=2).predict(series)
+    expected = pd.DataFrame({"value": [30.0, 10.0, 20.0]}, index=["c", "a", "a"])
+    pd.testing.assert_frame_equal(found, expected)
+    assert identity().outputs(series).flatten().tolist() == [30, 10, 20]
+    # A frame with one column is the same.
+    pd.testing.assert_frame_equal(identity().predict(series.to_frame()), found)
+    assert identity().predict(series[:0]).index.tolist() == []
+
+
+def test_a_frame_gives_a_frame_with_its_index() -> None:
+    described = {name: {"shape": [], "dtype": "float32"} for name in ("x", "y")}
+    task = Regression(["a", "b"])
+    predictor = Predictor(TensorPreprocessor(described), Stacked(), task, batch_size=2)
+    rows = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
+    frame = pd.DataFrame({**rows, "not used": ["p", "q", "r"]}, index=[7, 3, 5])
+    expected = pd.DataFrame({"a": rows["x"], "b": rows["y"]}, index=[7, 3, 5])
+    pd.testing.assert_frame_equal(predictor.predict(frame), expected)
+    with pytest.raises(InputError, match=r"Item 1: contains NaN or infinity in 'x'"):
+        predictor.predict(frame.assign(x=[1.0, float("nan"), 3.0]))
+
+
+def test_a_preprocessor_can_collect_in_its_own_way() -> None:
+    class Pairs(Numbers):
+        def collect(self, items: Any, outputs: Sequence[Any]) -> Any:
+            return list(zip(items, outputs, strict=True))
+
+    predictor = identity(Pairs)
+    assert predictor.predict([3, 1]) == [(3, 30.0), (1, 10.0)]
+    assert predictor.predict(3) == 30
+    assert predictor.predict(iter([3])) == [30]  # an iterator has no items any more
+
+
+def test_fields_of_predictions_do_not_overwrite_each_other() -> None:
+    prediction = Prediction("label", 0.7, {"label": 0.7, "cat": 0.3})
+    assert fields_of(prediction) == {
+        "label": "label", "probability": 0.7, "probabilities.label": 0.7, "cat": 0.3,
+    }  # fmt: skip
+    columns = columns_of([prediction, {"error": "x"}])
+    assert columns["error"] == [None, "x"]
+    assert columns["label"] == ["label", None]
 
 
 @pytest.mark.parametrize("items", [[], (), iter([])])

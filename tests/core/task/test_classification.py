@@ -227,7 +227,7 @@ def test_metrics_are_new_objects_or_user_defined() -> None:
     assert math.isnan(score(two))
     custom = Classification(["a", "b"], metrics={"custom": Accuracy()})
     assert list(custom.metrics()) == ["custom"]
-    assert custom.arguments()["metrics"] is None
+    assert list(custom.arguments()["metrics"]) == ["custom"]
 
 
 def test_evaluate_equals_one_large_batch() -> None:

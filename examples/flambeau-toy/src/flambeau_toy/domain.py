@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from flambeau import Choice, Classification, Data, Domain, Rule, Split
 from flambeau.doctor import Check, Finding, TrainingSetup
-from flambeau.domain import CliOption
+from flambeau.domain import DATA_COMMANDS, CliOption, Recognition
 from flambeau.random import generator
+from flambeau.task import SumMetric
 
 from .data import DnaData, DnaFacts, DnaPreprocessor
 
@@ -31,6 +32,20 @@ class MotifNet(nn.Module):
     def forward(self, dna: Tensor) -> Tensor:
         one_hot = F.one_hot(dna.long(), 5)[..., :4].to(self.head.weight.dtype)  # N is all zeros
         return self.head(self.body(one_hot.transpose(1, 2)).amax(2))
+
+
+class LowestRecall(SumMetric):
+    """The recall of the class with the lowest recall, 0..1."""
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        of_class = targets[:, None] == torch.arange(outputs.shape[1], device=targets.device)
+        correct = outputs.argmax(1) == targets
+        self.add("samples", of_class.sum(0))
+        self.add("correct", (of_class & correct[:, None]).sum(0))
+
+    def compute(self) -> float:
+        recall = self.sums["correct"] / self.sums["samples"]
+        return float(recall.nan_to_num(1.0).min())
 
 
 def choose_length(facts: DnaFacts, values: Mapping[str, Any]) -> Choice:
@@ -58,9 +73,10 @@ def _one_strand(sequence: str) -> str:
     return min(sequence, sequence.translate(COMPLEMENT)[::-1])
 
 
-def recognise(path: Path) -> float:
+def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     """Recognise files with the suffix ``.dna``."""
-    return 1.0 if path.suffix == ".dna" and path.is_file() else 0.0
+    is_dna = path.suffix == ".dna" and path.is_file()
+    return Recognition("sure", "Its name ends in .dna.") if is_dna else None
 
 
 def demo(n_samples: int, seed: int) -> Data:
@@ -77,15 +93,18 @@ def demo(n_samples: int, seed: int) -> Data:
     return DnaData(sequences, labels, split)
 
 
+LENGTH = CliOption("length", int, "Bases per sequence; longer ones are cut.", "length")
+
 DOMAIN = Domain(
     name="dna",
     data_classes={"DnaData": DnaData},
     models={"motif_net": MotifNet},
     tasks={"classification": Classification},
+    metrics={"lowest_recall": LowestRecall},
     preprocessors={"dna_preprocessor": DnaPreprocessor},
     rules=(Rule("length", (), choose_length, of_model=True),),
     checks=(Check("dna-leak", "valid sequences that are in train", find_leaks),),
     recognise=recognise,
-    cli_options=(CliOption("length", int, "Bases per sequence; longer ones are cut.", "length"),),
+    cli_options=dict.fromkeys(DATA_COMMANDS, (LENGTH,)),
     demo=demo,
 )

@@ -59,3 +59,8 @@ def type_and_first_line(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def class_name(part: object) -> str:
+    """Return the name of a function or class, or of the class of an object."""
+    return str(getattr(part, "__qualname__", type(part).__qualname__))

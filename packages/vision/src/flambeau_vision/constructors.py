@@ -231,7 +231,7 @@ class ImageDataConstructors(Data):
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
                 ``task``, ``size``, ``channels``, ``classes``; for a CSV file also ``file``,
-                ``label``, ``split`` and ``root``.
+                ``target`` (the column of the labels), ``split`` and ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from flambeau.data.tables import read_csv
-from flambeau.domain import CliOption, Domain
+from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.data import ImageData
@@ -23,17 +24,17 @@ from flambeau_vision.sources import guess_columns
 _MAX_FILES = 2_000
 
 
-def recognise(path: Path) -> float:
-    """Return the confidence, 0 to 1, that ``path`` contains labelled images.
+def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
+    """Recognise folders of images by class, and CSV files with a column of image paths.
 
-    The share of images among the files in sub-folders, up to 0.95; 0.9 for a CSV file with a
-    column of image paths; 0.1 for a folder with images but no class folders, and for a single
-    image: neither can be used for training, and the error says why.
+    Sure if most files in the sub-folders are images, or if the columns of a CSV file with the paths
+    and the labels are known. Possible for a folder without class folders and for a single image,
+    which cannot be used for training: the error of reading them says why.
     """
-    if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
-        return 0.1
     if path.is_file():
-        return 0.9 if path.suffix.lower() == ".csv" and _has_image_column(path) else 0.0
+        if path.suffix.lower() in IMAGE_EXTENSIONS:
+            return Recognition("possible", "It is an image.")
+        return _recognise_table(path, options) if path.suffix.lower() == ".csv" else None
     files = itertools.islice(
         (
             (directory != str(path), Path(name).suffix.lower() in IMAGE_EXTENSIONS)
@@ -47,18 +48,30 @@ def recognise(path: Path) -> float:
     n_in_subfolders = sum(is_image for in_subfolder, is_image in found if in_subfolder)
     n_at_top = sum(is_image for in_subfolder, is_image in found if not in_subfolder)
     if n_in_subfolders:
-        return 0.95 * n_in_subfolders / max(1, len(found) - n_at_top)
-    return 0.1 if n_at_top else 0.0
+        n = len(found) - n_at_top
+        certainty = "sure" if 2 * n_in_subfolders >= n else "possible"
+        return Recognition(certainty, f"Its sub-folders have images ({n_in_subfolders} of {n}).")
+    return Recognition("possible", "It has images, but no class folders.") if n_at_top else None
 
 
-def _has_image_column(path: Path) -> bool:
+def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | None:
     try:
-        return guess_columns(read_csv(path, rows=20))[0] is not None
+        columns = read_csv(path, rows=20)
     except (ValueError, OSError):  # not text, or not a table
-        return False
+        return None
+    named = options.get("file")
+    if named in columns:
+        return Recognition("sure", f"--file names its column {named!r} as that of the images.")
+    file, label = guess_columns(columns)
+    if file is None:
+        return None
+    reason = f"Its column {file!r} has image files ({columns.column(file)[0]})."
+    if label is None and options.get("target") not in columns:
+        return Recognition("possible", f"{reason} --target names the column of the labels.")
+    return Recognition("sure", reason)
 
 
-CLI_OPTIONS = (
+DATA_OPTIONS = (
     CliOption("size", int, "Height and width of the images in pixels.", "image_size"),
     CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
     CliOption("valid", float, "Share of the images for validation.", "valid"),
@@ -73,19 +86,12 @@ CLI_OPTIONS = (
         "unreadable",
     ),
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
-    CliOption("label", str, "Column of a CSV file with the labels.", "label"),
     CliOption("split", str, "Column of a CSV file with train, valid, test …", "split"),
     CliOption(
         "root",
         str,
         "Folder that relative paths in a CSV file start from; by default the file's folder.",
         "root",
-    ),
-    CliOption(
-        "task",
-        str,
-        "classification, multi_label or regression; by default inferred from the labels.",
-        "task",
     ),
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )
@@ -104,8 +110,8 @@ DOMAIN = Domain(
     },
     rules=RULES,
     checks=CHECKS,
-    preprocessors={ImagePreprocessor.builder: ImagePreprocessor},
+    preprocessors={"image_preprocessor": ImagePreprocessor},
     recognise=recognise,
-    cli_options=CLI_OPTIONS,
+    cli_options=dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS),
     demo=glyph_data,
 )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_vision.load_images import load_all
 from flambeau_vision.resize import Geometry, Interpolation, Resize
@@ -26,7 +27,7 @@ _CHUNK_BYTES = 1 << 22
 _MIN_STD = 1.0 / 255.0
 
 
-class ImagePreprocessor:
+class ImagePreprocessor(Preprocessor):
     """The preprocessing of images, the same for training, validation and prediction.
 
     ``encode`` decodes and resizes to uint8; ``on_device`` computes ``(x / 255 - mean) / std``.
@@ -53,8 +54,6 @@ class ImagePreprocessor:
         >>> batch.input.shape, prepare.on_device(batch).input.max()
         (torch.Size([1, 1, 8, 8]), tensor(2.))
     """
-
-    builder = "image_preprocessor"
 
     def __init__(
         self,
@@ -84,6 +83,11 @@ class ImagePreprocessor:
             )
         self.memory_format: MemoryFormat = memory_format
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def builder(self) -> str:
+        """Name of the constructor in exports."""
+        return "image_preprocessor"
 
     def encode(self, items: Sequence[Any]) -> Batch:
         """Return uint8 ``(n, channels, size, size)`` as the input "image", without targets.
@@ -128,10 +132,6 @@ class ImagePreprocessor:
             "interpolation": geometry.interpolation,
             "memory_format": self.memory_format,
         }
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Return an empty dict: the preprocessor has no tensors."""
-        return {}
 
     def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         constants = self._constants.get(device)

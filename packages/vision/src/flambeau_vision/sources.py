@@ -159,7 +159,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         "seed",
         *(("split",) if path.is_file() else ()),
     )
-    table_names = ("file", "label", "root") if path.is_file() else ()
+    table_names = ("file", "target", "root") if path.is_file() else ()
     known = (*option_names, *split_names, *table_names)
     given = {name: value for name, value in options.items() if value is not None}
     if "image_size" in given:  # the plan's name for it
@@ -175,11 +175,11 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         return read_folder(path, request, image_options)
     columns = read_csv(path).with_numbers()
     file, label = guess_columns(columns)
-    file, label = given.get("file", file), given.get("label", label)
+    file, label = given.get("file", file), given.get("target", label)
     if file is None or label is None:
         raise InputError(
             f"The file and label columns of {path} cannot be inferred from "
-            f"{', '.join(columns.names)}. Name them with --file and --label."
+            f"{', '.join(columns.names)}. Name them with --file and --target."
         )
     table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
     if request.split is None and _has_split_column(columns):

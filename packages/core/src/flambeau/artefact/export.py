@@ -25,6 +25,7 @@ from flambeau.artefact.export_format import (
 from flambeau.artefact.model_tensors import check_same_state, split_tied, state_tensors
 from flambeau.artefact.rebuild import Builders, rebuild
 from flambeau.artefact.serialization import to_storable
+from flambeau.artefact.task_spec import spec_of_task
 from flambeau.artefact.verified_files import file_sha256, write_tensors
 from flambeau.atomic_write import atomic_folder
 from flambeau.data.preprocess import Preprocessor
@@ -59,6 +60,8 @@ def export(
             which only the weights are written. An argument "weights" (pretrained weights to start
             from) is written as None, because the exported weights replace it.
         task: A task without a registered builder is not written; pass it to ``Predictor.load``.
+            Its metric and loss objects are written by the names that core or the domain registers.
+            Metrics without a name are left out with a warning; the record's note names them.
         preprocessor: Must have a builder in the domain, called with plain values.
         plan: The plan as JSON, for the record.
         notes: Further JSON values to store (scores, remarks).
@@ -83,7 +86,7 @@ def export(
     record = get_domain(domain)
     specs = {
         "model": _model_spec(model, model_spec, record.models),
-        "task": _task_spec(task, record.tasks),
+        "task": spec_of_task(task, record),
     }
     specs["preprocessor"], tensors = _preprocessor_spec(preprocessor, record.preprocessors)
     named = state_tensors(model)
@@ -152,21 +155,6 @@ def _model_spec(
     spec = BuilderSpec(given["builder"], arguments, note=type(model).__qualname__)
     check_same_state(model, rebuild("model", spec, builders), given["builder"])
     return spec
-
-
-def _task_spec(task: Task, builders: Builders) -> BuilderSpec:
-    name = type(task).__qualname__
-    if task.builder in builders:
-        spec = BuilderSpec(
-            task.builder, as_json_value(task.arguments(), f"{name}.arguments()"), note=name
-        )
-        # A user-defined subclass inherits the name, but the builder would build its base class.
-        if type(rebuild("task", spec, builders)) is type(task):
-            return spec
-    return BuilderSpec(
-        None,
-        note=f"No domain registers {name}. Load with Predictor.load(path, task=...).",
-    )
 
 
 def _preprocessor_spec(

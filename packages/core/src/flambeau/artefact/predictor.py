@@ -111,7 +111,8 @@ class Predictor:
         """
         from flambeau.artefact.difference import read_weights
         from flambeau.artefact.model_tensors import load_weights
-        from flambeau.artefact.rebuild import rebuild, rebuild_model, rebuild_preprocessor
+        from flambeau.artefact.rebuild import rebuild_model, rebuild_preprocessor
+        from flambeau.artefact.task_spec import rebuild_task
 
         folder = Path(path)
         record = ExportRecord.read(folder)
@@ -122,7 +123,7 @@ class Predictor:
         preprocessor = rebuild_preprocessor(folder, record, domain)
         if task is None:
             _refuse_missing(folder, "task", record.task)
-            task = rebuild("task", record.task, domain.tasks)
+            task = rebuild_task(record.task, domain)
         file = folder / MODEL_FILE
         if model is None:
             _refuse_missing(folder, "model", record.model)
@@ -137,7 +138,7 @@ class Predictor:
         loaded = cls(
             preprocessor,
             model.eval(),
-            cast(Task, task),
+            task,
             device=best_device() if device is None else device,
             batch_size=batch_size,
         )
@@ -152,15 +153,16 @@ class Predictor:
         """Return the decoded prediction for one input, or a list of predictions for several.
 
         Args:
-            items: A list, a tuple or an iterator is several inputs. Anything else is one input,
-                unless the preprocessor decides otherwise (an array of images, a table).
+            items: A list, a tuple or an iterator is several inputs; so are the rows of a pandas
+                series or frame (a dict by column each), which give a frame with the same index.
+                Anything else is one input, unless the preprocessor decides otherwise (an array).
 
         Raises:
             InputError: An input is invalid; the message has its index.
         """
-        single = self._is_single(items)
+        single, inputs = self._inputs(items)
         predictions: list[Any] = []
-        for batch in self._batches([items] if single else items, number=not single):
+        for batch in self._batches(inputs, number=not single):
             decoded = self.task.decode(_to_cpu(self.predict_batch(batch)))
             if len(decoded) != len(batch):
                 raise InputError(
@@ -168,7 +170,11 @@ class Predictor:
                     f"{len(batch)} inputs. It must return one for each input."
                 )
             predictions.extend(decoded)
-        return predictions[0] if single else predictions
+        if single:
+            return predictions[0]
+        # An iterator has no more items.
+        is_iterator = isinstance(items, Iterator)
+        return predictions if is_iterator else self.preprocessor.collect(items, predictions)
 
     def outputs(self, items: Any) -> Tensor:
         """Return the task's predictions before decoding, ``(inputs, ...)``, on the CPU.
@@ -176,9 +182,9 @@ class Predictor:
         Raises:
             InputError: There are no inputs, or the predictions are not one tensor.
         """
-        single = self._is_single(items)
+        single, inputs = self._inputs(items)
         parts: list[Tensor] = []
-        for batch in self._batches([items] if single else items, number=not single):
+        for batch in self._batches(inputs, number=not single):
             output = _to_cpu(self.predict_batch(batch))
             if not isinstance(output, Tensor):
                 raise InputError(
@@ -221,6 +227,16 @@ class Predictor:
         finally:
             for module in training:
                 module.training = True
+
+    def _inputs(self, items: Any) -> tuple[bool, Any]:
+        """Return whether ``items`` is one input, and a sequence or iterator of the inputs."""
+        if hasattr(items, "iloc"):
+            from flambeau.data.prediction_columns import is_frame, rows_of
+
+            if is_frame(items):
+                return False, rows_of(items)
+        single = self._is_single(items)
+        return single, [items] if single else items
 
     def _is_single(self, items: Any) -> bool:
         if isinstance(items, Iterator):

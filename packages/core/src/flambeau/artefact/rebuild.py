@@ -31,7 +31,7 @@ def rebuild(
     torch's global generator has the same state afterwards as before.
 
     Args:
-        kind: "model", "task" or "preprocessor", for error messages.
+        kind: "model", "task", "metric" …, for error messages.
         spec: Name and arguments.
         builders: The builders that the domain registers for this kind.
         tensors: Further arguments.

@@ -48,9 +48,9 @@ def build_app() -> typer.Typer:
         ("doctor", doctor),
         ("fit", fit),
         ("evaluate", evaluate),
+        ("predict", predict),
     ):
         app.command(name, cls=CommandWithDomainHelp, context_settings=extra)(command)
-    app.command("predict")(predict)
     app.command("domains")(domains)
     # Words after the script are its own arguments.
     script = {"allow_interspersed_args": False, "ignore_unknown_options": True}

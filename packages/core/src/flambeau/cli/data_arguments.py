@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,19 @@ DomainName = Annotated[
 ]
 """The option ``--domain``."""
 
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="Name of the task; by default chosen from the targets.")
+]
+"""The option ``--task``: the plan's key "task", which also says how targets are read."""
+
+TargetName = Annotated[
+    str | None, typer.Option("--target", help="Column (or file) of the targets.")
+]
+"""The option ``--target``."""
+
 
 def open_data(
+    command: str,
     path: Path,
     domain_name: str | None,
     extra: Sequence[str],
@@ -30,11 +42,12 @@ def open_data(
     """Return the domain that recognises ``path``, and the data.
 
     Args:
+        command: Name of the command, which decides the options.
         path: The argument PATH. If the command line starts with an option instead, it is that
             option; an option whose key is "path" then names the data.
         domain_name: Name of the domain, or None to recognise it.
         extra: Words of the command line that are options of the domain.
-        options: Further options by key.
+        options: Further options by key; those that are None are left out.
 
     Raises:
         InputError: The path does not exist or is a folder without files.
@@ -42,24 +55,41 @@ def open_data(
         DomainError: No domain recognises the path.
     """
     if str(path).startswith("--"):
-        path, extra, domain_name = _path_from_option([str(path), *extra], domain_name)
+        path, extra, domain_name = _path_from_option(command, [str(path), *extra], domain_name)
     if not path.exists():
         raise InputError(f"{path} does not exist (current folder: {Path.cwd()}). Check the path.")
     if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
         raise InputError(f"{path} contains no files. Give the folder that contains your data.")
-    domain = get_domain(domain_name) if domain_name else recognise_domain(path)
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    if domain_name:
+        domain = get_domain(domain_name)
+    else:
+        texts = {name: value for name, value in given.items() if isinstance(value, str)}
+        domain = recognise_domain(path, {**option_texts(extra), **texts})
     data_class: Any = next(iter(domain.data_classes.values()))
-    return domain, data_class.from_path(path, {**parse_options(domain, extra), **(options or {})})
+    return domain, data_class.from_path(path, {**parse_options(domain, command, extra), **given})
 
 
-def _path_from_option(words: list[str], domain_name: str | None) -> tuple[Path, Sequence[str], str]:
+def option_texts(words: Sequence[str]) -> dict[str, str]:
+    """Return ``--name value`` pairs by name, for any domain; "true" for an option without value."""
+    texts: dict[str, str] = {}
+    for word, following in pairwise([*words, "--"]):
+        if word.startswith("--"):
+            name, equals, text = word.removeprefix("--").partition("=")
+            texts[name] = text if equals else "true" if following.startswith("--") else following
+    return texts
+
+
+def _path_from_option(
+    command: str, words: list[str], domain_name: str | None
+) -> tuple[Path, Sequence[str], str]:
     """Return the PATH given by an option, the other arguments, and the domain of the option.
 
     Raises:
         ArgumentError: No option among the words can replace PATH.
     """
     names = [word.removeprefix("--").partition("=")[0] for word in words]
-    found = path_options(domain_name)
+    found = path_options(command, domain_name)
     for option, domain in found:
         if option in names:
             at = names.index(option)
@@ -75,7 +105,7 @@ def _path_from_option(words: list[str], domain_name: str | None) -> tuple[Path, 
     )
 
 
-def path_options(domain_name: str | None) -> list[tuple[str, str]]:
+def path_options(command: str, domain_name: str | None) -> list[tuple[str, str]]:
     """Return the options that can replace PATH and their domains, for one domain or for all."""
     if domain_name is not None:
         domains = [get_domain(domain_name)]
@@ -84,13 +114,13 @@ def path_options(domain_name: str | None) -> list[tuple[str, str]]:
     return [
         (option.name, domain.name)
         for domain in domains
-        for option in domain.cli_options
+        for option in domain.cli_options.get(command, ())
         if option.key == "path"
     ]
 
 
-def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse ``--name value`` and ``--name=value`` pairs that the domain declares.
+def parse_options(domain: Domain, command: str, words: Sequence[str]) -> dict[str, Any]:
+    """Parse ``--name value`` and ``--name=value`` pairs that the domain declares for a command.
 
     A bool option without a value is True.
 
@@ -100,34 +130,57 @@ def parse_options(domain: Domain, arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         ArgumentError: An option is unknown, has no value, or a value of the wrong type.
     """
-    known = {option.name: option for option in domain.cli_options}
+    values, others = take_options(domain, command, words)
+    if others:
+        raise _unknown_option(domain, command, others[0])
+    return values
+
+
+def take_options(
+    domain: Domain, command: str, words: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of the domain's options by ``CliOption.key``, and the other words.
+
+    Raises:
+        ArgumentError: An option is unknown, has no value, or a value of the wrong type.
+    """
+    known = {option.name: option for option in domain.cli_options.get(command, ())}
     values: dict[str, Any] = {}
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            others.append(word)
+            continue
         name, equals, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or name not in known:
-            raise ArgumentError(
-                f"Unknown option {word!r} for {domain.name} data. "
-                f"{did_you_mean(f'--{name}', [f'--{option}' for option in known])} "
-                f"`flambeau domains {domain.name}` lists all options."
-            )
+        if name not in known:
+            raise _unknown_option(domain, command, word)
         option = known[name]
         if not equals:
-            no_value = not words or words[0].startswith("--")
-            if no_value and option.type is bool:
+            if option.type is bool and (not rest or rest[0].startswith("--")):
                 text = "true"
-            elif not words:
+            elif not rest:
                 raise ArgumentError(f"The option {word} needs a value: {option.help}")
             else:
-                text = words.pop(0)
+                text = rest.pop(0)
         try:
             values[option.key] = _parse_bool(text) if option.type is bool else option.type(text)
         except ValueError as error:
             raise ArgumentError(
                 f"Invalid value {text!r} for {word}: {option.help} ({error})"
             ) from error
-    return values
+    return values, others
+
+
+def _unknown_option(domain: Domain, command: str, word: str) -> ArgumentError:
+    known = [f"--{option.name}" for option in domain.cli_options.get(command, ())]
+    name = word if word.startswith("--") else f"--{word}"
+    return ArgumentError(
+        f"Unknown option {word!r} for {domain.name} data. "
+        f"{did_you_mean(name.partition('=')[0], known)} `flambeau {command} --help` lists all "
+        "options."
+    )
 
 
 def _parse_bool(text: str) -> bool:

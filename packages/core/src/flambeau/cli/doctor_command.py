@@ -6,8 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flambeau.cli.data_arguments import DataPath, DomainName, open_data
-from flambeau.cli.plan_arguments import ModelName, Settings, check_model, parse_choices
+from flambeau.cli.data_arguments import DataPath, DomainName, TargetName, TaskName, open_data
+from flambeau.cli.plan_arguments import (
+    ModelName,
+    Settings,
+    check_model,
+    parse_choices,
+    without_none,
+)
 from flambeau.learner import Learner
 
 
@@ -16,6 +22,8 @@ def doctor(
     path: DataPath,
     model: ModelName = None,
     domain: DomainName = None,
+    task: TaskName = None,
+    target: TargetName = None,
     full: Annotated[
         bool, typer.Option("--full", help="Also run slow checks: near duplicates, overfitting.")
     ] = False,
@@ -25,11 +33,10 @@ def doctor(
 
     Nothing is trained. The exit code is 0 without findings and 1 with findings.
     """
-    kind, data = open_data(path, domain, context.args)
+    kind, data = open_data("doctor", path, domain, context.args, {"task": task, "target": target})
     check_model(kind, model)
-    report = Learner(data, model, choices=parse_choices(settings or []), quiet=True).doctor(
-        full=full
-    )
+    choices = parse_choices(settings or []) | without_none({"task": task})
+    report = Learner(data, model, choices=choices, quiet=True).doctor(full=full)
     typer.echo(f"{data.report()}\n\n{report}")
     if not report.ok:
         raise typer.Exit(1)

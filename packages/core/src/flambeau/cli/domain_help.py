@@ -10,14 +10,15 @@ from flambeau.domain import installed_domains
 
 
 class CommandWithDomainHelp(TyperCommand):
-    """A command that reads data; domains are imported only to show the help."""
+    """A command with options of domains, which are imported only to show the help."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options of the command, then one section for each domain with options."""
         super().format_options(ctx, formatter)
         for found in installed_domains().values():
-            if found.domain is None or not found.domain.cli_options:
+            options = found.domain.cli_options.get(self.name or "", ()) if found.domain else ()
+            if not options:
                 continue
-            rows = [(f"--{option.name}", option.help) for option in found.domain.cli_options]
+            rows = [(f"--{option.name}", option.help) for option in options]
             with formatter.section(f"Options for the domain {found.name}"):
                 formatter.write_dl(rows)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flambeau.domain import Domain, get_domain, installed_domains
+from flambeau.domain import CliOption, Domain, get_domain, installed_domains
 from flambeau.report import text_table
 
 
@@ -30,5 +30,9 @@ def _describe(domain: Domain) -> None:
     typer.echo(f"{domain.name}: {', '.join(domain.data_classes)}")
     typer.echo(f"architectures: {', '.join(domain.models)}")
     typer.echo(f"tasks: {', '.join(domain.tasks)}\n")
-    rows = [[f"--{option.name}", option.help] for option in domain.cli_options]
-    typer.echo(text_table(["option of fit, plan and doctor", "description"], rows))
+    commands: dict[CliOption, list[str]] = {}
+    for command, options in domain.cli_options.items():
+        for option in options:
+            commands.setdefault(option, []).append(command)
+    rows = [[f"--{each.name}", ", ".join(of), each.help] for each, of in commands.items()]
+    typer.echo(text_table(["option", "commands", "description"], rows))

@@ -12,7 +12,7 @@ import torch
 import typer
 
 from flambeau.artefact.predictor import Predictor
-from flambeau.cli.data_arguments import open_data
+from flambeau.cli.data_arguments import TargetName, open_data
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
@@ -38,6 +38,7 @@ def evaluate(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
     path: Annotated[Path, typer.Argument(help="Labelled data, in the layout of `flambeau fit`.")],
+    target: TargetName = None,
     part: Annotated[Part, typer.Option(help="Part of the data to evaluate.")] = Part.all,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     report: Annotated[
@@ -53,9 +54,10 @@ def evaluate(
     has_classes = predictor.task.kind in ("classification", "multi_label")
     classes = predictor.task.output_names if has_classes else ()
     options: dict[str, Any] = {"classes": list(classes)} if classes else {}
+    options["target"] = target
     if record is not None:
-        options |= _task_option(get_domain(record.domain), predictor.task)
-    _, data = open_data(path, record.domain if record else None, context.args, options)
+        options["task"] = _name_of_task(get_domain(record.domain), predictor.task)
+    _, data = open_data("evaluate", path, record.domain if record else None, context.args, options)
     chosen = [p for p in (PARTS if part is Part.all else (part.value,)) if len(data.split.part(p))]
     if not chosen:
         raise InputError(f"{path} has no {part.value} samples. Evaluate another --part, or all.")
@@ -93,12 +95,9 @@ def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDeta
     )
 
 
-def _task_option(domain: Domain, task: object) -> dict[str, str]:
-    """Return the option "task" if the domain has it, so that labels fit the model's task."""
-    if not any(option.key == "task" for option in domain.cli_options):
-        return {}
-    names = [name for name, kind in domain.tasks.items() if type(task) is kind]
-    return {"task": names[0]} if names else {}
+def _name_of_task(domain: Domain, task: object) -> str | None:
+    """Return the name of the model's task, so that the targets are read for it."""
+    return next((name for name, kind in domain.tasks.items() if type(task) is kind), None)
 
 
 def _batches(predictor: Predictor, data: Data, parts: list[str]) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flambeau.cli.data_arguments import DataPath, DomainName, open_data
+from flambeau.cli.data_arguments import DataPath, DomainName, TargetName, TaskName, open_data
 from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
 from flambeau.cli.plan_arguments import (
     ModelName,
@@ -50,6 +50,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     domain: DomainName = None,
+    task: TaskName = None,
+    target: TargetName = None,
     settings: Settings = None,
 ) -> None:
     """Train on your data, evaluate and export the model.
@@ -57,11 +59,13 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     Ctrl-C saves a checkpoint and prints the command that continues the run. Options of a single
     domain (--size for images) are listed after the others.
     """
-    kind, data = open_data(path, domain, context.args)
+    kind, data = open_data("fit", path, domain, context.args, {"task": task, "target": target})
     check_model(kind, model)
     check_recipe(recipe)
     typer.echo(data.report() + "\n")
-    choices = parse_choices(settings or []) | without_none({"epochs": epochs, "lr": lr})
+    choices = parse_choices(settings or []) | without_none(
+        {"task": task, "epochs": epochs, "lr": lr}
+    )
     if resume is not None:
         folder = run_of(resume)
         saved = Plan.load(folder / "plan.json")
@@ -81,7 +85,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     except KeyboardInterrupt:
         # With the domain's options, so that the resumed run reads the same data.
         words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
-        words += ["--domain", domain] if domain else []
+        for name, value in (("domain", domain), ("task", task), ("target", target)):
+            words += [f"--{name}", value] if value else []
         typer.echo(f"\nInterrupted. Continue with: {shlex.join(map(str, words))}", err=True)
         raise typer.Exit(130) from None
     except Exception:

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flambeau.cli.data_arguments import DataPath, DomainName, open_data
-from flambeau.cli.plan_arguments import ModelName, Settings, check_model, parse_choices
+from flambeau.cli.data_arguments import DataPath, DomainName, TargetName, TaskName, open_data
+from flambeau.cli.plan_arguments import (
+    ModelName,
+    Settings,
+    check_model,
+    parse_choices,
+    without_none,
+)
 from flambeau.learner import Learner
 
 
@@ -17,6 +23,8 @@ def plan(
     path: DataPath,
     model: ModelName = None,
     domain: DomainName = None,
+    task: TaskName = None,
+    target: TargetName = None,
     settings: Settings = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse choices of low confidence, and list them.")
@@ -27,9 +35,10 @@ def plan(
 
     The table also says how to override each choice. Nothing is trained.
     """
-    kind, data = open_data(path, domain, context.args)
+    kind, data = open_data("plan", path, domain, context.args, {"task": task, "target": target})
     check_model(kind, model)
-    choices = parse_choices(settings or []) | ({"strict": True} if strict else {})
+    choices = parse_choices(settings or []) | without_none({"task": task})
+    choices |= {"strict": True} if strict else {}
     chosen = Learner(data, model, choices=choices).plan
     if as_json:
         typer.echo(json.dumps(chosen.to_json(), indent=2))

@@ -7,18 +7,19 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.cli.data_arguments import take_options
 from flambeau.data.data import Data
+from flambeau.data.prediction_columns import fields_of
 from flambeau.domain import get_domain
-from flambeau.errors import ArgumentError, FlambeauError, InputError
+from flambeau.errors import ArgumentError, FlambeauError, InputError, StorageError
 from flambeau.report import text_table
 
 
@@ -31,12 +32,17 @@ class Format(StrEnum):
 
 
 def predict(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
     files: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(help="Input files; without files, or with -, inputs are read from lines."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.table,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the predictions to this file, *.csv or *.jsonl, as columns."),
+    ] = None,
 ) -> None:
     """Predict for new files with an exported model.
 
@@ -46,45 +52,106 @@ def predict(
     Without files (or with -) each line of standard input is one input and gives one line on
     standard output: flambeau predict MODEL < sentences.txt
     """
-    predictor = Predictor.load(model)
-    if not files or files == [Path("-")]:
-        if format is Format.csv:
-            raise ArgumentError("--format csv needs files. For lines use table (text) or json.")
-        predict_lines(predictor, sys.stdin.buffer, as_json=format is Format.json)
-        return
-    items, sources = read_items(predictor, files)
-    numbered = list(enumerate(items))
-    results = [
-        result
-        for begin in range(0, len(items), predictor.batch_size)
-        for _, result in _predict_each(predictor, numbered[begin : begin + predictor.batch_size])
-    ]
+    if out is not None:
+        check_output(out)
+    predictor, paths = _load(model, [*(files or []), *context.args])
+    if not paths or paths == [Path("-")]:
+        if out is None:
+            if format is Format.csv:
+                raise ArgumentError("--format csv needs files, or --out FILE.csv.")
+            predict_lines(predictor, sys.stdin.buffer, as_json=format is Format.json)
+            return
+        items: list[Any] = list(map(_decode_line, sys.stdin.buffer))
+        sources: list[dict[str, Any]] = [{"line": n} for n in range(1, len(items) + 1)]
+    else:
+        items, sources = read_items(predictor, paths)
+    results = _predict_all(predictor, items)
     errors = [result for result in results if isinstance(result, FlambeauError)]
     if errors and len(results) == 1:
         raise errors[0]
     records = [source | _as_record(result) for source, result in zip(sources, results, strict=True)]
-    _print(records, format)
+    if out is None:
+        _print(records, format)
+    else:
+        write_records(records, out)
+        typer.echo(f"Wrote {len(records):,} predictions to {out} ({len(errors):,} errors).")
     if errors:
         raise typer.Exit(1)
+
+
+def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
+    """Return the predictor with the domain's options among the words, and the other words."""
+    if str(model).startswith("--"):
+        raise ArgumentError(f"MODEL is missing before {str(model)!r}: give the export first.")
+    predictor = Predictor.load(model)
+    if predictor.record is None:
+        return predictor, list(map(Path, words))
+    options, others = take_options(get_domain(predictor.record.domain), "predict", words)
+    predictor.task = predictor.task.for_prediction(options)
+    return predictor, list(map(Path, others))
+
+
+def _predict_all(predictor: Predictor, items: Sequence[Any]) -> list[Any]:
+    """Return the prediction, the error or None for each input."""
+    numbered, size = list(enumerate(items)), predictor.batch_size
+    chunks = (numbered[begin : begin + size] for begin in range(0, len(items), size))
+    return [result for chunk in chunks for _, result in _predict_each(predictor, chunk)]
+
+
+def check_output(path: Path) -> None:
+    """Raise an ArgumentError unless the ending of ``--out`` names a format."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise ArgumentError(
+            f"--out {path} must end in .csv (a table) or .jsonl (one JSON object per line)."
+        )
+
+
+def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write one row per record to a CSV file, or one line to a JSONL file.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    try:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            if path.suffix.lower() == ".csv":
+                _write_csv(records, file)
+            else:
+                file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror}. Choose another file with --out."
+        ) from error
+
+
+def _write_csv(records: Sequence[Mapping[str, Any]], file: TextIO) -> None:
+    writer = csv.DictWriter(file, _columns(records))
+    writer.writeheader()
+    for record in records:
+        # A list as JSON, which other programs can read.
+        is_list = {name: isinstance(value, list | tuple) for name, value in record.items()}
+        writer.writerow({name: json.dumps(v) if is_list[name] else v for name, v in record.items()})
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record))
 
 
 def _as_record(result: Any) -> dict[str, Any]:
     """Return the record of an input: its prediction or error; empty for a blank line."""
     if isinstance(result, FlambeauError):
         return {"error": _without_index(result)}
-    return {} if result is None else flatten(result)
+    return {} if result is None else fields_of(result)
 
 
 def _print(records: Sequence[Mapping[str, Any]], format: Format) -> None:
     if format is Format.json:
         typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return
-    columns = list(dict.fromkeys(name for record in records for name in record))
     if format is Format.csv:
-        writer = csv.DictWriter(sys.stdout, columns)
-        writer.writeheader()
-        writer.writerows(records)
+        _write_csv(records, sys.stdout)
         return
+    columns = _columns(records)
     rows = [[_cell(record.get(name, "")) for name in columns] for record in records]
     typer.echo(text_table(columns, rows))
 
@@ -107,7 +174,7 @@ def predict_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool
                 prediction = None
                 typer.echo(f"line {number}: {_without_index(result)}", err=True)
             if as_json:
-                record = None if prediction is None else flatten(prediction)
+                record = None if prediction is None else fields_of(prediction)
                 typer.echo(json.dumps(record, ensure_ascii=False))
             else:
                 typer.echo("" if prediction is None else str(prediction))
@@ -175,21 +242,6 @@ def read_items(
             for number in range(1, len(found) + 1)
         ]
     return items, sources
-
-
-def flatten(prediction: Any) -> dict[str, Any]:
-    """Return the fields of a prediction in one dict; a nested mapping is merged into it."""
-    if is_dataclass(prediction) and not isinstance(prediction, type):
-        fields = asdict(prediction)
-    elif isinstance(prediction, Mapping):
-        fields = dict(cast("Mapping[str, Any]", prediction))
-    else:
-        return {"value": prediction}
-    result: dict[str, Any] = {}
-    for name, value in fields.items():
-        nested = isinstance(value, Mapping)
-        result.update(cast("Mapping[str, Any]", value) if nested else {name: value})
-    return result
 
 
 def _cell(value: Any) -> str:

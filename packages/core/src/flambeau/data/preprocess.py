@@ -17,8 +17,8 @@ class Preprocessor(Protocol):
     It is saved as ``arguments()`` (JSON values) and ``tensors()`` and rebuilt with the constructor
     registered as ``builder``: ``builder(**arguments, **tensors)``.
 
-    A class may derive from it. By default ``on_device`` returns the batch unchanged, and
-    ``arguments()`` and ``tensors()`` are empty.
+    A class may derive from it. By default ``on_device`` returns the batch unchanged, ``collect``
+    returns a list, or a frame for a frame, and ``arguments()`` and ``tensors()`` are empty.
     """
 
     @property
@@ -36,6 +36,19 @@ class Preprocessor(Protocol):
     def on_device(self, batch: Batch) -> Batch:
         """Apply the deterministic last stage (normalisation) on the device, after augmentation."""
         return batch
+
+    def collect(self, items: Any, outputs: Sequence[Any]) -> Any:
+        """Return what ``predict`` returns for several inputs, by default a list of the predictions.
+
+        A frame (pandas) gives a frame with the same index and a column per field of a prediction.
+
+        Args:
+            items: The inputs as they were passed to ``predict``, except an iterator.
+            outputs: One decoded prediction per input, in their order.
+        """
+        from flambeau.data.prediction_columns import collect  # not needed by every program
+
+        return collect(items, outputs)
 
     def arguments(self) -> Mapping[str, Any]:
         """Return the constructor arguments that are JSON values."""

@@ -14,16 +14,28 @@ from flambeau.domain.discovery import (
     load_domain,
     recognise_domain,
 )
-from flambeau.domain.record import API_VERSION, CliOption, Domain, FromPath, rules_of
+from flambeau.domain.record import (
+    API_VERSION,
+    COMMANDS,
+    DATA_COMMANDS,
+    CliOption,
+    Domain,
+    FromPath,
+    Recognition,
+    rules_of,
+)
 from flambeau.domain.record_validation import check_record
 
 __all__ = [
     "API_VERSION",
+    "COMMANDS",
+    "DATA_COMMANDS",
     "ENTRY_POINT_GROUP",
     "CliOption",
     "Domain",
     "FromPath",
     "InstalledDomain",
+    "Recognition",
     "check_record",
     "domain_of",
     "get_domain",

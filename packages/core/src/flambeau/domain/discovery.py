@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import cast
 
 from flambeau.data.data import Data
-from flambeau.domain.record import Domain
+from flambeau.domain.record import Domain, Recognition
 from flambeau.domain.record_validation import check_record
 from flambeau.errors import DomainError, did_you_mean
 from flambeau.wording import type_and_first_line
@@ -116,32 +116,59 @@ def domain_of(data: Data) -> Domain:
     return load_domain(reference)
 
 
-def recognise_domain(path: str | Path) -> Domain:
-    """Return the domain with the highest confidence that it can read ``path``.
+def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None) -> Domain:
+    """Return the domain that is sure to read ``path``, else the only one that can possibly read it.
+
+    Args:
+        path: A file or folder.
+        options: Options of the command line by name, as text.
 
     Raises:
-        DomainError: The path does not exist, no domain recognises it, or two domains have the same
-            confidence; the message lists the confidence of every domain.
+        DomainError: The path does not exist, no domain recognises it, or several domains are
+            equally certain; the message then has the reason of each and the option to write.
     """
     path = Path(path)
     if not path.exists():
         raise DomainError(f"{path} does not exist. Give the file or folder that contains the data.")
     valid = {name: entry.domain for name, entry in installed_domains().items() if entry.domain}
-    confidence = {name: float(domain.recognise(path)) for name, domain in valid.items()}
-    best = max(confidence.values(), default=0.0)
-    candidates = [name for name, value in confidence.items() if value == best > 0]
+    found = {
+        name: recognition
+        for name, domain in valid.items()
+        if (recognition := _ask(domain, path, options or {})) is not None
+    }
+    sure = [name for name, recognition in found.items() if recognition.certainty == "sure"]
+    candidates = sure or list(found)
     if len(candidates) == 1:
         return valid[candidates[0]]
-    listed = ", ".join(f"{name} {value:.2f}" for name, value in confidence.items())
+    if candidates:
+        reasons = "".join(f"\n  {name}: {found[name].reason}" for name in candidates)
+        choices = " or ".join(f"--domain {name}" for name in candidates)
+        raise DomainError(
+            f"{len(candidates)} domains can read {path}:{reasons}\nChoose one: {choices}. In "
+            "Python, use its data class."
+        )
     invalid = [
         f"{name}: {entry.error}" for name, entry in installed_domains().items() if entry.error
     ]
-    problem = "Two domains recognise" if candidates else "No installed domain recognises"
     raise DomainError(
-        f"{problem} {path} (confidence from 0 to 1: {listed or 'no domain is installed'}). Name "
-        "the domain, or build the data in Python with its data class."
+        f"No installed domain recognises {path} ({', '.join(valid) or 'no domain is installed'}). "
+        "Choose one with --domain NAME, or build the data in Python with its data class."
         + (f" Domains that cannot be loaded: {'; '.join(invalid)}" if invalid else "")
     )
+
+
+def _ask(domain: Domain, path: Path, options: Mapping[str, str]) -> Recognition | None:
+    found = domain.recognise(path, options)
+    if found is None:
+        return None
+    # Domains are written by others, perhaps without a type checker.
+    certainty: object = getattr(found, "certainty", None)
+    if certainty not in ("sure", "possible"):
+        raise DomainError(
+            f"recognise of the domain {domain.name!r} returned {found!r:.80}. It must return "
+            'Recognition("sure" or "possible", reason), or None.'
+        )
+    return found
 
 
 # ---------------------------------------------------------------- loading

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+
+from torch import nn
 
 from flambeau.data.data import Data
+from flambeau.data.preprocess import Preprocessor
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
 from flambeau.plan.order import check_extended, check_needs
+from flambeau.task.metrics import Metric
+from flambeau.task.named_losses import Loss
+from flambeau.task.task import Task
 
 if TYPE_CHECKING:
     from flambeau.doctor.check import Check
@@ -28,23 +34,32 @@ class FromPath(Protocol):
 
         Args:
             path: The file or folder on the command line.
-            options: Options of the command by ``CliOption.key``. ``flambeau evaluate`` adds
-                ``"classes"``, the class names of the model in their order, which replace those
-                found in the data.
+            options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
+                the name of the column (or file) of the targets, and ``"task"``, the plan's value,
+                each only if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
+                the class names of the model in their order, which replace those found in the data.
         """
         ...
 
 
+DATA_COMMANDS = ("fit", "plan", "doctor", "evaluate")
+"""The commands that build the data of a domain with ``from_path``."""
+
+COMMANDS = (*DATA_COMMANDS, "predict")
+"""The commands to which a domain can add options."""
+
+
 @dataclass(frozen=True)
 class CliOption:
-    """A command-line option that the domain adds to ``flambeau fit PATH``.
+    """A command-line option that the domain adds to a command.
 
     Attributes:
         name: Without dashes: ``"size"`` for ``--size 64``.
         type: int, float, str or bool. A bool option without a value is True.
         help: One sentence for ``--help``.
-        key: A key of the plan, or a name that ``from_path`` reads in its options. "path" if the
-            option can replace the argument PATH (``--source a.en``).
+        key: The name in the options of ``from_path``, for example a key of the plan; "path" if the
+            option can replace the argument PATH (``--source a.en``). For ``predict`` the name in
+            the options of ``Task.for_prediction``.
     """
 
     name: str
@@ -53,18 +68,34 @@ class CliOption:
     key: str
 
 
-def _recognise_nothing(path: Path) -> float:
-    """Return 0: the domain reads no paths."""
-    return 0.0
+@dataclass(frozen=True)
+class Recognition:
+    """The result of a domain's ``recognise`` for a path that it can read.
+
+    Attributes:
+        certainty: "sure" if the content can hardly be meant for another domain (a column of image
+            paths, a folder with images by class), else "possible".
+        reason: What was found, as a sentence without the path: "The column 'file' has image files."
+            It is shown if another domain recognises the path too.
+    """
+
+    certainty: Literal["sure", "possible"]
+    reason: str
+
+
+def _recognise_nothing(path: Path, options: Mapping[str, str]) -> Recognition | None:
+    """Return None: the domain reads no paths."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """Everything that core needs to know about a kind of data.
 
-    The names in ``models``, ``tasks`` and ``preprocessors`` are stored in exports and are therefore
-    part of the file format: each name is used in only one of the three, and is kept once it is
-    published.
+    The names in ``models``, ``tasks``, ``losses``, ``metrics`` and ``preprocessors`` are stored in
+    exports and are therefore part of the file format: a name is kept once it is published. Two of
+    these fields may have the same name; core's names of tasks, losses and metrics keep their
+    meaning.
 
     Attributes:
         name: Name in exports, on the command line and of the entry point.
@@ -74,12 +105,19 @@ class Domain:
         models: Model builders, called with ``data.model_arguments(preprocessor, values)`` as
             keyword arguments; each returns an ``nn.Module``.
         tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
+        losses: Constructors of loss objects that a task has among its ``arguments()``:
+            ``builder(**loss.arguments())`` returns a function of outputs and targets.
+        metrics: Constructors of metrics, likewise. Core's are available in every domain.
         rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
         preprocessors: Preprocessor builders, ``builder(**arguments, **tensors)``.
-        recognise: Confidence that the domain can read a path, from 0 (not at all) to 1.
-        cli_options: Options that the domain adds to ``flambeau fit PATH``.
+        recognise: ``recognise(path, options)`` says whether the domain can read an existing path,
+            and why; None if it cannot. It is called for every path of the command line, so it
+            reads names and a few lines. ``options`` are those of the command by name, as text
+            ("true" without a value).
+        cli_options: Command → options that the domain adds to it; one of ``COMMANDS`` each. Those
+            for all commands that read data: ``dict.fromkeys(DATA_COMMANDS, options)``.
         demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
             NAME`` and the conformance kit; downloads nothing.
     """
@@ -87,13 +125,15 @@ class Domain:
     name: str
     api: int = API_VERSION
     data_classes: Mapping[str, type[Data]]
-    models: Mapping[str, Callable[..., Any]]
-    tasks: Mapping[str, Callable[..., Any]]
+    models: Mapping[str, Callable[..., nn.Module]]
+    tasks: Mapping[str, Callable[..., Task]]
+    losses: Mapping[str, Callable[..., Loss]] = field(default_factory=dict[str, Any])
+    metrics: Mapping[str, Callable[..., Metric]] = field(default_factory=dict[str, Any])
     rules: tuple[Rule, ...] = ()
     checks: tuple[Check, ...] = ()
-    preprocessors: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Any])
-    recognise: Callable[[Path], float] = _recognise_nothing
-    cli_options: tuple[CliOption, ...] = ()
+    preprocessors: Mapping[str, Callable[..., Preprocessor]] = field(default_factory=dict[str, Any])
+    recognise: Callable[[Path, Mapping[str, str]], Recognition | None] = _recognise_nothing
+    cli_options: Mapping[str, tuple[CliOption, ...]] = field(default_factory=dict[str, Any])
     demo: Callable[[int, int], Data] | None = None
 
     def __post_init__(self) -> None:

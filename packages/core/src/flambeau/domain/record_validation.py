@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, cast, runtime_checkable
 
 from flambeau.data.data import Data
-from flambeau.domain.record import API_VERSION, CliOption, Domain
-from flambeau.errors import DomainError
+from flambeau.domain.record import API_VERSION, COMMANDS, CliOption, Domain
+from flambeau.errors import DomainError, did_you_mean
 from flambeau.plan import Rule
-
-_KIND_NAMES = {"rules": "Rule", "cli_options": "CliOption", "checks": "Check"}
+from flambeau.wording import class_name
 
 
 @runtime_checkable
@@ -53,29 +52,44 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
     """Yield each invalid field and its fault."""
     if not isinstance(cast(object, record.name), str) or not record.name.isidentifier():
         yield "name", f"is {record.name!r}; it must be an identifier such as 'vision'"
-    for table in ("data_classes", "models", "tasks", "preprocessors"):
+    for table in ("data_classes", "models", "tasks", "losses", "metrics", "preprocessors"):
         yield from ((table, fault) for fault in _table_faults(table, getattr(record, table)))
     yield from _clashes(record)
-    kinds: dict[str, type] = {"rules": Rule, "cli_options": CliOption, "checks": SupportsCheck}
-    for name, kind in kinds.items():
-        entries: object = getattr(record, name)
-        if not isinstance(entries, tuple):
-            yield name, f"is a {type(entries).__name__}; it must be a tuple"
-            continue
-        for entry in cast("tuple[object, ...]", entries):
-            if not isinstance(entry, kind):
-                yield name, f"contains {entry!r:.80}, which is not a {_KIND_NAMES[name]}"
-    for name, entries in (
-        ("rules", [rule.key for rule in record.rules]),
-        ("cli_options", [option.name for option in record.cli_options]),
-        ("checks", [check.code for check in record.checks]),
-    ):
-        for repeated in sorted({entry for entry in entries if entries.count(entry) > 1}):
-            yield name, f"contains {repeated!r} more than once"
+    for name, kind, key in (("rules", Rule, "key"), ("checks", SupportsCheck, "code")):
+        faults = _tuple_faults(getattr(record, name), kind, name.removesuffix("s").title(), key)
+        yield from ((name, fault) for fault in faults)
+    yield from (("cli_options", fault) for fault in _option_faults(record.cli_options))
     if not callable(record.recognise):
-        yield "recognise", f"is {record.recognise!r:.80}; it must be a function of a path"
+        yield "recognise", f"is {record.recognise!r:.80}; it must be a function of path and options"
     if record.demo is not None and not callable(record.demo):
         yield "demo", f"is {record.demo!r:.80}; it must be a function demo(n_samples, seed) or None"
+
+
+def _option_faults(options: object) -> Iterator[str]:
+    if not isinstance(options, Mapping):
+        yield f"is a {type(options).__name__}; it must be a mapping from commands to options"
+        return
+    for command, entries in cast("Mapping[object, object]", options).items():
+        if command not in COMMANDS:
+            hint = did_you_mean(str(command), COMMANDS)
+            yield f"has the command {command!r}, which takes no options of domains. {hint}"
+        for fault in _tuple_faults(entries, CliOption, "CliOption", "name"):
+            yield f"of the command {command!r} {fault}"
+
+
+def _tuple_faults(entries: object, kind: type, kind_name: str, key: str) -> Iterator[str]:
+    """Yield the faults of a tuple whose entries must be of one kind, each with another ``key``."""
+    if not isinstance(entries, tuple):
+        yield f"is a {type(entries).__name__}; it must be a tuple"
+        return
+    keys: list[object] = []
+    for entry in cast("tuple[object, ...]", entries):
+        if not isinstance(entry, kind):
+            yield f"contains {entry!r:.80}, which is not a {kind_name}"
+            continue
+        keys.append(getattr(entry, key))
+    for repeated in sorted({str(each) for each in keys if keys.count(each) > 1}):
+        yield f"contains {repeated!r} more than once"
 
 
 def _table_faults(table: str, entries: object) -> Iterator[str]:
@@ -92,10 +106,25 @@ def _table_faults(table: str, entries: object) -> Iterator[str]:
 
 
 def _clashes(record: Domain) -> Iterator[tuple[str, str]]:
-    """Yield the names that more than one table contains."""
-    tables: dict[str, str] = {}
-    for table in ("models", "tasks", "preprocessors"):
-        for name in cast("Mapping[str, object]", getattr(record, table)):
-            if name in tables:
-                yield table, f"has {name!r}, which {tables[name]!r} also has; rename one of them"
-            tables[name] = table
+    """Yield the names of tasks, losses and metrics that core uses for other constructors."""
+    from flambeau.task import Classification, MultiLabel, Regression
+    from flambeau.task.registered import LOSS_NAMES, METRICS
+
+    own: dict[str, Mapping[str, object]] = {
+        "tasks": {task.builder: task for task in (Classification, MultiLabel, Regression)},
+        "losses": {name: f"the loss of the task {task!r}" for name, task in LOSS_NAMES.items()},
+        "metrics": METRICS,
+    }
+    for table, core in own.items():
+        entries: object = getattr(record, table)
+        if not isinstance(entries, Mapping):
+            continue
+        for name, constructor in cast("Mapping[object, object]", entries).items():
+            if not isinstance(name, str) or constructor is core.get(name, constructor):
+                continue
+            other = core[name] if isinstance(core[name], str) else class_name(core[name])
+            yield (
+                table,
+                f"has {name!r}: {class_name(constructor)}, but core has {name!r}: {other}; "
+                "rename the domain's",
+            )

@@ -30,7 +30,7 @@ from flambeau.task.metrics import (
     MetricChoice,
     MetricFactory,
     fresh_metrics,
-    metric_names,
+    metric_argument,
 )
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
@@ -79,8 +79,8 @@ class Classification(Task):
             weight is the sum of the factors, as in torch, or the count for probabilities. Sample
             weights multiply both.
         ignore_index: Targets with this value are ignored (padding); None ignores none.
-        metrics: Names from ``Classification.known_metrics``, or metric objects by name. Objects
-            are not part of ``arguments()``, so an export does not contain them.
+        metrics: Names from ``Classification.known_metrics``, or metric objects by name. An
+            export contains objects whose class core or the domain registers.
         calibration: What ``calibrate`` returned: ``{"temperature": T}``. Predictions and metrics
             use the logits divided by T.
 
@@ -239,7 +239,7 @@ class Classification(Task):
             "label_smoothing": self.label_smoothing,
             "class_weights": None if self.class_weights is None else list(self.class_weights),
             "ignore_index": self.ignore_index,
-            "metrics": metric_names(self._metrics),
+            "metrics": metric_argument(self._metrics),
             **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }
 

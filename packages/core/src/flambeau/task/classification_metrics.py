@@ -5,7 +5,8 @@ Compared with scikit-learn in ``tests/core/task/test_metrics.py``, including abs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ class ConfusionMatrix(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
@@ -59,6 +63,9 @@ class Accuracy(ShareMetric):
         super().__init__()
         self.ignore_index = ignore_index
 
+    def arguments(self) -> Mapping[str, Any]:
+        return {"ignore_index": self.ignore_index}
+
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         predicted, truth = _labels(outputs, targets)
@@ -79,6 +86,9 @@ class TopKAccuracy(ShareMetric):
             raise InputError(f"k must be at least 1, not {k}.")
         self.k = k
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"k": self.k, "ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
@@ -101,6 +111,9 @@ class _PerClass(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
@@ -158,6 +171,9 @@ class _PerLabel(SumMetric):
         super().__init__()
         self.threshold = _as_threshold(threshold)
 
+    def arguments(self) -> Mapping[str, Any]:
+        return {"threshold": _threshold_value(self.threshold)}
+
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
@@ -212,6 +228,9 @@ class ExactMatch(ShareMetric):
         super().__init__()
         self.threshold = _as_threshold(threshold)
 
+    def arguments(self) -> Mapping[str, Any]:
+        return {"threshold": _threshold_value(self.threshold)}
+
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
@@ -234,6 +253,11 @@ def _labels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             f"labels of shape {tuple(predicted.shape)}. Remove or add an axis in the data set."
         )
     return predicted, targets.to(torch.int64)
+
+
+def _threshold_value(threshold: float | Tensor) -> Any:
+    """Return a threshold as a JSON value."""
+    return threshold.tolist() if isinstance(threshold, Tensor) else threshold  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 def _as_threshold(threshold: float | Sequence[float]) -> float | Tensor:

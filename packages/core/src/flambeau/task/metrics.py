@@ -106,9 +106,9 @@ def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> d
     return {name: known[name]() for name in wanted}
 
 
-def metric_names(wanted: MetricChoice) -> list[str] | None:
-    """Return the names for ``Task.arguments()``, or None for objects, which JSON cannot hold."""
-    return None if isinstance(wanted, Mapping) else list(wanted)
+def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Metric]:
+    """Return ``wanted`` for ``Task.arguments()``; an export stores objects by registered names."""
+    return dict(wanted) if isinstance(wanted, Mapping) else list(wanted)
 
 
 class SumMetric:
@@ -126,6 +126,10 @@ class SumMetric:
     def reset(self) -> None:
         """Discard all batches added so far."""
         self.sums = {}
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the JSON values from which the constructor rebuilds the metric in an export."""
+        return {}
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
         """Add ``sums``, which the same metric computed over other samples."""

@@ -25,7 +25,7 @@ from flambeau.task.metrics import (
     MetricChoice,
     MetricFactory,
     fresh_metrics,
-    metric_names,
+    metric_argument,
 )
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
@@ -63,8 +63,8 @@ class MultiLabel(Task):
         classes: Names of the labels in the order of the columns.
         threshold: A label is predicted if its probability is at least this; one for all labels, or
             a list with one for each. A list is kept by ``calibrate``.
-        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. Objects are
-            not part of ``arguments()``, so an export does not contain them.
+        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. An
+            export contains objects whose class core or the domain registers.
         calibration: What ``calibrate`` returned: ``{"temperature": T, "thresholds": [...]}``.
             Predictions and metrics use the logits divided by T, and these thresholds.
 
@@ -223,6 +223,6 @@ class MultiLabel(Task):
         return {
             "classes": list(self.classes),
             "threshold": list(one) if isinstance(one := self.threshold, tuple) else one,
-            "metrics": metric_names(self._metrics),
+            "metrics": metric_argument(self._metrics),
             **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }

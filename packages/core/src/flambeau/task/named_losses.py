@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from flambeau.errors import InputError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A loss function of outputs and targets that returns one loss per element, such as
+``nn.HuberLoss(reduction="none")``."""
 
 LABEL_SMOOTHING = 0.1
 """Label smoothing of "smoothed_cross_entropy", from Szegedy et al., "Rethinking the Inception

@@ -18,13 +18,15 @@ from flambeau.task.metrics import (
     MetricChoice,
     MetricFactory,
     fresh_metrics,
-    metric_names,
+    metric_argument,
     update_metric,
 )
+from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
+from flambeau.wording import class_name
 
 if TYPE_CHECKING:
     from flambeau.task.batch_summary import Summary
@@ -67,6 +69,22 @@ _LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
 }
 
 
+def _reducible(loss: Loss) -> Callable[..., Tensor]:
+    """Return a loss per element as a function with torch's argument ``reduction``."""
+
+    def reduced(outputs: Tensor, targets: Tensor, *, reduction: str) -> Tensor:
+        each = loss(outputs, targets)
+        if each.shape != outputs.shape:
+            raise InputError(
+                f"The loss {class_name(loss)} returned shape {tuple(each.shape)} for outputs "
+                f"{tuple(outputs.shape)}. Return one loss per element (of torch's losses: "
+                'reduction="none"), so that the task can weight and sum them.'
+            )
+        return each.sum() if reduction == "sum" else each
+
+    return reduced
+
+
 class Regression(Task):
     """Prediction of one or several numbers per sample.
 
@@ -79,9 +97,12 @@ class Regression(Task):
         std: Standard deviation of the train targets. With ``mean`` and ``std`` the model predicts
             standardised targets and the loss is in standard deviations; metrics and predictions
             are in the units of the targets.
-        loss: "mse", "huber" (quadratic up to 1, then linear: less sensitive to outliers) or "mae".
-        metrics: Names from ``Regression.known_metrics``, or metric objects by name. Objects are
-            not part of ``arguments()``, so an export does not contain them.
+        loss: "mse", "huber" (quadratic up to 1, then linear: less sensitive to outliers), "mae", or
+            a function of outputs and targets, both ``(batch, values)``, that returns the loss of
+            each element: ``nn.HuberLoss(reduction="none", delta=2.0)``. An export contains one
+            whose class the domain registers in ``losses``.
+        metrics: Names from ``Regression.known_metrics``, or metric objects by name. An
+            export contains objects whose class core or the domain registers.
 
     Raises:
         ArgumentError: ``names`` is a string, or the loss or a metric is unknown.
@@ -101,7 +122,7 @@ class Regression(Task):
         names: Sequence[str] = ("value",),
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
-        loss: LossName = "mse",
+        loss: LossName | Loss = "mse",
         *,
         metrics: MetricChoice | None = None,
     ) -> None:
@@ -112,7 +133,7 @@ class Regression(Task):
         self.names = tuple(names)
         if not self.names or len(set(self.names)) < len(self.names):
             raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
-        if loss not in _LOSSES:
+        if not callable(loss) and loss not in _LOSSES:
             raise ArgumentError(
                 f"Unknown loss {loss!r} for Regression. {did_you_mean(loss, _LOSSES)}"
             )
@@ -125,8 +146,10 @@ class Regression(Task):
                 f"std is {self.std}, but each must be above 0. Remove constant targets: there is "
                 "nothing to learn."
             )
-        self.loss_kind: LossName = loss
-        self.loss_name, self._loss = _LOSSES[loss]
+        self.loss_kind: LossName | Loss = loss
+        self.loss_name, self._loss = (
+            (class_name(loss), _reducible(loss)) if callable(loss) else _LOSSES[loss]
+        )
         self._metrics: MetricChoice = ("mae", "rmse", "r2") if metrics is None else metrics
         self.metrics()
         self._scale: tuple[Tensor, Tensor] | None = None
@@ -141,7 +164,8 @@ class Regression(Task):
 
     @property
     def standard_loss(self) -> str:
-        return self.loss_kind if type(self).loss is Regression.loss else ""
+        is_named = type(self).loss is Regression.loss and isinstance(self.loss_kind, str)
+        return str(self.loss_kind) if is_named else ""
 
     @property
     def standardises(self) -> bool:
@@ -159,6 +183,10 @@ class Regression(Task):
         samples = per_sample(samples.to(outputs.dtype), outputs)
         total = (self._loss(outputs, standardised, reduction="none") * samples).sum()
         return total, weight_of(targets.numel(), samples, targets)
+
+    def loss_per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each element of outputs and standardised targets, of their shape."""
+        return self._loss(outputs, targets, reduction="none")
 
     def standardise(self, targets: Tensor) -> Tensor:
         """Return the targets of the loss: ``(targets - mean) / std``, or unchanged without them."""
@@ -217,7 +245,7 @@ class Regression(Task):
             "mean": None if self.mean is None else list(self.mean),
             "std": None if self.std is None else list(self.std),
             "loss": self.loss_kind,
-            "metrics": metric_names(self._metrics),
+            "metrics": metric_argument(self._metrics),
         }
 
     def _per_name(

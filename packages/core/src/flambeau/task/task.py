@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
+from flambeau.errors import ArgumentError
 from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score, update_metric
 
 Stage = Literal["train", "valid", "evaluate", "predict"]
@@ -278,6 +279,21 @@ class Task:
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""
         raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
+
+    def for_prediction(self, options: Mapping[str, Any]) -> Task:
+        """Return the task with the options that its domain adds to ``flambeau predict``.
+
+        Args:
+            options: Values by ``CliOption.key``; only those that were given.
+
+        Raises:
+            ArgumentError: The task does not support an option, which is the default.
+        """
+        if options:
+            raise ArgumentError(
+                f"{type(self).__name__} has no option {next(iter(options))!r} for predict. Omit it."
+            )
+        return self
 
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which ``builder`` rebuilds the task."""

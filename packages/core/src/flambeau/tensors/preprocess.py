@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 
 _CHUNK_ROWS = 65_536
 
 
-class TensorPreprocessor:
+class TensorPreprocessor(Preprocessor):
     """The preprocessor of tensors: checks, casts and optionally standardises inputs.
 
     Standardisation gives the train samples mean 0 and standard deviation 1: per feature where a

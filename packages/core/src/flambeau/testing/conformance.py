@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ConformanceError, did_you_mean
+from flambeau.testing.conformance_collect import check_collect_keeps_the_index
 from flambeau.testing.conformance_data import (
     check_batches_are_valid,
     check_batches_move_to_a_device,
@@ -48,6 +49,7 @@ CHECKS: tuple[ConformanceCheck, ...] = (
     check_doctor_finds_nothing,
     check_export_gives_equal_outputs,
     check_predictor_equals_valid_loader,
+    check_collect_keeps_the_index,
 )
 """All checks. ``pytest.mark.parametrize("check", CHECKS, ids=check_name)`` makes one test per
 check, which calls ``check(DomainUnderTest("name"))``."""

@@ -56,6 +56,14 @@ def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
                     "users would get other predictions than the evaluated ones",
                     "return everything that decode needs from the task's arguments()",
                 )
+            if list(tested.task.metrics()) != list(loaded.task.metrics()):
+                raise conformance_error(
+                    f"{name}: the task has the metrics {list(tested.task.metrics())}, but that of "
+                    f"the loaded export {list(loaded.task.metrics())}.",
+                    "`flambeau evaluate` would lack scores",
+                    "register the metrics in Domain(metrics=...) and return them from the task's "
+                    "arguments()",
+                )
 
 
 def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:

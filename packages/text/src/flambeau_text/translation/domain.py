@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flambeau.data.tables import read_csv
-from flambeau.domain import CliOption, Domain
+from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.data import TranslationData
@@ -16,40 +17,61 @@ from flambeau_text.translation.task import TranslationTask
 from flambeau_text.translation.text_files import language_of, reads_like_a_sentence
 
 
-def recognise(path: Path) -> float:
-    """Return the confidence, 0 to 1, that ``path`` has sentence pairs.
+def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
+    """Recognise folders, tables and files with sentence pairs.
 
-    0.9 for a folder with files ``train.*`` of two languages; 0.8 for a table with the columns
-    "source" and "target", or with two columns named by language codes ("en", "de"); 0.6 for a file
-    that ends in a language code, whose other side must be given too; 0.2 for a TSV file with two
-    columns and no header, for which reading raises an error that requests the header.
+    Sure for a folder with files ``train.*`` of two languages, a table with the columns "source" and
+    "target" or two columns named by language codes ("en", "de"), and a file in one language whose
+    other side is given. Possible for a file in one language alone, and for two columns of sentences
+    under other names or without a header, for which reading says what to add.
     """
     if path.is_dir():
-        named = [file for file in path.iterdir() if file.name.startswith("train.")]
-        return 0.9 if len({language_of(file) for file in named} - {None}) == 2 else 0.0
-    if not path.is_file():
-        return 0.0
+        found = (language_of(file) for file in path.iterdir() if file.name.startswith("train."))
+        languages = sorted({language for language in found if language is not None})
+        if len(languages) != 2:
+            return None
+        return Recognition("sure", f"It has the files train.{' and train.'.join(languages)}.")
     if path.suffix in (".csv", ".tsv"):
-        return _confidence_of_table(path)
-    return 0.6 if language_of(path) is not None else 0.0
+        return _recognise_table(path, options)
+    language = language_of(path)
+    if language is None or not path.is_file():
+        return None
+    if "target" in options:
+        return Recognition("sure", "--target gives the file with the translations.")
+    return Recognition("possible", f"Its name ends in the language code {language!r}.")
 
 
-def _confidence_of_table(path: Path) -> float:
+def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | None:
     try:
-        names = [name.strip().lower() for name in read_csv(path, rows=0).names]
-    except InputError:  # not text, or not a table
-        return 0.0
-    languages = len(names) == 2 and all(language_of(f"x.{name}") for name in names)
-    if languages or {"source", "target"} <= set(names):
-        return 0.8
-    is_bare = len(names) == 2 and any(map(reads_like_a_sentence, names))
-    return 0.2 if is_bare and path.suffix == ".tsv" else 0.0
+        table = read_csv(path, rows=20)
+    except (InputError, OSError):
+        return None
+    names = list(table.names)
+    lower = [name.strip().lower() for name in names]
+    if options.get("source-column") in table:
+        return Recognition("sure", "--source-column names the column of the sources.")
+    if {"source", "target"} <= set(lower):
+        return Recognition("sure", "It has the columns 'source' and 'target'.")
+    if len(names) != 2:
+        return None
+    if all(language_of(f"x.{name}") for name in lower):
+        return Recognition("sure", f"Its columns {names[0]!r} and {names[1]!r} are language codes.")
+    if any(map(reads_like_a_sentence, names)):
+        return Recognition("possible", "Its first line looks like a sentence pair.")
+    if all(_are_sentences(column) for column in map(table.column, names)):
+        return Recognition(
+            "possible", f"Both columns, {names[0]!r} and {names[1]!r}, have sentences."
+        )
+    return None
 
 
-CLI_OPTIONS = (
+def _are_sentences(column: Sequence[str]) -> bool:
+    """Return whether most texts of a column have at least three words: labels have fewer."""
+    return 2 * sum(len(text.split()) >= 3 for text in column) > len(column)
+
+
+DATA_OPTIONS = (
     CliOption("source", str, "File with the source sentences, in place of PATH.", "path"),
-    CliOption("task", str, "The task: translation.", "task"),
-    CliOption("target", str, "File with the translations, line by line.", "target"),
     CliOption(
         "source-language",
         str,
@@ -66,8 +88,11 @@ CLI_OPTIONS = (
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),
     CliOption("unusable", str, "'skip' unusable pairs, or 'raise' an error.", "unusable"),
     CliOption("source-column", str, "Column of a table with the sources.", "source_column"),
-    CliOption("target-column", str, "Column of a table with the targets.", "target_column"),
     CliOption("split", str, "Column of a table with train, valid or test for each row.", "split"),
+)
+
+PREDICT_OPTIONS = (
+    CliOption("beam", int, "Size of the beam search; 1 is greedy, larger is slower.", "beam"),
 )
 
 DOMAIN = Domain(
@@ -78,6 +103,6 @@ DOMAIN = Domain(
     rules=RULES,
     preprocessors={"translation_preprocessor": TranslationPreprocessor},
     recognise=recognise,
-    cli_options=CLI_OPTIONS,
+    cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "predict": PREDICT_OPTIONS},
     demo=dates_data,
 )

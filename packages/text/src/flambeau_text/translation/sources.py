@@ -101,9 +101,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     """Read the path and the options of the command line.
 
     Args:
-        path: The source file, with ``target`` among the options; a CSV or TSV file; or a folder
-            with two files that differ only in their ending (``train.en`` and ``train.de``).
-        options: ``target``; ``source_column``, ``target_column`` and ``split`` of a table;
+        path: The source file, with the file ``target`` among the options; a CSV or TSV file; or a
+            folder with two files that differ only in their ending (``train.en`` and ``train.de``).
+        options: ``target``, in a table the name of a column; its ``source_column`` and ``split``;
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
             ``lowercase``, ``unusable``; ``valid`` and ``test``, each a fraction or two files
             separated by a comma.
@@ -126,8 +126,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     }
     settings = TranslationOptions(**chosen)
     target = given.pop("target", None)
-    source_column = given.pop("source_column", None)
-    target_column = given.pop("target_column", None)
+    source_column, target_column = given.pop("source_column", None), None
+    if {".csv", ".tsv"} & set(path.suffixes):
+        target, target_column = None, target
     request = SplitRequest(
         _parse_size("valid", given.pop("valid", 0.1)),
         _parse_size("test", given.pop("test", 0.0)),
@@ -191,7 +192,7 @@ def _choose_columns(
             return first, second
     raise InputError(
         f"{path} has the columns {', '.join(columns)}. Name the two sides: "
-        "--source-column NAME --target-column NAME."
+        "--source-column NAME --target NAME."
     )
 
 
@@ -203,7 +204,7 @@ def _check_header(first: str, second: str, path: Path) -> None:
             f"The first line of {path}, {first!r:.60} and {second!r:.60}, looks like a sentence "
             f"pair, not like column names. Add a header line: source and target, separated by "
             f"{divider}. If these are the column names, pass them: --source-column, "
-            "--target-column."
+            "--target."
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -198,6 +199,21 @@ class TranslationTask(Task):
         return dict(zip(names, columns, strict=True))
 
     # Evaluation
+
+    def for_prediction(self, options: Mapping[str, Any]) -> TranslationTask:
+        """Return a copy whose beam search has the size ``options["beam"]``, if that is given.
+
+        Other settings of the search are kept if it is a `Beam`.
+
+        Raises:
+            InputError: The size is less than 1 or than the number of sentences to return.
+        """
+        if "beam" not in options:
+            return self
+        beam = self.decoding if isinstance(self.decoding, Beam) else _BEAM
+        task = copy(self)
+        task.decoding = replace(beam, size=options["beam"])
+        return task
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext

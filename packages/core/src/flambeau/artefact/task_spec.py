@@ -1,0 +1,161 @@
+"""The task of an export: its arguments as JSON, with registered metrics and losses by name.
+
+A metric object in the task's arguments is stored as ``{"registered": "metrics", "name": NAME,
+"arguments": {...}}`` and rebuilt with the constructor that core or the domain registers as NAME.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from flambeau.artefact.export_format import BuilderSpec, as_json_value
+from flambeau.artefact.rebuild import Builders, rebuild
+from flambeau.domain import Domain
+from flambeau.errors import ArtefactError, FlambeauWarning
+from flambeau.task.metrics import Metric
+from flambeau.task.task import Task
+from flambeau.wording import class_name
+
+_REFERENCE = ("registered", "name", "arguments")
+
+
+def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
+    """Return builder and arguments of a task; the note names everything that is not stored.
+
+    Args:
+        task: Without a registered builder, or with a loss object that the domain does not register,
+            it is not stored: the note says what to pass to ``Predictor.load``.
+        domain: Registers tasks, losses and metrics. Metric objects that neither it nor core
+            registers are left out.
+
+    Raises:
+        ArtefactError: An argument cannot be saved, or a registered constructor does not rebuild a
+            metric or loss from its ``arguments()``.
+    """
+    kind = type(task).__qualname__
+    if task.builder not in domain.tasks:
+        return _not_registered(kind)
+    given = dict(task.arguments())
+    tables = _tables(domain)
+    loss: object = given.get("loss")
+    if callable(loss) and _name_of(loss, tables["losses"]) is None:
+        return BuilderSpec(
+            None,
+            note=f"No domain registers the loss {class_name(loss)} of {kind}. Register its "
+            "constructor in Domain(losses=...), or load with Predictor.load(path, task=...).",
+        )
+    missing: list[str] = []
+    arguments = as_json_value(_encode(given, tables, missing), f"{kind}.arguments()")
+    note = kind
+    if missing:
+        note += (
+            f" without {', '.join(missing)}, whose class no domain registers. To export it, add it "
+            "to Domain(metrics=...)."
+        )
+        warnings.warn(f"The export contains {note}", FlambeauWarning, stacklevel=4)
+    spec = BuilderSpec(task.builder, arguments, note=note)
+    # A user-defined subclass inherits the name, but the builder would build its base class.
+    return spec if type(rebuild_task(spec, domain)) is type(task) else _not_registered(kind)
+
+
+def rebuild_task(spec: BuilderSpec, domain: Domain) -> Task:
+    """Return the task of an export, with its registered metrics and losses.
+
+    Raises:
+        ArtefactError: A name is unknown, or a constructor rejects its arguments or fails.
+    """
+    arguments = _decode(dict(spec.arguments), _tables(domain))
+    return cast(Task, rebuild("task", BuilderSpec(spec.builder, arguments), domain.tasks))
+
+
+def _tables(domain: Domain) -> dict[str, Builders]:
+    # Only exports need these names.
+    from flambeau.task.registered import METRICS
+
+    return {"losses": domain.losses, "metrics": {**METRICS, **domain.metrics}}
+
+
+def _not_registered(kind: str) -> BuilderSpec:
+    return BuilderSpec(
+        None, note=f"No domain registers {kind}. Load with Predictor.load(path, task=...)."
+    )
+
+
+def _name_of(part: object, table: Builders) -> str | None:
+    """Return the name of the constructor of ``part``: its ``builder``, else that of its class."""
+    named: object = getattr(part, "builder", None)
+    if isinstance(named, str) and named in table:
+        return named
+    return next((name for name, make in table.items() if make is type(part)), None)
+
+
+def _encode(value: Any, tables: Mapping[str, Builders], missing: list[str]) -> Any:
+    """Replace registered objects in ``value`` by references; add the metrics without a name."""
+    if isinstance(value, Mapping):
+        entries: dict[Any, Any] = {}
+        for key, part in cast("Mapping[Any, Any]", value).items():
+            if isinstance(part, Metric) and _name_of(part, tables["metrics"]) is None:
+                missing.append(f"the metric {key!r} ({type(part).__qualname__})")
+            else:
+                entries[key] = _encode(part, tables, missing)
+        return entries
+    if isinstance(value, list | tuple):
+        return [_encode(part, tables, missing) for part in cast("list[Any]", value)]
+    for table, builders in tables.items():
+        name = _name_of(cast(object, value), builders)
+        if name is not None:
+            return _reference(table, name, value, builders)
+    return value
+
+
+def _reference(table: str, name: str, part: Any, builders: Builders) -> dict[str, Any]:
+    kind = type(part).__qualname__
+    spec = BuilderSpec(name, as_json_value(_arguments(part), f"{kind}.arguments()"))
+    rebuilt = rebuild(_singular(table), spec, builders)
+    fresh = copy.deepcopy(part)
+    if isinstance(fresh, Metric):
+        fresh.reset()
+    if type(rebuilt) is not type(part) or _settings(rebuilt) != _settings(fresh):
+        raise ArtefactError(
+            f"The {_singular(table)} {name!r} ({kind}) cannot be exported: its constructor, called "
+            f"with {dict(spec.arguments)}, gives {_shown(rebuilt)} instead of {_shown(fresh)}. "
+            f"Return all constructor arguments from {kind}.arguments()."
+        )
+    return {"registered": table, "name": name, "arguments": dict(spec.arguments)}
+
+
+def _arguments(part: Any) -> dict[str, Any]:
+    arguments: Callable[[], Mapping[str, Any]] | None = getattr(part, "arguments", None)
+    return dict(arguments()) if callable(arguments) else {}
+
+
+def _decode(value: Any, tables: Mapping[str, Builders]) -> Any:
+    if isinstance(value, list):
+        return [_decode(part, tables) for part in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    entries = cast("dict[str, Any]", value)
+    if tuple(entries) != _REFERENCE or entries["registered"] not in tables:
+        return {key: _decode(part, tables) for key, part in entries.items()}
+    table: str = entries["registered"]
+    spec = BuilderSpec(entries["name"], entries["arguments"])
+    return rebuild(_singular(table), spec, tables[table])
+
+
+def _singular(table: str) -> str:
+    return {"losses": "loss", "metrics": "metric"}[table]
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """Return the attributes of an object that are plain values."""
+    attributes: dict[str, Any] = getattr(part, "__dict__", {})
+    plain = (bool, int, float, str, tuple, list, type(None))
+    return {name: value for name, value in attributes.items() if isinstance(value, plain)}
+
+
+def _shown(part: Any) -> str:
+    settings = ", ".join(f"{name}={value!r:.40}" for name, value in _settings(part).items())
+    return f"{type(part).__qualname__}({settings})"

@@ -1,0 +1,77 @@
+"""Predictions as columns: one row per input, one column per field of a prediction.
+
+Frames (pandas) are recognised by their attributes; pandas is never imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, cast
+
+
+def is_frame(items: object) -> bool:
+    """Return whether ``items`` is a frame or a series: rows with an index, as in pandas."""
+    return all(hasattr(items, name) for name in ("index", "iloc", "to_dict"))
+
+
+def rows_of(frame: Any) -> list[Any]:
+    """Return the inputs in a frame: the values of a single column, else one dict by column a row.
+
+    Args:
+        frame: A series, or a frame; see ``is_frame``.
+    """
+    if not hasattr(frame, "columns"):
+        return list(frame.tolist())
+    names = list(frame.columns)
+    if len(names) == 1:
+        return list(frame[names[0]].tolist())
+    return list(frame.to_dict("records"))
+
+
+def collect(items: Any, outputs: Sequence[Any]) -> Any:
+    """Return the predictions as a frame with the index of ``items`` if that is one, else a list.
+
+    Args:
+        items: The inputs: a frame, a series, or anything else.
+        outputs: One prediction per input.
+    """
+    if not is_frame(items):
+        return list(outputs)
+    frame = items if hasattr(items, "columns") else items.to_frame()
+    return type(frame)(columns_of(outputs), index=items.index)
+
+
+def columns_of(outputs: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the fields of predictions as columns; None where a prediction lacks a field.
+
+    >>> columns_of([{"label": "ant"}, {"label": "bee", "score": 0.5}])
+    {'label': ['ant', 'bee'], 'score': [None, 0.5]}
+    """
+    records = [fields_of(output) for output in outputs]
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def fields_of(prediction: Any) -> dict[str, Any]:
+    """Return the fields of one prediction by name; a nested mapping is merged into them.
+
+    A name of a nested mapping that is also a field gets the mapping's name in front: a class
+    "label" in ``probabilities`` becomes "probabilities.label". A prediction without fields has the
+    only field "value".
+    """
+    if is_dataclass(prediction) and not isinstance(prediction, type):
+        fields = asdict(prediction)
+    elif isinstance(prediction, Mapping):
+        fields = dict(cast("Mapping[str, Any]", prediction))
+    else:
+        return {"value": prediction}
+    own = {name for name, value in fields.items() if not isinstance(value, Mapping)}
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if not isinstance(value, Mapping):
+            found[name] = value
+            continue
+        for inner, part in cast("Mapping[str, Any]", value).items():
+            found[f"{name}.{inner}" if inner in own else inner] = part
+    return found

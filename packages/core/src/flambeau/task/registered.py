@@ -1,0 +1,35 @@
+"""The names under which exports store metric objects, and the losses whose names core uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from flambeau.task.classification_metrics import (
+    Accuracy,
+    BalancedAccuracy,
+    ExactMatch,
+    MacroF1,
+    MultiLabelMacroF1,
+    MultiLabelMicroF1,
+    TopKAccuracy,
+)
+from flambeau.task.metrics import Metric
+from flambeau.task.named_losses import LOSSES
+from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
+
+METRICS: Mapping[str, Callable[..., Metric]] = {
+    "accuracy": Accuracy,
+    "balanced_accuracy": BalancedAccuracy,
+    "exact_match": ExactMatch,
+    "macro_f1": MacroF1,
+    "mae": MeanAbsoluteError,
+    "multi_label_macro_f1": MultiLabelMacroF1,
+    "multi_label_micro_f1": MultiLabelMicroF1,
+    "r2": R2,
+    "rmse": RootMeanSquaredError,
+    "top_k_accuracy": TopKAccuracy,
+}
+"""Core's metrics by the name in exports; every domain has them in addition to its own."""
+
+LOSS_NAMES: Mapping[str, str] = {name: task for task, names in LOSSES.items() for name in names}
+"""Name of each loss of core → its task."""
