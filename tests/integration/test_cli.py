@@ -369,3 +369,10 @@ def test_an_unknown_model_and_an_empty_folder_are_refused(photos: Path, tmp_path
         call("plan", photos, "--model", "smal_cnn")
     with pytest.raises(FlambeauError, match="contains no files"):
         call("plan", tmp_path)
+
+
+def test_an_export_is_trained_further(photos: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    call("fit", photos, *SMALL, "--epochs", "1", "--out", first)
+    text = call("fit", photos, *SMALL, "--epochs", "1", "--out", second, "--start", first / "model")
+    assert f"Preprocessor and weights of the export {first / 'model'}, its head too." in text

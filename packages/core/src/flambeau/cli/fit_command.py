@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from flambeau.cli.plan_arguments import (
     parse_choices,
     without_none,
 )
+from flambeau.data.data import Data
 from flambeau.distributed.processes import run_on_main
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.learner import Learner
@@ -47,6 +48,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         typer.Option(help="Train while the score improves, for at most this many minutes."),
     ] = None,
     out: OutputFolder = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Train the export in this folder further.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     domain: DomainName = None,
@@ -68,16 +72,10 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     )
     if resume is not None:
         folder = run_of(resume)
-        saved = Plan.load(folder / "plan.json")
-        # resume refuses choices that differ; epochs and lr are part of the run's phases.
-        same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
-        learner = Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
-        if same != choices:
-            note = "--epochs and --lr have no effect with --resume: the run keeps its own."
-            typer.echo(note, err=True)
+        learner = _resumed(data, folder, choices, seed)
     else:
         folder = agree_on_folder(out, kind.name)
-        learner = Learner(data, model, choices=choices, seed=seed, folder=folder)
+        learner = Learner(data, model, choices=choices, start=start, seed=seed, folder=folder)
         run_on_main(lambda: _start_run(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
@@ -97,14 +95,29 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         typer.echo("\n" + _calibrate(learner))
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
-    scores = {
-        part: learner.evaluate(part) for part in ("valid", "test") if len(data.split.part(part))
-    }
-    names = list(dict.fromkeys(name for score in scores.values() for name in score))
-    rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
-    typer.echo("\n" + text_table(["", *names], rows))
+    typer.echo("\n" + _score_table(learner))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
+
+
+def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) -> Learner:
+    """Return a learner with the plan of the run in ``folder``."""
+    saved = Plan.load(folder / "plan.json")
+    # resume refuses choices that differ; epochs and lr are part of the run's phases.
+    same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
+    if same != choices:
+        note = "--epochs and --lr have no effect with --resume: the run keeps its own."
+        typer.echo(note, err=True)
+    return Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
+
+
+def _score_table(learner: Learner) -> str:
+    """Evaluate the model on valid and test and return the scores as text."""
+    parts = [part for part in ("valid", "test") if len(learner.data.split.part(part))]
+    scores = {part: learner.evaluate(part) for part in parts}
+    names = list(dict.fromkeys(name for score in scores.values() for name in score))
+    rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
+    return text_table(["", *names], rows)
 
 
 def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,10 @@ class LogLoss(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the JSON values from which the constructor rebuilds the metric in an export."""
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
@@ -61,6 +66,10 @@ class BrierScore(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the JSON values from which the constructor rebuilds the metric in an export."""
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
@@ -140,6 +149,10 @@ class _ClassRanking(_Ranking):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the JSON values from which the constructor rebuilds the metric in an export."""
+        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
@@ -227,6 +240,10 @@ class MultiLabelBrierScore(_LabelSum):
 
 
 class _LabelRanking(_Ranking):
+    def arguments(self) -> Mapping[str, Any]:
+        """Return no values: the constructor has no arguments."""
+        return {}
+
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
         check_label_shapes(outputs, targets)

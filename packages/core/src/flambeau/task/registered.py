@@ -15,14 +15,32 @@ from flambeau.task.classification_metrics import (
 )
 from flambeau.task.metrics import Metric
 from flambeau.task.named_losses import LOSSES
+from flambeau.task.probability_metrics import (
+    AUROC,
+    AveragePrecision,
+    BrierScore,
+    LogLoss,
+    MultiLabelAUROC,
+    MultiLabelAveragePrecision,
+    MultiLabelBrierScore,
+    MultiLabelLogLoss,
+)
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 
 METRICS: Mapping[str, Callable[..., Metric]] = {
     "accuracy": Accuracy,
+    "auroc": AUROC,
+    "average_precision": AveragePrecision,
     "balanced_accuracy": BalancedAccuracy,
+    "brier": BrierScore,
     "exact_match": ExactMatch,
+    "log_loss": LogLoss,
     "macro_f1": MacroF1,
     "mae": MeanAbsoluteError,
+    "multi_label_auroc": MultiLabelAUROC,
+    "multi_label_average_precision": MultiLabelAveragePrecision,
+    "multi_label_brier": MultiLabelBrierScore,
+    "multi_label_log_loss": MultiLabelLogLoss,
     "multi_label_macro_f1": MultiLabelMacroF1,
     "multi_label_micro_f1": MultiLabelMicroF1,
     "r2": R2,

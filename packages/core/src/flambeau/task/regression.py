@@ -184,10 +184,6 @@ class Regression(Task):
         total = (self._loss(outputs, standardised, reduction="none") * samples).sum()
         return total, weight_of(targets.numel(), samples, targets)
 
-    def loss_per_element(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each element of outputs and standardised targets, of their shape."""
-        return self._loss(outputs, targets, reduction="none")
-
     def standardise(self, targets: Tensor) -> Tensor:
         """Return the targets of the loss: ``(targets - mean) / std``, or unchanged without them."""
         if self.mean is None:

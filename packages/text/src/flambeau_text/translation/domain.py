@@ -43,7 +43,7 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
 
 def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | None:
     try:
-        table = read_csv(path, rows=20)
+        table = read_csv(path, rows=0)
     except (InputError, OSError):
         return None
     names = list(table.names)
@@ -58,11 +58,18 @@ def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | No
         return Recognition("sure", f"Its columns {names[0]!r} and {names[1]!r} are language codes.")
     if any(map(reads_like_a_sentence, names)):
         return Recognition("possible", "Its first line looks like a sentence pair.")
-    if all(_are_sentences(column) for column in map(table.column, names)):
-        return Recognition(
-            "possible", f"Both columns, {names[0]!r} and {names[1]!r}, have sentences."
-        )
-    return None
+    return _recognise_sentences(path, names)
+
+
+def _recognise_sentences(path: Path, names: Sequence[str]) -> Recognition | None:
+    """Recognise a table whose two columns have sentences in the first rows."""
+    try:
+        table = read_csv(path, rows=20)
+    except (InputError, OSError):
+        return None
+    if not all(_are_sentences(column) for column in map(table.column, names)):
+        return None
+    return Recognition("possible", f"Both columns, {names[0]!r} and {names[1]!r}, have sentences.")
 
 
 def _are_sentences(column: Sequence[str]) -> bool:
