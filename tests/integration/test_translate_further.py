@@ -38,7 +38,7 @@ def test_an_exported_model_improves_on_new_pairs(realdata: Path, tmp_path: Path)
     vocabulary = {"tokenizer": "bpe", "vocab_size": 1_000}
     first = Learner(
         TranslationData.from_pairs(old, valid=50),
-        choices={**CHOICES, **vocabulary, "epochs": 3},
+        choices={**CHOICES, **vocabulary, "epochs": 8},
         quiet=True,
     )
     first.fit()
@@ -46,18 +46,19 @@ def test_an_exported_model_improves_on_new_pairs(realdata: Path, tmp_path: Path)
 
     data = TranslationData.from_pairs(new, valid=50)
     assert len(data.raw("train")) == 500
-    second = Learner(data, start=tmp_path / "export", choices={"epochs": 3}, quiet=True)
+    choices = {"epochs": 8, "decoding": CHOICES["decoding"]}
+    second = Learner(data, start=tmp_path / "export", choices=choices, quiet=True)
     assert second.built.preprocessor.arguments() == first.built.preprocessor.arguments()
     sentence = data.raw("valid")[0]
     assert (
         second.predict(sentence).text == Predictor.load(tmp_path / "export").predict(sentence).text
     )
     before = second.evaluate()
-    second.fit(lr=1e-3)
+    second.fit(lr=3e-3)
     after = second.evaluate()
     assert after["loss"] < before["loss"] - 0.1
     # The same steps from initial weights do not get as far: the export's weights are what helps.
-    alone = Learner(data, choices={**CHOICES, **vocabulary, "epochs": 3, "lr": 1e-3}, quiet=True)
+    alone = Learner(data, choices={**CHOICES, **vocabulary, "epochs": 8, "lr": 3e-3}, quiet=True)
     alone.fit()
     assert alone.evaluate()["perplexity"] > after["perplexity"]
 

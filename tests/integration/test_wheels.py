@@ -106,7 +106,7 @@ def test_core_alone_has_commands_and_conformance_kit(install: Callable[..., Any]
 
 def test_every_extra_can_be_installed(install: Callable[..., Any], wheels: Path) -> None:
     extras = project("flambeau")["optional-dependencies"]
-    assert set(extras) == {"plot", "vision", "text", "tabular", "bench", "all"}
+    assert set(extras) == {"plot", "vision", "text", "tabular", "bench", "tables", "all"}
     installed = install("flambeau[all]").packages()
     assert {name for name in installed if name in FOLDERS} == set(ALONE)
     assert "matplotlib" in installed
