@@ -23,7 +23,7 @@ from flambeau.task.task import Task
 
 _MAX_VALUES = 50_000_000  # train features: 200 MB in float32, fitted in some seconds
 _MAX_OUTPUTS = 10_000_000  # of a model for many rows: 80 MB in float64
-_MAX_WEIGHTS = 2_000_000
+_MAX_WEIGHTS = 400_000  # L-BFGS keeps 200 vectors of this size: 320 MB in float32
 _WIDE = 10  # features per row above which a basis of the rows is faster
 _KINDS = ("classification", "multi_label", "regression")
 _FEATURES = (torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -110,7 +110,7 @@ def baseline_scores(
 
     The linear models use the numeric inputs (float, uint8, bool), flattened and concatenated.
     They are fitted on at most 50 million values: a random subset of the train rows, always the
-    same one. They are omitted if they would have more than 2 million weights, or 10 million
+    same one. They are omitted if they would have more than 400,000 weights, or 10 million
     outputs of the train rows.
 
     Args:
