@@ -1,4 +1,4 @@
-"""The sources of ``ImageData`` (folder, table, arrays, pairs), each read to its arguments."""
+"""Functions that read a folder, table, arrays or pairs; they return ``ImageDataArguments``."""
 
 from __future__ import annotations
 

@@ -203,13 +203,6 @@ class Classification(Task):
 
         return {"temperature": fit_temperature(*gather(self._rows(*pair) for pair in pairs))}
 
-    def calibrated(self, outputs: Any) -> Any:
-        """Return the logits divided by the temperature; unchanged if there is none."""
-        temperature = self.calibration.get("temperature")
-        if temperature is None:
-            return outputs
-        return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
-
     def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         logits, targets = self._rows(self.calibrated(outputs), batch)
         return as_real(logits).softmax(dim=1), targets

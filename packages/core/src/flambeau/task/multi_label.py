@@ -175,13 +175,6 @@ class MultiLabel(Task):
             "thresholds": best_f1_thresholds(p, targets, current),
         }
 
-    def calibrated(self, outputs: Any) -> Any:
-        """Return the logits divided by the temperature; unchanged if there is none."""
-        temperature = self.calibration.get("temperature")
-        if temperature is None:
-            return outputs
-        return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
-
     def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return as_real(self.calibrated(outputs)).sigmoid(), self._hard(outputs, batch)
 

@@ -23,15 +23,7 @@ from flambeau.task.numerics import as_real, size_of
 # ---------------------------------------------------------------- one label per sample
 
 
-class LogLoss(SumMetric):
-    """Mean negative log-likelihood of the target class, without class weights or smoothing.
-
-    Computed from logits, so it is not clipped, as scikit-learn's is for probabilities near 0.
-
-    Args:
-        ignore_index: Targets with this value are not counted (padding).
-    """
-
+class _ClassSum(SumMetric):
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
@@ -39,6 +31,16 @@ class LogLoss(SumMetric):
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which the constructor rebuilds the metric in an export."""
         return {"ignore_index": self.ignore_index}
+
+
+class LogLoss(_ClassSum):
+    """Mean negative log-likelihood of the target class, without class weights or smoothing.
+
+    Computed from logits, so it is not clipped, as scikit-learn's is for probabilities near 0.
+
+    Args:
+        ignore_index: Targets with this value are not counted (padding).
+    """
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
@@ -54,7 +56,7 @@ class LogLoss(SumMetric):
         return self._ratio("total", "count")
 
 
-class BrierScore(SumMetric):
+class BrierScore(_ClassSum):
     """Mean squared difference between the probabilities and the target.
 
     For two classes, the mean of ``(p - y)²``, 0..1; for more, summed over the classes, 0..2.
@@ -62,14 +64,6 @@ class BrierScore(SumMetric):
     Args:
         ignore_index: Targets with this value are not counted (padding).
     """
-
-    def __init__(self, ignore_index: int | None = None) -> None:
-        super().__init__()
-        self.ignore_index = ignore_index
-
-    def arguments(self) -> Mapping[str, Any]:
-        """Return the JSON values from which the constructor rebuilds the metric in an export."""
-        return {"ignore_index": self.ignore_index}
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""

@@ -13,6 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.errors import ArgumentError
 from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score, update_metric
+from flambeau.task.numerics import HALF_DTYPES
 
 Stage = Literal["train", "valid", "evaluate", "predict"]
 """What a forward pass is for; see ``StepContext``."""
@@ -225,8 +226,11 @@ class Task:
         return {}
 
     def calibrated(self, outputs: Any) -> Any:
-        """Return the outputs with ``calibration`` applied; by default unchanged."""
-        return outputs
+        """Return the outputs with ``calibration`` applied: divided by its "temperature", if any."""
+        temperature = self.calibration.get("temperature")
+        if temperature is None:
+            return outputs
+        return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
 
     def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """Return the calibrated probabilities and the targets; None if the task has none.
