@@ -8,7 +8,7 @@ from typing import Any
 
 from flambeau.data.facts import Facts
 from flambeau.device import usable_cores
-from flambeau.phases.bn_policy import BATCH_NORM_POLICIES
+from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BN_STATISTICS
 from flambeau.phases.schedule import SHAPES
 from flambeau.phases.setting_names import OPTIMIZER_NAMES
 from flambeau.plan.choice import Choice
@@ -237,6 +237,18 @@ def _bn(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _bn_statistics(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "bn_statistics",
+        "fresh",
+        "In the first 50 steps of a phase running statistics of norm layers lag behind the "
+        "weights: there each evaluation computes them anew from up to 20 train batches.",
+        alternatives=("running",),
+        override='choices={"bn_statistics": "running"}',
+        source="default",
+    )
+
+
 TRAINING_RULES = (
     Rule(
         "batch_size",
@@ -278,6 +290,7 @@ TRAINING_RULES = (
         changes="fit",
     ),
     Rule("bn", ("batch_size",), _bn, type=one_of(BATCH_NORM_POLICIES)),
+    Rule("bn_statistics", (), _bn_statistics, type=one_of(BN_STATISTICS)),
     # A recorded run is invalid if one of these changes.
     Rule(
         "auto",

@@ -19,6 +19,7 @@ from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.norm.bn_gap import check_train_eval_gap
 from flambeau.training.norm.bn_statistics import adapt
+from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
 
@@ -156,10 +157,11 @@ def described(batches: Sequence[Batch]) -> str:
 def evaluate(run: Run) -> Mapping[str, float]:
     """Return loss and metrics on the validation set, and set ``state.scores``.
 
-    Averaged weights are used if there are any. The result is empty without a validation set.
+    Averaged weights are used if there are any. Statistics of norm layers that lag behind the
+    weights are computed anew before. The result is empty without a validation set.
     """
-    state = run.state
-    if run.components.valid is None:
+    state, lags = run.state, statistics_lag(run)
+    if run.components.valid is None and not lags:
         return state.scores
     state.model.eval()
     context = StepContext(
@@ -176,6 +178,10 @@ def evaluate(run: Run) -> Mapping[str, float]:
         torch.no_grad(),
         run.step.autocast(),
     ):
+        if lags:
+            refresh_statistics(run)
+        if run.components.valid is None:
+            return state.scores
         run.dispatch.send("on_eval_start", state)
         batches = evaluation_batches(run, run.components.valid)
         state.scores = run.broadcast_scores(state.task.evaluate(state.model, batches, context))

@@ -214,7 +214,8 @@ class _Search:
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
         watch = _LossRecorder(n)
-        components = replace(start.components, valid=None)
+        values = {**start.components.values, "bn_statistics": "running"}  # nothing is evaluated
+        components = replace(start.components, valid=None, values=values)
         with preserve(components.model, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)

@@ -57,6 +57,8 @@ def measure_speed(
         components,
         train=IntervalLoader(components.train, steps),
         valid=_first(components.valid, _EVALUATED_BATCHES),
+        # Fresh statistics are part of few evaluations, so they are not part of the measured one.
+        values={**components.values, "bn_statistics": "running"},
     )
     with preserve(components.model, weights=True):
         run = make_run(shortened, settings, History(), Position())

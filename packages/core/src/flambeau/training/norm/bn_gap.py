@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 LIMIT = 2.0
 """Largest ratio of the two losses without a warning."""
 
-_LEAST_STEPS = 50
-"""With torch's momentum of 0.1, 99.5% of the running statistics are from new data by then."""
-
 _BATCHES, _ENOUGH_SAMPLES = 20, 256
 
 _MATTERS = 0.1
@@ -84,9 +81,7 @@ def check_train_eval_gap(run: Run) -> None:
     measurements = [measured for measured in gathered if measured is not None]
     if len(measurements) < len(gathered):
         return
-    steps = run.state.phase_step
-    has_enough_steps = is_last and steps >= _LEAST_STEPS
-    if all(measured.all_updated for measured in measurements) and not has_enough_steps:
+    if all(measured.all_updated for measured in measurements) and not is_last:
         return
     weight = sum(measured.weight for measured in measurements)
     if not weight:

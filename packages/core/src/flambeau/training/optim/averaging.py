@@ -78,7 +78,13 @@ class RunningAverage:
 
     Averages have the dtype of the weights, but float32 for weights in half precision: an update by
     0.001 of the difference is smaller than bf16 can represent.
+
+    Attributes:
+        averages_statistics: Whether the statistics of norm layers are averaged too.
+        updates: Number of steps in the average.
     """
+
+    averages_statistics = False
 
     def __init__(self) -> None:
         self.updates = 0
@@ -194,6 +200,8 @@ class RunningSWA(RunningAverage):
     The mean differs from the weights of each single step, so the statistics of the last step do not
     match it. Their mean over the same steps is close, and needs no further pass over the data.
     """
+
+    averages_statistics = True
 
     def __init__(self, spec: SWA) -> None:
         super().__init__()

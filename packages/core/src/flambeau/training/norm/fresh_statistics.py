@@ -1,0 +1,128 @@
+"""Statistics of norm layers for the evaluations at the beginning of a phase.
+
+Running statistics are averages over the last steps. In the first steps of a phase a large part of
+them comes from initial values or from earlier weights, and does not fit the current ones. Until
+then they are computed anew, from train batches and the current weights.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from flambeau.data.loader import not_resumable_reason
+from flambeau.training.freeze import set_train_modes
+from flambeau.training.norm.bn_statistics import MEASURED_BATCHES, layers_with_statistics
+from flambeau.training.norm.first_batches import first_batches
+from flambeau.training.run_state.preserve import preserve
+from flambeau.training.step import train_step
+
+if TYPE_CHECKING:
+    from flambeau.training.run import Run
+
+KEY = "bn_statistics"
+"""The plan's key: "fresh" computes them anew while they lag, "running" never does."""
+
+LAG_STEPS = 50
+"""With torch's momentum of 0.1, 99.5% of the running statistics are from new data by then."""
+
+_NormLayer = (
+    nn.BatchNorm1d
+    | nn.BatchNorm2d
+    | nn.BatchNorm3d
+    | nn.SyncBatchNorm
+    | nn.InstanceNorm1d
+    | nn.InstanceNorm2d
+    | nn.InstanceNorm3d
+)
+_Statistics = dict[str, dict[str, Tensor]]
+
+
+def statistics_lag(run: Run) -> bool:
+    """Return whether an evaluation now computes the statistics anew."""
+    state, average = run.state, run.average
+    if run.components.values.get(KEY, "fresh") != "fresh" or state.phase_step >= LAG_STEPS:
+        return False
+    if average is not None and average.updates and average.averages_statistics:
+        return False
+    # With a loader that cannot repeat its batches the running statistics are used.
+    return not not_resumable_reason(run.components.train) and bool(_trained_layers(run))
+
+
+def refresh_statistics(run: Run) -> None:
+    """Compute the statistics of the norm layers in train mode from the first train batches.
+
+    Each layer gets the mean over the batches, as ``torch.optim.swa_utils.update_bn`` computes it;
+    all other layers are in eval mode. At most 20 batches are read, prepared as for evaluation.
+    Training does not use the statistics, so it does not change. With several processes, each gets
+    the mean over all.
+    """
+    # A custom step may train without the task's forward.
+    is_default = run.options.train_step is train_step
+    with nullcontext() if is_default else suppress(Exception):
+        found = run.gather(_measured(run))
+        layers = _trained_layers(run)
+        with torch.no_grad():
+            for name, layer in layers.items():
+                seen = [of[name] for of in found if name in of]
+                for buffer, stored in _statistics(layer).items():
+                    if seen:
+                        stored.copy_(torch.stack([of[buffer].to(stored) for of in seen]).mean(0))
+        run.update.save_statistics()
+
+
+def _measured(run: Run) -> _Statistics:
+    """Return the statistics of each layer over the batches; empty without a usable batch."""
+    components, state = run.components, run.state
+    model, context = components.model, replace(state.context, carry=None)
+    layers = _trained_layers(run)
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    used = False
+    with preserve(model), torch.no_grad(), run.step.autocast():
+        try:
+            model.eval()
+            for layer in layers.values():
+                layer.train()
+                layer.reset_running_stats()
+                layer.momentum = None  # a mean over the batches
+            for batch in first_batches(components, state.position.epoch, MEASURED_BATCHES):
+                if len(batch) > 1:  # torch refuses batch statistics of a single value per channel
+                    components.task.forward(model, components.on_device(batch), context)
+                    used = True
+            if not used:
+                return {}
+            return {
+                name: {key: value.clone() for key, value in _statistics(layer).items()}
+                for name, layer in layers.items()
+            }
+        finally:
+            for name, layer in layers.items():
+                layer.momentum = momenta[name]
+
+
+def _trained_layers(run: Run) -> dict[str, _NormLayer]:
+    """Return torch's norm layers that this phase trains and whose statistics follow the data."""
+    model = run.components.model
+    found: dict[str, _NormLayer] = {
+        name: layer
+        for name, layer in layers_with_statistics(model).items()
+        if isinstance(layer, _NormLayer) and layer.momentum != 0  # 0 keeps them on purpose
+    }
+    if not found:
+        return {}
+    modes = {module: module.training for module in model.modules()}
+    try:
+        set_train_modes(model, run.trainable, run.state.phase.bn)
+        return {name: layer for name, layer in found.items() if layer.training}
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _statistics(layer: _NormLayer) -> dict[str, Tensor]:
+    """Return the running mean and variance by name."""
+    return {name: getattr(layer, name) for name in ("running_mean", "running_var")}
