@@ -94,7 +94,7 @@ class Run:
         self.is_main = True
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
-        factory = options.optimizer or default_factory
+        factory = options.factory or default_factory
         self.optimizers = _named(factory(components.model, components.values))
         check_optimizers(self.optimizers, components.model)
         check_trainable(components.model, settings.phases)
@@ -294,6 +294,7 @@ class Run:
         with it, models and worker processes would remain until Python next collects cycles.
         """
         freeze_except(self.components.model, None, self.frozen_by_user)
+        self.values.release()
         self.state.snapshot = _raise_finished
 
     def finish_if_interrupted(self, error: BaseException) -> None:
@@ -324,7 +325,8 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
     what = _shown(cast("object", optimizers))
     raise ArgumentError(
         f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
-        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}.'
+        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), '
+        'lr=values["lr"])}.'
     )
 
 

@@ -199,7 +199,7 @@ class _Search:
         position.epoch += batch_order * self.max_steps  # different batches for each order
         options = replace(
             start.options,
-            optimizer=self._tracked(start.options.optimizer or default_factory),
+            optimizer=self._tracked(start.options.factory or default_factory),
             transforms=(self.targets, *start.options.transforms),
             controllers=(),
             average=None,
