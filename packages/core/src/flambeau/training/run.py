@@ -182,8 +182,12 @@ class Run:
         )
 
     def start_phase(self) -> None:
-        """Set which groups are trainable, their learning rates and the schedules."""
+        """Set which groups are trainable, their learning rates and the schedules.
+
+        Gradients from before (a loop outside flambeau) are not part of the first step.
+        """
         phase = self.state.phase
+        self.update.clear()
         norms = trainable_norm_parameters(self.components.model, phase.bn)
         freeze_except(self.components.model, phase.trainable, self.frozen_by_user, norms)
         self.trainable = phase.trainable

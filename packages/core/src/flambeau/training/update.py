@@ -100,6 +100,15 @@ class Update:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
 
+    def clear(self) -> None:
+        """Clear all gradients of the model and the optimizers."""
+        for step in self._all:
+            for group in step.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        for parameter in self._outside:
+            parameter.grad = None
+
     def _named(self, name: str) -> tuple[OptimizerStep, ...]:
         if name not in self._steps:
             raise ArgumentError(f"Unknown optimizer {name!r}. {did_you_mean(name, self._steps)}")
