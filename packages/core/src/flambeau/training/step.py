@@ -85,6 +85,7 @@ class Step:
             )
         if self._has_leftovers:
             self.start()
+        self._update.check_loss(loss)
         self._precision.backward(loss, divisor, retain_graph=retain_graph)
         if self.context.carry is not None:
             self.context.carry = detach(self.context.carry)

@@ -45,8 +45,11 @@ class StepValues:
         plan: Mapping[str, Any],
         task_values: Mapping[str, float],
         step_values: Mapping[str, Callable[[int], float]] | None = None,
+        *,
+        no_decay: Callable[[], set[int]] | None = None,
     ) -> None:
         self._model = model
+        self._no_decay = no_decay or (lambda: no_decay_ids(model))
         self._optimizers = tuple(optimizers.values())
         base = float(plan["lr"])
         for optimizer in self._optimizers:
@@ -111,7 +114,7 @@ class StepValues:
             or "weight_decay" in self.controlled
             or any("decay" in group and group["weight_decay"] != 0 for group in param_groups)
         )
-        plain = no_decay_ids(self._model) if decays else None
+        plain = self._no_decay() if decays else None
         for optimizer in self._optimizers:
             regroup(optimizer, groups, phase.lr_scales, plain)
         # Looked up each time, because loading a state replaces the dictionaries.
