@@ -110,6 +110,24 @@ def sgd(folder: Path) -> dict[str, Any]:
     return outcome(run) | {"again": run.evaluate("valid"), "train": run.evaluate("train")}
 
 
+class LearnedScale(Classification):
+    """A parameter of the task; each rank starts at another value, and rank 0's counts."""
+
+    def __init__(self) -> None:
+        super().__init__(["a", "b", "c"])
+        self.scale = nn.Parameter(torch.tensor(0.5 + RANK))
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        return super().loss(outputs * self.scale, batch)
+
+
+def task_parameters(folder: Path) -> dict[str, Any]:
+    task = LearnedScale()
+    run = learner(task=task)
+    run.fit(2)
+    return outcome(run) | {"scale": task.scale.detach().clone()}
+
+
 def adamw(folder: Path) -> dict[str, Any]:
     run = learner(choices={"optimizer": "adamw"})
     run.fit_one_cycle(2)

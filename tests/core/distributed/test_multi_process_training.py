@@ -95,7 +95,7 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 
 def test_two_processes_match_one(tmp_path: Path) -> None:
     """The quick one: weights, every step's loss, the history, the scores and the stages."""
-    found = runner.run(tmp_path, "sgd", "stages")
+    found = runner.run(tmp_path, "sgd", "stages", "task_parameters")
     one, (first, second) = alone("sgd", tmp_path), found["sgd"]
     assert differences(one, first) == []
     assert differences(first["weights"], second["weights"]) == []
@@ -103,6 +103,9 @@ def test_two_processes_match_one(tmp_path: Path) -> None:
     assert one["rows"][0]["train_loss"] > one["rows"][1]["train_loss"]
     stages = ["train", "train", "valid"] * 2 + ["evaluate", "predict"]
     assert [each["seen"] for each in found["stages"]] == [stages, stages]
+    one, (first, second) = alone("task_parameters", tmp_path), found["task_parameters"]
+    assert differences(one, first) == differences(first, second) == []
+    assert float(one["scale"]) != 0.5
 
 
 def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:

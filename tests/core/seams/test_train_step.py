@@ -52,7 +52,6 @@ def gan_step(model: Gan, micro_batches: Sequence[Batch], task: Task, step: Step)
     generator_loss = softplus(-model.critic(fake)).mean()
     step.backward(generator_loss)
     step.update(generator_loss, "generator")
-    step.optimizers["critic"].zero_grad()
     return StepResult((critic_loss + generator_loss).detach(), float(len(real)))
 
 

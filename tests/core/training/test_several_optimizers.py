@@ -176,7 +176,7 @@ def test_gradients_of_parameters_without_an_optimizer_do_not_add_up() -> None:
         ),
         callbacks=[Norms()],
         quiet=True,
-    ).fit(1, lr=0.1)
+    ).fit(1)
     assert norms == pytest.approx([norms[0]] * 4)
 
 

@@ -81,7 +81,9 @@ class Kept:
 
     def __call__(self, model: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
         if self.made is None:
-            self.made = {"main": torch.optim.Adam(model.parameters(), 1e-2)}
+            self.made = {"main": torch.optim.Adam(model.parameters())}
+        for group in self.made["main"].param_groups:
+            group["lr"] = values["lr"]
         return self.made
 
 

@@ -25,6 +25,7 @@ from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
+from flambeau.task.task_module import move_task
 from flambeau.training.compile import compile_model, undo
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
@@ -170,6 +171,7 @@ class BuiltPlan:
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last changes the strides of 4-d weights only.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
+        move_task(self.task, self.device)
         self._compiled = compile_model(self.model, self.values.get("compile", "off"))
         self._datasets: dict[str, Dataset] = {}
         self._loaders: dict[tuple[str, bool, ProcessGroup | None], Loader] = {}

@@ -20,6 +20,7 @@ from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part
+from flambeau.learner.factory_rate import with_factory_rate
 from flambeau.learner.planning import (
     auto_run_of_checkpoint,
     check_arguments,
@@ -319,10 +320,9 @@ class Learner:
         """
         from flambeau.tuning.lr_finder import Start, find
 
-        values = self.plan.values
+        values = with_factory_rate(self._setup(), self.plan).values
         [phase] = recipes.single_phase(values, trainable=self._trainable)
-        components = self.built.components(values)
-        options = options_of(self.training, values)
+        components, options = self.built.components(values), options_of(self.training, values)
         return find(Start(components, options, phase, self._position), max_steps)
 
     @property

@@ -19,8 +19,10 @@ from flambeau.domain import Domain, rules_of
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError
 from flambeau.learner.build import UserObjects, model_facts, require_builder, task_facts
 from flambeau.plan import Plan
+from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
+from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ def make_plan(
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
+    if training.optimizer is not None and plan["optimizer"].source != "user":
+        plan = plan.with_choice(_factory_choice(training.optimizer))
     if plan.values.get("strict"):
         plan.require_confidence()
     if given.model is None:
@@ -123,12 +127,31 @@ def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
     return tuple(replace(rule, type=None) if rule.key == "optimizer" else rule for rule in rules)
 
 
+def _factory_choice(factory: object) -> Choice:
+    name = getattr(factory, "__name__", type(factory).__name__)
+    return Choice(
+        "optimizer",
+        "custom",
+        f"TrainingOptions(optimizer={name}) builds the optimizers.",
+        override="Omit optimizer= in TrainingOptions.",
+        source="user",
+    )
+
+
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
-    """Return the user's choices together with ``TrainingOptions.accumulate``.
+    """Return the user's choices with ``TrainingOptions.accumulate`` and the optimizer class.
 
     Raises:
         ArgumentError: ``accumulate`` was given twice, with different values.
     """
+    if isinstance(training.optimizer, ClassFactory):
+        name = training.optimizer.name
+        if choices.get("optimizer", name) != name:
+            raise ArgumentError(
+                f"optimizer is {choices['optimizer']!r} in choices and {name!r} in "
+                "TrainingOptions. Set only one of them."
+            )
+        choices = {**choices, "optimizer": name}
     count = training.accumulate
     if count == 1:
         return choices

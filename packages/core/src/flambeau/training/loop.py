@@ -114,6 +114,7 @@ def train_epoch(run: Run) -> None:
             listener(state)
         state.at_step_boundary = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
+        step.start()
         if update.guarded:
             update.record(position, micro_batches)
         try:

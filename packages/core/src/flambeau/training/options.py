@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch.optim import Optimizer
 
@@ -12,6 +12,7 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.training.optim.averaging import EMA, SWA
 from flambeau.training.optim.controller import Controller
 from flambeau.training.optim.optimizer import OptimizerFactory
+from flambeau.training.optim.optimizer_class import class_factory
 from flambeau.training.step import TrainStep, train_step
 
 _NONFINITE = ("off", "raise", "skip")
@@ -24,7 +25,9 @@ class TrainingOptions:
     Attributes:
         train_step: Computes gradients and updates the weights; replace it for a GAN, SAM or
             distillation.
-        optimizer: Factory of the optimizers by name; None builds the optimizer of the plan.
+        optimizer: Factory of the optimizers by name, ``factory(model, values) -> {"main": …}``, or
+            an optimizer class; None builds the optimizer of the plan. A rate that the factory sets
+            without ``values["lr"]`` becomes the plan's.
         transforms: Transforms of training batches on the device, after augmentation and
             normalisation (mixup).
         controllers: Set named values after each evaluation (plateau, adaptive teacher forcing).
@@ -41,7 +44,7 @@ class TrainingOptions:
     """
 
     train_step: TrainStep = train_step
-    optimizer: OptimizerFactory | None = None
+    optimizer: OptimizerFactory | type[Optimizer] | None = None
     transforms: tuple[Transform, ...] = ()
     controllers: tuple[Controller, ...] = ()
     average: EMA | SWA | None = None
@@ -79,16 +82,23 @@ class TrainingOptions:
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm must be a positive norm or None, not {self.clip_norm}.")
 
+    @property
+    def factory(self) -> OptimizerFactory | None:
+        """The optimizer factory; a class has been converted to one."""
+        return cast("OptimizerFactory | None", self.optimizer)
+
     def _check_optimizer(self) -> None:
-        factory: Any = self.optimizer
-        kind: type = factory if isinstance(factory, type) else type(factory)
-        is_optimizer = issubclass(kind, Optimizer)
-        if factory is None or (callable(factory) and not is_optimizer):
+        given: Any = self.optimizer
+        factory = class_factory(given)
+        if factory is not None:
+            object.__setattr__(self, "optimizer", factory)
             return
-        example = kind.__name__ if is_optimizer else "SGD"
-        what = f"the class {example}" if kind is factory else f"a {kind.__name__}"
+        if given is None or (callable(given) and not isinstance(given, Optimizer)):
+            return
+        example = type(given).__name__ if isinstance(given, Optimizer) else "SGD"
         raise ArgumentError(
-            f"optimizer is {what}; give a function that builds optimizers by name: "
+            f"optimizer is a {type(given).__name__}; give a class (torch.optim.{example}), or a "
+            f"function that builds optimizers by name: "
             f'lambda model, values: {{"main": torch.optim.{example}(model.parameters(), '
             'lr=values["lr"])}. For an optimizer of the plan, use choices={"optimizer": "sgd"}.'
         )

@@ -17,6 +17,7 @@ from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
 from flambeau.task.task import StepContext
+from flambeau.task.task_module import trained_module
 from flambeau.training.components import Components
 from flambeau.training.events import Callback, Dispatch
 from flambeau.training.freeze import freeze_except, trainable_norm_parameters
@@ -30,9 +31,11 @@ from flambeau.training.nonfinite.locate import (
     nonfinite_error,
 )
 from flambeau.training.optim.controller import mode_of
-from flambeau.training.optim.optimizer import default_factory
+from flambeau.training.optim.optimizer import default_factory, no_decay_ids
+from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
+from flambeau.training.optim.task_parameters import add_task_parameters, check_task_parameters
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.checkpoint_content import capture
@@ -74,6 +77,7 @@ class Run:
     """One fit: the state and the operations that the loop uses; ``snapshot`` saves and restores it.
 
     Attributes:
+        trained: The model, together with the parameters of the task if it has any.
         bn: The batch-norm policy of phases with "auto", once it is decided.
         frozen_by_user: ``id`` of each parameter that did not require a gradient before the fit.
         adapted: Whether the statistics of norm layers were computed from these data
@@ -94,15 +98,24 @@ class Run:
         self.is_main = True
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
-        factory = options.optimizer or default_factory
+        factory = options.factory or default_factory
         self.optimizers = _named(factory(components.model, components.values))
+        self.trained = trained_module(components.model, task)
+        if factory is default_factory or isinstance(factory, ClassFactory):
+            add_task_parameters(self.optimizers["main"], self.trained, components.values)
         check_optimizers(self.optimizers, components.model)
+        check_task_parameters(self.optimizers, self.trained)
         check_trainable(components.model, settings.phases)
         self.values = StepValues(
-            components.model, self.optimizers, components.values, task.values, task.step_values
+            components.model,
+            self.optimizers,
+            components.values,
+            task.values,
+            task.step_values,
+            no_decay=lambda: no_decay_ids(self.trained),
         )
         self.update = Update(
-            components.model,
+            self.trained,
             self.optimizers,
             self.precision,
             clip_norm=options.clip_norm,
@@ -135,7 +148,7 @@ class Run:
         self.adapted = False
         self.gap_warned_phase = -1
         if self.average is not None:
-            self.average.start(components.model)
+            self.average.start(self.trained)
 
     # Overridden for several processes (``RankedRun``)
 
@@ -182,8 +195,12 @@ class Run:
         )
 
     def start_phase(self) -> None:
-        """Set which groups are trainable, their learning rates and the schedules."""
+        """Set which groups are trainable, their learning rates and the schedules.
+
+        Gradients from before (a loop outside flambeau) are not part of the first step.
+        """
         phase = self.state.phase
+        self.update.clear()
         norms = trainable_norm_parameters(self.components.model, phase.bn)
         freeze_except(self.components.model, phase.trainable, self.frozen_by_user, norms)
         self.trainable = phase.trainable
@@ -233,7 +250,7 @@ class Run:
         if self.average is None:
             yield
         else:
-            with self.average.swapped(self.components.model):
+            with self.average.swapped(self.trained):
                 yield
 
     def update_best_weights(self) -> None:
@@ -244,7 +261,7 @@ class Run:
             planner = self.settings.planner
             tolerance = None if planner is None else planner.tolerance(self.state.history)
             with self.averaged_weights():
-                self.best.update(self.components.model, scores, tolerance)
+                self.best.update(self.trained, scores, tolerance)
 
     def run_controllers(self) -> None:
         """Set the values that the controllers return; they hold until a controller changes them."""
@@ -294,6 +311,7 @@ class Run:
         with it, models and worker processes would remain until Python next collects cycles.
         """
         freeze_except(self.components.model, None, self.frozen_by_user)
+        self.values.release()
         self.state.snapshot = _raise_finished
 
     def finish_if_interrupted(self, error: BaseException) -> None:
@@ -304,9 +322,9 @@ class Run:
     def finish(self) -> None:
         """Set the final weights: of the best epoch if kept, else the averaged ones if any."""
         if self.best.found:
-            self.best.restore(self.components.model)
+            self.best.restore(self.trained)
         elif self.average is not None:
-            self.average.finish(self.components.model)
+            self.average.finish(self.trained)
 
 
 def _raise_finished(*arguments: object) -> NoReturn:
@@ -324,7 +342,8 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
     what = _shown(cast("object", optimizers))
     raise ArgumentError(
         f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
-        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), 0.1)}.'
+        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), '
+        'lr=values["lr"])}.'
     )
 
 

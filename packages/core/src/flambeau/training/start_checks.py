@@ -55,5 +55,5 @@ def check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> N
             f"No parameter of the optimizers ({', '.join(optimizers)}) belongs to the "
             f"{type(model).__name__}, so it would not be trained. Build the optimizers from the "
             "model that the factory gets: lambda model, values: "
-            '{"main": torch.optim.SGD(model.parameters(), lr=0.1)}.'
+            '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}.'
         )

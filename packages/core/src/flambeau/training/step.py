@@ -49,6 +49,7 @@ class Step:
         self.optimizers: Mapping[str, Optimizer] = state.optimizers
         self._state = state
         self._update = update
+        self._has_leftovers = False
         self._precision = precision
         self._listeners = dispatch.on_gradients_ready
 
@@ -56,12 +57,23 @@ class Step:
         """Return the context manager for a forward pass and its loss in the run's precision."""
         return self._precision.autocast()
 
-    def backward(self, loss: Tensor, divisor: float = 1.0) -> None:
+    def start(self) -> None:
+        """Clear the gradients that remain from an earlier ``update`` of another optimizer."""
+        if self._has_leftovers:
+            self._update.clear()
+            self._has_leftovers = False
+
+    def backward(self, loss: Tensor, divisor: float = 1.0, *, retain_graph: bool = False) -> None:
         """Add the gradients of ``loss / divisor`` to the parameters' gradients.
+
+        Gradients add up until ``update``. The first backward pass after an update starts from
+        cleared gradients of all optimizers: those that the loss of a generator left in the
+        discriminator are not part of the discriminator's next update, in any order.
 
         Args:
             loss: 0-d. Under fp16 it is scaled, and ``update`` unscales the gradients.
             divisor: Usually the weight of the whole step, with ``loss`` a sum.
+            retain_graph: Keep the graph for another backward pass through it.
 
         Raises:
             ArgumentError: The loss has more than one value.
@@ -71,7 +83,10 @@ class Step:
                 f"step.backward needs one number, but the loss has the shape {tuple(loss.shape)}: "
                 "one value for each sample? Pass its sum or mean."
             )
-        self._precision.backward(loss, divisor)
+        if self._has_leftovers:
+            self.start()
+        self._update.check_loss(loss)
+        self._precision.backward(loss, divisor, retain_graph=retain_graph)
         if self.context.carry is not None:
             self.context.carry = detach(self.context.carry)
 
@@ -89,6 +104,7 @@ class Step:
         for listener in self._listeners:
             listener(self._state)
         self._update(loss, name)
+        self._has_leftovers = name is not None
 
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.

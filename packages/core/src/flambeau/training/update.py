@@ -14,6 +14,7 @@ from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
+from flambeau.training.optim.task_parameters import check_loss_parameters
 from flambeau.training.state import Position
 
 
@@ -21,7 +22,8 @@ class Update:
     """The operation behind ``step.update()``; it reads nothing from an accelerator.
 
     Args:
-        model: The model; the guard restores the statistics of its norm layers after a bad step.
+        model: The model, together with the parameters of the task if it has any; the guard restores
+            the statistics of its norm layers after a bad step.
         optimizers: Optimizers by name.
         precision: Scales the loss and unscales the gradients for fp16.
         clip_norm: Largest norm of all gradients together; None does not clip.
@@ -45,6 +47,8 @@ class Update:
     ) -> None:
         self._steps = {name: OptimizerStep(each) for name, each in optimizers.items()}
         self._all = tuple(self._steps.values())
+        self._model = model
+        self._checks_loss = True
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
         self._clip_norm = clip_norm
@@ -99,6 +103,25 @@ class Update:
         if self._precision.scales_loss:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
+
+    def check_loss(self, loss: Tensor) -> None:
+        """Check once that the optimizers have all parameters of the loss outside the model.
+
+        Raises:
+            InputError: A parameter would not be trained.
+        """
+        if self._checks_loss:
+            self._checks_loss = False
+            check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
+
+    def clear(self) -> None:
+        """Clear all gradients of the model and the optimizers."""
+        for step in self._all:
+            for group in step.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        for parameter in self._outside:
+            parameter.grad = None
 
     def _named(self, name: str) -> tuple[OptimizerStep, ...]:
         if name not in self._steps:

@@ -19,11 +19,13 @@ from flambeau.distributed import processes
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule, one_cycle
+from flambeau.task.task_module import trained_module
 from flambeau.training.components import Components
 from flambeau.training.events import Callback
 from flambeau.training.history import History
 from flambeau.training.loop import fit
-from flambeau.training.optim.optimizer import default_factory
+from flambeau.training.optim.optimizer import OptimizerFactory
+from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import RunSettings
@@ -120,7 +122,8 @@ def find(start: Start, max_steps: int = MAX_STEPS) -> LearningRate:
         )
     began_s = time.perf_counter()
     search = _Search(start, max_steps)
-    with preserve(start.components.model, weights=True) as after:
+    trained = trained_module(start.components.model, start.components.task)
+    with preserve(trained, weights=True) as after:
         search.optimizers = lambda optimizer: after.callback(capture_optimizer(optimizer))
         reason = search.run()
     value = low = high = None
@@ -199,7 +202,7 @@ class _Search:
         position.epoch += batch_order * self.max_steps  # different batches for each order
         options = replace(
             start.options,
-            optimizer=self._tracked(start.options.optimizer or default_factory),
+            optimizer=self._tracked(start.options.factory),
             transforms=(self.targets, *start.options.transforms),
             controllers=(),
             average=None,
@@ -216,7 +219,7 @@ class _Search:
         watch = _LossRecorder(n)
         values = {**start.components.values, "bn_statistics": "running"}  # nothing is evaluated
         components = replace(start.components, valid=None, values=values)
-        with preserve(components.model, weights=True):
+        with preserve(trained_module(components.model, components.task), weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)
             with run.propagate_errors():
@@ -226,14 +229,18 @@ class _Search:
         # All processes must use the same losses.
         return tuple(watch.losses if group is None else group.broadcast(watch.losses))
 
-    def _tracked(self, factory: Any) -> Any:
+    def _tracked(self, factory: OptimizerFactory | None) -> OptimizerFactory | None:
+        if factory is None or isinstance(factory, ClassFactory):
+            return factory  # every run has new optimizers
+
         def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
             made = factory(model, values)
-            if isinstance(made, Mapping):  # otherwise the run raises an error
-                for optimizer in cast("Mapping[str, object]", made).values():
+            found = cast("object", made)
+            if isinstance(found, Mapping):  # otherwise the run raises an error
+                for optimizer in cast("Mapping[str, object]", found).values():
                     if isinstance(optimizer, Optimizer):
                         self.optimizers(optimizer)
-            return cast("object", made)
+            return made
 
         return make
 

@@ -122,9 +122,11 @@ class Trial:
                 with metered(self.components.device, known, update_bytes) as meter:
                     backward = run.step.backward
 
-                    def noted(loss: Tensor, divisor: float = 1.0) -> None:
+                    def noted(
+                        loss: Tensor, divisor: float = 1.0, *, retain_graph: bool = False
+                    ) -> None:
                         kept.append(meter.forward_bytes())
-                        backward(loss, divisor)
+                        backward(loss, divisor, retain_graph=retain_graph)
 
                     run.step.backward = noted
                     train_epoch(run)

@@ -64,11 +64,14 @@ class Precision:
             return _NO_AUTOCAST
         return torch.autocast(self.device.type, self._dtype)
 
-    def backward(self, loss: Tensor, divisor: float = 1.0) -> None:
+    def backward(self, loss: Tensor, divisor: float = 1.0, *, retain_graph: bool = False) -> None:
         """Compute the gradients of ``loss / divisor``, with the scaled loss for fp16."""
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        self._backward(loss, divisor)
+        if retain_graph:
+            torch.autograd.backward(loss / divisor, retain_graph=True)
+        else:
+            self._backward(loss, divisor)
 
     def unscale(self, optimizers: Iterable[Optimizer]) -> None:
         """Divide gradients by the scale; call before the guard, clipping and the update."""

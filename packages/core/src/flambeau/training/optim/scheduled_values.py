@@ -19,6 +19,7 @@ from flambeau.training.optim.optimizer import no_decay_ids, regroup
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
 # Entries of param groups that these values change.
 _GROUP_VALUES = ("weight_decay", "momentum", "betas")
+_INITIAL_VALUES = ("lr", *_GROUP_VALUES)
 _SETTINGS = {"weight_decay": ("weight_decay",), "momentum": ("momentum", "betas")}
 # Steps whose scheduled values are computed at once. Between two steps of a model the same code
 # takes three times as long, because the model has evicted it from the caches of the processor.
@@ -44,19 +45,21 @@ class StepValues:
         plan: Mapping[str, Any],
         task_values: Mapping[str, float],
         step_values: Mapping[str, Callable[[int], float]] | None = None,
+        *,
+        no_decay: Callable[[], set[int]] | None = None,
     ) -> None:
         self._model = model
+        self._no_decay = no_decay or (lambda: no_decay_ids(model))
         self._optimizers = tuple(optimizers.values())
         base = float(plan["lr"])
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                own = "lr_scale" not in group and base > 0
                 if group.get("lr") is None:  # the optimizer computes it itself
                     group["lr_ratio"] = None
                 else:
-                    group["lr_ratio"] = group["lr"] / base if own else 1.0
+                    group["lr_ratio"] = float(group["lr"]) / base if base > 0 else 1.0
                 group["unscheduled"] = {
-                    name: group[name] for name in _GROUP_VALUES if name in group
+                    name: group[name] for name in _INITIAL_VALUES if name in group
                 }
         _warn_of_own_rates(optimizers)
         self._unscheduled: dict[str, float] = {"lr": base, **task_values}
@@ -95,6 +98,13 @@ class StepValues:
         self._ahead = []
         self._last_step = max(1, steps - 1)
 
+    def release(self) -> None:
+        """Restore the initial values in the param groups, in case the next run uses them again."""
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group.update(group.pop("unscheduled", {}))
+                group.pop("lr_ratio", None)
+
     def _regroup(self, phase: Phase) -> None:
         """Merge param groups with the same factor for the lr and the same weight decay."""
         groups = parameter_groups(self._model)
@@ -104,7 +114,7 @@ class StepValues:
             or "weight_decay" in self.controlled
             or any("decay" in group and group["weight_decay"] != 0 for group in param_groups)
         )
-        plain = no_decay_ids(self._model) if decays else None
+        plain = self._no_decay() if decays else None
         for optimizer in self._optimizers:
             regroup(optimizer, groups, phase.lr_scales, plain)
         # Looked up each time, because loading a state replaces the dictionaries.

@@ -37,16 +37,18 @@ class DDPStep:
     Args:
         group: The ranks that compute the step together.
         model: The model that is trained.
+        trained: The model, together with the parameters of the task.
 
     Attributes:
         weight: Weight of the next step over all ranks, None where only the loss returns it.
         own_weight: Weight of the samples of this rank.
     """
 
-    def __init__(self, group: ProcessGroup, model: nn.Module) -> None:
+    def __init__(self, group: ProcessGroup, model: nn.Module, trained: nn.Module) -> None:
         self._group = group
         self._model = model
-        self._loss_of = _LossOfBatch(model)
+        self._trained = trained
+        self._loss_of = _LossOfBatch(model, trained)
         self._parallel: DistributedDataParallel | None = None
         self._learning: list[nn.Parameter] = []
         self._finds_unused: bool | None = None
@@ -56,7 +58,7 @@ class DDPStep:
     def start(self) -> None:
         """Collect the trainable parameters; called at the start of a phase."""
         self._parallel = None
-        self._learning = [p for p in self._model.parameters() if p.requires_grad]
+        self._learning = [p for p in self._trained.parameters() if p.requires_grad]
         self._loss_of.used = self._learning
         # Determined in the first step, unless the model declares it.
         self._finds_unused = True if getattr(self._model, "find_unused_parameters", False) else None
@@ -136,7 +138,7 @@ class DDPStep:
             self._finds_unused = not step.average(self._learning)
             self._loss_of.used = [p for p in self._learning if p.grad is not None]
         elif not self._finds_unused and any(p.grad is None for p in self._learning):
-            missing = next(n for n, p in self._model.named_parameters() if _lacks_gradient(p))
+            missing = next(n for n, p in self._trained.named_parameters() if _lacks_gradient(p))
             raise TrainingError(
                 f"{missing!r} has no gradient in step {step.context.step}, but had one in the "
                 "first step of the phase, so DDP cannot average it. If the model does not use all "
@@ -158,9 +160,10 @@ class DDPStep:
 class _LossOfBatch(nn.Module):
     """The module that DDP wraps: forward pass and loss of one micro-batch."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, trained: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.trained = trained  # registers the parameters of the task
         self.used: list[nn.Parameter] = []
 
     def forward(self, task: Task, batch: Batch | None, context: StepContext) -> Any:

@@ -24,6 +24,7 @@ from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, TrainingError
 from flambeau.global_rng import seed_globals
 from flambeau.task.task import Task
+from flambeau.task.task_module import trained_module
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.history import History
@@ -74,11 +75,12 @@ class RankedRun(Run):
         self._raised_by_all = False
         self._lr_scale = Batch({}, weight=1.0)
         _check_loader(components, group)
-        _broadcast_model(components.model, group)
+        trained = trained_module(components.model, components.task)
+        _broadcast_model(trained, group)
         if group.is_main:
             _warn_about_batch_statistics(components.model, settings)
         super().__init__(components, settings, history, position)
-        self.ddp_step = DDPStep(group, components.model)
+        self.ddp_step = DDPStep(group, components.model, trained)
         self._user_step = settings.options.train_step
         if self._user_step is train_step:
             self.train_step = self.ddp_step

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flambeau.data.loader import not_resumable_reason, steps_in
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
+from flambeau.task.task_module import task_module
 from flambeau.training.run_state.optimizer_state import (
     load_state_by_name,
     parameter_names,
@@ -27,6 +28,7 @@ def capture(run: Run) -> dict[str, Any]:
     """
     state = run.state
     phases = list(state.phases)
+    own = task_module(state.task)
     names = parameter_names(state.model, state.task)
     serialisable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
     return {
@@ -36,6 +38,7 @@ def capture(run: Run) -> dict[str, Any]:
         "position": asdict(state.position),
         "started_phase": run.started_phase,
         "model": dict(state.model.state_dict()),
+        "task": {} if own is None else dict(own.state_dict()),
         "optimizers": {
             name: state_by_name(optimizer, names) for name, optimizer in run.optimizers.items()
         },
@@ -70,6 +73,9 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot continue with the same train batches: {why_not}")
     state.model.load_state_dict(tree["model"])
+    own = task_module(state.task)
+    if own is not None:
+        own.load_state_dict(tree.get("task", {}))
     run.adapted = bool(tree.get("adapted", False))
     run.update.save_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.

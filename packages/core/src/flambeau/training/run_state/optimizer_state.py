@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from flambeau.errors import ResumeError
 from flambeau.task.task import Task
+from flambeau.task.task_module import task_module
 from flambeau.torch_internals import unwrapped
 
 _OWN_FORMAT = "own format"
@@ -28,9 +29,10 @@ def parameter_names(model: nn.Module, task: Task) -> dict[int, str]:
 
     Args:
         model: Its parameters are named "model.<name>".
-        task: If it is an ``nn.Module``, its parameters are named "task.<name>".
+        task: Its parameters, if it has any, are named "task.<name>".
     """
-    modules = {"model": model, **({"task": task} if isinstance(task, nn.Module) else {})}
+    own = task_module(task)
+    modules = {"model": model, **({} if own is None else {"task": own})}
     return {
         id(parameter): f"{root}.{name}"
         for root, module in modules.items()

@@ -96,14 +96,14 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
         ArtefactError: A part of the tree does not fit the run.
     """
     state = run.state
-    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+    weights = {name: value.clone() for name, value in run.trained.state_dict().items()}
     rows, losses = list(state.history.rows), list(state.history.step_losses)
     callbacks = [(each, deepcopy(each.state_dict())) for each in run.settings.callbacks]
     generators = generator_states()
     try:
         restore(run, tree)
     except Exception as error:
-        state.model.load_state_dict(weights)
+        run.trained.load_state_dict(weights)
         state.history.rows[:] = rows
         del state.history.step_losses[:]
         state.history.step_losses.extend(losses)

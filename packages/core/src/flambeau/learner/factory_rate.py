@@ -1,0 +1,80 @@
+"""The plan's learning rate where an optimizer factory sets its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flambeau.errors import ArgumentError
+from flambeau.learner.setup import Request, Setup
+from flambeau.plan import Plan
+from flambeau.plan.choice import Choice
+from flambeau.training.optim.own_rate import OwnRate, own_rate
+
+_EVIDENCE = "optimizer_factory"
+
+
+def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) -> Plan:
+    """Return the plan with the learning rate of the optimizer factory, if it sets its own.
+
+    Args:
+        setup: The learner's setup.
+        plan: The plan with the arguments of the method as choices.
+        requested: The method's argument ``lr``.
+
+    Raises:
+        ArgumentError: The user chose another rate, which the factory does not read.
+    """
+    factory = setup.training.factory
+    if factory is None:
+        return plan
+    own = own_rate(factory, setup.built(plan).model, plan.values)
+    if own is None:
+        return plan
+    lr = plan["lr"]
+    is_users = requested is not None or (lr.source == "user" and _EVIDENCE not in lr.evidence)
+    if is_users and lr.value != own.lr:
+        raise _refusal(f"lr is {lr.value:g}", own)
+    if lr.value == own.lr:
+        return plan
+    return plan.override("lr", _choice(own))
+
+
+def check_peaks(plan: Plan, request: Request) -> None:
+    """Check that phases which the user passed have the peak rate that the factory sets.
+
+    Raises:
+        ArgumentError: The schedule of "lr" has another peak.
+    """
+    evidence = plan["lr"].evidence.get(_EVIDENCE)
+    if evidence is None or request.auto is not None:
+        return
+    phases = request.recipe(plan.values)
+    peaks = [phase.schedules["lr"].peak for phase in phases if "lr" in phase.schedules]
+    own = OwnRate(plan["lr"].value, evidence)
+    if peaks and max(peaks) != own.lr:
+        raise _refusal(f"The schedule of lr has the peak {max(peaks):g}", own)
+
+
+def _choice(own: OwnRate) -> Choice:
+    return Choice(
+        "lr",
+        own.lr,
+        f'The optimizer factory sets {_rates(own.by_name)} and does not read values["lr"].',
+        evidence={_EVIDENCE: dict(own.by_name)},
+        override='Use lr=values["lr"] in the optimizer factory; then learner.fit(lr=…).',
+        source="user",
+    )
+
+
+def _refusal(what: str, own: OwnRate) -> ArgumentError:
+    return ArgumentError(
+        f"{what}, but the optimizer factory of TrainingOptions does not read it: it sets "
+        f'{_rates(own.by_name)}. Use lr=values["lr"] in the factory, lambda model, values: '
+        '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}, or remove the lr that '
+        "you passed to keep the rate of the factory."
+    )
+
+
+def _rates(by_name: Mapping[str, Any]) -> str:
+    return ", ".join(f"the rate {rate:g} for {name!r}" for name, rate in by_name.items())

@@ -1,0 +1,74 @@
+"""An optimizer class, or a ``functools.partial`` of one, as optimizer factory."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+from torch import nn
+from torch.optim import Optimizer
+
+from flambeau.errors import ArgumentError
+from flambeau.training.optim.optimizer import OPTIMIZERS, default_factory, split_by_decay
+
+
+@dataclass(frozen=True)
+class ClassFactory:
+    """The factory of ``TrainingOptions(optimizer=torch.optim.NAdam)``.
+
+    The optimizer gets the plan's "lr" and, if it has weight decay, the plan's "weight_decay", which
+    does not apply to norm layers and biases.
+
+    Attributes:
+        kind: The optimizer class.
+        settings: Keyword arguments of a ``functools.partial``; they take precedence.
+    """
+
+    kind: type[Optimizer]
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def name(self) -> str:
+        """The value of the plan's "optimizer"."""
+        known = (name for name, each in OPTIMIZERS.items() if each.build is self.kind)
+        return next(known, self.kind.__name__)
+
+    def __call__(self, model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        """Return ``{"main": optimizer}``.
+
+        Raises:
+            ArgumentError: The class has no weight decay, but the plan has.
+        """
+        if self.name in OPTIMIZERS and not self.settings:
+            return default_factory(model, {**values, "optimizer": self.name})
+        accepted = inspect.signature(self.kind).parameters
+        settings = dict(self.settings)
+        if "lr" in accepted and "lr" not in settings:
+            settings["lr"] = values["lr"]
+        build = cast("Any", self.kind)
+        decay = values.get("weight_decay", 0.0)
+        if "weight_decay" in accepted and "weight_decay" not in settings and decay:
+            lr = settings["lr"] if "lr" in settings else values["lr"]  # read only where used
+            groups = split_by_decay(model, lr=lr, weight_decay=decay)
+            return {"main": build(groups, weight_decay=decay, **settings)}
+        if decay and "weight_decay" not in accepted:
+            raise ArgumentError(
+                f"weight_decay is {decay:g}, but {self.kind.__name__} has no weight decay. Set "
+                'choices={"weight_decay": 0}.'
+            )
+        return {"main": build(model.parameters(), **settings)}
+
+
+def class_factory(optimizer: object) -> ClassFactory | None:
+    """Return the factory of an optimizer class or a partial of one; None for other objects."""
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        return ClassFactory(optimizer)
+    if isinstance(optimizer, partial):
+        bound = cast("partial[Any]", optimizer)
+        kind = cast("object", bound.func)
+        if isinstance(kind, type) and issubclass(kind, Optimizer) and not bound.args:
+            return ClassFactory(kind, bound.keywords)
+    return None
