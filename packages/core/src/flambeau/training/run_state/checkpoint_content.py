@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import Tensor
+
 from flambeau.data.loader import not_resumable_reason, steps_in
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
+from flambeau.training.run_state.module_state import complete_state, load_state
 from flambeau.training.run_state.optimizer_state import (
     load_state_by_name,
     parameter_names,
@@ -27,7 +30,7 @@ def capture(run: Run) -> dict[str, Any]:
     """
     state = run.state
     phases = list(state.phases)
-    names = parameter_names(state.model, state.task)
+    names, model = parameter_names(state.model, state.task), complete_state(state.model)
     serialisable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
     return {
         "plan": dict(run.settings.plan()),
@@ -35,7 +38,9 @@ def capture(run: Run) -> dict[str, Any]:
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
         "started_phase": run.started_phase,
-        "model": dict(state.model.state_dict()),
+        "model": model.pop("state_dict"),
+        "unlisted": model,
+        "task": complete_state(state.task),
         "optimizers": {
             name: state_by_name(optimizer, names) for name, optimizer in run.optimizers.items()
         },
@@ -69,7 +74,8 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     why_not = not_resumable_reason(run.components.train)
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot continue with the same train batches: {why_not}")
-    state.model.load_state_dict(tree["model"])
+    load_state(state.model, {"state_dict": tree["model"], **tree["unlisted"]})
+    load_state(state.task, tree["task"])
     run.adapted = bool(tree.get("adapted", False))
     run.update.save_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
@@ -105,7 +111,8 @@ def _fingerprint(run: Run) -> dict[str, Any]:
     """Return the settings that must be equal for the run to continue with the same steps."""
     return {
         "parameters and buffers": {
-            name: list(value.shape) for name, value in run.state.model.state_dict().items()
+            name: list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            for name, value in run.state.model.state_dict().items()
         },
         "requires_grad": {
             name: id(parameter) not in run.frozen_by_user
