@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from flambeau import Plan
+from flambeau import Learner, Plan, TensorData
 from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.app import build_app
@@ -363,6 +364,17 @@ def test_minutes_runs_fit_auto(photos: Path, tmp_path: Path) -> None:
 def test_a_run_is_not_overwritten(run: Path, photos: Path) -> None:
     with pytest.raises(FlambeauError, match=f"already contains a run.*--resume {run}"):
         call("fit", photos, *SMALL, "--out", run)
+
+
+def test_the_run_of_a_learner_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
+    features = torch.arange(40.0).reshape(20, 2)
+    data = TensorData.from_tensors(features, features[:, 0])
+    Learner(data, folder=tmp_path, quiet=True).fit(1)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for command in (("fit", photos, *SMALL), ("demo", "vision", "--samples", 40)):
+        with pytest.raises(FlambeauError, match=r"already contains a run .checkpoints/step-"):
+            call(*command, "--out", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_an_unknown_model_and_an_empty_folder_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(60) % 3
 
 
-def make(folder: Path, data: Data | None = None, model: Any = None, **options: Any) -> Learner:
+def make(
+    folder: Path | None, data: Data | None = None, model: Any = None, **options: Any
+) -> Learner:
     choices = {"batch_size": 8, **options.pop("choices", {})}
     data = data or TensorData.from_tensors(X, Y)
     return Learner(data, model, quiet=True, folder=folder, choices=choices, **options)
@@ -122,11 +124,11 @@ def test_an_incomplete_checkpoint_changes_nothing(
     tree = load_checkpoint(found)
     change(tree)
     save_checkpoint(run, tree, 99)
-    learner = make(run)
+    learner = make(None)
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
     drawn = torch.get_rng_state()
     with pytest.raises(FlambeauError, match=message):
-        learner.resume()
+        learner.resume(run)
     after = learner.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert learner.history.rows == []

@@ -17,9 +17,17 @@ def state_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the model's parameters and persistent buffers by name, as in its ``state_dict``.
 
     Raises:
-        ArtefactError: The ``state_dict`` contains a value that is not a tensor.
+        ArtefactError: The ``state_dict`` contains a value that is not a tensor, or lacks a
+            parameter.
     """
     state: dict[str, Any] = model.state_dict()
+    left_out = [repr(name) for name, _ in model.named_parameters() if name not in state]
+    if left_out:
+        raise ArtefactError(
+            f"state_dict() of {type(model).__name__} leaves out {name_some(left_out, 3)}, so the "
+            "file would not restore the model. Remove the hook or the override that leaves "
+            "parameters out."
+        )
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ArtefactError(

@@ -58,6 +58,15 @@ def unpack(json_value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _unpack(json_value, tensors, ())
 
 
+def check_packable(tree: Any) -> None:
+    """Check that ``pack`` accepts the tree; no tensor is read or copied.
+
+    Raises:
+        ArtefactError: The tree contains another type; the message has its path.
+    """
+    _Packer(copies=False).value(tree, ())
+
+
 def storage_key(tensor: Tensor) -> StorageKey | None:
     """Return a key that is equal for two tensors if and only if they are the same view of memory.
 
@@ -84,6 +93,12 @@ def to_storable(tensor: Tensor, name: str) -> Tensor:
     Raises:
         ArtefactError: The tensor is not dense, or safetensors does not support its dtype.
     """
+    _check_storable(tensor, name)
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    return plain.cpu().contiguous()
+
+
+def _check_storable(tensor: Tensor, name: str) -> None:
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise ArtefactError(
             f"{name} cannot be saved: it is a sparse, quantized or meta tensor (layout "
@@ -96,8 +111,6 @@ def to_storable(tensor: Tensor, name: str) -> Tensor:
             f"{name} has the dtype {tensor.dtype}, which safetensors does not support. Convert it, "
             "for example with torch.view_as_real(tensor)."
         )
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    return plain.cpu().contiguous()
 
 
 _DTYPES = {
@@ -118,7 +131,8 @@ def show_path(path: Path) -> str:
 
 
 class _Packer:
-    def __init__(self) -> None:
+    def __init__(self, *, copies: bool = True) -> None:
+        self._copies = copies
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[StorageKey, str] = {}
         self._ancestors: set[int] = set()
@@ -188,6 +202,9 @@ class _Packer:
         return self._tensor(tensor, path)
 
     def _tensor(self, tensor: Tensor, path: Path) -> str:
+        if not self._copies:
+            _check_storable(tensor, show_path(path))
+            return ""
         plain = to_storable(tensor, show_path(path))
         key = storage_key(tensor)
         if key is not None and key in self._names:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint, save_checkpoint
+from flambeau.artefact.serialization import check_packable
 from flambeau.errors import (
     ArgumentError,
+    ArtefactError,
     FlambeauError,
     FlambeauWarning,
     InputError,
@@ -40,6 +42,8 @@ class Checkpointing(Callback):
     Raises:
         InputError: An argument is out of range.
         ArgumentError: ``on_error`` is unknown.
+        ArtefactError: At the start of a fit, with ``at_epoch_end``: a part of the run's state has a
+            type that a checkpoint cannot contain, such as an object from ``get_extra_state``.
         StorageError: During training with ``on_error="raise"``. The model keeps its weights, and
             older checkpoints remain.
     """
@@ -73,6 +77,8 @@ class Checkpointing(Callback):
     def on_fit_start(self, state: TrainState) -> None:
         self._saved_at_s = time.monotonic()
         self._saved_step = -1
+        if state.folder is not None and self.at_epoch_end:
+            check_packable(state.snapshot())  # refused now, not after the first epoch
 
     def on_step_end(self, state: TrainState) -> None:
         if self.every_s is not None and time.monotonic() - self._saved_at_s >= self.every_s:
@@ -98,7 +104,7 @@ class Checkpointing(Callback):
     def _save_if_possible(self, state: TrainState) -> None:
         try:
             self._save(state)
-        except StorageError as error:
+        except (StorageError, ArtefactError) as error:
             if self.on_error == "raise":
                 raise
             self._saved_at_s = time.monotonic()

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import InputError
+from flambeau.learner.run_folder import check_unused, run_exists_error
 
 OutputFolder = Annotated[
     Path | None, typer.Option(help="Folder of the run; by default a new folder in runs/.")
@@ -25,10 +26,8 @@ def make_run_folder(folder: Path) -> None:
         InputError: It cannot be created.
     """
     if (folder / "plan.json").exists():
-        raise ArgumentError(
-            f"{folder} already contains a run, which would be overwritten. Choose another folder "
-            f"with --out, delete this one, or continue its run: --resume {folder}"
-        )
+        raise run_exists_error(folder, "plan.json")
+    check_unused(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

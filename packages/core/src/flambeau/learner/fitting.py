@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flambeau.callbacks import ProgressBar
@@ -21,16 +23,17 @@ from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
 from flambeau.learner.factory_rate import check_peaks, with_factory_rate
-from flambeau.learner.planning import options_of
-from flambeau.learner.run_folder import agree_on_folder
-from flambeau.learner.setup import Request, Setup
+from flambeau.learner.planning import auto_run_of_checkpoint, options_of, plan_of_checkpoint
+from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
+from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.run_state.resume import restore_or_roll_back
+from flambeau.training.run_state.resume import check_tree, read_phases, restore_or_roll_back
+from flambeau.training.state import Position
 from flambeau.training.step import train_step
 
 if TYPE_CHECKING:
@@ -51,7 +54,11 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
 
     Returns:
         The plan with everything that was decided, measured and recorded.
+
+    Raises:
+        ArgumentError: The learner's folder contains the run of another learner.
     """
+    check_folder(setup)
     plan = decide(setup.plan, request.choices)
     plan = with_factory_rate(setup, plan, request.choices.get("lr"))
     check_peaks(plan, request)
@@ -63,34 +70,56 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
     return record(plan, run, request.auto)
 
 
-def resume(
-    setup: Setup,
-    phases: Sequence[Phase],
-    tree: Mapping[str, Any],
-    auto: AutoRun | None,
-    started: Started,
-) -> Plan:
+def resume(setup: Setup, resume: Resume, started: Started) -> Plan:
     """Continue an interrupted run; its checkpoint contains all decisions and measurements.
 
     Args:
-        setup: The learner's setup, with the plan of the run.
-        phases: The checkpoint's phases.
-        tree: The checkpoint's content.
-        auto: The checkpoint's run with a time budget; None for any other run.
+        setup: The learner's setup.
+        resume: The run to continue.
         started: As for ``fit``.
 
     Raises:
         ResumeError: The checkpoint belongs to another model, other data or another plan.
-        ArtefactError: A part of the checkpoint does not fit the run.
+        ArtefactError: The checkpoint is damaged, or a part of it does not fit the run.
+        ArgumentError: The learner's folder contains another run.
     """
-    run = build(setup, setup.plan, phases, auto)
+    folder, checkpoint, tree = agree_on_checkpoint(resume.path)
+    tree = check_tree(tree, checkpoint)
+    plan = plan_of_checkpoint(
+        tree,
+        setup.plan,
+        setup.domain,
+        setup.data,
+        checkpoint,
+        user_keys=resume.user_keys,
+        is_built=resume.is_built,
+        training=setup.training,
+    )
+    phases, auto = read_phases(tree, checkpoint), auto_run_of_checkpoint(tree)
+    setup = replace(setup, plan=plan, position=Position(), folder=setup.folder or folder)
+    check_folder(setup, continued=folder)
+    run = build(setup, plan, phases, auto)
     restore_or_roll_back(run, tree)
-    started(setup.plan, run)
-    train(setup, setup.plan, run)
-    return record(setup.plan, run, auto)
+    started(plan, run)
+    train(setup, plan, run)
+    return record(plan, run, auto)
 
 
 # ---------------------------------------------------------------- the stages
+
+
+def check_folder(setup: Setup, continued: Path | None = None) -> None:
+    """Refuse a folder with a run that is neither this learner's nor the continued one.
+
+    Raises:
+        ArgumentError: The run would be overwritten.
+    """
+    folder = setup.folder
+    if folder is None:
+        return
+    own = [each.resolve() for each in (setup.own_folder, continued) if each is not None]
+    if folder.resolve() not in own:
+        run_on_main(lambda: check_unused(folder))
 
 
 def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:

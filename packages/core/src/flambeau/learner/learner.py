@@ -21,16 +21,8 @@ from flambeau.errors import InputError
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part
 from flambeau.learner.factory_rate import with_factory_rate
-from flambeau.learner.planning import (
-    auto_run_of_checkpoint,
-    check_arguments,
-    make_plan,
-    options_of,
-    plan_of_checkpoint,
-    with_options,
-)
-from flambeau.learner.run_folder import agree_on_checkpoint
-from flambeau.learner.setup import Request, Setup
+from flambeau.learner.planning import check_arguments, make_plan, options_of, with_options
+from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases import recipes
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
@@ -41,7 +33,6 @@ from flambeau.training.history import History
 from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
-from flambeau.training.run_state.resume import check_tree, read_phases
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
@@ -76,8 +67,9 @@ class Learner:
         callbacks: Called on training events, in this order, in addition to the default callbacks
             (progress bar, checkpoints).
         seed: Seed of weight initialisation, sample order, augmentation and dropout.
-        folder: Where history and checkpoints are written. None writes nothing, except that a long
-            or interrupted run creates a folder under ``runs/``.
+        folder: Where history and checkpoints are written; a folder with the run of another learner
+            is refused. None writes nothing, except that a long or interrupted run creates a folder
+            under ``runs/``.
         quiet: Whether to show no progress.
 
     Example:
@@ -115,6 +107,7 @@ class Learner:
         self.quiet = quiet
         self.history = History()
         self._folder = Path(folder) if folder is not None else None
+        self._own_folder: Path | None = None
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
         self._built: BuiltPlan | None = None
@@ -288,24 +281,10 @@ class Learner:
             ResumeError: There is no checkpoint, or it belongs to another model, other data or
                 another plan.
             ArtefactError: The checkpoint, or every checkpoint in the folder, is damaged.
+            ArgumentError: The learner's folder contains another run.
         """
-        folder, checkpoint, tree = agree_on_checkpoint(path or self._folder)
-        tree = check_tree(tree, checkpoint)
-        plan = plan_of_checkpoint(
-            tree,
-            self.plan,
-            self.domain,
-            self.data,
-            checkpoint,
-            user_keys=self._user_keys,
-            is_built=self._built is not None,
-            training=self.training,
-        )
-        setup = replace(
-            self._setup(), plan=plan, position=Position(), folder=self._folder or folder
-        )
-        auto = auto_run_of_checkpoint(tree)
-        self._use(fitting.resume(setup, read_phases(tree, checkpoint), tree, auto, self._started))
+        continued = Resume(path or self._folder, self._user_keys, self._built is not None)
+        self._use(fitting.resume(self._setup(), continued, self._started))
         return self.history
 
     def lr_find(self, *, max_steps: int = 240) -> LearningRate:
@@ -352,6 +331,7 @@ class Learner:
             seed=self.seed,
             quiet=self.quiet,
             folder=self._folder,
+            own_folder=self._own_folder,
             fingerprint=self._fingerprint,
             examines=not self._examined,
         )
@@ -364,6 +344,7 @@ class Learner:
         """Keep plan and position of a run before its first step, in case it is interrupted."""
         self._use(plan)
         self._position = run.state.position
+        self._own_folder = run.settings.folder
         self._examined = True
 
     # Trainable parameter groups

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from flambeau.artefact.checkpoint_files import (
@@ -13,18 +14,39 @@ from flambeau.artefact.checkpoint_files import (
     load_latest_checkpoint,
 )
 from flambeau.distributed import processes
-from flambeau.errors import ResumeError
+from flambeau.errors import ArgumentError, ResumeError
 
 
 def new_run_folder(name: str, root: str | Path = "runs") -> Path:
     """Return a path under ``root`` that does not exist yet; create nothing."""
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    path = Path(root) / f"{stamp}-{name}"
-    count = 2
-    while path.exists():
-        path = Path(root) / f"{stamp}-{name}-{count}"
-        count += 1
-    return path
+    while True:
+        # Runs that start in the same second must not share a folder, and none of them exists yet.
+        path = Path(root) / f"{stamp}-{name}-{token_hex(2)}"
+        if not path.exists():
+            return path
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse a folder that contains a run: its history and checkpoints would be overwritten.
+
+    Raises:
+        ArgumentError: There is a checkpoint or a history with rows in the folder.
+    """
+    found = latest_checkpoint(folder)
+    histories = [folder / f"history.{ending}" for ending in ("csv", "jsonl")]
+    written = [file for file in histories if file.is_file() and file.stat().st_size]
+    if found is not None or written:
+        raise run_exists_error(folder, (found or written[0]).relative_to(folder))
+
+
+def run_exists_error(folder: Path, found: object) -> ArgumentError:
+    """Return the error for a folder that contains a run, recognised by the file ``found``."""
+    return ArgumentError(
+        f"{folder} already contains a run ({found}), which would be overwritten. Use another "
+        "folder, Learner(data, folder=…) or --out; delete this one; or continue its run with "
+        f"learner.resume({str(folder)!r}) or --resume {folder}."
+    )
 
 
 def run_of(path: str | Path) -> Path:

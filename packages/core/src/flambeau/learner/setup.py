@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ class Setup:
         seed: Seed of every random draw.
         quiet: Whether to show no progress.
         folder: Folder of the run; None writes nothing unless the run is long or interrupted.
+        own_folder: Folder in which the learner has trained already; another learner's run is never
+            overwritten.
         fingerprint: Identifies the data in checkpoints.
         examines: Whether the doctor runs before the first step.
     """
@@ -52,6 +54,7 @@ class Setup:
     seed: int = 0
     quiet: bool = False
     folder: Path | None = None
+    own_folder: Path | None = None
     fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
     examines: bool = False
 
@@ -71,3 +74,18 @@ class Request:
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
     may_find_lr: bool = True
     auto: AutoRun | None = None
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The run that ``Learner.resume`` continues.
+
+    Attributes:
+        path: A checkpoint or a run's folder; None if the learner has no folder.
+        user_keys: Keys of the choices that the user passed to the learner.
+        is_built: Whether the learner's objects are built, so that they cannot change.
+    """
+
+    path: str | Path | None
+    user_keys: Collection[str]
+    is_built: bool

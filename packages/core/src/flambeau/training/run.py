@@ -315,16 +315,24 @@ class Run:
         self.state.snapshot = _raise_finished
 
     def finish_if_interrupted(self, error: BaseException) -> None:
-        """Set the final weights if Ctrl-C ended a run that has a planner."""
-        if isinstance(error, KeyboardInterrupt) and self.settings.planner is not None:
-            self.finish()
+        """After Ctrl-C, set the final weights as at a normal end, and note on it which they are."""
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"The model has {self.finish()}.")
 
-    def finish(self) -> None:
-        """Set the final weights: of the best epoch if kept, else the averaged ones if any."""
+    def finish(self) -> str:
+        """Set the final weights: of the best epoch if kept, else the averaged ones if any.
+
+        Returns:
+            Which weights the model has now, for a message.
+        """
         if self.best.found:
             self.best.restore(self.trained)
-        elif self.average is not None:
+            epoch = "" if self.best.epoch is None else f", {self.best.epoch}"
+            return f"the weights of the best epoch{epoch} (by {self.best.monitor})"
+        if self.average is not None and self.average.updates:
             self.average.finish(self.trained)
+            return f"the weights averaged over {self.average.updates} steps"
+        return f"the weights after step {self.state.position.step}"
 
 
 def _raise_finished(*arguments: object) -> NoReturn:

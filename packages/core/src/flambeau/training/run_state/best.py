@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.training.run_state.module_state import copied_state, load_state
 
 
 class RestoresBest(Protocol):
@@ -35,7 +35,7 @@ class BestWeights:
         self.monitor, self.mode = monitor, mode
         self.epoch: int | None = None
         self._score = math.inf
-        self._weights: dict[str, Tensor] = {}
+        self._weights: dict[str, dict[str, Any]] = {}
 
     @property
     def found(self) -> bool:
@@ -64,12 +64,11 @@ class BestWeights:
         if score < self._score or (tolerance is not None and score <= self._score + tolerance):
             self._score = min(score, self._score)
             self.epoch = int(scores["epoch"]) if "epoch" in scores else None
-            self._weights = {name: v.detach().clone() for name, v in model.state_dict().items()}
+            self._weights = copied_state(model)
 
-    @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
         """Write the best weights into the model."""
-        model.load_state_dict(self._weights)
+        load_state(model, self._weights)
         self._weights = {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import Tensor
+
 from flambeau.data.loader import not_resumable_reason, steps_in
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.task.task_module import task_module
+from flambeau.training.run_state.module_state import complete_state, load_state
 from flambeau.training.run_state.optimizer_state import (
     load_state_by_name,
     parameter_names,
@@ -28,8 +31,8 @@ def capture(run: Run) -> dict[str, Any]:
     """
     state = run.state
     phases = list(state.phases)
-    own = task_module(state.task)
-    names = parameter_names(state.model, state.task)
+    names, model = parameter_names(state.model, state.task), complete_state(state.model)
+    parameters = task_module(state.task)
     serialisable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
     return {
         "plan": dict(run.settings.plan()),
@@ -37,8 +40,10 @@ def capture(run: Run) -> dict[str, Any]:
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
         "started_phase": run.started_phase,
-        "model": dict(state.model.state_dict()),
-        "task": {} if own is None else dict(own.state_dict()),
+        "model": model.pop("state_dict"),
+        "unlisted": model,
+        "task": complete_state(state.task),
+        "task_parameters": {} if parameters is None else dict(parameters.state_dict()),
         "optimizers": {
             name: state_by_name(optimizer, names) for name, optimizer in run.optimizers.items()
         },
@@ -72,10 +77,11 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     why_not = not_resumable_reason(run.components.train)
     if why_not and (position.epoch or position.epoch_step):
         raise ResumeError(f"The run cannot continue with the same train batches: {why_not}")
-    state.model.load_state_dict(tree["model"])
-    own = task_module(state.task)
-    if own is not None:
-        own.load_state_dict(tree.get("task", {}))
+    load_state(state.model, {"state_dict": tree["model"], **tree["unlisted"]})
+    load_state(state.task, tree["task"])
+    parameters = task_module(state.task)
+    if parameters is not None:
+        parameters.load_state_dict(tree["task_parameters"])
     run.adapted = bool(tree.get("adapted", False))
     run.update.save_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
@@ -111,7 +117,8 @@ def _fingerprint(run: Run) -> dict[str, Any]:
     """Return the settings that must be equal for the run to continue with the same steps."""
     return {
         "parameters and buffers": {
-            name: list(value.shape) for name, value in run.state.model.state_dict().items()
+            name: list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            for name, value in run.state.model.state_dict().items()
         },
         "requires_grad": {
             name: id(parameter) not in run.frozen_by_user

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from flambeau.errors import ArtefactError, FlambeauError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import Phase
+from flambeau.task.task_module import task_module
 from flambeau.training.run_state.checkpoint_content import restore
+from flambeau.training.run_state.module_state import copied_state, load_state
 from flambeau.training.state import Position
 from flambeau.wording import type_and_first_line
 
@@ -23,6 +25,9 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "fingerprint": dict,
     "position": dict,
     "model": dict,
+    "unlisted": dict,
+    "task": dict,
+    "task_parameters": dict,
     "optimizers": dict,
     "values": dict,
     "controlled": dict,
@@ -96,14 +101,16 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
         ArtefactError: A part of the tree does not fit the run.
     """
     state = run.state
-    weights = {name: value.clone() for name, value in run.trained.state_dict().items()}
+    stateful = [state.model, state.task, task_module(state.task)]
+    before = [(each, copied_state(each)) for each in stateful if each is not None]
     rows, losses = list(state.history.rows), list(state.history.step_losses)
     callbacks = [(each, deepcopy(each.state_dict())) for each in run.settings.callbacks]
     generators = generator_states()
     try:
         restore(run, tree)
     except Exception as error:
-        run.trained.load_state_dict(weights)
+        for each, values in before:
+            load_state(each, values)
         state.history.rows[:] = rows
         del state.history.step_losses[:]
         state.history.step_losses.extend(losses)
