@@ -21,6 +21,7 @@ from flambeau.task.metrics import (
     score,
     update_metric,
 )
+from flambeau.task.model_call import call_model
 from flambeau.task.numerics import HALF_DTYPES
 
 Stage = Literal["train", "valid", "evaluate", "predict"]
@@ -148,8 +149,8 @@ class Task:
         return targets
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """Return the outputs that ``loss`` reads: by default ``model(*inputs)``, in order."""
-        return model(*batch.inputs.values())
+        """Return the outputs that ``loss`` reads: by default the model's, see ``call_model``."""
+        return call_model(model, batch.inputs)
 
     def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         """Return the outputs that ``decode`` reads: by default those of ``forward``.
