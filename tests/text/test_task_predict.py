@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from flambeau.task.task import Stage, StepContext
 from flambeau_text import Beam, Greedy, corpus_score
 from flambeau_text.translation import task as task_module
 from flambeau_text.translation.demo import dates_data
-from flambeau_text.translation.task import TeacherForcedOutput
+from flambeau_text.translation.task import TeacherForcedOutput, TranslationTask
 
 CHOICES: dict[str, Any] = {
     "device": "cpu",
@@ -148,3 +148,9 @@ def test_a_summary_shows_the_layers_of_a_search() -> None:
     """The output layer too, which the teacher-forced pass leaves to the loss."""
     rows = {row.name: row for row in learner().summary().layers}
     assert rows["output"].calls > 1
+
+
+def test_the_task_says_which_scores_are_better() -> None:
+    modes = TranslationTask.score_modes(cast(Any, None))
+    assert {name for name, mode in modes.items() if mode == "min"} == {"loss", "perplexity"}
+    assert modes["bleu"] == modes["chrf"] == modes["free_running_overlap"] == "max"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from flambeau.callbacks import EarlyStopping
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.training.state import Position, TrainState
 
 NewState = Callable[..., TrainState]
@@ -17,6 +17,7 @@ def epochs_run(
 ) -> tuple[int, str | None]:
     """Feed one score per epoch; return the epoch after which it stopped, and the reason."""
     state = new_state(epochs=len(scores))
+    state.history.modes["valid_accuracy"] = "max"
     state.position = Position(phase_epoch=start, epoch=start)
     callback.on_fit_start(state)
     for epoch, score in enumerate(scores[start:], start + 1):
@@ -94,10 +95,11 @@ def test_an_existing_stop_reason_is_kept(new_state: NewState) -> None:
     assert state.stop_reason == "another callback"
 
 
-def test_the_mode_depends_on_the_name() -> None:
-    assert EarlyStopping("valid_loss").mode == "min"
-    assert EarlyStopping("valid_accuracy").mode == "max"
-    assert EarlyStopping("valid_accuracy", mode="min").mode == "min"
+def test_an_unknown_direction_is_refused(new_state: NewState) -> None:
+    with pytest.raises(ArgumentError, match=r"'valid_wer', but .*higher_is_better = True or False"):
+        epochs_run(EarlyStopping("valid_wer"), [1.0, 2.0], new_state)
+    by_hand = EarlyStopping("valid_wer", patience=1, mode="min")
+    assert epochs_run(by_hand, [1.0, 2.0, 3.0], new_state)[0] == 2
 
 
 def test_invalid_arguments_are_refused(new_state: NewState) -> None:

@@ -294,7 +294,7 @@ def test_the_best_epoch_by_any_column() -> None:
     learner = Learner(TensorData.from_tensors(x, y), net(), training=kept, quiet=True)
     assert len(learner.fit(2).rows) == 2
     kept = TrainingOptions(keep_best="valid_los")
-    with pytest.raises(TypeError, match=r"'valid_los', but the history has no such.*'valid_l"):
+    with pytest.raises(TypeError, match=r"by 'valid_los', but it is not known.*'valid_l"):
         Learner(TensorData.from_tensors(x, y), net(), training=kept, quiet=True).fit(1)
 
 

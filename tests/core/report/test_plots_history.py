@@ -29,6 +29,8 @@ def history(epochs: int = 3, steps: int = 40, **extra: float) -> History:
                 **extra,
             }
         )
+    larger, smaller = ("valid_accuracy", "valid_macro_f1"), ("valid_mae", "valid_rmse")
+    made.modes |= dict.fromkeys(larger, "max") | dict.fromkeys(smaller, "min")
     return made
 
 
@@ -110,3 +112,9 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch) -> None:
 def test_plotting_needs_no_pyplot(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it raises
     assert plot_history(history()).axes
+
+
+def test_a_metric_of_unknown_direction_shows_its_last_value() -> None:
+    figure = plot_history(history(valid_wer=0.4))
+    assert titles(figure)[1:3] == ["accuracy on validation", "wer on validation"]
+    assert list(lines(figure, 2)) == ["wer, last 0.4"]

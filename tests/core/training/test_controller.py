@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.training.history import History
-from flambeau.training.optim.controller import Controller, Mode, ReduceOnPlateau, mode_of
+from flambeau.training.optim.controller import Controller, Mode, ReduceOnPlateau
 
 
 def ours(controller: ReduceOnPlateau, scores: list[float], lr: float) -> list[float]:
     history, rates = History(), []
+    history.modes = {"loss": "min", "nll_loss": "min"}
     for score in scores:
         history.add({controller.monitor: score, "lr": lr})
         lr = controller.update(history, 0.5).get("lr", lr)
@@ -70,7 +71,7 @@ def test_negative_scores_can_improve() -> None:
 
 
 def test_it_is_a_pure_function_of_the_history() -> None:
-    controller, history = ReduceOnPlateau("loss", 0.1, 1), History()
+    controller, history = ReduceOnPlateau("loss", 0.1, 1, mode="min"), History()
     for _ in range(3):
         history.add({"loss": 1.0, "lr": 0.1})
     first = controller.update(history, 0.2)
@@ -81,6 +82,7 @@ def test_it_is_a_pure_function_of_the_history() -> None:
 
 def test_another_value_than_lr() -> None:
     history = History()
+    history.modes["valid_accuracy"] = "max"
     for _ in range(2):
         history.add({"valid_accuracy": 0.5, "teacher_forcing": 0.8, "lr": 1.0})
     controller = ReduceOnPlateau("valid_accuracy", 0.5, 0, name="teacher_forcing")
@@ -91,28 +93,16 @@ def test_the_smallest_value_is_not_set_again() -> None:
     history = History()
     for _ in range(2):
         history.add({"loss": 1.0, "lr": 0.01})
-    assert ReduceOnPlateau("loss", 0.5, 0, min_value=0.01).update(history, 0.5) == {}
+    assert ReduceOnPlateau("loss", 0.5, 0, min_value=0.01, mode="min").update(history, 0.5) == {}
 
 
-@pytest.mark.parametrize(
-    ("monitor", "mode"),
-    [
-        ("valid_loss", "min"),
-        ("train_loss", "min"),
-        ("valid_mae", "min"),
-        ("valid_rmse", "min"),
-        ("valid_mean_absolute_error", "min"),
-        ("valid_perplexity", "min"),
-        ("valid_accuracy", "max"),
-        ("valid_r2", "max"),
-        ("valid_macro_f1", "max"),
-        ("bleu", "max"),
-    ],
-)
-def test_mode_of(monitor: str, mode: str) -> None:
-    assert mode_of(monitor) == mode
-    assert mode_of(monitor, "min") == "min"
-    assert mode_of(monitor, "max") == "max"
+def test_an_unknown_direction_is_refused() -> None:
+    history = History()
+    history.add({"valid_wer": 1.0, "lr": 0.1})
+    with pytest.raises(ArgumentError, match=r"'valid_wer', but .*higher_is_better = True or False"):
+        ReduceOnPlateau("valid_wer").update(history, 0.5)
+    history.modes["valid_wer"] = "min"
+    assert ReduceOnPlateau("valid_wer").update(history, 0.5) == {}
 
 
 def test_invalid_arguments_are_refused() -> None:

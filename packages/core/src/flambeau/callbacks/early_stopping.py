@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flambeau.errors import InputError
+from flambeau.task.metrics import Mode
 from flambeau.training.events import Callback
-from flambeau.training.optim.controller import Mode, last_score, mode_of
+from flambeau.training.optim.controller import checked_mode, last_score, mode_of
 from flambeau.training.state import TrainState
 
 
@@ -23,13 +24,11 @@ class EarlyStopping(Callback):
         patience: Number of consecutive epochs without improvement after which the run ends.
         min_delta: Smallest change that counts as an improvement, in the unit of the score.
         restore_best: Whether the model ends with the weights of the best epoch.
-        mode: "min" or "max"; None decides by name: losses and errors are minimised.
+        mode: "min" or "max"; None: as the metric of ``monitor`` says (``higher_is_better``).
 
     Raises:
         InputError: An argument is out of range, or, during the run, ``monitor`` is not a column.
-
-    >>> EarlyStopping("valid_accuracy").mode
-    'max'
+        ArgumentError: A run starts, and it is not known which values of ``monitor`` are better.
     """
 
     def __init__(
@@ -48,12 +47,13 @@ class EarlyStopping(Callback):
         self.patience = patience
         self.min_delta = min_delta
         self.restore_best = restore_best
-        self.mode: Mode = mode_of(monitor, mode)
+        self.mode: Mode | None = checked_mode(mode)
         self.best: float | None = None
         self.best_epoch = 0
         self.bad_epochs = 0
 
     def on_fit_start(self, state: TrainState) -> None:
+        mode_of(self.monitor, state.history.modes, self.mode)  # raises if it is unknown
         position = state.position
         # A resumed run starts inside a phase with its saved state; a new fit starts from scratch.
         if position.phase == position.phase_epoch == position.epoch_step == 0:
@@ -64,7 +64,7 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         score = last_score(state.history, self.monitor)
-        if self._improves(score):
+        if self._improves(score, mode_of(self.monitor, state.history.modes, self.mode)):
             self.best, self.best_epoch, self.bad_epochs = score, state.position.epoch, 0
             return
         self.bad_epochs += 1
@@ -87,10 +87,10 @@ class EarlyStopping(Callback):
         self.best_epoch = values["best_epoch"]
         self.bad_epochs = values["bad_epochs"]
 
-    def _improves(self, score: float) -> bool:
+    def _improves(self, score: float, mode: Mode) -> bool:
         # Comparisons with NaN are false, so NaN is never an improvement.
         if self.best is None:
             return not math.isnan(score)
-        if self.mode == "min":
+        if mode == "min":
             return score < self.best - self.min_delta
         return score > self.best + self.min_delta

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import count
 from typing import Any, cast
 
 import torch
@@ -127,9 +128,15 @@ class UserLoader(Loader):
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of ``epoch`` from ``start_step`` on.
 
+        A train epoch has ``len()`` batches; of the other parts every batch is used.
+
+        Warns:
+            FlambeauWarning: [loader-length] The loader yields another number of batches than its
+                ``len()``.
+
         Raises:
             ResumeError: ``start_step`` is not 0 and the loader cannot be resumed.
-            InputError: A batch does not match the layout, or there are fewer than ``len()``.
+            InputError: A batch does not match the layout, or a train epoch is too short.
         """
         if start_step and self.not_resumable_reason:
             raise ResumeError(
@@ -158,10 +165,11 @@ class UserLoader(Loader):
         self, ready: Sequence[object], epoch: int, start_step: int
     ) -> Iterator[Batch]:
         """Yield the batches of a list or tuple; no user code runs, so no generator is seeded."""
-        if len(ready) < self._steps:
+        steps = self._steps if self.part == "train" else len(ready)
+        if len(ready) < steps:
             raise self._ended_early(len(ready), epoch)
         n_samples = 0
-        for step in range(self._steps):
+        for step in range(steps):
             raw = ready[step]
             if step >= len(self._converted) or self._converted[step][0] is not raw:
                 del self._converted[step:]  # the numbers of later samples depend on this batch
@@ -182,25 +190,32 @@ class UserLoader(Loader):
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         temporary_seed, seed, purpose = TemporarySeed(), self.seed, f"{_PURPOSE}/{self.part}"
         generators = _Generators(self.loader)
-        keyed_steps = self._steps if runs_user_code(self.loader) else 1
+        always_keyed = runs_user_code(self.loader)
         n_samples = 0
         try:
             with temporary_seed.at(keyed.key(seed, purpose, epoch)):
                 generators.start(epoch)
                 batches = iter(self.loader)
-            for step in range(self._steps):
-                key = keyed.key(seed, purpose, epoch, step) if step < keyed_steps else None
+            for step in count():
+                if step == self._steps and self._is_complete(epoch):
+                    break
+                is_keyed = always_keyed or not step
+                key = keyed.key(seed, purpose, epoch, step) if is_keyed else None
                 with _UNSEEDED if key is None else temporary_seed.at(key):
                     try:
                         raw = next(batches)
                     except StopIteration:
-                        raise self._ended_early(step, epoch) from None
+                        self._check_count(step, epoch)
+                        break
                     except FlambeauError:
                         raise
                     except Exception as error:
                         reading_error = self._reading_error(step, epoch, error, batches)
                         del batches  # see shut_down_workers
                         raise reading_error from error
+                if step == self._steps and self.part == "train":
+                    self._warn_of_length(f"at least {step + 1}")
+                    break
                 batch = self.layout.batch(raw)
                 first, n_samples = n_samples, n_samples + len(batch)
                 if step < start_step:
@@ -210,6 +225,39 @@ class UserLoader(Loader):
                 yield batch
         finally:
             generators.restore()
+
+    def _is_complete(self, epoch: int) -> bool:
+        """Return whether the epoch ends after ``len()`` batches without a look at the next one."""
+        if self.part != "train":
+            return False
+        # torch reports a wrong len() of a map-style data set itself; a stream may be endless.
+        loader = _torch_loader(self.loader)
+        streams = loader is not None and isinstance(loader.dataset, IterableDataset)
+        return not streams or self.is_stream or epoch > 0
+
+    def _check_count(self, n: int, epoch: int) -> None:
+        """Check the number of batches of an epoch that has ended.
+
+        Raises:
+            InputError: A train epoch is too short.
+        """
+        if n < self._steps and self.part == "train":
+            raise self._ended_early(n, epoch)
+        if n != self._steps:
+            self._warn_of_length(str(n))
+
+    def _warn_of_length(self, found: str) -> None:
+        use = "all of them are used"
+        if self.part == "train":
+            use = "an epoch ends after len() batches, so the others are never used"
+        warnings.warn(
+            f"[loader-length] The {self.part} loader yields {found} batches, but its len() is "
+            f"{self._steps}; {use}. A stream that divides its samples among the workers often has "
+            "more batches, as each worker has a last one of its own: return the right number from "
+            "__len__ (samples of all workers for a data set, batches for a loader).",
+            FlambeauWarning,
+            stacklevel=3,
+        )
 
     def _reading_error(
         self, step: int, epoch: int, error: Exception, batches: object

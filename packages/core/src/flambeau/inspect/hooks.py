@@ -13,10 +13,11 @@ from torch.utils.hooks import RemovableHandle
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.nested import detach
+from flambeau.task.model_call import call_model
 from flambeau.training.run_state.preserve import preserve
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
-"""Arguments of a model: one tensor, or several in order (names in a mapping are ignored)."""
+"""Arguments of a model: one tensor, several in order, or a mapping by name (``call_model``)."""
 
 
 class Hooks:
@@ -121,16 +122,16 @@ def run_in_eval_mode(
         InputError: There are no inputs.
     """
     if isinstance(inputs, Tensor):
-        arguments: tuple[Any, ...] = (inputs,)
-    else:
-        arguments = tuple(inputs.values() if isinstance(inputs, Mapping) else inputs)
-    if not arguments:
+        inputs = (inputs,)
+    if not inputs:
         raise InputError("There are no inputs for the model; pass at least one tensor.")
     with preserve(model), torch.no_grad():
         # The flags themselves: a model may override train() to keep parts in eval mode.
         for module in model.modules():
             module.training = False
-        return model(*arguments) if forward is None else forward()
+        if forward is not None:
+            return forward()
+        return call_model(model, inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
 def _select_modules(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:

@@ -149,6 +149,7 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
         position=setup.position,
         facts=setup.data.facts(),
         samples=built.sample_batch,
+        callbacks=setup.callbacks,
         log=_silent if setup.quiet else ProgressBar.write_line,
     )
     return run_measurements(

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOWER_IS_BETTER = ("loss", "error", "mae", "rmse", "perplexity")
-
 
 def plot_history(history: History, path: Path | None = None) -> Figure:
     """Plot loss, metrics and learning rate by epoch.
@@ -144,14 +142,14 @@ def _limit(axes: Axes, losses: Tensor, history: History) -> None:
 
 
 def _metric_panels(history: History) -> list[Any]:
-    """Return one panel for all metrics between 0 and 1, and one for each other metric."""
+    """Return one panel for all metrics in 0..1 of which 1 is best, and one for each other."""
     names = list(dict.fromkeys(name for row in history.rows for name in row))
     metrics = [n for n in names if n.startswith("valid_") and n != "valid_loss"]
     shares = [
         name
         for name in metrics
         if all(0 <= value <= 1 for value in history.column(name))
-        and not any(word in name for word in _LOWER_IS_BETTER)
+        and history.modes.get(name) == "max"
     ]
     groups = [[n] for n in metrics if n not in shares]
     if shares:
@@ -164,9 +162,11 @@ def _metric_panel(names: Sequence[str]) -> Any:
         for name, colour in zip(names, COLOURS * (1 + len(names) // 6), strict=False):
             plain = name.removeprefix("valid_").replace("_", " ")
             values = history.column(name)
-            low = any(word in plain for word in _LOWER_IS_BETTER)
-            best = min(values) if low else max(values)
-            _draw_column(axes, history, name, colour, f"{plain}, best {best:.4g}")
+            mode = history.modes.get(name)
+            end = f"last {values[-1]:.4g}"
+            if mode is not None:
+                end = f"best {min(values) if mode == 'min' else max(values):.4g}"
+            _draw_column(axes, history, name, colour, f"{plain}, {end}")
         title = names[0].removeprefix("valid_").replace("_", " ") if len(names) == 1 else "metrics"
         axes.set_title(f"{title} on validation", fontsize=11)
         axes.legend(frameon=False)

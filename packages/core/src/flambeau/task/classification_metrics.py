@@ -106,6 +106,7 @@ class TopKAccuracy(ShareMetric):
 class _PerClass(SumMetric):
     """Counts per class: three vectors, so that a vocabulary of classes fits in memory."""
 
+    higher_is_better = True
     takes_weights = True
 
     def __init__(self, ignore_index: int | None = None) -> None:
@@ -165,6 +166,7 @@ class MacroF1(_PerClass):
 
 
 class _PerLabel(SumMetric):
+    higher_is_better = True
     takes_weights = True
 
     def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:

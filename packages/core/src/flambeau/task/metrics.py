@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,10 +16,18 @@ from torch import Tensor
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.numerics import as_real, per_sample, real_scalar, size_of
 
+Mode = Literal["min", "max"]
+"""Whether smaller or larger values of a score are better."""
+
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number over all batches with which it was updated."""
+    """A number over all batches with which it was updated.
+
+    Two attributes are optional: ``higher_is_better`` (as in torchmetrics) says whether larger
+    values are better, True or False, and whoever compares scores needs it; ``takes_weights`` says
+    that ``update`` has a third parameter for the sample weights.
+    """
 
     def update(self, outputs: Any, targets: Any, /) -> None:
         """Add one batch; must not read values from the device."""
@@ -32,6 +40,23 @@ class Metric(Protocol):
     def reset(self) -> None:
         """Discard all batches added so far."""
         ...
+
+
+def mode_of_metric(metric: Metric) -> Mode | None:
+    """Return "max" or "min" by the metric's attribute ``higher_is_better``; None if unknown.
+
+    Raises:
+        ArgumentError: The attribute is neither True nor False nor None.
+    """
+    higher: object = getattr(metric, "higher_is_better", None)
+    if higher is None:
+        return None
+    if not isinstance(higher, bool):
+        raise ArgumentError(
+            f"{type(metric).__name__}.higher_is_better is {higher!r:.40}, but must be True (larger "
+            "values are better), False (smaller values are better) or None (unknown)."
+        )
+    return "max" if higher else "min"
 
 
 def score(metric: Metric) -> float:
@@ -118,7 +143,10 @@ class SumMetric:
         sums: Sums by name, on the device of the first batch: int64 counts and float64 sums (float32
             on mps, which has no float64). Empty before the first batch. Sums of several processes
             are combined with ``merge``.
+        higher_is_better: Whether larger values are better; None if unknown.
     """
+
+    higher_is_better: bool | None = None
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -154,6 +182,8 @@ class SumMetric:
 class MeanLoss(SumMetric):
     """The weighted mean of losses given as (sum, weight); nan before the first batch."""
 
+    higher_is_better = False
+
     def update(self, total: Tensor, weight: Tensor | float, /) -> None:
         """Add a summed loss, 0-d, and its weight."""
         self.add("total", total)
@@ -165,8 +195,12 @@ class MeanLoss(SumMetric):
 
 
 class ShareMetric(SumMetric):
-    """The base of metrics that are a share: correct elements divided by counted elements."""
+    """The base of metrics that are a share: correct elements divided by counted elements.
 
+    A share of errors must set ``higher_is_better = False``.
+    """
+
+    higher_is_better = True
     takes_weights = True
 
     def add_correct(

@@ -24,6 +24,8 @@ from flambeau.task.numerics import as_real, size_of
 
 
 class _ClassSum(SumMetric):
+    higher_is_better = False
+
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
@@ -88,6 +90,8 @@ class _Ranking(ABC):
     Outputs and targets are kept on their device in their own dtypes until ``reset``: 40 MB for
     10,000 samples of 1,000 classes in float32.
     """
+
+    higher_is_better = True
 
     def __init__(self) -> None:
         self._outputs: list[Tensor] = []
@@ -197,6 +201,8 @@ class AveragePrecision(_ClassRanking):
 
 
 class _LabelSum(SumMetric):
+    higher_is_better = False
+
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``."""
         check_label_shapes(outputs, targets)

@@ -18,6 +18,7 @@ from flambeau.task.numerics import as_real
 class MeanAbsoluteError(SumMetric):
     """Mean absolute error, in the unit of the targets."""
 
+    higher_is_better = False
     takes_weights = True
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
@@ -35,6 +36,7 @@ class MeanAbsoluteError(SumMetric):
 class RootMeanSquaredError(SumMetric):
     """Root mean squared error, in the unit of the targets; the mean over several values."""
 
+    higher_is_better = False
     takes_weights = True
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
@@ -63,6 +65,7 @@ class R2(SumMetric):
         all digits if the mean is large compared with the standard deviation.
     """
 
+    higher_is_better = True
     takes_weights = True
 
     # The sums "total" and "residual" are the sums of squares whose ratio is 1 - R².

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.errors import ArgumentError
-from flambeau.task.metrics import MeanLoss, Metric, MetricFactory, score, update_metric
+from flambeau.task.metrics import (
+    MeanLoss,
+    Metric,
+    MetricFactory,
+    Mode,
+    mode_of_metric,
+    score,
+    update_metric,
+)
+from flambeau.task.model_call import call_model
 from flambeau.task.numerics import HALF_DTYPES
 
 Stage = Literal["train", "valid", "evaluate", "predict"]
@@ -140,8 +149,8 @@ class Task:
         return targets
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
-        """Return the outputs that ``loss`` reads: by default ``model(*inputs)``, in order."""
-        return model(*batch.inputs.values())
+        """Return the outputs that ``loss`` reads: by default the model's, see ``call_model``."""
+        return call_model(model, batch.inputs)
 
     def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         """Return the outputs that ``decode`` reads: by default those of ``forward``.
@@ -170,6 +179,19 @@ class Task:
     def metrics(self) -> Mapping[str, Metric]:
         """Return new metrics by their names in the history."""
         return {}
+
+    def score_modes(self) -> Mapping[str, Mode]:
+        """Return "min" or "max" for each score of ``evaluate`` whose better direction is known.
+
+        By default that of "loss", "min", and of the metrics that have ``higher_is_better``. A task
+        that overrides ``evaluate`` adds its own scores.
+        """
+        modes: dict[str, Mode] = {"loss": "min"}
+        for name, metric in self.metrics().items():
+            mode = mode_of_metric(metric)
+            if mode is not None:
+                modes[name] = mode
+        return modes
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext

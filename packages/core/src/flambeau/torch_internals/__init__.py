@@ -24,6 +24,7 @@ from flambeau.torch_internals.modules import (
     is_compiled,
     remove_compilation,
     shut_down_workers,
+    uncompiled,
 )
 from flambeau.torch_internals.names import FALLBACKS
 from flambeau.torch_internals.optimizers import (
@@ -63,5 +64,6 @@ __all__ = [
     "step_hooks",
     "torch_step",
     "total_norm",
+    "uncompiled",
     "unwrapped",
 ]

@@ -26,6 +26,12 @@ def is_compiled(module: nn.Module) -> bool:
     return any(names.attribute(module, name) is not None for name in (_ORIGINAL, _COMPILED_CALL))
 
 
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module that ``torch.compile`` wraps, or ``module`` itself."""
+    original: nn.Module | None = names.attribute(module, _ORIGINAL)
+    return module if original is None else original
+
+
 def remove_compilation(module: nn.Module) -> None:
     """Remove the compilation of a module that ``Module.compile`` compiled."""
     if names.attribute(module, _COMPILED_CALL) is None:

@@ -21,6 +21,7 @@ from flambeau.errors import (
     OutOfMemoryError,
     TrainingError,
 )
+from flambeau.task.model_call import bind_inputs
 from flambeau.task.task import Task
 from flambeau.wording import first_line
 
@@ -148,14 +149,16 @@ def _wrong_call(
         return None
     inputs = batches[0].inputs
     signature = inspect.signature(state.model.forward)
+    binding = bind_inputs(state.model, tuple(inputs))
     try:
-        signature.bind(*inputs.values())
+        signature.bind(*binding.positional, **dict.fromkeys(binding.keywords))
     except TypeError:
+        shown = (*binding.positional, *(f"{name}=" for name in binding.keywords))
         return ArgumentError(
             f"{kind}.forward takes {signature}, but the data have {len(inputs)} input"
-            f"{'' if len(inputs) == 1 else 's'} ({', '.join(inputs)}), which are passed in this "
-            "order. Use data with as many inputs as forward has arguments, or a Task whose forward "
-            "calls the model with the arguments that it needs."
+            f"{'' if len(inputs) == 1 else 's'}, passed as ({', '.join(shown)}). "
+            "Use data with as many inputs as forward has arguments, or a Task whose forward calls "
+            "the model with the arguments that it needs."
         )
     return None
 

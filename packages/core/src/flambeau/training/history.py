@@ -5,6 +5,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 
+from flambeau.task.metrics import Mode
+
 Number = float | int | str
 
 
@@ -15,11 +17,14 @@ class History:
         rows: ``{"phase", "epoch", "step", "train_loss", "valid_loss", <metrics>, "lr",
             "seconds"}`` for each epoch; the names of metrics have the prefix "valid_".
         step_losses: Mean training loss of each optimizer step, read from the device once per epoch.
+        modes: Whether smaller ("min") or larger ("max") values are better, for each column of
+            which the last run's task knows it.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Number]] = []
         self.step_losses: array[float] = array("d")
+        self.modes: dict[str, Mode] = {"train_loss": "min", "valid_loss": "min"}
 
     def __repr__(self) -> str:
         if not self.rows:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from flambeau.phases.phase import Phase
+from flambeau.task.metrics import Mode
 from flambeau.training.history import History
 from flambeau.training.state import TrainState
 
@@ -19,7 +20,7 @@ class Planner(Protocol):
         ...
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """Whether smaller ("min") or larger ("max") values of ``monitor`` are better."""
         ...
 

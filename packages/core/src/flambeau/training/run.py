@@ -16,6 +16,7 @@ from flambeau.data.loader import StepCounts, loader_world_size, not_resumable_re
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
+from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext
 from flambeau.task.task_module import trained_module
 from flambeau.training.components import Components
@@ -30,14 +31,14 @@ from flambeau.training.nonfinite.locate import (
     find_nonfinite_source,
     nonfinite_error,
 )
-from flambeau.training.optim.controller import mode_of
+from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
 from flambeau.training.optim.optimizer import default_factory, no_decay_ids
 from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.optim.task_parameters import add_task_parameters, check_task_parameters
 from flambeau.training.options import TrainingOptions
-from flambeau.training.run_state.best import BestWeights, RestoresBest
+from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
 from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
@@ -122,7 +123,8 @@ class Run:
             nonfinite=options.nonfinite,
         )
         self.average = options.average.running() if options.average else None
-        self.best = BestWeights(*_best_monitor(options.keep_best, settings))
+        history.modes = column_modes(task)
+        self.best = BestWeights(*_best_monitor(settings, history.modes))
         self.state = TrainState(
             model=components.model,
             task=task,
@@ -360,16 +362,19 @@ def _shown(value: object) -> str:
     return f"one {type(value).__name__}" if isinstance(value, Optimizer) else f"{value!r:.60}"
 
 
-def _best_monitor(keep_best: str | None, settings: RunSettings) -> tuple[str | None, str]:
+def _best_monitor(settings: RunSettings, modes: Mapping[str, Mode]) -> tuple[str | None, Mode]:
     """Return the column of the history that selects the best epoch, and "min" or "max".
 
-    The first of these that names one: a callback, the option ``keep_best``, the planner.
+    The user's choice takes precedence over the planner's.
+
+    Raises:
+        ArgumentError: The user's choices contradict each other, or it is not known which values of
+            a monitored column are better.
     """
-    for callback in settings.callbacks:
-        if getattr(callback, "restore_best", False):
-            restoring = cast("RestoresBest", callback)
-            return restoring.monitor, restoring.mode
-    if keep_best is not None:
-        return keep_best, mode_of(keep_best)
-    planner = settings.planner
-    return (None, "min") if planner is None else (planner.monitor, planner.mode)
+    for controller in settings.options.controllers:
+        if isinstance(controller, ReduceOnPlateau):
+            mode_of(controller.monitor, modes, controller.mode)
+    chosen = best_monitor(settings.options.keep_best, settings.callbacks, modes)
+    if chosen is not None or settings.planner is None:
+        return chosen or (None, "min")
+    return settings.planner.monitor, settings.planner.mode

@@ -19,10 +19,11 @@ from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.plan.plan import Plan
+from flambeau.task.metrics import Mode
 from flambeau.task.task import Task
 from flambeau.training.components import Components
 from flambeau.training.history import History, Number
-from flambeau.training.optim.controller import Mode, mode_of
+from flambeau.training.optim.controller import column_modes, mode_of
 from flambeau.training.state import TrainState
 from flambeau.tuning.budget import (
     Segment,
@@ -147,17 +148,31 @@ class AutoRun:
 
     # Before the run
 
-    def choose_monitor(self, task: Task, *, has_valid: bool) -> None:
-        """Choose the column of the history that selects the best interval."""
+    def choose_monitor(
+        self, task: Task, *, has_valid: bool, chosen: tuple[str, Mode] | None = None
+    ) -> None:
+        """Choose the column of the history that selects the best interval.
+
+        Args:
+            task: Its first metric selects if it is a classification, else its loss.
+            has_valid: Whether there is a validation part.
+            chosen: The user's choice (``best_monitor``).
+
+        Raises:
+            ArgumentError: The metric does not say which of its values are better.
+        """
         self.monitor, self.mode = None, "min"
         if not has_valid:
+            return
+        if chosen is not None:
+            self.monitor, self.mode = chosen
             return
         self.monitor = "valid_loss"
         # The loss of a classifier may rise while its accuracy improves: it penalises confidence.
         metrics = list(task.metrics()) if task.kind == "classification" else []
         if metrics:
             self.monitor = f"valid_{metrics[0]}"
-        self.mode = mode_of(self.monitor)
+        self.mode = mode_of(self.monitor, column_modes(task))
 
     def make_first_plan(
         self,

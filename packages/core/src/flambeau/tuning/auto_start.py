@@ -15,7 +15,9 @@ from flambeau.phases.recipes import geometric_lr_scales
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
 from flambeau.training.components import Components
+from flambeau.training.optim.controller import column_modes
 from flambeau.training.optim.groups import parameter_groups, trainable_groups
+from flambeau.training.run_state.best import best_monitor
 from flambeau.tuning.auto_run import AutoRun, Clock, PhaseSettings
 from flambeau.tuning.budget import Segment
 from flambeau.tuning.lr_choice import measure_lr, should_measure_lr
@@ -64,7 +66,12 @@ def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
     """
     recorded = plan.values["auto"] if auto.budget_s is None else None
     components, options = upcoming.components(plan), upcoming.options(plan)
-    auto.choose_monitor(components.task, has_valid=components.valid is not None)
+    modes = column_modes(components.task)
+    auto.choose_monitor(
+        components.task,
+        has_valid=components.valid is not None,
+        chosen=best_monitor(options.keep_best, upcoming.callbacks, modes),
+    )
     settings = _phase_settings(plan, components, recorded)
     if recorded is not None:
         auto.restore_record(recorded, settings, components, options.accumulate)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from flambeau.training.optim.controller import Mode
+from flambeau.task.metrics import Mode
 
 Trend = Literal["improving", "worsening", "unknown"]
 

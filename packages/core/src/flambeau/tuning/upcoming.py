@@ -11,6 +11,7 @@ from flambeau.data.facts import Facts
 from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
 from flambeau.training.components import Components
+from flambeau.training.events import Callback
 from flambeau.training.options import TrainingOptions
 from flambeau.training.state import Position
 
@@ -28,6 +29,7 @@ class UpcomingRun:
         position: Epoch and step at which the run will start.
         facts: Facts about the data.
         samples: ``samples(n)`` returns a batch of n train samples without advancing a loader.
+        callbacks: The callbacks of the run.
         log: Shows a line on the terminal.
     """
 
@@ -36,4 +38,5 @@ class UpcomingRun:
     position: Position
     facts: Facts
     samples: Callable[[int], Batch]
+    callbacks: Sequence[Callback]
     log: Callable[[str], None]

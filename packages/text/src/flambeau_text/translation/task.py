@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
+from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.search import search
 from flambeau_text.decoding.strategy import Beam, Greedy, Strategy, strategy_from_json
@@ -252,6 +253,11 @@ class TranslationTask(Task):
                 scores["teacher_forced_overlap"] = sum(forced for forced, _ in overlaps) / n
                 scores["free_running_overlap"] = sum(free for _, free in overlaps) / n
         return {**scores, "perplexity": math.exp(min(plain / count, 700.0))}
+
+    def score_modes(self) -> Mapping[str, Mode]:
+        """Return "min" for loss and perplexity, "max" for the other scores of ``evaluate``."""
+        larger = ("bleu", "bleu_lower", "chrf", "teacher_forced_overlap", "free_running_overlap")
+        return {"loss": "min", "perplexity": "min", **dict.fromkeys(larger, "max")}
 
     def _scores(
         self, hypotheses: Sequence[str], references: Sequence[str], in_run: bool

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from flambeau.errors import InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.task.metrics import Mode
+from flambeau.task.task import Task
 from flambeau.training.history import History
-
-Mode = Literal["min", "max"]
-
-_SMALLER_IS_BETTER = ("error", "loss", "mae", "mse", "perplexity", "rmse")
 
 
 @runtime_checkable
@@ -32,26 +30,49 @@ class Controller(Protocol):
         ...
 
 
-def mode_of(monitor: str, mode: Mode | None = None) -> Mode:
-    """Return "min" if smaller values of a column of the history are better, else "max".
+def checked_mode(mode: Mode | None) -> Mode | None:
+    """Return the argument.
 
-    Names with "loss", "error", "mae", "mse", "rmse" or "perplexity" in them are minimised, all
-    others maximised.
+    Raises:
+        InputError: It is neither "min" nor "max" nor None.
+    """
+    if mode not in ("min", "max", None):
+        raise InputError(
+            f'mode is {mode!r}; give "min", "max" or None (as the metric of the column says).'
+        )
+    return mode
+
+
+def column_modes(task: Task) -> dict[str, Mode]:
+    """Return "min" or "max" for each column of the history whose better direction is known."""
+    return {
+        "train_loss": "min",
+        **{f"valid_{name}": mode for name, mode in task.score_modes().items()},
+    }
+
+
+def mode_of(monitor: str, modes: Mapping[str, Mode], mode: Mode | None = None) -> Mode:
+    """Return "min" if smaller values of a column of the history are better, else "max".
 
     Args:
         monitor: The column.
-        mode: "min" or "max" overrides the choice by name.
+        modes: What is known of the columns (``History.modes``).
+        mode: "min" or "max" from the user, which takes precedence.
 
     Raises:
-        InputError: ``mode`` is neither.
+        ArgumentError: Nobody says which values are better; a name is no evidence.
     """
-    if mode is None:
-        return "min" if any(word in monitor.lower() for word in _SMALLER_IS_BETTER) else "max"
-    if mode not in ("min", "max"):
-        raise InputError(
-            f'mode is {mode!r}; give "min", "max" or None (chosen by the name of the column).'
-        )
-    return mode
+    found = mode or modes.get(monitor)
+    if found is not None:
+        return found
+    metric = monitor.removeprefix("valid_")
+    raise ArgumentError(
+        f"Scores are compared by {monitor!r}, but it is not known whether smaller or larger values "
+        f"of it are better. {did_you_mean(monitor, modes)} Set higher_is_better = True or False on "
+        f"the metric {metric!r} (an attribute of its class, as in torchmetrics), or, for a score "
+        "that the task computes itself, return its direction from Task.score_modes(). "
+        'EarlyStopping and ReduceOnPlateau also take mode="min" or mode="max".'
+    )
 
 
 def last_score(history: History, monitor: str) -> float:
@@ -86,7 +107,7 @@ class ReduceOnPlateau:
         threshold: Smallest relative improvement that counts.
         cooldown: Number of evaluations after a reduction that are not counted.
         min_value: Lower bound of the value.
-        mode: "min" or "max"; None chooses by the name of ``monitor``.
+        mode: "min" or "max"; None: as the metric of ``monitor`` says.
 
     Source:
         ``torch.optim.lr_scheduler.ReduceLROnPlateau``, with the same rule
@@ -110,23 +131,25 @@ class ReduceOnPlateau:
                 f"patience and cooldown are counts of evaluations, at least 0, not {self.patience} "
                 f"and {self.cooldown}."
             )
-        mode_of(self.monitor, self.mode)
+        checked_mode(self.mode)
 
     def update(self, history: History, progress: float) -> dict[str, float]:
         """Return ``{name: smaller value}`` if the last evaluation completes a plateau, else ``{}``.
 
         Raises:
             InputError: The history has no column ``monitor`` or ``name``.
+            ArgumentError: It is not known which values of ``monitor`` are better.
         """
         last_score(history, self.monitor)
-        if not self._reduces_now(history.column(self.monitor)):
+        mode = mode_of(self.monitor, history.modes, self.mode)
+        if not self._reduces_now(history.column(self.monitor), mode):
             return {}
         old = last_score(history, self.name)
         new = max(old * self.factor, self.min_value)
         return {self.name: new} if new < old else {}
 
-    def _reduces_now(self, scores: list[float]) -> bool:
-        sign = 1.0 if mode_of(self.monitor, self.mode) == "min" else -1.0
+    def _reduces_now(self, scores: list[float], mode: Mode) -> bool:
+        sign = 1.0 if mode == "min" else -1.0
         best, bad, cooldown, reduces = math.inf, 0, 0, False
         for score in scores:
             # Relative to the absolute value of the best score: torch's rule moves the limit in the

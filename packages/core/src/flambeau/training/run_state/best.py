@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
 
 from torch import nn
 
 from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.task.metrics import Mode
+from flambeau.training.optim.controller import mode_of
 from flambeau.training.run_state.module_state import copied_state, load_state
 
 
@@ -16,8 +18,46 @@ class RestoresBest(Protocol):
     """A callback that restores the best epoch at the end (early stopping)."""
 
     monitor: str
-    mode: str
+    mode: Mode | None
     restore_best: bool
+
+
+def best_monitor(
+    keep_best: str | None, callbacks: Iterable[object], modes: Mapping[str, Mode]
+) -> tuple[str, Mode] | None:
+    """Return the column by which the user selects the best epoch, and "min" or "max".
+
+    Args:
+        keep_best: The option of that name.
+        callbacks: Those with ``restore_best`` select by their ``monitor``.
+        modes: What is known of the columns (``History.modes``).
+
+    Returns:
+        None if neither the option nor a callback selects one.
+
+    Raises:
+        ArgumentError: They select by different columns or directions, or it is not known which
+            values are better.
+    """
+    found: dict[str, tuple[str, Mode]] = {}
+    if keep_best is not None:
+        found[f"keep_best={keep_best!r}"] = (keep_best, mode_of(keep_best, modes))
+    for callback in callbacks:
+        if getattr(callback, "restore_best", False):
+            restoring = cast("RestoresBest", callback)
+            monitor, mode = restoring.monitor, restoring.mode
+            chosen = mode_of(monitor, modes, mode)
+            given = f"{monitor!r}" if mode is None else f"{monitor!r}, mode={mode!r}"
+            found[f"{type(callback).__name__}({given})"] = (monitor, chosen)
+    if len(set(found.values())) > 1:
+        one = next(iter(found))
+        other = next(name for name, chosen in found.items() if chosen != found[one])
+        raise ArgumentError(
+            f"{one} and {other} both select the epoch whose weights the model ends with. Let one "
+            "select it: give restore_best=False to the early stopping that should only end the "
+            "run, or omit keep_best."
+        )
+    return next(iter(found.values()), None)
 
 
 class BestWeights:
@@ -31,7 +71,7 @@ class BestWeights:
         epoch: The epoch of the kept weights, as numbered in the history; None if unknown.
     """
 
-    def __init__(self, monitor: str | None, mode: str = "min") -> None:
+    def __init__(self, monitor: str | None, mode: Mode = "min") -> None:
         self.monitor, self.mode = monitor, mode
         self.epoch: int | None = None
         self._score = math.inf

@@ -1,0 +1,146 @@
+"""Whether smaller or larger scores are better: the metric says it, a name is no evidence."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flambeau import (
+    Callback,
+    Classification,
+    EarlyStopping,
+    Learner,
+    ReduceOnPlateau,
+    TensorData,
+    TrainingOptions,
+    TrainState,
+)
+from flambeau.errors import ArgumentError
+from flambeau.task import MeanAbsoluteError, Metric, Regression, SumMetric
+from flambeau.task.registered import METRICS
+from flambeau.tuning.auto_run import AutoRun
+
+LOWER = ["wer", "nll", "brier", "fid", "ece", "mape", "cer", "ter", "crps", "eer", "rate", "bpc"]
+
+
+class Scripted:
+    """A metric with given values, one for each evaluation."""
+
+    script: Sequence[float] = ()
+    n_computed = 0
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Ignore the batch."""
+
+    def reset(self) -> None:
+        """Keep the position in the script."""
+
+    def compute(self) -> float:
+        type(self).n_computed += 1
+        return self.script[type(self).n_computed - 1]
+
+
+def scripted(values: Sequence[float], **attributes: Any) -> Metric:
+    return type("Own", (Scripted,), {"script": values, **attributes})()
+
+
+class Weights(Callback):
+    """Keeps the weights of every epoch."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        self.kept.append(next(state.model.parameters()).detach().clone())
+
+
+def learner(metrics: dict[str, Metric], callbacks: Sequence[Any] = (), **options: Any) -> Learner:
+    torch.manual_seed(0)
+    x = torch.randn(40, 6)
+    return Learner(
+        TensorData.from_tensors(x, torch.arange(40) % 2),
+        nn.Linear(6, 2),
+        task=Classification(["a", "b"], metrics=metrics),
+        training=TrainingOptions(doctor=False, **options),
+        callbacks=callbacks,
+        choices={"probe": "off", "lr": 0.1},
+        quiet=True,
+    )
+
+
+@pytest.mark.parametrize("name", LOWER)
+@pytest.mark.parametrize("higher", [False, True])
+def test_keep_best_follows_the_metric(name: str, higher: bool) -> None:
+    seen = Weights()
+    metric = scripted([0.5, 0.2, 0.9], higher_is_better=higher)
+    run = learner({name: metric}, [seen], keep_best=f"valid_{name}")
+    run.fit(3)
+    assert torch.equal(next(run.model.parameters()), seen.kept[2 if higher else 1])
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"keep_best": "valid_wer"},
+        {"callbacks": [EarlyStopping("valid_wer")]},
+        {"callbacks": [EarlyStopping("valid_wer", restore_best=False)]},
+        {"controllers": (ReduceOnPlateau("valid_wer"),)},
+    ],
+)
+def test_an_unknown_direction_is_refused_before_the_run(wanted: dict[str, Any]) -> None:
+    run = learner({"wer": scripted([1.0])}, **wanted)
+    with pytest.raises(ArgumentError, match=r"'valid_wer', but .*higher_is_better = True or False"):
+        run.fit(1)
+    assert not run.history.rows
+
+
+def test_without_a_comparison_no_direction_is_needed() -> None:
+    assert learner({"wer": scripted([1.0])}).fit(1).column("valid_wer") == [1.0]
+
+
+@pytest.mark.parametrize(("higher", "epochs"), [(False, 4), (True, 2)])
+def test_early_stopping_follows_the_metric(higher: bool, epochs: int) -> None:
+    metric = scripted([0.5, 0.4, 0.3, 0.2], higher_is_better=higher)
+    run = learner({"wer": metric}, [EarlyStopping("valid_wer", patience=1)])
+    assert len(run.fit(4).rows) == epochs
+
+
+@pytest.mark.parametrize(("higher", "lr"), [(False, [0.1, 0.1, 0.1]), (True, [0.1, 0.1, 0.05])])
+def test_a_plateau_follows_the_metric(higher: bool, lr: list[float]) -> None:
+    metric = scripted([0.5, 0.4, 0.3], higher_is_better=higher)
+    run = learner({"wer": metric}, controllers=(ReduceOnPlateau("valid_wer", 0.5, 0),))
+    assert run.fit(3, schedule="constant").column("lr") == pytest.approx(lr)
+
+
+def test_fit_auto_follows_the_metric() -> None:
+    auto = AutoRun(1.0)
+    for name, mode in (("brier", "min"), ("log_loss", "min"), ("macro_f1", "max")):
+        auto.choose_monitor(Classification(["a", "b"], metrics=[name]), has_valid=True)
+        assert (auto.monitor, auto.mode) == (f"valid_{name}", mode)
+    own = Classification(["a", "b"], metrics={"wer": scripted([1.0])})
+    with pytest.raises(ArgumentError, match="'valid_wer', but it is not known"):
+        auto.choose_monitor(own, has_valid=True)
+
+
+def test_every_metric_of_core_says_its_direction() -> None:
+    lower = {"brier", "log_loss", "mae", "rmse", "mean_loss"}
+    for name, make in METRICS.items():
+        if name != "confusion_matrix":
+            is_lower = any(word in name for word in lower)
+            assert getattr(make(), "higher_is_better", None) is (not is_lower), name
+    assert Regression(metrics=["mae", "r2"]).score_modes() == {
+        "loss": "min",
+        "mae": "min",
+        "r2": "max",
+    }
+
+
+def test_the_attribute_must_be_a_bool() -> None:
+    class OtherError(MeanAbsoluteError):
+        higher_is_better = "no"  # type: ignore[assignment]
+
+    with pytest.raises(ArgumentError, match="higher_is_better is 'no', but must be True"):
+        learner({"other": OtherError()}).fit(1)
+    assert SumMetric.higher_is_better is None
