@@ -53,6 +53,10 @@ class ImageDataConstructors(Data):
     ) -> Self:
         """Read a folder with a sub-folder per class, or with such folders in train, valid and test.
 
+        Folders named like parts (``train``, ``validation``, ``test_set``) are parts if they have
+        class folders. Beside class folders, one with images directly in it is a class. If both is
+        possible, ``classes`` or ``ImageOptions(parts=…)`` decide.
+
         Args:
             path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
             valid: Share of valid if there is no valid folder; stratified by class.
@@ -233,8 +237,8 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
-                ``task``, ``size``, ``channels``, ``classes``; for a CSV file also ``file``,
-                ``target`` (the column of the labels), ``split`` and ``root``.
+                ``task``, ``size``, ``channels``, ``classes``, ``parts``; for a CSV file
+                also ``file``, ``target`` (the column of the labels), ``split`` and ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

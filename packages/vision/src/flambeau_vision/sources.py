@@ -60,10 +60,12 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    listing = list_folder(path, options.classes)
+    listing = list_folder(path, options.classes, options.parts)
     options = options.updated({"classes": listing.classes})
     given = rows_by_part(listing.parts)
-    return assemble(listing.files, listing.labels, request, options, listing.notes, given)
+    return assemble(
+        listing.files, listing.labels, request, options, listing.notes, given, listing.readings
+    )
 
 
 def read_table(
@@ -160,7 +162,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"{path} is a single image. Training needs a folder with one sub-folder of images per "
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
-    option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
+    option_names = ("size", "channels", "classes", "parts", "unreadable", "sep", "task")
     split_names = (
         "valid",
         "test",
@@ -176,6 +178,10 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     for name in given:
         if name not in known:
             raise ArgumentError(f"Unknown option {name!r} for {path}. {did_you_mean(name, known)}")
+    if isinstance(classes := given.get("classes"), str):
+        given["classes"] = [name.strip() for name in classes.split(",")]
+    if isinstance(parts := given.get("parts"), str):
+        given["parts"] = _parse_parts(parts)
     image_options = ImageOptions().updated(
         {name: given[name] for name in option_names if name in given}
     )
@@ -194,6 +200,17 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     if request.split is None and _has_split_column(columns):
         request = replace(request, split="split")
     return read_table(table, request, image_options)
+
+
+def _parse_parts(text: str) -> dict[str, str]:
+    """Return ``folder=part,folder=part`` as a mapping."""
+    pairs = [pair.rpartition("=") for pair in text.split(",") if pair.strip()]
+    if wrong := [part for folder, _, part in pairs if not folder]:
+        raise ArgumentError(
+            f"{wrong[0]!r} is not FOLDER=PART. Write --parts training=train,holdout=test; --parts "
+            "'' if no folder is a part."
+        )
+    return {folder.strip(): part.strip() for folder, _, part in pairs}
 
 
 def _has_split_column(columns: Table) -> bool:
