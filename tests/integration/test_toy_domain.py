@@ -90,7 +90,7 @@ def test_its_files_rule_and_option_are_used(toy: Domain, tmp_path: Path) -> None
 
 def test_its_check_finds_a_leak(toy: Domain, tmp_path: Path) -> None:
     data = toy.demo(60, 0)  # type: ignore[misc]
-    assert "36 checks, no findings" in call("doctor", write(tmp_path / "a.dna", data))
+    assert "37 checks, no findings" in call("doctor", write(tmp_path / "a.dna", data))
     text = call("doctor", write(tmp_path / "b.dna", data, times=2), expect=1)
     assert "error    dna-leak" in text
     # The reverse complement is the same molecule.

@@ -58,7 +58,7 @@ def test_part_folders_are_kept(tmp_path: Path) -> None:
     data = ImageData.from_folder(tmp_path)
     for part, name in (("train", "train"), ("valid", "val"), ("test", "test")):
         assert {path.parts[-3] for path in data.raw(part)} == {name}
-    assert "folders used as parts" in data.report()
+    assert "Folders used as parts" in data.report()
 
 
 def test_valid_is_drawn_from_train_if_it_has_no_folder(tmp_path: Path) -> None:

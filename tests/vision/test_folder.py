@@ -44,8 +44,10 @@ def test_part_folders_are_never_classes(tmp_path: Path, valid_name: str) -> None
     listing = list_folder(tmp_path)
     assert listing.classes == ("a", "b")
     assert sorted(set(listing.parts)) == ["test", "train", "valid"]
-    assert any("stray" in note for note in listing.notes)
-    assert any(f"{valid_name} (2 images)" in note for note in listing.notes)
+    used, unused = listing.readings
+    assert f"{valid_name} (2 images) as valid" in used.what
+    assert used.confidence >= 0.5 > unused.confidence
+    assert "not used: stray (1 images)" in unused.what
 
 
 def test_a_test_folder_beside_the_classes_is_a_part(tmp_path: Path) -> None:
@@ -60,8 +62,47 @@ def test_given_classes_set_the_order_and_may_be_named_test(tmp_path: Path) -> No
     listing = list_folder(tmp_path, ["test", "b"])
     assert listing.classes == ("test", "b")
     assert set(listing.labels) == {"test", "b"}
-    with pytest.raises(InputError, match=r"no images of zebra; its class folders are b, c"):
+    with pytest.raises(InputError, match=r"no images of zebra; its class folders are b, c, test"):
         list_folder(tmp_path, ["b", "zebra"])
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("train_images", "testing images"),
+        ("TrainSet", "Test-Data"),
+        ("train2017", "val2017"),
+        ("dataset_train", "dataset_validation"),
+    ],
+)
+def test_parts_are_recognised_by_more_names(tmp_path: Path, train: str, test: str) -> None:
+    for part in (train, test):
+        make(tmp_path, *(f"{part}/{name}/{number}.png" for name in "ab" for number in range(5)))
+    listing = list_folder(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert listing.parts.count("train") == 10
+    assert len(set(listing.parts)) == 2
+    assert all(reading.confidence >= 0.5 for reading in listing.readings)
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("training_set", "test_set")])
+def test_names_of_parts_as_the_only_classes_are_asked_for(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    make(tmp_path, *(f"{name}/{number}.png" for name in names for number in range(5)))
+    option = ",".join(sorted(names))
+    with pytest.raises(InputError, match=f"names of parts.*classes=.*--classes {option}"):
+        ImageData.from_folder(tmp_path)
+    data = ImageData.from_folder(tmp_path, classes=names)
+    assert data.targets.names == names
+
+
+def test_an_unlabelled_test_folder_is_reported(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png", "test/2.png")
+    listing = list_folder(tmp_path)
+    assert set(listing.parts) == {"train"}
+    assert "without labels and not used: test (2 images)" in listing.readings[1].what
 
 
 def test_folders_without_labelled_images_are_refused(tmp_path: Path) -> None:

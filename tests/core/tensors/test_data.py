@@ -14,7 +14,9 @@ from flambeau.data import (
     Split,
 )
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
+from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau.tensors import TensorData
+from flambeau.tensors.domain import DOMAIN
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(90, 4, generator=G)
@@ -283,3 +285,29 @@ def test_a_memory_map_raises_no_warning(tmp_path: Any) -> None:
         warnings.simplefilter("error")
         data = TensorData.from_tensors(mapped, Y)
     assert torch.equal(part(data, "train").inputs["input"], X[data.split.train])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
+def test_one_hot_targets_are_classes(dtype: torch.dtype) -> None:
+    labels = torch.arange(30) % 3
+    inputs = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.nn.functional.one_hot(labels).to(dtype)
+    data = TensorData.from_tensors(inputs, targets, class_names=["a", "b", "c"])
+    plan = Plan.derive(combine(CORE_RULES, DOMAIN.rules), data.facts())
+    assert plan["task"].value == "classification"
+    assert data.facts()["class_counts"] == [8, 8, 8]
+    values = {"task": "classification"}
+    preprocessor = data.preprocessor({})
+    assert data.task_arguments(preprocessor, values)["classes"] == ["a", "b", "c"]
+    for part in ("train", "valid"):
+        [found] = data.dataset(part, preprocessor, values).targets.values()
+        assert found.tolist() == labels[data.split.part(part)].tolist()
+
+
+def test_a_row_that_is_not_one_hot_is_named() -> None:
+    targets, wrong = torch.eye(3)[torch.arange(30) % 3], torch.tensor([[1.0, 0, 0], [0, 2, 0]])
+    data = TensorData.from_tensors(torch.ones(30, 2), targets, valid=(torch.ones(2, 2), wrong))
+    with pytest.raises(InputError, match=r"\[0\.0, 2\.0, 0\.0\] in valid row 31, but one-hot"):
+        data.task_arguments(data.preprocessor({}), {"task": "classification"})
+    with pytest.raises(InputError, match="row of 3 columns, but there are 2 class names"):
+        TensorData.from_tensors(torch.ones(30, 2), targets, class_names=["a", "b"]).facts()

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest
@@ -17,7 +18,9 @@ from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
 from flambeau_vision.open_image import item_name, name_items
 from flambeau_vision.options import ImageOptions
 
-ImageDataArguments: TypeAlias = tuple[Samples, Targets, Split, ImageOptions, tuple[str, ...]]
+ImageDataArguments: TypeAlias = tuple[
+    Samples, Targets, Split, ImageOptions, tuple[str, ...], tuple[Reading, ...]
+]
 """The arguments of ``ImageData``."""
 
 # Reasons listed in a message; further ones are only counted.
@@ -31,6 +34,7 @@ def assemble(
     options: ImageOptions,
     notes: tuple[str, ...] = (),
     given: Mapping[str, Rows] | None = None,
+    readings: tuple[Reading, ...] = (),
 ) -> ImageDataArguments:
     """Return the arguments of ``ImageData`` for images of any size; reads every header.
 
@@ -41,6 +45,7 @@ def assemble(
         options: Options for reading images, and for handling unreadable images.
         notes: Notes for the report; this function appends further notes.
         given: Rows of the parts that folders or a column name.
+        readings: How folders and columns were understood.
 
     Raises:
         InputError: There are no images, one cannot be read (unless ``unreadable="skip"``), none of
@@ -77,7 +82,7 @@ def assemble(
     split = split_images(request, targets, len(items), np.array(kept), given)
     is_random = request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
-    return samples, targets, split, options, (*notes, *_file_notes(samples, verify))
+    return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
 
 
 def split_images(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from flambeau.data.data import Data
+from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
@@ -31,6 +32,7 @@ class ImageDataConstructors(Data):
         split: Split,
         options: ImageOptions,
         notes: Sequence[str] = (),
+        readings: Sequence[Reading] = (),
     ) -> None: ...
 
     @classmethod
@@ -50,6 +52,10 @@ class ImageDataConstructors(Data):
         options: ImageOptions | None = None,
     ) -> Self:
         """Read a folder with a sub-folder per class, or with such folders in train, valid and test.
+
+        Folders named like parts (``train``, ``validation``, ``test_set``) are parts if they have
+        class folders. Beside class folders, one with images directly in it is a class. If both is
+        possible, ``classes`` or ``ImageOptions(parts=…)`` decide.
 
         Args:
             path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
@@ -177,13 +183,14 @@ class ImageDataConstructors(Data):
         Args:
             images: Array or tensor ``(n, H, W)``, ``(n, H, W, C)`` or ``(n, C, H, W)``; uint8, or
                 floats in 0..1 or 0..255, or uint16.
-            labels: One per image, of any type that `read_labels` accepts.
+            labels: One per image, of any type that `read_labels` accepts, also one-hot and
+                multi-hot columns ``(n, classes)``.
             valid: A share, or ``(images, labels)``.
             test: A share, or ``(images, labels)``.
             calibration: A share, or ``(images, labels)``; for ``learner.calibrate``.
             split: A split by row numbers instead.
             seed: Seed of the random split.
-            class_names: Names of the classes 0, 1, ….
+            class_names: Names of the classes 0, 1, …, or of the columns of ``labels``.
             layout: "HWC" or "CHW" if the shape is ambiguous.
             size: Resize to this height and width in pixels; by default the images' own.
             options: Further options.
@@ -230,8 +237,8 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
-                ``task``, ``size``, ``channels``, ``classes``; for a CSV file also ``file``,
-                ``target`` (the column of the labels), ``split`` and ``root``.
+                ``task``, ``size``, ``channels``, ``classes``, ``parts``; for a CSV file
+                also ``file``, ``target`` (the column of the labels), ``split`` and ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
+from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.targets import Targets
@@ -58,6 +59,7 @@ class ImageData(ImageDataConstructors):
         split: The rows of the train, validation, test and calibration parts.
         options: Options for reading images.
         notes: Notes for the report.
+        readings: How folders and columns were understood; those of the labels are in ``targets``.
 
     Example:
         >>> images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
@@ -75,12 +77,14 @@ class ImageData(ImageDataConstructors):
         split: Split,
         options: ImageOptions,
         notes: Sequence[str] = (),
+        readings: Sequence[Reading] = (),
     ) -> None:
         self._samples = samples
         self._targets = targets
         self._split = split
         self._options = options
         self._notes = tuple(notes)
+        self._readings = tuple(readings)
         self._facts: ImageFacts | None = None
         self._images = ImageStore(samples["image"], options)
 
@@ -119,11 +123,17 @@ class ImageData(ImageDataConstructors):
         }
         return {key: value for key, value in given.items() if value is not None}
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """How labels, folders and columns were understood, where another reading is possible."""
+        return (*self._targets.readings, *self._readings)
+
     def facts(self) -> ImageFacts:
         if self._facts is None:
             folder = self._options.cache_folder
             cache_folder = None if folder is None else os.fspath(folder)
-            self._facts = image_facts(self._samples, self._targets, self._split, cache_folder)
+            facts = image_facts(self._samples, self._targets, self._split, cache_folder)
+            self._facts = cast("ImageFacts", {**facts, **readings_as_facts(self.readings)})
         return self._facts
 
     def preview(self, row: int) -> Preview:
@@ -136,7 +146,7 @@ class ImageData(ImageDataConstructors):
             duplicates: See `flambeau_vision.report.report`: True compares up to 20,000 images by
                 perceptual hash, None only small data sets, False skips the search.
         """
-        notes = (*self._notes, *self._images.notes())
+        notes = (*map(str, self.readings), *self._notes, *self._images.notes())
         return report(self._samples, self._targets, self._split, notes, duplicates)
 
     def raw(self, part: str) -> Sequence[Any]:
@@ -145,7 +155,9 @@ class ImageData(ImageDataConstructors):
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
         split = Split.from_parts(rows)
-        return ImageData(self._samples, self._targets, split, self._options, self._notes)
+        return ImageData(
+            self._samples, self._targets, split, self._options, self._notes, self._readings
+        )
 
     # ------------------------------------------------------------ from the plan
 

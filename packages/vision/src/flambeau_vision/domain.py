@@ -93,6 +93,18 @@ DATA_OPTIONS = (
         "Folder that relative paths in a CSV file start from; by default the file's folder.",
         "root",
     ),
+    CliOption(
+        "classes",
+        str,
+        "The classes to use, separated by commas: --classes ant,bee.",
+        "classes",
+    ),
+    CliOption(
+        "parts",
+        str,
+        "Folders that are parts: --parts training=train,holdout=test; '' if none is one.",
+        "parts",
+    ),
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )
 

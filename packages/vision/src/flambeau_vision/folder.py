@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flambeau.data.split_request import PART_NAMES
+from flambeau.data.reading import Reading
 from flambeau.errors import InputError
 from flambeau.wording import name_some
+from flambeau_vision.folder_roles import Contents, find_roles
 
 _IMAGE_TYPES = "avif bmp gif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
@@ -30,6 +31,7 @@ class FolderListing:
             else None.
         classes: Class names, sorted.
         notes: What was found and what was skipped, for the report.
+        readings: Which folders are parts, and which are not used.
     """
 
     files: tuple[Path, ...]
@@ -37,78 +39,84 @@ class FolderListing:
     parts: tuple[str | None, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    readings: tuple[Reading, ...]
 
 
 def list_folder(
-    folder: str | os.PathLike[str], classes: Sequence[str] | None = None
+    folder: str | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> FolderListing:
     """Return the images in ``folder`` with their classes and parts.
 
-    Two layouts: ``folder/class/image``, and ``folder/train/class/image`` with ``valid`` (or
-    ``val``), ``test`` and ``calibration`` beside ``train``. Class folders are searched recursively.
-    Folders with the name of a part are not classes unless ``classes`` names them.
+    Two layouts: ``folder/class/image``, and ``folder/train/class/image`` with folders for other
+    parts beside ``train``; see `find_roles`. Class folders are searched recursively.
 
     Args:
         folder: The folder to search.
         classes: The classes to use and their order; by default all, sorted by name.
+        parts: The part of each folder that is one, by name; by default they are recognised.
 
     Raises:
         InputError: The folder does not exist, there are no images in class folders, there are
-            fewer than two classes, or a class in ``classes`` has no folder.
+            fewer than two classes, a class in ``classes`` has no folder, or it is not clear which
+            folders are parts.
     """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder. Give a folder with one sub-folder per class.")
     named = set(classes or ())
-    part_folders = {
-        path: PART_NAMES[path.name.lower()]
-        for path in _subfolders(root)
-        if path.name.lower() in PART_NAMES and path.name not in named
-    }
-    notes: list[str] = []
     ignored: Counter[str] = Counter()
-    rows: list[tuple[Path, str, str | None]] = []
-    for path, part in part_folders.items():
-        rows += [(file, label, part) for file, label in _labelled_files(path, named, ignored)]
-    with_train = any(part == "train" for _, _, part in rows)
-    others = [path for path in _subfolders(root) if path not in part_folders]
-    if with_train and others:
-        notes.append(f"skipped folders beside train: {_name_folders([p.name for p in others])}")
-    elif not with_train:
-        rows += [
-            (file, label, None)
-            for file, label in _labelled_files(root, named, ignored, part_folders)
-        ]
-    if part_folders:
-        found = Counter(part for _, _, part in rows if part is not None)
-        shown = [f"{path.name} ({found[part]:,} images)" for path, part in part_folders.items()]
-        notes.append(f"folders used as parts: {', '.join(shown)}")
+    contents = [_contents(path, ignored) for path in _subfolders(root)]
+    roles = find_roles(root, [each for each in contents if each.files], named, parts)
+    rows: list[tuple[Path, str, str | None]] = [
+        (file, label, part)
+        for each, part in roles.parts
+        for file in each.files
+        if (label := each.class_of(file)) is not None
+    ]
+    rows += [(file, each.name, None) for each in roles.classes for file in each.files]
+    every = sorted({label for _, label, _ in rows})
+    rows = [row for row in rows if not named or row[1] in named]
+    notes: list[str] = []
     if ignored:
         kinds = ", ".join(f"{n} {ending or 'no extension'}" for ending, n in ignored.most_common(5))
         notes.append(f"skipped files without an image extension: {kinds}")
-    return _build_listing(root, rows, classes, notes, ignored)
+    if not every:
+        raise _no_images_error(root, ignored)
+    return _build_listing(root, rows, classes, every, tuple(notes), roles.readings)
+
+
+def _contents(folder: Path, ignored: Counter[str]) -> Contents:
+    """Return the images in a folder; files that are not images are counted by extension."""
+    found: list[Path] = []
+    for directory, files in _walk(folder):
+        for name in files:
+            if _is_image(Path(name)):
+                found.append(Path(directory, name))
+            else:
+                ignored[Path(name).suffix.lower()] += 1
+    return Contents(folder, tuple(found))
 
 
 def _build_listing(
     root: Path,
     rows: list[tuple[Path, str, str | None]],
     classes: Sequence[str] | None,
-    notes: list[str],
-    ignored: Counter[str],
+    every: Sequence[str],
+    notes: tuple[str, ...],
+    readings: tuple[Reading, ...],
 ) -> FolderListing:
-    if not rows:
-        raise _no_images_error(root, ignored)
-    found = sorted({label for _, label, _ in rows})
-    names = tuple(classes) if classes is not None else tuple(found)
-    missing = [name for name in names if name not in found]
+    names = tuple(every if classes is None else classes)
+    missing = [name for name in names if name not in every]
     if missing:
         raise InputError(
             f"{root} has no images of {_name_folders(missing)}; its class folders are "
-            f"{_name_folders(_class_folders(root))}. Use the names of existing class folders."
+            f"{_name_folders(every)}. Use the names of existing class folders."
         )
     if len(names) < 2:
         raise InputError(
-            f"{root} has a single class; the class folders with images are {_name_folders(found)}. "
+            f"{root} has a single class; the class folders with images are {_name_folders(every)}. "
             "At least two classes with images are needed."
         )
     return FolderListing(
@@ -116,7 +124,8 @@ def _build_listing(
         tuple(label for _, label, _ in rows),
         tuple(part for _, _, part in rows),
         names,
-        tuple(notes),
+        notes,
+        readings,
     )
 
 
@@ -139,23 +148,6 @@ def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
         f"{root} {what} Put images into one folder per class (folder/class/image.jpg, or "
         f"folder/train/class/image.jpg).{hint}"
     )
-
-
-def _labelled_files(
-    folder: Path,
-    named: set[str],
-    ignored: Counter[str],
-    without: Sequence[Path] | dict[Path, str] = (),
-) -> Iterator[tuple[Path, str]]:
-    for class_folder in _subfolders(folder):
-        if class_folder in without or (named and class_folder.name not in named):
-            continue
-        for directory, files in _walk(class_folder):
-            for name in files:
-                if _is_image(Path(name)):
-                    yield Path(directory, name), class_folder.name
-                else:
-                    ignored[Path(name).suffix.lower()] += 1
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -181,15 +173,6 @@ def _raise_not_listed(error: OSError) -> None:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
-
-
-def _class_folders(root: Path) -> list[str]:
-    """Return the names of all class folders, including class folders in part folders."""
-    names: set[str] = set()
-    for folder in _subfolders(root):
-        is_part = folder.name.lower() in PART_NAMES
-        names.update([path.name for path in _subfolders(folder)] if is_part else [folder.name])
-    return sorted(names)
 
 
 def _is_hidden(name: str) -> bool:

@@ -24,6 +24,8 @@ class ImageOptions:
         resize: "crop", "squash" or "pad"; see `Geometry`.
         interpolation: Pillow's filter.
         classes: All classes in the order of the model's outputs; None uses those found, sorted.
+        parts: The part of each folder that is one, by the name of the folder:
+            ``{"training": "train", "holdout": "test"}``; ``{}`` if none is. None recognises them.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
@@ -46,6 +48,7 @@ class ImageOptions:
     resize: Resize = "crop"
     interpolation: Interpolation = "bilinear"
     classes: Sequence[str] | None = None
+    parts: Mapping[str, str] | None = None
     task: Kind | None = None
     sep: str | None = None
     unreadable: Literal["raise", "skip"] = "raise"

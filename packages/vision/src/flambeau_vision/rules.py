@@ -10,7 +10,7 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import data_device_choice, data_device_fault, precision_rule
 from flambeau.plan.rules_model import head_rule
-from flambeau.plan.rules_task import targets_accept
+from flambeau.plan.rules_task import targets_accept, with_readings
 from flambeau.plan.rules_training import lr_rule
 from flambeau.wording import format_bytes
 from flambeau_vision.disk_cache import available_cache_bytes
@@ -43,17 +43,19 @@ def _task(facts: ImageFacts, values: Values) -> Choice:
     if kind == "classification":
         reason = f"One label per image, {len(names):,} classes in {n:,} train rows."
     elif kind == "multi_label":
-        reason = f"Lists of labels, {len(names):,} distinct labels in {n:,} train rows."
+        reason = f"Several labels per image, {len(names):,} distinct labels in {n:,} train rows."
     else:
         low, high = facts["target_min"], facts["target_max"]
         reason = f"The labels are numbers from {low:g} to {high:g} in {n:,} train rows."
-    return Choice(
+    other = "classification" if kind == "regression" else "regression"
+    choice = Choice(
         "task",
         kind,
         reason,
         evidence={"n_train": n, "classes": len(names), "target_dtype": facts["target_dtype"]},
-        override='ImageOptions(task="regression") in the constructor of the data',
+        override=f'ImageOptions(task="{other}"), on the command line --task {other}',
     )
+    return with_readings(choice, facts)
 
 
 def _weights(facts: ImageFacts, values: Values) -> Choice:
@@ -242,7 +244,7 @@ def _lr(facts: ImageFacts, values: Values) -> Choice:
 def _targets(base: Choice, facts: ImageFacts, values: Values) -> Choice:
     if values["task"] != "regression":
         return base
-    return Choice(
+    choice = Choice(
         "targets",
         "standard",
         f"Standardised to mean 0 and standard deviation 1 over {facts['n_train']:,} train rows; "
@@ -250,6 +252,7 @@ def _targets(base: Choice, facts: ImageFacts, values: Values) -> Choice:
         evidence={"n_train": facts["n_train"]},
         alternatives=("as_is",),
     )
+    return with_readings(choice, facts)
 
 
 def _data_device(facts: ImageFacts, values: Values) -> Choice:

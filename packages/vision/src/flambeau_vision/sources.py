@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from flambeau.data.label_rows import list_labels
 from flambeau.data.samples import Samples
 from flambeau.data.split_request import (
     SplitRequest,
@@ -18,7 +20,7 @@ from flambeau.data.split_request import (
     read_part_column,
     rows_by_part,
 )
-from flambeau.data.tables import Table, read_csv, to_list
+from flambeau.data.tables import Table, read_csv
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
@@ -58,10 +60,12 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    listing = list_folder(path, options.classes)
+    listing = list_folder(path, options.classes, options.parts)
     options = options.updated({"classes": listing.classes})
     given = rows_by_part(listing.parts)
-    return assemble(listing.files, listing.labels, request, options, listing.notes, given)
+    return assemble(
+        listing.files, listing.labels, request, options, listing.notes, given, listing.readings
+    )
 
 
 def read_table(
@@ -87,10 +91,15 @@ def read_table(
         return assemble(files, table.column("label", table.label), request, options, notes, given)
     names = tuple(table.label)
     rows = list(zip(*(table.column("label", name) for name in names), strict=True))
-    if all(value in (0, 1) for row in rows for value in row) and options.task != "regression":
-        labels = [[name for name, on in zip(names, row, strict=True) if on] for row in rows]
-    else:
-        labels = [[float(value) for value in row] for row in rows]
+    for row, values in enumerate(rows):
+        for name, value in zip(names, values, strict=True):
+            if not isinstance(value, int | float):
+                raise InputError(
+                    f"The label column {name!r} has {value!r:.60} in row {row}, but several label "
+                    "columns must be numbers: amounts, or 0 and 1 for each class. For classes as "
+                    "text name one column."
+                )
+    labels = list(np.array(rows))
     return assemble(files, labels, request, options.updated({"classes": names}), notes, given)
 
 
@@ -114,7 +123,9 @@ def read_arrays(
         part: to_uint8_images(pair[0], layout, channels or 1, part) for part, pair in pairs.items()
     }
     check_same_shape(tensors)
-    labels_of = {part: to_list(pair[1]) for part, pair in pairs.items()}
+    found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
+    labels_of = {part: labels for part, (labels, _) in found.items()}
+    columns = found["train"][1]
     for part, tensor in tensors.items():
         if len(tensor) != len(labels_of[part]):
             raise InputError(
@@ -125,7 +136,7 @@ def read_arrays(
     targets = read_labels(
         [label for part in labels_of.values() for label in part],
         task=options.task,
-        classes=options.classes,
+        classes=columns if options.classes is None else options.classes,
         sep=options.sep,
     )
     rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
@@ -141,7 +152,7 @@ def read_arrays(
         }
     )
     split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
-    return samples, targets, split, options, ()
+    return samples, targets, split, options, (), ()
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
@@ -151,7 +162,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"{path} is a single image. Training needs a folder with one sub-folder of images per "
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
-    option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
+    option_names = ("size", "channels", "classes", "parts", "unreadable", "sep", "task")
     split_names = (
         "valid",
         "test",
@@ -167,6 +178,10 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     for name in given:
         if name not in known:
             raise ArgumentError(f"Unknown option {name!r} for {path}. {did_you_mean(name, known)}")
+    if isinstance(classes := given.get("classes"), str):
+        given["classes"] = [name.strip() for name in classes.split(",")]
+    if isinstance(parts := given.get("parts"), str):
+        given["parts"] = _parse_parts(parts)
     image_options = ImageOptions().updated(
         {name: given[name] for name in option_names if name in given}
     )
@@ -185,6 +200,17 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     if request.split is None and _has_split_column(columns):
         request = replace(request, split="split")
     return read_table(table, request, image_options)
+
+
+def _parse_parts(text: str) -> dict[str, str]:
+    """Return ``folder=part,folder=part`` as a mapping."""
+    pairs = [pair.rpartition("=") for pair in text.split(",") if pair.strip()]
+    if wrong := [part for folder, _, part in pairs if not folder]:
+        raise ArgumentError(
+            f"{wrong[0]!r} is not FOLDER=PART. Write --parts training=train,holdout=test; --parts "
+            "'' if no folder is a part."
+        )
+    return {folder.strip(): part.strip() for folder, _, part in pairs}
 
 
 def _has_split_column(columns: Table) -> bool:

@@ -139,14 +139,40 @@ def check_label_columns(part: str, dataset: MemoryDataset) -> None:
             )
 
 
-def labels_to_int64(part: str, dataset: MemoryDataset) -> MemoryDataset:
-    """Return the samples with floating-point class numbers (0.0, 1.0) converted to int64.
+def is_one_hot(target: Tensor) -> bool:
+    """Return whether targets ``(n, columns)`` have exactly one 1 in each row and else zeros."""
+    if target.ndim != 2 or target.shape[1] < 2 or not len(target) or target.is_complex():
+        return False
+    is_binary = ((target == 0) | (target == 1)).all()
+    return bool(is_binary) and bool((target.sum(dim=1) == 1).all())
+
+
+def labels_to_int64(part: str, dataset: MemoryDataset, *, one_hot: bool = False) -> MemoryDataset:
+    """Return the samples with class numbers as int64, from floats (0.0, 1.0) or one-hot rows.
+
+    Args:
+        part: Name of the part, for messages.
+        dataset: The samples.
+        one_hot: Whether 2-D targets are one-hot; otherwise they are returned unchanged.
 
     Raises:
-        InputError: A label is not an integer; the message gives the row.
+        InputError: A label is not an integer, or a row has not exactly one 1; the message gives
+            the row.
     """
     targets = dict(dataset.targets)
     for name, value in targets.items():
+        if one_hot and is_one_hot(value):
+            targets[name] = value.argmax(dim=1)
+            continue
+        if one_hot:
+            is_right = ((value == 1).sum(dim=1) == 1) & ((value != 0).sum(dim=1) == 1)
+            row = int((~is_right).nonzero()[0])
+            raise InputError(
+                f"{name!r} is {cast('Any', value[row]).tolist()!s:.80} in {part} row "
+                f"{dataset.sample_number(row)}, but one-hot targets have exactly one 1."
+                f"{dataset.position_note(part, row)} Correct the row, or choose "
+                "task='multi_label' for several labels per row."
+            )
         if not value.is_floating_point() or value.ndim != 1:
             continue
         fractional = (value != value.round()).nonzero().flatten()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -40,12 +40,15 @@ class Facts(TypedDict, total=False):
         target_min: Smallest value.
         target_max: Largest value.
         target_binary: Whether every value is 0 or 1.
+        target_one_hot: Whether every row of several columns has exactly one 1 and else zeros.
         target_mean: Mean of each column of floating-point targets.
         target_std: Standard deviation of each column of floating-point targets.
         class_names: Names of the classes, or of the target columns (multi-label).
         class_counts: Number of train samples per class, in the order of ``class_names``.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
         evidence: Which train samples were measured, if not all of them.
+        readings: How labels, folders and columns were understood, where they could be understood
+            otherwise: the attributes of `flambeau.data.reading.Reading` by name.
         model_given: Whether the user passed a module; added by the learner.
         model_dtype: Dtype of the module's parameters, if all have the same; added by the learner.
         task_given: ``{"loss": description, "metrics": names}`` of the user's task; added by the
@@ -67,12 +70,14 @@ class Facts(TypedDict, total=False):
     target_min: ReadOnly[float]
     target_max: ReadOnly[float]
     target_binary: ReadOnly[bool]
+    target_one_hot: ReadOnly[bool]
     target_mean: ReadOnly[list[float]]
     target_std: ReadOnly[list[float]]
     class_names: ReadOnly[list[str]]
     class_counts: ReadOnly[list[int]]
     loader_batch_size: ReadOnly[int]
     evidence: ReadOnly[str]
+    readings: ReadOnly[Sequence[Mapping[str, Any]]]
     model_given: ReadOnly[bool]
     model_dtype: ReadOnly[str]
     task_given: ReadOnly[Mapping[str, Any]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 PART_NAMES: Mapping[str, Part] = {
     **{part: part for part in PARTS},
     "training": "train",
+    "trn": "train",
     "val": "valid",
     "validation": "valid",
+    "validate": "valid",
     "dev": "valid",
     "testing": "test",
+    "tst": "test",
 }
 """Names of folders and values of a split column that denote a part, in lower case."""
+
+# Words and endings beside the name of a part: training_set, TestImages, val-data, train2017.
+_FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "samples", "split", "part")
+_WORD_BORDERS = re.compile(r"[\s_.-]+|(?:19|20)[0-9]{2}$")
 
 _DRAWN = PARTS[1:]  # the parts that may be drawn from train
 _REQUIRED = ("valid",)  # of these, the parts that a split cannot do without
@@ -199,7 +207,7 @@ def read_part_column(values: Iterable[Any], column: str, table: str) -> list[str
     """Return the part of each row that a split column names; True and 1 are valid.
 
     Args:
-        values: The cells: "train", "valid", "test" or a name in ``PART_NAMES``, in any case; or
+        values: The cells: "train", "valid", "test" or another name that `part_of_name` knows; or
             bools.
         column: Name of the column, for messages.
         table: Name of the table, for messages.
@@ -214,8 +222,8 @@ def read_part_column(values: Iterable[Any], column: str, table: str) -> list[str
             found.append("valid")
         elif name in ("false", "0"):
             found.append("train")
-        elif name in PART_NAMES:
-            found.append(PART_NAMES[name])
+        elif (part := part_of_name(name)) is not None:
+            found.append(part)
         else:
             raise SplitError(
                 f"The split column {column!r} has {value!r:.60} in row {row} of {table}. Use "
@@ -224,9 +232,26 @@ def read_part_column(values: Iterable[Any], column: str, table: str) -> list[str
     return found
 
 
+def part_of_name(name: str) -> Part | None:
+    """Return the part that a folder or a cell names; None if it names none.
+
+    Example:
+        >>> [part_of_name(name) for name in ("Validation", "training_set", "testing-images", "cat")]
+        ['valid', 'train', 'test', None]
+    """
+    words = [word for word in _WORD_BORDERS.split(name.strip().lower()) if word]
+    [word, *others] = [word for word in words if word not in _FILLERS] or [""]
+    if others:
+        return None
+    for ending in ("", *_FILLERS):
+        if word.endswith(ending) and (part := PART_NAMES.get(word.removesuffix(ending))):
+            return part
+    return None
+
+
 def has_part_names(values: Sequence[Any]) -> bool:
     """Return whether every value is the name of a part ("train", "val", …)."""
-    return bool(values) and all(str(value).strip().lower() in PART_NAMES for value in values)
+    return bool(values) and all(part_of_name(str(value)) is not None for value in values)
 
 
 def rows_by_part(parts: Sequence[str | None]) -> dict[str, Rows]:

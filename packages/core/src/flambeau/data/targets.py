@@ -14,6 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.class_labels import number_labels
+from flambeau.data.label_rows import (
+    NumberRows,
+    class_numbers,
+    column_names,
+    list_labels,
+    read_number_rows,
+    read_task_of_rows,
+)
+from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.tables import to_list
 from flambeau.errors import InputError, SplitError
@@ -34,12 +43,14 @@ class Targets:
             multi-label; float32 ``(n,)`` or ``(n, values)`` for regression.
         names: Class names, or names of the regression targets.
         reason: What in the labels decided the task, for messages.
+        readings: How the labels were understood, where they could be understood otherwise.
     """
 
     kind: Kind
     values: Tensor
     names: tuple[str, ...]
     reason: str
+    readings: tuple[Reading, ...] = ()
 
     def select(self, rows: Rows) -> Targets:
         """Return the targets of ``rows``, in the order of ``rows``."""
@@ -103,13 +114,16 @@ def read_labels(
     """Convert labels to targets and infer the task from their type.
 
     Text, whole numbers and bool are classes; floats (or lists of floats) are regression targets;
-    lists of text, or text with ``sep`` between the labels, are multi-label targets.
+    lists of text, or text with ``sep`` between the labels, are multi-label targets. Columns of 0
+    and 1 are one-hot classes if every row has exactly one 1, else multi-label targets; ``(n, 1)``
+    is read as ``(n,)``.
 
     Args:
-        labels: One entry per sample.
+        labels: One entry per sample: a sequence, an array or tensor ``(n,)`` or ``(n, k)``, or a
+            frame, whose columns name the classes.
         task: The task, if it does not follow from the type (whole numbers as regression targets).
-        classes: All classes, in the order of the model's outputs. Whole numbers that are not in
-            this list are indices into it.
+        classes: All classes, in the order of the model's outputs (and of the columns of labels
+            ``(n, k)``). Whole numbers that are not in this list are indices into it.
         sep: Separator between several labels of one sample.
         sources: Names of the rows for messages; by default only their numbers.
 
@@ -122,7 +136,8 @@ def read_labels(
         [1, 0, 1]
     """
     row_name = _RowName(sources)
-    values = [_to_python(value) for value in to_list(labels)]
+    entries, columns = list_labels(labels)
+    values = [_to_python(value) for value in entries]
     if not values:
         raise InputError("There are no labels. Give one label per sample.")
     for row, value in enumerate(values):
@@ -130,6 +145,13 @@ def read_labels(
             raise InputError(
                 f"The label of {row_name(row)} is missing ({value!r}). Add it, or remove the row."
             )
+    rows = read_number_rows(values)
+    if rows is not None and (rows.values.shape[1] > 1 or task == "multi_label"):
+        names = columns if classes is None else classes
+        if (targets := _read_columns(rows, names, task, row_name)) is not None:
+            return targets
+    elif rows is not None:
+        values = [_to_python(value[0]) for value in values]
     kinds = {_kind(value, sep) for value in values}
     kind = task or (kinds.pop() if len(kinds) == 1 else None)
     if kind is None:
@@ -141,6 +163,31 @@ def read_labels(
     if kind == "multi_label":
         return _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
     return _read_classes(values, classes, row_name)
+
+
+def _read_columns(
+    rows: NumberRows, names: Sequence[str] | None, task: Kind | None, row_name: _RowName
+) -> Targets | None:
+    """Return the targets in rows of numbers; None if they are lists of tags or amounts."""
+    reading = read_task_of_rows(rows, names)
+    kind = task or (reading.evidence["task"] if reading is not None else None)
+    readings = () if reading is None or task is not None else (reading,)
+    if kind == "regression" and (rows.is_float or rows.are_arrays or task is not None):
+        targets = _read_numbers(list(rows.values), names, row_name)
+        return replace(targets, readings=readings)
+    if kind is None or (kind == "multi_label" and not rows.is_binary):
+        return None
+    n, width = rows.values.shape
+    found = column_names(width, names)
+    if kind == "classification":
+        numbers = torch.tensor(class_numbers(rows, row_name), dtype=torch.int64)
+        reason = f"{n:,} one-hot rows of {width:,} columns"
+        return Targets("classification", numbers, found, reason, readings)
+    if not rows.ones.any():
+        raise InputError("No row has a label. Give at least one label in at least one row.")
+    reason = f"{width:,} columns of 0 and 1, {rows.ones.mean():.2f} ones per row in {n:,} rows"
+    values = torch.tensor(rows.values, dtype=torch.float32)
+    return Targets("multi_label", values, found, reason, readings)
 
 
 @dataclass(frozen=True)

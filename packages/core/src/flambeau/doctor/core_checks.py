@@ -44,6 +44,12 @@ CORE_CHECKS: tuple[Check, ...] = (
         targets.class_imbalance,
         "facts",
     ),
+    _check(
+        "doubtful-reading",
+        "labels, folders or columns that can be understood otherwise",
+        targets.doubtful_readings,
+        "facts",
+    ),
     _check("constant-target", "constant targets", targets.constant_target, "data"),
     _check("metric-for-task", "metrics for another task", targets.metric_for_task, "facts"),
     _check("label-range", "labels outside the range of the classes", targets.label_range, "batch"),

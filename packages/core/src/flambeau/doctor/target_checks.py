@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.reading import DOUBTFUL_BELOW
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import int_list, true_positions
@@ -94,6 +95,15 @@ def class_imbalance(setup: TrainingSetup) -> Finding | None:
         "Add metrics that weight all classes equally: "
         'choices={"metrics": ["balanced_accuracy", "macro_f1"]}.',
     )
+
+
+def doubtful_readings(setup: TrainingSetup) -> list[Finding]:
+    """Find labels, folders and columns that were probably meant differently than they were read."""
+    return [
+        Finding("doubtful-reading", reading["what"], reading["evidence"], reading["override"])
+        for reading in setup.facts.get("readings", ())
+        if reading["confidence"] < DOUBTFUL_BELOW
+    ]
 
 
 def constant_target(setup: TrainingSetup) -> Finding | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from flambeau.data.facts import Facts
@@ -17,6 +18,7 @@ _TARGET_FACTS = (
     "target_dtype",
     "target_shape",
     "target_binary",
+    "target_one_hot",
     "target_distinct",
     "target_min",
     "target_max",
@@ -44,6 +46,26 @@ _KNOWN_METRICS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
 _IMBALANCED = 0.6
 
 
+def with_readings(choice: Choice, facts: Facts) -> Choice:
+    """Return a choice with the readings of its key (`flambeau.data.reading`) in the reason.
+
+    The least certain reading decides confidence, alternatives and override.
+    """
+    readings = [each for each in facts.get("readings", ()) if each["key"] == choice.key]
+    if not readings:
+        return choice
+    doubtful = min(readings, key=lambda reading: reading["confidence"])
+    evidence = {k: v for reading in readings for k, v in reading["evidence"].items()}
+    return replace(
+        choice,
+        reason=" ".join([choice.reason, *(reading["what"] for reading in readings)]),
+        evidence={**choice.evidence, **evidence},
+        alternatives=tuple(doubtful["alternatives"]) or choice.alternatives,
+        confidence=min(choice.confidence, doubtful["confidence"]),
+        override=doubtful["override"] or choice.override,
+    )
+
+
 def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
     counts = {
         "train": facts["n_train"],
@@ -53,7 +75,7 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if n_calibration := facts.get("n_calibration", 0):
         counts["calibration"] = n_calibration
     sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
-    return Choice(
+    choice = Choice(
         "split",
         facts["split"],
         f"The split was fixed when the data were built: {sizes}.",
@@ -61,6 +83,7 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
         override="Set valid=, test= or split= when you build the data.",
         source="default",
     )
+    return with_readings(choice, facts)
 
 
 def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
@@ -73,12 +96,18 @@ def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
     value, confidence, reason = _task_of(dtype, shape, facts)
     evidence = {name: value for name, value in facts.items() if name in _TARGET_FACTS}
     others = tuple(name for name in _TASKS if name != value)
-    return Choice("task", value, reason, evidence, others, confidence)
+    return with_readings(Choice("task", value, reason, evidence, others, confidence), facts)
 
 
 def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float, str]:
     """Return the task's name, the confidence in it, and the reason."""
     rows = f"{facts['n_train']:,} rows"
+    if facts.get("target_one_hot", False):
+        return (
+            "classification",
+            0.85,
+            f"Each of the {rows} has exactly one 1 in {shape[0]} columns.",
+        )
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
         return "multi_label", 0.8, f"Each of the {rows} has {shape[0]} targets that are 0 or 1."
     if "float" in dtype:
@@ -143,7 +172,7 @@ def _targets(facts: Facts, values: Mapping[str, Any]) -> Choice:
     reason = "The targets are class labels, used unchanged."
     if not labels:
         reason = f"The task {task!r} uses the targets unchanged, in their own units."
-    return Choice(
+    choice = Choice(
         "targets",
         "labels" if labels else "as_is",
         reason,
@@ -151,6 +180,7 @@ def _targets(facts: Facts, values: Mapping[str, Any]) -> Choice:
         override="Build the data with other targets.",
         source="default",
     )
+    return with_readings(choice, facts)
 
 
 def targets_accept(*known: str) -> Accepts:

@@ -204,6 +204,19 @@ def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[s
     return facts
 
 
+def describe_one_hot(target: Tensor, class_names: Sequence[str] | None) -> dict[str, Any]:
+    """Return the ``class_*`` facts of one-hot train targets ``(n, classes)``.
+
+    Raises:
+        InputError: There are more or fewer class names than columns.
+    """
+    from flambeau.data.label_rows import column_names
+
+    names = column_names(target.shape[1], class_names)
+    counts = target.sum(dim=0).long().numpy().tolist()
+    return {"target_one_hot": True, "class_names": list(names), "class_counts": counts}
+
+
 def distinct_values(values: Tensor) -> Tensor:
     """Return the sorted distinct values (``torch.unique``, which torch does not type)."""
     return cast(Any, torch).unique(values)

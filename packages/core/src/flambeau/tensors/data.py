@@ -20,6 +20,7 @@ from flambeau.errors import InputError
 from flambeau.tensors.base_data import (
     BaseTensorData,
     describe_columns,
+    describe_one_hot,
     describe_target,
     resolve_class_names,
 )
@@ -309,7 +310,12 @@ class TensorData(BaseTensorData):
             "memory_bytes": sum(dataset.memory_bytes for dataset in self._parts.values()),
         }
         if len(train.targets) == 1:
-            facts |= describe_target(next(iter(train.targets.values())), self._class_names)
+            from flambeau.data.class_labels import is_one_hot
+
+            [target] = train.targets.values()
+            facts |= describe_target(target, self._class_names)
+            if is_one_hot(target) and self._task in ("auto", "classification"):
+                facts |= describe_one_hot(target, self._class_names)
         return facts
 
     def _classes(self) -> list[str]:
@@ -338,14 +344,15 @@ class TensorData(BaseTensorData):
             check_label_columns(part, dataset)
 
     def _with_labels(self, part: str) -> MemoryDataset:
-        """Return the part with class numbers as int64; floating-point labels are converted."""
+        """Return the part with class numbers as int64; floats and one-hot rows are converted."""
         dataset = self._part(part)
-        if not any(value.is_floating_point() for value in dataset.targets.values()):
+        one_hot = self.facts().get("target_one_hot", False)
+        if not one_hot and not any(v.is_floating_point() for v in dataset.targets.values()):
             return dataset
         if part not in self._labelled:
             from flambeau.data.class_labels import labels_to_int64
 
-            self._labelled[part] = labels_to_int64(part, dataset)
+            self._labelled[part] = labels_to_int64(part, dataset, one_hot=one_hot)
         return self._labelled[part]
 
     def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:

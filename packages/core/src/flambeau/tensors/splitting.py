@@ -83,6 +83,8 @@ def split_arrays(
 def _classes_to_stratify(
     whole: MemoryDataset, task: str, stratify: bool | str
 ) -> NDArray[Any] | None:
+    from flambeau.data.class_labels import is_one_hot
+
     if stratify is False or (stratify == "auto" and len(whole.targets) != 1):
         return None
     if stratify not in (True, "auto"):
@@ -93,6 +95,8 @@ def _classes_to_stratify(
             "stratify=False."
         )
     [target] = whole.targets.values()
+    if task != "multi_label" and is_one_hot(target):
+        target = target.argmax(dim=1)
     if stratify is True and target.ndim != 1:
         raise InputError(
             f"stratify=True needs one class per row, but the targets have shape "

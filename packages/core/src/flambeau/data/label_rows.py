@@ -1,0 +1,166 @@
+"""Labels of which each is a row of numbers: one-hot and multi-hot columns, and amounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flambeau.data.prediction_columns import is_frame
+from flambeau.data.reading import Reading
+from flambeau.data.tables import to_list
+from flambeau.errors import InputError
+from flambeau.wording import name_some
+
+TASK_OPTION = 'task="{}" when you build the data; on the command line: --task {}'
+
+# With this share of rows that have exactly one 1, the other rows could be mistakes.
+_MOSTLY_ONE_HOT = 0.9
+_SUM_TOLERANCE = 1e-3  # of probabilities in single precision
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+
+
+@dataclass(frozen=True)
+class NumberRows:
+    """Labels that are rows of ``k`` numbers each.
+
+    Attributes:
+        values: float64 ``(n, k)``.
+        is_float: Whether a number is a float.
+        are_arrays: Whether the labels are an array, a tensor, a frame or arrays, not Python lists,
+            which could also be lists of tags.
+    """
+
+    values: NDArray[np.float64]
+    is_float: bool
+    are_arrays: bool
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether every number is 0 or 1."""
+        return bool(np.isin(self.values, (0, 1)).all())
+
+    @property
+    def ones(self) -> NDArray[np.int64]:
+        """int64 ``(n,)``: how many ones each row of 0 and 1 has."""
+        return self.values.sum(axis=1).astype(np.int64)
+
+
+def list_labels(labels: Any) -> tuple[list[Any], tuple[str, ...] | None]:
+    """Return one entry per sample, and the names of the columns if the labels are a frame of some.
+
+    The entries of a 2-D array, tensor or frame are arrays; those of other labels Python values.
+    """
+    if is_frame(labels) and hasattr(labels, "columns"):
+        names = tuple(map(str, labels.columns))
+        values = [np.asarray(labels[name]) for name in labels.columns]
+        if len(names) == 1:
+            return to_list(values[0]), None
+        return list(np.stack(values, axis=1)), names
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu().numpy()
+    if isinstance(labels, np.ndarray) and cast("NDArray[Any]", labels).ndim > 1:
+        return list(cast("NDArray[Any]", labels)), None
+    return to_list(labels), None
+
+
+def read_number_rows(values: Sequence[Any]) -> NumberRows | None:
+    """Return labels that are rows of equally many numbers; None if they are anything else."""
+    rows: list[Any] = [value.numpy() if isinstance(value, Tensor) else value for value in values]
+    if not all(isinstance(row, list | tuple) or getattr(row, "ndim", 0) == 1 for row in rows):
+        return None
+    if len({len(row) for row in rows}) != 1 or not len(rows[0]):
+        return None
+    numbers = [number for row in rows for number in row]
+    if not all(isinstance(number, _NUMBERS) for number in numbers):
+        return None
+    is_float = any(isinstance(number, float | np.floating) for number in numbers)
+    array = np.array(numbers, dtype=np.float64).reshape(len(rows), -1)
+    return NumberRows(array, is_float, all(isinstance(row, np.ndarray) for row in rows))
+
+
+def read_task_of_rows(rows: NumberRows, names: Sequence[str] | None) -> Reading | None:
+    """Return how rows of at least two numbers are understood; ``evidence["task"]`` is the task.
+
+    Rows of 0 and 1 are columns of classes: one-hot if every row has exactly one 1, else several
+    labels per sample. Other numbers are amounts. None if they are Python lists of whole numbers,
+    which are lists of tags.
+    """
+    n, width = rows.values.shape
+    shape = f"Each of the {n:,} labels is a row of {width} numbers"
+    if rows.is_binary:
+        one_hot = int((rows.ones == 1).sum())
+        evidence: dict[str, Any] = {"columns": width, "rows with one 1": one_hot}
+        if one_hot == n:
+            return _task("classification", f"{shape} with exactly one 1: one-hot.", evidence, 0.9)
+        what = f"{shape} 0 or 1; {one_hot:,} rows have exactly one 1."
+        confidence = 0.9
+        if one_hot > _MOSTLY_ONE_HOT * n:
+            odd = name_some(np.flatnonzero(rows.ones != 1))
+            what = f"{shape} 0 or 1, and only the rows {odd} have not exactly one 1."
+            confidence = 0.4
+        return _task("multi_label", what, evidence, confidence)
+    if not rows.is_float and not rows.are_arrays:
+        return None
+    evidence = {"columns": width, "smallest": float(rows.values.min())}
+    sums = rows.values.sum(axis=1)
+    if bool((rows.values >= 0).all()) and bool((abs(sums - 1) < _SUM_TOLERANCE).all()):
+        what = f"{shape} that sum to 1, as the probabilities of classes would."
+        override = "For classes give the most probable one of each: labels.argmax(1)."
+        return _task("regression", what, evidence, 0.4, override)
+    if not rows.is_float:
+        what = f"{shape}, whole numbers other than 0 and 1, which could be tags."
+        return _task("regression", what, evidence, 0.4)
+    if names is not None and len(names) != width:
+        return None
+    return _task("regression", f"{shape}.", evidence, 0.95)
+
+
+def class_numbers(rows: NumberRows, row_name: Any) -> list[int]:
+    """Return the column of the 1 in each row.
+
+    Raises:
+        InputError: A row has not exactly one 1; the message names it.
+    """
+    wrong = np.flatnonzero(rows.ones != 1) if rows.is_binary else np.arange(len(rows.values))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"The label of {row_name(row)} is {rows.values[row].tolist()}, but one-hot labels have "
+            "exactly one 1. Correct it; for several labels per sample use task='multi_label', on "
+            "the command line --task multi_label."
+        )
+    return cast("list[int]", rows.values.argmax(axis=1).tolist())
+
+
+def column_names(width: int, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return one name for each column, by default its number.
+
+    Raises:
+        InputError: There are more or fewer names than columns.
+    """
+    found = tuple(map(str, range(width) if names is None else names))
+    if len(found) != width:
+        raise InputError(
+            f"Each label is a row of {width} columns, but there are {len(found)} class names: "
+            f"{name_some(found, most=10)}. Give one name per column, in the order of the columns."
+        )
+    return found
+
+
+def _task(
+    task: str, what: str, evidence: dict[str, Any], confidence: float, override: str = ""
+) -> Reading:
+    others = tuple(each for each in ("classification", "multi_label", "regression") if each != task)
+    return Reading(
+        "task",
+        what,
+        {"task": task, **evidence},
+        others,
+        confidence,
+        override or f"For another task pass {TASK_OPTION.format(others[0], others[0])}.",
+    )

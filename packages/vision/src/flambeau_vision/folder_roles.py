@@ -1,0 +1,220 @@
+"""Decide which folders are parts (train, valid, test), which are classes, and which are unused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flambeau.data.reading import Reading
+from flambeau.data.split import PARTS
+from flambeau.data.split_request import part_of_name
+from flambeau.errors import InputError, did_you_mean
+from flambeau.wording import name_some
+
+_MOST_NAMES = 10
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The images in a folder.
+
+    Attributes:
+        folder: The folder.
+        files: Its images at any depth, in order.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    def class_of(self, file: Path) -> str | None:
+        """Return the sub-folder that has a file; None if the file is directly in the folder."""
+        inner = file.relative_to(self.folder).parts
+        return inner[0] if len(inner) > 1 else None
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """Names of the sub-folders with images, sorted."""
+        names = {self.class_of(file) for file in self.files}
+        return tuple(sorted(name for name in names if name is not None))
+
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self.files):,} images)"
+
+
+@dataclass(frozen=True)
+class FolderRoles:
+    """What the folders of a data set are.
+
+    Attributes:
+        parts: Folders with class folders, and the part that each is.
+        classes: Folders that are classes themselves.
+        readings: The reasons, and what is not used.
+    """
+
+    parts: tuple[tuple[Contents, str], ...]
+    classes: tuple[Contents, ...]
+    readings: tuple[Reading, ...]
+
+
+def find_roles(
+    root: Path,
+    folders: Sequence[Contents],
+    named: Collection[str],
+    given: Mapping[str, str] | None,
+) -> FolderRoles:
+    """Return which folders are parts and which are classes.
+
+    A folder with the name of a part (``train``, ``validation_set``) is one if it has class folders.
+    Beside class folders, one that has images directly is a class too.
+
+    Args:
+        root: The folder of the data set, for messages.
+        folders: Its sub-folders that have images.
+        named: Classes that the user names; such a folder is no part.
+        given: The part of each folder that is one, by the name of the folder; None finds them.
+
+    Raises:
+        InputError: The folders can be understood in two ways that differ in the classes.
+    """
+    if given is not None:
+        return _given_roles(root, folders, given)
+    part_of = {
+        each: part
+        for each in folders
+        if each.name not in named and (part := part_of_name(each.name)) is not None
+    }
+    others = tuple(each for each in folders if each not in part_of)
+    if not part_of:
+        return FolderRoles((), others, ())
+    with_classes = tuple(each for each in part_of if each.inner)
+    flat = tuple(each for each in part_of if not each.inner)
+    if not with_classes:
+        if not others:
+            raise _only_parts_error(root, flat)
+        return FolderRoles((), tuple(folders), (_classes_named_as_parts(flat, others),))
+    if others and not _are_parts(with_classes, others):
+        raise _two_readings_error(root, with_classes[0], part_of[with_classes[0]], others)
+    parts = tuple((each, part_of[each]) for each in with_classes)
+    return _with_parts(parts, flat, others)
+
+
+def parts_option(folders: Mapping[str, str]) -> str:
+    """Return the argument and the option that make these folders parts."""
+    text = ",".join(f"{name}={part}" for name, part in folders.items())
+    return f"ImageOptions(parts={dict(folders)!r}), on the command line --parts {text}"
+
+
+def classes_option(names: Sequence[str]) -> str:
+    """Return the argument and the option that name the classes."""
+    shown = sorted(names)[:_MOST_NAMES]
+    more = ["…"] if len(names) > _MOST_NAMES else []
+    listed = ", ".join([*(repr(name) for name in shown), *more])
+    return f"classes=[{listed}], on the command line --classes {','.join([*shown, *more])}"
+
+
+def _are_parts(with_classes: Sequence[Contents], others: Sequence[Contents]) -> bool:
+    """Return whether folders with the names of parts are parts although others are beside them.
+
+    Two of them with the same class folders are, and one whose class folders are also beside it or
+    in another folder.
+    """
+    beside = {each.name for each in others} | {name for each in others for name in each.inner}
+    first, *rest = [set(each.inner) for each in with_classes]
+    return any(first & each for each in rest) or bool(first & beside)
+
+
+def _with_parts(
+    parts: Sequence[tuple[Contents, str]], flat: Sequence[Contents], others: Sequence[Contents]
+) -> FolderRoles:
+    names = {each.name: part for each, part in parts}
+    by_folder = ", ".join(f"{each} as {part}" for each, part in parts)
+    what = f"Folders used as parts, because they have class folders: {by_folder}."
+    override = f"Choose the parts with {parts_option(names)}."
+    readings = [_split(what, {"folders": names}, 0.95, override)]
+    for part in dict.fromkeys(names.values()):
+        same = [name for name, other in names.items() if other == part]
+        if len(same) > 1:
+            what = f"{len(same)} folders are the {part} part: {name_some(same)}."
+            one = parts_option({n: p for n, p in names.items() if n not in same[1:]})
+            readings.append(_split(what, {part: same}, 0.4, f"If they are copies, use one: {one}."))
+    if flat:
+        what = f"Without class folders, so without labels and not used: {name_some(flat)}."
+        tests_only = all(part_of_name(each.name) == "test" for each in flat)
+        readings.append(
+            _split(
+                what,
+                {"not labelled": [each.name for each in flat]},
+                0.8 if tests_only else 0.4,
+                "Put their images into class folders, or give the labels in a CSV file.",
+            )
+        )
+    with_train = "train" in names.values()
+    if with_train and others:
+        what = f"Folders beside train that are not used: {name_some(others, most=_MOST_NAMES)}."
+        override = f"To use one as a part: {parts_option({**names, others[0].name: 'valid'})}."
+        readings.append(_split(what, {"not used": [e.name for e in others]}, 0.4, override))
+    classes = () if with_train else tuple(others)
+    return FolderRoles(tuple(parts), classes, tuple(readings))
+
+
+def _given_roles(root: Path, folders: Sequence[Contents], given: Mapping[str, str]) -> FolderRoles:
+    by_name = {each.name: each for each in folders}
+    for name, part in given.items():
+        if name not in by_name:
+            raise InputError(
+                f"parts names the folder {name!r}, but {root} has no such folder with images. "
+                f"{did_you_mean(name, by_name)}"
+            )
+        if part not in PARTS:
+            raise InputError(f"parts has {part!r} for {name!r}. Choose one of {', '.join(PARTS)}.")
+    parts = tuple((by_name[name], part) for name, part in given.items())
+    others = tuple(each for each in folders if each.name not in given)
+    if "train" not in given.values():
+        return FolderRoles(parts, others, ())
+    what = f"Folders that parts does not name are not used: {name_some(others)}."
+    readings = (_split(what, {"not used": [e.name for e in others]}, 1.0, ""),) if others else ()
+    return FolderRoles(parts, (), readings)
+
+
+def _classes_named_as_parts(flat: Sequence[Contents], others: Sequence[Contents]) -> Reading:
+    names = [each.name for each in flat]
+    return _split(
+        f"Classes although they have the names of parts, because their images are directly in them "
+        f"as in the other classes: {name_some(names)}.",
+        {"classes": names},
+        0.7,
+        f"To leave them out: {classes_option([each.name for each in others])}.",
+    )
+
+
+def _split(what: str, evidence: dict[str, Any], confidence: float, override: str) -> Reading:
+    return Reading("split", what, evidence, (), confidence, override)
+
+
+def _only_parts_error(root: Path, flat: Sequence[Contents]) -> InputError:
+    names = [each.name for each in flat]
+    return InputError(
+        f"The only folders of {root} with images are {name_some(flat)}: names of parts, but their "
+        "images are not in class folders. If these are the classes, say so with "
+        f"{classes_option(names)}. If they are parts, put the images into class folders "
+        f"({names[0]}/class/image.jpg), or give the labels in a CSV file."
+    )
+
+
+def _two_readings_error(
+    root: Path, folder: Contents, part: str, others: Sequence[Contents]
+) -> InputError:
+    classes = [folder.name, *(each.name for each in others)]
+    return InputError(
+        f"{root} can be understood in two ways: the folder {folder} has the name of a part and the "
+        f"sub-folders {name_some(folder.inner)}, but beside it are {name_some(others)}. If it is a "
+        f"part, pass {parts_option({folder.name: part})}. If it is a class like the others, pass "
+        f"{classes_option(classes)}."
+    )
