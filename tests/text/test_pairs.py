@@ -156,7 +156,8 @@ def test_pairs_of_any_iterable() -> None:
     rows = [{"translation": {"en": s, "de": t}} for s, t in zip(SOURCES, TARGETS, strict=True)]
     assert TranslationData.from_pairs(rows).samples["target"][2] == TARGETS[2]
     rows = [{"en": s, "de": t, "id": 3} for s, t in zip(SOURCES, TARGETS, strict=True)]
-    assert TranslationData.from_pairs(rows, valid=rows[:3]).references("valid") == TARGETS[:3]
+    data = TranslationData.from_pairs(rows, "en", "de", valid=rows[:3])
+    assert data.references("valid") == TARGETS[:3]
 
 
 def test_hugging_face_data_sets() -> None:

@@ -57,6 +57,7 @@ class TranslationData(Data):
         split: The rows of the train, validation and test parts.
         options: Options for tokenizing and filtering pairs.
         skipped: Number of unusable pairs by reason.
+        notes: How the input was read, where that was not said; lines of the report.
 
     Example:
         >>> data = TranslationData.from_pairs([("one", "eins"), ("two", "zwei")] * 5)
@@ -72,11 +73,13 @@ class TranslationData(Data):
         split: Split,
         options: TranslationOptions | None = None,
         skipped: Mapping[str, int] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._samples = samples
         self._split = split
         self._options = options or TranslationOptions()
         self._skipped = Counter(skipped or {})
+        self._notes = tuple(notes)
         self._facts: TranslationFacts | None = None
 
     def __repr__(self) -> str:
@@ -177,6 +180,8 @@ class TranslationData(Data):
     def from_pairs(
         cls,
         pairs: Iterable[Any],
+        source: str | None = None,
+        target: str | None = None,
         *,
         valid: float | Iterable[Any] = 0.1,
         test: float | Iterable[Any] = 0.0,
@@ -187,8 +192,11 @@ class TranslationData(Data):
         """Read pairs from an iterable.
 
         Args:
-            pairs: Tuples (source, target), mappings with two texts, or the rows of a Hugging Face
-                data set; iterated over once.
+            pairs: Tuples (source, target), mappings, or the rows of a Hugging Face data set;
+                iterated over once.
+            source: Name of the source in mappings; by default the source language of the options,
+                "source", or the first of two entries.
+            target: Name of the target, likewise.
             valid: Fraction or number of pairs drawn at random for valid, or separate pairs.
             test: The same for the test part.
             split: The rows of each part, in place of a random split.
@@ -199,7 +207,8 @@ class TranslationData(Data):
             InputError: An item is not a pair of texts; the message has its index.
             SplitError: The parts cannot be formed.
         """
-        return cls(*read_items(pairs, SplitRequest(valid, test, split, seed), options))
+        request = SplitRequest(valid, test, split, seed)
+        return cls(*read_items(pairs, request, options, (source, target)))
 
     @classmethod
     def from_path(cls, path: PathLike, options: Mapping[str, Any]) -> TranslationData:
@@ -250,7 +259,7 @@ class TranslationData(Data):
 
     def report(self) -> str:
         """Return lengths, unknown words, duplicates across parts and skipped pairs as text."""
-        return report(self._samples, self._split, self._options, self._skipped)
+        return report(self._samples, self._split, self._options, self._skipped, self._notes)
 
     def raw(self, part: str) -> list[str]:
         return self._texts("source", part)
@@ -324,7 +333,7 @@ class TranslationData(Data):
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TranslationData:
         split = Split.from_parts(rows)
-        return TranslationData(self._samples, split, self._options, self._skipped)
+        return TranslationData(self._samples, split, self._options, self._skipped, self._notes)
 
     # ------------------------------------------------------------ plan to parts
 

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError
+from flambeau.wording import name_some
 from flambeau_text.translation.options import TranslationOptions
 
 _SHOWN_PAIRS = 5
@@ -31,6 +31,7 @@ class Pairs:
         locations: Where each pair was found, for messages ("train.en line 3").
         problems: The pairs that were skipped, each with its reason.
         skipped: Number of skipped pairs by reason.
+        notes: How the input was read, where it was not said; lines of the report.
     """
 
     sources: list[str] = field(default_factory=list[str])
@@ -38,6 +39,7 @@ class Pairs:
     locations: list[str] = field(default_factory=list[str])
     problems: list[Problem] = field(default_factory=list[Problem])
     skipped: Counter[str] = field(default_factory=Counter[str])
+    notes: list[str] = field(default_factory=list[str])
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -56,6 +58,7 @@ class Pairs:
             self.locations + other.locations,
             self.problems + other.problems,
             self.skipped + other.skipped,
+            self.notes + other.notes,
         )
 
     def as_samples(self) -> Samples:
@@ -70,11 +73,31 @@ def pairs_from_lines(sources: Sequence[str], targets: Sequence[str], name: str) 
     return Pairs(list(sources), list(targets), locations)
 
 
-def pairs_from_items(items: Iterable[Any], name: str = "pair") -> Pairs:
-    """Return the pairs of an iterable of (source, target) or of mappings with two texts.
+@dataclass(frozen=True)
+class Sides:
+    """Names of the entries of a mapping that are source and target.
+
+    Attributes:
+        source: Name of the source.
+        target: Name of the target.
+        note: How they were chosen, if that was not asked for; a line of the report.
+    """
+
+    source: str
+    target: str
+    note: str = ""
+
+
+def pairs_from_items(items: Iterable[Any], name: str = "pair", sides: Sides | None = None) -> Pairs:
+    """Return the pairs of an iterable of (source, target) or of mappings with texts by name.
 
     Rows of Hugging Face translation data sets, ``{"translation": {"en": …, "de": …}}``, are
-    accepted; of a mapping with more than two texts the first two are used.
+    accepted.
+
+    Args:
+        items: The iterable.
+        name: What an item is called in messages.
+        sides: Names of the two texts of a mapping; see `sides_of`.
 
     Raises:
         ArgumentError: The object cannot be iterated over.
@@ -86,7 +109,7 @@ def pairs_from_items(items: Iterable[Any], name: str = "pair") -> Pairs:
         )
     found = Pairs()
     for index, item in enumerate(items):
-        texts = _texts_of(item)
+        texts = _texts_of(item, index, sides)
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise InputError(
                 f"Item {index} is {item!r:.80}, not a pair of texts. Give (source, target)."
@@ -97,11 +120,58 @@ def pairs_from_items(items: Iterable[Any], name: str = "pair") -> Pairs:
     return found
 
 
-def _texts_of(item: Any) -> Sequence[Any]:
-    if isinstance(item, Mapping):
-        inner = item.get("translation")
-        return list(islice(inner.values() if isinstance(inner, Mapping) else item.values(), 2))
-    return list(item) if isinstance(item, tuple | list) else (item,)
+def sides_of(item: Any, source: str | None, target: str | None) -> Sides | None:
+    """Return the names of source and target in a mapping; None if ``item`` is not a mapping.
+
+    They are those asked for, else "source" and "target", else its only two entries in their order.
+
+    Raises:
+        InputError: An entry that was asked for does not exist, or it is unclear which ones to use.
+    """
+    if not isinstance(item, Mapping):
+        return None
+    entries = [str(name) for name in _entries(item)]
+    shown = name_some(map(repr, entries), 8)
+    if missing := [name for name in (source, target) if name is not None and name not in entries]:
+        raise InputError(
+            f"The pairs are mappings with the entries {shown}, without {missing[0]!r}. Name two of "
+            "them with source= and target=, or by their languages: options=TranslationOptions("
+            "source_language=…, target_language=…)."
+        )
+    if source is not None and target is not None:
+        return Sides(source, target)
+    if source is None and target is None and {"source", "target"} <= set(entries):
+        return Sides("source", "target")
+    if len(entries) == 2:
+        one = source or next(name for name in entries if name != target)
+        other = target or next(name for name in entries if name != one)
+        note = f"sides: the source is {one!r} and the target {other!r}, in the order of the entries"
+        return Sides(one, other, f"{note}; source= and target= name them")
+    raise InputError(
+        f"The pairs are mappings with the entries {shown}; it is unclear which are the two texts. "
+        'Name them: source="en", target="de".'
+    )
+
+
+def _entries(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = item.get("translation")
+    return cast("Mapping[str, Any]", inner) if isinstance(inner, Mapping) else item
+
+
+def _texts_of(item: Any, index: int, sides: Sides | None) -> Sequence[Any]:
+    if not isinstance(item, Mapping):
+        return list(item) if isinstance(item, tuple | list) else (item,)
+    if sides is None:
+        sides = sides_of(item, None, None)
+    entries = _entries(item)
+    names = () if sides is None else (sides.source, sides.target)
+    for name in names:
+        if name not in entries:
+            raise InputError(
+                f"Item {index} has the entries {name_some(map(repr, entries), 8)}, without "
+                f"{name!r}. Give both texts in every item."
+            )
+    return [entries[name] for name in names]
 
 
 def pairs_from_columns(table: Table, source: str, target: str) -> Pairs:
@@ -136,7 +206,7 @@ def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.n
     Raises:
         InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
     """
-    kept, positions = Pairs(), list[int]()
+    kept, positions = Pairs(notes=list(pairs.notes)), list[int]()
     rows = zip(pairs.sources, pairs.targets, pairs.locations, strict=True)
     for position, (source, target, location) in enumerate(rows):
         problem = _problem(source, target, options)

@@ -15,7 +15,11 @@ _SHOWN = 5
 
 
 def report(
-    samples: Samples, split: Split, options: TranslationOptions, skipped: Mapping[str, int]
+    samples: Samples,
+    split: Split,
+    options: TranslationOptions,
+    skipped: Mapping[str, int],
+    notes: Sequence[str] = (),
 ) -> str:
     """Return sizes, lengths, words missing in train, duplicates and skipped pairs as text.
 
@@ -24,9 +28,10 @@ def report(
         split: The rows of each part.
         options: Languages and case.
         skipped: Number of unusable pairs by reason.
+        notes: How the input was read, where that was not said.
     """
     names = f"{options.source_language or 'source'} → {options.target_language or 'target'}"
-    lines = [f"{len(samples):,} pairs, {names}", f"split: {split.describe()}"]
+    lines = [f"{len(samples):,} pairs, {names}", *notes, f"split: {split.describe()}"]
     lines += [f"  {note}" for note in split.notes]
     shown = [part for part in PARTS if len(split.part(part))]
     lines += _lengths(samples, split, shown)

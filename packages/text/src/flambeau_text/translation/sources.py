@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from flambeau.data.split_request import (
 )
 from flambeau.data.tables import Table, read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau_text.languages import language_code
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -27,13 +29,20 @@ from flambeau_text.translation.pairs import (
     pairs_from_columns,
     pairs_from_items,
     pairs_from_lines,
+    sides_of,
 )
-from flambeau_text.translation.text_files import language_of, read_parallel, reads_like_a_sentence
+from flambeau_text.translation.text_files import (
+    language_of,
+    read_parallel,
+    reads_like_a_sentence,
+)
 
 _LANGUAGES = ("source_language", "target_language")
 
-TranslationDataArguments: TypeAlias = tuple[Samples, Split, TranslationOptions, Mapping[str, int]]
-"""The arguments of ``TranslationData``: samples, split, options, skipped pairs by reason."""
+TranslationDataArguments: TypeAlias = tuple[
+    Samples, Split, TranslationOptions, Mapping[str, int], tuple[str, ...]
+]
+"""The arguments of ``TranslationData``: samples, split, options, skipped pairs by reason, notes."""
 
 
 def read_files(
@@ -44,11 +53,7 @@ def read_files(
 ) -> TranslationDataArguments:
     """Read two parallel files, and two more for each of validation and test if given."""
     options = options or TranslationOptions()
-    languages = {
-        "source_language": options.source_language or language_of(source),
-        "target_language": options.target_language or language_of(target),
-    }
-    options = options.with_given(languages)
+    options = _with_languages(options, language_of(source), language_of(target))
 
     def read(files: tuple[Any, Any]) -> Pairs:
         return pairs_from_lines(*read_parallel(*files), Path(files[0]).name)
@@ -70,12 +75,7 @@ def read_columns(
     Column names that are language codes ("en") set the languages that the options do not.
     """
     options = options or TranslationOptions()
-    options = options.with_given(
-        {
-            name: getattr(options, name) or _language_of_column(column)
-            for name, column in zip(_LANGUAGES, (source, target), strict=True)
-        }
-    )
+    options = _with_languages(options, language_code(source), language_code(target))
     pairs = pairs_from_columns(table, source, target)
     given = None
     if (column := request.column) is not None:
@@ -83,18 +83,66 @@ def read_columns(
     return _assemble({"train": pairs}, request, options, given)
 
 
-def _language_of_column(column: str) -> str | None:
-    return language_of(f"x.{column}") if len(column) == 2 else None
-
-
 def read_items(
-    pairs: Iterable[Any], request: SplitRequest, options: TranslationOptions | None
+    pairs: Iterable[Any],
+    request: SplitRequest,
+    options: TranslationOptions | None,
+    names: tuple[str | None, str | None] = (None, None),
 ) -> TranslationDataArguments:
-    """Read an iterable of pairs, and one for each of validation and test if given."""
-    parts = {"train": pairs_from_items(pairs)}
+    """Read an iterable of pairs, and one for each of validation and test if given.
+
+    Args:
+        pairs: The pairs, tuples or mappings.
+        request: The split.
+        options: Their languages name the entries of mappings, unless ``names`` does.
+        names: Names of source and target in mappings.
+    """
+    options = options or TranslationOptions()
+    first, pairs = _first_of(pairs)
+    source, target = names
+    languages = tuple(getattr(options, name) for name in _LANGUAGES)
+    sides = sides_of(first, source or languages[0], target or languages[1])
+    parts = {"train": pairs_from_items(pairs, sides=sides)}
     for part, items in request.separate(object).items():
-        parts[part] = pairs_from_items(items, f"{part} pair")
-    return _assemble(parts, request, options or TranslationOptions())
+        parts[part] = pairs_from_items(items, f"{part} pair", sides)
+    if sides is not None:
+        found = language_code(sides.source), language_code(sides.target)
+        options = _with_languages(options, *found)
+        parts["train"].notes += [sides.note] if sides.note else []
+    return _assemble(parts, request, options)
+
+
+def _first_of(items: Any) -> tuple[Any, Any]:
+    """Return the first item, None if there is none, and all items."""
+    if not isinstance(items, Iterator):
+        is_iterable = hasattr(items, "__iter__") and not isinstance(items, str | bytes)
+        return next(iter(items), None) if is_iterable else None, items
+    iterator = cast("Iterator[Any]", items)
+    first = list(islice(iterator, 1))
+    return next(iter(first), None), chain(first, iterator)
+
+
+def _with_languages(
+    options: TranslationOptions, source: str | None, target: str | None
+) -> TranslationOptions:
+    """Return the options with the languages found in names, where the options have none.
+
+    Raises:
+        InputError: The names have the languages of the options, exchanged.
+    """
+    found = source, target
+    wanted = tuple(
+        None if (name := getattr(options, each)) is None else language_code(name) or name
+        for each in _LANGUAGES
+    )
+    if None not in wanted and found == wanted[::-1] and found != wanted:
+        raise InputError(
+            f"By their names the source is in {source!r} and the target in {target!r}, but the "
+            f"options have the source language {wanted[0]!r} and the target language "
+            f"{wanted[1]!r}. Exchange the two sides, or the languages."
+        )
+    pairs = zip(_LANGUAGES, found, strict=True)
+    return options.with_given({name: getattr(options, name) or each for name, each in pairs})
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArguments:
@@ -147,7 +195,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         return _read_folder(path, request, settings)
     if {".csv", ".tsv"} & set(path.suffixes):
         table = read_csv(path)
-        first, second = _choose_columns(table.names, source_column, target_column, path)
+        first, second = _choose_columns(table.names, source_column, target_column, settings, path)
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
             raise ArgumentError(
                 f"{path} is a table, so valid and test must be fractions of its rows. To assign "
@@ -178,18 +226,29 @@ def _parse_size(name: str, value: Any) -> Any:
 
 
 def _choose_columns(
-    columns: Sequence[str], source: str | None, target: str | None, path: Path
+    columns: Sequence[str],
+    source: str | None,
+    target: str | None,
+    options: TranslationOptions,
+    path: Path,
 ) -> tuple[str, str]:
-    """Return the named columns, else "source" and "target", else the only two columns."""
+    """Return the named columns, else "source" and "target", else those of the languages.
+
+    Without any of them, the only two columns are source and target in their order.
+    """
+    by_language = {language_code(name): name for name in columns}
+    if options.source_language is not None:
+        source = source or by_language.get(language_code(options.source_language))
+    if options.target_language is not None:
+        target = target or by_language.get(language_code(options.target_language))
+    if not (source or target) and {"source", "target"} <= set(columns):
+        return "source", "target"
+    if len(columns) == 2 and not (source and target):
+        _check_header(columns[0], columns[1], path)
+        source = source or next((name for name in columns if name != target), None)
+        target = target or next((name for name in columns if name != source), None)
     if source and target:
         return source, target
-    if not (source or target):
-        if "source" in columns and "target" in columns:
-            return "source", "target"
-        if len(columns) == 2:
-            first, second = columns
-            _check_header(first, second, path)
-            return first, second
     raise InputError(
         f"{path} has the columns {', '.join(columns)}. Name the two sides: "
         "--source-column NAME --target NAME."
@@ -265,4 +324,4 @@ def _assemble(
         given=rows if len(rows) > 1 else given,
     )
     pairs = sum((each for each, _ in usable.values()), Pairs())
-    return pairs.as_samples(), split, options, pairs.skipped
+    return pairs.as_samples(), split, options, pairs.skipped, tuple(pairs.notes)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from flambeau.errors import InputError
+from flambeau_text.languages import language_code
 
 _SHOWN_BYTES = 20
 _SHOWN_LINES = 3
@@ -98,8 +99,7 @@ def reads_like_a_sentence(name: str) -> bool:
 
 
 def language_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the language code in a file name: "de" for ``train.de`` and ``train.de.gz``."""
+    """Return the language code in a file name: "de" for ``train.de`` and ``train.deu.gz``."""
     name = Path(path).name.removesuffix(".gz")
     _, dot, ending = name.rpartition(".")
-    is_code = dot and ending.isascii() and ending.isalpha() and 2 <= len(ending) <= 3
-    return ending.lower() if is_code and ending.lower() not in ("txt", "tsv", "csv") else None
+    return language_code(ending) if dot else None
