@@ -411,7 +411,7 @@ def test_rules_are_those_of_core_and_the_domain() -> None:
     ("models", "reason"),
     [
         ({"net": dict}, "The only architecture of the domain 'toy'."),
-        ({"net": dict, "wide": dict}, "The first of the 2 architectures of the domain 'toy'."),
+        ({"net": dict, "wide": dict}, "The first architecture of the 2 that the domain 'toy' has."),
     ],
 )
 def test_the_first_model_is_used_without_a_rule(models: Any, reason: str) -> None:
@@ -419,6 +419,16 @@ def test_the_first_model_is_used_without_a_rule(models: Any, reason: str) -> Non
     choice = rule.decide({}, {})
     assert (choice.value, choice.reason, choice.source) == ("net", reason, "default")
     assert choice.alternatives == tuple(models)[1:]
+
+
+def test_the_first_task_is_used_where_core_knows_none() -> None:
+    [rule] = [r for r in rules_of(named("toy", tasks={"reviews": dict})) if r.key == "task"]
+    choice = rule.decide({}, {})
+    assert (choice.value, choice.source) == ("reviews", "default")
+    also = {"reviews": dict, "classification": Classification}
+    [rule] = [r for r in rules_of(named("toy", tasks=also)) if r.key == "task"]
+    facts = {"target_dtype": "int64", "n_train": 9, "target_distinct": 2}
+    assert rule.decide(facts, {}).value == "classification"
 
 
 def test_a_domain_without_models_has_no_architecture() -> None:
