@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from flambeau import Learner, Predictor
 from flambeau.data.data import Data
 from flambeau.doctor import Check
 from flambeau.domain import (
@@ -214,7 +216,7 @@ def test_a_loaded_domain_need_not_be_installed(register: Register) -> None:
 
 
 def test_two_loaded_domains_with_one_name_are_refused(register: Register) -> None:
-    register(("a", "toy", GOOD), ("b", "toy", named("toy")))
+    register(("a", "toy", GOOD), ("b", "toy", named("toy", models={"net": list})))
     load_domain("made_a_toy:DOMAIN")
     load_domain("made_b_toy:DOMAIN")
     with pytest.raises(DomainError, match="made_a_toy:DOMAIN, made_b_toy:DOMAIN"):
@@ -230,6 +232,38 @@ def test_a_reference_has_a_module_and_a_name(reference: str) -> None:
 def test_a_data_class_without_a_reference_is_refused() -> None:
     with pytest.raises(DomainError, match=r"Made\.domain is None.*domain = \"package"):
         domain_of(toy_data(None))
+
+
+def test_a_record_that_is_defined_again_replaces_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notebook = type(sys)("made_notebook")
+    monkeypatch.setitem(sys.modules, "made_notebook", notebook)
+    vars(notebook)["MINE"] = first = named("mine")
+    assert load_domain("made_notebook:MINE") is first
+    vars(notebook)["MINE"] = second = named("mine", rules=(RULE,))
+    assert load_domain("made_notebook:MINE") is second
+    vars(notebook)["MINE"] = 3
+    with pytest.raises(DomainError, match="is a int"):
+        load_domain("made_notebook:MINE")
+
+
+def test_variants_of_a_domain_export_and_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    variants = type(sys)("made_variants")
+    monkeypatch.setitem(sys.modules, "made_variants", variants)
+    x, y = torch.randn(40, 3), torch.arange(40) % 2
+    learners = []
+    for name in ("A", "B"):
+        vars(variants)[name] = replace(TENSORS, rules=TENSORS.rules)
+        kind = type(name, (TensorData,), {"domain": f"made_variants:{name}"})
+        data = TensorData.from_tensors(x, y)
+        monkeypatch.setattr(type(data), "domain", kind.domain)
+        learners.append(Learner(data, quiet=True))
+    for learner in learners:
+        path = learner.export(tmp_path / str(id(learner)))
+        assert Predictor.load(path, device="cpu").task.kind == "classification"
 
 
 # ---------------------------------------------------------------- recognising a path
@@ -377,7 +411,7 @@ def test_rules_are_those_of_core_and_the_domain() -> None:
     ("models", "reason"),
     [
         ({"net": dict}, "The only architecture of the domain 'toy'."),
-        ({"net": dict, "wide": dict}, "The first of the 2 architectures of the domain 'toy'."),
+        ({"net": dict, "wide": dict}, "The first architecture of the 2 that the domain 'toy' has."),
     ],
 )
 def test_the_first_model_is_used_without_a_rule(models: Any, reason: str) -> None:
@@ -385,6 +419,16 @@ def test_the_first_model_is_used_without_a_rule(models: Any, reason: str) -> Non
     choice = rule.decide({}, {})
     assert (choice.value, choice.reason, choice.source) == ("net", reason, "default")
     assert choice.alternatives == tuple(models)[1:]
+
+
+def test_the_first_task_is_used_where_core_knows_none() -> None:
+    [rule] = [r for r in rules_of(named("toy", tasks={"reviews": dict})) if r.key == "task"]
+    choice = rule.decide({}, {})
+    assert (choice.value, choice.source) == ("reviews", "default")
+    also = {"reviews": dict, "classification": Classification}
+    [rule] = [r for r in rules_of(named("toy", tasks=also)) if r.key == "task"]
+    facts = {"target_dtype": "int64", "n_train": 9, "target_distinct": 2}
+    assert rule.decide(facts, {}).value == "classification"
 
 
 def test_a_domain_without_models_has_no_architecture() -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flambeau import Learner, TensorData
 from flambeau.artefact.export import export
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.verified_files import file_sha256
@@ -459,3 +460,16 @@ def no_pickle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("no_pickle")
 def test_loading_reads_no_pickle(exported: Path) -> None:
     assert Predictor.load(exported, device="cpu").predict([[1, 2, 3]])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such file modes")
+def test_files_have_the_usual_mode(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        learner = Learner(TensorData.from_tensors(torch.randn(20, 3), torch.arange(20) % 2))
+        folder = learner.export(tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {
+        path.name: "0o644" for path in folder.iterdir()
+    }

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from flambeau import Learner, TensorData
 from flambeau.artefact.export import export
 from flambeau.artefact.predictor import Predictor
 from flambeau.data.batch import Batch
@@ -18,6 +19,7 @@ from flambeau.domain import Domain, discovery
 from flambeau.errors import ArtefactError, FlambeauWarning, InputError
 from flambeau.task import Accuracy, Classification, Regression, SumMetric, Task, TopKAccuracy
 from flambeau.task.registered import LOSS_NAMES, METRICS
+from flambeau.task.task import StepContext
 from flambeau.tensors.preprocess import TensorPreprocessor
 
 
@@ -199,3 +201,45 @@ def test_core_registers_every_metric_of_its_tasks() -> None:
     classes = {type(make()) for make in known.values()}
     assert classes <= set(METRICS.values())
     assert LOSS_NAMES["huber"] == "regression"
+
+
+class ShiftedInputs(Classification):
+    """Predicts with the mean over an input and a shifted copy of it."""
+
+    def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+        return (model(batch.input) + model(batch.input + 0.01)) / 2
+
+
+class PriorShift(Classification):
+    """A task with a calibration value that core's task does not know."""
+
+    def calibrate(self, pairs: Any) -> dict[str, Any]:
+        return {"shift": [0.5, -0.5]}
+
+    def calibrated(self, outputs: Any) -> Any:
+        shift = self.calibration.get("shift")
+        return outputs if shift is None else outputs + outputs.new_tensor(shift)
+
+
+@pytest.mark.parametrize("kind", [ShiftedInputs, PriorShift])
+def test_calibration_of_a_custom_task_survives(kind: type[Classification], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=generator)
+    y = (x[:, 0] + torch.randn(200, generator=generator) > 0).long()
+    data = TensorData.from_tensors(x, y, valid=0.2, calibration=0.3)
+    learner = Learner(data, task=kind(["no", "yes"]), quiet=True)
+    learner.fit(1)
+    fitted = learner.calibrate().values
+    learner.export(tmp_path / "model")
+    mine = kind(["no", "yes"])
+    loaded = Predictor.load(tmp_path / "model", task=mine, device="cpu")
+    assert loaded.task.calibration == fitted
+    assert loaded.predict(x[0]).probability == pytest.approx(learner.predict(x[0]).probability)
+    assert not mine.calibration
+
+
+def test_everything_that_an_export_lacks_is_named_at_once(tmp_path: Path) -> None:
+    data = TensorData.from_tensors(torch.randn(40, 3), torch.arange(40) % 2)
+    Learner(data, nn.Linear(3, 2), task=PriorShift(["no", "yes"])).export(tmp_path / "model")
+    with pytest.raises(ArtefactError, match=r"model and task.*model=..., task=..."):
+        Predictor.load(tmp_path / "model")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flambeau import Batch, Learner, Predictor, TensorData
 from flambeau.errors import InputError
 from flambeau.task import Classification, MultiLabel
+from flambeau.task.task import StepContext
 
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(600, 6, generator=DRAW)
@@ -218,3 +219,36 @@ def test_batches_are_read_once_for_the_fit() -> None:
     learner.fit(2, lr=0.03)
     learner.calibrate()
     assert sorted(seen) == sorted(learner.data.split.calibration.tolist())
+
+
+class Sharper(Classification):
+    """Predicts with logits that are five times as large as those of the loss."""
+
+    def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Tensor:
+        logits: Tensor = model(batch.input)
+        return 5 * logits
+
+
+def test_metrics_of_a_calibrated_task_are_those_of_its_predictions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 4, generator=generator)
+    y = (x[:, 0] + torch.randn(600, generator=generator) > 0).long()
+    task = Sharper(["no", "yes"], metrics=["accuracy", "log_loss"])
+    data = TensorData.from_tensors(x, y, valid=0.3, calibration=0.3)
+    learner = Learner(data, nn.Linear(4, 2), task=task, quiet=True)
+    learner.fit(2, lr=1e-2)
+    before = learner.evaluate()
+    result = learner.calibrate()
+    after = learner.evaluate()
+    rows = data.split.valid
+    predicted = learner.predict(x[rows])
+    right = torch.tensor(
+        [
+            each.probabilities["yes" if y[r] else "no"]
+            for each, r in zip(predicted, rows, strict=True)
+        ]
+    )
+    expected = float(-right.double().log().mean())
+    assert after["log_loss"] == pytest.approx(expected, rel=1e-5)
+    assert after["log_loss"] == pytest.approx(result.parts["valid"].after["log_loss"], rel=1e-5)
+    assert after["loss"] == before["loss"]

@@ -58,10 +58,30 @@ def test_the_checks_of_core_stay_unless_replaced() -> None:
 
 def test_a_key_that_core_does_not_decide_cannot_be_extended() -> None:
     unknown = Rule.extending("lrr", lambda base, facts, values: base)
-    with pytest.raises(PlanError, match=r"core decides no 'lrr'\. Did you mean 'lr'"):
+    with pytest.raises(PlanError, match=r"no rule before it decides 'lrr'\. Did you mean 'lr'"):
         combine(CORE, [unknown])
-    with pytest.raises(PlanError, match="core decides no 'lrr'"):
+    with pytest.raises(PlanError, match="no rule before it decides 'lrr'"):
         Domain(name="own", data_classes={}, models={}, tasks={}, rules=(unknown,))
+
+
+def test_a_rule_extends_the_one_before_it_in_the_domain() -> None:
+    own = Rule("width", (), lambda facts, values: Choice("width", 10, "The domain's."))
+    new = Rule("grain", (), lambda facts, values: Choice("grain", 2, "The domain's."))
+
+    def double(base: Choice, facts: Any, values: Any) -> Choice:
+        return replace(base, value=2 * base.value)
+
+    twice = [Rule.extending(key, double) for key in ("width", "width", "grain")]
+    domain = Domain(name="own", data_classes={}, models={}, tasks={}, rules=(own, new, *twice))
+    values = Plan.derive(combine(CORE, domain.rules), {"base": 6.0}).values
+    assert values == {"width": 40, "depth": 3, "lr": 240.0, "grain": 4}
+
+
+def test_a_rule_after_an_extension_would_drop_it() -> None:
+    own = Rule("width", (), lambda facts, values: Choice("width", 10, "The domain's."))
+    extension = Rule.extending("width", lambda base, facts, values: base)
+    with pytest.raises(PlanError, match=r"follows Rule\.extending\('width'\)"):
+        combine(CORE, [extension, own])
 
 
 def test_the_rule_alone_says_how_to_use_it() -> None:

@@ -29,7 +29,7 @@ from flambeau.artefact.task_spec import spec_of_task
 from flambeau.artefact.verified_files import file_sha256, write_tensors
 from flambeau.atomic_write import atomic_folder
 from flambeau.data.preprocess import Preprocessor
-from flambeau.domain import get_domain
+from flambeau.domain import Domain, get_domain
 from flambeau.errors import ArtefactError
 from flambeau.task.task import Task
 from flambeau.wording import name_some
@@ -38,7 +38,7 @@ from flambeau.wording import name_some
 def export(
     folder: str | Path,
     *,
-    domain: str,
+    domain: Domain | str,
     model: nn.Module,
     model_spec: Mapping[str, Any] | None,
     task: Task,
@@ -54,7 +54,7 @@ def export(
 
     Args:
         folder: A folder that does not exist, is empty, or contains an export.
-        domain: Name of the domain whose builders rebuild model, task and preprocessor.
+        domain: The domain whose builders rebuild model, task and preprocessor, or its name.
         model: Its parameters and buffers are written unchanged, in their dtype.
         model_spec: ``{"builder": name, "arguments": {...}}``, or None for a user-defined module, of
             which only the weights are written. An argument "weights" (pretrained weights to start
@@ -83,7 +83,7 @@ def export(
     """
     target = Path(folder).resolve()
     _check_target(target)
-    record = get_domain(domain)
+    record = get_domain(domain) if isinstance(domain, str) else domain
     specs = {
         "model": _model_spec(model, model_spec, record.models),
         "task": spec_of_task(task, record),
@@ -104,7 +104,7 @@ def export(
     with atomic_folder(target) as part:
         sha256 = _write(part, weights, tensors)
         content = ExportRecord(
-            domain=domain,
+            domain=record.name,
             aliases=aliases,
             sha256=sha256,
             plan=plan_json,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from flambeau.artefact.export_format import (
     MODEL_FILE,
-    BuilderSpec,
     ExportRecord,
 )
 from flambeau.data.batch import Batch
@@ -112,7 +111,7 @@ class Predictor:
         from flambeau.artefact.difference import read_weights
         from flambeau.artefact.model_tensors import load_weights
         from flambeau.artefact.rebuild import rebuild_model, rebuild_preprocessor
-        from flambeau.artefact.task_spec import rebuild_task
+        from flambeau.artefact.task_spec import rebuild_task, with_calibration
 
         folder = Path(path)
         record = ExportRecord.read(folder)
@@ -121,13 +120,13 @@ class Predictor:
         except DomainError as error:
             raise ArtefactError(f"Cannot load {folder}: {error}") from error
         preprocessor = rebuild_preprocessor(folder, record, domain)
+        _refuse_missing(folder, record, {"model": model, "task": task})
         if task is None:
-            _refuse_missing(folder, "task", record.task)
             task = rebuild_task(record.task, domain)
+        else:
+            task = with_calibration(task, record.task)
         file = folder / MODEL_FILE
-        if model is None:
-            _refuse_missing(folder, "model", record.model)
-        elif not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        if model is not None and not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] users err
             raise ArgumentError(
                 f"model must be an nn.Module, not {model!r:.60}. If it is a class, call it."
             )
@@ -284,12 +283,20 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
-def _refuse_missing(folder: Path, kind: str, spec: BuilderSpec) -> None:
-    if spec.builder is None:
-        raise ArtefactError(
-            f"{folder} has no builder for its {kind}, so the {kind} cannot be rebuilt from the "
-            f"export. {spec.note}"
-        )
+def _refuse_missing(folder: Path, record: ExportRecord, given: Mapping[str, object]) -> None:
+    """Raise an error that names everything that the export lacks and the user did not pass."""
+    specs = {"model": record.model, "task": record.task}
+    missing = [name for name, spec in specs.items() if spec.builder is None and given[name] is None]
+    if not missing:
+        return
+    subject = " and ".join(missing)
+    notes = [specs[name].note for name in missing]
+    if len(missing) > 1:
+        notes.append("Pass both: Predictor.load(path, model=..., task=...).")
+    raise ArtefactError(
+        f"{folder} has no builder for its {subject}, so the {subject} cannot be rebuilt from the "
+        f"export. {' '.join(notes)}"
+    )
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -36,14 +36,16 @@ def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
             metric or loss from its ``arguments()``.
     """
     kind = type(task).__qualname__
-    if task.builder not in domain.tasks:
-        return _not_registered(kind)
+    builder = domain.tasks.get(task.builder)
+    if builder is None or (isinstance(builder, type) and type(task) is not builder):
+        return _not_registered(task)
     given = dict(task.arguments())
     tables = _tables(domain)
     loss: object = given.get("loss")
     if callable(loss) and _name_of(loss, tables["losses"]) is None:
         return BuilderSpec(
             None,
+            _calibration(task),
             note=f"No domain registers the loss {class_name(loss)} of {kind}. Register its "
             "constructor in Domain(losses=...), or load with Predictor.load(path, task=...).",
         )
@@ -58,7 +60,7 @@ def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
         warnings.warn(f"The export contains {note}", FlambeauWarning, stacklevel=4)
     spec = BuilderSpec(task.builder, arguments, note=note)
     # A user-defined subclass inherits the name, but the builder would build its base class.
-    return spec if type(rebuild_task(spec, domain)) is type(task) else _not_registered(kind)
+    return spec if type(rebuild_task(spec, domain)) is type(task) else _not_registered(task)
 
 
 def rebuild_task(spec: BuilderSpec, domain: Domain) -> Task:
@@ -78,10 +80,29 @@ def _tables(domain: Domain) -> dict[str, Builders]:
     return {"losses": domain.losses, "metrics": {**METRICS, **domain.metrics}}
 
 
-def _not_registered(kind: str) -> BuilderSpec:
-    return BuilderSpec(
-        None, note=f"No domain registers {kind}. Load with Predictor.load(path, task=...)."
-    )
+def with_calibration(task: Task, spec: BuilderSpec) -> Task:
+    """Return the user's task with the calibration of an export, which belongs to its weights.
+
+    The given task is not changed: one with the calibration is a copy.
+    """
+    fitted: dict[str, Any] = dict(spec.arguments.get("calibration", {}))
+    if not fitted:
+        return task
+    found = copy.copy(task)
+    found.calibration = fitted
+    return found
+
+
+def _calibration(task: Task) -> dict[str, Any]:
+    kind = type(task).__qualname__
+    fitted = as_json_value(dict(task.calibration), f"The calibration of {kind}")
+    return {"calibration": fitted} if fitted else {}
+
+
+def _not_registered(task: Task) -> BuilderSpec:
+    kind = type(task).__qualname__
+    note = f"No domain registers {kind}. Load with Predictor.load(path, task=...)."
+    return BuilderSpec(None, _calibration(task), note=note)
 
 
 def _name_of(part: object, table: Builders) -> str | None:

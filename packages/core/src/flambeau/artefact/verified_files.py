@@ -32,7 +32,10 @@ def write_tensors(
         # safetensors refuses two views of one storage (slices of a flat buffer): copy the second.
         separate[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
+    path.touch()
+    mode = path.stat().st_mode  # as for any new file; safetensors makes it unreadable for others
     save_file(separate, path, dict(metadata) if metadata else None)
+    path.chmod(mode)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -80,11 +81,14 @@ def get_domain(name: str) -> Domain:
         DomainError: No domain has the name, two domains have it, or its record is invalid.
     """
     loaded = {id(domain): (ref, domain) for ref, domain in _loaded.items() if domain.name == name}
-    if len(loaded) > 1:
+    # Variants with other rules read the same exports.
+    if len({_builders(domain) for _, domain in loaded.values()}) > 1:
         raise _duplicate_error(name, (reference for reference, _ in loaded.values()))
+    installed = installed_domains()
+    if len(loaded) > 1 and name in installed and installed[name].domain is not None:
+        return installed[name].require()
     for _, domain in loaded.values():
         return domain
-    installed = installed_domains()
     if name in installed:
         return installed[name].require()
     provided = [
@@ -178,14 +182,18 @@ _loaded: dict[str, Domain] = {}
 
 
 def load_domain(reference: str) -> Domain:
-    """Return the record at ``"package.module:DOMAIN"``, validated on the first call.
+    """Return the record at ``"package.module:DOMAIN"``, validated when it is new.
+
+    A record that a notebook defines again replaces the one before.
 
     Raises:
         DomainError: The module cannot be imported, or the record is invalid.
     """
-    if reference not in _loaded:
-        _loaded[reference] = _import_record(reference)
-    return _loaded[reference]
+    module, _, attribute = reference.partition(":")
+    known = _loaded.get(reference)
+    if known is None or getattr(sys.modules.get(module), attribute, known) is not known:
+        known = _loaded[reference] = _import_record(reference)
+    return known
 
 
 def _import_record(reference: str) -> Domain:
@@ -203,6 +211,12 @@ def _import_record(reference: str) -> Domain:
         ) from error
     check_record(record, reference)
     return cast(Domain, record)
+
+
+def _builders(domain: Domain) -> tuple[frozenset[tuple[str, object]], ...]:
+    """Return the constructors by name of each field that exports refer to."""
+    fields = (domain.models, domain.tasks, domain.losses, domain.metrics, domain.preprocessors)
+    return tuple(frozenset(field.items()) for field in fields)
 
 
 def _duplicate_error(name: str, owners: Iterable[str]) -> DomainError:

@@ -14,7 +14,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
 from flambeau.plan.order import check_extended, check_needs
 from flambeau.task.metrics import Metric
-from flambeau.task.named_losses import Loss
+from flambeau.task.named_losses import LOSSES, Loss
 from flambeau.task.task import Task
 
 if TYPE_CHECKING:
@@ -149,25 +149,29 @@ class Domain:
 
 
 def rules_of(domain: Domain) -> tuple[Rule, ...]:
-    """Return the rules from which plans of the domain are derived: core's and the domain's."""
+    """Return the rules from which plans of the domain are derived: core's and the domain's.
+
+    Without a rule for "architecture" the first of ``models`` is used; without one for "task" the
+    first of ``tasks``, unless core's rule can choose one of them.
+    """
     own = domain.rules
-    if domain.models and all(rule.key != "architecture" for rule in own):
-        own = (_first_model(domain.name, tuple(domain.models)), *own)
+    decided = {rule.key for rule in own}
+    if domain.models and "architecture" not in decided:
+        choose_module = "Learner(data, module) with any nn.Module"
+        own = (_first("architecture", domain.name, tuple(domain.models), choose_module), *own)
+    if domain.tasks and "task" not in decided and not LOSSES.keys() & domain.tasks.keys():
+        choose_task = "Learner(data, task=...) with any Task"
+        own = (_first("task", domain.name, tuple(domain.tasks), choose_task), *own)
     return combine(CORE_RULES, own)
 
 
-def _first_model(name: str, models: tuple[str, ...]) -> Rule:
-    """Return the rule for ``architecture`` of a domain that defines none."""
-    first, *others = models
-    reason = f"The only architecture of the domain {name!r}."
+def _first(key: str, domain: str, names: tuple[str, ...], override: str) -> Rule:
+    """Return the rule for a key for which a domain has builders, but no rule."""
+    first, *others = names
+    reason = f"The only {key} of the domain {domain!r}."
     if others:
-        reason = f"The first of the {len(models)} architectures of the domain {name!r}."
+        reason = f"The first {key} of the {len(names)} that the domain {domain!r} has."
     choice = Choice(
-        "architecture",
-        first,
-        reason,
-        alternatives=tuple(others),
-        override="Learner(data, module) with any nn.Module",
-        source="default",
+        key, first, reason, alternatives=tuple(others), override=override, source="default"
     )
-    return Rule("architecture", (), lambda facts, values: choice)
+    return Rule(key, (), lambda facts, values: choice)

@@ -87,7 +87,8 @@ def _tuple_faults(entries: object, kind: type, kind_name: str, key: str) -> Iter
         if not isinstance(entry, kind):
             yield f"contains {entry!r:.80}, which is not a {kind_name}"
             continue
-        keys.append(getattr(entry, key))
+        if getattr(entry, "extend", None) is None:  # a rule may extend the one before it
+            keys.append(getattr(entry, key))
     for repeated in sorted({str(each) for each in keys if keys.count(each) > 1}):
         yield f"contains {repeated!r} more than once"
 

@@ -209,7 +209,7 @@ class BuiltPlan:
             )
         return export(
             folder,
-            domain=self.domain.name,
+            domain=self.domain,
             model=self.model,
             model_spec=self.model_spec,
             task=self.task,

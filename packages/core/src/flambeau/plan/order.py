@@ -15,19 +15,21 @@ from flambeau.plan.rule import Rule
 def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
     """Return ``base`` with the rules of ``own``: same keys replaced, new keys appended.
 
-    A domain changes a choice of core by contributing a rule with the same key.
+    A domain changes a choice of core by contributing a rule with the same key. A rule made by
+    ``Rule.extending`` starts from the choice of the rule before it: an earlier one of ``own``, or
+    that of ``base``.
 
     Raises:
         PlanError: Two rules of ``base``, or two of ``own``, decide one key; or a rule of ``own``
-            extends a key that ``base`` does not decide.
+            extends a key that no rule before it decides.
     """
     check_extended(own, [rule.key for rule in base])
-    replaced = _by_key(own)
-    kept = [
-        _replacing(rule, replaced.pop(key)) if key in replaced else rule
-        for key, rule in _by_key(base).items()
-    ]
-    return (*kept, *replaced.values())
+    _by_key(rule for rule in own if rule.extend is None)
+    combined = _by_key(base)
+    for rule in own:
+        before = combined.get(rule.key)
+        combined[rule.key] = rule if before is None else _replacing(before, rule)
+    return tuple(combined.values())
 
 
 def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -114,15 +116,25 @@ def check_extended(rules: Sequence[Rule], known: Iterable[str]) -> None:
     """Check that each rule made by ``Rule.extending`` has a rule to extend.
 
     Raises:
-        PlanError: Its key is not in ``known``; the message suggests the nearest key.
+        PlanError: Its key is neither in ``known`` nor that of a rule before it, or a rule that does
+            not extend follows it; the message suggests the nearest key.
     """
-    keys = set(known)
+    keys, extended = set(known), set[str]()
     for rule in rules:
-        if rule.extend is not None and rule.key not in keys:
+        if rule.extend is None:
+            if rule.key in extended:
+                raise PlanError(
+                    f"A rule for {rule.key!r} follows Rule.extending({rule.key!r}) and would "
+                    f"replace it. Put {name_of(rule)} before it."
+                )
+            keys.add(rule.key)
+        elif rule.key not in keys:
             raise PlanError(
-                f"Rule.extending({rule.key!r}) has no rule to extend: core decides no "
+                f"Rule.extending({rule.key!r}) has no rule to extend: no rule before it decides "
                 f"{rule.key!r}. {did_you_mean(rule.key, keys)} For a new key, use Rule(...)."
             )
+        else:
+            extended.add(rule.key)
 
 
 def check_needs(rules: Sequence[Rule], known: Iterable[str]) -> None:

@@ -199,14 +199,20 @@ class Task:
         """Return loss and metrics over ``batches``, both from the outputs of ``forward``.
 
         Sums stay on the device until the last batch. The caller sets the model to eval mode. A task
-        with a score of its predictions (BLEU) overrides this method and calls ``predict``.
+        with a score of its predictions (BLEU) overrides this method and calls ``predict``. A
+        calibration is fitted on the outputs of ``predict``: with one, a task that overrides
+        ``predict`` has its metrics, except the loss, from these.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:
             metrics = make_syncable(metrics)
+        own_predict = bool(self.calibration) and type(self).predict is not Task.predict
+        of_forward = {"loss": metrics["loss"]} if own_predict else metrics
+        of_predict = {name: each for name, each in metrics.items() if name not in of_forward}
         for batch in batches:
-            outputs = self.forward(model, batch, context)
-            self.update(metrics, outputs, batch)
+            self.update(of_forward, self.forward(model, batch, context), batch)
+            if of_predict:
+                self.update(of_predict, self.predict(model, batch, context), batch)
         if context.sharded:
             return synced_scores(metrics, score)
         return {name: score(metric) for name, metric in metrics.items()}
