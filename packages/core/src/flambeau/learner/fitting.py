@@ -22,7 +22,6 @@ from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
-from flambeau.learner.factory_rate import check_peaks, with_factory_rate
 from flambeau.learner.planning import auto_run_of_checkpoint, options_of, plan_of_checkpoint
 from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
 from flambeau.learner.setup import Request, Resume, Setup
@@ -60,8 +59,11 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
     """
     check_folder(setup)
     plan = decide(setup.plan, request.choices)
-    plan = with_factory_rate(setup, plan, request.choices.get("lr"))
-    check_peaks(plan, request)
+    if setup.training.factory is not None:
+        from flambeau.learner.factory_rate import check_peaks, with_factory_rate
+
+        plan = with_factory_rate(setup, plan, request.choices.get("lr"))
+        check_peaks(plan, request)
     plan, phases = measure(setup, plan, request)
     run = build(setup, plan, phases, request.auto)
     examine(setup, plan, run)

@@ -22,7 +22,6 @@ from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
-from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -144,8 +143,8 @@ def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mappi
     Raises:
         ArgumentError: ``accumulate`` was given twice, with different values.
     """
-    if isinstance(training.optimizer, ClassFactory):
-        name = training.optimizer.name
+    name = None if training.optimizer is None else _name_of_class(training)
+    if name is not None:
         if choices.get("optimizer", name) != name:
             raise ArgumentError(
                 f"optimizer is {choices['optimizer']!r} in choices and {name!r} in "
@@ -161,6 +160,14 @@ def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mappi
             "Set only one of them."
         )
     return {**choices, "accumulate": count}
+
+
+def _name_of_class(training: TrainingOptions) -> str | None:
+    """Return the plan's name for an optimizer class; None for another factory."""
+    from flambeau.training.optim.optimizer_class import ClassFactory
+
+    factory = training.optimizer
+    return factory.name if isinstance(factory, ClassFactory) else None
 
 
 def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> TrainingOptions:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from flambeau.artefact.checkpoint_files import (
@@ -22,7 +22,7 @@ def new_run_folder(name: str, root: str | Path = "runs") -> Path:
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     while True:
         # Runs that start in the same second must not share a folder, and none of them exists yet.
-        path = Path(root) / f"{stamp}-{name}-{token_hex(2)}"
+        path = Path(root) / f"{stamp}-{name}-{os.urandom(2).hex()}"
         if not path.exists():
             return path
 

@@ -19,7 +19,6 @@ from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.norm.bn_gap import check_train_eval_gap
 from flambeau.training.norm.bn_statistics import adapt
-from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
 
@@ -161,6 +160,8 @@ def evaluate(run: Run) -> Mapping[str, float]:
     Averaged weights are used if there are any. Statistics of norm layers that lag behind the
     weights are computed anew before. The result is empty without a validation set.
     """
+    from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
+
     state, lags = run.state, statistics_lag(run)
     if run.components.valid is None and not lags:
         return state.scores

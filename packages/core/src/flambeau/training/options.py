@@ -12,7 +12,6 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.training.optim.averaging import EMA, SWA
 from flambeau.training.optim.controller import Controller
 from flambeau.training.optim.optimizer import OptimizerFactory
-from flambeau.training.optim.optimizer_class import class_factory
 from flambeau.training.step import TrainStep, train_step
 
 _NONFINITE = ("off", "raise", "skip")
@@ -89,11 +88,15 @@ class TrainingOptions:
 
     def _check_optimizer(self) -> None:
         given: Any = self.optimizer
+        if given is None:
+            return
+        from flambeau.training.optim.optimizer_class import class_factory
+
         factory = class_factory(given)
         if factory is not None:
             object.__setattr__(self, "optimizer", factory)
             return
-        if given is None or (callable(given) and not isinstance(given, Optimizer)):
+        if callable(given) and not isinstance(given, Optimizer):
             return
         example = type(given).__name__ if isinstance(given, Optimizer) else "SGD"
         raise ArgumentError(

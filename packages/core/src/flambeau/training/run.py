@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
+from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
@@ -33,10 +34,8 @@ from flambeau.training.nonfinite.locate import (
 )
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
 from flambeau.training.optim.optimizer import default_factory, no_decay_ids
-from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
-from flambeau.training.optim.task_parameters import add_task_parameters, check_task_parameters
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
@@ -99,13 +98,8 @@ class Run:
         self.is_main = True
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
-        factory = options.factory or default_factory
-        self.optimizers = _named(factory(components.model, components.values))
         self.trained = trained_module(components.model, task)
-        if factory is default_factory or isinstance(factory, ClassFactory):
-            add_task_parameters(self.optimizers["main"], self.trained, components.values)
-        check_optimizers(self.optimizers, components.model)
-        check_task_parameters(self.optimizers, self.trained)
+        self.optimizers = _build_optimizers(components, options, self.trained)
         check_trainable(components.model, settings.phases)
         self.values = StepValues(
             components.model,
@@ -341,6 +335,27 @@ def _raise_finished(*arguments: object) -> NoReturn:
     raise TrainingError(
         "This run has finished and its state is read-only. Call fit() to train further."
     )
+
+
+def _build_optimizers(
+    components: Components, options: TrainingOptions, trained: nn.Module
+) -> Mapping[str, Optimizer]:
+    """Return the optimizers of the plan or of the user's factory, for the task's parameters too."""
+    model, values = components.model, components.values
+    factory = options.factory or default_factory
+    optimizers = _named(factory(model, values))
+    check_optimizers(optimizers, model)
+    if trained is not model:
+        from flambeau.training.optim.optimizer_class import ClassFactory
+        from flambeau.training.optim.task_parameters import (
+            add_task_parameters,
+            check_task_parameters,
+        )
+
+        if factory is default_factory or isinstance(factory, ClassFactory):
+            add_task_parameters(optimizers["main"], trained, values)
+        check_task_parameters(optimizers, trained)
+    return optimizers
 
 
 def _named(optimizers: object) -> Mapping[str, Optimizer]:

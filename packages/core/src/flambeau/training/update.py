@@ -14,7 +14,6 @@ from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
-from flambeau.training.optim.task_parameters import check_loss_parameters
 from flambeau.training.state import Position
 
 
@@ -111,6 +110,8 @@ class Update:
             InputError: A parameter would not be trained.
         """
         if self._checks_loss:
+            from flambeau.training.optim.task_parameters import check_loss_parameters
+
             self._checks_loss = False
             check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
 
