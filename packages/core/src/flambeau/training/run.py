@@ -43,6 +43,7 @@ from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
+from flambeau.training.update_check import UpdateCheck
 
 if TYPE_CHECKING:
     from flambeau.training.planner import Planner
@@ -140,6 +141,7 @@ class Run:
         )
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
+        self.update_check = UpdateCheck(self.trained, self.update)
         self._moves = components.device.type != "cpu"
         self.frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None

@@ -49,6 +49,7 @@ class Update:
         self._all = tuple(self._steps.values())
         self._model = model
         self._checks_loss = True
+        self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
         self._clip_norm = clip_norm
@@ -79,6 +80,7 @@ class Update:
         With all optimizers, gradients of parameters that no optimizer has are cleared too.
         """
         chosen = self._all if name is None else self._named(name)
+        self._updated.add(name)
         if self._clip_norm is not None or self._guard is not None:
             checked = _gradients(chosen)
             if self._clip_norm is not None:
@@ -103,6 +105,12 @@ class Update:
         if self._precision.scales_loss:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
+
+    def unused(self) -> list[str] | None:
+        """Return the optimizers that were never updated; None if none ever was."""
+        if not self._updated:
+            return None
+        return [] if None in self._updated else [n for n in self._steps if n not in self._updated]
 
     def check_loss(self, loss: Tensor) -> None:
         """Check once that the optimizers have all parameters of the loss outside the model.
