@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -74,6 +74,7 @@ class StepValues:
         self._rates: list[tuple[dict[str, Any], float]] = []
         self._groups: list[dict[str, Any]] = []
         self._last_step = 1
+        self._lr: float | None = None
         self._phase: Phase | None = None
 
     def start_phase(self, phase: Phase, steps: int) -> None:
@@ -85,8 +86,10 @@ class StepValues:
 
         Values that the phase does not schedule get their initial values again.
         """
-        for name in phase.schedules:
+        for name, schedule in phase.schedules.items():
             self._require_known(name, "a schedule")
+            schedule.check_length(phase.epochs, steps)
+        _refuse_torch_schedulers(self._optimizers)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group.update(group["unscheduled"])
@@ -94,6 +97,7 @@ class StepValues:
         self.current.update(self._unscheduled)
         self._phase = phase
         self._regroup(phase)
+        self._lr = None
         self._schedules = tuple(phase.schedules.items())
         self._ahead = []
         self._last_step = max(1, steps - 1)
@@ -147,7 +151,10 @@ class StepValues:
             if batch.lr_scale != 1.0:
                 lr *= _lr_scale(micro_batches)
                 break
+        before, self._lr = self._lr, lr
         for group, factor in self._rates:
+            if before is not None and group["lr"] != before * factor:
+                raise _changed_outside(group["lr"], before * factor)
             group["lr"] = lr * factor
         if "weight_decay" in current:
             self._set_weight_decay(current["weight_decay"])
@@ -205,6 +212,31 @@ class StepValues:
                 group["betas"] = (value, *group["betas"][1:])
             elif "momentum" in group:
                 group["momentum"] = value
+
+
+def _refuse_torch_schedulers(optimizers: Iterable[Optimizer]) -> None:
+    for optimizer in optimizers:
+        # torch's schedulers add this entry.
+        if any("initial_lr" in group for group in optimizer.param_groups):
+            raise ArgumentError(
+                f"A scheduler of torch is attached to the {type(optimizer).__name__}, but the loop "
+                f"sets its learning rate. {_TORCH_SCHEDULE}"
+            )
+
+
+def _changed_outside(found: float, wanted: float) -> ArgumentError:
+    return ArgumentError(
+        f"The learning rate of the optimizer was {wanted:g} in the last step and is now "
+        f"{float(found):g}: a callback, a scheduler of torch or the train_step changed it, but the "
+        f"loop sets it before each step. {_TORCH_SCHEDULE} For other rules use a Schedule or a "
+        "controller."
+    )
+
+
+_TORCH_SCHEDULE = (
+    'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
+    "StepLR(optimizer, 3), length=10, lr=0.1)}) (from flambeau.phases)."
+)
 
 
 def _warn_of_own_rates(optimizers: Mapping[str, Optimizer]) -> None:
