@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.class_labels import number_labels
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.tables import to_list
 from flambeau.errors import InputError, SplitError
@@ -122,6 +123,7 @@ def read_labels(
         [1, 0, 1]
     """
     row_name = _RowName(sources)
+    refuse_masked("The array of labels", labels)
     values = [_to_python(value) for value in to_list(labels)]
     if not values:
         raise InputError("There are no labels. Give one label per sample.")
