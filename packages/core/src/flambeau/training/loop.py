@@ -133,7 +133,7 @@ def train_epoch(run: Run) -> None:
         state.last = result
         losses.add(result)
         if average is not None:
-            average.update(steps_before + position.epoch_step, total_steps)
+            average.update(steps_before + position.epoch_step, total_steps, update.was_skipped())
         state.at_step_boundary = True
         if update.guarded and (bad := update.first_bad_step()) is not None:
             run.raise_nonfinite(bad)

@@ -146,6 +146,11 @@ class Update:
         if self._guard is not None:
             self._guard.save_statistics()
 
+    def was_skipped(self) -> Tensor | bool:
+        """Return whether the last step changed no weights: on an accelerator the guard's flag."""
+        guard = self._guard
+        return False if guard is None or not guard.skips_steps else guard.last_flag()
+
     def skipped(self) -> int:
         """Return the number of skipped steps so far; waits for the device."""
         return 0 if self._guard is None else self._guard.skipped()
