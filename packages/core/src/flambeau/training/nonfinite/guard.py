@@ -28,6 +28,7 @@ from flambeau.torch_internals import non_finite_flagger
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.sparse_gradients import entries
 from flambeau.training.state import Position
 
 Policy = Literal["raise", "skip"]
@@ -306,7 +307,7 @@ def _step_and_restore(step: OptimizerStep, flag: Tensor) -> None:
         if parameter.grad is not None
     ]
     bad = flag > 0
-    for gradient in gradients_of(parameters):
+    for gradient in map(entries, gradients_of(parameters)):
         gradient.copy_(torch.where(bad, torch.zeros_like(gradient), gradient))
     before = [parameter.detach().clone() for parameter in parameters]
     step()
