@@ -115,6 +115,8 @@ class Run:
             task.step_values,
             no_decay=lambda: no_decay_ids(self.trained),
         )
+        for controller in options.controllers:
+            self.values.track(getattr(controller, "name", ""))
         self.update = Update(
             self.trained,
             self.optimizers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -101,6 +101,18 @@ class StepValues:
         self._schedules = tuple(phase.schedules.items())
         self._ahead = []
         self._last_step = max(1, steps - 1)
+
+    def track(self, name: str) -> None:
+        """Show "weight_decay" or "momentum" among the values, from its initial value in the plan.
+
+        For controllers that change it from its last value.
+        """
+        if name in self._unscheduled or name not in _SETTINGS:
+            return
+        self._require_known(name, "a controller")
+        initial = [_initial(group, name) for o in self._optimizers for group in o.param_groups]
+        self._unscheduled[name] = max(value for value in initial if value is not None)
+        self.current[name] = self._unscheduled[name]
 
     def release(self) -> None:
         """Restore the initial values in the param groups, in case the next run uses them again."""
@@ -203,7 +215,7 @@ class StepValues:
 
     def _set_weight_decay(self, value: float) -> None:
         for group in self._groups:
-            if "weight_decay" in group and group.get("decay", True):
+            if "weight_decay" in group and _decays(group, self._groups):
                 group["weight_decay"] = value
 
     def _set_momentum(self, value: float) -> None:
@@ -212,6 +224,23 @@ class StepValues:
                 group["betas"] = (value, *group["betas"][1:])
             elif "momentum" in group:
                 group["momentum"] = value
+
+
+def _decays(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a schedule of weight decay applies to a param group.
+
+    A user-defined group without weight decay keeps it, unless no group has any.
+    """
+    if "decay" in group:
+        return group["decay"]
+    initial: float = group["unscheduled"]["weight_decay"]
+    return initial != 0 or not any(g["unscheduled"].get("weight_decay") for g in groups)
+
+
+def _initial(group: Mapping[str, Any], name: str) -> float | None:
+    """Return the weight decay or momentum of a param group; None if it has no such setting."""
+    found = next((group[key] for key in _SETTINGS[name] if key in group), None)
+    return cast("float | None", found[0] if isinstance(found, tuple | list) else found)
 
 
 def _refuse_torch_schedulers(optimizers: Iterable[Optimizer]) -> None:
