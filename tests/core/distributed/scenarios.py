@@ -128,6 +128,22 @@ def task_parameters(folder: Path) -> dict[str, Any]:
     return outcome(run) | {"scale": task.scale.detach().clone()}
 
 
+def ignored_targets(folder: Path) -> dict[str, Any]:
+    """Only the device knows the weight of a step; all weights and gradients are float64."""
+    torch.manual_seed(2)
+    draws = torch.Generator().manual_seed(3)
+    x = torch.randn(60, 4, generator=draws, dtype=torch.float64)
+    y = torch.where(torch.arange(60) % 7 == 2, -100, torch.arange(60) % 3)
+    run = learner(
+        TensorData.from_tensors(x, y, valid=0.3),
+        nn.Linear(4, 3).double(),
+        task=Classification(["a", "b", "c"], ignore_index=-100),
+        choices={"optimizer": "sgd"},
+    )
+    run.fit(2)
+    return {"weights": {k: v.clone() for k, v in run.model.state_dict().items()}}
+
+
 def adamw(folder: Path) -> dict[str, Any]:
     run = learner(choices={"optimizer": "adamw"})
     run.fit_one_cycle(2)

@@ -95,7 +95,7 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 
 def test_two_processes_match_one(tmp_path: Path) -> None:
     """The quick one: weights, every step's loss, the history, the scores and the stages."""
-    found = runner.run(tmp_path, "sgd", "stages", "task_parameters")
+    found = runner.run(tmp_path, "sgd", "stages", "task_parameters", "ignored_targets")
     one, (first, second) = alone("sgd", tmp_path), found["sgd"]
     assert differences(one, first) == []
     assert differences(first["weights"], second["weights"]) == []
@@ -106,6 +106,11 @@ def test_two_processes_match_one(tmp_path: Path) -> None:
     one, (first, second) = alone("task_parameters", tmp_path), found["task_parameters"]
     assert differences(one, first) == differences(first, second) == []
     assert float(one["scale"]) != 0.5
+    one, (first, second) = alone("ignored_targets", tmp_path), found["ignored_targets"]
+    for name, weights in one["weights"].items():
+        # float64 sums in another order
+        torch.testing.assert_close(first["weights"][name], weights, rtol=1e-12, atol=1e-14)
+        assert torch.equal(first["weights"][name], second["weights"][name])
 
 
 def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from flambeau import (
     TensorData,
     TrainingOptions,
 )
+from flambeau.errors import FlambeauWarning, TrainingError
 
 DRAWS = torch.Generator().manual_seed(0)
 X = torch.randn(24, 2, generator=DRAWS)
@@ -184,3 +185,62 @@ def test_retain_graph_allows_a_second_backward_pass(divisor: float) -> None:
         return StepResult(loss.detach() / len(batch), batch.weight)
 
     learner(linear(), train_step=step, optimizer=sgd).fit(1, lr=0.1)
+
+
+def forgetful(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+    [batch] = batches
+    loss = (model(batch.input) - batch.target).square().mean()
+    step.backward(loss)
+    return StepResult(loss, batch.weight)
+
+
+def no_backward(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+    with torch.no_grad():
+        loss = (model(batches[0].input) - batches[0].target).square().mean()
+    return StepResult(loss, batches[0].weight)
+
+
+@pytest.mark.parametrize("train_step", [forgetful, no_backward])
+def test_a_train_step_without_an_update_is_refused(train_step: Any) -> None:
+    with pytest.raises(TrainingError, match=r"3 steps without calling step\.update, so no weight"):
+        learner(linear(), train_step=train_step).fit(2, lr=0.1)
+
+
+def test_an_update_every_second_step_and_a_direct_one_are_accepted() -> None:
+    def every_second(model: Any, batches: Any, task: Any, step: Step) -> StepResult:
+        result = forgetful(model, batches, task, step)
+        if step.context.step % 2:
+            step.update(result.loss)
+        return result
+
+    def direct(model: Any, batches: Any, task: Any, step: Step) -> StepResult:
+        result = forgetful(model, batches, task, step)
+        step.optimizers["main"].step()
+        return result
+
+    for train_step in (every_second, direct):
+        learner(linear(), train_step=train_step).fit(2, lr=0.1)
+
+
+def test_an_optimizer_that_is_never_updated_is_reported() -> None:
+    def step(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+        loss = model.loss("d", batches[0].input)
+        step.backward(loss)
+        step.update(loss, "d")
+        return StepResult(loss, batches[0].weight)
+
+    def optimizers(model: Any, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        return {name: SGD(getattr(model, name).parameters(), values["lr"]) for name in "dg"}
+
+    with pytest.warns(FlambeauWarning, match=r"\[unused-optimizer\] .* never updated 'g' in the"):
+        learner(Gan(), NoScore(), train_step=step, optimizer=optimizers).fit(1, lr=0.1)
+
+
+def test_skipped_updates_are_not_mistaken_for_missing_ones() -> None:
+    def step(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+        loss = (model(batches[0].input) / 0.0).sum()
+        step.backward(loss)
+        step.update(loss)
+        return StepResult(loss, batches[0].weight)
+
+    learner(linear(), train_step=step, nonfinite="skip").fit(1, lr=0.1)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import InputError
 
 
@@ -44,6 +45,7 @@ def to_uint8_images(images: Any, layout: str | None, channels: int, part: str) -
     """
     several = f"The {part} images have several sizes. Use ImageData.from_items, which accepts them."
     try:
+        refuse_masked(f"The array of {part} images", images)
         array = images if isinstance(images, Tensor) else np.asarray(images)
     except ValueError as error:  # a list of arrays of several shapes
         raise InputError(several) from error

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:
 def _tensor(name: str, value: object) -> Tensor:
     if isinstance(value, np.ndarray):
         array = cast("NDArray[Any]", value)
+        refuse_masked(f"{name!r} of a batch", array)
         if array.dtype.kind in "fiub":
             value = torch.as_tensor(array)
     if not isinstance(value, Tensor):

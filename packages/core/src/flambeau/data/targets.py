@@ -22,6 +22,7 @@ from flambeau.data.label_rows import (
     read_number_rows,
     read_task_of_rows,
 )
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.tables import to_list
@@ -136,6 +137,7 @@ def read_labels(
         [1, 0, 1]
     """
     row_name = _RowName(sources)
+    refuse_masked("The array of labels", labels)
     entries, columns = list_labels(labels)
     values = [_to_python(value) for value in entries]
     if not values:

@@ -12,6 +12,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout, as_batch
 from flambeau.data.loader import LoaderOptions
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.own_generators import OwnGenerators
 from flambeau.data.worker_loader import WorkerLoader, name_positions
 from flambeau.errors import InputError
@@ -77,6 +78,9 @@ class MapDatasetReader:
         self.source.start_epoch(epoch)
         samples = [self._sample(position, epoch) for position in positions]
         try:
+            for position, fields in zip(positions, samples, strict=True):
+                for name, value in (*fields[0].items(), *fields[1].items()):
+                    refuse_masked(f"{name!r} of the sample at position {position}", value)
             inputs, targets = _collate(samples)
         except (TypeError, RuntimeError) as error:
             raise InputError(

@@ -50,7 +50,7 @@ def make_fit_settings(
     rates = [phase.schedules["lr"].peak for phase in phases if "lr" in phase.schedules]
     return FitSettings(
         optimizers=lambda model, values: (
-            (options.optimizer or default_factory)(model, values) if run is None else run.optimizers
+            (options.factory or default_factory)(model, values) if run is None else run.optimizers
         ),
         custom_optimizers=options.optimizer is not None,
         custom_step=options.train_step is not train_step,

@@ -9,9 +9,11 @@ from flambeau.errors import ArgumentError
 from flambeau.learner.setup import Request, Setup
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
+from flambeau.training.optim.optimizer_class import OPTIMIZER_KEYS
 from flambeau.training.optim.own_rate import OwnRate, own_rate
 
 _EVIDENCE = "optimizer_factory"
+_SETTINGS = ("weight_decay", *OPTIMIZER_KEYS)
 
 
 def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) -> Plan:
@@ -23,13 +25,20 @@ def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) 
         requested: The method's argument ``lr``.
 
     Raises:
-        ArgumentError: The user chose another rate, which the factory does not read.
+        ArgumentError: The user chose another rate, or a setting, that the factory does not read.
     """
     factory = setup.training.factory
     if factory is None:
         return plan
     own = own_rate(factory, setup.built(plan).model, plan.values)
-    if own is None:
+    for key in _SETTINGS:
+        if plan[key].source == "user" and plan[key].value and key in own.unread:
+            raise ArgumentError(
+                f"{key} is {plan[key].value!r} in choices, but the optimizer factory of "
+                f"TrainingOptions does not read it. Use values[{key!r}] in the factory, or remove "
+                "the choice."
+            )
+    if not own.lr:
         return plan
     lr = plan["lr"]
     is_users = requested is not None or (lr.source == "user" and _EVIDENCE not in lr.evidence)
@@ -51,7 +60,7 @@ def check_peaks(plan: Plan, request: Request) -> None:
         return
     phases = request.recipe(plan.values)
     peaks = [phase.schedules["lr"].peak for phase in phases if "lr" in phase.schedules]
-    own = OwnRate(plan["lr"].value, evidence)
+    own = OwnRate(frozenset(), plan["lr"].value, evidence)
     if peaks and max(peaks) != own.lr:
         raise _refusal(f"The schedule of lr has the peak {max(peaks):g}", own)
 

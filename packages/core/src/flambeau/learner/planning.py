@@ -123,7 +123,14 @@ def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
     rules = rules_of(domain)
     if training.optimizer is None:
         return rules
-    return tuple(replace(rule, type=None) if rule.key == "optimizer" else rule for rule in rules)
+    from flambeau.training.optim.optimizer_class import OPTIMIZER_KEYS, ClassFactory
+
+    own = not isinstance(training.optimizer, ClassFactory)  # the factory may use any setting
+    rules = tuple(replace(rule, type=None) if rule.key == "optimizer" else rule for rule in rules)
+    return tuple(
+        replace(rule, accepts=None) if own and rule.key in OPTIMIZER_KEYS else rule
+        for rule in rules
+    )
 
 
 def _factory_choice(factory: object) -> Choice:

@@ -3,5 +3,13 @@
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import SHAPES, Schedule
+from flambeau.phases.torch_schedule import torch_schedule
 
-__all__ = ["BATCH_NORM_POLICIES", "SHAPES", "BatchNormPolicy", "Phase", "Schedule"]
+__all__ = [
+    "BATCH_NORM_POLICIES",
+    "SHAPES",
+    "BatchNormPolicy",
+    "Phase",
+    "Schedule",
+    "torch_schedule",
+]

@@ -118,6 +118,14 @@ def slanted_triangular(progress: float, *, cut_frac: float = 0.1, ratio: float =
     return (1.0 + share * (ratio - 1.0)) / ratio
 
 
+def table(progress: float, *, values: Sequence[float] = (1.0,)) -> float:
+    """Return one of ``values``, each of which covers an equal part of the progress.
+
+    A table has one value for each epoch of the phase, or for each of its steps.
+    """
+    return values[min(len(values) - 1, int(progress * len(values)))]
+
+
 SHAPES: Mapping[str, Callable[..., float]] = {
     "constant": constant,
     "cosine": cosine,
@@ -128,6 +136,7 @@ SHAPES: Mapping[str, Callable[..., float]] = {
     "sgdr": sgdr,
     "slanted_triangular": slanted_triangular,
     "step": step,
+    "table": table,
 }
 """Schedule shapes by the name that is saved in checkpoints."""
 
@@ -195,6 +204,22 @@ class Schedule:
             return self.peak * SHAPES[self.shape](progress, **self.options)
         return self.peak * self.shape(progress)
 
+    def check_length(self, epochs: int, steps: int) -> None:
+        """Check that a table has a value for each epoch or for each step of its phase.
+
+        Raises:
+            InputError: It has another number of values.
+        """
+        if self.shape != "table":
+            return
+        values = self.options.get("values", (1.0,))
+        n = len(values) if isinstance(values, Sequence) else 1
+        if n not in (1, epochs, steps):
+            raise InputError(
+                f"A schedule has {n} values, but its phase has {epochs} epochs of {steps} steps in "
+                "total. Give one value for each epoch, or one for each step."
+            )
+
     def as_json(self) -> dict[str, Any]:
         """Return JSON values for a checkpoint.
 
@@ -235,6 +260,12 @@ def _check_option(shape: str, name: str, value: Option) -> None:
             raise InputError(
                 f"milestones of the schedule {shape!r} must be progress values from 0 to 1, not "
                 f"{value!r}. Divide steps by the phase's steps, epochs by its epochs."
+            )
+        return
+    if name == "values":
+        if not isinstance(value, Sequence) or not value or not all(map(math.isfinite, value)):
+            raise InputError(
+                f"values of the schedule {shape!r} must be a list of finite numbers, not {value!r}."
             )
         return
     if isinstance(value, Sequence) or not math.isfinite(value):

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-OPTIMIZER_NAMES = ("adagrad", "adam", "adamw", "rmsprop", "sgd")
+from collections.abc import Mapping
+
+OPTIMIZER_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "adagrad": ("eps",),
+    "adam": ("betas", "eps"),
+    "adamw": ("betas", "eps"),
+    "rmsprop": ("alpha", "eps", "momentum"),
+    "sgd": ("momentum", "nesterov"),
+}
+"""Settings of each optimizer besides "lr" and "weight_decay", by torch's names."""
+
+OPTIMIZER_NAMES = tuple(OPTIMIZER_SETTINGS)
 """Optimizers of torch; ``training.optim.optimizer`` builds them."""
 
 PRECISIONS = ("bf16", "fp16", "fp32")

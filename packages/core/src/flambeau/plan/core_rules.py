@@ -11,6 +11,7 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import MACHINE_RULES
 from flambeau.plan.rules_model import MODEL_RULES
+from flambeau.plan.rules_optimizer import OPTIMIZER_RULES
 from flambeau.plan.rules_task import TASK_RULES
 from flambeau.plan.rules_training import TRAINING_RULES
 from flambeau.plan.value_types import TRUE_OR_FALSE
@@ -55,6 +56,7 @@ CORE_RULES: tuple[Rule, ...] = (
     Rule("start", (), _start, _start_accepts),
     *MODEL_RULES,
     *TRAINING_RULES,
+    *OPTIMIZER_RULES,
     *MACHINE_RULES,
     Rule("strict", (), _strict, type=TRUE_OR_FALSE, changes="fit"),
 )

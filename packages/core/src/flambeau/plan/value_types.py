@@ -58,12 +58,12 @@ def whole(least: int, unit: str) -> ValueType:
 
 def positive(description: str) -> ValueType:
     """Return the type of finite numbers above 0."""
-    return ValueType(description, lambda value: _is_finite(value) and value > 0)
+    return ValueType(description, lambda value: is_number(value) and value > 0)
 
 
 def not_negative(description: str) -> ValueType:
     """Return the type of finite numbers that are at least 0."""
-    return ValueType(description, lambda value: _is_finite(value) and value >= 0)
+    return ValueType(description, lambda value: is_number(value) and value >= 0)
 
 
 def one_of(names: Collection[str]) -> ValueType:
@@ -74,7 +74,8 @@ def one_of(names: Collection[str]) -> ValueType:
     )
 
 
-def _is_finite(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether the value is a finite int or float of Python."""
     return type(value) in (int, float) and math.isfinite(value)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _checked(name: str, value: object) -> Array:
             "torch.as_tensor(…), or .to_numpy() for a DataFrame."
         )
     array = cast("NDArray[Any]", value)
+    refuse_masked(repr(name), array)
     return _without_objects(name, array) if array.dtype.kind == "O" else array
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 
@@ -288,6 +289,7 @@ def _checked_spec(name: str, spec: object) -> dict[str, Any]:
 
 def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
     dtype = dtype_of(spec["dtype"])
+    refuse_masked(f"Item {index} for {name!r}", value)
     try:
         tensor = torch.as_tensor(value, dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -229,7 +229,7 @@ def _agrees(
     kind: type[Optimizer], settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype
 ) -> bool:
     ours, theirs = (_small_optimizer(kind, settings, device, dtype) for _ in range(2))
-    one = torch.ones((), device=device)
+    one = torch.ones((), dtype=torch.float32, device=device)
     torch_step(ours)  # makes the state
     [group] = [_GROUPS[kind](settings, ours.state) for settings in ours.param_groups]
     for found_inf in (None, one):
@@ -260,7 +260,7 @@ def _respects_found_inf(kind: type[Optimizer], device: torch.device, dtype: torc
     optimizer = _small_optimizer(kind, {}, device, dtype)
     torch_step(optimizer)
     before = [value.clone() for value in _tensors_of(optimizer)]
-    torch_step(optimizer, torch.ones((), device=device))
+    torch_step(optimizer, torch.ones((), dtype=torch.float32, device=device))
     return all(map(torch.equal, before, _tensors_of(optimizer)))
 
 

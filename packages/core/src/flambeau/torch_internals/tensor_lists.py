@@ -104,12 +104,12 @@ def _kernel_works(kernel: Callable[..., None], device: torch.device, dtype: torc
     """Test the kernel on three small tensors, without and with an infinity."""
     flags: list[float] = []
     try:
-        one = torch.ones((), device=device)
+        one = torch.ones((), dtype=torch.float32, device=device)
         for value in (1.0, float("inf")):
             tensors = [torch.full((n,), 2.0, dtype=dtype, device=device) for n in (1, 2, 3)]
             tensors[1][1] = value
             before = [tensor.clone() for tensor in tensors]
-            flag = torch.zeros((), device=device)
+            flag = torch.zeros((), dtype=torch.float32, device=device)
             kernel(tensors, flag, one)
             if not all(map(torch.equal, before, tensors)):
                 names.warn_of_change(_NON_FINITE, "it changed the tensors")

@@ -21,6 +21,7 @@ from flambeau.training.norm.bn_gap import check_train_eval_gap
 from flambeau.training.norm.bn_statistics import adapt
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
+from flambeau.training.step import train_step as default_step
 
 
 def fit(run: Run) -> None:
@@ -101,6 +102,8 @@ def train_epoch(run: Run) -> None:
     update, average, losses = run.update, run.average, run.losses
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
     set_train_modes(model, run.trainable, state.phase.bn)
+    if run.options.train_step is not default_step:
+        run.update_check.start_epoch()
     context.epoch = position.epoch
     for micro_batches in run.steps(
         grouped_batches(
@@ -130,7 +133,7 @@ def train_epoch(run: Run) -> None:
         state.last = result
         losses.add(result)
         if average is not None:
-            average.update(steps_before + position.epoch_step, total_steps)
+            average.update(steps_before + position.epoch_step, total_steps, update.was_skipped())
         state.at_step_boundary = True
         if update.guarded and (bad := update.first_bad_step()) is not None:
             run.raise_nonfinite(bad)
@@ -141,6 +144,7 @@ def train_epoch(run: Run) -> None:
         if state.stop_reason is not None:
             break
     run.end_steps()
+    run.update_check.end_epoch(position.epoch_step)
 
 
 def described(batches: Sequence[Batch]) -> str:

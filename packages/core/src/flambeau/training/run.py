@@ -43,6 +43,7 @@ from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
+from flambeau.training.update_check import UpdateCheck
 
 if TYPE_CHECKING:
     from flambeau.training.planner import Planner
@@ -109,6 +110,8 @@ class Run:
             task.step_values,
             no_decay=lambda: no_decay_ids(self.trained),
         )
+        for controller in options.controllers:
+            self.values.track(getattr(controller, "name", ""))
         self.update = Update(
             self.trained,
             self.optimizers,
@@ -136,6 +139,7 @@ class Run:
         )
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
+        self.update_check = UpdateCheck(self.trained, self.update)
         self._moves = components.device.type != "cpu"
         self.frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None

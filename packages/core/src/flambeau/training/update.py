@@ -14,6 +14,11 @@ from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
+from flambeau.training.optim.sparse_gradients import (
+    convert_sparse,
+    entries,
+    sparse_parameters,
+)
 from flambeau.training.state import Position
 
 
@@ -48,8 +53,10 @@ class Update:
         self._all = tuple(self._steps.values())
         self._model = model
         self._checks_loss = True
+        self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
+        self._sparse = sparse_parameters(model)
         self._clip_norm = clip_norm
         self._precision = precision
         self._guard: NonFiniteGuard | None = None
@@ -78,8 +85,13 @@ class Update:
         With all optimizers, gradients of parameters that no optimizer has are cleared too.
         """
         chosen = self._all if name is None else self._named(name)
+        self._updated.add(name)
+        if self._sparse:
+            convert_sparse(self._sparse, [step.optimizer for step in chosen])
         if self._clip_norm is not None or self._guard is not None:
             checked = _gradients(chosen)
+            if self._sparse:
+                checked = [entries(gradient) for gradient in checked]
             if self._clip_norm is not None:
                 # The norm is finite exactly if all gradients are: one tensor to check.
                 checked = [clip_gradients(checked, self._clip_norm)]
@@ -102,6 +114,12 @@ class Update:
         if self._precision.scales_loss:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
+
+    def unused(self) -> list[str] | None:
+        """Return the optimizers that were never updated; None if none ever was."""
+        if not self._updated:
+            return None
+        return [] if None in self._updated else [n for n in self._steps if n not in self._updated]
 
     def check_loss(self, loss: Tensor) -> None:
         """Check once that the optimizers have all parameters of the loss outside the model.
@@ -138,6 +156,11 @@ class Update:
         """Save the current statistics of norm layers as good; call after setting them."""
         if self._guard is not None:
             self._guard.save_statistics()
+
+    def was_skipped(self) -> Tensor | bool:
+        """Return whether the last step changed no weights: on an accelerator the guard's flag."""
+        guard = self._guard
+        return False if guard is None or not guard.skips_steps else guard.last_flag()
 
     def skipped(self) -> int:
         """Return the number of skipped steps so far; waits for the device."""

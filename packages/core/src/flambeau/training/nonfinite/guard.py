@@ -28,6 +28,7 @@ from flambeau.torch_internals import non_finite_flagger
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.sparse_gradients import entries
 from flambeau.training.state import Position
 
 Policy = Literal["raise", "skip"]
@@ -82,6 +83,9 @@ class NonFiniteGuard:
         read_interval: Steps between two reads of the flag; None is 1 on the CPU, else
             ``READ_INTERVAL``.
 
+    Attributes:
+        skips_steps: Whether training continues after a step that was skipped.
+
     Raises:
         ArgumentError: The policy is unknown.
     """
@@ -102,14 +106,15 @@ class NonFiniteGuard:
         self.policy: Policy = policy
         self.tolerate_overflow = tolerate_overflow
         self.read_interval = read_interval or (1 if device.type == "cpu" else READ_INTERVAL)
+        self.skips_steps = policy == "skip" or tolerate_overflow
         self._device = device
         # Sticky flag, records made since it was set, consecutive overflows: one tensor, so that a
         # single copy transfers them to the host.
-        self._state = torch.zeros(3, device=device)
+        self._state = torch.zeros(3, dtype=torch.float32, device=device)
         self._bad, self._since_bad, self._overflows = self._state.unbind()
-        self._now = torch.zeros((), device=device)
-        self._one = torch.ones((), device=device)
-        self._skipped = torch.zeros((), device=device)
+        self._now = torch.zeros((), dtype=torch.float32, device=device)
+        self._one = torch.ones((), dtype=torch.float32, device=device)
+        self._skipped = torch.zeros((), dtype=torch.float32, device=device)
         self._sticky_only = policy == "raise" and not tolerate_overflow
         self._flag = self._bad if self._sticky_only else self._now
         self._on_cuda = device.type == "cuda"
@@ -134,6 +139,10 @@ class NonFiniteGuard:
     def flag(self) -> Tensor:
         """1 if the last checked step must not change anything: float32, 0-d, on the device."""
         return self._flag
+
+    def last_flag(self) -> Tensor | bool:
+        """Return whether the last step was skipped; on an accelerator ``flag``, without a read."""
+        return self.flag if self._host_flag is None else bool(self._host_flag[()])
 
     def record(self, position: Position, micro_batches: Sequence[Batch]) -> None:
         """Record what is needed to compute the next step again; call before its forward pass."""
@@ -276,7 +285,7 @@ class _Reader:
             when, copied, event = self._pending
             event.synchronize()
             reading = _Reading(when, _numbers(copied))
-        host = torch.empty(self._state.shape, pin_memory=True)
+        host = torch.empty(self._state.shape, dtype=torch.float32, pin_memory=True)
         host.copy_(self._state, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
@@ -298,7 +307,7 @@ def _step_and_restore(step: OptimizerStep, flag: Tensor) -> None:
         if parameter.grad is not None
     ]
     bad = flag > 0
-    for gradient in gradients_of(parameters):
+    for gradient in map(entries, gradients_of(parameters)):
         gradient.copy_(torch.where(bad, torch.zeros_like(gradient), gradient))
     before = [parameter.detach().clone() for parameter in parameters]
     step()

@@ -92,6 +92,7 @@ class RunningAverage:
         self._current: list[Tensor] = []
         self._average: list[Tensor] = []
         self._is_wider = False
+        self._counted: Tensor | None = None
         # ``move(averages, current, n)``: each average += (current - average) / (n + 1). Of torch's
         # public functions only this one takes a new n in each step, which the warm-up of EMA
         # needs: creating a new ``get_ema_multi_avg_fn`` takes 4 µs (2-core EPYC).
@@ -101,21 +102,46 @@ class RunningAverage:
         """Start at the model's current weights."""
         named = self._averaged(model)
         self.updates = 0
+        self._counted = None
         self._names = list(named)
         self._current = list(named.values())
         self._average = [_wide(tensor.detach().clone()) for tensor in self._current]
         pairs = zip(self._average, self._current, strict=True)
         self._is_wider = any(a.dtype != c.dtype for a, c in pairs)
 
-    def update(self, step: int, total_steps: int) -> None:
-        """Include the weights after ``step`` (from 1) of ``total_steps``; no host read."""
-        earlier = self._earlier_updates(step, total_steps)
-        if earlier is None:
+    def update(self, step: int, total_steps: int, skipped: Tensor | bool = False) -> None:
+        """Include the weights after ``step`` (from 1) of ``total_steps``; no host read.
+
+        Args:
+            step: Number of the step, from 1.
+            total_steps: Steps of the run.
+            skipped: Whether the step changed no weights because it was not finite; on an
+                accelerator a float32 0-d tensor, 1 for such a step.
+        """
+        if skipped is True or not self._includes(step, total_steps):
+            return
+        if isinstance(skipped, Tensor):
+            self._update_masked(skipped)
             return
         if self._average:
             current = _match(self._current, self._average) if self._is_wider else self._current
-            self._move(self._average, current, earlier)
+            self._move(self._average, current, self._earlier(self.updates))
         self.updates += 1
+
+    @torch.no_grad()
+    def _update_masked(self, skipped: Tensor) -> None:
+        """Include the weights unless the step was skipped; the device counts the updates."""
+        if self._counted is None:
+            self._counted = torch.full_like(skipped, self.updates)
+        share = (1.0 - skipped) / (1.0 + self._earlier_on_device(self._counted))
+        for average, current in zip(self._average, self._current, strict=True):
+            average.add_((current.to(average.dtype) - average) * share.to(average.dtype))
+        self._counted += 1.0 - skipped
+
+    def _read_count(self) -> None:
+        """Read the number of updates from the device, where it counts them."""
+        if self._counted is not None:
+            self.updates = int(self._counted)  # host read: at an evaluation or a checkpoint
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Generator[None]:
@@ -123,6 +149,7 @@ class RunningAverage:
 
         Before the first update the weights do not change.
         """
+        self._read_count()
         if self.updates == 0:
             yield
             return
@@ -137,11 +164,13 @@ class RunningAverage:
         """Write the average into the model; does nothing before the first update."""
         if not self._names:
             raise TrainingError("The average was not started. Call start(model) first.")
+        self._read_count()
         if self.updates:
             _copy(_match(self._average, self._current), self._current)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged tensors by name and the number of updates, for a checkpoint."""
+        self._read_count()
         tensors = dict(zip(self._names, self._average, strict=True))
         return {"updates": self.updates, "tensors": tensors}
 
@@ -162,18 +191,23 @@ class RunningAverage:
         with torch.no_grad():
             for name, average in zip(self._names, self._average, strict=True):
                 average.copy_(tensors[name])
-        self.updates = int(state["updates"])
+        self.updates, self._counted = int(state["updates"]), None
 
     def _averaged(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the tensors to average, by name; tied parameters once, integers never."""
         return {name: p for name, p in model.named_parameters() if _has_mean(p)}
 
-    def _earlier_updates(self, step: int, total_steps: int) -> float | None:
-        """Return the weight of the average relative to the current weights, which count 1.
+    def _includes(self, step: int, total_steps: int) -> bool:
+        """Return whether the step is averaged."""
+        return True
 
-        None if the step is not averaged.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define _earlier_updates.")
+    def _earlier(self, updates: int) -> float:
+        """Return the weight of the average relative to the current weights, which count 1."""
+        raise NotImplementedError(f"{type(self).__name__} must define _earlier.")
+
+    def _earlier_on_device(self, updates: Tensor) -> Tensor:
+        """Return the result of ``_earlier`` for a number of updates on the device."""
+        raise NotImplementedError(f"{type(self).__name__} must define _earlier_on_device.")
 
 
 class RunningEMA(RunningAverage):
@@ -187,10 +221,16 @@ class RunningEMA(RunningAverage):
         super().__init__()
         self.spec = spec
 
-    def _earlier_updates(self, step: int, total_steps: int) -> float | None:
+    def _earlier(self, updates: int) -> float:
         decay = self.spec.decay
         if self.spec.warmup:
-            decay = min(decay, (1.0 + self.updates) / (10.0 + self.updates))
+            decay = min(decay, (1.0 + updates) / (10.0 + updates))
+        return decay / (1.0 - decay)
+
+    def _earlier_on_device(self, updates: Tensor) -> Tensor:
+        decay = torch.full_like(updates, self.spec.decay)
+        if self.spec.warmup:
+            decay = torch.minimum(decay, (1.0 + updates) / (10.0 + updates))
         return decay / (1.0 - decay)
 
 
@@ -219,10 +259,14 @@ class RunningSWA(RunningAverage):
         named.update({n: buffer for n, buffer in model.named_buffers() if id(buffer) in statistics})
         return named
 
-    def _earlier_updates(self, step: int, total_steps: int) -> float | None:
-        if step <= self.spec.start * total_steps:
-            return None
-        return self.updates
+    def _includes(self, step: int, total_steps: int) -> bool:
+        return step > self.spec.start * total_steps
+
+    def _earlier(self, updates: int) -> float:
+        return updates
+
+    def _earlier_on_device(self, updates: Tensor) -> Tensor:
+        return updates
 
 
 def _has_mean(tensor: Tensor) -> bool:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
 from flambeau.torch_internals import build_optimizer
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.groups import (
@@ -40,11 +41,11 @@ class OptimizerKind:
 
 
 OPTIMIZERS: Mapping[str, OptimizerKind] = {
-    "adagrad": OptimizerKind(torch.optim.Adagrad, ("eps",)),
-    "adam": OptimizerKind(torch.optim.Adam, ("betas", "eps")),
-    "adamw": OptimizerKind(torch.optim.AdamW, ("betas", "eps")),
-    "rmsprop": OptimizerKind(torch.optim.RMSprop, ("alpha", "eps", "momentum"), has_fused=False),
-    "sgd": OptimizerKind(torch.optim.SGD, ("momentum", "nesterov")),
+    "adagrad": OptimizerKind(torch.optim.Adagrad, OPTIMIZER_SETTINGS["adagrad"]),
+    "adam": OptimizerKind(torch.optim.Adam, OPTIMIZER_SETTINGS["adam"]),
+    "adamw": OptimizerKind(torch.optim.AdamW, OPTIMIZER_SETTINGS["adamw"]),
+    "rmsprop": OptimizerKind(torch.optim.RMSprop, OPTIMIZER_SETTINGS["rmsprop"], has_fused=False),
+    "sgd": OptimizerKind(torch.optim.SGD, OPTIMIZER_SETTINGS["sgd"]),
 }
 """Optimizers by the name in the plan."""
 
@@ -116,9 +117,14 @@ def default_factory(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Op
         model,
         lr=values["lr"],
         weight_decay=values.get("weight_decay", 0.0),
-        options={key: values[key] for key in known if key in values},
+        options={key: _setting(values[key]) for key in known if key in values},
     )
     return {"main": optimizer}
+
+
+def _setting(value: Any) -> Any:
+    # The plan stores betas as a list.
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 def split_by_decay(model: nn.Module, *, lr: float, weight_decay: float) -> list[ParamGroup]:

@@ -12,7 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError
+from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
 from flambeau.training.optim.optimizer import OPTIMIZERS, default_factory, split_by_decay
+
+OPTIMIZER_KEYS = sorted({key for keys in OPTIMIZER_SETTINGS.values() for key in keys})
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class ClassFactory:
         settings = dict(self.settings)
         if "lr" in accepted and "lr" not in settings:
             settings["lr"] = values["lr"]
+        for key in OPTIMIZER_KEYS:
+            if key in accepted and key not in settings and values.get(key) is not None:
+                settings[key] = values[key]
         build = cast("Any", self.kind)
         decay = values.get("weight_decay", 0.0)
         if "weight_decay" in accepted and "weight_decay" not in settings and decay:

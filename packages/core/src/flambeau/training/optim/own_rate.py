@@ -14,26 +14,29 @@ from flambeau.training.optim.optimizer import OptimizerFactory
 
 @dataclass(frozen=True)
 class OwnRate:
-    """The learning rates that an optimizer factory sets without reading ``values["lr"]``.
+    """What an optimizer factory does not take from the plan.
 
     Attributes:
-        lr: That of the first param group, which the plan shows; the others keep their ratio to it.
+        unread: Keys of the plan that the factory did not read.
+        lr: The rate of the first param group if the factory does not read "lr", else 0. The plan
+            shows it; the others keep their ratio to it.
         by_name: The rate of the first param group of each optimizer.
     """
 
+    unread: frozenset[str]
     lr: float
     by_name: Mapping[str, float]
 
 
 class _RecordedValues(Mapping[str, Any]):
-    """The plan's values, with a record of whether "lr" was read."""
+    """The plan's values, with a record of the keys that were read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
-        self.lr_was_read = False
+        self.read: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
-        self.lr_was_read |= key == "lr"
+        self.read.add(key)
         return self._values[key]
 
     def __contains__(self, key: object) -> bool:
@@ -46,10 +49,8 @@ class _RecordedValues(Mapping[str, Any]):
         return len(self._values)
 
 
-def own_rate(
-    factory: OptimizerFactory, model: nn.Module, values: Mapping[str, Any]
-) -> OwnRate | None:
-    """Return the rates that a factory sets itself; None if it uses the plan's learning rate.
+def own_rate(factory: OptimizerFactory, model: nn.Module, values: Mapping[str, Any]) -> OwnRate:
+    """Return the rates that a factory sets itself, and the keys that it does not read.
 
     The factory is called once more than the runs need it, before anything is measured.
 
@@ -60,11 +61,11 @@ def own_rate(
     """
     recorded = _RecordedValues(values)
     made = cast("object", factory(model, recorded))
-    if recorded.lr_was_read or not isinstance(made, Mapping):
-        return None
+    unread = frozenset(values.keys() - recorded.read)
+    if "lr" in recorded.read or not isinstance(made, Mapping):
+        return OwnRate(unread, 0.0, {})
     rates: dict[str, float] = {}
     for name, optimizer in cast("Mapping[str, object]", made).items():
         if isinstance(optimizer, Optimizer) and optimizer.param_groups[0].get("lr") is not None:
             rates[name] = float(optimizer.param_groups[0]["lr"])  # host read: before the run
-    first = next(iter(rates.values()), 0.0)
-    return OwnRate(first, rates) if first > 0 else None
+    return OwnRate(unread, next(iter(rates.values()), 0.0), rates)

@@ -106,7 +106,7 @@ class Precision:
         """
         if self.scaler is None or not self._unscaled:
             return
-        one = torch.ones((), device=self.device)
+        one = torch.ones((), dtype=torch.float32, device=self.device)
         before = self.scaler.scale(one) if pending else one
         self.scaler.update()
         self._unscaled = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -74,6 +74,7 @@ class StepValues:
         self._rates: list[tuple[dict[str, Any], float]] = []
         self._groups: list[dict[str, Any]] = []
         self._last_step = 1
+        self._lr: float | None = None
         self._phase: Phase | None = None
 
     def start_phase(self, phase: Phase, steps: int) -> None:
@@ -85,8 +86,10 @@ class StepValues:
 
         Values that the phase does not schedule get their initial values again.
         """
-        for name in phase.schedules:
+        for name, schedule in phase.schedules.items():
             self._require_known(name, "a schedule")
+            schedule.check_length(phase.epochs, steps)
+        _refuse_torch_schedulers(self._optimizers)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group.update(group["unscheduled"])
@@ -94,9 +97,22 @@ class StepValues:
         self.current.update(self._unscheduled)
         self._phase = phase
         self._regroup(phase)
+        self._lr = None
         self._schedules = tuple(phase.schedules.items())
         self._ahead = []
         self._last_step = max(1, steps - 1)
+
+    def track(self, name: str) -> None:
+        """Show "weight_decay" or "momentum" among the values, from its initial value in the plan.
+
+        For controllers that change it from its last value.
+        """
+        if name in self._unscheduled or name not in _SETTINGS:
+            return
+        self._require_known(name, "a controller")
+        initial = [_initial(group, name) for o in self._optimizers for group in o.param_groups]
+        self._unscheduled[name] = max(value for value in initial if value is not None)
+        self.current[name] = self._unscheduled[name]
 
     def release(self) -> None:
         """Restore the initial values in the param groups, in case the next run uses them again."""
@@ -147,7 +163,10 @@ class StepValues:
             if batch.lr_scale != 1.0:
                 lr *= _lr_scale(micro_batches)
                 break
+        before, self._lr = self._lr, lr
         for group, factor in self._rates:
+            if before is not None and group["lr"] != before * factor:
+                raise _changed_outside(group["lr"], before * factor)
             group["lr"] = lr * factor
         if "weight_decay" in current:
             self._set_weight_decay(current["weight_decay"])
@@ -196,7 +215,7 @@ class StepValues:
 
     def _set_weight_decay(self, value: float) -> None:
         for group in self._groups:
-            if "weight_decay" in group and group.get("decay", True):
+            if "weight_decay" in group and _decays(group, self._groups):
                 group["weight_decay"] = value
 
     def _set_momentum(self, value: float) -> None:
@@ -205,6 +224,48 @@ class StepValues:
                 group["betas"] = (value, *group["betas"][1:])
             elif "momentum" in group:
                 group["momentum"] = value
+
+
+def _decays(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a schedule of weight decay applies to a param group.
+
+    A user-defined group without weight decay keeps it, unless no group has any.
+    """
+    if "decay" in group:
+        return group["decay"]
+    initial: float = group["unscheduled"]["weight_decay"]
+    return initial != 0 or not any(g["unscheduled"].get("weight_decay") for g in groups)
+
+
+def _initial(group: Mapping[str, Any], name: str) -> float | None:
+    """Return the weight decay or momentum of a param group; None if it has no such setting."""
+    found = next((group[key] for key in _SETTINGS[name] if key in group), None)
+    return cast("float | None", found[0] if isinstance(found, tuple | list) else found)
+
+
+def _refuse_torch_schedulers(optimizers: Iterable[Optimizer]) -> None:
+    for optimizer in optimizers:
+        # torch's schedulers add this entry.
+        if any("initial_lr" in group for group in optimizer.param_groups):
+            raise ArgumentError(
+                f"A scheduler of torch is attached to the {type(optimizer).__name__}, but the loop "
+                f"sets its learning rate. {_TORCH_SCHEDULE}"
+            )
+
+
+def _changed_outside(found: float, wanted: float) -> ArgumentError:
+    return ArgumentError(
+        f"The learning rate of the optimizer was {wanted:g} in the last step and is now "
+        f"{float(found):g}: a callback, a scheduler of torch or the train_step changed it, but the "
+        f"loop sets it before each step. {_TORCH_SCHEDULE} For other rules use a Schedule or a "
+        "controller."
+    )
+
+
+_TORCH_SCHEDULE = (
+    'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
+    "StepLR(optimizer, 3), length=10, lr=0.1)}) (from flambeau.phases)."
+)
 
 
 def _warn_of_own_rates(optimizers: Mapping[str, Optimizer]) -> None:

@@ -83,6 +83,8 @@ class RankedStep(Step):
             if count:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
+                elif parameter.grad.layout != torch.strided:
+                    parameter.grad = parameter.grad.to_dense()
                 gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
         for same in gradients.values():
             flat = torch.cat([gradient.reshape(-1) for gradient in same])

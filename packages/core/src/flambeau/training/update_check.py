@@ -1,0 +1,66 @@
+"""A check that a user's ``train_step`` updates the weights, in the first epoch of a run."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from flambeau.errors import FlambeauWarning, TrainingError
+from flambeau.task.numerics import as_real
+from flambeau.training.update import Update
+
+
+class UpdateCheck:
+    """Compares the parameters before and after the first epoch if nothing was updated.
+
+    Args:
+        trained: The model, together with the parameters of the task.
+        update: Counts the updates.
+    """
+
+    def __init__(self, trained: nn.Module, update: Update) -> None:
+        self._trained = trained
+        self._update = update
+        self._is_done = False
+        self._before: Tensor | None = None
+
+    def start_epoch(self) -> None:
+        """Remember the parameters before the first step."""
+        if not self._is_done:
+            self._before = self._sums()
+
+    def end_epoch(self, steps: int) -> None:
+        """Check the updates of the first epoch.
+
+        Args:
+            steps: Steps that the epoch made.
+
+        Raises:
+            TrainingError: No step called ``step.update``, and no parameter changed.
+
+        Warns:
+            FlambeauWarning: An optimizer was never used.
+        """
+        if self._is_done or not steps or self._before is None:
+            return
+        self._is_done = True
+        unused = self._update.unused()
+        if unused is None and torch.equal(self._before, self._sums()):
+            raise TrainingError(
+                f"The train_step made {steps} steps without calling step.update, so no weight "
+                "changed. Call step.backward(loss), then step.update(loss), before it returns."
+            )
+        if unused:
+            warnings.warn(
+                f"[unused-optimizer] The train_step never updated {', '.join(map(repr, unused))} "
+                f"in the first {steps} steps. Call step.update(loss, {unused[0]!r}), or remove the "
+                "optimizer.",
+                FlambeauWarning,
+                stacklevel=3,
+            )
+
+    def _sums(self) -> Tensor:
+        sums = [as_real(each.detach().abs().sum()) for each in self._trained.parameters()]
+        return torch.stack(sums) if sums else torch.zeros(1)
