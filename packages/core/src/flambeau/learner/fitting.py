@@ -31,7 +31,6 @@ from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
-from flambeau.training.run_state.resume import check_tree, read_phases, restore_or_roll_back
 from flambeau.training.state import Position
 from flambeau.training.step import train_step
 
@@ -85,6 +84,8 @@ def resume(setup: Setup, resume: Resume, started: Started) -> Plan:
         ArtefactError: The checkpoint is damaged, or a part of it does not fit the run.
         ArgumentError: The learner's folder contains another run.
     """
+    from flambeau.training.run_state.resume import check_tree, read_phases, restore_or_roll_back
+
     folder, checkpoint, tree = agree_on_checkpoint(resume.path)
     tree = check_tree(tree, checkpoint)
     plan = plan_of_checkpoint(

@@ -17,8 +17,6 @@ from flambeau.training.accumulation import grouped_batches
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
-from flambeau.training.norm.bn_gap import check_train_eval_gap
-from flambeau.training.norm.bn_statistics import adapt
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
 from flambeau.training.step import train_step as default_step
@@ -38,6 +36,8 @@ def fit(run: Run) -> None:
                     if run.started_phase != index:  # a resumed run has started its phase
                         run.start_phase()
                     if state.phase.bn == "adapt" and not run.adapted:
+                        from flambeau.training.norm.bn_statistics import adapt
+
                         adapt(run)
                         run.adapted = True
                     run.dispatch.send("on_phase_start", state)
@@ -61,6 +61,8 @@ def fit(run: Run) -> None:
 
 def run_epoch(run: Run) -> None:
     """Train for an epoch, evaluate, and add a row to the history."""
+    from flambeau.training.norm.bn_gap import check_train_eval_gap
+
     state, position = run.state, run.state.position
     started = time.perf_counter()
     run.dispatch.send("on_epoch_start", state)

@@ -27,11 +27,6 @@ from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
-from flambeau.training.nonfinite.locate import (
-    NonFiniteSource,
-    find_nonfinite_source,
-    nonfinite_error,
-)
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
 from flambeau.training.optim.optimizer import default_factory, no_decay_ids
 from flambeau.training.optim.precision import Precision
@@ -46,6 +41,7 @@ from flambeau.training.update import Update
 from flambeau.training.update_check import UpdateCheck
 
 if TYPE_CHECKING:
+    from flambeau.training.nonfinite.locate import NonFiniteSource
     from flambeau.training.planner import Planner
 
 T = TypeVar("T")
@@ -277,6 +273,8 @@ class Run:
         Raises:
             NonFiniteError: Always; the message names step, samples and layer, and what to do.
         """
+        from flambeau.training.nonfinite.locate import NonFiniteSource, find_nonfinite_source
+
         self.update.restore_statistics()
         why_not = not_resumable_reason(self.components.train)
         if why_not:
@@ -302,6 +300,8 @@ class Run:
 
     def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
         """Return the error that ends the run."""
+        from flambeau.training.nonfinite.locate import nonfinite_error
+
         return nonfinite_error(record, source)
 
     def release(self) -> None:
