@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from flambeau import Classification, Learner, Predictor
 from flambeau.cli.app import build_app
 from flambeau.domain import Domain, discovery, get_domain, recognise_domain
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.task import TopKAccuracy
 from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
@@ -86,6 +86,8 @@ def test_its_files_rule_and_option_are_used(toy: Domain, tmp_path: Path) -> None
         c["key"]: c for c in json.loads(call("plan", path, "--length", 48, "--json"))["choices"]
     }
     assert (choices["length"]["value"], choices["length"]["source"]) == (48, "user")
+    with pytest.raises(ArgumentError, match=r"DnaData cannot be read like an export.*--like x"):
+        call("plan", path, "--like", "x")
 
 
 def test_its_check_finds_a_leak(toy: Domain, tmp_path: Path) -> None:

@@ -230,8 +230,8 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
-                ``task``, ``size``, ``channels``, ``classes``; for a CSV file also ``file``,
-                ``target`` (the column of the labels), ``split`` and ``root``.
+                ``task``, ``size``, ``channels``, ``classes``, ``like``; for a CSV file also
+                ``file``, ``target`` (the column of the labels), ``split`` and ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

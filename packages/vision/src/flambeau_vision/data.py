@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +109,10 @@ class ImageData(ImageDataConstructors):
     def options(self) -> ImageOptions:
         """The options with which images are read."""
         return self._options
+
+    @property
+    def like(self) -> Path | None:
+        return None if self._options.like is None else Path(self._options.like)
 
     @property
     def choices(self) -> Mapping[str, Any]:

@@ -40,7 +40,7 @@ class FolderListing:
 
 
 def list_folder(
-    folder: str | os.PathLike[str], classes: Sequence[str] | None = None
+    folder: str | os.PathLike[str], classes: Sequence[str] | None = None, *, some: bool = False
 ) -> FolderListing:
     """Return the images in ``folder`` with their classes and parts.
 
@@ -51,15 +51,18 @@ def list_folder(
     Args:
         folder: The folder to search.
         classes: The classes to use and their order; by default all, sorted by name.
+        some: Whether ``classes`` are all classes of a model: some may have no folder, and there
+            must be no others.
 
     Raises:
         InputError: The folder does not exist, there are no images in class folders, there are
-            fewer than two classes, or a class in ``classes`` has no folder.
+            fewer than two classes, or the class folders do not match ``classes``.
     """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder. Give a folder with one sub-folder per class.")
     named = set(classes or ())
+    used = set[str]() if some else named
     part_folders = {
         path: PART_NAMES[path.name.lower()]
         for path in _subfolders(root)
@@ -69,7 +72,7 @@ def list_folder(
     ignored: Counter[str] = Counter()
     rows: list[tuple[Path, str, str | None]] = []
     for path, part in part_folders.items():
-        rows += [(file, label, part) for file, label in _labelled_files(path, named, ignored)]
+        rows += [(file, label, part) for file, label in _labelled_files(path, used, ignored)]
     with_train = any(part == "train" for _, _, part in rows)
     others = [path for path in _subfolders(root) if path not in part_folders]
     if with_train and others:
@@ -77,7 +80,7 @@ def list_folder(
     elif not with_train:
         rows += [
             (file, label, None)
-            for file, label in _labelled_files(root, named, ignored, part_folders)
+            for file, label in _labelled_files(root, used, ignored, part_folders)
         ]
     if part_folders:
         found = Counter(part for _, _, part in rows if part is not None)
@@ -86,7 +89,13 @@ def list_folder(
     if ignored:
         kinds = ", ".join(f"{n} {ending or 'no extension'}" for ending, n in ignored.most_common(5))
         notes.append(f"skipped files without an image extension: {kinds}")
-    return _build_listing(root, rows, classes, notes, ignored)
+    if some and (others := sorted({label for _, label, _ in rows} - named)):
+        raise InputError(
+            f"{root} has images of {_name_folders(others)}, which the model does not have; its "
+            f"classes are {_name_folders(tuple(classes or ()))}. Move these folders elsewhere, or "
+            "read the data without like= (--like) and train a new head."
+        )
+    return _build_listing(root, rows, classes, notes, ignored, some=some)
 
 
 def _build_listing(
@@ -95,13 +104,15 @@ def _build_listing(
     classes: Sequence[str] | None,
     notes: list[str],
     ignored: Counter[str],
+    *,
+    some: bool,
 ) -> FolderListing:
     if not rows:
         raise _no_images_error(root, ignored)
     found = sorted({label for _, label, _ in rows})
     names = tuple(classes) if classes is not None else tuple(found)
     missing = [name for name in names if name not in found]
-    if missing:
+    if missing and not some:
         raise InputError(
             f"{root} has no images of {_name_folders(missing)}; its class folders are "
             f"{_name_folders(_class_folders(root))}. Use the names of existing class folders."

@@ -58,7 +58,7 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    listing = list_folder(path, options.classes)
+    listing = list_folder(path, options.classes, some=options.like is not None)
     options = options.updated({"classes": listing.classes})
     given = rows_by_part(listing.parts)
     return assemble(listing.files, listing.labels, request, options, listing.notes, given)
@@ -151,7 +151,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"{path} is a single image. Training needs a folder with one sub-folder of images per "
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
-    option_names = ("size", "channels", "classes", "unreadable", "sep", "task")
+    option_names = ("size", "channels", "classes", "unreadable", "sep", "task", "like")
     split_names = (
         "valid",
         "test",

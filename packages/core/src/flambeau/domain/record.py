@@ -35,8 +35,9 @@ class FromPath(Protocol):
         Args:
             path: The file or folder on the command line.
             options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
-                the name of the column (or file) of the targets, and ``"task"``, the plan's value,
-                each only if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
+                the name of the column (or file) of the targets, ``"task"``, the plan's value,
+                and ``"like"``, the folder of an export whose data these are read like, each only
+                if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
                 the class names of the model in their order, which replace those found in the data.
         """
         ...

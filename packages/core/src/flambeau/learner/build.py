@@ -152,6 +152,8 @@ class BuiltPlan:
         self.seed = seed
         self.device = torch.device(self.values["device"])
         self._start = _starting_point(self.values, domain)
+        # The model is new where the data were only read like the export's.
+        weights = self._start if self._start and self.values["start"]["model"] else None
         self.preprocessor: Preprocessor = (
             self._start.preprocessor if self._start else data.preprocessor(self.values)
         )
@@ -159,14 +161,15 @@ class BuiltPlan:
         self.model_spec: dict[str, Any] | None = None
         if given.model is None:
             arguments = dict(data.model_arguments(self.preprocessor, self.values))
-            if self._start is not None and "weights" in arguments:
+            if weights is not None and "weights" in arguments:
                 arguments["weights"] = None  # the export's replace them
             self.model_spec = {"builder": self.values["architecture"], "arguments": arguments}
             model: nn.Module = self._seeded_model(arguments)
         else:
             model = given.model
-        if self._start is not None:
-            self._start.load_weights(model, self.values["start"]["head"])
+        if weights is not None:
+            weights.load_weights(model, self.values["start"]["head"])
+        self._base = None if weights is None else weights.folder
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last changes the strides of 4-d weights only.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
@@ -200,7 +203,8 @@ class BuiltPlan:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
 
-        if difference and self._start is None:
+        base = self._base if difference else None
+        if difference and base is None:
             raise ArgumentError(
                 "export(difference=True) needs an export from which the weights differ, but this "
                 "learner did not start from one: Learner(data, start=…)."
@@ -213,7 +217,7 @@ class BuiltPlan:
             task=self.task,
             preprocessor=self.preprocessor,
             plan=plan.to_json(),
-            base=self._start.folder if self._start is not None and difference else None,
+            base=base,
         )
 
     def _planned_task(self, plan: Plan) -> Task:

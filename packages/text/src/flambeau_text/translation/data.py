@@ -228,6 +228,10 @@ class TranslationData(Data):
         return self._options
 
     @property
+    def like(self) -> Path | None:
+        return None if self._options.like is None else Path(self._options.like)
+
+    @property
     def skipped(self) -> Mapping[str, int]:
         """Number of unusable pairs by reason; ``samples.problems`` lists each pair."""
         return dict(self._skipped)
@@ -361,7 +365,7 @@ class TranslationData(Data):
             "label_smoothing": values["label_smoothing"],
             "teacher_forcing": values["teacher_forcing"],
             "decoding": values["decoding"],
-            "lowercase": self._options.lowercase,
+            "lowercase": bool(self._options.lowercase),
         }
 
     # ------------------------------------------------------------ private

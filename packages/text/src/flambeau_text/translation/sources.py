@@ -43,12 +43,7 @@ def read_files(
     options: TranslationOptions | None,
 ) -> TranslationDataArguments:
     """Read two parallel files, and two more for each of validation and test if given."""
-    options = options or TranslationOptions()
-    languages = {
-        "source_language": options.source_language or language_of(source),
-        "target_language": options.target_language or language_of(target),
-    }
-    options = options.with_given(languages)
+    options = _with_languages(options, [(file, language_of(file)) for file in (source, target)])
 
     def read(files: tuple[Any, Any]) -> Pairs:
         return pairs_from_lines(*read_parallel(*files), Path(files[0]).name)
@@ -69,18 +64,34 @@ def read_columns(
 
     Column names that are language codes ("en") set the languages that the options do not.
     """
-    options = options or TranslationOptions()
-    options = options.with_given(
-        {
-            name: getattr(options, name) or _language_of_column(column)
-            for name, column in zip(_LANGUAGES, (source, target), strict=True)
-        }
-    )
+    named = [(column, _language_of_column(column)) for column in (source, target)]
+    options = _with_languages(options, named)
     pairs = pairs_from_columns(table, source, target)
     given = None
     if (column := request.column) is not None:
         given = rows_by_part(read_part_column(table.column(column), column, table.name))
     return _assemble({"train": pairs}, request, options, given)
+
+
+def _with_languages(
+    options: TranslationOptions | None, named: Sequence[tuple[Any, str | None]]
+) -> TranslationOptions:
+    """Return the options with the languages that the two files or columns name.
+
+    The options take precedence, but data that are read like an export must not name others.
+    """
+    options = options or TranslationOptions()
+    found: dict[str, str | None] = {}
+    for option, (name, language) in zip(_LANGUAGES, named, strict=True):
+        chosen = getattr(options, option)
+        if options.like is not None and chosen and language and chosen != language:
+            raise InputError(
+                f"{os.fspath(name)} is in the language {language!r}, but in the export "
+                f"{os.fspath(options.like)} {option} is {chosen!r}, and like= reads data as the "
+                "export does. Give the same languages, or omit like= (--like)."
+            )
+        found[option] = chosen or language
+    return options.with_given(found)
 
 
 def _language_of_column(column: str) -> str | None:
@@ -105,8 +116,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             folder with two files that differ only in their ending (``train.en`` and ``train.de``).
         options: ``target``, in a table the name of a column; its ``source_column`` and ``split``;
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
-            ``lowercase``, ``unusable``; ``valid`` and ``test``, each a fraction or two files
-            separated by a comma.
+            ``lowercase``, ``unusable``, ``like``; ``valid`` and ``test``, each a fraction or two
+            files separated by a comma.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -121,7 +132,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         )
     chosen = {
         name: given.pop(name)
-        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable")
+        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable", "like")
         if name in given
     }
     settings = TranslationOptions(**chosen)
