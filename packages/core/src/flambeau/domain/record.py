@@ -13,6 +13,7 @@ from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
 from flambeau.plan.order import check_extended, check_needs
+from flambeau.plan.rules_task import metrics_rule
 from flambeau.task.metrics import Metric
 from flambeau.task.named_losses import Loss
 from flambeau.task.task import Task
@@ -108,7 +109,8 @@ class Domain:
         tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
         losses: Constructors of loss objects that a task has among its ``arguments()``:
             ``builder(**loss.arguments())`` returns a function of outputs and targets.
-        metrics: Constructors of metrics, likewise. Core's are available in every domain.
+        metrics: Constructors of metrics, likewise. Core's are available in every domain. The plan's
+            key "metrics" can name those that need no arguments, for a task of core.
         rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
@@ -154,7 +156,11 @@ def rules_of(domain: Domain) -> tuple[Rule, ...]:
     own = domain.rules
     if domain.models and all(rule.key != "architecture" for rule in own):
         own = (_first_model(domain.name, tuple(domain.models)), *own)
-    return combine(CORE_RULES, own)
+    core = CORE_RULES
+    if domain.metrics:
+        metrics = metrics_rule(tuple(domain.metrics))
+        core = tuple(metrics if rule.key == metrics.key else rule for rule in core)
+    return combine(core, own)
 
 
 def _first_model(name: str, models: tuple[str, ...]) -> Rule:

@@ -225,8 +225,11 @@ class BuiltPlan:
         arguments = dict(self.data.task_arguments(self.preprocessor, self.values))
         if self._start is not None:
             arguments = self._start.task_arguments(arguments, self.values["start"]["head"])
+        if "metrics" in arguments:
+            arguments["metrics"] = self._with_metric_objects(arguments["metrics"])
         task: Task = self._build("task", self.domain.tasks, arguments)
-        made = task.arguments()
+        made = dict(task.arguments())
+        made["metrics"] = list(made.get("metrics", ()))
         wanted = {
             "loss": loss_arguments(self.values, self.data.facts().get("class_counts")),
             "metrics": {"metrics": self.values.get("metrics")},
@@ -240,6 +243,26 @@ class BuiltPlan:
                     "Learner(data, task=…)."
                 )
         return task
+
+    def _with_metric_objects(self, names: Any) -> Any:
+        """Return the plan's metrics with those of the domain as objects, which tasks do not know.
+
+        Raises:
+            PlanError: A metric of the domain needs arguments.
+        """
+        own = self.domain.metrics
+        if not any(name in own for name in names):
+            return names
+        found: dict[str, Any] = {}
+        for name in names:
+            try:
+                found[name] = own[name]() if name in own else name
+            except TypeError as error:
+                raise PlanError(
+                    f"The metric {name!r} of the domain {self.domain.name!r} cannot be created by "
+                    f"its name: {error}. Pass an object to the task: metrics={{{name!r}: …}}."
+                ) from error
+        return found
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
         """Return a model whose initial weights depend only on the seed; restore the generators."""
