@@ -27,6 +27,8 @@ class ImageOptions:
         classes: All classes in the order of the model's outputs; None uses those found, sorted.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
+        weight: Column of a table with the weight of each image in loss and metrics: finite and not
+            negative. None weighs all images equally.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
             at construction and to files that become unreadable later, see `ImageFileDataset`.
         verify: Decode every file at construction, which finds all damage that the decoder detects
@@ -53,6 +55,7 @@ class ImageOptions:
     classes: Sequence[str] | None = None
     task: Kind | None = None
     sep: str | None = None
+    weight: str | None = None
     unreadable: Literal["raise", "skip"] = "raise"
     verify: bool | None = None
     cache: Cache | None = None
