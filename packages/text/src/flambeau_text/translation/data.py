@@ -58,6 +58,9 @@ class TranslationData(Data):
         options: Options for tokenizing and filtering pairs.
         skipped: Number of unusable pairs by reason.
 
+    Raises:
+        InputError: The split has a calibration part, which translations do not use.
+
     Example:
         >>> data = TranslationData.from_pairs([("one", "eins"), ("two", "zwei")] * 5)
         >>> data.facts()["n_train"], data.raw("valid")
@@ -73,6 +76,11 @@ class TranslationData(Data):
         options: TranslationOptions | None = None,
         skipped: Mapping[str, int] | None = None,
     ) -> None:
+        if n := len(split.calibration):
+            raise InputError(
+                f"The split has a calibration part (pairs: {n:,}), but translations have nothing "
+                "to fit on it, so its pairs would be lost. Put them in train, valid or test."
+            )
         self._samples = samples
         self._split = split
         self._options = options or TranslationOptions()
