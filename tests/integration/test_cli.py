@@ -392,3 +392,19 @@ def test_an_export_is_trained_further(photos: Path, tmp_path: Path) -> None:
     plan = Plan.load(second / "plan.json").values
     assert plan["start"]["export"] == str(first / "model")
     assert plan["start"]["head"] == "kept"
+
+
+def test_data_are_read_like_an_export(photos: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    call("fit", photos, *SMALL, "--out", first)
+    words = ("--set", "batch_size=8", "--epochs", "1", "--like", first / "model")
+    call("fit", photos, *words, "--out", second)
+    plan = Plan.load(second / "plan.json").values
+    assert (plan["image_size"], plan["start"]["model"]) == (16, None)
+    preprocessors = [
+        json.loads((folder / "model" / "flambeau.json").read_text())["preprocessor"]
+        for folder in (first, second)
+    ]
+    assert preprocessors[0] == preprocessors[1]
+    with pytest.raises(FlambeauError, match=r"size is 32, but in the export .* 16.*--like"):
+        call("plan", photos, "--size", "32", "--like", first / "model")

@@ -199,3 +199,14 @@ def test_demo_writes_figures(tmp_path: Path) -> None:
     for name in ("predictions.png", "attention.png"):
         assert name in text
         assert (tmp_path / "run" / name).stat().st_size > 5_000
+
+
+def test_pairs_are_read_like_an_export(files: tuple[Path, Path], model: Path) -> None:
+    words = ("plan", files[0], "--target", files[1], "--like", model, "--json")
+    plan = {choice["key"]: choice for choice in json.loads(call(*words))["choices"]}
+    assert plan["start"]["value"]["export"] == str(model)
+    assert plan["tokenizer"]["reason"].startswith(f"As in the export {model}")
+    with pytest.raises(FlambeauError, match=r"lowercase is True, but in the export .* False"):
+        call(*words, "--lowercase")
+    with pytest.raises(FlambeauError, match=r"train.de is in the language 'de', but"):
+        call("plan", files[1], "--target", files[0], "--like", model)

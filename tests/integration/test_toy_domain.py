@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flambeau import Classification, Learner, Predictor
+from flambeau import Classification, Learner, Plan, Predictor
 from flambeau.cli.app import build_app
 from flambeau.domain import Domain, discovery, get_domain, recognise_domain
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError, PlanError
+from flambeau.learner.build import BuiltPlan, UserObjects
+from flambeau.plan import Choice
 from flambeau.task import TopKAccuracy
 from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
@@ -86,6 +89,8 @@ def test_its_files_rule_and_option_are_used(toy: Domain, tmp_path: Path) -> None
         c["key"]: c for c in json.loads(call("plan", path, "--length", 48, "--json"))["choices"]
     }
     assert (choices["length"]["value"], choices["length"]["source"]) == (48, "user")
+    with pytest.raises(ArgumentError, match=r"DnaData cannot be read like an export.*--like x"):
+        call("plan", path, "--like", "x")
 
 
 def test_its_check_finds_a_leak(toy: Domain, tmp_path: Path) -> None:
@@ -131,6 +136,42 @@ def test_its_metric_is_in_the_export(toy: Domain, tmp_path: Path) -> None:
     # Logits for two samples of the first class and one of the second: 1 of 2 and 1 of 1 correct.
     lowest.update(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
     assert lowest.compute() == 0.5
+
+
+def test_the_plan_can_name_its_metric(toy: Domain, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dna", toy.demo(60, 0))  # type: ignore[misc]
+    data = toy.demo(60, 0)  # type: ignore[misc]
+    names = ["lowest_recall", "accuracy"]
+    learner = Learner(data, choices={"metrics": names}, quiet=True, folder=tmp_path / "run")
+    assert list(learner.evaluate()) == ["loss", *names]
+    assert isinstance(learner.task.metrics()["lowest_recall"], toy.metrics["lowest_recall"])  # type: ignore[arg-type]
+    model = learner.export(tmp_path / "model")
+    scores = json.loads(call("evaluate", model, path, "--json"))
+    assert list(scores) == ["samples", "loss", *names]
+    again = Learner(data, plan=Plan.from_json(learner.plan.to_json()), quiet=True)
+    assert list(again.task.metrics()) == names
+    message = r"a list of accuracy, .*, lowest_recall, .* Did you mean 'lowest_recall'\?"
+    with pytest.raises(PlanError, match=message):
+        Learner(data, choices={"metrics": ["lowst_recall"]}, quiet=True)
+    with pytest.raises(PlanError, match=r"a list of accuracy, .*Did you mean 'accuracy'\?"):
+        Learner(data, choices={"metrics": ["acuracy"]}, quiet=True)
+    with pytest.raises(PlanError, match=r"a list of accuracy.* 'classification'\.$"):
+        Learner(data, choices={"metrics": "nothing"}, quiet=True)
+
+
+def test_a_metric_with_arguments_is_passed_as_an_object(toy: Domain) -> None:
+    class Above:
+        def __init__(self, limit: float) -> None: ...
+
+    other = replace(toy, metrics={"above": Above})
+    data = toy.demo(60, 0)  # type: ignore[misc]
+    learner = Learner(data, quiet=True)
+    plan = learner.plan.override("metrics", ["accuracy"])
+    built = BuiltPlan(data, other, plan, UserObjects(), 0)
+    assert list(built.task.metrics()) == ["accuracy"]
+    given = Plan.from_json(plan.to_json()).with_choice(Choice("metrics", ["above"], "Mine."))
+    with pytest.raises(PlanError, match=r"'above' of the domain 'dna' .*'limit'.* to the task"):
+        BuiltPlan(data, other, given, UserObjects(), 0)
 
 
 def test_its_errors_name_line_and_input(toy: Domain, tmp_path: Path) -> None:

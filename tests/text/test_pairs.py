@@ -235,3 +235,20 @@ def test_report_and_show() -> None:
     assert data.show(2).splitlines()[0] == "     0  source sentence number 0"
     assert repr(data) == "TranslationData(22 pairs: 18 train, 3 valid, 1 test)"
     assert data.preview(3).caption == "source sentence number 3\n→ zielsatz nummer 3"
+
+
+def test_a_calibration_part_is_refused(tmp_path: Path) -> None:
+    pairs = [(f"one {n}", f"eins {n}") for n in range(12)]
+    split = Split.from_parts({"train": range(8), "valid": [8, 9], "calibration": [10, 11]})
+    with pytest.raises(
+        InputError, match=r"calibration part \(pairs: 2\), .* Put them in train, valid or"
+    ):
+        TranslationData.from_pairs(pairs, split=split)
+    parts = ["train"] * 8 + ["valid"] * 3 + ["calibration"]
+    rows = [",".join((*pair, part)) for pair, part in zip(pairs, parts, strict=True)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["source,target,part", *rows]))
+    with pytest.raises(InputError, match=r"calibration part \(pairs: 1\)"):
+        TranslationData.from_csv(path, split="part")
+    with pytest.raises(ArgumentError, match="Unknown option 'calibration' for sentence pairs"):
+        TranslationData.from_path(path, {"calibration": 0.1})

@@ -187,3 +187,121 @@ def test_evaluate_with_the_names() -> None:
     found = task.evaluate(torch.nn.Identity(), batches, StepContext("evaluate"))
     assert found.pop("loss") == pytest.approx(found["log_loss"], abs=CLOSE)
     assert found == pytest.approx(of_classes(truth.numpy(), logits.softmax(1).numpy()), abs=CLOSE)
+
+
+# ---------------------------------------------------------------- sample weights
+
+
+def weights_for(n: int, kind: str) -> Tensor:
+    draw = torch.Generator().manual_seed(3)
+    if kind == "whole":
+        return torch.randint(0, 4, (n,), generator=draw)
+    weights = torch.rand(n, generator=draw, dtype=torch.float64) ** 3
+    weights[::7] = 0
+    return weights
+
+
+def weighted(metric, outputs: Tensor, targets: Tensor, weights: Tensor, size: int = 17):
+    for start in range(0, len(outputs), size):
+        rows = slice(start, start + size)
+        metric.update(outputs[rows], targets[rows], weights[rows])
+    return metric
+
+
+@pytest.mark.parametrize("kind", ["whole", "real"])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_weighted_classes_equal_scikit_learn(classes: int, ties: bool, kind: str) -> None:
+    logits, truth = draws(300, classes=classes, ties=ties)
+    weights = weights_for(300, kind)
+    logits[weights == 0] = torch.nan  # counts for nothing
+    known = Classification.known_metrics()
+    found = {name: score(weighted(known[name](), logits, truth, weights)) for name in NAMES}
+    used = weights > 0
+    y, p, w = truth[used].numpy(), logits[used].softmax(1).numpy(), weights[used].numpy()
+    one_hot = np.eye(classes)[y]
+    expected = {
+        "log_loss": sk.log_loss(y, p, sample_weight=w),
+        "brier": np.average(((p - one_hot) ** 2).sum(1) / (2 if classes == 2 else 1), weights=w),
+    }
+    binary = (y, p[:, 1]) if classes == 2 else (one_hot, p)
+    expected["auroc"] = sk.roc_auc_score(*binary, sample_weight=w)
+    expected["average_precision"] = sk.average_precision_score(*binary, sample_weight=w)
+    assert found == pytest.approx(expected, abs=CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["whole", "real"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_weighted_labels_equal_scikit_learn(ties: bool, kind: str) -> None:
+    draw = torch.Generator().manual_seed(5)
+    truth = (torch.rand(200, 4, generator=draw) < torch.tensor([0.1, 0.3, 0.5, 0.9])).long()
+    logits = torch.randn(200, 4, generator=draw, dtype=torch.float64) + truth
+    logits = (logits * 2).round() / 2 if ties else logits
+    weights = weights_for(200, kind)
+    known = MultiLabel.known_metrics()
+    found = {name: score(weighted(known[name](), logits, truth, weights)) for name in NAMES}
+    y, p, w = truth.numpy(), logits.sigmoid().numpy(), {"sample_weight": weights.numpy()}
+    expected = {
+        "auroc": sk.roc_auc_score(y, p, average="macro", **w),
+        "average_precision": sk.average_precision_score(y, p, average="macro", **w),
+        "brier": np.mean([sk.brier_score_loss(y[:, k], p[:, k], **w) for k in range(4)]),
+        "log_loss": np.mean([sk.log_loss(y[:, k], p[:, k], **w) for k in range(4)]),
+    }
+    assert found == pytest.approx(expected, abs=CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_weights_equal_repeated_samples_with_padding_and_axes(name: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    outputs = torch.randn(8, 3, 5, generator=draw, dtype=torch.float64)
+    targets = torch.randint(3, (8, 5), generator=draw)
+    targets[1, 2:] = -100
+    weights = torch.tensor([0, 1, 2, 3, 1, 1, 0, 2])
+    make = Classification.known_metrics(-100)[name]
+    found = score(weighted(make(), outputs, targets, weights, size=3))
+    rows = torch.arange(8).repeat_interleave(weights)
+    assert found == pytest.approx(score(fill(make(), outputs[rows], targets[rows])), abs=CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_merged_weighted_parts_equal_the_whole(name: str) -> None:
+    logits, truth = draws(101, classes=3, ties=True)
+    weights = weights_for(101, "real")
+    make = Classification.known_metrics()[name]
+    merged = make()
+    for rows in (slice(0, 40), slice(40, 40), slice(40, 101)):
+        merged.merge(weighted(make(), logits[rows], truth[rows], weights[rows]).sums)
+    whole = weighted(make(), logits, truth, weights)
+    assert score(merged) == pytest.approx(score(whole), abs=1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_weights_counts_each_sample_once(name: str) -> None:
+    logits, truth = draws(60, classes=3, ties=False)
+    make = Classification.known_metrics()[name]
+    mixed = fill(weighted(make(), logits[:30], truth[:30], torch.full((30,), 2)), logits, truth)
+    rows = torch.cat([torch.arange(30).repeat(2), torch.arange(60)])
+    expected = score(fill(make(), logits[rows], truth[rows]))
+    assert score(mixed) == pytest.approx(expected, abs=CLOSE)
+
+
+@pytest.mark.parametrize("name", ["auroc", "log_loss"])
+def test_weights_of_zero_alone_give_nan(name: str) -> None:
+    logits, truth = draws(20, classes=3, ties=False)
+    metric = Classification.known_metrics()[name]()
+    assert math.isnan(score(weighted(metric, logits, truth, torch.zeros(20))))
+
+
+def test_evaluate_uses_sample_weights() -> None:
+    task = Classification(["a", "b", "c"], metrics=NAMES)
+    logits, truth = draws(50, classes=3, ties=False)
+    weights = weights_for(50, "whole")
+    batches = [
+        Batch({"x": logits[rows]}, {"y": truth[rows]}, sample_weight=weights[rows].double())
+        for rows in torch.arange(50).split(8)
+    ]
+    found = task.evaluate(torch.nn.Identity(), batches, StepContext("evaluate"))
+    rows = torch.arange(50).repeat_interleave(weights)
+    expected = of_classes(truth[rows].numpy(), logits[rows].softmax(1).numpy())
+    assert found.pop("loss") == pytest.approx(expected["log_loss"], abs=CLOSE)
+    assert found == pytest.approx(expected, abs=CLOSE)

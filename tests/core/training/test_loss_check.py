@@ -174,3 +174,16 @@ def test_the_check_leaves_the_run_unchanged() -> None:
         found.append(list(run.history.step_losses))
         run.fit(1)
     assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_the_loss_of_the_checked_batch_is_computed_once() -> None:
+    sizes: list[int] = []
+
+    class Counts(Tokens):
+        def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Any]:
+            sizes.append(len(batch))
+            return super().loss(outputs, batch)
+
+    learner(Counts(), batch_size=N).fit(1)
+    steps = sizes.index(N) if N in sizes else len(sizes)
+    assert sizes[:steps] == [4, 1, 1, 1, 1]

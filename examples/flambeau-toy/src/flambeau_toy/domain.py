@@ -102,7 +102,7 @@ DOMAIN = Domain(
     tasks={"classification": Classification},
     metrics={"lowest_recall": LowestRecall},
     preprocessors={"dna_preprocessor": DnaPreprocessor},
-    rules=(Rule("length", (), choose_length, of_model=True),),
+    rules=(Rule("length", (), choose_length, determines="preprocessor"),),
     checks=(Check("dna-leak", "valid sequences that are in train", find_leaks),),
     recognise=recognise,
     cli_options=dict.fromkeys(DATA_COMMANDS, (LENGTH,)),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+from torch import Tensor
 
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
@@ -23,6 +24,9 @@ ImageDataArguments: TypeAlias = tuple[
 ]
 """The arguments of ``ImageData``."""
 
+WEIGHT = "sample_weight"
+"""The column of ``Samples`` with the weights of the images, if they have weights."""
+
 # Reasons listed in a message; further ones are only counted.
 _MAX_REASONS = 5
 
@@ -35,6 +39,7 @@ def assemble(
     notes: tuple[str, ...] = (),
     given: Mapping[str, Rows] | None = None,
     readings: tuple[Reading, ...] = (),
+    weights: Tensor | None = None,
 ) -> ImageDataArguments:
     """Return the arguments of ``ImageData`` for images of any size; reads every header.
 
@@ -46,6 +51,7 @@ def assemble(
         notes: Notes for the report; this function appends further notes.
         given: Rows of the parts that folders or a column name.
         readings: How folders and columns were understood.
+        weights: Weight of each image in loss and metrics, ``(n,)``.
 
     Raises:
         InputError: There are no images, one cannot be read (unless ``unreadable="skip"``), none of
@@ -76,6 +82,7 @@ def assemble(
             "mode": [header.mode for header in headers],
             "format": [header.format for header in headers],
             "animated": [header.animated for header in headers],
+            **({} if weights is None else {WEIGHT: as_column(weights[kept])}),
         },
         problems,
     )
@@ -83,6 +90,11 @@ def assemble(
     is_random = request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
+
+
+def as_column(values: Tensor) -> Sequence[Any]:
+    """Return a tensor as a column of ``Samples``."""
+    return cast("Sequence[Any]", values)
 
 
 def split_images(

@@ -119,7 +119,8 @@ class ImageDataConstructors(Data):
             calibration: Share of calibration, likewise; for ``learner.calibrate``.
             seed: Seed of the random split.
             size: Height and width in pixels; None lets the plan choose.
-            options: Further options (``sep`` for several labels in one text).
+            options: Further options (``sep`` for several labels in one text; ``weight``, a column
+                with the weight of each image).
 
         Raises:
             InputError: A column does not exist, a label is missing, or a file cannot be read.
@@ -174,6 +175,7 @@ class ImageDataConstructors(Data):
         split: Split | None = None,
         seed: int = 0,
         class_names: Sequence[str] | None = None,
+        sample_weight: Any = None,
         layout: str | None = None,
         size: int | None = None,
         options: ImageOptions | None = None,
@@ -191,6 +193,8 @@ class ImageDataConstructors(Data):
             split: A split by row numbers instead.
             seed: Seed of the random split.
             class_names: Names of the classes 0, 1, …, or of the columns of ``labels``.
+            sample_weight: Weight of each image of ``images`` in loss and metrics, ``(n,)``: finite
+                and not negative. None weighs all equally, as are those of separate parts.
             layout: "HWC" or "CHW" if the shape is ambiguous.
             size: Resize to this height and width in pixels; by default the images' own.
             options: Further options.
@@ -203,7 +207,7 @@ class ImageDataConstructors(Data):
 
         options = (options or ImageOptions()).updated({"size": size, "classes": class_names})
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
-        return cls(*sources.read_arrays(images, labels, request, layout, options))
+        return cls(*sources.read_arrays(images, labels, request, layout, options, sample_weight))
 
     @classmethod
     def from_items(
@@ -237,8 +241,9 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
-                ``task``, ``size``, ``channels``, ``classes``, ``parts``; for a CSV file
-                also ``file``, ``target`` (the column of the labels), ``split`` and ``root``.
+                ``task``, ``size``, ``channels``, ``classes``, ``parts``, ``like``; for a CSV file
+                also ``file``, ``target`` (the column of the labels), ``split``, ``weight`` and
+                ``root``.
 
         Raises:
             ArgumentError: An option is unknown.

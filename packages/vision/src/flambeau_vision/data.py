@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.data import digest
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
-from flambeau.data.split import Split
+from flambeau.data.split import Rows, Split
 from flambeau.data.targets import Targets
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
+from flambeau_vision.assemble import WEIGHT
 from flambeau_vision.constructors import ImageDataConstructors
 from flambeau_vision.contact_sheet import (
     contact_sheet,
@@ -114,6 +117,10 @@ class ImageData(ImageDataConstructors):
         return self._options
 
     @property
+    def like(self) -> Path | None:
+        return None if self._options.like is None else Path(self._options.like)
+
+    @property
     def choices(self) -> Mapping[str, Any]:
         given = {
             "image_size": self._options.size,
@@ -148,6 +155,14 @@ class ImageData(ImageDataConstructors):
         """
         notes = (*map(str, self.readings), *self._notes, *self._images.notes())
         return report(self._samples, self._targets, self._split, notes, duplicates)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the fingerprint of ``Data`` and a digest of the weights of the images, if any."""
+        found = super().fingerprint()
+        if WEIGHT in self._samples.columns:
+            weights = torch.as_tensor(self._samples[WEIGHT]).double().numpy()
+            found["sample weights"] = f"digest {digest(weights.tobytes())}"
+        return found
 
     def raw(self, part: str) -> Sequence[Any]:
         return self._images.items(self._split.part(part))
@@ -192,16 +207,20 @@ class ImageData(ImageDataConstructors):
             )
         self._check_task(values)
         targets, ids = self._targets.select(rows).values, torch.from_numpy(np.array(rows))
+        weights = self._weights(rows)
         geometry = part_geometry(part, preprocessor.geometry, values)
         mode = self._images.cache_mode(values)
         if mode == "files":
-            return ImageFileDataset(self.raw(part), targets, ids, geometry, self._images.unreadable)
+            return ImageFileDataset(
+                self.raw(part), targets, ids, geometry, self._images.unreadable, weights
+            )
         loaded = self._images.load_part(part, rows, geometry, mode)
         if loaded.unreadable:
             kept = torch.ones(len(rows), dtype=torch.bool)
             kept[list(loaded.unreadable)] = False
             targets, ids = targets[kept], ids[kept]
-        return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids)
+            weights = None if weights is None else weights[kept]
+        return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids, weights)
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
         return device_transforms(values, self._options, self._targets)
@@ -286,6 +305,13 @@ class ImageData(ImageDataConstructors):
                 f"{self._targets.kind!r}: {self._targets.reason}. Pass the task to the "
                 f"constructor of the data: ImageOptions(task={task!r})."
             )
+
+    def _weights(self, rows: Rows) -> Tensor | None:
+        """Return the weights of rows; None if all are 1, as where only other parts have weights."""
+        if WEIGHT not in self._samples.columns:
+            return None
+        weights = torch.as_tensor(self._samples[WEIGHT])[torch.from_numpy(np.array(rows))]
+        return None if bool((weights == 1).all()) else weights
 
     def _train_pixels(self, values: Mapping[str, Any], geometry: Geometry) -> Tensor:
         rows, mode = self._split.train, self._images.cache_mode(values)

@@ -39,6 +39,7 @@ class ImageFileDataset:
         geometry: Size, channels and resize method of the images.
         unreadable: bool, one per sample number, in memory shared between processes; set where an
             image cannot be read. None raises instead.
+        sample_weight: Weight of each sample in loss and metrics, ``(n,)``; None for equal weights.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class ImageFileDataset:
         ids: Tensor,
         geometry: Geometry,
         unreadable: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> None:
         self.items = items
         self.targets = targets
         self.ids = ids
         self.geometry = geometry
         self.unreadable = unreadable
+        self.sample_weight = sample_weight
         self._n_reported = 0
 
     def __len__(self) -> int:
@@ -81,10 +84,12 @@ class ImageFileDataset:
                 "files still exist; ImageOptions(verify=True) finds damaged ones before training."
             )
         rows = torch.from_numpy(np.asarray(kept, dtype=np.int64))
+        weights = None if self.sample_weight is None else self.sample_weight[rows]
         return Batch(
             {INPUT: loaded.pixels},
             {TARGET: self.targets[rows]},
-            weight=float(len(kept)),
+            weight=float(len(kept) if weights is None else weights.double().sum()),
+            sample_weight=weights,
             indices=self.ids[rows],
             epoch=epoch,
         )

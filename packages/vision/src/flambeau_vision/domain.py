@@ -86,6 +86,7 @@ DATA_OPTIONS = (
         "unreadable",
     ),
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
+    CliOption("weight", str, "Column of a CSV file with the weight of each image.", "weight"),
     CliOption("split", str, "Column of a CSV file with train, valid, test …", "split"),
     CliOption(
         "root",

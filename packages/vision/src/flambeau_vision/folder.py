@@ -46,6 +46,8 @@ def list_folder(
     folder: str | os.PathLike[str],
     classes: Sequence[str] | None = None,
     parts: Mapping[str, str] | None = None,
+    *,
+    some: bool = False,
 ) -> FolderListing:
     """Return the images in ``folder`` with their classes and parts.
 
@@ -56,11 +58,13 @@ def list_folder(
         folder: The folder to search.
         classes: The classes to use and their order; by default all, sorted by name.
         parts: The part of each folder that is one, by name; by default they are recognised.
+        some: Whether ``classes`` are all classes of a model: some may have no folder, and there
+            must be no others.
 
     Raises:
         InputError: The folder does not exist, there are no images in class folders, there are
-            fewer than two classes, a class in ``classes`` has no folder, or it is not clear which
-            folders are parts.
+            fewer than two classes, the class folders do not match ``classes``, or it is not clear
+            which folders are parts.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -77,6 +81,12 @@ def list_folder(
     ]
     rows += [(file, each.name, None) for each in roles.classes for file in each.files]
     every = sorted({label for _, label, _ in rows})
+    if some and (others := sorted(set(every) - named)):
+        raise InputError(
+            f"{root} has images of {_name_folders(others)}, which the model does not have; its "
+            f"classes are {_name_folders(tuple(classes or ()))}. Move these folders elsewhere, or "
+            "read the data without like= (--like) and train a new head."
+        )
     rows = [row for row in rows if not named or row[1] in named]
     notes: list[str] = []
     if ignored:
@@ -84,6 +94,7 @@ def list_folder(
         notes.append(f"skipped files without an image extension: {kinds}")
     if not every:
         raise _no_images_error(root, ignored)
+    every = list(classes or ()) if some else every
     return _build_listing(root, rows, classes, every, tuple(notes), roles.readings)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor
 
+from flambeau.artefact.read_like import read_record
 from flambeau.data.data import head_arguments, select_values
 from flambeau.data.split import Rows
 from flambeau.data.targets import Targets
@@ -31,13 +33,19 @@ def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
 
 
 def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry:
-    """Return the model's input, with the crop and filter of the weights if these are known."""
-    size, channels = int(values["image_size"]), int(values["channels"])
+    """Return the model's input, with the crop and filter of the weights if these are known.
+
+    Data that are read like an export have its model's input.
+    """
+    if options.like is not None:
+        saved = read_record(options.like, "vision", "like").preprocessor.arguments
+        return Geometry(**{entry.name: saved[entry.name] for entry in fields(Geometry)})
+    geometry = options.geometry(int(values["image_size"]), int(values["channels"]))
     record = planned_weights_record(values)
     if record is None:
-        return Geometry(size, channels, options.resize, interpolation=options.interpolation)
+        return geometry
     # torchvision's names of interpolation modes are the names of Pillow's filters.
-    return Geometry(size, channels, options.resize, record.crop, record.interpolation)  # pyright: ignore[reportArgumentType]
+    return replace(geometry, crop=record.crop, interpolation=record.interpolation)  # pyright: ignore[reportArgumentType]
 
 
 def mean_and_std(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from flambeau.artefact.read_like import filled_like, output_names, read_record
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError
 from flambeau_vision.resize import Geometry, Interpolation, Resize
@@ -21,13 +22,15 @@ class ImageOptions:
     Attributes:
         size: Height and width in pixels; None lets the plan choose.
         channels: 1 or 3 (or the data's own number); None lets the plan choose.
-        resize: "crop", "squash" or "pad"; see `Geometry`.
-        interpolation: Pillow's filter.
+        resize: "crop" (the default), "squash" or "pad"; see `Geometry`.
+        interpolation: Pillow's filter, by default "bilinear".
         classes: All classes in the order of the model's outputs; None uses those found, sorted.
         parts: The part of each folder that is one, by the name of the folder:
             ``{"training": "train", "holdout": "test"}``; ``{}`` if none is. None recognises them.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
+        weight: Column of a table with the weight of each image in loss and metrics: finite and not
+            negative. None weighs all images equally.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
             at construction and to files that become unreadable later, see `ImageFileDataset`.
         verify: Decode every file at construction, which finds all damage that the decoder detects
@@ -38,23 +41,29 @@ class ImageOptions:
             processes; "files" reads the files every epoch. None lets the plan choose.
         cache_folder: Folder of the "disk" cache; by default the folder in ``FLAMBEAU_CACHE``, else
             flambeau's folder in the user's cache folder.
+        like: Folder of an export. Classes, task, size, channels and resize method are the export's
+            where they are not set, and a learner keeps its preprocessor. Images of only some of the
+            classes keep the order of all.
 
     Raises:
-        InputError: A value is invalid.
+        ArtefactError: ``like`` is not an export of ``ImageData``.
+        InputError: A value is invalid, or differs from that of ``like``.
     """
 
     size: int | None = None
     channels: int | None = None
-    resize: Resize = "crop"
-    interpolation: Interpolation = "bilinear"
+    resize: Resize | None = None
+    interpolation: Interpolation | None = None
     classes: Sequence[str] | None = None
     parts: Mapping[str, str] | None = None
     task: Kind | None = None
     sep: str | None = None
+    weight: str | None = None
     unreadable: Literal["raise", "skip"] = "raise"
     verify: bool | None = None
     cache: Cache | None = None
     cache_folder: str | os.PathLike[str] | None = None
+    like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
@@ -70,14 +79,33 @@ class ImageOptions:
             raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        if self.like is not None:
+            saved = _saved_options(self.like)
+            given = {name: getattr(self, name) for name in saved}
+            for name, value in filled_like(self.like, given, saved).items():
+                object.__setattr__(self, name, value)
         # Check size and resize method here rather than when the first image is read.
-        Geometry(
-            1 if self.size is None else self.size,
-            1 if self.channels is None else self.channels,
-            self.resize,
-            interpolation=self.interpolation,
+        self.geometry(
+            1 if self.size is None else self.size, 1 if self.channels is None else self.channels
         )
+
+    def geometry(self, size: int, channels: int) -> Geometry:
+        """Return how images of the given size and channels are resized."""
+        resize = "crop" if self.resize is None else self.resize
+        interpolation = "bilinear" if self.interpolation is None else self.interpolation
+        return Geometry(size, channels, resize, interpolation=interpolation)
 
     def updated(self, given: Mapping[str, Any]) -> ImageOptions:
         """Return the options with all values of ``given`` that are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the options that an export determines, by name; None for those not known."""
+    record = read_record(like, "vision", "like")
+    prepared, task = record.preprocessor.arguments, record.task
+    return {
+        **{name: prepared.get(name) for name in ("size", "channels", "resize", "interpolation")},
+        "classes": output_names(task.arguments) or None,
+        "task": task.builder if task.builder in get_args(Kind) else None,
+    }

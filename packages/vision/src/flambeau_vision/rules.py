@@ -350,9 +350,11 @@ RULES: tuple[Rule, ...] = (
     Rule.extending("targets", _targets, accepts=targets_accept("standard", "as_is")),
     Rule("weights", (), _weights, _weights_accept),
     head_rule("it"),
-    Rule("channels", (), _channels, of_model=True),
+    Rule("channels", (), _channels, determines="preprocessor"),
     Rule("architecture", ("device", "weights"), _architecture),
-    Rule("image_size", ("device", "weights", "architecture"), _image_size, of_model=True),
+    Rule(
+        "image_size", ("device", "weights", "architecture"), _image_size, determines="preprocessor"
+    ),
     Rule("cache", ("image_size", "channels", "presize"), _cache),
     Rule(
         "data_device",
@@ -361,7 +363,7 @@ RULES: tuple[Rule, ...] = (
         _data_device_accepts,
     ),
     Rule("num_workers", ("cache",), _num_workers, _workers_accept),
-    Rule("normalisation", ("weights", "architecture"), _normalisation, of_model=True),
+    Rule("normalisation", ("weights", "architecture"), _normalisation, determines="preprocessor"),
     *AUGMENTATION_RULES,
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),

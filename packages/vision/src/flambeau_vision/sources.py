@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flambeau.data.label_rows import list_labels
 from flambeau.data.samples import Samples
@@ -20,11 +21,18 @@ from flambeau.data.split_request import (
     read_part_column,
     rows_by_part,
 )
-from flambeau.data.tables import Table, read_csv
+from flambeau.data.tables import Table, read_csv, to_list
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.tensors.columns import as_sample_weights
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
-from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
+from flambeau_vision.assemble import (
+    WEIGHT,
+    ImageDataArguments,
+    as_column,
+    assemble,
+    split_images,
+)
 from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
 from flambeau_vision.options import ImageOptions
 
@@ -60,7 +68,8 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    listing = list_folder(path, options.classes, options.parts)
+    _refuse_weight(options, "Use from_df or from_csv with such a column, or omit it (--weight).")
+    listing = list_folder(path, options.classes, options.parts, some=options.like is not None)
     options = options.updated({"classes": listing.classes})
     given = rows_by_part(listing.parts)
     return assemble(
@@ -87,8 +96,10 @@ def read_table(
                 f"The file of row {row} is {value!r}. Give a path in every row of {table.file!r}."
             )
         files.append(table.root / value)
+    weights = None if options.weight is None else _read_weights(table, options.weight)
     if isinstance(table.label, str):
-        return assemble(files, table.column("label", table.label), request, options, notes, given)
+        labels = table.column("label", table.label)
+        return assemble(files, labels, request, options, notes, given, weights=weights)
     names = tuple(table.label)
     rows = list(zip(*(table.column("label", name) for name in names), strict=True))
     for row, values in enumerate(rows):
@@ -100,23 +111,65 @@ def read_table(
                     "text name one column."
                 )
     labels = list(np.array(rows))
-    return assemble(files, labels, request, options.updated({"classes": names}), notes, given)
+    options = options.updated({"classes": names})
+    return assemble(files, labels, request, options, notes, given, weights=weights)
+
+
+def _read_weights(table: TableSource, column: str) -> Tensor:
+    values = table.column("weight", column)
+    try:
+        weights = np.array(to_list(values), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The column {column!r} has weights that are not numbers ({error}). Give one number of "
+            "at least 0 per row."
+        ) from error
+    return as_sample_weights(weights)
 
 
 def read_items(
     items: Sequence[tuple[Any, Any]], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read pairs of an image and its label."""
+    _refuse_weight(options, "Use from_df with such a column, or omit it.")
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (image, label).")
     return assemble([item for item, _ in items], [label for _, label in items], request, options)
 
 
+def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[Any]]:
+    """Return the column of weights: those of train, and 1 for the images of separate parts."""
+    if given is None:
+        return {}
+    weights = as_sample_weights(given)
+    if len(weights) != sizes["train"]:
+        raise InputError(
+            f"There are {sizes['train']:,} train images, but {len(weights):,} weights in "
+            "sample_weight. Give one weight per image."
+        )
+    ones = weights.new_ones(sum(sizes.values()) - len(weights))
+    return {WEIGHT: as_column(torch.cat([weights, ones]))}
+
+
+def _refuse_weight(options: ImageOptions, instead: str) -> None:
+    if options.weight is not None:
+        raise InputError(
+            f"weight={options.weight!r} names a column, but these images come from no table. "
+            f"{instead}"
+        )
+
+
 def read_arrays(
-    images: Any, labels: Any, request: SplitRequest, layout: str | None, options: ImageOptions
+    images: Any,
+    labels: Any,
+    request: SplitRequest,
+    layout: str | None,
+    options: ImageOptions,
+    sample_weight: Any = None,
 ) -> ImageDataArguments:
     """Read arrays or tensors of images of equal size; see ``ImageData.from_arrays``."""
+    _refuse_weight(options, "Pass the weights: sample_weight=….")
     pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
     tensors = {
@@ -143,12 +196,13 @@ def read_arrays(
     n, n_channels, height, width = pixels.shape
     samples = Samples(
         {
-            "image": pixels,  # pyright: ignore[reportArgumentType]  (a tensor is a column too)
+            "image": as_column(pixels),
             "width": [width] * n,
             "height": [height] * n,
             "mode": [{1: "L", 3: "RGB"}.get(n_channels, f"{n_channels} channels")] * n,
             "format": [""] * n,
             "animated": [False] * n,
+            **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
         }
     )
     split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
@@ -162,7 +216,17 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"{path} is a single image. Training needs a folder with one sub-folder of images per "
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
-    option_names = ("size", "channels", "classes", "parts", "unreadable", "sep", "task")
+    option_names = (
+        "size",
+        "channels",
+        "classes",
+        "parts",
+        "unreadable",
+        "sep",
+        "task",
+        "weight",
+        "like",
+    )
     split_names = (
         "valid",
         "test",

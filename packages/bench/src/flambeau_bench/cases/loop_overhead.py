@@ -179,7 +179,7 @@ class _Run:
         return self.case.loader(self.side, count, device)
 
     def _by_hand(self) -> float:
-        factory = self.variant.training.optimizer
+        factory = self.variant.training.factory
         started = self.clock()
         if factory is None:
             self.optimizer = by_hand.optimizer_for(self.variant.optimizer, self.model)

@@ -31,6 +31,14 @@ TargetName = Annotated[
 ]
 """The option ``--target``."""
 
+LikeExport = Annotated[
+    Path | None,
+    typer.Option(
+        "--like", help="Read the data like those of the export in this folder, for a new model."
+    ),
+]
+"""The option ``--like``: an export whose reading options, classes and preprocessor are kept."""
+
 
 def open_data(
     command: str,
@@ -51,7 +59,8 @@ def open_data(
 
     Raises:
         InputError: The path does not exist or is a folder without files.
-        ArgumentError: PATH is missing, or an option is invalid.
+        ArgumentError: PATH is missing, an option is invalid, or the data cannot be read like an
+            export.
         DomainError: No domain recognises the path.
     """
     if str(path).startswith("--"):
@@ -67,7 +76,13 @@ def open_data(
         texts = {name: value for name, value in given.items() if isinstance(value, str)}
         domain = recognise_domain(path, {**option_texts(extra), **texts})
     data_class: Any = next(iter(domain.data_classes.values()))
-    return domain, data_class.from_path(path, {**parse_options(domain, command, extra), **given})
+    data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
+    if "like" in given and data.like is None:
+        raise ArgumentError(
+            f"{type(data).__name__} cannot be read like an export, so --like {given['like']} would "
+            f"have no effect. Omit it; the domain {domain.name!r} does not have this option."
+        )
+    return domain, data
 
 
 def option_texts(words: Sequence[str]) -> dict[str, str]:

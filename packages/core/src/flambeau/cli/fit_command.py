@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from flambeau.cli.data_arguments import DataPath, DomainName, TargetName, TaskName, open_data
+from flambeau.cli.data_arguments import (
+    DataPath,
+    DomainName,
+    LikeExport,
+    TargetName,
+    TaskName,
+    open_data,
+)
 from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
 from flambeau.cli.plan_arguments import (
     ModelName,
@@ -51,6 +58,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     start: Annotated[
         Path | None, typer.Option(help="Train the export in this folder further.")
     ] = None,
+    like: LikeExport = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     domain: DomainName = None,
@@ -63,7 +71,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     Ctrl-C saves a checkpoint and prints the command that continues the run. Options of a single
     domain (--size for images) are listed after the others.
     """
-    kind, data = open_data("fit", path, domain, context.args, {"task": task, "target": target})
+    options = {"task": task, "target": target, "like": like}
+    kind, data = open_data("fit", path, domain, context.args, options)
     check_model(kind, model)
     check_recipe(recipe)
     typer.echo(data.report() + "\n")
@@ -83,7 +92,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     except KeyboardInterrupt:
         # With the domain's options, so that the resumed run reads the same data.
         words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
-        for name, value in (("domain", domain), ("task", task), ("target", target)):
+        for name, value in (("domain", domain), *options.items()):
             words += [f"--{name}", value] if value else []
         typer.echo(f"\nInterrupted. Continue with: {shlex.join(map(str, words))}", err=True)
         raise typer.Exit(130) from None

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flambeau.cli.data_arguments import DataPath, DomainName, TargetName, TaskName, open_data
+from flambeau.cli.data_arguments import (
+    DataPath,
+    DomainName,
+    LikeExport,
+    TargetName,
+    TaskName,
+    open_data,
+)
 from flambeau.cli.plan_arguments import (
     ModelName,
     Settings,
@@ -25,6 +32,7 @@ def plan(
     domain: DomainName = None,
     task: TaskName = None,
     target: TargetName = None,
+    like: LikeExport = None,
     settings: Settings = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse choices of low confidence, and list them.")
@@ -35,7 +43,8 @@ def plan(
 
     The table also says how to override each choice. Nothing is trained.
     """
-    kind, data = open_data("plan", path, domain, context.args, {"task": task, "target": target})
+    options = {"task": task, "target": target, "like": like}
+    kind, data = open_data("plan", path, domain, context.args, options)
     check_model(kind, model)
     choices = parse_choices(settings or []) | without_none({"task": task})
     choices |= {"strict": True} if strict else {}

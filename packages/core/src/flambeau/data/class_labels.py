@@ -189,14 +189,14 @@ def labels_to_int64(part: str, dataset: MemoryDataset, *, one_hot: bool = False)
 
 
 def warn_about_absent_classes(
-    parts: Mapping[str, MemoryDataset], classes: Sequence[str], *, named: bool
+    parts: Mapping[str, MemoryDataset], classes: Sequence[str], *, fix: str
 ) -> None:
     """Warn about classes without train rows, with the rows of other parts that have them.
 
     Args:
         parts: Parts whose targets are class numbers.
         classes: Class names in the order of the class numbers.
-        named: Whether the user gave the names; otherwise they are numbers up to the highest.
+        fix: What to do, for the message.
     """
     [target, *others] = list(parts["train"].targets.values()) or [None]
     if target is None or others or target.ndim != 1 or target.is_floating_point():
@@ -210,11 +210,6 @@ def warn_about_absent_classes(
         f" The {part} rows {_name_rows(dataset, rows)} have {'it' if len(absent) == 1 else 'one'}."
         for part, dataset in parts.items()
         if part != "train" and len(rows := _rows_of(dataset, absent))
-    )
-    fix = (
-        "Remove it from class_names, or add train rows of it."
-        if named
-        else "Number the classes from 0 without gaps: np.unique(labels, return_inverse=True)."
     )
     warnings.warn(
         f"[class-not-in-train] No train row has the class {shown}, so the model cannot learn "

@@ -50,6 +50,16 @@ class Data(ABC):
         return {}
 
     @property
+    def like(self) -> Path | None:
+        """Folder of the export like whose data these are read; None by default.
+
+        The constructor's argument ``like`` fills the options that the user does not set (class
+        names, kind of targets, reading options) from the export's record, with
+        ``flambeau.artefact.read_like``. A learner on these data keeps the export's preprocessor.
+        """
+        return None
+
+    @property
     def issued_warnings(self) -> Collection[str]:
         """Codes of the warnings issued when the data were created or read.
 

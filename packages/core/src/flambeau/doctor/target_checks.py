@@ -40,12 +40,15 @@ def class_missing(setup: TrainingSetup) -> Finding | None:
     if not missing:
         return None
     one = len(missing) == 1
+    fix = "or remove the class from the class names."
+    if setup.data.like is not None:
+        fix = "as without them training lowers its probability."
     return Finding(
         "class-not-in-train",
         f"No train row has the class{'' if one else 'es'} {name_some(missing)}.",
         {"classes": len(by_name), "missing": len(missing), "train rows": setup.facts["n_train"]},
-        "Add samples of this class to train (a stratified split keeps the share of each class), or "
-        "remove the class from the class names.",
+        "Add samples of this class to train (a stratified split keeps the share of each class), "
+        f"{fix}",
     )
 
 

@@ -13,6 +13,7 @@ from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
 from flambeau.plan import CORE_RULES, Choice, Rule, combine
 from flambeau.plan.order import check_extended, check_needs
+from flambeau.plan.rules_task import metrics_rule
 from flambeau.task.metrics import Metric
 from flambeau.task.named_losses import LOSSES, Loss
 from flambeau.task.task import Task
@@ -35,8 +36,9 @@ class FromPath(Protocol):
         Args:
             path: The file or folder on the command line.
             options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
-                the name of the column (or file) of the targets, and ``"task"``, the plan's value,
-                each only if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
+                the name of the column (or file) of the targets, ``"task"``, the plan's value,
+                and ``"like"``, the folder of an export whose data these are read like, each only
+                if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
                 the class names of the model in their order, which replace those found in the data.
         """
         ...
@@ -107,7 +109,8 @@ class Domain:
         tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
         losses: Constructors of loss objects that a task has among its ``arguments()``:
             ``builder(**loss.arguments())`` returns a function of outputs and targets.
-        metrics: Constructors of metrics, likewise. Core's are available in every domain.
+        metrics: Constructors of metrics, likewise. Core's are available in every domain. The plan's
+            key "metrics" can name those that need no arguments, for a task of core.
         rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
@@ -162,7 +165,11 @@ def rules_of(domain: Domain) -> tuple[Rule, ...]:
     if domain.tasks and "task" not in decided and not LOSSES.keys() & domain.tasks.keys():
         choose_task = "Learner(data, task=...) with any Task"
         own = (_first("task", domain.name, tuple(domain.tasks), choose_task), *own)
-    return combine(CORE_RULES, own)
+    core = CORE_RULES
+    if domain.metrics:
+        metrics = metrics_rule(tuple(domain.metrics))
+        core = tuple(metrics if rule.key == metrics.key else rule for rule in core)
+    return combine(core, own)
 
 
 def _first(key: str, domain: str, names: tuple[str, ...], override: str) -> Rule:

@@ -153,6 +153,8 @@ class BuiltPlan:
         self.seed = seed
         self.device = torch.device(self.values["device"])
         self._start = _starting_point(self.values, domain)
+        # The model is new where the data were only read like the export's.
+        weights = self._start if self._start and self.values["start"]["model"] else None
         self.preprocessor: Preprocessor = (
             self._start.preprocessor if self._start else data.preprocessor(self.values)
         )
@@ -160,14 +162,15 @@ class BuiltPlan:
         self.model_spec: dict[str, Any] | None = None
         if given.model is None:
             arguments = dict(data.model_arguments(self.preprocessor, self.values))
-            if self._start is not None and "weights" in arguments:
+            if weights is not None and "weights" in arguments:
                 arguments["weights"] = None  # the export's replace them
             self.model_spec = {"builder": self.values["architecture"], "arguments": arguments}
             model: nn.Module = self._seeded_model(arguments)
         else:
             model = given.model
-        if self._start is not None:
-            self._start.load_weights(model, self.values["start"]["head"])
+        if weights is not None:
+            weights.load_weights(model, self.values["start"]["head"])
+        self._base = None if weights is None else weights.folder
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last changes the strides of 4-d weights only.
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
@@ -202,7 +205,8 @@ class BuiltPlan:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
 
-        if difference and self._start is None:
+        base = self._base if difference else None
+        if difference and base is None:
             raise ArgumentError(
                 "export(difference=True) needs an export from which the weights differ, but this "
                 "learner did not start from one: Learner(data, start=…)."
@@ -215,7 +219,7 @@ class BuiltPlan:
             task=self.task,
             preprocessor=self.preprocessor,
             plan=plan.to_json(),
-            base=self._start.folder if self._start is not None and difference else None,
+            base=base,
         )
 
     def _planned_task(self, plan: Plan) -> Task:
@@ -223,8 +227,11 @@ class BuiltPlan:
         arguments = dict(self.data.task_arguments(self.preprocessor, self.values))
         if self._start is not None:
             arguments = self._start.task_arguments(arguments, self.values["start"]["head"])
+        if "metrics" in arguments:
+            arguments["metrics"] = self._with_metric_objects(arguments["metrics"])
         task: Task = self._build("task", self.domain.tasks, arguments)
-        made = task.arguments()
+        made = dict(task.arguments())
+        made["metrics"] = list(made.get("metrics", ()))
         wanted = {
             "loss": loss_arguments(self.values, self.data.facts().get("class_counts")),
             "metrics": {"metrics": self.values.get("metrics")},
@@ -238,6 +245,26 @@ class BuiltPlan:
                     "Learner(data, task=…)."
                 )
         return task
+
+    def _with_metric_objects(self, names: Any) -> Any:
+        """Return the plan's metrics with those of the domain as objects, which tasks do not know.
+
+        Raises:
+            PlanError: A metric of the domain needs arguments.
+        """
+        own = self.domain.metrics
+        if not any(name in own for name in names):
+            return names
+        found: dict[str, Any] = {}
+        for name in names:
+            try:
+                found[name] = own[name]() if name in own else name
+            except TypeError as error:
+                raise PlanError(
+                    f"The metric {name!r} of the domain {self.domain.name!r} cannot be created by "
+                    f"its name: {error}. Pass an object to the task: metrics={{{name!r}: …}}."
+                ) from error
+        return found
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
         """Return a model whose initial weights depend only on the seed; restore the generators."""

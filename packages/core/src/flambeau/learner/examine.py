@@ -67,10 +67,10 @@ def check_task_loss(checked: TrainingSetup) -> None:
             batch = small_batch(task, checked.full_batch)
             batch = checked.built.preprocessor.on_device(batch.to(checked.built.device))
             outputs = task.forward(model.train(), batch, checked.step_context())
-            task.loss(outputs, batch)
+            result = task.loss(outputs, batch)
         except Exception:  # noqa: BLE001 the first step reports it, with step and samples
             return
-        check_loss(task, outputs, batch)
+        check_loss(task, outputs, batch, result)
 
 
 def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:

@@ -99,6 +99,10 @@ def make_plan(
         from flambeau.learner.start import plan_from_export
 
         plan = plan_from_export(start, data, domain, rules, facts, user)
+    elif saved is None and data.like is not None:
+        from flambeau.learner.start import plan_like_export
+
+        plan = plan_like_export(data.like, domain, rules, facts, user)
     elif saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
@@ -107,6 +111,10 @@ def make_plan(
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
+        if data.like is not None:
+            from flambeau.learner.start import check_plan_like
+
+            check_plan_like(plan.values, data.like, domain)
     if training.optimizer is not None and plan["optimizer"].source != "user":
         plan = plan.with_choice(_factory_choice(training.optimizer))
     if plan.values.get("strict"):

@@ -1,4 +1,8 @@
-"""``Start``: an export with whose preprocessor and weights a new learner begins."""
+"""``Start``: an export with whose preprocessor and weights a new learner begins.
+
+``StartingPoint`` also serves data that are read like an export (``data.like``): its preprocessor is
+kept, its weights are not loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
 from flambeau.artefact.model_tensors import state_tensors
+from flambeau.artefact.read_like import output_names, read_record
 from flambeau.artefact.rebuild import rebuild_preprocessor
 from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
@@ -25,7 +30,10 @@ from flambeau.training.optim.groups import parameter_groups
 from flambeau.wording import name_some
 
 KEY = "start"
-"""The plan's key; its value is None, or ``{"export", "model", "preprocessor", "head"}``."""
+"""The plan's key; its value is None, or ``{"export", "model", "preprocessor", "head"}``.
+
+"model" and "preprocessor" are SHA-256 digests; "model" is None if no weights are loaded.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,19 +70,19 @@ class StartingPoint:
     preprocessor_digest: str
 
     @classmethod
-    def read(cls, folder: str | Path, domain: Domain) -> Self:
+    def read(cls, folder: str | Path, domain: Domain, argument: str = "start") -> Self:
         """Read the export in ``folder``.
+
+        Args:
+            folder: The folder that ``learner.export`` wrote.
+            domain: The domain of the data.
+            argument: The argument that names the folder, for messages.
 
         Raises:
             ArtefactError: It is missing or damaged, or belongs to another domain.
         """
         path = Path(folder)
-        record = ExportRecord.read(path)
-        if record.domain != domain.name:
-            raise ArtefactError(
-                f"start={str(folder)!r} is an export of the domain {record.domain!r}, but the data "
-                f"belong to {domain.name!r}. Start from an export of the same kind of data."
-            )
+        record = read_record(path, domain.name, argument)
         preprocessor = rebuild_preprocessor(path, record, domain)
         return cls(path, record, preprocessor, digest_of(preprocessor))
 
@@ -88,7 +96,7 @@ class StartingPoint:
         found = cls.read(value["export"], domain)
         same = {
             "preprocessor": found.preprocessor_digest == value["preprocessor"],
-            "model": found.model_digest == value["model"],
+            "model": value["model"] in (None, found.model_digest),
         }
         for kind, unchanged in same.items():
             if not unchanged:
@@ -105,13 +113,20 @@ class StartingPoint:
         return self.record.sha256[MODEL_FILE]
 
     def choices(
-        self, rules: Sequence[Rule], given: Mapping[str, Any], has_module: bool
+        self,
+        rules: Sequence[Rule],
+        given: Mapping[str, Any],
+        *,
+        with_model: bool,
+        has_module: bool = False,
     ) -> dict[str, Choice]:
-        """Return the choices of the export's plan that determine preprocessor and model.
+        """Return the choices of the export's plan that determine its preprocessor (and model).
 
         Args:
             rules: The rules of the new plan.
             given: The user's choices.
+            with_model: Whether the weights of the export are loaded, so that the choices that
+                determine its model are kept too.
             has_module: Whether the user passed a module; its weights are checked when they load.
 
         Raises:
@@ -119,7 +134,7 @@ class StartingPoint:
             PlanError: A choice of the user contradicts the export.
         """
         builder = self.record.model.builder
-        if builder is None and not has_module:
+        if with_model and builder is None and not has_module:
             raise ArtefactError(
                 f"{self.folder} has only the weights of a user-defined module. Pass a module of "
                 f"the same class: Learner(data, module, start=…). {self.record.model.note}"
@@ -128,20 +143,24 @@ class StartingPoint:
         if self.record.plan is not None:
             saved = Plan.from_json(self.record.plan).values
         of_module = ("architecture", "weights", "head") if has_module else ()
+        argument, parts = ("like=", "preprocessor fits")
+        if with_model:
+            argument, parts = ("start=", "preprocessor and weights fit")
         kept: dict[str, Choice] = {}
         for rule in rules:
             key = rule.key
-            if not rule.of_model or key not in saved or key in of_module:
+            wanted = rule.determines == "preprocessor" or (with_model and rule.determines)
+            if not wanted or key not in saved or key in of_module:
                 continue
             value = saved[key]
             if key in given and given[key] != value:
                 raise PlanError(
                     f"{key} is {given[key]!r}, but the export {self.folder} was trained with "
-                    f"{value!r}, and its preprocessor and weights fit only this value. Omit {key}, "
-                    "or train without start=."
+                    f"{value!r}, and its {parts} only this value. Omit {key}, or train without "
+                    f"{argument}."
                 )
-            reason = f"As in the export {self.folder}, whose weights fit only this value."
-            kept[key] = Choice(key, value, reason, override="Omit start=.", source="user")
+            reason = f"As in the export {self.folder}, whose {parts} only this value."
+            kept[key] = Choice(key, value, reason, override=f"Omit {argument}.", source="user")
         return kept
 
     def choose(self, outputs: Mapping[str, Any], new_head: bool | None) -> Choice:
@@ -155,14 +174,14 @@ class StartingPoint:
             ArtefactError: The new data lack some classes of the export, so that it is unclear
                 whether its head is to be kept.
         """
-        names, saved = _output_names(outputs), _output_names(self.record.task.arguments)
+        names, saved = output_names(outputs), output_names(self.record.task.arguments)
         same = names == saved
         if new_head is None and not same and names and set(names) <= set(saved):
             raise ArtefactError(
                 f"The data have the classes {name_some(names, 5)}, the export {self.folder} has "
-                f"{name_some(saved, 5)} in this order. To keep its head, create the data with all "
-                "classes of the export in its order (class_names=[…]); to train a new head: "
-                "start=Start(path, new_head=True)."
+                f"{name_some(saved, 5)} in this order. To keep its head, read the data with "
+                "like=… (the same export), which uses all its classes in its order; to train a new "
+                "head: start=Start(path, new_head=True)."
             )
         if new_head is False and not same:
             raise ArtefactError(
@@ -187,6 +206,40 @@ class StartingPoint:
             override="Learner(data, start=Start(path, new_head=…))",
             source="user",
         )
+
+    def preprocessor_choice(self) -> Choice:
+        """Return the plan's choice ``start`` for data that are read like the export's."""
+        value = {
+            "export": str(self.folder),
+            "model": None,
+            "preprocessor": self.preprocessor_digest,
+            "head": "new",
+        }
+        return Choice(
+            KEY,
+            value,
+            f"Preprocessor of the export {self.folder}, like whose data these are read; the model "
+            "is new.",
+            evidence={"created": self.record.created},
+            override="Create the data without like=.",
+            source="user",
+        )
+
+    def check_like(self, like: Path | None, domain: Domain) -> None:
+        """Check that data that are read like an export are read like this one.
+
+        Raises:
+            ArtefactError: They are read like another export.
+        """
+        if like is None:
+            return
+        other = type(self).read(like, domain, "like")
+        mine = self.preprocessor_digest, self.model_digest
+        if mine != (other.preprocessor_digest, other.model_digest):
+            raise ArtefactError(
+                f"start={str(self.folder)!r}, but the data were read like another export, "
+                f"like={str(like)!r}. Create the data with like={str(self.folder)!r}."
+            )
 
     def task_arguments(self, arguments: Mapping[str, Any], head: str) -> dict[str, Any]:
         """Return the arguments of the task, with the target scale of a kept head."""
@@ -248,12 +301,56 @@ def plan_from_export(
             f"start is {start!r:.60}; give the folder of an export, or Start(folder, new_head=…)."
         )
     point = StartingPoint.read(start.folder, domain)
-    kept = point.choices(rules, user, bool(facts.get("model_given")))
+    point.check_like(data.like, domain)
+    has_module = bool(facts.get("model_given"))
+    kept = point.choices(rules, user, with_model=True, has_module=has_module)
     plan = Plan.derive(rules, facts, {**user, **kept})
     outputs: Mapping[str, Any] = {}
     if "task_given" not in facts:
         outputs = data.task_arguments(point.preprocessor, plan.values)
     return plan.with_choice(point.choose(outputs, start.new_head))
+
+
+def plan_like_export(
+    like: Path,
+    domain: Domain,
+    rules: Sequence[Rule],
+    facts: Mapping[str, Any],
+    user: Mapping[str, Any],
+) -> Plan:
+    """Return the plan of a learner on data that are read like an export, for a new model.
+
+    Args:
+        like: The export's folder.
+        domain: The domain of the data.
+        rules: Core's and the domain's.
+        facts: Facts about data, model and task.
+        user: The user's choices.
+
+    Raises:
+        ArtefactError: The export cannot be read.
+        PlanError: A choice contradicts the export.
+    """
+    point = StartingPoint.read(like, domain, "like")
+    kept = point.choices(rules, user, with_model=False)
+    return Plan.derive(rules, facts, {**user, **kept}).with_choice(point.preprocessor_choice())
+
+
+def check_plan_like(values: Mapping[str, Any], like: Path, domain: Domain) -> None:
+    """Check that a saved plan keeps the preprocessor of the export like whose data are read.
+
+    Raises:
+        ArtefactError: It keeps another one, or none.
+    """
+    planned: Mapping[str, Any] | None = values.get(KEY)
+    own = StartingPoint.read(like, domain, "like").preprocessor_digest
+    if planned is None or planned["preprocessor"] != own:
+        other = "no export" if planned is None else str(planned["export"])
+        raise ArtefactError(
+            f"The data are read like={str(like)!r}, but the plan keeps the preprocessor of "
+            f"{other}. Create the data as for the plan, or make a new plan: Learner(data) without "
+            "plan=."
+        )
 
 
 def digest_of(preprocessor: Preprocessor) -> str:
@@ -264,12 +361,6 @@ def digest_of(preprocessor: Preprocessor) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-def _output_names(arguments: Mapping[str, Any]) -> list[str]:
-    """Return the names of the outputs in a task's arguments: classes or regression targets."""
-    found = arguments.get("classes", arguments.get("names", ()))
-    return list(map(str, cast("Sequence[Any]", found)))
 
 
 def _head_names(model: nn.Module) -> frozenset[str]:

@@ -35,7 +35,7 @@ def _start(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _start_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
-    return None if value is None else "passed to the learner: Learner(data, start=…)."
+    return None if value is None else "passed to the learner or the data: start=…, like=…."
 
 
 def _strict(facts: Facts, values: Mapping[str, Any]) -> Choice:
@@ -52,7 +52,7 @@ def _strict(facts: Facts, values: Mapping[str, Any]) -> Choice:
 CORE_RULES: tuple[Rule, ...] = (
     *TASK_RULES,
     # Only a domain can choose an architecture; other rules of core need the key.
-    Rule("architecture", (), _architecture, of_model=True),
+    Rule("architecture", (), _architecture, determines="model"),
     Rule("start", (), _start, _start_accepts),
     *MODEL_RULES,
     *TRAINING_RULES,

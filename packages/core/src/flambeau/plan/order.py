@@ -95,7 +95,7 @@ def _replacing(base: Rule, own: Rule) -> Rule:
         type=own.type or base.type,
         changes=own.changes or base.changes,
         of_machine=own.of_machine or base.of_machine,
-        of_model=own.of_model or base.of_model,
+        determines=own.determines or base.determines,
     )
     extend = own.extend
     if extend is None:

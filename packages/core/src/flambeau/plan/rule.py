@@ -25,6 +25,11 @@ Changes = Literal["rebuild", "apply", "fit"]
 - "fit": in each fit separately.
 """
 
+Determines = Literal["preprocessor", "model"]
+"""The part of an export that depends on the value: data that are read like an export
+(``like="export"``) keep the values that determine its preprocessor; a learner that starts from it
+(``Learner(data, start="export")``) keeps these and those that determine its model."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -41,13 +46,13 @@ class Rule:
         type: The valid values of the key, independent of the data; None accepts any.
         changes: When a change takes effect, see ``Changes``; None is "rebuild".
         of_machine: Whether the value depends on the machine, so that a resumed run may change it.
-        of_model: Whether preprocessor or model depend on the value, so that a learner that starts
-            from an export (``Learner(data, start=…)``) keeps the export's value.
+        determines: The part of an export that depends on the value, see ``Determines``; None if
+            the value is decided anew for other data.
         extend: Set by ``Rule.extending``.
 
     A domain's rule that replaces one of core inherits its ``type``, ``changes``, ``of_machine``
-    and ``of_model`` unless it sets them. ``Rule.extending`` makes one that
-    starts from core's choice instead.
+    and ``determines`` unless it sets them. ``Rule.extending`` makes one that starts from core's
+    choice instead.
     """
 
     key: str
@@ -57,7 +62,7 @@ class Rule:
     type: ValueType | None = None
     changes: Changes | None = None
     of_machine: bool = False
-    of_model: bool = False
+    determines: Determines | None = None
     extend: Extend | None = None
 
     @classmethod

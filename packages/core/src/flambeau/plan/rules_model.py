@@ -75,7 +75,7 @@ def head_rule(where: str) -> Rule:
             return None
         return '{"dropout": p} with a probability p from 0 to below 1.'
 
-    return Rule("head", ("architecture",), decide, accepts, of_model=True)
+    return Rule("head", ("architecture",), decide, accepts, determines="model")
 
 
 def _head_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
@@ -109,7 +109,7 @@ def _trainable(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 MODEL_RULES = (
-    Rule("weights", (), _weights, _weights_accept, of_model=True),
-    Rule("head", ("architecture",), _head, _head_accepts, of_model=True),
+    Rule("weights", (), _weights, _weights_accept, determines="model"),
+    Rule("head", ("architecture",), _head, _head_accepts, determines="model"),
     Rule("trainable", ("weights",), _trainable, type=PARAMETER_GROUPS, changes="fit"),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from flambeau.data.facts import Facts
-from flambeau.errors import PlanError
+from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
 from flambeau.task import Classification, MultiLabel, Regression
@@ -278,14 +278,27 @@ def _metrics(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _metrics_accept(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
-    task = values["task"]
-    if "task_given" in facts or task not in _KNOWN_METRICS:
-        return _of_the_task(value, _metrics(facts, values).value, task)
-    known = _KNOWN_METRICS[task]()
-    if isinstance(value, list) and all(name in known for name in cast("list[Any]", value)):
-        return None
-    return f"a list of {', '.join(sorted(known))} for the task {task!r}."
+def metrics_rule(of_domain: Collection[str] = ()) -> Rule:
+    """Return the rule for ``metrics``, which accepts the names of core's and a domain's metrics.
+
+    Args:
+        of_domain: The names in ``Domain.metrics``.
+    """
+
+    def accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
+        task = values["task"]
+        if "task_given" in facts or task not in _KNOWN_METRICS:
+            return _of_the_task(value, _metrics(facts, values).value, task)
+        known = sorted({*_KNOWN_METRICS[task](), *of_domain})
+        names = cast("list[object]", value) if isinstance(value, list) else [value]
+        unknown = [name for name in names if name not in known]
+        if isinstance(value, list) and not unknown:
+            return None
+        hint = did_you_mean(str(unknown[0]), known) if unknown else ""
+        hint = hint if hint.startswith("Did") else ""  # else it lists the names once more
+        return f"a list of {', '.join(known)} for the task {task!r}. {hint}".rstrip()
+
+    return Rule("metrics", ("task",), _metrics, accepts)
 
 
 def _of_the_task(value: Any, own: Any, task: str) -> str | None:
@@ -311,5 +324,5 @@ TASK_RULES = (
     Rule("task", (), _task),
     Rule("targets", ("task",), _targets, targets_accept("as_is")),
     Rule("loss", ("task",), _loss, _loss_accepts),
-    Rule("metrics", ("task",), _metrics, _metrics_accept),
+    metrics_rule(),
 )

@@ -105,7 +105,8 @@ def update_metric(
 
 
 MetricFactory = Callable[[], Metric]
-MetricChoice = Sequence[str] | Mapping[str, Metric]
+MetricChoice = Sequence[str] | Mapping[str, Metric | str]
+"""Names of a task's known metrics, or metric objects (or such names) by their own names."""
 
 
 def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> dict[str, Metric]:
@@ -115,10 +116,7 @@ def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> d
         ArgumentError: A name is unknown.
     """
     if isinstance(wanted, Mapping):
-        given = {name: copy.deepcopy(metric) for name, metric in wanted.items()}
-        for metric in given.values():
-            metric.reset()
-        return given
+        return {name: _fresh(metric, known) for name, metric in wanted.items()}
     for name in wanted:
         if not isinstance(cast("object", name), str):
             raise ArgumentError(
@@ -126,12 +124,20 @@ def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> d
                 'metrics={"recall": Recall()}; a metric has update(outputs, targets), compute() '
                 "and reset()."
             )
-        if name not in known:
-            raise ArgumentError(f"Unknown metric {name!r}. {did_you_mean(name, known)}")
-    return {name: known[name]() for name in wanted}
+    return {name: _fresh(name, known) for name in wanted}
 
 
-def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Metric]:
+def _fresh(metric: Metric | str, known: Mapping[str, MetricFactory]) -> Metric:
+    if not isinstance(metric, str):
+        metric = copy.deepcopy(metric)
+        metric.reset()
+        return metric
+    if metric not in known:
+        raise ArgumentError(f"Unknown metric {metric!r}. {did_you_mean(metric, known)}")
+    return known[metric]()
+
+
+def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Metric | str]:
     """Return ``wanted`` for ``Task.arguments()``; an export stores objects by registered names."""
     return dict(wanted) if isinstance(wanted, Mapping) else list(wanted)
 

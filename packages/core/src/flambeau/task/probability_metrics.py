@@ -1,7 +1,8 @@
 """Metrics of predicted probabilities: AUROC, average precision, log-loss and Brier score.
 
 All are exact, without bins, and can be merged over processes. Several classes are scored one
-against the rest and averaged; for two classes, the second one is the positive class.
+against the rest and averaged; for two classes, the second one is the positive class. A sample with
+weight 2 counts as two samples, and one with weight 0 for nothing, whatever its outputs are.
 
 Compared with scikit-learn in ``tests/core/task/test_probability_metrics.py``, including ties.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,16 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.task.metrics import SumMetric
-from flambeau.task.numerics import as_real, size_of
+from flambeau.task.numerics import as_real, per_sample, size_of
+
+_Column: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 # ---------------------------------------------------------------- one label per sample
 
 
 class _ClassSum(SumMetric):
     higher_is_better = False
+    takes_weights = True
 
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
@@ -33,6 +37,14 @@ class _ClassSum(SumMetric):
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which the constructor rebuilds the metric in an export."""
         return {"ignore_index": self.ignore_index}
+
+    def _add_rows(self, values: Tensor, kept: Tensor, weights: Tensor | None) -> None:
+        """Add a value ``(n,)`` of each row, only where ``kept``, with the weights of the rows."""
+        if weights is not None:
+            kept = kept & (weights > 0)
+        each = kept if weights is None else torch.where(kept, as_real(weights), 0)
+        self.add("total", (torch.where(kept, values, 0) * each).sum())
+        self.add("count", each.sum())
 
 
 class LogLoss(_ClassSum):
@@ -44,14 +56,13 @@ class LogLoss(_ClassSum):
         ignore_index: Targets with this value are not counted (padding).
     """
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits ``(batch, classes, ...)``, labels ``(batch, ...)`` and sample weights."""
         logits, truth = class_rows(outputs, targets)
         kept = _kept(truth, self.ignore_index)
         log_p = as_real(logits).log_softmax(dim=1)
         chosen = log_p.gather(1, torch.where(kept, truth, 0).unsqueeze(1)).squeeze(1)
-        self.add("total", -torch.where(kept, chosen, 0).sum())
-        self.add("count", kept.sum())
+        self._add_rows(-chosen, kept, row_weights(weights, targets))
 
     def compute(self) -> float:
         """Return a value ≥ 0; nan if nothing was counted."""
@@ -67,8 +78,8 @@ class BrierScore(_ClassSum):
         ignore_index: Targets with this value are not counted (padding).
     """
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits ``(batch, classes, ...)``, labels ``(batch, ...)`` and sample weights."""
         logits, truth = class_rows(outputs, targets)
         kept = _kept(truth, self.ignore_index)
         p = as_real(logits).softmax(dim=1)
@@ -76,8 +87,7 @@ class BrierScore(_ClassSum):
         distance = (p - hit.to(p.dtype)).square().sum(dim=1)
         if p.shape[1] == 2:
             distance = distance / 2
-        self.add("total", torch.where(kept, distance, 0).sum())
-        self.add("count", kept.sum())
+        self._add_rows(distance, kept, row_weights(weights, targets))
 
     def compute(self) -> float:
         """Return a value in 0..2; nan if nothing was counted."""
@@ -92,33 +102,39 @@ class _Ranking(ABC):
     """
 
     higher_is_better = True
+    takes_weights = True
 
     def __init__(self) -> None:
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._batches: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     @property
     def sums(self) -> dict[str, Tensor]:
-        """All outputs and targets so far, in the place of sums, to be merged over processes."""
-        if not self._outputs:
+        """All outputs, targets and weights, in the place of sums, to be merged over processes.
+
+        Without "weights" if no batch has any.
+        """
+        if not self._batches:
             return {}
-        return {"outputs": torch.cat(self._outputs), "targets": torch.cat(self._targets)}
+        outputs, targets, weights = zip(*self._batches, strict=True)
+        found = {"outputs": torch.cat(outputs), "targets": torch.cat(targets)}
+        if any(each is not None for each in weights):
+            filled = (_or_ones(w, y) for w, y in zip(weights, targets, strict=True))
+            found["weights"] = torch.cat(list(filled))
+        return found
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the outputs and targets of the same metric over other samples."""
+        """Add the outputs, targets and weights of the same metric over other samples."""
         if sums:
-            self._outputs.append(sums["outputs"])
-            self._targets.append(sums["targets"])
+            self._batches.append((sums["outputs"], sums["targets"], sums.get("weights")))
 
     def reset(self) -> None:
         """Discard all batches added so far."""
-        self._outputs = []
-        self._targets = []
+        self._batches = []
 
-    def _keep(self, outputs: Tensor, targets: Tensor) -> None:
+    def _keep(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> None:
         # A compiled model may write its next outputs into the same memory.
-        self._outputs.append(outputs.detach().clone())
-        self._targets.append(targets.detach().clone())
+        kept = None if weights is None else weights.detach().clone()
+        self._batches.append((outputs.detach().clone(), targets.detach().clone(), kept))
 
     def compute(self) -> float:
         """Return the mean over the classes or labels, in 0..1.
@@ -126,20 +142,24 @@ class _Ranking(ABC):
         nan before the first batch, for outputs that are nan, and if a class or label applies to no
         sample or to every sample.
         """
-        if not self._outputs:
+        if not self._batches:
             return float("nan")
-        values = [
-            self._score(as_real(scores), positive)
-            for scores, positive in self._columns(**self.sums)
-        ]
+        found = self.sums
+        weights = found.get("weights")
+        used = slice(None) if weights is None else weights > 0
+        weights = None if weights is None else as_real(weights[used])
+        columns = self._columns(found["outputs"][used], found["targets"][used], weights)
+        values = [self._score(as_real(scores), positive, w) for scores, positive, w in columns]
         return sum(values) / len(values)
 
     @abstractmethod
-    def _columns(self, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the scores ``(n,)`` of each class or label, and where it applies, bool ``(n,)``."""
+    def _columns(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Iterator[_Column]:
+        """Yield the scores ``(n,)`` of each class or label, where it applies, and the weights."""
 
     @abstractmethod
-    def _score(self, scores: Tensor, positive: Tensor) -> float:
+    def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
         """Return the metric of one class or label."""
 
 
@@ -152,22 +172,25 @@ class _ClassRanking(_Ranking):
         """Return the JSON values from which the constructor rebuilds the metric in an export."""
         return {"ignore_index": self.ignore_index}
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits ``(batch, classes, ...)`` and labels ``(batch, ...)``."""
-        self._keep(*class_rows(outputs, targets))
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits ``(batch, classes, ...)``, labels ``(batch, ...)`` and sample weights."""
+        self._keep(*class_rows(outputs, targets), row_weights(weights, targets))
 
-    def _columns(self, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _columns(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Iterator[_Column]:
         if self.ignore_index is not None:
             kept = targets != self.ignore_index
             outputs, targets = outputs[kept], targets[kept]
+            weights = None if weights is None else weights[kept]
         outputs = as_real(outputs)
         if outputs.shape[1] == 2:
             # Equal to the order of the probabilities, which round to equal values near 0 and 1.
-            yield outputs[:, 1] - outputs[:, 0], targets == 1
+            yield outputs[:, 1] - outputs[:, 0], targets == 1, weights
             return
         p = outputs.softmax(dim=1)
         for column in range(p.shape[1]):
-            yield p[:, column], targets == column
+            yield p[:, column], targets == column, weights
 
 
 class AUROC(_ClassRanking):
@@ -179,8 +202,8 @@ class AUROC(_ClassRanking):
         ignore_index: Targets with this value are not counted (padding).
     """
 
-    def _score(self, scores: Tensor, positive: Tensor) -> float:
-        return _auroc(scores, positive)
+    def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
+        return _auroc(scores, positive, weights)
 
 
 class AveragePrecision(_ClassRanking):
@@ -193,8 +216,8 @@ class AveragePrecision(_ClassRanking):
         ignore_index: Targets with this value are not counted (padding).
     """
 
-    def _score(self, scores: Tensor, positive: Tensor) -> float:
-        return _average_precision(scores, positive)
+    def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
+        return _average_precision(scores, positive, weights)
 
 
 # ---------------------------------------------------------------- any number of labels per sample
@@ -202,14 +225,21 @@ class AveragePrecision(_ClassRanking):
 
 class _LabelSum(SumMetric):
     higher_is_better = False
+    takes_weights = True
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits and 0/1 targets, both ``(batch, labels)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         check_label_shapes(outputs, targets)
         logits, truth = as_real(outputs.detach()), as_real(targets.detach())
-        self.add("total", self._distance(logits, truth))
+        distance = self._distance(logits, truth)
         self.add("soft", is_soft(truth).sum())
-        self.add("count", size_of(truth))
+        if weights is None:
+            self.add("total", distance.sum())
+            self.add("count", size_of(truth))
+            return
+        each = as_real(weights).unsqueeze(1)
+        self.add("total", (torch.where(each > 0, distance, 0) * each).sum())
+        self.add("count", each.sum() * truth.shape[1])
 
     def compute(self) -> float:
         """Return the mean over samples and labels, ≥ 0; nan before the first batch.
@@ -222,6 +252,7 @@ class _LabelSum(SumMetric):
         return self._ratio("total", "count")
 
     def _distance(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the distance of each value, ``(batch, labels)``."""
         raise NotImplementedError
 
 
@@ -229,14 +260,14 @@ class MultiLabelLogLoss(_LabelSum):
     """Mean negative log-likelihood over samples and labels."""
 
     def _distance(self, logits: Tensor, truth: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
 
 
 class MultiLabelBrierScore(_LabelSum):
     """Mean of ``(p - y)²`` over samples and labels, 0..1."""
 
     def _distance(self, logits: Tensor, truth: Tensor) -> Tensor:
-        return (logits.sigmoid() - truth).square().sum()
+        return (logits.sigmoid() - truth).square()
 
 
 class _LabelRanking(_Ranking):
@@ -244,23 +275,25 @@ class _LabelRanking(_Ranking):
         """Return no values: the constructor has no arguments."""
         return {}
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Add logits and 0/1 targets, both ``(batch, labels)``."""
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         check_label_shapes(outputs, targets)
-        self._keep(outputs, targets)
+        self._keep(outputs, targets, weights)
 
-    def _columns(self, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _columns(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Iterator[_Column]:
         if bool(is_soft(targets).any()):
             raise _soft_error(type(self).__name__)
         for column in range(outputs.shape[1]):
-            yield outputs[:, column], targets[:, column] > 0.5
+            yield outputs[:, column], targets[:, column] > 0.5, weights
 
 
 class MultiLabelAUROC(_LabelRanking):
     """Mean area under the ROC curve over the labels."""
 
-    def _score(self, scores: Tensor, positive: Tensor) -> float:
-        return _auroc(scores, positive)
+    def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
+        return _auroc(scores, positive, weights)
 
 
 class MultiLabelAveragePrecision(_LabelRanking):
@@ -269,53 +302,56 @@ class MultiLabelAveragePrecision(_LabelRanking):
     A label that applies to no sample gives nan, where scikit-learn warns and counts 0.
     """
 
-    def _score(self, scores: Tensor, positive: Tensor) -> float:
-        return _average_precision(scores, positive)
+    def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
+        return _average_precision(scores, positive, weights)
 
 
 # ---------------------------------------------------------------- rankings
 
 
-def _auroc(scores: Tensor, positive: Tensor) -> float:
+def _auroc(scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
     """Return the share of (positive, negative) pairs in the right order; a tie counts half."""
-    found = _counts_by_score(scores, positive)
+    found = _counts_by_score(scores, positive, weights)
     if found is None:
         return float("nan")
     positives, negatives = found
     below = negatives.cumsum(0) - negatives
-    # Twice the number of pairs, a whole number: exact up to 10⁹ samples.
-    twice = int((positives * (2 * below + negatives)).sum())
-    return twice / (2 * int(positives.sum()) * int(negatives.sum()))
+    # Twice the number of pairs, without weights a whole number: exact up to 10⁹ samples.
+    twice = (positives * (2 * below + negatives)).sum().item()
+    return twice / (2 * positives.sum().item() * negatives.sum().item())
 
 
-def _average_precision(scores: Tensor, positive: Tensor) -> float:
+def _average_precision(scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
     """Return the sum over the distinct scores of precision times the step in recall."""
-    found = _counts_by_score(scores, positive)
+    found = _counts_by_score(scores, positive, weights)
     if found is None:
         return float("nan")
     positives, negatives = (counts.flip(0) for counts in found)
     hits = positives.cumsum(0)
     precision = as_real(hits) / as_real(hits + negatives.cumsum(0))
-    return float((as_real(positives) * precision).sum()) / int(positives.sum())
+    return (as_real(positives) * precision).sum().item() / positives.sum().item()
 
 
-def _counts_by_score(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor] | None:
+def _counts_by_score(
+    scores: Tensor, positive: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
     """Return the numbers of positive and of negative samples at each distinct score, ascending.
 
-    None if all samples are positive or all negative, or if a score is nan.
+    With weights (above 0) their sums. None if all samples are positive or all negative, or if a
+    score is nan.
     """
     n, n_positive = len(positive), int(positive.sum())
     if n_positive in (0, n) or bool(scores.isnan().any()):
         return None
     order = scores.argsort()
     ordered = scores[order]
-    last = torch.ones(n, dtype=torch.bool, device=scores.device)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    ends = last.nonzero().squeeze(1)
-    zero = torch.zeros(1, dtype=torch.int64, device=scores.device)
-    up_to = positive[order].to(torch.int64).cumsum(0)[ends]
-    positives = torch.diff(up_to, prepend=zero)
-    return positives, torch.diff(ends + 1, prepend=zero) - positives
+    first = torch.zeros(n, dtype=torch.int64, device=scores.device)
+    first[1:] = ordered[1:] != ordered[:-1]
+    group = first.cumsum(0)
+    both = torch.stack([positive, ~positive])[:, order]
+    each = both.to(torch.int64) if weights is None else both * weights[order]
+    counts = each.new_zeros(2, int(group[-1]) + 1).index_add_(1, group, each)
+    return counts[0], counts[1]
 
 
 # ---------------------------------------------------------------- checks without device reads
@@ -338,6 +374,19 @@ def class_rows(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         )
     logits = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
     return logits, targets.reshape(-1).to(torch.int64)
+
+
+def row_weights(weights: Tensor | None, targets: Tensor) -> Tensor | None:
+    """Return the weight of each row of `class_rows`: that of its sample."""
+    if weights is None:
+        return None
+    return per_sample(weights.detach(), targets).expand(targets.shape).reshape(-1)
+
+
+def _or_ones(weights: Tensor | None, targets: Tensor) -> Tensor:
+    if weights is not None:
+        return weights
+    return torch.ones(len(targets), device=targets.device)
 
 
 def _kept(truth: Tensor, ignore_index: int | None) -> Tensor:

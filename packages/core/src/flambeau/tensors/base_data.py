@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,6 +19,7 @@ from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.facts import TensorFacts
+from flambeau.tensors.like import check_inputs_like, targets_like
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
 TASKS = ("auto", "classification", "multi_label", "regression")
@@ -27,7 +30,13 @@ class BaseTensorData(Data):
 
     domain: ClassVar[str] = "flambeau.tensors.domain:DOMAIN"
 
-    def __init__(self, split: Split, task: str, class_names: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        task: str,
+        class_names: Sequence[str] | None,
+        like: str | os.PathLike[str] | None = None,
+    ) -> None:
         if task not in TASKS:
             raise ArgumentError(f"No task {task!r}. {did_you_mean(task, TASKS)}")
         if isinstance(class_names, str):
@@ -35,7 +44,9 @@ class BaseTensorData(Data):
                 f"class_names={class_names!r} is a single string. Give a list with one name per "
                 "class."
             )
+        task, class_names = targets_like(like, task, class_names)
         self._split = split
+        self._like = None if like is None else Path(like)
         self._task = task
         self._class_names = None if class_names is None else tuple(map(str, class_names))
         self._facts: TensorFacts | None = None
@@ -45,13 +56,19 @@ class BaseTensorData(Data):
         return self._split
 
     @property
+    def like(self) -> Path | None:
+        return self._like
+
+    @property
     def choices(self) -> Mapping[str, Any]:
         return {} if self._task == "auto" else {"task": self._task}
 
     def facts(self) -> TensorFacts:
         if self._facts is None:
             sizes = {f"n_{part}": len(self._split.part(part)) for part in PARTS}
-            facts = {**sizes, "split": self._split.describe(), **self._measure()}
+            measured = self._measure()
+            check_inputs_like(self._like, measured["inputs"])
+            facts = {**sizes, "split": self._split.describe(), **measured}
             self._facts = cast("TensorFacts", facts)
         return self._facts
 

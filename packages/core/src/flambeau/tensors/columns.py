@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.checked_weights import checked_weights
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import ArgumentError, InputError
 
@@ -78,29 +79,9 @@ def as_targets(columns: Mapping[str, Array]) -> dict[str, Tensor]:
 
 
 def as_sample_weights(values: Array) -> Tensor:
-    """Return the weights of samples as a floating-point tensor ``(n,)``.
-
-    Raises:
-        InputError: They are not one number per row, one is negative or not finite (the message
-            gives the row), or all are 0.
-    """
+    """Return the weights of samples as a floating-point tensor ``(n,)``; see `checked_weights`."""
     [weights] = as_tensors(as_columns(values, "sample_weight")).values()
-    if weights.ndim != 1:
-        raise InputError(
-            f"sample_weight has shape {tuple(weights.shape)}, but must be one number per row: (n,)."
-        )
-    if not weights.is_floating_point():
-        weights = weights.to(torch.get_default_dtype())
-    wrong = ~((weights >= 0) & weights.isfinite())
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise InputError(
-            f"sample_weight is {weights[row].item():g} in row {row}, but weights must be finite "
-            "and at least 0. A row with weight 0 counts for nothing."
-        )
-    if not weights.any():
-        raise InputError("Every sample_weight is 0, so no row counts. Give a weight above 0.")
-    return weights
+    return checked_weights(weights)
 
 
 def _checked(name: str, value: object) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from flambeau.tensors.checks import (
 )
 from flambeau.tensors.columns import Array, Arrays
 from flambeau.tensors.hugging_face import class_label_names
+from flambeau.tensors.like import targets_like
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
@@ -48,6 +50,7 @@ class TensorData(BaseTensorData):
         split: The row numbers of each part, equal to the ``ids`` of the parts.
         task: The task; "auto" lets the plan choose.
         class_names: Names of the classes 0, 1, …, or of the target columns (multi-label).
+        like: The export whose task and class names hold where these are not set.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class TensorData(BaseTensorData):
         *,
         task: str = "auto",
         class_names: Sequence[str] | None = None,
+        like: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(split, task, class_names)
+        super().__init__(split, task, class_names, like)
         train = parts["train"]
         self._parts = {part: match_train_columns(train, part, each) for part, each in parts.items()}
         self._labelled: dict[str, MemoryDataset] = {}
@@ -80,6 +84,7 @@ class TensorData(BaseTensorData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
         sample_weight: Array | None = None,
+        like: str | os.PathLike[str] | None = None,
     ) -> TensorData:
         """Create data from tensors or NumPy arrays in memory, the fastest way to train.
 
@@ -102,10 +107,13 @@ class TensorData(BaseTensorData):
             sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weighs all rows equally, as are the rows of a part that is
                 given as ``(inputs, targets)``. See ``docs/weights.md``.
+            like: Folder of an export: task and class names are the export's where these are not
+                set, and a learner keeps its preprocessor. See ``docs/training.md``.
 
         Raises:
+            ArtefactError: ``like`` is not an export of ``TensorData``.
             InputError: A value is NaN or infinite (the message gives rows), columns differ in
-                length, or a sample weight is negative.
+                length, a sample weight is negative, or something differs from ``like``.
             SplitError: The data cannot be split as requested.
 
         Example:
@@ -114,6 +122,7 @@ class TensorData(BaseTensorData):
             >>> data.split.describe()
             'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
         """
+        task, class_names = targets_like(like, task, class_names)
         parts, given, names = split_arrays(
             inputs,
             targets,
@@ -122,10 +131,10 @@ class TensorData(BaseTensorData):
             class_names=class_names,
             sample_weight=sample_weight,
         )
-        return TensorData(parts, given, task=task, class_names=names)
+        return TensorData(parts, given, task=task, class_names=names, like=like)
 
     @staticmethod
-    def from_datasets(
+    def from_datasets(  # noqa: PLR0913 each part of the split is an argument
         train: Any,
         valid: Any,
         test: Any = None,
@@ -137,6 +146,7 @@ class TensorData(BaseTensorData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
         n_classes: int | None = None,
+        like: str | os.PathLike[str] | None = None,
     ) -> TensorData | UserData:
         """Create data from map-style torch data sets or Hugging Face data sets.
 
@@ -158,6 +168,7 @@ class TensorData(BaseTensorData):
             class_names: Names of the classes 0, 1, …; by default those of a Hugging Face
                 ``ClassLabel`` target.
             n_classes: Number of classes, in place of ``class_names``.
+            like: As in ``from_tensors``.
 
         Raises:
             ArgumentError: A data set is not map-style, or a column does not exist.
@@ -172,17 +183,19 @@ class TensorData(BaseTensorData):
         """
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = given_parts(train, valid, test, calibration)
-        classes = resolve_class_names(class_names, n_classes) or class_label_names(train, layout)
+        named = class_names or (None if n_classes else class_label_names(train, layout))
+        task, named = targets_like(like, task, named)
+        classes = resolve_class_names(named, n_classes)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
             numbered, split = assign_sample_numbers(memory)
-            return TensorData(numbered, split, task=task, class_names=classes)
+            return TensorData(numbered, split, task=task, class_names=classes, like=like)
         # All parts are read the same way, so that train and validation parts cannot differ.
-        return UserData.from_map_style(given, layout, task=task, class_names=classes)
+        return UserData.from_map_style(given, layout, task=task, class_names=classes, like=like)
 
     @staticmethod
-    def from_loaders(
+    def from_loaders(  # noqa: PLR0913 each part of the split is an argument
         train: Iterable[Any],
         valid: Iterable[Any],
         test: Iterable[Any] | None = None,
@@ -194,6 +207,7 @@ class TensorData(BaseTensorData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
         n_classes: int | None = None,
+        like: str | os.PathLike[str] | None = None,
     ) -> UserData:
         """Create data from user-defined loaders, whose batch size, order and workers are kept.
 
@@ -211,6 +225,7 @@ class TensorData(BaseTensorData):
             task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
             n_classes: Number of classes, in place of ``class_names``.
+            like: As in ``from_tensors``.
 
         Raises:
             ArgumentError: A loader is not an iterable, or is an iterator that can be used once.
@@ -220,11 +235,13 @@ class TensorData(BaseTensorData):
         Warns:
             FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
+        task, class_names = targets_like(like, task, class_names)
         return UserData.from_loaders(
             given_parts(train, valid, test, calibration),
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
             task=task,
             class_names=resolve_class_names(class_names, n_classes),
+            like=like,
         )
 
     @property
@@ -259,6 +276,7 @@ class TensorData(BaseTensorData):
             Split.from_parts(rows),
             task=self._task,
             class_names=self._class_names,
+            like=self._like,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -335,7 +353,12 @@ class TensorData(BaseTensorData):
             check_labels(part, dataset, classes)
         if not self._warned:
             self._warned = True
-            warn_about_absent_classes(parts, classes, named=self._class_names is not None)
+            fix = "Number the classes from 0 without gaps: np.unique(labels, return_inverse=True)."
+            if self._like is not None:
+                fix = "Add train rows of it: without them, training lowers its probability."
+            elif self._class_names is not None:
+                fix = "Remove it from class_names, or add train rows of it."
+            warn_about_absent_classes(parts, classes, fix=fix)
 
     def _check_label_columns(self) -> None:
         from flambeau.data.class_labels import check_label_columns

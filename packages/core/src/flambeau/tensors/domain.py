@@ -204,8 +204,14 @@ DOMAIN = Domain(
     preprocessors={"tensor_preprocessor": TensorPreprocessor},
     rules=(
         Rule("architecture", (), _architecture),
-        Rule("normalisation", ("architecture",), _normalisation, of_model=True),
-        Rule("input_dtype", ("architecture",), _input_dtype, type=FLOAT_DTYPE, of_model=True),
+        Rule("normalisation", ("architecture",), _normalisation, determines="preprocessor"),
+        Rule(
+            "input_dtype",
+            ("architecture",),
+            _input_dtype,
+            type=FLOAT_DTYPE,
+            determines="preprocessor",
+        ),
         Rule.extending("task", _task),
         Rule.extending("targets", _targets, needs=("normalisation",), accepts=_targets_accept),
         head_rule("each layer but the first"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
@@ -50,8 +51,9 @@ class UserData(BaseTensorData):
         *,
         task: str = "auto",
         class_names: Sequence[str] | None = None,
+        like: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(split, task, class_names)
+        super().__init__(split, task, class_names, like)
         self._parts = dict(parts)
         self._first = first
 
@@ -63,6 +65,7 @@ class UserData(BaseTensorData):
         *,
         task: str,
         class_names: Sequence[str] | None,
+        like: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Create the data from map-style data sets by part; see ``TensorData.from_datasets``."""
         split = _consecutive_split({part: len(each) for part, each in datasets.items()})
@@ -70,7 +73,8 @@ class UserData(BaseTensorData):
             part: MapDataset(with_torch_format(each), layout, first_id=int(split.part(part)[0]))
             for part, each in datasets.items()
         }
-        return cls(parts, split, _first_samples(parts["train"]), task=task, class_names=class_names)
+        first = _first_samples(parts["train"])
+        return cls(parts, split, first, task=task, class_names=class_names, like=like)
 
     @classmethod
     def from_loaders(
@@ -80,6 +84,7 @@ class UserData(BaseTensorData):
         layout: BatchLayout,
         task: str,
         class_names: Sequence[str] | None,
+        like: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Create the data from user-defined loaders by part; see ``TensorData.from_loaders``."""
         for part, loader in loaders.items():
@@ -101,7 +106,7 @@ class UserData(BaseTensorData):
             if not count_samples(loader)
         )
         split = _consecutive_split(sizes, notes)
-        return cls(parts, split, first, task=task, class_names=class_names)
+        return cls(parts, split, first, task=task, class_names=class_names, like=like)
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
         return self._part(part)

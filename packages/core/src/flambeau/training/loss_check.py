@@ -21,13 +21,12 @@ _ROWS = 4  # samples whose losses are compared with the loss of all of them
 _TOLERANCE = 1e-3  # of losses and weights; half precision outputs are exact to 1e-2
 
 
-def checked_loss(task: Task, outputs: Any, batch: Batch) -> tuple[Tensor, float | Tensor]:
-    """Return the loss sum and the weight of a batch that the task returns.
+def _sum_and_weight(task: Task, result: object) -> tuple[Tensor, float | Tensor]:
+    """Return the loss sum and the weight in the result of ``task.loss``.
 
     Raises:
-        InputError: ``loss`` returned something other than a 0-d sum and its weight.
+        InputError: It is something other than a 0-d sum and its weight.
     """
-    result = cast("object", task.loss(outputs, batch))
     name = type(task).__name__
     if isinstance(result, Tensor):
         kind = "one number" if result.ndim == 0 else f"a tensor {tuple(result.shape)}"
@@ -52,20 +51,21 @@ def checked_loss(task: Task, outputs: Any, batch: Batch) -> tuple[Tensor, float 
     return cast("Tensor", total), cast("float | Tensor", weight)
 
 
-def check_loss(task: Task, outputs: Any, batch: Batch) -> None:
+def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
     """Check that the loss is a sum, and that its weight is the promised one.
 
     Args:
         task: The task of the run.
         outputs: Outputs of the model for ``batch``.
         batch: A few samples of a train batch, or the whole batch.
+        result: What ``task.loss(outputs, batch)`` returned.
 
     Raises:
         InputError: The loss is not a sum and its weight, or ``host_weight`` returns another weight
             than ``loss``.
     """
     with torch.no_grad():
-        total, weight = checked_loss(task, outputs, batch)
+        total, weight = _sum_and_weight(task, result)
         returned = float(weight)
         promised = task.host_weight(batch)
         _check_sum(task, outputs, batch, float(total), returned)

@@ -59,6 +59,9 @@ class TranslationData(Data):
         skipped: Number of unusable pairs by reason.
         notes: How the input was read, where that was not said; lines of the report.
 
+    Raises:
+        InputError: The split has a calibration part, which translations do not use.
+
     Example:
         >>> data = TranslationData.from_pairs([("one", "eins"), ("two", "zwei")] * 5)
         >>> data.facts()["n_train"], data.raw("valid")
@@ -75,6 +78,11 @@ class TranslationData(Data):
         skipped: Mapping[str, int] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
+        if n := len(split.calibration):
+            raise InputError(
+                f"The split has a calibration part (pairs: {n:,}), but translations have nothing "
+                "to fit on it, so its pairs would be lost. Put them in train, valid or test."
+            )
         self._samples = samples
         self._split = split
         self._options = options or TranslationOptions()
@@ -237,6 +245,10 @@ class TranslationData(Data):
         return self._options
 
     @property
+    def like(self) -> Path | None:
+        return None if self._options.like is None else Path(self._options.like)
+
+    @property
     def skipped(self) -> Mapping[str, int]:
         """Number of unusable pairs by reason; ``samples.problems`` lists each pair."""
         return dict(self._skipped)
@@ -370,7 +382,7 @@ class TranslationData(Data):
             "label_smoothing": values["label_smoothing"],
             "teacher_forcing": values["teacher_forcing"],
             "decoding": values["decoding"],
-            "lowercase": self._options.lowercase,
+            "lowercase": bool(self._options.lowercase),
         }
 
     # ------------------------------------------------------------ private

@@ -77,6 +77,6 @@ def translation_facts(
         "shared_words": round(shared / max(1, sides["target_words"]), 4),
         "source_language": options.source_language,
         "target_language": options.target_language,
-        "lowercase": options.lowercase,
+        "lowercase": bool(options.lowercase),
     }
     return cast("TranslationFacts", facts)

@@ -32,13 +32,14 @@ def fit_preprocessor(
         options: Languages and case.
     """
     source_language, target_language = options.source_language, options.target_language
+    lowercase = bool(options.lowercase)
     if values["shared_vocab"]:
         # The rules of one language cannot split two languages.
-        joint = fit_tokenizer([*sources, *targets], values, None, options.lowercase)
+        joint = fit_tokenizer([*sources, *targets], values, None, lowercase)
         source = target = joint
     else:
-        source = fit_tokenizer(sources, values, source_language, options.lowercase)
-        target = fit_tokenizer(targets, values, target_language, options.lowercase)
+        source = fit_tokenizer(sources, values, source_language, lowercase)
+        target = fit_tokenizer(targets, values, target_language, lowercase)
     return TranslationPreprocessor(
         source=source,
         target=None if target is source else target,

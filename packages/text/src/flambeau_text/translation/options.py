@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from flambeau.artefact.read_like import filled_like, read_record
 from flambeau.errors import InputError
+from flambeau.plan import Plan
 
 TOKENIZERS = ("bpe", "unigram", "word", "character")
 
@@ -22,7 +25,7 @@ class TranslationOptions:
         tokenizer: "bpe", "unigram", "word" or "character"; None lets the plan choose.
         vocab_size: Size of a vocabulary; None lets the plan choose.
         shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.
-        lowercase: Lower-case both sides; translations are then lower-case.
+        lowercase: Lower-case both sides; translations are then lower-case. None is False.
         max_words: Maximum number of words on either side of a pair.
         max_characters: Maximum number of characters on either side; it limits texts in languages
             without spaces, which count as one word.
@@ -30,9 +33,12 @@ class TranslationOptions:
             with at most five words on the longer side.
         unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side;
             "raise" raises an error that names them.
+        like: Folder of an export. Languages, tokenizer, vocabulary size and case are the export's
+            where they are not set, and a learner keeps its tokenizers, with their vocabularies.
 
     Raises:
-        InputError: A value is invalid.
+        ArtefactError: ``like`` is not an export of ``TranslationData``.
+        InputError: A value is invalid, or differs from that of ``like``.
     """
 
     source_language: str | None = None
@@ -40,11 +46,12 @@ class TranslationOptions:
     tokenizer: str | None = None
     vocab_size: int | None = None
     shared_vocab: bool | None = None
-    lowercase: bool = False
+    lowercase: bool | None = None
     max_words: int = 150
     max_characters: int = 2_000
     max_length_ratio: float = 9.0
     unusable: Literal["skip", "raise"] = "skip"
+    like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.tokenizer not in (None, *TOKENIZERS):
@@ -59,7 +66,24 @@ class TranslationOptions:
                 raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
         if not self.max_length_ratio > 1:
             raise InputError(f"max_length_ratio must be above 1, not {self.max_length_ratio!r}.")
+        if self.like is not None:
+            saved = _saved_options(self.like)
+            given = {name: getattr(self, name) for name in saved}
+            for name, value in filled_like(self.like, given, saved).items():
+                object.__setattr__(self, name, value)
 
     def with_given(self, given: Mapping[str, Any]) -> TranslationOptions:
         """Return a copy with the values of ``given`` that are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the options that an export determines, by name; None for those not known."""
+    record = read_record(like, "translate", "like")
+    planned = {} if record.plan is None else Plan.from_json(record.plan).values
+    guard = record.preprocessor.arguments.get("language_guard") or {}
+    return {
+        **{name: guard.get(name) for name in ("source_language", "target_language")},
+        **{name: planned.get(name) for name in ("tokenizer", "vocab_size", "shared_vocab")},
+        "lowercase": record.task.arguments.get("lowercase"),
+    }

@@ -52,8 +52,8 @@ def read_files(
     options: TranslationOptions | None,
 ) -> TranslationDataArguments:
     """Read two parallel files, and two more for each of validation and test if given."""
-    options = options or TranslationOptions()
-    options = _with_languages(options, language_of(source), language_of(target))
+    named = [(file, language_of(file)) for file in (source, target)]
+    options = _with_languages(options or TranslationOptions(), named)
 
     def read(files: tuple[Any, Any]) -> Pairs:
         return pairs_from_lines(*read_parallel(*files), Path(files[0]).name)
@@ -74,8 +74,8 @@ def read_columns(
 
     Column names that are language codes ("en") set the languages that the options do not.
     """
-    options = options or TranslationOptions()
-    options = _with_languages(options, language_code(source), language_code(target))
+    named = [(column, language_code(column)) for column in (source, target)]
+    options = _with_languages(options or TranslationOptions(), named)
     pairs = pairs_from_columns(table, source, target)
     given = None
     if (column := request.column) is not None:
@@ -106,8 +106,8 @@ def read_items(
     for part, items in request.separate(object).items():
         parts[part] = pairs_from_items(items, f"{part} pair", sides)
     if sides is not None:
-        found = language_code(sides.source), language_code(sides.target)
-        options = _with_languages(options, *found)
+        named = [(name, language_code(name)) for name in (sides.source, sides.target)]
+        options = _with_languages(options, named)
         parts["train"].notes += [sides.note] if sides.note else []
     return _assemble(parts, request, options)
 
@@ -123,24 +123,37 @@ def _first_of(items: Any) -> tuple[Any, Any]:
 
 
 def _with_languages(
-    options: TranslationOptions, source: str | None, target: str | None
+    options: TranslationOptions, named: Sequence[tuple[Any, str | None]]
 ) -> TranslationOptions:
     """Return the options with the languages found in names, where the options have none.
 
+    Args:
+        options: They take precedence.
+        named: The file, column or key of the source and of the target, each with the language that
+            its name has.
+
     Raises:
-        InputError: The names have the languages of the options, exchanged.
+        InputError: The names have the languages of the options, exchanged; or the data are read
+            like an export and have other languages.
     """
-    found = source, target
+    found = tuple(language for _, language in named)
     wanted = tuple(
         None if (name := getattr(options, each)) is None else language_code(name) or name
         for each in _LANGUAGES
     )
     if None not in wanted and found == wanted[::-1] and found != wanted:
         raise InputError(
-            f"By their names the source is in {source!r} and the target in {target!r}, but the "
+            f"By their names the source is in {found[0]!r} and the target in {found[1]!r}, but the "
             f"options have the source language {wanted[0]!r} and the target language "
             f"{wanted[1]!r}. Exchange the two sides, or the languages."
         )
+    for option, chosen, (name, language) in zip(_LANGUAGES, wanted, named, strict=True):
+        if options.like is not None and chosen and language and chosen != language:
+            raise InputError(
+                f"{os.fspath(name)} is in the language {language!r}, but in the export "
+                f"{os.fspath(options.like)} {option} is {chosen!r}, and like= reads data as the "
+                "export does. Give the same languages, or omit like= (--like)."
+            )
     pairs = zip(_LANGUAGES, found, strict=True)
     return options.with_given({name: getattr(options, name) or each for name, each in pairs})
 
@@ -153,8 +166,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             folder with two files that differ only in their ending (``train.en`` and ``train.de``).
         options: ``target``, in a table the name of a column; its ``source_column`` and ``split``;
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
-            ``lowercase``, ``unusable``; ``valid`` and ``test``, each a fraction or two files
-            separated by a comma.
+            ``lowercase``, ``unusable``, ``like``; ``valid`` and ``test``, each a fraction or two
+            files separated by a comma.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -169,7 +182,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         )
     chosen = {
         name: given.pop(name)
-        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable")
+        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable", "like")
         if name in given
     }
     settings = TranslationOptions(**chosen)

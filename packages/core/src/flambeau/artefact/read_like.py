@@ -1,0 +1,66 @@
+"""Read data as those of an export were read: ``like="export"`` of the data constructors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flambeau.artefact.export_format import ExportRecord
+from flambeau.errors import ArtefactError, InputError
+
+
+def read_record(folder: str | os.PathLike[str], domain: str, argument: str) -> ExportRecord:
+    """Return the record of an export of the given domain.
+
+    Args:
+        folder: The folder that ``learner.export`` wrote.
+        domain: Name of the domain of the data.
+        argument: The argument that names the folder, for messages: "start" or "like".
+
+    Raises:
+        ArtefactError: The export is missing or damaged, or belongs to another domain.
+    """
+    record = ExportRecord.read(Path(folder))
+    if record.domain != domain:
+        raise ArtefactError(
+            f"{argument}={os.fspath(folder)!r} is an export of the domain {record.domain!r}, but "
+            f"the data belong to {domain!r}. Give an export of the same kind of data."
+        )
+    return record
+
+
+def filled_like(
+    folder: str | os.PathLike[str], given: Mapping[str, Any], saved: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of data that are read like an export's.
+
+    Args:
+        folder: The export, for messages.
+        given: The options that the user can set, by name; None if not set.
+        saved: The values of the export by the same names; those that it does not know are None.
+
+    Returns:
+        The names of ``given`` with the user's values, or the export's where there is none.
+
+    Raises:
+        InputError: An option differs from the export's.
+    """
+    for name, value in given.items():
+        known = saved.get(name)
+        if value is not None and known is not None and value != known:
+            raise InputError(
+                f"{name} is {value!r}, but in the export {os.fspath(folder)} it is {known!r}, and "
+                f"like= reads data as the export does. Omit {name} (on the command line "
+                f"--{name.replace('_', '-')}), or omit like= (--like)."
+            )
+    return {name: saved.get(name) if value is None else value for name, value in given.items()}
+
+
+def output_names(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the outputs in a task's arguments: classes, labels or target names.
+
+    Empty if there are none, as for a user-defined task.
+    """
+    return tuple(map(str, arguments.get("classes", arguments.get("names", ()))))

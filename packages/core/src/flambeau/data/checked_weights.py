@@ -1,0 +1,33 @@
+"""``checked_weights``: the weights of samples in loss and metrics, as every domain takes them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flambeau.errors import InputError
+
+
+def checked_weights(weights: Tensor) -> Tensor:
+    """Return the weights of samples as a floating-point tensor ``(n,)``.
+
+    Raises:
+        InputError: They are not one number per row, one is negative or not finite (the message
+            gives the row), or all are 0.
+    """
+    if weights.ndim != 1:
+        raise InputError(
+            f"sample_weight has shape {tuple(weights.shape)}, but must be one number per row: (n,)."
+        )
+    if not weights.is_floating_point():
+        weights = weights.to(torch.get_default_dtype())
+    wrong = ~((weights >= 0) & weights.isfinite())
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise InputError(
+            f"sample_weight is {weights[row].item():g} in row {row}, but weights must be finite "
+            "and at least 0. A row with weight 0 counts for nothing."
+        )
+    if not weights.any():
+        raise InputError("Every sample_weight is 0, so no row counts. Give a weight above 0.")
+    return weights

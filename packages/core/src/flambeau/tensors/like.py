@@ -1,0 +1,67 @@
+"""``like="export"`` of ``TensorData``: kind of targets, class names and inputs of an export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from flambeau.artefact.read_like import filled_like, output_names, read_record
+from flambeau.data.facts import ColumnFacts
+from flambeau.errors import InputError
+
+_TASKS = ("classification", "multi_label", "regression")
+
+
+def targets_like(
+    like: str | os.PathLike[str] | None, task: str, class_names: Sequence[str] | None
+) -> tuple[str, Sequence[str] | None]:
+    """Return task and class names, those of the export ``like`` where the user set none.
+
+    Raises:
+        ArtefactError: The export is missing or damaged, or belongs to another domain.
+        InputError: The user's task or class names differ from the export's.
+    """
+    if like is None:
+        return task, class_names
+    saved = read_record(like, "tensors", "like").task
+    has_names = saved.builder in ("classification", "multi_label")
+    filled = filled_like(
+        like,
+        {
+            "task": None if task == "auto" else task,
+            "class_names": None if class_names is None else tuple(map(str, class_names)),
+        },
+        {
+            "task": saved.builder if saved.builder in _TASKS else None,
+            "class_names": output_names(saved.arguments) if has_names else None,
+        },
+    )
+    return filled["task"] or "auto", filled["class_names"]
+
+
+def check_inputs_like(
+    like: str | os.PathLike[str] | None, inputs: Mapping[str, ColumnFacts]
+) -> None:
+    """Check that inputs have the names, shapes and dtypes for which the export's preprocessor is.
+
+    Raises:
+        InputError: They differ; the message has both.
+    """
+    if like is None:
+        return
+    saved = read_record(like, "tensors", "like").preprocessor
+    if saved.builder != "tensor_preprocessor":  # of a domain's subclass
+        return
+    wanted: Mapping[str, ColumnFacts] = saved.arguments["inputs"]
+    if list(wanted.items()) != [(name, dict(each)) for name, each in inputs.items()]:
+        raise InputError(
+            f"The inputs are {_shown(inputs)}, but those of the export {os.fspath(like)} are "
+            f"{_shown(wanted)}, and its preprocessor fits only these. Give the same inputs, or "
+            "omit like=."
+        )
+
+
+def _shown(inputs: Mapping[str, ColumnFacts]) -> str:
+    return ", ".join(
+        f"{name} {tuple(each['shape'])} {each['dtype']}" for name, each in inputs.items()
+    )
