@@ -462,14 +462,17 @@ class Learner:
         return run_on_main(lambda: save_model(self.model, path))
 
     def load(self, path: str | Path) -> None:
-        """Load the weights in a file of ``save`` or in an export folder into the model.
+        """Load the weights in a file of ``save``, an export, a checkpoint or a run into the model.
+
+        Of a checkpoint, or the newest one in the folder of a run, the weights of the best epoch are
+        loaded if the run keeps it, else the averaged ones if there are any, else the last ones.
 
         Raises:
             ArtefactError: The file is missing or damaged, or belongs to another model.
         """
-        from flambeau.artefact.weights_file import load_model
+        from flambeau.learner.loading import load_any
 
-        load_model(self.model, path)
+        load_any(self.model, path)
         self.task.calibration = {}
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:

@@ -15,7 +15,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import StepCounts, loader_world_size, not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
-from flambeau.phases.phase import Phase
+from flambeau.phases.phase import Phase, not_savable_reason
 from flambeau.task.task import StepContext
 from flambeau.training.components import Components
 from flambeau.training.events import Callback, Dispatch
@@ -124,6 +124,8 @@ class Run:
             values=self.values.current,
             context=StepContext(values=self.values.current, seed=components.seed),
             folder=settings.folder,
+            not_resumable_reason=not_savable_reason(settings.phases)
+            or not_resumable_reason(components.train),
         )
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
