@@ -110,3 +110,14 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch) -> None:
 def test_plotting_needs_no_pyplot(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it raises
     assert plot_history(history()).axes
+
+
+def test_a_long_run_has_one_point_for_several_steps() -> None:
+    made = History()
+    made.loss_interval = 8
+    for epoch in range(2):
+        made.add_step_losses([1.0, 3.0] * 20)
+        made.add({"epoch": epoch + 1, "step": 40 * (epoch + 1), "train_loss": 2.0})
+    [points, *_] = plot_history(made).axes[0].get_lines()
+    assert list(points.get_xdata()) == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert set(points.get_ydata()) == {2.0}

@@ -92,7 +92,9 @@ class Run:
         self.interrupt = Interrupt()
         self.shares_evaluation = False
         self.is_main = True
-        self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
+        self.losses = StepLosses(
+            history.add_step_losses, skip_nonfinite=options.nonfinite == "skip"
+        )
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
         factory = options.optimizer or default_factory
         self.optimizers = _named(factory(components.model, components.values))
@@ -222,11 +224,10 @@ class Run:
             InputError: The weight of every step is 0: the epoch has no targets.
         """
         mean, weight, steps = self.losses.read()
-        self.state.history.step_losses.extend(steps)
         if steps and not weight and self.train_step is train_step:
             from flambeau.training.no_target import epoch_without_targets
 
-            raise epoch_without_targets(self.state.position.epoch + 1, len(steps))
+            raise epoch_without_targets(self.state.position.epoch + 1, steps)
         return mean
 
     @contextmanager

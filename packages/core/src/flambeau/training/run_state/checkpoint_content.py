@@ -52,7 +52,7 @@ def capture(run: Run) -> dict[str, Any]:
         "precision": run.precision.state_dict(),
         "values": dict(state.values),
         "controlled": dict(run.values.controlled),
-        "history": {"rows": state.history.rows, "step_losses": list(state.history.step_losses)},
+        "history": state.history.state_dict(),
         "losses": run.losses.state_dict(),
         "carry": state.context.carry,
         "callbacks": [
@@ -101,9 +101,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     run.best.load_state_dict(tree["best"])
     run.precision.load_state_dict(tree["precision"])
     state.values.update(tree["values"])
-    state.history.rows[:] = tree["history"]["rows"]
-    del state.history.step_losses[:]
-    state.history.step_losses.extend(tree["history"]["step_losses"])
+    state.history.load_state_dict(tree["history"])
     run.losses.load_state_dict(tree["losses"])
     state.context.carry = tree["carry"]
     for name, value in asdict(position).items():
