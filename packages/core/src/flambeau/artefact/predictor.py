@@ -288,7 +288,7 @@ def _refuse_missing(folder: Path, kind: str, spec: BuilderSpec) -> None:
     if spec.builder is None:
         raise ArtefactError(
             f"{folder} has no builder for its {kind}, so the {kind} cannot be rebuilt from the "
-            f"export. {spec.note}"
+            f"export. {spec.note} The command line cannot load such an export."
         )
 
 
