@@ -378,14 +378,12 @@ def streams(bad: bool = False) -> Data:
     return TensorData.from_loaders(DataLoader(Stream(bad), 4), DataLoader(Stream(), 4), n_classes=3)
 
 
-@pytest.mark.filterwarnings("ignore:.*not-resumable")
 def test_a_loader_that_cannot_repeat_itself_is_not_resumed(tmp_path: Path) -> None:
     Learner(streams(), nn.Linear(6, 3), quiet=True, folder=tmp_path).fit(1)
     with pytest.raises(ResumeError, match="its data set is an IterableDataset"):
         Learner(streams(), nn.Linear(6, 3), quiet=True, folder=tmp_path).resume()
 
 
-@pytest.mark.filterwarnings("ignore:.*not-resumable")
 def test_a_bad_step_of_such_a_loader_is_still_that(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"Step 7 .*cannot repeat its batches: its data set"):
         Learner(streams(bad=True), nn.Linear(6, 3), quiet=True).fit(1)
