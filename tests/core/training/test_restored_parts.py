@@ -191,3 +191,14 @@ def test_other_settings_are_refused(
         fit(make(tmp_path, Interrupt(4), **before))
     with pytest.raises(ResumeError, match=message):
         make(tmp_path, **after).resume()
+
+
+def test_values_are_restored_after_the_last_step_of_an_epoch(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole")
+    fit(whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(tmp_path / "part", Interrupt(2 * STEPS)))
+    resumed = make(tmp_path / "part")
+    resumed.resume()
+    for name in ("lr", "weight_decay", "step"):
+        assert resumed.history.column(name) == whole.history.column(name)
