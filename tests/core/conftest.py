@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,17 @@ def check_loader(make: Callable[[], Loader], n: int, *, shuffles: bool) -> None:
         for start in (1, loader.steps_per_epoch - 1, loader.steps_per_epoch):
             # A new object, as after a resume in a new process.
             assert same(whole[start:], flat(make().batches(epoch, start)))
+
+
+@pytest.fixture(scope="session")
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("working")
+
+
+@pytest.fixture(autouse=True)
+def outside_the_checkout(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted run without a folder makes one under ``runs/`` of the working folder."""
+    monkeypatch.chdir(working_folder)
 
 
 @pytest.fixture(scope="session")

@@ -315,8 +315,22 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
             build_app(), ["fit", str(photos), *SMALL, "--epochs", "3", "--out", str(folder)]
         )
     assert result.exit_code == 130
-    text = call("fit", photos, *SMALL, "--resume", folder)
-    assert "--epochs and --lr have no effect with --resume" in text
+    before = (folder / "history.csv").read_bytes()
+    for option, value, message in (
+        ("--epochs", 4, "--epochs is 4, but the run in .* has 3"),
+        ("--lr", 0.5, "--lr is 0.5, but the run in .* has 0"),
+        ("--set", "lr=0.5", "--lr is 0.5, but the run"),
+        ("--model", "resnet18", "--model is resnet18, but the run in .* has small_cnn"),
+        ("--recipe", "one_cycle", "--recipe one_cycle cannot be used with --resume"),
+        ("--minutes", 1, "--minutes 1.0 cannot be used with --resume"),
+        ("--start", "export", "--start export cannot be used"),
+        ("--out", tmp_path / "new", "--out .*new cannot be used"),
+    ):
+        with pytest.raises(FlambeauError, match=message):
+            call("fit", photos, *SMALL[:-2], option, value, "--resume", folder)
+    assert (folder / "history.csv").read_bytes() == before
+    # Options that equal those of the run are accepted.
+    text = call("fit", photos, *SMALL, "--epochs", 3, "--model", "small_cnn", "--resume", folder)
     assert str(folder / "model") in text
     with (folder / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]

@@ -349,3 +349,40 @@ def test_count_samples() -> None:
     assert count_samples(DataLoader(Stream(8), batch_size=4)) == 8
     assert count_samples(DataLoader(Stream(None), batch_size=4)) == 0
     assert count_samples([1, 2]) == 0
+
+
+class Growing:
+    """A loader whose length depends on the epoch, as that of batches by number of tokens may."""
+
+    def __init__(self, *lengths: int) -> None:
+        self.lengths, self.epoch = lengths, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.lengths[self.epoch]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.ones(2, 3), torch.zeros(2)) for _ in range(len(self))])
+
+
+def test_a_loader_that_grows_warns_with_both_lengths() -> None:
+    loader = UserLoader(Growing(3, 5, 5, 2))
+    assert len(list(loader.batches(0))) == 3
+    message = r"loader-length\] .* has 5 batches in epoch 1, but had 3 .* the last 2 are not used"
+    with pytest.warns(FlambeauWarning, match=message):
+        assert len(list(loader.batches(1))) == 3
+    assert len(list(loader.batches(2))) == 3  # once
+    with pytest.raises(InputError, match=r"ended after 2 batches in epoch 3, but its len\(\) is 3"):
+        list(loader.batches(3))
+
+
+def test_a_list_that_grows_warns() -> None:
+    batches = [(torch.ones(2, 3), torch.zeros(2))] * 3
+    loader = UserLoader(batches)
+    batches.append(batches[0])
+    with pytest.warns(FlambeauWarning, match="has 4 batches in epoch 0, but had 3"):
+        assert len(list(loader.batches(0))) == 3
+    valid = UserLoader(batches[:3], part="valid")
+    assert len(list(valid.batches(0))) == 3

@@ -480,3 +480,35 @@ def test_a_history_shows_its_last_row() -> None:
     assert repr(history) == "History(1 epoch; last: phase fit, epoch 1, valid_loss 0.1235)"
     history.add({"phase": "fit", "epoch": 2})
     assert repr(history) == "History(2 epochs; last: phase fit, epoch 2)"
+
+
+def test_an_export_says_what_it_does_not_contain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Mine(Classification):
+        pass
+
+    parts = [{"model": net()}, {"model": "mlp"}, {"model": "mlp", "task": Mine(["0", "1", "2"])}]
+    said: list[str] = []
+    for number, arguments in enumerate(parts):
+        Learner(data(), **arguments).export(tmp_path / str(number))
+        said.append(" ".join(capsys.readouterr().err.split()))
+    assert "is not complete. A user-defined Sequential: only its weights" in said[0]
+    assert "Predictor.load(path, model=...)" in said[0]
+    assert not said[1]
+    assert "No domain registers" in said[2]
+    assert "Predictor.load(path, task=...)" in said[2]
+    Learner(data(), net(), quiet=True).export(tmp_path / "quiet")
+    assert not capsys.readouterr().err
+    with pytest.raises(ArtefactError, match=r"Predictor.load\(path, model=\.\.\.\)"):
+        Predictor.load(tmp_path / "0")
+
+
+def test_the_repr_names_model_and_epochs() -> None:
+    learner = Learner(data(), net(), quiet=True, training=TrainingOptions(doctor=False))
+    assert repr(learner) == "Learner(tensors, Sequential, 0 epochs trained)"  # nothing is built
+    learner.fit(1)
+    count = f"{sum(p.numel() for p in learner.model.parameters()):,}"
+    assert repr(learner) == f"Learner(tensors, Sequential, {count} parameters, 1 epoch trained)"
+    learner.fit(2)
+    assert repr(learner).endswith("3 epochs trained)")

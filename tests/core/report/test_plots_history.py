@@ -118,3 +118,14 @@ def test_a_metric_of_unknown_direction_shows_its_last_value() -> None:
     figure = plot_history(history(valid_wer=0.4))
     assert titles(figure)[1:3] == ["accuracy on validation", "wer on validation"]
     assert list(lines(figure, 2)) == ["wer, last 0.4"]
+
+
+def test_a_long_run_has_one_point_for_several_steps() -> None:
+    made = History()
+    made.loss_interval = 8
+    for epoch in range(2):
+        made.add_step_losses([1.0, 3.0] * 20)
+        made.add({"epoch": epoch + 1, "step": 40 * (epoch + 1), "train_loss": 2.0})
+    [points, *_] = plot_history(made).axes[0].get_lines()
+    assert list(points.get_xdata()) == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert set(points.get_ydata()) == {2.0}

@@ -295,7 +295,7 @@ def _refuse_missing(folder: Path, record: ExportRecord, given: Mapping[str, obje
         notes.append("Pass both: Predictor.load(path, model=..., task=...).")
     raise ArtefactError(
         f"{folder} has no builder for its {subject}, so the {subject} cannot be rebuilt from the "
-        f"export. {' '.join(notes)}"
+        f"export. {' '.join(notes)} The command line cannot load such an export."
     )
 
 

@@ -79,6 +79,18 @@ class Checkpointing(Callback):
         self._saved_step = -1
         if state.folder is not None and self.at_epoch_end:
             check_packable(state.snapshot())  # refused now, not after the first epoch
+        if state.folder is not None and state.not_resumable_reason and self._saves_regularly:
+            warnings.warn(
+                "[not-resumable] This run cannot be resumed if it is interrupted: "
+                f"{state.not_resumable_reason} Its checkpoints contain the weights, which "
+                "learner.load(folder) loads.",
+                FlambeauWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def _saves_regularly(self) -> bool:
+        return self.at_epoch_end or self.every_s is not None
 
     def on_step_end(self, state: TrainState) -> None:
         if self.every_s is not None and time.monotonic() - self._saved_at_s >= self.every_s:
@@ -132,6 +144,11 @@ class Checkpointing(Callback):
             found = f"The last checkpoint in {folder} is of step {self._saved_step} ({obstacle})."
         else:
             found = f"The last checkpoint in {folder} is older than this run ({obstacle})."
+        if state.not_resumable_reason:
+            return (
+                f"{found} The run cannot be resumed: {state.not_resumable_reason} Load the weights "
+                f"of the checkpoint with learner.load({str(folder)!r})."
+            )
         return f"{found} Continue with learner.resume({str(folder)!r})."
 
 

@@ -49,7 +49,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    recipe: Annotated[str, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}.")] = "fit",
+    recipe: Annotated[
+        str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(help="Train while the score improves, for at most this many minutes."),
@@ -74,21 +76,22 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     options = {"task": task, "target": target, "like": like}
     kind, data = open_data("fit", path, domain, context.args, options)
     check_model(kind, model)
-    check_recipe(recipe)
+    check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
     choices = parse_choices(settings or []) | without_none(
         {"task": task, "epochs": epochs, "lr": lr}
     )
     if resume is not None:
         folder = run_of(resume)
-        learner = _resumed(data, folder, choices, seed)
+        _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
+        learner = _resumed(data, folder, choices | without_none({"architecture": model}), seed)
     else:
         folder = agree_on_folder(out, kind.name)
         learner = Learner(data, model, choices=choices, start=start, seed=seed, folder=folder)
         run_on_main(lambda: _start_run(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
-        _train(learner, resume, recipe, minutes)
+        _train(learner, resume, recipe or "fit", minutes)
     except KeyboardInterrupt:
         # With the domain's options, so that the resumed run reads the same data.
         words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
@@ -109,14 +112,33 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
 
+def _refuse_with_resume(**options: object) -> None:
+    """Refuse the options that only a new run can follow."""
+    for name, value in options.items():
+        if value is not None:
+            raise ArgumentError(
+                f"--{name} {value} cannot be used with --resume: a resumed run keeps its phases, "
+                f"its start and its folder. Remove --{name}, or start a new run without --resume."
+            )
+
+
 def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) -> Learner:
-    """Return a learner with the plan of the run in ``folder``."""
+    """Return a learner with the plan of the run in ``folder``; ``resume`` checks the choices.
+
+    Raises:
+        ArgumentError: Epochs, learning rate or model differ from those of the run.
+    """
     saved = Plan.load(folder / "plan.json")
-    # resume refuses choices that differ; epochs and lr are part of the run's phases.
-    same = {key: value for key, value in choices.items() if key not in ("epochs", "lr")}
-    if same != choices:
-        note = "--epochs and --lr have no effect with --resume: the run keeps its own."
-        typer.echo(note, err=True)
+    # A Learner takes these from the phases or the checkpoint, so that resume cannot compare them.
+    options = {"epochs": "--epochs", "lr": "--lr", "architecture": "--model"}
+    for key, option in options.items():
+        if key in choices and choices[key] != saved.values[key]:
+            raise ArgumentError(
+                f"{option} is {choices[key]}, but the run in {folder} has {saved.values[key]}, and "
+                f"a resumed run keeps its settings. Remove {option}, or start a new run without "
+                "--resume."
+            )
+    same = {key: value for key, value in choices.items() if key not in options}
     return Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
 
 

@@ -90,6 +90,7 @@ class UserLoader(Loader):
         self._steps = count_batches(loader, part)
         self.rank, self.world_size = rank, world_size
         self._takes_turns = world_size > 1 and not is_sharded(loader, part, world_size)
+        self._length_warned = False
         self._converted: list[tuple[object, Batch]] = []
         self.is_stream = bool(getattr(loader, "is_stream", False))
         self.loader = loader
@@ -168,6 +169,7 @@ class UserLoader(Loader):
         steps = self._steps if self.part == "train" else len(ready)
         if len(ready) < steps:
             raise self._ended_early(len(ready), epoch)
+        self._warn_if_longer(epoch)
         n_samples = 0
         for step in range(steps):
             raw = ready[step]
@@ -196,6 +198,7 @@ class UserLoader(Loader):
             with temporary_seed.at(keyed.key(seed, purpose, epoch)):
                 generators.start(epoch)
                 batches = iter(self.loader)
+            self._warn_if_longer(epoch)
             for step in count():
                 if step == self._steps and self._is_complete(epoch):
                     break
@@ -277,6 +280,20 @@ class UserLoader(Loader):
         return InputError(
             f"{where}: {reason}. Check the samples of that batch. To see which sample it is, pass "
             "the data sets to TensorData.from_datasets."
+        )
+
+    def _warn_if_longer(self, epoch: int) -> None:
+        """Warn once if ``len()`` has grown: epochs, schedules and positions keep the first one."""
+        now = len(cast("Sequence[Any]", self.loader))
+        if self.part != "train" or now <= self._steps or self._length_warned:
+            return
+        self._length_warned = True
+        warnings.warn(
+            f"[loader-length] The train loader has {now} batches in epoch {epoch}, but had "
+            f"{self._steps} when the learner was created, which its schedule keeps: the last "
+            f"{now - self._steps} are not used. len() must be the same in every epoch.",
+            FlambeauWarning,
+            stacklevel=2,
         )
 
     def _ended_early(self, step: int, epoch: int) -> InputError:

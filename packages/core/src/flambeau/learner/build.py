@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from flambeau.callbacks import ProgressBar
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset, Loader, LoaderOptions, NonEmptyBatches, loader_world_size
@@ -221,6 +222,15 @@ class BuiltPlan:
             plan=plan.to_json(),
             base=base,
         )
+
+    def print_missing_parts(self, folder: Path) -> None:
+        """Print which objects ``Predictor.load`` needs beside the export in ``folder``."""
+        from flambeau.artefact.export_format import ExportRecord
+
+        record = ExportRecord.read(folder)
+        for spec in (record.model, record.task):
+            if spec.builder is None:
+                ProgressBar.write_line(f"The export {folder} is not complete. {spec.note}")
 
     def _planned_task(self, plan: Plan) -> Task:
         """Return the plan's task, with the loss and the metrics that the user chose."""

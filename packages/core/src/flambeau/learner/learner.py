@@ -121,6 +121,14 @@ class Learner:
         """Set the learner's plan. No other method assigns it."""
         self._plan = plan
 
+    def __repr__(self) -> str:
+        size = ""
+        if self._built is not None:
+            size = f", {sum(p.numel() for p in self._built.model.parameters()):,} parameters"
+        epochs = self._position.epoch
+        done = f"{epochs} epoch{'' if epochs == 1 else 's'} trained"
+        return f"Learner({self.domain.name}, {self.plan.values['architecture']}{size}, {done})"
+
     # The objects, built on first use
 
     @property
@@ -462,21 +470,28 @@ class Learner:
         return run_on_main(lambda: save_model(self.model, path, self.built.preprocessor))
 
     def load(self, path: str | Path) -> None:
-        """Load the weights in a file of ``save`` or in an export folder into the model.
+        """Load the weights in a file of ``save``, an export, a checkpoint or a run into the model.
+
+        Of a checkpoint, or the newest one in the folder of a run, the weights of the best epoch are
+        loaded if the run keeps it, else the averaged ones if there are any, else the last ones.
 
         Raises:
             ArtefactError: The file is missing or damaged, belongs to another model, or was trained
                 with another vocabulary.
         """
-        from flambeau.artefact.weights_file import load_model
+        from flambeau.learner.loading import load_any
 
-        load_model(self.model, path, self.built.preprocessor, self.domain)
+        load_any(self.model, path, self.built.preprocessor, self.domain)
         self.task.calibration = {}
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.
 
-        With ``difference`` only the weights that differ from those of ``start`` are written.
+        With ``difference`` only the weights that differ from those of ``start`` are written. Unless
+        the learner is quiet, a line names the objects that ``Predictor.load`` will need.
         """
         built = self.built
-        return run_on_main(lambda: built.export(folder, self.plan, difference=difference))
+        path = run_on_main(lambda: built.export(folder, self.plan, difference=difference))
+        if not self.quiet:
+            built.print_missing_parts(path)
+        return path

@@ -226,7 +226,8 @@ def plan_of_checkpoint(
     if tree["phases"] is None:
         raise ResumeError(
             f"The run of {checkpoint} has a schedule that is a function, which cannot be saved, so "
-            "it cannot be resumed. Use the name of a schedule in flambeau.phases.SHAPES."
+            "it cannot be resumed. Use the name of a schedule in flambeau.phases.SHAPES. "
+            f"learner.load({str(checkpoint)!r}) loads its weights."
         )
     return plan
 

@@ -56,7 +56,7 @@ def run_of(path: str | Path) -> Path:
         ResumeError: There is no checkpoint.
     """
     folder = Path(path)
-    if _is_checkpoint(folder):
+    if is_checkpoint(folder):
         return folder.parent.parent
     if latest_checkpoint(folder) is None:
         raise _no_checkpoint_error(folder)
@@ -79,7 +79,7 @@ def resume_point(path: str | Path | None) -> tuple[Path, Path, Any]:
             "learner.resume('runs/…'), or give the learner one, Learner(data, folder=…)."
         )
     folder = Path(path)
-    if _is_checkpoint(folder):
+    if is_checkpoint(folder):
         return run_of(folder), folder, load_checkpoint(folder)
     found = load_latest_checkpoint(folder)
     if found is None:
@@ -87,7 +87,8 @@ def resume_point(path: str | Path | None) -> tuple[Path, Path, Any]:
     return folder, *found
 
 
-def _is_checkpoint(path: Path) -> bool:
+def is_checkpoint(path: Path) -> bool:
+    """Return whether the folder is one checkpoint."""
     return (path / "state.json").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -72,3 +72,15 @@ class Phase:
             bn=values["bn"],
             name=values["name"],
         )
+
+
+def not_savable_reason(phases: Iterable[Phase]) -> str:
+    """Return why a checkpoint cannot contain the phases, and the fix; empty if it can."""
+    for phase in phases:
+        for name, schedule in phase.schedules.items():
+            if not isinstance(schedule.shape, str):
+                return (
+                    f"the schedule of {name!r} is a function, which cannot be saved. Use the name "
+                    "of a schedule in flambeau.phases.SHAPES."
+                )
+    return ""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,19 +82,15 @@ def _epochs(history: History) -> list[float]:
 
 
 def _step_positions(history: History) -> list[float]:
-    """Return the x position of each step; all epochs have the same width."""
+    """Return the x position of each step loss; all epochs have the same width."""
     losses, rows = len(history.step_losses), len(history.rows)
     ends = [int(step) for step in history.column("step")]
     if len(ends) < rows or any(a >= b for a, b in zip([0, *ends], ends, strict=False)):
         return [(i + 1) * rows / losses for i in range(losses)]
-    first = max(0, ends[-1] - losses)  # the step losses of a resumed run may start later
-    positions: list[float] = []
-    begin = 0
-    for epoch, end in enumerate(ends):
-        width = end - begin
-        positions += [epoch + (i + 1) / width for i in range(max(0, first - begin), width)]
-        begin = end
-    return positions
+    interval = history.loss_interval
+    first = max(0, ends[-1] - losses * interval)  # those of a resumed run may start later
+    steps = [step for i in range(losses) if (step := first + (i + 1) * interval) <= ends[-1]]
+    return list(np.interp(steps, [0, *ends], range(rows + 1)))
 
 
 def _draw_loss(axes: Axes, history: History) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from flambeau.task.metrics import Mode
 
 Number = float | int | str
+
+
+MAX_STEP_LOSSES = 2**16
+"""Number of entries of ``History.step_losses`` at which neighbours are merged."""
 
 
 class History:
@@ -17,6 +25,9 @@ class History:
         rows: ``{"phase", "epoch", "step", "train_loss", "valid_loss", <metrics>, "lr",
             "seconds"}`` for each epoch; the names of metrics have the prefix "valid_".
         step_losses: Mean training loss of each optimizer step, read from the device once per epoch.
+            In a run of 65,536 steps or more each entry is the mean over ``loss_interval``
+            consecutive steps; values that are not finite are left out of it.
+        loss_interval: Steps per entry of ``step_losses``: 1, or a power of two in a long run.
         modes: Whether smaller ("min") or larger ("max") values are better, for each column of
             which the last run's task knows it.
     """
@@ -25,6 +36,8 @@ class History:
         self.rows: list[dict[str, Number]] = []
         self.step_losses: array[float] = array("d")
         self.modes: dict[str, Mode] = {"train_loss": "min", "valid_loss": "min"}
+        self.loss_interval = 1
+        self._incomplete: array[float] = array("d")  # losses of steps that make no full entry yet
 
     def __repr__(self) -> str:
         if not self.rows:
@@ -42,3 +55,43 @@ class History:
     def add(self, row: Mapping[str, Number]) -> None:
         """Append a row."""
         self.rows.append(dict(row))
+
+    def add_step_losses(self, losses: Iterable[float]) -> None:
+        """Append the losses of consecutive steps."""
+        for loss in losses:
+            self._incomplete.append(loss)
+            if len(self._incomplete) == self.loss_interval:
+                self.step_losses.append(_finite_mean(self._incomplete))
+                del self._incomplete[:]
+                if len(self.step_losses) == MAX_STEP_LOSSES:
+                    self._merge_neighbours()
+
+    def _merge_neighbours(self) -> None:
+        losses = self.step_losses
+        self.step_losses = array(
+            "d", map(_finite_mean, zip(losses[::2], losses[1::2], strict=True))
+        )
+        self.loss_interval *= 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the history for a checkpoint: JSON values and arrays."""
+        return {
+            "rows": [dict(row) for row in self.rows],
+            "step_losses": np.array(self.step_losses),
+            "loss_interval": self.loss_interval,
+            "incomplete": np.array(self._incomplete),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` returned."""
+        self.rows[:] = state["rows"]
+        self.step_losses = array("d", state["step_losses"])
+        self.loss_interval = int(state["loss_interval"])
+        self._incomplete = array("d", state["incomplete"])
+
+
+def _finite_mean(losses: Sequence[float]) -> float:
+    if len(losses) == 1:
+        return losses[0]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return math.fsum(finite) / len(finite) if finite else math.nan

@@ -1,10 +1,14 @@
-"""``StepLosses``: the losses of the steps of an epoch, kept on the device until it ends."""
+"""``StepLosses``: the losses of the steps of an epoch, kept on the device until it ends.
+
+In an epoch of more than 65,536 steps they are read each time so many have been added.
+"""
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -15,6 +19,17 @@ from flambeau.task.numerics import real_scalar
 from flambeau.training.state import StepResult
 
 _CHUNK = 512  # so many 0-d tensors are packed into one: on a GPU each of them takes 512 bytes
+_MOST_CHUNKS = 128  # in a longer epoch the losses are read before its end, to bound their memory
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over the steps of the epoch that are read already: of loss × weight, and of weights."""
+
+    loss: float = 0.0
+    counted: float = 0.0
+    weight: float = 0.0
+    steps: int = 0
 
 
 class StepLosses:
@@ -23,15 +38,23 @@ class StepLosses:
     Adding a result takes 0.1 µs and launches no kernel.
 
     Args:
+        add_to_history: Receives the losses of consecutive steps when they are read.
         skip_nonfinite: Exclude steps whose loss is not finite from the mean, because their update
             was skipped.
     """
 
-    def __init__(self, *, skip_nonfinite: bool = False) -> None:
+    def __init__(
+        self, add_to_history: Callable[[array[float]], None], *, skip_nonfinite: bool = False
+    ) -> None:
+        self._add_to_history = add_to_history
         self._skip_nonfinite = skip_nonfinite
         self._clear()
 
     def _clear(self) -> None:
+        self._sums = _Sums()
+        self._drop()
+
+    def _drop(self) -> None:
         self._results: list[StepResult] = []
         self._packed_losses: list[Tensor] = []
         self._packed_weights: list[Tensor] = []
@@ -50,32 +73,47 @@ class StepLosses:
         self._results.append(result)
         if len(self._results) == _CHUNK:
             self._pack()
+            if len(self._packed_losses) == _MOST_CHUNKS:
+                self._flush()
 
-    def read(self) -> tuple[float, float, array[float]]:
-        """Return mean loss and weight of the epoch, and the loss of each step; then clear them.
+    def read(self) -> tuple[float, float, int]:
+        """Return mean loss, weight and number of steps of the epoch; start the next one.
 
-        The losses are read from the device. The weight includes steps that the mean excludes.
+        The losses are read from the device and added to the history. The weight includes steps
+        that the mean excludes.
         """
-        losses, weights = (part.cpu() for part in self._all())  # host read at the end of the epoch
+        self._flush()
+        sums = self._sums
         self._clear()
+        return (sums.loss / sums.counted if sums.counted else math.nan), sums.weight, sums.steps
+
+    def _flush(self) -> None:
+        losses, weights = (part.cpu() for part in self._all())  # host read at the end of the epoch
+        self._drop()
         values, counts = array("d", losses.numpy()), array("d", weights.numpy())
         counted = [
             (loss, weight)
             for loss, weight in zip(values, counts, strict=True)
             if math.isfinite(loss) or not self._skip_nonfinite
         ]
-        total = math.fsum(weight for _, weight in counted)
-        mean = math.fsum(loss * weight for loss, weight in counted)
-        return (mean / total if total else math.nan), math.fsum(counts), values
+        sums = self._sums
+        self._sums = _Sums(
+            sums.loss + math.fsum(loss * weight for loss, weight in counted),
+            sums.counted + math.fsum(weight for _, weight in counted),
+            sums.weight + math.fsum(counts),
+            sums.steps + len(values),
+        )
+        self._add_to_history(values)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the steps of the unfinished epoch, for a checkpoint."""
         losses, weights = self._all()
-        return {"losses": losses, "weights": weights}
+        return {"losses": losses, "weights": weights, "sums": asdict(self._sums)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` returned."""
         self._clear()
+        self._sums = _Sums(**state["sums"])
         if len(state["losses"]):
             self._packed_losses.append(state["losses"])
             self._packed_weights.append(state["weights"])

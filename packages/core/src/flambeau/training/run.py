@@ -16,7 +16,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import StepCounts, loader_world_size, not_resumable_reason
 from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
-from flambeau.phases.phase import Phase
+from flambeau.phases.phase import Phase, not_savable_reason
 from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext
 from flambeau.task.task_module import trained_module
@@ -93,7 +93,9 @@ class Run:
         self.interrupt = Interrupt()
         self.shares_evaluation = False
         self.is_main = True
-        self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
+        self.losses = StepLosses(
+            history.add_step_losses, skip_nonfinite=options.nonfinite == "skip"
+        )
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
         self.trained = trained_module(components.model, task)
         self.optimizers = _build_optimizers(components, options, self.trained)
@@ -132,6 +134,8 @@ class Run:
             values=self.values.current,
             context=StepContext(values=self.values.current, seed=components.seed),
             folder=settings.folder,
+            not_resumable_reason=not_savable_reason(settings.phases)
+            or not_resumable_reason(components.train),
         )
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
@@ -233,11 +237,10 @@ class Run:
             InputError: The weight of every step is 0: the epoch has no targets.
         """
         mean, weight, steps = self.losses.read()
-        self.state.history.step_losses.extend(steps)
         if steps and not weight and self.train_step is train_step:
             from flambeau.training.no_target import epoch_without_targets
 
-            raise epoch_without_targets(self.state.position.epoch + 1, len(steps))
+            raise epoch_without_targets(self.state.position.epoch + 1, steps)
         return mean
 
     @contextmanager

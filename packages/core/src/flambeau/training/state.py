@@ -76,6 +76,7 @@ class TrainState:
         at_step_boundary: False while a step is computed. Weights, generators and position are
             consistent only between steps.
         folder: The folder of the run for checkpoints and logs; None where nothing is written.
+        not_resumable_reason: Why a checkpoint of the run cannot be resumed; empty if it can.
     """
 
     model: nn.Module
@@ -96,6 +97,7 @@ class TrainState:
     exception: BaseException | None = None
     at_step_boundary: bool = True
     folder: Path | None = None
+    not_resumable_reason: str = ""
 
     @property
     def phase(self) -> Phase:

@@ -141,12 +141,6 @@ def _with_languages(
         None if (name := getattr(options, each)) is None else language_code(name) or name
         for each in _LANGUAGES
     )
-    if None not in wanted and found == wanted[::-1] and found != wanted:
-        raise InputError(
-            f"By their names the source is in {found[0]!r} and the target in {found[1]!r}, but the "
-            f"options have the source language {wanted[0]!r} and the target language "
-            f"{wanted[1]!r}. Exchange the two sides, or the languages."
-        )
     for option, chosen, (name, language) in zip(_LANGUAGES, wanted, named, strict=True):
         if options.like is not None and chosen and language and chosen != language:
             raise InputError(
@@ -154,6 +148,12 @@ def _with_languages(
                 f"{os.fspath(options.like)} {option} is {chosen!r}, and like= reads data as the "
                 "export does. Give the same languages, or omit like= (--like)."
             )
+    if None not in wanted and found == wanted[::-1] and found != wanted:
+        raise InputError(
+            f"By their names the source is in {found[0]!r} and the target in {found[1]!r}, but the "
+            f"options have the source language {wanted[0]!r} and the target language "
+            f"{wanted[1]!r}. Exchange the two sides, or the languages."
+        )
     pairs = zip(_LANGUAGES, found, strict=True)
     return options.with_given({name: getattr(options, name) or each for name, each in pairs})
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from flambeau.data.loader import not_resumable_reason, steps_in
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
+from flambeau.phases.phase import not_savable_reason
 from flambeau.task.task_module import task_module
 from flambeau.training.run_state.module_state import complete_state, load_state
 from flambeau.training.run_state.optimizer_state import (
@@ -33,10 +35,10 @@ def capture(run: Run) -> dict[str, Any]:
     phases = list(state.phases)
     names, model = parameter_names(state.model, state.task), complete_state(state.model)
     parameters = task_module(state.task)
-    serialisable = all(isinstance(s.shape, str) for p in phases for s in p.schedules.values())
+    savable = not not_savable_reason(phases)
     return {
         "plan": dict(run.settings.plan()),
-        "phases": [phase.as_json() for phase in phases] if serialisable else None,
+        "phases": [phase.as_json() for phase in phases] if savable else None,
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
         "started_phase": run.started_phase,
@@ -53,7 +55,7 @@ def capture(run: Run) -> dict[str, Any]:
         "precision": run.precision.state_dict(),
         "values": dict(state.values),
         "controlled": dict(run.values.controlled),
-        "history": {"rows": state.history.rows, "step_losses": list(state.history.step_losses)},
+        "history": state.history.state_dict(),
         "losses": run.losses.state_dict(),
         "carry": state.context.carry,
         "callbacks": [
@@ -76,7 +78,10 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     position = Position(**tree["position"])
     why_not = not_resumable_reason(run.components.train)
     if why_not and (position.epoch or position.epoch_step):
-        raise ResumeError(f"The run cannot continue with the same train batches: {why_not}")
+        raise ResumeError(
+            f"The run cannot continue with the same train batches: {why_not} learner.load(path) "
+            "loads the weights of its checkpoint."
+        )
     load_state(state.model, {"state_dict": tree["model"], **tree["unlisted"]})
     load_state(state.task, tree["task"])
     parameters = task_module(state.task)
@@ -102,9 +107,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     run.best.load_state_dict(tree["best"])
     run.precision.load_state_dict(tree["precision"])
     state.values.update(tree["values"])
-    state.history.rows[:] = tree["history"]["rows"]
-    del state.history.step_losses[:]
-    state.history.step_losses.extend(tree["history"]["step_losses"])
+    state.history.load_state_dict(tree["history"])
     run.losses.load_state_dict(tree["losses"])
     state.context.carry = tree["carry"]
     for name, value in asdict(position).items():
@@ -166,3 +169,21 @@ def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:
                 callback.load_state_dict(entry["state"])
                 remaining.remove(entry)
                 break
+
+
+def load_final_weights(model: nn.Module, tree: Mapping[str, Any]) -> None:
+    """Load the weights that the run would end with at this checkpoint.
+
+    They are those of the best epoch if the run keeps it, else the averaged ones if there are any,
+    else those of the last step.
+
+    Raises:
+        RuntimeError: Names or shapes differ from the model's.
+    """
+    best, average = tree["best"]["weights"], tree["average"]
+    load_state(model, best or {"state_dict": tree["model"], **tree["unlisted"]})
+    if not best and average is not None and average["updates"]:
+        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            for name, value in average["tensors"].items():
+                named[name].copy_(value)

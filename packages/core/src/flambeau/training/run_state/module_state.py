@@ -80,7 +80,8 @@ def _load_listed(module: nn.Module, listed: Mapping[str, Any], unlisted: Mapping
 
 def _plain(owner: object) -> Iterator[tuple[str, Any]]:
     """Yield the attributes that are numbers or dense tensors without gradient."""
-    for name, value in vars(owner).items():
+    values: dict[str, Any] = getattr(owner, "__dict__", {})  # a task may have __slots__
+    for name, value in values.items():
         if name in _TORCH_ATTRIBUTES:
             continue
         is_tensor = isinstance(value, Tensor) and not value.requires_grad

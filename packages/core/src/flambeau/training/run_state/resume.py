@@ -103,7 +103,7 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
     state = run.state
     stateful = [state.model, state.task, task_module(state.task)]
     before = [(each, copied_state(each)) for each in stateful if each is not None]
-    rows, losses = list(state.history.rows), list(state.history.step_losses)
+    history = state.history.state_dict()
     callbacks = [(each, deepcopy(each.state_dict())) for each in run.settings.callbacks]
     generators = generator_states()
     try:
@@ -111,9 +111,7 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
     except Exception as error:
         for each, values in before:
             load_state(each, values)
-        state.history.rows[:] = rows
-        del state.history.step_losses[:]
-        state.history.step_losses.extend(losses)
+        state.history.load_state_dict(history)
         for callback, values in callbacks:
             callback.load_state_dict(values)
         restore_generators(generators)
