@@ -22,6 +22,7 @@ from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, did_you_mean
 from flambeau.global_rng import TemporarySeed
+from flambeau.learner.wrapped_model import unwrapped_model
 from flambeau.plan import Plan
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
@@ -64,6 +65,23 @@ def check_objects(model: object, task: object) -> None:
         raise ArgumentError(f"task is {task!r:.60}, but it must be a Task. {hint}".rstrip())
     if isinstance(model, nn.Module):
         _check_memory(model)
+
+
+def unwrapped(
+    model: nn.Module | str | None, choices: Mapping[str, Any]
+) -> tuple[nn.Module | str | None, Mapping[str, Any]]:
+    """Return the learner's model without wrappers, and its choices.
+
+    A model that ``torch.compile`` compiled becomes the choice ``compile="whole"``.
+
+    Args:
+        model: The learner's argument.
+        choices: The learner's argument.
+    """
+    if not isinstance(model, nn.Module):
+        return model, choices
+    inner, was_compiled = unwrapped_model(model)
+    return inner, {"compile": "whole", **choices} if was_compiled else choices
 
 
 def _check_memory(model: nn.Module) -> None:

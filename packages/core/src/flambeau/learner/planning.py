@@ -22,6 +22,7 @@ from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
+from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.optim.optimizer_class import OPTIMIZER_KEYS, ClassFactory
 from flambeau.training.options import TrainingOptions
 
@@ -110,6 +111,8 @@ def make_plan(
                 plan = plan.override(key, user[key])
     if training.optimizer is not None and plan["optimizer"].source != "user":
         plan = plan.with_choice(_factory_choice(training.optimizer))
+    if given.model is not None:
+        trainable_groups(plan.values["trainable"], given.model)  # refuses unknown groups
     if plan.values.get("strict"):
         plan.require_confidence()
     if given.model is None:

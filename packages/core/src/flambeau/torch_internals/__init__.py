@@ -19,6 +19,7 @@ from flambeau.torch_internals.fused_groups import (
 )
 from flambeau.torch_internals.modules import (
     COMPILED_PREFIX,
+    compiled_module,
     ddp_without_buffer_copies,
     dispatch_mode_class,
     is_compiled,
@@ -48,6 +49,7 @@ __all__ = [
     "FusedGroup",
     "adder",
     "build_optimizer",
+    "compiled_module",
     "ddp_without_buffer_copies",
     "dispatch_mode_class",
     "divided_backward",
