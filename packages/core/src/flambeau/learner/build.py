@@ -22,7 +22,6 @@ from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, did_you_mean
 from flambeau.global_rng import TemporarySeed
-from flambeau.learner.wrapped_model import unwrapped_model
 from flambeau.plan import Plan
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
@@ -80,6 +79,8 @@ def unwrapped(
     """
     if not isinstance(model, nn.Module):
         return model, choices
+    from flambeau.learner.wrapped_model import unwrapped_model
+
     inner, was_compiled = unwrapped_model(model)
     return inner, {"compile": "whole", **choices} if was_compiled else choices
 

@@ -20,7 +20,6 @@ from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
-from flambeau.learner.factory_rate import check_peaks, with_factory_rate
 from flambeau.learner.planning import options_of
 from flambeau.learner.run_folder import agree_on_folder
 from flambeau.learner.setup import Request, Setup
@@ -53,8 +52,11 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
         The plan with everything that was decided, measured and recorded.
     """
     plan = decide(setup.plan, request.choices)
-    plan = with_factory_rate(setup, plan, request.choices.get("lr"))
-    check_peaks(plan, request)
+    if setup.training.optimizer is not None:
+        from flambeau.learner.factory_rate import check_peaks, with_factory_rate
+
+        plan = with_factory_rate(setup, plan, request.choices.get("lr"))
+        check_peaks(plan, request)
     plan, phases = measure(setup, plan, request)
     run = build(setup, plan, phases, request.auto)
     examine(setup, plan, run)

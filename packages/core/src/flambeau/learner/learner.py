@@ -20,7 +20,6 @@ from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
-from flambeau.learner.factory_rate import with_factory_rate
 from flambeau.learner.planning import (
     auto_run_of_checkpoint,
     check_arguments,
@@ -318,6 +317,7 @@ class Learner:
         Args:
             max_steps: Upper limit on the optimizer steps used, at least 60.
         """
+        from flambeau.learner.factory_rate import with_factory_rate
         from flambeau.tuning.lr_finder import Start, find
 
         values = with_factory_rate(self._setup(), self.plan).values

@@ -35,7 +35,6 @@ from flambeau.training.optim.optimizer import default_factory, no_decay_ids
 from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
-from flambeau.training.optim.task_parameters import add_task_parameters, check_task_parameters
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, RestoresBest
 from flambeau.training.run_state.checkpoint_content import capture
@@ -43,10 +42,10 @@ from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
-from flambeau.training.update_check import UpdateCheck
 
 if TYPE_CHECKING:
     from flambeau.training.planner import Planner
+    from flambeau.training.update_check import UpdateCheck
 
 T = TypeVar("T")
 
@@ -99,13 +98,8 @@ class Run:
         self.is_main = True
         self.losses = StepLosses(skip_nonfinite=options.nonfinite == "skip")
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
-        factory = options.factory or default_factory
-        self.optimizers = _named(factory(components.model, components.values))
         self.trained = trained_module(components.model, task)
-        if factory is default_factory or isinstance(factory, ClassFactory):
-            add_task_parameters(self.optimizers["main"], self.trained, components.values)
-        check_optimizers(self.optimizers, components.model)
-        check_task_parameters(self.optimizers, self.trained)
+        self.optimizers = self._build_optimizers()
         check_trainable(components.model, settings.phases)
         self.values = StepValues(
             components.model,
@@ -143,7 +137,7 @@ class Run:
         )
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
-        self.update_check = UpdateCheck(self.trained, self.update)
+        self.update_check: UpdateCheck | None = None
         self._moves = components.device.type != "cpu"
         self.frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
@@ -153,6 +147,27 @@ class Run:
         self.gap_warned_phase = -1
         if self.average is not None:
             self.average.start(self.trained)
+
+    def _build_optimizers(self) -> Mapping[str, Optimizer]:
+        model, values = self.components.model, self.components.values
+        factory = self.options.factory or default_factory
+        optimizers = _named(factory(model, values))
+        if self.trained is not model:
+            from flambeau.training.optim import task_parameters
+
+            if factory is default_factory or isinstance(factory, ClassFactory):
+                task_parameters.add_task_parameters(optimizers["main"], self.trained, values)
+            task_parameters.check_task_parameters(optimizers, self.trained)
+        check_optimizers(optimizers, model)
+        return optimizers
+
+    def start_update_check(self) -> None:
+        """Watch the updates of a user's train step in the first epoch."""
+        if self.options.train_step is not train_step:
+            from flambeau.training.update_check import UpdateCheck
+
+            self.update_check = self.update_check or UpdateCheck(self.trained, self.update)
+            self.update_check.start_epoch()
 
     # Overridden for several processes (``RankedRun``)
 

@@ -264,7 +264,7 @@ def _changed_outside(found: float, wanted: float) -> ArgumentError:
 
 _TORCH_SCHEDULE = (
     'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
-    "StepLR(optimizer, 3), length=10, lr=0.1)}) (from flambeau.phases)."
+    "StepLR(optimizer, 3), length=10, lr=0.1)}) (flambeau.phases.torch_schedule)."
 )
 
 
