@@ -13,7 +13,8 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 
 from flambeau import Callback, Learner, Phase, Regression, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
-from flambeau.phases import Schedule, torch_schedule
+from flambeau.phases import Schedule
+from flambeau.phases.torch_schedule import torch_schedule
 
 X = torch.randn(24, 2, generator=torch.Generator().manual_seed(0))
 EPOCHS, STEPS = 4, 12

@@ -67,6 +67,25 @@ def check_objects(model: object, task: object) -> None:
         _check_memory(model)
 
 
+def unwrapped(
+    model: nn.Module | str | None, choices: Mapping[str, Any]
+) -> tuple[nn.Module | str | None, Mapping[str, Any]]:
+    """Return the learner's model without wrappers, and its choices.
+
+    A model that ``torch.compile`` compiled becomes the choice ``compile="whole"``.
+
+    Args:
+        model: The learner's argument.
+        choices: The learner's argument.
+    """
+    if not isinstance(model, nn.Module):
+        return model, choices
+    from flambeau.learner.wrapped_model import unwrapped_model
+
+    inner, was_compiled = unwrapped_model(model)
+    return inner, {"compile": "whole", **choices} if was_compiled else choices
+
+
 def _check_memory(model: nn.Module) -> None:
     kind = type(model).__name__
     for name, value in (*model.named_parameters(), *model.named_buffers()):

@@ -19,7 +19,7 @@ from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
 from flambeau.errors import InputError
 from flambeau.learner import fitting
-from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part
+from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
 from flambeau.learner.planning import check_arguments, make_plan, options_of, with_options
 from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases import recipes
@@ -98,6 +98,7 @@ class Learner:
     ) -> None:
         check_arguments(data, seed, callbacks, choices, plan)
         check_objects(model, task)
+        model, choices = unwrapped(model, choices or {})
         self.data = data
         self.domain = domain_of(data)
         self.training = training or TrainingOptions()
@@ -110,8 +111,7 @@ class Learner:
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
         self._built: BuiltPlan | None = None
-        choices = with_options(choices or {}, self.training)
-        self._user_keys = frozenset(choices)
+        self._user_keys = frozenset(choices := with_options(choices, self.training))
         self._examined = not self.training.doctor
         self._use(
             make_plan(data, self.domain, model, self._given, choices, plan, self.training, start)
@@ -309,8 +309,8 @@ class Learner:
 
         values = with_factory_rate(self._setup(), self.plan).values
         [phase] = recipes.single_phase(values, trainable=self._trainable)
-        components, options = self.built.components(values), options_of(self.training, values)
-        return find(Start(components, options, phase, self._position), max_steps)
+        options = options_of(self.training, values)
+        return find(Start(self.built.components(values), options, phase, self._position), max_steps)
 
     @property
     def _trainable(self) -> tuple[str, ...] | None:

@@ -22,6 +22,7 @@ from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
+from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def make_plan(
             check_plan_like(plan.values, data.like, domain)
     if training.optimizer is not None and plan["optimizer"].source != "user":
         plan = plan.with_choice(_factory_choice(training.optimizer))
+    if given.model is not None:
+        trainable_groups(plan.values["trainable"], given.model)  # refuses unknown groups
     if plan.values.get("strict"):
         plan.require_confidence()
     if given.model is None:

@@ -3,7 +3,6 @@
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import SHAPES, Schedule
-from flambeau.phases.torch_schedule import torch_schedule
 
 __all__ = [
     "BATCH_NORM_POLICIES",
@@ -11,5 +10,4 @@ __all__ = [
     "BatchNormPolicy",
     "Phase",
     "Schedule",
-    "torch_schedule",
 ]

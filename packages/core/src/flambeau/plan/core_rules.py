@@ -11,9 +11,8 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import MACHINE_RULES
 from flambeau.plan.rules_model import MODEL_RULES
-from flambeau.plan.rules_optimizer import OPTIMIZER_RULES
 from flambeau.plan.rules_task import TASK_RULES
-from flambeau.plan.rules_training import TRAINING_RULES
+from flambeau.plan.rules_training import OPTIMIZER_RULES, TRAINING_RULES
 from flambeau.plan.value_types import TRUE_OR_FALSE
 
 

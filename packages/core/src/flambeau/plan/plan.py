@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
@@ -321,6 +323,8 @@ def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, 
 
 
 def _user_choice(key: str, value: Any) -> Choice:
+    if isinstance(value, np.generic):
+        value = cast("Any", value).item()  # lr from np.logspace
     advice = "Remove it to let the plan choose."
     return Choice(key, value, "Set by the user.", override=advice, source="user")
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from flambeau.errors import InputError
-from flambeau.torch_internals import uncompiled
+from flambeau.torch_internals import compiled_module
 
 # Names that flambeau gives to the fields of a tuple; they say nothing about the model's arguments.
 _GENERATED = re.compile(r"input(_\d+)?")
@@ -57,7 +57,7 @@ def bind_inputs(model: nn.Module, names: tuple[str, ...]) -> Binding:
     """
     while isinstance(model, DataParallel | DistributedDataParallel):
         model = cast("nn.Module", model.module)
-    model = uncompiled(model)
+    model = compiled_module(model) or model
     forward: Callable[..., Any] = model.forward
     # The function without its module, which the cache would keep in memory.
     function = getattr(forward, "__func__", None)

@@ -19,12 +19,12 @@ from flambeau.torch_internals.fused_groups import (
 )
 from flambeau.torch_internals.modules import (
     COMPILED_PREFIX,
+    compiled_module,
     ddp_without_buffer_copies,
     dispatch_mode_class,
     is_compiled,
     remove_compilation,
     shut_down_workers,
-    uncompiled,
 )
 from flambeau.torch_internals.names import FALLBACKS
 from flambeau.torch_internals.optimizers import (
@@ -49,6 +49,7 @@ __all__ = [
     "FusedGroup",
     "adder",
     "build_optimizer",
+    "compiled_module",
     "ddp_without_buffer_copies",
     "dispatch_mode_class",
     "divided_backward",
@@ -64,6 +65,5 @@ __all__ = [
     "step_hooks",
     "torch_step",
     "total_norm",
-    "uncompiled",
     "unwrapped",
 ]

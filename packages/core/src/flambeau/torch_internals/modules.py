@@ -26,10 +26,12 @@ def is_compiled(module: nn.Module) -> bool:
     return any(names.attribute(module, name) is not None for name in (_ORIGINAL, _COMPILED_CALL))
 
 
-def uncompiled(module: nn.Module) -> nn.Module:
-    """Return the module that ``torch.compile`` wraps, or ``module`` itself."""
-    original: nn.Module | None = names.attribute(module, _ORIGINAL)
-    return module if original is None else original
+def compiled_module(module: nn.Module) -> nn.Module | None:
+    """Return the module inside the wrapper of ``torch.compile``; None for any other module."""
+    # Of the registered modules alone: other wrappers forward attributes to the inner module.
+    if names.attribute(module, _ORIGINAL) is None:
+        return None
+    return dict(module.named_children()).get(COMPILED_PREFIX.rstrip("."))
 
 
 def remove_compilation(module: nn.Module) -> None:

@@ -19,7 +19,6 @@ from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
-from flambeau.training.step import train_step as default_step
 
 
 def fit(run: Run) -> None:
@@ -104,8 +103,7 @@ def train_epoch(run: Run) -> None:
     update, average, losses = run.update, run.average, run.losses
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
     set_train_modes(model, run.trainable, state.phase.bn)
-    if run.options.train_step is not default_step:
-        run.update_check.start_epoch()
+    run.start_update_check()
     context.epoch = position.epoch
     for micro_batches in run.steps(
         grouped_batches(
@@ -146,7 +144,8 @@ def train_epoch(run: Run) -> None:
         if state.stop_reason is not None:
             break
     run.end_steps()
-    run.update_check.end_epoch(position.epoch_step)
+    if run.update_check is not None:
+        run.update_check.end_epoch(position.epoch_step)
 
 
 def described(batches: Sequence[Batch]) -> str:

@@ -38,11 +38,11 @@ from flambeau.training.start_checks import check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
-from flambeau.training.update_check import UpdateCheck
 
 if TYPE_CHECKING:
     from flambeau.training.nonfinite.locate import NonFiniteSource
     from flambeau.training.planner import Planner
+    from flambeau.training.update_check import UpdateCheck
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class Run:
         )
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
-        self.update_check = UpdateCheck(self.trained, self.update)
+        self.update_check: UpdateCheck | None = None
         self._moves = components.device.type != "cpu"
         self.frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
@@ -149,6 +149,14 @@ class Run:
         self.gap_warned_phase = -1
         if self.average is not None:
             self.average.start(self.trained)
+
+    def start_update_check(self) -> None:
+        """Watch the updates of a user's train step in the first epoch."""
+        if self.options.train_step is not train_step:
+            from flambeau.training.update_check import UpdateCheck
+
+            self.update_check = self.update_check or UpdateCheck(self.trained, self.update)
+            self.update_check.start_epoch()
 
     # Overridden for several processes (``RankedRun``)
 

@@ -14,11 +14,6 @@ from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
-from flambeau.training.optim.sparse_gradients import (
-    convert_sparse,
-    entries,
-    sparse_parameters,
-)
 from flambeau.training.state import Position
 
 
@@ -56,7 +51,12 @@ class Update:
         self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
-        self._sparse = sparse_parameters(model)
+        self._sparse = [
+            parameter
+            for module in model.modules()
+            if getattr(module, "sparse", False) is True
+            for parameter in module.parameters(recurse=False)
+        ]
         self._clip_norm = clip_norm
         self._precision = precision
         self._guard: NonFiniteGuard | None = None
@@ -87,10 +87,14 @@ class Update:
         chosen = self._all if name is None else self._named(name)
         self._updated.add(name)
         if self._sparse:
+            from flambeau.training.optim.sparse_gradients import convert_sparse
+
             convert_sparse(self._sparse, [step.optimizer for step in chosen])
         if self._clip_norm is not None or self._guard is not None:
             checked = _gradients(chosen)
             if self._sparse:
+                from flambeau.training.optim.sparse_gradients import entries
+
                 checked = [entries(gradient) for gradient in checked]
             if self._clip_norm is not None:
                 # The norm is finite exactly if all gradients are: one tensor to check.
@@ -131,6 +135,7 @@ class Update:
             from flambeau.training.optim.task_parameters import check_loss_parameters
 
             self._checks_loss = False
+
             check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
 
     def clear(self) -> None:

@@ -28,7 +28,6 @@ from flambeau.torch_internals import non_finite_flagger
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.optim.clip import gradients_of
 from flambeau.training.optim.fused_step import OptimizerStep
-from flambeau.training.optim.sparse_gradients import entries
 from flambeau.training.state import Position
 
 Policy = Literal["raise", "skip"]
@@ -300,6 +299,8 @@ def _numbers(tensor: Tensor) -> list[float]:
 @torch.no_grad()
 def _step_and_restore(step: OptimizerStep, flag: Tensor) -> None:
     """Mask the step of an optimizer without a fused form; copies the weights, reads nothing."""
+    from flambeau.training.optim.sparse_gradients import entries
+
     parameters: list[nn.Parameter] = [
         parameter
         for group in step.optimizer.param_groups

@@ -13,6 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, FlambeauWarning, did_you_mean
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
+from flambeau.torch_internals import is_from_torch
 from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.optimizer import no_decay_ids, regroup
 
@@ -102,6 +103,13 @@ class StepValues:
         self._ahead = []
         self._last_step = max(1, steps - 1)
 
+    def _is_torchs(self, group: dict[str, Any]) -> bool:
+        """Return whether an optimizer of torch has the group; others may change their own lr."""
+        return any(
+            is_from_torch(type(optimizer)) and any(group is each for each in optimizer.param_groups)
+            for optimizer in self._optimizers
+        )
+
     def track(self, name: str) -> None:
         """Show "weight_decay" or "momentum" among the values, from its initial value in the plan.
 
@@ -165,7 +173,7 @@ class StepValues:
                 break
         before, self._lr = self._lr, lr
         for group, factor in self._rates:
-            if before is not None and group["lr"] != before * factor:
+            if before is not None and group["lr"] != before * factor and self._is_torchs(group):
                 raise _changed_outside(group["lr"], before * factor)
             group["lr"] = lr * factor
         if "weight_decay" in current:
@@ -264,7 +272,7 @@ def _changed_outside(found: float, wanted: float) -> ArgumentError:
 
 _TORCH_SCHEDULE = (
     'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
-    "StepLR(optimizer, 3), length=10, lr=0.1)}) (from flambeau.phases)."
+    "StepLR(optimizer, 3), length=10, lr=0.1)}) (flambeau.phases.torch_schedule)."
 )
 
 

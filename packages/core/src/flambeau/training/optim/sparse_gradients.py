@@ -11,16 +11,6 @@ from torch.optim import SGD, Adagrad, Optimizer, SparseAdam
 from flambeau.torch_internals import is_from_torch
 
 
-def sparse_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters whose gradients are sparse: those of layers with ``sparse=True``."""
-    return [
-        parameter
-        for module in model.modules()
-        if getattr(module, "sparse", False) is True
-        for parameter in module.parameters(recurse=False)
-    ]
-
-
 def convert_sparse(parameters: Iterable[nn.Parameter], optimizers: Sequence[Optimizer]) -> None:
     """Make sparse gradients dense, or coalesced where the optimizer has a sparse form.
 
@@ -29,7 +19,7 @@ def convert_sparse(parameters: Iterable[nn.Parameter], optimizers: Sequence[Opti
     are not torch's.
 
     Args:
-        parameters: From ``sparse_parameters``.
+        parameters: Those of layers with ``sparse=True``.
         optimizers: The optimizers that are stepped next.
     """
     keeping = {id(p) for each in optimizers for p in _kept_by(each)}
