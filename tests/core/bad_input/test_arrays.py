@@ -195,7 +195,6 @@ def test_a_sample_may_be_a_single_number() -> None:
         (-0.1, SplitError, "valid=-0.1 is invalid"),
         (float("nan"), SplitError, "valid=nan is invalid"),
         ("0.2", ArgumentError, "valid is '0.2' of type str"),
-        (None, ArgumentError, "valid is None"),
         (True, ArgumentError, "valid is True of type bool"),
         ([X, Y], ArgumentError, "of type list"),
         ((X, Y, Y), ArgumentError, "valid is a tuple of 3. Give two elements"),

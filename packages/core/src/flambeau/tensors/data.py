@@ -70,7 +70,7 @@ class TensorData(BaseTensorData):
         inputs: Arrays,
         targets: Arrays | None = None,
         *,
-        valid: float | Pair = 0.2,
+        valid: float | Pair | None = 0.2,
         test: float | Pair = 0.0,
         calibration: float | Pair = 0.0,
         split: Split | None = None,
@@ -88,7 +88,8 @@ class TensorData(BaseTensorData):
         Args:
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
             targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
-            valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``.
+            valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``; 0 or None
+                trains on all rows, without validation scores.
             test: Likewise; no test part by default. A part with a size is drawn from the rows of
                 ``inputs``.
             calibration: Likewise, for ``learner.calibrate``; none by default.
@@ -126,7 +127,7 @@ class TensorData(BaseTensorData):
     @staticmethod
     def from_datasets(
         train: Any,
-        valid: Any,
+        valid: Any = None,
         test: Any = None,
         calibration: Any = None,
         *,
@@ -145,7 +146,7 @@ class TensorData(BaseTensorData):
 
         Args:
             train: A data set with ``__len__`` and ``__getitem__``; it is shuffled automatically.
-            valid: Likewise, not shuffled.
+            valid: Likewise, not shuffled; None trains without validation scores.
             test: Likewise, for the final evaluation.
             calibration: Likewise, for ``learner.calibrate``.
             n_inputs: For samples that are tuples: the first ``n_inputs`` fields are inputs, the
@@ -183,7 +184,7 @@ class TensorData(BaseTensorData):
     @staticmethod
     def from_loaders(
         train: Iterable[Any],
-        valid: Iterable[Any],
+        valid: Iterable[Any] | None = None,
         test: Iterable[Any] | None = None,
         calibration: Iterable[Any] | None = None,
         *,
@@ -201,7 +202,7 @@ class TensorData(BaseTensorData):
 
         Args:
             train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch.
-            valid: Likewise; should not shuffle.
+            valid: Likewise; should not shuffle. None trains without validation scores.
             test: Likewise, for the final evaluation.
             calibration: Likewise, for ``learner.calibrate``.
             n_inputs: As in ``from_datasets``, for batches that are tuples.
