@@ -71,7 +71,7 @@ def test_an_invalid_pixel_is_named() -> None:
     ("inputs", "message"),
     [
         (None, "inputs is None"),
-        (X.tolist(), "'input' is a list, not a tensor or NumPy array"),
+        (set(), "'input' is a set, not a tensor, NumPy array, list or column"),
     ],
 )
 def test_inputs_that_are_not_arrays_are_refused(inputs: Any, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.tensors.base_data import (
     BaseTensorData,
     describe_columns,
@@ -65,8 +65,9 @@ class TensorData(BaseTensorData):
         for part, dataset in self._parts.items():
             check_finite(part, dataset)
 
-    @staticmethod
+    @classmethod
     def from_tensors(  # noqa: PLR0913 each part of the split is an argument
+        cls,
         inputs: Arrays,
         targets: Arrays | None = None,
         *,
@@ -79,8 +80,8 @@ class TensorData(BaseTensorData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
         sample_weight: Array | None = None,
-    ) -> TensorData:
-        """Create data from tensors or NumPy arrays in memory, the fastest way to train.
+    ) -> Self:
+        """Create data from tensors, arrays, lists or columns of a table, the fastest way to train.
 
         Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Integer targets
         become int64. String targets (one per row) become class numbers in sorted order.
@@ -122,10 +123,11 @@ class TensorData(BaseTensorData):
             class_names=class_names,
             sample_weight=sample_weight,
         )
-        return TensorData(parts, given, task=task, class_names=names)
+        return cls(parts, given, task=task, class_names=names)
 
-    @staticmethod
+    @classmethod
     def from_datasets(
+        cls,
         train: Any,
         valid: Any = None,
         test: Any = None,
@@ -137,7 +139,7 @@ class TensorData(BaseTensorData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
         n_classes: int | None = None,
-    ) -> TensorData | UserData:
+    ) -> Self | UserData:
         """Create data from map-style torch data sets or Hugging Face data sets.
 
         A ``TensorDataset``, and Hugging Face columns that are all scalar numbers, are loaded into
@@ -177,12 +179,14 @@ class TensorData(BaseTensorData):
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
             numbered, split = assign_sample_numbers(memory)
-            return TensorData(numbered, split, task=task, class_names=classes)
+            return cls(numbered, split, task=task, class_names=classes)
+        cls._check_domain("from_datasets", "a data set that is read sample by sample")
         # All parts are read the same way, so that train and validation parts cannot differ.
         return UserData.from_map_style(given, layout, task=task, class_names=classes)
 
-    @staticmethod
+    @classmethod
     def from_loaders(
+        cls,
         train: Iterable[Any],
         valid: Iterable[Any] | None = None,
         test: Iterable[Any] | None = None,
@@ -220,12 +224,23 @@ class TensorData(BaseTensorData):
         Warns:
             FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
+        cls._check_domain("from_loaders", "a loader")
         return UserData.from_loaders(
             given_parts(train, valid, test, calibration),
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
             task=task,
             class_names=resolve_class_names(class_names, n_classes),
         )
+
+    @classmethod
+    def _check_domain(cls, constructor: str, source: str) -> None:
+        """Raise an error if the data of ``constructor`` would not have the domain of the class."""
+        if cls.domain != TensorData.domain:
+            raise ArgumentError(
+                f"{cls.__name__}.{constructor} cannot use {source}: its data would be UserData of "
+                f"core's domain instead of {cls.domain}. Give the class a constructor of its own, "
+                "or use from_tensors."
+            )
 
     @property
     def issued_warnings(self) -> Collection[str]:
@@ -252,9 +267,9 @@ class TensorData(BaseTensorData):
         """Return the samples: a tensor each if there is one input, else a dict by name."""
         return TensorSequence(self._part(part).inputs)
 
-    def subset(self, rows: Mapping[str, Sequence[int]]) -> TensorData:
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> Self:
         parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
-        return TensorData(
+        return type(self)(
             parts,
             Split.from_parts(rows),
             task=self._task,
