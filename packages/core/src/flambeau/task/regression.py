@@ -134,6 +134,11 @@ class Regression(Task):
         self.names = tuple(names)
         if not self.names or len(set(self.names)) < len(self.names):
             raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
+        if isinstance(loss, type):
+            raise ArgumentError(
+                f"loss is the class {loss.__name__}. Create an object that returns one loss per "
+                f'element: nn.{loss.__name__}(reduction="none").'
+            )
         if not callable(loss) and loss not in _LOSSES:
             raise ArgumentError(
                 f"Unknown loss {loss!r} for Regression. {did_you_mean(loss, _LOSSES)}"

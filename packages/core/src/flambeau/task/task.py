@@ -233,7 +233,7 @@ class Task:
         """Raise an InputError if core's metrics get something else than one tensor."""
         if isinstance(outputs, Tensor):
             return
-        others = [type(metric) for name, metric in metrics.items() if name != "loss"]
+        others: list[type] = [type(each) for name, each in metrics.items() if name != "loss"]
         if any(kind.__module__.startswith("flambeau.task.") for kind in others):
             raise several_outputs_error(
                 outputs, type(self).__name__, "update(metrics, outputs, batch)"
