@@ -52,7 +52,7 @@ def test_functions_of_scikit_learn(
     predicted: Tensor,
     settings: dict[str, Any],
 ) -> None:
-    metric = SklearnMetric(function, takes, higher_is_better=True, **settings)
+    metric = SklearnMetric(function, takes, higher_is_better=True, settings=settings)
     expected = function(targets.numpy(), predicted.double().numpy(), **settings)
     assert over_batches(metric, outputs, targets) == pytest.approx(expected, abs=1e-6)
     metric.reset()

@@ -7,7 +7,7 @@ mean of the scores of batches.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 from torch import Tensor
@@ -66,14 +66,14 @@ class SklearnMetric(StoringMetric):
     """A metric of scikit-learn, or any function of NumPy arrays with the targets first.
 
     Args:
-        function: ``function(y_true, y_pred, **settings)``.
+        function: ``function(y_true, y_pred)``.
         takes: What the function compares with the targets. "labels": predicted classes, from
             logits ``(batch, classes)``, or predicted label sets, from ``(batch, labels)``.
             "probabilities": those of all classes or labels; for two classes those of the second.
             "values": the outputs as they are (regression).
         higher_is_better: Whether larger values are better.
         ignore_index: Targets with this value are left out (padding).
-        settings: Further arguments of the function (``average="macro"``).
+        settings: Further arguments of the function (``{"average": "macro"}``).
 
     Raises:
         ArgumentError: ``takes`` is unknown, or ``function`` is not a function.
@@ -90,7 +90,7 @@ class SklearnMetric(StoringMetric):
         *,
         higher_is_better: bool,
         ignore_index: int | None = None,
-        **settings: Any,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if takes not in _FORMS:
             raise ArgumentError(f"Unknown takes {takes!r}. {did_you_mean(str(takes), _FORMS)}")
@@ -101,7 +101,7 @@ class SklearnMetric(StoringMetric):
         self.takes = takes
         self.higher_is_better = higher_is_better
         self.ignore_index = ignore_index
-        self.settings = settings
+        self.settings = dict(settings or {})
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Keep outputs and targets ``(batch, …)``."""
