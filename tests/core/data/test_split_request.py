@@ -82,7 +82,7 @@ def test_separate_samples_are_told_from_sizes() -> None:
 @pytest.mark.parametrize(
     ("request_", "given", "kind", "message"),
     [
-        (SplitRequest(valid=0), None, SplitError, "valid=0 is invalid"),
+        (SplitRequest(valid=-1), None, SplitError, "valid=-1 is invalid"),
         (SplitRequest(valid="0.2"), None, ArgumentError, "valid is '0.2' of type str"),
         (SplitRequest(test=1.5), {"valid": 2}, SplitError, r"test=1\.5 cannot be drawn from the 8"),
         (SplitRequest(test="x"), {"valid": 2}, ArgumentError, "test='x' cannot be drawn"),

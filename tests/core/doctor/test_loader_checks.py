@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from flambeau import Learner, TensorData
+from flambeau import Batch, Learner, Task, TensorData
 from flambeau.doctor import Finding
+from flambeau.doctor.loader_checks import augmented_valid
+from flambeau.learner.examine import training_setup
 
 
 def pairs(n: int, n_classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -150,3 +152,62 @@ def test_the_first_batch_is_not_read_again() -> None:
     learner.doctor()
     assert train.read == before  # uses the batch that from_loaders has read
     assert valid.read == 4  # two samples, twice each
+
+
+# ---------------------------------------------------------------- random views
+
+
+class Views(Dataset[Any]):
+    """Samples that ``make`` builds from a row and a function that returns a random view of it."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> Any:
+        row = TRAIN[index][0]
+        return self.make(row, lambda: row + 0.1 * torch.randn(5))
+
+
+class Contrast(Task):
+    """The squared distance of the projections of the views."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+        return outputs.square().sum(), float(len(batch))
+
+
+class Distance(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, *views: Tensor) -> Tensor:
+        return self.last(views[0]) - self.last(views[-1].reshape(len(views[0]), -1)[:, :5])
+
+
+@pytest.mark.parametrize(
+    ("make", "layout"),
+    [
+        (lambda row, view: (view(), view()), {"n_inputs": 2}),
+        (lambda row, view: ((view(), view()), 0), {}),
+        (lambda row, view: {"a": view(), "b": view()}, {"inputs": ("a", "b")}),
+        (lambda row, view: torch.stack([view(), view()]), {"n_inputs": 1}),
+        (lambda row, view: (view(), view(), view(), 0), {"n_inputs": 3}),
+    ],
+)
+def test_random_views_are_no_augmentation(make: Any, layout: dict[str, Any]) -> None:
+    data = TensorData.from_datasets(Views(make), Views(make), **layout)
+    learner = Learner(data, Distance(), task=Contrast(), quiet=True)
+    assert "augmented-valid" not in learner.doctor().codes
+
+
+@pytest.mark.parametrize(
+    "make", [lambda row, view: ((view(), row), 0), lambda row, view: ((view(), view()[:2]), 0)]
+)
+def test_one_augmented_input_of_two_is_reported(make: Any) -> None:
+    data = TensorData.from_datasets(Views(make), Views(make))
+    learner = Learner(data, Distance(), task=Contrast(), quiet=True)
+    found = augmented_valid(training_setup(learner._setup(), learner.plan))
+    assert found is not None

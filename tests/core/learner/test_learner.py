@@ -469,7 +469,9 @@ def test_a_loss_without_a_weight_is_refused() -> None:
 
 def test_metric_objects_without_names_are_refused() -> None:
     metrics: Any = [lambda outputs, targets: 0.0]
-    with pytest.raises(TypeError, match=r"not a name\. Give metric objects by name, metrics=\{"):
+    with pytest.raises(
+        TypeError, match=r"not a name\. Give metric objects and lambdas by name, metrics=\{"
+    ):
         Classification(["a", "b"], metrics=metrics)
 
 

@@ -260,8 +260,8 @@ def test_nan_and_infinity_are_named(where: int) -> None:
 
 
 def test_values_other_than_arrays_raise() -> None:
-    with pytest.raises(ArgumentError, match=r"'input' is a list, not a tensor or NumPy array"):
-        TensorData.from_tensors([[1.0]], Y)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"'input' is a tuple, not a tensor, NumPy array"):
+        TensorData.from_tensors(([1.0],), Y)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'input' has dtype object, which is not numeric"):
         TensorData.from_tensors(np.array([{}, {}]), Y[:2])
     with pytest.raises(InputError, match="'input' has 90, 'target' has 89"):

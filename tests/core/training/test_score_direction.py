@@ -144,3 +144,44 @@ def test_the_attribute_must_be_a_bool() -> None:
     with pytest.raises(ArgumentError, match="higher_is_better is 'no', but must be True"):
         learner({"other": OtherError()}).fit(1)
     assert SumMetric.higher_is_better is None
+
+
+# ---------------------------------------------------------------- one choice of the best epoch
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "callbacks"),
+    [
+        ("valid_up", [EarlyStopping("valid_loss")]),
+        ("valid_loss", [EarlyStopping("valid_loss", mode="max")]),
+        (None, [EarlyStopping("valid_loss"), EarlyStopping("valid_up")]),
+        (None, [EarlyStopping("valid_up"), EarlyStopping("valid_up", mode="min")]),
+    ],
+)
+def test_two_different_choices_of_the_best_epoch_are_refused(
+    keep_best: str | None, callbacks: list[EarlyStopping]
+) -> None:
+    run = learner({"up": scripted([1.0], higher_is_better=True)}, callbacks, keep_best=keep_best)
+    with pytest.raises(ArgumentError, match=r"both select the epoch.*restore_best=False"):
+        run.fit(1)
+    with pytest.raises(ArgumentError, match="both select the epoch"):
+        run.fit_auto(0.01)
+
+
+@pytest.mark.parametrize("stop", ["valid_loss", "valid_up"])
+def test_early_stopping_ends_the_run_and_keep_best_selects(stop: str) -> None:
+    seen, up = Weights(), scripted([0.5, 0.9, 0.1, 0.2], higher_is_better=True)
+    ends = EarlyStopping(stop, patience=2, restore_best=stop == "valid_up")
+    run = learner({"up": up}, [seen, ends], keep_best="valid_up")
+    run.fit(4)
+    assert len(seen.kept) >= 3
+    assert torch.equal(next(run.model.parameters()), seen.kept[1])
+
+
+def test_fit_auto_selects_by_keep_best() -> None:
+    auto = AutoRun(1.0)
+    task = Classification(["a", "b"], metrics=["accuracy", "brier"])
+    auto.choose_monitor(task, has_valid=True, chosen=("valid_brier", "min"))
+    assert (auto.monitor, auto.mode) == ("valid_brier", "min")
+    auto.choose_monitor(task, has_valid=False, chosen=("train_loss", "min"))
+    assert auto.monitor is None

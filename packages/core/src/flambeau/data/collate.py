@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class BatchLayout:
     """The input fields and the target fields of a user's sample or batch.
 
-    A tuple of two fields is (input, target) by default. Any other tuple needs ``n_inputs``; a dict
-    needs the keys.
+    A tuple of two fields is (input, target) by default, and each of them may be a tuple or a dict
+    of fields: ``((a, b), y)``, ``({"image": a, "mask": b}, y)``. Any other tuple needs
+    ``n_inputs``; a dict needs the keys.
 
     Attributes:
         n_inputs: For tuples: the first ``n_inputs`` fields are inputs, the others targets.
@@ -72,7 +73,7 @@ class BatchLayout:
         """
         if isinstance(sample, Mapping):
             return self._of_dict(cast(Mapping[str, Any], sample))
-        if self.inputs is not None:
+        if self.inputs is not None and not _is_dict_and_rest(sample):
             raise InputError(
                 f"inputs={self.inputs!r} is for samples that are dicts, but the data return "
                 f"{_kind(sample)}. Use n_inputs=… instead."
@@ -105,7 +106,18 @@ class BatchLayout:
                 f"n_inputs is {n_inputs}, but the data return tuples of {len(sample)}. Reduce "
                 "n_inputs, or return all inputs."
             )
-        return _named("input", sample[:n_inputs]), _named("target", sample[n_inputs:])
+        inputs = _named("input", sample[:n_inputs])
+        if self.inputs is not None:
+            inputs = {name: _field(name, inputs) for name in self.inputs}
+        targets = _named("target", sample[n_inputs:])
+        if self.targets is not None:
+            targets = {name: _field(name, targets) for name in self.targets}
+        if shared := inputs.keys() & targets.keys():
+            raise InputError(
+                f"The data return {sorted(shared)[0]!r} both as an input and as a target. Rename "
+                "one of them."
+            )
+        return inputs, targets
 
     def _of_dict(self, sample: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         known = ", ".join(repr(name) for name in sample)
@@ -116,11 +128,8 @@ class BatchLayout:
                 f"targets=({list(sample)[-1] if sample else 'label'!r},)."
             )
         targets = self.targets or ()
-        for name in (*self.inputs, *targets):
-            if name not in sample:
-                raise InputError(f"The data return no field {name!r}. {did_you_mean(name, sample)}")
-        return {name: sample[name] for name in self.inputs}, {
-            name: sample[name] for name in targets
+        return {name: _field(name, sample) for name in self.inputs}, {
+            name: _field(name, sample) for name in targets
         }
 
 
@@ -145,10 +154,35 @@ def as_batch(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Batch:
     return batch
 
 
+def _is_dict_and_rest(sample: object) -> bool:
+    """Return whether a sample is a tuple whose first field is a dict of inputs."""
+    fields = cast("Sequence[object]", sample) if isinstance(sample, tuple | list) else ()
+    return bool(fields) and isinstance(fields[0], Mapping)
+
+
+def _field(name: str, fields: Mapping[str, Any]) -> Any:
+    if name not in fields:
+        raise InputError(f"The data return no field {name!r}. {did_you_mean(name, fields)}")
+    return fields[name]
+
+
 def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Return fields by name; the only one may be a dict, or a tuple of tensors or arrays."""
     if len(values) == 1:
-        return {kind: values[0]}
+        value = values[0]
+        if isinstance(value, Mapping):
+            return dict(cast("Mapping[str, Any]", value))
+        if not _is_tuple_of_fields(value):
+            return {kind: value}
+        values = cast("Sequence[Any]", value)
     return {f"{kind}_{index}": value for index, value in enumerate(values)}
+
+
+def _is_tuple_of_fields(value: object) -> bool:
+    """Return whether a value is several fields, and not a list of numbers that is one of them."""
+    if not isinstance(value, tuple | list) or not value:
+        return False
+    return all(isinstance(each, Tensor | np.ndarray) for each in cast("Sequence[object]", value))
 
 
 def _tensor(name: str, value: object) -> Tensor:

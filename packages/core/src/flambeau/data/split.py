@@ -62,12 +62,10 @@ class Split:
     def __post_init__(self) -> None:
         for name in PARTS:
             object.__setattr__(self, name, _as_rows(getattr(self, name), name))
-        for name in ("train", "valid"):
-            if not len(self.part(name)):
-                raise SplitError(
-                    f"The {name} part has no rows, but training needs both train and valid. "
-                    f"Give more rows or another size of {name}."
-                )
+        if not len(self.train):
+            raise SplitError(
+                "The train part has no rows. Give more rows, or smaller sizes of the other parts."
+            )
         _check_disjoint({name: self.part(name) for name in PARTS})
 
     @staticmethod
@@ -84,8 +82,8 @@ class Split:
 
         Args:
             n: Number of rows.
-            valid: Size of valid: a fraction or a number of rows.
-            test: Size of test, likewise; 0 for none.
+            valid: Size of valid: a fraction or a number of rows; 0 for none.
+            test: Size of test, likewise.
             seed: The same seed gives the same split on every machine.
             stratify: The class of each row. A class with a single row is put in train and listed
                 in ``notes``; every larger class has at least one row in train.
@@ -195,10 +193,22 @@ class Split:
 
     @staticmethod
     def from_indices(
-        train: ArrayLike, valid: ArrayLike, test: ArrayLike = (), calibration: ArrayLike = ()
+        train: ArrayLike,
+        valid: ArrayLike | None = None,
+        test: ArrayLike = (),
+        calibration: ArrayLike = (),
     ) -> Split:
-        """Return a split with these row numbers, in the given order."""
-        return Split.from_parts(dict(zip(PARTS, (train, valid, test, calibration), strict=True)))
+        """Return a split with these row numbers, in the given order; None for no valid part.
+
+        Raises:
+            SplitError: ``valid`` is empty, which may be a mistake, or train is.
+        """
+        if valid is not None and not len(np.atleast_1d(valid)):
+            raise SplitError(
+                "The valid part has no rows. Give some, or valid=None to train without validation."
+            )
+        rows = (train, () if valid is None else valid, test, calibration)
+        return Split.from_parts(dict(zip(PARTS, rows, strict=True)))
 
     @staticmethod
     def from_parts(rows: Mapping[str, ArrayLike], method: str = "given") -> Split:
@@ -339,10 +349,10 @@ def _count(n: int, name: str, size: float) -> int:
         count = max(1, round(n * size)) if size > 0 else 0
     else:
         count = -1
-    if count < 0 or (name == "valid" and count == 0):
+    if count < 0:
         raise SplitError(
-            f"{name}={size} is invalid. Give a fraction below 1 (0.2) or a number of rows "
-            "(int)" + (" above 0." if name == "valid" else ".")
+            f"{name}={size} is invalid. Give a fraction below 1 (0.2), a number of rows (int), or "
+            "0 for none."
         )
     return count
 

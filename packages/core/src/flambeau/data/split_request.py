@@ -33,7 +33,6 @@ _FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "samples
 _WORD_BORDERS = re.compile(r"[\s_.-]+|(?:19|20)[0-9]{2}$")
 
 _DRAWN = PARTS[1:]  # the parts that may be drawn from train
-_REQUIRED = ("valid",)  # of these, the parts that a split cannot do without
 _NUMBERS = (bool, int, float, np.number, np.bool_)
 
 
@@ -100,19 +99,13 @@ class SplitRequest:
     def to_draw(self, given: Mapping[str, Any] | None = None) -> list[str]:
         """Return the parts that are drawn at random: not ``given``, and with a size above 0.
 
-        Valid is always among them unless it is given, because training needs it.
-
         Args:
             given: Rows or samples of the known parts.
         """
         if isinstance(self.split, Split):
             return []
         known = given or {}
-        return [
-            part
-            for part in _DRAWN
-            if part not in known and (part in _REQUIRED or not _is_zero(self._size(part)))
-        ]
+        return [part for part in _DRAWN if part not in known and not _is_zero(self._size(part))]
 
     def resolve(
         self,
@@ -145,6 +138,10 @@ class SplitRequest:
             return replace(self.split, **cast("dict[str, Any]", _renumber(parts, kept, n)))
         self._check_type(given)
         rows = _renumber(given or {}, kept, n)
+        if "valid" in rows and not len(rows["valid"]):
+            raise SplitError(
+                "The valid part has no rows. Give some, or valid=0 to train without validation."
+            )
         method, notes = "given" if rows else "", ()
         if not len(rows.get("train", ())):
             assigned = np.zeros(n if kept is None else len(kept), np.bool_)
@@ -163,7 +160,7 @@ class SplitRequest:
             method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
             notes = drawn.notes
         parts = {part: rows.get(part, np.empty(0, np.int64)) for part in PARTS}
-        return Split(**parts, method=method, notes=notes)
+        return Split(**parts, method=method or "all rows in train", notes=notes)
 
     def _size(self, part: str) -> Any:
         return getattr(self, part)
@@ -294,4 +291,4 @@ def _renumber(parts: Mapping[str, Rows], kept: Rows | None, n: int) -> dict[str,
 
 
 def _is_zero(size: object) -> bool:
-    return isinstance(size, _NUMBERS) and not isinstance(size, bool) and size == 0
+    return size is None or (isinstance(size, _NUMBERS) and not isinstance(size, bool) and size == 0)

@@ -130,7 +130,11 @@ def same_samples(setup: TrainingSetup) -> list[Finding]:
 
 
 def augmented_valid(setup: TrainingSetup) -> Finding | None:
-    """Find validation samples whose inputs differ each time they are read."""
+    """Find validation samples whose inputs differ each time they are read.
+
+    Random views are what a loss on several views of a sample needs (contrastive learning): data
+    without targets, or with several inputs of one shape that all change, are not reported.
+    """
     samples = _map_dataset(setup.dataset("valid"))
     if samples is None or not len(samples):
         return None
@@ -140,8 +144,11 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
         readings: list[Mapping[str, Any]] = []
         for turn in range(2):
             with TemporarySeed().at(keyed.key(setup.seed, "doctor/valid", turn)):
-                readings.append(layout.inputs_and_targets(samples[position])[0])
-        if _differ(*readings):
+                inputs, targets = layout.inputs_and_targets(samples[position])
+            if not targets:
+                return None
+            readings.append(inputs)
+        if _differ(*readings) and not _are_views(*readings):
             changed.append(position)
     if not changed:
         return None
@@ -153,6 +160,13 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
         {"samples that changed": len(changed), "read twice": min(_READ_TWICE, len(samples))},
         "Use a data set without random transforms for valid.",
     )
+
+
+def _are_views(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two or more inputs have one shape, and each differs between two readings."""
+    if len(one) < 2 or len({np.shape(value) for value in one.values()}) > 1:
+        return False
+    return all(_differ({name: one[name]}, {name: other[name]}) for name in one)
 
 
 # ---------------------------------------------------------------- order

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -33,6 +33,28 @@ if TYPE_CHECKING:
 _MACHINE_FACTS = ("evidence", "in_memory", "memory_bytes")
 
 
+def check_choice_is_name(key: str, value: object) -> None:
+    """Check that a choice of a loss or of metrics is made by name.
+
+    Raises:
+        ArgumentError: It is an object, which is an argument of the task.
+    """
+    values: list[object] = list(cast("Any", value)) if isinstance(value, list | tuple) else [value]
+    if isinstance(value, Mapping):
+        values = list(cast("Mapping[str, object]", value).values())
+    odd = next((each for each in values if callable(each) or hasattr(each, "update")), None)
+    if odd is None:
+        return
+    shown = odd.__name__ if isinstance(odd, type) else type(odd).__name__
+    example = {"loss": 'loss=nn.HuberLoss(reduction="none")', "metrics": 'metrics={"recall": …}'}
+    raise ArgumentError(
+        f"choices={{{key!r}: …}} takes names, which a saved plan can hold, not {shown}. "
+        "Objects and functions are arguments of the task: "
+        f"Learner(data, model, task=Classification(names, "
+        f"{key}=…)), or Regression(names, {example[key]})."
+    )
+
+
 def check_arguments(
     data: object, seed: object, callbacks: object, choices: object, plan: object
 ) -> None:
@@ -53,6 +75,8 @@ def check_arguments(
         raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
     if not (choices is None or isinstance(choices, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(f'choices is {choices!r:.60}; give a dict: {{"batch_size": 64}}.')
+    for key in ("loss", "metrics"):
+        check_choice_is_name(key, cast("Mapping[str, object]", choices or {}).get(key))
     if not (plan is None or isinstance(plan, Plan | str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(f"plan is a {type(plan).__name__}; give a Plan or a file's path.")
 

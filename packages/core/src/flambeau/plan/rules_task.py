@@ -29,6 +29,8 @@ _TASKS = ("classification", "multi_label", "regression")
 _ROWS_PER_CLASS = 10
 # Float targets with at most this many distinct values, each repeated, may be class labels.
 _MAX_FLOAT_LABELS = 20
+# The label that torch's losses ignore by default.
+_IGNORED = -100
 
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
     "classification": (["accuracy", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
@@ -99,6 +101,19 @@ def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return with_readings(Choice("task", value, reason, evidence, others, confidence), facts)
 
 
+def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
+    """Raise an error for targets that look like class labels with torch's label for no class."""
+    distinct = facts.get("target_distinct")
+    if facts.get("target_min") != _IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
+        return
+    raise PlanError(
+        f"The train targets have {distinct} distinct values of {dtype}; the lowest is {_IGNORED}, "
+        "which torch's cross entropy ignores. If they are class numbers and it marks samples that "
+        f"do not count, pass Learner(data, task=Classification(names, ignore_index={_IGNORED})). "
+        'If they are measurements, give the data task="regression".'
+    )
+
+
 def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float, str]:
     """Return the task's name, the confidence in it, and the reason."""
     rows = f"{facts['n_train']:,} rows"
@@ -108,6 +123,7 @@ def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float
             0.85,
             f"Each of the {rows} has exactly one 1 in {shape[0]} columns.",
         )
+    _refuse_ignored_labels(dtype, facts)
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
         return "multi_label", 0.8, f"Each of the {rows} has {shape[0]} targets that are 0 or 1."
     if "float" in dtype:

@@ -11,6 +11,7 @@ from flambeau.task.classification_metrics import (
     MultiLabelMicroF1,
     TopKAccuracy,
 )
+from flambeau.task.function_metrics import FunctionMetric, SklearnMetric
 from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
 from flambeau.task.probability_metrics import (
@@ -38,6 +39,7 @@ __all__ = [
     "ConfusionMatrix",
     "Estimate",
     "ExactMatch",
+    "FunctionMetric",
     "LogLoss",
     "MacroF1",
     "MeanAbsoluteError",
@@ -54,6 +56,7 @@ __all__ = [
     "Prediction",
     "Regression",
     "RootMeanSquaredError",
+    "SklearnMetric",
     "Stage",
     "StepContext",
     "SumMetric",

@@ -70,6 +70,16 @@ def not_logits_error(outputs: object, task: str, n: int) -> InputError:
     )
 
 
+def several_outputs_error(outputs: object, task: str, method: str) -> InputError:
+    """Return the error for outputs of which the task must select the one that it needs."""
+    return InputError(
+        f"The model's output is of type {type(outputs).__name__}, but metrics and predictions of "
+        f"{task} need one tensor. Override {method} in the task and select it; for a model with "
+        "several outputs update(metrics, outputs, batch) and decode(outputs) are both needed. See "
+        "docs/training.md, The task."
+    )
+
+
 def wrong_width_error(outputs: Tensor, task: str, n: int) -> InputError:
     """Return the error for outputs whose number of columns is not the number of classes."""
     return InputError(
@@ -80,6 +90,8 @@ def wrong_width_error(outputs: Tensor, task: str, n: int) -> InputError:
 
 def check_logits(outputs: Tensor, classes: Sequence[str], task: str) -> None:
     """Raise an InputError unless ``outputs`` are logits ``(batch, classes)``."""
+    if not isinstance(outputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise several_outputs_error(outputs, task, "decode(outputs)")
     if outputs.ndim != 2:
         raise not_logits_error(outputs, task, len(classes))
     if outputs.shape[1] != len(classes):

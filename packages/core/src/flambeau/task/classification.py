@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.task.class_validation import (
     check_logits,
     checked_class_names,
@@ -32,6 +32,7 @@ from flambeau.task.metrics import (
     fresh_metrics,
     metric_argument,
 )
+from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
     AUROC,
@@ -42,6 +43,7 @@ from flambeau.task.probability_metrics import (
 )
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
+from flambeau.wording import class_name
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
 _NO_LABEL = -(2**62)
@@ -79,13 +81,18 @@ class Classification(Task):
             weight is the sum of the factors, as in torch, or the count for probabilities. Sample
             weights multiply both.
         ignore_index: Targets with this value are ignored (padding); None ignores none.
+        loss: A function of outputs and targets, as the model and the data give them, that returns
+            one loss per target, such as ``nn.CrossEntropyLoss(reduction="none")``; None takes cross
+            entropy. It replaces ``label_smoothing`` and ``class_weights``. An export contains an
+            object whose class the domain registers in ``losses``.
         metrics: Names from ``Classification.known_metrics``, or metric objects by name. An
             export contains objects whose class core or the domain registers.
         calibration: What ``calibrate`` returned: ``{"temperature": T}``. Predictions and metrics
             use the logits divided by T.
 
     Raises:
-        ArgumentError: ``classes`` is a string, or a metric is unknown.
+        ArgumentError: ``classes`` is a string, a metric is unknown, or ``loss`` is not callable or
+            is combined with an argument that it replaces.
         InputError: There are fewer than two classes, repeated names, or invalid weights.
     """
 
@@ -114,6 +121,7 @@ class Classification(Task):
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
         ignore_index: int | None = None,
+        loss: Loss | None = None,
         metrics: MetricChoice | None = None,
         calibration: Mapping[str, Any] | None = None,
     ) -> None:
@@ -127,6 +135,10 @@ class Classification(Task):
         if class_weights is not None:
             self.class_weights = _checked_weights(class_weights, len(self.classes))
         self.ignore_index = ignore_index
+        self.own_loss = loss
+        if loss is not None:
+            self._check_own_loss(loss)
+            self.loss_name = class_name(loss)
         self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
         self.metrics()  # raises for an unknown name
         if calibration:
@@ -143,7 +155,8 @@ class Classification(Task):
 
     @property
     def standard_loss(self) -> str:
-        return "cross_entropy" if type(self).loss is Classification.loss else ""
+        is_own = type(self).loss is not Classification.loss or self.own_loss is not None
+        return "" if is_own else "cross_entropy"
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         targets = batch.target
@@ -155,6 +168,16 @@ class Classification(Task):
         # Probabilities have no label to ignore, for which torch accepts negative numbers only.
         ignored = _NO_LABEL if soft or self.ignore_index is None else self.ignore_index
         samples = batch.sample_weight
+        if self.own_loss is not None:
+            total = self._own_losses(self.own_loss, outputs, targets, soft=soft)
+            if samples is not None:
+                samples = per_sample(samples.to(total.dtype), total)
+                total = total * samples
+            n_losses = total.numel()
+            total = total.sum()
+            if soft:
+                return total, weight_of(n_losses, samples, targets)
+            return total, self._count(targets, None, samples)
         total = F.cross_entropy(
             outputs,
             targets,
@@ -170,6 +193,34 @@ class Classification(Task):
             return total, self._count(targets, weight, samples)
         n_targets = targets.numel() // self.n_outputs
         return total, weight_of(n_targets, samples, targets)
+
+    def _own_losses(self, loss: Loss, outputs: Tensor, targets: Tensor, *, soft: bool) -> Tensor:
+        """Return what ``loss`` returns, with 0 for ignored targets.
+
+        Raises:
+            InputError: It is not one loss per target.
+        """
+        kept = None if soft or self.ignore_index is None else targets != self.ignore_index
+        each = loss(outputs, targets if kept is None else torch.where(kept, targets, 0))
+        expected = (outputs.shape[0], *outputs.shape[2:])
+        if each.shape != expected:
+            raise InputError(
+                f"The loss {class_name(loss)} returned shape {tuple(each.shape)} for "
+                f"outputs {tuple(outputs.shape)}. Return one loss per target, {expected} (of "
+                'torch\'s losses: reduction="none").'
+            )
+        return each if kept is None else torch.where(kept, each, 0)
+
+    def _check_own_loss(self, loss: object) -> None:
+        if not callable(loss) or isinstance(loss, type):
+            raise ArgumentError(
+                f"loss is {loss!r:.60}, but must be a function or an object such as "
+                'nn.CrossEntropyLoss(reduction="none"). Losses by name are choices of the plan: '
+                'choices={"loss": "balanced_cross_entropy"}.'
+            )
+        if self.label_smoothing or self.class_weights is not None:
+            name = "label_smoothing" if self.label_smoothing else "class_weights"
+            raise ArgumentError(f"{name} is ignored by a loss of your own. Give it to the loss.")
 
     def host_weight(self, batch: Batch) -> float | None:
         targets = batch.target
@@ -190,7 +241,7 @@ class Classification(Task):
         return sample_losses(self, outputs, batch, self._losses if is_own else None)
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
-        zero_weight = 0 in (self.class_weights or ())
+        zero_weight = 0 in (self.class_weights or ()) or self.own_loss is not None
         if outputs.ndim != 2 or targets.is_floating_point() or self.label_smoothing or zero_weight:
             return None
         ignored = -100 if self.ignore_index is None else self.ignore_index
@@ -233,6 +284,7 @@ class Classification(Task):
             "class_weights": None if self.class_weights is None else list(self.class_weights),
             "ignore_index": self.ignore_index,
             "metrics": metric_argument(self._metrics),
+            **({} if self.own_loss is None else {"loss": self.own_loss}),
             **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.task.class_validation import several_outputs_error
 from flambeau.task.metrics import (
     Metric,
     MetricChoice,
@@ -133,6 +134,11 @@ class Regression(Task):
         self.names = tuple(names)
         if not self.names or len(set(self.names)) < len(self.names):
             raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
+        if isinstance(loss, type):
+            raise ArgumentError(
+                f"loss is the class {loss.__name__}. Create an object that returns one loss per "
+                f'element: nn.{loss.__name__}(reduction="none").'
+            )
         if not callable(loss) and loss not in _LOSSES:
             raise ArgumentError(
                 f"Unknown loss {loss!r} for Regression. {did_you_mean(loss, _LOSSES)}"
@@ -200,6 +206,7 @@ class Regression(Task):
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update the metrics with predictions and targets ``(batch, values)``, in target units."""
+        self.check_for_metrics(metrics, outputs)
         predictions = self._in_target_units(outputs)
         targets = self._matching_targets(batch.target, predictions)
         for name, metric in metrics.items():
@@ -232,6 +239,8 @@ class Regression(Task):
 
     def decode(self, outputs: Tensor) -> list[Estimate]:
         """Return the predicted numbers of each sample, in the units of the targets."""
+        if not isinstance(outputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+            raise several_outputs_error(outputs, type(self).__name__, "decode(outputs)")
         rows = to_rows(self._in_target_units(outputs.detach()))
         return [Estimate(dict(zip(self.names, row, strict=True))) for row in rows]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.errors import ArgumentError
+from flambeau.task.class_validation import several_outputs_error
 from flambeau.task.metrics import (
     MeanLoss,
     Metric,
@@ -227,11 +228,22 @@ class Task:
             InputError: The batch has sample weights, and a metric cannot use them.
         """
         predicted = self.calibrated(outputs)
+        self.check_for_metrics(metrics, predicted)
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
                 update_metric(name, metric, predicted, batch.target, batch.sample_weight)
+
+    def check_for_metrics(self, metrics: Mapping[str, Any], outputs: Any) -> None:
+        """Raise an InputError if core's metrics get something else than one tensor."""
+        if isinstance(outputs, Tensor):
+            return
+        others: list[type] = [type(each) for name, each in metrics.items() if name != "loss"]
+        if any(kind.__module__.startswith("flambeau.task.") for kind in others):
+            raise several_outputs_error(
+                outputs, type(self).__name__, "update(metrics, outputs, batch)"
+            )
 
     @property
     def thresholds(self) -> tuple[float, ...]:

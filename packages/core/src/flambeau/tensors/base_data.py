@@ -159,7 +159,9 @@ class BaseTensorData(Data):
                 f"The targets are not class numbers 0, 1, …: they have "
                 f"{facts['target_distinct']:,} distinct values of {facts.get('target_dtype')} from "
                 f"{facts['target_min']:,} to {facts['target_max']:,}. Number the classes from 0 "
-                "(np.unique(targets, return_inverse=True)), or choose task='regression'."
+                "(np.unique(targets, return_inverse=True)), or choose task='regression'. If a "
+                "negative number marks samples that do not count, pass "
+                "Learner(data, task=Classification(names, ignore_index=…))."
             )
         raise InputError(
             "The number of classes is unknown, because only the first batches were read. Give "

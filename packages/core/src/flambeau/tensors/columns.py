@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Array: TypeAlias = "Tensor | NDArray[Any]"
-Arrays: TypeAlias = "Array | Mapping[str, Array]"
+Arrays: TypeAlias = "Array | Sequence[Any] | Mapping[str, Array | Sequence[Any]]"
+"""What a user gives: tensors, arrays, lists or columns of a table, one or several by name."""
 
 _COMPACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 _STRING_KINDS = "UST"
@@ -32,10 +33,13 @@ _FIXES = {
 
 
 def as_columns(arrays: Arrays | None, kind: str) -> dict[str, Array]:
-    """Return the arrays by name; a single one is named ``kind``. Object arrays are converted.
+    """Return the arrays by name; a single one is named ``kind``.
+
+    Lists (of numbers, strings, or tensors of one shape), columns of a table (a pandas or polars
+    Series) and object arrays are converted.
 
     Raises:
-        ArgumentError: A value is not a tensor or NumPy array.
+        ArgumentError: A value is of another type, or the rows of a list have different shapes.
         InputError: A tensor is not strided, or an object array holds other objects than numbers
             or strings.
     """
@@ -87,14 +91,44 @@ def as_sample_weights(values: Array) -> Tensor:
 def _checked(name: str, value: object) -> Array:
     if isinstance(value, Tensor):
         return _checked_tensor(name, value)
+    if isinstance(value, list):
+        return _checked(name, _from_list(name, cast("list[Any]", value)))
     if not isinstance(value, np.ndarray):
+        as_array: Any = getattr(value, "to_numpy", None)
+        if callable(as_array) and len(getattr(value, "shape", ())) == 1:  # a column of a table
+            return _checked(name, np.asarray(cast(Any, as_array())))
         raise ArgumentError(
-            f"{name!r} is a {type(value).__name__}, not a tensor or NumPy array. Convert it: "
-            "torch.as_tensor(…), or .to_numpy() for a DataFrame."
+            f"{name!r} is a {type(value).__name__}, not a tensor, NumPy array, list or column of a "
+            "table. Convert it: torch.as_tensor(…), or .to_numpy() for a DataFrame; for several "
+            f'{name}s give a dict, {{"a": …, "b": …}}.'
         )
     array = cast("NDArray[Any]", value)
     refuse_masked(repr(name), array)
     return _without_objects(name, array) if array.dtype.kind == "O" else array
+
+
+def _from_list(name: str, rows: list[Any]) -> Array:
+    """Return a list with one entry per row as an array, or as a tensor if the rows are tensors."""
+    if not rows:
+        raise InputError(f"{name!r} is an empty list. Give one entry per row.")
+    try:
+        if isinstance(rows[0], Tensor):
+            return torch.stack(rows)
+        return np.asarray(rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shapes = list(dict.fromkeys(_shape_of(row) for row in rows))
+        found = f"shapes {', '.join(map(str, shapes[:3]))}" if len(shapes) > 1 else str(error)
+        raise ArgumentError(
+            f"The rows of the list {name!r} cannot be stacked: {found}. Give rows of one shape: "
+            "pad or crop them, or pass a data set and a collate_fn to TensorData.from_loaders."
+        ) from error
+
+
+def _shape_of(row: object) -> tuple[int, ...]:
+    try:
+        return tuple(np.shape(cast(Any, row)))
+    except ValueError:  # ragged inside
+        return (len(cast("list[object]", row)),)
 
 
 def _checked_tensor(name: str, tensor: Tensor) -> Tensor:

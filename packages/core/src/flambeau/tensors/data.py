@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.tensors.base_data import (
     BaseTensorData,
     describe_columns,
@@ -70,12 +70,13 @@ class TensorData(BaseTensorData):
         for part, dataset in self._parts.items():
             check_finite(part, dataset)
 
-    @staticmethod
+    @classmethod
     def from_tensors(  # noqa: PLR0913 each part of the split is an argument
+        cls,
         inputs: Arrays,
         targets: Arrays | None = None,
         *,
-        valid: float | Pair = 0.2,
+        valid: float | Pair | None = 0.2,
         test: float | Pair = 0.0,
         calibration: float | Pair = 0.0,
         split: Split | None = None,
@@ -85,8 +86,8 @@ class TensorData(BaseTensorData):
         class_names: Sequence[str] | None = None,
         sample_weight: Array | None = None,
         like: str | os.PathLike[str] | None = None,
-    ) -> TensorData:
-        """Create data from tensors or NumPy arrays in memory, the fastest way to train.
+    ) -> Self:
+        """Create data from tensors, arrays, lists or columns of a table, the fastest way to train.
 
         Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Integer targets
         become int64. String targets (one per row) become class numbers in sorted order.
@@ -94,7 +95,8 @@ class TensorData(BaseTensorData):
         Args:
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
             targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
-            valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``.
+            valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``; 0 or None
+                trains on all rows, without validation scores.
             test: Likewise; no test part by default. A part with a size is drawn from the rows of
                 ``inputs``.
             calibration: Likewise, for ``learner.calibrate``; none by default.
@@ -131,12 +133,13 @@ class TensorData(BaseTensorData):
             class_names=class_names,
             sample_weight=sample_weight,
         )
-        return TensorData(parts, given, task=task, class_names=names, like=like)
+        return cls(parts, given, task=task, class_names=names, like=like)
 
-    @staticmethod
+    @classmethod
     def from_datasets(  # noqa: PLR0913 each part of the split is an argument
+        cls,
         train: Any,
-        valid: Any,
+        valid: Any = None,
         test: Any = None,
         calibration: Any = None,
         *,
@@ -147,7 +150,7 @@ class TensorData(BaseTensorData):
         class_names: Sequence[str] | None = None,
         n_classes: int | None = None,
         like: str | os.PathLike[str] | None = None,
-    ) -> TensorData | UserData:
+    ) -> Self | UserData:
         """Create data from map-style torch data sets or Hugging Face data sets.
 
         A ``TensorDataset``, and Hugging Face columns that are all scalar numbers, are loaded into
@@ -156,7 +159,7 @@ class TensorData(BaseTensorData):
 
         Args:
             train: A data set with ``__len__`` and ``__getitem__``; it is shuffled automatically.
-            valid: Likewise, not shuffled.
+            valid: Likewise, not shuffled; None trains without validation scores.
             test: Likewise, for the final evaluation.
             calibration: Likewise, for ``learner.calibrate``.
             n_inputs: For samples that are tuples: the first ``n_inputs`` fields are inputs, the
@@ -190,14 +193,16 @@ class TensorData(BaseTensorData):
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
             numbered, split = assign_sample_numbers(memory)
-            return TensorData(numbered, split, task=task, class_names=classes, like=like)
+            return cls(numbered, split, task=task, class_names=classes, like=like)
+        cls._check_domain("from_datasets", "a data set that is read sample by sample")
         # All parts are read the same way, so that train and validation parts cannot differ.
         return UserData.from_map_style(given, layout, task=task, class_names=classes, like=like)
 
-    @staticmethod
+    @classmethod
     def from_loaders(  # noqa: PLR0913 each part of the split is an argument
+        cls,
         train: Iterable[Any],
-        valid: Iterable[Any],
+        valid: Iterable[Any] | None = None,
         test: Iterable[Any] | None = None,
         calibration: Iterable[Any] | None = None,
         *,
@@ -216,7 +221,7 @@ class TensorData(BaseTensorData):
 
         Args:
             train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch.
-            valid: Likewise; should not shuffle.
+            valid: Likewise; should not shuffle. None trains without validation scores.
             test: Likewise, for the final evaluation.
             calibration: Likewise, for ``learner.calibrate``.
             n_inputs: As in ``from_datasets``, for batches that are tuples.
@@ -235,6 +240,7 @@ class TensorData(BaseTensorData):
         Warns:
             FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
+        cls._check_domain("from_loaders", "a loader")
         task, class_names = targets_like(like, task, class_names)
         return UserData.from_loaders(
             given_parts(train, valid, test, calibration),
@@ -243,6 +249,16 @@ class TensorData(BaseTensorData):
             class_names=resolve_class_names(class_names, n_classes),
             like=like,
         )
+
+    @classmethod
+    def _check_domain(cls, constructor: str, source: str) -> None:
+        """Raise an error if the data of ``constructor`` would not have the domain of the class."""
+        if cls.domain != TensorData.domain:
+            raise ArgumentError(
+                f"{cls.__name__}.{constructor} cannot use {source}: its data would be UserData of "
+                f"core's domain instead of {cls.domain}. Give the class a constructor of its own, "
+                "or use from_tensors."
+            )
 
     @property
     def issued_warnings(self) -> Collection[str]:
@@ -269,9 +285,9 @@ class TensorData(BaseTensorData):
         """Return the samples: a tensor each if there is one input, else a dict by name."""
         return TensorSequence(self._part(part).inputs)
 
-    def subset(self, rows: Mapping[str, Sequence[int]]) -> TensorData:
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> Self:
         parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
-        return TensorData(
+        return type(self)(
             parts,
             Split.from_parts(rows),
             task=self._task,

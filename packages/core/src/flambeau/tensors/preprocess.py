@@ -14,6 +14,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
+from flambeau.tensors.columns import as_columns
 
 _CHUNK_ROWS = 65_536
 
@@ -121,7 +122,9 @@ class TensorPreprocessor(Preprocessor):
         if isinstance(item, tuple) and len(self.inputs) > 1:
             first = next(iter(self.inputs.values()))
             return np.ndim(cast(Any, item[0])) == len(first["shape"])
-        if len(self.inputs) > 1 or not isinstance(item, Tensor | np.ndarray | int | float):
+        if len(self.inputs) > 1 or not isinstance(
+            item, Tensor | np.ndarray | np.generic | int | float
+        ):
             return False
         return np.ndim(cast(Any, item)) == len(next(iter(self.inputs.values()))["shape"])
 
@@ -291,7 +294,7 @@ def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
     dtype = dtype_of(spec["dtype"])
     refuse_masked(f"Item {index} for {name!r}", value)
     try:
-        tensor = torch.as_tensor(value, dtype=dtype).cpu()
+        tensor = torch.as_tensor(_as_in_training(name, value), dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"Item {index} cannot be converted to a tensor for {name!r}: {value!r:.60} ({error})."
@@ -303,6 +306,18 @@ def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
             f"trained on shape {tuple(spec['shape'])}. Prepare it as the train data."
         )
     return tensor
+
+
+def _as_in_training(name: str, value: Any) -> Any:
+    """Return a NumPy array in a form that torch reads, as ``TensorData`` does."""
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    [array] = as_columns(np.asarray(cast(Any, value)), name).values()
+    if isinstance(array, Tensor):
+        return array
+    # Positive strides and native bytes; torch warns about read-only memory.
+    native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return native if native.flags.writeable else native.copy()
 
 
 def _kind(item: object) -> str:

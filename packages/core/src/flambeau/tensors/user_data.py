@@ -200,9 +200,8 @@ class _RawSamples(Sequence[Any]):
 
 def given_parts(train: Any, valid: Any, test: Any, calibration: Any) -> dict[str, Any]:
     """Return the given data sets or loaders by part, without those that are None."""
-    others = {"test": test, "calibration": calibration}
-    given = {part: value for part, value in others.items() if value is not None}
-    return {"train": train, "valid": valid, **given}
+    others = {"valid": valid, "test": test, "calibration": calibration}
+    return {"train": train} | {part: each for part, each in others.items() if each is not None}
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:

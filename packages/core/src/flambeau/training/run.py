@@ -34,7 +34,7 @@ from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
-from flambeau.training.start_checks import check_optimizers, check_trainable
+from flambeau.training.start_checks import check_has_column, check_optimizers, check_trainable
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
@@ -120,6 +120,7 @@ class Run:
         self.average = options.average.running() if options.average else None
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
+        check_has_column(self.best.monitor, has_valid=components.valid is not None)
         self.state = TrainState(
             model=components.model,
             task=task,

@@ -37,6 +37,19 @@ def check_trainable(model: nn.Module, phases: Iterable[Phase]) -> None:
             )
 
 
+def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
+    """Check that an evaluation writes the column of the history that selects the best epoch.
+
+    Raises:
+        InputError: It is a score of the valid part, and there is none.
+    """
+    if monitor is not None and monitor.startswith("valid_") and not has_valid:
+        raise InputError(
+            f"The best epoch is selected by {monitor!r}, but the data have no valid part. Give one "
+            "(valid=0.2), or select by 'train_loss' or not at all."
+        )
+
+
 def check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> None:
     """Check that the optimizers have a parameter of the model.
 

@@ -1,0 +1,167 @@
+"""Metrics from functions: of outputs and targets, or those of scikit-learn.
+
+The function is called once, with the outputs and targets of all batches: most scores are not the
+mean of the scores of batches.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+from torch import Tensor
+
+from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.task.metrics import StoringMetric
+from flambeau.task.numerics import as_real
+
+Predictions = Literal["labels", "probabilities", "values"]
+
+_FORMS = ("labels", "probabilities", "values")
+
+
+class FunctionMetric(StoringMetric):
+    """A metric that is a function of all outputs and all targets.
+
+    Args:
+        function: ``function(outputs, targets)``; returns a number.
+        higher_is_better: Whether larger values are better; None if scores are never compared.
+
+    Raises:
+        ArgumentError: ``function`` is not a function, or is one of scikit-learn's, which take the
+            targets first.
+
+    Example:
+        >>> def largest_error(outputs, targets):
+        ...     return (outputs - targets).abs().max()
+        >>> metric = FunctionMetric(largest_error, higher_is_better=False)
+        >>> metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.0]))
+        >>> float(metric.compute())
+        0.5
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], Any], higher_is_better: bool | None = None
+    ) -> None:
+        super().__init__()
+        check_function(function)
+        self.function = function
+        self.higher_is_better = higher_is_better
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Keep outputs and targets ``(batch, …)``."""
+        self.keep(outputs, targets)
+
+    def compute(self) -> Any:
+        """Return the function's value; nan before the first batch."""
+        return (
+            _as_number(self.function(self.sums["outputs"], self.sums["targets"]))
+            if self.sums
+            else float("nan")
+        )
+
+
+class SklearnMetric(StoringMetric):
+    """A metric of scikit-learn, or any function of NumPy arrays with the targets first.
+
+    Args:
+        function: ``function(y_true, y_pred)``.
+        takes: What the function compares with the targets. "labels": predicted classes, from
+            logits ``(batch, classes)``, or predicted label sets, from ``(batch, labels)``.
+            "probabilities": those of all classes or labels; for two classes those of the second.
+            "values": the outputs as they are (regression).
+        higher_is_better: Whether larger values are better.
+        ignore_index: Targets with this value are left out (padding).
+        settings: Further arguments of the function (``{"average": "macro"}``).
+
+    Raises:
+        ArgumentError: ``takes`` is unknown, or ``function`` is not a function.
+
+    Example:
+        >>> from sklearn.metrics import roc_auc_score
+        >>> metric = SklearnMetric(roc_auc_score, "probabilities", higher_is_better=True)
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        takes: Predictions,
+        *,
+        higher_is_better: bool,
+        ignore_index: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        if takes not in _FORMS:
+            raise ArgumentError(f"Unknown takes {takes!r}. {did_you_mean(str(takes), _FORMS)}")
+        if not callable(function) or isinstance(function, type):
+            raise ArgumentError(f"{function!r:.60} is not a function.")
+        super().__init__()
+        self.function = function
+        self.takes = takes
+        self.higher_is_better = higher_is_better
+        self.ignore_index = ignore_index
+        self.settings = dict(settings or {})
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Keep outputs and targets ``(batch, …)``."""
+        self.keep(outputs, targets)
+
+    def compute(self) -> Any:
+        """Return the function's value; nan before the first batch.
+
+        Raises:
+            InputError: A target is negative and not ``ignore_index``.
+        """
+        return _as_number(self._call(**self.sums)) if self.sums else float("nan")
+
+    def _call(self, outputs: Tensor, targets: Tensor) -> Any:
+        if outputs.ndim > 2 and not targets.is_floating_point():  # an image of labels
+            outputs = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
+            targets = targets.reshape(-1)
+        if self.ignore_index is not None:
+            kept = targets != self.ignore_index
+            outputs, targets = outputs[kept], targets[kept]
+        outputs = as_real(outputs)
+        is_class = outputs.ndim == 2 and targets.ndim == 1
+        if is_class and self.takes != "values" and bool((targets < 0).any()):
+            raise InputError(
+                f"The targets contain {int(targets.min())}, which is no class. If it marks what "
+                f"does not count, give the metric ignore_index={int(targets.min())}."
+            )
+        if self.takes == "labels":
+            outputs = outputs.argmax(dim=1) if is_class else (outputs >= 0).long()
+        elif self.takes == "probabilities":
+            outputs = outputs.softmax(dim=1) if is_class else outputs.sigmoid()
+            if is_class and outputs.shape[1] == 2:
+                outputs = outputs[:, 1]
+        return self.function(targets.cpu().numpy(), outputs.cpu().numpy(), **self.settings)
+
+
+def check_function(function: object) -> None:
+    """Check that a function can be called with (outputs, targets).
+
+    Raises:
+        ArgumentError: It is a class or no function, or its first argument is that of scikit-learn.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise ArgumentError(f"{function!r:.60} is not a function.")
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return
+    if names[:1] == ["y_true"]:
+        name = getattr(function, "__name__", "function")
+        raise ArgumentError(
+            f"{name} takes the targets first (y_true), as arrays of labels or probabilities, not "
+            f'logits. Say what it takes and which values are better: SklearnMetric({name}, "labels"'
+            ' or "probabilities" or "values", higher_is_better=True or False).'
+        )
+
+
+def _as_number(value: Any) -> Any:
+    """Return NumPy's scalars as floats; other values are checked by ``score``."""
+    if isinstance(value, Tensor):
+        return value
+    item: Any = getattr(value, "item", None)
+    return float(cast(Any, item())) if callable(item) and getattr(value, "size", 0) == 1 else value
