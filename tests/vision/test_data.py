@@ -119,7 +119,7 @@ def test_df_with_split_column_and_root(tmp_path: Path) -> None:
     frame["part"] = [False, False, True, True] * 2
     data = ImageData.from_df(frame, "name", "kind", root=tmp_path, split="part")
     assert len(data.raw("valid")) == 4
-    with pytest.raises(InputError, match=r"no column 'file'.*kind, name, part\. Name .* file=…"):
+    with pytest.raises(InputError, match=r"cannot be inferred from name, kind, part\. .*label=…"):
         ImageData.from_df(frame, root=tmp_path)
     with pytest.raises(InputError, match=r"no column 'knd'\. Did you mean 'kind'.*label=…"):
         ImageData.from_df(frame, "name", "knd", root=tmp_path)

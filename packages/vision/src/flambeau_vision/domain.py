@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from flambeau.data.tables import read_csv
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
@@ -18,7 +17,7 @@ from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
 from flambeau_vision.rules import RULES
-from flambeau_vision.sources import guess_columns
+from flambeau_vision.table_columns import guess_columns, read_image_csv
 
 # Files inspected before a folder is judged: a sufficient sample, and quick on any disk.
 _MAX_FILES = 2_000
@@ -56,7 +55,7 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
 
 def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | None:
     try:
-        columns = read_csv(path, rows=20)
+        columns = read_image_csv(path, rows=20)
     except (ValueError, OSError):  # not text, or not a table
         return None
     named = options.get("file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +20,19 @@ from flambeau.data.split_request import (
     read_part_column,
     rows_by_part,
 )
-from flambeau.data.tables import Table, read_csv
+from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
 from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
 from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
 from flambeau_vision.options import ImageOptions
-
-
-@dataclass(frozen=True)
-class TableSource:
-    """A table of files and labels.
-
-    Attributes:
-        columns: The table.
-        file: Name of the column of paths.
-        label: Name of the column of labels, or of several.
-        root: The folder that relative paths start from.
-    """
-
-    columns: Table
-    file: str
-    label: str | Sequence[str]
-    root: Path
-
-    def column(self, argument: str, name: str) -> Sequence[Any]:
-        """Return a column; ``argument`` ("file", "label") is the one that names it."""
-        try:
-            return self.columns.column(name)
-        except InputError as error:
-            raise InputError(f"{error} Name the column with {argument}=….") from None
-
+from flambeau_vision.table_columns import (
+    TableSource,
+    column_of,
+    find_columns,
+    read_image_csv,
+)
 
 # ---------------------------------------------------------------- sources
 
@@ -80,17 +61,30 @@ def read_table(
     if (column := request.column) is not None:
         notes = (f"the parts are read from the column {column!r}",)
         given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
+    found = find_columns(table, without=("split",))
     files: list[Path] = []
-    for row, value in enumerate(table.column("file", table.file)):
+    for row, value in enumerate(column_of(columns, "file", found.file)):
         if not isinstance(value, str | os.PathLike) or not str(value):
             raise InputError(
-                f"The file of row {row} is {value!r}. Give a path in every row of {table.file!r}."
+                f"The file of row {row} is {value!r}. Give a path in every row of {found.file!r}."
             )
         files.append(table.root / value)
-    if isinstance(table.label, str):
-        return assemble(files, table.column("label", table.label), request, options, notes, given)
-    names = tuple(table.label)
-    rows = list(zip(*(table.column("label", name) for name in names), strict=True))
+    readings = found.readings
+    if isinstance(found.label, str):
+        labels = column_of(columns, "label", found.label)
+        return assemble(files, labels, request, options, notes, given, readings)
+    labels = _rows_of_columns(columns, found.label)
+    options = options.updated({"classes": found.label})
+    return assemble(files, labels, request, options, notes, given, readings)
+
+
+def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
+    """Return one array of numbers per row.
+
+    Raises:
+        InputError: A cell is not a number.
+    """
+    rows = list(zip(*(column_of(table, "label", name) for name in names), strict=True))
     for row, values in enumerate(rows):
         for name, value in zip(names, values, strict=True):
             if not isinstance(value, int | float):
@@ -99,8 +93,7 @@ def read_table(
                     "columns must be numbers: amounts, or 0 and 1 for each class. For classes as "
                     "text name one column."
                 )
-    labels = list(np.array(rows))
-    return assemble(files, labels, request, options.updated({"classes": names}), notes, given)
+    return list(np.array(rows))
 
 
 def read_items(
@@ -188,15 +181,12 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     request = SplitRequest(**{name: given[name] for name in split_names if name in given})
     if path.is_dir():
         return read_folder(path, request, image_options)
-    columns = read_csv(path).with_numbers()
-    file, label = guess_columns(columns)
-    file, label = given.get("file", file), given.get("target", label)
-    if file is None or label is None:
-        raise InputError(
-            f"The file and label columns of {path} cannot be inferred from "
-            f"{', '.join(columns.names)}. Name them with --file and --target."
-        )
-    table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
+    columns = read_image_csv(path).with_numbers()
+    target = given.get("target")
+    if isinstance(target, str) and target not in columns and "," in target:
+        target = target.split(",")
+    root = Path(given.get("root", path.parent))
+    table = TableSource(columns, root, given.get("file"), target)
     if request.split is None and _has_split_column(columns):
         request = replace(request, split="split")
     return read_table(table, request, image_options)
@@ -216,20 +206,3 @@ def _parse_parts(text: str) -> dict[str, str]:
 def _has_split_column(columns: Table) -> bool:
     """Return whether a column "split" has a part (train, valid, test) in every row."""
     return "split" in columns and has_part_names(columns.column("split"))
-
-
-def guess_columns(columns: Table) -> tuple[str | None, str | None]:
-    """Return (file, label): the only column of image paths, and "label" or the only other one."""
-    files = [
-        name
-        for name in columns.names
-        if all(
-            Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS
-            for value in columns.column(name)[:20]
-        )
-    ]
-    if len(files) != 1:
-        return None, None
-    others = [name for name in columns.names if name not in files]
-    label = "label" if "label" in others else others[0] if len(others) == 1 else None
-    return files[0], label
