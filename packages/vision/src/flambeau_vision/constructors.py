@@ -95,7 +95,7 @@ class ImageDataConstructors(Data):
         label: str | Sequence[str] | None = None,
         *,
         root: str | os.PathLike[str] = ".",
-        split: str | Split | None = None,
+        split: str | Split | bool | None = None,
         valid: float = 0.2,
         test: float = 0.0,
         calibration: float = 0.0,
@@ -114,8 +114,8 @@ class ImageDataConstructors(Data):
                 Several columns are regression targets, or classes if all values are 0 or 1.
             root: The folder that relative paths start from.
             split: Name of a column with train, valid, test or calibration (or True for valid); or
-                a split.
-            valid: Share of valid if no column is given.
+                a split; False for none. None uses a column that has it ("split", "is_valid").
+            valid: Share of valid if no column has it.
             test: Share of test, likewise.
             calibration: Share of calibration, likewise; for ``learner.calibrate``.
             seed: Seed of the random split.
@@ -142,7 +142,7 @@ class ImageDataConstructors(Data):
         label: str | Sequence[str] | None = None,
         *,
         root: str | os.PathLike[str] | None = None,
-        split: str | Split | None = None,
+        split: str | Split | bool | None = None,
         valid: float = 0.2,
         test: float = 0.0,
         calibration: float = 0.0,

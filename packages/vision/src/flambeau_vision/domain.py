@@ -85,7 +85,12 @@ DATA_OPTIONS = (
         "unreadable",
     ),
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
-    CliOption("split", str, "Column of a CSV file with train, valid, test …", "split"),
+    CliOption(
+        "split",
+        str,
+        "Column of a CSV file with train, valid, test …; none for a random split.",
+        "split",
+    ),
     CliOption(
         "root",
         str,

@@ -12,14 +12,9 @@ import numpy as np
 import torch
 
 from flambeau.data.label_rows import list_labels
+from flambeau.data.part_columns import find_part_column, read_part_column
 from flambeau.data.samples import Samples
-from flambeau.data.split_request import (
-    SplitRequest,
-    consecutive_rows,
-    has_part_names,
-    read_part_column,
-    rows_by_part,
-)
+from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
 from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
@@ -54,14 +49,16 @@ def read_table(
 ) -> ImageDataArguments:
     """Read the files that a table names."""
     columns = table.columns
-    notes: tuple[str, ...] = ()
-    given = None
-    if request.split is None and _has_split_column(columns):
-        notes = ("the column 'split' is not used; split=\"split\" reads the parts from it",)
-    if (column := request.column) is not None:
-        notes = (f"the parts are read from the column {column!r}",)
+    given, column, readings = None, request.column, ()
+    wanted = [table.file, *([table.label] if isinstance(table.label, str) else table.label or ())]
+    if request.split is None:
+        known = [name for name in (*wanted, "file", "label") if name is not None]
+        if (match := find_part_column(columns, known)) is not None:
+            column, readings = match[0], (match[1],)
+            request = replace(request, split=column)
+    if column is not None:
         given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
-    found = find_columns(table, without=("split",))
+    found = find_columns(table, without=(column,) if column is not None else ())
     files: list[Path] = []
     for row, value in enumerate(column_of(columns, "file", found.file)):
         if not isinstance(value, str | os.PathLike) or not str(value):
@@ -69,13 +66,13 @@ def read_table(
                 f"The file of row {row} is {value!r}. Give a path in every row of {found.file!r}."
             )
         files.append(table.root / value)
-    readings = found.readings
+    readings += found.readings
     if isinstance(found.label, str):
         labels = column_of(columns, "label", found.label)
-        return assemble(files, labels, request, options, notes, given, readings)
+        return assemble(files, labels, request, options, (), given, readings)
     labels = _rows_of_columns(columns, found.label)
     options = options.updated({"classes": found.label})
-    return assemble(files, labels, request, options, notes, given, readings)
+    return assemble(files, labels, request, options, (), given, readings)
 
 
 def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
@@ -187,8 +184,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         target = target.split(",")
     root = Path(given.get("root", path.parent))
     table = TableSource(columns, root, given.get("file"), target)
-    if request.split is None and _has_split_column(columns):
-        request = replace(request, split="split")
+    if request.split == "none" and "none" not in columns:
+        request = replace(request, split=False)
     return read_table(table, request, image_options)
 
 
@@ -201,8 +198,3 @@ def _parse_parts(text: str) -> dict[str, str]:
             "'' if no folder is a part."
         )
     return {folder.strip(): part.strip() for folder, _, part in pairs}
-
-
-def _has_split_column(columns: Table) -> bool:
-    """Return whether a column "split" has a part (train, valid, test) in every row."""
-    return "split" in columns and has_part_names(columns.column("split"))
