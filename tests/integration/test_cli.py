@@ -184,7 +184,7 @@ def test_evaluate_scores_the_export(run: Path, photos: Path) -> None:
     scores = json.loads(call("evaluate", run / "model", photos, "--json"))
     assert scores["samples"] == 40
     assert scores["accuracy"] > 0.9
-    assert "accuracy" in call("evaluate", run / "model", photos, "--part", "valid")
+    assert "8 samples (valid)" in call("evaluate", run / "model", photos, "--part", "valid")
 
 
 def test_predict_prints_a_table_json_and_csv(run: Path, photos: Path) -> None:

@@ -112,6 +112,17 @@ DATA_OPTIONS = (
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )
 
+# The classes are those of the model.
+EVALUATE_OPTIONS = (
+    *(option for option in DATA_OPTIONS if option.name != "classes"),
+    CliOption(
+        "unknown",
+        str,
+        "What to do with images of a class that the model does not know: 'raise' or 'skip'.",
+        "unknown",
+    ),
+)
+
 DOMAIN = Domain(
     name="vision",
     data_classes={"ImageData": ImageData},
@@ -128,6 +139,6 @@ DOMAIN = Domain(
     checks=CHECKS,
     preprocessors={"image_preprocessor": ImagePreprocessor},
     recognise=recognise,
-    cli_options=dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS),
+    cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
     demo=glyph_data,
 )

@@ -46,6 +46,8 @@ def list_folder(
     folder: str | os.PathLike[str],
     classes: Sequence[str] | None = None,
     parts: Mapping[str, str] | None = None,
+    *,
+    for_training: bool = True,
 ) -> FolderListing:
     """Return the images in ``folder`` with their classes and parts.
 
@@ -56,6 +58,7 @@ def list_folder(
         folder: The folder to search.
         classes: The classes to use and their order; by default all, sorted by name.
         parts: The part of each folder that is one, by name; by default they are recognised.
+        for_training: Whether there must be at least two classes.
 
     Raises:
         InputError: The folder does not exist, there are no images in class folders, there are
@@ -84,7 +87,17 @@ def list_folder(
         notes.append(f"skipped files without an image extension: {kinds}")
     if not every:
         raise _no_images_error(root, ignored)
-    return _build_listing(root, rows, classes, every, tuple(notes), roles.readings)
+    names = tuple(every if classes is None else classes)
+    if for_training:
+        _check_classes(root, names, every)
+    return FolderListing(
+        tuple(file for file, _, _ in rows),
+        tuple(label for _, label, _ in rows),
+        tuple(part for _, _, part in rows),
+        names,
+        tuple(notes),
+        roles.readings,
+    )
 
 
 def _contents(folder: Path, ignored: Counter[str]) -> Contents:
@@ -99,15 +112,7 @@ def _contents(folder: Path, ignored: Counter[str]) -> Contents:
     return Contents(folder, tuple(found))
 
 
-def _build_listing(
-    root: Path,
-    rows: list[tuple[Path, str, str | None]],
-    classes: Sequence[str] | None,
-    every: Sequence[str],
-    notes: tuple[str, ...],
-    readings: tuple[Reading, ...],
-) -> FolderListing:
-    names = tuple(every if classes is None else classes)
+def _check_classes(root: Path, names: Sequence[str], every: Sequence[str]) -> None:
     missing = [name for name in names if name not in every]
     if missing:
         raise InputError(
@@ -119,14 +124,6 @@ def _build_listing(
             f"{root} has a single class; the class folders with images are {_name_folders(every)}. "
             "At least two classes with images are needed."
         )
-    return FolderListing(
-        tuple(file for file, _, _ in rows),
-        tuple(label for _, label, _ in rows),
-        tuple(part for _, _, part in rows),
-        names,
-        notes,
-        readings,
-    )
 
 
 def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:

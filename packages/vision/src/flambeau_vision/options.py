@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError
 from flambeau_vision.resize import Geometry, Interpolation, Resize
@@ -28,6 +29,8 @@ class ImageOptions:
             ``{"training": "train", "holdout": "test"}``; ``{}`` if none is. None recognises them.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
+        unknown: "raise" if data that are only evaluated have a class that is not in ``classes``, or
+            "skip" such images.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
             at construction and to files that become unreadable later, see `ImageFileDataset`.
         verify: Decode every file at construction, which finds all damage that the decoder detects
@@ -51,6 +54,7 @@ class ImageOptions:
     parts: Mapping[str, str] | None = None
     task: Kind | None = None
     sep: str | None = None
+    unknown: Unknown = "raise"
     unreadable: Literal["raise", "skip"] = "raise"
     verify: bool | None = None
     cache: Cache | None = None
@@ -59,6 +63,8 @@ class ImageOptions:
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
             raise InputError(f"Unknown unreadable={self.unreadable!r}. Choose 'raise' or 'skip'.")
+        if self.unknown not in get_args(Unknown):
+            raise InputError(f"Unknown unknown={self.unknown!r}. Choose 'raise' or 'skip'.")
         if self.cache not in (None, *get_args(Cache)):
             raise InputError(f"Unknown cache={self.cache!r}. Choose 'memory', 'disk' or 'files'.")
         if self.task not in (None, "classification", "multi_label", "regression"):

@@ -36,8 +36,11 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    listing = list_folder(path, options.classes, options.parts)
-    options = options.updated({"classes": listing.classes})
+    if request.for_training:
+        listing = list_folder(path, options.classes, options.parts)
+        options = options.updated({"classes": listing.classes})
+    else:
+        listing = list_folder(path, None, options.parts, for_training=False)
     given = rows_by_part(listing.parts)
     return assemble(
         listing.files, listing.labels, request, options, listing.notes, given, listing.readings
@@ -152,7 +155,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"{path} is a single image. Training needs a folder with one sub-folder of images per "
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
-    option_names = ("size", "channels", "classes", "parts", "unreadable", "sep", "task")
+    option_names = (
+        *("size", "channels", "classes", "parts", "unreadable", "sep", "task", "unknown"),
+    )
     split_names = (
         "valid",
         "test",
@@ -161,7 +166,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         *(("split",) if path.is_file() else ()),
     )
     table_names = ("file", "target", "root") if path.is_file() else ()
-    known = (*option_names, *split_names, *table_names)
+    known = (*option_names, *split_names, *table_names, "evaluate")
     given = {name: value for name, value in options.items() if value is not None}
     if "image_size" in given:  # the plan's name for it
         given["size"] = given.pop("image_size")
@@ -175,7 +180,10 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     image_options = ImageOptions().updated(
         {name: given[name] for name in option_names if name in given}
     )
-    request = SplitRequest(**{name: given[name] for name in split_names if name in given})
+    request = SplitRequest(
+        **{name: given[name] for name in split_names if name in given},
+        scored=given.get("evaluate"),
+    )
     if path.is_dir():
         return read_folder(path, request, image_options)
     columns = read_image_csv(path).with_numbers()

@@ -12,6 +12,7 @@ from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
+from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import InputError
@@ -48,6 +49,11 @@ class Data(ABC):
     def choices(self) -> Mapping[str, Any]:
         """Plan values that the user set when creating the data; their source is "user"."""
         return {}
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """How labels, folders and columns were understood, where another reading is possible."""
+        return ()
 
     @property
     def issued_warnings(self) -> Collection[str]:

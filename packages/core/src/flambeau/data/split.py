@@ -46,6 +46,8 @@ class Split:
             after training.
         method: How the rows were split, as text.
         notes: Remarks for the user (classes too small to be split, …).
+        for_training: Whether train and valid must have rows; False for data that are only
+            evaluated.
 
     Raises:
         SplitError: A row is in two parts or twice in one, a row is negative, or train or valid
@@ -58,12 +60,13 @@ class Split:
     calibration: Rows = field(default_factory=_no_rows)
     method: str = "given"
     notes: tuple[str, ...] = ()
+    for_training: bool = True
 
     def __post_init__(self) -> None:
         for name in PARTS:
             object.__setattr__(self, name, _as_rows(getattr(self, name), name))
         for name in ("train", "valid"):
-            if not len(self.part(name)):
+            if self.for_training and not len(self.part(name)):
                 raise SplitError(
                     f"The {name} part has no rows, but training needs both train and valid. "
                     f"Give more rows or another size of {name}."

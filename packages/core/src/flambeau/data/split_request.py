@@ -33,6 +33,8 @@ class SplitRequest:
         stratify: Whether a random split keeps the class proportions; "auto" leaves it to the
             constructor.
         calibration: As ``test``, for the part on which predictions are calibrated.
+        scored: The part on which a trained model is evaluated; None if the data are trained on.
+            With "auto" or "all" nothing is drawn: rows that are in no part are test.
     """
 
     valid: Any = 0.2
@@ -41,6 +43,12 @@ class SplitRequest:
     seed: int = 0
     stratify: bool | str = "auto"
     calibration: Any = 0.0
+    scored: str | None = None
+
+    @property
+    def for_training(self) -> bool:
+        """Whether the data are trained on."""
+        return self.scored is None
 
     @property
     def column(self) -> str | None:
@@ -127,6 +135,8 @@ class SplitRequest:
             return replace(self.split, **cast("dict[str, Any]", _renumber(parts, kept, n)))
         self._check_type(given)
         rows = _renumber(given or {}, kept, n)
+        if self.scored in ("auto", "all"):
+            return _without_draw(rows, n if kept is None else len(kept))
         method, notes = "given" if rows else "", ()
         if not len(rows.get("train", ())):
             assigned = np.zeros(n if kept is None else len(kept), np.bool_)
@@ -183,6 +193,17 @@ class SplitRequest:
                 f"{shown} cannot be drawn from the {len(train):,} train rows. Give a fraction "
                 "below 1 (0.2), or a number of rows (int) that leaves rows for train."
             ) from error
+
+
+def _without_draw(parts: dict[str, Rows], n: int) -> Split:
+    """Return the given parts; the rows in none are added to test."""
+    free = np.ones(n, np.bool_)
+    for rows in parts.values():
+        free[rows] = False
+    test = np.concatenate([parts.get("test", np.empty(0, np.int64)), np.flatnonzero(free)])
+    rows = {part: np.sort(test) if part == "test" else parts.get(part, ()) for part in PARTS}
+    method = "given" if parts else "all rows"
+    return Split(**cast("dict[str, Any]", rows), method=method, for_training=False)
 
 
 def rows_by_part(parts: Sequence[str | None]) -> dict[str, Rows]:
