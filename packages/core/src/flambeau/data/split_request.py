@@ -155,7 +155,7 @@ class SplitRequest:
             method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
             notes = drawn.notes
         parts = {part: rows.get(part, np.empty(0, np.int64)) for part in PARTS}
-        return Split(**parts, method=method, notes=notes)
+        return Split(**cast("dict[str, Any]", parts), method=method, notes=notes)
 
     def _size(self, part: str) -> Any:
         return getattr(self, part)
