@@ -13,11 +13,15 @@ from flambeau.errors import InputError
 from flambeau.wording import name_some
 from flambeau_vision.folder_roles import Contents, find_roles
 
-_IMAGE_TYPES = "avif bmp gif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
+_IMAGE_TYPES = "avif bmp gif heic heif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
 """Extensions of image files, in lower case."""
 
-_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# Folders and files of operating systems and storage devices, in lower case.
+_SYSTEM_FILES = (
+    *("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("lost+found", "@eadir", "#recycle", "@recycle", "@recently-snapshot"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,18 @@ def list_folder(
         raise InputError(f"{root} is not a folder. Give a folder with one sub-folder per class.")
     named = set(classes or ())
     ignored: Counter[str] = Counter()
-    contents = [_contents(path, ignored) for path in _subfolders(root)]
+    contents: list[Contents] = []
+    empty: list[str] = []
+    for path in _subfolders(root):
+        others: Counter[str] = Counter()
+        contents.append(_contents(path, others))
+        ignored += others
+        if not contents[-1].files:
+            empty.append(_name_empty(path, others))
     roles = find_roles(root, [each for each in contents if each.files], named, parts)
+    for each, _ in roles.parts:
+        inner = [path for path in _subfolders(each.folder) if path.name not in each.inner]
+        empty += [_name_empty(path, _other_files(path), f"{each.name}/") for path in inner]
     rows: list[tuple[Path, str, str | None]] = [
         (file, label, part)
         for each, part in roles.parts
@@ -89,14 +103,14 @@ def list_folder(
         raise _no_images_error(root, ignored)
     names = tuple(every if classes is None else classes)
     if for_training:
-        _check_classes(root, names, every)
+        _check_classes(root, names, every, contents)
     return FolderListing(
         tuple(file for file, _, _ in rows),
         tuple(label for _, label, _ in rows),
         tuple(part for _, _, part in rows),
         names,
         tuple(notes),
-        roles.readings,
+        (*roles.readings, *_empty_folders(empty)),
     )
 
 
@@ -112,7 +126,36 @@ def _contents(folder: Path, ignored: Counter[str]) -> Contents:
     return Contents(folder, tuple(found))
 
 
-def _check_classes(root: Path, names: Sequence[str], every: Sequence[str]) -> None:
+def _empty_folders(empty: Sequence[str]) -> list[Reading]:
+    if not empty:
+        return []
+    return [
+        Reading(
+            "targets",
+            f"Folders without images, which are no classes: {name_some(empty, most=10)}.",
+            {"without images": len(empty)},
+            (),
+            0.4,
+            "Add images to them, or name the classes that are meant with classes=[…], on the "
+            "command line --classes.",
+        )
+    ]
+
+
+def _name_empty(folder: Path, others: Counter[str], prefix: str = "") -> str:
+    kinds = ", ".join(f"{n} {kind or 'without extension'}" for kind, n in others.most_common(3))
+    return f"{prefix}{folder.name} ({kinds or 'empty'})"
+
+
+def _other_files(folder: Path) -> Counter[str]:
+    others: Counter[str] = Counter()
+    _contents(folder, others)
+    return others
+
+
+def _check_classes(
+    root: Path, names: Sequence[str], every: Sequence[str], contents: Sequence[Contents]
+) -> None:
     missing = [name for name in names if name not in every]
     if missing:
         raise InputError(
@@ -122,8 +165,17 @@ def _check_classes(root: Path, names: Sequence[str], every: Sequence[str]) -> No
     if len(names) < 2:
         raise InputError(
             f"{root} has a single class; the class folders with images are {_name_folders(every)}. "
-            "At least two classes with images are needed."
+            "At least two classes with images are needed." + _wrapper_hint(root, contents)
         )
+
+
+def _wrapper_hint(root: Path, contents: Sequence[Contents]) -> str:
+    """Return what to pass instead if the only folder has the class folders or the parts."""
+    inside = [each for each in contents if each.files]
+    if len(inside) != 1 or len(inside[0].inner) < 2:
+        return ""
+    names = _name_folders(inside[0].inner)
+    return f" If {names} are the classes or parts, pass {root / inside[0].name}."
 
 
 def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
@@ -173,7 +225,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _SYSTEM_FILES
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def _is_image(path: Path) -> bool:
