@@ -241,8 +241,9 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
-                ``task``, ``size``, ``channels``, ``classes``, ``parts``; for a CSV file
-                also ``file``, ``target`` (the column of the labels), ``split`` and ``root``.
+                ``task``, ``size``, ``channels``, ``classes``, ``parts``, ``resize``,
+                ``pattern``; for a CSV file also ``file``, ``target`` (the column of the labels, or
+                several with commas), ``split``, ``root`` and ``suffix``.
 
         Raises:
             ArgumentError: An option is unknown.

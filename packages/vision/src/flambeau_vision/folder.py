@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,50 @@ def list_folder(
     )
 
 
+def list_by_name(
+    folder: str | os.PathLike[str], pattern: str, classes: Sequence[str] | None = None
+) -> FolderListing:
+    """Return the images at any depth in ``folder``, with the label that their name contains.
+
+    Args:
+        folder: The folder to search.
+        pattern: Regular expression, matched from the start of the file name; the first group is the
+            label.
+        classes: The classes to use; by default all.
+
+    Raises:
+        InputError: The pattern is invalid or has no group, or a name does not match it.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"pattern={pattern!r} is no regular expression: {error}.") from error
+    if not compiled.groups:
+        raise InputError(f"pattern={pattern!r} has no group. Put the label in ( ): '(.+)_[0-9]+'.")
+    root, ignored = Path(folder), Counter[str]()
+    files = _contents(root, ignored).files
+    matches = [compiled.match(file.name) for file in files]
+    if wrong := [file.name for file, match in zip(files, matches, strict=True) if match is None]:
+        raise InputError(
+            f"{len(wrong):,} of {len(files):,} file names do not match pattern={pattern!r}: "
+            f"{_name_folders(wrong)}. Correct the pattern, or move these files elsewhere."
+        )
+    if not files:
+        raise InputError(f"{root} has no images.")
+    found = [(file, match[1]) for file, match in zip(files, matches, strict=True) if match]
+    every = sorted({label for _, label in found})
+    rows = [(file, label) for file, label in found if classes is None or label in classes]
+    what = f"The labels are the group of {pattern!r} in the file names, such as {rows[0][1]!r}."
+    return FolderListing(
+        tuple(file for file, _ in rows),
+        tuple(label for _, label in rows),
+        (None,) * len(rows),
+        tuple(every if classes is None else classes),
+        (),
+        (Reading("targets", what),),
+    )
+
+
 def _contents(folder: Path, ignored: Counter[str]) -> Contents:
     """Return the images in a folder; files that are not images are counted by extension."""
     found: list[Path] = []
@@ -189,7 +234,8 @@ def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
         what = f"has class folders without images: found files {kinds}; image extensions: {known}."
     hint = (
         f" It contains {unsorted:,} images directly: if a table has the labels, use "
-        "ImageData.from_csv or from_df; else from_items([(path, label), …])."
+        "ImageData.from_csv or from_df; else from_items([(path, label), …]). If their names have "
+        'the labels, pass ImageOptions(pattern="(.+)_[0-9]+"), on the command line --pattern.'
         if unsorted
         else ""
     )

@@ -29,6 +29,9 @@ class ImageOptions:
             ``{"training": "train", "holdout": "test"}``; ``{}`` if none is. None recognises them.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
+        pattern: Regular expression of the file names of a folder without class folders, whose first
+            group is the label: ``r"(.+)_[0-9]+"`` for ``great_dane_12.jpg``.
+        suffix: Ending of the image files of a table whose column has ids: ".jpg".
         unknown: "raise" if data that are only evaluated have a class that is not in ``classes``, or
             "skip" such images.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
@@ -54,6 +57,8 @@ class ImageOptions:
     parts: Mapping[str, str] | None = None
     task: Kind | None = None
     sep: str | None = None
+    pattern: str | None = None
+    suffix: str | None = None
     unknown: Unknown = "raise"
     unreadable: Literal["raise", "skip"] = "raise"
     verify: bool | None = None

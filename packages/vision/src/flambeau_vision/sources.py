@@ -20,7 +20,8 @@ from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_vision.arrays import check_same_shape, to_uint8_images
 from flambeau_vision.assemble import ImageDataArguments, assemble, split_images
-from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
+from flambeau_vision.folder import IMAGE_EXTENSIONS, list_by_name, list_folder
+from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.table_columns import (
     TableSource,
@@ -36,7 +37,9 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    if request.for_training:
+    if options.pattern is not None:
+        listing = list_by_name(path, options.pattern, options.classes)
+    elif request.for_training:
         listing = list_folder(path, options.classes, options.parts)
         options = options.updated({"classes": listing.classes})
     else:
@@ -62,13 +65,10 @@ def read_table(
     if column is not None:
         given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
     found = find_columns(table, without=(column,) if column is not None else ())
-    files: list[Path] = []
-    for row, value in enumerate(column_of(columns, "file", found.file)):
-        if not isinstance(value, str | os.PathLike) or not str(value):
-            raise InputError(
-                f"The file of row {row} is {value!r}. Give a path in every row of {found.file!r}."
-            )
-        files.append(table.root / value)
+    cells = column_of(columns, "file", found.file)
+    files = [
+        _file_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
+    ]
     readings += found.readings
     if isinstance(found.label, str):
         labels = column_of(columns, "label", found.label)
@@ -76,6 +76,20 @@ def read_table(
     labels = _rows_of_columns(columns, found.label)
     options = options.updated({"classes": found.label})
     return assemble(files, labels, request, options, (), given, readings)
+
+
+def _file_of(value: Any, row: int, column: str, root: Path, options: ImageOptions) -> Path:
+    """Return the path in a cell; ids get ``options.suffix``."""
+    if isinstance(value, int) and options.suffix:
+        value = str(value)
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        hint = " If these are ids, pass suffix='.jpg', on the command line --suffix .jpg."
+        raise InputError(
+            f"The file of row {row} is {value!r}. Give a path in every row of {column!r}."
+            + hint * isinstance(value, int)
+        )
+    suffix = options.suffix or ""
+    return root / (value if str(value).endswith(suffix) else f"{value}{suffix}")
 
 
 def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
@@ -156,7 +170,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
     option_names = (
-        *("size", "channels", "classes", "parts", "unreadable", "sep", "task", "unknown"),
+        *("size", "channels", "resize", "classes", "parts", "pattern", "suffix"),
+        *("unreadable", "sep", "task", "unknown"),
     )
     split_names = (
         "valid",
@@ -186,6 +201,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     )
     if path.is_dir():
         return read_folder(path, request, image_options)
+    if (cause := describe_foreign_file(path)) is not None:
+        raise InputError(f"{path} cannot be read as a table. {cause}")
     columns = read_image_csv(path).with_numbers()
     target = given.get("target")
     if isinstance(target, str) and target not in columns and "," in target:

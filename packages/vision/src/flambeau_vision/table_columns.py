@@ -124,7 +124,7 @@ def guess_columns(
 ) -> tuple[str | None, str | None]:
     """Return the column of image paths and that of labels; None where it cannot be inferred."""
     if file is None:
-        files = [name for name in table.names if _has_image_paths(table.column(name))]
+        files = [name for name in table.names if has_image_paths(table.column(name))]
         file = "file" if "file" in table else files[0] if len(files) == 1 else None
     others = [name for name in table.names if name != file and name not in without]
     label = others[0] if len(others) == 1 and file is not None else None
@@ -142,5 +142,6 @@ def column_of(table: Table, argument: str, name: str) -> list[Any]:
         ) from None
 
 
-def _has_image_paths(cells: Sequence[Any]) -> bool:
+def has_image_paths(cells: Sequence[Any]) -> bool:
+    """Return whether the first cells of a column are paths of images."""
     return bool(cells) and all(map(is_image_path, cells[:_ROWS_SEEN]))
