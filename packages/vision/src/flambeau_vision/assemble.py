@@ -210,7 +210,7 @@ def _file_notes(samples: Samples, verify: bool) -> tuple[str, ...]:
     else:
         notes.append(
             "headers and ends of the files were checked, but not all files were decoded; "
-            "ImageOptions(verify=True) decodes them"
+            "ImageOptions(verify=True), on the command line --verify, decodes them"
         )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None:

@@ -99,6 +99,9 @@ DATA_OPTIONS = (
         "What to do with files that cannot be read: 'raise' or 'skip'.",
         "unreadable",
     ),
+    CliOption(
+        "verify", bool, "Decode all files before training, which finds all damaged ones.", "verify"
+    ),
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
     CliOption(
         "split",

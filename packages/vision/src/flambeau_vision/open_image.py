@@ -120,7 +120,10 @@ def _missing_hint(name: str) -> str:
                 f"A file of the same letters in the Unicode form {form} does: convert the paths "
                 f'with unicodedata.normalize("{form}", path).'
             )
-    return "Check the path and the root folder (root=…, on the command line --root)."
+    return (
+        "Check the path; relative paths of a table start from its root folder (root=…, on the "
+        "command line --root)."
+    )
 
 
 def register_plugins(path: object) -> None:
@@ -152,7 +155,7 @@ def _read_error(error: Exception, name: str) -> InputError:
         )
     return InputError(
         f"{name} cannot be read as an image ({str(error) or type(error).__name__}). Replace "
-        'or remove it; ImageOptions(unreadable="skip", verify=True) skips such files.'
+        "or remove it."
     )
 
 

@@ -171,7 +171,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         )
     option_names = (
         *("size", "channels", "resize", "classes", "parts", "pattern", "suffix"),
-        *("unreadable", "sep", "task", "unknown"),
+        *("unreadable", "verify", "sep", "task", "unknown"),
     )
     split_names = (
         "valid",
