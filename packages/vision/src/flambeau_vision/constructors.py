@@ -152,8 +152,8 @@ class ImageDataConstructors(Data):
     ) -> Self:
         """Read the image files and labels in a CSV file; see `from_df`.
 
-        Without a header the columns are "0", "1", …; the first line is none if it has the path of
-        an image. A label column of whole numbers is read as int, one of other numbers as float,
+        A file whose first line has the path of an image has no header; its columns are "0", "1", ….
+        A label column of whole numbers is read as int, one of other numbers as float,
         others as text, also codes such as 007. Relative paths start from ``root``, by default the
         folder of the CSV file.
         """

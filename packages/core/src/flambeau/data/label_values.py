@@ -54,7 +54,8 @@ def doubts_about_names(names: Sequence[str]) -> list[Reading]:
     return [
         Reading(
             "targets",
-            f"{len(several)} class names are in several spellings, which differ only in case, "
+            f"{len(several)} class name{'s are' if len(several) > 1 else ' is'} in several "
+            "spellings, which differ only in case, "
             f"spaces or the form of accents, and each spelling is a class: {pairs}.",
             {"spelt differently": len(several)},
             ("one class for all spellings",),
