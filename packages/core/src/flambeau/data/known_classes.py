@@ -15,7 +15,7 @@ Unknown = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
-class KnownLabels:
+class LabelMatch:
     """Labels that the model knows.
 
     Attributes:
@@ -31,7 +31,7 @@ class KnownLabels:
 
 def match_labels(
     labels: Sequence[Any], classes: Sequence[str], unknown: Unknown = "raise"
-) -> KnownLabels:
+) -> LabelMatch:
     """Return the labels that are classes of a model, in the spelling of the model.
 
     A label may differ from a class in case if it cannot mean another one. Whole numbers of which
@@ -47,7 +47,7 @@ def match_labels(
     """
     counts = Counter(labels)
     if all(isinstance(label, int) for label in counts) and not set(map(str, counts)) & set(classes):
-        return KnownLabels(list(range(len(labels))), list(labels), ())
+        return LabelMatch(list(range(len(labels))), list(labels), ())
     folded = Counter(name.casefold() for name in classes)
     by_case = {name.casefold(): name for name in classes if folded[name.casefold()] == 1}
     class_of: dict[Any, str | None] = {
@@ -72,7 +72,7 @@ def match_labels(
         *_other_case(class_of),
         *_absent(set(class_of.values()), classes),
     ]
-    return KnownLabels(rows, [class_of[labels[row]] for row in rows], tuple(readings))
+    return LabelMatch(rows, [class_of[labels[row]] for row in rows], tuple(readings))
 
 
 def _other_case(class_of: dict[Any, str | None]) -> list[Reading]:
