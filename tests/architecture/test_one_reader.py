@@ -21,7 +21,7 @@ ALLOWED = {
         *(f"{DATA}/{name}.py" for name in ("targets", "class_labels", "split")),
         "packages/core/src/flambeau/task/numerics.py",  # counts pairs of class numbers
     },
-    "a split request": {f"{DATA}/split_request.py"},
+    "a split request": {f"{DATA}/split_request.py", f"{DATA}/part_columns.py"},
     "a memory-mapped file": {f"{DATA}/mapped_store.py"},
     # Demos split synthetic samples and take no request.
     "a random split": {

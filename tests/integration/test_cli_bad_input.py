@@ -86,7 +86,7 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
         (("predict", "cut", "text.txt"), "damaged or was replaced"),
         (("predict", "unknown", "text.txt"), "Did you mean 'small_cnn'"),
         (("evaluate", "run/model", "empty"), "contains no files"),
-        (("evaluate", "run/model", "one"), "no images of dark"),
+        (("evaluate", "run/model", "one", "--part", "test"), "has no test samples"),
         (("evaluate", "cut", "photos"), "damaged or was replaced"),
     ],
 )

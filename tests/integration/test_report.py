@@ -34,7 +34,7 @@ def test_evaluate_writes_a_report_of_an_export(tmp_path: Path) -> None:
     assert f"The report is in {page}" in with_report.stderr
     assert with_report.stdout == plain.stdout, "the scores must be the same"
     html = page.read_text(encoding="utf-8")
-    for expected in ("model on labelled data", "20 train and valid samples", "Plan</h2>", "bright"):
+    for expected in ("model on labelled data", "20 labelled samples", "Plan</h2>", "bright"):
         assert expected in html
     assert html.count("data:image/jpeg") == 12
     assert "Training</h2>" not in html, "an export has no history"

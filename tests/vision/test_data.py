@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flambeau import Learner
 from flambeau.data.loader import LoaderOptions
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, PlanError, SplitError
@@ -119,7 +120,7 @@ def test_df_with_split_column_and_root(tmp_path: Path) -> None:
     frame["part"] = [False, False, True, True] * 2
     data = ImageData.from_df(frame, "name", "kind", root=tmp_path, split="part")
     assert len(data.raw("valid")) == 4
-    with pytest.raises(InputError, match=r"no column 'file'.*kind, name, part\. Name .* file=…"):
+    with pytest.raises(InputError, match=r"cannot be inferred from name, kind, part\. .*label=…"):
         ImageData.from_df(frame, root=tmp_path)
     with pytest.raises(InputError, match=r"no column 'knd'\. Did you mean 'kind'.*label=…"):
         ImageData.from_df(frame, "name", "knd", root=tmp_path)
@@ -465,8 +466,39 @@ def test_a_split_column_is_used_by_from_path(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"file;label;split\n{rows}\n", encoding="utf-8")
     data = ImageData.from_path(tmp_path / "t.csv", {})
     assert [len(data.raw(part)) for part in ("train", "valid")] == [4, 2]
-    ignored = ImageData.from_csv(tmp_path / "t.csv", valid=0.5)
-    assert "column 'split' is not used" in ignored.report()
+    for data in (
+        ImageData.from_csv(tmp_path / "t.csv"),
+        ImageData.from_df(pd.read_csv(tmp_path / "t.csv", sep=";"), root=tmp_path),
+    ):
+        assert len(data.split.valid) == 2
+        assert "The column 'split' of" in data.report()
+        assert "The column 'split' of" in Learner(data, quiet=True).plan["split"].reason
+    for data in (
+        ImageData.from_csv(tmp_path / "t.csv", split=False, valid=4),
+        ImageData.from_path(tmp_path / "t.csv", {"split": "none", "valid": 4}),
+    ):
+        assert len(data.split.valid) == 4
+    (tmp_path / "t.csv").write_text(f"file;label;split\n{rows}\n".replace("valid", "held"))
+    with pytest.raises(SplitError, match=r"column 'split' has 'held' in row 2 of t.csv.*--split"):
+        ImageData.from_path(tmp_path / "t.csv", {})
+    with pytest.raises(SplitError, match=r"column 'split' has 'held' in row 2 of t.csv.*--split"):
+        ImageData.from_csv(tmp_path / "t.csv")
+
+
+def test_a_flag_column_is_the_split(tmp_path: Path) -> None:
+    names = [f"{kind}{index}.png" for kind in "ab" for index in range(3)]
+    for name in names:
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    frame = pd.DataFrame(
+        {"image": names, "kind": [name[0] for name in names], "is_valid": [True, False, False] * 2}
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for data in (
+        ImageData.from_df(frame, root=tmp_path),
+        ImageData.from_csv(tmp_path / "t.csv"),
+        ImageData.from_path(tmp_path / "t.csv", {}),
+    ):
+        assert [Path(item).name for item in data.raw("valid")] == ["a0.png", "b0.png"]
 
 
 def test_labels_that_are_all_different_are_refused(tmp_path: Path) -> None:

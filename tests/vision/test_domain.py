@@ -210,20 +210,19 @@ def test_recognise(tmp_path: Path) -> None:
     ("content", "options", "expected"),
     [
         (b"file,label\nx.png,1\n", {}, ("sure", "Its column 'file' has image files (x.png).")),
-        (b"text,label\nhello,1\n", {}, None),
-        (b"\xff\xfe\x00", {}, None),
+        (b"text,label\nhello,1\n", {}, ("no", "None of its columns (text, label) has paths")),
+        (b"\xff\xfe\x00", {}, ("no", "UTF-16")),
         (b"f,a,b\nx.png,1,2\n", {}, ("possible", "--target names the column of the labels.")),
         (b"f,a,b\nx.png,1,2\n", {"target": "a"}, ("sure", "Its column 'f' has image files")),
-        (b"f,g,a\nx.png,y.png,2\n", {}, None),
+        (b"f,g,a\nx.png,y.png,2\n", {}, ("no", "Several of its columns")),
         (b"f,g,a\nx.png,y.png,2\n", {"file": "f"}, ("sure", "--file names its column 'f'")),
     ],
 )
 def test_recognise_tables(
-    tmp_path: Path, content: bytes, options: dict[str, str], expected: tuple[str, str] | None
+    tmp_path: Path, content: bytes, options: dict[str, str], expected: tuple[str, str]
 ) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     found = recognise(tmp_path / "a.csv", options)
-    assert (found is None) == (expected is None)
-    if found is not None and expected is not None:
-        assert found.certainty == expected[0]
-        assert expected[1] in found.reason
+    assert found is not None
+    assert found.certainty == expected[0]
+    assert expected[1] in found.reason

@@ -1,5 +1,7 @@
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -173,3 +175,68 @@ def test_a_folder_that_cannot_be_listed_raises(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"bee cannot be listed \(Permission denied\)"):
         list_folder(tmp_path)
+
+
+SYSTEM_FOLDERS = ("@eaDir", "$RECYCLE.BIN", "lost+found", "System Volume Information", "#recycle")
+
+
+@pytest.mark.parametrize("name", SYSTEM_FOLDERS)
+def test_folders_of_the_system_are_no_classes(tmp_path: Path, name: str) -> None:
+    make(tmp_path, "ant/0.png", "bee/0.png", f"{name}/0.png", f"ant/{name}/0.png")
+    listing = list_folder(tmp_path)
+    assert (listing.classes, len(listing.files)) == (("ant", "bee"), 2)
+
+
+def test_class_folders_without_images_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "train/ant/0.png", "train/bee/0.png", "valid/ant/0.png")
+    (tmp_path / "train" / "cow").mkdir()
+    (tmp_path / "valid" / "bee").mkdir()
+    (tmp_path / "valid" / "bee" / "0.raw").touch()
+    reading = list_folder(tmp_path).readings[-1]
+    assert "no classes: train/cow (empty), valid/bee (1 .raw)" in reading.what
+    assert reading.confidence < 0.5
+    make(tmp_path / "flat", "ant/0.png", "bee/0.png")
+    (tmp_path / "flat" / "cow").mkdir()
+    [reading] = list_folder(tmp_path / "flat").readings
+    assert "cow (empty)" in reading.what
+    with pytest.raises(InputError, match="no images of cow"):
+        list_folder(tmp_path / "flat", ["ant", "bee", "cow"])
+
+
+def test_a_wrapper_folder_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "dataset/ant/0.png", "dataset/bee/0.png")
+    with pytest.raises(InputError, match=r"If ant, bee are the classes or parts, pass .*dataset"):
+        list_folder(tmp_path)
+    make(tmp_path / "parts", "d/train/ant/0.png", "d/train/bee/0.png", "d/test/ant/0.png")
+    with pytest.raises(InputError, match=r"If test, train are the .* parts, pass .*parts/d"):
+        list_folder(tmp_path / "parts")
+
+
+def test_heif_images_need_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png")
+    for name in ("0.heic", "1.HEIF"):
+        (tmp_path / "cow").mkdir(exist_ok=True)
+        (tmp_path / "cow" / name).write_bytes((tmp_path / "ant" / "0.png").read_bytes()[4:])
+    with pytest.raises(InputError, match=r"2 of 6 images .*\n.*cow/0.heic is a HEIF .*pillow-heif"):
+        ImageData.from_folder(tmp_path)
+    registered: list[bool] = []
+    plugin = SimpleNamespace(register_heif_opener=lambda: registered.append(True))
+    monkeypatch.setattr("flambeau_vision.open_image.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    for name in ("0.heic", "1.HEIF"):
+        (tmp_path / "cow" / name).write_bytes((tmp_path / "ant" / "0.png").read_bytes())
+    assert "cow" in ImageData.from_folder(tmp_path).targets.names
+    assert registered
+
+
+def test_missing_files_with_backslashes_or_other_accents_are_explained(tmp_path: Path) -> None:
+    make(tmp_path, "ant/caf\u00e9.png", "bee/0.png")
+    frame = {"file": ["ant\\caf\u00e9.png", "bee/0.png"], "label": ["a", "b"]}
+    with pytest.raises(InputError, match=r'has backslashes.*Write "/"'):
+        ImageData.from_df(frame, root=tmp_path)
+    frame["file"][0] = "ant/cafe\u0301.png"
+    with pytest.raises(InputError, match=r"Unicode form NFC does"):
+        ImageData.from_df(frame, root=tmp_path)
+    (tmp_path / "t.csv").write_text("file,label\nant\\caf\u00e9.png,a\nbee/0.png,b\n")
+    with pytest.raises(InputError, match=r"has backslashes"):
+        ImageData.from_csv(tmp_path / "t.csv")

@@ -51,8 +51,9 @@ def test_large_data_sets_are_decoded_only_on_request(
     assert is_fast_to_verify(items)
     monkeypatch.setattr(headers, "VERIFY_UP_TO_BYTES", total - 1)
     assert not is_fast_to_verify(items)
-    assert "not all files were decoded; ImageOptions(verify=True)" in (
-        ImageData.from_folder(tmp_path).report()
+    assert (
+        "not all files were decoded; ImageOptions(verify=True), on the command line --verify"
+        in (ImageData.from_folder(tmp_path).report())
     )
     with pytest.raises(InputError, match=r"damaged\.png"):
         ImageData.from_folder(tmp_path, options=ImageOptions(verify=True))

@@ -126,6 +126,20 @@ def test_fields_of_predictions_do_not_overwrite_each_other() -> None:
     assert columns["label"] == ["label", None]
 
 
+def test_classes_cannot_take_the_names_of_other_columns() -> None:
+    names = ["file", "item", "line", "error", "probability", "probabilities.file", "cat"]
+    shares = {name: 1 / (2 + number) for number, name in enumerate(names)}
+    found = fields_of(Prediction("cat", 0.5, shares))
+    assert list(found) == [
+        *("label", "probability"),
+        *(f"probabilities.{name}" for name in names[:-1]),
+        "cat",
+    ]
+    assert [found[f"probabilities.{name}"] for name in names[:-1]] == list(shares.values())[:-1]
+    record = {"file": "a.png"} | found
+    assert (record["file"], record["probability"]) == ("a.png", 0.5)
+
+
 @pytest.mark.parametrize("items", [[], (), iter([])])
 def test_no_input_gives_an_empty_list(items: Any) -> None:
     assert identity().predict(items) == []

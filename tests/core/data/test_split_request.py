@@ -9,8 +9,6 @@ from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import (
     SplitRequest,
     consecutive_rows,
-    has_part_names,
-    read_part_column,
     rows_by_part,
 )
 from flambeau.errors import ArgumentError, SplitError
@@ -96,14 +94,3 @@ def test_wrong_requests_name_part_and_value(request_, given, kind, message) -> N
     rows = None if given is None else consecutive_rows({"train": 8, **given})
     with pytest.raises(kind, match=message):
         request_.resolve(10, given=rows)
-
-
-def test_a_split_column_has_names_of_parts_or_bools() -> None:
-    cells = [" Train", "val", "dev", "TESTING", True, 0, "1", np.False_]
-    expected = ["train", "valid", "valid", "test", "valid", "train", "valid", "train"]
-    assert read_part_column(cells, "part", "t.csv") == expected
-    with pytest.raises(SplitError, match="column 'part' has nan in row 1 of t"):
-        read_part_column(["train", float("nan")], "part", "t.csv")
-    assert has_part_names(["train", "Val"])
-    assert not has_part_names(["train", "1"])
-    assert not has_part_names([])

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor
 
+from flambeau.data.known_classes import match_labels
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
@@ -29,6 +30,8 @@ WEIGHT = "sample_weight"
 
 # Reasons listed in a message; further ones are only counted.
 _MAX_REASONS = 5
+# Tasks with one label per image; None infers the task from the labels.
+_ONE_LABEL = (None, "classification")
 
 
 def assemble(
@@ -60,6 +63,11 @@ def assemble(
     """
     if not items:
         raise InputError("There are no images: the list is empty.")
+    if not request.for_training and options.classes is not None and options.task in _ONE_LABEL:
+        match = match_labels(labels, options.classes, options.unknown)
+        items, labels = [items[row] for row in match.rows], match.labels
+        given = {part: _positions(rows, match.rows) for part, rows in (given or {}).items()}
+        readings += match.readings
     verify = is_fast_to_verify(items) if options.verify is None else options.verify
     found = read_headers(items, verify=verify)
     problems = tuple(entry for entry in found if isinstance(entry, Problem))
@@ -73,7 +81,8 @@ def assemble(
         sep=options.sep,
         sources=[item_name(items[row]) for row in kept],
     )
-    _check_classes_readable(found, labels, targets)
+    if request.for_training:
+        _check_classes_readable(found, labels, targets)
     samples = Samples(
         {
             "image": [items[row] for row in kept],
@@ -87,7 +96,7 @@ def assemble(
         problems,
     )
     split = split_images(request, targets, len(items), np.array(kept), given)
-    is_random = request.split is None and not given
+    is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
 
@@ -118,7 +127,7 @@ def split_images(
             train images.
     """
     labels = targets.values.numpy() if targets.kind == "classification" else None
-    is_random = request.split is None and not given
+    is_random = request.for_training and request.split is None and not given
     if is_random and labels is not None and len(np.unique(labels)) == len(labels):
         raise SplitError(
             f"All {len(labels):,} images have different labels, so no class can be both in train "
@@ -126,8 +135,14 @@ def split_images(
             'pass ImageOptions(task="regression"), on the command line --task regression.'
         )
     split = request.resolve(n, kept=kept, given=given, classes=labels)
-    targets.check_split(split, "images")
+    if request.for_training:
+        targets.check_split(split, "images")
     return split
+
+
+def _positions(rows: Rows, kept: Sequence[int]) -> Rows:
+    """Return the positions of those of ``rows`` that are among the kept ones."""
+    return np.flatnonzero(np.isin(kept, rows))
 
 
 def _check_readable(problems: Sequence[Problem], total: int, options: ImageOptions) -> None:
@@ -207,7 +222,7 @@ def _file_notes(samples: Samples, verify: bool) -> tuple[str, ...]:
     else:
         notes.append(
             "headers and ends of the files were checked, but not all files were decoded; "
-            "ImageOptions(verify=True) decodes them"
+            "ImageOptions(verify=True), on the command line --verify, decodes them"
         )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None:

@@ -16,7 +16,7 @@ from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_csv, read_table
+from flambeau.data.tables import read_table
 from flambeau.data.targets import Targets
 from flambeau_vision.options import ImageOptions
 
@@ -91,11 +91,11 @@ class ImageDataConstructors(Data):
     def from_df(  # noqa: PLR0913 each part of the split is an argument
         cls,
         frame: Any,
-        file: str = "file",
-        label: str | Sequence[str] = "label",
+        file: str | None = None,
+        label: str | Sequence[str] | None = None,
         *,
         root: str | os.PathLike[str] = ".",
-        split: str | Split | None = None,
+        split: str | Split | bool | None = None,
         valid: float = 0.2,
         test: float = 0.0,
         calibration: float = 0.0,
@@ -108,13 +108,14 @@ class ImageDataConstructors(Data):
         Args:
             frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
                 sequences.
-            file: Name of the column of paths.
-            label: Name of the label column; several columns are regression targets, or the labels
-                of a multi-label task if all values are 0 or 1.
+            file: Name of the column of paths; by default "file", else the only column of image
+                paths.
+            label: Name of the label column; by default "label", else the only other column.
+                Several columns are regression targets, or classes if all values are 0 or 1.
             root: The folder that relative paths start from.
             split: Name of a column with train, valid, test or calibration (or True for valid); or
-                a split.
-            valid: Share of valid if no column is given.
+                a split; False for none. None uses a column that has it ("split", "is_valid").
+            valid: Share of valid if no column has it.
             test: Share of test, likewise.
             calibration: Share of calibration, likewise; for ``learner.calibrate``.
             seed: Seed of the random split.
@@ -127,9 +128,10 @@ class ImageDataConstructors(Data):
             SplitError: The parts cannot be formed.
         """
         from flambeau_vision import sources
+        from flambeau_vision.table_columns import TableSource
 
         options = (options or ImageOptions()).updated({"size": size})
-        table = sources.TableSource(read_table(frame), file, label, Path(root))
+        table = TableSource(read_table(frame), Path(root), file, label)
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_table(table, request, options))
 
@@ -137,11 +139,11 @@ class ImageDataConstructors(Data):
     def from_csv(  # noqa: PLR0913 each part of the split is an argument
         cls,
         path: str | os.PathLike[str],
-        file: str = "file",
-        label: str | Sequence[str] = "label",
+        file: str | None = None,
+        label: str | Sequence[str] | None = None,
         *,
         root: str | os.PathLike[str] | None = None,
-        split: str | Split | None = None,
+        split: str | Split | bool | None = None,
         valid: float = 0.2,
         test: float = 0.0,
         calibration: float = 0.0,
@@ -149,17 +151,19 @@ class ImageDataConstructors(Data):
         size: int | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
-        """Read the image files and labels in a CSV file with a header; see `from_df`.
+        """Read the image files and labels in a CSV file; see `from_df`.
 
-        A label column of whole numbers is read as int, one of other numbers as float, others as
-        text, also codes such as 007. Relative paths start from ``root``, by default the folder of
-        the CSV file.
+        A file whose first line has the path of an image has no header; its columns are "0", "1", ….
+        A label column of whole numbers is read as int, one of other numbers as float,
+        others as text, also codes such as 007. Relative paths start from ``root``, by default the
+        folder of the CSV file.
         """
         from flambeau_vision import sources
+        from flambeau_vision.table_columns import TableSource, read_image_csv
 
         options = (options or ImageOptions()).updated({"size": size})
         folder = Path(path).parent if root is None else Path(root)
-        table = sources.TableSource(read_csv(path).with_numbers(), file, label, folder)
+        table = TableSource(read_image_csv(path).with_numbers(), folder, file, label)
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_table(table, request, options))
 
@@ -241,9 +245,9 @@ class ImageDataConstructors(Data):
         Args:
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
-                ``task``, ``size``, ``channels``, ``classes``, ``parts``, ``like``; for a CSV file
-                also ``file``, ``target`` (the column of the labels), ``split``, ``weight`` and
-                ``root``.
+                ``task``, ``size``, ``channels``, ``classes``, ``parts``, ``resize``, ``pattern``,
+                ``like``; for a CSV file also ``file``, ``target`` (the column of the labels, or
+                several with commas), ``split``, ``weight``, ``root`` and ``suffix``.
 
         Raises:
             ArgumentError: An option is unknown.

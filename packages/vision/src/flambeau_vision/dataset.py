@@ -81,7 +81,8 @@ class ImageFileDataset:
             raise InputError(
                 f"None of the {len(positions):,} images of a batch can be read: "
                 f"{name_items([self.items[position] for position in positions])}. Check that the "
-                "files still exist; ImageOptions(verify=True) finds damaged ones before training."
+                "files still exist; ImageOptions(verify=True), on the command line --verify, "
+                "finds damaged ones before training."
             )
         rows = torch.from_numpy(np.asarray(kept, dtype=np.int64))
         weights = None if self.sample_weight is None else self.sample_weight[rows]

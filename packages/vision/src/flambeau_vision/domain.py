@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from flambeau.data.tables import read_csv
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
 from flambeau_vision.folder import IMAGE_EXTENSIONS
+from flambeau_vision.foreign_files import describe_foreign_file, describe_foreign_folder
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
 from flambeau_vision.rules import RULES
-from flambeau_vision.sources import guess_columns
+from flambeau_vision.table_columns import guess_columns, has_image_paths, read_image_csv
 
 # Files inspected before a folder is judged: a sufficient sample, and quick on any disk.
 _MAX_FILES = 2_000
+_TABLES = (".csv", ".tsv")
 
 
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
@@ -29,12 +30,16 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
 
     Sure if most files in the sub-folders are images, or if the columns of a CSV file with the paths
     and the labels are known. Possible for a folder without class folders and for a single image,
-    which cannot be used for training: the error of reading them says why.
+    which cannot be used for training: the error of reading them says why. No, with the cause, for
+    tables that cannot be read or have no paths of images, and for archives.
     """
     if path.is_file():
         if path.suffix.lower() in IMAGE_EXTENSIONS:
             return Recognition("possible", "It is an image.")
-        return _recognise_table(path, options) if path.suffix.lower() == ".csv" else None
+        if (cause := describe_foreign_file(path)) is not None:
+            return Recognition("no", cause)
+        is_table = any(kind in _TABLES for kind in path.suffixes)
+        return _recognise_table(path, options) if is_table else None
     files = itertools.islice(
         (
             (directory != str(path), Path(name).suffix.lower() in IMAGE_EXTENSIONS)
@@ -51,20 +56,29 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
         n = len(found) - n_at_top
         certainty = "sure" if 2 * n_in_subfolders >= n else "possible"
         return Recognition(certainty, f"Its sub-folders have images ({n_in_subfolders} of {n}).")
-    return Recognition("possible", "It has images, but no class folders.") if n_at_top else None
+    if n_at_top:
+        return Recognition("possible", "It has images, but no class folders.")
+    cause = describe_foreign_folder(path)
+    return None if cause is None else Recognition("no", cause)
 
 
 def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | None:
     try:
-        columns = read_csv(path, rows=20)
-    except (ValueError, OSError):  # not text, or not a table
-        return None
+        columns = read_image_csv(path, rows=20)
+    except (ValueError, OSError) as error:  # not text, or not a table
+        return Recognition("no", str(error))
     named = options.get("file")
     if named in columns:
         return Recognition("sure", f"--file names its column {named!r} as that of the images.")
     file, label = guess_columns(columns)
     if file is None:
-        return None
+        several = [name for name in columns.names if has_image_paths(columns.column(name))]
+        if several:
+            which = f"Several of its columns have paths of images: {', '.join(several)}."
+        else:
+            which = f"None of its columns ({', '.join(columns.names)}) has paths of images."
+        hint = "--file names the column, and --suffix .jpg completes ids without an extension."
+        return Recognition("no", f"{which} {hint}")
     reason = f"Its column {file!r} has image files ({columns.column(file)[0]})."
     if label is None and options.get("target") not in columns:
         return Recognition("possible", f"{reason} --target names the column of the labels.")
@@ -85,9 +99,17 @@ DATA_OPTIONS = (
         "What to do with files that cannot be read: 'raise' or 'skip'.",
         "unreadable",
     ),
+    CliOption(
+        "verify", bool, "Decode all files before training, which finds all damaged ones.", "verify"
+    ),
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
     CliOption("weight", str, "Column of a CSV file with the weight of each image.", "weight"),
-    CliOption("split", str, "Column of a CSV file with train, valid, test …", "split"),
+    CliOption(
+        "split",
+        str,
+        "Column of a CSV file with train, valid, test …; none for a random split.",
+        "split",
+    ),
     CliOption(
         "root",
         str,
@@ -106,7 +128,31 @@ DATA_OPTIONS = (
         "Folders that are parts: --parts training=train,holdout=test; '' if none is one.",
         "parts",
     ),
+    CliOption(
+        "suffix",
+        str,
+        "Ending of the image files of a CSV file whose column has ids: --suffix .jpg.",
+        "suffix",
+    ),
+    CliOption(
+        "pattern",
+        str,
+        "Regular expression of file names whose first group is the label, for a folder of images.",
+        "pattern",
+    ),
+    CliOption("resize", str, "How images become square: crop, squash or pad.", "resize"),
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
+)
+
+# The classes are those of the model.
+EVALUATE_OPTIONS = (
+    *(option for option in DATA_OPTIONS if option.name != "classes"),
+    CliOption(
+        "unknown",
+        str,
+        "What to do with images of a class that the model does not know: 'raise' or 'skip'.",
+        "unknown",
+    ),
 )
 
 DOMAIN = Domain(
@@ -125,6 +171,6 @@ DOMAIN = Domain(
     checks=CHECKS,
     preprocessors={"image_preprocessor": ImagePreprocessor},
     recognise=recognise,
-    cli_options=dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS),
+    cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
     demo=glyph_data,
 )

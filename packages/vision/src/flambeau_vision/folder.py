@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ from flambeau.errors import InputError
 from flambeau.wording import name_some
 from flambeau_vision.folder_roles import Contents, find_roles
 
-_IMAGE_TYPES = "avif bmp gif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
+_IMAGE_TYPES = "avif bmp gif heic heif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
 """Extensions of image files, in lower case."""
 
-_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# Folders and files of operating systems and storage devices, in lower case.
+_SYSTEM_FILES = (
+    *("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("lost+found", "@eadir", "#recycle", "@recycle", "@recently-snapshot"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ def list_folder(
     parts: Mapping[str, str] | None = None,
     *,
     some: bool = False,
+    for_training: bool = True,
 ) -> FolderListing:
     """Return the images in ``folder`` with their classes and parts.
 
@@ -60,6 +66,7 @@ def list_folder(
         parts: The part of each folder that is one, by name; by default they are recognised.
         some: Whether ``classes`` are all classes of a model: some may have no folder, and there
             must be no others.
+        for_training: Whether there must be at least two classes.
 
     Raises:
         InputError: The folder does not exist, there are no images in class folders, there are
@@ -71,8 +78,18 @@ def list_folder(
         raise InputError(f"{root} is not a folder. Give a folder with one sub-folder per class.")
     named = set(classes or ())
     ignored: Counter[str] = Counter()
-    contents = [_contents(path, ignored) for path in _subfolders(root)]
+    contents: list[Contents] = []
+    empty: list[str] = []
+    for path in _subfolders(root):
+        others: Counter[str] = Counter()
+        contents.append(_contents(path, others))
+        ignored += others
+        if not contents[-1].files:
+            empty.append(_name_empty(path, others))
     roles = find_roles(root, [each for each in contents if each.files], named, parts)
+    for each, _ in roles.parts:
+        inner = [path for path in _subfolders(each.folder) if path.name not in each.inner]
+        empty += [_name_empty(path, _other_files(path), f"{each.name}/") for path in inner]
     rows: list[tuple[Path, str, str | None]] = [
         (file, label, part)
         for each, part in roles.parts
@@ -81,9 +98,9 @@ def list_folder(
     ]
     rows += [(file, each.name, None) for each in roles.classes for file in each.files]
     every = sorted({label for _, label, _ in rows})
-    if some and (others := sorted(set(every) - named)):
+    if some and (foreign := sorted(set(every) - named)):
         raise InputError(
-            f"{root} has images of {_name_folders(others)}, which the model does not have; its "
+            f"{root} has images of {_name_folders(foreign)}, which the model does not have; its "
             f"classes are {_name_folders(tuple(classes or ()))}. Move these folders elsewhere, or "
             "read the data without like= (--like) and train a new head."
         )
@@ -94,8 +111,61 @@ def list_folder(
         notes.append(f"skipped files without an image extension: {kinds}")
     if not every:
         raise _no_images_error(root, ignored)
-    every = list(classes or ()) if some else every
-    return _build_listing(root, rows, classes, every, tuple(notes), roles.readings)
+    names = tuple(every if classes is None else classes)
+    if for_training and not some:
+        _check_classes(root, names, every, contents)
+    return FolderListing(
+        tuple(file for file, _, _ in rows),
+        tuple(label for _, label, _ in rows),
+        tuple(part for _, _, part in rows),
+        names,
+        tuple(notes),
+        (*roles.readings, *_empty_folders(empty)),
+    )
+
+
+def list_by_name(
+    folder: str | os.PathLike[str], pattern: str, classes: Sequence[str] | None = None
+) -> FolderListing:
+    """Return the images at any depth in ``folder``, with the label that their name contains.
+
+    Args:
+        folder: The folder to search.
+        pattern: Regular expression, matched from the start of the file name; the first group is the
+            label.
+        classes: The classes to use; by default all.
+
+    Raises:
+        InputError: The pattern is invalid or has no group, or a name does not match it.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"pattern={pattern!r} is no regular expression: {error}.") from error
+    if not compiled.groups:
+        raise InputError(f"pattern={pattern!r} has no group. Put the label in ( ): '(.+)_[0-9]+'.")
+    root, ignored = Path(folder), Counter[str]()
+    files = _contents(root, ignored).files
+    matches = [compiled.match(file.name) for file in files]
+    if wrong := [file.name for file, match in zip(files, matches, strict=True) if match is None]:
+        raise InputError(
+            f"{len(wrong):,} of {len(files):,} file names do not match pattern={pattern!r}: "
+            f"{_name_folders(wrong)}. Correct the pattern, or move these files elsewhere."
+        )
+    if not files:
+        raise InputError(f"{root} has no images.")
+    found = [(file, match[1]) for file, match in zip(files, matches, strict=True) if match]
+    every = sorted({label for _, label in found})
+    rows = [(file, label) for file, label in found if classes is None or label in classes]
+    what = f"The labels are the group of {pattern!r} in the file names, such as {rows[0][1]!r}."
+    return FolderListing(
+        tuple(file for file, _ in rows),
+        tuple(label for _, label in rows),
+        (None,) * len(rows),
+        tuple(every if classes is None else classes),
+        (),
+        (Reading("targets", what),),
+    )
 
 
 def _contents(folder: Path, ignored: Counter[str]) -> Contents:
@@ -110,15 +180,36 @@ def _contents(folder: Path, ignored: Counter[str]) -> Contents:
     return Contents(folder, tuple(found))
 
 
-def _build_listing(
-    root: Path,
-    rows: list[tuple[Path, str, str | None]],
-    classes: Sequence[str] | None,
-    every: Sequence[str],
-    notes: tuple[str, ...],
-    readings: tuple[Reading, ...],
-) -> FolderListing:
-    names = tuple(every if classes is None else classes)
+def _empty_folders(empty: Sequence[str]) -> list[Reading]:
+    if not empty:
+        return []
+    return [
+        Reading(
+            "targets",
+            f"Folders without images, which are no classes: {name_some(empty, most=10)}.",
+            {"without images": len(empty)},
+            (),
+            0.4,
+            "Add images to them, or name the classes that are meant with classes=[…], on the "
+            "command line --classes.",
+        )
+    ]
+
+
+def _name_empty(folder: Path, others: Counter[str], prefix: str = "") -> str:
+    kinds = ", ".join(f"{n} {kind or 'without extension'}" for kind, n in others.most_common(3))
+    return f"{prefix}{folder.name} ({kinds or 'empty'})"
+
+
+def _other_files(folder: Path) -> Counter[str]:
+    others: Counter[str] = Counter()
+    _contents(folder, others)
+    return others
+
+
+def _check_classes(
+    root: Path, names: Sequence[str], every: Sequence[str], contents: Sequence[Contents]
+) -> None:
     missing = [name for name in names if name not in every]
     if missing:
         raise InputError(
@@ -128,16 +219,17 @@ def _build_listing(
     if len(names) < 2:
         raise InputError(
             f"{root} has a single class; the class folders with images are {_name_folders(every)}. "
-            "At least two classes with images are needed."
+            "At least two classes with images are needed." + _wrapper_hint(root, contents)
         )
-    return FolderListing(
-        tuple(file for file, _, _ in rows),
-        tuple(label for _, label, _ in rows),
-        tuple(part for _, _, part in rows),
-        names,
-        notes,
-        readings,
-    )
+
+
+def _wrapper_hint(root: Path, contents: Sequence[Contents]) -> str:
+    """Return what to pass instead if the only folder has the class folders or the parts."""
+    inside = [each for each in contents if each.files]
+    if len(inside) != 1 or len(inside[0].inner) < 2:
+        return ""
+    names = _name_folders(inside[0].inner)
+    return f" If {names} are the classes or parts, pass {root / inside[0].name}."
 
 
 def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
@@ -151,7 +243,8 @@ def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
         what = f"has class folders without images: found files {kinds}; image extensions: {known}."
     hint = (
         f" It contains {unsorted:,} images directly: if a table has the labels, use "
-        "ImageData.from_csv or from_df; else from_items([(path, label), …])."
+        "ImageData.from_csv or from_df; else from_items([(path, label), …]). If their names have "
+        'the labels, pass ImageOptions(pattern="(.+)_[0-9]+"), on the command line --pattern.'
         if unsorted
         else ""
     )
@@ -187,7 +280,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _SYSTEM_FILES
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def _is_image(path: Path) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambeau.data.part_columns import part_of_name
 from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS
-from flambeau.data.split_request import part_of_name
 from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import name_some
 

@@ -16,7 +16,12 @@ from flambeau.device import usable_cores
 from flambeau.errors import InputError
 from flambeau_vision.decode import check_decodes, decode
 from flambeau_vision.load_images import with_progress
-from flambeau_vision.open_image import HIGH_BIT_DEPTH_MODES, exif_orientation, item_name
+from flambeau_vision.open_image import (
+    HIGH_BIT_DEPTH_MODES,
+    exif_orientation,
+    item_name,
+    register_plugins,
+)
 
 # The last bytes of a complete file; a file that ends otherwise is decoded to check it.
 _END_MARKERS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 8)}
@@ -95,6 +100,7 @@ def _read_header(item: Any) -> ImageHeader:
 
     if isinstance(item, str | os.PathLike):
         path = Path(item)
+        register_plugins(path)
         try:
             if path.stat().st_size == 0:
                 check_decodes(path)  # raises with the message of the decoder

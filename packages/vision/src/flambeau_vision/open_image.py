@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 HIGH_BIT_DEPTH_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of grey values with more than 8 bits."""
+
+HEIF_EXTENSIONS = (".heic", ".heif")
+"""Extensions of images that need the package pillow-heif."""
 
 ORIENTATION_TAG = 0x0112
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
@@ -70,6 +76,8 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
     if size == 0 or (not is_path and not len(item)):
         raise InputError(f"{name} is empty (0 bytes). Replace or remove it.")
     image = None
+    if is_path:
+        register_plugins(item)
     try:
         image = Image.open(item if is_path else io.BytesIO(item))
         if target_side is not None and image.format == "JPEG":
@@ -99,6 +107,32 @@ def _draft_size(size: tuple[int, int], target_side: int) -> tuple[int, int]:
     return size
 
 
+def _missing_hint(name: str) -> str:
+    """Return what is wrong with the path of a missing file."""
+    if os.sep == "/" and "\\" in name:
+        return (
+            'It has backslashes, which are no separators here. Write "/": '
+            'frame["file"].str.replace("\\\\", "/").'
+        )
+    for form in ("NFC", "NFD"):
+        if os.path.exists(other := unicodedata.normalize(form, name)) and other != name:
+            return (
+                f"A file of the same letters in the Unicode form {form} does: convert the paths "
+                f'with unicodedata.normalize("{form}", path).'
+            )
+    return (
+        "Check the path; relative paths of a table start from its root folder (root=…, on the "
+        "command line --root)."
+    )
+
+
+def register_plugins(path: object) -> None:
+    """Register the plugin for HEIF images if a path is one and it is installed."""
+    is_heif = Path(str(path)).suffix.lower() in HEIF_EXTENSIONS
+    if is_heif and find_spec("pillow_heif") is not None:
+        import_module("pillow_heif").register_heif_opener()
+
+
 def _read_error(error: Exception, name: str) -> InputError:
     from PIL import Image
 
@@ -107,7 +141,12 @@ def _read_error(error: Exception, name: str) -> InputError:
             f"{name} is a folder, not an image. Pass the files in it, for example {name}/*.jpg."
         )
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{name} does not exist. Check the path and the root folder.")
+        return InputError(f"{name} does not exist. {_missing_hint(name)}")
+    if Path(name).suffix.lower() in HEIF_EXTENSIONS and find_spec("pillow_heif") is None:
+        return InputError(
+            f"{name} is a HEIF image, which Pillow reads only with a plugin: pip install "
+            "pillow-heif. Or convert it to JPEG."
+        )
     # Pillow warns at half the limit; the warning arrives here if the user turned it into an error.
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return InputError(
@@ -116,7 +155,7 @@ def _read_error(error: Exception, name: str) -> InputError:
         )
     return InputError(
         f"{name} cannot be read as an image ({str(error) or type(error).__name__}). Replace "
-        'or remove it; ImageOptions(unreadable="skip", verify=True) skips such files.'
+        "or remove it."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record
+from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError
 from flambeau_vision.resize import Geometry, Interpolation, Resize
@@ -31,6 +32,11 @@ class ImageOptions:
         sep: Separator between several labels of one image.
         weight: Column of a table with the weight of each image in loss and metrics: finite and not
             negative. None weighs all images equally.
+        pattern: Regular expression of the file names of a folder without class folders, whose first
+            group is the label: ``r"(.+)_[0-9]+"`` for ``great_dane_12.jpg``.
+        suffix: Ending of the image files of a table whose column has ids: ".jpg".
+        unknown: "raise" if data that are only evaluated have a class that is not in ``classes``, or
+            "skip" such images.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
             at construction and to files that become unreadable later, see `ImageFileDataset`.
         verify: Decode every file at construction, which finds all damage that the decoder detects
@@ -59,6 +65,9 @@ class ImageOptions:
     task: Kind | None = None
     sep: str | None = None
     weight: str | None = None
+    pattern: str | None = None
+    suffix: str | None = None
+    unknown: Unknown = "raise"
     unreadable: Literal["raise", "skip"] = "raise"
     verify: bool | None = None
     cache: Cache | None = None
@@ -68,6 +77,8 @@ class ImageOptions:
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
             raise InputError(f"Unknown unreadable={self.unreadable!r}. Choose 'raise' or 'skip'.")
+        if self.unknown not in get_args(Unknown):
+            raise InputError(f"Unknown unknown={self.unknown!r}. Choose 'raise' or 'skip'.")
         if self.cache not in (None, *get_args(Cache)):
             raise InputError(f"Unknown cache={self.cache!r}. Choose 'memory', 'disk' or 'files'.")
         if self.task not in (None, "classification", "multi_label", "regression"):

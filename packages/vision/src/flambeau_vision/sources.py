@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,10 @@ import torch
 from torch import Tensor
 
 from flambeau.data.label_rows import list_labels
+from flambeau.data.part_columns import find_part_column, read_part_column
 from flambeau.data.samples import Samples
-from flambeau.data.split_request import (
-    SplitRequest,
-    consecutive_rows,
-    has_part_names,
-    read_part_column,
-    rows_by_part,
-)
-from flambeau.data.tables import Table, read_csv, to_list
+from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
+from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.columns import as_sample_weights
@@ -33,33 +28,15 @@ from flambeau_vision.assemble import (
     assemble,
     split_images,
 )
-from flambeau_vision.folder import IMAGE_EXTENSIONS, list_folder
+from flambeau_vision.folder import IMAGE_EXTENSIONS, list_by_name, list_folder
+from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.options import ImageOptions
-
-
-@dataclass(frozen=True)
-class TableSource:
-    """A table of files and labels.
-
-    Attributes:
-        columns: The table.
-        file: Name of the column of paths.
-        label: Name of the column of labels, or of several.
-        root: The folder that relative paths start from.
-    """
-
-    columns: Table
-    file: str
-    label: str | Sequence[str]
-    root: Path
-
-    def column(self, argument: str, name: str) -> Sequence[Any]:
-        """Return a column; ``argument`` ("file", "label") is the one that names it."""
-        try:
-            return self.columns.column(name)
-        except InputError as error:
-            raise InputError(f"{error} Name the column with {argument}=….") from None
-
+from flambeau_vision.table_columns import (
+    TableSource,
+    column_of,
+    find_columns,
+    read_image_csv,
+)
 
 # ---------------------------------------------------------------- sources
 
@@ -69,8 +46,14 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     _refuse_weight(options, "Use from_df or from_csv with such a column, or omit it (--weight).")
-    listing = list_folder(path, options.classes, options.parts, some=options.like is not None)
-    options = options.updated({"classes": listing.classes})
+    if options.pattern is not None:
+        listing = list_by_name(path, options.pattern, options.classes)
+    elif request.for_training:
+        some = options.like is not None
+        listing = list_folder(path, options.classes, options.parts, some=some)
+        options = options.updated({"classes": listing.classes})
+    else:
+        listing = list_folder(path, None, options.parts, for_training=False)
     given = rows_by_part(listing.parts)
     return assemble(
         listing.files, listing.labels, request, options, listing.notes, given, listing.readings
@@ -82,26 +65,51 @@ def read_table(
 ) -> ImageDataArguments:
     """Read the files that a table names."""
     columns = table.columns
-    notes: tuple[str, ...] = ()
-    given = None
-    if request.split is None and _has_split_column(columns):
-        notes = ("the column 'split' is not used; split=\"split\" reads the parts from it",)
-    if (column := request.column) is not None:
-        notes = (f"the parts are read from the column {column!r}",)
+    given, column, readings = None, request.column, ()
+    wanted = [table.file, *([table.label] if isinstance(table.label, str) else table.label or ())]
+    if request.split is None:
+        known = [name for name in (*wanted, "file", "label") if name is not None]
+        if (match := find_part_column(columns, known)) is not None:
+            column, readings = match[0], (match[1],)
+            request = replace(request, split=column)
+    if column is not None:
         given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
-    files: list[Path] = []
-    for row, value in enumerate(table.column("file", table.file)):
-        if not isinstance(value, str | os.PathLike) or not str(value):
-            raise InputError(
-                f"The file of row {row} is {value!r}. Give a path in every row of {table.file!r}."
-            )
-        files.append(table.root / value)
-    weights = None if options.weight is None else _read_weights(table, options.weight)
-    if isinstance(table.label, str):
-        labels = table.column("label", table.label)
-        return assemble(files, labels, request, options, notes, given, weights=weights)
-    names = tuple(table.label)
-    rows = list(zip(*(table.column("label", name) for name in names), strict=True))
+    found = find_columns(table, without=(column,) if column is not None else ())
+    cells = column_of(columns, "file", found.file)
+    files = [
+        _file_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
+    ]
+    readings += found.readings
+    weights = None if options.weight is None else _read_weights(columns, options.weight)
+    if isinstance(found.label, str):
+        labels = column_of(columns, "label", found.label)
+        return assemble(files, labels, request, options, (), given, readings, weights)
+    labels = _rows_of_columns(columns, found.label)
+    options = options.updated({"classes": found.label})
+    return assemble(files, labels, request, options, (), given, readings, weights)
+
+
+def _file_of(value: Any, row: int, column: str, root: Path, options: ImageOptions) -> Path:
+    """Return the path in a cell; ids get ``options.suffix``."""
+    if isinstance(value, int) and options.suffix:
+        value = str(value)
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        hint = " If these are ids, pass suffix='.jpg', on the command line --suffix .jpg."
+        raise InputError(
+            f"The file of row {row} is {value!r}. Give a path in every row of {column!r}."
+            + hint * isinstance(value, int)
+        )
+    suffix = options.suffix or ""
+    return root / (value if str(value).endswith(suffix) else f"{value}{suffix}")
+
+
+def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
+    """Return one array of numbers per row.
+
+    Raises:
+        InputError: A cell is not a number.
+    """
+    rows = list(zip(*(column_of(table, "label", name) for name in names), strict=True))
     for row, values in enumerate(rows):
         for name, value in zip(names, values, strict=True):
             if not isinstance(value, int | float):
@@ -110,15 +118,13 @@ def read_table(
                     "columns must be numbers: amounts, or 0 and 1 for each class. For classes as "
                     "text name one column."
                 )
-    labels = list(np.array(rows))
-    options = options.updated({"classes": names})
-    return assemble(files, labels, request, options, notes, given, weights=weights)
+    return list(np.array(rows))
 
 
-def _read_weights(table: TableSource, column: str) -> Tensor:
-    values = table.column("weight", column)
+def _read_weights(table: Table, column: str) -> Tensor:
+    values = column_of(table, "weight", column)
     try:
-        weights = np.array(to_list(values), dtype=np.float64)
+        weights = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"The column {column!r} has weights that are not numbers ({error}). Give one number of "
@@ -217,15 +223,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"class, or a CSV file. To predict this image: flambeau predict MODEL {path}"
         )
     option_names = (
-        "size",
-        "channels",
-        "classes",
-        "parts",
-        "unreadable",
-        "sep",
-        "task",
-        "weight",
-        "like",
+        *("size", "channels", "resize", "classes", "parts", "pattern", "suffix"),
+        *("unreadable", "verify", "sep", "task", "unknown", "weight", "like"),
     )
     split_names = (
         "valid",
@@ -235,7 +234,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         *(("split",) if path.is_file() else ()),
     )
     table_names = ("file", "target", "root") if path.is_file() else ()
-    known = (*option_names, *split_names, *table_names)
+    known = (*option_names, *split_names, *table_names, "evaluate")
     given = {name: value for name, value in options.items() if value is not None}
     if "image_size" in given:  # the plan's name for it
         given["size"] = given.pop("image_size")
@@ -249,20 +248,22 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     image_options = ImageOptions().updated(
         {name: given[name] for name in option_names if name in given}
     )
-    request = SplitRequest(**{name: given[name] for name in split_names if name in given})
+    request = SplitRequest(
+        **{name: given[name] for name in split_names if name in given},
+        scored=given.get("evaluate"),
+    )
     if path.is_dir():
         return read_folder(path, request, image_options)
-    columns = read_csv(path).with_numbers()
-    file, label = guess_columns(columns)
-    file, label = given.get("file", file), given.get("target", label)
-    if file is None or label is None:
-        raise InputError(
-            f"The file and label columns of {path} cannot be inferred from "
-            f"{', '.join(columns.names)}. Name them with --file and --target."
-        )
-    table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
-    if request.split is None and _has_split_column(columns):
-        request = replace(request, split="split")
+    if (cause := describe_foreign_file(path)) is not None:
+        raise InputError(f"{path} cannot be read as a table. {cause}")
+    columns = read_image_csv(path).with_numbers()
+    target = given.get("target")
+    if isinstance(target, str) and target not in columns and "," in target:
+        target = target.split(",")
+    root = Path(given.get("root", path.parent))
+    table = TableSource(columns, root, given.get("file"), target)
+    if request.split == "none" and "none" not in columns:
+        request = replace(request, split=False)
     return read_table(table, request, image_options)
 
 
@@ -275,25 +276,3 @@ def _parse_parts(text: str) -> dict[str, str]:
             "'' if no folder is a part."
         )
     return {folder.strip(): part.strip() for folder, _, part in pairs}
-
-
-def _has_split_column(columns: Table) -> bool:
-    """Return whether a column "split" has a part (train, valid, test) in every row."""
-    return "split" in columns and has_part_names(columns.column("split"))
-
-
-def guess_columns(columns: Table) -> tuple[str | None, str | None]:
-    """Return (file, label): the only column of image paths, and "label" or the only other one."""
-    files = [
-        name
-        for name in columns.names
-        if all(
-            Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS
-            for value in columns.column(name)[:20]
-        )
-    ]
-    if len(files) != 1:
-        return None, None
-    others = [name for name in columns.names if name not in files]
-    label = "label" if "label" in others else others[0] if len(others) == 1 else None
-    return files[0], label

@@ -16,7 +16,7 @@ from flambeau.cli.data_arguments import TargetName, open_data
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
-from flambeau.data.split import PARTS
+from flambeau.data.split import PARTS, Split
 from flambeau.domain import Domain, get_domain
 from flambeau.errors import InputError
 from flambeau.plan import Plan
@@ -25,8 +25,9 @@ from flambeau.task.task import StepContext
 
 
 class Part(StrEnum):
-    """The part of the data that is evaluated."""
+    """The part of the data that is evaluated; auto is test, else valid, else all."""
 
+    auto = "auto"
     all = "all"
     train = "train"
     valid = "valid"
@@ -34,12 +35,17 @@ class Part(StrEnum):
     calibration = "calibration"
 
 
+_WHOLE = (Part.auto, Part.all)
+
+
 def evaluate(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
     path: Annotated[Path, typer.Argument(help="Labelled data, in the layout of `flambeau fit`.")],
     target: TargetName = None,
-    part: Annotated[Part, typer.Option(help="Part of the data to evaluate.")] = Part.all,
+    part: Annotated[
+        Part, typer.Option(help="Part to evaluate; auto is test, else valid, else all samples.")
+    ] = Part.auto,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML report with the largest errors to this file.")
@@ -53,14 +59,17 @@ def evaluate(
     record = predictor.record
     has_classes = predictor.task.kind in ("classification", "multi_label")
     classes = predictor.task.output_names if has_classes else ()
-    options: dict[str, Any] = {"classes": list(classes)} if classes else {}
+    options: dict[str, Any] = {"classes": list(classes), "evaluate": part.value} if classes else {}
     options["target"] = target
     if record is not None:
         options["task"] = _name_of_task(get_domain(record.domain), predictor.task)
     _, data = open_data("evaluate", path, record.domain if record else None, context.args, options)
-    chosen = [p for p in (PARTS if part is Part.all else (part.value,)) if len(data.split.part(p))]
+    for reading in data.readings:
+        typer.echo(f"note: {reading}", err=True)
+    chosen = parts_to_score(data.split, part)
     if not chosen:
         raise InputError(f"{path} has no {part.value} samples. Evaluate another --part, or all.")
+    whole = not _has_parts(data.split)
     if report is None:
         batches = _batches(predictor, data, chosen)
         step_context = StepContext("evaluate", values=dict(predictor.task.values))
@@ -70,7 +79,7 @@ def evaluate(
             predictor.model,
             predictor.task,
             lambda: _batches(predictor, data, chosen),
-            part=" and ".join(chosen),
+            part="labelled" if whole and part in _WHOLE else ", ".join(chosen),
             details=_report_details(predictor, data, model),
         )
         scores = found.predictions.scores
@@ -80,7 +89,27 @@ def evaluate(
         typer.echo(json.dumps({"samples": count, **scores}, indent=2))
         return
     rows = [[name, f"{value:.4f}"] for name, value in scores.items()]
-    typer.echo(f"{count:,} samples ({', '.join(chosen)})\n" + text_table(["score", "value"], rows))
+    names = "" if whole and part in _WHOLE else ", ".join(chosen)
+    scored = ": ".join(filter(None, ("all" if part is Part.all or not names else "", names)))
+    typer.echo(f"{count:,} samples ({scored})\n" + text_table(["score", "value"], rows))
+
+
+def parts_to_score(split: Split, part: Part) -> list[str]:
+    """Return the names of the parts to evaluate.
+
+    With ``auto`` test, else valid, if the data have them; a part that was drawn at random is no
+    part of the data, so all samples are evaluated then.
+    """
+    present = [name for name in PARTS if len(split.part(name))]
+    if part is Part.auto:
+        wanted = [name for name in ("test", "valid") if name in present and _has_parts(split)]
+        return wanted[:1] or present
+    return present if part is Part.all else [name for name in present if name == part.value]
+
+
+def _has_parts(split: Split) -> bool:
+    """Return whether the data have parts of their own, not drawn at random."""
+    return not split.method.startswith(("random", "all rows"))
 
 
 def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDetails:

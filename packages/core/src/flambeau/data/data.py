@@ -12,6 +12,7 @@ from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
+from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import InputError
@@ -58,6 +59,11 @@ class Data(ABC):
         ``flambeau.artefact.read_like``. A learner on these data keeps the export's preprocessor.
         """
         return None
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """How labels, folders and columns were understood, where another reading is possible."""
+        return ()
 
     @property
     def issued_warnings(self) -> Collection[str]:

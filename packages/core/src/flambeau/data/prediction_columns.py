@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
+RESERVED = ("file", "item", "line", "error")
+"""Columns that the command line adds to those of a prediction: its source, or why it failed."""
+
 
 def is_frame(items: object) -> bool:
     """Return whether ``items`` is a frame or a series: rows with an index, as in pandas."""
@@ -56,9 +59,10 @@ def columns_of(outputs: Sequence[Any]) -> dict[str, list[Any]]:
 def fields_of(prediction: Any) -> dict[str, Any]:
     """Return the fields of one prediction by name; a nested mapping is merged into them.
 
-    A name of a nested mapping that is also a field gets the mapping's name in front: a class
-    "label" in ``probabilities`` becomes "probabilities.label". A prediction without fields has the
-    only field "value".
+    A name of a nested mapping that is also a field, or in ``RESERVED``, gets the mapping's name in
+    front: a class "label" in ``probabilities`` becomes "probabilities.label", and a class that has
+    such a name already becomes "probabilities.probabilities.label". A prediction without fields has
+    the only field "value".
     """
     if is_dataclass(prediction) and not isinstance(prediction, type):
         fields = asdict(prediction)
@@ -73,5 +77,6 @@ def fields_of(prediction: Any) -> dict[str, Any]:
             found[name] = value
             continue
         for inner, part in cast("Mapping[str, Any]", value).items():
-            found[f"{name}.{inner}" if inner in own else inner] = part
+            is_taken = inner in own or inner in RESERVED or inner.startswith(f"{name}.")
+            found[f"{name}.{inner}" if is_taken else inner] = part
     return found

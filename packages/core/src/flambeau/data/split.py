@@ -46,6 +46,8 @@ class Split:
             after training.
         method: How the rows were split, as text.
         notes: Remarks for the user (classes too small to be split, …).
+        for_training: Whether train and valid must have rows; False for data that are only
+            evaluated.
 
     Raises:
         SplitError: A row is in two parts or twice in one, a row is negative, or train or valid
@@ -58,11 +60,12 @@ class Split:
     calibration: Rows = field(default_factory=_no_rows)
     method: str = "given"
     notes: tuple[str, ...] = ()
+    for_training: bool = True
 
     def __post_init__(self) -> None:
         for name in PARTS:
             object.__setattr__(self, name, _as_rows(getattr(self, name), name))
-        if not len(self.train):
+        if self.for_training and not len(self.train):
             raise SplitError(
                 "The train part has no rows. Give more rows, or smaller sizes of the other parts."
             )

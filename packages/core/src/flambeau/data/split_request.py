@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from flambeau.data.split import PARTS, Part, Rows, Split
+from flambeau.data.split import PARTS, Rows, Split
 from flambeau.errors import ArgumentError, SplitError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-PART_NAMES: Mapping[str, Part] = {
-    **{part: part for part in PARTS},
-    "training": "train",
-    "trn": "train",
-    "val": "valid",
-    "validation": "valid",
-    "validate": "valid",
-    "dev": "valid",
-    "testing": "test",
-    "tst": "test",
-}
-"""Names of folders and values of a split column that denote a part, in lower case."""
-
-# Words and endings beside the name of a part: training_set, TestImages, val-data, train2017.
-_FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "samples", "split", "part")
-_WORD_BORDERS = re.compile(r"[\s_.-]+|(?:19|20)[0-9]{2}$")
 
 _DRAWN = PARTS[1:]  # the parts that may be drawn from train
 _NUMBERS = (bool, int, float, np.number, np.bool_)
@@ -45,11 +27,13 @@ class SplitRequest:
             rows (int); or separate samples, if the constructor takes them.
         test: The same for the test part; 0 for none.
         split: A `Split` with the row numbers of the input, or the name of a column with the part
-            of each row.
+            of each row; False if no column has it, None if one may be found.
         seed: Seed of the random split.
         stratify: Whether a random split keeps the class proportions; "auto" leaves it to the
             constructor.
         calibration: As ``test``, for the part on which predictions are calibrated.
+        scored: The part on which a trained model is evaluated; None if the data are trained on.
+            With "auto" or "all" nothing is drawn: rows that are in no part are test.
     """
 
     valid: Any = 0.2
@@ -58,6 +42,12 @@ class SplitRequest:
     seed: int = 0
     stratify: bool | str = "auto"
     calibration: Any = 0.0
+    scored: str | None = None
+
+    @property
+    def for_training(self) -> bool:
+        """Whether the data are trained on."""
+        return self.scored is None
 
     @property
     def column(self) -> str | None:
@@ -138,6 +128,8 @@ class SplitRequest:
             return replace(self.split, **cast("dict[str, Any]", _renumber(parts, kept, n)))
         self._check_type(given)
         rows = _renumber(given or {}, kept, n)
+        if self.scored in ("auto", "all"):
+            return _without_draw(rows, n if kept is None else len(kept))
         if "valid" in rows and not len(rows["valid"]):
             raise SplitError(
                 "The valid part has no rows. Give some, or valid=0 to train without validation."
@@ -160,13 +152,14 @@ class SplitRequest:
             method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
             notes = drawn.notes
         parts = {part: rows.get(part, np.empty(0, np.int64)) for part in PARTS}
-        return Split(**parts, method=method or "all rows in train", notes=notes)
+        method = method or "all rows in train"
+        return Split(**cast("dict[str, Any]", parts), method=method, notes=notes)
 
     def _size(self, part: str) -> Any:
         return getattr(self, part)
 
     def _check_type(self, given: Mapping[str, Rows] | None) -> None:
-        if self.split is None or (self.column is not None and given is not None):
+        if self.split in (None, False) or (self.column is not None and given is not None):
             return
         raise ArgumentError(
             f"split is a {type(self.split).__name__}, not a Split. Row numbers become one with "
@@ -200,55 +193,15 @@ class SplitRequest:
             ) from error
 
 
-def read_part_column(values: Iterable[Any], column: str, table: str) -> list[str]:
-    """Return the part of each row that a split column names; True and 1 are valid.
-
-    Args:
-        values: The cells: "train", "valid", "test" or another name that `part_of_name` knows; or
-            bools.
-        column: Name of the column, for messages.
-        table: Name of the table, for messages.
-
-    Raises:
-        SplitError: A cell denotes no part; the message has its row.
-    """
-    found: list[str] = []
-    for row, value in enumerate(values):
-        name = str(value).strip().lower()
-        if name in ("true", "1"):
-            found.append("valid")
-        elif name in ("false", "0"):
-            found.append("train")
-        elif (part := part_of_name(name)) is not None:
-            found.append(part)
-        else:
-            raise SplitError(
-                f"The split column {column!r} has {value!r:.60} in row {row} of {table}. Use "
-                f"{', '.join(PARTS)}, or True for valid and False for train."
-            )
-    return found
-
-
-def part_of_name(name: str) -> Part | None:
-    """Return the part that a folder or a cell names; None if it names none.
-
-    Example:
-        >>> [part_of_name(name) for name in ("Validation", "training_set", "testing-images", "cat")]
-        ['valid', 'train', 'test', None]
-    """
-    words = [word for word in _WORD_BORDERS.split(name.strip().lower()) if word]
-    [word, *others] = [word for word in words if word not in _FILLERS] or [""]
-    if others:
-        return None
-    for ending in ("", *_FILLERS):
-        if word.endswith(ending) and (part := PART_NAMES.get(word.removesuffix(ending))):
-            return part
-    return None
-
-
-def has_part_names(values: Sequence[Any]) -> bool:
-    """Return whether every value is the name of a part ("train", "val", …)."""
-    return bool(values) and all(part_of_name(str(value)) is not None for value in values)
+def _without_draw(parts: dict[str, Rows], n: int) -> Split:
+    """Return the given parts; the rows in none are added to test."""
+    free = np.ones(n, np.bool_)
+    for rows in parts.values():
+        free[rows] = False
+    test = np.concatenate([parts.get("test", np.empty(0, np.int64)), np.flatnonzero(free)])
+    rows = {part: np.sort(test) if part == "test" else parts.get(part, ()) for part in PARTS}
+    method = "given" if parts else "all rows"
+    return Split(**cast("dict[str, Any]", rows), method=method, for_training=False)
 
 
 def rows_by_part(parts: Sequence[str | None]) -> dict[str, Rows]:

@@ -81,7 +81,12 @@ class Table:
         return Table({name: parsed(read) for name, read in self._columns.items()}, self.name)
 
 
-def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    rows: int | None = None,
+    header: bool | Callable[[Sequence[str]], bool] = True,
+) -> Table:
     r"""Read a delimited text file with a header; every cell is text, also "NA" and "3".
 
     Files named ``.tsv`` are separated by tabs, and quotes in them are ordinary characters. Others
@@ -92,6 +97,8 @@ def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
     Args:
         path: The file, UTF-8, with or without byte-order mark.
         rows: Read only this many rows; with 0, only the header.
+        header: Whether the first line has the names of the columns, or a function of its cells
+            that returns this. Without a header the names are "0", "1", ….
 
     Raises:
         InputError: The file does not exist, is not UTF-8, has no rows or two columns of one name, a
@@ -116,12 +123,17 @@ def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
             quoting=quoting,
             strict=True,
         )
-        header, *body = _records(reader, path, None if rows is None else rows + 1) or [[]]
-    _check_header(header, path)
+        records = _records(reader, path, None if rows is None else rows + 1) or [[]]
+    has_header = header if isinstance(header, bool) else header(records[0])
+    if has_header:
+        names, *body = records
+    else:
+        names, body = list(map(str, range(len(records[0])))), records[:rows]
+    _check_header(names, path)
     if not body and rows != 0:
         raise InputError(f"{path} has no rows below its header. Give at least one.")
-    columns = [list(cells) for cells in zip(*body, strict=True)] or [[] for _ in header]
-    return _table(dict(zip(header, columns, strict=True)), path.name)
+    columns = [list(cells) for cells in zip(*body, strict=True)] or [[] for _ in names]
+    return _table(dict(zip(names, columns, strict=True)), path.name)
 
 
 def read_table(source: Any, name: str = "frame") -> Table:

@@ -22,6 +22,11 @@ from flambeau.data.label_rows import (
     read_number_rows,
     read_task_of_rows,
 )
+from flambeau.data.label_values import (
+    doubts_about_names,
+    doubts_about_values,
+    has_decimal_commas,
+)
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Rows, Split
@@ -160,11 +165,23 @@ def read_labels(
         first = {_kind(value, sep): row for row, value in reversed(list(enumerate(values)))}
         seen = "; ".join(f"{row_name(row)} has {values[row]!r}" for row in sorted(first.values()))
         raise InputError(f"The labels have several types: {seen}. Use one type for all rows.")
+    if task is None and classes is None and _has_negative(values):
+        kind = "regression"
     if kind == "regression":
-        return _read_numbers(values, classes, row_name)
-    if kind == "multi_label":
-        return _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
-    return _read_classes(values, classes, row_name)
+        targets = _read_numbers(values, classes, row_name)
+    elif kind == "multi_label":
+        targets = _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
+    else:
+        targets = _read_classes(values, classes, row_name)
+    doubts = doubts_about_names(targets.names)
+    if task is None and classes is None and kind != "multi_label":
+        doubts += doubts_about_values(values, kind)
+    return replace(targets, readings=tuple(doubts))
+
+
+def _has_negative(values: Sequence[Any]) -> bool:
+    """Return whether the labels are whole numbers below -1, which are no class numbers."""
+    return all(type(value) is int for value in values) and min(values) < -1
 
 
 def _read_columns(
@@ -239,6 +256,11 @@ def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _Row
     try:
         array = torch.tensor(np.array(values, dtype=np.float64), dtype=torch.float32)
     except (TypeError, ValueError) as error:
+        if has_decimal_commas(values):
+            raise InputError(
+                f"Regression needs numbers as labels, and {values[0]!r} has a decimal comma. Write "
+                'decimal points, or convert the column: column.str.replace(",", ".").'
+            ) from error
         raise InputError(
             f"Regression needs numbers as labels, and some labels are not numbers ({error}). Give "
             "one number per row, or the same count of numbers in every row."

@@ -141,7 +141,8 @@ def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None)
         if (recognition := _ask(domain, path, options or {})) is not None
     }
     sure = [name for name, recognition in found.items() if recognition.certainty == "sure"]
-    candidates = sure or list(found)
+    refused = [name for name, each in found.items() if each.certainty == "no"]
+    candidates = sure or [name for name in found if name not in refused]
     if len(candidates) == 1:
         return valid[candidates[0]]
     if candidates:
@@ -157,6 +158,7 @@ def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None)
     raise DomainError(
         f"No installed domain recognises {path} ({', '.join(valid) or 'no domain is installed'}). "
         "Choose one with --domain NAME, or build the data in Python with its data class."
+        + "".join(f"\n  {name}: {found[name].reason}" for name in refused)
         + (f" Domains that cannot be loaded: {'; '.join(invalid)}" if invalid else "")
     )
 
@@ -167,10 +169,10 @@ def _ask(domain: Domain, path: Path, options: Mapping[str, str]) -> Recognition 
         return None
     # Domains are written by others, perhaps without a type checker.
     certainty: object = getattr(found, "certainty", None)
-    if certainty not in ("sure", "possible"):
+    if certainty not in ("sure", "possible", "no"):
         raise DomainError(
             f"recognise of the domain {domain.name!r} returned {found!r:.80}. It must return "
-            'Recognition("sure" or "possible", reason), or None.'
+            'Recognition("sure", "possible" or "no", reason), or None.'
         )
     return found
 

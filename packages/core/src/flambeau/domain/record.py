@@ -76,12 +76,13 @@ class Recognition:
 
     Attributes:
         certainty: "sure" if the content can hardly be meant for another domain (a column of image
-            paths, a folder with images by class), else "possible".
+            paths, a folder with images by class), else "possible". "no" if the domain cannot read
+            the path and knows why.
         reason: What was found, as a sentence without the path: "The column 'file' has image files."
-            It is shown if another domain recognises the path too.
+            It is shown if another domain recognises the path too, or none does.
     """
 
-    certainty: Literal["sure", "possible"]
+    certainty: Literal["sure", "possible", "no"]
     reason: str
 
 

@@ -11,12 +11,12 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from flambeau.data.part_columns import read_part_column
 from flambeau.data.samples import Samples
 from flambeau.data.split import Rows, Split
 from flambeau.data.split_request import (
     SplitRequest,
     consecutive_rows,
-    read_part_column,
     rows_by_part,
 )
 from flambeau.data.tables import Table, read_csv

@@ -1,0 +1,147 @@
+"""Find the columns of a table that have the image files and the labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flambeau.data.reading import Reading
+from flambeau.data.tables import Table, read_csv
+from flambeau.errors import InputError
+from flambeau_vision.folder import IMAGE_EXTENSIONS
+
+# Rows of a column that are compared with the extensions of images.
+_ROWS_SEEN = 20
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A table of files and labels.
+
+    Attributes:
+        columns: The table.
+        root: The folder that relative paths start from.
+        file: Name of the column of paths; None finds it.
+        label: Name of the column of labels, or of several; None finds it.
+    """
+
+    columns: Table
+    root: Path
+    file: str | None = None
+    label: str | Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class ImageColumns:
+    """The columns of image files and labels, and how they were found."""
+
+    file: str
+    label: str | tuple[str, ...]
+    readings: tuple[Reading, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all these columns."""
+        labels = (self.label,) if isinstance(self.label, str) else self.label
+        return (self.file, *labels)
+
+
+def read_image_csv(path: str | os.PathLike[str], rows: int | None = None) -> Table:
+    """Read a CSV file of images; without a header the columns are named "0", "1", ….
+
+    The first line is a header unless one of its cells is the path of an image.
+    """
+    return read_csv(path, rows=rows, header=lambda cells: not any(map(is_image_path, cells)))
+
+
+def is_image_path(value: object) -> bool:
+    """Return whether a cell ends with an extension of image files."""
+    return Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageColumns:
+    """Return the columns of files and labels.
+
+    Columns that are not given are "file" and "label", else the only column of image paths, and the
+    only other one.
+
+    Args:
+        source: The table.
+        without: Columns that have neither, such as that of the parts.
+
+    Raises:
+        InputError: A column cannot be found, or the table was read with its first row as header.
+    """
+    table, readings = source.columns, list[Reading]()
+    if wrong := [name for name in table.names if is_image_path(name)]:
+        raise InputError(
+            f"The table ({table.name}) has a column named {wrong[0]!r}, which is the path of an "
+            "image: its first row was read as a header. Read it without one: "
+            "pandas.read_csv(…, header=None)."
+        )
+    file, label = guess_columns(table, source.file, without)
+    if source.label is not None:
+        label = source.label if isinstance(source.label, str) else tuple(source.label)
+    if file is None:
+        raise _not_inferred(table, "images", "file=…, on the command line --file")
+    if label is None:
+        raise _not_inferred(table, "labels", "label=…, on the command line --target")
+    guessed = [
+        f"the {what} are in the column {name!r}"
+        for what, name, given in (("images", file, source.file), ("labels", label, source.label))
+        if given is None and name not in ("file", "label")
+    ]
+    if guessed:
+        no_header = table.names == tuple(map(str, range(len(table.names))))
+        header = "The first line is no header, since it has the path of an image; " * no_header
+        what = f"{header}{' and '.join(guessed)} of {table.name}."
+        readings.append(
+            Reading(
+                "targets",
+                what[0].upper() + what[1:],
+                {"columns": list(table.names)},
+                (),
+                0.9,
+                "Name the columns with file=… and label=…, on the command line --file and "
+                "--target.",
+            )
+        )
+    return ImageColumns(file, label, tuple(readings))
+
+
+def _not_inferred(table: Table, what: str, option: str) -> InputError:
+    return InputError(
+        f"Which column of {table.name} has the {what} cannot be inferred from "
+        f"{', '.join(table.names)}. Name it with {option}."
+    )
+
+
+def guess_columns(
+    table: Table, file: str | None = None, without: Collection[str] = ()
+) -> tuple[str | None, str | None]:
+    """Return the column of image paths and that of labels; None where it cannot be inferred."""
+    if file is None:
+        files = [name for name in table.names if has_image_paths(table.column(name))]
+        file = "file" if "file" in table else files[0] if len(files) == 1 else None
+    others = [name for name in table.names if name != file and name not in without]
+    label = others[0] if len(others) == 1 and file is not None else None
+    return file, "label" if "label" in table else label
+
+
+def column_of(table: Table, argument: str, name: str) -> list[Any]:
+    """Return a column; ``argument`` ("file", "label") is the one that names it."""
+    option = {"label": "target"}.get(argument, argument)
+    try:
+        return table.column(name)
+    except InputError as error:
+        raise InputError(
+            f"{error} Name the column with {argument}=…, on the command line --{option}."
+        ) from None
+
+
+def has_image_paths(cells: Sequence[Any]) -> bool:
+    """Return whether the first cells of a column are paths of images."""
+    return bool(cells) and all(map(is_image_path, cells[:_ROWS_SEEN]))

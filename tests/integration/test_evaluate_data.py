@@ -1,0 +1,100 @@
+"""``flambeau evaluate`` on data that differ from those of training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flambeau import Learner
+from flambeau.cli.app import build_app
+from flambeau.errors import InputError
+from flambeau_vision import ImageData
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    draws = np.random.default_rng(0)
+    for name in ("bright", "dark", "grey"):
+        (folder / name).mkdir()
+        for index in range(6):
+            pixels = draws.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    learner = Learner(ImageData.from_folder(photos, size=16), quiet=True)
+    return learner.export(tmp_path_factory.mktemp("model") / "model")
+
+
+def evaluate(*words: object) -> tuple[str, str]:
+    """Return what the command prints to standard output and to standard error."""
+    result = CliRunner().invoke(build_app(), ["evaluate", *(str(word) for word in words)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout, result.stderr
+
+
+def test_all_samples_of_a_plain_folder_are_scored(model: Path, photos: Path) -> None:
+    out, _ = evaluate(model, photos)
+    assert out.startswith("18 samples (all)\n")
+    assert evaluate(model, photos, "--part", "all")[0] == out
+    assert evaluate(model, photos, "--part", "valid")[0].startswith("4 samples (valid)\n")
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data"))
+    shutil.copytree(photos / "grey", data / "zebra")
+    rows = [f"{f.relative_to(data)},{f.parent.name}" for f in sorted(data.rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
+    for path, words in ((data, ()), (tmp_path / "t.csv", ("--root", data))):
+        for part in ((), ("--part", "valid")):
+            with pytest.raises(InputError, match=r"1 of 4 classes.*zebra \(6\).*--unknown skip"):
+                evaluate(model, path, *words, *part)
+        out, notes = evaluate(model, path, *words, "--unknown", "skip")
+        assert out == evaluate(model, photos)[0]
+        assert "Left out" in notes
+        assert "zebra (6)" in notes
+
+
+def test_absent_classes_one_image_a_class_and_other_case_are_scored(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    for name in ("Bright", "dark"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        shutil.copy(photos / name.lower() / "0.png", tmp_path / "few" / name)
+    out, notes = evaluate(model, tmp_path / "few")
+    assert out.startswith("2 samples (all)\n")
+    assert "Bright as bright" in notes
+    assert "No sample has the class grey" in notes
+    (tmp_path / "t.csv").write_text("file,label\nbright/0.png,bright\n")
+    out, _ = evaluate(model, tmp_path / "t.csv", "--root", photos, "--json")
+    assert json.loads(out)["samples"] == 1
+    out, _ = evaluate(model, tmp_path / "few", "--json", "--report", tmp_path / "page.html")
+    assert json.loads(out)["samples"] == 2
+    assert "2 labelled samples" in (tmp_path / "page.html").read_text()
+
+
+def test_one_part_of_data_with_parts_is_scored(model: Path, photos: Path, tmp_path: Path) -> None:
+    for part, names in (("train", "012"), ("valid", "34"), ("test", "5")):
+        for file in photos.rglob("*.png"):
+            if file.stem in names:
+                (tmp_path / part / file.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, tmp_path / part / file.parent.name)
+    assert evaluate(model, tmp_path)[0].startswith("3 samples (test)\n")
+    assert evaluate(model, tmp_path, "--part", "train")[0].startswith("9 samples (train)\n")
+    every = evaluate(model, tmp_path, "--part", "all", "--report", tmp_path / "page.html")[0]
+    assert every.startswith("18 samples (all: train, valid, test)\n")
+    assert "18 train, valid, test samples" in (tmp_path / "page.html").read_text()
+    shutil.rmtree(tmp_path / "test")
+    assert evaluate(model, tmp_path)[0].startswith("6 samples (valid)\n")
