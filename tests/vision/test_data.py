@@ -82,7 +82,7 @@ def test_a_class_without_train_images_is_refused(tmp_path: Path) -> None:
 def test_unreadable_files_raise_or_are_skipped_and_reported(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "ant" / "05.png").write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r'05\.png cannot be read.*unreadable="skip"'):
+    with pytest.raises(InputError, match=r'(?s)05\.png cannot be read.*unreadable="skip"'):
         ImageData.from_folder(tmp_path)
     data = ImageData.from_folder(tmp_path, unreadable="skip")
     assert len(data.samples) == 19

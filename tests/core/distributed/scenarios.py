@@ -103,7 +103,11 @@ class TokenLoss(Classification):
 
 def sgd(folder: Path) -> dict[str, Any]:
     def momentum(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"main": torch.optim.SGD(model.parameters(), lr=values["lr"], momentum=0.9)}
+        decay = values["weight_decay"]
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=values["lr"], momentum=0.9, weight_decay=decay
+        )
+        return {"main": optimizer}
 
     run = learner(training=TrainingOptions(optimizer=momentum))
     run.fit(2)

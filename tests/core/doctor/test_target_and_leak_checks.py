@@ -178,7 +178,8 @@ class WithPerson(nn.Module):
         self.named = nn.Embedding(200, 3)
         self.head = nn.Linear(8, 2)
 
-    def forward(self, x: Tensor, who: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x, who = inputs
         return self.head(torch.cat([x, self.named(who)], 1))
 
 

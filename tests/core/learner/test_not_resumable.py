@@ -121,7 +121,7 @@ def test_a_run_that_writes_no_checkpoints_does_not_warn(tmp_path: Path) -> None:
     [
         {"average": EMA(0.8)},
         {"keep_best": "valid_loss"},
-        {"average": EMA(0.8), "keep_best": "step"},
+        {"average": EMA(0.8), "keep_best": "train_loss"},
     ],
 )
 def test_load_takes_the_final_weights_of_a_checkpoint(

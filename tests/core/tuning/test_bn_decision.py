@@ -205,7 +205,7 @@ def test_resumed_from_before_the_adaptation(tmp_path, monkeypatch) -> None:
     whole.fit(1)
     cut = make(batch_size=2, folder=tmp_path)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("flambeau.training.loop.adapt", interrupted)
+        patched.setattr("flambeau.training.norm.bn_statistics.adapt", interrupted)
         cut.fit(1)
     resumed = make(batch_size=2, folder=tmp_path)
     resumed.resume()

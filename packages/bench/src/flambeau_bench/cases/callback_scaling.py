@@ -64,8 +64,8 @@ VARIANTS: Mapping[str, tuple[Callable[[], Callback], int]] = {
 class _NoOpOptimizer(Optimizer):
     """An optimizer that changes nothing, so that a step consists of the loop alone."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model.parameters(), {"lr": 1.0})
+    def __init__(self, model: nn.Module, lr: float) -> None:
+        super().__init__(model.parameters(), {"lr": lr})
 
     def step(self, closure: Any = None) -> None: ...
 
@@ -73,7 +73,7 @@ class _NoOpOptimizer(Optimizer):
 
 
 def _no_op_optimizer(model: nn.Module, values: Mapping[str, Any]) -> Mapping[str, Optimizer]:
-    return {"main": _NoOpOptimizer(model)}
+    return {"main": _NoOpOptimizer(model, values["lr"])}
 
 
 class _EmptyStep:

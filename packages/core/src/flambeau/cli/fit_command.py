@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,11 +93,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     try:
         _train(learner, resume, recipe or "fit", minutes)
     except KeyboardInterrupt:
-        # With the domain's options, so that the resumed run reads the same data.
-        words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
-        for name, value in (("domain", domain), *options.items()):
-            words += [f"--{name}", value] if value else []
-        typer.echo(f"\nInterrupted. Continue with: {shlex.join(map(str, words))}", err=True)
+        words = [path, *context.args, "--seed", seed, "--resume", folder]
+        command = _command(words, {"domain": domain, **options})
+        typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
         raise typer.Exit(130) from None
     except Exception:
         if resume is None:
@@ -110,6 +108,15 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo("\n" + _score_table(learner))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
+
+
+def _command(words: Sequence[object], options: Mapping[str, object]) -> str:
+    """Return the command line of ``flambeau fit`` with the words and the options that are set.
+
+    The domain's options are among them, so that a resumed run reads the same data.
+    """
+    given = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    return shlex.join(map(str, ("flambeau", "fit", *words, *given)))
 
 
 def _refuse_with_resume(**options: object) -> None:

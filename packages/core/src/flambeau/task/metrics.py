@@ -7,8 +7,9 @@ the metrics of torchmetrics; ``score`` converts a result to a number.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -171,8 +172,6 @@ def _function_metric(value: Any) -> Any:
     """Return a metric for a function of outputs and targets; other values unchanged."""
     if isinstance(value, str | type | Metric) or not callable(value):
         return value
-    from flambeau.task.function_metrics import FunctionMetric
-
     return FunctionMetric(value)
 
 
@@ -266,6 +265,78 @@ def _or_ones(weights: Tensor | None, targets: Tensor) -> Tensor:
     if weights is not None:
         return weights
     return torch.ones(len(targets), device=targets.device)
+
+
+class FunctionMetric(StoringMetric):
+    """A metric that is a function of all outputs and all targets.
+
+    Args:
+        function: ``function(outputs, targets)``; returns a number.
+        higher_is_better: Whether larger values are better; None if scores are never compared.
+
+    Raises:
+        ArgumentError: ``function`` is not a function, or is one of scikit-learn's, which take the
+            targets first.
+
+    Example:
+        >>> def largest_error(outputs, targets):
+        ...     return (outputs - targets).abs().max()
+        >>> metric = FunctionMetric(largest_error, higher_is_better=False)
+        >>> metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.0]))
+        >>> float(metric.compute())
+        0.5
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], Any], higher_is_better: bool | None = None
+    ) -> None:
+        super().__init__()
+        check_function(function)
+        self.function = function
+        self.higher_is_better = higher_is_better
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Keep outputs and targets ``(batch, …)``."""
+        self.keep(outputs, targets)
+
+    def compute(self) -> Any:
+        """Return the function's value; nan before the first batch."""
+        return (
+            as_number(self.function(self.sums["outputs"], self.sums["targets"]))
+            if self.sums
+            else float("nan")
+        )
+
+
+def check_function(function: object) -> None:
+    """Check that a function can be called with (outputs, targets).
+
+    Raises:
+        ArgumentError: It is a class or no function, or its first argument is that of scikit-learn.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise ArgumentError(f"{function!r:.60} is not a function.")
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return
+    if names[:1] == ["y_true"]:
+        name = getattr(function, "__name__", "function")
+        raise ArgumentError(
+            f"{name} takes the targets first (y_true), as arrays of labels or probabilities, not "
+            f'logits. Say what it takes and which values are better: SklearnMetric({name}, "labels"'
+            ' or "probabilities" or "values", higher_is_better=True or False).'
+        )
+
+
+def as_number(value: Any) -> Any:
+    """Return NumPy's scalars as floats; other values are checked by ``score``."""
+    if isinstance(value, Tensor):
+        return value
+    item: Any = getattr(value, "item", None)
+    return (
+        float(cast("Any", item())) if callable(item) and getattr(value, "size", 0) == 1 else value
+    )
 
 
 class MeanLoss(SumMetric):

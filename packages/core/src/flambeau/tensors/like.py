@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from flambeau.artefact.read_like import filled_like, output_names, read_record
 from flambeau.data.facts import ColumnFacts
 from flambeau.errors import InputError
 
@@ -23,6 +22,8 @@ def targets_like(
     """
     if like is None:
         return task, class_names
+    from flambeau.artefact.read_like import filled_like, output_names, read_record
+
     saved = read_record(like, "tensors", "like").task
     has_names = saved.builder in ("classification", "multi_label")
     filled = filled_like(
@@ -49,6 +50,8 @@ def check_inputs_like(
     """
     if like is None:
         return
+    from flambeau.artefact.read_like import read_record
+
     saved = read_record(like, "tensors", "like").preprocessor
     if saved.builder != "tensor_preprocessor":  # of a domain's subclass
         return

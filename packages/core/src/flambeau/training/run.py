@@ -100,16 +100,7 @@ class Run:
         self.trained = trained_module(components.model, task)
         self.optimizers = _build_optimizers(components, options, self.trained)
         check_trainable(components.model, settings.phases)
-        self.values = StepValues(
-            components.model,
-            self.optimizers,
-            components.values,
-            task.values,
-            task.step_values,
-            no_decay=lambda: no_decay_ids(self.trained),
-        )
-        for controller in options.controllers:
-            self.values.track(getattr(controller, "name", ""))
+        self.values = _build_values(components, options, self.optimizers, self.trained)
         self.update = Update(
             self.trained,
             self.optimizers,
@@ -372,6 +363,26 @@ def _build_optimizers(
             add_task_parameters(optimizers["main"], trained, values)
         check_task_parameters(optimizers, trained)
     return optimizers
+
+
+def _build_values(
+    components: Components,
+    options: TrainingOptions,
+    optimizers: Mapping[str, Optimizer],
+    trained: nn.Module,
+) -> StepValues:
+    """Return the scheduled values of the steps."""
+    values = StepValues(
+        components.model,
+        optimizers,
+        components.values,
+        components.task.values,
+        components.task.step_values,
+        no_decay=lambda: no_decay_ids(trained),
+    )
+    for controller in options.controllers:
+        values.track(getattr(controller, "name", ""))
+    return values
 
 
 def _named(optimizers: object) -> Mapping[str, Optimizer]:

@@ -20,6 +20,7 @@ from flambeau.errors import FlambeauWarning
 from flambeau.training.freeze import has_running_statistics, set_train_modes
 from flambeau.training.norm.bn_statistics import layers_with_statistics
 from flambeau.training.norm.first_batches import first_batches
+from flambeau.training.norm.fresh_statistics import LAG_STEPS
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.step import train_step
 
@@ -81,7 +82,10 @@ def check_train_eval_gap(run: Run) -> None:
     measurements = [measured for measured in gathered if measured is not None]
     if len(measurements) < len(gathered):
         return
-    if all(measured.all_updated for measured in measurements) and not is_last:
+    # Statistics that are computed anew fit the weights; running ones lag in the first steps.
+    is_fresh = run.components.values.get("bn_statistics") == "fresh"
+    has_enough_steps = is_last and (not is_fresh or run.state.phase_step >= LAG_STEPS)
+    if all(measured.all_updated for measured in measurements) and not has_enough_steps:
         return
     weight = sum(measured.weight for measured in measurements)
     if not weight:
