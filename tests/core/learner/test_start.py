@@ -10,7 +10,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from flambeau import Callback, Learner, Plan, Predictor, TensorData, TrainState
+from flambeau import (
+    Batch,
+    Callback,
+    Classification,
+    Learner,
+    Plan,
+    Predictor,
+    Regression,
+    Task,
+    TensorData,
+    TrainState,
+)
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.learner.start import Start
 
@@ -115,6 +126,11 @@ def test_the_scale_of_regression_targets_is_kept(tmp_path: Path) -> None:
     assert torch.allclose(new.outputs(X[:5]), old.outputs(X[:5]), atol=1e-6)
     scales = [(each.task.mean, each.task.std) for each in (old, new)]  # type: ignore[attr-defined]
     assert scales[0] == scales[1]
+    given: dict[str, Any] = {"start": tmp_path / "export", **QUIET}
+    with pytest.raises(ArtefactError, match=r"The task has mean=.*was trained with mean=.*omit"):
+        Learner(TensorData.from_tensors(X, y), task=Regression(["value"]), **given)
+    same = Learner(TensorData.from_tensors(X, y), task=second.task, **given)
+    assert torch.allclose(same.predictor().outputs(X[:5]), old.outputs(X[:5]), atol=1e-6)
 
 
 def test_a_module_of_the_user_takes_the_weights(tmp_path: Path) -> None:
@@ -224,3 +240,32 @@ def test_a_difference_needs_its_base(export: Path, tmp_path: Path) -> None:
         Predictor.load(small, base=other.export(tmp_path / "other"))
     with pytest.raises(ArgumentError, match="did not start from one"):
         other.export(tmp_path / "none", difference=True)
+
+
+class Unnamed(Task):
+    """A task whose outputs have no names."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, float]:
+        return nn.functional.cross_entropy(outputs, batch.target, reduction="sum"), len(batch)
+
+
+def test_the_classes_of_a_given_task_keep_the_head(export: Path) -> None:
+    for start in (export, Start(export, new_head=False)):
+        learner = Learner(classes(), start=start, task=Classification(NAMES), **QUIET)
+        assert learner.plan.values["start"]["head"] == "kept"
+        before = Predictor.load(export, device="cpu")
+        assert torch.allclose(learner.predictor().outputs(X[:9]), before.outputs(X[:9]), atol=1e-6)
+    other = Learner(classes(), start=export, task=Classification(["a", "b", "c"]), **QUIET)
+    assert "a new head for a, b, c in place of none, one, both" in other.plan["start"].reason
+    with pytest.raises(ArtefactError, match="The data have the classes one, none, both"):
+        Learner(classes(), start=export, task=Classification(["one", "none", "both"]), **QUIET)
+
+
+def test_a_task_without_names_must_say_whether_the_head_fits(export: Path) -> None:
+    options: dict[str, Any] = {"choices": {"architecture": "mlp"}, **QUIET}
+    with pytest.raises(ArtefactError, match=r"are none, one, both, .* not named, .*new_head=False"):
+        Learner(classes(), start=export, task=Unnamed(), **options)
+    for new_head, head in ((False, "kept"), (True, "new")):
+        start = Start(export, new_head=new_head)
+        plan = Learner(classes(), start=start, task=Unnamed(), **options).plan
+        assert plan.values["start"]["head"] == head

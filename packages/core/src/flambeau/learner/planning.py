@@ -97,7 +97,7 @@ def make_plan(
             raise ArgumentError("plan= and start= exclude each other: a plan contains its start.")
         from flambeau.learner.start import plan_from_export
 
-        plan = plan_from_export(start, data, domain, rules, facts, user)
+        plan = plan_from_export(start, data, domain, rules, facts, user, given.task)
     elif saved is None:
         plan = Plan.derive(rules, facts, user)
     else:

@@ -21,6 +21,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.plan import Choice, Plan, Rule
+from flambeau.task.task import Task
 from flambeau.training.optim.groups import parameter_groups
 from flambeau.wording import name_some
 
@@ -144,19 +145,30 @@ class StartingPoint:
             kept[key] = Choice(key, value, reason, override="Omit start=.", source="user")
         return kept
 
-    def choose(self, outputs: Mapping[str, Any], new_head: bool | None) -> Choice:
+    @property
+    def output_names(self) -> list[str]:
+        """Classes or regression targets of the export; empty if its task does not name them."""
+        return _output_names(self.record.task.arguments)
+
+    def choose(self, names: Sequence[str], new_head: bool | None) -> Choice:
         """Return the plan's choice ``start``.
 
         Args:
-            outputs: The task arguments of the new data.
+            names: Classes or regression targets of the new task.
             new_head: As in ``Start``.
 
         Raises:
-            ArtefactError: The new data lack some classes of the export, so that it is unclear
-                whether its head is to be kept.
+            ArtefactError: It is unclear whether the head of the export is to be kept: the new
+                task lacks some of its classes, or only one of the two tasks names its outputs.
         """
-        names, saved = _output_names(outputs), _output_names(self.record.task.arguments)
+        names, saved = list(names), self.output_names
         same = names == saved
+        if new_head is None and bool(names) != bool(saved):
+            raise ArtefactError(
+                f"The outputs of {self.folder} are {_shown(saved)}, those of the new task are "
+                f"{_shown(names)}, so it is unclear whether its head fits. To keep it: "
+                "start=Start(path, new_head=False); to train a new one: new_head=True."
+            )
         if new_head is None and not same and names and set(names) <= set(saved):
             raise ArtefactError(
                 f"The data have the classes {name_some(names, 5)}, the export {self.folder} has "
@@ -164,7 +176,7 @@ class StartingPoint:
                 "classes of the export in its order (class_names=[…]); to train a new head: "
                 "start=Start(path, new_head=True)."
             )
-        if new_head is False and not same:
+        if new_head is False and names and saved and not same:
             raise ArtefactError(
                 f"new_head=False keeps the head of {self.folder}, which predicts "
                 f"{name_some(saved, 5)}, but the data have {name_some(names, 5)}. Omit new_head."
@@ -193,6 +205,17 @@ class StartingPoint:
         saved = self.record.task.arguments
         scale = {name: saved[name] for name in ("mean", "std") if name in saved}
         return {**arguments, **(scale if head == "kept" else {})}
+
+    def check_scale(self, task: Task) -> None:
+        """Raise an ArtefactError if the user's task scales targets unlike that of a kept head."""
+        own, saved = task.arguments(), self.record.task.arguments
+        for name in ("mean", "std"):
+            if name in saved and name in own and own[name] != saved[name]:
+                raise ArtefactError(
+                    f"The task has {name}={own[name]!r:.60}, but the head of {self.folder} was "
+                    f"trained with {name}={saved[name]!r:.60}. Give the task the same {name}, omit "
+                    "task=, or train a new head: start=Start(path, new_head=True)."
+                )
 
     def load_weights(self, model: nn.Module, head: str) -> None:
         """Load the weights into ``model`` by name; a new head keeps its own.
@@ -225,16 +248,18 @@ def plan_from_export(
     rules: Sequence[Rule],
     facts: Mapping[str, Any],
     user: Mapping[str, Any],
+    task: Task | None,
 ) -> Plan:
     """Return the plan of a learner that starts from an export.
 
     Args:
         start: The learner's argument.
-        data: Their classes decide whether the head is kept.
+        data: Their classes decide whether the head is kept, unless a task is given.
         domain: The domain of the data.
         rules: Core's and the domain's.
         facts: Facts about data, model and task.
         user: The user's choices.
+        task: The task that the user passed.
 
     Raises:
         ArgumentError: ``start`` is neither a path nor a ``Start``.
@@ -250,10 +275,11 @@ def plan_from_export(
     point = StartingPoint.read(start.folder, domain)
     kept = point.choices(rules, user, bool(facts.get("model_given")))
     plan = Plan.derive(rules, facts, {**user, **kept})
-    outputs: Mapping[str, Any] = {}
-    if "task_given" not in facts:
-        outputs = data.task_arguments(point.preprocessor, plan.values)
-    return plan.with_choice(point.choose(outputs, start.new_head))
+    names = _names_of(task, data, point.preprocessor, plan.values)
+    choice = point.choose(names, start.new_head)
+    if task is not None and choice.value["head"] == "kept":
+        point.check_scale(task)
+    return plan.with_choice(choice)
 
 
 def digest_of(preprocessor: Preprocessor) -> str:
@@ -264,6 +290,19 @@ def digest_of(preprocessor: Preprocessor) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def _names_of(
+    task: Task | None, data: Data, preprocessor: Preprocessor, values: Mapping[str, Any]
+) -> list[str]:
+    """Return the names of the outputs of the user's task, else of the data's."""
+    if task is not None:
+        return list(task.output_names)
+    return _output_names(data.task_arguments(preprocessor, values))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return name_some(names, 5) if names else "not named"
 
 
 def _output_names(arguments: Mapping[str, Any]) -> list[str]:
