@@ -174,6 +174,18 @@ def test_a_plan_with_a_start_replays_and_notices_another_export(
         _ = Learner(classes(), plan=plan, **QUIET).model
 
 
+def test_a_replayed_plan_refuses_a_kept_head_for_other_classes(export: Path) -> None:
+    plan = Learner(classes(), start=export, **QUIET).plan
+    for names in (["one", "none", "both"], ["a", "b", "c"]):
+        with pytest.raises(ArtefactError, match=f"none, one, both .* {', '.join(names)}.*new_head"):
+            Learner(classes(names=names), plan=plan, **QUIET)
+        with pytest.raises(ArtefactError, match="The plan keeps the head"):
+            Learner(classes(), plan=plan, task=Classification(names), **QUIET)
+    assert Learner(classes(), plan=plan, task=Classification(NAMES), **QUIET).plan == plan
+    fresh = Learner(classes(), start=Start(export, new_head=True), **QUIET).plan
+    assert Learner(classes(names=["a", "b", "c"]), plan=fresh, **QUIET).model is not None
+
+
 def test_wrong_arguments(export: Path) -> None:
     with pytest.raises(ArgumentError, match=r"start is 3; give the folder"):
         Learner(classes(), start=3, **QUIET)  # type: ignore[arg-type]

@@ -78,7 +78,8 @@ def make_plan(
         start: An export whose preprocessor and weights the learner starts with.
 
     Raises:
-        ArtefactError: The export cannot be read or does not fit the data.
+        ArtefactError: The export, also that of a saved plan, cannot be read or does not fit the
+            data.
         PlanError: A choice is unknown, or names a builder that the domain does not have.
     """
     facts = dict(data.facts())
@@ -106,6 +107,10 @@ def make_plan(
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
                 plan = plan.override(key, user[key])
+        if plan.values.get("start") is not None:
+            from flambeau.learner.start import check_replayed
+
+            check_replayed(plan, data, domain, given.task)
     if plan.values.get("strict"):
         plan.require_confidence()
     if given.model is None:

@@ -282,6 +282,35 @@ def plan_from_export(
     return plan.with_choice(choice)
 
 
+def check_replayed(plan: Plan, data: Data, domain: Domain, task: Task | None) -> None:
+    """Check that the outputs of a replayed plan's task fit the head that the plan keeps.
+
+    Args:
+        plan: A saved plan, whose ``start`` may be None.
+        data: Their classes are compared with the export's, unless a task is given.
+        domain: The domain of the data.
+        task: The task that the user passed.
+
+    Raises:
+        ArtefactError: The plan keeps the head, but the classes or their order differ; or the
+            export cannot be read, or was replaced.
+    """
+    value = plan.values.get(KEY)
+    if value is None or value["head"] != "kept":
+        return
+    point = StartingPoint.of_plan(value, domain)
+    names, saved = _names_of(task, data, point.preprocessor, plan.values), point.output_names
+    if names and saved and names != saved:
+        raise ArtefactError(
+            f"The plan keeps the head of {point.folder}, which predicts {_shown(saved)} in this "
+            f"order, but the data have {_shown(names)}. Make a new plan: Learner(data, "
+            f"start={str(point.folder)!r}) without plan=. Its start=Start(path, new_head=True) "
+            "trains a new head."
+        )
+    if task is not None:
+        point.check_scale(task)
+
+
 def digest_of(preprocessor: Preprocessor) -> str:
     """Return the SHA-256 of a preprocessor's builder, arguments and tensors."""
     content = {"builder": preprocessor.builder, "arguments": preprocessor.arguments()}
