@@ -157,6 +157,49 @@ def test_a_module_of_the_user_takes_the_weights(tmp_path: Path) -> None:
         ).model
 
 
+class Statistics(nn.Module):
+    """A network whose head has running statistics, with and without parameters of their own."""
+
+    def __init__(self, n: int, *, wide: bool = False) -> None:
+        super().__init__()
+        width = 8 if wide else 6
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+        self.head = nn.Sequential(
+            nn.Linear(8, width),
+            nn.BatchNorm1d(width, affine=False),
+            nn.BatchNorm1d(width),
+            nn.Linear(width, n),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_new_head_has_new_running_statistics(tmp_path: Path, wide: bool) -> None:
+    first = Learner(classes(), Statistics(3), choices={"epochs": 1}, **QUIET)
+    first.fit()
+    first.export(tmp_path / "export")
+    initial, trained = Statistics(2, wide=wide), first.model.state_dict()
+    before = weights(initial)
+    two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    loaded = Learner(two, initial, start=tmp_path / "export", **QUIET).model.state_dict()
+    for name, value in loaded.items():
+        expected = before if name.startswith("head.") else trained
+        assert torch.equal(value, expected[name]), name
+    assert not torch.equal(trained["body.1.running_mean"], before["body.1.running_mean"])
+
+
+def test_a_new_head_may_have_fewer_layers(tmp_path: Path) -> None:
+    first = Learner(classes(), Statistics(3), **QUIET)
+    first.export(tmp_path / "export")
+    net = Statistics(2)
+    net.head = nn.Sequential(nn.Linear(8, 2))
+    two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    model = Learner(two, net, start=tmp_path / "export", **QUIET).model
+    assert torch.equal(model.body[0].weight, first.model.body[0].weight)  # type: ignore[index]
+
+
 def test_a_plan_with_a_start_replays_and_notices_another_export(
     export: Path, tmp_path: Path
 ) -> None:

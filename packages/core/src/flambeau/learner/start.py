@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -22,7 +22,7 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.plan import Choice, Plan, Rule
 from flambeau.task.task import Task
-from flambeau.training.optim.groups import parameter_groups
+from flambeau.training.optim.groups import layer_groups, parameter_groups
 from flambeau.wording import name_some
 
 KEY = "start"
@@ -225,9 +225,10 @@ class StartingPoint:
         """
         stored = read_weights(self.folder, self.record)
         own = state_tensors(model)
-        free = _head_names(model) if head == "new" else frozenset[str]()
-        unfit = [name for name in own if name not in free and not _fits(own[name], stored, name)]
-        unfit += [name for name in stored if name not in own and not _is_within(name, free)]
+        fresh = _Head.of(model) if head == "new" else _Head()
+        kept = {name: tensor for name, tensor in own.items() if name not in fresh.tensors}
+        unfit = [name for name in kept if not _fits(own[name], stored, name)]
+        unfit += [name for name in stored if name not in own and not fresh.contains(name)]
         if unfit:
             shown = (f"{name} ({_shape(own, name)} / {_shape(stored, name)})" for name in unfit)
             raise ArtefactError(
@@ -236,9 +237,8 @@ class StartingPoint:
                 "settings as the export, or train without start=."
             )
         with torch.no_grad():
-            for name, tensor in own.items():
-                if name not in free:
-                    tensor.copy_(stored[name])
+            for name, tensor in kept.items():
+                tensor.copy_(stored[name])
 
 
 def plan_from_export(
@@ -340,17 +340,40 @@ def _output_names(arguments: Mapping[str, Any]) -> list[str]:
     return list(map(str, cast("Sequence[Any]", found)))
 
 
-def _head_names(model: nn.Module) -> frozenset[str]:
-    groups = list(parameter_groups(model).values())
-    head = {id(parameter) for parameter in groups[-1]} if groups else set[int]()
-    named = model.named_parameters(remove_duplicate=False)
-    return frozenset(name for name, parameter in named if id(parameter) in head)
+@dataclass(frozen=True)
+class _Head:
+    """The last layer group, which a new head initialises.
 
+    Attributes:
+        tensors: Names of its parameters and buffers (running statistics).
+        modules: Names of its modules.
+    """
 
-def _is_within(name: str, free: frozenset[str]) -> bool:
-    """Whether a tensor of the export belongs to the module of a new head."""
-    parents = {other.rpartition(".")[0] for other in free}
-    return any(name.startswith(f"{parent}.") for parent in parents if parent)
+    tensors: frozenset[str] = frozenset()
+    modules: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        groups = parameter_groups(model)
+        if not groups:
+            return cls()
+        name, parameters = list(groups.items())[-1]
+        inner = {id(part) for part in layer_groups(model)[name]}
+        # A parameter that an earlier group shares is not the head's, although its module is.
+        own = {id(parameter) for parameter in parameters}
+        named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False))
+        modules = tuple(f"{at}." for at, module in named if at and id(module) in inner)
+        tensors = {
+            at for at, each in model.named_parameters(remove_duplicate=False) if id(each) in own
+        }
+        tensors |= {
+            at for at, _ in model.named_buffers(remove_duplicate=False) if at.startswith(modules)
+        }
+        return cls(frozenset(tensors), modules)
+
+    def contains(self, name: str) -> bool:
+        """Whether a tensor that the model lacks is one of the export's head."""
+        return name.startswith(self.modules)
 
 
 def _fits(tensor: Tensor, stored: Mapping[str, Tensor], name: str) -> bool:
