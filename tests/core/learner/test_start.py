@@ -110,7 +110,9 @@ def test_a_choice_that_the_weights_do_not_fit_is_refused(export: Path) -> None:
 
 def test_other_inputs_are_refused_by_name_and_shape(export: Path) -> None:
     learner = Learner(classes(X[:, :3]), start=export, **QUIET)
-    with pytest.raises(ArtefactError, match=r"do not fit MLP: .*×3 / .*×4\) \(model / export\)"):
+    with pytest.raises(
+        ArtefactError, match=r"do not fit MLP: .*, 3\) / .*, 4\)\) \(model / export"
+    ):
         _ = learner.model
 
 
@@ -198,6 +200,43 @@ def test_a_new_head_may_have_fewer_layers(tmp_path: Path) -> None:
     two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
     model = Learner(two, net, start=tmp_path / "export", **QUIET).model
     assert torch.equal(model.body[0].weight, first.model.body[0].weight)  # type: ignore[index]
+
+
+class Twins(nn.Module):
+    """Two square layers, which may share their weight."""
+
+    def __init__(self, *, tied: bool) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4, bias=False)
+        self.two = nn.Linear(4, 4, bias=False)
+        self.out = nn.Linear(4, 3)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        if tied:
+            self.two.weight = self.one.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.two(self.one(x)))
+
+
+@pytest.mark.parametrize("new_head", [None, True])
+def test_two_tensors_do_not_fit_a_tied_module(tmp_path: Path, new_head: bool | None) -> None:
+    first = Learner(classes(), Twins(tied=False), **QUIET)
+    start = Start(first.export(tmp_path / "export"), new_head=new_head)
+    with pytest.raises(ArtefactError, match=r"ties 'two.weight' to 'one.weight', but .* two diff"):
+        _ = Learner(classes(), Twins(tied=True), start=start, **QUIET).model
+    with torch.no_grad():
+        first.model.two.weight.copy_(first.model.one.weight)  # type: ignore[union-attr, operator]
+    start = Start(first.export(tmp_path / "equal"), new_head=new_head)
+    tied = Learner(classes(), Twins(tied=True), start=start, **QUIET).model
+    assert torch.equal(tied.two.weight, first.model.one.weight)  # type: ignore[union-attr,arg-type]
+
+
+def test_fractions_are_not_loaded_into_whole_numbers(tmp_path: Path) -> None:
+    net = Twins(tied=False)
+    net.steps = torch.tensor(0.5)
+    path = Learner(classes(), net, **QUIET).export(tmp_path / "export")
+    with pytest.raises(ArtefactError, match=r"steps \(int64 \(\) / float32 \(\)\)"):
+        _ = Learner(classes(), Twins(tied=False), start=path, **QUIET).model
 
 
 def test_a_plan_with_a_start_replays_and_notices_another_export(

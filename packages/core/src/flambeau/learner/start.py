@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
-from flambeau.artefact.model_tensors import state_tensors
+from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
 from flambeau.artefact.rebuild import rebuild_preprocessor
 from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
@@ -221,21 +221,24 @@ class StartingPoint:
         """Load the weights into ``model`` by name; a new head keeps its own.
 
         Raises:
-            ArtefactError: A name or shape outside a new head differs; the message lists them.
+            ArtefactError: A name, shape or tie outside a new head differs; the message lists them.
         """
         stored = read_weights(self.folder, self.record)
         own = state_tensors(model)
         fresh = _Head.of(model) if head == "new" else _Head()
         kept = {name: tensor for name, tensor in own.items() if name not in fresh.tensors}
-        unfit = [name for name in kept if not _fits(own[name], stored, name)]
+        unfit = [name for name in kept if name not in stored or not fits(own[name], stored[name])]
         unfit += [name for name in stored if name not in own and not fresh.contains(name)]
         if unfit:
-            shown = (f"{name} ({_shape(own, name)} / {_shape(stored, name)})" for name in unfit)
+            shown = (
+                f"{name} ({_described(own, name)} / {_described(stored, name)})" for name in unfit
+            )
             raise ArtefactError(
                 f"The weights of {self.folder} do not fit {type(model).__name__}: "
                 f"{name_some(shown, 3)} (model / export). Start with the same architecture and "
                 "settings as the export, or train without start=."
             )
+        check_ties(kept, stored, str(self.folder / MODEL_FILE))
         with torch.no_grad():
             for name, tensor in kept.items():
                 tensor.copy_(stored[name])
@@ -376,9 +379,5 @@ class _Head:
         return name.startswith(self.modules)
 
 
-def _fits(tensor: Tensor, stored: Mapping[str, Tensor], name: str) -> bool:
-    return name in stored and stored[name].shape == tensor.shape
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
-    return "×".join(map(str, tensors[name].shape)) or "scalar" if name in tensors else "absent"
+def _described(tensors: Mapping[str, Tensor], name: str) -> str:
+    return describe(tensors[name]) if name in tensors else "absent"
