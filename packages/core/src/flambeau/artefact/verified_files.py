@@ -13,8 +13,16 @@ from torch import Tensor
 from flambeau.errors import ArtefactError
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write ``tensors`` to a safetensors file; tensors that share memory are copied."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write ``tensors`` to a safetensors file; tensors that share memory are copied.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        metadata: Texts that the file's header stores.
+    """
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
     seen: set[int] = set()
@@ -24,7 +32,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         # safetensors refuses two views of one storage (slices of a flat buffer): copy the second.
         separate[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
-    save_file(separate, path)
+    save_file(separate, path, dict(metadata) if metadata else None)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file.
+
+    Raises:
+        ArtefactError: The file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return cast("dict[str, str]", file.metadata() or {})  # pyright: ignore[reportUnknownMemberType]
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"Cannot read {path}: {error}.{_pickle_hint(path)}") from error
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -57,3 +57,12 @@ class Preprocessor(Protocol):
     def tensors(self) -> Mapping[str, Tensor]:
         """Return the constructor arguments that are tensors."""
         return {}
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """A preprocessor that maps inputs to ids, on whose meaning the weights of a model depend."""
+
+    def vocabulary_digest(self) -> str:
+        """Return a digest of all vocabularies; weights fit only data with the same digest."""
+        ...

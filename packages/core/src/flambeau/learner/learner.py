@@ -478,17 +478,18 @@ class Learner:
         """Write only the model's weights to one safetensors file and return its path."""
         from flambeau.artefact.weights_file import save_model
 
-        return run_on_main(lambda: save_model(self.model, path))
+        return run_on_main(lambda: save_model(self.model, path, self.built.preprocessor))
 
     def load(self, path: str | Path) -> None:
         """Load the weights in a file of ``save`` or in an export folder into the model.
 
         Raises:
-            ArtefactError: The file is missing or damaged, or belongs to another model.
+            ArtefactError: The file is missing or damaged, belongs to another model, or was trained
+                with another vocabulary.
         """
         from flambeau.artefact.weights_file import load_model
 
-        load_model(self.model, path)
+        load_model(self.model, path, self.built.preprocessor, self.domain)
         self.task.calibration = {}
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:

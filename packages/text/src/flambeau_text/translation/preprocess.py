@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,6 +117,11 @@ class TranslationPreprocessor(Preprocessor):
                 f"source language: {_shown(text)} {problem}. Are the two sides swapped? To disable "
                 "this check, set preprocessor.language_guard = None."
             )
+
+    def vocabulary_digest(self) -> str:
+        """Return a digest of both tokenizers: weights fit only data with the same token ids."""
+        content = [self.source.as_json(), self.target.as_json()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def arguments(self) -> Mapping[str, Any]:
         guard = self.language_guard
