@@ -30,6 +30,7 @@ from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 
 if TYPE_CHECKING:
+    from flambeau.artefact.weights_meaning import Meaning
     from flambeau.learner.start import StartingPoint
 
 
@@ -195,6 +196,13 @@ class BuiltPlan:
         if "compile" in changed:
             undo(self._compiled)
             self._compiled = compile_model(self.model, values["compile"])
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the inputs and outputs of the model mean."""
+        from flambeau.artefact.weights_meaning import Meaning
+
+        return Meaning(self.preprocessor, self.task, self.domain)
 
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""

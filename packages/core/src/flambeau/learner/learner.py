@@ -478,18 +478,17 @@ class Learner:
         """Write only the model's weights to one safetensors file and return its path."""
         from flambeau.artefact.weights_file import save_model
 
-        return run_on_main(lambda: save_model(self.model, path, self.built.preprocessor))
+        return run_on_main(lambda: save_model(self.model, path, self.built.meaning))
 
     def load(self, path: str | Path) -> None:
         """Load the weights in a file of ``save`` or in an export folder into the model.
 
         Raises:
-            ArtefactError: The file is missing or damaged, belongs to another model, or was trained
-                with another vocabulary.
+            ArtefactError: The file is damaged, or belongs to another model, classes or vocabulary.
         """
         from flambeau.artefact.weights_file import load_model
 
-        load_model(self.model, path, self.built.preprocessor, self.domain)
+        load_model(self.model, path, self.built.meaning)
         self.task.calibration = {}
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:
