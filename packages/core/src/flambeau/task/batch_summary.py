@@ -91,8 +91,9 @@ class CalibrationSums:
     """Sums from which the reliability curve, ECE and Brier score follow.
 
     Attributes:
-        bins: float64 ``(bins, 3)``: number of predictions, sum of their probabilities, and number
-            of correct ones, by bins of equal width. Edges belong to the lower bin.
+        bins: float64 ``(bins, 4)``: number of predictions, sum of their probabilities, and number
+            of correct ones, by bins of equal width, weighted if the samples have weights; and the
+            sum of the squared weights. Edges belong to the lower bin.
         squared_error: Sum over the predictions of their squared error, float64 0-d. For classes it
             is summed over the classes, and halved for two classes.
     """
@@ -102,28 +103,35 @@ class CalibrationSums:
 
     @classmethod
     def of(
-        cls, confidence: Tensor, correct: Tensor, squared_error: Tensor, n_bins: int = N_BINS
+        cls,
+        confidence: Tensor,
+        correct: Tensor,
+        squared_errors: Tensor,
+        n_bins: int = N_BINS,
+        weights: Tensor | None = None,
     ) -> CalibrationSums:
         """Sum predictions by bin.
 
         Args:
             confidence: Predicted probabilities, float64 ``(predictions,)``.
             correct: 1 if the prediction is correct (the label applies), else 0, ``(predictions,)``.
-            squared_error: Sum of the squared errors, 0-d.
+            squared_errors: Squared error of each prediction, float64 ``(predictions,)``.
             n_bins: Number of bins.
+            weights: Weight of each prediction, float64 ``(predictions,)``; None counts each once.
         """
         edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1]
         index = torch.bucketize(confidence, edges)
-        columns = (torch.ones_like(confidence), confidence, correct.double())
+        each = torch.ones_like(confidence) if weights is None else weights
+        columns = (each, confidence * each, correct.double() * each, each.square())
         sums = [index.bincount(column, minlength=n_bins) for column in columns]
-        return cls(torch.stack(sums, dim=1), squared_error)
+        return cls(torch.stack(sums, dim=1), (squared_errors * each).sum())
 
     def __add__(self, other: CalibrationSums) -> CalibrationSums:
         return CalibrationSums(self.bins + other.bins, self.squared_error + other.squared_error)
 
 
 def class_calibration(
-    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS
+    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> CalibrationSums:
     """Return the sums of the most probable class of each sample.
 
@@ -131,16 +139,17 @@ def class_calibration(
         probabilities: float64 ``(n, classes)``.
         targets: Class indices ``(n,)``, none ignored.
         n_bins: Number of bins.
+        weights: Sample weights, float64 ``(n,)``.
     """
     confidence, predicted = probabilities.max(dim=1)
     errors = probabilities.clone()
     errors[torch.arange(len(targets)), targets.long()] -= 1
-    squared = errors.square_().sum() / (2 if errors.shape[1] == 2 else 1)
-    return CalibrationSums.of(confidence, predicted == targets, squared, n_bins)
+    squared = errors.square_().sum(dim=1) / (2 if errors.shape[1] == 2 else 1)
+    return CalibrationSums.of(confidence, predicted == targets, squared, n_bins, weights)
 
 
 def label_calibration(
-    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS
+    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> CalibrationSums:
     """Return the sums of the probabilities of all labels.
 
@@ -148,9 +157,11 @@ def label_calibration(
         probabilities: float64 ``(n, labels)``.
         targets: Whether a label applies, bool ``(n, labels)``.
         n_bins: Number of bins.
+        weights: Sample weights, float64 ``(n,)``.
     """
-    squared = (probabilities - targets.double()).square_().sum()
-    return CalibrationSums.of(probabilities.flatten(), targets.flatten(), squared, n_bins)
+    squared = (probabilities - targets.double()).square_().flatten()
+    each = None if weights is None else weights.repeat_interleave(targets.shape[1])
+    return CalibrationSums.of(probabilities.flatten(), targets.flatten(), squared, n_bins, each)
 
 
 # ---------------------------------------------------------------- kinds of tasks
@@ -200,7 +211,7 @@ def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Su
     """
     outputs, targets = _plain(outputs), targets.cpu()
     calibration = CalibrationSums(
-        torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        torch.zeros(N_BINS, 4, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     )
     figures: list[tuple[Tensor, ...]] = []
     for logits, labels in _pieces(outputs, targets):
@@ -259,7 +270,7 @@ def label_summary(
     outputs, targets = _plain(outputs), targets.cpu()
     n_labels = outputs.shape[1]
     calibration = CalibrationSums(
-        torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        torch.zeros(N_BINS, 4, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     )
     limits = torch.tensor(thresholds, dtype=torch.float64)
     sums = np.zeros((4, n_labels), dtype=np.int64)

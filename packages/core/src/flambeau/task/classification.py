@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,9 @@ from flambeau.task.probability_metrics import (
 )
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
+
+if TYPE_CHECKING:
+    from flambeau.task.probability_calibration import Rows
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
 _NO_LABEL = -(2**62)
@@ -203,18 +206,21 @@ class Classification(Task):
 
         return {"temperature": fit_temperature(*gather(self._rows(*pair) for pair in pairs))}
 
-    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits, targets = self._rows(self.calibrated(outputs), batch)
-        return as_real(logits).softmax(dim=1), targets
+    def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
+        logits, targets, weights = self._rows(self.calibrated(outputs), batch)
+        return as_real(logits).softmax(dim=1), targets, weights
 
-    def _rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits ``(n, classes)`` and class numbers ``(n,)``, without ignored targets."""
+    def _rows(self, outputs: Any, batch: Batch) -> Rows:
+        """Return logits ``(n, classes)``, class numbers and weights, without ignored targets."""
         self._is_soft(outputs, batch.target)  # raises for wrong shapes
         logits, targets = class_rows(outputs, batch.target)
+        weights = batch.sample_weight
+        if weights is not None:
+            weights = weights.repeat_interleave(len(targets) // max(1, len(weights)))
         if self.ignore_index is None:
-            return logits, targets
+            return logits, targets, weights
         kept = targets != self.ignore_index
-        return logits[kept], targets[kept]
+        return logits[kept], targets[kept], None if weights is None else weights[kept]
 
     def decode(self, outputs: Tensor) -> list[Prediction]:
         """Return the most probable class of each sample, from logits ``(batch, classes)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +38,9 @@ from flambeau.task.probability_metrics import (
 )
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
+
+if TYPE_CHECKING:
+    from flambeau.task.probability_calibration import Rows
 
 
 @dataclass(frozen=True)
@@ -164,19 +167,22 @@ class MultiLabel(Task):
             gather,
         )
 
-        logits, targets = gather((outputs, self._hard(outputs, batch)) for outputs, batch in pairs)
-        temperature = fit_label_temperature(logits, targets)
+        logits, targets, weights = gather(
+            (outputs, self._hard(outputs, batch), batch.sample_weight) for outputs, batch in pairs
+        )
+        temperature = fit_label_temperature(logits, targets, weights)
         if isinstance(self.threshold, tuple):
             return {"temperature": temperature, "thresholds": list(self.threshold)}
         p = (logits.double() / temperature).sigmoid()
         current = [self.threshold] * self.n_outputs
         return {
             "temperature": temperature,
-            "thresholds": best_f1_thresholds(p, targets, current),
+            "thresholds": best_f1_thresholds(p, targets, current, weights),
         }
 
-    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        return as_real(self.calibrated(outputs)).sigmoid(), self._hard(outputs, batch)
+    def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
+        p = as_real(self.calibrated(outputs)).sigmoid()
+        return p, self._hard(outputs, batch), batch.sample_weight
 
     def _hard(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the targets of outputs ``(batch, labels)``, which must be 0 or 1."""

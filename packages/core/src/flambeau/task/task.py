@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
     from flambeau.report.page import Section
     from flambeau.task.batch_summary import Summary
+    from flambeau.task.probability_calibration import Rows
 
 
 @dataclass(slots=True)
@@ -232,12 +233,12 @@ class Task:
             return outputs
         return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
 
-    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Return the calibrated probabilities and the targets; None if the task has none.
+    def probability_rows(self, outputs: Any, batch: Batch) -> Rows | None:
+        """Return the calibrated probabilities, targets and weights; None if the task has none.
 
         Returns:
             ``(n, classes)`` with class numbers ``(n,)``, or ``(n, labels)`` with 0 and 1
-            ``(n, labels)``; ignored targets are left out.
+            ``(n, labels)``; and the sample weights ``(n,)`` or None. Ignored targets are left out.
         """
         return None
 
