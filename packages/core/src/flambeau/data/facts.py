@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Facts(TypedDict, total=False):
         target_std: Standard deviation of each column of floating-point targets.
         class_names: Names of the classes, or of the target columns (multi-label).
         class_counts: Number of train samples per class, in the order of ``class_names``.
+        class_weight_sums: Sum of the sample weights of each class, if the train samples have
+            weights.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
         evidence: Which train samples were measured, if not all of them.
         model_given: Whether the user passed a module; added by the learner.
@@ -71,8 +73,17 @@ class Facts(TypedDict, total=False):
     target_std: ReadOnly[list[float]]
     class_names: ReadOnly[list[str]]
     class_counts: ReadOnly[list[int]]
+    class_weight_sums: ReadOnly[list[float]]
     loader_batch_size: ReadOnly[int]
     evidence: ReadOnly[str]
     model_given: ReadOnly[bool]
     model_dtype: ReadOnly[str]
     task_given: ReadOnly[Mapping[str, Any]]
+
+
+def class_totals(facts: Facts) -> Sequence[float]:
+    """Return how much each class counts in loss and metrics: its rows, or their weights.
+
+    Empty if the classes were not counted.
+    """
+    return facts.get("class_weight_sums") or facts.get("class_counts") or ()

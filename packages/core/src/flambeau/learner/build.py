@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
+from flambeau.data.facts import class_totals
 from flambeau.data.loader import Dataset, Loader, LoaderOptions, NonEmptyBatches, loader_world_size
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.user_loader import UserLoaderDataset
@@ -232,7 +233,7 @@ class BuiltPlan:
         task: Task = self._build("task", self.domain.tasks, arguments)
         made = task.arguments()
         wanted = {
-            "loss": loss_arguments(self.values, self.data.facts().get("class_counts")),
+            "loss": loss_arguments(self.values, class_totals(self.data.facts())),
             "metrics": {"metrics": self.values.get("metrics")},
         }
         for key, expected in wanted.items():

@@ -309,7 +309,8 @@ class TensorData(BaseTensorData):
             "memory_bytes": sum(dataset.memory_bytes for dataset in self._parts.values()),
         }
         if len(train.targets) == 1:
-            facts |= describe_target(next(iter(train.targets.values())), self._class_names)
+            [target] = train.targets.values()
+            facts |= describe_target(target, self._class_names, train.sample_weight)
         return facts
 
     def _classes(self) -> list[str]:
