@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.report.intervals import Interval, weighted_wilson
+from flambeau.report.text_table import as_count
 from flambeau.task.batch_summary import CalibrationSums, class_calibration, label_calibration
 from flambeau.task.numerics import to_rows
 
@@ -112,7 +113,7 @@ def calibration_from_sums(sums: CalibrationSums) -> Calibration:
     if not math.isfinite(confidence):
         raise InputError("Some probabilities are not finite, because outputs of the model are not.")
     bins = tuple(
-        CalibrationBin(total / n, weighted_wilson(hits, n, squares), n)
+        CalibrationBin(total / n, weighted_wilson(hits, n, squares), as_count(n))
         for n, total, hits, squares in to_rows(sums.bins)
         if n
     )
