@@ -174,3 +174,50 @@ def test_the_check_leaves_the_run_unchanged() -> None:
         found.append(list(run.history.step_losses))
         run.fit(1)
     assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+class Unweighted(Task):
+    """A loss that ignores the sample weights."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        return nn.functional.cross_entropy(outputs, batch.target, reduction="sum"), len(batch)
+
+
+class WeightOnly(Unweighted):
+    """Only the weight of the loss is weighted, not the loss."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        assert batch.sample_weight is not None
+        return super().loss(outputs, batch)[0], batch.sample_weight.sum()
+
+
+class Weighted(Unweighted):
+    """A loss that uses the weights."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        assert batch.sample_weight is not None
+        losses = nn.functional.cross_entropy(outputs, batch.target, reduction="none")
+        return (losses * batch.sample_weight).sum(), batch.sample_weight.sum()
+
+
+class OnPurpose(Unweighted):
+    ignores_sample_weight = True
+
+
+def fit_weighted(task: Task) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0] * 8)
+    data = TensorData.from_tensors(x, torch.arange(40) % 2, sample_weight=weights, valid=0.2)
+    choices = {"epochs": 1, "batch_size": 32}
+    Learner(data, nn.Linear(3, 2), task=task, choices=choices, quiet=True).fit()
+
+
+@pytest.mark.parametrize("task", [Unweighted(), WeightOnly()])
+def test_a_loss_that_ignores_sample_weights_is_refused(task: Task) -> None:
+    with pytest.raises(InputError, match=r"loss does not use batch.sample_weight.*ignores_sample"):
+        fit_weighted(task)
+
+
+@pytest.mark.parametrize("task", [Weighted(), OnPurpose()])
+def test_a_loss_may_use_or_decline_the_weights(task: Task) -> None:
+    fit_weighted(task)

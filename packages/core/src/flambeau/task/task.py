@@ -74,6 +74,8 @@ class Task:
         ignore_index: Targets with this value do not count; None counts all.
         threshold: A label of the kind "multi_label" is predicted from this probability on: one for
             all labels, or one for each.
+        ignores_sample_weight: Whether ``loss`` ignores the sample weights on purpose. Otherwise a
+            loss that does not depend on them is refused before the first step.
         signatures: How scores are computed, by name, where a name alone does not say it (the
             settings of BLEU); shown in reports.
         calibration: The values that ``calibrate`` returned, by name; a task that overrides
@@ -87,6 +89,7 @@ class Task:
     ignore_index: int | None = None
     threshold: float | tuple[float, ...] = 0.5
     calibration: Mapping[str, Any] = MappingProxyType({})
+    ignores_sample_weight: bool = False
     signatures: Mapping[str, str] = MappingProxyType({})
 
     @staticmethod
