@@ -24,6 +24,7 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
+from flambeau.task.metrics import check_takes_weights
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.training.compile import compile_model, undo
@@ -352,6 +353,14 @@ class BuiltPlan:
             and self._keeps_statistics()
         )
 
+    def _check_metrics(self) -> None:
+        """Raise an InputError for metrics without weights, if the validation samples have some."""
+        if not len(self.data.split.valid) or type(self.task).evaluate is not Task.evaluate:
+            return
+        if getattr(self.dataset("valid"), "sample_weight", None) is not None:
+            for name, metric in self.task.metrics().items():
+                check_takes_weights(name, metric, self.task.known_metrics())
+
     def sample_batch(self, n: int) -> Batch:
         """Return a batch of ``n`` train samples; the run's loader does not advance."""
         options = LoaderOptions(
@@ -372,6 +381,7 @@ class BuiltPlan:
         """
         if values is not None:
             self.apply(values)
+        self._check_metrics()
         return Components(
             model=self.model,
             task=self.task,

@@ -131,10 +131,21 @@ class Classification(Task):
             self.class_weights = _checked_weights(class_weights, len(self.classes))
         self.ignore_index = ignore_index
         self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
-        self.metrics()  # raises for an unknown name
+        self._check_metrics()
         if calibration:
             self.calibration = _checked_calibration(calibration)
         self._weight: Tensor | None = None
+
+    def _check_metrics(self) -> None:
+        """Raise an error for an unknown name and for a metric that is always 1."""
+        n = len(self.classes)
+        for name, metric in self.metrics().items():
+            if isinstance(metric, TopKAccuracy) and metric.k >= n:
+                raise InputError(
+                    f"The metric {name!r} is always 1 with {n} classes, because the target is "
+                    f"always among the {metric.k} highest outputs. Choose accuracy, or "
+                    f'metrics={{"top": TopKAccuracy(k)}} with k below {n}.'
+                )
 
     @property
     def n_outputs(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -34,6 +35,10 @@ class Metric(Protocol):
         ...
 
 
+MetricFactory = Callable[[], Metric]
+MetricChoice = Sequence[str] | Mapping[str, Metric]
+
+
 def score(metric: Metric) -> float:
     """Return the metric's value as a float; reads the device.
 
@@ -51,7 +56,12 @@ def score(metric: Metric) -> float:
 
 
 def update_metric(
-    name: str, metric: Any, outputs: Any, targets: Tensor, weights: Tensor | None
+    name: str,
+    metric: Any,
+    outputs: Any,
+    targets: Tensor,
+    weights: Tensor | None,
+    known: Mapping[str, MetricFactory] = MappingProxyType({}),
 ) -> None:
     """Update a metric with a batch, weighted by sample if there are weights.
 
@@ -62,6 +72,7 @@ def update_metric(
         outputs: Outputs of the model.
         targets: Targets of the batch.
         weights: Sample weights ``(batch,)``, or None.
+        known: Metrics that can be chosen by name, for the error.
 
     Raises:
         InputError: There are weights, and the metric does not take them.
@@ -69,18 +80,31 @@ def update_metric(
     if weights is None:
         metric.update(outputs, targets)
         return
-    if not getattr(metric, "takes_weights", False):
-        raise InputError(
-            f"The batch has sample weights, but the metric {name!r} ({type(metric).__name__}) does "
-            "not use them, so its score would count every sample once. Give its update a third "
-            "parameter for the weights (batch,) and set its attribute takes_weights = True, or "
-            "choose a metric by name."
-        )
+    check_takes_weights(name, metric, known)
     metric.update(outputs, targets, weights)
 
 
-MetricFactory = Callable[[], Metric]
-MetricChoice = Sequence[str] | Mapping[str, Metric]
+def check_takes_weights(name: str, metric: Any, known: Mapping[str, MetricFactory]) -> None:
+    """Raise an InputError if a metric does not use sample weights.
+
+    Args:
+        name: Name of the metric, for the error.
+        metric: Any ``Metric``.
+        known: Metrics that can be chosen by name; the error names those that use weights.
+    """
+    if getattr(metric, "takes_weights", False):
+        return
+    able = [each for each, make in known.items() if getattr(make(), "takes_weights", False)]
+    advice = f"Choose metrics that use them: {', '.join(able)}. " if able else ""
+    if not type(metric).__module__.startswith("flambeau."):
+        advice = (
+            "Give its update a third parameter for the weights (batch,) and set its attribute "
+            f"takes_weights = True. {advice}"
+        )
+    raise InputError(
+        f"The samples have weights, but the metric {name!r} ({type(metric).__name__}) does not use "
+        f"them, so its score would count every sample once. {advice}".rstrip()
+    )
 
 
 def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> dict[str, Metric]:

@@ -203,11 +203,12 @@ class Task:
             InputError: The batch has sample weights, and a metric cannot use them.
         """
         predicted = self.calibrated(outputs)
+        known = {} if batch.sample_weight is None else self.known_metrics()
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                update_metric(name, metric, predicted, batch.target, batch.sample_weight)
+                update_metric(name, metric, predicted, batch.target, batch.sample_weight, known)
 
     @property
     def thresholds(self) -> tuple[float, ...]:
