@@ -6,7 +6,8 @@ Compared with scipy and scikit-learn in ``tests/core/task/test_probability_calib
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -109,9 +110,13 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
         Guo et al., "On calibration of modern neural networks", 2017. The log-loss is convex in
         1/T; here Newton's method finds its minimum to rounding error, within a shrinking interval.
     """
-    # A different sum of each row would not change the softmax, but large ones lose digits.
-    centred = logits - logits.amax(dim=1, keepdim=True)
-    chosen = centred.gather(1, targets.unsqueeze(1)).squeeze(1)
+    if bool((logits == logits[:, :1]).all()):
+        raise InputError(
+            f"The outputs are the same for all classes, on each of the {len(logits):,} calibration "
+            "targets, so no temperature changes them. Train the model first."
+        )
+    chosen = torch.cat([z.gather(1, targets[at].unsqueeze(1)) for at, z in _centred(logits)])
+    chosen = chosen.squeeze(1)
     if bool((chosen == 0).all()):
         raise InputError(
             f"The outputs are right for each of the {len(logits):,} calibration targets, so no "
@@ -119,7 +124,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
             "calibration samples."
         )
     weights = torch.ones(len(logits)).double() if weights is None else weights.double()
-    slope, _ = _slopes(centred, chosen, weights, 0.0)
+    slope, _ = _slopes(logits, chosen, weights, 0.0)
     if slope >= 0:
         raise InputError(
             "On the calibration samples the model's outputs are no better than equal probabilities "
@@ -128,7 +133,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
         )
     low, high, inverse = 0.0, math.inf, 1.0
     for _ in range(_ENOUGH_ITERATIONS):
-        slope, curvature = _slopes(centred, chosen, weights, inverse)
+        slope, curvature = _slopes(logits, chosen, weights, inverse)
         if slope < 0:
             low = inverse
         else:
@@ -143,20 +148,28 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
     return 1 / inverse
 
 
-def _slopes(
-    centred: Tensor, chosen: Tensor, weights: Tensor, inverse: float
-) -> tuple[float, float]:
+def _slopes(logits: Tensor, chosen: Tensor, weights: Tensor, inverse: float) -> tuple[float, float]:
     """Return the first and second derivative of the mean log-loss by the inverse temperature."""
     slope = curvature = 0.0
-    for start in range(0, len(centred), _ROWS):
-        rows = slice(start, start + _ROWS)
-        z, weight = centred[rows].double(), weights[rows]
+    for rows, z in _centred(logits):
+        weight = weights[rows]
         p = (z * inverse).softmax(dim=1)
         mean = (p * z).sum(dim=1)
-        slope += float((weight * (mean - chosen[rows].double())).sum())
+        slope += float((weight * (mean - chosen[rows])).sum())
         curvature += float((weight * (p * (z - mean.unsqueeze(1)).square()).sum(dim=1)).sum())
     total = float(weights.sum())
     return slope / total, curvature / total
+
+
+def _centred(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield pieces of the logits in float64, minus the largest of each row.
+
+    A constant added to a row would not change the softmax, but large ones lose digits.
+    """
+    for start in range(0, len(logits), _ROWS):
+        rows = slice(start, start + _ROWS)
+        z = logits[rows].double()
+        yield rows, z - z.amax(dim=1, keepdim=True)
 
 
 def fit_label_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
@@ -213,4 +226,5 @@ def _best_f1_threshold(p: Tensor, y: Tensor, weights: Tensor, current: float) ->
     halfway = (ordered + below) / 2
     best = halfway[f1 >= f1.max() - 1e-12]
     found: float = to_rows(best[(best - current).abs().argmin()].reshape(1, 1))[0][0]
-    return min(max(found, 1e-6), 1 - 1e-6)
+    # A threshold lies between 0 and 1, which halves of extreme probabilities may round to.
+    return min(max(found, sys.float_info.min), 1 - sys.float_info.epsilon)
