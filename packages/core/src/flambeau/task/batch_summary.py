@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.task.numerics import HALF_DTYPES, distinct
+from flambeau.task.numerics import HALF_DTYPES, distinct, predicted_labels
 
 if TYPE_CHECKING:
     from flambeau.data.batch import Batch
@@ -305,7 +305,7 @@ def label_summary(
     each = _sample_weights(weights, len(outputs))
     figures: list[tuple[Tensor, ...]] = []
     for logits, values, counted in _pieces(outputs, targets, each):
-        applies, predicted = values > 0.5, logits.sigmoid().double() >= limits
+        applies, predicted = values > 0.5, predicted_labels(logits, limits)
         # numpy counts bools without a copy as integers, which would be 8 times as large.
         sets = [each.numpy() for each in (applies & predicted, predicted, applies)]
         total: Any = len(logits)

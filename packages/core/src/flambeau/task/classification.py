@@ -237,7 +237,7 @@ class Classification(Task):
         """Return the most probable class of each sample, from logits ``(batch, classes)``."""
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[Prediction] = []
-        for row in to_rows(self.calibrated(outputs.detach().float()).softmax(dim=1)):
+        for row in to_rows(as_real(self.calibrated(outputs.detach())).softmax(dim=1)):
             best = max(range(len(row)), key=row.__getitem__)
             named = dict(zip(self.classes, row, strict=True))
             predictions.append(Prediction(self.classes[best], row[best], named))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.task.metrics import ShareMetric, SumMetric
-from flambeau.task.numerics import as_real, per_sample
+from flambeau.task.numerics import as_real, per_sample, predicted_labels, real_dtype
 
 # ---------------------------------------------------------------- one label per sample
 
@@ -261,11 +261,17 @@ def _threshold_value(threshold: float | Tensor) -> Any:
 
 
 def _as_threshold(threshold: float | Sequence[float]) -> float | Tensor:
-    return threshold if isinstance(threshold, int | float) else torch.tensor(threshold)
+    return (
+        threshold
+        if isinstance(threshold, int | float)
+        else torch.tensor(threshold, dtype=torch.float64)
+    )
 
 
 def _on_device(threshold: float | Tensor, outputs: Tensor) -> float | Tensor:
-    return threshold.to(outputs.device) if isinstance(threshold, Tensor) else threshold
+    if not isinstance(threshold, Tensor):
+        return threshold
+    return threshold.to(outputs.device, real_dtype(outputs.device))
 
 
 def _label_sets(
@@ -277,7 +283,7 @@ def _label_sets(
             f"Targets have shape {tuple(targets.shape)}, but outputs {tuple(outputs.shape)}: "
             "MultiLabel needs one 0 or 1 for each label. Give both as (batch, labels)."
         )
-    return outputs.detach().sigmoid() >= threshold, targets.detach() > 0.5
+    return predicted_labels(outputs.detach(), threshold), targets.detach() > 0.5
 
 
 def _f1(correct: Tensor, total: Tensor) -> Tensor:

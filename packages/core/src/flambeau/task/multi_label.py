@@ -27,7 +27,7 @@ from flambeau.task.metrics import (
     fresh_metrics,
     metric_argument,
 )
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, predicted_labels, to_rows
 from flambeau.task.probability_metrics import (
     MultiLabelAUROC,
     MultiLabelAveragePrecision,
@@ -211,10 +211,13 @@ class MultiLabel(Task):
         """Return the predicted labels of each sample, from logits ``(batch, labels)``."""
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[MultiLabelPrediction] = []
-        thresholds = dict(zip(self.classes, self.thresholds, strict=True))
-        for row in to_rows(self.calibrated(outputs.detach().float()).sigmoid()):
+        logits = as_real(self.calibrated(outputs.detach()))
+        chosen = to_rows(predicted_labels(logits, self.thresholds))
+        for row, predicted in zip(to_rows(logits.sigmoid()), chosen, strict=True):
             named = dict(zip(self.classes, row, strict=True))
-            labels = tuple(name for name, value in named.items() if value >= thresholds[name])
+            labels = tuple(
+                name for name, is_one in zip(self.classes, predicted, strict=True) if is_one
+            )
             predictions.append(MultiLabelPrediction(labels, named))
         return predictions
 
