@@ -167,6 +167,17 @@ def test_an_invalid_input_is_named_by_its_index() -> None:
         identity().predict("x")
 
 
+def test_a_nan_output_is_named_by_its_index() -> None:
+    class Nan(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x == 70, torch.nan, x)
+
+    predictor = Predictor(Numbers(), Nan(), Same(), batch_size=2)
+    with pytest.raises(InputError, match=r"Item 5: the model's output is nan \(1 of 2"):
+        predictor.predict([1.0, 2.0, 3.0, 4.0, 5.0, 7.0])
+    assert bool(predictor.outputs([7.0]).isnan().all())
+
+
 def test_inputs_that_cannot_be_batched() -> None:
     with pytest.raises(ValueError, match="inhomogeneous"):
         identity().predict([[1], [1, 2]])

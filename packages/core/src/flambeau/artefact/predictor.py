@@ -158,12 +158,14 @@ class Predictor:
                 Anything else is one input, unless the preprocessor decides otherwise (an array).
 
         Raises:
-            InputError: An input is invalid; the message has its index.
+            InputError: An input is invalid, or the output for it is nan; the message has its index.
         """
         single, inputs = self._inputs(items)
         predictions: list[Any] = []
         for batch in self._batches(inputs, number=not single):
-            decoded = self.task.decode(_to_cpu(self.predict_batch(batch)))
+            outputs = _to_cpu(self.predict_batch(batch))
+            _refuse_nan(outputs, len(predictions), len(batch))
+            decoded = self.task.decode(outputs)
             if len(decoded) != len(batch):
                 raise InputError(
                     f"{type(self.task).__name__}.decode returned {len(decoded)} predictions for "
@@ -282,6 +284,20 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
         )
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _refuse_nan(outputs: Any, start: int, n: int) -> None:
+    """Raise an InputError if the output for an input is nan, which is no prediction."""
+    if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != n:
+        return
+    wrong = outputs.isnan().flatten(start_dim=1).any(dim=1) if outputs.ndim > 1 else outputs.isnan()
+    if bool(wrong.any()):
+        row = start + int(wrong.nonzero()[0])
+        raise InputError(
+            f"Item {row}: the model's output is nan ({int(wrong.sum())} of {n} inputs of the "
+            "batch), so there is no prediction. Check this input for nan or huge values. If all "
+            "outputs are nan, the weights are damaged: train again with a lower learning rate."
+        )
 
 
 def _refuse_missing(folder: Path, kind: str, spec: BuilderSpec) -> None:

@@ -69,6 +69,7 @@ class Accuracy(ShareMetric):
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         predicted, truth = _labels(outputs, targets)
+        self.note_nan(outputs)
         self.add_correct(predicted == truth, _kept(truth, self.ignore_index), weights)
 
 
@@ -98,6 +99,7 @@ class TopKAccuracy(ShareMetric):
                 "smaller k, or Accuracy."
             )
         _, truth = _labels(outputs, targets)
+        self.note_nan(outputs)
         highest = outputs.topk(self.k, dim=1).indices
         correct = (highest == truth.unsqueeze(1)).any(dim=1)
         self.add_correct(correct, _kept(truth, self.ignore_index), weights)
@@ -119,6 +121,7 @@ class _PerClass(SumMetric):
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         n = outputs.shape[1]
         predicted, truth = _labels(outputs, targets)
+        self.note_nan(outputs)
         kept = _kept(truth, self.ignore_index)
         correct = predicted == truth
         both = correct if kept is None else correct & kept
@@ -135,8 +138,8 @@ class BalancedAccuracy(_PerClass):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan if nothing was counted."""
-        if not self.sums:
+        """Return a value in 0..1; nan if nothing was counted or an output is nan."""
+        if self.is_undefined:
             return float("nan")
         truth = self.sums["truth"]
         present = truth > 0
@@ -152,8 +155,8 @@ class MacroF1(_PerClass):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan if nothing was counted."""
-        if not self.sums:
+        """Return a value in 0..1; nan if nothing was counted or an output is nan."""
+        if self.is_undefined:
             return float("nan")
         total = self.sums["truth"] + self.sums["predicted"]
         present = total > 0
@@ -178,6 +181,7 @@ class _PerLabel(SumMetric):
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
+        self.note_nan(outputs)
         correct, total = predicted & truth, predicted.long() + truth.long()
         if weights is not None:
             each = per_sample(as_real(weights), truth)
@@ -195,8 +199,8 @@ class MultiLabelMicroF1(_PerLabel):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan before the first batch."""
-        if not self.sums:
+        """Return a value in 0..1; nan before the first batch, or if an output is nan."""
+        if self.is_undefined:
             return float("nan")
         return float(_f1(self.sums["correct"].sum(), self.sums["total"].sum()).item())
 
@@ -210,8 +214,8 @@ class MultiLabelMacroF1(_PerLabel):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan before the first batch."""
-        if not self.sums:
+        """Return a value in 0..1; nan before the first batch, or if an output is nan."""
+        if self.is_undefined:
             return float("nan")
         return float(_f1(self.sums["correct"], self.sums["total"]).mean().item())
 
@@ -235,6 +239,7 @@ class ExactMatch(ShareMetric):
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
+        self.note_nan(outputs)
         self.add_correct((predicted == truth).all(dim=1), weights=weights)
 
 

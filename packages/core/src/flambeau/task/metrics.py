@@ -168,9 +168,21 @@ class SumMetric:
         # Neither in place nor the caller's tensor: later changes must not affect the other.
         self.sums[name] = wide.clone() if old is None else old + wide.to(old.device)
 
+    def note_nan(self, outputs: Tensor) -> None:
+        """Record whether an output is nan, which would count as a class; for subclasses.
+
+        The score is then nan.
+        """
+        self.add("nan", outputs.detach().isnan().any().to(torch.int64))
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether nothing was added, or some outputs were nan; reads the device."""
+        return not self.sums or ("nan" in self.sums and bool(self.sums["nan"]))
+
     def _ratio(self, top: str, bottom: str) -> float:
-        """Return ``sums[top] / sums[bottom]``; nan if nothing was counted."""
-        if not self.sums:
+        """Return ``sums[top] / sums[bottom]``; nan if nothing was counted or outputs were nan."""
+        if self.is_undefined:
             return float("nan")
         return float((as_real(self.sums[top]) / as_real(self.sums[bottom])).item())
 
