@@ -68,6 +68,11 @@ class Stacked(nn.Module):
         return torch.stack([x, y], 1)
 
 
+class Folded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(1, -1)[:, :2]
+
+
 def identity(kind: type[Numbers] = Numbers, **options: Any) -> Predictor:
     return Predictor(kind(), nn.Identity(), Same(), **options)
 
@@ -176,6 +181,11 @@ def test_a_nan_output_is_named_by_its_index() -> None:
     with pytest.raises(InputError, match=r"Item 5: the model's output is nan \(1 of 2"):
         predictor.predict([1.0, 2.0, 3.0, 4.0, 5.0, 7.0])
     assert bool(predictor.outputs([7.0]).isnan().all())
+
+
+def test_outputs_have_one_row_per_input() -> None:
+    with pytest.raises(InputError, match=r"a tensor \(1, 2\) for 4 inputs"):
+        Predictor(Numbers(), Folded(), Same()).outputs([1.0, 2.0, 3.0, 4.0])
 
 
 def test_inputs_that_cannot_be_batched() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flambeau import Batch, Learner, Task, TensorData, TrainingOptions
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 
 N = 16
 X = torch.randn(N + 8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -221,3 +221,31 @@ def test_a_loss_that_ignores_sample_weights_is_refused(task: Task) -> None:
 @pytest.mark.parametrize("task", [Weighted(), OnPurpose()])
 def test_a_loss_may_use_or_decline_the_weights(task: Task) -> None:
     fit_weighted(task)
+
+
+class Negative(Unweighted):
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        return super().loss(outputs, batch)[0], -float(len(batch))
+
+
+class Detached(Unweighted):
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        return super().loss(outputs.detach(), batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "message"),
+    [
+        (Negative(), InputError, r"returned the weight -4, but it must be finite"),
+        (Detached(), ArgumentError, r"The loss has no gradient.*detached outputs"),
+    ],
+)
+def test_losses_that_cannot_train_are_named(
+    task: Task, error: type[Exception], message: str
+) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    data = TensorData.from_tensors(x, torch.arange(40) % 2, valid=0.2)
+    with pytest.raises(error, match=message):
+        Learner(
+            data, nn.Linear(3, 2), task=task, training=TrainingOptions(doctor=False), quiet=True
+        ).fit(1)

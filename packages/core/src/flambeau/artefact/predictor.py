@@ -182,7 +182,8 @@ class Predictor:
         """Return the task's predictions before decoding, ``(inputs, ...)``, on the CPU.
 
         Raises:
-            InputError: There are no inputs, or the predictions are not one tensor.
+            InputError: There are no inputs, or the predictions are not one tensor with a row for
+                each input.
         """
         single, inputs = self._inputs(items)
         parts: list[Tensor] = []
@@ -192,6 +193,12 @@ class Predictor:
                 raise InputError(
                     f"The task predicts a {type(output).__name__} instead of one tensor. Use "
                     "predict, or predict_batch with an encoded batch."
+                )
+            if not output.ndim or len(output) != len(batch):
+                raise InputError(
+                    f"The task predicts a tensor {tuple(output.shape)} for {len(batch)} inputs; "
+                    "it must have one row for each. Use predict_batch with an encoded batch if "
+                    "the rows are not those of inputs."
                 )
             parts.append(output)
         if not parts:

@@ -68,6 +68,12 @@ def check_loss(task: Task, outputs: Any, batch: Batch) -> None:
     with torch.no_grad():
         total, weight = checked_loss(task, outputs, batch)
         returned = float(weight)
+        if not 0 <= returned < math.inf:
+            raise InputError(
+                f"{type(task).__name__}.loss returned the weight {returned:g}, but it must be "
+                "finite and at least 0: the loss is divided by it. Return the number of samples, "
+                "of target tokens, or the sum of the sample weights."
+            )
         promised = task.host_weight(batch)
         _check_sum(task, outputs, batch, float(total), returned)
         _check_sample_weights(task, outputs, batch)
