@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,9 +78,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
-    choices = parse_choices(settings or []) | without_none(
-        {"task": task, "epochs": epochs, "lr": lr}
-    )
+    own = {"task": task, "epochs": epochs, "lr": lr}
+    choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
         _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
@@ -93,11 +92,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     try:
         _train(learner, resume, recipe or "fit", minutes)
     except KeyboardInterrupt:
-        # With the domain's options, so that the resumed run reads the same data.
-        words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
-        for name, value in (("domain", domain), *options.items()):
-            words += [f"--{name}", value] if value else []
-        typer.echo(f"\nInterrupted. Continue with: {shlex.join(map(str, words))}", err=True)
+        words = [path, *context.args, "--seed", seed, "--resume", folder]
+        command = _fit_command(words, {"domain": domain, **options})
+        typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
         raise typer.Exit(130) from None
     except Exception:
         if resume is None:
@@ -110,6 +107,12 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo("\n" + _score_table(learner))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
+
+
+def _fit_command(words: Sequence[object], options: Mapping[str, object]) -> str:
+    """Return a command with the options that are set, so that it reads the same data."""
+    given = [each for name, value in options.items() if value for each in (f"--{name}", value)]
+    return shlex.join(map(str, ["flambeau", "fit", *words, *given]))
 
 
 def _refuse_with_resume(**options: object) -> None:

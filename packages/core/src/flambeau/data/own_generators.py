@@ -125,3 +125,31 @@ def _set_state(generator: AnyGenerator, state: Any) -> None:
         generator.bit_generator.state = state
     else:
         generator.setstate(state)
+
+
+class LoaderGenerators:
+    """The generators of a loader, its samplers and its data set, seeded once per epoch."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        self._samplers: list[Any] = [
+            getattr(loader, "sampler", None),
+            getattr(batch_sampler, "sampler", None),
+            batch_sampler,
+        ]
+        dataset = getattr(loader, "dataset", None)
+        self._others: list[Any] = [loader, dataset]
+        self._own = OwnGenerators([loader, *self._samplers, dataset])
+        self._states = self._own.states()
+
+    def start(self, epoch: int) -> None:
+        """Seed the loader's own generators, and call ``set_epoch`` where it is defined."""
+        self._own.seed(epoch)
+        samplers = [each for each in self._samplers if hasattr(each, "set_epoch")]
+        for each in (*samplers[:1], *self._others):
+            if hasattr(each, "set_epoch"):
+                each.set_epoch(epoch)
+
+    def restore(self) -> None:
+        """Restore the states from before ``start``."""
+        self._own.restore(self._states)
