@@ -112,7 +112,7 @@ def test_a_rule_that_answers_for_another_key_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.int64(3), r"type numpy\.int64"),
+        (np.zeros(2), r"type numpy\.ndarray"),
         (float("nan"), "nan, which JSON cannot hold"),
         ({"mean": [torch.zeros(2)]}, r"at \['mean'\]\[0\] is tensor"),
         ({1: 2}, "the key 1"),

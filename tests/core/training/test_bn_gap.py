@@ -112,7 +112,9 @@ def test_negligible_losses_give_no_warning() -> None:
 def test_measuring_changes_nothing(monkeypatch) -> None:
     def trained(look: bool) -> Learner:
         if not look:
-            monkeypatch.setattr("flambeau.training.norm.bn_gap.check_train_eval_gap", lambda run: None)
+            monkeypatch.setattr(
+                "flambeau.training.norm.bn_gap.check_train_eval_gap", lambda run: None
+            )
         told = learner(
             net(drop=0.3), training=TrainingOptions(average=EMA(0.9), transforms=(draw,))
         )

@@ -37,6 +37,8 @@ class MotifNet(nn.Module):
 class LowestRecall(SumMetric):
     """The recall of the class with the lowest recall, 0..1."""
 
+    higher_is_better = True
+
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         of_class = targets[:, None] == torch.arange(outputs.shape[1], device=targets.device)
         correct = outputs.argmax(1) == targets
