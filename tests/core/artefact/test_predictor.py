@@ -68,6 +68,11 @@ class Stacked(nn.Module):
         return torch.stack([x, y], 1)
 
 
+class Folded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(1, -1)[:, :2]
+
+
 def identity(kind: type[Numbers] = Numbers, **options: Any) -> Predictor:
     return Predictor(kind(), nn.Identity(), Same(), **options)
 
@@ -179,6 +184,22 @@ def test_an_invalid_input_is_named_by_its_index() -> None:
         identity(batch_size=4).predict([0, 1, 2, 3, 4, 5, "x"])
     with pytest.raises(InputError, match=r"^'x' is not a number"):
         identity().predict("x")
+
+
+def test_a_nan_output_is_named_by_its_index() -> None:
+    class Nan(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x == 70, torch.nan, x)
+
+    predictor = Predictor(Numbers(), Nan(), Same(), batch_size=2)
+    with pytest.raises(InputError, match=r"Item 5: the model's output is nan \(1 of 2"):
+        predictor.predict([1.0, 2.0, 3.0, 4.0, 5.0, 7.0])
+    assert bool(predictor.outputs([7.0]).isnan().all())
+
+
+def test_outputs_have_one_row_per_input() -> None:
+    with pytest.raises(InputError, match=r"a tensor \(1, 2\) for 4 inputs"):
+        Predictor(Numbers(), Folded(), Same()).outputs([1.0, 2.0, 3.0, 4.0])
 
 
 def test_inputs_that_cannot_be_batched() -> None:

@@ -129,3 +129,15 @@ def test_the_loss_of_each_sample() -> None:
 def test_extras_have_one_entry_per_sample(values: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Batch({"x": torch.zeros(2)}, extras={"text": values})  # type: ignore[dict-item]
+
+
+def test_a_mask_keeps_samples_and_their_extras() -> None:
+    batch = Batch({"x": torch.arange(4.0)}, extras={"text": list("abcd")}, indices=torch.arange(4))
+    kept = batch.rows(torch.tensor([False, True, False, True]))
+    assert kept.input.tolist() == [1.0, 3.0]
+    assert kept.extras == {"text": ["b", "d"]}
+    assert kept.indices is not None
+    assert kept.indices.tolist() == [1, 3]
+    assert len(batch.rows(torch.zeros(4, dtype=torch.bool))) == 0
+    with pytest.raises(InputError, match=r"mask has the shape \(3,\), but the batch has 4"):
+        batch.rows(torch.ones(3, dtype=torch.bool))

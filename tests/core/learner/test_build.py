@@ -50,6 +50,22 @@ def test_the_balanced_loss_weighs_every_class_the_same() -> None:
     assert parts == pytest.approx([sum(counts) / 2] * 2)
 
 
+def test_the_balanced_loss_counts_the_sample_weights() -> None:
+    x, y = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
+    weights = 1 + 8 * y
+    rows = torch.arange(100).repeat_interleave(weights)
+    valid = (x[:4], y[:4])
+    weighted = TensorData.from_tensors(x, y, sample_weight=weights, valid=valid)
+    repeated = TensorData.from_tensors(x[rows], y[rows], valid=valid)
+    made = [learner(data, loss="balanced_cross_entropy").task for data in (weighted, repeated)]
+    for task in made:
+        assert isinstance(task, Classification)
+        assert task.class_weights == pytest.approx((5.0, 5 / 9))
+    plans = [learner(data).plan for data in (weighted, repeated)]
+    assert plans[0].values["metrics"] == plans[1].values["metrics"]
+    assert "has 90% of the sample weights" in plans[0]["metrics"].reason
+
+
 def test_the_smoothed_loss_smooths() -> None:
     task = learner(loss="smoothed_cross_entropy").task
     assert isinstance(task, Classification)

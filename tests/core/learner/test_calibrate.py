@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from flambeau import Batch, Learner, Predictor, TensorData
 from flambeau.errors import InputError
+from flambeau.learner.calibrating import _Scores
+from flambeau.report.calibration import calibration
 from flambeau.task import Classification, MultiLabel
 from flambeau.task.task import StepContext
 
@@ -252,3 +255,61 @@ def test_metrics_of_a_calibrated_task_are_those_of_its_predictions() -> None:
     assert after["log_loss"] == pytest.approx(expected, rel=1e-5)
     assert after["log_loss"] == pytest.approx(result.parts["valid"].after["log_loss"], rel=1e-5)
     assert after["loss"] == before["loss"]
+
+
+def twice(weights: torch.Tensor) -> torch.Tensor:
+    """Rows of a data set in which each sample occurs as often as its weight says."""
+    return torch.arange(len(weights)).repeat_interleave(weights)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_weight_counts_as_repeated_rows(labels: bool) -> None:
+    draws = torch.Generator().manual_seed(3)
+    weights = torch.randint(0, 4, (200,), generator=draws)
+    outputs = torch.randn(200, 3, generator=draws) * 3
+    noise = torch.randn(200, 3, generator=draws) * 4
+    targets = (outputs + noise > 1).long() if labels else (outputs + noise).argmax(1)
+    task = MultiLabel(["a", "b", "c"]) if labels else Classification(["a", "b", "c"])
+    batch = Batch({"x": outputs}, {"y": targets}, sample_weight=weights.float())
+    rows = twice(weights)
+    repeated = Batch({"x": outputs[rows]}, {"y": targets[rows]})
+    parts = [(outputs[at], batch.rows(at)) for at in (slice(0, 150), slice(150, 200))]
+    weighted, expanded = task.calibrate(parts), task.calibrate([(outputs[rows], repeated)])
+    assert weighted.keys() == expanded.keys()
+    for name, value in weighted.items():
+        assert value == pytest.approx(expanded[name], rel=1e-9)
+    found, expected = _Scores(task, {}), _Scores(task, {})
+    for each in parts:
+        found.add(*each)
+    expected.add(outputs[rows], repeated)
+    (scores, curve), (wanted, wanted_curve) = found.compute(), expected.compute()
+    assert scores == pytest.approx(wanted, rel=1e-12)
+    assert curve is not None
+    assert wanted_curve is not None
+    assert [each.count for each in curve.bins] == [each.count for each in wanted_curve.bins]
+
+
+def test_the_temperature_of_weighted_logits() -> None:
+    outputs = torch.tensor([[2.0, 0.0]] * 4 + [[0.0, 2.0]] * 4)
+    targets = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
+    weights = torch.tensor([1.0, 1, 1, 2, 1, 1, 1, 1])
+    batch = Batch({"x": outputs}, {"y": targets}, sample_weight=weights)
+    found = Classification(["a", "b"]).calibrate([(outputs, batch)])["temperature"]
+    # 6 of 9 are right, so the probability of the predicted class must be 2/3: exp(2 / T) = 2.
+    assert found == pytest.approx(2 / math.log(2), rel=1e-12)
+
+
+def test_samples_of_weight_0_alone_cannot_be_fitted() -> None:
+    batch = Batch({"x": X[:4, :3]}, {"y": Y[:4]}, sample_weight=torch.zeros(4))
+    with pytest.raises(InputError, match="all its samples have the weight 0"):
+        Classification(["a", "b", "c"]).calibrate([(X[:4, :3], batch)])
+
+
+def test_fractional_weights_have_intervals() -> None:
+    p = torch.tensor([[0.9, 0.1]] * 3).double()
+    y, weights = torch.tensor([0, 0, 1]), torch.tensor([0.1, 0.1, 0.1])
+    found = calibration(p, y, weights=weights)
+    equal = calibration(p, y)
+    assert found.bins[0].accuracy.low == pytest.approx(equal.bins[0].accuracy.low, rel=1e-6)
+    uneven = calibration(p, y, weights=torch.tensor([8.0, 0.1, 0.1])).bins[0].accuracy
+    assert uneven.high - uneven.low > equal.bins[0].accuracy.high - equal.bins[0].accuracy.low

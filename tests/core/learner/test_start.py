@@ -10,7 +10,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from flambeau import Callback, Learner, Plan, Predictor, TensorData, TrainState
+from flambeau import (
+    Batch,
+    Callback,
+    Classification,
+    Learner,
+    Plan,
+    Predictor,
+    Regression,
+    Task,
+    TensorData,
+    TrainState,
+)
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.learner.start import Start
 
@@ -99,7 +110,9 @@ def test_a_choice_that_the_weights_do_not_fit_is_refused(export: Path) -> None:
 
 def test_other_inputs_are_refused_by_name_and_shape(export: Path) -> None:
     learner = Learner(classes(X[:, :3]), start=export, **QUIET)
-    with pytest.raises(ArtefactError, match=r"do not fit MLP: .*×3 / .*×4\) \(model / export\)"):
+    with pytest.raises(
+        ArtefactError, match=r"do not fit MLP: .*, 3\) / .*, 4\)\) \(model / export"
+    ):
         _ = learner.model
 
 
@@ -115,6 +128,11 @@ def test_the_scale_of_regression_targets_is_kept(tmp_path: Path) -> None:
     assert torch.allclose(new.outputs(X[:5]), old.outputs(X[:5]), atol=1e-6)
     scales = [(each.task.mean, each.task.std) for each in (old, new)]  # type: ignore[attr-defined]
     assert scales[0] == scales[1]
+    given: dict[str, Any] = {"start": tmp_path / "export", **QUIET}
+    with pytest.raises(ArtefactError, match=r"The task has mean=.*was trained with mean=.*omit"):
+        Learner(TensorData.from_tensors(X, y), task=Regression(["value"]), **given)
+    same = Learner(TensorData.from_tensors(X, y), task=second.task, **given)
+    assert torch.allclose(same.predictor().outputs(X[:5]), old.outputs(X[:5]), atol=1e-6)
 
 
 def test_a_module_of_the_user_takes_the_weights(tmp_path: Path) -> None:
@@ -141,6 +159,86 @@ def test_a_module_of_the_user_takes_the_weights(tmp_path: Path) -> None:
         ).model
 
 
+class Statistics(nn.Module):
+    """A network whose head has running statistics, with and without parameters of their own."""
+
+    def __init__(self, n: int, *, wide: bool = False) -> None:
+        super().__init__()
+        width = 8 if wide else 6
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+        self.head = nn.Sequential(
+            nn.Linear(8, width),
+            nn.BatchNorm1d(width, affine=False),
+            nn.BatchNorm1d(width),
+            nn.Linear(width, n),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_new_head_has_new_running_statistics(tmp_path: Path, wide: bool) -> None:
+    first = Learner(classes(), Statistics(3), choices={"epochs": 1}, **QUIET)
+    first.fit()
+    first.export(tmp_path / "export")
+    initial, trained = Statistics(2, wide=wide), first.model.state_dict()
+    before = weights(initial)
+    two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    loaded = Learner(two, initial, start=tmp_path / "export", **QUIET).model.state_dict()
+    for name, value in loaded.items():
+        expected = before if name.startswith("head.") else trained
+        assert torch.equal(value, expected[name]), name
+    assert not torch.equal(trained["body.1.running_mean"], before["body.1.running_mean"])
+
+
+def test_a_new_head_may_have_fewer_layers(tmp_path: Path) -> None:
+    first = Learner(classes(), Statistics(3), **QUIET)
+    first.export(tmp_path / "export")
+    net = Statistics(2)
+    net.head = nn.Sequential(nn.Linear(8, 2))
+    two = classes(X, (X[:, 2] > 5).long(), ["low", "high"])
+    model = Learner(two, net, start=tmp_path / "export", **QUIET).model
+    assert torch.equal(model.body[0].weight, first.model.body[0].weight)  # type: ignore[index]
+
+
+class Twins(nn.Module):
+    """Two square layers, which may share their weight."""
+
+    def __init__(self, *, tied: bool) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4, bias=False)
+        self.two = nn.Linear(4, 4, bias=False)
+        self.out = nn.Linear(4, 3)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        if tied:
+            self.two.weight = self.one.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.two(self.one(x)))
+
+
+@pytest.mark.parametrize("new_head", [None, True])
+def test_two_tensors_do_not_fit_a_tied_module(tmp_path: Path, new_head: bool | None) -> None:
+    first = Learner(classes(), Twins(tied=False), **QUIET)
+    start = Start(first.export(tmp_path / "export"), new_head=new_head)
+    with pytest.raises(ArtefactError, match=r"ties 'two.weight' to 'one.weight', but .* two diff"):
+        _ = Learner(classes(), Twins(tied=True), start=start, **QUIET).model
+    with torch.no_grad():
+        first.model.two.weight.copy_(first.model.one.weight)  # type: ignore[union-attr, operator]
+    start = Start(first.export(tmp_path / "equal"), new_head=new_head)
+    tied = Learner(classes(), Twins(tied=True), start=start, **QUIET).model
+    assert torch.equal(tied.two.weight, first.model.one.weight)  # type: ignore[union-attr,arg-type]
+
+
+def test_fractions_are_not_loaded_into_whole_numbers(tmp_path: Path) -> None:
+    net = Twins(tied=False)
+    net.steps = torch.tensor(0.5)
+    path = Learner(classes(), net, **QUIET).export(tmp_path / "export")
+    with pytest.raises(ArtefactError, match=r"steps \(int64 \(\) / float32 \(\)\)"):
+        _ = Learner(classes(), Twins(tied=False), start=path, **QUIET).model
+
+
 def test_a_plan_with_a_start_replays_and_notices_another_export(
     export: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +254,18 @@ def test_a_plan_with_a_start_replays_and_notices_another_export(
     other.export(copy)
     with pytest.raises(ArtefactError, match=r"The preprocessor in .* the export was replaced"):
         _ = Learner(classes(), plan=plan, **QUIET).model
+
+
+def test_a_replayed_plan_refuses_a_kept_head_for_other_classes(export: Path) -> None:
+    plan = Learner(classes(), start=export, **QUIET).plan
+    for names in (["one", "none", "both"], ["a", "b", "c"]):
+        with pytest.raises(ArtefactError, match=f"none, one, both .* {', '.join(names)}.*new_head"):
+            Learner(classes(names=names), plan=plan, **QUIET)
+        with pytest.raises(ArtefactError, match="The plan keeps the head"):
+            Learner(classes(), plan=plan, task=Classification(names), **QUIET)
+    assert Learner(classes(), plan=plan, task=Classification(NAMES), **QUIET).plan == plan
+    fresh = Learner(classes(), start=Start(export, new_head=True), **QUIET).plan
+    assert Learner(classes(names=["a", "b", "c"]), plan=fresh, **QUIET).model is not None
 
 
 def test_wrong_arguments(export: Path) -> None:
@@ -224,3 +334,32 @@ def test_a_difference_needs_its_base(export: Path, tmp_path: Path) -> None:
         Predictor.load(small, base=other.export(tmp_path / "other"))
     with pytest.raises(ArgumentError, match="did not start from one"):
         other.export(tmp_path / "none", difference=True)
+
+
+class Unnamed(Task):
+    """A task whose outputs have no names."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, float]:
+        return nn.functional.cross_entropy(outputs, batch.target, reduction="sum"), len(batch)
+
+
+def test_the_classes_of_a_given_task_keep_the_head(export: Path) -> None:
+    for start in (export, Start(export, new_head=False)):
+        learner = Learner(classes(), start=start, task=Classification(NAMES), **QUIET)
+        assert learner.plan.values["start"]["head"] == "kept"
+        before = Predictor.load(export, device="cpu")
+        assert torch.allclose(learner.predictor().outputs(X[:9]), before.outputs(X[:9]), atol=1e-6)
+    other = Learner(classes(), start=export, task=Classification(["a", "b", "c"]), **QUIET)
+    assert "a new head for a, b, c in place of none, one, both" in other.plan["start"].reason
+    with pytest.raises(ArtefactError, match="The data have the classes one, none, both"):
+        Learner(classes(), start=export, task=Classification(["one", "none", "both"]), **QUIET)
+
+
+def test_a_task_without_names_must_say_whether_the_head_fits(export: Path) -> None:
+    options: dict[str, Any] = {"choices": {"architecture": "mlp"}, **QUIET}
+    with pytest.raises(ArtefactError, match=r"are none, one, both, .* not named, .*new_head=False"):
+        Learner(classes(), start=export, task=Unnamed(), **options)
+    for new_head, head in ((False, "kept"), (True, "new")):
+        start = Start(export, new_head=new_head)
+        plan = Learner(classes(), start=start, task=Unnamed(), **options).plan
+        assert plan.values["start"]["head"] == head

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,6 +112,7 @@ def test_a_rule_that_answers_for_another_key_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
+        (np.zeros(2), r"type numpy\.ndarray"),
         (float("nan"), "nan, which JSON cannot hold"),
         ({"mean": [torch.zeros(2)]}, r"at \['mean'\]\[0\] is tensor"),
         ({1: 2}, "the key 1"),

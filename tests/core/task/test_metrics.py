@@ -13,12 +13,14 @@ from flambeau.task import (
     R2,
     Accuracy,
     BalancedAccuracy,
+    Classification,
     ConfusionMatrix,
     ExactMatch,
     MacroF1,
     MeanAbsoluteError,
     MeanLoss,
     Metric,
+    MultiLabel,
     MultiLabelMacroF1,
     MultiLabelMicroF1,
     RootMeanSquaredError,
@@ -26,7 +28,7 @@ from flambeau.task import (
     TopKAccuracy,
     score,
 )
-from flambeau.task.metrics import fresh_metrics
+from flambeau.task.metric_choice import fresh_metrics
 
 sk = pytest.importorskip("sklearn.metrics")
 
@@ -348,3 +350,28 @@ def test_an_unknown_metric_names_the_nearest() -> None:
 def test_an_empty_confusion_matrix_is_refused() -> None:
     with pytest.raises(InputError, match="matrix is empty"):
         _ = ConfusionMatrix().matrix
+
+
+@pytest.mark.parametrize("name", sorted(Classification.known_metrics()))
+def test_nan_logits_make_class_scores_nan(name: str) -> None:
+    outputs = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(12) % 7
+    metric = Classification.known_metrics()[name]()
+    metric.update(outputs, targets)
+    assert score(metric) == score(metric)
+    outputs[4, 2] = torch.nan
+    metric.update(outputs, targets)
+    metric.update(outputs[:3], targets[:3])
+    assert math.isnan(score(metric))
+
+
+@pytest.mark.parametrize("name", sorted(MultiLabel.known_metrics()))
+def test_nan_logits_make_label_scores_nan(name: str) -> None:
+    outputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    metric = MultiLabel.known_metrics()[name]()
+    targets = (torch.arange(36).reshape(12, 3) % 5 < 2).float()
+    metric.update(outputs, targets)
+    assert score(metric) == score(metric)
+    outputs[4, 2] = torch.nan
+    metric.update(outputs, targets)
+    assert math.isnan(score(metric))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,11 @@ from torch import Tensor
 from flambeau import Batch
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task import Classification, MultiLabel
+from flambeau.task.probability_calibration import (
+    best_f1_thresholds,
+    fit_label_temperature,
+    fit_temperature,
+)
 
 optimize = pytest.importorskip("scipy.optimize")
 special = pytest.importorskip("scipy.special")
@@ -185,3 +191,32 @@ def test_invalid_values_are_refused() -> None:
         MultiLabel(["a", "b"], [0.1, 0.2, 0.3])
     with pytest.raises(InputError, match="threshold must be a probability between 0 and 1, not 1"):
         MultiLabel(["a", "b"], calibration={"temperature": 1.0, "thresholds": [0.5, 1.0]})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_large_logits_of_any_dtype_are_fitted(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[5e4, -5e4]] * 9 + [[-5e4, 5e4]]).to(dtype)
+    margin = float(logits[0, 0].double() - logits[0, 1].double())
+    found = fit_temperature(logits, torch.zeros(10, dtype=torch.int64))
+    # 9 of 10 are right: exp(margin / T) = 9.
+    assert found == pytest.approx(margin / math.log(9), rel=1e-12)
+    labels = fit_label_temperature(logits[:, :1], torch.ones(10, 1))
+    assert labels == pytest.approx(float(logits[0, 0]) / math.log(9), rel=1e-12)
+
+
+def test_constant_outputs_are_named() -> None:
+    targets = torch.zeros(50, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"same for all classes, on each of the 50 .*Train"):
+        fit_temperature(torch.full((50, 3), 0.7), targets)
+    with pytest.raises(InputError, match="same for all classes"):
+        fit_label_temperature(torch.zeros(25, 2), torch.ones(25, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-8, 1e-30])
+def test_the_threshold_of_a_rare_label_predicts_it(scale: float) -> None:
+    p = torch.tensor([[4.0], [3.0], [2.0], [1.0]]).double() * scale
+    [found] = best_f1_thresholds(p, torch.tensor([[1], [1], [0], [0]]), [0.5])
+    assert found == pytest.approx(2.5 * scale, rel=1e-9)
+    mirrored = 1 - torch.tensor([[1.0], [2.0], [3.0], [4.0]]).double() * 1e-8
+    [found] = best_f1_thresholds(mirrored, torch.tensor([[1], [1], [0], [0]]), [0.5])
+    assert ((mirrored >= found).flatten().tolist()) == [True, True, False, False]

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Batch, Learner, Task, TensorData
+from flambeau import Batch, Callback, Learner, Task, TensorData, TrainState
 from flambeau.data import LoaderOptions, MemoryDataset
 from flambeau.data.split import Split
 from flambeau.errors import InputError
 from flambeau.report import Predictions, score_intervals
 from flambeau.task import Classification, MultiLabel, Regression
+from flambeau.task.classification_metrics import TopKAccuracy
+from flambeau.task.function_metrics import FunctionMetric
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -231,3 +233,38 @@ def test_batch_rows_keep_order_weights_and_token_counts() -> None:
 def test_impossible_weights_are_refused(weights: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TensorData.from_tensors(torch.ones(3, 2), torch.ones(3), sample_weight=weights)
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label"])
+def test_a_metric_without_weights_is_refused_before_a_step(task: str) -> None:
+    function = FunctionMetric(lambda outputs, targets: 0.5, higher_is_better=True)
+    kind = Classification if task == "classification" else MultiLabel
+    scored = kind(list("abc"), metrics={"half": function})
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(60) % 3 if task == "classification" else (x > 0).long()
+    arguments = {"task": task, "valid": 0.3}
+    data = TensorData.from_tensors(x, y, sample_weight=torch.rand(60), **arguments)
+    steps: list[int] = []
+
+    class Count(Callback):
+        def on_step_end(self, state: TrainState) -> None:
+            steps.append(1)
+
+    learner = Learner(data, task=scored, callbacks=[Count()], quiet=True)
+    message = r"metric 'half' .* does not use them.*Choose metrics that use them: .*_f1"
+    with pytest.raises(InputError, match=message) as caught:
+        learner.fit(1)
+    assert "takes_weights" not in str(caught.value)
+    assert not steps
+    # Weights of the train part alone do not reach the metrics.
+    unweighted = TensorData.from_tensors(
+        x, y, sample_weight=torch.rand(60), **{**arguments, "valid": (x[:20] + 0.1, y[:20])}
+    )
+    Learner(unweighted, task=scored, quiet=True).fit(1)
+
+
+def test_a_top_k_that_is_always_1_is_refused_at_once() -> None:
+    for chosen in (["top_5_accuracy"], {"top": TopKAccuracy(2)}):
+        with pytest.raises(InputError, match=r"always 1 with 2 classes.*Choose accuracy"):
+            Classification(["a", "b"], metrics=chosen)
+    Classification(list("abc"), metrics={"top": TopKAccuracy(2)})

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flambeau import Batch, Learner, Task, TensorData, TrainingOptions
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 
 N = 16
 X = torch.randn(N + 8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -187,3 +187,78 @@ def test_the_loss_of_the_checked_batch_is_computed_once() -> None:
     learner(Counts(), batch_size=N).fit(1)
     steps = sizes.index(N) if N in sizes else len(sizes)
     assert sizes[:steps] == [4, 1, 1, 1, 1]
+
+
+class Unweighted(Task):
+    """A loss that ignores the sample weights."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        return nn.functional.cross_entropy(outputs, batch.target, reduction="sum"), len(batch)
+
+
+class WeightOnly(Unweighted):
+    """Only the weight of the loss is weighted, not the loss."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        assert batch.sample_weight is not None
+        return super().loss(outputs, batch)[0], batch.sample_weight.sum()
+
+
+class Weighted(Unweighted):
+    """A loss that uses the weights."""
+
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        assert batch.sample_weight is not None
+        losses = nn.functional.cross_entropy(outputs, batch.target, reduction="none")
+        return (losses * batch.sample_weight).sum(), batch.sample_weight.sum()
+
+
+class OnPurpose(Unweighted):
+    ignores_sample_weight = True
+
+
+def fit_weighted(task: Task) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0] * 8)
+    data = TensorData.from_tensors(x, torch.arange(40) % 2, sample_weight=weights, valid=0.2)
+    choices = {"epochs": 1, "batch_size": 32}
+    Learner(data, nn.Linear(3, 2), task=task, choices=choices, quiet=True).fit()
+
+
+@pytest.mark.parametrize("task", [Unweighted(), WeightOnly()])
+def test_a_loss_that_ignores_sample_weights_is_refused(task: Task) -> None:
+    with pytest.raises(InputError, match=r"loss does not use batch.sample_weight.*ignores_sample"):
+        fit_weighted(task)
+
+
+@pytest.mark.parametrize("task", [Weighted(), OnPurpose()])
+def test_a_loss_may_use_or_decline_the_weights(task: Task) -> None:
+    fit_weighted(task)
+
+
+class Negative(Unweighted):
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        return super().loss(outputs, batch)[0], -float(len(batch))
+
+
+class Detached(Unweighted):
+    def loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+        return super().loss(outputs.detach(), batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "message"),
+    [
+        (Negative(), InputError, r"returned the weight -4, but it must be finite"),
+        (Detached(), ArgumentError, r"The loss has no gradient.*detached outputs"),
+    ],
+)
+def test_losses_that_cannot_train_are_named(
+    task: Task, error: type[Exception], message: str
+) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    data = TensorData.from_tensors(x, torch.arange(40) % 2, valid=0.2)
+    with pytest.raises(error, match=message):
+        Learner(
+            data, nn.Linear(3, 2), task=task, training=TrainingOptions(doctor=False), quiet=True
+        ).fit(1)

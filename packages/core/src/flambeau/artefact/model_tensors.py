@@ -83,15 +83,34 @@ def load_weights(model: nn.Module, full: Mapping[str, Tensor], file: str) -> Non
     Raises:
         ArtefactError: A name is missing or unknown, or a shape or a tie differs.
     """
-    own = check_tensors_fit(model, full, file)
+    check_ties(check_tensors_fit(model, full, file), full, file)
+    _convert_dtypes(model, full)
+    model.load_state_dict(full)
+
+
+def check_ties(own: Mapping[str, Tensor], full: Mapping[str, Tensor], file: str) -> None:
+    """Check that tensors which the model ties have equal values.
+
+    Args:
+        own: Tensors of the model, all or some of them.
+        full: Tensors with the same names.
+        file: For the message.
+
+    Raises:
+        ArtefactError: Two tied tensors have different values.
+    """
     for name, kept in split_tied(own)[1].items():
         if not torch.equal(full[name], full[kept]):
             raise ArtefactError(
                 f"{file}: the model ties {name!r} to {kept!r}, but the file stores two different "
                 "tensors for them. The weights belong to another model."
             )
-    _convert_dtypes(model, full)
-    model.load_state_dict(full)
+
+
+def fits(tensor: Tensor, found: Tensor) -> bool:
+    """Whether ``found`` can be loaded into ``tensor``: same shape and, unless floats, dtype."""
+    both_float = found.is_floating_point() and tensor.is_floating_point()
+    return found.shape == tensor.shape and (found.dtype == tensor.dtype or both_float)
 
 
 def check_tensors_fit(model: nn.Module, full: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
@@ -104,10 +123,9 @@ def check_tensors_fit(model: nn.Module, full: Mapping[str, Tensor], file: str) -
     _check_names(own, full, type(model).__name__, file)
     for name, tensor in own.items():
         found = full[name]
-        both_float = found.is_floating_point() and tensor.is_floating_point()
-        if found.shape != tensor.shape or (found.dtype != tensor.dtype and not both_float):
+        if not fits(tensor, found):
             raise ArtefactError(
-                f"{file}: {name!r} is {_describe(found)}, but the model has {_describe(tensor)}. "
+                f"{file}: {name!r} is {describe(found)}, but the model has {describe(tensor)}. "
                 "The weights belong to another model, or it was built with other arguments."
             )
     return own
@@ -153,7 +171,8 @@ def _check_names(
     raise ArtefactError(f"{file} does not fit the model: {'; '.join(parts)}.")
 
 
-def _describe(tensor: Tensor) -> str:
+def describe(tensor: Tensor) -> str:
+    """Return dtype and shape for a message."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 

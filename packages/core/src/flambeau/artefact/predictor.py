@@ -157,12 +157,14 @@ class Predictor:
                 Anything else is one input, unless the preprocessor decides otherwise (an array).
 
         Raises:
-            InputError: An input is invalid; the message has its index.
+            InputError: An input is invalid, or the output for it is nan; the message has its index.
         """
         single, inputs = self._inputs(items)
         predictions: list[Any] = []
         for batch in self._batches(inputs, number=not single):
-            decoded = self.task.decode(_to_cpu(self.predict_batch(batch)))
+            outputs = _to_cpu(self.predict_batch(batch))
+            _refuse_nan(outputs, len(predictions), len(batch))
+            decoded = self.task.decode(outputs)
             if len(decoded) != len(batch):
                 raise InputError(
                     f"{type(self.task).__name__}.decode returned {len(decoded)} predictions for "
@@ -179,7 +181,8 @@ class Predictor:
         """Return the task's predictions before decoding, ``(inputs, ...)``, on the CPU.
 
         Raises:
-            InputError: There are no inputs, or the predictions are not one tensor.
+            InputError: There are no inputs, or the predictions are not one tensor with a row for
+                each input.
         """
         single, inputs = self._inputs(items)
         parts: list[Tensor] = []
@@ -189,6 +192,12 @@ class Predictor:
                 raise InputError(
                     f"The task predicts a {type(output).__name__} instead of one tensor. Use "
                     "predict, or predict_batch with an encoded batch."
+                )
+            if not output.ndim or len(output) != len(batch):
+                raise InputError(
+                    f"The task predicts a tensor {tuple(output.shape)} for {len(batch)} inputs; "
+                    "it must have one row for each. Use predict_batch with an encoded batch if "
+                    "the rows are not those of inputs."
                 )
             parts.append(output)
         if not parts:
@@ -297,6 +306,20 @@ def _refuse_missing(folder: Path, record: ExportRecord, given: Mapping[str, obje
         f"{folder} has no builder for its {subject}, so the {subject} cannot be rebuilt from the "
         f"export. {' '.join(notes)} The command line cannot load such an export."
     )
+
+
+def _refuse_nan(outputs: Any, start: int, n: int) -> None:
+    """Raise an InputError if the output for an input is nan, which is no prediction."""
+    if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != n:
+        return
+    wrong = outputs.isnan().flatten(start_dim=1).any(dim=1) if outputs.ndim > 1 else outputs.isnan()
+    if bool(wrong.any()):
+        row = start + int(wrong.nonzero()[0])
+        raise InputError(
+            f"Item {row}: the model's output is nan ({int(wrong.sum())} of {n} inputs of the "
+            "batch), so there is no prediction. Check this input for nan or huge values. If all "
+            "outputs are nan, the weights are damaged: train again with a lower learning rate."
+        )
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -78,9 +78,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
-    choices = parse_choices(settings or []) | without_none(
-        {"task": task, "epochs": epochs, "lr": lr}
-    )
+    own = {"task": task, "epochs": epochs, "lr": lr}
+    choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
         _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
@@ -94,7 +93,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         _train(learner, resume, recipe or "fit", minutes)
     except KeyboardInterrupt:
         words = [path, *context.args, "--seed", seed, "--resume", folder]
-        command = _command(words, {"domain": domain, **options})
+        command = _fit_command(words, {"domain": domain, **options})
         typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
         raise typer.Exit(130) from None
     except Exception:
@@ -110,13 +109,10 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
 
-def _command(words: Sequence[object], options: Mapping[str, object]) -> str:
-    """Return the command line of ``flambeau fit`` with the words and the options that are set.
-
-    The domain's options are among them, so that a resumed run reads the same data.
-    """
-    given = [word for name, value in options.items() if value for word in (f"--{name}", value)]
-    return shlex.join(map(str, ("flambeau", "fit", *words, *given)))
+def _fit_command(words: Sequence[object], options: Mapping[str, object]) -> str:
+    """Return a command with the options that are set, so that it reads the same data."""
+    given = [each for name, value in options.items() if value for each in (f"--{name}", value)]
+    return shlex.join(map(str, ["flambeau", "fit", *words, *given]))
 
 
 def _refuse_with_resume(**options: object) -> None:

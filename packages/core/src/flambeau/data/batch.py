@@ -95,8 +95,19 @@ class Batch:
         number of samples or the sum of ``sample_weight`` (a number of tokens).
 
         Args:
-            rows: A slice, or positions in the batch, int64 ``(rows,)`` on the CPU.
+            rows: A slice, positions in the batch, int64 ``(rows,)`` on the CPU, or a bool mask
+                ``(batch,)``.
+
+        Raises:
+            InputError: The mask has not one entry per sample.
         """
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            if rows.shape != (len(self),):
+                raise InputError(
+                    f"The mask has the shape {tuple(rows.shape)}, but the batch has {len(self)} "
+                    f"samples. Give one bool for each: ({len(self)},)."
+                )
+            rows = rows.cpu().nonzero().squeeze(1)
 
         def taken(value: Tensor) -> Tensor:
             return value[rows] if isinstance(rows, slice) else value[rows.to(value.device)]

@@ -45,6 +45,8 @@ class Facts(TypedDict, total=False):
         target_std: Standard deviation of each column of floating-point targets.
         class_names: Names of the classes, or of the target columns (multi-label).
         class_counts: Number of train samples per class, in the order of ``class_names``.
+        class_weight_sums: Sum of the sample weights of each class, if the train samples have
+            weights.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
         evidence: Which train samples were measured, if not all of them.
         readings: How labels, folders and columns were understood, where they could be understood
@@ -75,9 +77,18 @@ class Facts(TypedDict, total=False):
     target_std: ReadOnly[list[float]]
     class_names: ReadOnly[list[str]]
     class_counts: ReadOnly[list[int]]
+    class_weight_sums: ReadOnly[list[float]]
     loader_batch_size: ReadOnly[int]
     evidence: ReadOnly[str]
     readings: ReadOnly[Sequence[Mapping[str, Any]]]
     model_given: ReadOnly[bool]
     model_dtype: ReadOnly[str]
     task_given: ReadOnly[Mapping[str, Any]]
+
+
+def class_totals(facts: Facts) -> Sequence[float]:
+    """Return how much each class counts in loss and metrics: its rows, or their weights.
+
+    Empty if the classes were not counted.
+    """
+    return facts.get("class_weight_sums") or facts.get("class_counts") or ()

@@ -143,7 +143,7 @@ class LoaderGenerators:
         self._states = self._own.states()
 
     def start(self, epoch: int) -> None:
-        """Seed the generators for an epoch, and call ``set_epoch`` where there is one."""
+        """Seed the loader's own generators, and call ``set_epoch`` where it is defined."""
         self._own.seed(epoch)
         samplers = [each for each in self._samplers if hasattr(each, "set_epoch")]
         for each in (*samplers[:1], *self._others):
@@ -151,5 +151,5 @@ class LoaderGenerators:
                 each.set_epoch(epoch)
 
     def restore(self) -> None:
-        """Restore the states of the time before."""
+        """Restore the states from before ``start``."""
         self._own.restore(self._states)

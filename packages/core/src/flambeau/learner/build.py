@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from flambeau.callbacks import ProgressBar
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
+from flambeau.data.facts import class_totals
 from flambeau.data.loader import Dataset, Loader, LoaderOptions, NonEmptyBatches, loader_world_size
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.user_loader import UserLoaderDataset
@@ -24,6 +25,7 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
+from flambeau.task.metrics import check_takes_weights
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.task.task_module import move_task
@@ -32,6 +34,7 @@ from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 
 if TYPE_CHECKING:
+    from flambeau.artefact.weights_meaning import Meaning
     from flambeau.learner.start import StartingPoint
 
 
@@ -221,6 +224,13 @@ class BuiltPlan:
             undo(self._compiled)
             self._compiled = compile_model(self.model, values["compile"])
 
+    @property
+    def meaning(self) -> Meaning:
+        """What the inputs and outputs of the model mean."""
+        from flambeau.artefact.weights_meaning import Meaning
+
+        return Meaning(self.preprocessor, self.task, self.domain)
+
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
@@ -262,7 +272,7 @@ class BuiltPlan:
         made = dict(task.arguments())
         made["metrics"] = list(made.get("metrics", ()))
         wanted = {
-            "loss": loss_arguments(self.values, self.data.facts().get("class_counts")),
+            "loss": loss_arguments(self.values, class_totals(self.data.facts())),
             "metrics": {"metrics": self.values.get("metrics")},
         }
         for key, expected in wanted.items():
@@ -401,6 +411,14 @@ class BuiltPlan:
             and self._keeps_statistics()
         )
 
+    def _check_metrics(self) -> None:
+        """Raise an InputError for metrics without weights, if the validation samples have some."""
+        if not len(self.data.split.valid) or type(self.task).evaluate is not Task.evaluate:
+            return
+        if getattr(self.dataset("valid"), "sample_weight", None) is not None:
+            for name, metric in self.task.metrics().items():
+                check_takes_weights(name, metric, self.task.known_metrics())
+
     def sample_batch(self, n: int) -> Batch:
         """Return a batch of ``n`` train samples; the run's loader does not advance."""
         options = LoaderOptions(
@@ -421,6 +439,7 @@ class BuiltPlan:
         """
         if values is not None:
             self.apply(values)
+        self._check_metrics()
         return Components(
             model=self.model,
             task=self.task,

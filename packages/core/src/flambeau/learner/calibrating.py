@@ -18,6 +18,7 @@ from flambeau.learner.build import BuiltPlan
 from flambeau.report.calibration import Calibration, calibration
 from flambeau.report.text_table import text_table
 from flambeau.task.metrics import score
+from flambeau.task.probability_calibration import Rows, joined
 from flambeau.task.task import StepContext, Task
 
 _EPS = torch.finfo(torch.float64).eps
@@ -141,7 +142,7 @@ class _Scores:
         self.values = values
         task.calibration = values
         self.metrics = dict(task.metrics())
-        self.rows: list[tuple[Tensor, Tensor]] = []
+        self.rows: list[Rows] = []
 
     def add(self, outputs: Any, batch: Batch) -> None:
         """Add a batch."""
@@ -149,29 +150,30 @@ class _Scores:
         self.task.update(self.metrics, outputs, batch)
         rows = self.task.probability_rows(outputs, batch)
         if rows is not None:
-            self.rows.append((rows[0].cpu(), rows[1].cpu()))
+            self.rows.append(rows)
 
     def compute(self) -> tuple[dict[str, float], Calibration | None]:
         """Return the scores by name, and the reliability curve."""
         found: dict[str, float] = {}
         curve = None
-        if sum(len(p) for p, _ in self.rows):
-            p = torch.cat([p for p, _ in self.rows])
-            targets = torch.cat([y for _, y in self.rows])
-            curve = calibration(p, targets)
-            found = {"ece": curve.ece, "log_loss": _log_loss(p, targets), "brier": curve.brier}
+        p, targets, weights = joined(self.rows)
+        if len(p):
+            curve = calibration(p, targets, weights=weights)
+            log_loss = _log_loss(p, targets, weights)
+            found = {"ece": curve.ece, "log_loss": log_loss, "brier": curve.brier}
         own = {name: score(metric) for name, metric in self.metrics.items()}
         return {**own, **found}, curve
 
 
-def _log_loss(p: Tensor, targets: Tensor) -> float:
+def _log_loss(p: Tensor, targets: Tensor, weights: Tensor | None) -> float:
     """Return the mean log-loss; probabilities are clipped as in scikit-learn."""
     p = p.double()
     if targets.ndim == 1:
         chosen = p.gather(1, targets.long().unsqueeze(1))
     else:
         chosen = torch.where(targets > 0.5, p, 1 - p)
-    return float(-chosen.clamp(_EPS, 1).log().mean())
+    losses = -chosen.clamp(_EPS, 1).log().mean(dim=1)
+    return float(losses.mean() if weights is None else (losses * weights).sum() / weights.sum())
 
 
 def _shown(value: Any) -> str:

@@ -467,7 +467,7 @@ class Learner:
         """Write only the model's weights to one safetensors file and return its path."""
         from flambeau.artefact.weights_file import save_model
 
-        return run_on_main(lambda: save_model(self.model, path, self.built.preprocessor))
+        return run_on_main(lambda: save_model(self.model, path, self.built.meaning))
 
     def load(self, path: str | Path) -> None:
         """Load the weights in a file of ``save``, an export, a checkpoint or a run into the model.
@@ -476,12 +476,12 @@ class Learner:
         loaded if the run keeps it, else the averaged ones if there are any, else the last ones.
 
         Raises:
-            ArtefactError: The file is missing or damaged, belongs to another model, or was trained
-                with another vocabulary.
+            ArtefactError: The file is missing or damaged, or belongs to another model, other
+                classes or another vocabulary.
         """
         from flambeau.learner.loading import load_any
 
-        load_any(self.model, path, self.built.preprocessor, self.domain)
+        load_any(self.model, path, self.built.meaning)
         self.task.calibration = {}
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:

@@ -8,8 +8,7 @@ from torch import nn
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.artefact.weights_file import load_model
-from flambeau.data.preprocess import Preprocessor
-from flambeau.domain import Domain
+from flambeau.artefact.weights_meaning import Meaning
 from flambeau.errors import ArtefactError
 from flambeau.learner.run_folder import is_checkpoint, resume_point
 from flambeau.training.run_state.checkpoint_content import load_final_weights
@@ -18,24 +17,22 @@ from flambeau.training.run_state.resume import check_tree
 from flambeau.wording import type_and_first_line
 
 
-def load_any(
-    model: nn.Module, path: str | Path, preprocessor: Preprocessor, domain: Domain
-) -> None:
+def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> None:
     """Load the weights in ``path`` into the model, which is unchanged after an error.
 
     Args:
         model: The model.
         path: A file of ``save``, an export's folder, a checkpoint, or the folder of a run, whose
             newest complete checkpoint is used.
-        preprocessor: The learner's; if it has a vocabulary, that of a file or export must be equal.
-        domain: The learner's.
+        meaning: What the learner's inputs and outputs mean; that of a file or export must be equal.
 
     Raises:
-        ArtefactError: The file is missing or damaged, or belongs to another model.
+        ArtefactError: The file is missing or damaged, or belongs to another model, other outputs
+            or another preprocessor.
     """
     folder = Path(path)
     if not is_checkpoint(folder) and latest_checkpoint(folder) is None:
-        load_model(model, path, preprocessor, domain)
+        load_model(model, path, meaning)
         return
     _, checkpoint, found = resume_point(folder)
     tree, before = check_tree(found, checkpoint), copied_state(model)

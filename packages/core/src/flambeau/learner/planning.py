@@ -104,7 +104,8 @@ def make_plan(
         start: An export whose preprocessor and weights the learner starts with.
 
     Raises:
-        ArtefactError: The export cannot be read or does not fit the data.
+        ArtefactError: The export, also that of a saved plan, cannot be read or does not fit the
+            data.
         PlanError: A choice is unknown, or names a builder that the domain does not have.
     """
     facts = dict(data.facts())
@@ -123,7 +124,7 @@ def make_plan(
             raise ArgumentError("plan= and start= exclude each other: a plan contains its start.")
         from flambeau.learner.start import plan_from_export
 
-        plan = plan_from_export(start, data, domain, rules, facts, user)
+        plan = plan_from_export(start, data, domain, rules, facts, user, given.task)
     elif saved is None and data.like is not None:
         from flambeau.learner.start import plan_like_export
 
@@ -140,6 +141,10 @@ def make_plan(
             from flambeau.learner.start import check_plan_like
 
             check_plan_like(plan.values, data.like, domain)
+        if plan.values.get("start") is not None:
+            from flambeau.learner.start import check_replayed
+
+            check_replayed(plan, data, domain, given.task)
     if training.optimizer is not None and plan["optimizer"].source != "user":
         plan = plan.with_choice(_factory_choice(training.optimizer))
     if given.model is not None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
-from flambeau.artefact.model_tensors import state_tensors
+from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
 from flambeau.artefact.read_like import output_names, read_record
 from flambeau.artefact.rebuild import rebuild_preprocessor
 from flambeau.data.data import Data
@@ -26,7 +26,8 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.plan import Choice, Plan, Rule
-from flambeau.training.optim.groups import parameter_groups
+from flambeau.task.task import Task
+from flambeau.training.optim.groups import layer_groups, parameter_groups
 from flambeau.wording import name_some
 
 KEY = "start"
@@ -163,19 +164,30 @@ class StartingPoint:
             kept[key] = Choice(key, value, reason, override=f"Omit {argument}.", source="user")
         return kept
 
-    def choose(self, outputs: Mapping[str, Any], new_head: bool | None) -> Choice:
+    @property
+    def output_names(self) -> list[str]:
+        """Classes or regression targets of the export; empty if its task does not name them."""
+        return list(output_names(self.record.task.arguments))
+
+    def choose(self, names: Sequence[str], new_head: bool | None) -> Choice:
         """Return the plan's choice ``start``.
 
         Args:
-            outputs: The task arguments of the new data.
+            names: Classes or regression targets of the new task.
             new_head: As in ``Start``.
 
         Raises:
-            ArtefactError: The new data lack some classes of the export, so that it is unclear
-                whether its head is to be kept.
+            ArtefactError: It is unclear whether the head of the export is to be kept: the new
+                task lacks some of its classes, or only one of the two tasks names its outputs.
         """
-        names, saved = output_names(outputs), output_names(self.record.task.arguments)
+        names, saved = list(names), self.output_names
         same = names == saved
+        if new_head is None and bool(names) != bool(saved):
+            raise ArtefactError(
+                f"The outputs of {self.folder} are {_shown(saved)}, those of the new task are "
+                f"{_shown(names)}, so it is unclear whether its head fits. To keep it: "
+                "start=Start(path, new_head=False); to train a new one: new_head=True."
+            )
         if new_head is None and not same and names and set(names) <= set(saved):
             raise ArtefactError(
                 f"The data have the classes {name_some(names, 5)}, the export {self.folder} has "
@@ -183,7 +195,7 @@ class StartingPoint:
                 "like=… (the same export), which uses all its classes in its order; to train a new "
                 "head: start=Start(path, new_head=True)."
             )
-        if new_head is False and not same:
+        if new_head is False and names and saved and not same:
             raise ArtefactError(
                 f"new_head=False keeps the head of {self.folder}, which predicts "
                 f"{name_some(saved, 5)}, but the data have {name_some(names, 5)}. Omit new_head."
@@ -247,28 +259,42 @@ class StartingPoint:
         scale = {name: saved[name] for name in ("mean", "std") if name in saved}
         return {**arguments, **(scale if head == "kept" else {})}
 
+    def check_scale(self, task: Task) -> None:
+        """Raise an ArtefactError if the user's task scales targets unlike that of a kept head."""
+        own, saved = task.arguments(), self.record.task.arguments
+        for name in ("mean", "std"):
+            if name in saved and name in own and own[name] != saved[name]:
+                raise ArtefactError(
+                    f"The task has {name}={own[name]!r:.60}, but the head of {self.folder} was "
+                    f"trained with {name}={saved[name]!r:.60}. Give the task the same {name}, omit "
+                    "task=, or train a new head: start=Start(path, new_head=True)."
+                )
+
     def load_weights(self, model: nn.Module, head: str) -> None:
         """Load the weights into ``model`` by name; a new head keeps its own.
 
         Raises:
-            ArtefactError: A name or shape outside a new head differs; the message lists them.
+            ArtefactError: A name, shape or tie outside a new head differs; the message lists them.
         """
         stored = read_weights(self.folder, self.record)
         own = state_tensors(model)
-        free = _head_names(model) if head == "new" else frozenset[str]()
-        unfit = [name for name in own if name not in free and not _fits(own[name], stored, name)]
-        unfit += [name for name in stored if name not in own and not _is_within(name, free)]
+        fresh = _Head.of(model) if head == "new" else _Head()
+        kept = {name: tensor for name, tensor in own.items() if name not in fresh.tensors}
+        unfit = [name for name in kept if name not in stored or not fits(own[name], stored[name])]
+        unfit += [name for name in stored if name not in own and not fresh.contains(name)]
         if unfit:
-            shown = (f"{name} ({_shape(own, name)} / {_shape(stored, name)})" for name in unfit)
+            shown = (
+                f"{name} ({_described(own, name)} / {_described(stored, name)})" for name in unfit
+            )
             raise ArtefactError(
                 f"The weights of {self.folder} do not fit {type(model).__name__}: "
                 f"{name_some(shown, 3)} (model / export). Start with the same architecture and "
                 "settings as the export, or train without start=."
             )
+        check_ties(kept, stored, str(self.folder / MODEL_FILE))
         with torch.no_grad():
-            for name, tensor in own.items():
-                if name not in free:
-                    tensor.copy_(stored[name])
+            for name, tensor in kept.items():
+                tensor.copy_(stored[name])
 
 
 def plan_from_export(
@@ -278,16 +304,18 @@ def plan_from_export(
     rules: Sequence[Rule],
     facts: Mapping[str, Any],
     user: Mapping[str, Any],
+    task: Task | None,
 ) -> Plan:
     """Return the plan of a learner that starts from an export.
 
     Args:
         start: The learner's argument.
-        data: Their classes decide whether the head is kept.
+        data: Their classes decide whether the head is kept, unless a task is given.
         domain: The domain of the data.
         rules: Core's and the domain's.
         facts: Facts about data, model and task.
         user: The user's choices.
+        task: The task that the user passed.
 
     Raises:
         ArgumentError: ``start`` is neither a path nor a ``Start``.
@@ -305,10 +333,40 @@ def plan_from_export(
     has_module = bool(facts.get("model_given"))
     kept = point.choices(rules, user, with_model=True, has_module=has_module)
     plan = Plan.derive(rules, facts, {**user, **kept})
-    outputs: Mapping[str, Any] = {}
-    if "task_given" not in facts:
-        outputs = data.task_arguments(point.preprocessor, plan.values)
-    return plan.with_choice(point.choose(outputs, start.new_head))
+    names = _names_of(task, data, point.preprocessor, plan.values)
+    choice = point.choose(names, start.new_head)
+    if task is not None and choice.value["head"] == "kept":
+        point.check_scale(task)
+    return plan.with_choice(choice)
+
+
+def check_replayed(plan: Plan, data: Data, domain: Domain, task: Task | None) -> None:
+    """Check that the outputs of a replayed plan's task fit the head that the plan keeps.
+
+    Args:
+        plan: A saved plan, whose ``start`` may be None.
+        data: Their classes are compared with the export's, unless a task is given.
+        domain: The domain of the data.
+        task: The task that the user passed.
+
+    Raises:
+        ArtefactError: The plan keeps the head, but the classes or their order differ; or the
+            export cannot be read, or was replaced.
+    """
+    value = plan.values.get(KEY)
+    if value is None or value["head"] != "kept":
+        return
+    point = StartingPoint.of_plan(value, domain)
+    names, saved = _names_of(task, data, point.preprocessor, plan.values), point.output_names
+    if names and saved and names != saved:
+        raise ArtefactError(
+            f"The plan keeps the head of {point.folder}, which predicts {_shown(saved)} in this "
+            f"order, but the data have {_shown(names)}. Make a new plan: Learner(data, "
+            f"start={str(point.folder)!r}) without plan=. Its start=Start(path, new_head=True) "
+            "trains a new head."
+        )
+    if task is not None:
+        point.check_scale(task)
 
 
 def plan_like_export(
@@ -363,22 +421,54 @@ def digest_of(preprocessor: Preprocessor) -> str:
     return found.hexdigest()
 
 
-def _head_names(model: nn.Module) -> frozenset[str]:
-    groups = list(parameter_groups(model).values())
-    head = {id(parameter) for parameter in groups[-1]} if groups else set[int]()
-    named = model.named_parameters(remove_duplicate=False)
-    return frozenset(name for name, parameter in named if id(parameter) in head)
+def _names_of(
+    task: Task | None, data: Data, preprocessor: Preprocessor, values: Mapping[str, Any]
+) -> list[str]:
+    """Return the names of the outputs of the user's task, else of the data's."""
+    if task is not None:
+        return list(task.output_names)
+    return list(output_names(data.task_arguments(preprocessor, values)))
 
 
-def _is_within(name: str, free: frozenset[str]) -> bool:
-    """Whether a tensor of the export belongs to the module of a new head."""
-    parents = {other.rpartition(".")[0] for other in free}
-    return any(name.startswith(f"{parent}.") for parent in parents if parent)
+def _shown(names: Sequence[str]) -> str:
+    return name_some(names, 5) if names else "not named"
 
 
-def _fits(tensor: Tensor, stored: Mapping[str, Tensor], name: str) -> bool:
-    return name in stored and stored[name].shape == tensor.shape
+@dataclass(frozen=True)
+class _Head:
+    """The last layer group, which a new head initialises.
+
+    Attributes:
+        tensors: Names of its parameters and buffers (running statistics).
+        modules: Names of its modules.
+    """
+
+    tensors: frozenset[str] = frozenset()
+    modules: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        groups = parameter_groups(model)
+        if not groups:
+            return cls()
+        name, parameters = list(groups.items())[-1]
+        inner = {id(part) for part in layer_groups(model)[name]}
+        # A parameter that an earlier group shares is not the head's, although its module is.
+        own = {id(parameter) for parameter in parameters}
+        named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False))
+        modules = tuple(f"{at}." for at, module in named if at and id(module) in inner)
+        tensors = {
+            at for at, each in model.named_parameters(remove_duplicate=False) if id(each) in own
+        }
+        tensors |= {
+            at for at, _ in model.named_buffers(remove_duplicate=False) if at.startswith(modules)
+        }
+        return cls(frozenset(tensors), modules)
+
+    def contains(self, name: str) -> bool:
+        """Whether a tensor that the model lacks is one of the export's head."""
+        return name.startswith(self.modules)
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
-    return "×".join(map(str, tensors[name].shape)) or "scalar" if name in tensors else "absent"
+def _described(tensors: Mapping[str, Tensor], name: str) -> str:
+    return describe(tensors[name]) if name in tensors else "absent"

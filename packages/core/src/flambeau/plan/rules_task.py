@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from flambeau.data.facts import Facts
+from flambeau.data.facts import Facts, class_totals
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
@@ -266,15 +266,18 @@ def _metrics(facts: Facts, values: Mapping[str, Any]) -> Choice:
         )
     evidence: dict[str, Any] = {"task": task}
     if task == "classification":
-        share = _largest_share(facts.get("class_counts", []))
+        share = _largest_share(class_totals(facts))
+        counted = "sample weights" if "class_weight_sums" in facts else "rows"
         value, reason = ["accuracy"], "The share of correct predictions."
         if share is not None:
             evidence["largest_share"] = round(share, 4)
-            reason = f"The largest class has {share:.0%} of the rows, so accuracy is informative."
+            reason = (
+                f"The largest class has {share:.0%} of the {counted}, so accuracy is informative."
+            )
             if share > _IMBALANCED:
                 value = ["accuracy", "balanced_accuracy", "macro_f1"]
                 reason = (
-                    f"The largest class has {share:.0%} of the rows, so a constant prediction "
+                    f"The largest class has {share:.0%} of the {counted}, so a constant prediction "
                     "would reach that accuracy."
                 )
     elif task == "multi_label":
@@ -331,7 +334,7 @@ def _distinct(facts: Facts, noun: str) -> str:
     return f"{count:,} distinct {noun}{'' if count == 1 else 's'}"
 
 
-def _largest_share(counts: Sequence[int]) -> float | None:
+def _largest_share(counts: Sequence[float]) -> float | None:
     return max(counts) / sum(counts) if sum(counts) else None
 
 

@@ -19,6 +19,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.numerics import per_sample
 from flambeau.task.task import Task
 
 _MAX_VALUES = 50_000_000  # train features: 200 MB in float32, fitted in some seconds
@@ -40,6 +41,11 @@ class InMemorySamples(Protocol):
     @property
     def targets(self) -> Mapping[str, Tensor]:
         """Target tensors by name; exactly one."""
+        ...
+
+    @property
+    def sample_weight(self) -> Tensor | None:
+        """Weight of each sample, ``(n,)``; None for equal weights."""
         ...
 
 
@@ -136,13 +142,16 @@ def baseline_scores(
         if train_y.ndim > 1:
             return {}
     x, test_x = _features(train), _features(test)
+    weights, test_weights = _weights(train), _weights(test)
     if task.kind == "classification" and task.ignore_index is not None:
         kept = train_y != task.ignore_index
         train_y, x = train_y[kept], None if x is None else x[kept]
-    models = [_constant(task, train_y)]
+        weights = None if weights is None else weights[kept]
+    models = [_constant(task, train_y, weights)]
     rows = None if x is None else _rows(x)
     if x is not None and rows is not None and test_x is not None and _is_small(task, x, rows):
-        models.append(_linear(task, x[rows], train_y[rows], l2, max_iterations))
+        each = None if weights is None else weights[rows]
+        models.append(_linear(task, x[rows], train_y[rows], each, l2, max_iterations))
     found: dict[str, dict[str, float]] = {}
     for name, fit in models:
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **task.metrics()}
@@ -151,7 +160,8 @@ def baseline_scores(
         for start in range(0, len(test_y), most):
             piece = slice(start, start + most)
             # With inputs, because a user-defined loss may read the size of the batch.
-            batch = Batch({"input": inputs[piece]}, {"target": test_y[piece]})
+            each = None if test_weights is None else test_weights[piece]
+            batch = Batch({"input": inputs[piece]}, {"target": test_y[piece]}, sample_weight=each)
             task.update(metrics, fit(inputs[piece]), batch)
         found[name] = {key: score(metric) for key, metric in metrics.items()}
     return found
@@ -162,26 +172,30 @@ def baseline_scores(
 Fit = Callable[[Tensor], Tensor]
 
 
-def _constant(task: Task, targets: Tensor) -> tuple[str, Fit]:
+def _constant(task: Task, targets: Tensor, weights: Tensor | None) -> tuple[str, Fit]:
     """Return a model with the best constant prediction for the train targets."""
+    each = torch.ones(len(targets)).double() if weights is None else weights
     if task.kind == "classification":
         # Add-one smoothing keeps the loss finite for classes that are absent from train.
-        counts = targets.long().bincount(minlength=task.n_outputs or 0).double() + 1
+        counts = targets.long().bincount(each, minlength=task.n_outputs or 0) + 1
         outputs, name = (counts / counts.sum()).log(), "majority class"
     elif task.kind == "regression":
-        outputs = task.standardise(targets).reshape(len(targets), -1).double().mean(dim=0)
-        name = "mean"
+        values = task.standardise(targets).reshape(len(targets), -1).double()
+        outputs, name = each @ values / each.sum(), "mean"
     else:
-        share = (targets.double().sum(dim=0) + 1) / (len(targets) + 2)
+        share = (each @ targets.double() + 1) / (each.sum() + 2)
         outputs, name = (share / (1 - share)).log(), "label frequencies"
     return name, lambda x: outputs.expand(len(x), -1)
 
 
-def _linear(task: Task, x: Tensor, y: Tensor, l2: float, max_iterations: int) -> tuple[str, Fit]:
+def _linear(
+    task: Task, x: Tensor, y: Tensor, weights: Tensor | None, l2: float, max_iterations: int
+) -> tuple[str, Fit]:
     if task.kind == "regression":
-        return "ridge regression", _Linear.ridge(x, task.standardise(y), l2)
+        return "ridge regression", _Linear.ridge(x, task.standardise(y), l2, weights)
     n_outputs = task.n_outputs or 1
-    return "logistic regression", _Linear.logistic(x, y, n_outputs, l2, max_iterations)
+    fitted = _Linear.logistic(x, y, n_outputs, l2, max_iterations, weights)
+    return "logistic regression", fitted
 
 
 @dataclass(frozen=True)
@@ -199,11 +213,20 @@ class _Linear:
 
     @classmethod
     def logistic(
-        cls, inputs: Tensor, targets: Tensor, n_outputs: int, l2: float, max_iterations: int
+        cls,
+        inputs: Tensor,
+        targets: Tensor,
+        n_outputs: int,
+        l2: float,
+        max_iterations: int,
+        weights: Tensor | None = None,
     ) -> _Linear:
         """Fit with cross entropy for class indices ``(n,)``, else with one sigmoid per label."""
-        x, mean, std = _standardised(inputs, torch.float32)
+        x, mean, std = _standardised(inputs, torch.float32, weights)
         n, n_features = x.shape
+        each = None if weights is None else weights.float()
+        total = n if each is None else float(each.sum())
+        reduction = "sum" if each is None else "none"
         basis: Tensor | None = None
         if n_features > _WIDE * n:
             # The optimal weights are linear combinations of the rows, so a basis of the rows is
@@ -225,11 +248,15 @@ class _Linear:
             optimizer.zero_grad()
             logits = torch.addmm(bias, x, weight)
             if targets.ndim == 1:
-                loss = F.cross_entropy(logits, targets.long(), reduction="sum")
+                losses = F.cross_entropy(logits, targets.long(), reduction=reduction)
             else:
-                loss = F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum")
-            # Divided by n, because otherwise the first step of the line search is far too long.
-            loss = (loss + l2 / 2 * weight.square().sum()) / n
+                losses = F.binary_cross_entropy_with_logits(
+                    logits, targets.float(), reduction=reduction
+                )
+            if each is not None:
+                losses = (per_sample(each, losses) * losses).sum()
+            # A mean, because otherwise the first step of the line search is far too long.
+            loss = (losses + l2 / 2 * weight.square().sum()) / total
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
             return loss
 
@@ -239,18 +266,24 @@ class _Linear:
         return cls(mean, std, weight, bias.detach())
 
     @classmethod
-    def ridge(cls, inputs: Tensor, targets: Tensor, l2: float) -> _Linear:
+    def ridge(
+        cls, inputs: Tensor, targets: Tensor, l2: float, weights: Tensor | None = None
+    ) -> _Linear:
         """Solve the normal equations, in the smaller of the two dimensions rows and features."""
-        x, mean, std = _standardised(inputs, torch.float64)
+        x, mean, std = _standardised(inputs, torch.float64, weights)
         y = targets.reshape(len(targets), -1).double()
-        bias = y.mean(dim=0)
+        each = torch.ones(len(y)).double() if weights is None else weights
+        bias = each @ y / each.sum()
+        # Least squares with weights is least squares of rows times the roots of the weights.
+        root = each.sqrt().unsqueeze(1)
+        x, y = x * root, (y - bias) * root
         n, n_features = x.shape
         if n_features <= n:
             gram = x.T @ x + l2 * torch.eye(n_features, dtype=x.dtype)
-            weight = _solved(gram, x.T @ (y - bias))
+            weight = _solved(gram, x.T @ y)
         else:
             gram = x @ x.T + l2 * torch.eye(n, dtype=x.dtype)
-            weight = x.T @ _solved(gram, y - bias)
+            weight = x.T @ _solved(gram, y)
         return cls(mean, std, weight, bias)
 
 
@@ -265,10 +298,14 @@ def _solved(gram: Tensor, right: Tensor) -> Tensor:
     return torch.cholesky_solve(right, factor)
 
 
-def _standardised(inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _standardised(
+    inputs: Tensor, dtype: torch.dtype, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     x = inputs.reshape(len(inputs), -1).to(dtype)
-    mean = x.mean(dim=0)
-    std = (x - mean).square().mean(dim=0).sqrt()
+    share = None if weights is None else (weights / weights.sum()).to(dtype)
+    mean = x.mean(dim=0) if share is None else share @ x
+    squares = (x - mean).square()
+    std = (squares.mean(dim=0) if share is None else share @ squares).sqrt()
     # The standard deviation of a constant feature may be rounding noise instead of 0.
     constant = std <= 1e-6 * mean.abs()
     std = torch.where(constant, torch.ones_like(std), std)
@@ -285,6 +322,11 @@ def _only_target(samples: InMemorySamples) -> Tensor:
             f"({', '.join(samples.targets) or 'none'}). Pass a data set with one target."
         )
     return next(iter(samples.targets.values())).cpu()
+
+
+def _weights(samples: InMemorySamples) -> Tensor | None:
+    weights = samples.sample_weight
+    return None if weights is None else weights.double().cpu()
 
 
 def _class_indices(targets: Tensor) -> Tensor:

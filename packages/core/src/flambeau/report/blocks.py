@@ -14,6 +14,7 @@ from torch import Tensor
 from flambeau.data.preview import Preview
 from flambeau.errors import InputError
 from flambeau.report.svg import inline_svg
+from flambeau.report.text_table import count_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +132,9 @@ class Matrix(Block):
     columns: str = "predicted"
 
     def html(self, number: int) -> str:
-        share = self.counts.double() / self.counts.double().sum(dim=1, keepdim=True).clamp(min=1)
+        share = self.counts.double() / self.counts.double().sum(dim=1, keepdim=True).clamp(
+            min=1e-300
+        )
         upright = ' class="upright"' if max(map(len, self.names)) * len(self.names) > 24 else ""
         head = "".join(
             f'<th scope="col"{upright}><span>{escape(name)}</span></th>' for name in self.names
@@ -139,7 +142,7 @@ class Matrix(Block):
         lines: list[str] = []
         for row, name in enumerate(self.names):
             cells = "".join(
-                self._cell(int(self.counts[row, column]), float(share[row, column]))
+                self._cell(self.counts[row, column].item(), float(share[row, column]))
                 for column in range(len(self.names))
             )
             lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
@@ -150,13 +153,13 @@ class Matrix(Block):
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )
 
-    def _cell(self, count: int, share: float) -> str:
+    def _cell(self, count: float, share: float) -> str:
         if not count:
             return "<td></td>"
         ink = "color:#fff;" if share > 0.8 else ""
         # Never fully transparent, so that one wrong prediction in a thousand is visible.
         style = f"{ink}background:rgb(0 114 178/{0.08 + 0.92 * share:.2f})"
-        return f'<td style="{style}" title="{share:.1%}">{count:,}</td>'
+        return f'<td style="{style}" title="{share:.1%}">{count_text(count)}</td>'
 
 
 @dataclass(frozen=True)

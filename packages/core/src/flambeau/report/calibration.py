@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flambeau.errors import InputError
-from flambeau.report.intervals import Interval, wilson
+from flambeau.report.intervals import Interval, weighted_wilson
+from flambeau.report.text_table import as_count
 from flambeau.task.batch_summary import CalibrationSums, class_calibration, label_calibration
 from flambeau.task.numerics import to_rows
 
@@ -20,12 +21,12 @@ class CalibrationBin:
     Attributes:
         confidence: Mean predicted probability, 0..1.
         accuracy: Fraction of correct predictions, with a Wilson interval.
-        count: Number of predictions.
+        count: Number of predictions; the sum of the weights if the samples have weights.
     """
 
     confidence: float
     accuracy: Interval
-    count: int
+    count: float
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,16 @@ class Calibration:
         )
 
 
-def calibration(probabilities: Tensor, targets: Tensor, n_bins: int = 10) -> Calibration:
+def calibration(
+    probabilities: Tensor, targets: Tensor, n_bins: int = 10, weights: Tensor | None = None
+) -> Calibration:
     """Return the calibration of the predicted class, or of every label in a multi-label task.
 
     Args:
         probabilities: ``(n, classes)``.
         targets: Class indices ``(n,)``, or 0 and 1 for labels ``(n, labels)``.
         n_bins: Number of bins of equal width between 0 and 1.
+        weights: Sample weights ``(n,)``; None counts every sample once.
 
     Raises:
         InputError: No samples, shapes that do not match, or values that are not probabilities.
@@ -86,10 +90,11 @@ def calibration(probabilities: Tensor, targets: Tensor, n_bins: int = 10) -> Cal
         )
     if n_bins < 1:
         raise InputError(f"n_bins is {n_bins}, but must be at least 1.")
+    weights = None if weights is None else weights.double().cpu()
     if targets.shape == p.shape:
-        return calibration_from_sums(label_calibration(p, targets > 0.5, n_bins))
+        return calibration_from_sums(label_calibration(p, targets > 0.5, n_bins, weights))
     if targets.ndim == 1:
-        return calibration_from_sums(class_calibration(p, targets, n_bins))
+        return calibration_from_sums(class_calibration(p, targets, n_bins, weights))
     raise InputError(
         f"The shapes of the targets {tuple(targets.shape)} and of the probabilities "
         f"{tuple(p.shape)} do not match."
@@ -102,14 +107,14 @@ def calibration_from_sums(sums: CalibrationSums) -> Calibration:
     Raises:
         InputError: There are no predictions, or some probabilities are not finite.
     """
-    count, confidence, correct = to_rows(sums.bins.sum(dim=0, keepdim=True))[0]
+    count, confidence, correct, _ = to_rows(sums.bins.sum(dim=0, keepdim=True))[0]
     if not count:
         raise InputError("There are no predictions, so there is no calibration.")
     if not math.isfinite(confidence):
         raise InputError("Some probabilities are not finite, because outputs of the model are not.")
     bins = tuple(
-        CalibrationBin(total / n, wilson(round(hits), round(n)), round(n))
-        for n, total, hits in to_rows(sums.bins)
+        CalibrationBin(total / n, weighted_wilson(hits, n, squares), as_count(n))
+        for n, total, hits, squares in to_rows(sums.bins)
         if n
     )
     distance = sum(each.count * abs(each.accuracy.value - each.confidence) for each in bins)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from flambeau.errors import ArgumentError, InputError
-from flambeau.report.intervals import Interval, wilson
-from flambeau.report.text_table import text_table
+from flambeau.report.intervals import Interval, weighted_wilson
+from flambeau.report.text_table import as_count, count_text, text_table
 from flambeau.task.batch_summary import PairCounts
+from flambeau.task.numerics import to_rows
 
 _PRINTED_CLASSES = 15  # a wider matrix does not fit into a terminal
+_TINY = torch.finfo(torch.float64).tiny
 _MATRIX_CLASSES = 5_000  # of a matrix of 200 MB
 
 
@@ -25,17 +27,18 @@ class ConfusedPair:
     Attributes:
         target: Class in the targets.
         predicted: Predicted class.
-        count: Number of samples.
+        count: Number of samples; with sample weights, as everywhere here, the sum of their weights.
         share: Share of all samples of ``target``, 0..1.
     """
 
     target: str
     predicted: str
-    count: int
+    count: float
     share: float
 
     def __str__(self) -> str:
-        return f"{self.target} predicted as {self.predicted}: {self.count:,} ({self.share:.1%})"
+        shown = f"{count_text(self.count)} ({self.share:.1%})"
+        return f"{self.target} predicted as {self.predicted}: {shown}"
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class ClassScores:
     """
 
     name: str
-    support: int
-    predicted: int
+    support: float
+    predicted: float
     precision: Interval | None
     recall: Interval | None
     f1: float | None
@@ -106,7 +109,9 @@ class Confusion:
 
     @property
     def matrix(self) -> Tensor:
-        """Counts, int64 ``(classes, classes)``: rows are targets, columns predictions.
+        """Counts ``(classes, classes)``: rows are targets, columns predictions.
+
+        int64, or float64 sums of the sample weights.
 
         Raises:
             ArgumentError: There are more than 5,000 classes, whose matrix takes over 200 MB.
@@ -117,7 +122,7 @@ class Confusion:
                 f"The matrix of {n:,} classes has {n * n:,} cells ({n * n * 8 / 1e9:.1f} GB). "
                 "Use seen, most_confused() or class_scores(), which need only the pairs seen."
             )
-        cells = torch.zeros(n * n, dtype=torch.int64)
+        cells = torch.zeros(n * n, dtype=self.seen.counts.dtype)
         cells[self.seen.pairs[:, 0] * n + self.seen.pairs[:, 1]] = self.seen.counts
         return cells.view(n, n)
 
@@ -134,11 +139,11 @@ class Confusion:
         """
         counts = self.matrix.double()
         if by == "target":
-            return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+            return counts / counts.sum(dim=1, keepdim=True).clamp(min=_TINY)
         if by == "predicted":
-            return counts / counts.sum(dim=0, keepdim=True).clamp(min=1)
+            return counts / counts.sum(dim=0, keepdim=True).clamp(min=_TINY)
         if by == "all":
-            return counts / counts.sum().clamp(min=1)
+            return counts / counts.sum().clamp(min=_TINY)
         raise ArgumentError(f"by is {by!r}, but must be 'target', 'predicted' or 'all'.")
 
     def most_confused(self, n: int = 10) -> list[ConfusedPair]:
@@ -150,28 +155,38 @@ class Confusion:
         order = counts.sort(descending=True, stable=True).indices[: max(n, 0)]
         found: list[ConfusedPair] = []
         for position in order:
-            row, column, count = (int(each) for each in (*pairs[position], counts[position]))
-            names = self.classes[row], self.classes[column]
-            found.append(ConfusedPair(*names, count, count / int(support[row])))
+            row, column = (int(each) for each in pairs[position])
+            names, count = (
+                (self.classes[row], self.classes[column]),
+                as_count(float(counts[position])),
+            )
+            found.append(ConfusedPair(*names, count, count / float(support[row])))
         return found
 
     def class_scores(self) -> list[ClassScores]:
         """Return support, precision, recall and F1 of each class."""
         pairs = self.seen.pairs
         right = pairs[:, 0] == pairs[:, 1]
-        correct = torch.zeros(len(self.classes), dtype=torch.int64)
+        correct = torch.zeros(len(self.classes), dtype=self.seen.counts.dtype)
         correct[pairs[right, 0]] = self.seen.counts[right]
-        return _class_scores(self.classes, correct, self._totals(0), self._totals(1))
+        squares = self.seen.squares
+        return _class_scores(
+            self.classes,
+            correct,
+            (self._totals(0), self._totals(0, squares)),
+            (self._totals(1), self._totals(1, squares)),
+        )
 
-    def _totals(self, side: int) -> Tensor:
+    def _totals(self, side: int, of: Tensor | None = None) -> Tensor:
         """Return the samples of each class among targets (0) or predictions (1)."""
-        total = torch.zeros(len(self.classes), dtype=torch.int64)
-        return total.index_add_(0, self.seen.pairs[:, side], self.seen.counts)
+        counts = self.seen.counts if of is None else of
+        total = torch.zeros(len(self.classes), dtype=counts.dtype)
+        return total.index_add_(0, self.seen.pairs[:, side], counts)
 
     def __str__(self) -> str:
         if len(self.classes) > _PRINTED_CLASSES:
             return "\n".join(map(str, self.most_confused())) or "no errors"
-        rows = self.matrix.numpy().tolist()
+        rows = [list(map(as_count, row)) for row in to_rows(self.matrix)]
         named = [[name, *row] for name, row in zip(self.classes, rows, strict=True)]
         return text_table(["target \\ predicted", *self.classes], named)
 
@@ -182,10 +197,12 @@ class LabelCounts:
 
     Attributes:
         classes: Names of the labels.
-        true_positives: Predicted and in the target, int64 ``(labels,)``.
+        true_positives: Predicted and in the target, int64 ``(labels,)``, or sums of weights.
         false_positives: Predicted but not in the target.
         false_negatives: In the target but not predicted.
         true_negatives: Neither predicted nor in the target.
+        squares: Sums of the squared weights of predictions and of targets, ``(2, labels)``; None
+            without weights.
     """
 
     classes: tuple[str, ...]
@@ -193,6 +210,7 @@ class LabelCounts:
     false_positives: Tensor
     false_negatives: Tensor
     true_negatives: Tensor
+    squares: Tensor | None = None
 
     @classmethod
     def of(cls, predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> LabelCounts:
@@ -220,7 +238,10 @@ class LabelCounts:
         """Return support, precision, recall and F1 of each label."""
         positives = self.true_positives
         support, predicted = positives + self.false_negatives, positives + self.false_positives
-        return _class_scores(self.classes, positives, support, predicted)
+        squares = (predicted, support) if self.squares is None else self.squares
+        return _class_scores(
+            self.classes, positives, (support, squares[1]), (predicted, squares[0])
+        )
 
     def __str__(self) -> str:
         columns = (
@@ -229,27 +250,29 @@ class LabelCounts:
             self.false_negatives,
             self.true_negatives,
         )
-        rows = torch.stack(columns, dim=1).numpy().tolist()
+        rows = [list(map(as_count, row)) for row in to_rows(torch.stack(columns, dim=1))]
         named = [[name, *row] for name, row in zip(self.classes, rows, strict=True)]
         return text_table(["label", "TP", "FP", "FN", "TN"], named)
 
 
 def _class_scores(
-    classes: Sequence[str], correct: Tensor, support: Tensor, predicted: Tensor
+    classes: Sequence[str],
+    correct: Tensor,
+    support: tuple[Tensor, Tensor],
+    predicted: tuple[Tensor, Tensor],
 ) -> list[ClassScores]:
-    """Return the scores of each class from three counts, int64 ``(classes,)`` each."""
+    """Return the scores of each class, from counts ``(classes,)`` and their sums of squares."""
     rows: list[ClassScores] = []
-    for index, name in enumerate(classes):
-        hits, n_targets, n_predicted = (
-            int(counts[index]) for counts in (correct, support, predicted)
-        )
+    columns = to_rows(torch.stack([correct, *support, *predicted], dim=1))
+    for name, counts in zip(classes, columns, strict=True):
+        hits, n_targets, squares, n_predicted, predicted_squares = counts
         rows.append(
             ClassScores(
                 name,
-                n_targets,
-                n_predicted,
-                wilson(hits, n_predicted) if n_predicted else None,
-                wilson(hits, n_targets) if n_targets else None,
+                as_count(n_targets),
+                as_count(n_predicted),
+                weighted_wilson(hits, n_predicted, predicted_squares) if n_predicted else None,
+                weighted_wilson(hits, n_targets, squares) if n_targets else None,
                 2 * hits / (n_targets + n_predicted) if n_targets + n_predicted else None,
             )
         )

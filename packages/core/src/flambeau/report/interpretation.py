@@ -225,7 +225,7 @@ class Interpretation:
         self._require("classification", "multi_label")
         sums = self.predictions.summary.sums
         if self.predictions.kind == "multi_label":
-            return LabelCounts(self.names, *sums["labels"])
+            return LabelCounts(self.names, *sums["labels"], squares=sums["label_squares"])
         return Confusion.from_pairs(sums["confusion"], self.names)
 
     def most_confused(self, n: int = 10) -> list[ConfusedPair]:

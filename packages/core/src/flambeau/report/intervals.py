@@ -39,7 +39,26 @@ class Interval:
         return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+def weighted_wilson(successes: float, n: float, squares: float, level: float = 0.95) -> Interval:
+    """Return the Wilson interval of a proportion of trials with weights.
+
+    Its width is that of ``n² / squares`` trials of equal weight: n trials if all weights are equal.
+
+    Args:
+        successes: Sum of the weights of the successes.
+        n: Sum of all weights, above 0.
+        squares: Sum of the squared weights.
+        level: Confidence level, between 0 and 1.
+
+    Source:
+        Kish, "Survey Sampling", 1965: the effective number of samples.
+    """
+    effective = max(1.0, n * n / squares)
+    # Sums in another order may differ by rounding.
+    return wilson(min(1.0, successes / n) * effective, effective, level)
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     """Return the Wilson interval of a proportion of ``n`` independent trials.
 
     Unlike the normal approximation, it stays within 0..1 and has a width greater than 0 even for

@@ -26,6 +26,7 @@ class _OnlyTargets:
 
     targets: Mapping[str, Tensor]
     inputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    sample_weight: Tensor | None = None
 
 
 def part_baselines(
@@ -55,7 +56,10 @@ def part_baselines(
         if _shapes(train) == _shapes(scored) and _count(scored) <= _MOST_VALUES:
             return baseline_scores(train, scored, task)
         # Train images with a margin for cropping, or too many values: only a constant prediction.
-        return baseline_scores(_OnlyTargets(train.targets), _OnlyTargets(scored.targets), task)
+        only_train, only_scored = (
+            _OnlyTargets(each.targets, sample_weight=each.sample_weight) for each in (train, scored)
+        )
+        return baseline_scores(only_train, only_scored, task)
     train_targets = None if data is None else _train_targets(task, data.facts())
     if train_targets is None:
         return {}
@@ -64,7 +68,9 @@ def part_baselines(
     if not bool(kept.any()):
         return {}
     train_samples = _OnlyTargets({"target": train_targets})
-    return baseline_scores(train_samples, _OnlyTargets({"target": targets[kept]}), task)
+    weights = None if predictions.weights is None else predictions.weights[kept]
+    scored_samples = _OnlyTargets({"target": targets[kept]}, sample_weight=weights)
+    return baseline_scores(train_samples, scored_samples, task)
 
 
 def _count(samples: MemoryDataset) -> int:

@@ -29,6 +29,7 @@ from flambeau.plotting import (
 )
 from flambeau.report.calibration import Calibration
 from flambeau.report.intervals import Interval
+from flambeau.report.text_table import count_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +146,7 @@ def plot_confusion(
             f"The matrix has shape {tuple(counts.shape)}, but for {n} classes it must have shape "
             f"({n}, {n}), with targets as rows."
         )
-    share = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    share = counts.double() / counts.double().sum(dim=1, keepdim=True).clamp(min=1e-300)
     size = min(max(3.6, 1.9 + 0.42 * n), 12.0)
     figure = new_figure(size + 0.7, size)
     (axes,) = axes_row(figure, 1)
@@ -156,9 +157,11 @@ def plot_confusion(
     _name_classes(axes, classes)
     if n <= _MOST_COUNTS:
         _write_counts(axes, counts, share)
-    correct, total = int(counts.diagonal().sum()), int(counts.sum())
-    share_correct = f"{correct / max(total, 1):.1%}"
-    axes.set_title(f"{correct:,} of {total:,} correct ({share_correct})", fontsize=10)
+    correct, total = counts.diagonal().sum().item(), counts.sum().item()
+    share_correct = f"{correct / (total or 1):.1%}"
+    axes.set_title(
+        f"{count_text(correct)} of {count_text(total)} correct ({share_correct})", fontsize=10
+    )
     axes.spines[:].set_visible(False)
     return save_figure(figure, path)
 
@@ -186,12 +189,12 @@ def _write_counts(axes: Axes, counts: Tensor, share: Tensor) -> None:
     n = len(counts)
     for row in range(n):
         for column in range(n):
-            count = int(counts[row, column])
+            count = counts[row, column].item()
             if count:
                 axes.text(
                     column,
                     row,
-                    str(count),
+                    count_text(count).replace(",", ""),
                     ha="center",
                     va="center",
                     fontsize=9 if n <= 12 else 7,

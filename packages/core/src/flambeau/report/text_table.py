@@ -123,3 +123,14 @@ def _wrapped_by_width_of(line: str, width: int) -> list[str]:
             lines.append("")
         lines[-1] += character
     return lines
+
+
+def as_count(value: float) -> float:
+    """Return a number of samples, or a sum of their weights: an int if it is a whole number."""
+    return int(value) if value == int(value) else value
+
+
+def count_text(value: float) -> str:
+    """Return a number of samples, or a sum of their weights, for people."""
+    value = as_count(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"

@@ -11,8 +11,8 @@ from flambeau.task.classification_metrics import (
     MultiLabelMicroF1,
     TopKAccuracy,
 )
-from flambeau.task.function_metrics import SklearnMetric
-from flambeau.task.metrics import FunctionMetric, MeanLoss, Metric, SumMetric, score
+from flambeau.task.function_metrics import FunctionMetric, SklearnMetric
+from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
 from flambeau.task.probability_metrics import (
     AUROC,

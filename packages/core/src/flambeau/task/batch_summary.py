@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.task.numerics import HALF_DTYPES, distinct
+from flambeau.task.numerics import HALF_DTYPES, distinct, predicted_labels
 
 if TYPE_CHECKING:
     from flambeau.data.batch import Batch
@@ -61,29 +61,43 @@ class PairCounts:
 
     Attributes:
         pairs: int64 ``(pairs, 2)``: target and predicted class, sorted.
-        counts: int64 ``(pairs,)``, each at least 1.
+        counts: int64 ``(pairs,)``, each at least 1; with sample weights their sums, float64.
+        squares: Sums of the squared weights, in the dtype of ``counts``: equal to it without
+            weights.
     """
 
     pairs: Tensor
     counts: Tensor
+    squares: Tensor
 
     @classmethod
-    def of(cls, targets: Tensor, predicted: Tensor) -> PairCounts:
-        """Count the pairs of class indices, ``(n,)`` each."""
+    def of(cls, targets: Tensor, predicted: Tensor, weights: Tensor | None = None) -> PairCounts:
+        """Count the pairs of class indices, ``(n,)`` each, or add their weights ``(n,)``."""
         pairs = torch.stack([targets.long().cpu(), predicted.long().cpu()], dim=1)
-        return cls._counted(pairs, torch.ones(len(pairs), dtype=torch.int64))
+        if weights is None:
+            ones = torch.ones(len(pairs), dtype=torch.int64)
+            return cls._counted(pairs, ones, ones)
+        weights = weights.double().cpu()
+        seen = weights > 0
+        return cls._counted(pairs[seen], weights[seen], weights[seen].square())
 
     def __add__(self, other: PairCounts) -> PairCounts:
         pairs = torch.cat([self.pairs, other.pairs])
-        return self._counted(pairs, torch.cat([self.counts, other.counts]))
+        counts, squares = (
+            torch.cat(each) for each in ((self.counts, other.counts), (self.squares, other.squares))
+        )
+        return self._counted(pairs, counts, squares)
 
     @classmethod
-    def _counted(cls, pairs: Tensor, counts: Tensor) -> PairCounts:
+    def _counted(cls, pairs: Tensor, counts: Tensor, squares: Tensor) -> PairCounts:
         # The code of a pair is below 2^62 for up to 2^31 classes.
         width = int(pairs.max()) + 1 if len(pairs) else 1
         codes, rows = distinct(pairs[:, 0] * width + pairs[:, 1])
-        total = torch.zeros(len(codes), dtype=torch.int64).index_add_(0, rows, counts)
-        return cls(torch.stack([codes // width, codes % width], dim=1), total)
+        totals = [
+            torch.zeros(len(codes), dtype=each.dtype).index_add_(0, rows, each)
+            for each in (counts, squares)
+        ]
+        return cls(torch.stack([codes // width, codes % width], dim=1), *totals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +105,9 @@ class CalibrationSums:
     """Sums from which the reliability curve, ECE and Brier score follow.
 
     Attributes:
-        bins: float64 ``(bins, 3)``: number of predictions, sum of their probabilities, and number
-            of correct ones, by bins of equal width. Edges belong to the lower bin.
+        bins: float64 ``(bins, 4)``: number of predictions, sum of their probabilities, and number
+            of correct ones, by bins of equal width, weighted if the samples have weights; and the
+            sum of the squared weights. Edges belong to the lower bin.
         squared_error: Sum over the predictions of their squared error, float64 0-d. For classes it
             is summed over the classes, and halved for two classes.
     """
@@ -102,28 +117,35 @@ class CalibrationSums:
 
     @classmethod
     def of(
-        cls, confidence: Tensor, correct: Tensor, squared_error: Tensor, n_bins: int = N_BINS
+        cls,
+        confidence: Tensor,
+        correct: Tensor,
+        squared_errors: Tensor,
+        n_bins: int = N_BINS,
+        weights: Tensor | None = None,
     ) -> CalibrationSums:
         """Sum predictions by bin.
 
         Args:
             confidence: Predicted probabilities, float64 ``(predictions,)``.
             correct: 1 if the prediction is correct (the label applies), else 0, ``(predictions,)``.
-            squared_error: Sum of the squared errors, 0-d.
+            squared_errors: Squared error of each prediction, float64 ``(predictions,)``.
             n_bins: Number of bins.
+            weights: Weight of each prediction, float64 ``(predictions,)``; None counts each once.
         """
         edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1]
         index = torch.bucketize(confidence, edges)
-        columns = (torch.ones_like(confidence), confidence, correct.double())
+        each = torch.ones_like(confidence) if weights is None else weights
+        columns = (each, confidence * each, correct.double() * each, each.square())
         sums = [index.bincount(column, minlength=n_bins) for column in columns]
-        return cls(torch.stack(sums, dim=1), squared_error)
+        return cls(torch.stack(sums, dim=1), (squared_errors * each).sum())
 
     def __add__(self, other: CalibrationSums) -> CalibrationSums:
         return CalibrationSums(self.bins + other.bins, self.squared_error + other.squared_error)
 
 
 def class_calibration(
-    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS
+    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> CalibrationSums:
     """Return the sums of the most probable class of each sample.
 
@@ -131,16 +153,17 @@ def class_calibration(
         probabilities: float64 ``(n, classes)``.
         targets: Class indices ``(n,)``, none ignored.
         n_bins: Number of bins.
+        weights: Sample weights, float64 ``(n,)``.
     """
     confidence, predicted = probabilities.max(dim=1)
     errors = probabilities.clone()
     errors[torch.arange(len(targets)), targets.long()] -= 1
-    squared = errors.square_().sum() / (2 if errors.shape[1] == 2 else 1)
-    return CalibrationSums.of(confidence, predicted == targets, squared, n_bins)
+    squared = errors.square_().sum(dim=1) / (2 if errors.shape[1] == 2 else 1)
+    return CalibrationSums.of(confidence, predicted == targets, squared, n_bins, weights)
 
 
 def label_calibration(
-    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS
+    probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> CalibrationSums:
     """Return the sums of the probabilities of all labels.
 
@@ -148,9 +171,11 @@ def label_calibration(
         probabilities: float64 ``(n, labels)``.
         targets: Whether a label applies, bool ``(n, labels)``.
         n_bins: Number of bins.
+        weights: Sample weights, float64 ``(n,)``.
     """
-    squared = (probabilities - targets.double()).square_().sum()
-    return CalibrationSums.of(probabilities.flatten(), targets.flatten(), squared, n_bins)
+    squared = (probabilities - targets.double()).square_().flatten()
+    each = None if weights is None else weights.repeat_interleave(targets.shape[1])
+    return CalibrationSums.of(probabilities.flatten(), targets.flatten(), squared, n_bins, each)
 
 
 # ---------------------------------------------------------------- kinds of tasks
@@ -171,14 +196,14 @@ def summary_of_kind(task: Task, outputs: Any, batch: Batch) -> Summary:
         return loss_summary(losses)
     outputs = task.calibrated(outputs)
     if task.kind == "multi_label":
-        return label_summary(outputs, batch.target, task.thresholds, losses)
+        return label_summary(outputs, batch.target, task.thresholds, losses, batch.sample_weight)
     if task.kind != "classification":
         return loss_summary(losses)
     targets = batch.target
     targets = targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
     if task.ignore_index is not None:
         targets = targets.masked_fill(targets == task.ignore_index, -1)
-    return class_summary(outputs, targets, losses)
+    return class_summary(outputs, targets, losses, batch.sample_weight)
 
 
 def loss_summary(losses: Tensor | None) -> Summary:
@@ -186,7 +211,9 @@ def loss_summary(losses: Tensor | None) -> Summary:
     return Summary() if losses is None else Summary(samples={"loss": losses})
 
 
-def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Summary:
+def class_summary(
+    outputs: Tensor, targets: Tensor, losses: Tensor | None, weights: Tensor | None = None
+) -> Summary:
     """Return the summary of classification with one class per sample.
 
     Per sample: "target" (-1 if ignored), "predicted", "probability" of the predicted class,
@@ -197,13 +224,15 @@ def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Su
         outputs: Logits ``(batch, classes)``.
         targets: Class indices ``(batch,)``, -1 if ignored.
         losses: Loss of each sample.
+        weights: Sample weights ``(batch,)``, which count in the sums.
     """
     outputs, targets = _plain(outputs), targets.cpu()
+    each = _sample_weights(weights, len(outputs))
     calibration = CalibrationSums(
-        torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        torch.zeros(N_BINS, 4, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     )
     figures: list[tuple[Tensor, ...]] = []
-    for logits, labels in _pieces(outputs, targets):
+    for logits, labels, counted in _pieces(outputs, targets, each):
         probabilities = logits.double().softmax(dim=1)
         predicted = logits.argmax(dim=1)
         kept = labels >= 0
@@ -219,8 +248,9 @@ def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Su
                 _finite(logits),
             )
         )
+        kept = kept & (counted > 0)
         part = (probabilities, labels) if bool(kept.all()) else (probabilities[kept], labels[kept])
-        calibration = calibration + class_calibration(*part)
+        calibration = calibration + class_calibration(*part, weights=counted[kept])
     names = (
         "predicted",
         "probability",
@@ -231,7 +261,8 @@ def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Su
     )
     columns = dict(zip(names, map(torch.cat, zip(*figures, strict=True)), strict=True))
     kept = targets >= 0
-    confusion = PairCounts.of(targets[kept], columns["predicted"][kept])
+    counted = None if weights is None else each[kept]
+    confusion = PairCounts.of(targets[kept], columns["predicted"][kept], counted)
     return Summary(
         "classification",
         _with_losses({"target": targets, **columns}, losses),
@@ -241,39 +272,59 @@ def class_summary(outputs: Tensor, targets: Tensor, losses: Tensor | None) -> Su
 
 
 def label_summary(
-    outputs: Tensor, targets: Tensor, thresholds: Sequence[float], losses: Tensor | None
+    outputs: Tensor,
+    targets: Tensor,
+    thresholds: Sequence[float],
+    losses: Tensor | None,
+    weights: Tensor | None = None,
 ) -> Summary:
     """Return the summary of a multi-label batch.
 
     Per sample: "target_bits" and "predicted_bits" (see ``pack_labels``), and "label_counts"
     ``(batch, 3)``: number of labels that are correctly predicted, predicted, and targets. Sums:
     "labels" ``(4, labels)``: true positives, false positives, false negatives and true negatives
-    of each label; "calibration" of every label.
+    of each label, int64, or float64 sums of the sample weights; "label_squares" ``(2, labels)``:
+    the same with the squared weights of the predictions and of the targets; "calibration" of every
+    label.
 
     Args:
         outputs: Logits ``(batch, labels)``.
         targets: 0 and 1, or probabilities, ``(batch, labels)``.
         thresholds: A label is predicted if its probability is at least its threshold.
         losses: Loss of each sample.
+        weights: Sample weights ``(batch,)``, which count in the sums.
     """
     outputs, targets = _plain(outputs), targets.cpu()
     n_labels = outputs.shape[1]
     calibration = CalibrationSums(
-        torch.zeros(N_BINS, 3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        torch.zeros(N_BINS, 4, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     )
     limits = torch.tensor(thresholds, dtype=torch.float64)
-    sums = np.zeros((4, n_labels), dtype=np.int64)
+    counting = np.int64 if weights is None else np.float64
+    sums, squares = (np.zeros((size, n_labels), dtype=counting) for size in (4, 2))
+    each = _sample_weights(weights, len(outputs))
     figures: list[tuple[Tensor, ...]] = []
-    for logits, values in _pieces(outputs, targets):
-        applies, predicted = values > 0.5, logits.sigmoid().double() >= limits
+    for logits, values, counted in _pieces(outputs, targets, each):
+        applies, predicted = values > 0.5, predicted_labels(logits, limits)
         # numpy counts bools without a copy as integers, which would be 8 times as large.
         sets = [each.numpy() for each in (applies & predicted, predicted, applies)]
-        hits, n_predicted, n_targets = (each.sum(axis=0) for each in sets)
+        total: Any = len(logits)
+        if weights is None:
+            hits, n_predicted, n_targets = (found.sum(axis=0) for found in sets)
+            squares += (n_predicted, n_targets)
+        else:
+            w = counted.numpy()
+            total = w.sum()
+            hits, n_predicted, n_targets = (w @ found for found in sets)
+            squares += (np.square(w) @ sets[1], np.square(w) @ sets[2])
         misses = n_targets - hits
-        sums += (hits, n_predicted - hits, misses, len(logits) - n_predicted - misses)
-        counts = torch.stack([torch.as_tensor(each.sum(axis=1)) for each in sets], dim=1)
+        sums += (hits, n_predicted - hits, misses, total - n_predicted - misses)
+        counts = torch.stack([torch.as_tensor(found.sum(axis=1)) for found in sets], dim=1)
         figures.append((pack_labels(applies), pack_labels(predicted), counts, _finite(logits)))
-        calibration = calibration + label_calibration(logits.double().sigmoid(), applies)
+        rows = counted > 0
+        p = logits.double().sigmoid()
+        part = (p, applies) if bool(rows.all()) else (p[rows], applies[rows])
+        calibration = calibration + label_calibration(*part, weights=counted[rows])
     names = ("target_bits", "predicted_bits", "label_counts", "finite")
     columns: dict[str, Tensor] = dict(
         zip(names, map(torch.cat, zip(*figures, strict=True)), strict=True)
@@ -281,7 +332,11 @@ def label_summary(
     return Summary(
         "multi_label",
         _with_losses(columns, losses),
-        {"labels": torch.as_tensor(sums), "calibration": calibration},
+        {
+            "labels": torch.as_tensor(sums),
+            "label_squares": torch.as_tensor(squares),
+            "calibration": calibration,
+        },
         n_labels,
     )
 
@@ -329,10 +384,15 @@ def _plain(outputs: Tensor) -> Tensor:
     return outputs.float() if outputs.dtype in HALF_DTYPES else outputs
 
 
-def _pieces(outputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _sample_weights(weights: Tensor | None, n: int) -> Tensor:
+    """Return the sample weights, or ones, as float64 ``(n,)`` on the CPU."""
+    return torch.ones(n, dtype=torch.float64) if weights is None else weights.double().cpu()
+
+
+def _pieces(outputs: Tensor, *columns: Tensor) -> list[tuple[Tensor, ...]]:
     """Split a batch into rows whose probabilities need little memory."""
     rows = max(1, _MOST_VALUES // max(1, outputs.shape[1]))
-    return list(zip(_split(outputs, rows), _split(targets, rows), strict=True))
+    return list(zip(*(_split(each, rows) for each in (outputs, *columns)), strict=True))
 
 
 def _split(value: Tensor, rows: int) -> tuple[Tensor, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +25,8 @@ from flambeau.task.classification_metrics import (
     MacroF1,
     TopKAccuracy,
 )
-from flambeau.task.metrics import (
-    Metric,
-    MetricChoice,
-    MetricFactory,
-    fresh_metrics,
-    metric_argument,
-)
+from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
+from flambeau.task.metrics import Metric, MetricFactory
 from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
@@ -44,6 +39,9 @@ from flambeau.task.probability_metrics import (
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
 from flambeau.wording import class_name
+
+if TYPE_CHECKING:
+    from flambeau.task.probability_calibration import Rows
 
 # torch ignores the label -100 by default; an impossible label makes it ignore none.
 _NO_LABEL = -(2**62)
@@ -140,10 +138,21 @@ class Classification(Task):
             self._check_own_loss(loss)
             self.loss_name = class_name(loss)
         self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
-        self.metrics()  # raises for an unknown name
+        self._check_metrics()
         if calibration:
             self.calibration = _checked_calibration(calibration)
         self._weight: Tensor | None = None
+
+    def _check_metrics(self) -> None:
+        """Raise an error for an unknown name and for a metric that is always 1."""
+        n = len(self.classes)
+        for name, metric in self.metrics().items():
+            if isinstance(metric, TopKAccuracy) and metric.k >= n:
+                raise InputError(
+                    f"The metric {name!r} is always 1 with {n} classes, because the target is "
+                    f"always among the {metric.k} highest outputs. Choose accuracy, or "
+                    f'metrics={{"top": TopKAccuracy(k)}} with k below {n}.'
+                )
 
     @property
     def n_outputs(self) -> int:
@@ -254,24 +263,27 @@ class Classification(Task):
 
         return {"temperature": fit_temperature(*gather(self._rows(*pair) for pair in pairs))}
 
-    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits, targets = self._rows(self.calibrated(outputs), batch)
-        return as_real(logits).softmax(dim=1), targets
+    def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
+        logits, targets, weights = self._rows(self.calibrated(outputs), batch)
+        return as_real(logits).softmax(dim=1), targets, weights
 
-    def _rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits ``(n, classes)`` and class numbers ``(n,)``, without ignored targets."""
+    def _rows(self, outputs: Any, batch: Batch) -> Rows:
+        """Return logits ``(n, classes)``, class numbers and weights, without ignored targets."""
         self._is_soft(outputs, batch.target)  # raises for wrong shapes
         logits, targets = class_rows(outputs, batch.target)
+        weights = batch.sample_weight
+        if weights is not None:
+            weights = weights.repeat_interleave(len(targets) // max(1, len(weights)))
         if self.ignore_index is None:
-            return logits, targets
+            return logits, targets, weights
         kept = targets != self.ignore_index
-        return logits[kept], targets[kept]
+        return logits[kept], targets[kept], None if weights is None else weights[kept]
 
     def decode(self, outputs: Tensor) -> list[Prediction]:
         """Return the most probable class of each sample, from logits ``(batch, classes)``."""
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[Prediction] = []
-        for row in to_rows(self.calibrated(outputs.detach().float()).softmax(dim=1)):
+        for row in to_rows(as_real(self.calibrated(outputs.detach())).softmax(dim=1)):
             best = max(range(len(row)), key=row.__getitem__)
             named = dict(zip(self.classes, row, strict=True))
             predictions.append(Prediction(self.classes[best], row[best], named))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.task.metrics import ShareMetric, SumMetric
-from flambeau.task.numerics import as_real, per_sample
+from flambeau.task.numerics import as_real, per_sample, predicted_labels, real_dtype
 
 # ---------------------------------------------------------------- one label per sample
 
@@ -69,6 +69,7 @@ class Accuracy(ShareMetric):
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         predicted, truth = _labels(outputs, targets)
+        self.note_nan(outputs)
         self.add_correct(predicted == truth, _kept(truth, self.ignore_index), weights)
 
 
@@ -98,6 +99,7 @@ class TopKAccuracy(ShareMetric):
                 "smaller k, or Accuracy."
             )
         _, truth = _labels(outputs, targets)
+        self.note_nan(outputs)
         highest = outputs.topk(self.k, dim=1).indices
         correct = (highest == truth.unsqueeze(1)).any(dim=1)
         self.add_correct(correct, _kept(truth, self.ignore_index), weights)
@@ -120,6 +122,7 @@ class _PerClass(SumMetric):
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         n = outputs.shape[1]
         predicted, truth = _labels(outputs, targets)
+        self.note_nan(outputs)
         kept = _kept(truth, self.ignore_index)
         correct = predicted == truth
         both = correct if kept is None else correct & kept
@@ -136,8 +139,8 @@ class BalancedAccuracy(_PerClass):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan if nothing was counted."""
-        if not self.sums:
+        """Return a value in 0..1; nan if nothing was counted or an output is nan."""
+        if self.is_undefined:
             return float("nan")
         truth = self.sums["truth"]
         present = truth > 0
@@ -153,8 +156,8 @@ class MacroF1(_PerClass):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan if nothing was counted."""
-        if not self.sums:
+        """Return a value in 0..1; nan if nothing was counted or an output is nan."""
+        if self.is_undefined:
             return float("nan")
         total = self.sums["truth"] + self.sums["predicted"]
         present = total > 0
@@ -180,6 +183,7 @@ class _PerLabel(SumMetric):
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
+        self.note_nan(outputs)
         correct, total = predicted & truth, predicted.long() + truth.long()
         if weights is not None:
             each = per_sample(as_real(weights), truth)
@@ -197,8 +201,8 @@ class MultiLabelMicroF1(_PerLabel):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan before the first batch."""
-        if not self.sums:
+        """Return a value in 0..1; nan before the first batch, or if an output is nan."""
+        if self.is_undefined:
             return float("nan")
         return float(_f1(self.sums["correct"].sum(), self.sums["total"].sum()).item())
 
@@ -212,8 +216,8 @@ class MultiLabelMacroF1(_PerLabel):
     """
 
     def compute(self) -> float:
-        """Return a value in 0..1; nan before the first batch."""
-        if not self.sums:
+        """Return a value in 0..1; nan before the first batch, or if an output is nan."""
+        if self.is_undefined:
             return float("nan")
         return float(_f1(self.sums["correct"], self.sums["total"]).mean().item())
 
@@ -237,6 +241,7 @@ class ExactMatch(ShareMetric):
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
+        self.note_nan(outputs)
         self.add_correct((predicted == truth).all(dim=1), weights=weights)
 
 
@@ -263,11 +268,17 @@ def _threshold_value(threshold: float | Tensor) -> Any:
 
 
 def _as_threshold(threshold: float | Sequence[float]) -> float | Tensor:
-    return threshold if isinstance(threshold, int | float) else torch.tensor(threshold)
+    return (
+        threshold
+        if isinstance(threshold, int | float)
+        else torch.tensor(threshold, dtype=torch.float64)
+    )
 
 
 def _on_device(threshold: float | Tensor, outputs: Tensor) -> float | Tensor:
-    return threshold.to(outputs.device) if isinstance(threshold, Tensor) else threshold
+    if not isinstance(threshold, Tensor):
+        return threshold
+    return threshold.to(outputs.device, real_dtype(outputs.device))
 
 
 def _label_sets(
@@ -279,7 +290,7 @@ def _label_sets(
             f"Targets have shape {tuple(targets.shape)}, but outputs {tuple(outputs.shape)}: "
             "MultiLabel needs one 0 or 1 for each label. Give both as (batch, labels)."
         )
-    return outputs.detach().sigmoid() >= threshold, targets.detach() > 0.5
+    return predicted_labels(outputs.detach(), threshold), targets.detach() > 0.5
 
 
 def _f1(correct: Tensor, total: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""``SklearnMetric``: a metric from a function of scikit-learn.
+"""Metrics from functions: of outputs and targets, or those of scikit-learn.
 
 The function is called once, with the outputs and targets of all batches: most scores are not the
 mean of the scores of batches.
@@ -6,18 +6,60 @@ mean of the scores of batches.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
-from flambeau.task.metrics import StoringMetric, as_number
+from flambeau.task.metrics import StoringMetric
 from flambeau.task.numerics import as_real
 
 Predictions = Literal["labels", "probabilities", "values"]
 
 _FORMS = ("labels", "probabilities", "values")
+
+
+class FunctionMetric(StoringMetric):
+    """A metric that is a function of all outputs and all targets.
+
+    Args:
+        function: ``function(outputs, targets)``; returns a number.
+        higher_is_better: Whether larger values are better; None if scores are never compared.
+
+    Raises:
+        ArgumentError: ``function`` is not a function, or is one of scikit-learn's, which take the
+            targets first.
+
+    Example:
+        >>> def largest_error(outputs, targets):
+        ...     return (outputs - targets).abs().max()
+        >>> metric = FunctionMetric(largest_error, higher_is_better=False)
+        >>> metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.0]))
+        >>> float(metric.compute())
+        0.5
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], Any], higher_is_better: bool | None = None
+    ) -> None:
+        super().__init__()
+        check_function(function)
+        self.function = function
+        self.higher_is_better = higher_is_better
+
+    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
+        """Keep outputs and targets ``(batch, …)``."""
+        self.keep(outputs, targets)
+
+    def compute(self) -> Any:
+        """Return the function's value; nan before the first batch."""
+        return (
+            _as_number(self.function(self.sums["outputs"], self.sums["targets"]))
+            if self.sums
+            else float("nan")
+        )
 
 
 class SklearnMetric(StoringMetric):
@@ -71,7 +113,7 @@ class SklearnMetric(StoringMetric):
         Raises:
             InputError: A target is negative and not ``ignore_index``.
         """
-        return as_number(self._call(**self.sums)) if self.sums else float("nan")
+        return _as_number(self._call(**self.sums)) if self.sums else float("nan")
 
     def _call(self, outputs: Tensor, targets: Tensor) -> Any:
         if outputs.ndim > 2 and not targets.is_floating_point():  # an image of labels
@@ -94,3 +136,32 @@ class SklearnMetric(StoringMetric):
             if is_class and outputs.shape[1] == 2:
                 outputs = outputs[:, 1]
         return self.function(targets.cpu().numpy(), outputs.cpu().numpy(), **self.settings)
+
+
+def check_function(function: object) -> None:
+    """Check that a function can be called with (outputs, targets).
+
+    Raises:
+        ArgumentError: It is a class or no function, or its first argument is that of scikit-learn.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise ArgumentError(f"{function!r:.60} is not a function.")
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return
+    if names[:1] == ["y_true"]:
+        name = getattr(function, "__name__", "function")
+        raise ArgumentError(
+            f"{name} takes the targets first (y_true), as arrays of labels or probabilities, not "
+            f'logits. Say what it takes and which values are better: SklearnMetric({name}, "labels"'
+            ' or "probabilities" or "values", higher_is_better=True or False).'
+        )
+
+
+def _as_number(value: Any) -> Any:
+    """Return NumPy's scalars as floats; other values are checked by ``score``."""
+    if isinstance(value, Tensor):
+        return value
+    item: Any = getattr(value, "item", None)
+    return float(cast(Any, item())) if callable(item) and getattr(value, "size", 0) == 1 else value

@@ -6,15 +6,14 @@ the metrics of torchmetrics; ``score`` converts a result to a number.
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError
 from flambeau.task.numerics import as_real, per_sample, real_scalar, size_of
 
 Mode = Literal["min", "max"]
@@ -41,6 +40,9 @@ class Metric(Protocol):
     def reset(self) -> None:
         """Discard all batches added so far."""
         ...
+
+
+MetricFactory = Callable[[], Metric]
 
 
 def mode_of_metric(metric: Metric) -> Mode | None:
@@ -77,7 +79,12 @@ def score(metric: Metric) -> float:
 
 
 def update_metric(
-    name: str, metric: Any, outputs: Any, targets: Tensor, weights: Tensor | None
+    name: str,
+    metric: Any,
+    outputs: Any,
+    targets: Tensor,
+    weights: Tensor | None,
+    known: Mapping[str, MetricFactory] = MappingProxyType({}),
 ) -> None:
     """Update a metric with a batch, weighted by sample if there are weights.
 
@@ -88,6 +95,7 @@ def update_metric(
         outputs: Outputs of the model.
         targets: Targets of the batch.
         weights: Sample weights ``(batch,)``, or None.
+        known: Metrics that can be chosen by name, for the error.
 
     Raises:
         InputError: There are weights, and the metric does not take them.
@@ -95,84 +103,31 @@ def update_metric(
     if weights is None:
         metric.update(outputs, targets)
         return
-    if not getattr(metric, "takes_weights", False):
-        raise InputError(
-            f"The batch has sample weights, but the metric {name!r} ({type(metric).__name__}) does "
-            "not use them, so its score would count every sample once. Give its update a third "
-            "parameter for the weights (batch,) and set its attribute takes_weights = True, or "
-            "choose a metric by name."
-        )
+    check_takes_weights(name, metric, known)
     metric.update(outputs, targets, weights)
 
 
-MetricFactory = Callable[[], Metric]
-MetricFunction = Callable[[Any, Any], Any]
-MetricChoice = Sequence[str | MetricFunction] | Mapping[str, Metric | MetricFunction | str]
-"""Names and functions of outputs and targets, or these and metric objects by name."""
+def check_takes_weights(name: str, metric: Any, known: Mapping[str, MetricFactory]) -> None:
+    """Raise an InputError if a metric does not use sample weights.
 
-
-def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> dict[str, Metric]:
-    """Return new metrics by name.
-
-    Names are looked up in ``known``, objects are copied and reset, and a function becomes a
-    ``FunctionMetric``.
-
-    Raises:
-        ArgumentError: A name is unknown, or a value is neither name, metric nor function.
+    Args:
+        name: Name of the metric, for the error.
+        metric: Any ``Metric``.
+        known: Metrics that can be chosen by name; the error names those that use weights.
     """
-    return {name: _fresh(name, value, known) for name, value in _by_name(wanted).items()}
-
-
-def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:
-    """Return ``wanted`` for ``Task.arguments()``; an export stores objects by registered names."""
-    named = _by_name(wanted)
-    if not isinstance(wanted, Mapping) and all(isinstance(each, str) for each in wanted):
-        return list(named)
-    return {name: _function_metric(each) for name, each in named.items()}
-
-
-def _by_name(wanted: MetricChoice) -> dict[str, Any]:
-    """Return the choices by name; a function has its own."""
-    if isinstance(wanted, Mapping):
-        return dict(wanted)
-    named: dict[str, Any] = {}
-    for each in wanted:
-        name: object = each if isinstance(each, str) else getattr(each, "__name__", None)
-        if isinstance(each, Metric) or not isinstance(name, str) or name == "<lambda>":
-            raise ArgumentError(
-                f"metrics contains {each!r:.80}, which is not a name. Give metric objects and "
-                'lambdas by name, metrics={"recall": Recall()}; a metric has '
-                "update(outputs, targets), compute() and reset()."
-            )
-        named[name] = each
-    return named
-
-
-def _fresh(name: str, value: Any, known: Mapping[str, MetricFactory]) -> Metric:
-    if isinstance(value, str):
-        if value not in known:
-            raise ArgumentError(f"Unknown metric {value!r}. {did_you_mean(value, known)}")
-        return known[value]()
-    if isinstance(value, type):
-        raise ArgumentError(
-            f"The metric {name!r} is the class {value.__name__}. Create an object: "
-            f'metrics={{"{name}": {value.__name__}()}}.'
+    if getattr(metric, "takes_weights", False):
+        return
+    able = [each for each, make in known.items() if getattr(make(), "takes_weights", False)]
+    advice = f"Choose metrics that use them: {', '.join(able)}. " if able else ""
+    if not type(metric).__module__.startswith("flambeau."):
+        advice = (
+            "Give its update a third parameter for the weights (batch,) and set its attribute "
+            f"takes_weights = True. {advice}"
         )
-    metric = copy.deepcopy(_function_metric(value))
-    if not isinstance(metric, Metric):
-        raise ArgumentError(
-            f"The metric {name!r} is {value!r:.60}. Give a name, a function of (outputs, targets), "
-            "or an object with update(outputs, targets), compute() and reset()."
-        )
-    metric.reset()
-    return metric
-
-
-def _function_metric(value: Any) -> Any:
-    """Return a metric for a function of outputs and targets; other values unchanged."""
-    if isinstance(value, str | type | Metric) or not callable(value):
-        return value
-    return FunctionMetric(value)
+    raise InputError(
+        f"The samples have weights, but the metric {name!r} ({type(metric).__name__}) does not use "
+        f"them, so its score would count every sample once. {advice}".rstrip()
+    )
 
 
 class SumMetric:
@@ -211,9 +166,21 @@ class SumMetric:
         # Neither in place nor the caller's tensor: later changes must not affect the other.
         self.sums[name] = wide.clone() if old is None else old + wide.to(old.device)
 
+    def note_nan(self, outputs: Tensor) -> None:
+        """Record whether an output is nan, which would count as a class; for subclasses.
+
+        The score is then nan.
+        """
+        self.add("nan", outputs.detach().isnan().any().to(torch.int64))
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether nothing was added, or some outputs were nan; reads the device."""
+        return not self.sums or ("nan" in self.sums and bool(self.sums["nan"]))
+
     def _ratio(self, top: str, bottom: str) -> float:
-        """Return ``sums[top] / sums[bottom]``; nan if nothing was counted."""
-        if not self.sums:
+        """Return ``sums[top] / sums[bottom]``; nan if nothing was counted or outputs were nan."""
+        if self.is_undefined:
             return float("nan")
         return float((as_real(self.sums[top]) / as_real(self.sums[bottom])).item())
 
@@ -265,78 +232,6 @@ def _or_ones(weights: Tensor | None, targets: Tensor) -> Tensor:
     if weights is not None:
         return weights
     return torch.ones(len(targets), device=targets.device)
-
-
-class FunctionMetric(StoringMetric):
-    """A metric that is a function of all outputs and all targets.
-
-    Args:
-        function: ``function(outputs, targets)``; returns a number.
-        higher_is_better: Whether larger values are better; None if scores are never compared.
-
-    Raises:
-        ArgumentError: ``function`` is not a function, or is one of scikit-learn's, which take the
-            targets first.
-
-    Example:
-        >>> def largest_error(outputs, targets):
-        ...     return (outputs - targets).abs().max()
-        >>> metric = FunctionMetric(largest_error, higher_is_better=False)
-        >>> metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.0]))
-        >>> float(metric.compute())
-        0.5
-    """
-
-    def __init__(
-        self, function: Callable[[Tensor, Tensor], Any], higher_is_better: bool | None = None
-    ) -> None:
-        super().__init__()
-        check_function(function)
-        self.function = function
-        self.higher_is_better = higher_is_better
-
-    def update(self, outputs: Tensor, targets: Tensor, /) -> None:
-        """Keep outputs and targets ``(batch, …)``."""
-        self.keep(outputs, targets)
-
-    def compute(self) -> Any:
-        """Return the function's value; nan before the first batch."""
-        return (
-            as_number(self.function(self.sums["outputs"], self.sums["targets"]))
-            if self.sums
-            else float("nan")
-        )
-
-
-def check_function(function: object) -> None:
-    """Check that a function can be called with (outputs, targets).
-
-    Raises:
-        ArgumentError: It is a class or no function, or its first argument is that of scikit-learn.
-    """
-    if not callable(function) or isinstance(function, type):
-        raise ArgumentError(f"{function!r:.60} is not a function.")
-    try:
-        names = list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return
-    if names[:1] == ["y_true"]:
-        name = getattr(function, "__name__", "function")
-        raise ArgumentError(
-            f"{name} takes the targets first (y_true), as arrays of labels or probabilities, not "
-            f'logits. Say what it takes and which values are better: SklearnMetric({name}, "labels"'
-            ' or "probabilities" or "values", higher_is_better=True or False).'
-        )
-
-
-def as_number(value: Any) -> Any:
-    """Return NumPy's scalars as floats; other values are checked by ``score``."""
-    if isinstance(value, Tensor):
-        return value
-    item: Any = getattr(value, "item", None)
-    return (
-        float(cast("Any", item())) if callable(item) and getattr(value, "size", 0) == 1 else value
-    )
 
 
 class MeanLoss(SumMetric):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,14 +20,9 @@ from flambeau.task.class_validation import (
     wrong_width_error,
 )
 from flambeau.task.classification_metrics import ExactMatch, MultiLabelMacroF1, MultiLabelMicroF1
-from flambeau.task.metrics import (
-    Metric,
-    MetricChoice,
-    MetricFactory,
-    fresh_metrics,
-    metric_argument,
-)
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
+from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
+from flambeau.task.metrics import Metric, MetricFactory
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, predicted_labels, to_rows
 from flambeau.task.probability_metrics import (
     MultiLabelAUROC,
     MultiLabelAveragePrecision,
@@ -38,6 +33,9 @@ from flambeau.task.probability_metrics import (
 )
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
+
+if TYPE_CHECKING:
+    from flambeau.task.probability_calibration import Rows
 
 
 @dataclass(frozen=True)
@@ -164,19 +162,22 @@ class MultiLabel(Task):
             gather,
         )
 
-        logits, targets = gather((outputs, self._hard(outputs, batch)) for outputs, batch in pairs)
-        temperature = fit_label_temperature(logits, targets)
+        logits, targets, weights = gather(
+            (outputs, self._hard(outputs, batch), batch.sample_weight) for outputs, batch in pairs
+        )
+        temperature = fit_label_temperature(logits, targets, weights)
         if isinstance(self.threshold, tuple):
             return {"temperature": temperature, "thresholds": list(self.threshold)}
         p = (logits.double() / temperature).sigmoid()
         current = [self.threshold] * self.n_outputs
         return {
             "temperature": temperature,
-            "thresholds": best_f1_thresholds(p, targets, current),
+            "thresholds": best_f1_thresholds(p, targets, current, weights),
         }
 
-    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        return as_real(self.calibrated(outputs)).sigmoid(), self._hard(outputs, batch)
+    def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
+        p = as_real(self.calibrated(outputs)).sigmoid()
+        return p, self._hard(outputs, batch), batch.sample_weight
 
     def _hard(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the targets of outputs ``(batch, labels)``, which must be 0 or 1."""
@@ -205,10 +206,13 @@ class MultiLabel(Task):
         """Return the predicted labels of each sample, from logits ``(batch, labels)``."""
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[MultiLabelPrediction] = []
-        thresholds = dict(zip(self.classes, self.thresholds, strict=True))
-        for row in to_rows(self.calibrated(outputs.detach().float()).sigmoid()):
+        logits = as_real(self.calibrated(outputs.detach()))
+        chosen = to_rows(predicted_labels(logits, self.thresholds))
+        for row, predicted in zip(to_rows(logits.sigmoid()), chosen, strict=True):
             named = dict(zip(self.classes, row, strict=True))
-            labels = tuple(name for name, value in named.items() if value >= thresholds[name])
+            labels = tuple(
+                name for name, is_one in zip(self.classes, predicted, strict=True) if is_one
+            )
             predictions.append(MultiLabelPrediction(labels, named))
         return predictions
 

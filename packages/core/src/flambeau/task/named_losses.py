@@ -34,14 +34,13 @@ LOSSES: Mapping[str, Mapping[str, str]] = {
 """Task of core → name of a loss → description; the default loss is the first."""
 
 
-def loss_arguments(
-    values: Mapping[str, Any], counts: Sequence[int] | None = None
-) -> dict[str, Any]:
+def loss_arguments(values: Mapping[str, Any], counts: Sequence[float] = ()) -> dict[str, Any]:
     """Return the keyword arguments with which a task of core uses the plan's loss.
 
     Args:
         values: Values of the plan; without a "loss" the task keeps its default.
-        counts: Number of train rows per class in the order of the outputs, for the balanced loss.
+        counts: Number of train rows per class in the order of the outputs, or the sums of their
+            weights (``class_totals``), for the balanced loss.
 
     Raises:
         InputError: The balanced loss was chosen, but the classes were not counted.
@@ -64,7 +63,7 @@ def loss_arguments(
     return {}
 
 
-def balanced_weights(counts: Sequence[int]) -> list[float]:
+def balanced_weights(counts: Sequence[float]) -> list[float]:
     """Return one factor per class, so that all classes have the same total weight in the loss.
 
     The factor is ``rows / (classes · count)``, as in scikit-learn's ``class_weight="balanced"``; 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -36,6 +37,21 @@ def per_sample(weights: Tensor, values: Tensor) -> Tensor:
 def size_of(value: Tensor) -> Tensor:
     """Return the number of elements as a 0-d int64 tensor on the device of ``value``."""
     return torch.full((), value.numel(), dtype=torch.int64, device=value.device)
+
+
+def predicted_labels(logits: Tensor, thresholds: Tensor | Sequence[float] | float) -> Tensor:
+    """Return which labels are predicted: those whose probability is at least their threshold.
+
+    Metrics, reports and predictions call it, so that they agree on a probability that equals the
+    threshold, and on logits in half precision.
+
+    Args:
+        logits: ``(batch, labels)``, any floating-point dtype.
+        thresholds: One for all labels, or one for each, ``(labels,)``.
+    """
+    wide = real_dtype(logits.device)
+    limits = torch.as_tensor(thresholds, dtype=wide, device=logits.device)
+    return as_real(logits).sigmoid() >= limits
 
 
 def to_rows(values: Tensor) -> list[list[float]]:

@@ -6,8 +6,9 @@ Compared with scipy and scikit-learn in ``tests/core/task/test_probability_calib
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,27 +49,58 @@ def check_calibration(
     return dict(values)
 
 
-def gather(rows: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return all logits and targets on the CPU, from pairs of rows.
+Rows = tuple[Tensor, Tensor, Tensor | None]
+"""Outputs or probabilities ``(n, …)``, targets ``(n, …)``, and sample weights ``(n,)`` or None."""
+
+
+def joined(rows: Iterable[Rows]) -> Rows:
+    """Return the rows of all batches as one, on the CPU, without those of weight 0.
+
+    A batch without weights counts each of its rows once, beside batches that have weights.
+    """
+    found = [tuple(None if part is None else part.detach().cpu() for part in each) for each in rows]
+    values, targets = (
+        torch.cat([cast("Tensor", each[at]) for each in found] or [torch.empty(0, 1)])
+        for at in (0, 1)
+    )
+    if all(each[2] is None for each in found):
+        return values, targets, None
+    weights = torch.cat(
+        [
+            torch.ones(len(cast("Tensor", each[0]))).double()
+            if each[2] is None
+            else each[2].double()
+            for each in found
+        ]
+    )
+    counted = weights > 0
+    return values[counted], targets[counted], weights[counted]
+
+
+def gather(rows: Iterable[Rows]) -> Rows:
+    """Return all logits, targets and weights on the CPU, as ``joined`` does.
 
     Raises:
         InputError: There are none, or a logit is not finite.
     """
-    pairs = [(logits.detach().cpu(), targets.detach().cpu()) for logits, targets in rows]
-    if not sum(len(logits) for logits, _ in pairs):
-        raise InputError("There are no calibration samples to fit on.")
-    logits = torch.cat([logits for logits, _ in pairs])
-    if not bool(logits.isfinite().all()):
+    found = joined(rows)
+    if not len(found[0]):
+        raise InputError(
+            "There are no calibration samples to fit on: the part is empty, or all its samples "
+            "have the weight 0 or an ignored target."
+        )
+    if not bool(found[0].isfinite().all()):
         raise InputError("Some outputs of the model are not finite. Train the model again first.")
-    return logits, torch.cat([targets for _, targets in pairs])
+    return found
 
 
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the temperature T that minimises the log-loss of ``softmax(logits / T)``.
 
     Args:
         logits: ``(n, classes)``.
         targets: Class numbers, int64 ``(n,)``.
+        weights: Sample weights above 0, ``(n,)``; None counts every sample once.
 
     Raises:
         InputError: The log-loss has no minimum, because every sample is classified correctly, or
@@ -78,16 +110,21 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         Guo et al., "On calibration of modern neural networks", 2017. The log-loss is convex in
         1/T; here Newton's method finds its minimum to rounding error, within a shrinking interval.
     """
-    # A different sum of each row would not change the softmax, but large ones lose digits.
-    centred = logits - logits.amax(dim=1, keepdim=True)
-    chosen = centred.gather(1, targets.unsqueeze(1)).squeeze(1)
+    if bool((logits == logits[:, :1]).all()):
+        raise InputError(
+            f"The outputs are the same for all classes, on each of the {len(logits):,} calibration "
+            "targets, so no temperature changes them. Train the model first."
+        )
+    chosen = torch.cat([z.gather(1, targets[at].unsqueeze(1)) for at, z in _centred(logits)])
+    chosen = chosen.squeeze(1)
     if bool((chosen == 0).all()):
         raise InputError(
             f"The outputs are right for each of the {len(logits):,} calibration targets, so no "
             "temperature is best: the log-loss decreases towards temperature 0. Use more "
             "calibration samples."
         )
-    slope, _ = _slopes(centred, chosen, 0.0)
+    weights = torch.ones(len(logits)).double() if weights is None else weights.double()
+    slope, _ = _slopes(logits, chosen, weights, 0.0)
     if slope >= 0:
         raise InputError(
             "On the calibration samples the model's outputs are no better than equal probabilities "
@@ -96,7 +133,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         )
     low, high, inverse = 0.0, math.inf, 1.0
     for _ in range(_ENOUGH_ITERATIONS):
-        slope, curvature = _slopes(centred, chosen, inverse)
+        slope, curvature = _slopes(logits, chosen, weights, inverse)
         if slope < 0:
             low = inverse
         else:
@@ -111,19 +148,31 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     return 1 / inverse
 
 
-def _slopes(centred: Tensor, chosen: Tensor, inverse: float) -> tuple[float, float]:
+def _slopes(logits: Tensor, chosen: Tensor, weights: Tensor, inverse: float) -> tuple[float, float]:
     """Return the first and second derivative of the mean log-loss by the inverse temperature."""
     slope = curvature = 0.0
-    for start in range(0, len(centred), _ROWS):
-        z = centred[start : start + _ROWS].double()
+    for rows, z in _centred(logits):
+        weight = weights[rows]
         p = (z * inverse).softmax(dim=1)
         mean = (p * z).sum(dim=1)
-        slope += float((mean - chosen[start : start + _ROWS].double()).sum())
-        curvature += float((p * (z - mean.unsqueeze(1)).square()).sum())
-    return slope / len(centred), curvature / len(centred)
+        slope += float((weight * (mean - chosen[rows])).sum())
+        curvature += float((weight * (p * (z - mean.unsqueeze(1)).square()).sum(dim=1)).sum())
+    total = float(weights.sum())
+    return slope / total, curvature / total
 
 
-def fit_label_temperature(logits: Tensor, targets: Tensor) -> float:
+def _centred(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield pieces of the logits in float64, minus the largest of each row.
+
+    A constant added to a row would not change the softmax, but large ones lose digits.
+    """
+    for start in range(0, len(logits), _ROWS):
+        rows = slice(start, start + _ROWS)
+        z = logits[rows].double()
+        yield rows, z - z.amax(dim=1, keepdim=True)
+
+
+def fit_label_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the temperature T that minimises the log-loss of ``sigmoid(logits / T)``.
 
     One for all labels.
@@ -131,6 +180,7 @@ def fit_label_temperature(logits: Tensor, targets: Tensor) -> float:
     Args:
         logits: ``(n, labels)``.
         targets: 0 and 1, ``(n, labels)``.
+        weights: Sample weights above 0, ``(n,)``; None counts every sample once.
 
     Raises:
         InputError: As for ``fit_temperature``.
@@ -138,11 +188,15 @@ def fit_label_temperature(logits: Tensor, targets: Tensor) -> float:
     flat = logits.flatten()
     # A sigmoid is the softmax of (0, logit).
     pairs = torch.stack([torch.zeros_like(flat), flat], dim=1)
-    return fit_temperature(pairs, (targets > 0.5).long().flatten())
+    each = None if weights is None else weights.repeat_interleave(logits.shape[1])
+    return fit_temperature(pairs, (targets > 0.5).long().flatten(), each)
 
 
 def best_f1_thresholds(
-    probabilities: Tensor, targets: Tensor, current: Sequence[float]
+    probabilities: Tensor,
+    targets: Tensor,
+    current: Sequence[float],
+    weights: Tensor | None = None,
 ) -> list[float]:
     """Return the threshold of each label with the best F1 on these samples.
 
@@ -153,22 +207,24 @@ def best_f1_thresholds(
         probabilities: ``(n, labels)``.
         targets: 0 and 1, ``(n, labels)``.
         current: The threshold of each label now.
+        weights: Sample weights above 0, ``(n,)``; None counts every sample once.
     """
+    weights = torch.ones(len(targets)).double() if weights is None else weights.double()
     columns = zip(probabilities.double().T, (targets > 0.5).T, current, strict=True)
-    return [_best_f1_threshold(p, y, now) for p, y, now in columns]
+    return [_best_f1_threshold(p, y, weights, now) for p, y, now in columns]
 
 
-def _best_f1_threshold(p: Tensor, y: Tensor, current: float) -> float:
-    n_positive = int(y.sum())
-    if not n_positive:
+def _best_f1_threshold(p: Tensor, y: Tensor, weights: Tensor, current: float) -> float:
+    if not bool(y.any()):
         return current
     ordered, order = p.sort(descending=True)
-    correct = y[order].cumsum(0)
-    predicted = torch.arange(1, len(p) + 1)
-    f1 = 2 * correct.double() / (predicted + n_positive)
+    each = weights[order]
+    correct = (y[order] * each).cumsum(0)
+    f1 = 2 * correct / (each.cumsum(0) + correct[-1])
     below = torch.cat([ordered[1:], ordered.new_zeros(1)])
     f1[ordered == below] = -1  # samples of equal probability cannot be separated
     halfway = (ordered + below) / 2
     best = halfway[f1 >= f1.max() - 1e-12]
     found: float = to_rows(best[(best - current).abs().argmin()].reshape(1, 1))[0][0]
-    return min(max(found, 1e-6), 1 - 1e-6)
+    # A threshold lies between 0 and 1, which halves of extreme probabilities may round to.
+    return min(max(found, sys.float_info.min), 1 - sys.float_info.epsilon)

@@ -9,6 +9,7 @@ Compared with scikit-learn in ``tests/core/task/test_probability_metrics.py``, i
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -152,9 +153,26 @@ class _ClassRanking(_Ranking):
             # Equal to the order of the probabilities, which round to equal values near 0 and 1.
             yield outputs[:, 1] - outputs[:, 0], targets == 1, weights
             return
-        p = outputs.softmax(dim=1)
-        for column in range(p.shape[1]):
-            yield p[:, column], targets == column, weights
+        odds = log_odds(outputs)
+        for column in range(odds.shape[1]):
+            yield odds[:, column], targets == column, weights
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Return ``log(p / (1 - p))`` of the softmax of logits ``(n, classes)``.
+
+    It has the order of the probabilities, but does not round to equal values near 0 and 1.
+    """
+    # Differences to the largest logit, in sorted order, so that equal probabilities stay equal.
+    logits = logits - logits.amax(dim=1, keepdim=True)
+    ordered, order = logits.sort(dim=1)
+    log_p = logits - ordered.logsumexp(dim=1, keepdim=True)
+    odds = log_p - torch.log1p(-log_p.exp())
+    # 1 - p loses its digits where p is above 1/2, which is true of at most one class of a row.
+    best = order[:, -1:]
+    exact = ordered[:, -1:] - ordered[:, :-1].logsumexp(dim=1, keepdim=True)
+    is_likely = log_p.gather(1, best) > math.log(0.5)
+    return odds.scatter(1, best, torch.where(is_likely, exact, odds.gather(1, best)))
 
 
 class AUROC(_ClassRanking):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
     from flambeau.report.page import Section
     from flambeau.task.batch_summary import Summary
+    from flambeau.task.probability_calibration import Rows
 
 
 @dataclass(slots=True)
@@ -83,6 +84,8 @@ class Task:
         ignore_index: Targets with this value do not count; None counts all.
         threshold: A label of the kind "multi_label" is predicted from this probability on: one for
             all labels, or one for each.
+        ignores_sample_weight: Whether ``loss`` ignores the sample weights on purpose. Otherwise a
+            loss that does not depend on them is refused before the first step.
         signatures: How scores are computed, by name, where a name alone does not say it (the
             settings of BLEU); shown in reports.
         calibration: The values that ``calibrate`` returned, by name; a task that overrides
@@ -96,6 +99,7 @@ class Task:
     ignore_index: int | None = None
     threshold: float | tuple[float, ...] = 0.5
     calibration: Mapping[str, Any] = MappingProxyType({})
+    ignores_sample_weight: bool = False
     signatures: Mapping[str, str] = MappingProxyType({})
 
     @staticmethod
@@ -229,11 +233,12 @@ class Task:
         """
         predicted = self.calibrated(outputs)
         self.check_for_metrics(metrics, predicted)
+        known = {} if batch.sample_weight is None else self.known_metrics()
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(*self.loss(outputs, batch))
             else:
-                update_metric(name, metric, predicted, batch.target, batch.sample_weight)
+                update_metric(name, metric, predicted, batch.target, batch.sample_weight, known)
 
     def check_for_metrics(self, metrics: Mapping[str, Any], outputs: Any) -> None:
         """Raise an InputError if core's metrics get something else than one tensor."""
@@ -272,12 +277,12 @@ class Task:
             return outputs
         return (outputs.float() if outputs.dtype in HALF_DTYPES else outputs) / temperature
 
-    def probability_rows(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Return the calibrated probabilities and the targets; None if the task has none.
+    def probability_rows(self, outputs: Any, batch: Batch) -> Rows | None:
+        """Return the calibrated probabilities, targets and weights; None if the task has none.
 
         Returns:
             ``(n, classes)`` with class numbers ``(n,)``, or ``(n, labels)`` with 0 and 1
-            ``(n, labels)``; ignored targets are left out.
+            ``(n, labels)``; and the sample weights ``(n,)`` or None. Ignored targets are left out.
         """
         return None
 

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from flambeau.data.data import Data, head_arguments, select_values
-from flambeau.data.facts import ColumnFacts
+from flambeau.data.facts import ColumnFacts, class_totals
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.facts import TensorFacts
-from flambeau.tensors.like import check_inputs_like, targets_like
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
 TASKS = ("auto", "classification", "multi_label", "regression")
@@ -44,7 +43,10 @@ class BaseTensorData(Data):
                 f"class_names={class_names!r} is a single string. Give a list with one name per "
                 "class."
             )
-        task, class_names = targets_like(like, task, class_names)
+        if like is not None:
+            from flambeau.tensors.like import targets_like
+
+            task, class_names = targets_like(like, task, class_names)
         self._split = split
         self._like = None if like is None else Path(like)
         self._task = task
@@ -67,7 +69,10 @@ class BaseTensorData(Data):
         if self._facts is None:
             sizes = {f"n_{part}": len(self._split.part(part)) for part in PARTS}
             measured = self._measure()
-            check_inputs_like(self._like, measured["inputs"])
+            if self._like is not None:
+                from flambeau.tensors.like import check_inputs_like
+
+                check_inputs_like(self._like, measured["inputs"])
             facts = {**sizes, "split": self._split.describe(), **measured}
             self._facts = cast("TensorFacts", facts)
         return self._facts
@@ -103,7 +108,7 @@ class BaseTensorData(Data):
                     "sorted rows, use a random split (valid=0.2)."
                 )
             self._check_labels(names)
-            loss = loss_arguments(values, self.facts().get("class_counts"))
+            loss = loss_arguments(values, class_totals(self.facts()))
             return {"classes": names, **select_values(values, "metrics"), **loss}
         if task == "multi_label":
             self._check_label_columns()
@@ -191,8 +196,16 @@ def describe_columns(columns: Mapping[str, Tensor]) -> dict[str, ColumnFacts]:
     }
 
 
-def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[str, Any]:
-    """Return the ``target_*`` and ``class_*`` facts of train targets ``(n, …)``."""
+def describe_target(
+    target: Tensor, class_names: Sequence[str] | None, weights: Tensor | None = None
+) -> dict[str, Any]:
+    """Return the ``target_*`` and ``class_*`` facts of train targets ``(n, …)``.
+
+    Args:
+        target: The targets.
+        class_names: Names of the classes, if they are known.
+        weights: Sample weights ``(n,)``.
+    """
     facts: dict[str, Any] = {
         "target_dtype": dtype_name(target.dtype),
         "target_shape": list(target.shape[1:]),
@@ -218,6 +231,9 @@ def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[s
             counts = torch.bincount(target.long(), minlength=len(class_names))
             facts["class_names"] = list(class_names)
             facts["class_counts"] = counts.numpy().tolist()
+            if weights is not None:
+                sums = torch.bincount(target.long(), weights.double(), len(class_names))
+                facts["class_weight_sums"] = sums.numpy().tolist()
     if "class_names" not in facts and class_names is not None:
         facts["class_names"] = list(class_names)
     return facts

@@ -32,7 +32,6 @@ from flambeau.tensors.checks import (
 )
 from flambeau.tensors.columns import Array, Arrays
 from flambeau.tensors.hugging_face import class_label_names
-from flambeau.tensors.like import targets_like
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
@@ -124,7 +123,10 @@ class TensorData(BaseTensorData):
             >>> data.split.describe()
             'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
         """
-        task, class_names = targets_like(like, task, class_names)
+        if like is not None:
+            from flambeau.tensors.like import targets_like
+
+            task, class_names = targets_like(like, task, class_names)
         parts, given, names = split_arrays(
             inputs,
             targets,
@@ -187,7 +189,10 @@ class TensorData(BaseTensorData):
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = given_parts(train, valid, test, calibration)
         named = class_names or (None if n_classes else class_label_names(train, layout))
-        task, named = targets_like(like, task, named)
+        if like is not None:
+            from flambeau.tensors.like import targets_like
+
+            task, named = targets_like(like, task, named)
         classes = resolve_class_names(named, n_classes)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
@@ -241,7 +246,10 @@ class TensorData(BaseTensorData):
             FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
         cls._check_domain("from_loaders", "a loader")
-        task, class_names = targets_like(like, task, class_names)
+        if like is not None:
+            from flambeau.tensors.like import targets_like
+
+            task, class_names = targets_like(like, task, class_names)
         return UserData.from_loaders(
             given_parts(train, valid, test, calibration),
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
@@ -347,7 +355,7 @@ class TensorData(BaseTensorData):
             from flambeau.data.class_labels import is_one_hot
 
             [target] = train.targets.values()
-            facts |= describe_target(target, self._class_names)
+            facts |= describe_target(target, self._class_names, train.sample_weight)
             if is_one_hot(target) and self._task in ("auto", "classification"):
                 facts |= describe_one_hot(target, self._class_names)
         return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from flambeau.artefact.read_like import filled_like, output_names, read_record
 from flambeau.data.facts import ColumnFacts
 from flambeau.errors import InputError
 
@@ -12,7 +13,7 @@ _TASKS = ("classification", "multi_label", "regression")
 
 
 def targets_like(
-    like: str | os.PathLike[str] | None, task: str, class_names: Sequence[str] | None
+    like: str | os.PathLike[str], task: str, class_names: Sequence[str] | None
 ) -> tuple[str, Sequence[str] | None]:
     """Return task and class names, those of the export ``like`` where the user set none.
 
@@ -20,10 +21,6 @@ def targets_like(
         ArtefactError: The export is missing or damaged, or belongs to another domain.
         InputError: The user's task or class names differ from the export's.
     """
-    if like is None:
-        return task, class_names
-    from flambeau.artefact.read_like import filled_like, output_names, read_record
-
     saved = read_record(like, "tensors", "like").task
     has_names = saved.builder in ("classification", "multi_label")
     filled = filled_like(
@@ -40,18 +37,12 @@ def targets_like(
     return filled["task"] or "auto", filled["class_names"]
 
 
-def check_inputs_like(
-    like: str | os.PathLike[str] | None, inputs: Mapping[str, ColumnFacts]
-) -> None:
+def check_inputs_like(like: str | os.PathLike[str], inputs: Mapping[str, ColumnFacts]) -> None:
     """Check that inputs have the names, shapes and dtypes for which the export's preprocessor is.
 
     Raises:
         InputError: They differ; the message has both.
     """
-    if like is None:
-        return
-    from flambeau.artefact.read_like import read_record
-
     saved = read_record(like, "tensors", "like").preprocessor
     if saved.builder != "tensor_preprocessor":  # of a domain's subclass
         return

@@ -7,6 +7,7 @@ the loss is a mean instead of a sum, the steps would be too long or too short by
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -61,14 +62,21 @@ def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
         result: What ``task.loss(outputs, batch)`` returned.
 
     Raises:
-        InputError: The loss is not a sum and its weight, or ``host_weight`` returns another weight
-            than ``loss``.
+        InputError: The loss is not a sum and its weight, ``host_weight`` returns another weight
+            than ``loss``, or the loss does not depend on the sample weights.
     """
     with torch.no_grad():
         total, weight = _sum_and_weight(task, result)
         returned = float(weight)
+        if not 0 <= returned < math.inf:
+            raise InputError(
+                f"{type(task).__name__}.loss returned the weight {returned:g}, but it must be "
+                "finite and at least 0: the loss is divided by it. Return the number of samples, "
+                "of target tokens, or the sum of the sample weights."
+            )
         promised = task.host_weight(batch)
         _check_sum(task, outputs, batch, float(total), returned)
+        _check_sample_weights(task, outputs, batch)
     if promised is None or math.isclose(promised, returned, rel_tol=_TOLERANCE):
         return
     name = type(task).__name__
@@ -109,6 +117,25 @@ def _check_sum(task: Task, outputs: Any, batch: Batch, total: float, weight: flo
             f"{name}.loss returned {total:.4g} with the weight {weight:g}, but {total:.4g} is the "
             f"mean over its {n} samples, and it would be divided by the weight once more. Return "
             f'the sum of the losses (reduction="sum"; here {mean * weight:.4g}) with that weight.'
+        )
+
+
+def _check_sample_weights(task: Task, outputs: Any, batch: Batch) -> None:
+    """Raise an error if the loss is the same for equal and for unequal sample weights."""
+    given = batch.sample_weight
+    if given is None or task.ignores_sample_weight:
+        return
+    totals: list[float] = []
+    for weights in (torch.ones_like(given), torch.arange(len(given)).to(given) + 2):
+        changed = replace(batch, sample_weight=weights, weight=float(weights.sum()))
+        totals.append(float(task.loss(outputs, changed)[0]))
+    if totals[0] and math.isclose(*totals, rel_tol=1e-6):
+        name = type(task).__name__
+        raise InputError(
+            f"The data have sample weights, but {name}.loss does not use batch.sample_weight: each "
+            "sample would count once. Multiply the loss of each sample by its weight, and return "
+            "the sum of the weights as weight. To train without weights, omit sample_weight in the "
+            f"data, or set the attribute {name}.ignores_sample_weight = True."
         )
 
 

@@ -76,12 +76,18 @@ class Step:
             retain_graph: Keep the graph for another backward pass through it.
 
         Raises:
-            ArgumentError: The loss has more than one value.
+            ArgumentError: The loss has more than one value, or no gradient.
         """
         if loss.numel() != 1:
             raise ArgumentError(
                 f"step.backward needs one number, but the loss has the shape {tuple(loss.shape)}: "
                 "one value for each sample? Pass its sum or mean."
+            )
+        if not loss.requires_grad:
+            raise ArgumentError(
+                "The loss has no gradient, so the step would train nothing: it was computed from "
+                "detached outputs (detach(), item(), numpy(), or under torch.no_grad()), or all "
+                "parameters are frozen. Compute it from the model's outputs."
             )
         if self._has_leftovers:
             self.start()

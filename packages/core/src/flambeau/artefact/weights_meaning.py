@@ -1,0 +1,154 @@
+"""``Meaning``: what the inputs and outputs of a model mean; shapes alone do not tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from flambeau.artefact.export_format import ExportRecord
+from flambeau.artefact.rebuild import rebuild_preprocessor
+from flambeau.data.preprocess import HasVocabulary, Preprocessor
+from flambeau.domain import Domain
+from flambeau.errors import ArtefactError
+from flambeau.task.task import Task
+from flambeau.wording import name_some
+
+_TOLERANCE = 1e-4  # of statistics that another machine computed from the same data
+_OF_MACHINE = ("memory_format",)  # arguments that do not change the values of the inputs
+_START = (
+    "To train an export further on these data: Learner(data, start=EXPORT), or flambeau fit … "
+    "--start EXPORT."
+)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the inputs and outputs of a learner's model mean.
+
+    Attributes:
+        preprocessor: Makes the inputs of the model.
+        task: Names the outputs.
+        domain: Rebuilds the preprocessor of an export.
+    """
+
+    preprocessor: Preprocessor
+    task: Task
+    domain: Domain
+
+    def metadata(self) -> dict[str, str]:
+        """Return the texts for the header of a file of weights."""
+        found = {"outputs": json.dumps(list(self.task.output_names))}
+        vocabulary = _vocabulary(self.preprocessor)
+        return found if vocabulary is None else {**found, "vocabulary": vocabulary}
+
+    def check_file(self, metadata: Mapping[str, str], file: Path) -> None:
+        """Check the header of a file of weights; what it lacks is accepted.
+
+        Raises:
+            ArtefactError: The weights have other outputs, or were trained with another vocabulary.
+        """
+        own = self.metadata()
+        self._check_names(json.loads(metadata.get("outputs", "[]")), file)
+        if metadata.get("vocabulary", own.get("vocabulary")) != own.get("vocabulary"):
+            raise _other_vocabulary(file)
+
+    def check_export(self, record: ExportRecord, folder: Path) -> None:
+        """Check the record of an export.
+
+        Raises:
+            ArtefactError: Its domain, outputs, scale of the targets, vocabulary or preprocessor
+                differ.
+        """
+        if record.domain != self.domain.name:
+            raise ArtefactError(
+                f"{folder} is an export of the domain {record.domain!r}, but the data belong to "
+                f"{self.domain.name!r}. Load an export of the same kind of data."
+            )
+        saved = record.task.arguments
+        self._check_names(saved.get("classes", saved.get("names", ())), folder)
+        own = self.task.arguments()
+        for name in ("mean", "std"):
+            if name in saved and name in own and not _equal(own[name], saved[name]):
+                raise ArtefactError(
+                    f"The weights in {folder} predict targets scaled with {name} "
+                    f"{saved[name]!r:.60}, but the task of this learner has {own[name]!r:.60}: "
+                    f"predictions would be in other units. {_START}"
+                )
+        stored = rebuild_preprocessor(folder, record, self.domain)
+        if _vocabulary(self.preprocessor) != _vocabulary(stored):
+            raise _other_vocabulary(folder)
+        differing = _differing(_settings(self.preprocessor), _settings(stored))
+        if differing:
+            raise ArtefactError(
+                f"The weights in {folder} were trained with another preprocessor than that of "
+                f"these data: {name_some(differing, 3)} (here / export). The same inputs would "
+                f"reach the model with other values, so predictions would be wrong. {_START}"
+            )
+
+    def _check_names(self, saved: Sequence[Any], path: Path) -> None:
+        own = list(self.task.output_names)
+        stored = list(map(str, saved))
+        if own and stored and own != stored:
+            raise ArtefactError(
+                f"The outputs of the weights in {path} are {name_some(stored, 5)} in this order, "
+                f"but those of this learner are {name_some(own, 5)}: predictions would name the "
+                f"wrong ones. Create the data with the same classes in the same order "
+                f"(class_names=[…]). {_START}"
+            )
+
+
+def _vocabulary(preprocessor: Preprocessor) -> str | None:
+    return preprocessor.vocabulary_digest() if isinstance(preprocessor, HasVocabulary) else None
+
+
+def _other_vocabulary(path: Path) -> ArtefactError:
+    return ArtefactError(
+        f"The weights in {path} were trained with another vocabulary than that of these data: the "
+        f"same token ids denote other tokens, so predictions would be meaningless. {_START}"
+    )
+
+
+def _settings(preprocessor: Preprocessor) -> dict[str, Any]:
+    """Return all on which the values of the inputs depend."""
+    arguments = json.loads(json.dumps(dict(preprocessor.arguments()), default=list))
+    for name in _OF_MACHINE:
+        arguments.pop(name, None)
+    return {"builder": preprocessor.builder, **arguments, **preprocessor.tensors()}
+
+
+def _differing(own: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """Return "name (own value / stored value)" for the settings that differ."""
+    return [
+        f"{name} ({_shown(own.get(name))} / {_shown(stored.get(name))})"
+        for name in dict.fromkeys((*own, *stored))
+        if not _equal(own.get(name), stored.get(name))
+    ]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values are equal; numbers may differ by rounding."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        one, other = one.detach().cpu().double(), other.detach().cpu().double()
+        close = one.shape == other.shape and torch.allclose(
+            one, other, rtol=_TOLERANCE, atol=0.0, equal_nan=True
+        )
+        return close
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        pairs = (cast("Sequence[Any]", one), cast("Sequence[Any]", other))
+        return len(pairs[0]) == len(pairs[1]) and all(map(_equal, *pairs))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_TOLERANCE)
+    return bool(one == other)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        value = value.flatten()[:4].tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return f"{value!r:.60}"
