@@ -31,6 +31,7 @@ class WordTokenizer(VocabTokenizer):
         language: A language code of spaCy ("en", "de", …, "xx" for any language); None splits at
             white space only.
         lowercase: Whether texts are lower-cased first.
+        normalization: The Unicode form of texts.
 
     Raises:
         InputError: spaCy has no rules for the language.
@@ -39,9 +40,13 @@ class WordTokenizer(VocabTokenizer):
     kind: ClassVar[str] = "word"
 
     def __init__(
-        self, tokens: Sequence[str], language: str | None = None, lowercase: bool = False
+        self,
+        tokens: Sequence[str],
+        language: str | None = None,
+        lowercase: bool = False,
+        normalization: str = "nfc",
     ) -> None:
-        super().__init__(tokens, lowercase)
+        super().__init__(tokens, lowercase, normalization)
         self.language = language
         if language is not None:
             _spacy_tokenizer(language)
@@ -53,6 +58,7 @@ class WordTokenizer(VocabTokenizer):
         *,
         language: str | None = None,
         lowercase: bool = False,
+        normalization: str = "nfc",
         min_freq: int = 1,
         max_tokens: int | None = None,
     ) -> WordTokenizer:
@@ -62,12 +68,13 @@ class WordTokenizer(VocabTokenizer):
             texts: Train texts.
             language: As for the class.
             lowercase: Whether texts are lower-cased first.
+            normalization: As for the class.
             min_freq: Words that are rarer are unknown.
             max_tokens: Maximum size of the vocabulary, special tokens included.
         """
-        empty = cls(SPECIALS, language, lowercase)
+        empty = cls(SPECIALS, language, lowercase, normalization)
         tokens = vocabulary_tokens(empty.tokenize_batch(texts), min_freq, max_tokens)
-        return cls(tokens, language, lowercase)
+        return cls(tokens, language, lowercase, normalization)
 
     def tokenize_normalized(self, texts: Sequence[str]) -> list[list[str]]:
         if self.language is None:

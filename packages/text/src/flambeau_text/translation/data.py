@@ -247,6 +247,7 @@ class TranslationData(Data):
             "tokenizer": self._options.tokenizer,
             "vocab_size": self._options.vocab_size,
             "shared_vocab": self._options.shared_vocab,
+            "normalization": self._options.normalization,
         }
         return {key: value for key, value in given.items() if value is not None}
 
@@ -370,7 +371,6 @@ class TranslationData(Data):
             "label_smoothing": values["label_smoothing"],
             "teacher_forcing": values["teacher_forcing"],
             "decoding": values["decoding"],
-            "lowercase": self._options.lowercase,
         }
 
     # ------------------------------------------------------------ private

@@ -93,6 +93,7 @@ DATA_OPTIONS = (
     CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Size of a vocabulary, in tokens.", "vocab_size"),
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),
+    CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
     CliOption("unusable", str, "'skip' unusable pairs, or 'raise' an error.", "unusable"),
     CliOption("source-column", str, "Column of a table with the sources.", "source_column"),
     CliOption("split", str, "Column of a table with train, valid or test for each row.", "split"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.data.facts import Facts
 from flambeau.data.split import PARTS, Split
+from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.options import TranslationOptions
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class TranslationFacts(Facts, total=False):
         source_language: Language code, if known.
         target_language: Language code, if known.
         lowercase: Whether sentences are converted to lower case.
+        n_other_form: Number of train texts, of both sides, that are not in the Unicode form NFC.
     """
 
     source_words: ReadOnly[Required[int]]
@@ -44,6 +47,7 @@ class TranslationFacts(Facts, total=False):
     source_language: ReadOnly[Required[str | None]]
     target_language: ReadOnly[Required[str | None]]
     lowercase: ReadOnly[Required[bool]]
+    n_other_form: ReadOnly[Required[int]]
 
 
 def translation_facts(
@@ -51,12 +55,16 @@ def translation_facts(
 ) -> TranslationFacts:
     """Return the facts of the train pairs."""
     sides: dict[str, Any] = {}
+    form, n_other_form = options.normalization or "nfc", 0
     counts: dict[str, Counter[str]] = {}
     for side, texts in (("source", sources), ("target", targets)):
         found: Counter[str] = Counter()
         longest_words = longest_characters = 0
         for row in split.train.tolist():
-            text = str(texts[row]).lower() if options.lowercase else str(texts[row])
+            raw = str(texts[row])
+            n_other_form += not unicodedata.is_normalized("NFC", raw)
+            text = normalize(raw, form)
+            text = text.lower() if options.lowercase else text
             words = text.split()
             found.update(words)
             longest_words = max(longest_words, len(words))
@@ -78,5 +86,6 @@ def translation_facts(
         "source_language": options.source_language,
         "target_language": options.target_language,
         "lowercase": options.lowercase,
+        "n_other_form": n_other_form,
     }
     return cast("TranslationFacts", facts)

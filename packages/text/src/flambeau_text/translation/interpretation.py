@@ -40,9 +40,7 @@ _MOST_TOKENS = 60  # of a side whose attention is kept; more tokens are not legi
 _LENGTHS = (5, 10, 15, 20, 30, 10_000)
 
 
-def translation_summary(
-    outputs: dict[str, Tensor], batch: Batch, target: Tokenizer, *, lowercase: bool
-) -> Summary:
+def translation_summary(outputs: dict[str, Tensor], batch: Batch, target: Tokenizer) -> Summary:
     """Return the figures of each sentence of a batch.
 
     "loss" (per token), "loss_sum", "likelihood_sum" and "n_tokens" of the reference;
@@ -53,14 +51,11 @@ def translation_summary(
     Args:
         outputs: Outputs of ``TranslationTask.predict`` with ``context.for_report``.
         batch: The batch.
-        target: The target tokenizer.
-        lowercase: Whether references are lower-cased.
+        target: The target tokenizer, which normalises the references.
     """
     rows = [content_ids(row) for row in outputs["tokens"].tolist()]
     texts = [target.decode(row) for row in rows]
-    references = list(batch.extras[REFERENCE])
-    if lowercase:
-        references = [text.lower() for text in references]
+    references = [target.normalize(text) for text in batch.extras[REFERENCE]]
     n_source = batch.masks[SOURCE].sum(dim=1).cpu()
     sums = {name: outputs[name].double().cpu() for name in ("loss_sum", "likelihood_sum")}
     n_tokens = outputs["n_tokens"].cpu()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flambeau.errors import InputError
+from flambeau_text.tokenization.normalization import FORMS
 
 TOKENIZERS = ("bpe", "unigram", "word", "character")
 
@@ -23,6 +24,9 @@ class TranslationOptions:
         vocab_size: Size of a vocabulary; None lets the plan choose.
         shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.
         lowercase: Lower-case both sides; translations are then lower-case.
+        normalization: Unicode form of both sides, of the texts to translate and of the references
+            in scores: "nfc", "nfkc" (also full-width letters, ligatures, …) or "none"; None lets
+            the plan choose.
         max_words: Maximum number of words on either side of a pair.
         max_characters: Maximum number of characters on either side; it limits texts in languages
             without spaces, which count as one word.
@@ -41,6 +45,7 @@ class TranslationOptions:
     vocab_size: int | None = None
     shared_vocab: bool | None = None
     lowercase: bool = False
+    normalization: str | None = None
     max_words: int = 150
     max_characters: int = 2_000
     max_length_ratio: float = 9.0
@@ -50,6 +55,10 @@ class TranslationOptions:
         if self.tokenizer not in (None, *TOKENIZERS):
             raise InputError(
                 f"tokenizer={self.tokenizer!r} is invalid. Use one of {', '.join(TOKENIZERS)}."
+            )
+        if self.normalization not in (None, *FORMS):
+            raise InputError(
+                f"normalization={self.normalization!r} is invalid. Use one of {', '.join(FORMS)}."
             )
         if self.unusable not in ("skip", "raise"):
             raise InputError(f"unusable={self.unusable!r} is invalid. Use 'skip' or 'raise'.")

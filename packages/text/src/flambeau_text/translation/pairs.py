@@ -232,8 +232,22 @@ def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.n
     return kept, np.array(positions, dtype=np.int64)
 
 
+def _not_text(text: str) -> str | None:
+    """Return which character of a text cannot be encoded as UTF-8, or is NUL."""
+    if "\0" in text:
+        return "NUL characters, as UTF-16 that was read as UTF-8"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"the unpaired surrogate {text[error.start]!r} at index {error.start}"
+    return None
+
+
 def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
     """Return kind and description of the reason why a pair is unusable, or None."""
+    for side, text in (("source", source), ("target", target)):
+        if (wrong := _not_text(text)) is not None:
+            return "not text", f"the {side} has {wrong}"
     words = {"source": len(source.split()), "target": len(target.split())}
     for side, text in (("source", source), ("target", target)):
         if not words[side]:

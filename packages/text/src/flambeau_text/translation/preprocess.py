@@ -67,6 +67,7 @@ class TranslationPreprocessor(Preprocessor):
         """
         for index, item in enumerate(items):
             self._check_text(index, item)
+        items = [self.source.normalize(item) for item in items]
         rows = self.source.encode_batch(items)
         for index, row in enumerate(rows):
             if len(row) > self.max_tokens:
@@ -92,7 +93,13 @@ class TranslationPreprocessor(Preprocessor):
                 f"Item {index}: the character {item[error.start]!r} at index {error.start} is an "
                 "unpaired surrogate and not valid text. Decode the text as UTF-8."
             ) from None
-        problem = None if self.language_guard is None else self.language_guard.problem(item)
+        if "\0" in item:
+            raise InputError(
+                f"Item {index}: {_shown(item)} has NUL characters: probably UTF-16 text that was "
+                "read as UTF-8. Decode it as UTF-16."
+            )
+        guard = self.language_guard
+        problem = None if guard is None else guard.problem(self.source.normalize(item))
         if problem is not None:
             raise InputError(
                 f"Item {index}: {_shown(item)} {problem}. Give a source sentence, or disable this "
@@ -109,7 +116,8 @@ class TranslationPreprocessor(Preprocessor):
         if self.language_guard is None:
             return
         some = sources[:_CHECKED]
-        found = [(text, problem) for text in some if (problem := self.language_guard.problem(text))]
+        normal = [self.source.normalize(text) for text in some]
+        found = [(t, problem) for t in normal if (problem := self.language_guard.problem(t))]
         if 2 * len(found) > len(some):
             text, problem = found[0]
             raise InputError(

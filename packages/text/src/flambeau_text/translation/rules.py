@@ -17,6 +17,7 @@ from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.rnn import RnnConfig
 from flambeau_text.models.transformer import TransformerConfig
+from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.translation.facts import TranslationFacts
 from flambeau_text.translation.options import TOKENIZERS
 from flambeau_text.translation.recipes import (
@@ -81,6 +82,24 @@ def _tokenizer(facts: TranslationFacts, values: Values) -> Choice:
 
 def _tokenizer_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
     return None if value in TOKENIZERS else f"one of {', '.join(TOKENIZERS)}."
+
+
+def _normalization(facts: TranslationFacts, values: Values) -> Choice:
+    n, n_texts = facts["n_other_form"], 2 * facts["n_train"]
+    return Choice(
+        "normalization",
+        "nfc",
+        f"{n:,} of {n_texts:,} train texts are not in the Unicode form NFC. In one form the same "
+        "letters are the same tokens, in train, in prediction and in scores.",
+        evidence={"n_other_form": n},
+        alternatives=("nfkc", "none"),
+        override='options=TranslationOptions(normalization="nfkc"), or --normalization nfkc',
+        source="default",
+    )
+
+
+def _normalization_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
+    return None if value in FORMS else f"one of {', '.join(FORMS)}."
 
 
 def _vocab_size(facts: TranslationFacts, values: Values) -> Choice:
@@ -327,6 +346,7 @@ def _data_device(facts: TranslationFacts, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, of_model=True),
+    Rule("normalization", (), _normalization, _normalization_accepts, of_model=True),
     Rule("vocab_size", ("tokenizer",), _vocab_size, _whole_number(5, "tokens"), of_model=True),
     Rule("shared_vocab", ("tokenizer",), _shared_vocab, _shared_vocab_accepts, of_model=True),
     Rule("max_tokens", ("tokenizer",), _max_tokens, _whole_number(1, "tokens"), of_model=True),

@@ -38,6 +38,7 @@ from flambeau_text.translation.text_files import (
 )
 
 _LANGUAGES = ("source_language", "target_language")
+_SETTINGS = ("tokenizer", "vocab_size", "lowercase", "normalization", "unusable")
 
 TranslationDataArguments: TypeAlias = tuple[
     Samples, Split, TranslationOptions, Mapping[str, int], tuple[str, ...]
@@ -153,8 +154,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             folder with two files that differ only in their ending (``train.en`` and ``train.de``).
         options: ``target``, in a table the name of a column; its ``source_column`` and ``split``;
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
-            ``lowercase``, ``unusable``; ``valid`` and ``test``, each a fraction or two files
-            separated by a comma.
+            ``lowercase``, ``normalization``, ``unusable``; ``valid`` and ``test``, each a fraction
+            or two files separated by a comma.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -167,11 +168,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         raise ArgumentError(
             f"--task {task} does not apply to sentence pairs. Use --task translation, or omit it."
         )
-    chosen = {
-        name: given.pop(name)
-        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable")
-        if name in given
-    }
+    chosen = {name: given.pop(name) for name in (*_LANGUAGES, *_SETTINGS) if name in given}
     settings = TranslationOptions(**chosen)
     target = given.pop("target", None)
     source_column, target_column = given.pop("source_column", None), None

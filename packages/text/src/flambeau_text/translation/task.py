@@ -80,7 +80,6 @@ class TranslationTask(Task):
         teacher_forcing: The decoder's inputs in training; None always uses the reference.
         decoding: The search for evaluation and prediction; None uses beam search with size 5.
             Evaluations during a run use greedy search.
-        lowercase: Whether the target side was lower-cased; references then are too.
         decode_every: Number of evaluations of a run per search.
         max_decoded: Maximum number of sentences decoded per evaluation of a run; the first ones.
 
@@ -101,7 +100,6 @@ class TranslationTask(Task):
         label_smoothing: float = 0.1,
         teacher_forcing: TeacherForcing | Mapping[str, Any] | None = None,
         decoding: Strategy | Mapping[str, Any] | None = None,
-        lowercase: bool = False,
         decode_every: int = 1,
         max_decoded: int = 1_000,
     ) -> None:
@@ -124,7 +122,6 @@ class TranslationTask(Task):
         self.decoding = (
             strategy_from_json(decoding) if isinstance(decoding, Mapping) else decoding or _BEAM
         )
-        self.lowercase = lowercase
         self.decode_every = decode_every
         self.max_decoded = max_decoded
         self.signatures: dict[str, str] = {}
@@ -256,8 +253,7 @@ class TranslationTask(Task):
     def _scores(
         self, hypotheses: Sequence[str], references: Sequence[str], in_run: bool
     ) -> dict[str, float]:
-        if self.lowercase:
-            references = [text.lower() for text in references]
+        references = [self.target.normalize(text) for text in references]
         names = ("bleu",) if in_run else ("bleu", "bleu_lower", "chrf")
         return self._corpus_scores(hypotheses, references, names)
 
@@ -286,7 +282,7 @@ class TranslationTask(Task):
         """Return a ``translation_summary`` of searched sentences."""
         from flambeau_text.translation.interpretation import translation_summary
 
-        return translation_summary(outputs, batch, self.target, lowercase=self.lowercase)
+        return translation_summary(outputs, batch, self.target)
 
     def summary_scores(self, summary: Summary) -> Mapping[str, float]:
         """Return the scores of ``evaluate`` after a run, and TER."""
@@ -341,7 +337,6 @@ class TranslationTask(Task):
             "label_smoothing": self.label_smoothing,
             "teacher_forcing": self.teacher_forcing.as_json() if can_save else None,
             "decoding": self.decoding.as_json(),
-            "lowercase": self.lowercase,
             "decode_every": self.decode_every,
             "max_decoded": self.max_decoded,
         }

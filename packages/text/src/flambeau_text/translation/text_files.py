@@ -33,6 +33,18 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         ) from None
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if utf16 or b"\0" in content:
+        line = content.count(b"\n", 0, max(0, content.find(b"\0"))) + 1
+        found = (
+            "begins with the mark of UTF-16"
+            if utf16
+            else f"has NUL characters in line {line}, as UTF-16"
+        )
+        raise InputError(
+            f"{path} {found} UTF-16: it is not UTF-8. Save it as UTF-8; `iconv -f UTF-16 -t UTF-8` "
+            "converts UTF-16 (without a mark, `-f UTF-16LE`)."
+        )
     if content.startswith(b"\xef\xbb\xbf"):  # the byte-order mark
         content = content[3:]
     try:
