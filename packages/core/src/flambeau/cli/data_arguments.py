@@ -67,7 +67,10 @@ def open_data(
         texts = {name: value for name, value in given.items() if isinstance(value, str)}
         domain = recognise_domain(path, {**option_texts(extra), **texts})
     data_class: Any = next(iter(domain.data_classes.values()))
-    return domain, data_class.from_path(path, {**parse_options(domain, command, extra), **given})
+    read = data_class.from_path
+    if command == "evaluate":
+        read = getattr(data_class, "scored_from_path", read)
+    return domain, read(path, {**parse_options(domain, command, extra), **given})
 
 
 def option_texts(words: Sequence[str]) -> dict[str, str]:

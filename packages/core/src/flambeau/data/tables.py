@@ -81,7 +81,9 @@ class Table:
         return Table({name: parsed(read) for name, read in self._columns.items()}, self.name)
 
 
-def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
+def read_csv(
+    path: str | os.PathLike[str], *, rows: int | None = None, header: bool = True
+) -> Table:
     r"""Read a delimited text file with a header; every cell is text, also "NA" and "3".
 
     Files named ``.tsv`` are separated by tabs, and quotes in them are ordinary characters. Others
@@ -92,6 +94,8 @@ def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
     Args:
         path: The file, UTF-8, with or without byte-order mark.
         rows: Read only this many rows; with 0, only the header.
+        header: Whether the first line has the names of the columns; without, they are named by
+            their position: "0", "1", …
 
     Raises:
         InputError: The file does not exist, is not UTF-8, has no rows or two columns of one name, a
@@ -116,12 +120,16 @@ def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
             quoting=quoting,
             strict=True,
         )
-        header, *body = _records(reader, path, None if rows is None else rows + 1) or [[]]
-    _check_header(header, path)
+        most = None if rows is None else rows + header
+        first_record, *body = records = _records(reader, path, most) or [[]]
+    names = first_record
+    if not header and first_record:
+        names, body = [str(at) for at in range(len(first_record))], records
+    _check_header(names, path)
     if not body and rows != 0:
         raise InputError(f"{path} has no rows below its header. Give at least one.")
-    columns = [list(cells) for cells in zip(*body, strict=True)] or [[] for _ in header]
-    return _table(dict(zip(header, columns, strict=True)), path.name)
+    columns = [list(cells) for cells in zip(*body, strict=True)] or [[] for _ in names]
+    return _table(dict(zip(names, columns, strict=True)), path.name)
 
 
 def read_table(source: Any, name: str = "frame") -> Table:

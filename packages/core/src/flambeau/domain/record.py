@@ -38,6 +38,8 @@ class FromPath(Protocol):
                 the name of the column (or file) of the targets, and ``"task"``, the plan's value,
                 each only if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
                 the class names of the model in their order, which replace those found in the data.
+                It calls ``scored_from_path`` instead, if the class has it, with the same arguments:
+                data of which no sample may be left out.
         """
         ...
 

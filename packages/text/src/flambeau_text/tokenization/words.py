@@ -112,6 +112,9 @@ def _spacy_tokenizer(language: str) -> Any:
         return spacy.blank(language).tokenizer
     except (ImportError, OSError) as error:
         raise InputError(
-            f"spaCy has no rules for the language {language!r}. Give a code such as 'en' or 'de', "
-            "'xx' for rules that work for many languages, or None to split at white space only."
+            f"spaCy cannot split the language {language!r} into words: {str(error)[:80]!r}. "
+            "Give 'xx' for rules that work for many languages: "
+            "TranslationOptions(source_language='xx') or --source-language xx (the same for the "
+            "target); or use subwords, which need no rules: TranslationOptions(tokenizer='bpe') or "
+            "--tokenizer bpe."
         ) from error

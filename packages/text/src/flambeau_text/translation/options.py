@@ -32,8 +32,9 @@ class TranslationOptions:
             without spaces, which count as one word.
         max_length_ratio: Maximum ratio of the two sides' numbers of words; not applied to pairs
             with at most five words on the longer side.
-        unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side;
-            "raise" raises an error that names them.
+        unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side, except
+            in a given test part, which is kept whole; "keep" keeps all pairs; "raise" raises an
+            error that names them.
 
     Raises:
         InputError: A value is invalid.
@@ -49,7 +50,7 @@ class TranslationOptions:
     max_words: int = 150
     max_characters: int = 2_000
     max_length_ratio: float = 9.0
-    unusable: Literal["skip", "raise"] = "skip"
+    unusable: Literal["skip", "keep", "raise"] = "skip"
 
     def __post_init__(self) -> None:
         if self.tokenizer not in (None, *TOKENIZERS):
@@ -60,8 +61,10 @@ class TranslationOptions:
             raise InputError(
                 f"normalization={self.normalization!r} is invalid. Use one of {', '.join(FORMS)}."
             )
-        if self.unusable not in ("skip", "raise"):
-            raise InputError(f"unusable={self.unusable!r} is invalid. Use 'skip' or 'raise'.")
+        if self.unusable not in ("skip", "keep", "raise"):
+            raise InputError(
+                f"unusable={self.unusable!r} is invalid. Use 'skip', 'keep' or 'raise'."
+            )
         for name in ("vocab_size", "max_words", "max_characters"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):

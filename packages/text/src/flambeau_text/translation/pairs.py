@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau.wording import name_some
 from flambeau_text.translation.options import TranslationOptions
 
+NOT_TEXT = "not text"
 _SHOWN_PAIRS = 5
 # The length ratio of shorter sentences varies widely in correct translations.
 _RATIO_FROM_WORDS = 6
@@ -198,19 +199,30 @@ def pairs_from_columns(table: Table, source: str, target: str) -> Pairs:
     return Pairs(found[source], found[target], locations)
 
 
-def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.ndarray]:
+def filter_pairs(
+    pairs: Pairs, options: TranslationOptions, whole: Container[int] = ()
+) -> tuple[Pairs, np.ndarray]:
     """Return the pairs within the limits of ``options``, and their positions in ``pairs``.
 
     Other pairs are counted by reason.
 
+    Args:
+        pairs: The pairs.
+        options: The limits.
+        whole: Positions of pairs of a test part, which is never made smaller: they are kept.
+
     Raises:
-        InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
+        InputError: A pair exceeds a limit and ``options.unusable`` is "raise", all pairs do, or a
+            pair that has to be kept is not valid text.
     """
     kept, positions = Pairs(notes=list(pairs.notes)), list[int]()
     rows = zip(pairs.sources, pairs.targets, pairs.locations, strict=True)
     for position, (source, target, location) in enumerate(rows):
         problem = _problem(source, target, options)
-        if problem is None:
+        keeps = options.unusable == "keep" or (options.unusable == "skip" and position in whole)
+        if keeps and problem is not None and problem[0] == NOT_TEXT:
+            raise InputError(f"{location}: {problem[1]}. Decode the texts correctly.")
+        if problem is None or keeps:
             kept.add(source, target, location)
             positions.append(position)
         else:
@@ -247,7 +259,7 @@ def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str
     """Return kind and description of the reason why a pair is unusable, or None."""
     for side, text in (("source", source), ("target", target)):
         if (wrong := _not_text(text)) is not None:
-            return "not text", f"the {side} has {wrong}"
+            return NOT_TEXT, f"the {side} has {wrong}"
     words = {"source": len(source.split()), "target": len(target.split())}
     for side, text in (("source", source), ("target", target)):
         if not words[side]:

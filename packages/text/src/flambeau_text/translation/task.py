@@ -22,7 +22,7 @@ from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.tokenization.tokenizer import PADDING_ID, content_ids
+from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID, content_ids
 from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET
 from flambeau_text.translation.loss import token_loss
 from flambeau_text.translation.predictions import Translation
@@ -313,7 +313,11 @@ class TranslationTask(Task):
         found = search(
             _as_seq2seq(model), batch.inputs[SOURCE], batch.masks[SOURCE], strategy, batch.indices
         )
-        outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
+        # A blank source, which only data to be scored can have, has a blank translation.
+        blank = batch.inputs[SOURCE][:, 0] == END_ID
+        tokens = found.tokens[:, 0].masked_fill(blank.unsqueeze(1), PADDING_ID)
+        tokens[:, 0].masked_fill_(blank, END_ID)
+        outputs = {"tokens": tokens, "scores": found.scores[:, 0].masked_fill(blank, 0.0)}
         if found.attention is not None:
             outputs["attention"] = found.attention[:, 0]
         if context.for_report:

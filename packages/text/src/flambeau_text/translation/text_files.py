@@ -11,6 +11,7 @@ from flambeau_text.languages import language_code
 
 _SHOWN_BYTES = 20
 _SHOWN_LINES = 3
+_SIDES = ("src", "tgt", "trg")  # in this order source and target
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -108,6 +109,12 @@ def _first_gap(sources: list[str], targets: list[str]) -> str:
 def reads_like_a_sentence(name: str) -> bool:
     """Return whether a column name looks like a sentence, as in a table without a header."""
     return " " in name.strip() or name.strip()[-1:] in (".", "!", "?")
+
+
+def side_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the ending that tells a file's side: its language, or "src", "tgt" or "trg"."""
+    ending = Path(path).name.removesuffix(".gz").rpartition(".")[2].lower()
+    return ending if ending in _SIDES else language_of(path)
 
 
 def language_of(path: str | os.PathLike[str]) -> str | None:

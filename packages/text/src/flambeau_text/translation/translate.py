@@ -17,7 +17,7 @@ from flambeau_text.decoding.constrained_beam import constrained_search
 from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.search import search
 from flambeau_text.decoding.strategy import Beam, Strategy
-from flambeau_text.decoding.token_scores import max_lengths
+from flambeau_text.decoding.token_scores import length_limits
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, content_ids
@@ -93,7 +93,7 @@ def _search_with_phrases(
     model: Seq2Seq, batch: Batch, beam: Beam, phrases: list[list[int]]
 ) -> SearchResult:
     source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
-    limit = max_lengths(mask, beam.max_length_factor, beam.max_length_extra)
+    limit = length_limits(mask, beam)
     return constrained_search(model, model.encode(source, mask), int(limit), beam, phrases)
 
 
