@@ -98,6 +98,12 @@ DATA_OPTIONS = (
     CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Size of a vocabulary, in tokens.", "vocab_size"),
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),
+    CliOption(
+        "group-sources",
+        bool,
+        "Keep all pairs of one source in one part of a drawn split (default: true).",
+        "group_sources",
+    ),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
     CliOption(
         "unusable",

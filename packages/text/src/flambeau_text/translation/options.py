@@ -32,6 +32,8 @@ class TranslationOptions:
             without spaces, which count as one word.
         max_length_ratio: Maximum ratio of the two sides' numbers of words; not applied to pairs
             with at most five words on the longer side.
+        group_sources: Whether a drawn validation or test part keeps all pairs of one source
+            sentence together, so that no source is in two parts.
         unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side, except
             in a given test part, which is kept whole; "keep" keeps all pairs; "raise" raises an
             error that names them.
@@ -50,6 +52,7 @@ class TranslationOptions:
     max_words: int = 150
     max_characters: int = 2_000
     max_length_ratio: float = 9.0
+    group_sources: bool = True
     unusable: Literal["skip", "keep", "raise"] = "skip"
 
     def __post_init__(self) -> None:

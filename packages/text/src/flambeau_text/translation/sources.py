@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from flambeau.data.split_request import (
 from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.languages import language_code
+from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -39,7 +40,7 @@ from flambeau_text.translation.text_files import (
 )
 
 _LANGUAGES = ("source_language", "target_language")
-_SETTINGS = ("tokenizer", "vocab_size", "lowercase", "normalization", "unusable")
+_SETTINGS = ("tokenizer", "vocab_size", "lowercase", "normalization", "group_sources", "unusable")
 
 TranslationDataArguments: TypeAlias = tuple[
     Samples, Split, TranslationOptions, Mapping[str, int], tuple[str, ...]
@@ -286,10 +287,25 @@ def _assemble(
         part: filter_pairs(each, options, whole.get(part, ())) for part, each in parts.items()
     }
     kept = [rows[part][positions] for part, (_, positions) in usable.items()]
+    pairs = sum((each for each, _ in usable.values()), Pairs())
     split = request.resolve(
         sum(map(len, rows.values())),
         kept=np.concatenate(kept),
         given=rows if len(rows) > 1 else given,
+        groups=_source_groups(pairs.sources, options) if options.group_sources else None,
     )
-    pairs = sum((each for each, _ in usable.values()), Pairs())
+    if "by group" in split.method:
+        note = (
+            "a group is all pairs of one source; draw single pairs with "
+            "TranslationOptions(group_sources=False) or --group-sources false"
+        )
+        split = replace(split, notes=(*split.notes, note))
     return pairs.as_samples(), split, options, pairs.skipped, tuple(pairs.notes)
+
+
+def _source_groups(sources: Sequence[str], options: TranslationOptions) -> np.ndarray:
+    """Return the number of each pair's source: equal for sources that differ only in form."""
+    form = options.normalization or "nfc"
+    numbers: dict[str, int] = {}
+    plain = (" ".join(normalize(text, form).casefold().split()) for text in sources)
+    return np.array([numbers.setdefault(text, len(numbers)) for text in plain], dtype=np.int64)

@@ -23,7 +23,7 @@ from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID, content_ids
-from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET
+from flambeau_text.translation.dataset import RANK, REFERENCE, SOURCE, TARGET
 from flambeau_text.translation.loss import token_loss
 from flambeau_text.translation.predictions import Translation
 from flambeau_text.translation.scores import METRICS, corpus_scores
@@ -54,6 +54,11 @@ class TeacherForcedOutput:
     targets: Tensor
     output: nn.Module
 
+    def rows(self, rows: Tensor) -> TeacherForcedOutput:
+        """Return the output of some sentences of the batch, int64 ``(rows,)``."""
+        at = rows.to(self.targets.device)
+        return TeacherForcedOutput(self.features[at], self.targets[at], self.output)
+
     def flattened(self) -> tuple[Tensor, Tensor]:
         """Return features ``(tokens, size)`` and targets ``(tokens,)``; on a CPU without padding.
 
@@ -81,7 +86,8 @@ class TranslationTask(Task):
         decoding: The search for evaluation and prediction; None uses beam search with size 5.
             Evaluations during a run use greedy search.
         decode_every: Number of evaluations of a run per search.
-        max_decoded: Maximum number of sentences decoded per evaluation of a run; the first ones.
+        max_decoded: Maximum number of sentences decoded per evaluation of a run: a random sample,
+            the same in every evaluation and run.
 
     Attributes:
         teacher_forcing: The argument; may be set between fits, also with a user-defined schedule.
@@ -217,8 +223,8 @@ class TranslationTask(Task):
     ) -> dict[str, float]:
         """Return teacher-forced loss and perplexity, and BLEU of free-running translations.
 
-        The translations are those of `predict`. During a run (``context.stage`` "valid") the first
-        ``max_decoded`` sentences are translated, in every ``decode_every``-th evaluation. Two more
+        The translations are those of `predict`. During a run (``context.stage`` "valid") a random
+        sample of ``max_decoded`` sentences, the same in every run, is translated, in every ``decode_every``-th evaluation. Two more
         scores then compare each prediction with its reference (F1 of their tokens):
         "teacher_forced_overlap" with each token predicted from the reference tokens before it, and
         "free_running_overlap" with the search's sentence. Outside of a run all sentences are
@@ -234,11 +240,16 @@ class TranslationTask(Task):
             forced = self.forward(model, batch, context)
             for index, value in enumerate(self._losses(forced)):
                 sums[index] = sums[index].to(value.device) + value
-            if not searches or (in_run and len(hypotheses) >= self.max_decoded):
+            rows = self._searched_rows(batch, len(hypotheses)) if in_run else range(len(batch))
+            if not searches or not len(rows):
                 continue
-            found = self.predict(model, batch, context)
+            searched = batch
+            if len(rows) < len(batch):
+                at = torch.tensor(rows)
+                searched, forced = batch.rows(at), forced.rows(at)
+            found = self.predict(model, searched, context)
             hypotheses += [each.text for each in self.decode(found)]
-            references += batch.extras[REFERENCE]
+            references += searched.extras[REFERENCE]
             overlaps += self._overlaps(forced, found["tokens"].tolist()) if in_run else []
         total, plain, count = (float(value) for value in sums)
         scores = {"loss": total / count}
@@ -249,6 +260,13 @@ class TranslationTask(Task):
                 scores["teacher_forced_overlap"] = sum(forced for forced, _ in overlaps) / n
                 scores["free_running_overlap"] = sum(free for _, free in overlaps) / n
         return {**scores, "perplexity": math.exp(min(plain / count, 700.0))}
+
+    def _searched_rows(self, batch: Batch, n_searched: int) -> Sequence[int]:
+        """Return the positions in a batch of a run's validation that are searched."""
+        ranks = batch.extras.get(RANK)
+        if ranks is None:  # a loader without ranks: the first ones
+            return range(max(0, min(len(batch), self.max_decoded - n_searched)))
+        return [at for at, rank in enumerate(ranks) if rank < self.max_decoded]
 
     def _scores(
         self, hypotheses: Sequence[str], references: Sequence[str], in_run: bool
