@@ -79,8 +79,15 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"samples": count, **scores}, indent=2))
         return
-    rows = [[name, f"{value:.4f}"] for name, value in scores.items()]
-    typer.echo(f"{count:,} samples ({', '.join(chosen)})\n" + text_table(["score", "value"], rows))
+    signatures: dict[str, str] = getattr(predictor.task, "signatures", {})
+    rows = [[name, f"{value:.4f}", signatures.get(name, "")] for name, value in scores.items()]
+    typer.echo(
+        f"{count:,} samples ({', '.join(chosen)})\n"
+        + text_table(
+            ["score", "value", *([""] if signatures else [])],
+            [row[: 2 + bool(signatures)] for row in rows],
+        )
+    )
 
 
 def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDetails:

@@ -381,6 +381,7 @@ class TranslationData(Data):
         return {
             "target": _checked(preprocessor).target.as_json(),
             "label_smoothing": values["label_smoothing"],
+            "bleu_tokenizer": values["bleu_tokenizer"],
             "teacher_forcing": values["teacher_forcing"],
             "decoding": values["decoding"],
         }

@@ -36,9 +36,9 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
         return _recognise_table(path, options)
     if not path.is_file():
         return None
-    if "target" in options and Path(options["target"]).is_file():
-        return Recognition("sure", "--target gives the file with the translations.")
     language = side_of(path)
+    if "target" in options and (language is not None or Path(options["target"]).is_file()):
+        return Recognition("sure", "--target gives the file with the translations.")
     if language is None:
         return None
     return Recognition("possible", f"Its name ends in {language!r}.")
@@ -104,6 +104,9 @@ DATA_OPTIONS = (
         "Keep all pairs of one source in one part of a drawn split (default: true).",
         "group_sources",
     ),
+    CliOption("max-words", int, "Limit of words of either side.", "max_words"),
+    CliOption("max-characters", int, "Limit of characters of either side.", "max_characters"),
+    CliOption("max-ratio", float, "Limit of the ratio of both sides' words.", "max_length_ratio"),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
     CliOption(
         "unusable",

@@ -27,9 +27,9 @@ class TranslationOptions:
         normalization: Unicode form of both sides, of the texts to translate and of the references
             in scores: "nfc", "nfkc" (also full-width letters, ligatures, …) or "none"; None lets
             the plan choose.
-        max_words: Maximum number of words on either side of a pair.
-        max_characters: Maximum number of characters on either side; it limits texts in languages
-            without spaces, which count as one word.
+        max_words: Maximum number of words on either side of a pair. In Chinese, Japanese, Thai and
+            other scripts without spaces the number is estimated from the characters.
+        max_characters: Maximum number of characters on either side.
         max_length_ratio: Maximum ratio of the two sides' numbers of words; not applied to pairs
             with at most five words on the longer side.
         group_sources: Whether a drawn validation or test part keeps all pairs of one source

@@ -15,6 +15,7 @@ from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError
 from flambeau.wording import name_some
 from flambeau_text.translation.options import TranslationOptions
+from flambeau_text.word_count import count_words
 
 NOT_TEXT = "not text"
 _SHOWN_PAIRS = 5
@@ -239,7 +240,8 @@ def filter_pairs(
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in kept.skipped.items())
         raise InputError(
             f"All {len(pairs):,} pairs are unusable ({kinds}). The first: {kept.problems[0]}. "
-            "Check the files and the limits in TranslationOptions."
+            "Check the files and the limits: max_words, max_characters and max_length_ratio of "
+            "TranslationOptions, or --max-words, --max-characters and --max-ratio."
         )
     return kept, np.array(positions, dtype=np.int64)
 
@@ -260,7 +262,7 @@ def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str
     for side, text in (("source", source), ("target", target)):
         if (wrong := _not_text(text)) is not None:
             return NOT_TEXT, f"the {side} has {wrong}"
-    words = {"source": len(source.split()), "target": len(target.split())}
+    words = {"source": count_words(source), "target": count_words(target)}
     for side, text in (("source", source), ("target", target)):
         if not words[side]:
             return "empty side", f"the {side} is empty"

@@ -40,7 +40,17 @@ from flambeau_text.translation.text_files import (
 )
 
 _LANGUAGES = ("source_language", "target_language")
-_SETTINGS = ("tokenizer", "vocab_size", "lowercase", "normalization", "group_sources", "unusable")
+_SETTINGS = (
+    "tokenizer",
+    "vocab_size",
+    "lowercase",
+    "normalization",
+    "group_sources",
+    "unusable",
+    "max_words",
+    "max_characters",
+    "max_length_ratio",
+)
 
 TranslationDataArguments: TypeAlias = tuple[
     Samples, Split, TranslationOptions, Mapping[str, int], tuple[str, ...]
@@ -281,7 +291,8 @@ def _assemble(
     """Filter the pairs of all parts into one table and split it."""
     rows = consecutive_rows({part: len(each) for part, each in parts.items()})
     first = request.split.test if isinstance(request.split, Split) else (given or {}).get("test")
-    whole = {"train": frozenset(() if first is None else first.tolist())}
+    tested: list[int] = [] if first is None else first.tolist()
+    whole = {"train": frozenset(tested)}
     whole["test"] = frozenset(range(len(parts.get("test", ()))))
     usable = {
         part: filter_pairs(each, options, whole.get(part, ())) for part, each in parts.items()

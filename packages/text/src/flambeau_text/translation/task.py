@@ -85,6 +85,8 @@ class TranslationTask(Task):
         teacher_forcing: The decoder's inputs in training; None always uses the reference.
         decoding: The search for evaluation and prediction; None uses beam search with size 5.
             Evaluations during a run use greedy search.
+        bleu_tokenizer: sacrebleu's tokenization for BLEU ("13a", "zh", "ja-mecab", "ko-mecab",
+            "char", …), which depends on the target language.
         decode_every: Number of evaluations of a run per search.
         max_decoded: Maximum number of sentences decoded per evaluation of a run: a random sample,
             the same in every evaluation and run.
@@ -106,6 +108,7 @@ class TranslationTask(Task):
         label_smoothing: float = 0.1,
         teacher_forcing: TeacherForcing | Mapping[str, Any] | None = None,
         decoding: Strategy | Mapping[str, Any] | None = None,
+        bleu_tokenizer: str = "13a",
         decode_every: int = 1,
         max_decoded: int = 1_000,
     ) -> None:
@@ -128,6 +131,7 @@ class TranslationTask(Task):
         self.decoding = (
             strategy_from_json(decoding) if isinstance(decoding, Mapping) else decoding or _BEAM
         )
+        self.bleu_tokenizer = bleu_tokenizer
         self.decode_every = decode_every
         self.max_decoded = max_decoded
         self.signatures: dict[str, str] = {}
@@ -224,7 +228,8 @@ class TranslationTask(Task):
         """Return teacher-forced loss and perplexity, and BLEU of free-running translations.
 
         The translations are those of `predict`. During a run (``context.stage`` "valid") a random
-        sample of ``max_decoded`` sentences, the same in every run, is translated, in every ``decode_every``-th evaluation. Two more
+        sample of ``max_decoded`` sentences, the same in every run, is translated, in every
+        ``decode_every``-th evaluation. Two more
         scores then compare each prediction with its reference (F1 of their tokens):
         "teacher_forced_overlap" with each token predicted from the reference tokens before it, and
         "free_running_overlap" with the search's sentence. Outside of a run all sentences are
@@ -278,7 +283,7 @@ class TranslationTask(Task):
     def _corpus_scores(
         self, hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str]
     ) -> dict[str, float]:
-        found = corpus_scores(hypotheses, references, names)
+        found = corpus_scores(hypotheses, references, names, self.bleu_tokenizer)
         self.signatures = {name: score.signature for name, score in found.items()}
         return {name: score.value for name, score in found.items()}
 
@@ -300,7 +305,7 @@ class TranslationTask(Task):
         """Return a ``translation_summary`` of searched sentences."""
         from flambeau_text.translation.interpretation import translation_summary
 
-        return translation_summary(outputs, batch, self.target)
+        return translation_summary(outputs, batch, self.target, self.bleu_tokenizer)
 
     def summary_scores(self, summary: Summary) -> Mapping[str, float]:
         """Return the scores of ``evaluate`` after a run, and TER."""
@@ -315,7 +320,7 @@ class TranslationTask(Task):
         """Return scores by length, the worst and best translations, attention and forcing."""
         from flambeau_text.translation.interpretation import translation_sections
 
-        return translation_sections(found)
+        return translation_sections(found, self.bleu_tokenizer)
 
     # Prediction
 
@@ -359,6 +364,7 @@ class TranslationTask(Task):
             "label_smoothing": self.label_smoothing,
             "teacher_forcing": self.teacher_forcing.as_json() if can_save else None,
             "decoding": self.decoding.as_json(),
+            "bleu_tokenizer": self.bleu_tokenizer,
             "decode_every": self.decode_every,
             "max_decoded": self.max_decoded,
         }
