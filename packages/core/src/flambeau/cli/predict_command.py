@@ -44,6 +44,10 @@ def predict(
         Path | None,
         typer.Option(help="Write the predictions to this file, *.csv or *.jsonl, as columns."),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Inputs per step; with 1 each line is answered before the next is read."),
+    ] = None,
 ) -> None:
     """Predict for new files with an exported model.
 
@@ -56,6 +60,10 @@ def predict(
     if out is not None:
         check_output(out)
     predictor, paths = _load(model, [*(files or []), *context.args])
+    if batch_size is not None:
+        if batch_size < 1:
+            raise ArgumentError(f"--batch-size must be at least 1, not {batch_size}.")
+        predictor.batch_size = batch_size
     if not paths or paths == [Path("-")]:
         if out is None:
             if format is Format.csv:

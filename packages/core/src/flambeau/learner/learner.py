@@ -74,7 +74,9 @@ class Learner:
             averaging, gradient clipping and others.
         callbacks: Called on training events, in this order, in addition to the default callbacks
             (progress bar, checkpoints).
-        seed: Seed of weight initialisation, sample order, augmentation and dropout.
+        seed: Seed of weight initialisation, sample order, augmentation and all other draws outside
+            of the model. Dropout, and whatever else a model draws in its forward pass, comes from
+            torch's global generators: call ``torch.manual_seed`` before ``fit`` to repeat a run.
         folder: Where history and checkpoints are written. None writes nothing, except that a long
             or interrupted run creates a folder under ``runs/``.
         quiet: Whether to show no progress.

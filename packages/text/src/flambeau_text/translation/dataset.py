@@ -19,6 +19,9 @@ SOURCE, TARGET, REFERENCE = "source", "target", "reference"
 """Names in every batch: the input and its mask, the target tokens, and in ``extras`` the reference
 texts, with which translations are compared."""
 
+SOURCE_TOKENS = "source_tokens"
+"""Name in ``extras``, in prediction, of a function for each source that returns its tokens."""
+
 RANK = "rank"
 """Name in ``extras`` of each pair's rank in a keyed random order of its part: the pairs with the
 lowest ranks are a random sample, whatever the order of the corpus."""

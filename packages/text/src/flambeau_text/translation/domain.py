@@ -121,6 +121,21 @@ DATA_OPTIONS = (
 
 PREDICT_OPTIONS = (
     CliOption("beam", int, "Size of the beam search; 1 is greedy, larger is slower.", "beam"),
+    CliOption("n-best", int, "Translations of each source, in JSON and CSV.", "n_best"),
+    CliOption(
+        "length-penalty", float, "Exponent of the length penalty; 0: none.", "length_penalty"
+    ),
+    CliOption("temperature", float, "Sample, with this temperature.", "temperature"),
+    CliOption("top-k", int, "Sample among the most probable tokens.", "top_k"),
+    CliOption("top-p", float, "Sample among the tokens with this probability.", "top_p"),
+    CliOption("seed", int, "Seed of the sampling.", "seed"),
+    CliOption("attention", bool, "Tokens and attention, in JSON and CSV.", "attention"),
+    CliOption(
+        "replace-unknown",
+        bool,
+        "Replace unknown tokens by the source token with the highest attention.",
+        "replace_unknown",
+    ),
 )
 
 DOMAIN = Domain(

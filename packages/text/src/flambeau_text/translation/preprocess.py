@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.translation.dataset import SOURCE, source_rows
+from flambeau_text.translation.dataset import SOURCE, SOURCE_TOKENS, source_rows
 from flambeau_text.translation.language_guard import LanguageGuard
 
 _SHOWN = 60  # characters of a text in a message
@@ -77,7 +78,13 @@ class TranslationPreprocessor(Preprocessor):
                     "length. Split it into sentences."
                 )
         source, mask = source_rows(rows).padded(torch.arange(len(rows)))
-        return Batch({SOURCE: source}, masks={SOURCE: mask}, weight=float(len(rows)))
+        return Batch(
+            {SOURCE: source},
+            masks={SOURCE: mask},
+            weight=float(len(rows)),
+            # Tokenized again only where tokens are asked for.
+            extras={SOURCE_TOKENS: [partial(self.source.tokenize, item) for item in items]},
+        )
 
     def _check_text(self, index: int, item: Any) -> None:
         if not isinstance(item, str):

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,16 +16,29 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.search import search
-from flambeau_text.decoding.strategy import Beam, Greedy, Strategy, strategy_from_json
+from flambeau_text.decoding.strategy import (
+    Beam,
+    Greedy,
+    Sampling,
+    Strategy,
+    strategy_from_json,
+)
 from flambeau_text.forcing.decoder_inputs import DrawKeys, required_embeddings
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID, content_ids
-from flambeau_text.translation.dataset import RANK, REFERENCE, SOURCE, TARGET
+from flambeau_text.translation.dataset import (
+    RANK,
+    REFERENCE,
+    SOURCE,
+    SOURCE_TOKENS,
+    TARGET,
+)
 from flambeau_text.translation.loss import token_loss
-from flambeau_text.translation.predictions import Translation
+from flambeau_text.translation.prediction_options import Details, details_of, strategy_of
+from flambeau_text.translation.predictions import Translation, detailed_translations
 from flambeau_text.translation.scores import METRICS, corpus_scores
 
 if TYPE_CHECKING:
@@ -135,6 +148,7 @@ class TranslationTask(Task):
         self.decode_every = decode_every
         self.max_decoded = max_decoded
         self.signatures: dict[str, str] = {}
+        self._details: Details | None = None
 
     # Training
 
@@ -208,18 +222,21 @@ class TranslationTask(Task):
     # Evaluation
 
     def for_prediction(self, options: Mapping[str, Any]) -> TranslationTask:
-        """Return a copy whose beam search has the size ``options["beam"]``, if that is given.
+        """Return a copy with the search and the details that ``flambeau predict`` is asked for.
 
-        Other settings of the search are kept if it is a `Beam`.
+        Args:
+            options: "beam", "n_best", "length_penalty"; "temperature", "top_k", "top_p", "seed";
+                "attention", "replace_unknown". Settings that are not given are kept.
 
         Raises:
-            InputError: The size is less than 1 or than the number of sentences to return.
+            ArgumentError: Options of beam search and of sampling are combined.
+            InputError: A value is invalid.
         """
-        if "beam" not in options:
+        if not options:
             return self
-        beam = self.decoding if isinstance(self.decoding, Beam) else _BEAM
         task = copy(self)
-        task.decoding = replace(beam, size=options["beam"])
+        task.decoding = strategy_of(options, self.decoding)
+        task._details = details_of(options)
         return task
 
     def evaluate(
@@ -333,9 +350,11 @@ class TranslationTask(Task):
         ``(batch,)``.
         """
         strategy: Strategy = _GREEDY if context.stage == "valid" else self.decoding
-        found = search(
-            _as_seq2seq(model), batch.inputs[SOURCE], batch.masks[SOURCE], strategy, batch.indices
-        )
+        source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
+        keys = batch.indices
+        if keys is None and isinstance(strategy, Sampling):
+            keys = _content_keys(source, mask)
+        found = search(_as_seq2seq(model), source, mask, strategy, keys)
         # A blank source, which only data to be scored can have, has a blank translation.
         blank = batch.inputs[SOURCE][:, 0] == END_ID
         tokens = found.tokens[:, 0].masked_fill(blank.unsqueeze(1), PADDING_ID)
@@ -343,12 +362,21 @@ class TranslationTask(Task):
         outputs = {"tokens": tokens, "scores": found.scores[:, 0].masked_fill(blank, 0.0)}
         if found.attention is not None:
             outputs["attention"] = found.attention[:, 0]
+        if self._details is not None and SOURCE_TOKENS in batch.extras:
+            outputs |= {
+                "n_best": found.tokens,
+                "n_best_scores": found.scores,
+                "n_best_attention": found.attention,
+                SOURCE_TOKENS: batch.extras[SOURCE_TOKENS],
+            }
         if context.for_report:
             outputs |= self._sentence_losses(model, batch, context)
         return outputs
 
     def decode(self, outputs: Any) -> list[Translation]:
         """Return one translation per source."""
+        if self._details is not None and SOURCE_TOKENS in outputs:
+            return list(detailed_translations(self.target, outputs, self._details))
         rows, scores = outputs["tokens"].tolist(), outputs["scores"].tolist()
         pairs = zip(rows, scores, strict=True)
         return [Translation(self.target.decode(row), float(score)) for row, score in pairs]
@@ -377,6 +405,17 @@ def token_overlap(reference: Sequence[int], prediction: Sequence[int]) -> float:
     if not common:
         return float(not one and not other)
     return 2.0 * common / (one.total() + other.total())
+
+
+def _content_keys(source: Tensor, mask: Tensor) -> Tensor:
+    """Return a key for the draws of each source that depends on its tokens only, int64 ``(n,)``.
+
+    The texts of a prediction have no numbers that are independent of their batch.
+    """
+    keys = torch.zeros(len(source), dtype=torch.int64, device=source.device)
+    for tokens, is_token in zip(source.unbind(1), mask.unbind(1), strict=True):
+        keys = torch.where(is_token, (keys * 1_000_003 + tokens) % 2**31, keys)
+    return keys
 
 
 def _as_seq2seq(model: nn.Module) -> Seq2Seq:
