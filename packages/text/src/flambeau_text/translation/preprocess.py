@@ -16,6 +16,7 @@ from flambeau.errors import InputError
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.translation.dataset import SOURCE, SOURCE_TOKENS, source_rows
 from flambeau_text.translation.language_guard import LanguageGuard
+from flambeau_text.translation.tokenization_record import record_of, warn_if_changed
 
 _SHOWN = 60  # characters of a text in a message
 _CHECKED = 200  # sources of a part
@@ -30,6 +31,8 @@ class TranslationPreprocessor(Preprocessor):
         max_tokens: Maximum number of tokens of a source; longer sources are refused.
         language_guard: Refuses texts in another script or language, or its JSON values; None
             accepts all.
+        tokenization: The record of `record_of` in an export; a warning says if the installed
+            packages tokenize otherwise. None records them now.
 
     Attributes:
         source: Tokenizer of the sources.
@@ -45,6 +48,7 @@ class TranslationPreprocessor(Preprocessor):
         target: Tokenizer | Mapping[str, Any] | None = None,
         max_tokens: int = 1_024,
         language_guard: LanguageGuard | Mapping[str, Any] | None = None,
+        tokenization: Mapping[str, Any] | None = None,
     ) -> None:
         self.source = _tokenizer(source)
         self.target = self.source if target is None else _tokenizer(target)
@@ -54,6 +58,10 @@ class TranslationPreprocessor(Preprocessor):
             if isinstance(language_guard, Mapping)
             else language_guard
         )
+        both = self.source, self.target
+        if tokenization is not None:
+            warn_if_changed(tokenization, both)
+        self._tokenization = dict(tokenization or record_of(both))
 
     @property
     def builder(self) -> str:
@@ -145,6 +153,7 @@ class TranslationPreprocessor(Preprocessor):
             "target": None if self.target is self.source else self.target.as_json(),
             "max_tokens": self.max_tokens,
             "language_guard": None if guard is None else guard.as_json(),
+            "tokenization": self._tokenization,
         }
 
 
