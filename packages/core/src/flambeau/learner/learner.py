@@ -74,9 +74,7 @@ class Learner:
             averaging, gradient clipping and others.
         callbacks: Called on training events, in this order, in addition to the default callbacks
             (progress bar, checkpoints).
-        seed: Seed of weight initialisation, sample order, augmentation and all other draws outside
-            of the model. Dropout, and whatever else a model draws in its forward pass, comes from
-            torch's global generators: call ``torch.manual_seed`` before ``fit`` to repeat a run.
+        seed: Seed of initial weights, sample order, augmentation; not dropout (torch.manual_seed).
         folder: Where history and checkpoints are written. None writes nothing, except that a long
             or interrupted run creates a folder under ``runs/``.
         quiet: Whether to show no progress.
@@ -486,8 +484,7 @@ class Learner:
         """Load the weights in a file of ``save`` or in an export folder into the model.
 
         Raises:
-            ArtefactError: The file is missing or damaged, belongs to another model, or was trained
-                with another vocabulary.
+            ArtefactError: The file is missing or damaged, or of another model or vocabulary.
         """
         from flambeau.artefact.weights_file import load_model
 
