@@ -76,7 +76,10 @@ def open_data(
         texts = {name: value for name, value in given.items() if isinstance(value, str)}
         domain = recognise_domain(path, {**option_texts(extra), **texts})
     data_class: Any = next(iter(domain.data_classes.values()))
-    data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
+    read = data_class.from_path
+    if command == "evaluate":
+        read = getattr(data_class, "scored_from_path", read)
+    data = read(path, {**parse_options(domain, command, extra), **given})
     if "like" in given and data.like is None:
         raise ArgumentError(
             f"{type(data).__name__} cannot be read like an export, so --like {given['like']} would "
