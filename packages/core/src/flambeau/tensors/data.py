@@ -30,7 +30,7 @@ from flambeau.tensors.checks import (
     match_train_columns,
 )
 from flambeau.tensors.columns import Array, Arrays
-from flambeau.tensors.hugging_face import class_label_names
+from flambeau.tensors.hugging_face import check_label_names, class_label_names
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
@@ -161,7 +161,8 @@ class TensorData(BaseTensorData):
 
         Raises:
             ArgumentError: A data set is not map-style, or a column does not exist.
-            InputError: A sample does not match ``n_inputs``, ``inputs`` or ``targets``.
+            InputError: A sample does not match ``n_inputs``, ``inputs`` or ``targets``; or a
+                ``ClassLabel`` column has other names than in train.
 
         Example:
             >>> import torch
@@ -172,8 +173,9 @@ class TensorData(BaseTensorData):
         """
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = given_parts(train, valid, test, calibration)
-        classes = resolve_class_names(class_names, n_classes) or class_label_names(train, layout)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
+        check_label_names(given, layout, class_names)
+        classes = resolve_class_names(class_names, n_classes) or class_label_names(train, layout)
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
             numbered, split = assign_sample_numbers(memory)

@@ -213,6 +213,13 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
         ArgumentError: It is not map-style, or a column does not exist.
         InputError: It is empty.
     """
+    if isinstance(items, Mapping):  # also a DatasetDict of Hugging Face
+        names = ", ".join(map(repr, cast("Mapping[object, Any]", items)))
+        raise ArgumentError(
+            f"The {part} data set is a {type(cast(object, items)).__name__} with the keys {names}. "
+            "Give one data set a part: "
+            "TensorData.from_datasets(sets['train'], sets['validation'], sets['test'])."
+        )
     is_map_style = hasattr(items, "__len__") and hasattr(items, "__getitem__")
     if not is_map_style or isinstance(cast(object, items), IterableDataset):
         raise ArgumentError(
