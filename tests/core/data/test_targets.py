@@ -89,3 +89,13 @@ def test_rows_are_selected_in_their_order() -> None:
     assert [targets.text(row) for row in range(2)] == ["c", "a"]
     assert targets.counts() == {"a": 1, "b": 0, "c": 1}
     assert read_labels([0.5, 1.5]).counts() == {}
+
+
+def test_large_regression_targets_stay_distinct() -> None:
+    labels = [1.7e9 + row for row in range(200)]
+    targets = read_labels(labels)
+    assert targets.kind == "regression"
+    assert targets.values.tolist() == labels
+    rows = read_labels([[label, 0.5] for label in labels])
+    assert rows.values[:, 0].tolist() == labels
+    assert read_labels([1e9, 2e9]).values.dtype == torch.float32

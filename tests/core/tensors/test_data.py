@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flambeau.data import (
+    Batch,
     Data,
     LoaderOptions,
     MemoryDataset,
@@ -16,7 +17,9 @@ from flambeau.data import (
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
 from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau.tensors import TensorData
+from flambeau.tensors.columns import as_tensors
 from flambeau.tensors.domain import DOMAIN
+from flambeau.tensors.preprocess import TensorPreprocessor
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(90, 4, generator=G)
@@ -104,6 +107,46 @@ def test_numpy_defaults_become_torchs() -> None:
     truths = TensorData.from_tensors(X, torch.stack([Y == 0, Y == 1], 1))
     assert part(truths, "train").targets["target"].dtype == torch.float32
     assert truths.facts()["target_binary"] is True
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        1.7e9 + np.arange(200.0),
+        -3e12 + 5 * np.arange(200.0),
+        1e-50 * np.arange(200.0),  # 0 in float32
+        1e50 * np.arange(200.0),  # infinity in float32
+        16_777_216.0 + np.arange(200.0),
+    ],
+)
+def test_float64_values_that_float32_merges_stay_float64(values: np.ndarray) -> None:
+    data = TensorData.from_tensors(values[:, None], values, valid=0.25)
+    facts = data.facts()
+    train = values[data.split.train]
+    assert facts["target_distinct"] == 150
+    assert facts["target_mean"] == pytest.approx([train.mean()], rel=1e-12)
+    assert facts["target_std"] == pytest.approx([train.std()], rel=1e-9)
+    preprocessor = data.preprocessor({"normalisation": "standard", "input_dtype": "float32"})
+    assert isinstance(preprocessor, TensorPreprocessor)
+    batch = data.dataset("train", preprocessor, {"task": "regression"})
+    assert batch.targets["target"].tolist() == train.tolist()
+    standardised = preprocessor.on_device(Batch(batch.inputs)).input[:, 0].numpy()
+    np.testing.assert_allclose(standardised, (train - train.mean()) / train.std(), atol=1e-5)
+
+
+def test_float64_values_that_float32_represents_become_float32() -> None:
+    draws = np.random.default_rng(0)
+    for values in (
+        draws.normal(1000, 1, (200, 3)),
+        np.array([[0.1, 2**24 + 1.0, 1.7e9]] * 200),  # constant
+        1.6e9 + 3e7 * draws.random((200, 3)),  # a year of seconds
+        np.repeat([[1.7e9, 1.7e9 + 128, 1.7e9 + 256]], 200, axis=0),
+        np.empty((200, 0)),
+    ):
+        [tensor] = as_tensors({"x": values}).values()
+        assert tensor.dtype == torch.float32
+    with_time = np.stack([draws.normal(size=200), 1.7e9 + np.arange(200.0)], axis=1)
+    assert as_tensors({"x": with_time})["x"].dtype == torch.float64
 
 
 def test_unusual_arrays_are_converted() -> None:

@@ -341,3 +341,12 @@ def test_a_dict_of_data_sets_is_refused() -> None:
     for first, second in ((sets, table()), (table(), sets), ({"a": table()}, table())):
         with pytest.raises(ArgumentError, match=r"with the keys .*sets\['train'\]"):
             TensorData.from_datasets(first, second, inputs=("a",), targets=("label",))
+
+
+def test_hugging_face_float64_that_float32_merges_stays_float64() -> None:
+    times = [1.7e9 + row for row in range(8)]
+    rows = hf.Dataset.from_dict({"x": times, "y": times})
+    data = TensorData.from_datasets(rows, rows, inputs=("x",), targets=("y",))
+    assert data.facts()["target_distinct"] == 8
+    batch = next(loader(data, "valid", LoaderOptions(8)).batches(0))
+    assert batch.input.tolist() == times

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.class_labels import number_labels
+from flambeau.data.float_dtype import to_default_dtype
 from flambeau.data.label_rows import (
     NumberRows,
     class_numbers,
@@ -40,7 +41,8 @@ class Targets:
     Attributes:
         kind: The task.
         values: int64 ``(n,)`` for classification; float32 ``(n, classes)`` of 0 and 1 for
-            multi-label; float32 ``(n,)`` or ``(n, values)`` for regression.
+            multi-label; ``(n,)`` or ``(n, values)`` for regression, in torch's default dtype or,
+            where that would merge the values, float64.
         names: Class names, or names of the regression targets.
         reason: What in the labels decided the task, for messages.
         readings: How the labels were understood, where they could be understood otherwise.
@@ -235,7 +237,7 @@ def _split_tags(value: Any, sep: str | None) -> list[str]:
 
 def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _RowName) -> Targets:
     try:
-        array = torch.tensor(np.array(values, dtype=np.float64), dtype=torch.float32)
+        array = to_default_dtype(torch.tensor(np.array(values, dtype=np.float64)))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"Regression needs numbers as labels, and some labels are not numbers ({error}). Give "

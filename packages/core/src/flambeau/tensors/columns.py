@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.float_dtype import to_default_dtype
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def as_columns(arrays: Arrays | None, kind: str) -> dict[str, Array]:
 def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
     """Return CPU tensors; NumPy's float64, its default dtype, becomes torch's default dtype.
 
+    It stays float64 if rounding would merge the values; see ``to_default_dtype``.
+
     Raises:
         InputError: A NumPy array is not numeric.
     """
@@ -60,8 +63,7 @@ def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
         native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
         # torch warns about read-only memory (memory maps), because it cannot prevent writes.
         tensor = torch.as_tensor(native if native.flags.writeable else native.copy())
-        is_default = tensor.dtype == torch.float64
-        tensors[name] = tensor.to(torch.get_default_dtype()) if is_default else tensor
+        tensors[name] = to_default_dtype(tensor)
     return tensors
 
 

@@ -83,8 +83,9 @@ class TensorData(BaseTensorData):
     ) -> TensorData:
         """Create data from tensors or NumPy arrays in memory, the fastest way to train.
 
-        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Integer targets
-        become int64. String targets (one per row) become class numbers in sorted order.
+        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype, unless its
+        rounding would merge the values (1.7e9 and 1.7e9 + 1 in float32). Integer targets become
+        int64. String targets (one per row) become class numbers in sorted order.
 
         Args:
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.collate import BatchLayout
+from flambeau.data.float_dtype import to_default_dtype
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.wording import name_some
 
@@ -100,12 +101,17 @@ def load_numeric_columns(
     features = _features(items)
     if not all(_is_number(features.get(name)) for name in (*layout.inputs, *targets)):
         return None
-    rows: Mapping[str, Any] = items.select_columns([*layout.inputs, *targets]).with_format("torch")[
-        :
+    # The torch format itself converts float64 to float32.
+    doubles = [
+        name
+        for name in {*layout.inputs, *targets}
+        if getattr(features[name], "dtype", None) == "float64"
     ]
-    return {name: _column(rows[name]) for name in layout.inputs}, {
-        name: _column(rows[name]) for name in targets
+    rows = {
+        **_read(items, [*layout.inputs, *targets]),
+        **(_read(items, doubles, dtype=torch.float64) if doubles else {}),
     }
+    return {name: rows[name] for name in layout.inputs}, {name: rows[name] for name in targets}
 
 
 def with_torch_format(items: Any) -> Any:
@@ -129,6 +135,7 @@ def _is_number(feature: Any) -> bool:
     )
 
 
-def _column(values: Any) -> Tensor:
-    tensor = torch.as_tensor(values)
-    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
+def _read(items: Any, names: Sequence[str], **options: Any) -> dict[str, Tensor]:
+    """Return columns of a Hugging Face data set by name."""
+    rows: Mapping[str, Any] = items.select_columns(list(names)).with_format("torch", **options)[:]
+    return {name: to_default_dtype(torch.as_tensor(rows[name])) for name in names}
