@@ -223,6 +223,20 @@ def test_the_mlp_gets_standardised_targets() -> None:
     np.testing.assert_allclose(arguments["std"], train.std(0, correction=0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
+def test_integer_regression_targets_are_standardised(dtype: torch.dtype) -> None:
+    y = (X[:, 0] * 20 + 100).round().to(dtype)
+    as_float = TensorData.from_tensors(X, y.float(), task="regression")
+    data = TensorData.from_tensors(X, y, task="regression", stratify=False)
+    plan = Plan.derive(combine(CORE_RULES, DOMAIN.rules), data.facts(), data.choices)
+    assert plan["targets"].value == "standard"
+    preprocessor = data.preprocessor(plan.values)
+    arguments = data.task_arguments(preprocessor, plan.values)
+    assert arguments == as_float.task_arguments(preprocessor, plan.values)
+    train = y[data.split.train].double()
+    np.testing.assert_allclose(arguments["mean"], [train.mean()], rtol=1e-12)
+
+
 def test_class_names_and_labels_must_agree() -> None:
     named = TensorData.from_tensors(X, Y, class_names=["a", "b", "c", "d"])
     with pytest.warns(FlambeauWarning, match="class-not-in-train"):
