@@ -336,3 +336,13 @@ def test_invalid_calibration_sizes_raise(size: float) -> None:
         Split.random(50, calibration=size)
     with pytest.raises(SplitError, match=r"valid=0\.5, test=0\.3 and calibration=0\.3 leave none"):
         Split.random(50, 0.5, 0.3, calibration=0.3)
+
+
+def test_missing_values_of_pandas_are_named() -> None:
+    pandas = pytest.importorskip("pandas")
+    for kind in ("string", "Int64", "category", object):
+        values = pandas.Series(["a", None, "b"] if kind != "Int64" else [1, None, 2], dtype=kind)
+        with pytest.raises(SplitError, match="no value in row 1"):
+            Split.by_group(values)
+        with pytest.raises(SplitError, match="no value in row 1"):
+            Split.by_time(values)

@@ -114,4 +114,11 @@ def _missing(array: NDArray[Any]) -> NDArray[np.bool_]:
         return array != array  # noqa: PLR0124  NaN and NaT differ from themselves
     if array.dtype.kind != "O":
         return np.zeros(len(array), np.bool_)
-    return np.array([value is None or value != value for value in array], np.bool_)  # noqa: PLR0124
+    # pandas' NA by its type name: it cannot be compared, and pandas is not a dependency.
+    return np.array(
+        [
+            value is None or type(value).__name__ == "NAType" or value != value  # noqa: PLR0124
+            for value in array
+        ],
+        np.bool_,
+    )

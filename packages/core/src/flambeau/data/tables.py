@@ -9,6 +9,7 @@ import itertools
 import lzma
 import os
 import re
+import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ _DELIMITERS = ",;\t"
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SHOWN_BYTES = 20
 # Plain numbers only: 007 is a code, and 1_000, which Python reads as 1000, is a name.
-_DIGITS = r"(0|[1-9][0-9]*)"
+_DIGITS = r"(0|[1-9][0-9]{0,299})"  # longer ones cannot be floats
 _INTEGER = re.compile(rf"[-+]?{_DIGITS}")
 _FLOAT = re.compile(
     rf"[-+]?(({_DIGITS}(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE
@@ -157,6 +158,11 @@ def read_table(source: Any, name: str = "frame") -> Table:
     if names and all(hasattr(source[each], "to_list") for each in names):
         _check_names([str(each) for each in names], name)
         return Table({str(each): _reader(source[each].to_list) for each in names}, name)
+    if is_stream and with_arrow and not names:
+        raise InputError(
+            f"A {type(source).__name__} is a single column, not a table. Give a data frame: "
+            "series.to_frame(name)."
+        )
     if is_stream:
         raise MissingDependencyError(
             f"Reading a {type(source).__name__} needs pyarrow: pip install 'flambeau[tables]'. Or "
@@ -203,8 +209,11 @@ def _explained(path: Path) -> Generator[None]:
         yield
     except UnicodeDecodeError as error:
         raise InputError(_undecodable(path)) from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}. Check that the file is complete, and that its ending "
+            "names its compression."
+        ) from error
 
 
 def _undecodable(path: Path) -> str:
@@ -285,14 +294,24 @@ def _from_arrow(source: Any, name: str) -> Table | None:
             return None
     try:
         table = arrow.RecordBatchReader.from_stream(source).read_all()
-    except arrow.lib.ArrowException:
+    except (arrow.lib.ArrowException, TypeError):  # TypeError: sparse columns
         return None
     names: list[str] = table.column_names
     _check_names(names, name)
-    return Table(
-        {each: _reader(table.column(each).to_pylist) for each in wanted or names},
-        name,
-    )
+
+    def reader(column: str) -> Callable[[], list[Any]]:
+        stored: Any = table.column(column)
+        kind = getattr(stored.type, "value_type", stored.type)
+        if wanted is not None and isinstance(kind, arrow.BaseExtensionType):
+            # Arrow has periods as numbers and intervals as dicts.
+            return lambda: _without_missing(source[column].to_list())
+        return _reader(stored.to_pylist)
+
+    return Table({each: reader(each) for each in wanted or names}, name)
+
+
+def _without_missing(values: Iterable[Any]) -> list[Any]:
+    return [None if value != value else value for value in values]  # noqa: PLR0124  NaN, NaT
 
 
 def _table(columns: Mapping[str, list[Any]], name: str) -> Table:

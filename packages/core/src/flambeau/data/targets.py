@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -147,6 +148,11 @@ def read_labels(
             raise InputError(
                 f"The label of {row_name(row)} is missing ({value!r}). Add it, or remove the row."
             )
+        if isinstance(value, int) and value.bit_length() >= sys.float_info.max_exp:
+            raise InputError(
+                f"The label of {row_name(row)} is an integer of {value.bit_length():,} bits, which "
+                "no type of number can hold. Give it as text."
+            )
     rows = read_number_rows(values)
     if rows is not None and (rows.values.shape[1] > 1 or task == "multi_label"):
         names = columns if classes is None else classes
@@ -213,7 +219,11 @@ def _is_missing(value: Any) -> bool:
 
 
 def _to_python(value: Any) -> Any:
-    return cast("Any", value.item()) if isinstance(value, np.generic) else value
+    """Return scalars of NumPy and torch as Python numbers, and bytes as text."""
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        scalar = cast("Any", value)
+        value = scalar.item() if scalar.ndim == 0 else scalar
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _kind(value: Any, sep: str | None) -> Kind:
@@ -264,7 +274,18 @@ def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _Row
 
 
 def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _RowName) -> Targets:
-    found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    try:
+        found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    except TypeError as error:
+        first = {type(value).__name__: row for row, value in reversed(list(enumerate(values)))}
+        seen = "; ".join(
+            f"{row_name(row)} has {values[row]!r:.60} of type {name}"
+            for name, row in sorted(first.items(), key=lambda item: item[1])
+        )
+        raise InputError(
+            f"The labels cannot be sorted into classes ({error}): {seen}. Give text or whole "
+            "numbers, and one type for all rows."
+        ) from error
     type_name = "text" if isinstance(found[0], str) else type(found[0]).__name__
     reason = f"{len(found):,} distinct labels ({type_name}) in {len(values):,} rows"
     if classes is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.errors import ArgumentError
+from flambeau.task.class_validation import explaining_labels
 from flambeau.task.metrics import (
     MeanLoss,
     Metric,
@@ -206,7 +207,8 @@ class Task:
             metrics = make_syncable(metrics)
         for batch in batches:
             outputs = self.forward(model, batch, context)
-            self.update(metrics, outputs, batch)
+            with explaining_labels(batch, self.n_outputs):
+                self.update(metrics, outputs, batch)
         if context.sharded:
             return synced_scores(metrics, score)
         return {name: score(metric) for name, metric in metrics.items()}

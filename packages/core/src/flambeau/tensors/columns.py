@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.collate import widened_target
 from flambeau.data.float_dtype import to_default_dtype
 from flambeau.errors import ArgumentError, InputError
 
@@ -68,13 +69,17 @@ def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
 
 
 def as_targets(columns: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Return targets as tensors: integers as int64, 2-D bool arrays as floats."""
+    """Return targets as tensors: integers as int64, 2-D bool arrays as floats.
+
+    Raises:
+        InputError: A NumPy array is not numeric, or an integer does not fit in int64.
+    """
     targets: dict[str, Tensor] = {}
     for name, value in as_tensors(columns).items():
         if value.dtype == torch.bool and value.ndim > 1:
             targets[name] = value.to(torch.get_default_dtype())
         else:
-            targets[name] = value.long() if value.dtype in _COMPACT else value
+            targets[name] = value.long() if value.dtype in _COMPACT else widened_target(name, value)
     return targets
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias, cast, overload
 from torch.utils.data import IterableDataset, TensorDataset
 
 from flambeau.data.batch import Batch
-from flambeau.data.collate import BatchLayout
+from flambeau.data.collate import BatchLayout, widened_target
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
@@ -230,7 +230,9 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
     if not len(items):
         raise InputError(f"The {part} data set is empty. It needs at least one sample.")
     if type(items) is TensorDataset:
-        return MemoryDataset(*layout.inputs_and_targets(items.tensors))
+        inputs, targets = layout.inputs_and_targets(items.tensors)
+        widened = {name: widened_target(name, value) for name, value in targets.items()}
+        return MemoryDataset(inputs, widened)
     if is_hugging_face(items):
         columns = load_numeric_columns(items, layout)
         if columns is not None:
