@@ -11,12 +11,14 @@ from pathlib import Path
 from flambeau.data.reading import Reading
 from flambeau.errors import InputError
 from flambeau.wording import name_some
-from flambeau_vision.folder_roles import Contents, find_roles
+from flambeau_vision.folder_roles import Contents, classes_option, find_roles
 
 _IMAGE_TYPES = "avif bmp gif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
 """Extensions of image files, in lower case."""
 
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos")
+_MASK_FOLDERS = ("masks", "mask", "segmentation", "segmentations", "segmentationclass")
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
@@ -77,6 +79,8 @@ def list_folder(
     ]
     rows += [(file, each.name, None) for each in roles.classes for file in each.files]
     every = sorted({label for _, label, _ in rows})
+    if not named:
+        _check_no_masks(root, every)
     rows = [row for row in rows if not named or row[1] in named]
     notes: list[str] = []
     if ignored:
@@ -127,6 +131,22 @@ def _build_listing(
         notes,
         readings,
     )
+
+
+def _check_no_masks(root: Path, names: Sequence[str]) -> None:
+    """Raise an error if the folders are images and their masks instead of classes.
+
+    Raises:
+        InputError: The message names both folders.
+    """
+    images = [name for name in names if name.lower() in _IMAGE_FOLDERS]
+    masks = [name for name in names if name.lower() in _MASK_FOLDERS]
+    if images and masks:
+        raise InputError(
+            f"{root} has the folders {images[0]!r} and {masks[0]!r}: images and masks for "
+            "segmentation, which is not supported yet. If they are classes, name them: "
+            f"{classes_option(names)}."
+        )
 
 
 def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:

@@ -50,7 +50,10 @@ class TableSource:
         try:
             return self.columns.column(name)
         except InputError as error:
-            raise InputError(f"{error} Name the column with {argument}=….") from None
+            option = "target" if argument == "label" else argument
+            raise InputError(
+                f"{error} Name the column with {argument}=…, on the command line --{option}."
+            ) from None
 
 
 # ---------------------------------------------------------------- sources
