@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import lzma
 from pathlib import Path
@@ -239,3 +240,43 @@ def test_long_digit_strings_are_text() -> None:
     cells = ["1" * 5000, "2"]
     assert parse_numbers(cells) == cells
     assert parse_numbers(["1" * 300, "2"]) == [int("1" * 300), 2]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz"])
+def test_cells_of_any_length_are_read(tmp_path: Path, name: str) -> None:
+    divider = "\t" if "tsv" in name else ","
+    data = f"a{divider}b\n1{divider}{'x' * 200_000}\n".encode()
+    path = write(tmp_path / name, gzip.compress(data) if name.endswith("gz") else data)
+    limit = csv.field_size_limit()
+    assert content(read_csv(path)) == {"a": ["1"], "b": ["x" * 200_000]}
+    assert csv.field_size_limit() == limit
+    unclosed = write(tmp_path / "u.csv", 'a,b\n1,"x\n' + "1,2\n" * 50_000)
+    with pytest.raises(InputError, match=r"starts in line 2 .*Close each quoted cell"):
+        read_csv(unclosed)
+
+
+@pytest.mark.parametrize("name", ["t.TSV", "t.Tsv.GZ", "t.TSV.gz"])
+def test_endings_in_upper_case_are_known(tmp_path: Path, name: str) -> None:
+    data = b'a\tb\n"Hi, he said\tx\n'
+    path = write(tmp_path / name, gzip.compress(data) if name.lower().endswith("gz") else data)
+    assert content(read_csv(path)) == {"a": ['"Hi, he said'], "b": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1e5", "2e3", "7"], ["1e5", "2e3", "7"]),
+        (["3E7", "1E2"], ["3E7", "1E2"]),
+        (["1e-05", "2"], [1e-5, 2.0]),
+        (["1e+05", "2"], [1e5, 2.0]),
+        (["1e5", "2.5"], [1e5, 2.5]),
+        (["-1e5", "2e3"], [-1e5, 2e3]),
+    ],
+)
+def test_exponents_without_a_sign_alone_are_codes(cells: list[str], expected: list[Any]) -> None:
+    assert parse_numbers(cells) == expected
+
+
+def test_columns_can_stay_text() -> None:
+    table = Table({"file": lambda: ["1.10", "7"], "label": lambda: ["1", "2"]}, "t")
+    assert content(table.with_numbers(text=("file",))) == {"file": ["1.10", "7"], "label": [1, 2]}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from flambeau import Learner
 from flambeau.data import (
     Batch,
     Data,
@@ -368,3 +369,17 @@ def test_a_row_that_is_not_one_hot_is_named() -> None:
         data.task_arguments(data.preprocessor({}), {"task": "classification"})
     with pytest.raises(InputError, match="row of 3 columns, but there are 2 class names"):
         TensorData.from_tensors(torch.ones(30, 2), targets, class_names=["a", "b"]).facts()
+
+
+def test_a_frame_is_refused_with_the_conversion() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.numpy(), columns=list("abcd")).assign(y=Y.numpy())
+    with pytest.raises(ArgumentError, match=r"DataFrame.*frame\[columns\]\.to_numpy\(\)"):
+        TensorData.from_tensors(frame[["a", "b"]], frame["y"])
+    with pytest.raises(ArgumentError, match=r"'target' is a Series.*frame\[column\]\.to_numpy"):
+        TensorData.from_tensors(X, frame["y"])
+    data = TensorData.from_tensors(frame[list("abcd")].to_numpy(), frame["y"].to_numpy())
+    learner = Learner(data, quiet=True)
+    with pytest.raises(InputError, match=r"only 'a', 'b', 'c'.*frame\[columns\]\.to_numpy"):
+        learner.predict(frame[["a", "b", "c"]])
+    assert len(learner.predict(frame[list("abcd")].to_numpy())) == len(frame)

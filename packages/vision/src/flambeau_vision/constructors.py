@@ -158,7 +158,8 @@ class ImageDataConstructors(Data):
 
         options = (options or ImageOptions()).updated({"size": size})
         folder = Path(path).parent if root is None else Path(root)
-        table = sources.TableSource(read_csv(path).with_numbers(), file, label, folder)
+        columns = read_csv(path).with_numbers(text=(file,))
+        table = sources.TableSource(columns, file, label, folder)
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_table(table, request, options))
 

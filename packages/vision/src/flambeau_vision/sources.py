@@ -191,7 +191,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     request = SplitRequest(**{name: given[name] for name in split_names if name in given})
     if path.is_dir():
         return read_folder(path, request, image_options)
-    columns = read_csv(path).with_numbers()
+    columns = read_csv(path)
     file, label = guess_columns(columns)
     file, label = given.get("file", file), given.get("target", label)
     if file is None or label is None:
@@ -199,6 +199,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
             f"The file and label columns of {path} cannot be inferred from "
             f"{', '.join(columns.names)}. Name them with --file and --target."
         )
+    columns = columns.with_numbers(text=(file,))
     table = TableSource(columns, file, label, Path(given.get("root", path.parent)))
     if request.split is None and _has_split_column(columns):
         request = replace(request, split="split")

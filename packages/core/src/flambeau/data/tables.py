@@ -10,7 +10,7 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +22,11 @@ from flambeau.wording import name_some
 _DELIMITERS = ",;\t"
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SHOWN_BYTES = 20
+_MOST_CHARACTERS = 2**31 - 1  # the largest limit of the csv module on every platform
 # Plain numbers only: 007 is a code, and 1_000, which Python reads as 1000, is a name.
 _DIGITS = r"(0|[1-9][0-9]{0,299})"  # longer ones cannot be floats
 _INTEGER = re.compile(rf"[-+]?{_DIGITS}")
+_CODE = re.compile(rf"{_DIGITS}(e[0-9]+)?", re.IGNORECASE)
 _FLOAT = re.compile(
     rf"[-+]?(({_DIGITS}(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE
 )
@@ -73,13 +75,20 @@ class Table:
             )
         return self._columns[name]()
 
-    def with_numbers(self) -> Table:
-        """Return the table with `parse_numbers` applied to its columns, which have to be text."""
+    def with_numbers(self, *, text: Collection[str] = ()) -> Table:
+        """Return the table with `parse_numbers` applied to its columns, which have to be text.
+
+        Args:
+            text: Columns that stay text: the file name "1.10" is not the number 1.1.
+        """
 
         def parsed(read: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
             return lambda: parse_numbers(read())
 
-        return Table({name: parsed(read) for name, read in self._columns.items()}, self.name)
+        columns = {
+            name: read if name in text else parsed(read) for name, read in self._columns.items()
+        }
+        return Table(columns, self.name)
 
 
 def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
@@ -105,11 +114,15 @@ def read_csv(path: str | os.PathLike[str], *, rows: int | None = None) -> Table:
             f"{path} does not exist or is not a file (current folder: {Path.cwd()}). Give a CSV "
             "file with a header."
         )
-    with _open(path, "rt", encoding="utf-8-sig", newline="") as file, _explained(path):
+    with (
+        _open(path, "rt", encoding="utf-8-sig", newline="") as file,
+        _explained(path),
+        _cells_of_any_length(),
+    ):
         first = file.readline()
         if "\0" in first:
             raise InputError(f"{path} contains NUL characters: probably UTF-16. Save it as UTF-8.")
-        tabs = ".tsv" in path.suffixes
+        tabs = ".tsv" in _endings(path)
         quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
         reader = csv.reader(
             itertools.chain([first], file),
@@ -177,13 +190,14 @@ def read_table(source: Any, name: str = "frame") -> Table:
 def parse_numbers(cells: Sequence[str]) -> list[Any]:
     """Return the cells as int or float if all are numbers in plain form, else unchanged.
 
-    Numbers with leading zeros (codes such as 007) and with separators (1_000, 1,5) are text.
+    Numbers with leading zeros (codes such as 007) and with separators (1_000, 1,5) are text. So are
+    columns in which only exponents without a sign (1e5) suggest floats: programs write 1e+05.
 
     Example:
         >>> parse_numbers(["1", "2.5"]), parse_numbers(["1", "02"])
         ([1.0, 2.5], ['1', '02'])
     """
-    for pattern, kind in ((_INTEGER, int), (_FLOAT, float)):
+    for pattern, kind in ((_INTEGER, int), (_CODE, str), (_FLOAT, float)):
         if all(pattern.fullmatch(cell.strip()) for cell in cells):
             return [kind(cell) for cell in cells]
     return list(cells)
@@ -198,8 +212,12 @@ def to_list(values: Any) -> list[Any]:
 # ---------------------------------------------------------------- delimited text
 
 
+def _endings(path: Path) -> list[str]:
+    return [ending.lower() for ending in path.suffixes]
+
+
 def _open(path: Path, *args: Any, **kwargs: Any) -> IO[Any]:
-    return _OPENERS.get(path.suffix, open)(path, *args, **kwargs)
+    return _OPENERS.get(path.suffix.lower(), open)(path, *args, **kwargs)
 
 
 @contextmanager
@@ -214,6 +232,16 @@ def _explained(path: Path) -> Generator[None]:
             f"{path} cannot be read: {error}. Check that the file is complete, and that its ending "
             "names its compression."
         ) from error
+
+
+@contextmanager
+def _cells_of_any_length() -> Generator[None]:
+    """Read cells of more than 131,072 characters, the default limit of Python's csv module."""
+    limit = csv.field_size_limit(_MOST_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _undecodable(path: Path) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flambeau.data.collate import widened_target
 from flambeau.data.float_dtype import to_default_dtype
+from flambeau.data.prediction_columns import is_frame
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ def _checked(name: str, value: object) -> Array:
     if isinstance(value, Tensor):
         return _checked_tensor(name, value)
     if not isinstance(value, np.ndarray):
+        fix = "np.asarray(…), or torch.as_tensor(…)"
+        if is_frame(value):
+            fix = "frame[columns].to_numpy() for the inputs, frame[column].to_numpy() for targets"
         raise ArgumentError(
-            f"{name!r} is a {type(value).__name__}, not a tensor or NumPy array. Convert it: "
-            "torch.as_tensor(…), or .to_numpy() for a DataFrame."
+            f"{name!r} is a {type(value).__name__}, not a tensor or NumPy array. Convert it: {fix}."
         )
     array = cast("NDArray[Any]", value)
     return _without_objects(name, array) if array.dtype.kind == "O" else array

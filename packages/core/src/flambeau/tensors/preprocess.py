@@ -15,6 +15,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 
 _CHUNK_ROWS = 65_536
+_SHOWN_FIELDS = 5
 
 
 class TensorPreprocessor(Preprocessor):
@@ -191,8 +192,12 @@ class TensorPreprocessor(Preprocessor):
         if isinstance(item, Mapping):
             values = cast(Mapping[str, Any], item)
             if missing := [name for name in names if name not in values]:
+                found = ", ".join(map(repr, list(values)[:_SHOWN_FIELDS]))
                 raise InputError(
-                    f"Item {index} has no {missing[0]!r}. The model needs {', '.join(names)}."
+                    f"Item {index} has no {missing[0]!r}, only {found}. The model needs "
+                    f"{', '.join(names)}. For a frame whose columns are the numbers of a sample "
+                    "give an array, with the columns in the order of the train data: "
+                    "frame[columns].to_numpy()."
                 )
             return values
         if len(names) == 1:
@@ -288,6 +293,10 @@ def _checked_spec(name: str, spec: object) -> dict[str, Any]:
 
 def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
     dtype = dtype_of(spec["dtype"])
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        value = cast(
+            Any, value
+        ).copy()  # torch warns about read-only memory: frame.to_numpy() of pandas 3
     try:
         tensor = torch.as_tensor(value, dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -31,7 +31,7 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
         if len(languages) != 2:
             return None
         return Recognition("sure", f"It has the files train.{' and train.'.join(languages)}.")
-    if path.suffix in (".csv", ".tsv"):
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _recognise_table(path, options)
     language = language_of(path)
     if language is None or not path.is_file():

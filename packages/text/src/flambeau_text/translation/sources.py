@@ -175,7 +175,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     settings = TranslationOptions(**chosen)
     target = given.pop("target", None)
     source_column, target_column = given.pop("source_column", None), None
-    if {".csv", ".tsv"} & set(path.suffixes):
+    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
         target, target_column = None, target
     request = SplitRequest(
         _parse_size("valid", given.pop("valid", 0.1)),
@@ -193,7 +193,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         return read_files(path, target, replace(request, split=None), settings)
     if path.is_dir():
         return _read_folder(path, request, settings)
-    if {".csv", ".tsv"} & set(path.suffixes):
+    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
         table = read_csv(path)
         first, second = _choose_columns(table.names, source_column, target_column, settings, path)
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
@@ -258,7 +258,7 @@ def _choose_columns(
 def _check_header(first: str, second: str, path: Path) -> None:
     """Refuse a header that looks like a sentence pair: this pair would be lost."""
     if reads_like_a_sentence(first) or reads_like_a_sentence(second):
-        divider = "a tab" if path.suffix == ".tsv" else "a comma"
+        divider = "a tab" if path.suffix.lower() == ".tsv" else "a comma"
         raise InputError(
             f"The first line of {path}, {first!r:.60} and {second!r:.60}, looks like a sentence "
             f"pair, not like column names. Add a header line: source and target, separated by "
