@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from flambeau.data.collate import widened_target
-from flambeau.data.float_dtype import to_default_dtype
-from flambeau.data.prediction_columns import is_frame
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -54,6 +52,8 @@ def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
     Raises:
         InputError: A NumPy array is not numeric.
     """
+    from flambeau.data.float_dtype import to_default_dtype
+
     tensors: dict[str, Tensor] = {}
     for name, value in columns.items():
         if isinstance(value, Tensor):
@@ -114,6 +114,8 @@ def _checked(name: str, value: object) -> Array:
     if isinstance(value, Tensor):
         return _checked_tensor(name, value)
     if not isinstance(value, np.ndarray):
+        from flambeau.data.prediction_columns import is_frame
+
         fix = "np.asarray(…), or torch.as_tensor(…)"
         if is_frame(value):
             fix = "frame[columns].to_numpy() for the inputs, frame[column].to_numpy() for targets"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from flambeau.data.collate import BatchLayout
-from flambeau.data.float_dtype import to_default_dtype
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.wording import name_some
 
@@ -137,5 +136,7 @@ def _is_number(feature: Any) -> bool:
 
 def _read(items: Any, names: Sequence[str], **options: Any) -> dict[str, Tensor]:
     """Return columns of a Hugging Face data set by name."""
+    from flambeau.data.float_dtype import to_default_dtype
+
     rows: Mapping[str, Any] = items.select_columns(list(names)).with_format("torch", **options)[:]
     return {name: to_default_dtype(torch.as_tensor(rows[name])) for name in names}
