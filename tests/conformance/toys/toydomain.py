@@ -21,7 +21,8 @@ from flambeau.data.split import Split
 from flambeau.doctor import Check, Finding
 from flambeau.domain import Domain
 from flambeau.plan import Choice, Rule
-from flambeau.task.metrics import Metric, SumMetric, fresh_metrics
+from flambeau.task.metric_choice import fresh_metrics
+from flambeau.task.metrics import Metric, SumMetric
 from flambeau.task.task import StepContext, Task
 
 FLAW = ""

@@ -85,7 +85,7 @@ def test_inputs_that_are_not_arrays_are_refused(inputs: Any, message: str) -> No
         (torch.zeros(60).long(), "auto", "All 48 train rows have the class '0'"),
         (np.array(["a"] * 60), "auto", "All 48 train rows have the class 'a'"),
         (Y[:, None], "auto", r"shape \(rows, 1\).*targets\[:, 0\]"),
-        (nn.functional.one_hot(Y), "classification", r"shape \(rows, 3\).*argmax\(1\)"),
+        (2 * nn.functional.one_hot(Y), "classification", r"shape \(rows, 3\).*argmax\(1\)"),
         (
             Y - 1,
             "classification",

@@ -112,7 +112,7 @@ def test_a_rule_that_answers_for_another_key_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.int64(3), r"type numpy\.int64"),
+        (np.zeros(3), r"type numpy\.ndarray"),
         (float("nan"), "nan, which JSON cannot hold"),
         ({"mean": [torch.zeros(2)]}, r"at \['mean'\]\[0\] is tensor"),
         ({1: 2}, "the key 1"),
@@ -124,6 +124,30 @@ def test_a_value_that_is_not_json_is_refused(value: Any, words: str) -> None:
         Plan.derive([rule("x", value=value)], {})
     with pytest.raises(PlanError, match=words):
         Plan.derive([rule("x")], {}, {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float64(1e-3), 1e-3),
+        (np.float32(0.5), 0.5),
+        (np.int64(8), 8),
+        (np.bool_(True), True),
+        (np.str_("fp32"), "fp32"),
+        ([np.int64(1), {"a": np.float64(2.5)}], [1, {"a": 2.5}]),
+    ],
+)
+def test_numpy_scalars_become_python_values(value: Any, expected: Any) -> None:
+    for plan in (
+        Plan.derive([rule("x", value=value)], {}),
+        Plan.derive([rule("x")], {}, {"x": value}),
+        Plan.derive([rule("x")], {}).override("x", value),
+    ):
+        found = plan["x"].value
+        assert (found, type(found)) == (expected, type(expected))
+        assert json.loads(json.dumps(found)) == expected
+    with pytest.raises(PlanError, match="nan, which JSON cannot hold"):
+        Plan.derive([rule("x")], {}, {"x": np.float32("nan")})
 
 
 def test_values_become_plain() -> None:

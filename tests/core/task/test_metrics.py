@@ -26,7 +26,7 @@ from flambeau.task import (
     TopKAccuracy,
     score,
 )
-from flambeau.task.metrics import fresh_metrics
+from flambeau.task.metric_choice import fresh_metrics
 
 sk = pytest.importorskip("sklearn.metrics")
 

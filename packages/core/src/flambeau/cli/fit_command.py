@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,12 +96,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     try:
         _train(learner, resume, recipe or "fit", minutes)
     except KeyboardInterrupt:
-        # With the domain's options, so that the resumed run reads the same data.
-        words = ["flambeau", "fit", path, *context.args, "--seed", seed, "--resume", folder]
-        for name, value in (("domain", domain), *options.items()):
-            words += [f"--{name}", value] if value else []
-        typer.echo(f"\nInterrupted. Continue with: {shlex.join(map(str, words))}", err=True)
-        raise typer.Exit(130) from None
+        words = [path, *context.args, "--seed", seed, "--resume", folder]
+        raise _interrupted(words, {"domain": domain, **options}) from None
     except Exception:
         if resume is None:
             remove_if_untrained(folder)
@@ -113,6 +109,14 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo("\n" + _score_table(learner))
     exported = learner.export(folder / "model")
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
+
+
+def _interrupted(words: Sequence[object], options: Mapping[str, object]) -> typer.Exit:
+    """Print the command that continues the run, with the options by which it reads the data."""
+    given = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    command = shlex.join(map(str, ["flambeau", "fit", *words, *given]))
+    typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
+    return typer.Exit(130)
 
 
 def _refuse_with_resume(**options: object) -> None:

@@ -56,6 +56,32 @@ class OwnGenerators:
             _set_state(generator, state)
 
 
+class LoaderGenerators:
+    """The generators of a loader, its samplers and its data set, seeded once per epoch."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        self._samplers: list[Any] = [
+            getattr(loader, "sampler", None),
+            getattr(batch_sampler, "sampler", None),
+            batch_sampler,
+        ]
+        dataset = getattr(loader, "dataset", None)
+        self._others: list[Any] = [loader, dataset]
+        self._own = OwnGenerators([loader, *self._samplers, dataset])
+        self._states = self._own.states()
+
+    def start(self, epoch: int) -> None:
+        self._own.seed(epoch)
+        samplers = [each for each in self._samplers if hasattr(each, "set_epoch")]
+        for each in (*samplers[:1], *self._others):
+            if hasattr(each, "set_epoch"):
+                each.set_epoch(epoch)
+
+    def restore(self) -> None:
+        self._own.restore(self._states)
+
+
 def find_generators(owners: Iterable[object]) -> list[AnyGenerator]:
     """Return the generators among the attributes of the owners, each once, in a fixed order."""
     # Not at import: the first use of np.random imports a dozen modules.

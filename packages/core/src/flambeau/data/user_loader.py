@@ -26,7 +26,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout
 from flambeau.data.loader import Loader, LoaderOptions
-from flambeau.data.own_generators import OwnGenerators
+from flambeau.data.own_generators import LoaderGenerators
 from flambeau.errors import (
     ArgumentError,
     FlambeauError,
@@ -191,7 +191,7 @@ class UserLoader(Loader):
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         temporary_seed, seed, purpose = TemporarySeed(), self.seed, f"{_PURPOSE}/{self.part}"
-        generators = _Generators(self.loader)
+        generators = LoaderGenerators(self.loader)
         always_keyed = runs_user_code(self.loader)
         n_samples = 0
         try:
@@ -420,7 +420,7 @@ def count_samples(loader: Iterable[Any]) -> int:
 
 def read_first_batches(loader: Iterable[Any], layout: BatchLayout, count: int = 2) -> list[Batch]:
     """Return the first batches; the state of every generator is restored."""
-    generators = _Generators(loader)
+    generators = LoaderGenerators(loader)
     try:
         with TemporarySeed().at(keyed.key(0, f"{_PURPOSE}/peek")):
             generators.start(0)
@@ -484,29 +484,3 @@ def runs_user_code(loader: Iterable[Any]) -> bool:
         type(torch_loader.dataset) is not TensorDataset
         or torch_loader.collate_fn is not default_collate
     )
-
-
-class _Generators:
-    """The generators of a loader, its samplers and its data set, seeded once per epoch."""
-
-    def __init__(self, loader: Iterable[Any]) -> None:
-        batch_sampler = getattr(loader, "batch_sampler", None)
-        self._samplers: list[Any] = [
-            getattr(loader, "sampler", None),
-            getattr(batch_sampler, "sampler", None),
-            batch_sampler,
-        ]
-        dataset = getattr(loader, "dataset", None)
-        self._others: list[Any] = [loader, dataset]
-        self._own = OwnGenerators([loader, *self._samplers, dataset])
-        self._states = self._own.states()
-
-    def start(self, epoch: int) -> None:
-        self._own.seed(epoch)
-        samplers = [each for each in self._samplers if hasattr(each, "set_epoch")]
-        for each in (*samplers[:1], *self._others):
-            if hasattr(each, "set_epoch"):
-                each.set_epoch(epoch)
-
-    def restore(self) -> None:
-        self._own.restore(self._states)

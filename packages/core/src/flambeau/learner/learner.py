@@ -103,7 +103,7 @@ class Learner:
         self.domain = domain_of(data)
         self.training = training or TrainingOptions()
         self.callbacks = tuple(callbacks)
-        self.seed = seed
+        self.seed = int(seed)
         self.quiet = quiet
         self.history = History()
         self._folder = Path(folder) if folder is not None else None

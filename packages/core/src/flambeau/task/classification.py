@@ -25,13 +25,8 @@ from flambeau.task.classification_metrics import (
     MacroF1,
     TopKAccuracy,
 )
-from flambeau.task.metrics import (
-    Metric,
-    MetricChoice,
-    MetricFactory,
-    fresh_metrics,
-    metric_argument,
-)
+from flambeau.task.metric_choice import MetricChoice, MetricFactory, fresh_metrics, metric_argument
+from flambeau.task.metrics import Metric
 from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (

@@ -6,14 +6,13 @@ the metrics of torchmetrics; ``score`` converts a result to a number.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError
 from flambeau.task.numerics import as_real, per_sample, real_scalar, size_of
 
 Mode = Literal["min", "max"]
@@ -102,78 +101,6 @@ def update_metric(
             "choose a metric by name."
         )
     metric.update(outputs, targets, weights)
-
-
-MetricFactory = Callable[[], Metric]
-MetricFunction = Callable[[Any, Any], Any]
-MetricChoice = Sequence[str | MetricFunction] | Mapping[str, Metric | MetricFunction | str]
-"""Names and functions of outputs and targets, or these and metric objects by name."""
-
-
-def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> dict[str, Metric]:
-    """Return new metrics by name.
-
-    Names are looked up in ``known``, objects are copied and reset, and a function becomes a
-    ``FunctionMetric``.
-
-    Raises:
-        ArgumentError: A name is unknown, or a value is neither name, metric nor function.
-    """
-    return {name: _fresh(name, value, known) for name, value in _by_name(wanted).items()}
-
-
-def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:
-    """Return ``wanted`` for ``Task.arguments()``; an export stores objects by registered names."""
-    named = _by_name(wanted)
-    if not isinstance(wanted, Mapping) and all(isinstance(each, str) for each in wanted):
-        return list(named)
-    return {name: _function_metric(each) for name, each in named.items()}
-
-
-def _by_name(wanted: MetricChoice) -> dict[str, Any]:
-    """Return the choices by name; a function has its own."""
-    if isinstance(wanted, Mapping):
-        return dict(wanted)
-    named: dict[str, Any] = {}
-    for each in wanted:
-        name: object = each if isinstance(each, str) else getattr(each, "__name__", None)
-        if isinstance(each, Metric) or not isinstance(name, str) or name == "<lambda>":
-            raise ArgumentError(
-                f"metrics contains {each!r:.80}, which is not a name. Give metric objects and "
-                'lambdas by name, metrics={"recall": Recall()}; a metric has '
-                "update(outputs, targets), compute() and reset()."
-            )
-        named[name] = each
-    return named
-
-
-def _fresh(name: str, value: Any, known: Mapping[str, MetricFactory]) -> Metric:
-    if isinstance(value, str):
-        if value not in known:
-            raise ArgumentError(f"Unknown metric {value!r}. {did_you_mean(value, known)}")
-        return known[value]()
-    if isinstance(value, type):
-        raise ArgumentError(
-            f"The metric {name!r} is the class {value.__name__}. Create an object: "
-            f'metrics={{"{name}": {value.__name__}()}}.'
-        )
-    metric = copy.deepcopy(_function_metric(value))
-    if not isinstance(metric, Metric):
-        raise ArgumentError(
-            f"The metric {name!r} is {value!r:.60}. Give a name, a function of (outputs, targets), "
-            "or an object with update(outputs, targets), compute() and reset()."
-        )
-    metric.reset()
-    return metric
-
-
-def _function_metric(value: Any) -> Any:
-    """Return a metric for a function of outputs and targets; other values unchanged."""
-    if isinstance(value, str | type | Metric) or not callable(value):
-        return value
-    from flambeau.task.function_metrics import FunctionMetric
-
-    return FunctionMetric(value)
 
 
 class SumMetric:

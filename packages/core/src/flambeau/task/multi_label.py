@@ -20,13 +20,8 @@ from flambeau.task.class_validation import (
     wrong_width_error,
 )
 from flambeau.task.classification_metrics import ExactMatch, MultiLabelMacroF1, MultiLabelMicroF1
-from flambeau.task.metrics import (
-    Metric,
-    MetricChoice,
-    MetricFactory,
-    fresh_metrics,
-    metric_argument,
-)
+from flambeau.task.metric_choice import MetricChoice, MetricFactory, fresh_metrics, metric_argument
+from flambeau.task.metrics import Metric
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
 from flambeau.task.probability_metrics import (
     MultiLabelAUROC,

@@ -14,14 +14,8 @@ from torch import Tensor
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.class_validation import several_outputs_error
-from flambeau.task.metrics import (
-    Metric,
-    MetricChoice,
-    MetricFactory,
-    fresh_metrics,
-    metric_argument,
-    update_metric,
-)
+from flambeau.task.metric_choice import MetricChoice, MetricFactory, fresh_metrics, metric_argument
+from flambeau.task.metrics import Metric, update_metric
 from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError

@@ -12,16 +12,9 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.errors import ArgumentError
-from flambeau.task.class_validation import several_outputs_error
-from flambeau.task.metrics import (
-    MeanLoss,
-    Metric,
-    MetricFactory,
-    Mode,
-    mode_of_metric,
-    score,
-    update_metric,
-)
+from flambeau.task.class_validation import explaining_labels, several_outputs_error
+from flambeau.task.metric_choice import MetricFactory
+from flambeau.task.metrics import MeanLoss, Metric, Mode, mode_of_metric, score, update_metric
 from flambeau.task.model_call import call_model
 from flambeau.task.numerics import HALF_DTYPES
 
@@ -211,9 +204,10 @@ class Task:
         of_forward = {"loss": metrics["loss"]} if own_predict else metrics
         of_predict = {name: each for name, each in metrics.items() if name not in of_forward}
         for batch in batches:
-            self.update(of_forward, self.forward(model, batch, context), batch)
-            if of_predict:
-                self.update(of_predict, self.predict(model, batch, context), batch)
+            with explaining_labels(batch, self.n_outputs):
+                self.update(of_forward, self.forward(model, batch, context), batch)
+                if of_predict:
+                    self.update(of_predict, self.predict(model, batch, context), batch)
         if context.sharded:
             return synced_scores(metrics, score)
         return {name: score(metric) for name, metric in metrics.items()}

@@ -19,7 +19,6 @@ from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.facts import TensorFacts
-from flambeau.tensors.like import check_inputs_like, targets_like
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
 TASKS = ("auto", "classification", "multi_label", "regression")
@@ -44,7 +43,10 @@ class BaseTensorData(Data):
                 f"class_names={class_names!r} is a single string. Give a list with one name per "
                 "class."
             )
-        task, class_names = targets_like(like, task, class_names)
+        if like is not None:
+            from flambeau.tensors.like import targets_like
+
+            task, class_names = targets_like(like, task, class_names)
         self._split = split
         self._like = None if like is None else Path(like)
         self._task = task
@@ -67,7 +69,10 @@ class BaseTensorData(Data):
         if self._facts is None:
             sizes = {f"n_{part}": len(self._split.part(part)) for part in PARTS}
             measured = self._measure()
-            check_inputs_like(self._like, measured["inputs"])
+            if self._like is not None:
+                from flambeau.tensors.like import check_inputs_like
+
+                check_inputs_like(self._like, measured["inputs"])
             facts = {**sizes, "split": self._split.describe(), **measured}
             self._facts = cast("TensorFacts", facts)
         return self._facts
@@ -207,10 +212,10 @@ def describe_target(target: Tensor, class_names: Sequence[str] | None) -> dict[s
         "target_max": high,
         "target_binary": bool(((distinct == 0) | (distinct == 1)).all()),
     }
-    if target.is_floating_point() and target.ndim <= 2:
+    if target.ndim <= 2:
         mean, std = mean_and_std(target.reshape(len(target), -1), by_feature=True)
         facts |= {"target_mean": mean.numpy().tolist(), "target_std": std.numpy().tolist()}
-    elif target.ndim == 1 and low >= 0:
+    if not target.is_floating_point() and target.ndim == 1 and low >= 0:
         # A maximum far above the number of distinct values: identifiers or amounts, not classes.
         if class_names is None and high < 10 * len(distinct) + 10:
             class_names = [str(label) for label in range(int(high) + 1)]

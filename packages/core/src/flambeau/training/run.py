@@ -121,23 +121,7 @@ class Run:
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
-        self.state = TrainState(
-            model=components.model,
-            task=task,
-            phases=settings.phases,
-            optimizers=self.optimizers,
-            device=components.device,
-            seed=components.seed,
-            step_counts=StepCounts.of_loader(components.train, options.accumulate),
-            history=history,
-            snapshot=lambda: capture(self),
-            position=position,
-            values=self.values.current,
-            context=StepContext(values=self.values.current, seed=components.seed),
-            folder=settings.folder,
-            not_resumable_reason=not_savable_reason(settings.phases)
-            or not_resumable_reason(components.train),
-        )
+        self.state = self._new_state(history, position)
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step
         self.update_check: UpdateCheck | None = None
@@ -150,6 +134,26 @@ class Run:
         self.gap_warned_phase = -1
         if self.average is not None:
             self.average.start(self.trained)
+
+    def _new_state(self, history: History, position: Position) -> TrainState:
+        components = self.components
+        return TrainState(
+            model=components.model,
+            task=components.task,
+            phases=self.settings.phases,
+            optimizers=self.optimizers,
+            device=components.device,
+            seed=components.seed,
+            step_counts=StepCounts.of_loader(components.train, self.options.accumulate),
+            history=history,
+            snapshot=lambda: capture(self),
+            position=position,
+            values=self.values.current,
+            context=StepContext(values=self.values.current, seed=components.seed),
+            folder=self.settings.folder,
+            not_resumable_reason=not_savable_reason(self.settings.phases)
+            or not_resumable_reason(components.train),
+        )
 
     def start_update_check(self) -> None:
         """Watch the updates of a user's train step in the first epoch."""

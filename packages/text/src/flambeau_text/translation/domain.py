@@ -32,7 +32,7 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
         if len(languages) != 2:
             return None
         return Recognition("sure", f"It has the files train.{' and train.'.join(languages)}.")
-    if path.suffix in (".csv", ".tsv"):
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _recognise_table(path, options)
     if not path.is_file():
         return None

@@ -202,7 +202,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     target = given.pop("target", None)
     source_column, target_column = given.pop("source_column", None), None
     positions = given.pop("columns", None)
-    if {".csv", ".tsv"} & set(path.suffixes):
+    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
         target, target_column = None, target
     request = SplitRequest(
         _parse_size("valid", given.pop("valid", 0.1)),
@@ -220,7 +220,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         return read_files(path, target, replace(request, split=None), settings)
     if path.is_dir():
         return _read_folder(path, request, settings)
-    if {".csv", ".tsv"} & set(path.suffixes):
+    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
             raise ArgumentError(
                 f"{path} is a table, so valid and test must be fractions of its rows. To assign "
