@@ -17,7 +17,6 @@ READS = {"item", "tolist", "numpy", "cpu"}
 
 # (file, function) → why it may read.
 ALLOWED: dict[tuple[str, str], str] = {
-    ("error_messages.py", "_samples"): "an error message is being written",
     ("losses.py", "StepLosses._flush"): "the epoch is over, or 65,536 steps are complete",
     ("nonfinite/guard.py", "NonFiniteGuard.__init__"): "a view of CPU memory, created once per fit",
     ("nonfinite/guard.py", "_numbers"): "the guard's flag, at a bounded rate and after its event",

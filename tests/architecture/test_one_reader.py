@@ -16,9 +16,9 @@ DATA = "packages/core/src/flambeau/data"
 ALLOWED = {
     "a reader of delimited text": {f"{DATA}/tables.py"},
     "a reader of frames": {f"{DATA}/tables.py"},
-    # The split numbers the classes, groups and times that it is given.
+    # A split numbers the classes, groups and times that it is given in row_codes.
     "a reader of labels": {
-        *(f"{DATA}/{name}.py" for name in ("targets", "class_labels", "split")),
+        *(f"{DATA}/{name}.py" for name in ("targets", "class_labels", "row_codes")),
         "packages/core/src/flambeau/task/numerics.py",  # counts pairs of class numbers
     },
     "a split request": {f"{DATA}/split_request.py", f"{DATA}/part_columns.py"},

@@ -139,7 +139,7 @@ def test_an_unknown_name_suggests_name_and_package(register: Register) -> None:
     register(("flambeau-toy", "toy", GOOD))
     with pytest.raises(
         DomainError,
-        match=r"Unknown domain 'toys'\. Did you mean 'toy'\?.*install flambeau-toys$",
+        match=r"Unknown domain 'toys'\. Did you mean 'toy'\?.*needs the package that provides it",
     ):
         get_domain("toys")
 
@@ -299,7 +299,7 @@ def test_a_path_that_no_domain_recognises(register: Register, tmp_path: Path) ->
     register(("flambeau-toy", "toy", GOOD), ("broken", "bad", "1 / 0"))
     with pytest.raises(
         DomainError,
-        match=r"No installed domain.*\(tensors, toy\).*--domain NAME.*bad: Cannot load",
+        match=r"No installed domain.*\(none reads paths\).*--domain NAME.*bad: Cannot load",
     ):
         recognise_domain(tmp_path)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from flambeau import Learner, TensorData
 from flambeau.cli.app import run as run_command
 
 SMALL = ("--size", "16", "--set", "batch_size=8", "--epochs", "1")
@@ -107,3 +109,41 @@ def test_one_message_and_exit_code_2(
     assert any(part in message_shown for part in message.split("|")) or pytest.fail(message_shown)
     assert "Traceback" not in message_shown
     assert sorted(workspace.iterdir()) == before
+
+
+def test_a_domain_that_reads_no_paths_is_not_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
+    learner.export("model")
+    np.save("x.npy", x.numpy())
+    Path("x.csv").write_text("a,b\n1,2\n3,4\n")
+    refusal = "The domain 'tensors' cannot read x"
+    for words, message in (
+        (("plan", "x.csv", "--domain", "tensors"), refusal),
+        (("fit", "x.csv", "--domain", "tensors"), refusal),
+        (("evaluate", "model", "x.npy"), refusal),
+        (("plan", "x.npy"), "No installed domain recognises x.npy (translate, vision)"),
+        (("plan", "x.csv", "--domain", "foo"), "needs the package that provides it"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            call(monkeypatch, *words)
+        error = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert message in error
+        assert "pip install" not in error
+
+
+def test_an_unknown_column_names_the_option(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workspace)
+    table = workspace / "columns.csv"
+    table.write_text("file,label\nphotos/dark/01.png,a\nphotos/bright/01.png,b\n")
+    for option in ("target", "file"):
+        with pytest.raises(SystemExit):
+            call(monkeypatch, "plan", str(table), f"--{option}", "nope")
+        assert "no column 'nope'" in (error := capsys.readouterr().err)
+        assert f"--{option}" in error

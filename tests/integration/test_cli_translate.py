@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from flambeau import Predictor
 from flambeau.cli.app import build_app
+from flambeau.cli.predict_command import predict_lines
 from flambeau.errors import FlambeauError
-from flambeau_text import Beam, translate
+from flambeau_text import Beam, GnmtLengthPenalty, Sampling, translate
 from flambeau_text.translation import task
 from flambeau_text.translation.demo import date_pairs
 
@@ -210,3 +214,75 @@ def test_pairs_are_read_like_an_export(files: tuple[Path, Path], model: Path) ->
         call(*words, "--lowercase")
     with pytest.raises(FlambeauError, match=r"train.de is in the language 'de', but"):
         call("plan", files[1], "--target", files[0], "--like", model)
+
+
+def test_the_options_of_predict_choose_search_and_details(model: Path) -> None:
+    lines = "".join(f"{source}\n" for source, _ in date_pairs(3, 5))
+    sources = lines.splitlines()
+    predictor = Predictor.load(model, device="cpu")
+
+    def records(*words: str) -> list[dict[str, Any]]:
+        shown = call("predict", model, *words, "--format", "json", lines=lines)
+        return [json.loads(line) for line in shown.splitlines()]
+
+    beam = Beam(size=4, n_best=3, length_penalty=GnmtLengthPenalty(0.5))
+    expected = translate(predictor, sources, beam)
+    words = ("--beam", "4", "--n-best", "3", "--length-penalty", "0.5", "--attention")
+    for found, wanted in zip(records(*words), expected, strict=True):
+        assert found["text"] == wanted.text
+        assert found["score"] == pytest.approx(wanted.score, abs=1e-6)
+        assert [text for text, _ in found["alternatives"]] == [
+            each.text for each in wanted.alternatives
+        ]
+        assert tuple(found["tokens"]) == wanted.tokens
+        assert tuple(found["source_tokens"]) == wanted.source_tokens
+        np.testing.assert_allclose(found["attention"], wanted.attention, atol=1e-6)
+    # Samples do not depend on the batch, and differ between seeds.
+    words = ("--temperature", "0.7", "--seed", "3")
+    sampled = [each["text"] for each in records(*words)]
+    assert sampled == [each["text"] for each in records(*words, "--batch-size", "1")]
+    assert sampled != [each["text"] for each in records(*words[:3], "4")]
+    predictor.task.decoding = Sampling(temperature=0.7, seed=3)  # type: ignore[attr-defined]
+    assert sampled == [each.text for each in predictor.predict(sources)]
+    one = call("predict", model, "--batch-size", "1", lines=lines)
+    assert one == call("predict", model, lines=lines)
+    for words, message in (
+        (("--beam", "3", "--temperature", "1"), "--beam is an option of beam search and --temp"),
+        (("--temperature", "0"), "temperature must be above 0"),
+        (("--batch-size", "0"), "--batch-size must be at least 1"),
+        (("--n-best", "0"), "n_best between 1"),
+    ):
+        with pytest.raises(FlambeauError, match=message):
+            call("predict", model, *words, lines=lines)
+
+
+def test_unknown_words_are_replaced_by_the_option(model: Path) -> None:
+    predictor = Predictor.load(model, device="cpu")
+    sources = ["we met on march twenty one zzzz forty two", "zzzz closes on may two"]
+    # A decoder that writes unknown tokens only.
+    with torch.no_grad():
+        predictor.model.output.bias[0] += 100.0
+    expected = translate(predictor, sources, Beam(size=2), replace_unknown=True)
+    predictor.task = predictor.task.for_prediction({"replace_unknown": True, "beam": 2})
+    found = predictor.predict(sources)
+    assert [each.text for each in found] == [each.text for each in expected]
+    assert "<unk>" not in found[0].text
+
+
+def test_with_batch_size_1_each_line_is_answered_before_the_next_is_read() -> None:
+    seen: list[str] = []
+
+    class Echo:
+        batch_size = 1
+
+        def predict(self, items: list[str]) -> list[str]:
+            seen.extend(f"answered {item}" for item in items)
+            return items
+
+    def lines() -> Iterator[bytes]:
+        for text in ("one", "two"):
+            seen.append(f"read {text}")
+            yield f"{text}\n".encode()
+
+    predict_lines(Echo(), lines())  # type: ignore[arg-type]
+    assert seen == ["read one", "answered one", "read two", "answered two"]

@@ -57,7 +57,8 @@ def test_a_batch_has_ids_masks_references_and_weight() -> None:
     assert batch.inputs["source"].tolist() == [[9, 8, 3], [7, 3, 1]]
     assert batch.masks["source"].tolist() == [[True, True, True], [True, True, False]]
     assert batch.targets["target"].tolist() == [[2, 5, 3, 1, 1], [2, 5, 6, 4, 3]]
-    assert batch.extras == {"reference": ["ü", "xyz"]}
+    assert batch.extras["reference"] == ["ü", "xyz"]
+    assert sorted(batch.extras["rank"]) == [0, 1]
     # One token and the end, three tokens and the end.
     assert batch.weight == 6.0
     assert batch.indices is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -241,6 +242,48 @@ def test_the_coverage_penalty_favours_even_attention() -> None:
     uneven = coverage_penalty(torch.tensor([[1.9, 0.1, 0.0]]), mask)
     assert float(even) == 0.0
     assert float(uneven) == pytest.approx(float(torch.tensor(0.1).log()))
+
+
+@pytest.mark.parametrize(
+    ("penalty", "divisor"),
+    [
+        (GnmtLengthPenalty(0.6), lambda n: ((5 + n) / 6) ** 0.6),
+        (AverageLengthPenalty(0.5), lambda n: n**0.5),
+        (None, lambda n: 1.0),
+    ],
+)
+def test_scores_of_the_beam_equal_the_published_formula(
+    small: SimpleNamespace, penalty: object, divisor: object
+) -> None:
+    model = small.make("gru", scale=2.0)
+    beam = Beam(size=4, n_best=4, length_penalty=penalty, coverage_penalty=0.3)  # type: ignore[arg-type]
+    source, mask = small.sources([5, 3])
+    found = search(model, source, mask, beam)
+    coverages: list[float] = []
+    for row, rank in itertools.product(range(2), range(4)):
+        length = len(tokens_of(found.tokens[row, rank]))
+        total = [0.0] * int(mask[row].sum())
+        for at in range(length):
+            for place in range(len(total)):
+                total[place] += float(found.attention[row, rank, at, place])  # type: ignore[index]
+        # Wu et al., equation 14: sources that were attended to too little lower the score.
+        coverage = 0.3 * sum(math.log(min(attended, 1.0)) for attended in total)
+        coverages.append(coverage)
+        wanted = float(found.log_probabilities[row, rank]) / divisor(length) + coverage  # type: ignore[operator]
+        # The attention is stored in the model's dtype, float64.
+        assert float(found.scores[row, rank]) == pytest.approx(wanted, abs=1e-9)
+        assert rank == 0 or found.scores[row, rank] <= found.scores[row, rank - 1]
+    assert min(coverages) < 0
+
+
+def test_a_search_goes_on_while_a_longer_sentence_could_be_better() -> None:
+    # At its present length the long sentence is worse, for many steps.
+    script: dict[tuple[int, ...], dict[int, float]] = {(): {3: 0.7, 4: 0.3}}
+    script |= {(4,) * n: {4: 0.9999} for n in range(1, 12)}
+    script[(4,) * 12] = {3: 0.9999}
+    beam = Beam(size=2, length_penalty=AverageLengthPenalty(1.0))
+    found = search(Scripted(script, 6), SOURCE, MASK, beam)
+    assert tokens_of(found.tokens[0, 0]) == [4] * 12 + [3]
 
 
 # ---------------------------------------------------------------- sampling

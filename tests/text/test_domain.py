@@ -19,7 +19,7 @@ def test_recognise_folders_and_files(tmp_path: Path) -> None:
     found = recognise(tmp_path, {})
     assert found == Recognition("sure", "It has the files train.de and train.en.")
     found = recognise(tmp_path / "train.en", {})
-    assert found == Recognition("possible", "Its name ends in the language code 'en'.")
+    assert found == Recognition("possible", "Its name ends in 'en'.")
     found = recognise(tmp_path / "train.en", {"target": "train.de"})
     assert found is not None
     assert found.certainty == "sure"
@@ -81,7 +81,9 @@ def test_folders_files_and_tables(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,target,source\n" + "1,b,a\n" * 12)
     assert TranslationData.from_path(tmp_path / "n.csv", {}).raw("train")[0] == "a"
     (tmp_path / "n.csv").write_text("id,english,german\n" + "1,a,b\n" * 12)
-    with pytest.raises(InputError, match=r"columns id, english, german.*--source-column"):
+    with pytest.raises(
+        InputError, match=r"first line is 'id', 'english', 'german'.*--source-column"
+    ):
         TranslationData.from_path(tmp_path / "n.csv", {})
     named = {"source_column": "english", "target": "german"}
     assert TranslationData.from_path(tmp_path / "n.csv", named).raw("train")[0] == "a"

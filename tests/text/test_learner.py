@@ -191,7 +191,6 @@ def test_lowercase_applies_to_the_predictions() -> None:
         training=TrainingOptions(doctor=False),
     )  # fmt: skip
     run.fit(1)
-    assert run.task.lowercase is True  # type: ignore[attr-defined]
     text = str(run.predict("Word3 A"))
     assert text == text.lower()
 

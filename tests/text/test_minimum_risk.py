@@ -9,6 +9,7 @@ import torch
 
 from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
+from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.decoding import sequence_log_probabilities
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.minimum_risk import MinimumRisk, _is_repeated
@@ -113,3 +114,38 @@ def test_invalid_settings_raise() -> None:
     )  # fmt: skip
     with pytest.raises(ArgumentError, match="not MLP with Classification"):
         run.fit(1)
+
+
+def test_every_step_draws_its_own_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flambeau_text.translation import minimum_risk
+
+    seeds: list[int] = []
+    real = minimum_risk.sample
+
+    def sample(model: Any, memory: Any, limit: Any, sampling: Any, keys: Any) -> Any:
+        seeds.append(sampling.seed)
+        assert len(set(keys.tolist())) == len(keys)  # a draw of its own for each candidate
+        return real(model, memory, limit, sampling, keys)
+
+    monkeypatch.setattr(minimum_risk, "sample", sample)
+    run = learner(train_step=MinimumRisk(n_samples=2))
+    run.fit(2)
+    assert len(seeds) > 2
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_candidates_are_compared_with_references_in_the_case_of_the_target(lowercase: bool) -> None:
+    pairs = [(f"Word{n} A", f"Wort{n} EIN") for n in range(8)]
+    data = TranslationData.from_pairs(pairs, options=TranslationOptions(lowercase=lowercase))
+    run = Learner(data, choices=CHOICES, quiet=True)
+    batch: Any = run.built.dataset("train").batch(torch.arange(2))
+    compared: list[str] = []
+
+    def quality(_: str, reference: str) -> float:
+        compared.append(reference)
+        return 50.0
+
+    MinimumRisk(n_samples=2, quality=quality).risk(run.model, batch, run.task, 0, 1)  # type: ignore[arg-type]
+    wanted = batch.extras["reference"]
+    assert set(compared) == {text.lower() if lowercase else text for text in wanted}

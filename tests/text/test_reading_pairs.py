@@ -6,9 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from flambeau.errors import InputError
-from flambeau_text import TranslationData, TranslationOptions
+from flambeau import Learner
+from flambeau.errors import ArgumentError, InputError
+from flambeau_text import (
+    Beam,
+    Greedy,
+    Sampling,
+    TranslationData,
+    TranslationOptions,
+    WordTokenizer,
+)
+from flambeau_text.decoding.search import search
+from flambeau_text.models import rnn
+from flambeau_text.translation.domain import recognise
+from flambeau_text.translation.from_plan import fit_preprocessor
 
 ENGLISH = [f"sentence number {n}" for n in range(12)]
 GERMAN = [f"satz nummer {n}" for n in range(12)]
@@ -80,3 +93,75 @@ def test_files_in_other_languages_than_asked_for_are_refused(tmp_path: Path) -> 
     options = TranslationOptions("eng", "german")
     data = TranslationData.from_files(tmp_path / "a.en", tmp_path / "a.de", options=options)
     assert data.options.source_language == "eng"
+
+
+# ---------------------------------------------------------------- headers, sizes and endings
+
+
+@pytest.mark.parametrize("first", [("dog", "Hund"), ("Go.", "Los."), ("Hi", "Hi"), ("a dog", "x")])
+def test_a_table_without_a_header_keeps_its_first_pair(
+    tmp_path: Path, first: tuple[str, str]
+) -> None:
+    path = tmp_path / "anki.tsv"
+    lines = ["\t".join(first), *(f"{en}\t{de}" for en, de in zip(ENGLISH, GERMAN, strict=True))]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"--columns 0,1, or TranslationData\.from_csv\(path, 0, 1"
+    ):
+        TranslationData.from_path(path, {})
+    for data in (
+        TranslationData.from_path(path, {"columns": "0,1"}),
+        TranslationData.from_csv(path, 0, 1),
+    ):
+        assert list(data.samples["source"]) == [first[0], *ENGLISH]
+    swapped = TranslationData.from_path(path, {"columns": "1, 0"})
+    assert list(swapped.samples["source"]) == [first[1], *GERMAN]
+    assert "columns 1 and 0 of a table without a header" in swapped.report()
+
+
+def test_a_third_column_and_a_known_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    body = "".join(f"{e}\t{g}\tby {e}\n" for e, g in zip(ENGLISH, GERMAN, strict=True))
+    path.write_text(body, encoding="utf-8")
+    with pytest.raises(InputError, match="If the table has no header"):
+        TranslationData.from_path(path, {})
+    assert len(TranslationData.from_path(path, {"columns": "0,1"}).samples) == 12
+    path.write_text("English\tGerman\n" + body.replace("\tby ", " "), encoding="utf-8")
+    data = TranslationData.from_path(path, {})
+    assert data.options.target_language == "de"
+    assert "the header has the columns 'English' and 'German'" in data.report()
+    with pytest.raises(ArgumentError, match="--columns 0 must be the positions"):
+        TranslationData.from_path(path, {"columns": "0"})
+    with pytest.raises(InputError, match="no column '5'"):
+        TranslationData.from_path(path, {"columns": "0,5"})
+    with pytest.raises(ArgumentError, match="Give two names, or two positions"):
+        TranslationData.from_csv(path, 0, "German")
+
+
+def test_sides_without_a_language_and_whole_numbers(tmp_path: Path) -> None:
+    for name, lines in (("train.src", ENGLISH), ("train.tgt", GERMAN)):
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    target = str(tmp_path / "train.tgt")
+    assert recognise(tmp_path / "train.src", {"target": target}).certainty == "sure"  # type: ignore[union-attr]
+    assert recognise(tmp_path, {}).certainty == "sure"  # type: ignore[union-attr]
+    for path, options in ((tmp_path, {}), (tmp_path / "train.src", {"target": target})):
+        data = TranslationData.from_path(path, {**options, "valid": "5", "tokenizer": "word"})
+        assert len(data.split.valid) == 5
+        assert data.options.source_language is None
+        assert list(data.samples["source"]) == ENGLISH
+        tokenizer = fit_preprocessor(
+            ENGLISH, GERMAN, Learner(data, quiet=True).plan.values, data.options
+        ).source
+        assert tokenizer.decode(tokenizer.encode(ENGLISH[3])) == ENGLISH[3]
+    with pytest.raises(InputError, match=r"'qq' into words.*--source-language xx.*--tokenizer bpe"):
+        WordTokenizer.fit(ENGLISH, language="qq")
+
+
+def test_a_minimum_length_above_the_limit_is_refused() -> None:
+    model = rnn(source_vocab=9, target_vocab=9, config={"embedding_dim": 4, "hidden_size": 4})
+    source, mask = torch.tensor([[4, 5, 3]]), torch.ones(1, 3, dtype=torch.bool)
+    for strategy in (Greedy, Beam, Sampling):
+        with pytest.raises(InputError, match=r"min_length is 20.*source of 3 tokens.*at most 14"):
+            search(model.eval(), source, mask, strategy(min_length=20))
+        found = search(model, source, mask, strategy(min_length=14))
+        assert int(found.lengths[0, 0]) == 15

@@ -342,3 +342,30 @@ def test_the_controller_waits_for_scores_and_warmup() -> None:
         )
     with pytest.raises(InputError, match="floor must be between"):
         AdaptiveForcing(floor=2.0)
+
+
+@pytest.mark.parametrize("feed", ["argmax", "sample", "gumbel", "soft"])
+def test_passes_have_the_gradient_of_token_by_token(small: SimpleNamespace, feed: str) -> None:
+    """As many passes as tokens are the same computation, so autograd gives the same gradients."""
+    model = small.make("pre-norm", scale=2.0)
+    source, mask = small.sources([5, 3, 4])
+    target = small.targets([6, 4, 5])
+    length = target.shape[1] - 1
+
+    def gradients(forcing: TeacherForcing) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        keys = DrawKeys(0, 0, torch.arange(len(source)))
+        memory = model.encode(source, mask)
+        features = decoder_features(model, memory, target[:, :-1], 0.5, forcing, keys)
+        found = model.output(features).log_softmax(-1).gather(2, target[:, 1:].unsqueeze(2))
+        found.masked_fill(target[:, 1:].unsqueeze(2) == 1, 0.0).sum().backward()
+        named = model.named_parameters()
+        return {name: value.grad.clone() for name, value in named if value.grad is not None}
+
+    in_passes = gradients(TeacherForcing(feed=feed, passes=length))  # type: ignore[arg-type]
+    model.teacher_forcing_passes = None
+    by_token = gradients(TeacherForcing(feed=feed))  # type: ignore[arg-type]
+    assert in_passes.keys() == by_token.keys()
+    for name, value in by_token.items():
+        # float64: sums in another order
+        torch.testing.assert_close(in_passes[name], value, rtol=1e-9, atol=1e-9, msg=name)

@@ -516,3 +516,18 @@ def test_a_single_image_is_refused_for_training(tmp_path: Path) -> None:
 def test_columns_of_different_lengths_are_named() -> None:
     with pytest.raises(InputError, match="file 2, label 1"):
         ImageData.from_df({"file": ["a.png", "b.png"], "label": ["x"]})
+
+
+@pytest.mark.parametrize("names", [("7", "8"), ("1.10", "1.2")])
+def test_file_names_that_look_like_numbers_stay_text(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for number in range(8):
+        image = Image.new("RGB", (8, 8), (number * 20, 0, 0))
+        image.save(tmp_path / f"{names[number % 2]}{number}", format="PNG")
+    rows = "".join(f"{names[n % 2]}{n},{n % 2}\n" for n in range(8))
+    (tmp_path / "t.csv").write_text("file,label\n" + rows)
+    data = ImageData.from_csv(tmp_path / "t.csv")
+    assert len(data.samples) == 8
+    data = ImageData.from_path(tmp_path / "t.csv", {"file": "file", "target": "label"})
+    assert len(data.samples) == 8

@@ -240,3 +240,24 @@ def test_missing_files_with_backslashes_or_other_accents_are_explained(tmp_path:
     (tmp_path / "t.csv").write_text("file,label\nant\\caf\u00e9.png,a\nbee/0.png,b\n")
     with pytest.raises(InputError, match=r"has backslashes"):
         ImageData.from_csv(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/images/1.jpg", "train/masks/1.png", "val/images/2.jpg", "val/masks/2.png"),
+        ("images/1.jpg", "masks/1.png"),
+        ("JPEGImages/1.jpg", "SegmentationClass/1.png"),
+    ],
+)
+def test_masks_are_not_a_class(tmp_path: Path, names: tuple[str, ...]) -> None:
+    make(tmp_path, *names)
+    with pytest.raises(InputError, match=r"images and masks for segmentation.*not supported yet"):
+        list_folder(tmp_path)
+    classes = sorted({Path(name).parent.name for name in names})
+    assert list_folder(tmp_path, classes).classes == tuple(classes)
+
+
+def test_folders_named_like_masks_alone_are_classes(tmp_path: Path) -> None:
+    make(tmp_path, "mask/1.jpg", "no_mask/1.jpg")  # people with and without a face mask
+    assert list_folder(tmp_path).classes == ("mask", "no_mask")

@@ -72,7 +72,7 @@ def test_ids_get_a_suffix(root: Path) -> None:
     data = ImageData.from_path(root / "t.csv", {"file": "id", "suffix": ".jpg"})
     assert [Path(item).name for item in data.samples["image"]] == [f"{n}.jpg" for n in range(8)]
     assert recognise(root / "t.csv", {"file": "id"}) is not None
-    with pytest.raises(InputError, match=r"file of row 0 is 0\..*--suffix"):
+    with pytest.raises(InputError, match=r"/0 does not exist\..*--suffix"):
         ImageData.from_path(root / "t.csv", {"file": "id"})
 
 

@@ -97,6 +97,39 @@ def test_labels_outside_the_classes_are_refused() -> None:
         fit(loaders(late))
 
 
+def test_labels_outside_the_classes_in_valid_are_refused() -> None:
+    train = DataLoader(TensorDataset(X, Y % 2), 8, shuffle=True)
+    data = TensorData.from_loaders(train, [(X[:8], Y[:8])], n_classes=2)
+    learner = Learner(data, nn.Linear(6, 2), quiet=True)
+    for run in (lambda: learner.fit(1), learner.evaluate, learner.interpret):
+        with pytest.raises(InputError, match=r"contains 2, but there are 2 classes, 0 to 1"):
+            run()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_labels_are_accepted(dtype: torch.dtype) -> None:
+    labels = Y.to(dtype)
+    pairs, others = TensorDataset(X[:40], labels[:40]), TensorDataset(X[40:], labels[40:])
+    loader = DataLoader(pairs, 8, shuffle=True)
+    samples = Samples(lambda i: (X[i], labels[i]))
+    unseen = Samples(lambda i: (X[40 + i], labels[40 + i]), 20)
+    for data in (
+        TensorData.from_tensors(X, labels),
+        TensorData.from_tensors(X, labels.numpy()),
+        TensorData.from_datasets(pairs, others),
+        TensorData.from_datasets(samples, unseen, n_classes=3),
+        TensorData.from_loaders(loader, DataLoader(others, 8), n_classes=3),
+    ):
+        assert len(fit(data).history.rows) == 2
+
+
+def test_an_unsigned_label_beyond_int64_is_named() -> None:
+    labels = Y.numpy().astype("uint64")
+    labels[7] = 2**63
+    with pytest.raises(InputError, match=r"at least 2\*\*63 in row 7"):
+        TensorData.from_tensors(X, labels)
+
+
 def test_wrong_shuffling_gives_a_warning() -> None:
     mixed = DataLoader(PAIRS, 8, shuffle=True)
     with pytest.warns(FlambeauWarning, match="valid-shuffled"):

@@ -1,5 +1,6 @@
 import datetime
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,58 @@ def test_by_time_accepts_dates_and_strings() -> None:
     split = Split.by_time(stamps, valid=1, test=1)
     assert as_lists(split) == [[1], [2], [0]]
     assert split.notes == ("validation starts at 2024-01-03", "test starts at 2024-01-05")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["30.12.2019", "31.12.2019", "01.01.2020", "02.01.2020"],
+        ["2020-1-9", "2020-1-10", "2020-1-11"],
+        ["8", "9", "10", "11"],
+        ["12/31/2019", "01/01/2020", "01/02/2020"],
+        ["2019-31-12", "2020-01-01", "2020-02-01"],  # year, day, month
+        ["Jan 2020", "Feb 2020", "Mar 2020"],
+        np.array(["8", "9", "10"], dtype="S2"),
+        np.array(["8", "9", "10"], dtype=object),
+    ],
+)
+def test_by_time_refuses_text_that_does_not_sort_by_time(times: Any) -> None:
+    with pytest.raises(SplitError, match=r"times has the text .* in row \d.*pd\.to_datetime"):
+        Split.by_time(times, valid=1)
+
+
+def test_by_time_refuses_text_of_several_forms() -> None:
+    for times in (
+        ["2020-01-09T10:00:00Z", "2020-01-09T11:00:00+02:00", "2020-01-09T12:00:00Z"],
+        ["2020-01-09T10:00", "2020-01-09 11:00", "2020-01-10 12:00"],
+        ["20200109", "2020-01-10", "2020-01-11"],
+    ):
+        with pytest.raises(SplitError, match=r"several forms or time zones.*utc=True"):
+            Split.by_time(times, valid=1)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2020-01-09", "2020-01-10", "2020-01-11"],
+        ["2019", "2020", "2021"],
+        ["2019-12", "2020-01", "2020-02"],
+        ["20191231", "20200101", "20200102"],
+        ["2020-01-09T08:30:00Z", "2020-01-09T08:30:00.5Z", "2020-01-09T08:31:00Z"],
+        ["2020-01-09 08:30", "2020-01-09 08:30:01", "2020-01-10 00:00"],
+    ],
+)
+def test_by_time_orders_iso_8601_text_by_time(times: list[str]) -> None:
+    split = Split.by_time([*reversed(times)], valid=1)
+    assert as_lists(split) == [[2, 1], [0], []]
+    assert split.notes == (f"validation starts at {times[-1]}",)
+
+
+def test_groups_of_text_beside_numbers_or_nan_are_refused() -> None:
+    with pytest.raises(SplitError, match="no value in row 1"):
+        Split.by_group(["a", float("nan"), "b", "c"])
+    with pytest.raises(SplitError, match="mixes types"):
+        Split.by_group(["a", 1, "b", "c"])
 
 
 def test_by_time_errors() -> None:
@@ -283,3 +336,13 @@ def test_invalid_calibration_sizes_raise(size: float) -> None:
         Split.random(50, calibration=size)
     with pytest.raises(SplitError, match=r"valid=0\.5, test=0\.3 and calibration=0\.3 leave none"):
         Split.random(50, 0.5, 0.3, calibration=0.3)
+
+
+def test_missing_values_of_pandas_are_named() -> None:
+    pandas = pytest.importorskip("pandas")
+    for kind in ("string", "Int64", "category", object):
+        values = pandas.Series(["a", None, "b"] if kind != "Int64" else [1, None, 2], dtype=kind)
+        with pytest.raises(SplitError, match="no value in row 1"):
+            Split.by_group(values)
+        with pytest.raises(SplitError, match="no value in row 1"):
+            Split.by_time(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import lzma
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from flambeau.data import tables
 from flambeau.data.tables import Table, parse_numbers, read_csv, read_table
+from flambeau.data.targets import read_labels
 from flambeau.errors import InputError, MissingDependencyError
 
 
@@ -193,3 +195,88 @@ def test_other_objects_are_refused() -> None:
     for source in ([1, 2], "t.csv", None, np.zeros((2, 2))):
         with pytest.raises(InputError, match=f"{type(source).__name__} is not a data frame"):
             read_table(source)
+
+
+def test_intervals_periods_and_sparse_columns_keep_their_values() -> None:
+    pandas = pytest.importorskip("pandas")
+    periods = pandas.period_range("2020-01", periods=3, freq="M")
+    source = pandas.DataFrame(
+        {
+            "cut": pandas.cut([1.0, 9.0, float("nan")], [0, 5, 10]),
+            "interval": pandas.arrays.IntervalArray.from_breaks([0, 1, 2, 3]),
+            "period": periods,
+        }
+    )
+    found = content(read_table(source))
+    assert [1.0 in found["cut"][0], 9.0 in found["cut"][1], found["cut"][2]] == [True, True, None]
+    assert [str(cell) for cell in found["interval"]] == ["(0, 1]", "(1, 2]", "(2, 3]"]
+    assert found["period"] == list(periods)
+    assert read_labels(found["period"]).names == ("2020-01", "2020-02", "2020-03")
+    assert read_labels(found["cut"][:2]).names == ("(0.0, 5.0]", "(5.0, 10.0]")
+    sparse = pandas.DataFrame({"a": pandas.arrays.SparseArray([0, 0, 1])})
+    assert content(read_table(sparse)) == {"a": [0, 0, 1]}
+
+
+def test_a_single_column_is_not_a_table() -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InputError, match=r"Series is a single column.*to_frame"):
+        read_table(pandas.Series([1, 2]))
+
+
+def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
+    damaged = bytearray(gzip.compress(b"a,b\n" + b"1,2\n3,4\n" * 50))
+    damaged[12:20] = bytes(8)
+    for name, data in (
+        ("damaged.csv.gz", bytes(damaged)),
+        ("cut.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-12]),
+        ("cut.csv.xz", lzma.compress(b"a,b\n1,2\n")[:-20]),
+    ):
+        with pytest.raises(InputError, match=rf"{name} cannot be read.*file is complete"):
+            read_csv(write(tmp_path / name, data))
+
+
+def test_long_digit_strings_are_text() -> None:
+    cells = ["1" * 5000, "2"]
+    assert parse_numbers(cells) == cells
+    assert parse_numbers(["1" * 300, "2"]) == [int("1" * 300), 2]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz"])
+def test_cells_of_any_length_are_read(tmp_path: Path, name: str) -> None:
+    divider = "\t" if "tsv" in name else ","
+    data = f"a{divider}b\n1{divider}{'x' * 200_000}\n".encode()
+    path = write(tmp_path / name, gzip.compress(data) if name.endswith("gz") else data)
+    limit = csv.field_size_limit()
+    assert content(read_csv(path)) == {"a": ["1"], "b": ["x" * 200_000]}
+    assert csv.field_size_limit() == limit
+    unclosed = write(tmp_path / "u.csv", 'a,b\n1,"x\n' + "1,2\n" * 50_000)
+    with pytest.raises(InputError, match=r"starts in line 2 .*Close each quoted cell"):
+        read_csv(unclosed)
+
+
+@pytest.mark.parametrize("name", ["t.TSV", "t.Tsv.GZ", "t.TSV.gz"])
+def test_endings_in_upper_case_are_known(tmp_path: Path, name: str) -> None:
+    data = b'a\tb\n"Hi, he said\tx\n'
+    path = write(tmp_path / name, gzip.compress(data) if name.lower().endswith("gz") else data)
+    assert content(read_csv(path)) == {"a": ['"Hi, he said'], "b": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1e5", "2e3", "7"], ["1e5", "2e3", "7"]),
+        (["3E7", "1E2"], ["3E7", "1E2"]),
+        (["1e-05", "2"], [1e-5, 2.0]),
+        (["1e+05", "2"], [1e5, 2.0]),
+        (["1e5", "2.5"], [1e5, 2.5]),
+        (["-1e5", "2e3"], [-1e5, 2e3]),
+    ],
+)
+def test_exponents_without_a_sign_alone_are_codes(cells: list[str], expected: list[Any]) -> None:
+    assert parse_numbers(cells) == expected
+
+
+def test_columns_can_stay_text() -> None:
+    table = Table({"file": lambda: ["1.10", "7"], "label": lambda: ["1", "2"]}, "t")
+    assert content(table.with_numbers(text=("file",))) == {"file": ["1.10", "7"], "label": [1, 2]}

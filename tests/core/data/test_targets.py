@@ -1,3 +1,6 @@
+import datetime
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -89,3 +92,37 @@ def test_rows_are_selected_in_their_order() -> None:
     assert [targets.text(row) for row in range(2)] == ["c", "a"]
     assert targets.counts() == {"a": 1, "b": 0, "c": 1}
     assert read_labels([0.5, 1.5]).counts() == {}
+
+
+def test_large_regression_targets_stay_distinct() -> None:
+    labels = [1.7e9 + row for row in range(200)]
+    targets = read_labels(labels)
+    assert targets.kind == "regression"
+    assert targets.values.tolist() == labels
+    rows = read_labels([[label, 0.5] for label in labels])
+    assert rows.values[:, 0].tolist() == labels
+    assert read_labels([1e9, 2e9]).values.dtype == torch.float32
+
+
+def test_labels_that_cannot_be_sorted_are_named() -> None:
+    day = datetime.date(2020, 1, 1)
+    with pytest.raises(InputError, match=r"row 0 has datetime.* of type date; row 2 has 1 of type"):
+        read_labels([day, day, 1])
+    with pytest.raises(InputError, match=r"row 0 has \{'a': 1\} of type dict"):
+        read_labels([{"a": 1}, {"a": 2}])
+    with pytest.raises(InputError, match="of type complex"):
+        read_labels([1j, 2j])
+
+
+@pytest.mark.parametrize("task", [None, "classification", "regression"])
+def test_an_integer_that_no_number_type_holds_is_named(task: Any) -> None:
+    with pytest.raises(InputError, match=r"label of row 1 is an integer of 16,610 bits"):
+        read_labels([1, 10**5000], task=task)
+
+
+def test_bytes_and_scalar_tensors_are_labels() -> None:
+    assert read_labels([b"cat", b"dog"]).names == ("cat", "dog")
+    assert read_labels(np.array([b"cat", b"dog"])).names == ("cat", "dog")
+    targets = read_labels([torch.tensor(3), torch.tensor(1), torch.tensor(3)])
+    assert (targets.names, targets.values.tolist()) == (("1", "3"), [1, 0, 1])
+    assert read_labels([torch.tensor(0.5), torch.tensor(2.0)]).values.tolist() == [0.5, 2.0]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -250,3 +251,13 @@ def test_a_built_learner_resumes_with_the_measured_plan(
     _ = again.model
     again.resume()
     assert again.plan.values == first.plan.values
+
+
+def test_numpy_scalars_are_accepted_as_choices_and_seed() -> None:
+    choices = {"lr": np.float64(1e-3), "batch_size": np.int64(8), "weight_decay": np.float32(0)}
+    learner = Learner(labels(), seed=np.int64(3), choices=choices, quiet=True)
+    plain = Learner(labels(), seed=3, choices={"lr": 1e-3, "batch_size": 8, "weight_decay": 0.0})
+    assert learner.plan.values == plain.plan.values
+    assert type(learner.seed) is int
+    with pytest.raises(PlanError, match=r"lr is .*finite number above 0"):
+        Learner(labels(), choices={"lr": np.float32("inf")})

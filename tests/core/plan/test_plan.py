@@ -126,6 +126,30 @@ def test_a_value_that_is_not_json_is_refused(value: Any, words: str) -> None:
         Plan.derive([rule("x")], {}, {"x": value})
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float64(1e-3), 1e-3),
+        (np.float32(0.5), 0.5),
+        (np.int64(8), 8),
+        (np.bool_(True), True),
+        (np.str_("fp32"), "fp32"),
+        ([np.int64(1), {"a": np.float64(2.5)}], [1, {"a": 2.5}]),
+    ],
+)
+def test_numpy_scalars_become_python_values(value: Any, expected: Any) -> None:
+    for plan in (
+        Plan.derive([rule("x", value=value)], {}),
+        Plan.derive([rule("x")], {}, {"x": value}),
+        Plan.derive([rule("x")], {}).override("x", value),
+    ):
+        found = plan["x"].value
+        assert (found, type(found)) == (expected, type(expected))
+        assert json.loads(json.dumps(found)) == expected
+    with pytest.raises(PlanError, match="nan, which JSON cannot hold"):
+        Plan.derive([rule("x")], {}, {"x": np.float32("nan")})
+
+
 def test_values_become_plain() -> None:
     plan = Plan.derive([rule("x", value=(1, (2.5, None))), rule("y")], {}, {"y": Path("a/b")})
     assert plan.values == {"x": [1, [2.5, None]], "y": "a/b"}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from flambeau import Learner
 from flambeau.data import (
+    Batch,
     Data,
     LoaderOptions,
     MemoryDataset,
@@ -16,7 +18,9 @@ from flambeau.data import (
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
 from flambeau.plan import CORE_RULES, Plan, combine
 from flambeau.tensors import TensorData
+from flambeau.tensors.columns import as_tensors
 from flambeau.tensors.domain import DOMAIN
+from flambeau.tensors.preprocess import TensorPreprocessor
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(90, 4, generator=G)
@@ -106,6 +110,46 @@ def test_numpy_defaults_become_torchs() -> None:
     assert truths.facts()["target_binary"] is True
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        1.7e9 + np.arange(200.0),
+        -3e12 + 5 * np.arange(200.0),
+        1e-50 * np.arange(200.0),  # 0 in float32
+        1e50 * np.arange(200.0),  # infinity in float32
+        16_777_216.0 + np.arange(200.0),
+    ],
+)
+def test_float64_values_that_float32_merges_stay_float64(values: np.ndarray) -> None:
+    data = TensorData.from_tensors(values[:, None], values, valid=0.25)
+    facts = data.facts()
+    train = values[data.split.train]
+    assert facts["target_distinct"] == 150
+    assert facts["target_mean"] == pytest.approx([train.mean()], rel=1e-12)
+    assert facts["target_std"] == pytest.approx([train.std()], rel=1e-9)
+    preprocessor = data.preprocessor({"normalisation": "standard", "input_dtype": "float32"})
+    assert isinstance(preprocessor, TensorPreprocessor)
+    batch = data.dataset("train", preprocessor, {"task": "regression"})
+    assert batch.targets["target"].tolist() == train.tolist()
+    standardised = preprocessor.on_device(Batch(batch.inputs)).input[:, 0].numpy()
+    np.testing.assert_allclose(standardised, (train - train.mean()) / train.std(), atol=1e-5)
+
+
+def test_float64_values_that_float32_represents_become_float32() -> None:
+    draws = np.random.default_rng(0)
+    for values in (
+        draws.normal(1000, 1, (200, 3)),
+        np.array([[0.1, 2**24 + 1.0, 1.7e9]] * 200),  # constant
+        1.6e9 + 3e7 * draws.random((200, 3)),  # a year of seconds
+        np.repeat([[1.7e9, 1.7e9 + 128, 1.7e9 + 256]], 200, axis=0),
+        np.empty((200, 0)),
+    ):
+        [tensor] = as_tensors({"x": values}).values()
+        assert tensor.dtype == torch.float32
+    with_time = np.stack([draws.normal(size=200), 1.7e9 + np.arange(200.0)], axis=1)
+    assert as_tensors({"x": with_time})["x"].dtype == torch.float64
+
+
 def test_unusual_arrays_are_converted() -> None:
     x = np.asfortranarray(X.numpy())[::-1].astype(">f4")
     x.flags.writeable = False
@@ -178,6 +222,20 @@ def test_the_mlp_gets_standardised_targets() -> None:
     train = y[data.split.train].double()
     np.testing.assert_allclose(arguments["mean"], train.mean(0), rtol=1e-12)
     np.testing.assert_allclose(arguments["std"], train.std(0, correction=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
+def test_integer_regression_targets_are_standardised(dtype: torch.dtype) -> None:
+    y = (X[:, 0] * 20 + 100).round().to(dtype)
+    as_float = TensorData.from_tensors(X, y.float(), task="regression")
+    data = TensorData.from_tensors(X, y, task="regression", stratify=False)
+    plan = Plan.derive(combine(CORE_RULES, DOMAIN.rules), data.facts(), data.choices)
+    assert plan["targets"].value == "standard"
+    preprocessor = data.preprocessor(plan.values)
+    arguments = data.task_arguments(preprocessor, plan.values)
+    assert arguments == as_float.task_arguments(preprocessor, plan.values)
+    train = y[data.split.train].double()
+    np.testing.assert_allclose(arguments["mean"], [train.mean()], rtol=1e-12)
 
 
 def test_class_names_and_labels_must_agree() -> None:
@@ -311,3 +369,17 @@ def test_a_row_that_is_not_one_hot_is_named() -> None:
         data.task_arguments(data.preprocessor({}), {"task": "classification"})
     with pytest.raises(InputError, match="row of 3 columns, but there are 2 class names"):
         TensorData.from_tensors(torch.ones(30, 2), targets, class_names=["a", "b"]).facts()
+
+
+def test_a_frame_is_refused_with_the_conversion() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.numpy(), columns=list("abcd")).assign(y=Y.numpy())
+    with pytest.raises(ArgumentError, match=r"DataFrame.*frame\[columns\]\.to_numpy\(\)"):
+        TensorData.from_tensors(frame[["a", "b"]], frame["y"])
+    with pytest.raises(ArgumentError, match=r"'target' is a DataFrame.*frame\[column\]\.to_numpy"):
+        TensorData.from_tensors(X, frame[["y"]])
+    data = TensorData.from_tensors(frame[list("abcd")].to_numpy(), frame["y"].to_numpy())
+    learner = Learner(data, quiet=True)
+    with pytest.raises(InputError, match=r"only 'a', 'b', 'c'.*frame\[columns\]\.to_numpy"):
+        learner.predict(frame[["a", "b", "c"]])
+    assert len(learner.predict(frame[list("abcd")].to_numpy())) == len(frame)

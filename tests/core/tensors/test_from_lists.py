@@ -74,7 +74,7 @@ def test_lists_by_name_as_weights_and_as_a_part() -> None:
     [
         ([[1.0, 2.0], [1.0]], r"rows of the list 'input' cannot be stacked: shapes \(2,\), \(1,\)"),
         ([torch.zeros(2), torch.zeros(3)], r"cannot be stacked: shapes \(2,\), \(3,\)"),
-        (pd.DataFrame(X), r"'input' is a DataFrame.*\.to_numpy\(\) for a DataFrame"),
+        (pd.DataFrame(X), r"'input' is a DataFrame.*frame\[columns\]\.to_numpy\(\) for the inputs"),
         ((X, X), r"'input' is a tuple.*for several inputs give a dict"),
         ({1.0, 2.0}, "'input' is a set"),
     ],

@@ -115,7 +115,7 @@ def test_a_single_sample_is_recognised() -> None:
         ([["a", "b", "c", "d"]], "Item 0 cannot be converted to a tensor for 'x'"),
         ([[1, 2, 3, 4], [1, 2, float("nan"), 4]], "Item 1 contains NaN or infinity in 'x'"),
         ([], "There are no samples to predict"),
-        ([{"y": 1}], "Item 0 has no 'x'. The model needs x"),
+        ([{"y": 1}], r"Item 0 has no 'x', only 'y'\. The model needs x\."),
     ],
 )
 def test_encode_names_the_invalid_sample(items: list, message: str) -> None:

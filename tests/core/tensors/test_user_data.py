@@ -285,3 +285,68 @@ def test_map_dataset_is_picklable_for_spawned_workers() -> None:
 
     again = pickle.loads(pickle.dumps(MapDataset(TensorDataset(X, Y), BatchLayout())))
     assert torch.equal(again.sample(2)[0]["input"], X[2])
+
+
+def animals(names: list[str], column: str = "label") -> Any:
+    feature: Any = hf.ClassLabel(names=names)
+    values: list[Any] = ["ant", "bee", "bee", "ant"]
+    if column == "labels":
+        feature, values = hf.List(feature), [[value] for value in values]
+    features = hf.Features({"x": hf.Value("float32"), column: feature})
+    rows = {"x": [0.0, 1.0, 2.0, 3.0], column: values}
+    return hf.Dataset.from_dict(rows, features=features)
+
+
+@pytest.mark.parametrize("names", [["bee", "ant"], ["ant", "bee", "cat"], ["ANT", "ant", "bee"]])
+def test_class_labels_of_two_meanings_are_refused(names: list[str]) -> None:
+    train, other = animals(["ant", "bee"]), animals(names)
+    columns = {"inputs": ("x",), "targets": ("label",)}
+    with pytest.raises(InputError, match=r"'label' has the class names .* in valid, but ant, bee"):
+        TensorData.from_datasets(train, other, **columns)
+    with pytest.raises(InputError, match=r"in test, .*test\.align_labels_with_mapping"):
+        TensorData.from_datasets(train, train, other, **columns)
+    mapping = {name: number for number, name in enumerate(train.features["label"].names)}
+    if set(names) == set(mapping):  # the fix in the message
+        aligned = other.align_labels_with_mapping(mapping, "label")
+        data = TensorData.from_datasets(train, aligned, **columns)
+        batch = next(loader(data, "valid", LoaderOptions(4)).batches(0))
+        assert batch.target.tolist() == [0, 1, 1, 0]
+
+
+def test_lists_of_class_labels_and_inputs_of_two_meanings_are_refused() -> None:
+    with pytest.raises(InputError, match="'labels' has the class names"):
+        TensorData.from_datasets(
+            animals(["ant", "bee"], "labels"),
+            animals(["bee", "ant"], "labels"),
+            inputs=("x",),
+            targets=("labels",),
+        )
+    with pytest.raises(InputError, match="'label' has the class names"):
+        TensorData.from_datasets(
+            animals(["ant", "bee"]), animals(["bee", "ant"]), inputs=("label",), targets=("x",)
+        )
+
+
+def test_class_names_in_another_order_than_the_labels_are_refused() -> None:
+    table = animals(["ant", "bee"])
+    columns: dict[str, Any] = {"inputs": ("x",), "targets": ("label",)}
+    with pytest.raises(InputError, match=r"bee, ant instead of ant, bee\. Omit class_names"):
+        TensorData.from_datasets(table, table, class_names=["bee", "ant"], **columns)
+    renamed = TensorData.from_datasets(table, table, class_names=["Ameise", "Biene"], **columns)
+    assert renamed.facts()["class_names"] == ["Ameise", "Biene"]
+
+
+def test_a_dict_of_data_sets_is_refused() -> None:
+    sets = hf.DatasetDict({"train": table(), "test": table(6)})
+    for first, second in ((sets, table()), (table(), sets), ({"a": table()}, table())):
+        with pytest.raises(ArgumentError, match=r"with the keys .*sets\['train'\]"):
+            TensorData.from_datasets(first, second, inputs=("a",), targets=("label",))
+
+
+def test_hugging_face_float64_that_float32_merges_stays_float64() -> None:
+    times = [1.7e9 + row for row in range(8)]
+    rows = hf.Dataset.from_dict({"x": times, "y": times})
+    data = TensorData.from_datasets(rows, rows, inputs=("x",), targets=("y",))
+    assert data.facts()["target_distinct"] == 8
+    batch = next(loader(data, "valid", LoaderOptions(8)).batches(0))
+    assert batch.input.tolist() == times

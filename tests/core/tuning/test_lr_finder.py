@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from flambeau import EMA, Callback, Data, Learner, ReduceOnPlateau, TensorData, TrainingOptions
+from flambeau.data.batch import Batch
+from flambeau.task import Task
 from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS
 
 
@@ -270,6 +272,27 @@ def test_no_learning_rate_with_a_reason(
     assert words in found.reason
     assert str(found).startswith(f"No learning rate: {found.reason} (")
     found.plot(tmp_path / "lr.png")
+
+
+@pytest.mark.parametrize("n", [64, 60])
+def test_targets_of_several_lengths_are_measured(n: int) -> None:
+    class Sequences(Task):
+        """Squared error of each position."""
+
+        def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+            return ((outputs - batch.target) ** 2).sum(), float(batch.target.numel())
+
+        def decode(self, outputs: Tensor) -> list[Any]:
+            return list(outputs)
+
+    draws = torch.Generator().manual_seed(0)
+    batches = []
+    for start in range(0, n, 8):
+        x = torch.randn(min(8, n - start), 4 + start % 3, 1, generator=draws)
+        batches.append((x, 2 * x))
+    data = TensorData.from_loaders(batches, batches)
+    found = Learner(data, nn.Linear(1, 1), task=Sequences(), quiet=True).lr_find()
+    assert found.value is not None
 
 
 def test_noise_rarely_gives_a_learning_rate() -> None:

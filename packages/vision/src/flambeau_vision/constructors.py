@@ -159,11 +159,12 @@ class ImageDataConstructors(Data):
         folder of the CSV file.
         """
         from flambeau_vision import sources
-        from flambeau_vision.table_columns import TableSource, read_image_csv
+        from flambeau_vision.table_columns import TableSource, read_image_csv, with_number_columns
 
         options = (options or ImageOptions()).updated({"size": size})
         folder = Path(path).parent if root is None else Path(root)
-        table = TableSource(read_image_csv(path).with_numbers(), folder, file, label)
+        columns = with_number_columns(read_image_csv(path), file)
+        table = TableSource(columns, folder, file, label)
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_table(table, request, options))
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from flambeau.data.reading import Reading
 from flambeau.errors import InputError
 from flambeau.wording import name_some
-from flambeau_vision.folder_roles import Contents, find_roles
+from flambeau_vision.folder_roles import Contents, classes_option, find_roles
 
 _IMAGE_TYPES = "avif bmp gif heic heif jfif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in _IMAGE_TYPES.split(" "))
 """Extensions of image files, in lower case."""
 
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos")
+_MASK_FOLDERS = ("masks", "mask", "segmentation", "segmentations", "segmentationclass")
 # Folders and files of operating systems and storage devices, in lower case.
 _SYSTEM_FILES = (
     *("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
@@ -104,6 +106,8 @@ def list_folder(
             f"classes are {_name_folders(tuple(classes or ()))}. Move these folders elsewhere, or "
             "read the data without like= (--like) and train a new head."
         )
+    if not named:
+        _check_no_masks(root, every)
     rows = [row for row in rows if not named or row[1] in named]
     notes: list[str] = []
     if ignored:
@@ -230,6 +234,22 @@ def _wrapper_hint(root: Path, contents: Sequence[Contents]) -> str:
         return ""
     names = _name_folders(inside[0].inner)
     return f" If {names} are the classes or parts, pass {root / inside[0].name}."
+
+
+def _check_no_masks(root: Path, names: Sequence[str]) -> None:
+    """Raise an error if the folders are images and their masks instead of classes.
+
+    Raises:
+        InputError: The message names both folders.
+    """
+    images = [name for name in names if name.lower() in _IMAGE_FOLDERS]
+    masks = [name for name in names if name.lower() in _MASK_FOLDERS]
+    if images and masks:
+        raise InputError(
+            f"{root} has the folders {images[0]!r} and {masks[0]!r}: images and masks for "
+            "segmentation, which is not supported yet. If they are classes, name them: "
+            f"{classes_option(names)}."
+        )
 
 
 def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:

@@ -120,10 +120,13 @@ def _missing_hint(name: str) -> str:
                 f"A file of the same letters in the Unicode form {form} does: convert the paths "
                 f'with unicodedata.normalize("{form}", path).'
             )
-    return (
+    hint = (
         "Check the path; relative paths of a table start from its root folder (root=…, on the "
         "command line --root)."
     )
+    if Path(name).suffix:
+        return hint
+    return f"{hint} If the table has ids, pass suffix='.jpg', on the command line --suffix .jpg."
 
 
 def register_plugins(path: object) -> None:

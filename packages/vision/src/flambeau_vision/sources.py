@@ -36,6 +36,7 @@ from flambeau_vision.table_columns import (
     column_of,
     find_columns,
     read_image_csv,
+    with_number_columns,
 )
 
 # ---------------------------------------------------------------- sources
@@ -256,7 +257,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         return read_folder(path, request, image_options)
     if (cause := describe_foreign_file(path)) is not None:
         raise InputError(f"{path} cannot be read as a table. {cause}")
-    columns = read_image_csv(path).with_numbers()
+    columns = with_number_columns(read_image_csv(path), given.get("file"))
     target = given.get("target")
     if isinstance(target, str) and target not in columns and "," in target:
         target = target.split(",")

@@ -57,6 +57,19 @@ def read_image_csv(path: str | os.PathLike[str], rows: int | None = None) -> Tab
     return read_csv(path, rows=rows, header=lambda cells: not any(map(is_image_path, cells)))
 
 
+def with_number_columns(columns: Table, file: str | None) -> Table:
+    """Return the table with numbers in place of number-like text, except in the column of files.
+
+    The file name "1.10" is not the number 1.1.
+
+    Args:
+        columns: The table, all text.
+        file: Name of the column of files; None finds it.
+    """
+    name = guess_columns(columns, file)[0]
+    return columns.with_numbers(text=() if name is None else (name,))
+
+
 def is_image_path(value: object) -> bool:
     """Return whether a cell ends with an extension of image files."""
     return Path(str(value)).suffix.lower() in IMAGE_EXTENSIONS

@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from flambeau.data.data import Data
-from flambeau.domain import Domain, get_domain, installed_domains, recognise_domain
+from flambeau.domain import (
+    Domain,
+    domains_that_read_paths,
+    get_domain,
+    installed_domains,
+    path_class,
+    recognise_domain,
+)
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 DataPath = Annotated[Path, typer.Argument(help="Your data: a folder of images, a file, …")]
@@ -75,8 +82,18 @@ def open_data(
     else:
         texts = {name: value for name, value in given.items() if isinstance(value, str)}
         domain = recognise_domain(path, {**option_texts(extra), **texts})
-    data_class: Any = next(iter(domain.data_classes.values()))
-    data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
+    data_class: Any = path_class(domain)
+    if data_class is None:
+        others = ", ".join(domains_that_read_paths())
+        raise ArgumentError(
+            f"The domain {domain.name!r} cannot read {path}: its data are built in Python, with "
+            f"{', '.join(domain.data_classes)}; a model of it is used with Predictor.load(folder)."
+            + (f" Domains that read paths: {others}." if others else "")
+        )
+    read = data_class.from_path
+    if command == "evaluate":
+        read = getattr(data_class, "scored_from_path", read)
+    data = read(path, {**parse_options(domain, command, extra), **given})
     if "like" in given and data.like is None:
         raise ArgumentError(
             f"{type(data).__name__} cannot be read like an export, so --like {given['like']} would "

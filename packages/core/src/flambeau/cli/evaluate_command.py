@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from flambeau.domain import Domain, get_domain
 from flambeau.errors import InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
-from flambeau.task.task import StepContext
+from flambeau.task.task import StepContext, Task
 
 
 class Part(StrEnum):
@@ -88,10 +88,18 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"samples": count, **scores}, indent=2))
         return
-    rows = [[name, f"{value:.4f}"] for name, value in scores.items()]
     names = "" if whole and part in _WHOLE else ", ".join(chosen)
     scored = ": ".join(filter(None, ("all" if part is Part.all or not names else "", names)))
-    typer.echo(f"{count:,} samples ({scored})\n" + text_table(["score", "value"], rows))
+    typer.echo(f"{count:,} samples ({scored})\n" + _score_table(predictor.task, scores))
+
+
+def _score_table(task: Task, scores: Mapping[str, float]) -> str:
+    """Return the scores, with their signatures if the task has any."""
+    signatures: dict[str, str] = getattr(task, "signatures", {})
+    rows = [[name, f"{value:.4f}", signatures.get(name, "")] for name, value in scores.items()]
+    if not signatures:
+        return text_table(["score", "value"], [row[:2] for row in rows])
+    return text_table(["score", "value", ""], rows)
 
 
 def parts_to_score(split: Split, part: Part) -> list[str]:
@@ -109,7 +117,7 @@ def parts_to_score(split: Split, part: Part) -> list[str]:
 
 def _has_parts(split: Split) -> bool:
     """Return whether the data have parts of their own, not drawn at random."""
-    return not split.method.startswith(("random", "all rows"))
+    return not split.method.startswith(("random", "by group", "all rows"))
 
 
 def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDetails:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from flambeau.cli.data_arguments import (
@@ -73,6 +74,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     Ctrl-C saves a checkpoint and prints the command that continues the run. Options of a single
     domain (--size for images) are listed after the others.
     """
+    # Dropout draws from torch's own generator.
+    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
     options = {"task": task, "target": target, "like": like}
     kind, data = open_data("fit", path, domain, context.args, options)
     check_model(kind, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -43,6 +44,10 @@ def predict(
         Path | None,
         typer.Option(help="Write the predictions to this file, *.csv or *.jsonl, as columns."),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Inputs per step; with 1 each line is answered before the next is read."),
+    ] = None,
 ) -> None:
     """Predict for new files with an exported model.
 
@@ -55,6 +60,10 @@ def predict(
     if out is not None:
         check_output(out)
     predictor, paths = _load(model, [*(files or []), *context.args])
+    if batch_size is not None:
+        if batch_size < 1:
+            raise ArgumentError(f"--batch-size must be at least 1, not {batch_size}.")
+        predictor.batch_size = batch_size
     if not paths or paths == [Path("-")]:
         if out is None:
             if format is Format.csv:
@@ -177,7 +186,8 @@ def predict_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool
                 record = None if prediction is None else fields_of(prediction)
                 typer.echo(json.dumps(record, ensure_ascii=False))
             else:
-                typer.echo("" if prediction is None else str(prediction))
+                # One line for each line: a line break would shift all that follow.
+                typer.echo("" if prediction is None else " ".join(str(prediction).splitlines()))
     if n_errors:
         raise typer.Exit(1)
 
@@ -188,10 +198,15 @@ def _without_index(error: FlambeauError) -> str:
 
 
 def _decode_line(line: bytes) -> str | InputError:
-    """Return the line without its line break, or an error if it is not UTF-8."""
+    """Return the line without line break and byte-order mark, or an error if it is not UTF-8."""
     try:
-        return line.decode().rstrip("\r\n")
+        text = line.removeprefix(codecs.BOM_UTF8).decode().rstrip("\r\n")
+        if "\0" not in text:
+            return text
+        return InputError("the line has NUL characters, as UTF-16 text has. Convert it to UTF-8.")
     except UnicodeDecodeError as error:
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return InputError("the line begins with the mark of UTF-16. Convert it to UTF-8.")
         invalid = line[error.start : error.start + 20]
         return InputError(f"byte {error.start + 1} of the line is not UTF-8 ({invalid!r}).")
 

@@ -141,7 +141,7 @@ def as_batch(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Batch:
     """
     batch = Batch(
         {name: _tensor(name, value) for name, value in inputs.items()},
-        {name: _tensor(name, value) for name, value in targets.items()},
+        {name: widened_target(name, _tensor(name, value)) for name, value in targets.items()},
     )
     fields = (*batch.inputs.items(), *batch.targets.items())
     if len({value.shape[0] for _, value in fields}) > 1:
@@ -164,6 +164,25 @@ def _field(name: str, fields: Mapping[str, Any]) -> Any:
     if name not in fields:
         raise InputError(f"The data return no field {name!r}. {did_you_mean(name, fields)}")
     return fields[name]
+
+
+def widened_target(name: str, value: Tensor) -> Tensor:
+    """Return unsigned integers wider than uint8, which few torch functions support, as int64.
+
+    Raises:
+        InputError: An integer does not fit in int64; the message gives its row.
+    """
+    if value.dtype not in (torch.uint16, torch.uint32, torch.uint64):
+        return value
+    found = value.long()
+    if value.dtype == torch.uint64 and bool((found < 0).any()):
+        row = int((found < 0).nonzero()[0, 0])
+        raise InputError(
+            f"{name!r} has an integer of at least 2**63 in row {row}, which int64 cannot hold. "
+            "Convert amounts to floats (targets.astype(float)), or number the classes from 0 "
+            "(np.unique(targets, return_inverse=True))."
+        )
+    return found
 
 
 def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:

@@ -41,8 +41,8 @@ class Facts(TypedDict, total=False):
         target_max: Largest value.
         target_binary: Whether every value is 0 or 1.
         target_one_hot: Whether every row of several columns has exactly one 1 and else zeros.
-        target_mean: Mean of each column of floating-point targets.
-        target_std: Standard deviation of each column of floating-point targets.
+        target_mean: Mean of each column of targets.
+        target_std: Standard deviation of each column of targets.
         class_names: Names of the classes, or of the target columns (multi-label).
         class_counts: Number of train samples per class, in the order of ``class_names``.
         class_weight_sums: Sum of the sample weights of each class, if the train samples have

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from flambeau import random as keyed
+from flambeau.data.row_codes import name_rows, number_times, number_values
 from flambeau.errors import ArgumentError, SplitError
 from flambeau.wording import name_some
 
@@ -128,7 +129,7 @@ class Split:
         Raises:
             SplitError: There are fewer groups than parts.
         """
-        codes, names = _codes(groups, "groups")
+        codes, names = number_values(groups, "groups")
         n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
         wanted: list[tuple[Part, int]] = [("test", n_test)] if n_test else []
         wanted.append(("valid", n_valid))
@@ -168,7 +169,7 @@ class Split:
         Raises:
             SplitError: There are fewer distinct times than parts, or a time is missing (NaN, NaT).
         """
-        codes, distinct = _codes(times, "times")
+        codes, distinct = number_times(times)
         n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
         # Latest first; every earlier part needs at least one time.
         targets = {"test": n_test, "calibration": n_calibration, "valid": n_valid}
@@ -254,7 +255,7 @@ class Split:
             rows = self.part(name)
             if (wrong := rows[rows >= n]).size:
                 raise SplitError(
-                    f"The {name} part contains {_list(wrong)}, but the data have {n} rows "
+                    f"The {name} part contains {name_rows(wrong)}, but the data have {n} rows "
                     f"(0 to {n - 1}). Create the split for these data."
                 )
 
@@ -264,7 +265,7 @@ class Split:
         Raises:
             SplitError: The message names the groups and their parts.
         """
-        codes, names = _codes(groups, "groups")
+        codes, names = number_values(groups, "groups")
         self.check_length(len(codes))
         groups_of = {name: np.unique(codes[self.part(name)]) for name in PARTS}
         for one, other in combinations(PARTS, 2):
@@ -295,7 +296,9 @@ def _as_rows(rows: Any, name: str) -> Rows:
     # a tensor is indexed with it.
     array = array.astype(np.int64)
     if (wrong := array[array < 0]).size:
-        raise SplitError(f"The {name} part contains {_list(wrong)}, but row numbers start at 0.")
+        raise SplitError(
+            f"The {name} part contains {name_rows(wrong)}, but row numbers start at 0."
+        )
     return array
 
 
@@ -308,13 +311,13 @@ def _check_disjoint(parts: dict[Part, Rows]) -> None:
         distinct, counts = np.unique(rows, return_counts=True)
         if (twice := distinct[counts > 1]).size:
             raise SplitError(
-                f"The {name} part contains {_list(twice)} more than once. Give each row once."
+                f"The {name} part contains {name_rows(twice)} more than once. Give each row once."
             )
     for one, other in combinations(PARTS, 2):
         if (shared := np.intersect1d(parts[one], parts[other])).size:
             raise SplitError(
-                f"{one} and {other} both contain {_list(shared)}, so the {other} scores would be "
-                "too optimistic. Put each row in one part only."
+                f"{one} and {other} both contain {name_rows(shared)}, so the {other} scores would "
+                "be too optimistic. Put each row in one part only."
             )
 
 
@@ -364,7 +367,7 @@ def _stratified(
     order: Rows, labels: NDArray[Any], wanted: Sequence[int]
 ) -> tuple[list[Rows], tuple[str, ...]]:
     """Return the rows of train and of the ``wanted`` held-out parts, and notes for the user."""
-    codes, names = _codes(labels, "stratify")
+    codes, names = number_values(labels, "stratify")
     counts = np.bincount(codes, minlength=len(names))
     # One row of each class stays in train.
     available = counts - 1
@@ -425,37 +428,6 @@ def _latest(sizes: NDArray[Any], target: int, keep: int) -> int:
     """
     taken = np.cumsum(sizes[::-1])[: len(sizes) - keep]
     return len(sizes) - 1 - int(np.argmin(np.abs(taken - target)))
-
-
-def _codes(values: Any, what: str) -> tuple[Rows, NDArray[Any]]:
-    """Return each value's rank among the distinct values, and the sorted distinct values."""
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise SplitError(f"{what} has shape {array.shape}. Give one value per row.")
-    if (missing := np.flatnonzero(_missing(array))).size:
-        raise SplitError(
-            f"{what} has no value in {_list(missing)}. Fill in the values or drop the rows."
-        )
-    try:
-        distinct, codes = np.unique(array, return_inverse=True)
-    except TypeError as error:
-        raise SplitError(
-            f"{what} mixes types that cannot be sorted ({error}). Give values of one type."
-        ) from error
-    return codes.reshape(-1).astype(np.int64), distinct
-
-
-def _missing(array: NDArray[Any]) -> NDArray[np.bool_]:
-    if array.dtype.kind in "fcmM":
-        return array != array  # noqa: PLR0124  NaN and NaT differ from themselves
-    if array.dtype.kind != "O":
-        return np.zeros(len(array), np.bool_)
-    return np.array([value is None or value != value for value in array], np.bool_)  # noqa: PLR0124
-
-
-def _list(rows: Iterable[Any]) -> str:
-    every = list(rows)
-    return f"row{'s' if len(every) > 1 else ''} {name_some(every)}"
 
 
 def _names(names: NDArray[Any], codes: Iterable[int]) -> str:

@@ -104,6 +104,7 @@ class SplitRequest:
         kept: Rows | None = None,
         given: Mapping[str, Rows] | None = None,
         classes: NDArray[Any] | None = None,
+        groups: NDArray[Any] | None = None,
     ) -> Split:
         """Return the split of ``n`` rows, in row numbers of the kept rows.
 
@@ -117,6 +118,7 @@ class SplitRequest:
             given: Rows of the parts that are known from folders, a column or separate samples, in
                 row numbers of the input. If train is missing, it is the rows in no part.
             classes: The class of each kept row, for a stratified draw; None draws without.
+            groups: The group of each kept row, which a draw keeps in one part; None draws rows.
 
         Raises:
             ArgumentError: ``split`` or a size has a wrong type.
@@ -144,7 +146,7 @@ class SplitRequest:
         if missing := self.to_draw(rows):
             # Split.random always draws valid: if valid is given, another part is drawn as valid.
             drawn_as = list(missing if "valid" in missing else _DRAWN[: len(missing)])
-            drawn = self._draw(rows["train"], missing, drawn_as, classes)
+            drawn = self._draw(rows["train"], missing, drawn_as, classes, groups)
             train = rows["train"]
             for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
                 rows[part] = train[drawn.part(name)]
@@ -172,6 +174,7 @@ class SplitRequest:
         missing: Sequence[str],
         drawn_as: Sequence[str],
         classes: NDArray[Any] | None,
+        groups: NDArray[Any] | None,
     ) -> Split:
         """Return a random split of ``train`` with the missing parts, by the names they have there.
 
@@ -181,8 +184,16 @@ class SplitRequest:
         """
         sizes = {name: self._size(part) for name, part in zip(drawn_as, missing, strict=True)}
         labels = None if classes is None else classes[train]
+        few = ""
         try:
-            return Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
+            if groups is not None:
+                n_groups = len(np.unique(groups[train]))
+                if len(sizes) + 1 < n_groups < len(train):
+                    return Split.by_group(groups[train], **sizes, seed=self.seed)
+                if n_groups < len(train):
+                    few = f"only {n_groups} distinct groups: they are in several parts"
+            found = Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
+            return replace(found, notes=(*found.notes, few)) if few else found
         except (ArgumentError, SplitError) as error:
             if list(drawn_as) == list(missing):
                 raise

@@ -9,7 +9,8 @@ import itertools
 import lzma
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +22,11 @@ from flambeau.wording import name_some
 _DELIMITERS = ",;\t"
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SHOWN_BYTES = 20
+_MOST_CHARACTERS = 2**31 - 1  # the largest limit of the csv module on every platform
 # Plain numbers only: 007 is a code, and 1_000, which Python reads as 1000, is a name.
-_DIGITS = r"(0|[1-9][0-9]*)"
+_DIGITS = r"(0|[1-9][0-9]{0,299})"  # longer ones cannot be floats
 _INTEGER = re.compile(rf"[-+]?{_DIGITS}")
+_CODE = re.compile(rf"{_DIGITS}(e[0-9]+)?", re.IGNORECASE)
 _FLOAT = re.compile(
     rf"[-+]?(({_DIGITS}(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE
 )
@@ -72,13 +75,20 @@ class Table:
             )
         return self._columns[name]()
 
-    def with_numbers(self) -> Table:
-        """Return the table with `parse_numbers` applied to its columns, which have to be text."""
+    def with_numbers(self, *, text: Collection[str] = ()) -> Table:
+        """Return the table with `parse_numbers` applied to its columns, which have to be text.
+
+        Args:
+            text: Columns that stay text: the file name "1.10" is not the number 1.1.
+        """
 
         def parsed(read: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
             return lambda: parse_numbers(read())
 
-        return Table({name: parsed(read) for name, read in self._columns.items()}, self.name)
+        columns = {
+            name: read if name in text else parsed(read) for name, read in self._columns.items()
+        }
+        return Table(columns, self.name)
 
 
 def read_csv(
@@ -111,11 +121,15 @@ def read_csv(
             f"{path} does not exist or is not a file (current folder: {Path.cwd()}). Give a CSV "
             "file with a header."
         )
-    with _open(path, "rt", encoding="utf-8-sig", newline="") as file, _explained(path):
+    with (
+        _open(path, "rt", encoding="utf-8-sig", newline="") as file,
+        _explained(path),
+        _cells_of_any_length(),
+    ):
         first = file.readline()
         if "\0" in first:
             raise InputError(f"{path} contains NUL characters: probably UTF-16. Save it as UTF-8.")
-        tabs = ".tsv" in path.suffixes
+        tabs = ".tsv" in _endings(path)
         quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
         reader = csv.reader(
             itertools.chain([first], file),
@@ -169,6 +183,11 @@ def read_table(source: Any, name: str = "frame") -> Table:
     if names and all(hasattr(source[each], "to_list") for each in names):
         _check_names([str(each) for each in names], name)
         return Table({str(each): _reader(source[each].to_list) for each in names}, name)
+    if is_stream and with_arrow and not names:
+        raise InputError(
+            f"A {type(source).__name__} is a single column, not a table. Give a data frame: "
+            "series.to_frame(name)."
+        )
     if is_stream:
         raise MissingDependencyError(
             f"Reading a {type(source).__name__} needs pyarrow: pip install 'flambeau[tables]'. Or "
@@ -183,13 +202,14 @@ def read_table(source: Any, name: str = "frame") -> Table:
 def parse_numbers(cells: Sequence[str]) -> list[Any]:
     """Return the cells as int or float if all are numbers in plain form, else unchanged.
 
-    Numbers with leading zeros (codes such as 007) and with separators (1_000, 1,5) are text.
+    Numbers with leading zeros (codes such as 007) and with separators (1_000, 1,5) are text. So are
+    columns in which only exponents without a sign (1e5) suggest floats: programs write 1e+05.
 
     Example:
         >>> parse_numbers(["1", "2.5"]), parse_numbers(["1", "02"])
         ([1.0, 2.5], ['1', '02'])
     """
-    for pattern, kind in ((_INTEGER, int), (_FLOAT, float)):
+    for pattern, kind in ((_INTEGER, int), (_CODE, str), (_FLOAT, float)):
         if all(pattern.fullmatch(cell.strip()) for cell in cells):
             return [kind(cell) for cell in cells]
     return list(cells)
@@ -204,8 +224,12 @@ def to_list(values: Any) -> list[Any]:
 # ---------------------------------------------------------------- delimited text
 
 
+def _endings(path: Path) -> list[str]:
+    return [ending.lower() for ending in path.suffixes]
+
+
 def _open(path: Path, *args: Any, **kwargs: Any) -> IO[Any]:
-    return _OPENERS.get(path.suffix, open)(path, *args, **kwargs)
+    return _OPENERS.get(path.suffix.lower(), open)(path, *args, **kwargs)
 
 
 @contextmanager
@@ -215,8 +239,21 @@ def _explained(path: Path) -> Generator[None]:
         yield
     except UnicodeDecodeError as error:
         raise InputError(_undecodable(path)) from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}. Check that the file is complete, and that its ending "
+            "names its compression."
+        ) from error
+
+
+@contextmanager
+def _cells_of_any_length() -> Generator[None]:
+    """Read cells of more than 131,072 characters, the default limit of Python's csv module."""
+    limit = csv.field_size_limit(_MOST_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _undecodable(path: Path) -> str:
@@ -297,14 +334,24 @@ def _from_arrow(source: Any, name: str) -> Table | None:
             return None
     try:
         table = arrow.RecordBatchReader.from_stream(source).read_all()
-    except arrow.lib.ArrowException:
+    except (arrow.lib.ArrowException, TypeError):  # TypeError: sparse columns
         return None
     names: list[str] = table.column_names
     _check_names(names, name)
-    return Table(
-        {each: _reader(table.column(each).to_pylist) for each in wanted or names},
-        name,
-    )
+
+    def reader(column: str) -> Callable[[], list[Any]]:
+        stored: Any = table.column(column)
+        kind = getattr(stored.type, "value_type", stored.type)
+        if wanted is not None and isinstance(kind, arrow.BaseExtensionType):
+            # Arrow has periods as numbers and intervals as dicts.
+            return lambda: _without_missing(source[column].to_list())
+        return _reader(stored.to_pylist)
+
+    return Table({each: reader(each) for each in wanted or names}, name)
+
+
+def _without_missing(values: Iterable[Any]) -> list[Any]:
+    return [None if value != value else value for value in values]  # noqa: PLR0124  NaN, NaT
 
 
 def _table(columns: Mapping[str, list[Any]], name: str) -> Table:

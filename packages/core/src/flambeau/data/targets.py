@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.class_labels import number_labels
+from flambeau.data.float_dtype import to_default_dtype
 from flambeau.data.label_rows import (
     NumberRows,
     class_numbers,
@@ -46,7 +48,8 @@ class Targets:
     Attributes:
         kind: The task.
         values: int64 ``(n,)`` for classification; float32 ``(n, classes)`` of 0 and 1 for
-            multi-label; float32 ``(n,)`` or ``(n, values)`` for regression.
+            multi-label; ``(n,)`` or ``(n, values)`` for regression, in torch's default dtype or,
+            where that would merge the values, float64.
         names: Class names, or names of the regression targets.
         reason: What in the labels decided the task, for messages.
         readings: How the labels were understood, where they could be understood otherwise.
@@ -152,6 +155,11 @@ def read_labels(
             raise InputError(
                 f"The label of {row_name(row)} is missing ({value!r}). Add it, or remove the row."
             )
+        if isinstance(value, int) and value.bit_length() >= sys.float_info.max_exp:
+            raise InputError(
+                f"The label of {row_name(row)} is an integer of {value.bit_length():,} bits, which "
+                "no type of number can hold. Give it as text."
+            )
     rows = read_number_rows(values)
     if rows is not None and (rows.values.shape[1] > 1 or task == "multi_label"):
         names = columns if classes is None else classes
@@ -230,7 +238,11 @@ def _is_missing(value: Any) -> bool:
 
 
 def _to_python(value: Any) -> Any:
-    return cast("Any", value.item()) if isinstance(value, np.generic) else value
+    """Return scalars of NumPy and torch as Python numbers, and bytes as text."""
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        scalar = cast("Any", value)
+        value = scalar.item() if scalar.ndim == 0 else scalar
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _kind(value: Any, sep: str | None) -> Kind:
@@ -254,7 +266,7 @@ def _split_tags(value: Any, sep: str | None) -> list[str]:
 
 def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _RowName) -> Targets:
     try:
-        array = torch.tensor(np.array(values, dtype=np.float64), dtype=torch.float32)
+        array = to_default_dtype(torch.tensor(np.array(values, dtype=np.float64)))
     except (TypeError, ValueError) as error:
         if has_decimal_commas(values):
             raise InputError(
@@ -286,7 +298,18 @@ def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _Row
 
 
 def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _RowName) -> Targets:
-    found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    try:
+        found = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    except TypeError as error:
+        first = {type(value).__name__: row for row, value in reversed(list(enumerate(values)))}
+        seen = "; ".join(
+            f"{row_name(row)} has {values[row]!r:.60} of type {name}"
+            for name, row in sorted(first.items(), key=lambda item: item[1])
+        )
+        raise InputError(
+            f"The labels cannot be sorted into classes ({error}): {seen}. Give text or whole "
+            "numbers, and one type for all rows."
+        ) from error
     type_name = "text" if isinstance(found[0], str) else type(found[0]).__name__
     reason = f"{len(found):,} distinct labels ({type_name}) in {len(values):,} rows"
     if classes is None:

@@ -9,9 +9,11 @@ from flambeau.domain.discovery import (
     ENTRY_POINT_GROUP,
     InstalledDomain,
     domain_of,
+    domains_that_read_paths,
     get_domain,
     installed_domains,
     load_domain,
+    path_class,
     recognise_domain,
 )
 from flambeau.domain.record import (
@@ -38,9 +40,11 @@ __all__ = [
     "Recognition",
     "check_record",
     "domain_of",
+    "domains_that_read_paths",
     "get_domain",
     "installed_domains",
     "load_domain",
+    "path_class",
     "recognise_domain",
     "rules_of",
 ]

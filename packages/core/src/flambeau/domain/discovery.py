@@ -10,10 +10,10 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 from flambeau.data.data import Data
-from flambeau.domain.record import Domain, Recognition
+from flambeau.domain.record import Domain, FromPath, Recognition
 from flambeau.domain.record_validation import check_record
 from flambeau.errors import DomainError, did_you_mean
 from flambeau.wording import type_and_first_line
@@ -100,8 +100,7 @@ def get_domain(name: str) -> Domain:
         )
     raise DomainError(
         f"Unknown domain {name!r}. {did_you_mean(name, installed)} `flambeau domains` lists the "
-        "installed domains; another one may come with its package: pip install flambeau-"
-        f"{name}"
+        "installed domains; another one needs the package that provides it."
     )
 
 
@@ -152,15 +151,28 @@ def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None)
             f"{len(candidates)} domains can read {path}:{reasons}\nChoose one: {choices}. In "
             "Python, use its data class."
         )
+    reading = ", ".join(domains_that_read_paths())
     invalid = [
         f"{name}: {entry.error}" for name, entry in installed_domains().items() if entry.error
     ]
     raise DomainError(
-        f"No installed domain recognises {path} ({', '.join(valid) or 'no domain is installed'}). "
+        f"No installed domain recognises {path} ({reading or 'none reads paths'}). "
         "Choose one with --domain NAME, or build the data in Python with its data class."
         + "".join(f"\n  {name}: {found[name].reason}" for name in refused)
         + (f" Domains that cannot be loaded: {'; '.join(invalid)}" if invalid else "")
     )
+
+
+def domains_that_read_paths() -> list[str]:
+    """Return the names of the installed domains whose data can be built from a path."""
+    found = ((name, entry.domain) for name, entry in installed_domains().items())
+    return [name for name, domain in found if domain is not None and path_class(domain) is not None]
+
+
+def path_class(domain: Domain) -> type[FromPath] | None:
+    """Return the data class of a domain that is built from a path; None if it reads no paths."""
+    first: Any = next(iter(domain.data_classes.values()), None)
+    return cast("type[FromPath]", first) if isinstance(first, FromPath) else None
 
 
 def _ask(domain: Domain, path: Path, options: Mapping[str, str]) -> Recognition | None:

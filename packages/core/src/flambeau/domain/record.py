@@ -40,6 +40,8 @@ class FromPath(Protocol):
                 and ``"like"``, the folder of an export whose data these are read like, each only
                 if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
                 the class names of the model in their order, which replace those found in the data.
+                It calls ``scored_from_path`` instead, if the class has it, with the same arguments:
+                data of which no sample may be left out.
         """
         ...
 

@@ -65,7 +65,7 @@ class Learner:
             averaging, gradient clipping and others.
         callbacks: Called on training events, in this order, in addition to the default callbacks
             (progress bar, checkpoints).
-        seed: Seed of weight initialisation, sample order, augmentation and dropout.
+        seed: Seed of initial weights, sample order, augmentation; not dropout (torch.manual_seed).
         folder: Where history and checkpoints are written; a folder with the run of another learner
             is refused. None writes nothing, except that a long or interrupted run creates a folder
             under ``runs/``.
@@ -103,7 +103,7 @@ class Learner:
         self.domain = domain_of(data)
         self.training = training or TrainingOptions()
         self.callbacks = tuple(callbacks)
-        self.seed = seed
+        self.seed = int(seed)
         self.quiet = quiet
         self.history = History()
         self._folder = Path(folder) if folder is not None else None
@@ -476,8 +476,7 @@ class Learner:
         loaded if the run keeps it, else the averaged ones if there are any, else the last ones.
 
         Raises:
-            ArtefactError: The file is missing or damaged, or belongs to another model, other
-                classes or another vocabulary.
+            ArtefactError: The file is missing or damaged, or of another model or vocabulary.
         """
         from flambeau.learner.loading import load_any
 

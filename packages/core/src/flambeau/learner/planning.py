@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -69,7 +70,7 @@ def check_arguments(
             "domain's data class (ImageData.from_folder), or with TensorData.from_tensors, "
             "from_datasets or from_loaders."
         )
-    if type(seed) is not int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
     if isinstance(callbacks, Callback):
         raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")

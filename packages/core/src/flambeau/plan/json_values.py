@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import PurePath
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from flambeau.errors import PlanError
@@ -19,7 +20,8 @@ def plain(value: object, what: str) -> Any:
     """Return a copy of ``value`` that consists of None, bool, int, float, str, list and dict.
 
     Tuples become lists; paths and ``torch.device`` become strings, since users pass them as
-    choices. Other types, such as NumPy scalars and tensors, are refused: they are usually mistakes.
+    choices, and NumPy scalars become Python values. Other types, such as arrays and tensors, are
+    refused: they are usually mistakes.
 
     Args:
         value: A value for the plan.
@@ -29,6 +31,18 @@ def plain(value: object, what: str) -> Any:
         PlanError: ``value`` has another type, or contains one; the message says where.
     """
     return _copy(value, what, "")
+
+
+def without_numpy(value: object) -> Any:
+    """Return ``value`` with Python values in place of NumPy scalars, also in lists and dicts."""
+    if isinstance(value, np.generic):
+        return cast("Any", value).item()
+    if isinstance(value, list | tuple):
+        return [without_numpy(item) for item in cast("list[object]", value)]
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[object, object]", value)
+        return {key: without_numpy(item) for key, item in entries.items()}
+    return value
 
 
 def checked(choice: Choice) -> Choice:
@@ -111,6 +125,8 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _copy(value: object, what: str, place: str) -> Any:
+    if isinstance(value, np.generic):
+        value = cast("object", value.item())
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value

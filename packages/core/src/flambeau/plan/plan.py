@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,14 @@ from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.diff import PlanDiff, compare
-from flambeau.plan.json_values import as_json, checked, from_json, how_to_override, plain
+from flambeau.plan.json_values import (
+    as_json,
+    checked,
+    from_json,
+    how_to_override,
+    plain,
+    without_numpy,
+)
 from flambeau.plan.order import dependents, name_of, order
 from flambeau.plan.rule import Rule
 
@@ -312,6 +320,7 @@ def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, 
                 f"The plan has no key {key!r} (value: {given!r:.60}). {did_you_mean(key, known)}"
             )
         choice = given if isinstance(given, Choice) else _user_choice(key, given)
+        choice = replace(choice, value=without_numpy(choice.value))
         if choice.key != key:
             raise PlanError(
                 f"The choice passed as {key!r} has the key {choice.key!r}. Pass it under its own "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.batch_summary import Summary, unpack_labels
+from flambeau.task.class_validation import explaining_labels
 from flambeau.task.metrics import MeanLoss, Metric, score
 from flambeau.task.task import StepContext, Task
 
@@ -129,7 +130,8 @@ def collect_predictions(
                 outputs = predicted = task.forward(model, batch, context)
             if has_predict:
                 predicted = task.predict(model, batch, predicting)
-            task.update(metrics, outputs, batch)
+            with explaining_labels(batch, task.n_outputs):
+                task.update(metrics, outputs, batch)
             collected.add(task.summarise(predicted, batch), len(batch))
             if batch.sample_weight is not None:
                 weights.append(batch.sample_weight.cpu().double())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
+from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
+
+_SAMPLES = 5
 
 
 def checked_class_names(classes: Sequence[str], task: str, *, minimum: int) -> tuple[str, ...]:
@@ -96,3 +100,40 @@ def check_logits(outputs: Tensor, classes: Sequence[str], task: str) -> None:
         raise not_logits_error(outputs, task, len(classes))
     if outputs.shape[1] != len(classes):
         raise wrong_width_error(outputs, task, len(classes))
+
+
+@contextmanager
+def explaining_labels(batch: Batch, n_classes: int | None) -> Generator[None]:
+    """Turn torch's error for a label that is not a class number into an InputError.
+
+    It costs nothing while no error is raised: the labels are only read then.
+    """
+    try:
+        yield
+    except IndexError as error:
+        found = wrong_label_error(error, batch, n_classes)
+        if found is None:
+            raise
+        raise found from error
+
+
+def wrong_label_error(error: Exception, batch: Batch, n_classes: int | None) -> InputError | None:
+    """Return the error for the labels of ``batch`` that are not class numbers; None without any."""
+    if n_classes is None or not isinstance(error, IndexError) or "out of bounds" not in str(error):
+        return None
+    for name, target in batch.targets.items():
+        wrong = (target < 0) | (target >= n_classes)
+        if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
+            return InputError(
+                f"{name!r} contains {int(target[wrong][0])}, but there are {n_classes} classes, 0 "
+                f"to {n_classes - 1}{_samples(batch, wrong)}. Correct the labels, or give the data "
+                "all classes with class_names=[…] or n_classes=…."
+            )
+    return None
+
+
+def _samples(batch: Batch, wrong: Tensor) -> str:
+    if batch.indices is None:
+        return ""
+    numbers = batch.indices[wrong.cpu()][:_SAMPLES]
+    return f" (sample {', '.join(str(int(number)) for number in numbers)})"

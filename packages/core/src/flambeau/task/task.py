@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
 from flambeau.errors import ArgumentError
-from flambeau.task.class_validation import several_outputs_error
+from flambeau.task.class_validation import explaining_labels, several_outputs_error
 from flambeau.task.metrics import (
     MeanLoss,
     Metric,
@@ -215,9 +215,10 @@ class Task:
         of_forward = {"loss": metrics["loss"]} if own_predict else metrics
         of_predict = {name: each for name, each in metrics.items() if name not in of_forward}
         for batch in batches:
-            self.update(of_forward, self.forward(model, batch, context), batch)
-            if of_predict:
-                self.update(of_predict, self.predict(model, batch, context), batch)
+            with explaining_labels(batch, self.n_outputs):
+                self.update(of_forward, self.forward(model, batch, context), batch)
+                if of_predict:
+                    self.update(of_predict, self.predict(model, batch, context), batch)
         if context.sharded:
             return synced_scores(metrics, score)
         return {name: score(metric) for name, metric in metrics.items()}

@@ -220,10 +220,10 @@ def describe_target(
         "target_max": high,
         "target_binary": bool(((distinct == 0) | (distinct == 1)).all()),
     }
-    if target.is_floating_point() and target.ndim <= 2:
+    if target.ndim <= 2:
         mean, std = mean_and_std(target.reshape(len(target), -1), by_feature=True)
         facts |= {"target_mean": mean.numpy().tolist(), "target_std": std.numpy().tolist()}
-    elif target.ndim == 1 and low >= 0:
+    if not target.is_floating_point() and target.ndim == 1 and low >= 0:
         # A maximum far above the number of distinct values: identifiers or amounts, not classes.
         if class_names is None and high < 10 * len(distinct) + 10:
             class_names = [str(label) for label in range(int(high) + 1)]

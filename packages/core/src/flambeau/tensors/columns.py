@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.checked_weights import checked_weights
+from flambeau.data.collate import widened_target
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import ArgumentError, InputError
 
@@ -52,9 +53,13 @@ def as_columns(arrays: Arrays | None, kind: str) -> dict[str, Array]:
 def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
     """Return CPU tensors; NumPy's float64, its default dtype, becomes torch's default dtype.
 
+    It stays float64 if rounding would merge the values; see ``to_default_dtype``.
+
     Raises:
         InputError: A NumPy array is not numeric.
     """
+    from flambeau.data.float_dtype import to_default_dtype
+
     tensors: dict[str, Tensor] = {}
     for name, value in columns.items():
         if isinstance(value, Tensor):
@@ -66,19 +71,22 @@ def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
         native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
         # torch warns about read-only memory (memory maps), because it cannot prevent writes.
         tensor = torch.as_tensor(native if native.flags.writeable else native.copy())
-        is_default = tensor.dtype == torch.float64
-        tensors[name] = tensor.to(torch.get_default_dtype()) if is_default else tensor
+        tensors[name] = to_default_dtype(tensor)
     return tensors
 
 
 def as_targets(columns: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Return targets as tensors: integers as int64, 2-D bool arrays as floats."""
+    """Return targets as tensors: integers as int64, 2-D bool arrays as floats.
+
+    Raises:
+        InputError: A NumPy array is not numeric, or an integer does not fit in int64.
+    """
     targets: dict[str, Tensor] = {}
     for name, value in as_tensors(columns).items():
         if value.dtype == torch.bool and value.ndim > 1:
             targets[name] = value.to(torch.get_default_dtype())
         else:
-            targets[name] = value.long() if value.dtype in _COMPACT else value
+            targets[name] = value.long() if value.dtype in _COMPACT else widened_target(name, value)
     return targets
 
 
@@ -97,10 +105,15 @@ def _checked(name: str, value: object) -> Array:
         as_array: Any = getattr(value, "to_numpy", None)
         if callable(as_array) and len(getattr(value, "shape", ())) == 1:  # a column of a table
             return _checked(name, np.asarray(cast(Any, as_array())))
+        from flambeau.data.prediction_columns import is_frame
+
+        fix = "np.asarray(…), or torch.as_tensor(…)"
+        if is_frame(value):
+            fix = "frame[columns].to_numpy() for the inputs, frame[column].to_numpy() for targets"
         raise ArgumentError(
             f"{name!r} is a {type(value).__name__}, not a tensor, NumPy array, list or column of a "
-            "table. Convert it: torch.as_tensor(…), or .to_numpy() for a DataFrame; for several "
-            f'{name}s give a dict, {{"a": …, "b": …}}.'
+            f"table. Convert it: {fix}; for several {name}s give a dict, "
+            '{"a": …, "b": …}.'
         )
     array = cast("NDArray[Any]", value)
     refuse_masked(repr(name), array)

@@ -31,7 +31,6 @@ from flambeau.tensors.checks import (
     match_train_columns,
 )
 from flambeau.tensors.columns import Array, Arrays
-from flambeau.tensors.hugging_face import class_label_names
 from flambeau.tensors.preprocess import TensorPreprocessor
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
@@ -88,8 +87,9 @@ class TensorData(BaseTensorData):
     ) -> Self:
         """Create data from tensors, arrays, lists or columns of a table, the fastest way to train.
 
-        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype. Integer targets
-        become int64. String targets (one per row) become class numbers in sorted order.
+        Tensors keep their dtype; NumPy's float64 becomes torch's default dtype, unless its
+        rounding would merge the values (1.7e9 and 1.7e9 + 1 in float32). Integer targets become
+        int64. String targets (one per row) become class numbers in sorted order.
 
         Args:
             inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
@@ -177,7 +177,8 @@ class TensorData(BaseTensorData):
 
         Raises:
             ArgumentError: A data set is not map-style, or a column does not exist.
-            InputError: A sample does not match ``n_inputs``, ``inputs`` or ``targets``.
+            InputError: A sample does not match ``n_inputs``, ``inputs`` or ``targets``; or a
+                ``ClassLabel`` column has other names than in train.
 
         Example:
             >>> import torch
@@ -186,15 +187,18 @@ class TensorData(BaseTensorData):
             >>> TensorData.from_datasets(pairs, pairs).facts()["class_names"]
             ['0', '1']
         """
+        from flambeau.tensors.hugging_face import check_label_names, class_label_names
+
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = given_parts(train, valid, test, calibration)
+        parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
+        check_label_names(given, layout, class_names)
         named = class_names or (None if n_classes else class_label_names(train, layout))
         if like is not None:
             from flambeau.tensors.like import targets_like
 
             task, named = targets_like(like, task, named)
         classes = resolve_class_names(named, n_classes)
-        parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         memory = {part: each for part, each in parts.items() if isinstance(each, MemoryDataset)}
         if len(memory) == len(parts):
             numbered, split = assign_sample_numbers(memory)

@@ -71,10 +71,10 @@ def _normalisation(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
             "normalisation",
             "none",
             f"The inputs are {', '.join(sorted(set(dtypes.values())))}; integers are not "
-            "standardised. Convert them to float32 to standardise them.",
+            "standardised. Convert them to floats to standardise them.",
             evidence=evidence,
             confidence=0.45,
-            override="TensorData.from_tensors(inputs.float(), targets)",
+            override="TensorData.from_tensors(inputs.double(), targets)",
         )
     return Choice(
         "normalisation",
@@ -133,7 +133,7 @@ def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Cho
     known = "target_mean" in facts
     value, reason = "as_is", "Your module predicts the targets in their own units."
     if not known:
-        reason = "The targets are integers or are read during training; they are not standardised."
+        reason = "The targets are read during training; they are not standardised."
     elif values["normalisation"] == "standard":
         value = "standard"
         reason = (

@@ -17,6 +17,7 @@ from flambeau.errors import InputError
 from flambeau.tensors.columns import as_columns
 
 _CHUNK_ROWS = 65_536
+_SHOWN_FIELDS = 5
 
 
 class TensorPreprocessor(Preprocessor):
@@ -195,8 +196,12 @@ class TensorPreprocessor(Preprocessor):
         if isinstance(item, Mapping):
             values = cast(Mapping[str, Any], item)
             if missing := [name for name in names if name not in values]:
+                found = ", ".join(map(repr, list(values)[:_SHOWN_FIELDS]))
                 raise InputError(
-                    f"Item {index} has no {missing[0]!r}. The model needs {', '.join(names)}."
+                    f"Item {index} has no {missing[0]!r}, only {found}. The model needs "
+                    f"{', '.join(names)}. For a frame whose columns are the numbers of a sample "
+                    "give an array, with the columns in the order of the train data: "
+                    "frame[columns].to_numpy()."
                 )
             return values
         if len(names) == 1:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias, cast, overload
 from torch.utils.data import IterableDataset, TensorDataset
 
 from flambeau.data.batch import Batch
-from flambeau.data.collate import BatchLayout
+from flambeau.data.collate import BatchLayout, widened_target
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
@@ -27,7 +27,6 @@ from flambeau.data.user_loader import (
 from flambeau.errors import ArgumentError, InputError
 from flambeau.global_rng import TemporarySeed
 from flambeau.tensors.base_data import BaseTensorData, describe_columns
-from flambeau.tensors.hugging_face import is_hugging_face, load_numeric_columns, with_torch_format
 from flambeau.tensors.preprocess import TensorPreprocessor, dtype_name
 
 _PEEK_BATCHES = 2
@@ -68,6 +67,8 @@ class UserData(BaseTensorData):
         like: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Create the data from map-style data sets by part; see ``TensorData.from_datasets``."""
+        from flambeau.tensors.hugging_face import with_torch_format
+
         split = _consecutive_split({part: len(each) for part, each in datasets.items()})
         parts = {
             part: MapDataset(with_torch_format(each), layout, first_id=int(split.part(part)[0]))
@@ -217,6 +218,13 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
         ArgumentError: It is not map-style, or a column does not exist.
         InputError: It is empty.
     """
+    if isinstance(items, Mapping):  # also a DatasetDict of Hugging Face
+        names = ", ".join(map(repr, cast("Mapping[object, Any]", items)))
+        raise ArgumentError(
+            f"The {part} data set is a {type(cast(object, items)).__name__} with the keys {names}. "
+            "Give one data set a part: "
+            "TensorData.from_datasets(sets['train'], sets['validation'], sets['test'])."
+        )
     is_map_style = hasattr(items, "__len__") and hasattr(items, "__getitem__")
     if not is_map_style or isinstance(cast(object, items), IterableDataset):
         raise ArgumentError(
@@ -227,7 +235,11 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
     if not len(items):
         raise InputError(f"The {part} data set is empty. It needs at least one sample.")
     if type(items) is TensorDataset:
-        return MemoryDataset(*layout.inputs_and_targets(items.tensors))
+        inputs, targets = layout.inputs_and_targets(items.tensors)
+        widened = {name: widened_target(name, value) for name, value in targets.items()}
+        return MemoryDataset(inputs, widened)
+    from flambeau.tensors.hugging_face import is_hugging_face, load_numeric_columns
+
     if is_hugging_face(items):
         columns = load_numeric_columns(items, layout)
         if columns is not None:

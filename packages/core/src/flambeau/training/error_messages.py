@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flambeau.data.batch import Batch
 from flambeau.device import has_fast_bf16, is_out_of_memory
@@ -21,6 +21,7 @@ from flambeau.errors import (
     OutOfMemoryError,
     TrainingError,
 )
+from flambeau.task.class_validation import wrong_label_error
 from flambeau.task.model_call import bind_inputs
 from flambeau.task.task import Task
 from flambeau.wording import first_line
@@ -37,7 +38,6 @@ _SHAPE = re.compile(
     r"expected input.* channels|invalid for input of size|[Kk]ernel size can't be|Given input size|"
     r"Given normalized_shape|[Ii]nput\.size\(-1\) must be equal|same number of dimensions"
 )
-_SAMPLES = 5
 
 
 def explain_step_error(error: Exception, batches: Sequence[Batch], state: TrainState) -> Exception:
@@ -166,20 +166,8 @@ def _wrong_call(
 def _wrong_label(
     error: Exception, where: str, batches: Sequence[Batch], state: TrainState
 ) -> Exception | None:
-    n = state.task.n_outputs
-    if n is None or not isinstance(error, IndexError) or "out of bounds" not in str(error):
-        return None
-    for batch in batches:
-        for name, target in batch.targets.items():
-            wrong = (target < 0) | (target >= n)
-            if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
-                samples = _samples(batch, wrong)
-                return InputError(
-                    f"{name!r} contains {int(target[wrong][0])}, but there are {n} classes, 0 to "
-                    f"{n - 1}{samples}. Correct the labels, or give the data all classes with "
-                    "class_names=[…] or n_classes=…."
-                )
-    return None
+    found = (wrong_label_error(error, batch, state.task.n_outputs) for batch in batches)
+    return next((each for each in found if each is not None), None)
 
 
 def _wrong_index(
@@ -244,13 +232,6 @@ def _layer(error: BaseException, model: nn.Module) -> str:
             name, kind = names[id(module)], type(module).__name__
             found = f"layer {name!r} ({kind})" if name else kind
     return found
-
-
-def _samples(batch: Batch, wrong: Tensor) -> str:
-    if batch.indices is None:
-        return ""
-    numbers = batch.indices[wrong.cpu()][:_SAMPLES]
-    return f" (sample {', '.join(str(int(number)) for number in numbers)})"
 
 
 def _described(batch: Batch) -> str:

@@ -127,11 +127,11 @@ class Run:
             self.average.start(self.trained)
 
     def _new_state(self, history: History, position: Position) -> TrainState:
-        components, settings = self.components, self.settings
+        components = self.components
         return TrainState(
             model=components.model,
             task=components.task,
-            phases=settings.phases,
+            phases=self.settings.phases,
             optimizers=self.optimizers,
             device=components.device,
             seed=components.seed,
@@ -141,8 +141,8 @@ class Run:
             position=position,
             values=self.values.current,
             context=StepContext(values=self.values.current, seed=components.seed),
-            folder=settings.folder,
-            not_resumable_reason=not_savable_reason(settings.phases)
+            folder=self.settings.folder,
+            not_resumable_reason=not_savable_reason(self.settings.phases)
             or not_resumable_reason(components.train),
         )
 

@@ -266,13 +266,16 @@ class _TargetMonitor:
     def __init__(self) -> None:
         self._first: dict[str, Tensor] = {}
         self._differ: list[Tensor] = []
-        self._unknown = False
+        self._unknown = False  # whether they differ without a comparison
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         self._unknown |= not batch.targets
         for name, value in batch.targets.items():
             first = self._first.setdefault(name, value[:1].clone())
-            self._differ.append((value != first).any())
+            if value.shape[1:] == first.shape[1:]:
+                self._differ.append((value != first).any())
+            else:  # sequences of other lengths
+                self._unknown = True
         return batch
 
     @property

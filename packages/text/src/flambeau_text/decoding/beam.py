@@ -121,7 +121,9 @@ class _Ended:
         self.scores = torch.full((batch, beam.size), -torch.inf, dtype=torch.float64)
         self.log_probabilities = self.scores.clone()
         self.tokens = torch.full((batch, beam.size, longest), PADDING_ID)
-        self.attention: Tensor | None = torch.zeros(batch, beam.size, longest, source)
+        self.attention: Tensor | None = torch.zeros(
+            batch, beam.size, longest, source, dtype=torch.float64
+        )
 
     def to(self, like: Tensor) -> None:
         """Move the tensors to the device and the dtype of the model's scores."""

@@ -11,7 +11,7 @@ from flambeau_text.decoding.greedy import greedy_search
 from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.sampling import sample
 from flambeau_text.decoding.strategy import Beam, Greedy, Sampling, Strategy
-from flambeau_text.decoding.token_scores import max_lengths
+from flambeau_text.decoding.token_scores import length_limits
 from flambeau_text.models.seq2seq import Seq2Seq
 
 
@@ -36,7 +36,7 @@ def search(
         ArgumentError: The strategy is of another type.
     """
     memory = model.encode(source, mask)
-    limit = max_lengths(mask, strategy.max_length_factor, strategy.max_length_extra)
+    limit = length_limits(mask, strategy)
     if isinstance(strategy, Greedy):
         return greedy_search(model, memory, limit, strategy.min_length)
     if isinstance(strategy, Beam):

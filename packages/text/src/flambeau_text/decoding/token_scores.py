@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flambeau.errors import InputError
+from flambeau_text.decoding.strategy import Strategy
 from flambeau_text.models.seq2seq import Memory, Seq2Seq
 from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 
@@ -21,6 +23,22 @@ def max_lengths(mask: Tensor, factor: float, extra: int) -> Tensor:
         extra: Tokens added.
     """
     return (mask.sum(1).double() * factor).floor().long() + extra
+
+
+def length_limits(mask: Tensor, strategy: Strategy) -> Tensor:
+    """Return the maximum number of target tokens of each source, int64 ``(batch,)``.
+
+    Raises:
+        InputError: The limit of a source is less than the minimum length.
+    """
+    limit = max_lengths(mask, strategy.max_length_factor, strategy.max_length_extra)
+    if strategy.min_length and (shortest := int(limit.min())) < strategy.min_length:
+        raise InputError(
+            f"min_length is {strategy.min_length}, but a source of {int(mask.sum(1).min())} tokens "
+            f"may have at most {shortest} target tokens (max_length_factor × tokens + "
+            "max_length_extra). Give a smaller min_length, or a larger max_length_extra."
+        )
+    return limit
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ class CharacterTokenizer(VocabTokenizer):
     Args:
         tokens: The characters, special tokens first.
         lowercase: Whether texts are lower-cased first.
+        normalization: The Unicode form of texts.
 
     Example:
         >>> letters = CharacterTokenizer.fit(["abba"])
@@ -31,6 +32,7 @@ class CharacterTokenizer(VocabTokenizer):
         texts: Sequence[str],
         *,
         lowercase: bool = False,
+        normalization: str = "nfc",
         min_freq: int = 1,
         max_tokens: int | None = None,
     ) -> CharacterTokenizer:
@@ -39,12 +41,13 @@ class CharacterTokenizer(VocabTokenizer):
         Args:
             texts: Train texts.
             lowercase: Whether texts are lower-cased first.
+            normalization: As for the class.
             min_freq: Characters that are rarer are unknown.
             max_tokens: Maximum size of the vocabulary, special tokens included.
         """
-        empty = cls(SPECIALS, lowercase)
+        empty = cls(SPECIALS, lowercase, normalization)
         tokens = vocabulary_tokens(empty.tokenize_batch(texts), min_freq, max_tokens)
-        return cls(tokens, lowercase)
+        return cls(tokens, lowercase, normalization)
 
     def tokenize_normalized(self, texts: Sequence[str]) -> list[list[str]]:
         return [list(text) for text in texts]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from flambeau.errors import ArgumentError, InputError
+from flambeau_text.tokenization.normalization import LINE_BREAKS
 from flambeau_text.tokenization.tokenizer import Tokenizer
 from flambeau_text.vocab import SPECIALS, UNKNOWN
 
@@ -19,7 +20,7 @@ _SPACE_MARK = "\u2581"  # replaces the space before a word, as in sentencepiece
 class SubwordTokenizer(Tokenizer):
     """Subwords by the ``tokenizers`` library, stored in its ``tokenizer.json`` format.
 
-    A text is normalised to NFC (and lower-cased if requested), split at spaces and around
+    A text is normalised (and lower-cased if requested), split at spaces and around
     punctuation, and each word into subwords. The space before a word is part of its first subword,
     so joining tokens restores the spaces.
 
@@ -49,6 +50,7 @@ class SubwordTokenizer(Tokenizer):
         kind: SubwordKind = "bpe",
         vocab_size: int = 8_000,
         lowercase: bool = False,
+        normalization: str = "nfc",
         min_freq: int = 2,
     ) -> SubwordTokenizer:
         """Learn the subwords from texts.
@@ -60,6 +62,7 @@ class SubwordTokenizer(Tokenizer):
             vocab_size: Size of the vocabulary, special tokens included; smaller if the texts do not
                 have that many subwords.
             lowercase: Whether texts are lower-cased first.
+            normalization: The Unicode form of texts: "nfc", "nfkc" or "none".
             min_freq: Minimum frequency of a pair to be merged ("bpe").
 
         Raises:
@@ -77,7 +80,7 @@ class SubwordTokenizer(Tokenizer):
             )
         if not any(map(str.strip, texts)):
             raise InputError("No subwords can be learned: every text is empty.")
-        tokenizer = _untrained(kind, lowercase)
+        tokenizer = _untrained(kind, lowercase, normalization)
         shared: dict[str, Any] = {
             "vocab_size": vocab_size,
             "special_tokens": list(SPECIALS),
@@ -109,6 +112,10 @@ class SubwordTokenizer(Tokenizer):
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
 
+    def normalize(self, text: str) -> str:
+        normalizer = self._tokenizer.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
     def tokenize(self, text: str) -> list[str]:
         (found,) = self._encodings([text])
         return [
@@ -126,7 +133,7 @@ class SubwordTokenizer(Tokenizer):
         return {"model": self._model}
 
 
-def _untrained(kind: SubwordKind, lowercase: bool) -> Any:
+def _untrained(kind: SubwordKind, lowercase: bool, normalization: str) -> Any:
     """Return a tokenizer of the ``tokenizers`` library without a vocabulary."""
     import tokenizers
 
@@ -136,10 +143,17 @@ def _untrained(kind: SubwordKind, lowercase: bool) -> Any:
         else tokenizers.models.Unigram()
     )
     tokenizer: Any = tokenizers.Tokenizer(model)  # its stubs do not have the setters
-    steps: list[Any] = [tokenizers.normalizers.NFC()]
+    normalizers: Any = tokenizers.normalizers
+    forms: dict[str, list[Any]] = {
+        "nfc": [normalizers.NFC()],
+        "nfkc": [normalizers.NFKC()],
+        "none": [],
+    }
+    breaks = normalizers.Replace(tokenizers.Regex(LINE_BREAKS), " ")
+    steps: list[Any] = [*forms[normalization], normalizers.Replace("\ufeff", ""), breaks]
     if lowercase:
-        steps.append(tokenizers.normalizers.Lowercase())
-    tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)
+        steps.append(normalizers.Lowercase())
+    tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
             tokenizers.pre_tokenizers.Metaspace(replacement=_SPACE_MARK),

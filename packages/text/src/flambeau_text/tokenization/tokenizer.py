@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.vocab import SPECIALS
 
 UNKNOWN_ID, PADDING_ID, BEGIN_ID, END_ID = range(len(SPECIALS))
@@ -20,9 +21,11 @@ class Tokenizer(ABC):
 
     Attributes:
         kind: Name of the tokenizer in artefacts.
+        normalization: The form of texts, see `normalize`.
     """
 
     kind: ClassVar[str]
+    normalization: str = "nfc"
 
     @abstractmethod
     def __len__(self) -> int:
@@ -46,6 +49,13 @@ class Tokenizer(ABC):
     @abstractmethod
     def join(self, tokens: Sequence[str]) -> str:
         """Return the text of tokens, as close to the original as the tokenizer allows."""
+
+    def normalize(self, text: str) -> str:
+        """Return the text as it is tokenized: on one line, in one Unicode form and case.
+
+        A text without unknown tokens is decoded to this form, so references are compared in it.
+        """
+        return normalize(text, self.normalization)
 
     @abstractmethod
     def arguments(self) -> Mapping[str, Any]:

@@ -17,12 +17,15 @@ class VocabTokenizer(Tokenizer):
     Args:
         tokens: The vocabulary, special tokens first.
         lowercase: Whether texts are lower-cased first.
+        normalization: The Unicode form of texts: "nfc", "nfkc" or "none".
 
     Raises:
         InputError: The vocabulary does not begin with the special tokens.
     """
 
-    def __init__(self, tokens: Sequence[str], lowercase: bool = False) -> None:
+    def __init__(
+        self, tokens: Sequence[str], lowercase: bool = False, normalization: str = "nfc"
+    ) -> None:
         if tuple(tokens[: len(SPECIALS)]) != SPECIALS:
             raise InputError(
                 f"The vocabulary begins with {list(tokens[:4])}, but must begin with the special "
@@ -30,6 +33,7 @@ class VocabTokenizer(Tokenizer):
             )
         self.vocab = Vocab(tokens, default_index=UNKNOWN_ID)
         self.lowercase = lowercase
+        self.normalization = normalization
         # "<eos>" written in a text is not the end token.
         ids = self.vocab.get_stoi()
         self._ids = {token: i for token, i in ids.items() if token not in SPECIALS}
@@ -48,18 +52,25 @@ class VocabTokenizer(Tokenizer):
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the tokens of each text."""
-        lowered = [text.lower() for text in texts] if self.lowercase else texts
-        return self.tokenize_normalized(lowered)
+        return self.tokenize_normalized([self.normalize(text) for text in texts])
+
+    def normalize(self, text: str) -> str:
+        found = super().normalize(text)
+        return found.lower() if self.lowercase else found
 
     def tokenize_normalized(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the tokens of texts that are already lower-cased where requested."""
+        """Return the tokens of texts that are already normalised."""
         raise NotImplementedError(f"{type(self).__name__} must define tokenize_normalized(texts).")
 
     def ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
         return self.vocab.lookup_tokens(ids)
 
     def arguments(self) -> Mapping[str, Any]:
-        return {"tokens": self.vocab.get_itos(), "lowercase": self.lowercase}
+        return {
+            "tokens": self.vocab.get_itos(),
+            "lowercase": self.lowercase,
+            "normalization": self.normalization,
+        }
 
 
 def vocabulary_tokens(

@@ -167,8 +167,8 @@ class TranslationData(Data):
     def from_csv(
         cls,
         path: PathLike,
-        source: str = "source",
-        target: str = "target",
+        source: str | int = "source",
+        target: str | int = "target",
         *,
         split: str | Split | None = None,
         valid: float = 0.1,
@@ -176,13 +176,20 @@ class TranslationData(Data):
         seed: int = 0,
         options: TranslationOptions | None = None,
     ) -> TranslationData:
-        """Read the pairs of two columns of a CSV file with a header.
+        """Read the pairs of two columns of a CSV file.
 
-        The arguments are those of `from_df`. Every cell is read as text, also "NA" and "3". A
+        The arguments are those of `from_df`; two positions in place of two names, ``from_csv(path,
+        0, 1)``, say that the file has no header. Every cell is read as text, also "NA" and "3". A
         ``.tsv`` file is separated by tabs, and quotes in it are part of the sentences.
         """
         request = SplitRequest(valid, test, split, seed)
-        return cls(*read_columns(read_csv(path), source, target, request, options))
+        if isinstance(source, int) != isinstance(target, int):
+            raise ArgumentError(
+                f"source is {source!r} and target {target!r}. Give two names, or two positions in "
+                "a file without a header."
+            )
+        table = read_csv(path, header=isinstance(source, str))
+        return cls(*read_columns(table, str(source), str(target), request, options))
 
     @classmethod
     def from_pairs(
@@ -224,6 +231,11 @@ class TranslationData(Data):
         return cls(*read_path(Path(path), options))
 
     @classmethod
+    def scored_from_path(cls, path: PathLike, options: Mapping[str, Any]) -> TranslationData:
+        """Read the data of ``flambeau evaluate``: all pairs, also those over a limit."""
+        return cls.from_path(path, {"unusable": "keep", **options})
+
+    @classmethod
     def inputs_from_path(cls, path: Path) -> Sequence[str]:
         """Return the lines of a file, the items of ``flambeau predict MODEL PATH``."""
         return read_lines(path)
@@ -259,6 +271,7 @@ class TranslationData(Data):
             "tokenizer": self._options.tokenizer,
             "vocab_size": self._options.vocab_size,
             "shared_vocab": self._options.shared_vocab,
+            "normalization": self._options.normalization,
         }
         return {key: value for key, value in given.items() if value is not None}
 
@@ -380,9 +393,9 @@ class TranslationData(Data):
         return {
             "target": _checked(preprocessor).target.as_json(),
             "label_smoothing": values["label_smoothing"],
+            "bleu_tokenizer": values["bleu_tokenizer"],
             "teacher_forcing": values["teacher_forcing"],
             "decoding": values["decoding"],
-            "lowercase": bool(self._options.lowercase),
         }
 
     # ------------------------------------------------------------ private

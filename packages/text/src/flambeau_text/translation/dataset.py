@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions, count_steps, shard_bounds
 from flambeau.errors import InputError
@@ -17,6 +18,13 @@ from flambeau_text.translation.bucketing import Buckets, make_buckets, round_up
 SOURCE, TARGET, REFERENCE = "source", "target", "reference"
 """Names in every batch: the input and its mask, the target tokens, and in ``extras`` the reference
 texts, with which translations are compared."""
+
+SOURCE_TOKENS = "source_tokens"
+"""Name in ``extras``, in prediction, of a function for each source that returns its tokens."""
+
+RANK = "rank"
+"""Name in ``extras`` of each pair's rank in a keyed random order of its part: the pairs with the
+lowest ranks are a random sample, whatever the order of the corpus."""
 
 
 class RaggedRows:
@@ -92,6 +100,8 @@ class EncodedPairs:
             raise InputError("The data set has no sentence pairs. Give at least one.")
         self.sources, self.targets, self.references = sources, targets, references
         self.ids = ids
+        order = torch.randperm(len(ids), generator=keyed.generator(0, "decoded sentences"))
+        self.ranks: list[int] = order.tolist()
         # Mean number of tokens of a pair on both sides: batch_size times this is the token budget.
         self.mean_tokens = float((sources.lengths + targets.lengths - 1).double().mean())
 
@@ -117,7 +127,10 @@ class EncodedPairs:
             weight=float(target_tokens),
             indices=self.ids[rows],
             epoch=epoch,
-            extras={REFERENCE: [self.references[row] for row in rows.tolist()]},
+            extras={
+                REFERENCE: [self.references[row] for row in rows.tolist()],
+                RANK: [self.ranks[row] for row in rows.tolist()],
+            },
         )
 
     def loader(self, options: LoaderOptions) -> Loader:

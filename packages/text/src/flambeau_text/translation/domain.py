@@ -8,13 +8,14 @@ from pathlib import Path
 from flambeau.data.tables import read_csv
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
+from flambeau_text.languages import language_code
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.rules import RULES
 from flambeau_text.translation.task import TranslationTask
-from flambeau_text.translation.text_files import language_of, reads_like_a_sentence
+from flambeau_text.translation.text_files import reads_like_a_sentence, side_of
 
 
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
@@ -26,35 +27,39 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     under other names or without a header, for which reading says what to add.
     """
     if path.is_dir():
-        found = (language_of(file) for file in path.iterdir() if file.name.startswith("train."))
+        found = (side_of(file) for file in path.iterdir() if file.name.startswith("train."))
         languages = sorted({language for language in found if language is not None})
         if len(languages) != 2:
             return None
         return Recognition("sure", f"It has the files train.{' and train.'.join(languages)}.")
-    if path.suffix in (".csv", ".tsv"):
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _recognise_table(path, options)
-    language = language_of(path)
-    if language is None or not path.is_file():
+    if not path.is_file():
         return None
-    if "target" in options:
+    language = side_of(path)
+    if "target" in options and (language is not None or Path(options["target"]).is_file()):
         return Recognition("sure", "--target gives the file with the translations.")
-    return Recognition("possible", f"Its name ends in the language code {language!r}.")
+    if language is None:
+        return None
+    return Recognition("possible", f"Its name ends in {language!r}.")
 
 
 def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | None:
+    if "columns" in options:
+        return Recognition("sure", "--columns gives the columns of source and target.")
     try:
-        table = read_csv(path, rows=0)
+        head = read_csv(path, rows=1, header=False)
     except (InputError, OSError):
         return None
-    names = list(table.names)
+    names = [head.column(at)[0] for at in head.names]
     lower = [name.strip().lower() for name in names]
-    if options.get("source-column") in table:
+    if options.get("source-column") in names:
         return Recognition("sure", "--source-column names the column of the sources.")
     if {"source", "target"} <= set(lower):
         return Recognition("sure", "It has the columns 'source' and 'target'.")
     if len(names) != 2:
         return None
-    if all(language_of(f"x.{name}") for name in lower):
+    if None not in map(language_code, names):
         return Recognition("sure", f"Its columns {names[0]!r} and {names[1]!r} are language codes.")
     if any(map(reads_like_a_sentence, names)):
         return Recognition("possible", "Its first line looks like a sentence pair.")
@@ -93,13 +98,44 @@ DATA_OPTIONS = (
     CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Size of a vocabulary, in tokens.", "vocab_size"),
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),
-    CliOption("unusable", str, "'skip' unusable pairs, or 'raise' an error.", "unusable"),
+    CliOption(
+        "group-sources",
+        bool,
+        "Keep all pairs of one source in one part of a drawn split (default: true).",
+        "group_sources",
+    ),
+    CliOption("max-words", int, "Limit of words of either side.", "max_words"),
+    CliOption("max-characters", int, "Limit of characters of either side.", "max_characters"),
+    CliOption("max-ratio", float, "Limit of the ratio of both sides' words.", "max_length_ratio"),
+    CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
+    CliOption(
+        "unusable",
+        str,
+        "'skip' unusable pairs (except in test), 'keep' them, or 'raise'.",
+        "unusable",
+    ),
     CliOption("source-column", str, "Column of a table with the sources.", "source_column"),
+    CliOption("columns", str, "Columns of both sides in a table without a header: 0,1.", "columns"),
     CliOption("split", str, "Column of a table with train, valid or test for each row.", "split"),
 )
 
 PREDICT_OPTIONS = (
     CliOption("beam", int, "Size of the beam search; 1 is greedy, larger is slower.", "beam"),
+    CliOption("n-best", int, "Translations of each source, in JSON and CSV.", "n_best"),
+    CliOption(
+        "length-penalty", float, "Exponent of the length penalty; 0: none.", "length_penalty"
+    ),
+    CliOption("temperature", float, "Sample, with this temperature.", "temperature"),
+    CliOption("top-k", int, "Sample among the most probable tokens.", "top_k"),
+    CliOption("top-p", float, "Sample among the tokens with this probability.", "top_p"),
+    CliOption("seed", int, "Seed of the sampling.", "seed"),
+    CliOption("attention", bool, "Tokens and attention, in JSON and CSV.", "attention"),
+    CliOption(
+        "replace-unknown",
+        bool,
+        "Replace unknown tokens by the source token with the highest attention.",
+        "replace_unknown",
+    ),
 )
 
 DOMAIN = Domain(

@@ -12,6 +12,7 @@ from flambeau_text.tokenization import (
     Tokenizer,
     WordTokenizer,
 )
+from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.language_guard import LanguageGuard
 from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
@@ -33,6 +34,8 @@ def fit_preprocessor(
     """
     source_language, target_language = options.source_language, options.target_language
     lowercase = bool(options.lowercase)
+    form = values["normalization"]
+    sources, targets = ([normalize(text, form) for text in side] for side in (sources, targets))
     if values["shared_vocab"]:
         # The rules of one language cannot split two languages.
         joint = fit_tokenizer([*sources, *targets], values, None, lowercase)
@@ -57,16 +60,15 @@ def fit_tokenizer(
         PlanError: The plan's tokenizer is unknown.
     """
     kind, size = values["tokenizer"], values["vocab_size"]
+    case: Any = {"lowercase": lowercase, "normalization": values["normalization"]}
     if kind == "word":
         # Words that occur once cannot be learned; as unknown words they train the unknown token.
         min_freq = 1 if len(texts) < 2_000 else 2
         return WordTokenizer.fit(
-            texts, language=language, lowercase=lowercase, min_freq=min_freq, max_tokens=size
+            texts, language=language, min_freq=min_freq, max_tokens=size, **case
         )
     if kind == "character":
-        return CharacterTokenizer.fit(texts, lowercase=lowercase, max_tokens=size)
+        return CharacterTokenizer.fit(texts, max_tokens=size, **case)
     if kind in ("bpe", "unigram"):
-        return SubwordTokenizer.train(
-            texts, kind=cast("Any", kind), vocab_size=size, lowercase=lowercase
-        )
+        return SubwordTokenizer.train(texts, kind=cast("Any", kind), vocab_size=size, **case)
     raise PlanError(f"The plan's tokenizer is {kind!r}; it must be one of {', '.join(TOKENIZERS)}.")

@@ -26,6 +26,7 @@ from flambeau_text.translation.predictions import DetailedTranslation
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.scores import corpus_score, sentence_bleu
 from flambeau_text.vocab import END
+from flambeau_text.word_count import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ _LENGTHS = (5, 10, 15, 20, 30, 10_000)
 
 
 def translation_summary(
-    outputs: dict[str, Tensor], batch: Batch, target: Tokenizer, *, lowercase: bool
+    outputs: dict[str, Tensor], batch: Batch, target: Tokenizer, bleu_tokenizer: str = "13a"
 ) -> Summary:
     """Return the figures of each sentence of a batch.
 
@@ -53,18 +54,16 @@ def translation_summary(
     Args:
         outputs: Outputs of ``TranslationTask.predict`` with ``context.for_report``.
         batch: The batch.
-        target: The target tokenizer.
-        lowercase: Whether references are lower-cased.
+        target: The target tokenizer, which normalises the references.
+        bleu_tokenizer: sacrebleu's tokenization.
     """
     rows = [content_ids(row) for row in outputs["tokens"].tolist()]
     texts = [target.decode(row) for row in rows]
-    references = list(batch.extras[REFERENCE])
-    if lowercase:
-        references = [text.lower() for text in references]
+    references = [target.normalize(text) for text in batch.extras[REFERENCE]]
     n_source = batch.masks[SOURCE].sum(dim=1).cpu()
     sums = {name: outputs[name].double().cpu() for name in ("loss_sum", "likelihood_sum")}
     n_tokens = outputs["n_tokens"].cpu()
-    bleu = [sentence_bleu(*pair) for pair in zip(texts, references, strict=True)]
+    bleu = [sentence_bleu(*pair, bleu_tokenizer) for pair in zip(texts, references, strict=True)]
     return Summary(
         KIND,
         {
@@ -96,7 +95,7 @@ def _attention(
     ]
 
 
-def scores_by_length(summary: Summary) -> list[list[object]]:
+def scores_by_length(summary: Summary, bleu_tokenizer: str = "13a") -> list[list[object]]:
     """Return a table with one row per range of source lengths.
 
     Its columns are the range of source tokens, the number of sentences, BLEU, and the ratio of the
@@ -110,16 +109,16 @@ def scores_by_length(summary: Summary) -> list[list[object]]:
         found = np.flatnonzero((lengths >= low) & (lengths <= high)).tolist()
         if found:
             texts, references = ([each[at] for at in found] for each in both)
-            score = corpus_score(texts, references).value
-            words = sum(len(text.split()) for text in texts)
-            ratio = words / max(1, sum(len(text.split()) for text in references))
+            score = corpus_score(texts, references, tokenizer=bleu_tokenizer).value
+            words = sum(map(count_words, texts))
+            ratio = words / max(1, sum(map(count_words, references)))
             label = f"{low}–{high}" if high < 10_000 else f"{low} and more"
             rows.append([label, len(found), score, ratio])
         low = high + 1
     return rows
 
 
-def translation_sections(found: Interpretation) -> list[Section]:
+def translation_sections(found: Interpretation, bleu_tokenizer: str = "13a") -> list[Section]:
     """Return scores by length, the worst and best translations, attention and teacher forcing."""
     bleu = found.predictions.figure("bleu").tolist()
     order = sorted(range(len(bleu)), key=lambda at: (bleu[at], at))
@@ -128,7 +127,7 @@ def translation_sections(found: Interpretation) -> list[Section]:
         "Scores by the number of source tokens. The length ratio is the number of words in the "
         "translations divided by the number of words in the references."
     )
-    by_length = Table(columns, scores_by_length(found.predictions.summary))
+    by_length = Table(columns, scores_by_length(found.predictions.summary, bleu_tokenizer))
     worst, best = (
         Cards([_card(found, at) for at in rows[:_SHOWN]]) for rows in (order, order[::-1])
     )

@@ -111,9 +111,7 @@ class MinimumRisk:
         source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
         candidates = self._candidates(model, batch, seed, step)
         count = candidates.shape[1]
-        texts: list[str] = batch.extras[REFERENCE]
-        if task.lowercase:
-            texts = [text.lower() for text in texts]
+        texts = [task.target.normalize(text) for text in batch.extras[REFERENCE]]
         errors = [
             [1.0 - self.quality(task.target.decode(row), text) / 100.0 for row in rows]
             for rows, text in zip(candidates.tolist(), texts, strict=True)

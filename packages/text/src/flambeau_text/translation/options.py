@@ -10,8 +10,11 @@ from typing import Any, Literal
 from flambeau.artefact.read_like import filled_like, read_record
 from flambeau.errors import InputError
 from flambeau.plan import Plan
+from flambeau_text.tokenization import tokenizer_from_json
+from flambeau_text.tokenization.normalization import FORMS
 
 TOKENIZERS = ("bpe", "unigram", "word", "character")
+_PLANNED = ("tokenizer", "vocab_size", "shared_vocab", "normalization")
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,22 @@ class TranslationOptions:
         vocab_size: Size of a vocabulary; None lets the plan choose.
         shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.
         lowercase: Lower-case both sides; translations are then lower-case. None is False.
-        max_words: Maximum number of words on either side of a pair.
-        max_characters: Maximum number of characters on either side; it limits texts in languages
-            without spaces, which count as one word.
+        normalization: Unicode form of both sides, of the texts to translate and of the references
+            in scores: "nfc", "nfkc" (also full-width letters, ligatures, …) or "none"; None lets
+            the plan choose.
+        max_words: Maximum number of words on either side of a pair. In Chinese, Japanese, Thai and
+            other scripts without spaces the number is estimated from the characters.
+        max_characters: Maximum number of characters on either side.
         max_length_ratio: Maximum ratio of the two sides' numbers of words; not applied to pairs
             with at most five words on the longer side.
-        unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side;
-            "raise" raises an error that names them.
-        like: Folder of an export. Languages, tokenizer, vocabulary size and case are the export's
-            where they are not set, and a learner keeps its tokenizers, with their vocabularies.
+        group_sources: Whether a drawn validation or test part keeps all pairs of one source
+            sentence together, so that no source is in two parts.
+        unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side, except
+            in a given test part, which is kept whole; "keep" keeps all pairs; "raise" raises an
+            error that names them.
+        like: Folder of an export. Languages, tokenizer, vocabulary size, Unicode form and case are
+            the export's where they are not set, and a learner keeps its tokenizers, with their
+            vocabularies.
 
     Raises:
         ArtefactError: ``like`` is not an export of ``TranslationData``.
@@ -47,10 +57,12 @@ class TranslationOptions:
     vocab_size: int | None = None
     shared_vocab: bool | None = None
     lowercase: bool | None = None
+    normalization: str | None = None
     max_words: int = 150
     max_characters: int = 2_000
     max_length_ratio: float = 9.0
-    unusable: Literal["skip", "raise"] = "skip"
+    group_sources: bool = True
+    unusable: Literal["skip", "keep", "raise"] = "skip"
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -58,8 +70,14 @@ class TranslationOptions:
             raise InputError(
                 f"tokenizer={self.tokenizer!r} is invalid. Use one of {', '.join(TOKENIZERS)}."
             )
-        if self.unusable not in ("skip", "raise"):
-            raise InputError(f"unusable={self.unusable!r} is invalid. Use 'skip' or 'raise'.")
+        if self.normalization not in (None, *FORMS):
+            raise InputError(
+                f"normalization={self.normalization!r} is invalid. Use one of {', '.join(FORMS)}."
+            )
+        if self.unusable not in ("skip", "keep", "raise"):
+            raise InputError(
+                f"unusable={self.unusable!r} is invalid. Use 'skip', 'keep' or 'raise'."
+            )
         for name in ("vocab_size", "max_words", "max_characters"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -82,8 +100,9 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     record = read_record(like, "translate", "like")
     planned = {} if record.plan is None else Plan.from_json(record.plan).values
     guard = record.preprocessor.arguments.get("language_guard") or {}
+    source = tokenizer_from_json(record.preprocessor.arguments["source"])
     return {
         **{name: guard.get(name) for name in ("source_language", "target_language")},
-        **{name: planned.get(name) for name in ("tokenizer", "vocab_size", "shared_vocab")},
-        "lowercase": record.task.arguments.get("lowercase"),
+        **{name: planned.get(name) for name in _PLANNED},
+        "lowercase": source.normalize("A") == "a",
     }

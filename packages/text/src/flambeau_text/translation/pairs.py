@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,7 +15,9 @@ from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError
 from flambeau.wording import name_some
 from flambeau_text.translation.options import TranslationOptions
+from flambeau_text.word_count import count_words
 
+NOT_TEXT = "not text"
 _SHOWN_PAIRS = 5
 # The length ratio of shorter sentences varies widely in correct translations.
 _RATIO_FROM_WORDS = 6
@@ -198,19 +200,30 @@ def pairs_from_columns(table: Table, source: str, target: str) -> Pairs:
     return Pairs(found[source], found[target], locations)
 
 
-def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.ndarray]:
+def filter_pairs(
+    pairs: Pairs, options: TranslationOptions, whole: Container[int] = ()
+) -> tuple[Pairs, np.ndarray]:
     """Return the pairs within the limits of ``options``, and their positions in ``pairs``.
 
     Other pairs are counted by reason.
 
+    Args:
+        pairs: The pairs.
+        options: The limits.
+        whole: Positions of pairs of a test part, which is never made smaller: they are kept.
+
     Raises:
-        InputError: A pair exceeds a limit and ``options.unusable`` is "raise", or all pairs do.
+        InputError: A pair exceeds a limit and ``options.unusable`` is "raise", all pairs do, or a
+            pair that has to be kept is not valid text.
     """
     kept, positions = Pairs(notes=list(pairs.notes)), list[int]()
     rows = zip(pairs.sources, pairs.targets, pairs.locations, strict=True)
     for position, (source, target, location) in enumerate(rows):
         problem = _problem(source, target, options)
-        if problem is None:
+        keeps = options.unusable == "keep" or (options.unusable == "skip" and position in whole)
+        if keeps and problem is not None and problem[0] == NOT_TEXT:
+            raise InputError(f"{location}: {problem[1]}. Decode the texts correctly.")
+        if problem is None or keeps:
             kept.add(source, target, location)
             positions.append(position)
         else:
@@ -227,14 +240,29 @@ def filter_pairs(pairs: Pairs, options: TranslationOptions) -> tuple[Pairs, np.n
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in kept.skipped.items())
         raise InputError(
             f"All {len(pairs):,} pairs are unusable ({kinds}). The first: {kept.problems[0]}. "
-            "Check the files and the limits in TranslationOptions."
+            "Check the files and the limits: max_words, max_characters and max_length_ratio of "
+            "TranslationOptions, or --max-words, --max-characters and --max-ratio."
         )
     return kept, np.array(positions, dtype=np.int64)
 
 
+def _not_text(text: str) -> str | None:
+    """Return which character of a text cannot be encoded as UTF-8, or is NUL."""
+    if "\0" in text:
+        return "NUL characters, as UTF-16 that was read as UTF-8"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"the unpaired surrogate {text[error.start]!r} at index {error.start}"
+    return None
+
+
 def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
     """Return kind and description of the reason why a pair is unusable, or None."""
-    words = {"source": len(source.split()), "target": len(target.split())}
+    for side, text in (("source", source), ("target", target)):
+        if (wrong := _not_text(text)) is not None:
+            return NOT_TEXT, f"the {side} has {wrong}"
+    words = {"source": count_words(source), "target": count_words(target)}
     for side, text in (("source", source), ("target", target)):
         if not words[side]:
             return "empty side", f"the {side} is empty"

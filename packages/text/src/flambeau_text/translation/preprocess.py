@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.translation.dataset import SOURCE, source_rows
+from flambeau_text.translation.dataset import SOURCE, SOURCE_TOKENS, source_rows
 from flambeau_text.translation.language_guard import LanguageGuard
+from flambeau_text.translation.tokenization_record import record_of, warn_if_changed
 
 _SHOWN = 60  # characters of a text in a message
 _CHECKED = 200  # sources of a part
@@ -29,6 +31,8 @@ class TranslationPreprocessor(Preprocessor):
         max_tokens: Maximum number of tokens of a source; longer sources are refused.
         language_guard: Refuses texts in another script or language, or its JSON values; None
             accepts all.
+        tokenization: The record of `record_of` in an export; a warning says if the installed
+            packages tokenize otherwise. None records them now.
 
     Attributes:
         source: Tokenizer of the sources.
@@ -44,6 +48,7 @@ class TranslationPreprocessor(Preprocessor):
         target: Tokenizer | Mapping[str, Any] | None = None,
         max_tokens: int = 1_024,
         language_guard: LanguageGuard | Mapping[str, Any] | None = None,
+        tokenization: Mapping[str, Any] | None = None,
     ) -> None:
         self.source = _tokenizer(source)
         self.target = self.source if target is None else _tokenizer(target)
@@ -53,6 +58,10 @@ class TranslationPreprocessor(Preprocessor):
             if isinstance(language_guard, Mapping)
             else language_guard
         )
+        both = self.source, self.target
+        if tokenization is not None:
+            warn_if_changed(tokenization, both)
+        self._tokenization = dict(tokenization or record_of(both))
 
     @property
     def builder(self) -> str:
@@ -67,6 +76,7 @@ class TranslationPreprocessor(Preprocessor):
         """
         for index, item in enumerate(items):
             self._check_text(index, item)
+        items = [self.source.normalize(item) for item in items]
         rows = self.source.encode_batch(items)
         for index, row in enumerate(rows):
             if len(row) > self.max_tokens:
@@ -76,7 +86,13 @@ class TranslationPreprocessor(Preprocessor):
                     "length. Split it into sentences."
                 )
         source, mask = source_rows(rows).padded(torch.arange(len(rows)))
-        return Batch({SOURCE: source}, masks={SOURCE: mask}, weight=float(len(rows)))
+        return Batch(
+            {SOURCE: source},
+            masks={SOURCE: mask},
+            weight=float(len(rows)),
+            # Tokenized again only where tokens are asked for.
+            extras={SOURCE_TOKENS: [partial(self.source.tokenize, item) for item in items]},
+        )
 
     def _check_text(self, index: int, item: Any) -> None:
         if not isinstance(item, str):
@@ -92,7 +108,13 @@ class TranslationPreprocessor(Preprocessor):
                 f"Item {index}: the character {item[error.start]!r} at index {error.start} is an "
                 "unpaired surrogate and not valid text. Decode the text as UTF-8."
             ) from None
-        problem = None if self.language_guard is None else self.language_guard.problem(item)
+        if "\0" in item:
+            raise InputError(
+                f"Item {index}: {_shown(item)} has NUL characters: probably UTF-16 text that was "
+                "read as UTF-8. Decode it as UTF-16."
+            )
+        guard = self.language_guard
+        problem = None if guard is None else guard.problem(self.source.normalize(item))
         if problem is not None:
             raise InputError(
                 f"Item {index}: {_shown(item)} {problem}. Give a source sentence, or disable this "
@@ -109,7 +131,8 @@ class TranslationPreprocessor(Preprocessor):
         if self.language_guard is None:
             return
         some = sources[:_CHECKED]
-        found = [(text, problem) for text in some if (problem := self.language_guard.problem(text))]
+        normal = [self.source.normalize(text) for text in some]
+        found = [(t, problem) for t in normal if (problem := self.language_guard.problem(t))]
         if 2 * len(found) > len(some):
             text, problem = found[0]
             raise InputError(
@@ -130,6 +153,7 @@ class TranslationPreprocessor(Preprocessor):
             "target": None if self.target is self.source else self.target.as_json(),
             "max_tokens": self.max_tokens,
             "language_guard": None if guard is None else guard.as_json(),
+            "tokenization": self._tokenization,
         }
 
 

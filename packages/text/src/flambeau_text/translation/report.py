@@ -10,6 +10,7 @@ import numpy as np
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau_text.translation.options import TranslationOptions
+from flambeau_text.word_count import count_words
 
 _SHOWN = 5
 
@@ -47,7 +48,7 @@ def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
     for side in ("source", "target"):
         cells = []
         for part in shown:
-            words = np.array([len(samples[side][row].split()) for row in split.part(part).tolist()])
+            words = np.array([count_words(samples[side][row]) for row in split.part(part).tolist()])
             cells.append(f"{words.mean():.1f}, {words.min()} to {words.max()}")
         lines.append(f"  {side:<16}" + "".join(f"{cell:>24}" for cell in cells))
     return lines

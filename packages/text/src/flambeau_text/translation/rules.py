@@ -14,9 +14,11 @@ from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_training import lr_rule
 from flambeau_text.decoding.strategy import Beam, strategy_from_json
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
+from flambeau_text.languages import language_code
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.rnn import RnnConfig
 from flambeau_text.models.transformer import TransformerConfig
+from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.translation.facts import TranslationFacts
 from flambeau_text.translation.options import TOKENIZERS
 from flambeau_text.translation.recipes import (
@@ -29,6 +31,11 @@ from flambeau_text.translation.recipes import (
     SUBWORD_VOCAB_SIZES,
     TARGET_STEPS,
     TRANSFORMER_PAIRS,
+)
+from flambeau_text.translation.scores import (
+    BLEU_TOKENIZERS,
+    bleu_tokenizer,
+    missing_bleu_tokenizer,
 )
 
 Values = Mapping[str, Any]
@@ -59,13 +66,24 @@ def _tokenizer(facts: TranslationFacts, values: Values) -> Choice:
         "target": facts["target_distinct_words"],
     }
     evidence = {**distinct, "words": facts["source_words"] + facts["target_words"]}
-    value = "word" if max(distinct.values()) <= _MAX_WORD_VOCAB else "bpe"
+    unspaced = [side for side, script in facts["unspaced"].items() if script is not None]
+    is_small = max(distinct.values()) <= _MAX_WORD_VOCAB
+    value = "word" if is_small and not unspaced else "bpe"
     reason = (
-        f"The source side has {distinct['source']:,} distinct words and the target side "
-        f"{distinct['target']:,}"
+        f"The {' and the '.join(unspaced)} side has no spaces between words; subwords need none."
+    )
+    reason = (
+        reason
+        if unspaced
+        else (
+            f"The source side has {distinct['source']:,} distinct words and the target side "
+            f"{distinct['target']:,}"
+        )
     )
     reason += (
-        ", few enough for one token per word."
+        ""
+        if unspaced
+        else ", few enough for one token per word."
         if value == "word"
         else ", many of them rare; subwords represent rare words by several tokens."
     )
@@ -81,6 +99,24 @@ def _tokenizer(facts: TranslationFacts, values: Values) -> Choice:
 
 def _tokenizer_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
     return None if value in TOKENIZERS else f"one of {', '.join(TOKENIZERS)}."
+
+
+def _normalization(facts: TranslationFacts, values: Values) -> Choice:
+    n, n_texts = facts["n_other_form"], 2 * facts["n_train"]
+    return Choice(
+        "normalization",
+        "nfc",
+        f"{n:,} of {n_texts:,} train texts are not in the Unicode form NFC. In one form the same "
+        "letters are the same tokens, in train, in prediction and in scores.",
+        evidence={"n_other_form": n},
+        alternatives=("nfkc", "none"),
+        override='options=TranslationOptions(normalization="nfkc"), or --normalization nfkc',
+        source="default",
+    )
+
+
+def _normalization_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
+    return None if value in FORMS else f"one of {', '.join(FORMS)}."
 
 
 def _vocab_size(facts: TranslationFacts, values: Values) -> Choice:
@@ -256,6 +292,32 @@ def _epochs(facts: TranslationFacts, values: Values) -> Choice:
     )
 
 
+def _bleu_tokenizer(facts: TranslationFacts, values: Values) -> Choice:
+    language = language_code(facts["target_language"] or "") or facts["unspaced"]["target"]
+    value = bleu_tokenizer(language)
+    reason = f"sacrebleu's tokenization for the target language {language!r}."
+    if value == "13a":
+        reason = "sacrebleu's default, for languages with spaces between words."
+    elif value == "char":
+        reason += " Each character is a token: sacrebleu has no words for this language without a "
+        reason += "download (flores200)."
+    return Choice(
+        "bleu_tokenizer",
+        value,
+        reason,
+        evidence={"target_language": language},
+        alternatives=tuple(name for name in BLEU_TOKENIZERS if name != value),
+        override='choices={"bleu_tokenizer": "char"}, or --set bleu_tokenizer=char',
+        source="default",
+    )
+
+
+def _bleu_tokenizer_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
+    if value not in BLEU_TOKENIZERS:
+        return f"one of {', '.join(BLEU_TOKENIZERS)}."
+    return missing_bleu_tokenizer(value)
+
+
 def _label_smoothing(facts: TranslationFacts, values: Values) -> Choice:
     is_small = values["tokenizer"] == "word" and facts["target_distinct_words"] <= _MAX_WORD_VOCAB
     return Choice(
@@ -327,6 +389,7 @@ def _data_device(facts: TranslationFacts, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
+    Rule("normalization", (), _normalization, _normalization_accepts, determines="preprocessor"),
     Rule(
         "vocab_size",
         ("tokenizer",),
@@ -359,6 +422,7 @@ RULES: tuple[Rule, ...] = (
     Rule("batch_size", (), _batch_size),
     Rule("epochs", ("batch_size", "accumulate", "tokenizer"), _epochs),
     Rule("label_smoothing", ("tokenizer",), _label_smoothing, _label_smoothing_accepts),
+    Rule("bleu_tokenizer", (), _bleu_tokenizer, _bleu_tokenizer_accepts),
     Rule(
         "teacher_forcing",
         (),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, MissingDependencyError, did_you_mean
 
 METRICS = ("bleu", "bleu_lower", "chrf", "ter")
 
@@ -30,16 +31,64 @@ class Score:
         return f"{self.name} {self.value:.2f} ({self.signature})"
 
 
-def corpus_score(hypotheses: Sequence[str], references: Sequence[str], name: str = "bleu") -> Score:
+BLEU_TOKENIZERS = (
+    "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "spm", "none"
+)  # fmt: skip
+"""sacrebleu's tokenizations of both sides for BLEU."""
+
+_BY_LANGUAGE = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"} | dict.fromkeys(
+    ("th", "lo", "km", "my"), "char"
+)
+_NEEDS = {
+    "ja-mecab": ("MeCab", "sacrebleu[ja]"),
+    "ko-mecab": ("mecab_ko", "sacrebleu[ko]"),
+    **dict.fromkeys(("flores101", "flores200", "spm"), ("sentencepiece", "sentencepiece")),
+}
+
+
+def bleu_tokenizer(language: str | None) -> str:
+    """Return sacrebleu's tokenization for BLEU in a target language; "13a" for most languages.
+
+    Chinese, Japanese and Korean have their own; scripts without spaces for which sacrebleu needs a
+    download are scored by characters.
+
+    Raises:
+        MissingDependencyError: A package for this language is not installed.
+    """
+    name = _BY_LANGUAGE.get(language or "", "13a")
+    if (missing := missing_bleu_tokenizer(name)) is not None:
+        raise MissingDependencyError(
+            f"BLEU for the target language {language!r} needs the tokenization {name!r}; "
+            f'{missing} Or score by characters: choices={{"bleu_tokenizer": "char"}}, or '
+            "--set bleu_tokenizer=char."
+        )
+    return name
+
+
+def missing_bleu_tokenizer(name: str) -> str | None:
+    """Return how to install what a tokenization needs, or None if it is installed."""
+    module, package = _NEEDS.get(name, ("", ""))
+    if not module or find_spec(module) is not None:
+        return None
+    return f"a tokenization that is installed: pip install '{package}'."
+
+
+def corpus_score(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    name: str = "bleu",
+    tokenizer: str | None = None,
+) -> Score:
     """Score translations against one reference each, as sacrebleu's command does.
 
     Args:
         hypotheses: Detokenized translations, in the order of the references; "" for a missing one.
         references: The references as they are in the file.
-        name: "bleu" (13a tokenization, case-sensitive), "bleu_lower", "chrf" or "ter".
+        name: "bleu" (case-sensitive), "bleu_lower", "chrf" or "ter".
+        tokenizer: sacrebleu's tokenization for BLEU, see `bleu_tokenizer`; None is "13a".
 
     Raises:
-        ArgumentError: The score is unknown.
+        ArgumentError: The score or the tokenization is unknown.
         InputError: The lists have different lengths, or are empty.
 
     Example:
@@ -54,38 +103,47 @@ def corpus_score(hypotheses: Sequence[str], references: Sequence[str], name: str
             f"There are {len(hypotheses):,} translations for {len(references):,} references. Give "
             "one translation per reference, and an empty text for a missing one."
         )
-    metric: Any = _metric(name)
+    metric: Any = _metric(name, tokenizer)
     found = metric.corpus_score(list(hypotheses), [list(references)])
     return Score(name, float(found.score), str(metric.get_signature()))
 
 
 def corpus_scores(
-    hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str] = METRICS
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    names: Sequence[str] = METRICS,
+    tokenizer: str | None = None,
 ) -> dict[str, Score]:
     """Return several scores by name; see `corpus_score`."""
-    return {name: corpus_score(hypotheses, references, name) for name in names}
+    return {name: corpus_score(hypotheses, references, name, tokenizer) for name in names}
 
 
-def sentence_bleu(hypothesis: str, reference: str) -> float:
+def sentence_bleu(hypothesis: str, reference: str, tokenizer: str | None = None) -> float:
     """Return the smoothed BLEU of one sentence, 0 to 100.
 
     Use it to rank sentences; the BLEU of a corpus is not the mean of its sentences' BLEU.
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    return float(BLEU(effective_order=True).sentence_score(hypothesis, [reference]).score)
+    return float(
+        BLEU(effective_order=True, tokenize=tokenizer).sentence_score(hypothesis, [reference]).score
+    )
 
 
-def _metric(name: str) -> Any:
+def _metric(name: str, tokenizer: str | None) -> Any:
+    if tokenizer is not None and tokenizer not in BLEU_TOKENIZERS:
+        raise ArgumentError(
+            f"Unknown tokenization {tokenizer!r}. {did_you_mean(tokenizer, BLEU_TOKENIZERS)}"
+        )
     # Imported here: sacrebleu takes 0.1 s to import, and only evaluation needs it.
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
     if name == "bleu":
-        return BLEU()
+        return BLEU(tokenize=tokenizer)
     if name == "bleu_lower":
-        return BLEU(lowercase=True)
+        return BLEU(lowercase=True, tokenize=tokenizer)
     if name == "chrf":
         return CHRF()
     if name == "ter":

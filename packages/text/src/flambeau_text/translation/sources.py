@@ -19,9 +19,10 @@ from flambeau.data.split_request import (
     consecutive_rows,
     rows_by_part,
 )
-from flambeau.data.tables import Table, read_csv
+from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.languages import language_code
+from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.pairs import (
     Pairs,
@@ -31,13 +32,26 @@ from flambeau_text.translation.pairs import (
     pairs_from_lines,
     sides_of,
 )
+from flambeau_text.translation.table_columns import Wanted, read_pair_table
 from flambeau_text.translation.text_files import (
     language_of,
     read_parallel,
-    reads_like_a_sentence,
+    side_of,
 )
 
 _LANGUAGES = ("source_language", "target_language")
+_SETTINGS = (
+    "tokenizer",
+    "vocab_size",
+    "lowercase",
+    "normalization",
+    "group_sources",
+    "unusable",
+    "max_words",
+    "max_characters",
+    "max_length_ratio",
+    "like",
+)
 
 TranslationDataArguments: TypeAlias = tuple[
     Samples, Split, TranslationOptions, Mapping[str, int], tuple[str, ...]
@@ -69,6 +83,7 @@ def read_columns(
     target: str,
     request: SplitRequest,
     options: TranslationOptions | None,
+    reason: str = "",
 ) -> TranslationDataArguments:
     """Read two columns of a table; a third column may name the part of each row.
 
@@ -77,6 +92,7 @@ def read_columns(
     named = [(column, language_code(column)) for column in (source, target)]
     options = _with_languages(options or TranslationOptions(), named)
     pairs = pairs_from_columns(table, source, target)
+    pairs.notes += [f"sides: {reason}"] if reason else []
     given = None
     if (column := request.column) is not None:
         given = rows_by_part(read_part_column(table.column(column), column, table.name))
@@ -165,9 +181,10 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         path: The source file, with the file ``target`` among the options; a CSV or TSV file; or a
             folder with two files that differ only in their ending (``train.en`` and ``train.de``).
         options: ``target``, in a table the name of a column; its ``source_column`` and ``split``;
+            ``columns``, the positions of both sides in a table without a header ("0,1");
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
-            ``lowercase``, ``unusable``, ``like``; ``valid`` and ``test``, each a fraction or two
-            files separated by a comma.
+            ``lowercase``, ``normalization``, ``unusable``, ``like``; ``valid`` and ``test``, each a
+            fraction or two files separated by a comma.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -180,15 +197,12 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         raise ArgumentError(
             f"--task {task} does not apply to sentence pairs. Use --task translation, or omit it."
         )
-    chosen = {
-        name: given.pop(name)
-        for name in (*_LANGUAGES, "tokenizer", "vocab_size", "lowercase", "unusable", "like")
-        if name in given
-    }
+    chosen = {name: given.pop(name) for name in (*_LANGUAGES, *_SETTINGS) if name in given}
     settings = TranslationOptions(**chosen)
     target = given.pop("target", None)
     source_column, target_column = given.pop("source_column", None), None
-    if {".csv", ".tsv"} & set(path.suffixes):
+    positions = given.pop("columns", None)
+    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
         target, target_column = None, target
     request = SplitRequest(
         _parse_size("valid", given.pop("valid", 0.1)),
@@ -206,15 +220,16 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         return read_files(path, target, replace(request, split=None), settings)
     if path.is_dir():
         return _read_folder(path, request, settings)
-    if {".csv", ".tsv"} & set(path.suffixes):
-        table = read_csv(path)
-        first, second = _choose_columns(table.names, source_column, target_column, settings, path)
+    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
             raise ArgumentError(
                 f"{path} is a table, so valid and test must be fractions of its rows. To assign "
                 "each row to a part, name the column with --split NAME."
             )
-        return read_columns(table, first, second, request, settings)
+        languages = settings.source_language, settings.target_language
+        wanted = Wanted(source_column, target_column, positions, *languages)
+        table, first, second, reason = read_pair_table(path, wanted)
+        return read_columns(table, first, second, request, settings, reason)
     raise InputError(
         f"{path} has only one side of the sentence pairs. Give the file with the other side: "
         "--target FILE, with the same number of lines."
@@ -226,58 +241,16 @@ def _parse_size(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return float(value)
+        return int(value) if value.strip().isdigit() else float(value)
     except ValueError:
         pass
     files = tuple(part.strip() for part in value.split(","))
     if len(files) != 2 or not all(files):
         raise ArgumentError(
-            f"{name} is {value!r}; give a fraction such as 0.1, or two files separated by a comma: "
-            f"--{name} SOURCE,TARGET."
+            f"{name} is {value!r}; give a fraction such as 0.1, a number of pairs, or two files "
+            f"separated by a comma: --{name} SOURCE,TARGET."
         )
     return files
-
-
-def _choose_columns(
-    columns: Sequence[str],
-    source: str | None,
-    target: str | None,
-    options: TranslationOptions,
-    path: Path,
-) -> tuple[str, str]:
-    """Return the named columns, else "source" and "target", else those of the languages.
-
-    Without any of them, the only two columns are source and target in their order.
-    """
-    by_language = {language_code(name): name for name in columns}
-    if options.source_language is not None:
-        source = source or by_language.get(language_code(options.source_language))
-    if options.target_language is not None:
-        target = target or by_language.get(language_code(options.target_language))
-    if not (source or target) and {"source", "target"} <= set(columns):
-        return "source", "target"
-    if len(columns) == 2 and not (source and target):
-        _check_header(columns[0], columns[1], path)
-        source = source or next((name for name in columns if name != target), None)
-        target = target or next((name for name in columns if name != source), None)
-    if source and target:
-        return source, target
-    raise InputError(
-        f"{path} has the columns {', '.join(columns)}. Name the two sides: "
-        "--source-column NAME --target NAME."
-    )
-
-
-def _check_header(first: str, second: str, path: Path) -> None:
-    """Refuse a header that looks like a sentence pair: this pair would be lost."""
-    if reads_like_a_sentence(first) or reads_like_a_sentence(second):
-        divider = "a tab" if path.suffix == ".tsv" else "a comma"
-        raise InputError(
-            f"The first line of {path}, {first!r:.60} and {second!r:.60}, looks like a sentence "
-            f"pair, not like column names. Add a header line: source and target, separated by "
-            f"{divider}. If these are the column names, pass them: --source-column, "
-            "--target."
-        )
 
 
 def _read_folder(
@@ -287,13 +260,15 @@ def _read_folder(
 
     The source is the language set in the options, else the first in alphabetical order.
     """
+    asked = options.source_language, options.target_language
 
     def order(file: Path) -> tuple[bool, bool, str]:
-        language = language_of(file)
-        is_target = language == options.target_language
-        return language != options.source_language, is_target, file.name
+        language = side_of(file)
+        wanted = [None if each is None else language_code(each) or each for each in asked]
+        is_target = language == wanted[1]
+        return language != wanted[0], is_target, file.name
 
-    found = (file for file in folder.iterdir() if file.is_file() and language_of(file))
+    found = (file for file in folder.iterdir() if file.is_file() and side_of(file))
     by_stem: dict[str, list[Path]] = {}
     for file in sorted(found, key=order):
         stem = file.name.removesuffix(".gz").rpartition(".")[0]
@@ -301,13 +276,13 @@ def _read_folder(
     train = by_stem.get("train", [])
     if len(train) != 2:
         raise InputError(
-            f"{folder} has {len(train)} files named train.LANGUAGE, not two. Name the files: "
-            "flambeau fit SOURCE --target TARGET."
+            f"{folder} has {len(train)} files named train.LANGUAGE (or train.src and "
+            "train.tgt), not two. Name the files: flambeau fit SOURCE --target TARGET."
         )
     source, target = train
     for name, file in zip(_LANGUAGES, train, strict=True):
         wanted = getattr(options, name)
-        if wanted not in (None, language_of(file)):
+        if wanted is not None and language_of(file) not in (None, language_code(wanted)):
             names = " and ".join(each.name for each in train)
             raise InputError(f"{name} is {wanted!r}, but {folder} has {names}.")
     valid, test = request.valid, request.test
@@ -329,12 +304,33 @@ def _assemble(
 ) -> TranslationDataArguments:
     """Filter the pairs of all parts into one table and split it."""
     rows = consecutive_rows({part: len(each) for part, each in parts.items()})
-    usable = {part: filter_pairs(each, options) for part, each in parts.items()}
+    first = request.split.test if isinstance(request.split, Split) else (given or {}).get("test")
+    tested: list[int] = [] if first is None else first.tolist()
+    whole = {"train": frozenset(tested)}
+    whole["test"] = frozenset(range(len(parts.get("test", ()))))
+    usable = {
+        part: filter_pairs(each, options, whole.get(part, ())) for part, each in parts.items()
+    }
     kept = [rows[part][positions] for part, (_, positions) in usable.items()]
+    pairs = sum((each for each, _ in usable.values()), Pairs())
     split = request.resolve(
         sum(map(len, rows.values())),
         kept=np.concatenate(kept),
         given=rows if len(rows) > 1 else given,
+        groups=_source_groups(pairs.sources, options) if options.group_sources else None,
     )
-    pairs = sum((each for each, _ in usable.values()), Pairs())
+    if "by group" in split.method:
+        note = (
+            "a group is all pairs of one source; draw single pairs with "
+            "TranslationOptions(group_sources=False) or --group-sources false"
+        )
+        split = replace(split, notes=(*split.notes, note))
     return pairs.as_samples(), split, options, pairs.skipped, tuple(pairs.notes)
+
+
+def _source_groups(sources: Sequence[str], options: TranslationOptions) -> np.ndarray:
+    """Return the number of each pair's source: equal for sources that differ only in form."""
+    form = options.normalization or "nfc"
+    numbers: dict[str, int] = {}
+    plain = (" ".join(normalize(text, form).casefold().split()) for text in sources)
+    return np.array([numbers.setdefault(text, len(numbers)) for text in plain], dtype=np.int64)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,16 +17,29 @@ from flambeau.errors import InputError
 from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.search import search
-from flambeau_text.decoding.strategy import Beam, Greedy, Strategy, strategy_from_json
+from flambeau_text.decoding.strategy import (
+    Beam,
+    Greedy,
+    Sampling,
+    Strategy,
+    strategy_from_json,
+)
 from flambeau_text.forcing.decoder_inputs import DrawKeys, required_embeddings
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.tokenization.tokenizer import PADDING_ID, content_ids
-from flambeau_text.translation.dataset import REFERENCE, SOURCE, TARGET
+from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID, content_ids
+from flambeau_text.translation.dataset import (
+    RANK,
+    REFERENCE,
+    SOURCE,
+    SOURCE_TOKENS,
+    TARGET,
+)
 from flambeau_text.translation.loss import token_loss
-from flambeau_text.translation.predictions import Translation
+from flambeau_text.translation.prediction_options import Details, details_of, strategy_of
+from flambeau_text.translation.predictions import Translation, detailed_translations
 from flambeau_text.translation.scores import METRICS, corpus_scores
 
 if TYPE_CHECKING:
@@ -55,6 +68,11 @@ class TeacherForcedOutput:
     targets: Tensor
     output: nn.Module
 
+    def rows(self, rows: Tensor) -> TeacherForcedOutput:
+        """Return the output of some sentences of the batch, int64 ``(rows,)``."""
+        at = rows.to(self.targets.device)
+        return TeacherForcedOutput(self.features[at], self.targets[at], self.output)
+
     def flattened(self) -> tuple[Tensor, Tensor]:
         """Return features ``(tokens, size)`` and targets ``(tokens,)``; on a CPU without padding.
 
@@ -81,9 +99,11 @@ class TranslationTask(Task):
         teacher_forcing: The decoder's inputs in training; None always uses the reference.
         decoding: The search for evaluation and prediction; None uses beam search with size 5.
             Evaluations during a run use greedy search.
-        lowercase: Whether the target side was lower-cased; references then are too.
+        bleu_tokenizer: sacrebleu's tokenization for BLEU ("13a", "zh", "ja-mecab", "ko-mecab",
+            "char", …), which depends on the target language.
         decode_every: Number of evaluations of a run per search.
-        max_decoded: Maximum number of sentences decoded per evaluation of a run; the first ones.
+        max_decoded: Maximum number of sentences decoded per evaluation of a run: a random sample,
+            the same in every evaluation and run.
 
     Attributes:
         teacher_forcing: The argument; may be set between fits, also with a user-defined schedule.
@@ -102,7 +122,7 @@ class TranslationTask(Task):
         label_smoothing: float = 0.1,
         teacher_forcing: TeacherForcing | Mapping[str, Any] | None = None,
         decoding: Strategy | Mapping[str, Any] | None = None,
-        lowercase: bool = False,
+        bleu_tokenizer: str = "13a",
         decode_every: int = 1,
         max_decoded: int = 1_000,
     ) -> None:
@@ -125,10 +145,11 @@ class TranslationTask(Task):
         self.decoding = (
             strategy_from_json(decoding) if isinstance(decoding, Mapping) else decoding or _BEAM
         )
-        self.lowercase = lowercase
+        self.bleu_tokenizer = bleu_tokenizer
         self.decode_every = decode_every
         self.max_decoded = max_decoded
         self.signatures: dict[str, str] = {}
+        self._details: Details | None = None
 
     # Training
 
@@ -202,18 +223,21 @@ class TranslationTask(Task):
     # Evaluation
 
     def for_prediction(self, options: Mapping[str, Any]) -> TranslationTask:
-        """Return a copy whose beam search has the size ``options["beam"]``, if that is given.
+        """Return a copy with the search and the details that ``flambeau predict`` is asked for.
 
-        Other settings of the search are kept if it is a `Beam`.
+        Args:
+            options: "beam", "n_best", "length_penalty"; "temperature", "top_k", "top_p", "seed";
+                "attention", "replace_unknown". Settings that are not given are kept.
 
         Raises:
-            InputError: The size is less than 1 or than the number of sentences to return.
+            ArgumentError: Options of beam search and of sampling are combined.
+            InputError: A value is invalid.
         """
-        if "beam" not in options:
+        if not options:
             return self
-        beam = self.decoding if isinstance(self.decoding, Beam) else _BEAM
         task = copy(self)
-        task.decoding = replace(beam, size=options["beam"])
+        task.decoding = strategy_of(options, self.decoding)
+        task._details = details_of(options)
         return task
 
     def evaluate(
@@ -221,8 +245,9 @@ class TranslationTask(Task):
     ) -> dict[str, float]:
         """Return teacher-forced loss and perplexity, and BLEU of free-running translations.
 
-        The translations are those of `predict`. During a run (``context.stage`` "valid") the first
-        ``max_decoded`` sentences are translated, in every ``decode_every``-th evaluation. Two more
+        The translations are those of `predict`. During a run (``context.stage`` "valid") a random
+        sample of ``max_decoded`` sentences, the same in every run, is translated, in every
+        ``decode_every``-th evaluation. Two more
         scores then compare each prediction with its reference (F1 of their tokens):
         "teacher_forced_overlap" with each token predicted from the reference tokens before it, and
         "free_running_overlap" with the search's sentence. Outside of a run all sentences are
@@ -238,11 +263,16 @@ class TranslationTask(Task):
             forced = self.forward(model, batch, context)
             for index, value in enumerate(self._losses(forced)):
                 sums[index] = sums[index].to(value.device) + value
-            if not searches or (in_run and len(hypotheses) >= self.max_decoded):
+            rows = self._searched_rows(batch, len(hypotheses)) if in_run else range(len(batch))
+            if not searches or not len(rows):
                 continue
-            found = self.predict(model, batch, context)
+            searched = batch
+            if len(rows) < len(batch):
+                at = torch.tensor(rows)
+                searched, forced = batch.rows(at), forced.rows(at)
+            found = self.predict(model, searched, context)
             hypotheses += [each.text for each in self.decode(found)]
-            references += batch.extras[REFERENCE]
+            references += searched.extras[REFERENCE]
             overlaps += self._overlaps(forced, found["tokens"].tolist()) if in_run else []
         total, plain, count = (float(value) for value in sums)
         scores = {"loss": total / count}
@@ -259,18 +289,24 @@ class TranslationTask(Task):
         larger = ("bleu", "bleu_lower", "chrf", "teacher_forced_overlap", "free_running_overlap")
         return {"loss": "min", "perplexity": "min", **dict.fromkeys(larger, "max")}
 
+    def _searched_rows(self, batch: Batch, n_searched: int) -> Sequence[int]:
+        """Return the positions in a batch of a run's validation that are searched."""
+        ranks = batch.extras.get(RANK)
+        if ranks is None:  # a loader without ranks: the first ones
+            return range(max(0, min(len(batch), self.max_decoded - n_searched)))
+        return [at for at, rank in enumerate(ranks) if rank < self.max_decoded]
+
     def _scores(
         self, hypotheses: Sequence[str], references: Sequence[str], in_run: bool
     ) -> dict[str, float]:
-        if self.lowercase:
-            references = [text.lower() for text in references]
+        references = [self.target.normalize(text) for text in references]
         names = ("bleu",) if in_run else ("bleu", "bleu_lower", "chrf")
         return self._corpus_scores(hypotheses, references, names)
 
     def _corpus_scores(
         self, hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str]
     ) -> dict[str, float]:
-        found = corpus_scores(hypotheses, references, names)
+        found = corpus_scores(hypotheses, references, names, self.bleu_tokenizer)
         self.signatures = {name: score.signature for name, score in found.items()}
         return {name: score.value for name, score in found.items()}
 
@@ -292,7 +328,7 @@ class TranslationTask(Task):
         """Return a ``translation_summary`` of searched sentences."""
         from flambeau_text.translation.interpretation import translation_summary
 
-        return translation_summary(outputs, batch, self.target, lowercase=self.lowercase)
+        return translation_summary(outputs, batch, self.target, self.bleu_tokenizer)
 
     def summary_scores(self, summary: Summary) -> Mapping[str, float]:
         """Return the scores of ``evaluate`` after a run, and TER."""
@@ -307,7 +343,7 @@ class TranslationTask(Task):
         """Return scores by length, the worst and best translations, attention and forcing."""
         from flambeau_text.translation.interpretation import translation_sections
 
-        return translation_sections(found)
+        return translation_sections(found, self.bleu_tokenizer)
 
     # Prediction
 
@@ -320,18 +356,33 @@ class TranslationTask(Task):
         ``(batch,)``.
         """
         strategy: Strategy = _GREEDY if context.stage == "valid" else self.decoding
-        found = search(
-            _as_seq2seq(model), batch.inputs[SOURCE], batch.masks[SOURCE], strategy, batch.indices
-        )
-        outputs = {"tokens": found.tokens[:, 0], "scores": found.scores[:, 0]}
+        source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
+        keys = batch.indices
+        if keys is None and isinstance(strategy, Sampling):
+            keys = _content_keys(source, mask)
+        found = search(_as_seq2seq(model), source, mask, strategy, keys)
+        # A blank source, which only data to be scored can have, has a blank translation.
+        blank = batch.inputs[SOURCE][:, 0] == END_ID
+        tokens = found.tokens[:, 0].masked_fill(blank.unsqueeze(1), PADDING_ID)
+        tokens[:, 0].masked_fill_(blank, END_ID)
+        outputs = {"tokens": tokens, "scores": found.scores[:, 0].masked_fill(blank, 0.0)}
         if found.attention is not None:
             outputs["attention"] = found.attention[:, 0]
+        if self._details is not None and SOURCE_TOKENS in batch.extras:
+            outputs |= {
+                "n_best": found.tokens,
+                "n_best_scores": found.scores,
+                "n_best_attention": found.attention,
+                SOURCE_TOKENS: batch.extras[SOURCE_TOKENS],
+            }
         if context.for_report:
             outputs |= self._sentence_losses(model, batch, context)
         return outputs
 
     def decode(self, outputs: Any) -> list[Translation]:
         """Return one translation per source."""
+        if self._details is not None and SOURCE_TOKENS in outputs:
+            return list(detailed_translations(self.target, outputs, self._details))
         rows, scores = outputs["tokens"].tolist(), outputs["scores"].tolist()
         pairs = zip(rows, scores, strict=True)
         return [Translation(self.target.decode(row), float(score)) for row, score in pairs]
@@ -347,7 +398,7 @@ class TranslationTask(Task):
             "label_smoothing": self.label_smoothing,
             "teacher_forcing": self.teacher_forcing.as_json() if can_save else None,
             "decoding": self.decoding.as_json(),
-            "lowercase": self.lowercase,
+            "bleu_tokenizer": self.bleu_tokenizer,
             "decode_every": self.decode_every,
             "max_decoded": self.max_decoded,
         }
@@ -360,6 +411,17 @@ def token_overlap(reference: Sequence[int], prediction: Sequence[int]) -> float:
     if not common:
         return float(not one and not other)
     return 2.0 * common / (one.total() + other.total())
+
+
+def _content_keys(source: Tensor, mask: Tensor) -> Tensor:
+    """Return a key for the draws of each source that depends on its tokens only, int64 ``(n,)``.
+
+    The texts of a prediction have no numbers that are independent of their batch.
+    """
+    keys = torch.zeros(len(source), dtype=torch.int64, device=source.device)
+    for tokens, is_token in zip(source.unbind(1), mask.unbind(1), strict=True):
+        keys = torch.where(is_token, (keys * 1_000_003 + tokens) % 2**31, keys)
+    return keys
 
 
 def _as_seq2seq(model: nn.Module) -> Seq2Seq:

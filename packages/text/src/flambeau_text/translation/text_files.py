@@ -11,6 +11,7 @@ from flambeau_text.languages import language_code
 
 _SHOWN_BYTES = 20
 _SHOWN_LINES = 3
+_SIDES = ("src", "tgt", "trg")  # in this order source and target
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -33,6 +34,18 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         ) from None
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if utf16 or b"\0" in content:
+        line = content.count(b"\n", 0, max(0, content.find(b"\0"))) + 1
+        found = (
+            "begins with the mark of UTF-16"
+            if utf16
+            else f"has NUL characters in line {line}, as UTF-16"
+        )
+        raise InputError(
+            f"{path} {found} UTF-16: it is not UTF-8. Save it as UTF-8; `iconv -f UTF-16 -t UTF-8` "
+            "converts UTF-16 (without a mark, `-f UTF-16LE`)."
+        )
     if content.startswith(b"\xef\xbb\xbf"):  # the byte-order mark
         content = content[3:]
     try:
@@ -96,6 +109,12 @@ def _first_gap(sources: list[str], targets: list[str]) -> str:
 def reads_like_a_sentence(name: str) -> bool:
     """Return whether a column name looks like a sentence, as in a table without a header."""
     return " " in name.strip() or name.strip()[-1:] in (".", "!", "?")
+
+
+def side_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the ending that tells a file's side: its language, or "src", "tgt" or "trg"."""
+    ending = Path(path).name.removesuffix(".gz").rpartition(".")[2].lower()
+    return ending if ending in _SIDES else language_of(path)
 
 
 def language_of(path: str | os.PathLike[str]) -> str | None:

@@ -17,12 +17,16 @@ from flambeau_text.decoding.constrained_beam import constrained_search
 from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.search import search
 from flambeau_text.decoding.strategy import Beam, Strategy
-from flambeau_text.decoding.token_scores import max_lengths
+from flambeau_text.decoding.token_scores import length_limits
 from flambeau_text.models.seq2seq import Seq2Seq
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, content_ids
 from flambeau_text.translation.dataset import SOURCE
-from flambeau_text.translation.predictions import DetailedTranslation, Translation
+from flambeau_text.translation.predictions import (
+    DetailedTranslation,
+    Translation,
+    replace_unknown,
+)
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.task import TranslationTask
 from flambeau_text.vocab import END
@@ -93,7 +97,7 @@ def _search_with_phrases(
     model: Seq2Seq, batch: Batch, beam: Beam, phrases: list[list[int]]
 ) -> SearchResult:
     source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
-    limit = max_lengths(mask, beam.max_length_factor, beam.max_length_extra)
+    limit = length_limits(mask, beam)
     return constrained_search(model, model.encode(source, mask), int(limit), beam, phrases)
 
 
@@ -124,7 +128,7 @@ class _DecodedText:
         )
 
     def _sentence(
-        self, rank: int, source: list[str], replace_unknown: bool
+        self, rank: int, source: list[str], replaces: bool
     ) -> tuple[str, float, list[str], Tensor | None]:
         target, result = self.preprocessor.target, self.result
         ids = content_ids(result.tokens[self.row, rank].tolist())
@@ -132,13 +136,8 @@ class _DecodedText:
         attention = None
         if result.attention is not None:
             attention = result.attention[self.row, rank, : len(tokens) + 1, : len(source)].cpu()
-        if replace_unknown and attention is not None:
-            # The source's end token cannot replace a token.
-            attended = attention[:, : len(source) - 1].argmax(1).tolist()
-            tokens = [
-                source[attended[at]] if token_id == UNKNOWN_ID else token
-                for at, (token_id, token) in enumerate(zip(ids, tokens, strict=True))
-            ]
+        if replaces:
+            tokens = replace_unknown(tokens, ids, source, attention)
         score = float(result.scores[self.row, rank])
         return target.join(tokens), score, [*tokens, END], attention
 

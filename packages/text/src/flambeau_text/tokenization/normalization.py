@@ -1,0 +1,33 @@
+"""One form of a text for data, tokenizers, prediction and scores: Unicode, and no line breaks."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any, cast
+
+FORMS = ("nfc", "nfkc", "none")
+"""Unicode's composed form, its form without typographic variants, and no change."""
+
+LINE_BREAKS = "[ \t]*[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+[ \t]*"
+_LINE_BREAKS = re.compile(LINE_BREAKS)
+
+
+def normalize(text: str, form: str) -> str:
+    r"""Return ``text`` in a Unicode normal form, on one line.
+
+    The same letters can be written with different characters ("é" as one character, or as "e" with
+    an accent), which would be different tokens and would not match in a score. A line break would
+    give two lines of output for one line of input, and becomes a space.
+
+    Args:
+        text: The text.
+        form: One of `FORMS`.
+
+    Example:
+        >>> normalize("cafe\u0301\nbar", "nfc")
+        'café bar'
+    """
+    if not (text.isascii() or form == "none"):
+        text = unicodedata.normalize(cast("Any", form.upper()), text.removeprefix("\ufeff"))
+    return _LINE_BREAKS.sub(" ", text)
