@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from flambeau import Learner
 from flambeau.cli.app import build_app
+from flambeau.cli.evaluate_command import Part, parts_to_score
+from flambeau.data.split import Split
 from flambeau.errors import InputError
 from flambeau_vision import ImageData
 
@@ -98,3 +100,10 @@ def test_one_part_of_data_with_parts_is_scored(model: Path, photos: Path, tmp_pa
     assert "18 train, valid, test samples" in (tmp_path / "page.html").read_text()
     shutil.rmtree(tmp_path / "test")
     assert evaluate(model, tmp_path)[0].startswith("6 samples (valid)\n")
+
+
+def test_parts_drawn_by_group_are_no_parts_of_the_data() -> None:
+    drawn = Split.by_group([0, 0, 1, 1, 2, 2, 3, 3], valid=0.25)
+    assert parts_to_score(drawn, Part.auto) == ["train", "valid"]
+    given = Split.from_indices([0, 1], [2, 3])
+    assert parts_to_score(given, Part.auto) == ["valid"]
