@@ -96,9 +96,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         _train(learner, resume, recipe or "fit", minutes)
     except KeyboardInterrupt:
         words = [path, *context.args, "--seed", seed, "--resume", folder]
-        command = _fit_command(words, {"domain": domain, **options})
-        typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
-        raise typer.Exit(130) from None
+        raise _interrupted(words, {"domain": domain, **options}) from None
     except Exception:
         if resume is None:
             remove_if_untrained(folder)
@@ -112,10 +110,12 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
 
-def _fit_command(words: Sequence[object], options: Mapping[str, object]) -> str:
-    """Return a command with the options that are set, so that it reads the same data."""
-    given = [each for name, value in options.items() if value for each in (f"--{name}", value)]
-    return shlex.join(map(str, ["flambeau", "fit", *words, *given]))
+def _interrupted(words: Sequence[object], options: Mapping[str, object]) -> typer.Exit:
+    """Print the command that continues the run, with the options by which it reads the data."""
+    given = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    command = shlex.join(map(str, ["flambeau", "fit", *words, *given]))
+    typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
+    return typer.Exit(130)
 
 
 def _refuse_with_resume(**options: object) -> None:
