@@ -62,16 +62,18 @@ def test_a_missing_master_addr_names_the_launcher(
 
 @pytest.mark.slow
 def test_the_same_script_runs_with_and_without_launch(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
     flambeau = Path(sys.executable).with_name("flambeau")
     quiet = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     scores = []
-    for command in (
-        [sys.executable, "train.py"],
-        [str(flambeau), "launch", "--processes", "2", "train.py"],
+    for name, command in (
+        ("alone", [sys.executable, "train.py"]),
+        ("launched", [str(flambeau), "launch", "--processes", "2", "train.py"]),
     ):
+        folder = tmp_path / name  # a run folder is used once
+        folder.mkdir()
+        (folder / "train.py").write_text(SCRIPT)
         done = subprocess.run(
-            command, cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False
+            command, cwd=folder, env=quiet, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         # One table of progress, whoever prints besides.
