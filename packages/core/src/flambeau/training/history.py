@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flambeau.task.metrics import Mode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Number = float | int | str
 
@@ -77,17 +80,29 @@ class History:
         """Return a copy of the history for a checkpoint: JSON values and arrays."""
         return {
             "rows": [dict(row) for row in self.rows],
-            "step_losses": np.array(self.step_losses),
+            "step_losses": _padded(self.step_losses),
+            "n_step_losses": len(self.step_losses),
             "loss_interval": self.loss_interval,
-            "incomplete": np.array(self._incomplete),
+            "incomplete": _padded(self._incomplete),
+            "n_incomplete": len(self._incomplete),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` returned."""
         self.rows[:] = state["rows"]
-        self.step_losses = array("d", state["step_losses"])
+        self.step_losses = array("d", state["step_losses"][: state["n_step_losses"]])
         self.loss_interval = int(state["loss_interval"])
-        self._incomplete = array("d", state["incomplete"])
+        self._incomplete = array("d", state["incomplete"][: state["n_incomplete"]])
+
+
+def _padded(losses: array[float]) -> NDArray[np.float64]:
+    """Return the losses followed by zeros, up to a multiple of 4,096.
+
+    safetensors keeps 6 KB in memory for each new size of an array that it writes.
+    """
+    found = np.zeros(-(-len(losses) // 4096) * 4096)
+    found[: len(losses)] = losses
+    return found
 
 
 def _finite_mean(losses: Sequence[float]) -> float:
