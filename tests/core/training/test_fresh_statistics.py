@@ -139,3 +139,16 @@ def test_swa_keeps_its_own_mean_of_the_statistics() -> None:
     fitted = learner(model, callbacks=[keep], average=SWA(0.0))
     fitted.fit(1)
     torch.testing.assert_close(keep.models[-1].state_dict(), model.state_dict())
+
+
+def test_a_measurement_of_the_rate_does_not_warn() -> None:
+    """Its short runs end with statistics that lag, but nobody evaluates them."""
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+    layers = (nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    fitted = Learner(
+        TensorData.from_tensors(x, (x[:, 0] > 0).long(), valid=8),
+        nn.Sequential(*layers),
+        choices={"batch_size": 16},
+        quiet=True,
+    )
+    fitted.lr_find()

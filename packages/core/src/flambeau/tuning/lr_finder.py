@@ -217,7 +217,7 @@ class _Search:
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
         phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
         watch = _LossRecorder(n)
-        values = {**start.components.values, "bn_statistics": "running"}  # nothing is evaluated
+        values = {**start.components.values, "bn_statistics": "off"}
         components = replace(start.components, valid=None, values=values)
         with preserve(trained_module(components.model, components.task), weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))

@@ -58,7 +58,7 @@ def measure_speed(
         train=IntervalLoader(components.train, steps),
         valid=_first(components.valid, _EVALUATED_BATCHES),
         # Fresh statistics are part of few evaluations, so they are not part of the measured one.
-        values={**components.values, "bn_statistics": "running"},
+        values={**components.values, "bn_statistics": "off"},
     )
     with preserve(components.model, weights=True):
         run = make_run(shortened, settings, History(), Position())

@@ -20,7 +20,7 @@ from flambeau.errors import FlambeauWarning
 from flambeau.training.freeze import has_running_statistics, set_train_modes
 from flambeau.training.norm.bn_statistics import layers_with_statistics
 from flambeau.training.norm.first_batches import first_batches
-from flambeau.training.norm.fresh_statistics import LAG_STEPS
+from flambeau.training.norm.fresh_statistics import KEY, LAG_STEPS
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.step import train_step
 
@@ -71,6 +71,8 @@ def check_train_eval_gap(run: Run) -> None:
     is_last = position.phase_epoch + 1 >= phase.epochs
     if (position.phase_epoch > 0 and not is_last) or run.gap_warned_phase == position.phase:
         return
+    if run.components.values.get(KEY) == "off":
+        return
     # With fixed statistics both modes are the same.
     if phase.bn in ("eval", "adapt") or not any(
         map(has_running_statistics, run.components.model.modules())
@@ -83,7 +85,7 @@ def check_train_eval_gap(run: Run) -> None:
     if len(measurements) < len(gathered):
         return
     # Statistics that are computed anew fit the weights; running ones lag in the first steps.
-    is_fresh = run.components.values.get("bn_statistics") == "fresh"
+    is_fresh = run.components.values.get(KEY, "fresh") == "fresh"
     has_enough_steps = is_last and (not is_fresh or run.state.phase_step >= LAG_STEPS)
     if all(measured.all_updated for measured in measurements) and not has_enough_steps:
         return

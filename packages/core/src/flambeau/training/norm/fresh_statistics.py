@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from flambeau.training.run import Run
 
 KEY = "bn_statistics"
-"""The plan's key: "fresh" computes them anew while they lag, "running" never does."""
+"""The plan's key: "fresh" computes them anew while they lag, "running" never does.
+
+Measurements set "off", as nobody uses the statistics of their weights: they also get no warning.
+"""
 
 LAG_STEPS = 50
 """With torch's momentum of 0.1, 99.5% of the running statistics are from new data by then."""
