@@ -16,6 +16,7 @@ from flambeau import EMA, Callback, Checkpointing, FlambeauWarning, Learner, Ten
 from flambeau import TrainingOptions as Options
 from flambeau.errors import ArtefactError, ResumeError
 from flambeau.phases import Schedule
+from flambeau.task import Classification, SumMetric
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -29,6 +30,16 @@ class Stream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(zip(X, Y, strict=True))
+
+
+class KeepLast(Callback):
+    """Keeps the weights after each step."""
+
+    def __init__(self, kept: list[dict[str, torch.Tensor]]) -> None:
+        self.kept = kept
+
+    def on_step_end(self, state: Any) -> None:
+        self.kept.append(tensors(state.model))
 
 
 class Interrupt(Callback):
@@ -46,15 +57,30 @@ def make(
     data: TensorData | None = None, *callbacks: Callback, folder: Path | None, **options: Any
 ) -> Learner:
     torch.manual_seed(2)
+    task = Classification(["0", "1"], metrics={"age": Age()}) if "keep_best" in options else None
     return Learner(
         data or TensorData.from_tensors(X, Y, valid=20),
         nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)),
         choices={"probe": "off"} if data else {"batch_size": 20, "probe": "off"},
+        task=task,
         training=Options(doctor=False, **options),
         callbacks=callbacks,
         folder=folder,
         quiet=True,
     )
+
+
+class Age(SumMetric):
+    """The number of evaluations so far: the first epoch is the best one."""
+
+    higher_is_better = False
+    evaluations = 0
+
+    def update(self, outputs: torch.Tensor, targets: torch.Tensor, /) -> None: ...
+
+    def compute(self) -> float:
+        Age.evaluations += 1
+        return float(Age.evaluations)
 
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -120,15 +146,17 @@ def test_a_run_that_writes_no_checkpoints_does_not_warn(tmp_path: Path) -> None:
     "options",
     [
         {"average": EMA(0.8)},
-        {"keep_best": "valid_loss"},
-        {"average": EMA(0.8), "keep_best": "valid_loss"},
+        {"keep_best": "valid_age"},
+        {"average": EMA(0.8), "keep_best": "valid_age"},
     ],
 )
 def test_load_takes_the_final_weights_of_a_checkpoint(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    learner = make(folder=tmp_path, **options)
+    last: list[dict[str, torch.Tensor]] = []
+    learner = make(None, KeepLast(last), folder=tmp_path, **options)
     learner.fit(4, lr=0.1)
+    assert not equal(last[-1], tensors(learner.model))  # the final weights are not the last ones
     again = make(folder=None)
     again.load(tmp_path)
     assert equal(tensors(again.model), tensors(learner.model))
