@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ from flambeau.wording import name_some
 KEY = "start"
 """The plan's key; its value is None, or ``{"export", "model", "preprocessor", "head"}``.
 
-"model" and "preprocessor" are SHA-256 digests; "model" is None if no weights are loaded.
+"export" is absolute, so that a saved plan can be used from every working folder. "model" and
+"preprocessor" are SHA-256 digests; "model" is None if no weights are loaded.
 """
 
 
@@ -205,7 +207,7 @@ class StartingPoint:
         if fresh and not same:
             head = f"a new head for {name_some(names, 5)} in place of {name_some(saved, 5)}"
         value = {
-            "export": str(self.folder),
+            "export": os.path.abspath(self.folder),
             "model": self.model_digest,
             "preprocessor": self.preprocessor_digest,
             "head": "new" if fresh else "kept",
@@ -222,7 +224,7 @@ class StartingPoint:
     def preprocessor_choice(self) -> Choice:
         """Return the plan's choice ``start`` for data that are read like the export's."""
         value = {
-            "export": str(self.folder),
+            "export": os.path.abspath(self.folder),
             "model": None,
             "preprocessor": self.preprocessor_digest,
             "head": "new",
