@@ -27,6 +27,7 @@ from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
 from flambeau.task.metrics import check_takes_weights
 from flambeau.task.named_losses import loss_arguments
+from flambeau.task.probability_calibration import describe_calibration
 from flambeau.task.task import Task
 from flambeau.task.task_module import move_task
 from flambeau.training.compile import compile_model, undo
@@ -193,6 +194,8 @@ class BuiltPlan:
             model = given.model
         if weights is not None:
             weights.load_weights(model, self.values["start"]["head"])
+            if self.values["start"]["head"] == "kept" and not self.task.calibration:
+                self.task.calibration = weights.calibration(self.task.builder)
         self._base = None if weights is None else weights.folder
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last changes the strides of 4-d weights only.
@@ -230,6 +233,15 @@ class BuiltPlan:
         from flambeau.artefact.weights_meaning import Meaning
 
         return Meaning(self.preprocessor, self.task, self.domain)
+
+    def set_calibration(self, values: Mapping[str, Any], *, quiet: bool) -> None:
+        """Set the task's calibration for new weights; a line names the one that is removed."""
+        before, self.task.calibration = self.task.calibration, values
+        if before and not values and not quiet:
+            ProgressBar.write_line(
+                f"The weights change, so the calibration ({describe_calibration(before)}) is "
+                "removed. To fit a new one afterwards: learner.calibrate()."
+            )
 
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""

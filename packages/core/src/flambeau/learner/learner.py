@@ -26,6 +26,7 @@ from flambeau.phases import recipes
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
+from flambeau.task.probability_calibration import describe_calibration
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -127,6 +128,8 @@ class Learner:
             size = f", {sum(p.numel() for p in self._built.model.parameters()):,} parameters"
         epochs = self._position.epoch
         done = f"{epochs} epoch{'' if epochs == 1 else 's'} trained"
+        if self._built is not None and (fitted := self.task.calibration):
+            done += f", calibrated: {describe_calibration(fitted)}"
         return f"Learner({self.domain.name}, {self.plan.values['architecture']}{size}, {done})"
 
     # The objects, built on first use
@@ -480,8 +483,8 @@ class Learner:
         """
         from flambeau.learner.loading import load_any
 
-        load_any(self.model, path, self.built.meaning)
-        self.task.calibration = {}
+        calibration = load_any(self.model, path, self.built.meaning)
+        self.built.set_calibration(calibration, quiet=self.quiet)
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.

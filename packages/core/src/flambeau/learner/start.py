@@ -22,11 +22,13 @@ from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
 from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
 from flambeau.artefact.read_like import output_names, read_record
 from flambeau.artefact.rebuild import rebuild_preprocessor
+from flambeau.artefact.task_spec import stored_calibration
 from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.plan import Choice, Plan, Rule
+from flambeau.task.probability_calibration import describe_calibration
 from flambeau.task.task import Task
 from flambeau.training.optim.groups import layer_groups, parameter_groups
 from flambeau.wording import name_some
@@ -171,12 +173,13 @@ class StartingPoint:
         """Classes or regression targets of the export; empty if its task does not name them."""
         return list(output_names(self.record.task.arguments))
 
-    def choose(self, names: Sequence[str], new_head: bool | None) -> Choice:
+    def choose(self, names: Sequence[str], new_head: bool | None, task: str) -> Choice:
         """Return the plan's choice ``start``.
 
         Args:
             names: Classes or regression targets of the new task.
             new_head: As in ``Start``.
+            task: Name of the builder of the new task.
 
         Raises:
             ArtefactError: It is unclear whether the head of the export is to be kept: the new
@@ -204,6 +207,8 @@ class StartingPoint:
             )
         fresh = (not same) if new_head is None else new_head
         head = "a new head, because you asked for it" if fresh else "its head too"
+        if not fresh and (fitted := self.calibration(task)):
+            head += f", and until it is trained its calibration ({describe_calibration(fitted)})"
         if fresh and not same:
             head = f"a new head for {name_some(names, 5)} in place of {name_some(saved, 5)}"
         value = {
@@ -260,6 +265,10 @@ class StartingPoint:
         saved = self.record.task.arguments
         scale = {name: saved[name] for name in ("mean", "std") if name in saved}
         return {**arguments, **(scale if head == "kept" else {})}
+
+    def calibration(self, task: str) -> Mapping[str, Any]:
+        """Return the calibration of the weights with their head, for a task with this builder."""
+        return stored_calibration(self.record.task, task)
 
     def check_scale(self, task: Task) -> None:
         """Raise an ArtefactError if the user's task scales targets unlike that of a kept head."""
@@ -336,7 +345,8 @@ def plan_from_export(
     kept = point.choices(rules, user, with_model=True, has_module=has_module)
     plan = Plan.derive(rules, facts, {**user, **kept})
     names = _names_of(task, data, point.preprocessor, plan.values)
-    choice = point.choose(names, start.new_head)
+    builder = str(plan.values["task"]) if task is None else task.builder
+    choice = point.choose(names, start.new_head, builder)
     if task is not None and choice.value["head"] == "kept":
         point.check_scale(task)
     return plan.with_choice(choice)
