@@ -87,6 +87,17 @@ def test_absent_classes_one_image_a_class_and_other_case_are_scored(
     assert "2 labelled samples" in (tmp_path / "page.html").read_text()
 
 
+def test_one_amount_is_scored(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    lines = ["file,label", *(f"{file},{n}.5" for n, file in enumerate(files))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    learner = Learner(ImageData.from_csv(tmp_path / "t.csv", size=16), quiet=True)
+    export = learner.export(tmp_path / "model")
+    (tmp_path / "one.csv").write_text("\n".join(lines[:2]) + "\n")
+    out, _ = evaluate(export, tmp_path / "one.csv")
+    assert out.startswith("1 samples (all)\n")
+
+
 def test_one_part_of_data_with_parts_is_scored(model: Path, photos: Path, tmp_path: Path) -> None:
     for part, names in (("train", "012"), ("valid", "34"), ("test", "5")):
         for file in photos.rglob("*.png"):

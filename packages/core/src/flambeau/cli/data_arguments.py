@@ -90,10 +90,7 @@ def open_data(
             f"{', '.join(domain.data_classes)}; a model of it is used with Predictor.load(folder)."
             + (f" Domains that read paths: {others}." if others else "")
         )
-    read = data_class.from_path
-    if command == "evaluate":
-        read = getattr(data_class, "scored_from_path", read)
-    data = read(path, {**parse_options(domain, command, extra), **given})
+    data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
     if "like" in given and data.like is None:
         raise ArgumentError(
             f"{type(data).__name__} cannot be read like an export, so --like {given['like']} would "

@@ -59,8 +59,9 @@ def evaluate(
     record = predictor.record
     has_classes = predictor.task.kind in ("classification", "multi_label")
     classes = predictor.task.output_names if has_classes else ()
-    options: dict[str, Any] = {"classes": list(classes), "evaluate": part.value} if classes else {}
-    options["target"] = target
+    options: dict[str, Any] = {"evaluate": part.value, "target": target}
+    if classes:
+        options["classes"] = list(classes)
     if record is not None:
         options["task"] = _name_of_task(get_domain(record.domain), predictor.task)
     _, data = open_data("evaluate", path, record.domain if record else None, context.args, options)

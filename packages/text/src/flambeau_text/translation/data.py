@@ -231,11 +231,6 @@ class TranslationData(Data):
         return cls(*read_path(Path(path), options))
 
     @classmethod
-    def scored_from_path(cls, path: PathLike, options: Mapping[str, Any]) -> TranslationData:
-        """Read the data of ``flambeau evaluate``: all pairs, also those over a limit."""
-        return cls.from_path(path, {"unusable": "keep", **options})
-
-    @classmethod
     def inputs_from_path(cls, path: Path) -> Sequence[str]:
         """Return the lines of a file, the items of ``flambeau predict MODEL PATH``."""
         return read_lines(path)

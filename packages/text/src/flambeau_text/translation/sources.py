@@ -184,7 +184,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             ``columns``, the positions of both sides in a table without a header ("0,1");
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
             ``lowercase``, ``normalization``, ``unusable``, ``like``; ``valid`` and ``test``, each a
-            fraction or two files separated by a comma.
+            fraction or two files separated by a comma; ``evaluate``, the part, if the pairs are
+            only scored: then all are kept by default.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -192,6 +193,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     """
     given = {name: value for name, value in options.items() if value is not None}
     given.pop("classes", None)  # an option of other kinds of data
+    scored = given.pop("evaluate", None)
+    if scored is not None:
+        given.setdefault("unusable", "keep")  # no pair may be left out of a score
     task = given.pop("task", "translation")
     if task != "translation":
         raise ArgumentError(
@@ -209,6 +213,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         _parse_size("test", given.pop("test", 0.0)),
         given.pop("split", None),
         given.pop("seed", 0),
+        scored=scored,
     )
     if given:
         name = next(iter(given))
