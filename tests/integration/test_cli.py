@@ -422,3 +422,6 @@ def test_data_are_read_like_an_export(photos: Path, tmp_path: Path) -> None:
     assert preprocessors[0] == preprocessors[1]
     with pytest.raises(FlambeauError, match=r"size is 32, but in the export .* 16.*--like"):
         call("plan", photos, "--size", "32", "--like", first / "model")
+    with pytest.raises(FlambeauError, match="size is 32"):
+        call("doctor", photos, "--size", "32", "--like", first / "model")
+    assert "checks" in call("doctor", photos, "--set", "batch_size=8", "--like", first / "model")

@@ -111,3 +111,22 @@ def test_an_export_of_another_domain_is_refused(tmp_path: Path) -> None:
     folder = Learner(data, quiet=True).export(tmp_path / "tensors")
     with pytest.raises(ArtefactError, match="of the domain 'tensors', but the data belong to 'tr"):
         TranslationOptions(like=folder)
+
+
+@pytest.mark.parametrize("header", ["english,deutsch,source,target\n", ""])
+def test_a_table_is_scored_by_the_columns_of_training(tmp_path: Path, header: str) -> None:
+    rows = [f"{source},{target},x y z,z y x" for source, target in PAIRS]
+    (tmp_path / "t.csv").write_text(header + "\n".join(rows) + "\n")
+    columns = {"source_column": "english", "target": "deutsch"} if header else {"columns": "0,1"}
+    data = TranslationData.from_path(tmp_path / "t.csv", {**columns, "tokenizer": "word"})
+    learner = Learner(data, choices={**CHOICES, "model_config": SMALL}, quiet=True)
+    like = learner.export(tmp_path / "export")
+    (tmp_path / "new.csv").write_text(header + "\n".join(rows[:5]) + "\n")
+    options = {"like": like, "evaluate": "auto"}
+    scored = TranslationData.from_path(tmp_path / "new.csv", options)
+    assert scored.raw("test") == [source for source, _ in PAIRS[:5]]
+    assert scored.references("test") == [target for _, target in PAIRS[:5]]
+    # A table with other columns is read by these.
+    (tmp_path / "other.csv").write_text("target,source\n" + ",".join(PAIRS[0][::-1]) + "\n")
+    other = TranslationData.from_path(tmp_path / "other.csv", options)
+    assert other.raw("test") == [PAIRS[0][0]]

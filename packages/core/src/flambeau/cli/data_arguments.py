@@ -91,7 +91,7 @@ def open_data(
             + (f" Domains that read paths: {others}." if others else "")
         )
     data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
-    if "like" in given and data.like is None:
+    if command != "evaluate" and "like" in given and data.like is None:
         raise ArgumentError(
             f"{type(data).__name__} cannot be read like an export, so --like {given['like']} would "
             f"have no effect. Omit it; the domain {domain.name!r} does not have this option."

@@ -246,6 +246,7 @@ class BuiltPlan:
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
+        from flambeau.artefact.read_like import reading_notes
 
         base = self._base if difference else None
         if difference and base is None:
@@ -261,6 +262,7 @@ class BuiltPlan:
             task=self.task,
             preprocessor=self.preprocessor,
             plan=plan.to_json(),
+            notes=reading_notes(self.data.reading_options),
             base=base,
         )
 

@@ -270,6 +270,11 @@ class TranslationData(Data):
         }
         return {key: value for key, value in given.items() if value is not None}
 
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        columns = self._options.columns
+        return {} if columns is None else {"columns": list(columns)}
+
     def facts(self) -> TranslationFacts:
         if self._facts is None:
             self._facts = translation_facts(
