@@ -54,6 +54,8 @@ def test_unset_options_are_those_of_the_export(export: Path) -> None:
 
 def test_a_larger_model_is_trained_on_the_kept_vocabulary(export: Path) -> None:
     saved = Learner(read(export), start=export, choices=CHOICES, quiet=True)
+    assert "from the weights of the export" in saved.plan["trainable"].reason
+    assert "replace the initial ones" in saved.plan["weights"].reason
     learner = Learner(read(export), choices={**CHOICES, "model_config": LARGER}, quiet=True)
     assert learner.built.preprocessor.arguments() == saved.built.preprocessor.arguments()
     assert "jetzt" not in learner.built.preprocessor.target.vocab.get_itos()  # type: ignore[attr-defined]

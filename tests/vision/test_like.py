@@ -55,6 +55,10 @@ def test_two_of_three_classes_keep_order_and_preprocessor(export: Path, tmp_path
     assert further.plan.values["start"]["head"] == "kept"
     assert torch.allclose(further.predictor().outputs([image]), old.outputs([image]), atol=1e-6)
     assert not torch.allclose(new.predictor().outputs([image]), old.outputs([image]), atol=1e-3)
+    assert "without the weights of an export" in further.plan["lr"].reason
+    assert "from the weights of the export" in further.plan["trainable"].reason
+    for plan in (new.plan, further.plan):
+        assert plan["task"].reason.startswith("As in the export")
     again = Learner(data, plan=Plan.from_json(new.plan.to_json()), quiet=True)
     assert again.built.preprocessor.arguments() == old.preprocessor.arguments()
 

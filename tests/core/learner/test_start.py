@@ -416,3 +416,17 @@ def test_a_task_without_names_must_say_whether_the_head_fits(export: Path) -> No
         start = Start(export, new_head=new_head)
         plan = Learner(classes(), start=start, task=Unnamed(), **options).plan
         assert plan.values["start"]["head"] == head
+
+
+def test_reasons_do_not_call_the_weights_of_an_export_random(export: Path) -> None:
+    like = TensorData.from_tensors(X, Y, like=export)
+    learner = Learner(like, start=export, **QUIET)
+    saved = Learner(like, plan=learner.plan, choices={"optimizer": "sgd"}, **QUIET)
+    for plan in (learner.plan, saved.plan):
+        assert "from the weights of the export" in plan["trainable"].reason
+        assert "replace the initial ones" in plan["weights"].reason
+        assert "without the weights of an export" in plan["lr"].reason
+        assert plan["task"].reason.startswith("As in the export")
+    new = Learner(like, **QUIET).plan
+    assert "the weights are random" in new["trainable"].reason
+    assert new["task"].reason.startswith("As in the export")

@@ -133,7 +133,10 @@ def make_plan(
     elif saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
-        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+        plan = saved if isinstance(saved, Plan) else Plan.load(saved)
+        start_value: Mapping[str, Any] | None = plan.values.get("start")
+        facts["started"] = start_value is not None and start_value["model"] is not None
+        plan = plan.bind(rules, facts)
         # Arguments take precedence over saved values; the choices of the data are saved already.
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:

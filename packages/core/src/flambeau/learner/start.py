@@ -165,8 +165,19 @@ class StartingPoint:
                     f"{argument}."
                 )
             reason = f"As in the export {self.folder}, whose {parts} only this value."
+            if key == "weights":
+                reason = f"The weights of the export {self.folder} replace the initial ones."
             kept[key] = Choice(key, value, reason, override=f"Omit {argument}.", source="user")
         return kept
+
+    def task_choice(self, given: Mapping[str, Any]) -> dict[str, Choice]:
+        """Return the choice of the task for data that are read like the export's, if it is so."""
+        name = self.record.task.builder
+        if name is None or given.get("task") != name:
+            return {}
+        reason = f"As in the export {self.folder}, like whose data these are read."
+        advice = "Create the data without like=."
+        return {"task": Choice("task", name, reason, override=advice, source="user")}
 
     @property
     def output_names(self) -> list[str]:
@@ -343,7 +354,9 @@ def plan_from_export(
     point.check_like(data.like, domain)
     has_module = bool(facts.get("model_given"))
     kept = point.choices(rules, user, with_model=True, has_module=has_module)
-    plan = Plan.derive(rules, facts, {**user, **kept})
+    if data.like is not None:
+        kept |= point.task_choice(user)
+    plan = Plan.derive(rules, {**facts, "started": True}, {**user, **kept})
     names = _names_of(task, data, point.preprocessor, plan.values)
     builder = str(plan.values["task"]) if task is None else task.builder
     choice = point.choose(names, start.new_head, builder)
@@ -402,7 +415,7 @@ def plan_like_export(
         PlanError: A choice contradicts the export.
     """
     point = StartingPoint.read(like, domain, "like")
-    kept = point.choices(rules, user, with_model=False)
+    kept = point.choices(rules, user, with_model=False) | point.task_choice(user)
     return Plan.derive(rules, facts, {**user, **kept}).with_choice(point.preprocessor_choice())
 
 
