@@ -27,12 +27,12 @@ from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
 from flambeau.task.metrics import check_takes_weights
 from flambeau.task.named_losses import loss_arguments
-from flambeau.task.probability_calibration import describe_calibration
 from flambeau.task.task import Task
 from flambeau.task.task_module import move_task
 from flambeau.training.compile import compile_model, undo
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
+from flambeau.wording import describe_values
 
 if TYPE_CHECKING:
     from flambeau.artefact.weights_meaning import Meaning
@@ -239,7 +239,7 @@ class BuiltPlan:
         before, self.task.calibration = self.task.calibration, values
         if before and not values and not quiet:
             ProgressBar.write_line(
-                f"The weights change, so the calibration ({describe_calibration(before)}) is "
+                f"The weights change, so the calibration ({describe_values(before)}) is "
                 "removed. To fit a new one afterwards: learner.calibrate()."
             )
 

@@ -18,8 +18,9 @@ from flambeau.learner.build import BuiltPlan
 from flambeau.report.calibration import Calibration, calibration
 from flambeau.report.text_table import text_table
 from flambeau.task.metrics import score
-from flambeau.task.probability_calibration import Rows, describe_calibration, joined
+from flambeau.task.probability_calibration import Rows, joined
 from flambeau.task.task import StepContext, Task
+from flambeau.wording import describe_values
 
 _EPS = torch.finfo(torch.float64).eps
 
@@ -63,7 +64,7 @@ class CalibrationResult:
             for part, found in self.parts.items()
             for name, value in found.before.items()
         ]
-        fitted = describe_calibration(self.values)
+        fitted = describe_values(self.values)
         lines = [f"{fitted}; fitted on {self.n_samples:,} calibration samples"]
         return "\n".join([*lines, text_table(["part", "score", "before", "after"], rows)])
 

@@ -26,7 +26,6 @@ from flambeau.phases import recipes
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
-from flambeau.task.probability_calibration import describe_calibration
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -34,6 +33,7 @@ from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
 from flambeau.training.state import Position
+from flambeau.wording import describe_values
 
 if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
@@ -129,7 +129,7 @@ class Learner:
         epochs = self._position.epoch
         done = f"{epochs} epoch{'' if epochs == 1 else 's'} trained"
         if self._built is not None and (fitted := self.task.calibration):
-            done += f", calibrated: {describe_calibration(fitted)}"
+            done += f", calibrated: {describe_values(fitted)}"
         return f"Learner({self.domain.name}, {self.plan.values['architecture']}{size}, {done})"
 
     # The objects, built on first use

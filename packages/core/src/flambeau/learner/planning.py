@@ -134,9 +134,7 @@ def make_plan(
         plan = Plan.derive(rules, facts, user)
     else:
         plan = saved if isinstance(saved, Plan) else Plan.load(saved)
-        start_value: Mapping[str, Any] | None = plan.values.get("start")
-        facts["started"] = start_value is not None and start_value["model"] is not None
-        plan = plan.bind(rules, facts)
+        plan = plan.bind(rules, facts | _start_facts(plan.values.get("start")))
         # Arguments take precedence over saved values; the choices of the data are saved already.
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
@@ -160,6 +158,10 @@ def make_plan(
     if given.task is None:
         require_builder("task", plan.values, domain.tasks, domain)
     return agree_on_plan(plan, data)
+
+
+def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"started": start is not None and start["model"] is not None}
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:

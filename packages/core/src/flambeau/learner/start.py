@@ -28,10 +28,9 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.plan import Choice, Plan, Rule
-from flambeau.task.probability_calibration import describe_calibration
 from flambeau.task.task import Task
 from flambeau.training.optim.groups import layer_groups, parameter_groups
-from flambeau.wording import name_some
+from flambeau.wording import describe_values, name_some
 
 KEY = "start"
 """The plan's key; its value is None, or ``{"export", "model", "preprocessor", "head"}``.
@@ -219,7 +218,7 @@ class StartingPoint:
         fresh = (not same) if new_head is None else new_head
         head = "a new head, because you asked for it" if fresh else "its head too"
         if not fresh and (fitted := self.calibration(task)):
-            head += f", and until it is trained its calibration ({describe_calibration(fitted)})"
+            head += f", and until it is trained its calibration ({describe_values(fitted)})"
         if fresh and not same:
             head = f"a new head for {name_some(names, 5)} in place of {name_some(saved, 5)}"
         value = {

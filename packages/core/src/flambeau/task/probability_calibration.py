@@ -49,19 +49,6 @@ def check_calibration(
     return dict(values)
 
 
-def describe_calibration(values: Mapping[str, Any]) -> str:
-    """Return the values of a calibration as text: "temperature 1.52, thresholds [0.4, 0.6]"."""
-    return ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"  # pyright: ignore[reportUnknownArgumentType]
-    return str(value)
-
-
 Rows = tuple[Tensor, Tensor, Tensor | None]
 """Outputs or probabilities ``(n, …)``, targets ``(n, …)``, and sample weights ``(n,)`` or None."""
 
