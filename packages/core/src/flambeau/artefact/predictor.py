@@ -130,7 +130,7 @@ class Predictor:
             raise ArgumentError(
                 f"model must be an nn.Module, not {model!r:.60}. If it is a class, call it."
             )
-        weights = read_weights(folder, record, base)
+        weights = read_weights(folder, record, base, takes_base=True)
         if model is None:
             model = rebuild_model(record.model, domain.models, weights, str(file))
         load_weights(model, weights, str(file))

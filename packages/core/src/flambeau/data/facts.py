@@ -48,9 +48,13 @@ class Facts(TypedDict, total=False):
         class_weight_sums: Sum of the sample weights of each class, if the train samples have
             weights.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
+        loader_batches: Number of batches of a user-defined loader in an epoch.
+        estimated: The parts whose number of samples is estimated from that of the batches.
+        n_read: Number of train samples that were measured, if not all of them.
         evidence: Which train samples were measured, if not all of them.
         readings: How labels, folders and columns were understood, where they could be understood
             otherwise: the attributes of `flambeau.data.reading.Reading` by name.
+        started: Whether the weights of an export are loaded; added by the learner.
         model_given: Whether the user passed a module; added by the learner.
         model_dtype: Dtype of the module's parameters, if all have the same; added by the learner.
         task_given: ``{"loss": description, "metrics": names}`` of the user's task; added by the
@@ -79,11 +83,20 @@ class Facts(TypedDict, total=False):
     class_counts: ReadOnly[list[int]]
     class_weight_sums: ReadOnly[list[float]]
     loader_batch_size: ReadOnly[int]
+    loader_batches: ReadOnly[int]
+    estimated: ReadOnly[list[str]]
+    n_read: ReadOnly[int]
     evidence: ReadOnly[str]
     readings: ReadOnly[Sequence[Mapping[str, Any]]]
+    started: ReadOnly[bool]
     model_given: ReadOnly[bool]
     model_dtype: ReadOnly[str]
     task_given: ReadOnly[Mapping[str, Any]]
+
+
+def train_count(facts: Facts) -> str:
+    """Return the number of train samples as text: "1,200", or "about 1,200" if it is estimated."""
+    return f"{'about ' * ('train' in facts.get('estimated', ()))}{facts['n_train']:,}"
 
 
 def class_totals(facts: Facts) -> Sequence[float]:

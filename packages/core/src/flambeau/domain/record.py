@@ -38,10 +38,12 @@ class FromPath(Protocol):
             options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
                 the name of the column (or file) of the targets, ``"task"``, the plan's value,
                 and ``"like"``, the folder of an export whose data these are read like, each only
-                if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
-                the class names of the model in their order, which replace those found in the data.
-                It calls ``scored_from_path`` instead, if the class has it, with the same arguments:
-                data of which no sample may be left out.
+                if it was given. ``flambeau evaluate`` adds ``"like"``, the model, ``"task"``,
+                ``"classes"``, the class names of the model in their order, which replace those
+                found in the data, and ``"evaluate"``, the part to score: "auto", "all" or a name.
+                Data with it are only scored: no sample is left out because it is unfit for
+                training, and with "auto" and "all" no part is drawn at random
+                (``SplitRequest(scored=…)``).
         """
         ...
 

@@ -76,7 +76,8 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
     }
     if n_calibration := facts.get("n_calibration", 0):
         counts["calibration"] = n_calibration
-    sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
+    about = dict.fromkeys(facts.get("estimated", ()), "about ")
+    sizes = ", ".join(f"{about.get(part, '')}{count:,} {part}" for part, count in counts.items())
     choice = Choice(
         "split",
         facts["split"],
@@ -117,6 +118,8 @@ def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
 def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float, str]:
     """Return the task's name, the confidence in it, and the reason."""
     rows = f"{facts['n_train']:,} rows"
+    if (n_read := facts.get("n_read", facts["n_train"])) < facts["n_train"]:
+        rows = f"first {n_read:,} train samples"
     if facts.get("target_one_hot", False):
         return (
             "classification",

@@ -144,10 +144,18 @@ class UserData(BaseTensorData):
             "inputs": describe_columns(first.inputs),
             "targets": describe_columns(first.targets),
             "in_memory": False,
+            "n_read": n,
             "evidence": f"shapes and dtypes of the first {n} train samples",
         }
-        if isinstance(self._parts["train"], UserLoaderDataset):
+        train = self._parts["train"]
+        if isinstance(train, UserLoaderDataset):
             facts["loader_batch_size"] = len(first)
+            facts["loader_batches"] = count_batches(train.user_loader, "train")
+            facts["estimated"] = [
+                part
+                for part, each in self._parts.items()
+                if isinstance(each, UserLoaderDataset) and not count_samples(each.user_loader)
+            ]
         if len(first.targets) == 1:
             target = first.target
             facts["target_dtype"] = dtype_name(target.dtype)
