@@ -230,7 +230,8 @@ def no_target(setup: TrainingSetup) -> Finding | None:
         f"{'it' if len(empty) == 1 else 'them'}: {name_some(numbers)}.",
         {"samples": n, "without a target": len(empty)},
         "Remove these samples, or check why all of their targets are ignored (ignore_index). A "
-        "step in which no sample has a target ends the run.",
+        "step in which no sample has a target changes no weights, and an epoch without any target "
+        "ends the run.",
         severity="error" if len(empty) == n else "warning",
     )
 

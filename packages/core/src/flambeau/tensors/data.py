@@ -229,7 +229,8 @@ class TensorData(BaseTensorData):
         ``UserLoader``. ``from_datasets`` is faster if the data sets are available.
 
         Args:
-            train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch.
+            train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch:
+                tuples, dicts, or ``Batch`` objects with weights, masks and extras.
             valid: Likewise; should not shuffle. None trains without validation scores.
             test: Likewise, for the final evaluation.
             calibration: Likewise, for ``learner.calibrate``.
