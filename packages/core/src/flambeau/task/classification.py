@@ -28,7 +28,7 @@ from flambeau.task.classification_metrics import (
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory
 from flambeau.task.named_losses import Loss
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows, weighted
 from flambeau.task.probability_metrics import (
     AUROC,
     AveragePrecision,
@@ -181,7 +181,7 @@ class Classification(Task):
             total = self._own_losses(self.own_loss, outputs, targets, soft=soft)
             if samples is not None:
                 samples = per_sample(samples.to(total.dtype), total)
-                total = total * samples
+                total = weighted(total, samples)
             n_losses = total.numel()
             total = total.sum()
             if soft:
@@ -197,7 +197,7 @@ class Classification(Task):
         )
         if samples is not None:
             samples = per_sample(samples.to(outputs.dtype), total)
-            total = (total * samples).sum()
+            total = weighted(total, samples).sum()
         if not soft:
             return total, self._count(targets, weight, samples)
         n_targets = targets.numel() // self.n_outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from flambeau.task.metrics import (
     Metric,
     MetricFactory,
     Mode,
+    explain_nan,
     mode_of_metric,
     score,
     update_metric,
@@ -207,6 +209,12 @@ class Task:
         with a score of its predictions (BLEU) overrides this method and calls ``predict``. A
         calibration is fitted on the outputs of ``predict``: with one, a task that overrides
         ``predict`` has its metrics, except the loss, from these.
+
+        Raises:
+            InputError: The weights of all samples are 0, or all targets are ignored.
+
+        Warns:
+            FlambeauWarning: [undefined-score] A metric is nan, although the loss is a number.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:
@@ -220,8 +228,12 @@ class Task:
                 if of_predict:
                     self.update(of_predict, self.predict(model, batch, context), batch)
         if context.sharded:
-            return synced_scores(metrics, score)
-        return {name: score(metric) for name, metric in metrics.items()}
+            found = synced_scores(metrics, score)
+        else:
+            found = {name: score(metric) for name, metric in metrics.items()}
+        if any(map(math.isnan, found.values())):
+            explain_nan(metrics, found, in_run=context.stage == "valid")
+        return found
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target).
