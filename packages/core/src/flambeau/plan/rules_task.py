@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from flambeau.data.facts import Facts, class_totals
+from flambeau.data.facts import IGNORED, Facts, class_totals
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
@@ -22,6 +22,7 @@ _TARGET_FACTS = (
     "target_distinct",
     "target_min",
     "target_max",
+    "target_ignored",
 )
 _TASKS = ("classification", "multi_label", "regression")
 
@@ -29,8 +30,6 @@ _TASKS = ("classification", "multi_label", "regression")
 _ROWS_PER_CLASS = 10
 # Float targets with at most this many distinct values, each repeated, may be class labels.
 _MAX_FLOAT_LABELS = 20
-# The label that torch's losses ignore by default.
-_IGNORED = -100
 
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
     "classification": (["accuracy", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
@@ -104,12 +103,12 @@ def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
 def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
     """Raise an error for targets that look like class labels with torch's label for no class."""
     distinct = facts.get("target_distinct")
-    if facts.get("target_min") != _IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
+    if facts.get("target_min") != IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
         return
     raise PlanError(
-        f"The train targets have {distinct} distinct values of {dtype}; the lowest is {_IGNORED}, "
+        f"The train targets have {distinct} distinct values of {dtype}; the lowest is {IGNORED}, "
         "which torch's cross entropy ignores. If they are class numbers and it marks samples that "
-        f"do not count, pass Learner(data, task=Classification(names, ignore_index={_IGNORED})). "
+        f"do not count, pass Learner(data, task=Classification(names, ignore_index={IGNORED})). "
         'If they are measurements, give the data task="regression".'
     )
 
@@ -122,6 +121,14 @@ def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float
             "classification",
             0.85,
             f"Each of the {rows} has exactly one 1 in {shape[0]} columns.",
+        )
+    if ignored := facts.get("target_ignored"):
+        return (
+            "classification",
+            0.8,
+            f"The {rows} have {_distinct(facts, 'integer')}. Those with {ignored['label']} "
+            f"({ignored['rows']:,}) have no label and do not count in loss and metrics: torch's "
+            "cross entropy ignores it.",
         )
     _refuse_ignored_labels(dtype, facts)
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):

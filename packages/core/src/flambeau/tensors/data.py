@@ -379,7 +379,7 @@ class TensorData(BaseTensorData):
 
         parts = {part: self._with_labels(part) for part in self._parts}
         for part, dataset in parts.items():
-            check_labels(part, dataset, classes)
+            check_labels(part, dataset, classes, self._ignored_label())
         if not self._warned:
             self._warned = True
             fix = "Number the classes from 0 without gaps: np.unique(labels, return_inverse=True)."
