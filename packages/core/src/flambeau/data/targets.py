@@ -205,9 +205,9 @@ def _refuse_ignored_label(values: Sequence[Any], row_name: _RowName) -> None:
     if not few or not others or min(others) < 0 or any(value % 1 for value in others):
         return
     raise InputError(
-        f"The label of {row_name(values.index(IGNORED))} is {IGNORED}, and the others are from "
-        f"{min(others):g} to {max(others):g}. torch's cross entropy ignores samples with {IGNORED}: "
-        f"if that is its meaning, remove these {values.count(IGNORED):,} rows. If the labels are "
+        f"The label of {row_name(values.index(IGNORED))} is {IGNORED}, which torch's cross entropy "
+        f"ignores, and the others are from {min(others):g} to {max(others):g}. If it marks rows "
+        f"without a label, remove these {values.count(IGNORED):,} rows. If the labels are "
         'measurements, give task="regression".'
     )
 

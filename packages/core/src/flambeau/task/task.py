@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
@@ -341,6 +342,18 @@ class Task:
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""
         raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
+
+    def example_prediction(self) -> Any:
+        """Return a prediction like those of ``decode``, whose fields a frame without rows has.
+
+        By default that for outputs of zeros, ``(1, n_outputs)``; None if these are not known.
+        """
+        if self.n_outputs is None:
+            return None
+        try:
+            return self.decode(torch.zeros(1, self.n_outputs))[0]
+        except Exception:  # noqa: BLE001 - user code may need outputs of another shape
+            return None
 
     def for_prediction(self, options: Mapping[str, Any]) -> Task:
         """Return the task with the options that its domain adds to ``flambeau predict``.
