@@ -78,7 +78,8 @@ class Classification(Task):
         class_weights: Factor on the loss of each class. The loss is then a weighted mean: its
             weight is the sum of the factors, as in torch, or the count for probabilities. Sample
             weights multiply both.
-        ignore_index: Targets with this value are ignored (padding); None ignores none.
+        ignore_index: Targets with this value are ignored (padding), by metric objects of core too,
+            unless they have their own; None ignores none.
         loss: A function of outputs and targets, as the model and the data give them, that returns
             one loss per target, such as ``nn.CrossEntropyLoss(reduction="none")``; None takes cross
             entropy. It replaces ``label_smoothing`` and ``class_weights``. An export contains an
@@ -240,7 +241,8 @@ class Classification(Task):
         return known_weight(batch, targets.numel())
 
     def metrics(self) -> Mapping[str, Metric]:
-        return fresh_metrics(self._metrics, self.known_metrics(self.ignore_index))
+        known = self.known_metrics(self.ignore_index)
+        return fresh_metrics(self._metrics, known, self.ignore_index)
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses
