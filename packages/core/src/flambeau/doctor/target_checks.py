@@ -58,7 +58,8 @@ def class_not_in_valid(setup: TrainingSetup) -> Finding | None:
     labels = None if valid is None else _labels(valid)
     if labels is None or not by_name or setup.task.kind != "classification":
         return None
-    labels = labels[labels != setup.task.ignore_index]
+    if setup.task.ignore_index is not None:
+        labels = labels[labels != setup.task.ignore_index]
     counts = int_list(torch.bincount(labels.clamp(0, len(by_name) - 1), minlength=len(by_name)))
     share = len(labels) / max(1, sum(by_name.values()))
     missing = [
