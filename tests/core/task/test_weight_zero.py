@@ -58,6 +58,8 @@ def test_a_part_of_weight_0_is_refused_by_evaluate(kind: str) -> None:
         learner(task, y, sample_weight=NO_VALID).evaluate()
     with pytest.raises(InputError, match=message):
         from_loader(task, y, NO_VALID).evaluate()
+    with pytest.raises(InputError, match=message):
+        learner(task, y, sample_weight=NO_VALID).interpret()
 
 
 def test_a_valid_part_of_weight_0_ends_a_run() -> None:

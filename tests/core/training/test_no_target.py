@@ -70,7 +70,7 @@ class CountsNothing(Task):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_loss_that_counts_nothing_is_refused(accumulate: int, weight: Any) -> None:
     run = learner(torch.arange(12), CountsNothing(weight), training={"accumulate": accumulate})
-    with pytest.raises(InputError, match="on nothing"):
+    with pytest.raises(InputError, match=r"on nothing|have the total weight 0"):
         run.fit(1)
 
 
@@ -213,3 +213,21 @@ def test_a_sample_weight_of_zero_is_no_finding() -> None:
     weights = torch.tensor([0.0] * 3 + [1.0] * 9)
     run = learner(labels(lambda row: False), ignoring(), sample_weight=weights)
     assert "no-target" not in run.doctor().codes
+
+
+def test_measurements_of_the_rate_leave_out_skipped_steps() -> None:
+    """The losses of the other steps decide, and only the fit warns."""
+    torch.manual_seed(0)
+    run = Learner(
+        TensorData.from_loaders(weighted_batches(lambda i: i not in (0, 3))),
+        nn.Linear(3, 1),
+        task=Squares(on_host=False),
+        choices={"device": "cpu", "probe": "off"},
+        training=TrainingOptions(doctor=False),
+        quiet=True,
+    )
+    found = run.lr_find()
+    assert found.runs
+    assert all(math.isfinite(loss) for each in found.runs for loss in each.losses[:8])
+    with pytest.warns(FlambeauWarning, match="steps-without-targets"):
+        run.fit(1)

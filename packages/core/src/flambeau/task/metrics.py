@@ -286,7 +286,7 @@ def explain_nan(metrics: Mapping[str, Any], scores: Mapping[str, float], *, in_r
             "train without a validation part."
         )
     names = [name for name, value in scores.items() if math.isnan(value)]
-    if "loss" in names:
+    if "loss" in names or not names:
         return
     warnings.warn(
         f"[undefined-score] {', '.join(names)} cannot be computed from these samples, so the score "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -232,8 +231,7 @@ class Task:
             found = synced_scores(metrics, score)
         else:
             found = {name: score(metric) for name, metric in metrics.items()}
-        if any(map(math.isnan, found.values())):
-            explain_nan(metrics, found, in_run=context.stage == "valid")
+        explain_nan(metrics, found, in_run=context.stage == "valid")
         return found
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:

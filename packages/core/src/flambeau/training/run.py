@@ -81,6 +81,7 @@ class Run:
             (``bn="adapt"``).
         gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 without one.
         empty_steps: Steps of the last epoch that were skipped because they have no target.
+        warns_of_empty_steps: Whether the next epoch with such steps warns.
         is_main: Whether this process (rank 0) prints messages and writes files.
         shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
@@ -125,7 +126,7 @@ class Run:
         self.adapted = False
         self.gap_warned_phase = -1
         self.empty_steps = 0
-        self._warned_of_empty_steps = False
+        self.warns_of_empty_steps = True
         if self.average is not None:
             self.average.start(self.trained)
 
@@ -254,8 +255,8 @@ class Run:
             epoch = self.state.position.epoch + 1
             if not weight:
                 raise epoch_without_targets(epoch, steps)
-            if self.is_main and not self._warned_of_empty_steps:
-                self._warned_of_empty_steps = True
+            if self.is_main and self.warns_of_empty_steps:
+                self.warns_of_empty_steps = False
                 warn_of_skipped_steps(epoch, empty, steps)
         return mean
 

@@ -222,6 +222,7 @@ class _Search:
         with preserve(trained_module(components.model, components.task), weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)
+            run.warns_of_empty_steps = False  # the fit that follows does
             with run.propagate_errors():
                 fit(run)
         self.steps += len(watch.losses)
