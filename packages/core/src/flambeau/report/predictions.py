@@ -13,7 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.batch_summary import Summary, unpack_labels
 from flambeau.task.class_validation import explaining_labels
-from flambeau.task.metrics import MeanLoss, Metric, explain_nan, score
+from flambeau.task.metrics import MeanLoss, Metric, refuse_weight_zero, score
 from flambeau.task.task import StepContext, Task
 
 _KINDS = ("classification", "multi_label", "regression")
@@ -147,7 +147,7 @@ def collect_predictions(
             scores = task.summary_scores(summary) or task.evaluate(model, batches(), again)
         else:
             scores = {name: score(cast(Metric, metric)) for name, metric in metrics.items()}
-            explain_nan(metrics, scores, in_run=False)
+            refuse_weight_zero(metrics, in_run=False)
     return Predictions(torch.cat(ids), summary, scores, torch.cat(weights) if weights else None)
 
 

@@ -263,19 +263,12 @@ class MeanLoss(SumMetric):
         return self._ratio("total", "weight")
 
 
-def explain_nan(metrics: Mapping[str, Any], scores: Mapping[str, float], *, in_run: bool) -> None:
-    """Say why scores of an evaluation are nan, unless the loss itself is not a number.
+def refuse_weight_zero(metrics: Mapping[str, Any], *, in_run: bool) -> None:
+    """Raise an InputError if the loss of an evaluation counts nothing.
 
     Args:
         metrics: The metrics by name, with "loss".
-        scores: Their values.
         in_run: Whether the samples are the validation samples of a run.
-
-    Raises:
-        InputError: The loss counts nothing.
-
-    Warns:
-        FlambeauWarning: [undefined-score] A metric counts nothing, although the loss does.
     """
     weight = metrics["loss"].sums.get("weight")
     if weight is not None and not weight:
@@ -285,6 +278,10 @@ def explain_nan(metrics: Mapping[str, Any], scores: Mapping[str, float], *, in_r
             "sample_weight is 0, or every target is ignored (ignore_index). Use other samples, or "
             "train without a validation part."
         )
+
+
+def warn_of_undefined(scores: Mapping[str, float]) -> None:
+    """Warn of metrics that are nan, although the loss is a number."""
     names = [name for name, value in scores.items() if math.isnan(value)]
     if "loss" in names or not names:
         return

@@ -19,10 +19,11 @@ from flambeau.task.metrics import (
     Metric,
     MetricFactory,
     Mode,
-    explain_nan,
     mode_of_metric,
+    refuse_weight_zero,
     score,
     update_metric,
+    warn_of_undefined,
 )
 from flambeau.task.model_call import call_model
 from flambeau.task.numerics import HALF_DTYPES
@@ -231,7 +232,8 @@ class Task:
             found = synced_scores(metrics, score)
         else:
             found = {name: score(metric) for name, metric in metrics.items()}
-        explain_nan(metrics, found, in_run=context.stage == "valid")
+        refuse_weight_zero(metrics, in_run=context.stage == "valid")
+        warn_of_undefined(found)
         return found
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
