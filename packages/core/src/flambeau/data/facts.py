@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from typing_extensions import ReadOnly
 
 
+IGNORED = -100
+"""The label that torch's losses ignore by default."""
+
+
 class ColumnFacts(TypedDict):
     """Shape of one sample and dtype ("float32") of an input or target."""
 
@@ -41,6 +45,8 @@ class Facts(TypedDict, total=False):
         target_max: Largest value.
         target_binary: Whether every value is 0 or 1.
         target_one_hot: Whether every row of several columns has exactly one 1 and else zeros.
+        target_ignored: ``{"label": -100, "rows": number}`` of class numbers with torch's label for
+            samples that do not count; the ``class_*`` facts are those of the other samples.
         target_mean: Mean of each column of targets.
         target_std: Standard deviation of each column of targets.
         class_names: Names of the classes, or of the target columns (multi-label).
@@ -77,6 +83,7 @@ class Facts(TypedDict, total=False):
     target_max: ReadOnly[float]
     target_binary: ReadOnly[bool]
     target_one_hot: ReadOnly[bool]
+    target_ignored: ReadOnly[dict[str, int]]
     target_mean: ReadOnly[list[float]]
     target_std: ReadOnly[list[float]]
     class_names: ReadOnly[list[str]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from flambeau.callbacks import ProgressBar
@@ -426,10 +426,20 @@ class BuiltPlan:
         )
 
     def _check_metrics(self) -> None:
-        """Raise an InputError for metrics without weights, if the validation samples have some."""
+        """Check the weights of the validation samples, if they have some.
+
+        Raises:
+            InputError: All are 0, or a metric does not use weights.
+        """
         if not len(self.data.split.valid) or type(self.task).evaluate is not Task.evaluate:
             return
-        if getattr(self.dataset("valid"), "sample_weight", None) is not None:
+        weights: Tensor | None = getattr(self.dataset("valid"), "sample_weight", None)
+        if weights is not None:
+            if not weights.any():
+                raise InputError(
+                    f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
+                    "score can be computed. Use other rows for valid, or train without them."
+                )
             for name, metric in self.task.metrics().items():
                 check_takes_weights(name, metric, self.task.known_metrics())
 
