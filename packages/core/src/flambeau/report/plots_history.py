@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def plot_history(history: History, path: Path | None = None) -> Figure:
-    """Plot loss, metrics and learning rate by epoch.
+    """Plot loss, metrics and learning rate by epoch, or by step between evaluations in steps.
 
     The training loss of each step is shown with a moving average.
 
@@ -67,7 +67,7 @@ def history_panels(history: History) -> list[Callable[[Axes], None]]:
 
 def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes: Axes) -> None:
     draw(axes, history)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("step" if _is_by_step(history) else "epoch")
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", integer=True)
     style_axes(axes)
@@ -76,13 +76,22 @@ def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes
 # ---------------------------------------------------------------- history
 
 
+def _is_by_step(history: History) -> bool:
+    """Return whether the rows are not those of consecutive epochs: then the x axis has steps."""
+    epochs, rows = history.column("epoch"), len(history.rows)
+    has_both = len(epochs) == len(history.column("step")) == rows
+    return has_both and epochs != [float(number + 1) for number in range(rows)]
+
+
 def _epochs(history: History) -> list[float]:
-    """Return the x position of each row: 1 after the first epoch."""
+    """Return the x position of each row: 1 after the first epoch, or its step."""
+    if _is_by_step(history):
+        return history.column("step")
     return [float(number + 1) for number in range(len(history.rows))]
 
 
 def _step_positions(history: History) -> list[float]:
-    """Return the x position of each step loss; all epochs have the same width."""
+    """Return the x position of each step loss; on an axis of epochs all have the same width."""
     losses, rows = len(history.step_losses), len(history.rows)
     ends = [int(step) for step in history.column("step")]
     if len(ends) < rows or any(a >= b for a, b in zip([0, *ends], ends, strict=False)):
@@ -90,6 +99,8 @@ def _step_positions(history: History) -> list[float]:
     interval = history.loss_interval
     first = max(0, ends[-1] - losses * interval)  # those of a resumed run may start later
     steps = [step for i in range(losses) if (step := first + (i + 1) * interval) <= ends[-1]]
+    if _is_by_step(history):
+        return [float(step) for step in steps]
     return list(np.interp(steps, [0, *ends], range(rows + 1)))
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, continues_epoch
+from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
-from flambeau.training.accumulation import grouped_batches
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
@@ -31,7 +30,7 @@ def fit(run: Run) -> None:
             index = position.phase
             while index < len(state.phases):
                 position.phase = index
-                if position.phase_epoch < state.phase.epochs:
+                if position.phase_epoch < state.phase_epochs:
                     if run.started_phase != index:  # a resumed run has started its phase
                         run.start_phase()
                     if state.phase.bn == "adapt" and not run.adapted:
@@ -40,7 +39,7 @@ def fit(run: Run) -> None:
                         adapt(run)
                         run.adapted = True
                     run.dispatch.send("on_phase_start", state)
-                while position.phase_epoch < state.phase.epochs and not run.should_stop():
+                while position.phase_epoch < state.phase_epochs and not run.should_stop():
                     run_epoch(run)
                 if run.should_stop():
                     break
@@ -74,7 +73,7 @@ def run_epoch(run: Run) -> None:
     state.history.add(
         {
             "phase": state.phase.name,
-            "epoch": position.epoch + 1,
+            "epoch": run.epochs_done(),
             "step": position.step,
             "train_loss": run.read_losses(),
             **{f"valid_{name}": score for name, score in scores.items()},
@@ -87,7 +86,7 @@ def run_epoch(run: Run) -> None:
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
-    if not continues_epoch(run.components.train, position.epoch):
+    if not run.keeps_carry():
         state.context.carry = None
     run.run_controllers()
     run.dispatch.send("on_epoch_end", state)
@@ -104,12 +103,7 @@ def train_epoch(run: Run) -> None:
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
     set_train_modes(model, run.trainable, state.phase.bn)
     run.start_update_check()
-    context.epoch = position.epoch
-    for micro_batches in run.steps(
-        grouped_batches(
-            run.components.train, run.options.accumulate, position.epoch, position.epoch_step
-        )
-    ):
+    for micro_batches in run.steps(run.grouped_batches()):
         context.step = position.step
         run.set_values(micro_batches)
         for listener in on_step_start:
@@ -175,7 +169,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
         "valid",
         values=state.context.values,
         seed=state.seed,
-        epoch=state.position.epoch,
+        epoch=run.data_epoch,
         step=state.position.step,
         sharded=run.shares_evaluation,
     )
