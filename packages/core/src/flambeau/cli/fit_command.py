@@ -49,6 +49,13 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     path: DataPath,
     model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of optimizer steps, in place of epochs.")
+    ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(help="Optimizer steps between two evaluations; an epoch's by default."),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     recipe: Annotated[
         str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
@@ -81,7 +88,14 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
-    own = {"task": task, "epochs": epochs, "lr": lr}
+    _check_length(epochs, steps, minutes, evaluate_every)
+    own = {
+        "task": task,
+        "epochs": epochs,
+        "steps": steps,
+        "evaluate_every": evaluate_every,
+        "lr": lr,
+    }
     choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
@@ -118,6 +132,20 @@ def _interrupted(words: Sequence[object], options: Mapping[str, object]) -> type
     return typer.Exit(130)
 
 
+def _check_length(
+    epochs: int | None, steps: int | None, minutes: float | None, evaluate_every: int | None
+) -> None:
+    """Refuse two lengths of a run, and intervals for one that chooses them itself."""
+    if steps is not None and (epochs is not None or minutes is not None):
+        other = f"--epochs {epochs}" if epochs is not None else f"--minutes {minutes:g}"
+        raise ArgumentError(f"--steps {steps} and {other} are two lengths of one run. Give one.")
+    if evaluate_every is not None and minutes is not None:
+        raise ArgumentError(
+            f"--evaluate-every {evaluate_every} cannot be used with --minutes: such a run chooses "
+            "the intervals between evaluations by their cost. Remove one of them."
+        )
+
+
 def _refuse_with_resume(**options: object) -> None:
     """Refuse the options that only a new run can follow."""
     for name, value in options.items():
@@ -132,11 +160,17 @@ def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) ->
     """Return a learner with the plan of the run in ``folder``; ``resume`` checks the choices.
 
     Raises:
-        ArgumentError: Epochs, learning rate or model differ from those of the run.
+        ArgumentError: Epochs, steps, learning rate or model differ from those of the run.
     """
     saved = Plan.load(folder / "plan.json")
     # A Learner takes these from the phases or the checkpoint, so that resume cannot compare them.
-    options = {"epochs": "--epochs", "lr": "--lr", "architecture": "--model"}
+    options = {
+        "epochs": "--epochs",
+        "steps": "--steps",
+        "evaluate_every": "--evaluate-every",
+        "lr": "--lr",
+        "architecture": "--model",
+    }
     for key, option in options.items():
         if key in choices and choices[key] != saved.values[key]:
             raise ArgumentError(

@@ -388,12 +388,14 @@ class Learner:
     # Evaluation and prediction
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
-        """Return loss and metrics on "train", "valid", "test" or "calibration", in fp32."""
+        """Return loss, metrics and logged values on "train", "valid", "test" or "calibration"."""
+        from flambeau.training.logged_values import evaluate
+
         require_part(self.data, part)
-        model, loader = self.model.eval(), self.built.evaluation_loader(part)
+        loader = self.built.evaluation_loader(part)
         context = self._context(sharded=loader_world_size(loader) > 1)
         with torch.no_grad():
-            return self.task.evaluate(model, self.built.batches(part, loader), context)
+            return evaluate(self.task, self.model.eval(), self.built.batches(part, loader), context)
 
     def _context(self, *, sharded: bool = False) -> StepContext:
         values = dict(self.task.values)
@@ -460,9 +462,8 @@ class Learner:
         from flambeau.doctor import checks_for, diagnose
         from flambeau.learner.examine import training_setup
 
-        return diagnose(
-            training_setup(self._setup(), self.plan), checks_for(self.domain.checks), full=full
-        )
+        setup = training_setup(self._setup(), self.plan)
+        return diagnose(setup, checks_for(self.domain.checks), full=full)
 
     # Saving and export
 

@@ -59,12 +59,14 @@ def fit(run: Run) -> None:
 
 def run_epoch(run: Run) -> None:
     """Train for an epoch, evaluate, and add a row to the history."""
+    from flambeau.training.logged_values import collecting
     from flambeau.training.norm.bn_gap import check_train_eval_gap
 
     state, position = run.state, run.state.position
     started = time.perf_counter()
     run.dispatch.send("on_epoch_start", state)
-    train_epoch(run)
+    with collecting(state.task, run.logged):
+        train_epoch(run)
     bad = run.update.first_bad_step(now=True)
     if bad is not None:
         run.raise_nonfinite(bad)
@@ -76,6 +78,7 @@ def run_epoch(run: Run) -> None:
             "epoch": run.epochs_done(),
             "step": position.step,
             "train_loss": run.read_losses(),
+            **run.read_logged(),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.values,
             "seconds": time.perf_counter() - started,
@@ -110,6 +113,7 @@ def train_epoch(run: Run) -> None:
             listener(state)
         state.at_step_boundary = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
+        step.micro_batches = batches
         step.start()
         if update.guarded:
             update.record(position, micro_batches)
@@ -159,6 +163,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
     Averaged weights are used if there are any. Statistics of norm layers that lag behind the
     weights are computed anew before. The result is empty without a validation set.
     """
+    from flambeau.training.logged_values import evaluate as evaluate_task
     from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
 
     state, lags = run.state, statistics_lag(run)
@@ -185,7 +190,8 @@ def evaluate(run: Run) -> Mapping[str, float]:
             return state.scores
         run.dispatch.send("on_eval_start", state)
         batches = evaluation_batches(run, run.components.valid)
-        state.scores = run.broadcast_scores(state.task.evaluate(state.model, batches, context))
+        scores = evaluate_task(state.task, state.model, batches, context)
+        state.scores = run.broadcast_scores(scores)
         run.dispatch.send("on_eval_end", state)
     return state.scores
 

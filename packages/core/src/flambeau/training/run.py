@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -46,6 +47,7 @@ from flambeau.training.update import Update
 
 if TYPE_CHECKING:
     from flambeau.training.intervals import Intervals
+    from flambeau.training.logged_values import LoggedValues
     from flambeau.training.nonfinite.locate import NonFiniteSource
     from flambeau.training.planner import Planner
     from flambeau.training.update_check import UpdateCheck
@@ -292,6 +294,20 @@ class Run:
             raise epoch_without_targets(self.state.position.epoch + 1, steps)
         return mean
 
+    @cached_property
+    def logged(self) -> LoggedValues:
+        """The values that the task or the train step logs in this epoch."""
+        from flambeau.training.logged_values import LoggedValues
+
+        return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
+
+    def read_logged(self) -> dict[str, float]:
+        """Return the means of the epoch's logged values, by their columns."""
+        from flambeau.training.logged_values import means_of
+
+        means = means_of(self.gather(self.logged.read()))
+        return {f"train_{name}": value for name, value in means.items()}
+
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
         """Use the averaged weights, if averaging is on, inside the block."""
@@ -334,7 +350,7 @@ class Run:
                 f"the layer is unknown because the loader cannot repeat its batches: {why_not}"
             )
             raise self.build_nonfinite_error(record, NonFiniteSource("unknown", description))
-        batches: list[Batch] = next(self._batches_from(record.epoch, record.epoch_step), [])
+        batches = next(self._batches_from(record.epoch, record.epoch_step), list[Batch]())
         ready = [self.prepare_train(batch) for batch in batches if len(batch)]
         if not ready and loader_world_size(self.components.train) == 1:
             empty = NonFiniteSource("empty", "it has no samples, so its mean loss is 0/0")

@@ -58,6 +58,7 @@ def capture(run: Run) -> dict[str, Any]:
         "controlled": dict(run.values.controlled),
         "history": state.history.state_dict(),
         "losses": run.losses.state_dict(),
+        "logged": run.logged.state_dict(),
         "carry": state.context.carry,
         "callbacks": [
             {"type": type(callback).__name__, "state": callback.state_dict()}
@@ -110,6 +111,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     state.values.update(tree["values"])
     state.history.load_state_dict(tree["history"])
     run.losses.load_state_dict(tree["losses"])
+    run.logged.load_state_dict(tree.get("logged", ()))
     state.context.carry = tree["carry"]
     for name, value in asdict(position).items():
         setattr(state.position, name, value)
