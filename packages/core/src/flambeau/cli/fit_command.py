@@ -20,8 +20,11 @@ from flambeau.cli.data_arguments import (
 )
 from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
 from flambeau.cli.plan_arguments import (
+    EvaluateEvery,
     ModelName,
     Settings,
+    Steps,
+    check_length,
     check_model,
     parse_choices,
     without_none,
@@ -43,27 +46,28 @@ RECIPES: Mapping[str, Callable[[Learner], object]] = {
 }
 """Training methods of the Learner by their name in ``--recipe``."""
 
+RecipeName = Annotated[
+    str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
+]
+"""The option ``--recipe``."""
+
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Train while the score improves, for at most this many minutes."),
+]
+"""The option ``--minutes``."""
+
 
 def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
     path: DataPath,
     model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Number of optimizer steps, in place of epochs.")
-    ] = None,
-    evaluate_every: Annotated[
-        int | None,
-        typer.Option(help="Optimizer steps between two evaluations; an epoch's by default."),
-    ] = None,
+    steps: Steps = None,
+    evaluate_every: EvaluateEvery = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Train while the score improves, for at most this many minutes."),
-    ] = None,
+    recipe: RecipeName = None,
+    minutes: Minutes = None,
     out: OutputFolder = None,
     start: Annotated[
         Path | None, typer.Option(help="Train the export in this folder further.")
@@ -88,14 +92,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
-    _check_length(epochs, steps, minutes, evaluate_every)
-    own = {
-        "task": task,
-        "epochs": epochs,
-        "steps": steps,
-        "evaluate_every": evaluate_every,
-        "lr": lr,
-    }
+    check_length(epochs, steps, minutes, evaluate_every)
+    length = {"epochs": epochs, "steps": steps, "evaluate_every": evaluate_every}
+    own = {"task": task, "lr": lr, **length}
     choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
@@ -130,20 +129,6 @@ def _interrupted(words: Sequence[object], options: Mapping[str, object]) -> type
     command = shlex.join(map(str, ["flambeau", "fit", *words, *given]))
     typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
     return typer.Exit(130)
-
-
-def _check_length(
-    epochs: int | None, steps: int | None, minutes: float | None, evaluate_every: int | None
-) -> None:
-    """Refuse two lengths of a run, and intervals for one that chooses them itself."""
-    if steps is not None and (epochs is not None or minutes is not None):
-        other = f"--epochs {epochs}" if epochs is not None else f"--minutes {minutes:g}"
-        raise ArgumentError(f"--steps {steps} and {other} are two lengths of one run. Give one.")
-    if evaluate_every is not None and minutes is not None:
-        raise ArgumentError(
-            f"--evaluate-every {evaluate_every} cannot be used with --minutes: such a run chooses "
-            "the intervals between evaluations by their cost. Remove one of them."
-        )
 
 
 def _refuse_with_resume(**options: object) -> None:

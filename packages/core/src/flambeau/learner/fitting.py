@@ -176,7 +176,7 @@ def build(
     if auto is None and every is not None:
         phases = [replace(p, evaluate_every=p.evaluate_every or every) for p in phases]
     if auto is None and (divides_epochs(phases) or not has_length(components.train)):
-        from flambeau.training.intervals import Intervals
+        from flambeau.training.step_intervals import Intervals
 
         intervals = Intervals(components.train, options.accumulate, phases, first_epoch)
     settings = RunSettings(

@@ -28,8 +28,8 @@ class Phase:
             is completely frozen. "auto": the policy in the learner's plan, which is measured if
             that is "auto", too.
         name: Shown in history and progress bar.
-        steps: Optimizer steps, in place of epochs. The next phase goes on with the batch after the
-            last one, also inside an epoch.
+        steps: Optimizer steps, in place of epochs. The next phase continues with the batch after
+            the last one, also inside an epoch.
         evaluate_every: Optimizer steps between two evaluations, counted from the start of the
             phase; another one is at its end. None evaluates once an epoch.
     """

@@ -46,10 +46,10 @@ from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
 
 if TYPE_CHECKING:
-    from flambeau.training.intervals import Intervals
     from flambeau.training.logged_values import LoggedValues
     from flambeau.training.nonfinite.locate import NonFiniteSource
     from flambeau.training.planner import Planner
+    from flambeau.training.step_intervals import Intervals
     from flambeau.training.update_check import UpdateCheck
 
 T = TypeVar("T")

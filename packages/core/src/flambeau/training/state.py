@@ -17,7 +17,7 @@ from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
 
 if TYPE_CHECKING:
-    from flambeau.training.intervals import Intervals
+    from flambeau.training.step_intervals import Intervals
 
 
 @dataclass(slots=True)

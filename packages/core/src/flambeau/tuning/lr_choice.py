@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from flambeau.data.loader import not_resumable_reason
 from flambeau.phases.phase import Phase
 from flambeau.plan.choice import Choice
-from flambeau.training.intervals import count_steps_of
 from flambeau.training.options import TrainingOptions
 from flambeau.training.step import train_step
+from flambeau.training.step_intervals import count_steps_of
 
 if TYPE_CHECKING:
     from flambeau.tuning.lr_finder import Start

@@ -30,8 +30,8 @@ from flambeau.torch_internals import is_compiled
 from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
-from flambeau.training.intervals import count_steps_of
 from flambeau.training.options import TrainingOptions
+from flambeau.training.step_intervals import count_steps_of
 from flambeau.tuning.memory import MemoryUse, fit_line, fits_without_measuring, split_step
 from flambeau.tuning.probe import KEYS, ProbeResult, choose
 from flambeau.tuning.probe_cache import key_of, lookup, store
