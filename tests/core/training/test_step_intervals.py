@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from flambeau import (
+    Batch,
     Callback,
     Checkpointing,
     EarlyStopping,
@@ -21,7 +23,8 @@ from flambeau import (
     TensorData,
     TrainingOptions,
 )
-from flambeau.errors import ArgumentError, InputError, PlanError
+from flambeau.errors import ArgumentError, InputError, NonFiniteError, PlanError, ResumeError
+from flambeau.task import Classification
 from flambeau.training import EMA
 
 N, SIZE = 45, 8  # six steps an epoch, the last with 5 samples; four with accumulation over two
@@ -368,3 +371,135 @@ def test_a_train_loader_that_ends_too_early_is_named() -> None:
     data = TensorData.from_loaders(Short(), [(x[N:], y[N:])], class_names=["no", "yes"])
     with pytest.raises(InputError, match=r"ended after 6 batches.*len\(\) is 7"):
         learner(data=data, choices={"batch_size": SIZE}).fit(steps=20)
+
+
+@pytest.mark.filterwarnings("ignore:.*not-resumable")
+def test_what_a_stream_without_length_cannot_do_is_refused(tmp_path: Path) -> None:
+    choices = {"batch_size": SIZE}
+    run = learner(data=stream_data(Stream()), choices=choices)
+    with pytest.raises(InputError, match=r"Phase\(steps=…\)"):
+        run.fine_tune(steps=4)
+    with pytest.raises(InputError, match=r"train by steps: learner.fit\(steps=10_000\)"):
+        run.fit_auto(0.01)
+    with pytest.raises(KeyboardInterrupt):
+        learner(tmp_path, Stop(3), data=stream_data(Stream()), choices=choices).fit(steps=9)
+    with pytest.raises(ResumeError, match=r"no len\(\)"):
+        learner(tmp_path, data=stream_data(Stream()), choices=choices).resume()
+
+
+def test_training_by_steps_needs_no_validation_part() -> None:
+    x, y = rows()
+    run = learner(data=TensorData.from_tensors(x, y, valid=0))
+    run.fit(steps=11, evaluate_every=4)
+    assert column(run, "step") == [4, 8, 11]
+    assert "valid_loss" not in run.history.rows[0]
+
+
+def test_a_table_of_values_for_each_step_is_used() -> None:
+    values = [0.01 * (i + 1) for i in range(9)]
+    run = learner()
+    run.fit(steps=9, evaluate_every=2, schedules={"lr": Schedule("table", 1, {"values": values})})
+    assert column(run, "lr") == pytest.approx([values[end - 1] for end in (2, 4, 6, 8, 9)])
+    with pytest.raises(InputError, match="3 values, but its phase has 9 steps"):
+        learner().fit(steps=9, schedules={"lr": Schedule("table", 1, {"values": [1, 2, 3]})})
+
+
+def test_a_saved_plan_repeats_a_run_by_steps(tmp_path: Path) -> None:
+    run = learner()
+    torch.manual_seed(2)
+    run.fit(steps=8, evaluate_every=3)
+    run.plan.save(tmp_path / "plan.json")
+    x, y = rows()
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 2))
+    data = TensorData.from_tensors(x, y, valid=16)
+    again = Learner(data, model, plan=tmp_path / "plan.json", quiet=True)
+    torch.manual_seed(2)
+    again.fit()
+    assert untimed(run) == untimed(again)
+    assert torch.equal(weights(run), weights(again))
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_that_is_not_finite_is_found_again(accumulate: int) -> None:
+    def spoil(batch: Batch, seed: int) -> Batch:
+        if batch.epoch == 1 and batch.indices is not None:
+            x = batch.input.clone()
+            x[batch.indices == 7] = float("nan")
+            return replace(batch, inputs={"input": x})
+        return batch
+
+    messages: list[str] = []
+    for length in ({"epochs": 2}, {"steps": 12, "evaluate_every": 2}):
+        torch.manual_seed(2)
+        run = learner(accumulate=accumulate, transforms=(spoil,))
+        with pytest.raises(
+            NonFiniteError, match=r"of epoch 2\) is not finite.* Samples: 7"
+        ) as caught:
+            run.fit(**length)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+class StopInEvaluation(Callback):
+    def on_eval_step_end(self, state: Any) -> None:
+        if state.position.step == 10:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_is_interrupted_in_an_evaluation_is_resumed(tmp_path: Path) -> None:
+    whole = learner()
+    torch.manual_seed(3)
+    whole.fit(steps=14, evaluate_every=5)
+    stopped = learner(tmp_path, StopInEvaluation())
+    torch.manual_seed(3)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(steps=14, evaluate_every=5)
+    resumed = learner(tmp_path)
+    resumed.resume()
+    assert untimed(whole) == untimed(resumed)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+class Counting(Classification):
+    """Its carried state is the number of steps since the epoch of the train set began."""
+
+    def forward(self, model: nn.Module, batch: Batch, context: Any) -> Any:
+        if context.stage == "train":
+            before = 0 if context.carry is None else int(context.carry)
+            self.seen.append((context.epoch, before))
+            context.carry = torch.tensor(before + 1)
+        return super().forward(model, batch, context)
+
+    seen: list[Any]
+
+
+def test_carried_state_starts_with_an_epoch_of_the_train_set(tmp_path: Path) -> None:
+    expected = [(epoch, step) for epoch in (0, 1) for step in range(STEPS)]
+
+    def run(folder: Path | None, *callbacks: Callback) -> tuple[Learner, Counting]:
+        task = Counting(["0", "1"])
+        task.seen = []
+        x, y = rows()
+        torch.manual_seed(1)
+        return Learner(
+            TensorData.from_tensors(x, y, valid=16),
+            nn.Linear(4, 2),
+            task=task,
+            choices={"batch_size": SIZE, "lr": 0.05},
+            callbacks=callbacks,
+            folder=folder,
+            quiet=True,
+            training=TrainingOptions(doctor=False),
+        ), task
+
+    whole, task = run(None)
+    whole.fit(steps=2 * STEPS, evaluate_every=4)
+    assert task.seen == expected
+    for stop in (5, 6):
+        stopped, before = run(tmp_path / str(stop), Stop(stop))
+        with pytest.raises(KeyboardInterrupt):
+            stopped.fit(steps=2 * STEPS, evaluate_every=4)
+        resumed, after = run(tmp_path / str(stop))
+        resumed.resume()
+        assert before.seen + after.seen == expected

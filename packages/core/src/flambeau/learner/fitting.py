@@ -23,17 +23,15 @@ from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.data.loader import has_length
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
-from flambeau.errors import ArgumentError
 from flambeau.learner.planning import (
     auto_run_of_checkpoint,
+    decide,
     options_of,
     plan_of_checkpoint,
-    with_choices,
 )
 from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
 from flambeau.learner.setup import Request, Resume, Setup
-from flambeau.phases import recipes
-from flambeau.phases.phase import Phase, divides_epochs
+from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
@@ -44,7 +42,6 @@ from flambeau.training.step import train_step
 
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun
-    from flambeau.tuning.lr_result import LearningRate
 
 
 Started = Callable[[Plan, Run], None]
@@ -66,8 +63,7 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
         ArgumentError: The learner's folder contains the run of another learner.
     """
     check_folder(setup)
-    plan = with_choices(setup.plan, request.choices)
-    _check_auto(plan, request)
+    plan = decide(setup.plan, request.choices)
     if setup.training.factory is not None:
         from flambeau.learner.factory_rate import check_peaks, with_factory_rate
 
@@ -171,10 +167,8 @@ def build(
         InputError: The train loader has no length, and a phase is measured in epochs.
     """
     components = setup.built(plan).components(plan.values)
-    options = options_of(setup.training, plan.values)
-    every, intervals = plan.values.get("evaluate_every"), None
-    if auto is None and every is not None:
-        phases = [replace(p, evaluate_every=p.evaluate_every or every) for p in phases]
+    options, intervals = options_of(setup.training, plan.values), None
+    phases = with_evaluations(phases, None if auto else plan.values.get("evaluate_every"))
     if auto is None and (divides_epochs(phases) or not has_length(components.train)):
         from flambeau.training.step_intervals import Intervals
 
@@ -231,30 +225,9 @@ def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> No
         run_phases(run)
 
 
-def find_lr(setup: Setup, trainable: tuple[str, ...] | None, max_steps: int) -> LearningRate:
-    """Return the measured peak learning rate of the next fit of the given parameter groups."""
-    from flambeau.learner.factory_rate import with_factory_rate
-    from flambeau.tuning.lr_finder import Start, find
-
-    values = with_factory_rate(setup, setup.plan).values
-    [phase] = recipes.single_phase(values, trainable=trainable)
-    components = setup.built(setup.plan).components(values)
-    options = options_of(setup.training, values)
-    return find(Start(components, options, phase, setup.position), max_steps)
-
-
 def record(plan: Plan, run: Run, auto: AutoRun | None) -> Plan:
     """Return the plan with the result of an automatic run, so that it can be repeated."""
     return plan if auto is None else auto.record_in(plan, run.state.history, run.best.epoch)
-
-
-def _check_auto(plan: Plan, request: Request) -> None:
-    every = plan["evaluate_every"]
-    if request.auto is not None and every.value is not None and every.source == "user":
-        raise ArgumentError(
-            f"evaluate_every is {every.value}, but fit_auto chooses the intervals between "
-            "evaluations by their cost. Remove evaluate_every, or use fit(steps=…)."
-        )
 
 
 def _may_need_measuring(plan: Plan, phases: Sequence[Phase], request: Request) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -326,7 +326,9 @@ class Learner:
         Args:
             max_steps: Upper limit on the optimizer steps used, at least 60.
         """
-        return fitting.find_lr(self._setup(), self._trainable, max_steps)
+        from flambeau.learner.factory_rate import find_lr
+
+        return find_lr(self._setup(), self._trainable, max_steps)
 
     @property
     def _trainable(self) -> tuple[str, ...] | None:
@@ -414,15 +416,9 @@ class Learner:
         from flambeau.report.interpretation import interpret
 
         require_part(self.data, part)
-        context = self._context()
-        details = report_details(self._setup(), self.built)
+        details, read = report_details(self._setup(), self.built), partial(self.built.batches, part)
         return interpret(
-            self.model,
-            self.task,
-            lambda: self.built.batches(part),
-            part=part,
-            context=context,
-            details=details,
+            self.model, self.task, read, part=part, context=self._context(), details=details
         )
 
     def calibrate(self) -> CalibrationResult:

@@ -137,7 +137,7 @@ def make_plan(
         plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
         # Arguments take precedence over saved values; the choices of the data are saved already.
         given_here = ("architecture", "task", *choices)
-        plan = with_choices(plan, {key: user[key] for key in given_here if key in user})
+        plan = decide(plan, {key: user[key] for key in given_here if key in user})
         if data.like is not None:
             from flambeau.learner.start import check_plan_like
 
@@ -159,7 +159,7 @@ def make_plan(
     return agree_on_plan(plan, data)
 
 
-def with_choices(plan: Plan, choices: Mapping[str, Any]) -> Plan:
+def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
     """Return the plan with the user's values. Epochs and steps replace each other.
 
     Raises:

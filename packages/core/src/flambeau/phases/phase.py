@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
@@ -88,6 +88,14 @@ class Phase:
             steps=values.get("steps"),
             evaluate_every=values.get("evaluate_every"),
         )
+
+
+def with_evaluations(phases: Iterable[Phase], every: int | None) -> list[Phase]:
+    """Return the phases with the interval for those that have none of their own."""
+    return [
+        phase if every is None or phase.evaluate_every else replace(phase, evaluate_every=every)
+        for phase in phases
+    ]
 
 
 def divides_epochs(phases: Iterable[Phase]) -> bool:

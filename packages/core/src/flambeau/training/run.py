@@ -171,10 +171,8 @@ class Run:
         context.epoch = position.epoch
         return self._batches_from(position.epoch, position.epoch_step)
 
-    def _batches_from(self, epoch: int, epoch_step: int) -> Iterator[list[Batch]]:
-        if self.settings.intervals is not None:
-            return self.settings.intervals.again(epoch, epoch_step)
-        return grouped_batches(self.components.train, self.options.accumulate, epoch, epoch_step)
+    def _batches_from(self, epoch: int, step: int) -> Iterator[list[Batch]]:
+        return grouped_batches(self.components.train, self.options.accumulate, epoch, step)
 
     @property
     def data_epoch(self) -> int:
@@ -344,6 +342,9 @@ class Run:
         from flambeau.training.nonfinite.locate import NonFiniteSource, find_nonfinite_source
 
         self.update.restore_statistics()
+        if self.settings.intervals is not None:
+            epoch, step = self.settings.intervals.place_of(record.epoch, record.epoch_step)
+            record = replace(record, epoch=epoch, epoch_step=step)
         why_not = not_resumable_reason(self.components.train)
         if why_not:
             description = (

@@ -52,7 +52,7 @@ class Intervals:
         self.counts: list[int] = []
         for phase in phases:
             self._divide(phase)
-        self._current = first_epoch
+        self._current, self._current_start = first_epoch, 0
         self._stream: Generator[list[Batch]] | None = None
         self._read = -1  # steps of the run whose batches were read
 
@@ -118,10 +118,9 @@ class Intervals:
             self._read += 1
             yield group
 
-    def again(self, epoch: int, epoch_step: int) -> Iterator[list[Batch]]:
-        """Yield the micro-batches from a step on once more, without moving the run's position."""
-        data_epoch, step = self._place(self._starts[epoch - self.first_epoch] + epoch_step)
-        return grouped_batches(self._train, self._accumulate, data_epoch, step)
+    def place_of(self, epoch: int, epoch_step: int) -> tuple[int, int]:
+        """Return the epoch of the train set, and the step in it, of a step of an interval."""
+        return self._place(self._starts[epoch - self.first_epoch] + epoch_step)
 
     def close(self) -> None:
         """End the iteration over the train batches."""
@@ -135,13 +134,14 @@ class Intervals:
 
     def _place(self, step: int) -> tuple[int, int]:
         """Return the epoch of the train set and the step in it of a step of the run."""
-        if self._epochs is None:
-            return self._current, 0
+        if self._epochs is None:  # of the current epoch, as an earlier one cannot be read again
+            return self._current, max(0, step - self._current_start)
         return self._epochs.find(self._skipped + step)
 
     def _groups(self, epoch: int, step: int, context: StepContext) -> Generator[list[Batch]]:
         while True:
             self._current = context.epoch = epoch
+            self._current_start = max(0, self._read)
             if not step:
                 context.carry = None
             n = 0
@@ -186,5 +186,5 @@ def _no_length(phase: Phase) -> InputError:
     return InputError(
         f"The phase {phase.name!r} has {what}, but the train loader has no len(), so the steps of "
         "an epoch are not known. Train by steps: learner.fit(steps=10_000, evaluate_every=500), or "
-        "define __len__ (batches in an epoch)."
+        "Phase(steps=…) for each phase; or define __len__ (batches in an epoch)."
     )
