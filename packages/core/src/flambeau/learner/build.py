@@ -443,7 +443,7 @@ class BuiltPlan:
             return
         weights: Tensor | None = getattr(self.dataset("valid"), "sample_weight", None)
         if weights is not None:
-            if not weights.any():
+            if not weights.any() and not self.task.ignores_sample_weight:
                 raise InputError(
                     f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
                     "score can be computed. Use other rows for valid, or train without them."
