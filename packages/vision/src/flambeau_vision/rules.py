@@ -11,7 +11,7 @@ from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import data_device_choice, data_device_fault, precision_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept, with_readings
-from flambeau.plan.rules_training import lr_rule
+from flambeau.plan.rules_training import lr_rule, unless_steps
 from flambeau.wording import format_bytes
 from flambeau_vision.disk_cache import available_cache_bytes
 from flambeau_vision.facts import ImageFacts
@@ -368,7 +368,7 @@ RULES: tuple[Rule, ...] = (
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
     Rule("batch_size", ("architecture",), _batch_size),
-    Rule("epochs", ("architecture", "device"), _epochs),
+    Rule("epochs", ("architecture", "device", "steps"), unless_steps(_epochs)),
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(
         {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain},

@@ -22,6 +22,7 @@ from flambeau.errors import InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
 from flambeau.task.task import StepContext, Task
+from flambeau.training.logged_values import evaluate as evaluate_task
 
 
 class Part(StrEnum):
@@ -73,7 +74,7 @@ def evaluate(
     if report is None:
         batches = _batches(predictor, data, chosen)
         step_context = StepContext("evaluate", values=dict(predictor.task.values))
-        scores = predictor.task.evaluate(predictor.model, batches, step_context)
+        scores = evaluate_task(predictor.task, predictor.model, batches, step_context)
     else:
         found = interpret(
             predictor.model,

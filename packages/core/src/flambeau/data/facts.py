@@ -47,6 +47,7 @@ class Facts(TypedDict, total=False):
         class_counts: Number of train samples per class, in the order of ``class_names``.
         class_weight_sums: Sum of the sample weights of each class, if the train samples have
             weights.
+        has_length: Whether the number of batches in a train epoch is known; absent if it is.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
         evidence: Which train samples were measured, if not all of them.
         readings: How labels, folders and columns were understood, where they could be understood
@@ -78,6 +79,7 @@ class Facts(TypedDict, total=False):
     class_names: ReadOnly[list[str]]
     class_counts: ReadOnly[list[int]]
     class_weight_sums: ReadOnly[list[float]]
+    has_length: ReadOnly[bool]
     loader_batch_size: ReadOnly[int]
     evidence: ReadOnly[str]
     readings: ReadOnly[Sequence[Mapping[str, Any]]]

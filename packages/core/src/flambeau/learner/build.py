@@ -18,7 +18,7 @@ from flambeau.data.data import Data
 from flambeau.data.facts import class_totals
 from flambeau.data.loader import Dataset, Loader, LoaderOptions, NonEmptyBatches, loader_world_size
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.user_loader import UserLoaderDataset
+from flambeau.data.user_dataset import UserLoaderDataset
 from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
@@ -34,6 +34,7 @@ from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 
 if TYPE_CHECKING:
+    from flambeau.artefact.predictor import Predictor
     from flambeau.artefact.weights_meaning import Meaning
     from flambeau.learner.start import StartingPoint
 
@@ -230,6 +231,13 @@ class BuiltPlan:
         from flambeau.artefact.weights_meaning import Meaning
 
         return Meaning(self.preprocessor, self.task, self.domain)
+
+    def predictor(self, batch_size: int) -> Predictor:
+        """Return a predictor with the model, equal to that of a loaded export."""
+        from flambeau.artefact.predictor import Predictor
+
+        model, task = self.model, self.task
+        return Predictor(self.preprocessor, model, task, device=self.device, batch_size=batch_size)
 
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""

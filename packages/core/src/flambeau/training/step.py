@@ -38,6 +38,7 @@ class Step:
             carried state.
         optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
             network).
+        micro_batches: The micro-batches of the current step.
     """
 
     n_ranks = 1
@@ -50,6 +51,7 @@ class Step:
         self._state = state
         self._update = update
         self._has_leftovers = False
+        self.micro_batches: Sequence[Batch] = ()
         self._precision = precision
         self._listeners = dispatch.on_gradients_ready
 
@@ -111,6 +113,33 @@ class Step:
             listener(self._state)
         self._update(loss, name)
         self._has_leftovers = name is not None
+
+    def log(
+        self, weight: Batch | float | Tensor | None = None, /, **values: Tensor | float
+    ) -> None:
+        """Report values of the step; their means over the epoch become columns of the history.
+
+        ``step.log(discriminator=loss.detach())`` gives the column "train_discriminator". Nothing
+        is read from the device before the end of the epoch. See also ``Task.log``.
+
+        Args:
+            weight: How much the values count in the mean: a micro-batch, or a number, also a 0-d
+                tensor. None is the batch of a step that has one.
+            values: Means over the samples by name, numbers or 0-d tensors on any device.
+
+        Raises:
+            ArgumentError: A value is not one number, or its name is that of the loss or a metric;
+                or the weight is missing in a step of several micro-batches.
+        """
+        if weight is None:
+            if len(self.micro_batches) != 1:
+                raise ArgumentError(
+                    f"The step has {len(self.micro_batches)} micro-batches, so step.log needs to "
+                    "know how much a value counts: step.log(batch, name=value) for the value of a "
+                    "micro-batch, or its weight as a number."
+                )
+            weight = self.micro_batches[0]
+        self._state.task.log(weight, **values)
 
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.

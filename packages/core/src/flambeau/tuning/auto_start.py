@@ -86,7 +86,7 @@ def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
             start = Start(
                 components, options, settings.phases(_LR_FIND_SEGMENTS)[0], upcoming.position
             )
-            plan = plan.with_choice(measure_lr(plan["lr"], start, epochs, upcoming.log))
+            plan = plan.with_choice(measure_lr(plan["lr"], start, [Phase(epochs)], upcoming.log))
             settings = replace(settings, lr=plan.values["lr"])
         auto.make_first_plan(settings, speed, components, options.accumulate)
     upcoming.log(auto.description())
