@@ -23,6 +23,7 @@ def gan_step(model, micro_batches, task, step):
     generator_loss = softplus(-critic(fake)).mean()
     step.backward(generator_loss)
     step.update(generator_loss, "generator")
+    step.log(critic=critic_loss, generator=generator_loss)
     return critic_loss + generator_loss
 
 

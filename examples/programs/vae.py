@@ -22,7 +22,7 @@ def elbo_terms(outputs, batch):
     decoded, mean, log_var = outputs
     error = (decoded - batch.input).square().sum(1) / 0.02
     divergence = (mean.square() + log_var.exp() - 1 - log_var).sum(1) / 2
-    return error + divergence
+    return {"error": error, "divergence": divergence}
 
 
 torch.manual_seed(0)

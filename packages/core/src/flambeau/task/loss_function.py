@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
@@ -14,9 +15,9 @@ from flambeau.task.sample_weights import weight_of
 from flambeau.task.task import Task
 from flambeau.wording import class_name
 
-SampleLosses = Callable[[Any, Batch], Tensor]
+SampleLosses = Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]
 """``function(outputs, batch)``: the loss of each sample, ``(batch,)``, or of each of its elements,
-``(batch, …)``."""
+``(batch, …)``; or several of them by name, which are added."""
 
 
 class LossFunction(Task):
@@ -44,24 +45,37 @@ class LossFunction(Task):
         """Return the sum of the function's losses and their number, both weighted by sample.
 
         Raises:
-            InputError: The function does not return a tensor with one row for each sample.
+            InputError: The function does not return a tensor with one row for each sample, or its
+                terms differ in shape.
         """
-        losses = cast("object", self.function(outputs, batch))
-        if not isinstance(losses, Tensor) or not losses.ndim or len(losses) != len(batch):
-            found = f"a {type(losses).__name__}"
-            if isinstance(losses, Tensor):
-                found = f"shape {tuple(losses.shape)}" if losses.ndim else "one number"
+        made = cast("object", self.function(outputs, batch))
+        if not isinstance(made, Mapping):
+            return _sum_and_weight(self._checked(made, batch), batch)
+        terms = {
+            str(name): self._checked(losses, batch)
+            for name, losses in cast("Mapping[object, object]", made).items()
+        }
+        if len({losses.shape for losses in terms.values()}) != 1:
+            shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in terms.items())
             raise InputError(
-                f"The loss {self.loss_name} returned {found} for {len(batch)} samples. Return one "
-                'loss for each sample, or for each of its elements (of torch\'s losses: '
-                'reduction="none"). For a loss that is no mean over samples, define a Task with '
-                "loss(outputs, batch), which returns a sum and its weight."
+                f"The terms of the loss {self.loss_name} differ in shape ({shapes}), so they have "
+                "no sum for each sample. Return terms of one shape: (batch,)."
             )
-        samples = batch.sample_weight
-        if samples is None:
-            return losses.sum(), float(losses.numel())
-        weights = per_sample(samples, losses)
-        return (losses * weights).sum(), weight_of(losses.numel(), weights, losses)
+        self.log(batch, **{name: _mean(losses.detach(), batch) for name, losses in terms.items()})
+        return _sum_and_weight(torch.stack(list(terms.values())).sum(0), batch)
+
+    def _checked(self, losses: object, batch: Batch) -> Tensor:
+        if isinstance(losses, Tensor) and losses.ndim and len(losses) == len(batch):
+            return losses
+        found = f"a {type(losses).__name__}"
+        if isinstance(losses, Tensor):
+            found = f"shape {tuple(losses.shape)}" if losses.ndim else "one number"
+        raise InputError(
+            f"The loss {self.loss_name} returned {found} for {len(batch)} samples. Return one loss "
+            "for each sample, or for each of its elements (of torch's losses: "
+            'reduction="none"). For a loss that is no mean over samples, define a Task with '
+            "loss(outputs, batch), which returns a sum and its weight."
+        )
 
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return the output of each sample, a tensor on the CPU.
@@ -76,3 +90,17 @@ class LossFunction(Task):
                 "returns one prediction for each sample."
             )
         return list(outputs.detach().cpu())
+
+
+def _sum_and_weight(losses: Tensor, batch: Batch) -> tuple[Tensor, Tensor | float]:
+    if batch.sample_weight is None:
+        return losses.sum(), float(losses.numel())
+    weights = per_sample(batch.sample_weight, losses)
+    return (losses * weights).sum(), weight_of(losses.numel(), weights, losses)
+
+
+def _mean(losses: Tensor, batch: Batch) -> Tensor:
+    total, weight = _sum_and_weight(losses, batch)
+    if isinstance(weight, Tensor):  # a batch of weight 0 has the sum 0
+        weight = weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    return total / weight

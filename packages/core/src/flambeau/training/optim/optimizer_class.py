@@ -86,17 +86,17 @@ class SubmoduleFactory:
             ArgumentError: The model has no submodule of a name, or a trainable parameter is in none
                 of the submodules or in several.
         """
-        modules = dict(model.named_modules())
+        modules: dict[str, nn.Module] = dict(model.named_modules())
         for name in self.by_name:
             if not name or name not in modules:
                 raise ArgumentError(
                     f"The model has no submodule {name!r}, which optimizer={{…}} names. "
-                    f"{did_you_mean(name, [each for each, _ in model.named_children()])}"
+                    f"{did_you_mean(name, list(dict(model.named_children())))}"
                 )
         for name, parameter in model.named_parameters():
             owners = [each for each in self.by_name if name.startswith(f"{each}.")]
             if len(owners) != 1 and parameter.requires_grad:
-                have = f"{len(owners)} optimizers ({', '.join(owners)})" if owners else "no optimizer"
+                have = f"several optimizers ({', '.join(owners)})" if owners else "no optimizer"
                 raise ArgumentError(
                     f"The parameter {name} has {have}. Name its submodule once in optimizer={{…}}, "
                     "or call requires_grad_(False) on it."
