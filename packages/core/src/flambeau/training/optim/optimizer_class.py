@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -86,7 +86,7 @@ class SubmoduleFactory:
             ArgumentError: The model has no submodule of a name, or a trainable parameter is in none
                 of the submodules or in several.
         """
-        modules: dict[str, nn.Module] = dict(model.named_modules())
+        modules = dict(cast("Iterator[tuple[str, nn.Module]]", model.named_modules()))
         for name in self.by_name:
             if not name or name not in modules:
                 raise ArgumentError(
