@@ -183,8 +183,12 @@ class TrainStep(Protocol):
 
     def __call__(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
-    ) -> StepResult:
-        """Make one step: forward, ``step.backward(loss)``, ``step.update()``."""
+    ) -> StepResult | Tensor:
+        """Make one step: forward, ``step.backward(loss)``, ``step.update()``.
+
+        Returns:
+            The mean loss, 0-d, with the weight of the batches, or a ``StepResult`` with another.
+        """
         ...
 
 
@@ -225,12 +229,19 @@ def train_step(
     return StepResult(loss, total)
 
 
-def checked_result(result: object) -> StepResult:
+def checked_result(result: object, batches: Sequence[Batch]) -> StepResult:
     """Return the result of a ``train_step``, with its loss detached.
 
+    Args:
+        result: A ``StepResult``, or only the mean loss, which gets the weight of the batches.
+        batches: The micro-batches of the step.
+
     Raises:
-        ArgumentError: It is not a ``StepResult`` with a 0-d tensor.
+        ArgumentError: It has no 0-d tensor as loss.
     """
+    if isinstance(result, Tensor):
+        weights = [len(batch) if batch.weight is None else batch.weight for batch in batches]
+        result = StepResult(result, sum(weights))
     if type(result) is StepResult:
         loss = cast("object", result.loss)
         if isinstance(loss, Tensor) and loss.ndim == 0:
@@ -238,12 +249,13 @@ def checked_result(result: object) -> StepResult:
                 result.loss = loss.detach()
             return result
         shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
-        found = f"a StepResult whose loss is a {type(loss).__name__}{shape}"
+        found = f"a loss that is a {type(loss).__name__}{shape}"
     else:
         found = f"a {type(result).__name__}"
     raise ArgumentError(
-        f"The train_step returned {found}. It must return StepResult(loss, weight) with the mean "
-        "loss of the step as a 0-d tensor: StepResult(loss.detach(), batch.weight)."
+        f"The train_step returned {found}. It must return the mean loss of the step as a 0-d "
+        "tensor, or StepResult(loss, weight) where its weight in the mean of the epoch is not that "
+        "of the batches."
     )
 
 
