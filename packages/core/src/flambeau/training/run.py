@@ -34,7 +34,12 @@ from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
-from flambeau.training.start_checks import check_has_column, check_optimizers, check_trainable
+from flambeau.training.start_checks import (
+    check_closure,
+    check_has_column,
+    check_optimizers,
+    check_trainable,
+)
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
@@ -108,6 +113,8 @@ class Run:
             clip_norm=options.clip_norm,
             nonfinite=options.nonfinite,
         )
+        if self.update.needs_closure:
+            check_closure(self.optimizers, self.precision.name, options.nonfinite)
         self.average = options.average.running() if options.average else None
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
@@ -395,6 +402,13 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
         found = cast("Mapping[str, object]", optimizers)
         if found and all(isinstance(value, Optimizer) for value in found.values()):
             return cast("Mapping[str, Optimizer]", found)
+        for name, value in found.items():
+            if not isinstance(value, Optimizer) and callable(getattr(value, "step", None)):
+                raise ArgumentError(
+                    f"The optimizer {name!r} is a {type(value).__name__}, which is not a "
+                    "torch.optim.Optimizer, so its param groups and state are unknown. Derive the "
+                    "class from torch.optim.Optimizer and keep the optimizer in it as an attribute."
+                )
     what = _shown(cast("object", optimizers))
     raise ArgumentError(
         f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
@@ -112,6 +112,44 @@ class Step:
         self._update(loss, name)
         self._has_leftovers = name is not None
 
+    @property
+    def needs_closure(self) -> bool:
+        """Whether an optimizer computes the loss itself (LBFGS, SAM), see ``update_with``."""
+        return self._update.needs_closure
+
+    def update_with(self, closure: Callable[[], Tensor], name: str | None = None) -> Tensor:
+        """Step an optimizer that computes the loss itself: LBFGS, SAM.
+
+        It replaces ``update``. Gradients are cleared before each call of ``closure`` and clipped
+        after it. SAM (any optimizer with ``first_step`` and ``second_step``) gets the gradients of
+        a call before each of its two steps; other optimizers get the closure.
+
+        Args:
+            closure: Computes the loss, calls ``step.backward(loss)`` and returns the loss, 0-d.
+            name: Name of the optimizer; None if there is only one.
+
+        Returns:
+            The loss of the first call, detached.
+
+        Raises:
+            ArgumentError: No optimizer has this name, or several are meant, or the optimizer does
+                not call the closure.
+        """
+
+        def ready() -> None:
+            for listener in self._listeners:
+                listener(self._state)
+
+        carry = self.context.carry
+
+        def evaluate() -> Tensor:
+            self.context.carry = carry  # each evaluation starts from the same carried state
+            return closure()
+
+        loss = self._update.with_closure(evaluate, name, ready)
+        self._has_leftovers = False
+        return loss
+
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.
 
@@ -151,9 +189,34 @@ def train_step(
         InputError: No sample has a target: the weight of the step is 0. Where only the device knows
             the weight, the non-finite guard finds such a step.
     """
+    if step.needs_closure:
+        return _step_with_closure(model, micro_batches, task, step)
+    result = _backward(model, micro_batches, task, step)
+    step.update(result.loss)
+    return result
+
+
+def _step_with_closure(
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
+) -> StepResult:
+    """Make a step of an optimizer that computes the loss itself; return the first result."""
+    results: list[StepResult] = []
+
+    def closure() -> Tensor:
+        results.append(_backward(model, micro_batches, task, step))
+        return results[-1].loss
+
+    step.update_with(closure)
+    return results[0]
+
+
+def _backward(
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
+) -> StepResult:
+    """Compute the gradients of the mean loss over all micro-batches; return loss and weight."""
     total = step.total_weight(known_weight(micro_batches, task))
     if total is None:
-        return _step_of_unknown_weight(model, micro_batches, task, step)
+        return _backward_of_unknown_weight(model, micro_batches, task, step)
     if not total and micro_batches:
         raise _no_target(step, micro_batches)
     loss: Tensor | None = None
@@ -166,7 +229,6 @@ def train_step(
         loss = part if loss is None else loss + part
     if loss is None:
         raise ValueError("train_step was called without a batch. Pass at least one micro-batch.")
-    step.update(loss)
     return StepResult(loss, total)
 
 
@@ -203,12 +265,12 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
     return total
 
 
-def _step_of_unknown_weight(
+def _backward_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
-    """Make a step from summed losses: divide the gradients once the total weight is known."""
+    """Sum the losses, and divide the gradients once the total weight is known."""
     if len(micro_batches) == 1 and step.n_ranks == 1:
-        return _step_of_one_batch(model, micro_batches[0], task, step)
+        return _backward_of_one_batch(model, micro_batches[0], task, step)
     sums: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in micro_batches:
@@ -221,13 +283,11 @@ def _step_of_unknown_weight(
     total = step.total_weight_on_device(torch.stack(weights).sum())
     gradients = gradients_of(optimized_parameters(step.optimizers.values()))
     scale_(gradients, 1.0 / total)
-    loss = torch.stack(sums).sum() / total
-    step.update(loss)
-    return StepResult(loss, total)
+    return StepResult(torch.stack(sums).sum() / total, total)
 
 
-def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
-    """Make a step whose only batch gives the total weight before the backward pass."""
+def _backward_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
+    """Compute the gradients of a step whose only batch gives the total weight before them."""
     with step.autocast():
         outputs = task.forward(model, batch, step.context)
         loss_sum, weight = task.loss(outputs, batch)
@@ -238,9 +298,7 @@ def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -
         step.backward(loss_sum, weight)
     else:
         raise _no_target(step, (batch,))
-    loss = loss_sum.detach() / weight
-    step.update(loss)
-    return StepResult(loss, weight)
+    return StepResult(loss_sum.detach() / weight, weight)
 
 
 def _no_target(step: Step, batches: Sequence[Batch]) -> InputError:
