@@ -27,6 +27,7 @@ from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
 from flambeau.training.optim.optimizer import default_factory, no_decay_ids
 from flambeau.training.optim.precision import Precision
@@ -115,7 +116,7 @@ class Run:
         )
         if self.update.needs_closure:
             check_closure(self.optimizers, self.precision.name, options.nonfinite)
-        self.average = options.average.running() if options.average else None
+        self.average = running_average(options.average, self.optimizers.values())
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
