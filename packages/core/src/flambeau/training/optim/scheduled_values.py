@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, FlambeauWarning, did_you_mean
 from flambeau.phases.phase import Phase
-from flambeau.phases.schedule import Schedule
+from flambeau.phases.schedule import TORCH_SCHEDULE, Schedule
 from flambeau.torch_internals import is_from_torch
 from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.groups import parameter_groups
@@ -257,7 +257,7 @@ def _refuse_torch_schedulers(optimizers: Iterable[Optimizer]) -> None:
         if any("initial_lr" in group for group in optimizer.param_groups):
             raise ArgumentError(
                 f"A scheduler of torch is attached to the {type(optimizer).__name__}, but the loop "
-                f"sets its learning rate. {_TORCH_SCHEDULE}"
+                f"sets its learning rate. {TORCH_SCHEDULE}"
             )
 
 
@@ -265,15 +265,9 @@ def _changed_outside(found: float, wanted: float) -> ArgumentError:
     return ArgumentError(
         f"The learning rate of the optimizer was {wanted:g} in the last step and is now "
         f"{float(found):g}: a callback, a scheduler of torch or the train_step changed it, but the "
-        f"loop sets it before each step. {_TORCH_SCHEDULE} For other rules use a Schedule or a "
+        f"loop sets it before each step. {TORCH_SCHEDULE} For other rules use a Schedule or a "
         "controller."
     )
-
-
-_TORCH_SCHEDULE = (
-    'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
-    "StepLR(optimizer, 3), length=10, lr=0.1)}) (flambeau.phases.torch_schedule)."
-)
 
 
 def _warn_of_own_rates(optimizers: Mapping[str, Optimizer]) -> None:
