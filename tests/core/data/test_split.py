@@ -100,6 +100,12 @@ def test_of_equal_remainders_the_larger_class_gets_the_row() -> None:
         assert found == [0, 2, 1]
 
 
+def test_a_class_keeps_a_train_row_although_its_remainder_is_the_largest() -> None:
+    labels = np.repeat(["a", "b"], [2, 30])  # quotas 1.5625 and 23.4375
+    split = Split.random(32, 25, seed=0, stratify=labels)
+    assert [int((labels[split.valid] == name).sum()) for name in "ab"] == [1, 24]
+
+
 def test_a_single_row_of_a_class_stays_in_train_and_is_noted() -> None:
     labels = ["cat"] * 10 + ["dog"] * 10 + ["emu"]
     for seed in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Optimizer
 
-from flambeau import Callback, Learner, Regression, Schedule, TensorData, TrainingOptions
+from flambeau import (
+    Callback,
+    Classification,
+    Learner,
+    Regression,
+    Schedule,
+    TensorData,
+    TrainingOptions,
+)
 from flambeau.data import Batch
 from flambeau.errors import ArgumentError, InputError, NonFiniteError
 from flambeau.training import StepResult
@@ -240,6 +249,39 @@ def test_a_step_that_is_not_finite_restores_the_weights(factory: Factory, evalua
     with pytest.raises(NonFiniteError):
         broken.fit(1, lr=0.1)
     assert same(broken.model.body, net())
+
+
+@pytest.mark.parametrize("factory", [lbfgs, sam])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_step_without_targets_changes_nothing(factory: Factory, is_known: bool) -> None:
+    class Ignoring(Classification):
+        def host_weight(self, batch: Batch) -> float | None:
+            return super().host_weight(batch) if is_known else None
+
+    x, none = X[:SIZE], torch.full((SIZE,), -1)
+    task = Ignoring(["a", "b"], ignore_index=-1)
+    labels = (x[:, 0] > 0).long()
+    model = nn.Sequential(nn.Linear(3, 2)).double()
+    before = [p.detach().clone() for p in model.parameters()]
+
+    class Moved(Callback):
+        def on_step_end(self, state: Any) -> None:
+            pairs = zip(before, state.model.parameters(), strict=True)
+            self.all = [*getattr(self, "all", []), any(not torch.equal(a, b) for a, b in pairs)]
+
+    moved = Moved()
+    one = Learner(
+        TensorData.from_loaders([(x, none), (x, labels)], [(x, labels)]),
+        model,
+        task=task,
+        training=TrainingOptions(doctor=False, optimizer=factory),
+        callbacks=[moved],
+        quiet=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one.fit(1, lr=0.1, schedule="constant")
+    assert moved.all == [False, True]
 
 
 def test_an_error_inside_the_step_restores_the_weights() -> None:

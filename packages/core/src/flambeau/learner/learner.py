@@ -33,6 +33,7 @@ from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
 from flambeau.training.state import Position
+from flambeau.wording import describe_values
 
 if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
@@ -127,6 +128,8 @@ class Learner:
             size = f", {sum(p.numel() for p in self._built.model.parameters()):,} parameters"
         epochs = self._position.epoch
         done = f"{epochs} epoch{'' if epochs == 1 else 's'} trained"
+        if self._built is not None and (fitted := self.task.calibration):
+            done += f", calibrated: {describe_values(fitted)}"
         return f"Learner({self.domain.name}, {self.plan.values['architecture']}{size}, {done})"
 
     # The objects, built on first use
@@ -480,8 +483,8 @@ class Learner:
         """
         from flambeau.learner.loading import load_any
 
-        load_any(self.model, path, self.built.meaning)
-        self.task.calibration = {}
+        calibration = load_any(self.model, path, self.built.meaning)
+        self.built.set_calibration(calibration, quiet=self.quiet)
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.

@@ -133,7 +133,8 @@ def make_plan(
     elif saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
-        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+        plan = saved if isinstance(saved, Plan) else Plan.load(saved)
+        plan = plan.bind(rules, facts | _start_facts(plan.values.get("start")))
         # Arguments take precedence over saved values; the choices of the data are saved already.
         for key in ("architecture", "task", *choices):
             if key in user and user[key] != plan.values[key]:
@@ -157,6 +158,10 @@ def make_plan(
     if given.task is None:
         require_builder("task", plan.values, domain.tasks, domain)
     return agree_on_plan(plan, data)
+
+
+def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"started": start is not None and start["model"] is not None}
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:

@@ -47,7 +47,7 @@ def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
         return Choice(
             "batch_size",
             given,
-            f"Your loader yields batches of {given} samples.",
+            f"The first batch of your loader has {given:,} samples.",
             override="Change it in your loader.",
             source="default",
         )
@@ -170,6 +170,8 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
         factor = _RELATIVE_TO_ADAMW.get(optimizer, 1)
         value = float(f"{base * factor:.3g}")
         reason = f"{base:g} is the measured default for {architecture} with AdamW."
+        if facts.get("started"):
+            reason += " It was measured without the weights of an export, which may need less."
         confidence = 0.9
         if not known:
             reason = (
@@ -208,6 +210,8 @@ def _schedule(facts: Facts, values: Mapping[str, Any]) -> Choice:
 def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
     n, batch_size = facts["n_train"], values["batch_size"] * values["accumulate"]
     steps = -(-n // batch_size)
+    if (batches := facts.get("loader_batches")) is not None:
+        steps = -(-batches // values["accumulate"])
     value = min(_MAX_EPOCHS, max(_MIN_EPOCHS, -(-_TARGET_STEPS // steps)))
     return Choice(
         "epochs",

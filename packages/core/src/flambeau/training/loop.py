@@ -71,12 +71,14 @@ def run_epoch(run: Run) -> None:
         run.raise_nonfinite(bad)
     # Losses are read after the evaluation, so that a run interrupted during it still has them.
     scores = evaluate(run)
+    train_loss = run.read_losses()
     state.history.add(
         {
             "phase": state.phase.name,
             "epoch": position.epoch + 1,
             "step": position.step,
-            "train_loss": run.read_losses(),
+            "train_loss": train_loss,
+            **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.values,
             "seconds": time.perf_counter() - started,

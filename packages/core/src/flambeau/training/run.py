@@ -86,6 +86,8 @@ class Run:
         adapted: Whether the statistics of norm layers were computed from these data
             (``bn="adapt"``).
         gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 without one.
+        empty_steps: Steps of the last epoch that were skipped because they have no target.
+        warns_of_empty_steps: Whether the next epoch with such steps warns.
         is_main: Whether this process (rank 0) prints messages and writes files.
         shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
@@ -131,6 +133,8 @@ class Run:
         self.bn: BatchNormPolicy = "auto"
         self.adapted = False
         self.gap_warned_phase = -1
+        self.empty_steps = 0
+        self.warns_of_empty_steps = True
         if self.average is not None:
             self.average.start(self.trained)
 
@@ -247,12 +251,21 @@ class Run:
 
         Raises:
             InputError: The weight of every step is 0: the epoch has no targets.
-        """
-        mean, weight, steps = self.losses.read()
-        if steps and not weight and self.train_step is train_step:
-            from flambeau.training.no_target import epoch_without_targets
 
-            raise epoch_without_targets(self.state.position.epoch + 1, steps)
+        Warns:
+            FlambeauWarning: [steps-without-targets] Some steps were skipped; once in a run.
+        """
+        mean, weight, steps, empty = self.losses.read()
+        self.empty_steps = empty if self.options.train_step is train_step else 0
+        if self.empty_steps:
+            from flambeau.training.no_target import epoch_without_targets, warn_of_skipped_steps
+
+            epoch = self.state.position.epoch + 1
+            if not weight:
+                raise epoch_without_targets(epoch, steps)
+            if self.is_main and self.warns_of_empty_steps:
+                self.warns_of_empty_steps = False
+                warn_of_skipped_steps(epoch, empty, steps)
         return mean
 
     @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError
 from flambeau.nested import detach
 from flambeau.task.numerics import real_scalar
 from flambeau.task.task import StepContext, Task
@@ -150,6 +150,27 @@ class Step:
         self._has_leftovers = False
         return loss
 
+    def skip(self) -> StepResult:
+        """End a step whose samples have no target: no weight changes, gradients are cleared.
+
+        The step counts as a step of the schedules, and the history counts it as skipped.
+
+        Returns:
+            A loss of nan with the weight 0.
+        """
+        self._update.skip()
+        self._has_leftovers = False
+        return StepResult(torch.full((), torch.nan, device=self._precision.device), 0.0)
+
+    def divisor(self, total: Tensor) -> Tensor:
+        """Return the weight of a step on an accelerator, or 1 where it is 0.
+
+        In the second case the next ``update`` has no effect. Nothing is read from the device.
+        """
+        empty = total == 0
+        self._update.mask(empty)
+        return torch.where(empty, 1.0, total)
+
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.
 
@@ -185,15 +206,23 @@ def train_step(
     large batch for any grouping of the samples: smaller last batches, token losses, accumulation
     and several processes.
 
+    A step of weight 0 (no sample has a target) changes no weights, see ``Step.skip``.
+
     Raises:
-        InputError: No sample has a target: the weight of the step is 0. Where only the device knows
-            the weight, the non-finite guard finds such a step.
+        InputError: The batches have no samples.
     """
     if step.needs_closure:
         return _step_with_closure(model, micro_batches, task, step)
-    result = _backward(model, micro_batches, task, step)
-    step.update(result.loss)
+    found = _backward(model, micro_batches, task, step)
+    if found is None:
+        return step.skip()
+    result, loss = found
+    step.update(loss)
     return result
+
+
+class _NoTargetError(Exception):
+    """No sample of a step with a closure has a target."""
 
 
 def _step_with_closure(
@@ -203,22 +232,37 @@ def _step_with_closure(
     results: list[StepResult] = []
 
     def closure() -> Tensor:
-        results.append(_backward(model, micro_batches, task, step))
-        return results[-1].loss
+        found = _backward(model, micro_batches, task, step)
+        if found is None:
+            raise _NoTargetError
+        result, loss = found
+        results.append(result)
+        return loss
 
-    step.update_with(closure)
+    try:
+        step.update_with(closure)
+    except _NoTargetError:
+        return step.skip()
     return results[0]
+
+
+_Backward = tuple[StepResult, Tensor]
+"""Loss and weight of a step, and the loss to check, which is finite for a masked step too."""
 
 
 def _backward(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
-) -> StepResult:
-    """Compute the gradients of the mean loss over all micro-batches; return loss and weight."""
+) -> _Backward | None:
+    """Compute the gradients of the mean loss over all micro-batches; None without any target."""
     total = step.total_weight(known_weight(micro_batches, task))
+    if not total and micro_batches and step.n_ranks == 1 and not any(map(len, micro_batches)):
+        from flambeau.training.no_target import step_without_samples
+
+        raise step_without_samples(step.context.step)
     if total is None:
         return _backward_of_unknown_weight(model, micro_batches, task, step)
     if not total and micro_batches:
-        raise _no_target(step, micro_batches)
+        return None
     loss: Tensor | None = None
     for batch in micro_batches:
         with step.autocast():
@@ -229,7 +273,7 @@ def _backward(
         loss = part if loss is None else loss + part
     if loss is None:
         raise ValueError("train_step was called without a batch. Pass at least one micro-batch.")
-    return StepResult(loss, total)
+    return StepResult(loss, total), loss
 
 
 def checked_result(result: object) -> StepResult:
@@ -267,7 +311,7 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
 
 def _backward_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
-) -> StepResult:
+) -> _Backward | None:
     """Sum the losses, and divide the gradients once the total weight is known."""
     if len(micro_batches) == 1 and step.n_ranks == 1:
         return _backward_of_one_batch(model, micro_batches[0], task, step)
@@ -281,27 +325,36 @@ def _backward_of_unknown_weight(
         sums.append(loss_sum.detach())
         weights.append(real_scalar(weight, loss_sum.device))
     total = step.total_weight_on_device(torch.stack(weights).sum())
+    if is_known_zero(total):
+        return None
+    divisor = total if total.device.type == "cpu" else step.divisor(total)
     gradients = gradients_of(optimized_parameters(step.optimizers.values()))
-    scale_(gradients, 1.0 / total)
-    return StepResult(torch.stack(sums).sum() / total, total)
+    scale_(gradients, 1.0 / divisor)
+    loss_sum = torch.stack(sums).sum()
+    return StepResult(loss_sum / total, total), loss_sum / divisor
 
 
-def _backward_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
+def _backward_of_one_batch(
+    model: nn.Module, batch: Batch, task: Task, step: Step
+) -> _Backward | None:
     """Compute the gradients of a step whose only batch gives the total weight before them."""
     with step.autocast():
         outputs = task.forward(model, batch, step.context)
         loss_sum, weight = task.loss(outputs, batch)
     if isinstance(weight, Tensor):
         weight = real_scalar(weight, loss_sum.device)
-        step.backward(loss_sum / weight.to(loss_sum.dtype))
-    elif weight:
-        step.backward(loss_sum, weight)
+    if is_known_zero(weight):
+        return None
+    divisor = weight
+    if isinstance(weight, Tensor):
+        divisor = weight if weight.device.type == "cpu" else step.divisor(weight)
+        step.backward(loss_sum / divisor.to(loss_sum.dtype))
     else:
-        raise _no_target(step, (batch,))
-    return StepResult(loss_sum.detach() / weight, weight)
+        step.backward(loss_sum, weight)
+    loss_sum = loss_sum.detach()
+    return StepResult(loss_sum / weight, weight), loss_sum / divisor
 
 
-def _no_target(step: Step, batches: Sequence[Batch]) -> InputError:
-    from flambeau.training.no_target import step_without_targets
-
-    return step_without_targets(step.context.step, batches)
+def is_known_zero(weight: float | Tensor) -> bool:
+    """Return whether the host knows that a weight is 0; a tensor is read only on the CPU."""
+    return not (isinstance(weight, Tensor) and weight.device.type != "cpu") and not weight

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, did_you_mean
-from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
+from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord, masked_step
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep, has_two_steps
 from flambeau.training.optim.precision import Precision
@@ -52,6 +52,8 @@ class Update:
         self.needs_closure = any(step.needs_closure for step in self._all)
         self._model = model
         self._checks_loss = True
+        self._mask: Tensor | None = None  # of the next update
+        self._skipped: Tensor | bool = False  # the last one, unless the guard skipped it
         self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
@@ -95,14 +97,19 @@ class Update:
         if self.needs_closure:
             _check_without_closure(chosen)
         self._updated.add(name)
+        mask, self._mask = self._mask, None
         checked = self._clipped(chosen)
         if self._guard is not None:
             self._guard.check(loss, checked)
+            mask = mask if mask is None else torch.maximum(mask, self._guard.flag)
         for step in chosen:
-            if self._guard is None:
+            if mask is not None:
+                masked_step(step, mask)
+            elif self._guard is None:
                 step()
             else:
                 self._guard.step(step)
+        self._skipped = False if mask is None else mask
         # After all steps, because two optimizers may have the same parameter.
         for step in chosen:
             # Like optimizer.zero_grad() without torch's profiling: 0.3 µs instead of 8.
@@ -179,11 +186,16 @@ class Update:
         except BaseException:
             _copy(before, parameters)
             raise
+        mask, self._mask = self._mask, None
+        is_masked = mask is not None
+        weights = [parameter.detach() for parameter in parameters]
         if self._guard is not None:
-            weights = [parameter.detach() for parameter in parameters]
-            bad = self._guard.check(None, weights) > 0
+            flag = self._guard.check(None, weights)
+            mask = flag if mask is None else torch.maximum(mask, flag)
+        if mask is not None:
             pairs = zip(before, weights, strict=True)
-            _copy([torch.where(bad, old, new) for old, new in pairs], parameters)
+            _copy([torch.where(mask > 0, old, new) for old, new in pairs], parameters)
+        self._skipped = mask if is_masked and mask is not None else False
         self.clear()
         return losses[0]
 
@@ -217,6 +229,16 @@ class Update:
 
             check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
 
+    def skip(self) -> None:
+        """Make a step without a target: clear the gradients and change no weights."""
+        self._updated.add(None)
+        self._skipped = True
+        self.clear()
+
+    def mask(self, empty: Tensor) -> None:
+        """Make the next update without effect where ``empty`` is True: 0-d, on the device."""
+        self._mask = empty.to(torch.float32)
+
     def clear(self) -> None:
         """Clear all gradients of the model and the optimizers."""
         for step in self._all:
@@ -242,8 +264,10 @@ class Update:
             self._guard.save_statistics()
 
     def was_skipped(self) -> Tensor | bool:
-        """Return whether the last step changed no weights: on an accelerator the guard's flag."""
+        """Return whether the last step changed no weights: on an accelerator a flag there."""
         guard = self._guard
+        if self._skipped is not False:
+            return self._skipped
         return False if guard is None or not guard.skips_steps else guard.last_flag()
 
     def skipped(self) -> int:
