@@ -248,6 +248,12 @@ def test_loss_and_gradients_are_checked_with_and_without_clipping(
             assert torch.equal(parameter, start)
 
 
+def test_an_infinite_loss_ends_an_fp16_run_although_overflows_do_not() -> None:
+    data = TensorData.from_loaders([(X / 100, Y / 100)] * 2, [(X, Y)])
+    with pytest.raises(NonFiniteError):
+        fit(Recorder(), data, task=Infinite(["y"]), how={"precision": "fp16"})
+
+
 @pytest.mark.parametrize("clip_norm", [None, 1e-3, 10.0])
 def test_fp16_clips_unscaled_gradients(clip_norm: float | None) -> None:
     def moved(precision: str) -> Tensor:
