@@ -33,6 +33,7 @@ from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
 from flambeau.training.optim.optimizer import default_factory, no_decay_ids
 from flambeau.training.optim.precision import Precision
@@ -40,7 +41,12 @@ from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
-from flambeau.training.start_checks import check_has_column, check_optimizers, check_trainable
+from flambeau.training.start_checks import (
+    check_closure,
+    check_has_column,
+    check_optimizers,
+    check_trainable,
+)
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
@@ -120,7 +126,9 @@ class Run:
             clip_norm=options.clip_norm,
             nonfinite=options.nonfinite,
         )
-        self.average = options.average.running() if options.average else None
+        if self.update.needs_closure:
+            check_closure(self.optimizers, self.precision.name, options.nonfinite)
+        self.average = running_average(options.average, self.optimizers.values())
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
@@ -476,6 +484,13 @@ def _named(optimizers: object) -> Mapping[str, Optimizer]:
         found = cast("Mapping[str, object]", optimizers)
         if found and all(isinstance(value, Optimizer) for value in found.values()):
             return cast("Mapping[str, Optimizer]", found)
+        for name, value in found.items():
+            if not isinstance(value, Optimizer) and callable(getattr(value, "step", None)):
+                raise ArgumentError(
+                    f"The optimizer {name!r} is a {type(value).__name__}, which is not a "
+                    "torch.optim.Optimizer, so its param groups and state are unknown. Derive the "
+                    "class from torch.optim.Optimizer and keep the optimizer in it as an attribute."
+                )
     what = _shown(cast("object", optimizers))
     raise ArgumentError(
         f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "

@@ -80,6 +80,12 @@ class RankedRun(Run):
         if group.is_main:
             _warn_about_batch_statistics(components.model, settings)
         super().__init__(components, settings, history, position)
+        if self.update.needs_closure:
+            kinds = ", ".join(type(each).__name__ for each in self.optimizers.values())
+            raise InputError(
+                f"{kinds} computes the loss several times in a step, which several processes do "
+                "not do together. Train in one process, or use another optimizer."
+            )
         self.ddp_step = DDPStep(group, components.model, trained)
         self._user_step = settings.options.train_step
         if self._user_step is train_step:
