@@ -1,8 +1,8 @@
-"""The plan's rules for images: size, channels, architecture, cache and hyperparameters."""
+"""The plan's rules for images: channels, architecture, cache and hyperparameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flambeau.device import available_memory_bytes, usable_cores
@@ -23,11 +23,11 @@ from flambeau_vision.recipes import (
     RECIPES,
     UNKNOWN,
 )
-from flambeau_vision.rules_augmentation import AUGMENTATION_RULES, NATIVE_UP_TO
+from flambeau_vision.rules_augmentation import AUGMENTATION_RULES
+from flambeau_vision.rules_geometry import GEOMETRY_RULES, NATIVE_UP_TO
 
 Values = Mapping[str, Any]
 
-LARGEST, LARGEST_ON_CPU = 224, 128
 MEMORY_SHARE = 0.25
 # With fewer photographs than this, a larger network overfits.
 _ENOUGH_FOR_RESNET = 2_000
@@ -118,37 +118,10 @@ def _architecture(facts: ImageFacts, values: Values) -> Choice:
     )
 
 
-def _image_size(facts: ImageFacts, values: Values) -> Choice:
-    side, architecture = facts["short_side_median"], values["architecture"]
-    evidence: dict[str, Any] = {"short_side_median": side, "device": values["device"]}
-    rounded = max(32, round(side / 32) * 32)
-    if values["weights"] is not None:
-        value = LARGEST
-        reason = f"The size used to train the pretrained weights; median short side {side:g}."
-    elif side <= NATIVE_UP_TO:
-        value, reason = round(side), f"The images' own size: median short side {side:g}."
-        if architecture == "vit_b_16":
-            value = max(32, round(side / 16) * 16)
-            reason = f"Median short side {side:g}, rounded to whole patches of 16 pixels."
-    elif str(values["device"]) == "cpu" and rounded > LARGEST_ON_CPU:
-        value = LARGEST_ON_CPU
-        reason = (
-            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} pixels suffice "
-            f"and cost {(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times less than "
-            f"{min(rounded, LARGEST)}."
-        )
-    else:
-        value = min(LARGEST, rounded)
-        reason = f"Median short side {side:g}, rounded to a multiple of 32, at most {LARGEST}."
-    return Choice(
-        "image_size",
-        value,
-        reason,
-        evidence=evidence,
-        alternatives=(value // 2, value * 2),
-        confidence=0.8,
-        override=f"ImageData.from_…(size={value * 2})",
-    )
+def _cheaper_networks(facts: ImageFacts, values: Values) -> Sequence[str]:
+    """Return the network that trains in less time; none has pretrained weights."""
+    is_larger = values["architecture"] != "small_cnn" and values["weights"] is None
+    return ("small_cnn",) if is_larger else ()
 
 
 def _cache(facts: ImageFacts, values: Values) -> Choice:
@@ -351,10 +324,8 @@ RULES: tuple[Rule, ...] = (
     Rule("weights", (), _weights, _weights_accept),
     head_rule("it"),
     Rule("channels", (), _channels, determines="preprocessor"),
-    Rule("architecture", ("device", "weights"), _architecture),
-    Rule(
-        "image_size", ("device", "weights", "architecture"), _image_size, determines="preprocessor"
-    ),
+    Rule("architecture", ("device", "weights"), _architecture, cheaper=_cheaper_networks),
+    *GEOMETRY_RULES,
     Rule("cache", ("image_size", "channels", "presize"), _cache),
     Rule(
         "data_device",

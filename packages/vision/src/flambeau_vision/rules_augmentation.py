@@ -12,11 +12,10 @@ from flambeau.plan.rule import Rule
 from flambeau_vision.augmentation_settings import Augmentation
 from flambeau_vision.facts import ImageFacts
 from flambeau_vision.presize import FACTOR, presize_side
+from flambeau_vision.rules_geometry import NATIVE_UP_TO
 
 Values = Mapping[str, Any]
 
-# Sides up to this are kept; larger ones are rounded to a multiple of 32, the networks' stride.
-NATIVE_UP_TO = 64
 # fastai's defaults; an alternative until they are measured here.
 _COLOR_AND_WARP = {"warp": 0.2, "brightness": 0.2, "contrast": 0.2}
 
