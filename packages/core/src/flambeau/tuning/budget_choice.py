@@ -34,9 +34,9 @@ at 48 pixels."""
 EVIDENCE = "epochs_within_budget"
 """Name of the evidence of a choice that was made under a budget; it is not made again."""
 
-# Share of the budget for the timed steps of one candidate.
-_MEASURING_SHARE = 0.01
-_TRAIN_BATCHES, _VALID_BATCHES = 4, 2
+# Share of the budget for the timed steps of one candidate, and after which no other one is timed.
+_TIMED_SHARE, _MEASURING_SHARE = 0.01, 0.1
+_TRAIN_BATCHES, _VALID_BATCHES = 2, 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def choose_within_budget(
         return plan
     facts = data.facts()
     groups = _groups(plan, keys, facts)
-    if sum(map(len, groups)) < 2:
+    keys = [key for key in keys if len({p.values[key] for group in groups for p in group}) > 1]
+    if not keys:
         return plan
     rows = _some_rows(data, plan)
     try:
@@ -100,7 +101,7 @@ def choose_within_budget(
 def first_enough(n: int, is_enough: Callable[[int], bool]) -> int:
     """Return the first of n candidates, by descending cost, that is enough; else the last one.
 
-    The first is tried alone, the others by bisection, and the result has always been tried.
+    The first is tried alone, the others by bisection; the result is tried too.
 
     >>> tried = []
     >>> first_enough(6, lambda index: tried.append(index) or index >= 4), tried
@@ -204,11 +205,18 @@ class _Timer:
     ) -> None:
         self.auto, self.options, self.build = auto, options, build
         self.data, self.few, self.some = data, few, some
+        self._started_s = auto.elapsed_s
         self._epochs: dict[int, float] = {}  # by identity of the plan
 
     def is_enough(self, plan: Plan) -> bool:
-        """Return whether enough of the plan's epochs fit into what is left of the budget."""
+        """Return whether enough of the plan's epochs fit into what is left of the budget.
+
+        Where the measurements alone take too much of it, the answer is no without another one.
+        """
         if id(plan) not in self._epochs:
+            spent_s = from_rank_zero(self.auto.elapsed_s - self._started_s)
+            if self._epochs and spent_s > _MEASURING_SHARE * (self.auto.budget_s or 0.0):
+                return False
             cost = self.cost(plan)
             left_s = from_rank_zero((self.auto.budget_s or 0.0) - self.auto.elapsed_s)
             self._epochs[id(plan)] = cost.epochs_within(left_s)
@@ -229,7 +237,7 @@ class _Timer:
             marks_s.append(clock())
             components = self.build(self.some, plan)
             marks_s.append(clock())
-            limit_s = _MEASURING_SHARE * (self.auto.budget_s or 0.0)
+            limit_s = _TIMED_SHARE * (self.auto.budget_s or 0.0)
             speed = measure_speed(components, self.options, limit_s, clock=clock)
         few, some = (len(d.split.train) + len(d.split.valid) for d in (self.few, self.some))
         more_s = marks_s[2] - 2 * marks_s[1] + marks_s[0]
