@@ -222,6 +222,9 @@ class ImageData(ImageDataConstructors):
             weights = None if weights is None else weights[kept]
         return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids, weights)
 
+    def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
+        return self._images.is_loaded(image_geometry(values, self._options))
+
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
         return device_transforms(values, self._options, self._targets)
 

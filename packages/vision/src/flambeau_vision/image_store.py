@@ -63,6 +63,11 @@ class ImageStore:
             raise PlanError(f"Unknown cache={mode!r}. Choose 'memory', 'disk' or 'files'.")
         return mode
 
+    def is_loaded(self, geometry: Geometry) -> bool:
+        """Return whether the images are in memory in the form that the model takes."""
+        items, size = self._items, (geometry.channels, geometry.size, geometry.size)
+        return isinstance(items, Tensor) and items.shape[1:] == size and geometry.crop == 1.0
+
     def load_part(self, part: str, rows: Rows, geometry: Geometry, mode: Cache) -> LoadedImages:
         """Return the rows of ``part``, decoded once and kept in memory or on disk.
 
@@ -85,8 +90,8 @@ class ImageStore:
         return loaded
 
     def _decode(self, part: str, rows: Rows, geometry: Geometry, mode: Cache) -> LoadedImages:
-        items, shape = self._items, (geometry.channels, geometry.size, geometry.size)
-        if isinstance(items, Tensor) and items.shape[1:] == shape and geometry.crop == 1.0:
+        items = self._items
+        if isinstance(items, Tensor) and self.is_loaded(geometry):
             return LoadedImages(items.index_select(0, torch.from_numpy(np.array(rows))))
         title = f"decoding {part}"
         if mode == "disk":
