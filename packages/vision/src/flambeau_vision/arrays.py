@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import InputError
+from flambeau_vision.resize import Layout
 
 
 def check_same_shape(images: Mapping[str, Tensor]) -> None:
@@ -61,6 +62,14 @@ def to_uint8_images(images: Any, layout: str | None, channels: int, part: str) -
         return pixels.unsqueeze(1)
     channels_first = _is_channels_first(pixels.shape, layout, channels)
     return pixels if channels_first else pixels.permute(0, 3, 1, 2)
+
+
+def layout_of(images: Any, pixels: Tensor) -> Layout:
+    """Return the axes of one of ``images``, which became ``pixels`` ``(n, C, H, W)``."""
+    shape = np.shape(images)
+    if len(shape) == 3:
+        return "HW"
+    return "CHW" if tuple(shape) == tuple(pixels.shape) else "HWC"
 
 
 def _is_channels_first(shape: Sequence[int], layout: str | None, channels: int) -> bool:

@@ -32,6 +32,7 @@ from flambeau_vision.contact_sheet import (
 )
 from flambeau_vision.dataset import TARGET, ImageFileDataset
 from flambeau_vision.facts import ImageFacts, image_facts
+from flambeau_vision.folder import list_images
 from flambeau_vision.from_plan import (
     device_transforms,
     image_geometry,
@@ -165,7 +166,13 @@ class ImageData(ImageDataConstructors):
         return found
 
     def raw(self, part: str) -> Sequence[Any]:
-        return self._images.items(self._split.part(part))
+        items = self._images.items(self._split.part(part))
+        is_grey = self._options.layout == "HW" and isinstance(self._samples["image"], Tensor)
+        return [item[0] for item in items] if is_grey else items
+
+    @classmethod
+    def inputs_from_path(cls, path: Path) -> Sequence[Any]:
+        return list_images(path) if path.is_dir() else [str(path)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
@@ -191,6 +198,7 @@ class ImageData(ImageDataConstructors):
             resize=geometry.resize,
             crop=geometry.crop,
             interpolation=geometry.interpolation,
+            layout=self._options.layout,
             memory_format=values.get("memory_format", "contiguous_format"),
         )
 

@@ -16,6 +16,7 @@ from flambeau.errors import InputError
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
     exif_orientation,
+    is_file,
     item_name,
     open_image,
 )
@@ -34,9 +35,9 @@ def decode(item: Any, *, channels: int | None = None, target_side: int | None = 
     """Return the upright pixels of one image as uint8 ``(height, width, channels)`` in 0..255.
 
     Args:
-        item: A path, the bytes of a file, a Pillow image, an array ``(H, W)`` or ``(H, W, C)``, or
-            a tensor ``(H, W)`` or ``(C, H, W)``. Float pixels are in 0..1 or in 0..255, uint16 are
-            divided by 257, bool become 0 and 255.
+        item: A path, the bytes of a file, an open file, a Pillow image, an array ``(H, W)`` or
+            ``(H, W, C)``, or a tensor ``(H, W)`` or ``(C, H, W)``. Float pixels are in 0..1 or in
+            0..255, uint16 are divided by 257, bool become 0 and 255.
         channels: 1 (grey) or 3 (red, green, blue); another number only if the image has exactly
             that many; None for the image's own channels, without transparency.
         target_side: The side in pixels to which the image will be resized. A large JPEG is then
@@ -50,16 +51,17 @@ def decode(item: Any, *, channels: int | None = None, target_side: int | None = 
         >>> decode(np.zeros((4, 6), dtype=np.uint8)).shape
         (4, 6, 1)
     """
-    if isinstance(item, np.ndarray) or hasattr(item, "detach"):
-        return _convert_channels(array_pixels(item, channels), channels, item_name(item))
-    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview):
+    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview) or is_file(item):
         with open_image(item, target_side) as image:
             return image_pixels(image, channels, item_name(item))
+    # After files, which have a method "detach" as tensors do.
+    if isinstance(item, np.ndarray) or hasattr(item, "detach"):
+        return _convert_channels(array_pixels(item, channels), channels, item_name(item))
     if hasattr(item, "getbands"):
         return image_pixels(item, channels, item_name(item))
     raise InputError(
         f"An image cannot be read from a {type(item).__name__}. Give a path, the bytes of a file, "
-        "a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."
+        "an open file, a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."
     )
 
 
@@ -139,6 +141,11 @@ def _high_bit_depth_pixels(image: Image, name: str) -> Pixels:
 # ---------------------------------------------------------------- arrays
 
 
+def channel_counts(channels: int | None) -> tuple[int, ...]:
+    """Return the numbers of channels that an array for a model with ``channels`` may have."""
+    return (channels,) if channels not in (None, 1, 3) else (1, 2, 3, 4)
+
+
 def array_pixels(item: Any, channels: int | None = None) -> Pixels:
     """Return uint8 ``(height, width, channels)`` of one array or tensor.
 
@@ -155,7 +162,7 @@ def array_pixels(item: Any, channels: int | None = None) -> Pixels:
             f"An image of shape {array.shape} cannot be used: give (H, W) or (H, W, C), or "
             "(C, H, W) as a tensor. For several images give a list."
         )
-    allowed = (channels,) if channels not in (None, 1, 3) else (1, 2, 3, 4)
+    allowed = channel_counts(channels)
     fits_first, fits_last = array.shape[0] in allowed, array.shape[2] in allowed
     if not fits_first and not fits_last:
         raise InputError(

@@ -19,6 +19,8 @@ from flambeau_vision.load_images import with_progress
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
     exif_orientation,
+    file_content,
+    is_file,
     item_name,
     register_plugins,
 )
@@ -114,6 +116,8 @@ def _read_header(item: Any) -> ImageHeader:
             with Image.open(path) as image:
                 return _image_header(image)
         return header
+    if is_file(item):
+        item = file_content(item)
     if isinstance(item, bytes | bytearray | memoryview):
         check_decodes(item)
         with Image.open(io.BytesIO(item)) as image:

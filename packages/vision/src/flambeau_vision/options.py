@@ -11,7 +11,7 @@ from flambeau.artefact.read_like import filled_like, output_names, read_record
 from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError
-from flambeau_vision.resize import Geometry, Interpolation, Resize
+from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize
 
 Cache = Literal["memory", "disk", "files"]
 
@@ -47,6 +47,8 @@ class ImageOptions:
             processes; "files" reads the files every epoch. None lets the plan choose.
         cache_folder: Folder of the "disk" cache; by default the folder in ``FLAMBEAU_CACHE``, else
             flambeau's folder in the user's cache folder.
+        layout: Axes of one image in arrays: "HW" (grey), "HWC" or "CHW"; ``predict`` reads arrays
+            in the same way. None recognises them.
         like: Folder of an export. Classes, task, size, channels and resize method are the export's
             where they are not set, and a learner keeps its preprocessor. Images of only some of the
             classes keep the order of all.
@@ -72,6 +74,7 @@ class ImageOptions:
     verify: bool | None = None
     cache: Cache | None = None
     cache_folder: str | os.PathLike[str] | None = None
+    layout: Layout | None = None
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class ImageOptions:
                 f"Unknown task={self.task!r}. Choose 'classification', 'multi_label' or "
                 "'regression'."
             )
+        if self.layout not in (None, *get_args(Layout)):
+            raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
         if isinstance(self.classes, str):
             raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:
@@ -115,8 +120,9 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the options that an export determines, by name; None for those not known."""
     record = read_record(like, "vision", "like")
     prepared, task = record.preprocessor.arguments, record.task
+    saved_names = ("size", "channels", "resize", "interpolation", "layout")
     return {
-        **{name: prepared.get(name) for name in ("size", "channels", "resize", "interpolation")},
+        **{name: prepared.get(name) for name in saved_names},
         "classes": output_names(task.arguments) or None,
         "task": task.builder if task.builder in get_args(Kind) else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,8 +14,10 @@ from torch import Tensor
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
+from flambeau_vision.decode import channel_counts
+from flambeau_vision.folder import list_images
 from flambeau_vision.load_images import load_all
-from flambeau_vision.resize import Geometry, Interpolation, Resize
+from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize
 
 INPUT = "image"
 """The name of the only input in an image batch."""
@@ -42,6 +45,8 @@ class ImagePreprocessor(Preprocessor):
         resize: "crop", "squash" or "pad"; see `Geometry`.
         crop: Share of the short side that "crop" keeps.
         interpolation: Pillow's filter.
+        layout: Axes of one image in arrays, "HW", "HWC" or "CHW", as in training; None recognises
+            them, and an array of three axes is then one image if one of them can be the channels.
         memory_format: Memory format of the float batch; "channels_last" is faster for convolutions
             on most devices.
 
@@ -65,6 +70,7 @@ class ImagePreprocessor(Preprocessor):
         resize: Resize = "crop",
         crop: float = 1.0,
         interpolation: Interpolation = "bilinear",
+        layout: Layout | None = None,
         memory_format: MemoryFormat = "contiguous_format",
     ) -> None:
         self.geometry = Geometry(size, channels, resize, crop, interpolation)
@@ -81,6 +87,7 @@ class ImagePreprocessor(Preprocessor):
                 f"Unknown memory_format={memory_format!r}. Choose 'contiguous_format' or "
                 "'channels_last'."
             )
+        self.layout: Layout | None = layout
         self.memory_format: MemoryFormat = memory_format
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -88,6 +95,29 @@ class ImagePreprocessor(Preprocessor):
     def builder(self) -> str:
         """Name of the constructor in exports."""
         return "image_preprocessor"
+
+    def is_single(self, item: Any) -> bool:
+        """Return whether ``item`` is one image: all but lists and arrays of several.
+
+        An array of three axes is several grey images if the model was trained on ``(n, H, W)``, or
+        if none of its axes can be the channels.
+        """
+        if isinstance(item, list | tuple):
+            return False
+        shape = getattr(item, "shape", None)
+        if shape is None or len(shape) == 2:
+            return True
+        if len(shape) != 3:
+            return False
+        if self.layout is not None:
+            return self.layout != "HW"
+        allowed = channel_counts(self.geometry.channels)
+        return shape[0] in allowed or shape[2] in allowed
+
+    def expand(self, item: Any) -> Sequence[Any] | None:
+        """Return the images in a folder; None for anything else."""
+        is_folder = isinstance(item, str | os.PathLike) and os.path.isdir(item)
+        return list_images(item) if is_folder else None
 
     def encode(self, items: Sequence[Any]) -> Batch:
         """Return uint8 ``(n, channels, size, size)`` as the input "image", without targets.
@@ -130,6 +160,7 @@ class ImagePreprocessor(Preprocessor):
             "resize": geometry.resize,
             "crop": geometry.crop,
             "interpolation": geometry.interpolation,
+            "layout": self.layout,
             "memory_format": self.memory_format,
         }
 

@@ -10,6 +10,9 @@ import numpy as np
 from flambeau.errors import InputError
 from flambeau_vision.decode import Pixels
 
+Layout = Literal["HW", "HWC", "CHW"]
+"""Axes of an array of one image."""
+
 Resize = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 

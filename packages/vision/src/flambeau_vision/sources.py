@@ -20,7 +20,7 @@ from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.columns import as_sample_weights
-from flambeau_vision.arrays import check_same_shape, to_uint8_images
+from flambeau_vision.arrays import check_same_shape, layout_of, to_uint8_images
 from flambeau_vision.assemble import (
     WEIGHT,
     ImageDataArguments,
@@ -142,7 +142,10 @@ def read_items(
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (image, label).")
-    return assemble([item for item, _ in items], [label for _, label in items], request, options)
+    images = [item for item, _ in items]
+    if images and all(len(getattr(image, "shape", ())) == 2 for image in images):
+        options = options.updated({"layout": "HW"})
+    return assemble(images, [label for _, label in items], request, options)
 
 
 def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[Any]]:
@@ -179,10 +182,12 @@ def read_arrays(
     _refuse_weight(options, "Pass the weights: sample_weight=….")
     pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
+    layout = options.layout if layout is None else layout
     tensors = {
         part: to_uint8_images(pair[0], layout, channels or 1, part) for part, pair in pairs.items()
     }
     check_same_shape(tensors)
+    options = options.updated({"layout": layout_of(images, tensors["train"])})
     found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
     labels_of = {part: labels for part, (labels, _) in found.items()}
     columns = found["train"][1]

@@ -239,8 +239,8 @@ def read_items(
     Returns:
         The inputs, and the source of each: its file, and its number from 1 in a file of several.
 
-    Raises:
-        InputError: A file does not exist.
+    A file that does not exist has its error in the place of an input. A folder stands for the
+    files in it that the domain reads.
     """
     record = predictor.record
     data_class = next(iter(get_domain(record.domain).data_classes.values())) if record else Data
@@ -248,8 +248,15 @@ def read_items(
     sources: list[dict[str, Any]] = []
     for file in files:
         if not file.exists():
-            raise InputError(f"{file} does not exist (current folder: {Path.cwd()}).")
+            what = f"{file} does not exist (current folder: {Path.cwd()})."
+            items.append(InputError(what))
+            sources.append({"file": str(file)})
+            continue
         found = list(data_class.inputs_from_path(file))
+        if file.is_dir():
+            items += found
+            sources += [{"file": str(item)} for item in found]
+            continue
         several = len(found) > 1
         items += found
         sources += [

@@ -437,9 +437,9 @@ class Learner:
             batch_size=self.plan.values["batch_size"],
         )
 
-    def predict(self, items: Any) -> Any:
+    def predict(self, items: Any, **options: Any) -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
-        return self.predictor().predict(items)
+        return self.predictor().predict(items, **options)
 
     def summary(self) -> Summary:
         """Return the layers with output shapes, parameter counts and which parameters train.
