@@ -29,6 +29,7 @@ Pixels = NDArray[np.uint8]
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_ONLY_TO = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
 
 
 def decode(item: Any, *, channels: int | None = None, target_side: int | None = None) -> Pixels:
@@ -95,6 +96,8 @@ def image_pixels(image: Image, channels: int | None, name: str) -> Pixels:
     if image.mode in HIGH_BIT_DEPTH_MODES:
         return _convert_channels(_high_bit_depth_pixels(image, name), channels, name)
     wanted = channels or (1 if image.mode in _GREY_MODES else 3)
+    if image.mode in _ONLY_TO:  # Pillow converts these modes to one other only
+        image = image.convert(_ONLY_TO[image.mode])
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = _composite_over_white(image)
     pixels = np.array(image.convert("L" if wanted == 1 else "RGB"))

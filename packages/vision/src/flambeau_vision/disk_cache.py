@@ -61,7 +61,7 @@ def load_cached(
         InputError: An item cannot be read, and ``skip`` is off.
         StorageError: There is too little disk space, or the folder cannot be written.
     """
-    shape = geometry.channels, geometry.size, geometry.size
+    shape = geometry.shape
     step = max(1, _CHUNK_BYTES // math.prod(shape))
     unreadable: list[int] = []
 

@@ -65,8 +65,9 @@ class ImageStore:
 
     def is_loaded(self, geometry: Geometry) -> bool:
         """Return whether the images are in memory in the form that the model takes."""
-        items, size = self._items, (geometry.channels, geometry.size, geometry.size)
-        return isinstance(items, Tensor) and items.shape[1:] == size and geometry.crop == 1.0
+        items = self._items
+        is_sized = isinstance(items, Tensor) and items.shape[1:] == geometry.shape
+        return is_sized and geometry.crop == 1.0
 
     def load_part(self, part: str, rows: Rows, geometry: Geometry, mode: Cache) -> LoadedImages:
         """Return the rows of ``part``, decoded once and kept in memory or on disk.
@@ -122,7 +123,7 @@ class ImageStore:
         )
 
     def load_random(self, rows: Rows, geometry: Geometry) -> Tensor:
-        """Return up to 1,000 of ``rows``, drawn at random: uint8 ``(n, channels, size, size)``."""
+        """Return up to 1,000 of ``rows``, drawn at random: uint8 ``(n, channels, h, w)``."""
         if len(rows) > _STATISTICS_FROM:
             drawn = torch.randperm(len(rows), generator=keyed.generator(0, "statistics", len(rows)))
             rows = rows[drawn[:_STATISTICS_FROM].numpy()]

@@ -11,7 +11,7 @@ from flambeau.artefact.read_like import filled_like, output_names, read_record
 from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError
-from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize
+from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size, parse_size
 
 Cache = Literal["memory", "disk", "files"]
 
@@ -21,7 +21,7 @@ class ImageOptions:
     """How images and labels are read. Direct arguments of a constructor override these values.
 
     Attributes:
-        size: Height and width in pixels; None lets the plan choose.
+        size: Side in pixels, or (height, width); None lets the plan choose.
         channels: 1 or 3 (or the data's own number); None lets the plan choose.
         resize: "crop" (the default), "squash" or "pad"; see `Geometry`.
         interpolation: Pillow's filter, by default "bilinear".
@@ -58,7 +58,7 @@ class ImageOptions:
         InputError: A value is invalid, or differs from that of ``like``.
     """
 
-    size: int | None = None
+    size: Size | None = None
     channels: int | None = None
     resize: Resize | None = None
     interpolation: Interpolation | None = None
@@ -89,6 +89,8 @@ class ImageOptions:
                 f"Unknown task={self.task!r}. Choose 'classification', 'multi_label' or "
                 "'regression'."
             )
+        if self.size is not None:
+            object.__setattr__(self, "size", parse_size(self.size))
         if self.layout not in (None, *get_args(Layout)):
             raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
         if isinstance(self.classes, str):
@@ -97,6 +99,7 @@ class ImageOptions:
             object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         if self.like is not None:
             saved = _saved_options(self.like)
+            saved["size"] = None if saved["size"] is None else parse_size(saved["size"])
             given = {name: getattr(self, name) for name in saved}
             for name, value in filled_like(self.like, given, saved).items():
                 object.__setattr__(self, name, value)
@@ -105,7 +108,7 @@ class ImageOptions:
             1 if self.size is None else self.size, 1 if self.channels is None else self.channels
         )
 
-    def geometry(self, size: int, channels: int) -> Geometry:
+    def geometry(self, size: Size, channels: int) -> Geometry:
         """Return how images of the given size and channels are resized."""
         resize = "crop" if self.resize is None else self.resize
         interpolation = "bilinear" if self.interpolation is None else self.interpolation

@@ -17,7 +17,7 @@ from flambeau.errors import InputError
 from flambeau_vision.decode import channel_counts
 from flambeau_vision.folder import list_images
 from flambeau_vision.load_images import load_all
-from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize
+from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size
 
 INPUT = "image"
 """The name of the only input in an image batch."""
@@ -38,7 +38,7 @@ class ImagePreprocessor(Preprocessor):
     Every argument is a JSON value.
 
     Args:
-        size: Height and width in pixels.
+        size: Side in pixels, or (height, width).
         channels: Channels of the model's input.
         mean: One number per channel, for pixels in 0..1.
         std: One number per channel, for pixels in 0..1.
@@ -63,7 +63,7 @@ class ImagePreprocessor(Preprocessor):
     def __init__(
         self,
         *,
-        size: int,
+        size: Size,
         channels: int,
         mean: Sequence[float],
         std: Sequence[float],
@@ -120,7 +120,7 @@ class ImagePreprocessor(Preprocessor):
         return list_images(item) if is_folder else None
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Return uint8 ``(n, channels, size, size)`` as the input "image", without targets.
+        """Return uint8 ``(n, channels, height, width)`` as the input "image", without targets.
 
         Args:
             items: Paths, bytes, Pillow images, arrays or tensors; see `flambeau_vision.decode`.
@@ -141,7 +141,7 @@ class ImagePreprocessor(Preprocessor):
         # (x/255 - mean)/std folded to x*scale + shift: two passes, 38 µs for 256 images of 28×28
         # on one core, where three operations out of place take 120 µs.
         pixels = batch.input
-        if pixels.shape[2] != self.geometry.size:
+        if pixels.shape[2:] != self.geometry.shape[1:]:
             pixels = resize_presized(pixels, self.geometry)
         if pixels.dtype == torch.float32 and pixels.is_contiguous(memory_format=layout):
             image = pixels * scale
@@ -153,7 +153,7 @@ class ImagePreprocessor(Preprocessor):
         """Return the JSON values from which the preprocessor is rebuilt."""
         geometry = self.geometry
         return {
-            "size": geometry.size,
+            "size": geometry.size if isinstance(geometry.size, int) else list(geometry.size),
             "channels": geometry.channels,
             "mean": list(self.mean),
             "std": list(self.std),
@@ -181,7 +181,7 @@ def visible_share(geometry: Geometry) -> float:
 
 
 def resize_presized(pixels: Tensor, geometry: Geometry) -> Tensor:
-    """Crop and resize presized images as for validation: float32 ``(n, channels, size, size)``.
+    """Crop and resize presized images as for validation: float32 ``(n, channels, height, width)``.
 
     For metrics on the train part, where no augmentation is applied. The result is within a few of
     255 levels of an image that was read at the final size.
@@ -194,7 +194,7 @@ def resize_presized(pixels: Tensor, geometry: Geometry) -> Tensor:
     inner = round(side * visible_share(geometry))
     first = (side - inner) // 2
     centre = pixels[:, :, first : first + inner, first : first + inner].to(torch.float32)
-    size = (geometry.size, geometry.size)
+    size = (geometry.height, geometry.width)
     return F.interpolate(centre, size, mode="bilinear", antialias=True).clamp_(0.0, 255.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from flambeau_vision.recipes import (
     RECIPES,
     UNKNOWN,
 )
+from flambeau_vision.resize import height_and_width
 from flambeau_vision.rules_augmentation import AUGMENTATION_RULES
 from flambeau_vision.rules_geometry import GEOMETRY_RULES, NATIVE_UP_TO
 
@@ -135,13 +137,14 @@ def _cache(facts: ImageFacts, values: Values) -> Choice:
             evidence={"bytes": size},
             override="Pass files instead of arrays.",
         )
-    side, presize, n_train = values["image_size"], values["presize"], facts["n_train"]
-    larger = n_train * ((presize or side) ** 2 - side**2)  # train images that are presized
-    size = values["channels"] * (facts["n_images"] * side**2 + larger)
+    height, width = height_and_width(values["image_size"])
+    presize, n_train = values["presize"], facts["n_train"]
+    larger = n_train * (presize**2 - height * width) if presize else 0  # presized train images
+    size = values["channels"] * (facts["n_images"] * height * width + larger)
     free = available_memory_bytes()
     fits = size < MEMORY_SHARE * free
     need = (
-        f"{facts['n_images']:,} images of {values['channels']}×{side}×{side} bytes"
+        f"{facts['n_images']:,} images of {values['channels']}×{height}×{width} bytes"
         f"{f' ({n_train:,} of them {presize}×{presize})' if presize else ''} need "
         f"{format_bytes(size)}"
     )
@@ -231,7 +234,11 @@ def _targets(base: Choice, facts: ImageFacts, values: Values) -> Choice:
 def _data_device(facts: ImageFacts, values: Values) -> Choice:
     size = None
     if values["cache"] != "files":
-        size = values["channels"] * facts["n_images"] * values["image_size"] ** 2
+        size = (
+            values["channels"]
+            * facts["n_images"]
+            * math.prod(height_and_width(values["image_size"]))
+        )
     return data_device_choice(values["device"], size, "The images")
 
 
@@ -240,6 +247,8 @@ def _data_device_accepts(value: Any, facts: ImageFacts, values: Values) -> str |
 
 
 def _weights_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value):
+        return '"DEFAULT", another name of published weights, the path of a file, or None.'
     if facts.get("model_given") and value is not None:
         return "None: your module already has weights. Load others into it before passing it."
     return None

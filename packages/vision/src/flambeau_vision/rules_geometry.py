@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flambeau.errors import InputError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau_vision.facts import ImageFacts
+from flambeau_vision.resize import parse_size
 
 Values = Mapping[str, Any]
 
@@ -58,6 +60,16 @@ def _image_size(facts: ImageFacts, values: Values) -> Choice:
     )
 
 
+def _size_accepts(value: Any, facts: ImageFacts, values: Values) -> str | None:
+    try:
+        parse_size(value if not isinstance(value, str) else None)
+    except InputError:
+        return "a whole number of pixels, such as 224, or height and width: [224, 160]."
+    if values["architecture"] == "vit_b_16" and not isinstance(parse_size(value), int):
+        return "one number, because vit_b_16 takes square images."
+    return None
+
+
 def _cheaper_sizes(facts: ImageFacts, values: Values) -> Sequence[int]:
     """Return smaller sides, by descending cost; none for transformers with pretrained weights."""
     size, architecture = values["image_size"], values["architecture"]
@@ -75,6 +87,7 @@ GEOMETRY_RULES: tuple[Rule, ...] = (
         "image_size",
         ("device", "weights", "architecture"),
         _image_size,
+        _size_accepts,
         determines="preprocessor",
         cheaper=_cheaper_sizes,
     ),

@@ -47,6 +47,8 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     _refuse_weight(options, "Use from_df or from_csv with such a column, or omit it (--weight).")
+    if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
+        raise InputError(f"{path} is not a folder. {cause}")
     if options.pattern is not None:
         listing = list_by_name(path, options.pattern, options.classes)
     elif request.for_training:
@@ -260,8 +262,6 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     )
     if path.is_dir():
         return read_folder(path, request, image_options)
-    if (cause := describe_foreign_file(path)) is not None:
-        raise InputError(f"{path} cannot be read as a table. {cause}")
     columns = with_number_columns(read_image_csv(path), given.get("file"))
     target = given.get("target")
     if isinstance(target, str) and target not in columns and "," in target:
