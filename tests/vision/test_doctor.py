@@ -138,7 +138,7 @@ def test_normalisation_other_than_the_weights_is_found() -> None:
 
 def test_checks_replace_those_of_core_and_have_sections() -> None:
     combined = combine_checks(CORE_CHECKS, CHECKS)
-    assert len(combined) == len(CORE_CHECKS) + 1
+    assert len(combined) == len(CORE_CHECKS) + 2
     page = Path(__file__).parents[2] / "docs" / "doctor.md"
     text = page.read_text(encoding="utf-8")
     assert all(f"### {check.code}\n" in text for check in CHECKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Literal
 
 import numpy as np
@@ -14,11 +15,13 @@ from flambeau_vision.data import ImageData
 from flambeau_vision.duplicates import MAX_COMPARED, Duplicate, bytes_to_compare, search_duplicates
 from flambeau_vision.filename_groups import are_paths, groups_across_parts
 from flambeau_vision.from_plan import planned_weights_record
+from flambeau_vision.rules_geometry import MOST_LOST, lost_shares
 
 _PAGE = "docs/doctor.md#"
 # The most files and bytes hashed before a fit: 2,000 photographs of 100 KB take 0.3 s.
 _MAX_HASHED, _MAX_HASHED_BYTES = 2_000, 200_000_000
 _MIN_COPIES, _MIN_SHARE = 2, 0.01
+_MIN_CROPPED_SHARE = 0.2
 _MIN_GROUPED_SHARE = 0.05  # share of validation images in groups that train contains too
 
 
@@ -114,6 +117,25 @@ def check_filename_groups(setup: TrainingSetup) -> Finding | None:
     )
 
 
+def check_cropping(setup: TrainingSetup) -> Finding | None:
+    """Return a finding if many train images lose much of their length to the centre crop."""
+    data, values = setup.data, setup.values
+    if not isinstance(data, ImageData) or values.get("resize") != "crop":
+        return None
+    lost = lost_shares(data.facts(), values["image_size"])
+    share = sum(each > MOST_LOST for each in lost) / len(lost)
+    if share < _MIN_CROPPED_SHARE:
+        return None
+    return Finding(
+        "cropped-images",
+        f"The centre crop cuts more than {MOST_LOST:.0%} off the length of {share:.0%} of the "
+        "train images. What stands at their sides is not seen.",
+        {"share of train images": share, "median share cut off": statistics.median(lost)},
+        'Keep the whole image: ImageOptions(resize="pad") or "squash", on the command line '
+        "--resize pad; or give the size the images' proportions: size=(height, width).",
+    )
+
+
 def check_normalisation(setup: TrainingSetup) -> Finding | None:
     """Return a finding if images are normalised differently than for the pretrained weights."""
     values = setup.values
@@ -168,6 +190,14 @@ CHECKS: tuple[Check, ...] = (
         "data",
         "full",
         f"{_PAGE}near-duplicates",
+    ),
+    Check(
+        "cropped-images",
+        "images that lose much to the centre crop",
+        check_cropping,
+        "facts",
+        "first fit",
+        f"{_PAGE}cropped-images",
     ),
     Check(
         "normalisation-of-weights",

@@ -126,6 +126,8 @@ class ImageData(ImageDataConstructors):
         given = {
             "image_size": self._options.size,
             "channels": self._options.channels,
+            # That of an export is its preprocessor's, which its plan has.
+            "resize": None if self._options.like else self._options.resize,
             "task": self._options.task,
             "cache": self._options.cache,
         }

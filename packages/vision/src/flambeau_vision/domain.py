@@ -146,7 +146,9 @@ DATA_OPTIONS = (
         "Regular expression of file names whose first group is the label, for a folder of images.",
         "pattern",
     ),
-    CliOption("resize", str, "How images become square: crop, squash or pad.", "resize"),
+    CliOption(
+        "resize", str, "How images get the size: crop (the centre), squash or pad.", "resize"
+    ),
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )
 

@@ -31,6 +31,7 @@ class ImageFacts(Facts, total=False):
         short_side_min: Shortest side of the smallest image, in pixels.
         short_side_median: Median of the shorter sides, in pixels.
         short_side_max: Largest of the shorter sides, in pixels.
+        aspect_deciles: Width divided by height: the smallest, the deciles and the largest value.
         same_size: Whether all images have the same size.
         grey: Whether all images are grey.
         modes: Number of images of each Pillow mode.
@@ -50,6 +51,7 @@ class ImageFacts(Facts, total=False):
     short_side_min: ReadOnly[Required[int]]
     short_side_median: ReadOnly[Required[float]]
     short_side_max: ReadOnly[Required[int]]
+    aspect_deciles: ReadOnly[list[float]]
     same_size: ReadOnly[Required[bool]]
     grey: ReadOnly[Required[bool]]
     modes: ReadOnly[Required[Mapping[str, int]]]
@@ -80,6 +82,7 @@ def image_facts(
         "short_side_min": int(short.min()),
         "short_side_median": float(np.median(short)),
         "short_side_max": int(short.max()),
+        "aspect_deciles": [round(float(q), 3) for q in _deciles(widths / heights)],
         "same_size": len(set(zip(widths.tolist(), heights.tolist(), strict=True))) == 1,
         "grey": channels == 1,
         "modes": dict(modes.most_common()),
@@ -92,6 +95,10 @@ def image_facts(
         if channels not in (1, 3):
             facts["array_channels"] = int(channels)
     return cast("ImageFacts", facts)
+
+
+def _deciles(values: np.ndarray) -> np.ndarray:
+    return np.quantile(values, np.linspace(0, 1, 11))
 
 
 def _all_grey(modes: Counter[str]) -> bool:

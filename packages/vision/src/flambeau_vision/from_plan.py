@@ -41,6 +41,7 @@ def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry
         saved = read_record(options.like, "vision", "like").preprocessor.arguments
         return Geometry(**{entry.name: saved[entry.name] for entry in fields(Geometry)})
     geometry = options.geometry(values["image_size"], int(values["channels"]))
+    geometry = replace(geometry, resize=values.get("resize", geometry.resize))
     record = planned_weights_record(values)
     if record is None:
         return geometry

@@ -23,7 +23,7 @@ class ImageOptions:
     Attributes:
         size: Side in pixels, or (height, width); None lets the plan choose.
         channels: 1 or 3 (or the data's own number); None lets the plan choose.
-        resize: "crop" (the default), "squash" or "pad"; see `Geometry`.
+        resize: "crop", "squash" or "pad", see `Geometry`; None lets the plan choose.
         interpolation: Pillow's filter, by default "bilinear".
         classes: All classes in the order of the model's outputs; None uses those found, sorted.
         parts: The part of each folder that is one, by the name of the folder:
