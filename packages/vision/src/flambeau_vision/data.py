@@ -128,6 +128,7 @@ class ImageData(ImageDataConstructors):
             "channels": self._options.channels,
             # That of an export is its preprocessor's, which its plan has.
             "resize": None if self._options.like else self._options.resize,
+            "bits": None if self._options.like else self._options.bits,
             "task": self._options.task,
             "cache": self._options.cache,
         }
@@ -200,6 +201,7 @@ class ImageData(ImageDataConstructors):
             resize=geometry.resize,
             crop=geometry.crop,
             interpolation=geometry.interpolation,
+            bits=geometry.bits,
             layout=self._options.layout,
             memory_format=values.get("memory_format", "contiguous_format"),
         )

@@ -94,6 +94,7 @@ DATA_OPTIONS = (
         "image_size",
     ),
     CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
+    CliOption("bits", int, "Bits that images of 16 bits use: 8 to 16.", "bits"),
     CliOption("valid", float, "Share of the images for validation.", "valid"),
     CliOption("test", float, "Share of the images for the final test.", "test"),
     CliOption(

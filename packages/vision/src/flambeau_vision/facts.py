@@ -14,6 +14,7 @@ from flambeau.data.facts import ColumnFacts, Facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.targets import Targets
+from flambeau_vision.assemble import BITS
 
 if TYPE_CHECKING:
     from typing import Required  # typing has ReadOnly from Python 3.13
@@ -37,6 +38,7 @@ class ImageFacts(Facts, total=False):
         modes: Number of images of each Pillow mode.
         formats: Number of images of each file format.
         label_kind: The task inferred from the labels.
+        bits: Number of bits that the train images of 16 bits use; absent if there are none.
         array_channels: Channels of arrays whose number of channels is neither 1 nor 3.
         cache_folder: The folder that the user chose for the cache; None is the default folder.
     """
@@ -57,6 +59,7 @@ class ImageFacts(Facts, total=False):
     modes: ReadOnly[Required[Mapping[str, int]]]
     formats: ReadOnly[Required[Mapping[str, int]]]
     label_kind: ReadOnly[Required[str]]
+    bits: ReadOnly[int]
     array_channels: ReadOnly[int]
     cache_folder: ReadOnly[str | None]
 
@@ -90,6 +93,9 @@ def image_facts(
         "cache_folder": cache_folder,
         **_target_facts(targets.select(split.train)),
     }
+    bits = [samples[BITS][row] for row in train] if BITS in samples.columns else []
+    if known := [each for each in bits if each is not None]:
+        facts["bits"] = max(known)
     if isinstance(items, Tensor):
         facts["memory_bytes"] = items.nbytes
         if channels not in (1, 3):

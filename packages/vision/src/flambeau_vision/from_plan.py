@@ -39,9 +39,11 @@ def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry
     """
     if options.like is not None:
         saved = read_record(options.like, "vision", "like").preprocessor.arguments
-        return Geometry(**{entry.name: saved[entry.name] for entry in fields(Geometry)})
+        names = [entry.name for entry in fields(Geometry) if entry.name in saved]
+        return Geometry(**{name: saved[name] for name in names})
     geometry = options.geometry(values["image_size"], int(values["channels"]))
-    geometry = replace(geometry, resize=values.get("resize", geometry.resize))
+    known = {name: values[name] for name in ("resize", "bits") if name in values}
+    geometry = replace(geometry, **known)
     record = planned_weights_record(values)
     if record is None:
         return geometry

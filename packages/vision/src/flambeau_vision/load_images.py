@@ -23,7 +23,7 @@ PROGRESS_FROM = 100
 def load_image(item: Any, geometry: Geometry) -> Pixels:
     """Return one item, decoded and resized: uint8 ``(height, width, channels)``."""
     side = round(max(geometry.height, geometry.width) / geometry.crop)
-    pixels = decode(item, channels=geometry.channels, target_side=side)
+    pixels = decode(item, channels=geometry.channels, target_side=side, bits=geometry.bits)
     return resize_pixels(pixels, geometry)
 
 

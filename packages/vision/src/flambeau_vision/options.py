@@ -47,6 +47,8 @@ class ImageOptions:
             processes; "files" reads the files every epoch. None lets the plan choose.
         cache_folder: Folder of the "disk" cache; by default the folder in ``FLAMBEAU_CACHE``, else
             flambeau's folder in the user's cache folder.
+        bits: Number of bits, 8 to 16, that pixels of 16 bits use: 12 scales 0..4095 to 0..255. None
+            lets the plan choose, by the largest value in train.
         layout: Axes of one image in arrays: "HW" (grey), "HWC" or "CHW"; ``predict`` reads arrays
             in the same way. None recognises them.
         like: Folder of an export. Classes, task, size, channels and resize method are the export's
@@ -74,6 +76,7 @@ class ImageOptions:
     verify: bool | None = None
     cache: Cache | None = None
     cache_folder: str | os.PathLike[str] | None = None
+    bits: int | None = None
     layout: Layout | None = None
     like: str | os.PathLike[str] | None = None
 
@@ -91,6 +94,8 @@ class ImageOptions:
             )
         if self.size is not None:
             object.__setattr__(self, "size", parse_size(self.size))
+        if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
+            raise InputError(f"bits={self.bits!r} is not a number of bits from 8 to 16.")
         if self.layout not in (None, *get_args(Layout)):
             raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
         if isinstance(self.classes, str):
@@ -123,7 +128,7 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the options that an export determines, by name; None for those not known."""
     record = read_record(like, "vision", "like")
     prepared, task = record.preprocessor.arguments, record.task
-    saved_names = ("size", "channels", "resize", "interpolation", "layout")
+    saved_names = ("size", "channels", "resize", "interpolation", "bits", "layout")
     return {
         **{name: prepared.get(name) for name in saved_names},
         "classes": output_names(task.arguments) or None,

@@ -45,6 +45,7 @@ class ImagePreprocessor(Preprocessor):
         resize: "crop", "squash" or "pad"; see `Geometry`.
         crop: Share of the short side that "crop" keeps.
         interpolation: Pillow's filter.
+        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
         layout: Axes of one image in arrays, "HW", "HWC" or "CHW", as in training; None recognises
             them, and an array of three axes is then one image if one of them can be the channels.
         memory_format: Memory format of the float batch; "channels_last" is faster for convolutions
@@ -70,10 +71,11 @@ class ImagePreprocessor(Preprocessor):
         resize: Resize = "crop",
         crop: float = 1.0,
         interpolation: Interpolation = "bilinear",
+        bits: int = 16,
         layout: Layout | None = None,
         memory_format: MemoryFormat = "contiguous_format",
     ) -> None:
-        self.geometry = Geometry(size, channels, resize, crop, interpolation)
+        self.geometry = Geometry(size, channels, resize, crop, interpolation, bits)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if len(self.mean) != channels or len(self.std) != channels:
             raise InputError(
@@ -160,6 +162,7 @@ class ImagePreprocessor(Preprocessor):
             "resize": geometry.resize,
             "crop": geometry.crop,
             "interpolation": geometry.interpolation,
+            "bits": geometry.bits,
             "layout": self.layout,
             "memory_format": self.memory_format,
         }

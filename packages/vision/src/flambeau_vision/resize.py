@@ -73,6 +73,7 @@ class Geometry:
             the largest size that fits into ``size`` and fills the rest with black.
         crop: Share of the covered size that "crop" keeps; 0.875 is 224 from 256.
         interpolation: Pillow's filter; all but "nearest" are antialiased when shrinking.
+        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
 
     Raises:
         InputError: A value is invalid.
@@ -83,6 +84,7 @@ class Geometry:
     resize: Resize = "crop"
     crop: float = 1.0
     interpolation: Interpolation = "bilinear"
+    bits: int = 16
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", parse_size(self.size))
@@ -95,6 +97,8 @@ class Geometry:
                 f"Unknown interpolation={self.interpolation!r}. Choose 'nearest', 'bilinear', "
                 "'bicubic' or 'lanczos'."
             )
+        if not 8 <= self.bits <= 16:
+            raise InputError(f"bits has to be a number of bits from 8 to 16, got {self.bits}.")
         if not 0.0 < self.crop <= 1.0:
             raise InputError(f"crop has to be a share in (0, 1], got {self.crop}.")
 

@@ -90,6 +90,38 @@ def _channels(facts: ImageFacts, values: Values) -> Choice:
     )
 
 
+def _bits(facts: ImageFacts, values: Values) -> Choice:
+    bits, n = facts.get("bits"), facts["n_train"]
+    if bits is None:
+        value, reason = 16, "No train image has pixels of 16 bits."
+    else:
+        value = bits
+        reason = (
+            f"The largest pixel of 16 bits in {n:,} train images has {bits} bits: values up to "
+            f"{(1 << bits) - 1:,} are scaled to 255, and larger ones become 255."
+        )
+    return Choice(
+        "bits",
+        value,
+        reason,
+        evidence={} if bits is None else {"bits": bits},
+        alternatives=() if value == 16 else (16,),
+        override="ImageOptions(bits=16), on the command line --bits 16",
+    )
+
+
+def _bits_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
+    if type(value) is not int or not 8 <= value <= 16:
+        return "a number of bits from 8 to 16."
+    scaled = facts.get("bits", value) if facts["in_memory"] else value
+    if value != scaled:
+        return (
+            f"{scaled}, with which these arrays were scaled when the data were created. "
+            "Set another number there: ImageOptions(bits=…)."
+        )
+    return None
+
+
 def _architecture(facts: ImageFacts, values: Values) -> Choice:
     device, n, side = values["device"], facts["n_train"], facts["short_side_median"]
     evidence = {"device": device, "n_train": n, "short_side_median": side}
@@ -333,6 +365,7 @@ RULES: tuple[Rule, ...] = (
     Rule("weights", (), _weights, _weights_accept),
     head_rule("it"),
     Rule("channels", (), _channels, determines="preprocessor"),
+    Rule("bits", (), _bits, _bits_accept, determines="preprocessor"),
     Rule("architecture", ("device", "weights"), _architecture, cheaper=_cheaper_networks),
     *GEOMETRY_RULES,
     Rule("cache", ("image_size", "channels", "presize"), _cache),

@@ -20,8 +20,9 @@ from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.columns import as_sample_weights
-from flambeau_vision.arrays import check_same_shape, layout_of, to_uint8_images
+from flambeau_vision.arrays import bits_of_rows, check_same_shape, layout_of, to_uint8_images
 from flambeau_vision.assemble import (
+    BITS,
     WEIGHT,
     ImageDataArguments,
     as_column,
@@ -208,6 +209,14 @@ def read_arrays(
     )
     rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
     n, n_channels, height, width = pixels.shape
+    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
+    used = bits_of_rows(images, split.train)
+    bits = None if used is None else options.bits or used
+    if bits not in (None, 16):  # the range is that of train, which is known now
+        each = [
+            to_uint8_images(p[0], layout, channels or 1, part, bits) for part, p in pairs.items()
+        ]
+        pixels = torch.cat(each)
     samples = Samples(
         {
             "image": as_column(pixels),
@@ -216,10 +225,10 @@ def read_arrays(
             "mode": [{1: "L", 3: "RGB"}.get(n_channels, f"{n_channels} channels")] * n,
             "format": [""] * n,
             "animated": [False] * n,
+            **({} if bits is None else {BITS: [bits] * n}),
             **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
         }
     )
-    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
     return samples, targets, split, options, (), ()
 
 
@@ -232,7 +241,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         )
     option_names = (
         *("size", "channels", "resize", "classes", "parts", "pattern", "suffix"),
-        *("unreadable", "verify", "sep", "task", "unknown", "weight", "like"),
+        *("bits", "unreadable", "verify", "sep", "task", "unknown", "weight", "like"),
     )
     split_names = (
         "valid",
