@@ -241,6 +241,48 @@ class ImageDataConstructors(Data):
         return cls(*sources.read_items(items, request, options))
 
     @classmethod
+    def from_datasets(
+        cls,
+        train: Any,
+        *,
+        valid: Any = 0.2,
+        test: Any = 0.0,
+        calibration: Any = 0.0,
+        seed: int = 0,
+        image: str | None = None,
+        label: str | None = None,
+        size: Size | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Use image sets of torchvision or Hugging Face, or map-style sets of images and labels.
+
+        Images are read when they are needed. The sets must not transform them: the plan resizes,
+        augments and normalises.
+
+        Args:
+            train: A data set of pairs ``(image, label)``, also a ``Subset``, or of mappings.
+            valid: A share, or a data set.
+            test: A share, or a data set.
+            calibration: A share, or a data set; for ``learner.calibrate``.
+            seed: Seed of the random split.
+            image: Where samples are mappings, the name of the image; by default the only column of
+                images of a Hugging Face set.
+            label: Likewise, of the label.
+            size: Side in pixels, or (height, width); None lets the plan choose.
+            options: Further options.
+
+        Raises:
+            ArgumentError: A data set is not map-style, or a column does not exist or is unknown.
+            InputError: A set transforms its images, or an image cannot be read.
+            SplitError: The parts cannot be formed.
+        """
+        from flambeau_vision.image_sets import read_datasets
+
+        options = (options or ImageOptions()).updated({"size": size})
+        request = SplitRequest(valid, test, None, seed, calibration=calibration)
+        return cls(*read_datasets(train, request, image, label, options))
+
+    @classmethod
     def from_path(cls, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Self:
         """Read a folder of class folders, or a CSV file, for ``flambeau fit PATH``.
 

@@ -18,6 +18,7 @@ from flambeau_vision.open_image import (
     exif_orientation,
     is_file,
     item_name,
+    loaded,
     open_image,
 )
 
@@ -59,6 +60,7 @@ def decode(
         >>> decode(np.zeros((4, 6), dtype=np.uint8)).shape
         (4, 6, 1)
     """
+    item = loaded(item)
     if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview) or is_file(item):
         with open_image(item, target_side) as image:
             return image_pixels(image, channels, item_name(item), bits)

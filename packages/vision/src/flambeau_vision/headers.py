@@ -24,6 +24,7 @@ from flambeau_vision.open_image import (
     file_content,
     is_file,
     item_name,
+    loaded,
     register_plugins,
 )
 
@@ -105,6 +106,8 @@ def _map_in_threads(
 def _read_header(item: Any) -> ImageHeader:
     from PIL import Image
 
+    if hasattr(item, "load_image"):
+        return _read_header(loaded(item))
     if isinstance(item, str | os.PathLike):
         path = Path(item)
         register_plugins(path)

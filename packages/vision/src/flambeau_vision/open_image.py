@@ -51,6 +51,11 @@ def item_name(item: Any) -> str:
     return type(item).__name__
 
 
+def loaded(item: Any) -> Any:
+    """Return the image of an item that reads it from a data set; any other item as it is."""
+    return item.load_image() if hasattr(item, "load_image") else item
+
+
 def is_file(item: Any) -> bool:
     """Return whether an item is an open file, or a buffer such as ``io.BytesIO``."""
     return hasattr(item, "read") and not hasattr(item, "getbands")
