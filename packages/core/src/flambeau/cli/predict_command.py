@@ -17,6 +17,7 @@ import typer
 
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.data_arguments import take_options
+from flambeau.cli.threshold_option import Threshold, with_threshold
 from flambeau.data.data import Data
 from flambeau.data.prediction_columns import fields_of
 from flambeau.domain import get_domain
@@ -48,6 +49,7 @@ def predict(
         int | None,
         typer.Option(help="Inputs per step; with 1 each line is answered before the next is read."),
     ] = None,
+    threshold: Threshold = None,
 ) -> None:
     """Predict for new files with an exported model.
 
@@ -60,6 +62,7 @@ def predict(
     if out is not None:
         check_output(out)
     predictor, paths = _load(model, [*(files or []), *context.args])
+    predictor.task = with_threshold(predictor.task, threshold)
     if batch_size is not None:
         if batch_size < 1:
             raise ArgumentError(f"--batch-size must be at least 1, not {batch_size}.")
