@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -437,9 +437,9 @@ class Learner:
             batch_size=self.plan.values["batch_size"],
         )
 
-    def predict(self, items: Any, **options: Any) -> Any:
+    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
-        return self.predictor().predict(items, **options)
+        return self.predictor().predict(items, errors=errors)
 
     def summary(self) -> Summary:
         """Return the layers with output shapes, parameter counts and which parameters train.
