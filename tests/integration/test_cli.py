@@ -338,6 +338,8 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
     before = (folder / "history.csv").read_bytes()
     for option, value, message in (
         ("--epochs", 4, "--epochs is 4, but the run in .* has 3"),
+        ("--steps", 4, "--steps is 4, but the run in .* has None"),
+        ("--evaluate-every", 4, "--evaluate-every is 4, but the run in .* has None"),
         ("--lr", 0.5, "--lr is 0.5, but the run in .* has 0"),
         ("--set", "lr=0.5", "--lr is 0.5, but the run"),
         ("--model", "resnet18", "--model is resnet18, but the run in .* has small_cnn"),
@@ -380,6 +382,23 @@ def test_a_model_that_is_always_right_is_exported_without_calibration(
         "fit", photos, *words
     )
     assert not Predictor.load(tmp_path / "run" / "model").task.calibration
+
+
+def test_steps_and_evaluate_every(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    small = SMALL[:-2]
+    words = ["--steps", 7, "--evaluate-every", 3, "--out", folder]
+    text = call("fit", photos, *small, *words)
+    assert "evaluate_every" in text
+    with (folder / "history.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["3", "6", "7"]
+    for options, message in (
+        (("--steps", 7, "--epochs", 2), "--steps 7 and --epochs 2 are two lengths"),
+        (("--steps", 7, "--minutes", 2), "--steps 7 and --minutes 2 are two lengths"),
+        (("--evaluate-every", 7, "--minutes", 2), "cannot be used with --minutes"),
+    ):
+        with pytest.raises(FlambeauError, match=message):
+            call("fit", photos, *small, *options, "--out", tmp_path / "other")
 
 
 def test_minutes_runs_fit_auto(photos: Path, tmp_path: Path) -> None:
@@ -442,3 +461,18 @@ def test_data_are_read_like_an_export(photos: Path, tmp_path: Path) -> None:
     assert preprocessors[0] == preprocessors[1]
     with pytest.raises(FlambeauError, match=r"size is 32, but in the export .* 16.*--like"):
         call("plan", photos, "--size", "32", "--like", first / "model")
+    with pytest.raises(FlambeauError, match="size is 32"):
+        call("doctor", photos, "--size", "32", "--like", first / "model")
+    assert "checks" in call("doctor", photos, "--set", "batch_size=8", "--like", first / "model")
+    # The export names the domain and the ending, which ids alone do not tell.
+    table = tmp_path / "ids.csv"
+    files = sorted(photos.rglob("*.png"))
+    rows = [f"{file.relative_to(photos).with_suffix('')},{file.parent.name}" for file in files]
+    table.write_text("id,label\n" + "\n".join(rows) + "\n")
+    given = ("--root", photos, "--file", "id", "--suffix", ".png")
+    epoch = ("--set", "batch_size=8", "--epochs", "1")
+    call("fit", table, *given, *epoch, "--out", tmp_path / "ids")
+    ids = tmp_path / "ids" / "model"
+    assert "As in the export" in call("plan", table, "--root", photos, "--like", ids)
+    words = (*given, *epoch, "--start", ids, "--out", tmp_path / "more")
+    assert "its head too" in call("fit", table, *words)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from flambeau import Batch, Callback, Data, Learner, Task, TensorData, TrainingOptions
 from flambeau.data.split import Split
-from flambeau.errors import FlambeauError
+from flambeau.errors import FlambeauError, InputError
 from flambeau.task import Classification, Regression
 from flambeau.training import EMA
 
@@ -179,6 +179,42 @@ def accumulation(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
+def by_steps(folder: Path) -> dict[str, Any]:
+    """Evaluations inside epochs; the next fit starts with a new epoch."""
+    training = TrainingOptions(accumulate=2, keep_best="valid_loss")
+    run = learner(training=training)
+    run.fit(steps=8, evaluate_every=3)
+    run.fit(1)
+    return outcome(run)
+
+
+class Logging(Classification):
+    """Logs a mean of the inputs, which is the same for any grouping of the samples."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        self.log(batch, mean_input=batch.input.mean(), logit=outputs.mean())
+        return super().loss(outputs, batch)
+
+
+def logged(folder: Path) -> dict[str, Any]:
+    """The last batch of an epoch has three samples for two processes."""
+    run = learner(task=Logging(["a", "b", "c"]), training=TrainingOptions(accumulate=2))
+    run.fit(2)
+    return outcome(run) | {"again": run.evaluate()}
+
+
+def logged_by_a_step(folder: Path) -> dict[str, Any]:
+    def own(model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Any) -> Any:
+        from flambeau.training import train_step
+
+        step.log(mean_input=micro_batches[0].input.mean())
+        return train_step(model, micro_batches, task, step)
+
+    run = learner(training=TrainingOptions(train_step=own))
+    run.fit(steps=7, evaluate_every=4)
+    return outcome(run)
+
+
 def rate(folder: Path) -> dict[str, Any]:
     run = learner(table(n_train=600), choices={"batch_size": 32})
     found = run.lr_find()
@@ -251,6 +287,34 @@ def own_weight_accumulated(folder: Path) -> dict[str, Any]:
     return own_weight_runs(folder, accumulate=4)
 
 
+class CountsOnDevice(Classification):
+    """The loss of ``Classification``, whose weight only the device knows."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        total, weight = super().loss(outputs, batch)
+        return total, torch.as_tensor(weight)
+
+
+def skipped_steps(folder: Path) -> dict[str, Any]:
+    """Five of eight samples have the weight 0, so at least one batch of two counts nothing."""
+    data = table(n_train=8, n_valid=4)
+    parts = [data.dataset(part, None, {}) for part in ("train", "valid")]  # type: ignore[arg-type]
+    weighted = TensorData.from_tensors(
+        torch.cat([part.inputs["input"] for part in parts]),  # type: ignore[attr-defined]
+        torch.cat([part.targets["target"] for part in parts]),  # type: ignore[attr-defined]
+        split=Split.from_indices(range(8), range(8, 12)),
+        sample_weight=torch.tensor([0.0] * 5 + [1.0] * 7),
+    )
+    found: dict[str, Any] = {}
+    for task in (Classification(["a", "b", "c"]), CountsOnDevice(["a", "b", "c"])):
+        run = learner(weighted, choices={"batch_size": 2}, task=task)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run.fit(2)
+        found[type(task).__name__] = outcome(run)
+    return found
+
+
 def average_and_clipping(folder: Path) -> dict[str, Any]:
     run = learner(training=TrainingOptions(average=EMA(0.9), clip_norm=0.1))
     run.fit(3)
@@ -281,13 +345,17 @@ def own_step(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
-def own_step_around_ours(folder: Path) -> dict[str, Any]:
+def own_step_of_unknown_weights(folder: Path) -> dict[str, Any]:
+    return own_step_around_ours(folder, TokenLoss(["a", "b", "c"]))
+
+
+def own_step_around_ours(folder: Path, task: Any = None) -> dict[str, Any]:
     def own(*arguments: Any) -> Any:
         from flambeau.training import train_step
 
         return train_step(*arguments)
 
-    run = learner(training=TrainingOptions(train_step=own))
+    run = learner(task=task, training=TrainingOptions(train_step=own))
     run.fit(2)
     return outcome(run)
 
@@ -516,6 +584,30 @@ def statistics(folder: Path) -> dict[str, Any]:
         run = learner(model=model)
         run.fit(1)
     return outcome(run) | {"warnings": [str(w.message) for w in caught]}
+
+
+def running_statistics(folder: Path) -> dict[str, Any]:
+    """Statistics that are not computed anew before the evaluation."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = learner(model=model, choices={"bn": "train", "bn_statistics": "running"})
+        run.fit(1)
+    return outcome(run)
+
+
+def closure(folder: Path) -> dict[str, Any]:
+    """An optimizer that computes the loss itself."""
+
+    def lbfgs(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
+        assert values["weight_decay"]  # the learner sets it, so a factory must read it
+        return {"main": torch.optim.LBFGS(model.parameters(), values["lr"])}
+
+    try:
+        learner(training=TrainingOptions(optimizer=lbfgs)).fit(1)
+    except InputError as error:
+        return {"error": str(error)}
+    return {}
 
 
 def _trained_on_other_data() -> nn.Module:

@@ -24,6 +24,9 @@ STEPS = (
     "sgd",
     "adamw",
     "accumulation",
+    "by_steps",
+    "logged",
+    "logged_by_a_step",
     "rate",
     "single_last",
     "single_last_accumulated",
@@ -113,6 +116,15 @@ def test_two_processes_match_one(tmp_path: Path) -> None:
         assert torch.equal(first["weights"][name], second["weights"][name])
 
 
+def test_ranks_skip_the_same_steps_as_one_process(tmp_path: Path) -> None:
+    one, shared = alone("skipped_steps", tmp_path), runner.run(tmp_path, "skipped_steps")
+    for found in shared["skipped_steps"]:
+        assert differences(one, found) == []
+    for each in one.values():
+        skipped = sum(map(math.isnan, each["losses"]))
+        assert skipped == sum(row["steps_without_targets"] for row in each["rows"]) >= 2
+
+
 def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:
     """Token counts, sample weights and class weights; alone, accumulated, and in two processes."""
     one = alone("own_weight_runs", tmp_path)
@@ -122,6 +134,23 @@ def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:
         assert differences(one, found) == []
     first, last = one["tokens"]["losses"][0], one["tokens"]["losses"][-1]
     assert last < 0.9 * first < 1.5
+
+
+def test_stops_buffers_and_weights_that_only_a_loss_knows(tmp_path: Path) -> None:
+    """The quick one for what one rank knows and the others must hear."""
+    unknown = ("unknown_weights", "own_step_of_unknown_weights")
+    found = runner.run(tmp_path, *unknown, "stops", "running_statistics", "closure")
+    for name in unknown:
+        one, (first, second) = alone(name, tmp_path), found[name]
+        assert differences(one, first) == differences(first, second) == []
+    first, second = found["stops"]
+    assert first == second
+    steps = {name: each["steps"] for name, each in first.items()}
+    assert steps == {"in the epoch": 4, "at its last step": 6, "between epochs": 6}
+    first, second = found["running_statistics"]
+    assert differences(first["weights"], second["weights"]) == []
+    for each in found["closure"]:
+        assert each["error"].startswith("LBFGS computes the loss several times in a step")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import data_device_choice, data_device_fault, precision_rule
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept, with_readings
-from flambeau.plan.rules_training import lr_rule
+from flambeau.plan.rules_training import lr_rule, unless_steps
 from flambeau.wording import format_bytes
 from flambeau_vision.disk_cache import available_cache_bytes
 from flambeau_vision.facts import ImageFacts
@@ -313,11 +313,12 @@ def _epochs(facts: ImageFacts, values: Values) -> Choice:
     if str(values["device"]) != "cpu":
         wanted *= ACCELERATOR_FACTOR
     value = min(MAX_EPOCHS, max(MIN_EPOCHS, round(wanted / n)))
+    start = " without the weights of an export" if facts.get("started") else ""
     return Choice(
         "epochs",
         value,
-        f"{architecture} needs about {wanted:,} training samples; {value} epochs of {n:,} train "
-        f"rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs).",
+        f"{architecture} needs about {wanted:,} training samples{start}; {value} epochs of {n:,} "
+        f"train rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs).",
         evidence={"n_train": n, "samples": value * n, "samples_needed": wanted},
         alternatives=(max(1, value // 2), value * 2),
         confidence=0.7,
@@ -381,7 +382,7 @@ RULES: tuple[Rule, ...] = (
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
     Rule("batch_size", ("architecture",), _batch_size),
-    Rule("epochs", ("architecture", "device"), _epochs),
+    Rule("epochs", ("architecture", "device", "steps"), unless_steps(_epochs)),
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(
         {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain},

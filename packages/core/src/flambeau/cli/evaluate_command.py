@@ -21,10 +21,11 @@ from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
 from flambeau.data.split import PARTS, Split
 from flambeau.domain import Domain, get_domain
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
 from flambeau.task.task import StepContext, Task
+from flambeau.training.logged_values import evaluate as evaluate_task
 
 
 class Part(StrEnum):
@@ -59,13 +60,18 @@ def evaluate(
 
     The scores are the loss and the metrics of training.
     """
+    if any(word.partition("=")[0] == "--like" for word in context.args):
+        raise ArgumentError(
+            f"--like has no meaning here: the data are always read like those of {model}. Omit it."
+        )
     predictor = Predictor.load(model)
     predictor.task = with_threshold(predictor.task, threshold)
     record = predictor.record
     has_classes = predictor.task.kind in ("classification", "multi_label")
     classes = predictor.task.output_names if has_classes else ()
-    options: dict[str, Any] = {"classes": list(classes), "evaluate": part.value} if classes else {}
-    options["target"] = target
+    options: dict[str, Any] = {"evaluate": part.value, "target": target, "like": model}
+    if classes:
+        options["classes"] = list(classes)
     if record is not None:
         options["task"] = _name_of_task(get_domain(record.domain), predictor.task)
     _, data = open_data("evaluate", path, record.domain if record else None, context.args, options)
@@ -78,7 +84,7 @@ def evaluate(
     if report is None:
         batches = _batches(predictor, data, chosen)
         step_context = StepContext("evaluate", values=dict(predictor.task.values))
-        scores = predictor.task.evaluate(predictor.model, batches, step_context)
+        scores = evaluate_task(predictor.task, predictor.model, batches, step_context)
     else:
         found = interpret(
             predictor.model,

@@ -17,12 +17,16 @@ from flambeau.cli.data_arguments import (
     LikeExport,
     TargetName,
     TaskName,
+    domain_of_export,
     open_data,
 )
 from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
 from flambeau.cli.plan_arguments import (
+    EvaluateEvery,
     ModelName,
     Settings,
+    Steps,
+    check_length,
     check_model,
     parse_choices,
     without_none,
@@ -44,20 +48,28 @@ RECIPES: Mapping[str, Callable[[Learner], object]] = {
 }
 """Training methods of the Learner by their name in ``--recipe``."""
 
+RecipeName = Annotated[
+    str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
+]
+"""The option ``--recipe``."""
+
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Train while the score improves, for at most this many minutes."),
+]
+"""The option ``--minutes``."""
+
 
 def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
     path: DataPath,
     model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    steps: Steps = None,
+    evaluate_every: EvaluateEvery = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Train while the score improves, for at most this many minutes."),
-    ] = None,
+    recipe: RecipeName = None,
+    minutes: Minutes = None,
     out: OutputFolder = None,
     start: Annotated[
         Path | None, typer.Option(help="Train the export in this folder further.")
@@ -78,11 +90,14 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Dropout draws from torch's own generator.
     torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
     options = {"task": task, "target": target, "like": like}
-    kind, data = open_data("fit", path, domain, context.args, options)
+    named = domain or domain_of_export(start)
+    kind, data = open_data("fit", path, named, context.args, options)
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
-    own = {"task": task, "epochs": epochs, "lr": lr}
+    check_length(epochs, steps, minutes, evaluate_every)
+    length = {"epochs": epochs, "steps": steps, "evaluate_every": evaluate_every}
+    own = {"task": task, "lr": lr, **length}
     choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
@@ -133,11 +148,17 @@ def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) ->
     """Return a learner with the plan of the run in ``folder``; ``resume`` checks the choices.
 
     Raises:
-        ArgumentError: Epochs, learning rate or model differ from those of the run.
+        ArgumentError: Epochs, steps, learning rate or model differ from those of the run.
     """
     saved = Plan.load(folder / "plan.json")
     # A Learner takes these from the phases or the checkpoint, so that resume cannot compare them.
-    options = {"epochs": "--epochs", "lr": "--lr", "architecture": "--model"}
+    options = {
+        "epochs": "--epochs",
+        "steps": "--steps",
+        "evaluate_every": "--evaluate-every",
+        "lr": "--lr",
+        "architecture": "--model",
+    }
     for key, option in options.items():
         if key in choices and choices[key] != saved.values[key]:
             raise ArgumentError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
@@ -19,8 +20,10 @@ from flambeau.task.metrics import (
     MetricFactory,
     Mode,
     mode_of_metric,
+    refuse_weight_zero,
     score,
     update_metric,
+    warn_of_undefined,
 )
 from flambeau.task.model_call import call_model
 from flambeau.task.numerics import HALF_DTYPES
@@ -100,7 +103,24 @@ class Task:
     threshold: float | tuple[float, ...] = 0.5
     calibration: Mapping[str, Any] = MappingProxyType({})
     ignores_sample_weight: bool = False
+    _sink: Callable[[Batch | float | Tensor, Mapping[str, Tensor | float]], None] | None = None
     signatures: Mapping[str, str] = MappingProxyType({})
+
+    @staticmethod
+    def from_loss(function: Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]) -> Task:
+        """Return a task with a function as loss; the mean of what it returns is minimised.
+
+        Args:
+            function: ``function(outputs, batch)`` returns the loss of each sample, ``(batch,)``, or
+                of each of its elements, ``(batch, …)``; or several by name, whose sum is the loss
+                and whose means are logged. Sample weights are applied to the result.
+
+        Raises:
+            ArgumentError: It is not a function.
+        """
+        from flambeau.task.loss_function import LossFunction
+
+        return LossFunction(function)
 
     @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
@@ -172,6 +192,24 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} must define loss(outputs, batch).")
 
+    def log(self, weight: Batch | float | Tensor, /, **values: Tensor | float) -> None:
+        """Report values of a batch; their means over the epoch become columns of the history.
+
+        Call it in ``loss`` or ``forward``: ``self.log(batch, kl=kl.mean())`` gives the columns
+        "train_kl" and "valid_kl", and "kl" in ``learner.evaluate``. Nothing is read from the device
+        before the end of the epoch. Outside of training and evaluation it does nothing.
+
+        Args:
+            weight: How much the values count in the mean: the batch (with ``host_weight``, else
+                its ``weight``, else its samples), or a number, also a 0-d tensor.
+            values: Means over the batch by name, numbers or 0-d tensors on any device.
+
+        Raises:
+            ArgumentError: A value is not one number, or its name is that of the loss or a metric.
+        """
+        if self._sink is not None:
+            self._sink(weight, values)
+
     def host_weight(self, batch: Batch) -> float | None:
         """Return the weight that ``loss`` will return, if the host knows it, else None.
 
@@ -207,6 +245,12 @@ class Task:
         with a score of its predictions (BLEU) overrides this method and calls ``predict``. A
         calibration is fitted on the outputs of ``predict``: with one, a task that overrides
         ``predict`` has its metrics, except the loss, from these.
+
+        Raises:
+            InputError: The weights of all samples are 0, or all targets are ignored.
+
+        Warns:
+            FlambeauWarning: [undefined-score] A metric is nan, although the loss is a number.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:
@@ -220,8 +264,12 @@ class Task:
                 if of_predict:
                     self.update(of_predict, self.predict(model, batch, context), batch)
         if context.sharded:
-            return synced_scores(metrics, score)
-        return {name: score(metric) for name, metric in metrics.items()}
+            found = synced_scores(metrics, score)
+        else:
+            found = {name: score(metric) for name, metric in metrics.items()}
+        refuse_weight_zero(metrics, in_run=context.stage == "valid")
+        warn_of_undefined(found)
+        return found
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target).
@@ -329,6 +377,18 @@ class Task:
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""
         raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
+
+    def example_prediction(self) -> Any:
+        """Return a prediction like those of ``decode``, whose fields a frame without rows has.
+
+        By default that for outputs of zeros, ``(1, n_outputs)``; None if these are not known.
+        """
+        if self.n_outputs is None:
+            return None
+        try:
+            return self.decode(torch.zeros(1, self.n_outputs))[0]
+        except Exception:  # noqa: BLE001 - user code may need outputs of another shape
+            return None
 
     def for_prediction(self, options: Mapping[str, Any]) -> Task:
         """Return the task with the options that its domain adds to ``flambeau predict``.

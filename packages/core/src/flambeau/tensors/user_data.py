@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
+import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout, widened_target
+from flambeau.data.facts import IGNORED
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.data.split_request import consecutive_rows
-from flambeau.data.user_dataset import MapDataset, MapDatasetReader
+from flambeau.data.user_dataset import MapDataset, MapDatasetReader, UserLoaderDataset
 from flambeau.data.user_loader import (
-    UserLoaderDataset,
     check_order,
-    count_batches,
     count_samples,
+    known_batches,
     read_first_batches,
 )
 from flambeau.errors import ArgumentError, InputError
@@ -89,11 +90,14 @@ class UserData(BaseTensorData):
     ) -> Self:
         """Create the data from user-defined loaders by part; see ``TensorData.from_loaders``."""
         for part, loader in loaders.items():
-            count_batches(loader, part)
+            known_batches(loader, part)
             check_order(loader, part)
         first = read_first_batches(loaders["train"], layout, _PEEK_BATCHES)
+        if not first:
+            raise InputError("The train loader has no batches. It needs at least one.")
+        batches = {part: known_batches(loader, part) for part, loader in loaders.items()}
         sizes = {
-            part: count_samples(loader) or count_batches(loader, part) * len(first[0])
+            part: count_samples(loader) or (batches[part] or len(first)) * len(first[0])
             for part, loader in loaders.items()
         }
         parts = {
@@ -101,8 +105,11 @@ class UserData(BaseTensorData):
             for part, loader in loaders.items()
         }
         notes = tuple(
-            f"{part}: the number of samples is estimated as batches × {len(first[0])}, because "
-            "the loader does not report it"
+            f"{part}: the number of samples is unknown, because the loader has no len(); only the "
+            "first batches are counted"
+            if batches[part] is None
+            else f"{part}: the number of samples is estimated as batches × {len(first[0])}, "
+            "because the loader does not report it"
             for part, loader in loaders.items()
             if not count_samples(loader)
         )
@@ -144,10 +151,19 @@ class UserData(BaseTensorData):
             "inputs": describe_columns(first.inputs),
             "targets": describe_columns(first.targets),
             "in_memory": False,
+            "n_read": n,
             "evidence": f"shapes and dtypes of the first {n} train samples",
         }
-        if isinstance(self._parts["train"], UserLoaderDataset):
+        train = self._parts["train"]
+        if isinstance(train, UserLoaderDataset):
             facts["loader_batch_size"] = len(first)
+            batches = known_batches(train.user_loader, "train")
+            facts.update({"has_length": False} if batches is None else {"loader_batches": batches})
+            facts["estimated"] = [
+                part
+                for part, each in self._parts.items()
+                if isinstance(each, UserLoaderDataset) and not count_samples(each.user_loader)
+            ]
         if len(first.targets) == 1:
             target = first.target
             facts["target_dtype"] = dtype_name(target.dtype)
@@ -155,15 +171,25 @@ class UserData(BaseTensorData):
             facts["target_binary"] = all(
                 bool(((b.target == 0) | (b.target == 1)).all()) for b in self._first
             )
+            if self._class_names is not None:
+                from flambeau.data.class_labels import marks_ignored
+
+                labels = torch.cat([batch.target for batch in self._first])
+                if marks_ignored(labels.cpu(), len(self._class_names)):
+                    n_ignored = int((labels == IGNORED).sum())
+                    facts["target_ignored"] = {"label": IGNORED, "rows": n_ignored}
         if self._class_names is not None:
             facts["class_names"] = list(self._class_names)
         return facts
 
     def _check_labels(self, classes: Sequence[str]) -> None:
         """Check the first samples; an invalid label in a later batch raises in its step."""
+        ignored = self._ignored_label()
         for batch in self._first:
             target = batch.target
             wrong = (target < 0) | (target >= len(classes))
+            if ignored is not None:
+                wrong &= target != ignored
             if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
                 raise InputError(
                     f"The first train samples contain the label {int(target[wrong][0])}, but there "

@@ -50,6 +50,25 @@ def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
         )
 
 
+def check_closure(optimizers: Mapping[str, Optimizer], precision: str, nonfinite: str) -> None:
+    """Check the settings of a run whose optimizer computes the loss itself (LBFGS, SAM).
+
+    Raises:
+        InputError: The optimizer cannot work with the precision or with skipped steps.
+    """
+    kinds = ", ".join(type(optimizer).__name__ for optimizer in optimizers.values())
+    if precision == "fp16":
+        raise InputError(
+            f"{kinds} compares several losses in a step, but fp16 scales them and skips steps that "
+            'overflow. Use choices={"precision": "fp32"} or "bf16".'
+        )
+    if nonfinite == "skip":
+        raise InputError(
+            f'nonfinite="skip" is not possible with {kinds}: a step that is not finite changes its '
+            'state, so later steps would be invalid too. Use "raise" or "off".'
+        )
+
+
 def check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> None:
     """Check that the optimizers have a parameter of the model.
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
 from flambeau.torch_internals import build_optimizer
-from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.fused_step import OptimizerStep, with_inner
 from flambeau.training.optim.groups import (
     HasLayerGroups,
     check_group_names,
@@ -211,6 +211,45 @@ def regroup(
     optimizer.param_groups[:] = merged.values()
 
 
+def shares_groups(wrapper: Optimizer, inner: Optimizer) -> bool:
+    """Return whether a wrapper and the optimizer in it have the same dictionaries as groups."""
+    mine, theirs = wrapper.param_groups, inner.param_groups
+    return mine is theirs or [id(group) for group in mine] == [id(group) for group in theirs]
+
+
+def regroup_with_inner(
+    optimizer: Optimizer,
+    groups: Mapping[str, Sequence[nn.Parameter]],
+    lr_scales: Mapping[str, float],
+    no_decay: Collection[int] | None = None,
+) -> None:
+    """Regroup an optimizer and those that it wraps; groups that they share stay shared.
+
+    Raises:
+        ArgumentError: ``lr_scales`` names an unknown group.
+        InputError: LBFGS, which has only one param group, would get several.
+    """
+    every = [(each, [id(group) for group in each.param_groups]) for each in with_inner(optimizer)]
+    for index, (each, ids) in enumerate(every):
+        first = next((other for other, shared in every[:index] if shared == ids), None)
+        if first is not None:
+            share_groups(first, each)
+        else:
+            regroup(each, groups, lr_scales, no_decay)
+        if isinstance(each, torch.optim.LBFGS) and len(each.param_groups) > 1:
+            raise InputError(
+                "LBFGS has one learning rate and one param group for all parameters, but would "
+                f"get {len(each.param_groups)}. Leave out lr_scales of layer groups and schedules "
+                "of weight_decay (fit instead of fine_tune), or use another optimizer."
+            )
+
+
+def share_groups(wrapper: Optimizer, inner: Optimizer) -> None:
+    """Give the inner optimizer the param groups of its wrapper."""
+    if inner.param_groups is not wrapper.param_groups:
+        inner.param_groups[:] = wrapper.param_groups
+
+
 def _settings(group: ParamGroup) -> str:
     """Return the settings that must be equal in param groups for merging them."""
     passing = {"params", "group", "lr_scale", "decay"}
@@ -251,5 +290,8 @@ __all__ = [
     "no_decay_ids",
     "parameter_groups",
     "regroup",
+    "regroup_with_inner",
+    "share_groups",
+    "shares_groups",
     "split_by_decay",
 ]

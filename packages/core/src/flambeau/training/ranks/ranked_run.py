@@ -80,6 +80,12 @@ class RankedRun(Run):
         if group.is_main:
             _warn_about_batch_statistics(components.model, settings)
         super().__init__(components, settings, history, position)
+        if self.update.needs_closure:
+            kinds = ", ".join(type(each).__name__ for each in self.optimizers.values())
+            raise InputError(
+                f"{kinds} computes the loss several times in a step, which several processes do "
+                "not do together. Train in one process, or use another optimizer."
+            )
         self.ddp_step = DDPStep(group, components.model, trained)
         self._user_step = settings.options.train_step
         if self._user_step is train_step:
@@ -188,10 +194,10 @@ class RankedRun(Run):
                     "sets instead of loaders."
                 )
             )
-        if not unknown and not total and self.options.train_step is train_step:
-            from flambeau.training.no_target import step_without_targets
+        if empty == self.group.world_size and self.options.train_step is train_step:
+            from flambeau.training.no_target import step_without_samples
 
-            raise self._raised_everywhere(step_without_targets(self.state.position.step, local))
+            raise self._raised_everywhere(step_without_samples(self.state.position.step))
         if empty and self.options.train_step is not train_step:
             raise self._raised_everywhere(
                 TrainingError(
