@@ -96,7 +96,7 @@ def ants_bees_wide() -> tuple[Labelled, Labelled]:
     """Return the photographs of ants and bees at one end of a grey canvas of 3:1."""
     from PIL import Image
 
-    found: dict[str, Labelled] = {"train": ([], []), "val": ([], [])}
+    found: dict[str, Labelled] = {part: ([], []) for part in ("train", "val")}
     with tarfile.open(folder_of("hymenoptera") / "hymenoptera.tar") as archive:
         for member in sorted(archive.getmembers(), key=lambda each: each.name):
             file = archive.extractfile(member) if member.isfile() else None

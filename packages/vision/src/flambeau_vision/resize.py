@@ -35,7 +35,7 @@ def parse_size(value: Any) -> Size:
         value: A whole number; height and width as a pair; or text: "224" or "224x160".
 
     Raises:
-        InputError: It is none of these, or a side is below 1.
+        InputError: The value has another form, or a side is below 1.
 
     Example:
         >>> parse_size(224), parse_size((224, 224)), parse_size("224x160")

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -106,16 +106,20 @@ def read_history(folder: Path) -> History | None:
 
     Values that are not numbers are kept as text; the losses of single steps are not in the file.
     """
-    rows: list[dict[str, Any]] = []
+    from flambeau.data.tables import read_csv
+
+    rows: list[Mapping[str, Any]] = []
     for path in (folder / f"history.{ending}" for ending in _FORMATS):
-        if not path.is_file():
+        if not path.is_file() or not path.stat().st_size:
             continue
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = (
-            list(csv.DictReader(lines))
-            if path.suffix == ".csv"
-            else [json.loads(line) for line in lines]
-        )
+        if path.suffix == ".csv":
+            table = read_csv(path)
+            columns = {name: table.column(name) for name in table.names}
+            rows = [
+                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+            ]
+        else:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     history = History()
     for row in rows:
         values = {name: _number(value) for name, value in row.items()}

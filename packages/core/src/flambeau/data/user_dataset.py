@@ -84,7 +84,7 @@ class MapDatasetReader:
                     refuse_masked(f"{name!r} of the sample at position {position}", value)
             inputs, targets = _collate(samples)
         except (TypeError, RuntimeError) as error:
-            images = "For images use ImageData.from_datasets of flambeau-vision. "
+            images = "For images use ImageData.from_datasets. "
             raise InputError(
                 f"The samples at positions {name_positions(positions)} cannot be collated into a "
                 f"batch: {error}. {images if 'PIL.' in str(error) else ''}Return tensors of equal "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -438,9 +438,9 @@ class Learner:
         """Return a ``Predictor`` with this learner's model, equal to that of a loaded export."""
         return self.built.predictor(self.plan.values["batch_size"])
 
-    def predict(self, items: Any, **options: Any) -> Any:
+    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
-        return self.predictor().predict(items, **options)
+        return self.predictor().predict(items, errors=errors)
 
     def summary(self) -> Summary:
         """Return the layers with output shapes, parameter counts and which parameters train.

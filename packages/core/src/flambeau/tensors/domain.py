@@ -30,8 +30,8 @@ _DECAY_TIMES_ROWS, _LEAST_DECAY, _MOST_DECAY = 1_000, 0.01, 5.0
 
 
 IMAGE_HINT = (
-    "They look like images: a data class for images, such as ImageData.from_datasets and "
-    "ImageData.from_arrays of flambeau-vision, chooses a network, augmentation and normalisation."
+    "They look like images: ImageData.from_datasets and ImageData.from_arrays choose a network, "
+    "augmentation and normalisation for them."
 )
 
 
