@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
-from flambeau.plan.diff import PlanDiff, compare
 from flambeau.plan.json_values import (
     as_json,
     checked,
@@ -25,6 +24,9 @@ from flambeau.plan.json_values import (
 )
 from flambeau.plan.order import dependents, name_of, order
 from flambeau.plan.rule import Rule
+
+if TYPE_CHECKING:
+    from flambeau.plan.diff import PlanDiff
 
 SCHEMA_VERSION = 1
 
@@ -226,6 +228,8 @@ class Plan:
 
     def diff(self, other: Plan) -> PlanDiff:
         """Return the differences from this plan to ``other``; false if both plans are equal."""
+        from flambeau.plan.diff import compare
+
         return compare(self._choices, other._choices)
 
     def require_confidence(self) -> None:
