@@ -250,6 +250,26 @@ def test_an_unreadable_file_does_not_affect_the_others(
     assert "cannot be read as an image" in records[1]["error"]
 
 
+def test_a_missing_file_has_its_error_beside_the_other_predictions(run: Path, photos: Path) -> None:
+    files = [str(photos / name) for name in ("bright/00.png", "bright/77.png", "dark/01.png")]
+    result = CliRunner().invoke(
+        build_app(), ["predict", str(run / "model"), *files, "--format", "json"]
+    )
+    assert result.exit_code == 1
+    records = json.loads(result.output)
+    assert [record["file"] for record in records] == files
+    assert [record.get("label") for record in records] == ["bright", None, "dark"]
+    assert "77.png does not exist" in records[1]["error"]
+
+
+def test_predict_walks_a_folder_and_takes_the_folder_of_a_run(run: Path, photos: Path) -> None:
+    records = json.loads(call("predict", run, photos, "--format", "json"))
+    assert [record["file"] for record in records] == [str(f) for f in sorted(photos.rglob("*.png"))]
+    image = photos / "dark" / "00.png"
+    [record] = json.loads(call("predict", run / "model", image, "--format", "json"))
+    assert records[20]["dark"] == pytest.approx(record["dark"], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -318,6 +338,8 @@ def test_a_run_stopped_by_ctrl_c_is_finished_by_resume(
     before = (folder / "history.csv").read_bytes()
     for option, value, message in (
         ("--epochs", 4, "--epochs is 4, but the run in .* has 3"),
+        ("--steps", 4, "--steps is 4, but the run in .* has None"),
+        ("--evaluate-every", 4, "--evaluate-every is 4, but the run in .* has None"),
         ("--lr", 0.5, "--lr is 0.5, but the run in .* has 0"),
         ("--set", "lr=0.5", "--lr is 0.5, but the run"),
         ("--model", "resnet18", "--model is resnet18, but the run in .* has small_cnn"),
@@ -360,6 +382,23 @@ def test_a_model_that_is_always_right_is_exported_without_calibration(
         "fit", photos, *words
     )
     assert not Predictor.load(tmp_path / "run" / "model").task.calibration
+
+
+def test_steps_and_evaluate_every(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    small = SMALL[:-2]
+    words = ["--steps", 7, "--evaluate-every", 3, "--out", folder]
+    text = call("fit", photos, *small, *words)
+    assert "evaluate_every" in text
+    with (folder / "history.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["3", "6", "7"]
+    for options, message in (
+        (("--steps", 7, "--epochs", 2), "--steps 7 and --epochs 2 are two lengths"),
+        (("--steps", 7, "--minutes", 2), "--steps 7 and --minutes 2 are two lengths"),
+        (("--evaluate-every", 7, "--minutes", 2), "cannot be used with --minutes"),
+    ):
+        with pytest.raises(FlambeauError, match=message):
+            call("fit", photos, *small, *options, "--out", tmp_path / "other")
 
 
 def test_minutes_runs_fit_auto(photos: Path, tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Loaders that yield another number of batches than their len(): every row is scored."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+    get_worker_info,
+)
 
 from flambeau import FlambeauWarning, Learner, TensorData
 from flambeau.data.user_loader import UserLoader
@@ -94,6 +100,43 @@ def test_a_train_stream_with_more_batches_is_named_once() -> None:
         assert [len(list(loader.batches(epoch))) for epoch in (0, 1)] == [5, 5]
     [found] = [w for w in caught if issubclass(w.category, FlambeauWarning)]
     assert "yields at least 6 batches, but its len() is 5; an epoch ends" in str(found.message)
+
+
+class WrongBatches(Sampler[list[int]]):
+    """Nine batches of two rows, with a len() of its own."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([[2 * i, 2 * i + 1] for i in range(9)])
+
+
+@pytest.mark.parametrize(
+    "loader", [WrongLength(7), DataLoader(TensorDataset(X, Y), batch_sampler=WrongBatches())]
+)
+def test_a_train_loader_with_more_batches_is_named_once(loader: Iterable[Pair]) -> None:
+    train = UserLoader(loader)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [len(list(train.batches(epoch))) for epoch in (0, 1)] == [7, 7]
+    [found] = [w for w in caught if issubclass(w.category, FlambeauWarning)]
+    assert "train loader yields at least 8 batches, but its len() is 7" in str(found.message)
+
+
+def test_an_endless_train_stream_is_not_read_ahead() -> None:
+    class Endless(WrongLength):
+        is_stream = True
+        read = 0
+
+        def __iter__(self) -> Iterator[Pair]:
+            while True:
+                self.read += 1
+                yield X[:2], Y[:2]
+
+    endless = Endless(4)
+    assert len(list(UserLoader(endless).batches(0))) == 4
+    assert endless.read == 4
 
 
 def test_a_right_length_gives_no_warning() -> None:

@@ -214,7 +214,13 @@ def test_a_loader_that_cannot_resume_gives_the_reason() -> None:
 
 def test_invalid_loaders_raise() -> None:
     with pytest.raises(InputError, match=r"no len\(\) .* Define __len__ on its data set"):
-        UserLoader(DataLoader(Stream(None), batch_size=2))
+        UserLoader(DataLoader(Stream(None), batch_size=2), part="valid")
+    train = UserLoader(DataLoader(Stream(None), batch_size=2))
+    assert not train.has_length
+    with pytest.raises(InputError, match=r"no len\(\) .* or train by steps"):
+        _ = train.steps_per_epoch
+    with pytest.raises(ResumeError, match=r"has no len\(\)"):
+        train.batches(0, 2)
     with pytest.raises(ArgumentError, match="can be used for one epoch only"):
         UserLoader(iter([1]))
     with pytest.raises(ArgumentError, match="is a int, which cannot be iterated"):

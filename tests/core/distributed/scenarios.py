@@ -179,6 +179,42 @@ def accumulation(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
+def by_steps(folder: Path) -> dict[str, Any]:
+    """Evaluations inside epochs; the next fit starts with a new epoch."""
+    training = TrainingOptions(accumulate=2, keep_best="valid_loss")
+    run = learner(training=training)
+    run.fit(steps=8, evaluate_every=3)
+    run.fit(1)
+    return outcome(run)
+
+
+class Logging(Classification):
+    """Logs a mean of the inputs, which is the same for any grouping of the samples."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        self.log(batch, mean_input=batch.input.mean(), logit=outputs.mean())
+        return super().loss(outputs, batch)
+
+
+def logged(folder: Path) -> dict[str, Any]:
+    """The last batch of an epoch has three samples for two processes."""
+    run = learner(task=Logging(["a", "b", "c"]), training=TrainingOptions(accumulate=2))
+    run.fit(2)
+    return outcome(run) | {"again": run.evaluate()}
+
+
+def logged_by_a_step(folder: Path) -> dict[str, Any]:
+    def own(model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Any) -> Any:
+        from flambeau.training import train_step
+
+        step.log(mean_input=micro_batches[0].input.mean())
+        return train_step(model, micro_batches, task, step)
+
+    run = learner(training=TrainingOptions(train_step=own))
+    run.fit(steps=7, evaluate_every=4)
+    return outcome(run)
+
+
 def rate(folder: Path) -> dict[str, Any]:
     run = learner(table(n_train=600), choices={"batch_size": 32})
     found = run.lr_find()

@@ -129,3 +129,24 @@ def test_a_long_run_has_one_point_for_several_steps() -> None:
     [points, *_] = plot_history(made).axes[0].get_lines()
     assert list(points.get_xdata()) == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert set(points.get_ydata()) == {2.0}
+
+
+def test_evaluations_inside_epochs_have_an_axis_of_steps() -> None:
+    made = History()
+    for step in (4, 8, 10):
+        made.step_losses.extend([1.0] * (step - len(made.step_losses)))
+        row = {"phase": "fit", "epoch": step / 6, "step": step, "train_loss": 1.0}
+        made.add({**row, "valid_loss": float(step), "train_kl": 2.0, "valid_kl": 3.0})
+    figure = plot_history(made)
+    assert {axes.get_xlabel() for axes in figure.axes} == {"step"}
+    assert lines(figure, 0)["valid"] == ([4, 8, 10], [4, 8, 10])
+    assert lines(figure, 0)["train"][0] == list(range(1, 11))
+
+
+def test_logged_values_have_a_panel_for_train_and_valid() -> None:
+    figure = plot_history(history(train_kl=0.5, valid_kl=0.25, train_only=1.0))
+    assert titles(figure) == ["loss", "accuracy on validation", "kl", "only", "learning rate"]
+    assert lines(figure, 2) == {
+        "train": ([1, 2, 3], [0.5] * 3),
+        "valid": ([1, 2, 3], [0.25] * 3),
+    }

@@ -22,6 +22,11 @@ def name_some(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(every[:most]) + more
 
 
+def count_of(n: int, noun: str) -> str:
+    """Return the number with the noun: "1 epoch", "2 epochs"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def format_bytes(count: float) -> str:
     """Return a size in memory or on disk in decimal units, as disks and GPUs are sold.
 

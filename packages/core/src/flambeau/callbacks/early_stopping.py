@@ -14,14 +14,16 @@ from flambeau.training.state import TrainState
 
 
 class EarlyStopping(Callback):
-    """Sets ``state.stop_reason`` after ``patience`` consecutive epochs without improvement.
+    """Sets ``state.stop_reason`` after ``patience`` consecutive evaluations without improvement.
+
+    An evaluation ends each epoch, or every so many steps (``evaluate_every``).
 
     The loop reads ``monitor``, ``mode`` and ``restore_best`` and restores the best weights at the
     end. The best score so far is saved in checkpoints.
 
     Args:
         monitor: Column of the history.
-        patience: Number of consecutive epochs without improvement after which the run ends.
+        patience: Number of consecutive evaluations without improvement after which the run ends.
         min_delta: Smallest change that counts as an improvement, in the unit of the score.
         restore_best: Whether the model ends with the weights of the best epoch.
         mode: "min" or "max"; None: as the metric of ``monitor`` says (``higher_is_better``).
@@ -65,7 +67,8 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, state: TrainState) -> None:
         score = last_score(state.history, self.monitor)
         if self._improves(score, mode_of(self.monitor, state.history.modes, self.mode)):
-            self.best, self.best_epoch, self.bad_epochs = score, state.position.epoch, 0
+            at = state.position.step if state.evaluates_by_steps else state.position.epoch
+            self.best, self.best_epoch, self.bad_epochs = score, at, 0
             return
         self.bad_epochs += 1
         if self.bad_epochs >= self.patience:
@@ -74,9 +77,12 @@ class EarlyStopping(Callback):
     def _stop(self, state: TrainState) -> None:
         if state.stop_reason is None:
             best = "every score is NaN" if self.best is None else f"best {self.best:.4g}"
-            where = f" in epoch {self.best_epoch}" if self.best is not None else ""
+            unit, at = "epochs", f" in epoch {self.best_epoch}"
+            if state.evaluates_by_steps:
+                unit, at = "evaluations", f" at step {self.best_epoch}"
+            where = at if self.best is not None else ""
             state.stop_reason = (
-                f"{self.monitor} has not improved for {self.bad_epochs} epochs ({best}{where})"
+                f"{self.monitor} has not improved for {self.bad_epochs} {unit} ({best}{where})"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from flambeau.training.state import TrainState
 class ProgressBar(Callback):
     """A bar during an epoch, and a table row after it.
 
+    With evaluations every so many steps the bar has the steps of the phase, and a row follows each
+    evaluation.
+
     If the stream is not a terminal (a file, a pipe, CI), plain lines are written at intervals
     instead of a bar. The loss is read from the device only when the display is updated.
 
@@ -61,19 +64,19 @@ class ProgressBar(Callback):
         self._columns = ()
 
     def on_epoch_start(self, state: TrainState) -> None:
-        self._first_step = state.position.epoch_step
+        self._first_step = _progress(state)[0]
         self._epoch_started_s = time.monotonic()
         self._next_s = self._epoch_started_s + self._interval_s
         if self._with_bar:
             self._close()
-            self._bar = _make_bar(self._out, state.steps_per_epoch, self._first_step, _label(state))
+            self._bar = _make_bar(self._out, *_progress(state), _label(state))
 
     def on_step_end(self, state: TrainState) -> None:
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
         self._next_s = now_s + self._interval_s
-        done = state.position.epoch_step
+        done, total = _progress(state)
         loss = f"loss {float(state.last.loss):.4g}" if state.last is not None else ""
         if self._bar is not None:
             self._bar.set_postfix_str(loss, refresh=False)
@@ -81,15 +84,13 @@ class ProgressBar(Callback):
             self._bar.refresh()
             return
         rate = (done - self._first_step) / max(now_s - self._epoch_started_s, 1e-9)
-        self._line(
-            f"{_label(state)}  step {done}/{state.steps_per_epoch}  {loss}  {rate:.3g} steps/s"
-        )
+        self._line(f"{_label(state)}  step {done}/{total}  {loss}  {rate:.3g} steps/s")
 
     def on_eval_start(self, state: TrainState) -> None:
         self._evaluated = 0
         self._next_s = time.monotonic() + self._interval_s
         if self._bar is not None:
-            self._bar.update(state.position.epoch_step - self._bar.n)
+            self._bar.update(_progress(state)[0] - self._bar.n)
 
     def on_eval_step_end(self, state: TrainState) -> None:
         self._evaluated += 1
@@ -147,7 +148,7 @@ class _Bar(Protocol):
     def close(self) -> None: ...
 
 
-def _make_bar(out: TextIO, total: int, done: int, label: str) -> _Bar:
+def _make_bar(out: TextIO, done: int, total: int, label: str) -> _Bar:
     bar = _without_monitor(_tqdm())
     # ProgressBar decides when to draw; mininterval=0 turns off the interval of tqdm.
     return bar(
@@ -176,8 +177,17 @@ def _in_notebook() -> bool:
 
 
 def _label(state: TrainState) -> str:
-    phase, done = state.phase, state.position.phase_epoch
-    return f"{phase.name} {min(done + 1, phase.epochs)}/{phase.epochs}"
+    if state.evaluates_by_steps:
+        return state.phase.name
+    epochs = state.phase_epochs
+    return f"{state.phase.name} {min(state.position.phase_epoch + 1, epochs)}/{epochs}"
+
+
+def _progress(state: TrainState) -> tuple[int, int]:
+    """Return the finished steps and all steps: of the epoch, or of a phase without epochs."""
+    if state.evaluates_by_steps:
+        return state.phase_step, state.phase_steps
+    return state.position.epoch_step, state.steps_per_epoch
 
 
 def _format(name: str, value: Number) -> str:

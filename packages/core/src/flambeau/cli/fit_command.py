@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from flambeau.artefact.export_format import EXPORT_OF_RUN
 from flambeau.cli.data_arguments import (
     DataPath,
     DomainName,
@@ -21,8 +22,11 @@ from flambeau.cli.data_arguments import (
 )
 from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
 from flambeau.cli.plan_arguments import (
+    EvaluateEvery,
     ModelName,
     Settings,
+    Steps,
+    check_length,
     check_model,
     parse_choices,
     without_none,
@@ -44,20 +48,28 @@ RECIPES: Mapping[str, Callable[[Learner], object]] = {
 }
 """Training methods of the Learner by their name in ``--recipe``."""
 
+RecipeName = Annotated[
+    str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
+]
+"""The option ``--recipe``."""
+
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Train while the score improves, for at most this many minutes."),
+]
+"""The option ``--minutes``."""
+
 
 def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
     path: DataPath,
     model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    steps: Steps = None,
+    evaluate_every: EvaluateEvery = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Train while the score improves, for at most this many minutes."),
-    ] = None,
+    recipe: RecipeName = None,
+    minutes: Minutes = None,
     out: OutputFolder = None,
     start: Annotated[
         Path | None, typer.Option(help="Train the export in this folder further.")
@@ -83,7 +95,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
-    own = {"task": task, "epochs": epochs, "lr": lr}
+    check_length(epochs, steps, minutes, evaluate_every)
+    length = {"epochs": epochs, "steps": steps, "evaluate_every": evaluate_every}
+    own = {"task": task, "lr": lr, **length}
     choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
@@ -108,7 +122,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
     typer.echo("\n" + _score_table(learner))
-    exported = learner.export(folder / "model")
+    exported = learner.export(folder / EXPORT_OF_RUN)
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
 
@@ -134,11 +148,17 @@ def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) ->
     """Return a learner with the plan of the run in ``folder``; ``resume`` checks the choices.
 
     Raises:
-        ArgumentError: Epochs, learning rate or model differ from those of the run.
+        ArgumentError: Epochs, steps, learning rate or model differ from those of the run.
     """
     saved = Plan.load(folder / "plan.json")
     # A Learner takes these from the phases or the checkpoint, so that resume cannot compare them.
-    options = {"epochs": "--epochs", "lr": "--lr", "architecture": "--model"}
+    options = {
+        "epochs": "--epochs",
+        "steps": "--steps",
+        "evaluate_every": "--evaluate-every",
+        "lr": "--lr",
+        "architecture": "--model",
+    }
     for key, option in options.items():
         if key in choices and choices[key] != saved.values[key]:
             raise ArgumentError(

@@ -14,6 +14,15 @@ from flambeau.errors import ArgumentError, did_you_mean
 ModelName = Annotated[str | None, typer.Option(help="Name of an architecture.")]
 """The option ``--model``."""
 
+Steps = Annotated[int | None, typer.Option(help="Number of optimizer steps, in place of epochs.")]
+"""The option ``--steps``."""
+
+EvaluateEvery = Annotated[
+    int | None,
+    typer.Option(help="Optimizer steps between two evaluations; those of an epoch by default."),
+]
+"""The option ``--evaluate-every``."""
+
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Set a choice of the plan: --set batch_size=64.")
 ]
@@ -56,3 +65,21 @@ def check_model(domain: Domain, model: str | None) -> None:
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries whose value is not None."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def check_length(
+    epochs: int | None, steps: int | None, minutes: float | None, evaluate_every: int | None
+) -> None:
+    """Refuse two lengths of a run, and intervals for one that chooses them itself.
+
+    Raises:
+        ArgumentError: Options exclude each other.
+    """
+    if steps is not None and (epochs is not None or minutes is not None):
+        other = f"--epochs {epochs}" if epochs is not None else f"--minutes {minutes:g}"
+        raise ArgumentError(f"--steps {steps} and {other} are two lengths of one run. Give one.")
+    if evaluate_every is not None and minutes is not None:
+        raise ArgumentError(
+            f"--evaluate-every {evaluate_every} cannot be used with --minutes: such a run chooses "
+            "the intervals between evaluations by their cost. Remove one of them."
+        )

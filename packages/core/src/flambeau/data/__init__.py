@@ -11,8 +11,8 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import Split
 from flambeau.data.transform import Transform
-from flambeau.data.user_dataset import MapDataset
-from flambeau.data.user_loader import UserLoader, UserLoaderDataset
+from flambeau.data.user_dataset import MapDataset, UserLoaderDataset
+from flambeau.data.user_loader import UserLoader
 from flambeau.data.worker_loader import LazyDataset, WorkerLoader
 
 __all__ = [

@@ -53,6 +53,7 @@ class Facts(TypedDict, total=False):
         class_counts: Number of train samples per class, in the order of ``class_names``.
         class_weight_sums: Sum of the sample weights of each class, if the train samples have
             weights.
+        has_length: Whether the number of batches in a train epoch is known; absent if it is.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
         loader_batches: Number of batches of a user-defined loader in an epoch.
         estimated: The parts whose number of samples is estimated from that of the batches.
@@ -89,6 +90,7 @@ class Facts(TypedDict, total=False):
     class_names: ReadOnly[list[str]]
     class_counts: ReadOnly[list[int]]
     class_weight_sums: ReadOnly[list[float]]
+    has_length: ReadOnly[bool]
     loader_batch_size: ReadOnly[int]
     loader_batches: ReadOnly[int]
     estimated: ReadOnly[list[str]]

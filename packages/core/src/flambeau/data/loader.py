@@ -63,6 +63,11 @@ def steps_in(loader: Loader, epoch: int) -> int:
     return loader.steps_per_epoch if count is None else count(epoch)
 
 
+def has_length(loader: Loader) -> bool:
+    """Return whether the number of batches in an epoch is known: the loader's ``has_length``."""
+    return bool(getattr(loader, "has_length", True))
+
+
 def is_stream(loader: Loader) -> bool:
     """Return whether the batches of ``loader`` continue each other: its ``is_stream``."""
     return bool(getattr(loader, "is_stream", False))

@@ -1,8 +1,8 @@
-"""``MapDataset``: a user's map-style data set, read sample by sample."""
+"""A user's map-style data set, read sample by sample, or loader as a ``Dataset``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from flambeau.data.collate import BatchLayout, as_batch
 from flambeau.data.loader import LoaderOptions
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.own_generators import OwnGenerators
+from flambeau.data.user_loader import UserLoader, count_samples, known_batches
 from flambeau.data.worker_loader import WorkerLoader, name_positions
 from flambeau.errors import InputError
 from flambeau.global_rng import seed_globals
@@ -83,10 +84,11 @@ class MapDatasetReader:
                     refuse_masked(f"{name!r} of the sample at position {position}", value)
             inputs, targets = _collate(samples)
         except (TypeError, RuntimeError) as error:
+            images = "For images use ImageData.from_datasets. "
             raise InputError(
                 f"The samples at positions {name_positions(positions)} cannot be collated into a "
-                f"batch: {error}. Return tensors of equal shape, or pass a DataLoader with a "
-                "collate_fn to TensorData.from_loaders."
+                f"batch: {error}. {images if 'PIL.' in str(error) else ''}Return tensors of equal "
+                "shape, or pass a DataLoader with a collate_fn to TensorData.from_loaders."
             ) from error
         first_inputs, first_targets = samples[0]
         batch = as_batch(
@@ -119,3 +121,38 @@ def _to_default_dtype(collated: Mapping[str, Any], first: Mapping[str, Any]) -> 
         if isinstance(value, float) or getattr(value, "dtype", None) == np.float64:
             fields[name] = fields[name].to(torch.get_default_dtype())
     return fields
+
+
+class UserLoaderDataset:
+    """A ``Dataset`` that wraps a user-defined loader; its batch size and order do not change.
+
+    Args:
+        loader: The user's loader.
+        layout: Which fields of its batches are inputs and targets.
+        part: "train", "valid", "test" or "calibration".
+        first: The first batch, if it was read to inspect the data.
+    """
+
+    def __init__(
+        self, loader: Iterable[Any], layout: BatchLayout, part: str, first: Batch | None = None
+    ) -> None:
+        self.user_loader = loader
+        self.layout = layout
+        self.part = part
+        self.first = first
+
+    def __len__(self) -> int:
+        """Number of samples if the loader reports it, else the number of batches; at least 1."""
+        n = count_samples(self.user_loader) or known_batches(self.user_loader, self.part)
+        return n or len(self.first or "?")
+
+    def loader(self, options: LoaderOptions) -> UserLoader:
+        """Return a ``UserLoader`` seeded with ``options.seed``."""
+        return UserLoader(
+            self.user_loader,
+            self.layout,
+            seed=options.seed,
+            part=self.part,
+            rank=options.rank,
+            world_size=options.world_size,
+        )

@@ -25,7 +25,7 @@ from torch.utils.data import (
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout
-from flambeau.data.loader import Loader, LoaderOptions
+from flambeau.data.loader import Loader
 from flambeau.data.own_generators import LoaderGenerators
 from flambeau.errors import (
     ArgumentError,
@@ -63,7 +63,8 @@ class UserLoader(Loader):
     does not report which samples they are, unless it yields ``Batch`` objects with ``indices``.
 
     Args:
-        loader: An iterable with ``len()`` that can be iterated again in every epoch.
+        loader: An iterable that can be iterated again in every epoch, with ``len()``; a train
+            loader without it is used in training by steps only, and cannot be resumed.
         layout: Which fields of its batches are inputs and targets.
         seed: Seed of order and augmentation.
         part: "train", "valid", "test" or "calibration".
@@ -74,7 +75,8 @@ class UserLoader(Loader):
 
     Raises:
         ArgumentError: ``loader`` is not an iterable, or is an iterator that can be used only once.
-        InputError: It has no length, or several ranks would use the same sample.
+        InputError: It has no length and is not for training, or several ranks would use the same
+            sample.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class UserLoader(Loader):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._steps = count_batches(loader, part)
+        self._steps = known_batches(loader, part)
         self.rank, self.world_size = rank, world_size
         self._takes_turns = world_size > 1 and not is_sharded(loader, part, world_size)
         self._length_warned = False
@@ -100,7 +102,12 @@ class UserLoader(Loader):
 
     @property
     def steps_per_epoch(self) -> int:
-        return self._steps
+        return count_batches(self.loader, self.part) if self._steps is None else self._steps
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the number of batches in an epoch is known."""
+        return self._steps is not None
 
     @property
     def can_resume(self) -> bool:
@@ -110,6 +117,11 @@ class UserLoader(Loader):
     @property
     def not_resumable_reason(self) -> str:
         """Why the loader cannot be resumed, and the fix; empty if it can be resumed."""
+        if not self.has_length:
+            return (
+                "it has no len(), so the batch of a step is not known before it is read. Define "
+                "__len__ (batches in an epoch) on a loader that repeats its batches."
+            )
         loader = _torch_loader(self.loader)
         if loader is None:
             return ""
@@ -171,7 +183,7 @@ class UserLoader(Loader):
         self, ready: Sequence[object], epoch: int, start_step: int
     ) -> Iterator[Batch]:
         """Yield the batches of a list or tuple; no user code runs, so no generator is seeded."""
-        steps = self._steps if self.part == "train" else len(ready)
+        steps = self.steps_per_epoch if self.part == "train" else len(ready)
         if len(ready) < steps:
             raise self._ended_early(len(ready), epoch)
         self._warn_if_longer(epoch)
@@ -240,10 +252,11 @@ class UserLoader(Loader):
         """Return whether the epoch ends after ``len()`` batches without a look at the next one."""
         if self.part != "train":
             return False
-        # torch reports a wrong len() of a map-style data set itself; a stream may be endless.
-        loader = _torch_loader(self.loader)
-        streams = loader is not None and isinstance(loader.dataset, IterableDataset)
-        return not streams or self.is_stream or epoch > 0
+        if self.is_stream or epoch > 0:  # a stream may be endless
+            return True
+        # torch's samplers report the right number.
+        sampler = None if type(self.loader) is not DataLoader else sampler_of(self.loader)
+        return type(sampler) in (SequentialSampler, *RANDOM_SAMPLERS)
 
     def _check_count(self, n: int, epoch: int) -> None:
         """Check the number of batches of an epoch that has ended.
@@ -251,6 +264,10 @@ class UserLoader(Loader):
         Raises:
             InputError: A train epoch is too short.
         """
+        if self._steps is None:
+            if not n:
+                raise InputError(f"The {self.part} loader has no batches in epoch {epoch}.")
+            return
         if n < self._steps and self.part == "train":
             raise self._ended_early(n, epoch)
         if n != self._steps:
@@ -291,8 +308,10 @@ class UserLoader(Loader):
 
     def _warn_if_longer(self, epoch: int) -> None:
         """Warn once if ``len()`` has grown: epochs, schedules and positions keep the first one."""
+        if self.part != "train" or self._steps is None or self._length_warned:
+            return
         now = len(cast("Sequence[Any]", self.loader))
-        if self.part != "train" or now <= self._steps or self._length_warned:
+        if now <= self._steps:
             return
         self._length_warned = True
         warnings.warn(
@@ -310,38 +329,15 @@ class UserLoader(Loader):
         )
 
 
-class UserLoaderDataset:
-    """A ``Dataset`` that wraps a user-defined loader; its batch size and order do not change.
-
-    Args:
-        loader: The user's loader.
-        layout: Which fields of its batches are inputs and targets.
-        part: "train", "valid", "test" or "calibration".
-        first: The first batch, if it was read to inspect the data.
-    """
-
-    def __init__(
-        self, loader: Iterable[Any], layout: BatchLayout, part: str, first: Batch | None = None
-    ) -> None:
-        self.user_loader = loader
-        self.layout = layout
-        self.part = part
-        self.first = first
-
-    def __len__(self) -> int:
-        """Number of samples if the loader reports it, else the number of batches."""
-        return count_samples(self.user_loader) or count_batches(self.user_loader, self.part)
-
-    def loader(self, options: LoaderOptions) -> UserLoader:
-        """Return a ``UserLoader`` seeded with ``options.seed``."""
-        return UserLoader(
-            self.user_loader,
-            self.layout,
-            seed=options.seed,
-            part=self.part,
-            rank=options.rank,
-            world_size=options.world_size,
-        )
+def known_batches(loader: Iterable[Any], part: str) -> int | None:
+    """Return ``count_batches(loader, part)``; None for a train loader without length."""
+    has_length = not isinstance(loader, Iterator) and hasattr(loader, "__iter__")
+    if part == "train" and has_length:
+        try:
+            len(cast(Sequence[Any], loader))
+        except TypeError:
+            return None
+    return count_batches(loader, part)
 
 
 def count_batches(loader: Iterable[Any], part: str) -> int:
@@ -364,10 +360,11 @@ def count_batches(loader: Iterable[Any], part: str) -> int:
     try:
         steps = len(cast(Sequence[Any], loader))
     except TypeError as error:
+        by_steps = ", or train by steps: learner.fit(steps=10_000)" if part == "train" else ""
         raise InputError(
-            f"The {part} loader has no len() ({error}), which epochs and schedules need. Define "
-            "__len__ on its data set (samples in an epoch), or wrap the loader in a class with "
-            "__iter__ and __len__ (batches in an epoch)."
+            f"The {part} loader has no len() ({error}), which epochs need. Define __len__ on its "
+            "data set (samples in an epoch), or wrap the loader in a class with __iter__ and "
+            f"__len__ (batches in an epoch){by_steps}."
         ) from error
     if not steps:
         raise InputError(f"The {part} loader has no batches. It needs at least one.")

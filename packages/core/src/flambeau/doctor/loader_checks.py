@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Sub
 
 from flambeau import random as keyed
 from flambeau.data.split import HELD_OUT
-from flambeau.data.user_dataset import MapDataset
-from flambeau.data.user_loader import RANDOM_SAMPLERS, UserLoaderDataset, sampler_of
+from flambeau.data.user_dataset import MapDataset, UserLoaderDataset
+from flambeau.data.user_loader import RANDOM_SAMPLERS, sampler_of
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.doctor.typed_torch import int_list, unique_counts

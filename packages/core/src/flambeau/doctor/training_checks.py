@@ -179,7 +179,8 @@ def lr_for_optimizer(setup: TrainingSetup) -> list[Finding]:
         )
     size = _size_of_weights(setup.model)
     moved = lr * setup.n_steps
-    if name in _ADAM_LIKE and setup.fit_settings.epochs and 0 < moved < _UNMOVED * size:
+    fit = setup.fit_settings
+    if name in _ADAM_LIKE and (fit.epochs or fit.steps) and 0 < moved < _UNMOVED * size:
         found.append(
             Finding(
                 "lr-for-optimizer",
@@ -195,15 +196,17 @@ def lr_for_optimizer(setup: TrainingSetup) -> list[Finding]:
 
 def too_few_steps(setup: TrainingSetup) -> Finding | None:
     """Find a run that ends before a schedule has warmed up."""
-    steps = 0 if setup.fit_settings.epochs is None else setup.n_steps
+    fit = setup.fit_settings
+    steps = 0 if fit.epochs is None else setup.n_steps
     if not 0 < steps < _FEWEST_STEPS:
         return None
+    longer = "more epochs (learner.fit(20))" if fit.epochs else "more steps (fit(steps=1_000))"
     size = setup.values.get("batch_size")
     return Finding(
         "too-few-steps",
         f"The run has only {steps} optimizer steps, which is too few for the model to learn.",
-        {"steps": steps, "epochs": setup.fit_settings.epochs, "batch size": size},
-        'Train for more epochs (learner.fit(20)), or reduce choices={"batch_size": 16}.',
+        {"steps": steps, "epochs": fit.epochs, "batch size": size},
+        f'Train for {longer}, or reduce choices={{"batch_size": 16}}.',
     )
 
 

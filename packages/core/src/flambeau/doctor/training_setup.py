@@ -16,10 +16,10 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.facts import Facts
-from flambeau.data.loader import Loader, StepCounts
+from flambeau.data.loader import Loader, StepCounts, has_length
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.user_loader import UserLoaderDataset
+from flambeau.data.user_dataset import UserLoaderDataset
 from flambeau.doctor.recorded_pass import (
     PassRecord,
     max_gradients,
@@ -60,6 +60,7 @@ class FitSettings:
         custom_optimizers: Whether a user-defined function builds the optimizers.
         custom_step: Whether the training step is user-defined.
         epochs: Epochs of all phases; None uses the plan's value.
+        steps: Steps of the phases that are measured in steps, in addition to the epochs.
         lr: The highest learning rate; None uses the plan's value.
         lr_is_measured: Whether ``lr_find`` has chosen the learning rate for this model.
         bn: The batch norm policy of each phase.
@@ -71,6 +72,7 @@ class FitSettings:
     custom_optimizers: bool = False
     custom_step: bool = False
     epochs: int | None = None
+    steps: int = 0
     lr: float | None = None
     lr_is_measured: bool = False
     bn: tuple[str, ...] = ("auto",)
@@ -160,9 +162,14 @@ class TrainingSetup:
             return self.fit_settings.optimizers(self.model, self.values)
 
     def dataset(self, part: str) -> object | None:
-        """Return the data set of a part, or None if the part is empty or cannot be read."""
+        """Return the data set of a part, or None if the part is empty or cannot be read.
+
+        None for a test or calibration part that would have to be read first (``Data.is_loaded``).
+        """
         give: Callable[[str], object] | None = getattr(self.built, "dataset", None)
         if give is None or not len(self.data.split.part(part)):
+            return None
+        if part not in ("train", "valid") and not self.data.is_loaded(part, self.values):
             return None
         return give(part)
 
@@ -176,8 +183,11 @@ class TrainingSetup:
         """Optimizer steps of the next fit; 0 if not known."""
         settings = self.fit_settings
         epochs = self.values.get("epochs", 0) if settings.epochs is None else settings.epochs
-        counts = StepCounts.of_loader(self.built.loader("train"), settings.accumulate)
-        return counts.between(0, int(epochs))
+        train = self.built.loader("train")
+        if not epochs or not has_length(train):
+            return settings.steps
+        counts = StepCounts.of_loader(train, settings.accumulate)
+        return settings.steps + counts.between(0, int(epochs))
 
     # ------------------------------------------------------------ the first batch
 

@@ -18,7 +18,7 @@ from flambeau.data.data import Data
 from flambeau.data.facts import class_totals
 from flambeau.data.loader import Dataset, Loader, LoaderOptions, NonEmptyBatches, loader_world_size
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.user_loader import UserLoaderDataset
+from flambeau.data.user_dataset import UserLoaderDataset
 from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain
@@ -35,6 +35,7 @@ from flambeau.training.freeze import has_running_statistics
 from flambeau.wording import describe_values
 
 if TYPE_CHECKING:
+    from flambeau.artefact.predictor import Predictor
     from flambeau.artefact.weights_meaning import Meaning
     from flambeau.learner.start import StartingPoint
 
@@ -243,6 +244,13 @@ class BuiltPlan:
                 "removed. To fit a new one afterwards: learner.calibrate()."
             )
 
+    def predictor(self, batch_size: int) -> Predictor:
+        """Return a predictor with the model, equal to that of a loaded export."""
+        from flambeau.artefact.predictor import Predictor
+
+        model, task = self.model, self.task
+        return Predictor(self.preprocessor, model, task, device=self.device, batch_size=batch_size)
+
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
@@ -435,7 +443,7 @@ class BuiltPlan:
             return
         weights: Tensor | None = getattr(self.dataset("valid"), "sample_weight", None)
         if weights is not None:
-            if not weights.any():
+            if not weights.any() and not self.task.ignores_sample_weight:
                 raise InputError(
                     f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
                     "score can be computed. Use other rows for valid, or train without them."

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flambeau.errors import ArgumentError
+from flambeau.learner.planning import options_of
 from flambeau.learner.setup import Request, Setup
+from flambeau.phases import recipes
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.training.optim.optimizer_class import OPTIMIZER_KEYS
 from flambeau.training.optim.own_rate import OwnRate, own_rate
+
+if TYPE_CHECKING:
+    from flambeau.tuning.lr_result import LearningRate
 
 _EVIDENCE = "optimizer_factory"
 _SETTINGS = ("weight_decay", *OPTIMIZER_KEYS)
@@ -87,3 +92,14 @@ def _refusal(what: str, own: OwnRate) -> ArgumentError:
 
 def _rates(by_name: Mapping[str, Any]) -> str:
     return ", ".join(f"the rate {rate:g} for {name!r}" for name, rate in by_name.items())
+
+
+def find_lr(setup: Setup, trainable: tuple[str, ...] | None, max_steps: int) -> LearningRate:
+    """Return the measured peak learning rate of the next fit of the given parameter groups."""
+    from flambeau.tuning.lr_finder import Start, find
+
+    values = with_factory_rate(setup, setup.plan).values
+    [phase] = recipes.single_phase(values, trainable=trainable)
+    components = setup.built(setup.plan).components(values)
+    options = options_of(setup.training, values)
+    return find(Start(components, options, phase, setup.position), max_steps)

@@ -12,20 +12,26 @@ Stages take and return the plan as a value; nothing here changes the learner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.default_callbacks import with_default_callbacks
+from flambeau.data.loader import has_length
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
-from flambeau.learner.planning import auto_run_of_checkpoint, options_of, plan_of_checkpoint
+from flambeau.learner.planning import (
+    auto_run_of_checkpoint,
+    decide,
+    options_of,
+    plan_of_checkpoint,
+)
 from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
 from flambeau.learner.setup import Request, Resume, Setup
-from flambeau.phases.phase import Phase
+from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.loop import fit as run_phases
@@ -35,6 +41,8 @@ from flambeau.training.state import Position
 from flambeau.training.step import train_step
 
 if TYPE_CHECKING:
+    from flambeau.data.data import Data
+    from flambeau.training.components import Components
     from flambeau.tuning.auto_run import AutoRun
 
 
@@ -58,13 +66,15 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
     """
     check_folder(setup)
     plan = decide(setup.plan, request.choices)
+    if request.auto is not None:
+        plan = within_budget(setup, plan, request.auto)
     if setup.training.factory is not None:
         from flambeau.learner.factory_rate import check_peaks, with_factory_rate
 
         plan = with_factory_rate(setup, plan, request.choices.get("lr"))
         check_peaks(plan, request)
     plan, phases = measure(setup, plan, request)
-    run = build(setup, plan, phases, request.auto)
+    run = build(setup, plan, phases, request.auto, setup.position.epoch)
     examine(setup, plan, run)
     started(plan, run)
     train(setup, plan, run, request.auto)
@@ -101,7 +111,7 @@ def resume(setup: Setup, resume: Resume, started: Started) -> Plan:
     phases, auto = read_phases(tree, checkpoint), auto_run_of_checkpoint(tree)
     setup = replace(setup, plan=plan, position=Position(), folder=setup.folder or folder)
     check_folder(setup, continued=folder)
-    run = build(setup, plan, phases, auto)
+    run = build(setup, plan, phases, auto, tree.get("first_epoch") or 0)
     restore_or_roll_back(run, tree)
     started(plan, run)
     train(setup, plan, run)
@@ -123,18 +133,6 @@ def check_folder(setup: Setup, continued: Path | None = None) -> None:
     own = [each.resolve() for each in (setup.own_folder, continued) if each is not None]
     if folder.resolve() not in own:
         run_on_main(lambda: check_unused(folder))
-
-
-def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
-    """Return the plan with the method's arguments as the user's choices.
-
-    Raises:
-        PlanError: A value is invalid for its key.
-    """
-    for key, value in choices.items():
-        if value != plan[key].value:
-            plan = plan.override(key, value)
-    return plan
 
 
 def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[Phase]]:
@@ -160,11 +158,42 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
     )
 
 
-def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | None = None) -> Run:
-    """Return the run with the plan's components and optimizers, before its first step."""
+def within_budget(setup: Setup, plan: Plan, auto: AutoRun) -> Plan:
+    """Return the plan with cheaper values where the budget needs them, before models are built."""
+    given = setup.changeable
+    if auto.budget_s is None or given is None or given.model is not None:
+        return plan
+    from flambeau.learner.build import BuiltPlan
+    from flambeau.tuning.budget_choice import choose_within_budget
+
+    def components(data: Data, plan: Plan) -> Components:
+        return BuiltPlan(data, setup.domain, plan, given, setup.seed).components()
+
+    options = options_of(setup.training, plan.values)
+    return choose_within_budget(plan, auto, setup.data, options, components)
+
+
+def build(
+    setup: Setup,
+    plan: Plan,
+    phases: Sequence[Phase],
+    auto: AutoRun | None = None,
+    first_epoch: int = 0,
+) -> Run:
+    """Return the run with the plan's components and optimizers, before its first step.
+
+    Raises:
+        InputError: The train loader has no length, and a phase is measured in epochs.
+    """
     components = setup.built(plan).components(plan.values)
+    options, intervals = options_of(setup.training, plan.values), None
+    phases = with_evaluations(phases, None if auto else plan.values.get("evaluate_every"))
+    if auto is None and (divides_epochs(phases) or not has_length(components.train)):
+        from flambeau.training.step_intervals import Intervals
+
+        intervals = Intervals(components.train, options.accumulate, phases, first_epoch)
     settings = RunSettings(
-        options=options_of(setup.training, plan.values),
+        options=options,
         phases=tuple(phases),
         callbacks=with_default_callbacks(
             setup.callbacks, quiet=setup.quiet, writes=setup.folder is not None
@@ -174,6 +203,7 @@ def build(setup: Setup, plan: Plan, phases: Sequence[Phase], auto: AutoRun | Non
         folder=agree_on_folder(setup.folder, setup.domain.name),
         data=setup.fingerprint,
         planner=auto,
+        intervals=intervals,
     )
     components = components if auto is None else auto.with_intervals(components)
     run = make_run(components, settings, setup.history, setup.position)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -17,10 +17,9 @@ from flambeau.data.data import Data
 from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
-from flambeau.errors import InputError
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
-from flambeau.learner.planning import check_arguments, make_plan, options_of, with_options
+from flambeau.learner.planning import check_arguments, make_plan, with_options
 from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases import recipes
 from flambeau.phases.phase import Phase
@@ -29,11 +28,11 @@ from flambeau.plan import Plan
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
-from flambeau.training.optim.groups import parameter_groups, trainable_groups
+from flambeau.training.optim.groups import groups_from, parameter_groups, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
 from flambeau.training.state import Position
-from flambeau.wording import describe_values
+from flambeau.wording import count_of, describe_values
 
 if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
@@ -62,10 +61,8 @@ class Learner:
             ``task`` and ``choices`` take precedence over it.
         start: Folder of an export (or a ``Start``) whose preprocessor and weights are trained
             further; other classes get a new head.
-        training: Training options that are not part of the plan: train step, optimizer, weight
-            averaging, gradient clipping and others.
-        callbacks: Called on training events, in this order, in addition to the default callbacks
-            (progress bar, checkpoints).
+        training: Options that are not in the plan: train step, optimizer, averaging, clipping, ….
+        callbacks: Called on training events, in this order, after progress bar and checkpoints.
         seed: Seed of initial weights, sample order, augmentation; not dropout (torch.manual_seed).
         folder: Where history and checkpoints are written; a folder with the run of another learner
             is refused. None writes nothing, except that a long or interrupted run creates a folder
@@ -112,11 +109,11 @@ class Learner:
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
         self._built: BuiltPlan | None = None
+        self._is_replay = plan is not None
         self._user_keys = frozenset(choices := with_options(choices, self.training))
         self._examined = not self.training.doctor
-        self._use(
-            make_plan(data, self.domain, model, self._given, choices, plan, self.training, start)
-        )
+        given, options = self._given, self.training
+        self._use(make_plan(data, self.domain, model, given, choices, plan, options, start))
 
     def _use(self, plan: Plan) -> None:
         """Set the learner's plan. No other method assigns it."""
@@ -126,8 +123,7 @@ class Learner:
         size = ""
         if self._built is not None:
             size = f", {sum(p.numel() for p in self._built.model.parameters()):,} parameters"
-        epochs = self._position.epoch
-        done = f"{epochs} epoch{'' if epochs == 1 else 's'} trained"
+        done = f"{count_of(self._position.epoch, 'epoch')} trained"
         if self._built is not None and (fitted := self.task.calibration):
             done += f", calibrated: {describe_values(fitted)}"
         return f"Learner({self.domain.name}, {self.plan.values['architecture']}{size}, {done})"
@@ -165,9 +161,11 @@ class Learner:
         self,
         epochs: int | None = None,
         *,
+        steps: int | None = None,
         lr: float | None = None,
         schedule: str | None = None,
         schedules: Mapping[str, Schedule] | None = None,
+        evaluate_every: int | None = None,
     ) -> History:
         """Train with one learning-rate schedule; an argument that is None takes the plan's value.
 
@@ -175,21 +173,25 @@ class Learner:
 
         Args:
             epochs: Passes over the train set.
+            steps: Optimizer steps, in place of epochs: less than an epoch, or several and a part.
             lr: Peak learning rate.
             schedule: Shape of the learning-rate schedule, a name in ``flambeau.phases.SHAPES``.
             schedules: Schedules by name: "lr", in place of ``lr`` and ``schedule``, "weight_decay",
                 "momentum", or a value that the task declares.
+            evaluate_every: Optimizer steps between two evaluations; by default an epoch's.
 
         Returns:
-            The learner's history: one row per epoch and the loss of every step.
+            The learner's history: one row per evaluation and the loss of every step.
         """
         return self._train(
             lambda values: recipes.single_phase(
                 values, trainable=self._trainable, schedules=schedules
             ),
             epochs=epochs,
+            steps=steps,
             lr=lr,
             schedule=schedule,
+            evaluate_every=evaluate_every,
         )
 
     def fit_auto(
@@ -197,10 +199,11 @@ class Learner:
     ) -> History:
         """Train within a time budget; recipe, epochs and schedule are chosen automatically.
 
-        First a few training steps and an evaluation are timed. Then the learning rate warms up, is
-        held at its peak while the validation score improves by more than its noise and time
-        remains, and decays to zero. Training is divided into intervals, each of which ends with an
-        evaluation; the model ends with the weights of the interval that has the best score.
+        First a few training steps and an evaluation are timed; where too few epochs would fit, a
+        smaller input or network is chosen, unless you or a saved plan set them. Then the learning
+        rate warms up, is held at its peak while the validation score improves by more than its
+        noise and time remains, and decays to zero. Training is divided into intervals, each of
+        which ends with an evaluation; the weights of the best interval are kept.
 
         The plan records the run: ``Learner(data, plan=saved).fit_auto()`` repeats it with the same
         weights, bit for bit, on a CPU. Ctrl-C keeps the best weights; ``resume`` continues the run.
@@ -217,15 +220,22 @@ class Learner:
         return self._fit(Request(placeholder_phases, auto=auto))
 
     def fit_one_cycle(
-        self, epochs: int | None = None, *, lr: float | None = None, momentum: bool = False
+        self,
+        epochs: int | None = None,
+        *,
+        steps: int | None = None,
+        lr: float | None = None,
+        momentum: bool = False,
     ) -> History:
         """Train with the one-cycle schedule; ``momentum`` also cycles momentum, inversely to lr."""
         cycle = {"momentum": recipes.momentum_cycle()} if momentum else None
-        return self.fit(epochs, lr=lr, schedule="one_cycle", schedules=cycle)
+        return self.fit(epochs, steps=steps, lr=lr, schedule="one_cycle", schedules=cycle)
 
-    def fit_flat_cos(self, epochs: int | None = None, *, lr: float | None = None) -> History:
+    def fit_flat_cos(
+        self, epochs: int | None = None, *, steps: int | None = None, lr: float | None = None
+    ) -> History:
         """Train at a constant rate for three quarters of the run, then with cosine decay."""
-        return self.fit(epochs, lr=lr, schedule="flat_cos")
+        return self.fit(epochs, steps=steps, lr=lr, schedule="flat_cos")
 
     def fit_sgdr(
         self, cycles: int = 3, *, epochs: int = 1, lr: float | None = None, cycle_mult: int = 2
@@ -238,6 +248,7 @@ class Learner:
         self,
         epochs: int | None = None,
         *,
+        steps: int | None = None,
         lr: float | None = None,
         freeze_epochs: int = 1,
         layer_decay: float | None = None,
@@ -250,6 +261,7 @@ class Learner:
 
         Args:
             epochs: Epochs of the second phase; None takes the plan's.
+            steps: Optimizer steps of the second phase, in place of epochs.
             lr: Peak learning rate of the head in the first phase; None takes the plan's.
             freeze_epochs: Epochs in which only the head trains; 0 omits that phase.
             layer_decay: Factor between the learning rates of adjacent groups.
@@ -257,15 +269,23 @@ class Learner:
         groups = list(parameter_groups(self.model))
         options: Any = {"freeze_epochs": freeze_epochs, "layer_decay": layer_decay}
         return self._train(
-            lambda values: recipes.fine_tune(values, groups, **options), epochs=epochs, lr=lr
+            lambda values: recipes.fine_tune(values, groups, **options),
+            epochs=epochs,
+            steps=steps,
+            lr=lr,
         )
 
     def gradual_unfreeze(
-        self, epochs: int | None = None, *, lr: float | None = None, epochs_per_group: int = 1
+        self,
+        epochs: int | None = None,
+        *,
+        steps: int | None = None,
+        lr: float | None = None,
+        epochs_per_group: int = 1,
     ) -> History:
         """Train the head, then one more parameter group in each phase, until all groups train.
 
-        ``epochs`` is the length of the last phase. See ``flambeau.phases.recipes``.
+        ``epochs`` or ``steps`` is the length of the last phase. See ``flambeau.phases.recipes``.
         """
         groups = list(parameter_groups(self.model))
         return self._train(
@@ -273,6 +293,7 @@ class Learner:
                 values, groups, epochs_per_group=epochs_per_group
             ),
             epochs=epochs,
+            steps=steps,
             lr=lr,
         )
 
@@ -307,13 +328,9 @@ class Learner:
         Args:
             max_steps: Upper limit on the optimizer steps used, at least 60.
         """
-        from flambeau.learner.factory_rate import with_factory_rate
-        from flambeau.tuning.lr_finder import Start, find
+        from flambeau.learner.factory_rate import find_lr
 
-        values = with_factory_rate(self._setup(), self.plan).values
-        [phase] = recipes.single_phase(values, trainable=self._trainable)
-        options = options_of(self.training, values)
-        return find(Start(self.built.components(values), options, phase, self._position), max_steps)
+        return find_lr(self._setup(), self._trainable, max_steps)
 
     @property
     def _trainable(self) -> tuple[str, ...] | None:
@@ -345,6 +362,7 @@ class Learner:
             own_folder=self._own_folder,
             fingerprint=self._fingerprint,
             examines=not self._examined,
+            changeable=None if self._built or self._is_replay else self._given,
         )
 
     @cached_property
@@ -370,23 +388,19 @@ class Learner:
 
     def freeze_to(self, first: int) -> None:
         """Train the groups from index ``first`` on; negative indices count from the head."""
-        names = tuple(parameter_groups(self.model))
-        if not names[first:]:
-            raise InputError(
-                f"freeze_to({first}) freezes every parameter group: the model has {len(names)} "
-                f"({', '.join(names)}). Give an index from {-len(names)} to {len(names) - 1}."
-            )
-        self._use(self.plan.override("trainable", list(names[first:])))
+        self._use(self.plan.override("trainable", groups_from(self.model, first)))
 
     # Evaluation and prediction
 
     def evaluate(self, part: str = "valid") -> dict[str, float]:
-        """Return loss and metrics on "train", "valid", "test" or "calibration", in fp32."""
+        """Return loss, metrics and logged values on "train", "valid", "test" or "calibration"."""
+        from flambeau.training.logged_values import evaluate
+
         require_part(self.data, part)
-        model, loader = self.model.eval(), self.built.evaluation_loader(part)
+        loader = self.built.evaluation_loader(part)
         context = self._context(sharded=loader_world_size(loader) > 1)
         with torch.no_grad():
-            return self.task.evaluate(model, self.built.batches(part, loader), context)
+            return evaluate(self.task, self.model.eval(), self.built.batches(part, loader), context)
 
     def _context(self, *, sharded: bool = False) -> StepContext:
         values = dict(self.task.values)
@@ -405,15 +419,9 @@ class Learner:
         from flambeau.report.interpretation import interpret
 
         require_part(self.data, part)
-        context = self._context()
-        details = report_details(self._setup(), self.built)
+        details, read = report_details(self._setup(), self.built), partial(self.built.batches, part)
         return interpret(
-            self.model,
-            self.task,
-            lambda: self.built.batches(part),
-            part=part,
-            context=context,
-            details=details,
+            self.model, self.task, read, part=part, context=self._context(), details=details
         )
 
     def calibrate(self) -> CalibrationResult:
@@ -428,18 +436,11 @@ class Learner:
 
     def predictor(self) -> Predictor:
         """Return a ``Predictor`` with this learner's model, equal to that of a loaded export."""
-        built = self.built
-        return Predictor(
-            built.preprocessor,
-            built.model,
-            built.task,
-            device=built.device,
-            batch_size=self.plan.values["batch_size"],
-        )
+        return self.built.predictor(self.plan.values["batch_size"])
 
-    def predict(self, items: Any) -> Any:
+    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
-        return self.predictor().predict(items)
+        return self.predictor().predict(items, errors=errors)
 
     def summary(self) -> Summary:
         """Return the layers with output shapes, parameter counts and which parameters train.
@@ -460,9 +461,8 @@ class Learner:
         from flambeau.doctor import checks_for, diagnose
         from flambeau.learner.examine import training_setup
 
-        return diagnose(
-            training_setup(self._setup(), self.plan), checks_for(self.domain.checks), full=full
-        )
+        setup = training_setup(self._setup(), self.plan)
+        return diagnose(setup, checks_for(self.domain.checks), full=full)
 
     # Saving and export
 

@@ -110,6 +110,7 @@ def make_plan(
         PlanError: A choice is unknown, or names a builder that the domain does not have.
     """
     facts = dict(data.facts())
+    _check_one_length(choices)
     user = {**data.choices, **choices}
     if isinstance(model, nn.Module):
         facts |= model_facts(model)
@@ -136,9 +137,8 @@ def make_plan(
         plan = saved if isinstance(saved, Plan) else Plan.load(saved)
         plan = plan.bind(rules, facts | _start_facts(plan.values.get("start")))
         # Arguments take precedence over saved values; the choices of the data are saved already.
-        for key in ("architecture", "task", *choices):
-            if key in user and user[key] != plan.values[key]:
-                plan = plan.override(key, user[key])
+        given_here = ("architecture", "task", *choices)
+        plan = decide(plan, {key: user[key] for key in given_here if key in user})
         if data.like is not None:
             from flambeau.learner.start import check_plan_like
 
@@ -162,6 +162,34 @@ def make_plan(
 
 def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"started": start is not None and start["model"] is not None}
+
+
+def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
+    """Return the plan with the user's values. Epochs and steps replace each other.
+
+    Raises:
+        ArgumentError: Both epochs and steps are given.
+        PlanError: A key is unknown, or a value is invalid for its key.
+    """
+    _check_one_length(choices)
+    if choices.get("epochs") is not None and plan["steps"].value is not None:
+        plan = plan.override("steps", plan.rules["steps"].decide({}, {}))
+    if choices.get("steps") is not None:
+        # No longer the user's: they follow the steps.
+        plan = plan.with_choice(replace(plan["epochs"], source="rule"))
+    for key, value in choices.items():
+        if value != plan[key].value:
+            plan = plan.override(key, value)
+    return plan
+
+
+def _check_one_length(choices: Mapping[str, Any]) -> None:
+    epochs, steps = choices.get("epochs"), choices.get("steps")
+    if epochs is not None and steps is not None:
+        raise ArgumentError(
+            f"epochs is {epochs!r} and steps is {steps!r}: a run has one length. Give one of them, "
+            "fit(3) for epochs or fit(steps=10_000) for optimizer steps."
+        )
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
@@ -16,7 +16,7 @@ class Phase:
     """One phase of training. Each training method of the Learner makes a list of phases.
 
     Attributes:
-        epochs: Passes over the train set.
+        epochs: Passes over the train set; None if the phase is measured in steps.
         schedules: Schedules by the name of the value: "lr", "weight_decay", "momentum", or any
             value that the task declares.
         trainable: Names of the parameter groups that train; None for all groups.
@@ -28,20 +28,33 @@ class Phase:
             is completely frozen. "auto": the policy in the learner's plan, which is measured if
             that is "auto", too.
         name: Shown in history and progress bar.
+        steps: Optimizer steps, in place of epochs. The next phase continues with the batch after
+            the last one, also inside an epoch.
+        evaluate_every: Optimizer steps between two evaluations, counted from the start of the
+            phase; another one is at its end. None evaluates once an epoch.
     """
 
-    epochs: int
+    epochs: int | None = None
     schedules: Mapping[str, Schedule] = field(default_factory=dict[str, Schedule])
     trainable: tuple[str, ...] | None = None
     lr_scales: Mapping[str, float] = field(default_factory=dict[str, float])
     bn: BatchNormPolicy = "auto"
     name: str = "fit"
+    steps: int | None = None
+    evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
-        if type(self.epochs) is not int or self.epochs < 1:
-            raise InputError(
-                f"epochs of a phase must be a whole number, at least 1, not {self.epochs!r}."
+        if (self.epochs is None) == (self.steps is None):
+            raise ArgumentError(
+                f"The phase {self.name!r} has epochs={self.epochs!r} and steps={self.steps!r}. "
+                "Give exactly one of them: Phase(3) for epochs, Phase(steps=10_000) for steps."
             )
+        for key in ("epochs", "steps", "evaluate_every"):
+            value: object = getattr(self, key)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(
+                    f"{key} of a phase must be a whole number, at least 1, not {value!r}."
+                )
         if self.bn not in BATCH_NORM_POLICIES:
             raise ArgumentError(
                 f"Unknown batch norm policy {self.bn!r}. "
@@ -72,7 +85,23 @@ class Phase:
             lr_scales=values["lr_scales"],
             bn=values["bn"],
             name=values["name"],
+            # Earlier releases did not write these two.
+            steps=values.get("steps"),
+            evaluate_every=values.get("evaluate_every"),
         )
+
+
+def with_evaluations(phases: Iterable[Phase], every: int | None) -> list[Phase]:
+    """Return the phases with the interval for those that have none of their own."""
+    return [
+        phase if every is None or phase.evaluate_every else replace(phase, evaluate_every=every)
+        for phase in phases
+    ]
+
+
+def divides_epochs(phases: Iterable[Phase]) -> bool:
+    """Return whether steps are counted in a run of these phases instead of epochs."""
+    return any(phase.steps is not None or phase.evaluate_every is not None for phase in phases)
 
 
 def not_savable_reason(phases: Iterable[Phase]) -> str:

@@ -1,8 +1,8 @@
 """Recipes: functions that return the phases of the learner's training methods.
 
-Each takes the plan's values ("epochs", "lr", "schedule", "bn") and, for discriminative learning
-rates, the names of the model's parameter groups from stem to head. The result can be printed,
-changed and passed to ``Learner.fit_phases``.
+Each takes the plan's values ("epochs" or "steps", "lr", "schedule", "bn") and, for discriminative
+learning rates, the names of the model's parameter groups from stem to head. The result can be
+printed, changed and passed to ``Learner.fit_phases``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def single_phase(
     lr = Schedule(values["schedule"], values["lr"])
     return [
         Phase(
-            values["epochs"],
-            {"lr": lr, **checked_schedules(schedules or {})},
+            **_length(values),
+            schedules={"lr": lr, **checked_schedules(schedules or {})},
             trainable=trainable,
             bn=values["bn"],
         )
@@ -135,8 +135,8 @@ def fine_tune(
         else layerwise_lr_scales(groups, layer_decay)
     )
     everything = Phase(
-        values["epochs"],
-        {"lr": Schedule("one_cycle", peak / 2)},
+        **_length(values),
+        schedules={"lr": Schedule("one_cycle", peak / 2)},
         lr_scales=scales,
         bn=values["bn"],
         name="all",
@@ -177,8 +177,8 @@ def gradual_unfreezing(
         is_last = count == len(groups)
         phases.append(
             Phase(
-                values["epochs"] if is_last else epochs_per_group,
-                {"lr": rate},
+                **(_length(values) if is_last else {"epochs": epochs_per_group}),
+                schedules={"lr": rate},
                 trainable=None if is_last else tuple(groups[-count:]),
                 lr_scales=scales,
                 bn=values["bn"],
@@ -186,6 +186,12 @@ def gradual_unfreezing(
             )
         )
     return phases
+
+
+def _length(values: Values) -> dict[str, Any]:
+    """Return the length of a phase: the plan's steps if it has any, else its epochs."""
+    steps = values.get("steps")
+    return {"epochs": values["epochs"]} if steps is None else {"steps": steps}
 
 
 def geometric_lr_scales(groups: Sequence[str], lowest: float = 0.01) -> dict[str, float]:

@@ -241,7 +241,7 @@ class Schedule:
             return self.peak * SHAPES[self.shape](progress, **self.options)
         return self.peak * self.shape(progress)
 
-    def check_length(self, epochs: int, steps: int) -> None:
+    def check_length(self, epochs: int | None, steps: int) -> None:
         """Check that a table has a value for each epoch or for each step of its phase.
 
         Raises:
@@ -252,9 +252,10 @@ class Schedule:
         values = self.options.get("values", (1.0,))
         n = len(values) if isinstance(values, Sequence) else 1
         if n not in (1, epochs, steps):
+            parts, epoch = ("", "") if epochs is None else (f"{epochs} epochs of ", "epoch, or ")
             raise InputError(
-                f"A schedule has {n} values, but its phase has {epochs} epochs of {steps} steps in "
-                "total. Give one value for each epoch, or one for each step."
+                f"A schedule has {n} values, but its phase has {parts}{steps} steps in total. "
+                f"Give one value for each {epoch}step."
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
 from typing import Any, cast
 
 from flambeau.data.facts import Facts
@@ -33,6 +35,8 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 _LARGE_BATCHES = ((409_600, 1024), (102_400, 512), (25_600, 256))
 
 _TARGET_STEPS = 2_000
+# A longer epoch is divided, so that a run is evaluated more than once in hours.
+_LONG_EPOCH_STEPS, _EVALUATE_EVERY = 20_000, 10_000
 _MIN_EPOCHS, _MAX_EPOCHS = 3, 50
 
 # Peak learning rate relative to AdamW's, from the usual recipes of each optimizer.
@@ -225,6 +229,62 @@ def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def unless_steps(decide: Decide) -> Decide:
+    """Return a rule for "epochs" that derives them from "steps" where the user sets these.
+
+    Args:
+        decide: Decides the epochs of a run that is measured in epochs. Its evidence has
+            "steps_per_epoch" if they are known.
+    """
+
+    @wraps(decide)
+    def decide_epochs(facts: Any, values: Mapping[str, Any]) -> Choice:
+        choice, steps = decide(facts, values), values["steps"]
+        if steps is None:
+            return choice
+        per_epoch = choice.evidence.get("steps_per_epoch")
+        value = choice.value if per_epoch is None else max(1, -(-steps // per_epoch))
+        epochs = "" if per_epoch is None else f", about {steps / per_epoch:.3g} epochs"
+        return replace(
+            choice,
+            value=value,
+            reason=f"Not used: the run has {steps:,} steps{epochs}.",
+            confidence=1.0,
+            alternatives=(),
+            override=f"learner.fit({value})",
+        )
+
+    return decide_epochs
+
+
+def _steps(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    if facts.get("has_length", True):
+        reason, value = "The run is measured in epochs.", None
+    else:
+        reason = "The train loader has no len(), so the run is measured in steps."
+        value = _TARGET_STEPS
+    return Choice("steps", value, reason, override="learner.fit(steps=10_000)", source="default")
+
+
+def _evaluate_every(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    per_epoch = -(-facts["n_train"] // (values["batch_size"] * values["accumulate"]))
+    value, reason = None, "Evaluation at the end of each epoch."
+    if not facts.get("has_length", True):
+        value = _TARGET_STEPS // 4
+        reason = "The train loader has no len(), so the end of an epoch is not known."
+    elif per_epoch > _LONG_EPOCH_STEPS:
+        value = _EVALUATE_EVERY
+        reason = f"An epoch has about {per_epoch:,} steps: it is evaluated inside epochs too."
+    return Choice(
+        "evaluate_every",
+        value,
+        reason,
+        evidence={} if value is None else {"steps_per_epoch": per_epoch},
+        override="learner.fit(evaluate_every=500)",
+        source="default",
+    )
+
+
 def _auto(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "auto",
@@ -261,6 +321,16 @@ def _bn_statistics(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _or_none(description: str, accepts: Callable[[Any], bool], default: str = "") -> ValueType:
+    return ValueType(
+        f"None{default} or {description}", lambda value: value is None or accepts(value)
+    )
+
+
 TRAINING_RULES = (
     Rule(
         "batch_size",
@@ -294,10 +364,18 @@ TRAINING_RULES = (
     ),
     lr_rule({}),
     Rule("schedule", (), _schedule, type=ScheduleName(), changes="fit"),
+    Rule("steps", (), _steps, type=_or_none("a whole number of steps.", _is_count), changes="fit"),
+    Rule(
+        "evaluate_every",
+        ("batch_size", "accumulate"),
+        _evaluate_every,
+        type=_or_none("a whole number of steps between two evaluations.", _is_count),
+        changes="fit",
+    ),
     Rule(
         "epochs",
-        ("batch_size", "accumulate"),
-        _epochs,
+        ("batch_size", "accumulate", "steps"),
+        unless_steps(_epochs),
         type=whole(1, "passes over the train set"),
         changes="fit",
     ),
@@ -374,18 +452,14 @@ def _is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
 
-def _or_none(description: str, accepts: Callable[[Any], bool]) -> ValueType:
-    return ValueType(
-        f"None (torch's default) or {description}", lambda value: value is None or accepts(value)
-    )
-
+_TORCHS = " (torch's default)"
 
 _SETTING_TYPES: Mapping[str, ValueType] = {
-    "momentum": _or_none("a number from 0 to below 1.", _is_share),
-    "nesterov": _or_none("True or False.", _is_bool),
-    "betas": _or_none("two numbers from 0 to below 1.", _is_betas),
-    "eps": _or_none("a finite number above 0.", _is_positive),
-    "alpha": _or_none("a number from 0 to below 1.", _is_share),
+    "momentum": _or_none("a number from 0 to below 1.", _is_share, _TORCHS),
+    "nesterov": _or_none("True or False.", _is_bool, _TORCHS),
+    "betas": _or_none("two numbers from 0 to below 1.", _is_betas, _TORCHS),
+    "eps": _or_none("a finite number above 0.", _is_positive, _TORCHS),
+    "alpha": _or_none("a number from 0 to below 1.", _is_share, _TORCHS),
 }
 
 OPTIMIZER_RULES = tuple(

@@ -49,12 +49,12 @@ def text(choices: Sequence[Choice], width: int | None = None) -> str:
         for i, (head, limit) in enumerate(zip(heads, limits, strict=True))
     ]
     columns.append(width - sum(columns) - len(_GAP) * len(columns))
-    lines = [_line((*heads, "reason → how to change"), columns), "─" * width]
+    head = [[name] for name in heads] + [_wrap("reason → how to change", columns[-1])]
+    lines = [*_row(head, columns), "─" * width]
     for choice, row in zip(choices, rows, strict=True):
         cells = [_wrap(cell, size) for cell, size in zip(row, columns, strict=False)]
         cells.append(_reason_lines(choice, columns[-1]))
-        for i in range(max(map(len, cells))):
-            lines.append(_line([cell[i] if i < len(cell) else "" for cell in cells], columns))
+        lines += _row(cells, columns)
     lines.append("─" * width)
     if any(choice.confidence < LOW_CONFIDENCE for choice in choices):
         lines += _wrap(_UNSURE_NOTE, width)
@@ -114,6 +114,14 @@ def _reason_lines(choice: Choice, width: int) -> list[str]:
 
 def _wrap(cell: str, width: int) -> list[str]:
     return textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+
+
+def _row(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> list[str]:
+    """Return the lines of a row from the lines of each cell."""
+    height = max(map(len, cells))
+    return [
+        _line([cell[i] if i < len(cell) else "" for cell in cells], columns) for i in range(height)
+    ]
 
 
 def _line(cells: Sequence[str], columns: Sequence[int]) -> str:

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_MOST_LOGGED = 6  # panels, of those that a task or a train step logged
+
+
 def plot_history(history: History, path: Path | None = None) -> Figure:
-    """Plot loss, metrics and learning rate by epoch.
+    """Plot loss, metrics and learning rate by epoch, or by step between evaluations in steps.
 
     The training loss of each step is shown with a moving average.
 
@@ -59,7 +62,7 @@ def history_panels(history: History) -> list[Callable[[Axes], None]]:
             "The history contains no epoch, so there is nothing to plot. Train for at least one "
             "epoch first."
         )
-    draws = [_draw_loss, *_metric_panels(history)]
+    draws = [_draw_loss, *_metric_panels(history), *_logged_panels(history)]
     if len(history.column("lr")) > 1:
         draws.append(_draw_lr)
     return [partial(_draw_by_epoch, draw, history) for draw in draws]
@@ -67,7 +70,7 @@ def history_panels(history: History) -> list[Callable[[Axes], None]]:
 
 def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes: Axes) -> None:
     draw(axes, history)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("step" if _is_by_step(history) else "epoch")
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", integer=True)
     style_axes(axes)
@@ -76,13 +79,22 @@ def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes
 # ---------------------------------------------------------------- history
 
 
+def _is_by_step(history: History) -> bool:
+    """Return whether the rows are not those of consecutive epochs: then the x axis has steps."""
+    epochs, rows = history.column("epoch"), len(history.rows)
+    has_both = len(epochs) == len(history.column("step")) == rows
+    return has_both and epochs != [float(number + 1) for number in range(rows)]
+
+
 def _epochs(history: History) -> list[float]:
-    """Return the x position of each row: 1 after the first epoch."""
+    """Return the x position of each row: 1 after the first epoch, or its step."""
+    if _is_by_step(history):
+        return history.column("step")
     return [float(number + 1) for number in range(len(history.rows))]
 
 
 def _step_positions(history: History) -> list[float]:
-    """Return the x position of each step loss; all epochs have the same width."""
+    """Return the x position of each step loss; on an axis of epochs all have the same width."""
     losses, rows = len(history.step_losses), len(history.rows)
     ends = [int(step) for step in history.column("step")]
     if len(ends) < rows or any(a >= b for a, b in zip([0, *ends], ends, strict=False)):
@@ -90,6 +102,8 @@ def _step_positions(history: History) -> list[float]:
     interval = history.loss_interval
     first = max(0, ends[-1] - losses * interval)  # those of a resumed run may start later
     steps = [step for i in range(losses) if (step := first + (i + 1) * interval) <= ends[-1]]
+    if _is_by_step(history):
+        return [float(step) for step in steps]
     return list(np.interp(steps, [0, *ends], range(rows + 1)))
 
 
@@ -141,7 +155,12 @@ def _limit(axes: Axes, losses: Tensor, history: History) -> None:
 def _metric_panels(history: History) -> list[Any]:
     """Return one panel for all metrics in 0..1 of which 1 is best, and one for each other."""
     names = list(dict.fromkeys(name for row in history.rows for name in row))
-    metrics = [n for n in names if n.startswith("valid_") and n != "valid_loss"]
+    logged = _logged_names(history)
+    metrics = [
+        n
+        for n in names
+        if n.startswith("valid_") and n != "valid_loss" and n.removeprefix("valid_") not in logged
+    ]
     shares = [
         name
         for name in metrics
@@ -152,6 +171,28 @@ def _metric_panels(history: History) -> list[Any]:
     if shares:
         groups.insert(0, shares)
     return [_metric_panel(group) for group in groups[:3]]
+
+
+def _logged_names(history: History) -> list[str]:
+    """Return the names of the values that a task or a train step logged (``task.log``)."""
+    names = dict.fromkeys(name for row in history.rows for name in row)
+    return [
+        name.removeprefix("train_")
+        for name in names
+        if name.startswith("train_") and name != "train_loss"
+    ]
+
+
+def _logged_panels(history: History) -> list[Any]:
+    """Return one panel for each of the first logged values: on train, and on valid if it is."""
+    return [partial(_draw_logged, name) for name in _logged_names(history)[:_MOST_LOGGED]]
+
+
+def _draw_logged(name: str, axes: Axes, history: History) -> None:
+    _draw_column(axes, history, f"train_{name}", COLOURS[0], "train")
+    _draw_column(axes, history, f"valid_{name}", COLOURS[1], "valid")
+    axes.set_title(name.replace("_", " "), fontsize=11)
+    axes.legend(frameon=False)
 
 
 def _metric_panel(names: Sequence[str]) -> Any:

@@ -103,7 +103,24 @@ class Task:
     threshold: float | tuple[float, ...] = 0.5
     calibration: Mapping[str, Any] = MappingProxyType({})
     ignores_sample_weight: bool = False
+    _sink: Callable[[Batch | float | Tensor, Mapping[str, Tensor | float]], None] | None = None
     signatures: Mapping[str, str] = MappingProxyType({})
+
+    @staticmethod
+    def from_loss(function: Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]) -> Task:
+        """Return a task with a function as loss; the mean of what it returns is minimised.
+
+        Args:
+            function: ``function(outputs, batch)`` returns the loss of each sample, ``(batch,)``, or
+                of each of its elements, ``(batch, …)``; or several by name, whose sum is the loss
+                and whose means are logged. Sample weights are applied to the result.
+
+        Raises:
+            ArgumentError: It is not a function.
+        """
+        from flambeau.task.loss_function import LossFunction
+
+        return LossFunction(function)
 
     @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
@@ -174,6 +191,24 @@ class Task:
         A step divides the sum of its losses by the sum of their weights.
         """
         raise NotImplementedError(f"{type(self).__name__} must define loss(outputs, batch).")
+
+    def log(self, weight: Batch | float | Tensor, /, **values: Tensor | float) -> None:
+        """Report values of a batch; their means over the epoch become columns of the history.
+
+        Call it in ``loss`` or ``forward``: ``self.log(batch, kl=kl.mean())`` gives the columns
+        "train_kl" and "valid_kl", and "kl" in ``learner.evaluate``. Nothing is read from the device
+        before the end of the epoch. Outside of training and evaluation it does nothing.
+
+        Args:
+            weight: How much the values count in the mean: the batch (with ``host_weight``, else
+                its ``weight``, else its samples), or a number, also a 0-d tensor.
+            values: Means over the batch by name, numbers or 0-d tensors on any device.
+
+        Raises:
+            ArgumentError: A value is not one number, or its name is that of the loss or a metric.
+        """
+        if self._sink is not None:
+            self._sink(weight, values)
 
     def host_weight(self, batch: Batch) -> float | None:
         """Return the weight that ``loss`` will return, if the host knows it, else None.

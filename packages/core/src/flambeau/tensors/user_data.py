@@ -18,12 +18,11 @@ from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import Split
 from flambeau.data.split_request import consecutive_rows
-from flambeau.data.user_dataset import MapDataset, MapDatasetReader
+from flambeau.data.user_dataset import MapDataset, MapDatasetReader, UserLoaderDataset
 from flambeau.data.user_loader import (
-    UserLoaderDataset,
     check_order,
-    count_batches,
     count_samples,
+    known_batches,
     read_first_batches,
 )
 from flambeau.errors import ArgumentError, InputError
@@ -91,11 +90,14 @@ class UserData(BaseTensorData):
     ) -> Self:
         """Create the data from user-defined loaders by part; see ``TensorData.from_loaders``."""
         for part, loader in loaders.items():
-            count_batches(loader, part)
+            known_batches(loader, part)
             check_order(loader, part)
         first = read_first_batches(loaders["train"], layout, _PEEK_BATCHES)
+        if not first:
+            raise InputError("The train loader has no batches. It needs at least one.")
+        batches = {part: known_batches(loader, part) for part, loader in loaders.items()}
         sizes = {
-            part: count_samples(loader) or count_batches(loader, part) * len(first[0])
+            part: count_samples(loader) or (batches[part] or len(first)) * len(first[0])
             for part, loader in loaders.items()
         }
         parts = {
@@ -103,8 +105,11 @@ class UserData(BaseTensorData):
             for part, loader in loaders.items()
         }
         notes = tuple(
-            f"{part}: the number of samples is estimated as batches × {len(first[0])}, because "
-            "the loader does not report it"
+            f"{part}: the number of samples is unknown, because the loader has no len(); only the "
+            "first batches are counted"
+            if batches[part] is None
+            else f"{part}: the number of samples is estimated as batches × {len(first[0])}, "
+            "because the loader does not report it"
             for part, loader in loaders.items()
             if not count_samples(loader)
         )
@@ -152,7 +157,8 @@ class UserData(BaseTensorData):
         train = self._parts["train"]
         if isinstance(train, UserLoaderDataset):
             facts["loader_batch_size"] = len(first)
-            facts["loader_batches"] = count_batches(train.user_loader, "train")
+            batches = known_batches(train.user_loader, "train")
+            facts.update({"has_length": False} if batches is None else {"loader_batches": batches})
             facts["estimated"] = [
                 part
                 for part, each in self._parts.items()

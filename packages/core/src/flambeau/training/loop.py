@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, continues_epoch
+from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
-from flambeau.training.accumulation import grouped_batches
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
@@ -31,7 +30,7 @@ def fit(run: Run) -> None:
             index = position.phase
             while index < len(state.phases):
                 position.phase = index
-                if position.phase_epoch < state.phase.epochs:
+                if position.phase_epoch < state.phase_epochs:
                     if run.started_phase != index:  # a resumed run has started its phase
                         run.start_phase()
                     if state.phase.bn == "adapt" and not run.adapted:
@@ -40,7 +39,7 @@ def fit(run: Run) -> None:
                         adapt(run)
                         run.adapted = True
                     run.dispatch.send("on_phase_start", state)
-                while position.phase_epoch < state.phase.epochs and not run.should_stop():
+                while position.phase_epoch < state.phase_epochs and not run.should_stop():
                     run_epoch(run)
                 if run.should_stop():
                     break
@@ -60,12 +59,14 @@ def fit(run: Run) -> None:
 
 def run_epoch(run: Run) -> None:
     """Train for an epoch, evaluate, and add a row to the history."""
+    from flambeau.training.logged_values import collecting
     from flambeau.training.norm.bn_gap import check_train_eval_gap
 
     state, position = run.state, run.state.position
     started = time.perf_counter()
     run.dispatch.send("on_epoch_start", state)
-    train_epoch(run)
+    with collecting(state.task, run.logged):
+        train_epoch(run)
     bad = run.update.first_bad_step(now=True)
     if bad is not None:
         run.raise_nonfinite(bad)
@@ -75,10 +76,11 @@ def run_epoch(run: Run) -> None:
     state.history.add(
         {
             "phase": state.phase.name,
-            "epoch": position.epoch + 1,
+            "epoch": run.epochs_done(),
             "step": position.step,
             "train_loss": train_loss,
             **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
+            **run.read_logged(),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.values,
             "seconds": time.perf_counter() - started,
@@ -89,7 +91,7 @@ def run_epoch(run: Run) -> None:
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
-    if not continues_epoch(run.components.train, position.epoch):
+    if not run.keeps_carry():
         state.context.carry = None
     run.run_controllers()
     run.dispatch.send("on_epoch_end", state)
@@ -106,23 +108,19 @@ def train_epoch(run: Run) -> None:
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
     set_train_modes(model, run.trainable, state.phase.bn)
     run.start_update_check()
-    context.epoch = position.epoch
-    for micro_batches in run.steps(
-        grouped_batches(
-            run.components.train, run.options.accumulate, position.epoch, position.epoch_step
-        )
-    ):
+    for micro_batches in run.steps(run.grouped_batches()):
         context.step = position.step
         run.set_values(micro_batches)
         for listener in on_step_start:
             listener(state)
         state.at_step_boundary = False
         batches = [run.prepare_train(batch) for batch in micro_batches]
+        step.micro_batches = batches
         step.start()
         if update.guarded:
             update.record(position, micro_batches)
         try:
-            result = checked_result(train_step(model, batches, task, step))
+            result = checked_result(train_step(model, batches, task, step), batches)
         except Exception as error:
             run.update.restore_statistics()
             fault = explain_step_error(error, batches, state)
@@ -167,6 +165,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
     Averaged weights are used if there are any. Statistics of norm layers that lag behind the
     weights are computed anew before. The result is empty without a validation set.
     """
+    from flambeau.training.logged_values import evaluate as evaluate_task
     from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
 
     state, lags = run.state, statistics_lag(run)
@@ -177,7 +176,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
         "valid",
         values=state.context.values,
         seed=state.seed,
-        epoch=state.position.epoch,
+        epoch=run.data_epoch,
         step=state.position.step,
         sharded=run.shares_evaluation,
     )
@@ -193,7 +192,8 @@ def evaluate(run: Run) -> Mapping[str, float]:
             return state.scores
         run.dispatch.send("on_eval_start", state)
         batches = evaluation_batches(run, run.components.valid)
-        state.scores = run.broadcast_scores(state.task.evaluate(state.model, batches, context))
+        scores = evaluate_task(state.task, state.model, batches, context)
+        state.scores = run.broadcast_scores(scores)
         run.dispatch.send("on_eval_end", state)
     return state.scores
 

@@ -92,6 +92,16 @@ class StepLosses:
         mean = sums.loss / sums.counted if sums.counted else math.nan
         return mean, sums.weight, sums.steps, sums.empty
 
+    def read_sums(self) -> tuple[float, float]:
+        """Return the sums of value × weight and of the weights, as the mean counts them.
+
+        As ``read`` does, it adds the losses to the history and starts the next epoch.
+        """
+        self._flush()
+        sums = self._sums
+        self._clear()
+        return sums.loss, sums.counted
+
     def _flush(self) -> None:
         losses, weights = (part.cpu() for part in self._all())  # host read at the end of the epoch
         self._drop()

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import StepCounts, loader_world_size, not_resumable_reason
-from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
+from flambeau.data.loader import (
+    StepCounts,
+    continues_epoch,
+    loader_world_size,
+    not_resumable_reason,
+)
+from flambeau.errors import NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase, not_savable_reason
 from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext
 from flambeau.task.task_module import trained_module
+from flambeau.training.accumulation import grouped_batches
 from flambeau.training.components import Components
 from flambeau.training.events import Callback, Dispatch
 from flambeau.training.freeze import freeze_except, trainable_norm_parameters
@@ -29,7 +35,7 @@ from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
-from flambeau.training.optim.optimizer import default_factory, no_decay_ids
+from flambeau.training.optim.optimizer import build_optimizers, no_decay_ids
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
@@ -38,7 +44,6 @@ from flambeau.training.run_state.checkpoint_content import capture
 from flambeau.training.start_checks import (
     check_closure,
     check_has_column,
-    check_optimizers,
     check_trainable,
 )
 from flambeau.training.state import Position, TrainState
@@ -46,8 +51,10 @@ from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
 
 if TYPE_CHECKING:
+    from flambeau.training.logged_values import LoggedValues
     from flambeau.training.nonfinite.locate import NonFiniteSource
     from flambeau.training.planner import Planner
+    from flambeau.training.step_intervals import Intervals
     from flambeau.training.update_check import UpdateCheck
 
 T = TypeVar("T")
@@ -65,6 +72,7 @@ class RunSettings:
         folder: The folder of the run; it is created when a file is written.
         data: Values that identify the data, stored in checkpoints.
         planner: Decides after each phase which phases follow; None uses ``phases``.
+        intervals: The intervals between evaluations; None evaluates at the end of each epoch.
     """
 
     options: TrainingOptions
@@ -74,6 +82,7 @@ class RunSettings:
     folder: Path | None = None
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     planner: Planner | None = None
+    intervals: Intervals | None = None
 
 
 class Run:
@@ -106,7 +115,9 @@ class Run:
         )
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
         self.trained = trained_module(components.model, task)
-        self.optimizers = _build_optimizers(components, options, self.trained)
+        self.optimizers = build_optimizers(
+            options.factory, components.model, components.values, self.trained
+        )
         check_trainable(components.model, settings.phases)
         self.values = _build_values(components, options, self.optimizers, self.trained)
         self.update = Update(
@@ -139,7 +150,11 @@ class Run:
             self.average.start(self.trained)
 
     def _new_state(self, history: History, position: Position) -> TrainState:
-        components = self.components
+        components, intervals = self.components, self.settings.intervals
+        if intervals is None:
+            counts = StepCounts.of_loader(components.train, self.options.accumulate)
+        else:
+            counts = StepCounts(intervals.steps_in)
         return TrainState(
             model=components.model,
             task=components.task,
@@ -147,7 +162,8 @@ class Run:
             optimizers=self.optimizers,
             device=components.device,
             seed=components.seed,
-            step_counts=StepCounts.of_loader(components.train, self.options.accumulate),
+            step_counts=counts,
+            intervals=intervals,
             history=history,
             snapshot=lambda: capture(self),
             position=position,
@@ -157,6 +173,36 @@ class Run:
             not_resumable_reason=not_savable_reason(self.settings.phases)
             or not_resumable_reason(components.train),
         )
+
+    # The batches of an epoch, or of an interval between two evaluations
+
+    def grouped_batches(self) -> Iterator[list[Batch]]:
+        """Return the micro-batches of the remaining steps of the epoch."""
+        position, context = self.state.position, self.state.context
+        if self.settings.intervals is not None:
+            return self.settings.intervals.grouped(position, context)
+        context.epoch = position.epoch
+        return self._batches_from(position.epoch, position.epoch_step)
+
+    def _batches_from(self, epoch: int, step: int) -> Iterator[list[Batch]]:
+        return grouped_batches(self.components.train, self.options.accumulate, epoch, step)
+
+    @property
+    def data_epoch(self) -> int:
+        """The epoch of the train set whose batches are used, or were used last."""
+        intervals, position = self.settings.intervals, self.state.position
+        return position.epoch if intervals is None else intervals.data_epoch(position)
+
+    def epochs_done(self) -> float | int:
+        """Return the finished epochs at the end of an epoch of the loop, for the history."""
+        intervals, position = self.settings.intervals, self.state.position
+        return position.epoch + 1 if intervals is None else intervals.epochs_done(position)
+
+    def keeps_carry(self) -> bool:
+        """Return whether the next epoch of the loop continues the same epoch of the train set."""
+        if self.settings.intervals is not None:
+            return True  # they reset it where an epoch of the train set starts
+        return continues_epoch(self.components.train, self.state.position.epoch)
 
     def start_update_check(self) -> None:
         """Watch the updates of a user's train step in the first epoch."""
@@ -268,6 +314,20 @@ class Run:
                 warn_of_skipped_steps(epoch, empty, steps)
         return mean
 
+    @cached_property
+    def logged(self) -> LoggedValues:
+        """The values that the task or the train step logs in this epoch."""
+        from flambeau.training.logged_values import LoggedValues
+
+        return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
+
+    def read_logged(self) -> dict[str, float]:
+        """Return the means of the epoch's logged values, by their columns."""
+        from flambeau.training.logged_values import means_of
+
+        means = means_of(self.gather(self.logged.read()))
+        return {f"train_{name}": value for name, value in means.items()}
+
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
         """Use the averaged weights, if averaging is on, inside the block."""
@@ -304,15 +364,17 @@ class Run:
         from flambeau.training.nonfinite.locate import NonFiniteSource, find_nonfinite_source
 
         self.update.restore_statistics()
+        if self.settings.intervals is not None:
+            epoch, step = self.settings.intervals.place_of(record.epoch, record.epoch_step)
+            record = replace(record, epoch=epoch, epoch_step=step)
         why_not = not_resumable_reason(self.components.train)
         if why_not:
             description = (
                 f"the layer is unknown because the loader cannot repeat its batches: {why_not}"
             )
             raise self.build_nonfinite_error(record, NonFiniteSource("unknown", description))
-        size = self.options.accumulate
-        batches = self.components.train.batches(record.epoch, record.epoch_step * size)
-        ready = [self.prepare_train(batch) for batch in islice(batches, size) if len(batch)]
+        batches = next(self._batches_from(record.epoch, record.epoch_step), list[Batch]())
+        ready = [self.prepare_train(batch) for batch in batches if len(batch)]
         if not ready and loader_world_size(self.components.train) == 1:
             empty = NonFiniteSource("empty", "it has no samples, so its mean loss is 0/0")
             raise self.build_nonfinite_error(record, empty)
@@ -341,6 +403,11 @@ class Run:
         freeze_except(self.components.model, None, self.frozen_by_user)
         self.values.release()
         self.state.snapshot = _raise_finished
+        if self.settings.intervals is not None:
+            self.settings.intervals.close()
+            position = self.state.position  # the next fit starts with an unused epoch
+            position.epoch = self.settings.intervals.next_epoch(position)
+            position.epoch_step = 0
 
     def finish_if_interrupted(self, error: BaseException) -> None:
         """After Ctrl-C, set the final weights as at a normal end, and note on it which they are."""
@@ -355,6 +422,8 @@ class Run:
         """
         if self.best.found:
             self.best.restore(self.trained)
+            if self.state.evaluates_by_steps:
+                return f"the weights of step {self.best.step}, the best by {self.best.monitor}"
             epoch = "" if self.best.epoch is None else f", {self.best.epoch}"
             return f"the weights of the best epoch{epoch} (by {self.best.monitor})"
         if self.average is not None and self.average.updates:
@@ -367,27 +436,6 @@ def _raise_finished(*arguments: object) -> NoReturn:
     raise TrainingError(
         "This run has finished and its state is read-only. Call fit() to train further."
     )
-
-
-def _build_optimizers(
-    components: Components, options: TrainingOptions, trained: nn.Module
-) -> Mapping[str, Optimizer]:
-    """Return the optimizers of the plan or of the user's factory, for the task's parameters too."""
-    model, values = components.model, components.values
-    factory = options.factory or default_factory
-    optimizers = _named(factory(model, values))
-    check_optimizers(optimizers, model)
-    if trained is not model:
-        from flambeau.training.optim.optimizer_class import ClassFactory
-        from flambeau.training.optim.task_parameters import (
-            add_task_parameters,
-            check_task_parameters,
-        )
-
-        if factory is default_factory or isinstance(factory, ClassFactory):
-            add_task_parameters(optimizers["main"], trained, values)
-        check_task_parameters(optimizers, trained)
-    return optimizers
 
 
 def _build_values(
@@ -408,32 +456,6 @@ def _build_values(
     for controller in options.controllers:
         values.track(getattr(controller, "name", ""))
     return values
-
-
-def _named(optimizers: object) -> Mapping[str, Optimizer]:
-    """Return the optimizers that a factory returned, after a check of their types."""
-    if isinstance(optimizers, Mapping):
-        found = cast("Mapping[str, object]", optimizers)
-        if found and all(isinstance(value, Optimizer) for value in found.values()):
-            return cast("Mapping[str, Optimizer]", found)
-        for name, value in found.items():
-            if not isinstance(value, Optimizer) and callable(getattr(value, "step", None)):
-                raise ArgumentError(
-                    f"The optimizer {name!r} is a {type(value).__name__}, which is not a "
-                    "torch.optim.Optimizer, so its param groups and state are unknown. Derive the "
-                    "class from torch.optim.Optimizer and keep the optimizer in it as an attribute."
-                )
-    what = _shown(cast("object", optimizers))
-    raise ArgumentError(
-        f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
-        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), '
-        'lr=values["lr"])}.'
-    )
-
-
-def _shown(value: object) -> str:
-    # The repr of an optimizer has several lines.
-    return f"one {type(value).__name__}" if isinstance(value, Optimizer) else f"{value!r:.60}"
 
 
 def _best_monitor(settings: RunSettings, modes: Mapping[str, Mode]) -> tuple[str | None, Mode]:

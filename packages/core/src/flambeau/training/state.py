@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from flambeau.data.loader import StepCounts
 from flambeau.phases.phase import Phase
 from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
+
+if TYPE_CHECKING:
+    from flambeau.training.step_intervals import Intervals
 
 
 @dataclass(slots=True)
@@ -34,6 +37,8 @@ class StepResult:
 @dataclass(slots=True)
 class Position:
     """The position of a run: the steps that are finished. A resumed run makes the next step.
+
+    In a run with ``evaluate_every`` the interval between two evaluations counts as an epoch.
 
     Attributes:
         phase: Index of the phase.
@@ -77,6 +82,7 @@ class TrainState:
             consistent only between steps.
         folder: The folder of the run for checkpoints and logs; None where nothing is written.
         not_resumable_reason: Why a checkpoint of the run cannot be resumed; empty if it can.
+        intervals: The intervals between evaluations if they are counted in steps, else None.
     """
 
     model: nn.Module
@@ -98,6 +104,7 @@ class TrainState:
     at_step_boundary: bool = True
     folder: Path | None = None
     not_resumable_reason: str = ""
+    intervals: Intervals | None = None
 
     @property
     def phase(self) -> Phase:
@@ -110,6 +117,16 @@ class TrainState:
         return self.step_counts.of(self.position.epoch)
 
     @property
+    def phase_epochs(self) -> int:
+        """Epochs of the current phase, each of which ends with an evaluation."""
+        return self._epochs_of(min(self.position.phase, len(self.phases) - 1))
+
+    @property
+    def evaluates_by_steps(self) -> bool:
+        """Whether the steps between two evaluations are counted instead of epochs."""
+        return self.intervals is not None
+
+    @property
     def phase_step(self) -> int:
         """Optimizer steps finished in this phase."""
         position = self.position
@@ -120,7 +137,7 @@ class TrainState:
     def phase_steps(self) -> int:
         """Optimizer steps of this phase, over all its epochs."""
         first = self.position.epoch - self.position.phase_epoch
-        return self.step_counts.between(first, first + self.phase.epochs)
+        return self.step_counts.between(first, first + self.phase_epochs)
 
     @property
     def fit_step(self) -> int:
@@ -132,12 +149,17 @@ class TrainState:
     def total_steps(self) -> int:
         """Optimizer steps of this fit, over all its phases."""
         first = self._first_epoch
-        epochs = sum(phase.epochs for phase in self.phases)
+        epochs = sum(map(self._epochs_of, range(len(self.phases))))
         return self.step_counts.between(first, first + epochs)
 
     @property
     def _first_epoch(self) -> int:
         """The first epoch of this fit."""
         position = self.position
-        earlier = sum(phase.epochs for phase in self.phases[: position.phase])
+        earlier = sum(map(self._epochs_of, range(position.phase)))
         return position.epoch - position.phase_epoch - earlier
+
+    def _epochs_of(self, index: int) -> int:
+        if self.intervals is not None:
+            return self.intervals.counts[index]
+        return self.phases[index].epochs or 0

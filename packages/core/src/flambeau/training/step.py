@@ -38,6 +38,7 @@ class Step:
             carried state.
         optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
             network).
+        micro_batches: The micro-batches of the current step.
     """
 
     n_ranks = 1
@@ -50,6 +51,7 @@ class Step:
         self._state = state
         self._update = update
         self._has_leftovers = False
+        self.micro_batches: Sequence[Batch] = ()
         self._precision = precision
         self._listeners = dispatch.on_gradients_ready
 
@@ -171,6 +173,33 @@ class Step:
         self._update.mask(empty)
         return torch.where(empty, 1.0, total)
 
+    def log(
+        self, weight: Batch | float | Tensor | None = None, /, **values: Tensor | float
+    ) -> None:
+        """Report values of the step; their means over the epoch become columns of the history.
+
+        ``step.log(discriminator=loss.detach())`` gives the column "train_discriminator". Nothing
+        is read from the device before the end of the epoch. See also ``Task.log``.
+
+        Args:
+            weight: How much the values count in the mean: a micro-batch, or a number, also a 0-d
+                tensor. None is the batch of a step that has one.
+            values: Means over the samples by name, numbers or 0-d tensors on any device.
+
+        Raises:
+            ArgumentError: A value is not one number, or its name is that of the loss or a metric;
+                or the weight is missing in a step of several micro-batches.
+        """
+        if weight is None:
+            if len(self.micro_batches) != 1:
+                raise ArgumentError(
+                    f"The step has {len(self.micro_batches)} micro-batches, so step.log needs to "
+                    "know how much a value counts: step.log(batch, name=value) for the value of a "
+                    "micro-batch, or its weight as a number."
+                )
+            weight = self.micro_batches[0]
+        self._state.task.log(weight, **values)
+
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.
 
@@ -192,8 +221,12 @@ class TrainStep(Protocol):
 
     def __call__(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
-    ) -> StepResult:
-        """Make one step: forward, ``step.backward(loss)``, ``step.update()``."""
+    ) -> StepResult | Tensor:
+        """Make one step: forward, ``step.backward(loss)``, ``step.update()``.
+
+        Returns:
+            The mean loss, 0-d, with the weight of the batches, or a ``StepResult`` with another.
+        """
         ...
 
 
@@ -276,12 +309,19 @@ def _backward(
     return StepResult(loss, total), loss
 
 
-def checked_result(result: object) -> StepResult:
+def checked_result(result: object, batches: Sequence[Batch]) -> StepResult:
     """Return the result of a ``train_step``, with its loss detached.
 
+    Args:
+        result: A ``StepResult``, or only the mean loss, which gets the weight of the batches.
+        batches: The micro-batches of the step.
+
     Raises:
-        ArgumentError: It is not a ``StepResult`` with a 0-d tensor.
+        ArgumentError: It has no 0-d tensor as loss.
     """
+    if isinstance(result, Tensor):
+        weights = [len(batch) if batch.weight is None else batch.weight for batch in batches]
+        result = StepResult(result, sum(weights))
     if type(result) is StepResult:
         loss = cast("object", result.loss)
         if isinstance(loss, Tensor) and loss.ndim == 0:
@@ -289,12 +329,13 @@ def checked_result(result: object) -> StepResult:
                 result.loss = loss.detach()
             return result
         shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
-        found = f"a StepResult whose loss is a {type(loss).__name__}{shape}"
+        found = f"a loss that is a {type(loss).__name__}{shape}"
     else:
         found = f"a {type(result).__name__}"
     raise ArgumentError(
-        f"The train_step returned {found}. It must return StepResult(loss, weight) with the mean "
-        "loss of the step as a 0-d tensor: StepResult(loss.detach(), batch.weight)."
+        f"The train_step returned {found}. It must return the mean loss of the step as a 0-d "
+        "tensor, or StepResult(loss, weight) where its weight in the mean of the epoch is not that "
+        "of the batches."
     )
 
 

@@ -41,8 +41,15 @@ def create_auto_run(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
         clock: Returns seconds from any starting point.
 
     Raises:
-        ArgumentError: ``minutes`` is not a finite number above 0.
+        ArgumentError: ``minutes`` is not a finite number above 0, or the user chose the steps
+            between two evaluations.
     """
+    every = plan["evaluate_every"]
+    if every.value is not None and every.source == "user":
+        raise ArgumentError(
+            f"evaluate_every is {every.value}, but fit_auto chooses the intervals between "
+            "evaluations by their cost. Remove evaluate_every, or use fit(steps=…)."
+        )
     if minutes is None and plan.values.get("auto") is not None:
         return AutoRun(None, clock)
     minutes = _USUAL_MINUTES if minutes is None else minutes
@@ -86,7 +93,7 @@ def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
             start = Start(
                 components, options, settings.phases(_LR_FIND_SEGMENTS)[0], upcoming.position
             )
-            plan = plan.with_choice(measure_lr(plan["lr"], start, epochs, upcoming.log))
+            plan = plan.with_choice(measure_lr(plan["lr"], start, [Phase(epochs)], upcoming.log))
             settings = replace(settings, lr=plan.values["lr"])
         auto.make_first_plan(settings, speed, components, options.accumulate)
     upcoming.log(auto.description())

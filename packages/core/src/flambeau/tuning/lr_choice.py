@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flambeau.data.loader import StepCounts, not_resumable_reason
+from flambeau.data.loader import not_resumable_reason
+from flambeau.phases.phase import Phase
 from flambeau.plan.choice import Choice
 from flambeau.training.options import TrainingOptions
 from flambeau.training.step import train_step
+from flambeau.training.step_intervals import count_steps_of
 
 if TYPE_CHECKING:
     from flambeau.tuning.lr_finder import Start
@@ -34,7 +36,9 @@ def should_measure_lr(choice: Choice, options: TrainingOptions) -> bool:
     return unsure and is_standard and _KEY not in choice.evidence
 
 
-def measure_lr(choice: Choice, start: Start, epochs: int, log: Callable[[str], None]) -> Choice:
+def measure_lr(
+    choice: Choice, start: Start, phases: Sequence[Phase], log: Callable[[str], None]
+) -> Choice:
     """Return the choice for "lr" of a run, measured if the run is long enough.
 
     Measuring takes at least 60 steps and at most a twentieth of the run's. If the run is too short,
@@ -44,14 +48,14 @@ def measure_lr(choice: Choice, start: Start, epochs: int, log: Callable[[str], N
     Args:
         choice: The choice of the rule.
         start: Components, options and phase of the run.
-        epochs: Length of the run.
+        phases: The phases of the run, which give its length.
         log: Called with one line before and one after measuring.
     """
     from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS, find
 
-    counts = StepCounts.of_loader(start.components.train, start.options.accumulate)
-    first = start.position.epoch
-    total = counts.between(first, first + epochs)
+    total = count_steps_of(
+        phases, start.components.train, start.options.accumulate, start.position.epoch
+    )
     most = min(MAX_STEPS, int(LARGEST_SHARE * total))
     if most < MIN_STEPS or not_resumable_reason(start.components.train):
         return choice

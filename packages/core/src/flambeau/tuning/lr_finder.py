@@ -215,7 +215,14 @@ class _Search:
             epochs += 1
         last = counts.between(first, first + epochs) - 1
         schedule = Schedule(lambda progress: rates[min(n - 1, round(progress * last))])
-        phase = replace(start.phase, epochs=epochs, schedules={"lr": schedule}, name="lr_find")
+        phase = replace(
+            start.phase,
+            epochs=epochs,
+            steps=None,
+            evaluate_every=None,
+            schedules={"lr": schedule},
+            name="lr_find",
+        )
         watch = _LossRecorder(n)
         values = {**start.components.values, "bn_statistics": "off"}
         components = replace(start.components, valid=None, values=values)

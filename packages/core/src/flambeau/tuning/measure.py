@@ -51,8 +51,7 @@ def measure(
         start = Start(
             upcoming.components(plan), upcoming.options(plan), phases[0], upcoming.position
         )
-        epochs = sum(phase.epochs for phase in phases)
-        plan = plan.with_choice(measure_lr(plan["lr"], start, epochs, upcoming.log))
+        plan = plan.with_choice(measure_lr(plan["lr"], start, phases, upcoming.log))
         phases = recipe(plan.values)
     if plan["bn"].value == "auto" and any(phase.bn == "auto" for phase in phases):
         components = upcoming.components(plan)

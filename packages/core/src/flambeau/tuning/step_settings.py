@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from flambeau.data.facts import Facts
-from flambeau.data.loader import StepCounts, is_stream
+from flambeau.data.loader import is_stream
 from flambeau.device import (
     available_memory_bytes,
     free_memory_bytes,
@@ -31,6 +31,7 @@ from flambeau.training.compile import repeated_blocks
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.options import TrainingOptions
+from flambeau.training.step_intervals import count_steps_of
 from flambeau.tuning.memory import MemoryUse, fit_line, fits_without_measuring, split_step
 from flambeau.tuning.probe import KEYS, ProbeResult, choose
 from flambeau.tuning.probe_cache import key_of, lookup, store
@@ -85,10 +86,9 @@ class _StepMeasurements:
         self.free = _free_bytes(self.device)
         values = plan.values
         self.base = StepSetting(**{key: values[key] for key in KEYS})
-        epochs = sum(phase.epochs for phase in phases)
         train = trial.components.train
         self.is_stream = is_stream(train)
-        self.run_steps: int = StepCounts.of_loader(train).between(0, epochs)
+        self.run_steps: int = count_steps_of(phases, train)
         self.inputs = cast("Mapping[str, Mapping[str, Any]]", facts.get("inputs", {}))
         self.fits = fits_without_measuring(self.inputs.values(), values["batch_size"], self.free)
 

@@ -190,7 +190,7 @@ class Trial:
             keep_best=None,
             nonfinite=nonfinite,
         )
-        phase = replace(self.phase, epochs=1)
+        phase = replace(self.phase, epochs=1, steps=None, evaluate_every=None)
         run = Run(components, RunSettings(options, (phase,)), History(), Position())
         run.start_phase()
         try:

@@ -11,7 +11,7 @@ from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
-from flambeau.plan.rules_training import lr_rule
+from flambeau.plan.rules_training import lr_rule, unless_steps
 from flambeau_text.decoding.strategy import Beam, strategy_from_json
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.languages import language_code
@@ -420,7 +420,7 @@ RULES: tuple[Rule, ...] = (
         determines="model",
     ),
     Rule("batch_size", (), _batch_size),
-    Rule("epochs", ("batch_size", "accumulate", "tokenizer"), _epochs),
+    Rule("epochs", ("batch_size", "accumulate", "tokenizer", "steps"), unless_steps(_epochs)),
     Rule("label_smoothing", ("tokenizer",), _label_smoothing, _label_smoothing_accepts),
     Rule("bleu_tokenizer", (), _bleu_tokenizer, _bleu_tokenizer_accepts),
     Rule(

@@ -68,7 +68,7 @@ def check_train_eval_gap(run: Run) -> None:
         FlambeauWarning: One loss is more than ``LIMIT`` times the other.
     """
     position, phase = run.state.position, run.state.phase
-    is_last = position.phase_epoch + 1 >= phase.epochs
+    is_last = position.phase_epoch + 1 >= run.state.phase_epochs
     if (position.phase_epoch > 0 and not is_last) or run.gap_warned_phase == position.phase:
         return
     if run.components.values.get(KEY) == "off":
@@ -132,7 +132,7 @@ def _measure(run: Run) -> _GapMeasurement:
             total, counted = task.loss(task.forward(model, batch, context), batch)
             return float(total), float(counted)
 
-        for raw in first_batches(run.components, state.position.epoch, _BATCHES):
+        for raw in first_batches(run.components, run.data_epoch, _BATCHES):
             batch = run.prepare_train(raw)
             trained += loss(batch, training=True)[0]
             total, counted = loss(batch, training=False)

@@ -163,7 +163,7 @@ def adapt(run: Run) -> None:
     """
     state = run.state
     seen_here = measure_statistics(
-        run.components, state.position.epoch, state.context, run.step.autocast, ADAPTED_BATCHES
+        run.components, run.data_epoch, state.context, run.step.autocast, ADAPTED_BATCHES
     )
     gathered = run.gather(seen_here)
     left: list[str] = []

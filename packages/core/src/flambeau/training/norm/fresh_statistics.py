@@ -92,7 +92,7 @@ def _measured(run: Run) -> _Statistics:
                 layer.train()
                 layer.reset_running_stats()
                 layer.momentum = None  # a mean over the batches
-            for batch in first_batches(components, state.position.epoch, MEASURED_BATCHES):
+            for batch in first_batches(components, run.data_epoch, MEASURED_BATCHES):
                 if len(batch) > 1:  # torch refuses batch statistics of a single value per channel
                     components.task.forward(model, components.on_device(batch), context)
                     used = True

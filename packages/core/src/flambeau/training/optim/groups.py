@@ -157,3 +157,18 @@ def _name(model: nn.Module, part: Part) -> str:
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     entries = chain(modules, model.named_parameters())
     return next((name for name, entry in entries if entry is part), "?")
+
+
+def groups_from(model: nn.Module, first: int) -> list[str]:
+    """Return the names of the parameter groups from index ``first`` on.
+
+    Raises:
+        InputError: There are none.
+    """
+    names = tuple(parameter_groups(model))
+    if not names[first:]:
+        raise InputError(
+            f"freeze_to({first}) freezes every parameter group: the model has {len(names)} "
+            f"({', '.join(names)}). Give an index from {-len(names)} to {len(names) - 1}."
+        )
+    return list(names[first:])

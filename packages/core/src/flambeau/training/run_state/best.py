@@ -69,11 +69,13 @@ class BestWeights:
 
     Attributes:
         epoch: The epoch of the kept weights, as numbered in the history; None if unknown.
+        step: The optimizer step of the kept weights; None if unknown.
     """
 
     def __init__(self, monitor: str | None, mode: Mode = "min") -> None:
         self.monitor, self.mode = monitor, mode
         self.epoch: int | None = None
+        self.step: int | None = None
         self._score = math.inf
         self._weights: dict[str, dict[str, Any]] = {}
 
@@ -89,7 +91,7 @@ class BestWeights:
 
         Args:
             model: The model that was evaluated.
-            scores: Scores by column, and "epoch" if known.
+            scores: Scores by column, and "epoch" and "step" if known.
             tolerance: How much worse than the best score a later epoch may be and still be kept;
                 None keeps the first of equal scores.
         """
@@ -104,6 +106,7 @@ class BestWeights:
         if score < self._score or (tolerance is not None and score <= self._score + tolerance):
             self._score = min(score, self._score)
             self.epoch = int(scores["epoch"]) if "epoch" in scores else None
+            self.step = int(scores["step"]) if "step" in scores else None
             self._weights = copied_state(model)
 
     def restore(self, model: nn.Module) -> None:
@@ -113,9 +116,15 @@ class BestWeights:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        return {"score": self._score, "weights": self._weights, "epoch": self.epoch}
+        return {
+            "score": self._score,
+            "weights": self._weights,
+            "epoch": self.epoch,
+            "step": self.step,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` returned."""
         self._score, self._weights = state["score"], dict(state["weights"])
-        self.epoch = state.get("epoch")  # earlier releases did not write it
+        self.epoch = state.get("epoch")  # earlier releases did not write these two
+        self.step = state.get("step")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.data.loader import not_resumable_reason, steps_in
+from flambeau.data.loader import has_length, not_resumable_reason, steps_in
 from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import not_savable_reason
@@ -42,6 +42,7 @@ def capture(run: Run) -> dict[str, Any]:
         "fingerprint": _fingerprint(run),
         "position": asdict(state.position),
         "started_phase": run.started_phase,
+        "first_epoch": None if state.intervals is None else state.intervals.first_epoch,
         "model": model.pop("state_dict"),
         "unlisted": model,
         "task": complete_state(state.task),
@@ -57,6 +58,7 @@ def capture(run: Run) -> dict[str, Any]:
         "controlled": dict(run.values.controlled),
         "history": state.history.state_dict(),
         "losses": run.losses.state_dict(),
+        "logged": run.logged.state_dict(),
         "carry": state.context.carry,
         "callbacks": [
             {"type": type(callback).__name__, "state": callback.state_dict()}
@@ -109,6 +111,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     state.values.update(tree["values"])
     state.history.load_state_dict(tree["history"])
     run.losses.load_state_dict(tree["losses"])
+    run.logged.load_state_dict(tree.get("logged", ()))
     state.context.carry = tree["carry"]
     for name, value in asdict(position).items():
         setattr(state.position, name, value)
@@ -118,6 +121,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
 
 def _fingerprint(run: Run) -> dict[str, Any]:
     """Return the settings that must be equal for the run to continue with the same steps."""
+    train = run.components.train
     return {
         "parameters and buffers": {
             name: list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -129,7 +133,7 @@ def _fingerprint(run: Run) -> dict[str, Any]:
         },
         "optimizers": {name: type(opt).__name__ for name, opt in run.optimizers.items()},
         "seed": run.state.seed,
-        "batches in an epoch": steps_in(run.components.train, 0),
+        "batches in an epoch": steps_in(train, 0) if has_length(train) else None,
         "accumulate": run.options.accumulate,
         "averaging": repr(run.options.average),
         "clip_norm": run.options.clip_norm,
