@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flambeau import Learner, TensorData
 from flambeau.artefact.export import export
+from flambeau.artefact.export_format import ExportRecord
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.verified_files import file_sha256
 from flambeau.data.batch import Batch
@@ -438,12 +439,13 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         Predictor.load(tmp_path / "missing")
 
 
-def test_the_folder_of_a_run_names_its_export(exported: Path) -> None:
+def test_the_folder_of_a_run_stands_for_its_export(exported: Path) -> None:
     run = exported.parent / "run"
     run.mkdir()
     exported.rename(run / "model")
+    assert Predictor.load(run).record == Predictor.load(run / "model").record
     with pytest.raises(ArtefactError, match=r"run is not an export: .*of this run is .*model\."):
-        Predictor.load(run)
+        ExportRecord.read(run)
 
 
 @pytest.fixture
