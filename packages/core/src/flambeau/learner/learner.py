@@ -61,10 +61,8 @@ class Learner:
             ``task`` and ``choices`` take precedence over it.
         start: Folder of an export (or a ``Start``) whose preprocessor and weights are trained
             further; other classes get a new head.
-        training: Training options that are not part of the plan: train step, optimizer, weight
-            averaging, gradient clipping and others.
-        callbacks: Called on training events, in this order, in addition to the default callbacks
-            (progress bar, checkpoints).
+        training: Options that are not in the plan: train step, optimizer, averaging, clipping, ….
+        callbacks: Called on training events, in this order, after progress bar and checkpoints.
         seed: Seed of initial weights, sample order, augmentation; not dropout (torch.manual_seed).
         folder: Where history and checkpoints are written; a folder with the run of another learner
             is refused. None writes nothing, except that a long or interrupted run creates a folder

@@ -67,25 +67,3 @@ def check_closure(optimizers: Mapping[str, Optimizer], precision: str, nonfinite
             f'nonfinite="skip" is not possible with {kinds}: a step that is not finite changes its '
             'state, so later steps would be invalid too. Use "raise" or "off".'
         )
-
-
-def check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> None:
-    """Check that the optimizers have a parameter of the model.
-
-    Raises:
-        InputError: They have none, so that the model would not be trained.
-    """
-    own = {id(parameter) for parameter in model.parameters()}
-    optimized = {
-        id(parameter)
-        for optimizer in optimizers.values()
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    if own and optimized.isdisjoint(own):
-        raise InputError(
-            f"No parameter of the optimizers ({', '.join(optimizers)}) belongs to the "
-            f"{type(model).__name__}, so it would not be trained. Build the optimizers from the "
-            "model that the factory gets: lambda model, values: "
-            '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}.'
-        )

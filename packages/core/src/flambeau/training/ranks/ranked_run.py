@@ -35,7 +35,7 @@ from flambeau.training.ranks.ddp_step import DDPStep
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position, StepResult
-from flambeau.training.step import Step, known_weight, train_step
+from flambeau.training.step import Step, checked_result, known_weight, train_step
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
@@ -231,7 +231,8 @@ class RankedRun(Run):
     def _averaged_user_step(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        return self.step.mean(self._user_step(model, micro_batches, task, step))
+        result = self._user_step(model, micro_batches, task, step)
+        return self.step.mean(checked_result(result, micro_batches))
 
     def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
         """Return the error of the rank that found the source; the result is equal on all ranks."""
