@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flambeau import Learner, TensorData
 from flambeau.artefact.export import export
+from flambeau.artefact.export_format import ExportRecord
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.verified_files import file_sha256
 from flambeau.data.batch import Batch
@@ -444,6 +445,8 @@ def test_the_folder_of_a_run_gives_its_export(exported: Path) -> None:
     run.mkdir()
     exported.rename(run / "model")
     assert Predictor.load(run).predict([[1, 2, 3]]) == expected
+    with pytest.raises(ArtefactError, match=r"run is not an export: .*of this run is .*model\."):
+        ExportRecord.read(run)
 
 
 @pytest.fixture
