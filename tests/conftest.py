@@ -6,7 +6,7 @@ Nothing is seeded here: a test that draws says with which seed.
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,10 @@ BUDGET_S = {
     "text": 70,
     "vision": 110,
 }
-"""CPU seconds of the quick tests by folder, on two cores of 2.8 GHz. A test that does not fit is slow."""
+"""CPU seconds of the quick tests by folder (two cores of 2.8 GHz). What does not fit is slow."""
 
 CPU_SECONDS = "cpu_seconds"
+CPU_BEFORE = pytest.StashKey[float]()
 
 
 def cpu_seconds() -> float:
@@ -92,22 +93,18 @@ def cpu_seconds() -> float:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Record the CPU seconds of a test, with its fixtures, as a property of its last report."""
-    started = cpu_seconds()
-    item.stash[STARTED] = started
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    item.stash[CPU_BEFORE] = cpu_seconds()
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Add the CPU seconds of a test, with its fixtures, to its last report."""
     report = yield
     if report.when == "teardown":
-        report.user_properties.append((CPU_SECONDS, cpu_seconds() - item.stash[STARTED]))
+        report.user_properties.append((CPU_SECONDS, cpu_seconds() - item.stash[CPU_BEFORE]))
     return report
-
-
-STARTED = pytest.StashKey[float]()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-# Defined once, because an inline union is rebuilt on every isinstance call.
-_IMMUTABLE = (bool, int, float, str, type(None))
+_IMMUTABLE = frozenset((bool, int, float, str, type(None)))
 
 
 class Plan:
@@ -57,7 +56,7 @@ class Plan:
     # Equal plans may have different rules, and evidence contains mappings.
     __hash__ = None  # type: ignore[assignment]
 
-    __slots__ = ("_choices", "_facts", "_rules")
+    __slots__ = ("_choices", "_facts", "_rules", "_values")
 
     def __init__(self, choices: Iterable[Choice]) -> None:
         self._choices: dict[str, Choice] = {}
@@ -67,6 +66,7 @@ class Plan:
             self._choices[choice.key] = checked(choice)
         self._rules: tuple[Rule, ...] = ()
         self._facts: Mapping[str, Any] | None = None
+        self._values: dict[str, Any] | None = None
 
     @classmethod
     def _bound(
@@ -182,12 +182,13 @@ class Plan:
     @property
     def values(self) -> Mapping[str, Any]:
         """A copy of each key's value; data, model and task are built from these."""
-        # Only mutable values need a copy.
-        return {
-            key: choice.value
-            if isinstance(choice.value, _IMMUTABLE)
-            else plain(choice.value, f"the value of {key!r}")
-            for key, choice in self._choices.items()
+        if self._values is None:
+            self._values = {key: choice.value for key, choice in self._choices.items()}
+        # Only mutable values need a copy of their own.
+        return self._values | {
+            key: plain(value, f"the value of {key!r}")
+            for key, value in self._values.items()
+            if type(value) not in _IMMUTABLE
         }
 
     def __getitem__(self, key: str) -> Choice:
