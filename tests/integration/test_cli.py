@@ -441,3 +441,18 @@ def test_data_are_read_like_an_export(photos: Path, tmp_path: Path) -> None:
     assert preprocessors[0] == preprocessors[1]
     with pytest.raises(FlambeauError, match=r"size is 32, but in the export .* 16.*--like"):
         call("plan", photos, "--size", "32", "--like", first / "model")
+    with pytest.raises(FlambeauError, match="size is 32"):
+        call("doctor", photos, "--size", "32", "--like", first / "model")
+    assert "checks" in call("doctor", photos, "--set", "batch_size=8", "--like", first / "model")
+    # The export names the domain and the ending, which ids alone do not tell.
+    table = tmp_path / "ids.csv"
+    files = sorted(photos.rglob("*.png"))
+    rows = [f"{file.relative_to(photos).with_suffix('')},{file.parent.name}" for file in files]
+    table.write_text("id,label\n" + "\n".join(rows) + "\n")
+    given = ("--root", photos, "--file", "id", "--suffix", ".png")
+    epoch = ("--set", "batch_size=8", "--epochs", "1")
+    call("fit", table, *given, *epoch, "--out", tmp_path / "ids")
+    ids = tmp_path / "ids" / "model"
+    assert "As in the export" in call("plan", table, "--root", photos, "--like", ids)
+    words = (*given, *epoch, "--start", ids, "--out", tmp_path / "more")
+    assert "its head too" in call("fit", table, *words)

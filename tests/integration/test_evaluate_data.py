@@ -15,8 +15,8 @@ from flambeau import Learner
 from flambeau.cli.app import build_app
 from flambeau.cli.evaluate_command import Part, parts_to_score
 from flambeau.data.split import Split
-from flambeau.errors import InputError
-from flambeau_vision import ImageData
+from flambeau.errors import ArgumentError, InputError
+from flambeau_vision import ImageData, ImageOptions
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,40 @@ def test_absent_classes_one_image_a_class_and_other_case_are_scored(
     out, _ = evaluate(model, tmp_path / "few", "--json", "--report", tmp_path / "page.html")
     assert json.loads(out)["samples"] == 2
     assert "2 labelled samples" in (tmp_path / "page.html").read_text()
+
+
+def test_one_amount_is_scored(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    lines = ["file,label", *(f"{file},{n}.5" for n, file in enumerate(files))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    learner = Learner(ImageData.from_csv(tmp_path / "t.csv", size=16), quiet=True)
+    export = learner.export(tmp_path / "model")
+    (tmp_path / "one.csv").write_text("\n".join(lines[:2]) + "\n")
+    out, _ = evaluate(export, tmp_path / "one.csv")
+    assert out.startswith("1 samples (all)\n")
+
+
+def test_tags_are_read_as_in_training(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    tags = ["red;big", "red", "big"] * 6
+    lines = ["photo,tags,note", *(f"{f},{t},n" for f, t in zip(files, tags, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    data = ImageData.from_csv(
+        tmp_path / "t.csv", "photo", "tags", size=16, options=ImageOptions(sep=";")
+    )
+    learner = Learner(data, quiet=True)
+    export = learner.export(tmp_path / "model")
+    (tmp_path / "new.csv").write_text("\n".join([lines[0], *lines[-4:]]) + "\n")
+    out, _ = evaluate(export, tmp_path / "new.csv", "--json")
+    named, _ = evaluate(
+        export, tmp_path / "new.csv", "--json", "--target", "tags", "--sep", ";", "--file", "photo"
+    )
+    assert json.loads(out)["samples"] == 4
+    assert out == named
+    with pytest.raises(ArgumentError, match="--like has no meaning here"):
+        evaluate(export, tmp_path / "new.csv", "--like", export)
+    with pytest.raises(InputError, match=r"size is 32, but in the export .* it is 16"):
+        evaluate(export, tmp_path / "new.csv", "--size", "32")
 
 
 def test_one_part_of_data_with_parts_is_scored(model: Path, photos: Path, tmp_path: Path) -> None:

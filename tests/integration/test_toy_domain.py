@@ -138,6 +138,13 @@ def test_its_metric_is_in_the_export(toy: Domain, tmp_path: Path) -> None:
     assert lowest.compute() == 0.5
 
 
+def test_one_sequence_is_scored(toy: Domain, tmp_path: Path) -> None:
+    data = toy.demo(60, 0)  # type: ignore[misc]
+    model = Learner(data, quiet=True, folder=tmp_path / "run").export(tmp_path / "model")
+    (tmp_path / "one.dna").write_text(f"promoter\t{'ACGT' * 15}\n")
+    assert call("evaluate", model, tmp_path / "one.dna").startswith("1 samples (all)\n")
+
+
 def test_the_plan_can_name_its_metric(toy: Domain, tmp_path: Path) -> None:
     path = write(tmp_path / "a.dna", toy.demo(60, 0))  # type: ignore[misc]
     data = toy.demo(60, 0)  # type: ignore[misc]

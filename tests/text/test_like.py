@@ -54,6 +54,8 @@ def test_unset_options_are_those_of_the_export(export: Path) -> None:
 
 def test_a_larger_model_is_trained_on_the_kept_vocabulary(export: Path) -> None:
     saved = Learner(read(export), start=export, choices=CHOICES, quiet=True)
+    assert "from the weights of the export" in saved.plan["trainable"].reason
+    assert "replace the initial ones" in saved.plan["weights"].reason
     learner = Learner(read(export), choices={**CHOICES, "model_config": LARGER}, quiet=True)
     assert learner.built.preprocessor.arguments() == saved.built.preprocessor.arguments()
     assert "jetzt" not in learner.built.preprocessor.target.vocab.get_itos()  # type: ignore[attr-defined]
@@ -111,3 +113,22 @@ def test_an_export_of_another_domain_is_refused(tmp_path: Path) -> None:
     folder = Learner(data, quiet=True).export(tmp_path / "tensors")
     with pytest.raises(ArtefactError, match="of the domain 'tensors', but the data belong to 'tr"):
         TranslationOptions(like=folder)
+
+
+@pytest.mark.parametrize("header", ["english,deutsch,source,target\n", ""])
+def test_a_table_is_scored_by_the_columns_of_training(tmp_path: Path, header: str) -> None:
+    rows = [f"{source},{target},x y z,z y x" for source, target in PAIRS]
+    (tmp_path / "t.csv").write_text(header + "\n".join(rows) + "\n")
+    columns = {"source_column": "english", "target": "deutsch"} if header else {"columns": "0,1"}
+    data = TranslationData.from_path(tmp_path / "t.csv", {**columns, "tokenizer": "word"})
+    learner = Learner(data, choices={**CHOICES, "model_config": SMALL}, quiet=True)
+    like = learner.export(tmp_path / "export")
+    (tmp_path / "new.csv").write_text(header + "\n".join(rows[:5]) + "\n")
+    options = {"like": like, "evaluate": "auto"}
+    scored = TranslationData.from_path(tmp_path / "new.csv", options)
+    assert scored.raw("test") == [source for source, _ in PAIRS[:5]]
+    assert scored.references("test") == [target for _, target in PAIRS[:5]]
+    # A table with other columns is read by these.
+    (tmp_path / "other.csv").write_text("target,source\n" + ",".join(PAIRS[0][::-1]) + "\n")
+    other = TranslationData.from_path(tmp_path / "other.csv", options)
+    assert other.raw("test") == [PAIRS[0][0]]

@@ -66,3 +66,8 @@ def test_every_test_pair_is_scored_and_blank_ones_have_blank_translations(tmp_pa
     scores = json.loads(result.stdout)
     assert scores["samples"] == len(TEST)
     assert scores["bleu"] == pytest.approx(expected, abs=1e-9)
+    one = tmp_path / "one.csv"
+    one.write_text("source,target\n" + ",".join(TEST[0]) + "\n", encoding="utf-8")
+    result = CliRunner().invoke(build_app(), ["evaluate", str(export), str(one)])
+    assert result.exit_code == 0, result.exception
+    assert result.stdout.startswith("1 samples (all)")

@@ -55,6 +55,10 @@ def test_two_of_three_classes_keep_order_and_preprocessor(export: Path, tmp_path
     assert further.plan.values["start"]["head"] == "kept"
     assert torch.allclose(further.predictor().outputs([image]), old.outputs([image]), atol=1e-6)
     assert not torch.allclose(new.predictor().outputs([image]), old.outputs([image]), atol=1e-3)
+    assert "without the weights of an export" in further.plan["lr"].reason
+    assert "from the weights of the export" in further.plan["trainable"].reason
+    for plan in (new.plan, further.plan):
+        assert plan["task"].reason.startswith("As in the export")
     again = Learner(data, plan=Plan.from_json(new.plan.to_json()), quiet=True)
     assert again.built.preprocessor.arguments() == old.preprocessor.arguments()
 
@@ -132,3 +136,48 @@ def test_presized_images_are_cropped_as_for_the_kept_preprocessor(
     )
     [augment] = data.transforms(learner.plan.values)
     assert augment.crop == 0.5  # type: ignore[attr-defined]
+
+
+def test_tables_are_read_with_the_separator_and_columns_of_the_export(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(12)]
+    for number, file in enumerate(files):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(file)
+    tags = ["red;big", "red", "big", "red;small"] * 3
+
+    def table(name: str, n: int, header: str = "id,other,tags,seen") -> Path:
+        rows = [f"{at},x,{tags[at]},{1 + at % 2}" for at in range(n)]
+        (tmp_path / name).write_text("\n".join([header, *rows]) + "\n")
+        return tmp_path / name
+
+    options = ImageOptions(sep=";", suffix=".png", weight="seen")
+    data = ImageData.from_csv(table("train.csv", 12), "id", "tags", size=8, options=options)
+    export = Learner(data, choices=CHOICES, quiet=True).export(tmp_path / "export")
+    like = ImageOptions(like=export)
+    again = ImageData.from_csv(table("new.csv", 8), options=like)
+    assert [again.targets.text(row) for row in range(4)] == [
+        data.targets.text(row) for row in range(4)
+    ]
+    assert again.samples["sample_weight"][1] == 2
+    frame = {"path": [f.name for f in files], "labels": [t.replace(";", "|") for t in tags]}
+    other = ImageOptions(like=export, sep="|")
+    piped = ImageData.from_df(frame, root=tmp_path, options=other)
+    assert piped.targets.text(3) == data.targets.text(3)
+    assert Learner(again, choices=CHOICES, quiet=True).export(tmp_path / "second")
+    third = ImageData.from_csv(tmp_path / "new.csv", options=ImageOptions(like=tmp_path / "second"))
+    assert third.options.reading_options == data.options.reading_options
+
+
+def test_file_names_are_read_with_the_pattern_of_the_export(export: Path, tmp_path: Path) -> None:
+    for name in CLASSES:
+        for number in range(6):
+            (tmp_path / "flat").mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"flat/{name}_{number}.png")
+    data = ImageData.from_folder(
+        tmp_path / "flat", size=8, options=ImageOptions(pattern="([a-z]+)_")
+    )
+    saved = Learner(data, choices=CHOICES, quiet=True).export(tmp_path / "export")
+    again = ImageData.from_folder(tmp_path / "flat", options=ImageOptions(like=saved))
+    assert again.facts()["class_counts"] == data.facts()["class_counts"]
+    folders = folder(tmp_path / "folders", *CLASSES)
+    nested = ImageData.from_folder(folders, options=ImageOptions(like=saved))
+    assert nested.facts()["class_names"] == data.facts()["class_names"]

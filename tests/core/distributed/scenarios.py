@@ -287,6 +287,34 @@ def own_weight_accumulated(folder: Path) -> dict[str, Any]:
     return own_weight_runs(folder, accumulate=4)
 
 
+class CountsOnDevice(Classification):
+    """The loss of ``Classification``, whose weight only the device knows."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        total, weight = super().loss(outputs, batch)
+        return total, torch.as_tensor(weight)
+
+
+def skipped_steps(folder: Path) -> dict[str, Any]:
+    """Five of eight samples have the weight 0, so at least one batch of two counts nothing."""
+    data = table(n_train=8, n_valid=4)
+    parts = [data.dataset(part, None, {}) for part in ("train", "valid")]  # type: ignore[arg-type]
+    weighted = TensorData.from_tensors(
+        torch.cat([part.inputs["input"] for part in parts]),  # type: ignore[attr-defined]
+        torch.cat([part.targets["target"] for part in parts]),  # type: ignore[attr-defined]
+        split=Split.from_indices(range(8), range(8, 12)),
+        sample_weight=torch.tensor([0.0] * 5 + [1.0] * 7),
+    )
+    found: dict[str, Any] = {}
+    for task in (Classification(["a", "b", "c"]), CountsOnDevice(["a", "b", "c"])):
+        run = learner(weighted, choices={"batch_size": 2}, task=task)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run.fit(2)
+        found[type(task).__name__] = outcome(run)
+    return found
+
+
 def average_and_clipping(folder: Path) -> dict[str, Any]:
     run = learner(training=TrainingOptions(average=EMA(0.9), clip_norm=0.1))
     run.fit(3)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flambeau import Batch, Learner, Predictor, TensorData
 from flambeau.errors import InputError
 from flambeau.learner.calibrating import _Scores
+from flambeau.learner.start import Start
 from flambeau.report.calibration import calibration
 from flambeau.task import Classification, MultiLabel
 from flambeau.task.task import StepContext
@@ -131,8 +132,8 @@ def test_without_a_calibration_part_it_says_how_to_make_one() -> None:
 def test_training_further_and_loading_weights_remove_the_values(tmp_path: Path) -> None:
     learner = Learner(data(), net(), quiet=True, choices={"probe": "off"})
     learner.fit(3, lr=0.03)
-    learner.calibrate()
     before = learner.save(tmp_path / "weights.safetensors")
+    learner.calibrate()
     assert learner.task.calibration
     learner.fit(1, lr=0.03)
     assert not learner.task.calibration
@@ -313,3 +314,66 @@ def test_fractional_weights_have_intervals() -> None:
     assert found.bins[0].accuracy.low == pytest.approx(equal.bins[0].accuracy.low, rel=1e-6)
     uneven = calibration(p, y, weights=torch.tensor([8.0, 0.1, 0.1])).bins[0].accuracy
     assert uneven.high - uneven.low > equal.bins[0].accuracy.high - equal.bins[0].accuracy.low
+
+
+def plain_and_calibrated(learner: Learner, x: Tensor = X) -> tuple[Tensor, Tensor]:
+    """Return softmax of the logits without and with the fitted temperature."""
+    logits = learner.predictor().outputs(x)
+    return logits.softmax(1), (logits / learner.task.calibration["temperature"]).softmax(1)
+
+
+def probabilities(learner: Learner | Predictor, x: Tensor = X) -> Tensor:
+    rows = [list(found.probabilities.values()) for found in learner.predict(x)]
+    return torch.tensor(rows)
+
+
+def test_unchanged_weights_of_an_export_keep_their_calibration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Learner(data(), quiet=True, choices={"probe": "off"})
+    first.fit(3, lr=0.1)
+    first.calibrate()
+    values = dict(first.task.calibration)
+    plain, expected = plain_and_calibrated(first)
+    assert not torch.allclose(plain, expected, atol=1e-3)
+    path = first.export(tmp_path / "export")
+    file = first.save(tmp_path / "weights")
+    started = Learner(data(), start=path, quiet=True)
+    assert "calibration" in started.plan["start"].reason
+    given = Learner(data(), start=path, task=Classification(["0", "1", "2"]), quiet=True)
+    loaded = [Learner(data(), quiet=True) for _ in range(2)]
+    for learner, source in zip(loaded, (path, file), strict=True):
+        learner.load(source)
+    again = Learner(data(), start=started.export(tmp_path / "again"), quiet=True)
+    for learner in (started, given, *loaded, again):
+        assert torch.allclose(probabilities(learner), expected, atol=1e-6)
+        assert learner.task.calibration == values
+        assert "temperature" in repr(learner)
+    new_head = Learner(data(), start=Start(path, new_head=True), quiet=True)
+    assert new_head.task.calibration == {}
+    assert "calibration" not in new_head.plan["start"].reason
+    capsys.readouterr()
+    started.quiet = False
+    started.fit(1, lr=0.01)
+    assert not started.task.calibration
+    assert "temperature" not in repr(started)
+    assert "the calibration (temperature" in capsys.readouterr().err
+    plain = started.predictor().outputs(X).softmax(1)
+    assert torch.allclose(probabilities(started), plain, atol=1e-6)
+
+
+def test_thresholds_of_labels_are_kept_until_other_weights_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Learner(data(LABELS), quiet=True, choices={"probe": "off"})
+    before = first.save(tmp_path / "before")
+    first.fit(2, lr=0.1)
+    first.calibrate()
+    expected = [each.labels for each in first.predict(X[:50])]
+    learner = Learner(data(LABELS), start=first.export(tmp_path / "export"))
+    assert learner.task.thresholds == first.task.thresholds
+    assert [each.labels for each in learner.predict(X[:50])] == expected
+    capsys.readouterr()
+    learner.load(before)
+    assert not learner.task.calibration
+    assert "the calibration (temperature" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """``Learner(data, start=…)``: an export is trained further, or gets a new head."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,58 @@ def test_only_the_difference_is_exported(export: Path, tmp_path: Path) -> None:
     assert torch.equal(again.model.state_dict()[body[0]], learner.model.state_dict()[body[0]])
 
 
+def test_a_difference_finds_its_base_from_every_working_folder(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, other = tmp_path / "models", tmp_path / "other"
+    shutil.copytree(export, models / "base")
+    other.mkdir()
+    monkeypatch.chdir(models)
+    learner = Learner(classes(), start="base", choices={"trainable": "head"}, **QUIET)
+
+    def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return torch.allclose(one, other, atol=1e-6)  # other batch sizes
+
+    expected = learner.predictor().outputs(X)
+    learner.export("deep/small", difference=True)
+    saved = learner.plan.to_json()
+    monkeypatch.chdir(other)
+    assert close(Predictor.load(models / "deep/small", device="cpu").outputs(X), expected)
+    again = Learner(classes(), plan=Plan.from_json(saved), **QUIET)
+    assert close(again.predictor().outputs(X), expected)
+    moved = models.rename(tmp_path / "moved")  # both together
+    (other / "link").symlink_to(moved / "deep/small")
+    for small in (moved / "deep/small", Path("link"), Path("../moved/deep/small")):
+        assert close(Predictor.load(small, device="cpu").outputs(X), expected)
+        assert close(Learner(classes(), start=small, **QUIET).predictor().outputs(X), expected)
+
+
+def test_the_record_of_a_difference_can_name_where_its_base_is_now(
+    export: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(export, tmp_path / "base"))
+    learner = Learner(classes(), start=base, choices={"trainable": "head"}, **QUIET)
+    small = learner.export(tmp_path / "small", difference=True)
+    moved = base.rename(tmp_path / "moved")
+    fresh = Learner(classes(), choices={"architecture": "mlp"}, **QUIET)
+    for load in (
+        fresh.load,
+        lambda path: Learner(classes(), start=path, **QUIET).model,
+        Predictor.load,
+    ):
+        with pytest.raises(ArtefactError) as caught:
+            load(small)
+        assert "base.export of " in str(caught.value)
+        assert str(small / "flambeau.json") in str(caught.value)
+        assert ("base=" in str(caught.value)) is (load == Predictor.load)
+    record = json.loads((small / "flambeau.json").read_text())
+    for path in (str(moved), "../moved"):
+        record["base"]["export"] = path
+        (small / "flambeau.json").write_text(json.dumps(record))
+        started = Learner(classes(), start=small, **QUIET)
+        assert torch.equal(started.predictor().outputs(X), learner.predictor().outputs(X))
+
+
 def test_a_difference_needs_its_base(export: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(export, tmp_path / "base"))
     learner = Learner(classes(), start=base, choices={"trainable": "head"}, **QUIET)
@@ -363,3 +416,17 @@ def test_a_task_without_names_must_say_whether_the_head_fits(export: Path) -> No
         start = Start(export, new_head=new_head)
         plan = Learner(classes(), start=start, task=Unnamed(), **options).plan
         assert plan.values["start"]["head"] == head
+
+
+def test_reasons_do_not_call_the_weights_of_an_export_random(export: Path) -> None:
+    like = TensorData.from_tensors(X, Y, like=export)
+    learner = Learner(like, start=export, **QUIET)
+    saved = Learner(like, plan=learner.plan, choices={"optimizer": "sgd"}, **QUIET)
+    for plan in (learner.plan, saved.plan):
+        assert "from the weights of the export" in plan["trainable"].reason
+        assert "replace the initial ones" in plan["weights"].reason
+        assert "without the weights of an export" in plan["lr"].reason
+        assert plan["task"].reason.startswith("As in the export")
+    new = Learner(like, **QUIET).plan
+    assert "the weights are random" in new["trainable"].reason
+    assert new["task"].reason.startswith("As in the export")

@@ -380,6 +380,6 @@ def test_a_frame_is_refused_with_the_conversion() -> None:
         TensorData.from_tensors(X, frame[["y"]])
     data = TensorData.from_tensors(frame[list("abcd")].to_numpy(), frame["y"].to_numpy())
     learner = Learner(data, quiet=True)
-    with pytest.raises(InputError, match=r"only 'a', 'b', 'c'.*frame\[columns\]\.to_numpy"):
+    with pytest.raises(InputError, match=r"3 columns \(a, b, c\).*4 numbers.*frame\[columns\]"):
         learner.predict(frame[["a", "b", "c"]])
     assert len(learner.predict(frame[list("abcd")].to_numpy())) == len(frame)

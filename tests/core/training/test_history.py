@@ -75,11 +75,11 @@ def test_a_long_epoch_has_bounded_memory_and_the_same_mean(skip: bool) -> None:
     assert len(state["losses"]) < 66_000
     resumed = StepLosses(history.add_step_losses, skip_nonfinite=skip)
     resumed.load_state_dict(state)
-    mean, weight, steps = resumed.read()
+    mean, weight, steps, empty = resumed.read()
     assert mean == pytest.approx(9 / 3 if skip else 15 / 6, rel=1e-12)
-    assert (weight, steps) == (300_000, 150_000)
+    assert (weight, steps, empty) == (300_000, 150_000, 0)
     assert len(history.step_losses) * history.loss_interval == 150_000 - 150_000 % 4
-    assert resumed.read()[1:] == (0, 0)
+    assert resumed.read()[1:] == (0, 0, 0)
 
 
 class Interrupt(Callback):

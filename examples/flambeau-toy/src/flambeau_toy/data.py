@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from flambeau.data import Batch, Data, Facts, MemoryDataset, Preprocessor, Split
 from flambeau.data.data import select_values
+from flambeau.data.split_request import SplitRequest
 from flambeau.errors import InputError
 
 CODES = {base: code for code, base in enumerate("ACGTN")}  # N: any base; also the padding
@@ -76,7 +78,8 @@ class DnaData(Data):
         """Read the file of ``flambeau fit PATH``; ``options`` come from the command line."""
         pairs, options = read(Path(path)), options or {}
         labels, sequences = [label for label, _ in pairs], [sequence for _, sequence in pairs]
-        split = Split.random(len(pairs), valid=0.2, test=0.1, stratify=labels)
+        request = SplitRequest(valid=0.2, test=0.1, scored=options.get("evaluate"))
+        split = request.resolve(len(pairs), classes=np.array(labels))
         return cls(sequences, labels, split, options.get("classes"), options.get("length"))
 
     @classmethod

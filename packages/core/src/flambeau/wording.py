@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def name_some(names: Iterable[object], most: int = 5) -> str:
@@ -69,3 +70,16 @@ def type_and_first_line(error: BaseException) -> str:
 def class_name(part: object) -> str:
     """Return the name of a function or class, or of the class of an object."""
     return str(getattr(part, "__qualname__", type(part).__qualname__))
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """Return values by name as text: "temperature 1.52, thresholds [0.4, 0.6]"."""
+    return ", ".join(f"{name} {_short_value(value)}" for name, value in values.items())
+
+
+def _short_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short_value, value))}]"  # pyright: ignore[reportUnknownArgumentType]
+    return str(value)

@@ -159,12 +159,11 @@ class ImageDataConstructors(Data):
         folder of the CSV file.
         """
         from flambeau_vision import sources
-        from flambeau_vision.table_columns import TableSource, read_image_csv, with_number_columns
+        from flambeau_vision.table_columns import csv_source
 
         options = (options or ImageOptions()).updated({"size": size})
         folder = Path(path).parent if root is None else Path(root)
-        columns = with_number_columns(read_image_csv(path), file)
-        table = TableSource(columns, folder, file, label)
+        table = csv_source(path, folder, file, label, options)
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_table(table, request, options))
 

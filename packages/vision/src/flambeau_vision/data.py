@@ -135,6 +135,10 @@ class ImageData(ImageDataConstructors):
         """How labels, folders and columns were understood, where another reading is possible."""
         return (*self._targets.readings, *self._readings)
 
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        return self._options.reading_options
+
     def facts(self) -> ImageFacts:
         if self._facts is None:
             folder = self._options.cache_folder

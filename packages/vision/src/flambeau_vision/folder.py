@@ -172,6 +172,12 @@ def list_by_name(
     )
 
 
+def has_images(folder: str | os.PathLike[str]) -> bool:
+    """Return whether images are directly in the folder, so that it has no class folders."""
+    root = Path(folder)
+    return root.is_dir() and any(map(_is_image, root.iterdir()))
+
+
 def _contents(folder: Path, ignored: Counter[str]) -> Contents:
     """Return the images in a folder; files that are not images are counted by extension."""
     found: list[Path] = []

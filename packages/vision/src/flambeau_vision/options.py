@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from flambeau.artefact.read_like import filled_like, output_names, read_record
+from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError
@@ -30,6 +30,8 @@ class ImageOptions:
             ``{"training": "train", "holdout": "test"}``; ``{}`` if none is. None recognises them.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
+        file: Column of a table with the paths of the images; None finds it.
+        label: Column of a table with the labels, or several; None finds it.
         weight: Column of a table with the weight of each image in loss and metrics: finite and not
             negative. None weighs all images equally.
         pattern: Regular expression of the file names of a folder without class folders, whose first
@@ -49,7 +51,8 @@ class ImageOptions:
             flambeau's folder in the user's cache folder.
         like: Folder of an export. Classes, task, size, channels and resize method are the export's
             where they are not set, and a learner keeps its preprocessor. Images of only some of the
-            classes keep the order of all.
+            classes keep the order of all. Separator, suffix, pattern and the columns of a table are
+            by default those with which its images were read.
 
     Raises:
         ArtefactError: ``like`` is not an export of ``ImageData``.
@@ -64,6 +67,8 @@ class ImageOptions:
     parts: Mapping[str, str] | None = None
     task: Kind | None = None
     sep: str | None = None
+    file: str | None = None
+    label: str | Sequence[str] | None = None
     weight: str | None = None
     pattern: str | None = None
     suffix: str | None = None
@@ -95,6 +100,9 @@ class ImageOptions:
             given = {name: getattr(self, name) for name in saved}
             for name, value in filled_like(self.like, given, saved).items():
                 object.__setattr__(self, name, value)
+            for name in ("sep", "suffix"):
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, self.of_like.get(name))
         # Check size and resize method here rather than when the first image is read.
         self.geometry(
             1 if self.size is None else self.size, 1 if self.channels is None else self.channels
@@ -105,6 +113,21 @@ class ImageOptions:
         resize = "crop" if self.resize is None else self.resize
         interpolation = "bilinear" if self.interpolation is None else self.interpolation
         return Geometry(size, channels, resize, interpolation=interpolation)
+
+    @property
+    def of_like(self) -> dict[str, Any]:
+        """The reading options of the export ``like``, by name; empty without it."""
+        if self.like is None:
+            return {}
+        return reading_options(read_record(self.like, "vision", "like"))
+
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """The options with which further images for the same model are to be read, as JSON."""
+        label = self.label if self.label is None or isinstance(self.label, str) else [*self.label]
+        names = ("sep", "suffix", "pattern", "file", "weight")
+        found = {**{name: getattr(self, name) for name in names}, "label": label}
+        return {name: value for name, value in found.items() if value is not None}
 
     def updated(self, given: Mapping[str, Any]) -> ImageOptions:
         """Return the options with all values of ``given`` that are not None."""

@@ -299,11 +299,12 @@ def _epochs(facts: ImageFacts, values: Values) -> Choice:
     if str(values["device"]) != "cpu":
         wanted *= ACCELERATOR_FACTOR
     value = min(MAX_EPOCHS, max(MIN_EPOCHS, round(wanted / n)))
+    start = " without the weights of an export" if facts.get("started") else ""
     return Choice(
         "epochs",
         value,
-        f"{architecture} needs about {wanted:,} training samples; {value} epochs of {n:,} train "
-        f"rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs).",
+        f"{architecture} needs about {wanted:,} training samples{start}; {value} epochs of {n:,} "
+        f"train rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs).",
         evidence={"n_train": n, "samples": value * n, "samples_needed": wanted},
         alternatives=(max(1, value // 2), value * 2),
         confidence=0.7,

@@ -28,15 +28,16 @@ from flambeau_vision.assemble import (
     assemble,
     split_images,
 )
-from flambeau_vision.folder import IMAGE_EXTENSIONS, list_by_name, list_folder
+from flambeau_vision.folder import IMAGE_EXTENSIONS, has_images, list_by_name, list_folder
 from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.table_columns import (
     TableSource,
     column_of,
+    csv_source,
     find_columns,
-    read_image_csv,
-    with_number_columns,
+    is_image_path,
+    name_columns,
 )
 
 # ---------------------------------------------------------------- sources
@@ -47,6 +48,8 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     _refuse_weight(options, "Use from_df or from_csv with such a column, or omit it (--weight).")
+    if options.pattern is None and has_images(path):
+        options = options.updated({"pattern": options.of_like.get("pattern")})
     if options.pattern is not None:
         listing = list_by_name(path, options.pattern, options.classes)
     elif request.for_training:
@@ -65,6 +68,7 @@ def read_table(
     table: TableSource, request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read the files that a table names."""
+    table, options = name_columns(table, options)
     columns = table.columns
     given, column, readings = None, request.column, ()
     wanted = [table.file, *([table.label] if isinstance(table.label, str) else table.label or ())]
@@ -81,6 +85,7 @@ def read_table(
         _file_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
     ]
     readings += found.readings
+    options = options.updated({"file": found.file, "label": found.label})
     weights = None if options.weight is None else _read_weights(columns, options.weight)
     if isinstance(found.label, str):
         labels = column_of(columns, "label", found.label)
@@ -101,7 +106,8 @@ def _file_of(value: Any, row: int, column: str, root: Path, options: ImageOption
             + hint * isinstance(value, int)
         )
     suffix = options.suffix or ""
-    return root / (value if str(value).endswith(suffix) else f"{value}{suffix}")
+    is_complete = str(value).endswith(suffix) or is_image_path(value)
+    return root / (value if is_complete else f"{value}{suffix}")
 
 
 def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
@@ -257,13 +263,10 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         return read_folder(path, request, image_options)
     if (cause := describe_foreign_file(path)) is not None:
         raise InputError(f"{path} cannot be read as a table. {cause}")
-    columns = with_number_columns(read_image_csv(path), given.get("file"))
     target = given.get("target")
-    if isinstance(target, str) and target not in columns and "," in target:
-        target = target.split(",")
     root = Path(given.get("root", path.parent))
-    table = TableSource(columns, root, given.get("file"), target)
-    if request.split == "none" and "none" not in columns:
+    table = csv_source(path, root, given.get("file"), target, image_options)
+    if request.split == "none" and "none" not in table.columns:
         request = replace(request, split=False)
     return read_table(table, request, image_options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from flambeau.data.reading import Reading
 from flambeau.data.tables import Table, read_csv
 from flambeau.errors import InputError
 from flambeau_vision.folder import IMAGE_EXTENSIONS
+from flambeau_vision.options import ImageOptions
 
 # Rows of a column that are compared with the extensions of images.
 _ROWS_SEEN = 20
@@ -55,6 +56,43 @@ def read_image_csv(path: str | os.PathLike[str], rows: int | None = None) -> Tab
     The first line is a header unless one of its cells is the path of an image.
     """
     return read_csv(path, rows=rows, header=lambda cells: not any(map(is_image_path, cells)))
+
+
+def csv_source(
+    path: str | os.PathLike[str],
+    root: Path,
+    file: str | None,
+    label: str | Sequence[str] | None,
+    options: ImageOptions,
+) -> TableSource:
+    """Return the table in a CSV file; a label such as "a,b" that is no column is two columns."""
+    columns = read_image_csv(path)
+    if isinstance(label, str) and label not in columns and "," in label:
+        label = label.split(",")
+    table, _ = name_columns(TableSource(columns, root, file, label), options)
+    return replace(table, columns=with_number_columns(columns, table.file))
+
+
+def name_columns(table: TableSource, options: ImageOptions) -> tuple[TableSource, ImageOptions]:
+    """Return the table with the columns that the options name, and the options.
+
+    Where neither names a column, it is that of the export ``like``, if the table has it.
+    """
+    saved = {
+        name: value
+        for name, value in options.of_like.items()
+        if name in ("file", "label", "weight") and _has_columns(table.columns, value)
+    }
+    named = replace(
+        table,
+        file=table.file or options.file or saved.get("file"),
+        label=table.label or options.label or saved.get("label"),
+    )
+    return named, options.updated({"weight": options.weight or saved.get("weight")})
+
+
+def _has_columns(table: Table, names: str | Sequence[str]) -> bool:
+    return all(name in table for name in ([names] if isinstance(names, str) else names))
 
 
 def with_number_columns(columns: Table, file: str | None) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flambeau.artefact.difference import read_base, unchanged
+from flambeau.artefact.difference import path_of_base, read_base, unchanged
 from flambeau.artefact.export_format import (
     FILES,
     MODEL_FILE,
@@ -99,7 +99,8 @@ def export(
         found = read_base(base)
         same = unchanged(weights, found)
         weights = {name: tensor for name, tensor in weights.items() if name not in set(same)}
-        base_record = {"export": str(base), "sha256": found.sha256, "tensors": same}
+        path = path_of_base(base, target)
+        base_record = {"export": path, "sha256": found.sha256, "tensors": same}
     plan_json = json.loads(plan) if isinstance(plan, str) else as_json_value(plan, "plan")
     with atomic_folder(target) as part:
         sha256 = _write(part, weights, tensors)

@@ -58,7 +58,8 @@ class ExportRecord:
         versions: Package → version that wrote the export.
         created: Time of the export, ISO 8601 with time zone.
         base: If only a difference is stored, the export that completes it: ``{"export": folder,
-            "sha256": of its weights, "tensors": [names taken from it]}``.
+            "sha256": of its weights, "tensors": [names taken from it]}``. "export" is relative to
+            the folder of this export, or absolute.
     """
 
     domain: str

@@ -33,6 +33,15 @@ from flambeau.wording import first_line
 
 
 @runtime_checkable
+class ReadsFrames(Protocol):
+    """A preprocessor that reads the rows of a frame (pandas) in its own way."""
+
+    def rows_of_frame(self, frame: Any) -> Sequence[Any]:
+        """Return one input per row of a frame or series."""
+        ...
+
+
+@runtime_checkable
 class SupportsIsSingle(Protocol):
     """A preprocessor that distinguishes one input from several, as an input may be a list."""
 
@@ -130,7 +139,7 @@ class Predictor:
             raise ArgumentError(
                 f"model must be an nn.Module, not {model!r:.60}. If it is a class, call it."
             )
-        weights = read_weights(folder, record, base)
+        weights = read_weights(folder, record, base, takes_base=True)
         if model is None:
             model = rebuild_model(record.model, domain.models, weights, str(file))
         load_weights(model, weights, str(file))
@@ -154,6 +163,8 @@ class Predictor:
         Args:
             items: A list, a tuple or an iterator is several inputs; so are the rows of a pandas
                 series or frame (a dict by column each), which give a frame with the same index.
+                For a model of one vector per sample, the numeric columns are its numbers, in their
+                order.
                 Anything else is one input, unless the preprocessor decides otherwise (an array).
 
         Raises:
@@ -173,9 +184,19 @@ class Predictor:
             predictions.extend(decoded)
         if single:
             return predictions[0]
-        # An iterator has no more items.
-        is_iterator = isinstance(items, Iterator)
-        return predictions if is_iterator else self.preprocessor.collect(items, predictions)
+        if isinstance(items, Iterator):  # it has no more items
+            return predictions
+        return self._collected(items, predictions)
+
+    def _collected(self, items: Any, predictions: list[Any]) -> Any:
+        """Return the predictions as a frame for a frame; without rows it has the same columns."""
+        if not predictions and hasattr(items, "iloc"):
+            from flambeau.data.prediction_columns import is_frame, without_rows
+
+            example = self.task.example_prediction()
+            if is_frame(items) and example is not None:
+                return without_rows(items, example)
+        return self.preprocessor.collect(items, predictions)
 
     def outputs(self, items: Any) -> Tensor:
         """Return the task's predictions before decoding, ``(inputs, ...)``, on the CPU.
@@ -242,6 +263,8 @@ class Predictor:
             from flambeau.data.prediction_columns import is_frame, rows_of
 
             if is_frame(items):
+                if isinstance(self.preprocessor, ReadsFrames):
+                    return False, self.preprocessor.rows_of_frame(items)
                 return False, rows_of(items)
         single = self._is_single(items)
         return single, [items] if single else items

@@ -10,6 +10,8 @@ from typing import Any
 from flambeau.artefact.export_format import ExportRecord
 from flambeau.errors import ArtefactError, InputError
 
+_READING = "reading_options"
+
 
 def read_record(folder: str | os.PathLike[str], domain: str, argument: str) -> ExportRecord:
     """Return the record of an export of the given domain.
@@ -52,10 +54,23 @@ def filled_like(
         if value is not None and known is not None and value != known:
             raise InputError(
                 f"{name} is {value!r}, but in the export {os.fspath(folder)} it is {known!r}, and "
-                f"like= reads data as the export does. Omit {name} (on the command line "
-                f"--{name.replace('_', '-')}), or omit like= (--like)."
+                f"the data are read as those of the export. Omit {name} (on the command line "
+                f"--{name.replace('_', '-')}), or omit like= (--like) if you gave it."
             )
     return {name: saved.get(name) if value is None else value for name, value in given.items()}
+
+
+def reading_notes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the notes of an export with ``data.reading_options``; empty if there are none."""
+    return {_READING: dict(options)} if options else {}
+
+
+def reading_options(record: ExportRecord) -> dict[str, Any]:
+    """Return ``data.reading_options`` of the data on which an export was trained.
+
+    They are defaults: another table may have other columns or another separator.
+    """
+    return dict(record.notes.get(_READING, {}))
 
 
 def output_names(arguments: Mapping[str, Any]) -> tuple[str, ...]:

@@ -80,6 +80,13 @@ def _tables(domain: Domain) -> dict[str, Builders]:
     return {"losses": domain.losses, "metrics": {**METRICS, **domain.metrics}}
 
 
+def stored_calibration(spec: BuilderSpec, builder: str) -> dict[str, Any]:
+    """Return the calibration in an export for a task with this builder; empty if there is none."""
+    if spec.builder not in (None, builder):
+        return {}
+    return dict(spec.arguments.get("calibration", {}))
+
+
 def with_calibration(task: Task, spec: BuilderSpec) -> Task:
     """Return the user's task with the calibration of an export, which belongs to its weights.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -29,7 +30,8 @@ def save_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
     Args:
         model: Tied tensors are written once.
         path: The file; ``.safetensors`` is appended if it has no suffix.
-        meaning: The header records outputs and vocabulary, so that ``load_model`` can compare them.
+        meaning: The header records outputs and vocabulary, so that ``load_model`` can compare them,
+            and the calibration.
 
     Raises:
         StorageError: The file cannot be written.
@@ -54,7 +56,9 @@ def save_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
     return target
 
 
-def load_model(model: nn.Module, path: str | Path, meaning: Meaning | None = None) -> None:
+def load_model(
+    model: nn.Module, path: str | Path, meaning: Meaning | None = None
+) -> dict[str, Any]:
     """Load the weights of a file, or of an export's folder, into ``model``.
 
     Args:
@@ -63,6 +67,9 @@ def load_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
         meaning: What the inputs and outputs of ``model`` mean. The weights must have been trained
             with the same outputs and vocabulary, those of an export also with the same
             preprocessor. None accepts all weights with fitting names and shapes.
+
+    Returns:
+        The calibration of the weights if ``meaning`` is given, empty if there is none.
 
     Raises:
         ArtefactError: The file is missing or damaged, or belongs to another model, other outputs,
@@ -73,10 +80,9 @@ def load_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
         record = ExportRecord.read(file)
         weights = read_weights(file, record)
         check_tensors_fit(model, weights, str(file / MODEL_FILE))
-        if meaning:
-            meaning.check_export(record, file)
+        fitted = meaning.check_export(record, file) if meaning else {}
         load_weights(model, weights, str(file / MODEL_FILE))
-        return
+        return fitted
     if file.is_dir():
         file = file / MODEL_FILE
     elif not file.suffix:
@@ -89,6 +95,6 @@ def load_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
     }
     full = with_aliases(tensors, aliases, str(file))
     check_tensors_fit(model, full, str(file))
-    if meaning:
-        meaning.check_file(read_metadata(file), file)
+    fitted = meaning.check_file(read_metadata(file), file) if meaning else {}
     load_weights(model, full, str(file))
+    return fitted

@@ -12,8 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flambeau.artefact.export_format import ExportRecord
+from flambeau.artefact.export_format import BuilderSpec, ExportRecord
 from flambeau.artefact.rebuild import rebuild_preprocessor
+from flambeau.artefact.task_spec import stored_calibration
 from flambeau.data.preprocess import HasVocabulary, Preprocessor
 from flambeau.domain import Domain
 from flambeau.errors import ArtefactError
@@ -45,11 +46,17 @@ class Meaning:
     def metadata(self) -> dict[str, str]:
         """Return the texts for the header of a file of weights."""
         found = {"outputs": json.dumps(list(self.task.output_names))}
+        if self.task.calibration:
+            fitted = {"calibration": dict(self.task.calibration)}
+            found["task"] = json.dumps({"builder": self.task.builder, "arguments": fitted})
         vocabulary = _vocabulary(self.preprocessor)
         return found if vocabulary is None else {**found, "vocabulary": vocabulary}
 
-    def check_file(self, metadata: Mapping[str, str], file: Path) -> None:
+    def check_file(self, metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
         """Check the header of a file of weights; what it lacks is accepted.
+
+        Returns:
+            The calibration of the weights, empty if there is none.
 
         Raises:
             ArtefactError: The weights have other outputs, or were trained with another vocabulary.
@@ -58,9 +65,14 @@ class Meaning:
         self._check_names(json.loads(metadata.get("outputs", "[]")), file)
         if metadata.get("vocabulary", own.get("vocabulary")) != own.get("vocabulary"):
             raise _other_vocabulary(file)
+        spec = BuilderSpec(**json.loads(metadata.get("task", '{"builder": null}')))
+        return stored_calibration(spec, self.task.builder)
 
-    def check_export(self, record: ExportRecord, folder: Path) -> None:
+    def check_export(self, record: ExportRecord, folder: Path) -> dict[str, Any]:
         """Check the record of an export.
+
+        Returns:
+            The calibration of the weights, empty if there is none.
 
         Raises:
             ArtefactError: Its domain, outputs, scale of the targets, vocabulary or preprocessor
@@ -91,6 +103,7 @@ class Meaning:
                 f"these data: {name_some(differing, 3)} (here / export). The same inputs would "
                 f"reach the model with other values, so predictions would be wrong. {_START}"
             )
+        return stored_calibration(record.task, self.task.builder)
 
     def _check_names(self, saved: Sequence[Any], path: Path) -> None:
         own = list(self.task.output_names)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flambeau.artefact.export_format import ExportRecord
 from flambeau.data.data import Data
 from flambeau.domain import (
     Domain,
@@ -60,7 +61,8 @@ def open_data(
         command: Name of the command, which decides the options.
         path: The argument PATH. If the command line starts with an option instead, it is that
             option; an option whose key is "path" then names the data.
-        domain_name: Name of the domain, or None to recognise it.
+        domain_name: Name of the domain; None takes that of the export in the option "like", else
+            recognises it.
         extra: Words of the command line that are options of the domain.
         options: Further options by key; those that are None are left out.
 
@@ -77,6 +79,8 @@ def open_data(
     if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
         raise InputError(f"{path} contains no files. Give the folder that contains your data.")
     given = {name: value for name, value in (options or {}).items() if value is not None}
+    if domain_name is None and "like" in given:
+        domain_name = domain_of_export(given["like"])
     if domain_name:
         domain = get_domain(domain_name)
     else:
@@ -90,16 +94,18 @@ def open_data(
             f"{', '.join(domain.data_classes)}; a model of it is used with Predictor.load(folder)."
             + (f" Domains that read paths: {others}." if others else "")
         )
-    read = data_class.from_path
-    if command == "evaluate":
-        read = getattr(data_class, "scored_from_path", read)
-    data = read(path, {**parse_options(domain, command, extra), **given})
-    if "like" in given and data.like is None:
+    data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
+    if command != "evaluate" and "like" in given and data.like is None:
         raise ArgumentError(
             f"{type(data).__name__} cannot be read like an export, so --like {given['like']} would "
             f"have no effect. Omit it; the domain {domain.name!r} does not have this option."
         )
     return domain, data
+
+
+def domain_of_export(folder: Path | None) -> str | None:
+    """Return the name of the domain of an export, which then need not be recognised."""
+    return None if folder is None else ExportRecord.read(folder).domain
 
 
 def option_texts(words: Sequence[str]) -> dict[str, str]:

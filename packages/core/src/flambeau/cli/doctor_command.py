@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flambeau.cli.data_arguments import DataPath, DomainName, TargetName, TaskName, open_data
+from flambeau.cli.data_arguments import (
+    DataPath,
+    DomainName,
+    LikeExport,
+    TargetName,
+    TaskName,
+    open_data,
+)
 from flambeau.cli.plan_arguments import (
     ModelName,
     Settings,
@@ -24,6 +31,7 @@ def doctor(
     domain: DomainName = None,
     task: TaskName = None,
     target: TargetName = None,
+    like: LikeExport = None,
     full: Annotated[
         bool, typer.Option("--full", help="Also run slow checks: near duplicates, overfitting.")
     ] = False,
@@ -33,7 +41,8 @@ def doctor(
 
     Nothing is trained. The exit code is 0 without findings and 1 with findings.
     """
-    kind, data = open_data("doctor", path, domain, context.args, {"task": task, "target": target})
+    options = {"task": task, "target": target, "like": like}
+    kind, data = open_data("doctor", path, domain, context.args, options)
     check_model(kind, model)
     choices = parse_choices(settings or []) | without_none({"task": task})
     report = Learner(data, model, choices=choices, quiet=True).doctor(full=full)

@@ -18,7 +18,7 @@ from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
 from flambeau.data.split import PARTS, Split
 from flambeau.domain import Domain, get_domain
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
 from flambeau.task.task import StepContext, Task
@@ -56,12 +56,17 @@ def evaluate(
 
     The scores are the loss and the metrics of training.
     """
+    if any(word.partition("=")[0] == "--like" for word in context.args):
+        raise ArgumentError(
+            f"--like has no meaning here: the data are always read like those of {model}. Omit it."
+        )
     predictor = Predictor.load(model)
     record = predictor.record
     has_classes = predictor.task.kind in ("classification", "multi_label")
     classes = predictor.task.output_names if has_classes else ()
-    options: dict[str, Any] = {"classes": list(classes), "evaluate": part.value} if classes else {}
-    options["target"] = target
+    options: dict[str, Any] = {"evaluate": part.value, "target": target, "like": model}
+    if classes:
+        options["classes"] = list(classes)
     if record is not None:
         options["task"] = _name_of_task(get_domain(record.domain), predictor.task)
     _, data = open_data("evaluate", path, record.domain if record else None, context.args, options)

@@ -16,6 +16,7 @@ from flambeau.cli.data_arguments import (
     LikeExport,
     TargetName,
     TaskName,
+    domain_of_export,
     open_data,
 )
 from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
@@ -88,7 +89,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Dropout draws from torch's own generator.
     torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
     options = {"task": task, "target": target, "like": like}
-    kind, data = open_data("fit", path, domain, context.args, options)
+    named = domain or domain_of_export(start)
+    kind, data = open_data("fit", path, named, context.args, options)
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")

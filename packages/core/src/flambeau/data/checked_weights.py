@@ -8,8 +8,12 @@ from torch import Tensor
 from flambeau.errors import InputError
 
 
-def checked_weights(weights: Tensor) -> Tensor:
+def checked_weights(weights: Tensor, *, allow_zeros: bool = False) -> Tensor:
     """Return the weights of samples as a floating-point tensor ``(n,)``.
+
+    Args:
+        weights: One number per row.
+        allow_zeros: Accept weights that are all 0, as those of a single batch may be.
 
     Raises:
         InputError: They are not one number per row, one is negative or not finite (the message
@@ -28,6 +32,6 @@ def checked_weights(weights: Tensor) -> Tensor:
             f"sample_weight is {weights[row].item():g} in row {row}, but weights must be finite "
             "and at least 0. A row with weight 0 counts for nothing."
         )
-    if not weights.any():
+    if not allow_zeros and not weights.any():
         raise InputError("Every sample_weight is 0, so no row counts. Give a weight above 0.")
     return weights

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.facts import IGNORED
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
@@ -21,6 +22,8 @@ Array: TypeAlias = "Tensor | NDArray[Any]"
 
 _STRING_KINDS = "UST"
 _SHOWN = 5
+_FEW = 20  # distinct numbers that are labels even if each is rare
+_ROWS_PER_CLASS = 10
 
 
 def number_labels(
@@ -93,8 +96,36 @@ def _is_strings(value: object) -> bool:
     return array.dtype.kind in _STRING_KINDS and array.ndim == 1
 
 
-def check_labels(part: str, dataset: MemoryDataset, classes: Sequence[str]) -> None:
+def marks_ignored(target: Tensor, n_classes: int | None) -> bool:
+    """Return whether integer targets ``(n,)`` are class numbers and ``IGNORED``.
+
+    Args:
+        target: The targets.
+        n_classes: Number of classes; None if it is not known. Then the labels must be as dense as
+            class numbers, and few or frequent.
+    """
+    if target.ndim != 1 or target.is_floating_point() or target.is_complex():
+        return False
+    labels = target[target != IGNORED]
+    if len(labels) == len(target) or not len(labels) or int(labels.min()) < 0:
+        return False
+    if n_classes is not None:
+        return int(labels.max()) < n_classes
+    distinct = len(np.unique(labels.numpy()))
+    is_dense = int(labels.max()) < 10 * distinct + 10
+    return is_dense and (distinct <= _FEW or distinct * _ROWS_PER_CLASS <= len(labels))
+
+
+def check_labels(
+    part: str, dataset: MemoryDataset, classes: Sequence[str], ignored: int | None = None
+) -> None:
     """Raise an error if integer labels are not class numbers.
+
+    Args:
+        part: Name of the part, for the message.
+        dataset: The samples.
+        classes: Class names.
+        ignored: The label of samples that do not count, or None.
 
     Raises:
         InputError: The message gives the first rows.
@@ -103,15 +134,24 @@ def check_labels(part: str, dataset: MemoryDataset, classes: Sequence[str]) -> N
     for target in dataset.targets.values():
         if target.is_floating_point() or target.ndim != 1:
             continue
-        wrong = ((target < 0) | (target >= n_classes)).nonzero().flatten()[:_SHOWN]
+        is_wrong = (target < 0) | (target >= n_classes)
+        if ignored is not None:
+            is_wrong &= target != ignored
+        wrong = is_wrong.nonzero().flatten()[:_SHOWN]
         if len(wrong):
+            hint = (
+                f" If {IGNORED} marks samples that do not count, pass "
+                f"Learner(data, task=Classification(names, ignore_index={IGNORED}))."
+                if bool((target[wrong] == IGNORED).all())
+                else ""
+            )
             found = ", ".join(
                 f"row {dataset.sample_number(int(i))}: {int(target[i])}" for i in wrong
             )
             raise InputError(
                 f"The {part} targets contain labels outside 0..{n_classes - 1} ({found})."
                 f"{dataset.position_note(part, int(wrong[0]))} Classes are numbered from 0. If "
-                "there are more classes than in train, give class_names=[…]."
+                f"there are more classes than in train, give class_names=[…].{hint}"
             )
 
 
@@ -201,7 +241,7 @@ def warn_about_absent_classes(
     [target, *others] = list(parts["train"].targets.values()) or [None]
     if target is None or others or target.ndim != 1 or target.is_floating_point():
         return
-    counts = torch.bincount(target, minlength=len(classes))
+    counts = torch.bincount(target[target >= 0], minlength=len(classes))
     absent = [int(i) for i in (counts == 0).nonzero().flatten()]
     if not absent:
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.data.checked_weights import checked_weights
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
@@ -24,7 +26,7 @@ class BatchLayout:
 
     A tuple of two fields is (input, target) by default, and each of them may be a tuple or a dict
     of fields: ``((a, b), y)``, ``({"image": a, "mask": b}, y)``. Any other tuple needs
-    ``n_inputs``; a dict needs the keys.
+    ``n_inputs``; a dict needs the keys; a ``Batch`` names its fields itself.
 
     Attributes:
         n_inputs: For tuples: the first ``n_inputs`` fields are inputs, the others targets.
@@ -71,6 +73,8 @@ class BatchLayout:
             InputError: The sample does not match the layout; the message says which argument to
                 give.
         """
+        if isinstance(sample, Batch):
+            return dict(sample.inputs), dict(sample.targets)
         if isinstance(sample, Mapping):
             return self._of_dict(cast(Mapping[str, Any], sample))
         if self.inputs is not None and not _is_dict_and_rest(sample):
@@ -88,8 +92,18 @@ class BatchLayout:
         )
 
     def batch(self, collated: object) -> Batch:
-        """Return a ``Batch`` of tensors whose weight is the number of samples."""
-        return as_batch(*self.inputs_and_targets(collated))
+        """Return a ``Batch`` of tensors whose weight is the number of samples.
+
+        Of a ``Batch`` it returns a checked copy with all of its values: weights, masks, extras.
+        """
+        if not isinstance(collated, Batch):
+            return as_batch(*self.inputs_and_targets(collated))
+        if self != BatchLayout():
+            raise InputError(
+                "The loader yields Batch objects, which name their inputs and targets themselves. "
+                "Omit n_inputs, inputs and targets."
+            )
+        return _checked(collated)
 
     def _of_tuple(self, sample: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         n_inputs = self.n_inputs
@@ -152,6 +166,48 @@ def as_batch(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Batch:
         )
     batch.weight = float(len(batch))
     return batch
+
+
+def _checked(batch: Batch) -> Batch:
+    """Return a copy of a user's ``Batch``, with its weight if that is known.
+
+    Raises:
+        InputError: A field is not a tensor with one row per sample, or a weight is invalid.
+    """
+    if not batch.inputs:
+        raise InputError("A Batch of the loader has no inputs. Give at least one tensor by name.")
+    found = as_batch(batch.inputs, batch.targets)
+    n = len(found)
+    masks = {name: _tensor(name, value) for name, value in batch.masks.items()}
+    weights = batch.sample_weight
+    if weights is not None:
+        weights = checked_weights(_tensor("sample_weight", weights), allow_zeros=True)
+    numbers = None if batch.indices is None else _tensor("indices", batch.indices)
+    rows = {**masks, "sample_weight": weights, "indices": numbers}
+    for name, value in rows.items():
+        if value is not None and len(value) != n:
+            raise InputError(
+                f"{name!r} of a Batch has {len(value)} rows, but the batch has {n} samples. Give "
+                "one row per sample."
+            )
+    for name, value in (("weight", batch.weight), ("lr_scale", batch.lr_scale)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise InputError(
+                f"{name} of a Batch is {value!r:.40}, but must be a finite number of at least 0."
+            )
+    # Extras are checked by Batch, with the number of samples.
+    checked = replace(
+        batch,
+        inputs=found.inputs,
+        targets=found.targets,
+        masks=masks,
+        sample_weight=weights,
+        indices=None if numbers is None else numbers.to("cpu", torch.int64),
+        extras=dict(batch.extras),
+    )
+    if checked.weight is None and (weights is None or weights.device.type == "cpu"):
+        checked.weight = checked.sample_count()
+    return checked
 
 
 def _is_dict_and_rest(sample: object) -> bool:

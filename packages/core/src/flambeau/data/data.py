@@ -66,6 +66,15 @@ class Data(ABC):
         return ()
 
     @property
+    def reading_options(self) -> Mapping[str, Any]:
+        """JSON values of the options with which other data for the same model must be read.
+
+        An export records what does not follow from its preprocessor and task: a separator, names of
+        columns. ``flambeau.artefact.read_like.reading_options`` returns them for ``like``.
+        """
+        return {}
+
+    @property
     def issued_warnings(self) -> Collection[str]:
         """Codes of the warnings issued when the data were created or read.
 

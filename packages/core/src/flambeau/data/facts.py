@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from typing_extensions import ReadOnly
 
 
+IGNORED = -100
+"""The label that torch's losses ignore by default."""
+
+
 class ColumnFacts(TypedDict):
     """Shape of one sample and dtype ("float32") of an input or target."""
 
@@ -41,6 +45,8 @@ class Facts(TypedDict, total=False):
         target_max: Largest value.
         target_binary: Whether every value is 0 or 1.
         target_one_hot: Whether every row of several columns has exactly one 1 and else zeros.
+        target_ignored: ``{"label": -100, "rows": number}`` of class numbers with torch's label for
+            samples that do not count; the ``class_*`` facts are those of the other samples.
         target_mean: Mean of each column of targets.
         target_std: Standard deviation of each column of targets.
         class_names: Names of the classes, or of the target columns (multi-label).
@@ -49,9 +55,13 @@ class Facts(TypedDict, total=False):
             weights.
         has_length: Whether the number of batches in a train epoch is known; absent if it is.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
+        loader_batches: Number of batches of a user-defined loader in an epoch.
+        estimated: The parts whose number of samples is estimated from that of the batches.
+        n_read: Number of train samples that were measured, if not all of them.
         evidence: Which train samples were measured, if not all of them.
         readings: How labels, folders and columns were understood, where they could be understood
             otherwise: the attributes of `flambeau.data.reading.Reading` by name.
+        started: Whether the weights of an export are loaded; added by the learner.
         model_given: Whether the user passed a module; added by the learner.
         model_dtype: Dtype of the module's parameters, if all have the same; added by the learner.
         task_given: ``{"loss": description, "metrics": names}`` of the user's task; added by the
@@ -74,6 +84,7 @@ class Facts(TypedDict, total=False):
     target_max: ReadOnly[float]
     target_binary: ReadOnly[bool]
     target_one_hot: ReadOnly[bool]
+    target_ignored: ReadOnly[dict[str, int]]
     target_mean: ReadOnly[list[float]]
     target_std: ReadOnly[list[float]]
     class_names: ReadOnly[list[str]]
@@ -81,11 +92,20 @@ class Facts(TypedDict, total=False):
     class_weight_sums: ReadOnly[list[float]]
     has_length: ReadOnly[bool]
     loader_batch_size: ReadOnly[int]
+    loader_batches: ReadOnly[int]
+    estimated: ReadOnly[list[str]]
+    n_read: ReadOnly[int]
     evidence: ReadOnly[str]
     readings: ReadOnly[Sequence[Mapping[str, Any]]]
+    started: ReadOnly[bool]
     model_given: ReadOnly[bool]
     model_dtype: ReadOnly[str]
     task_given: ReadOnly[Mapping[str, Any]]
+
+
+def train_count(facts: Facts) -> str:
+    """Return the number of train samples as text: "1,200", or "about 1,200" if it is estimated."""
+    return f"{'about ' * ('train' in facts.get('estimated', ()))}{facts['n_train']:,}"
 
 
 def class_totals(facts: Facts) -> Sequence[float]:

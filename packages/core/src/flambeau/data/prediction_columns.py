@@ -45,6 +45,17 @@ def collect(items: Any, outputs: Sequence[Any]) -> Any:
     return type(frame)(columns_of(outputs), index=items.index)
 
 
+def without_rows(items: Any, example: Any) -> Any:
+    """Return the frame of no predictions, with the columns and dtypes of one.
+
+    Args:
+        items: A frame or series without rows.
+        example: A prediction.
+    """
+    frame = items if hasattr(items, "columns") else items.to_frame()
+    return type(frame)(columns_of([example])).iloc[:0].set_axis(items.index)
+
+
 def columns_of(outputs: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the fields of predictions as columns; None where a prediction lacks a field.
 

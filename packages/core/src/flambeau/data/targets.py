@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.data.class_labels import number_labels
+from flambeau.data.facts import IGNORED
 from flambeau.data.float_dtype import to_default_dtype
 from flambeau.data.label_rows import (
     NumberRows,
@@ -38,6 +39,7 @@ from flambeau.wording import name_some
 
 Kind = Literal["classification", "multi_label", "regression"]
 
+_FEW = 20  # distinct numbers that may be classes
 _SEQUENCES = (list, tuple, set, frozenset, np.ndarray)
 
 
@@ -173,6 +175,8 @@ def read_labels(
         first = {_kind(value, sep): row for row, value in reversed(list(enumerate(values)))}
         seen = "; ".join(f"{row_name(row)} has {values[row]!r}" for row in sorted(first.values()))
         raise InputError(f"The labels have several types: {seen}. Use one type for all rows.")
+    if task is None and classes is None:
+        _refuse_ignored_label(values, row_name)
     if task is None and classes is None and _has_negative(values):
         kind = "regression"
     if kind == "regression":
@@ -190,6 +194,22 @@ def read_labels(
 def _has_negative(values: Sequence[Any]) -> bool:
     """Return whether the labels are whole numbers below -1, which are no class numbers."""
     return all(type(value) is int for value in values) and min(values) < -1
+
+
+def _refuse_ignored_label(values: Sequence[Any], row_name: _RowName) -> None:
+    """Raise an InputError for class numbers beside the label that torch's losses ignore."""
+    if not all(type(value) is int or isinstance(value, float) for value in values):
+        return
+    others = set(values) - {IGNORED}
+    few = len(others) < len(set(values)) <= _FEW
+    if not few or not others or min(others) < 0 or any(value % 1 for value in others):
+        return
+    raise InputError(
+        f"The label of {row_name(values.index(IGNORED))} is {IGNORED}, which torch's cross entropy "
+        f"ignores, and the others are from {min(others):g} to {max(others):g}. If it marks rows "
+        f"without a label, remove these {values.count(IGNORED):,} rows. If the labels are "
+        'measurements, give task="regression".'
+    )
 
 
 def _read_columns(

@@ -60,7 +60,7 @@ class UserLoader(Loader):
     2 µs per batch.
 
     The ``indices`` of a batch number the samples of the epoch consecutively, because the loader
-    does not report which samples they are.
+    does not report which samples they are, unless it yields ``Batch`` objects with ``indices``.
 
     Args:
         loader: An iterable that can be iterated again in every epoch, with ``len()``; a train
@@ -166,13 +166,18 @@ class UserLoader(Loader):
     def _share_of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches that this rank reads."""
         for turn, batch in enumerate(batches):
-            if not self._takes_turns:
-                # Numbers that no other rank uses, as they key the draws of a sample.
-                indices = cast(torch.Tensor, batch.indices)
-                batch.indices = indices * self.world_size + self.rank
-            elif turn % self.world_size != self.rank:
-                continue
-            yield batch
+            if not self._takes_turns or turn % self.world_size == self.rank:
+                yield batch
+
+    def _number(self, batch: Batch, first: int) -> None:
+        """Number the samples of a batch, unless its loader has; ``first`` samples were before.
+
+        No other rank uses the same numbers, as they key the draws of a sample.
+        """
+        if batch.indices is None:
+            batch.indices = torch.arange(first, first + len(batch))
+            if self.world_size > 1 and not self._takes_turns:
+                batch.indices = batch.indices * self.world_size + self.rank
 
     def _ready_batches(
         self, ready: Sequence[object], epoch: int, start_step: int
@@ -188,7 +193,7 @@ class UserLoader(Loader):
             if step >= len(self._converted) or self._converted[step][0] is not raw:
                 del self._converted[step:]  # the numbers of later samples depend on this batch
                 batch = self.layout.batch(raw)
-                batch.indices = torch.arange(n_samples, n_samples + len(batch))
+                self._number(batch, n_samples)
                 self._converted.append((raw, batch))
             converted = self._converted[step][1]
             n_samples += len(converted)
@@ -198,6 +203,8 @@ class UserLoader(Loader):
                     converted,
                     inputs=dict(converted.inputs),
                     targets=dict(converted.targets),
+                    masks=dict(converted.masks),
+                    extras=dict(converted.extras),
                     epoch=epoch,
                 )
 
@@ -235,7 +242,7 @@ class UserLoader(Loader):
                 first, n_samples = n_samples, n_samples + len(batch)
                 if step < start_step:
                     continue
-                batch.indices = torch.arange(first, n_samples)
+                self._number(batch, first)
                 batch.epoch = epoch
                 yield batch
         finally:

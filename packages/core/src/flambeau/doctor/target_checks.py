@@ -58,6 +58,8 @@ def class_not_in_valid(setup: TrainingSetup) -> Finding | None:
     labels = None if valid is None else _labels(valid)
     if labels is None or not by_name or setup.task.kind != "classification":
         return None
+    if setup.task.ignore_index is not None:
+        labels = labels[labels != setup.task.ignore_index]
     counts = int_list(torch.bincount(labels.clamp(0, len(by_name) - 1), minlength=len(by_name)))
     share = len(labels) / max(1, sum(by_name.values()))
     missing = [
@@ -230,7 +232,8 @@ def no_target(setup: TrainingSetup) -> Finding | None:
         f"{'it' if len(empty) == 1 else 'them'}: {name_some(numbers)}.",
         {"samples": n, "without a target": len(empty)},
         "Remove these samples, or check why all of their targets are ignored (ignore_index). A "
-        "step in which no sample has a target ends the run.",
+        "step in which no sample has a target changes no weights, and an epoch without any target "
+        "ends the run.",
         severity="error" if len(empty) == n else "warning",
     )
 

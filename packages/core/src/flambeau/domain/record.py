@@ -38,10 +38,12 @@ class FromPath(Protocol):
             options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
                 the name of the column (or file) of the targets, ``"task"``, the plan's value,
                 and ``"like"``, the folder of an export whose data these are read like, each only
-                if it was given. ``flambeau evaluate`` adds ``"task"`` and ``"classes"``,
-                the class names of the model in their order, which replace those found in the data.
-                It calls ``scored_from_path`` instead, if the class has it, with the same arguments:
-                data of which no sample may be left out.
+                if it was given. ``flambeau evaluate`` adds ``"like"``, the model, ``"task"``,
+                ``"classes"``, the class names of the model in their order, which replace those
+                found in the data, and ``"evaluate"``, the part to score: "auto", "all" or a name.
+                Data with it are only scored: no sample is left out because it is unfit for
+                training, and with "auto" and "all" no part is drawn at random
+                (``SplitRequest(scored=…)``).
         """
         ...
 
@@ -109,7 +111,8 @@ class Domain:
             ``recognise`` claims paths.
         models: Model builders, called with ``data.model_arguments(preprocessor, values)`` as
             keyword arguments; each returns an ``nn.Module``.
-        tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
+        tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise. A
+            subclass of a task of core that takes ``metrics`` has the metrics of its parent's rule.
         losses: Constructors of loss objects that a task has among its ``arguments()``:
             ``builder(**loss.arguments())`` returns a function of outputs and targets.
         metrics: Constructors of metrics, likewise. Core's are available in every domain. The plan's
@@ -168,10 +171,8 @@ def rules_of(domain: Domain) -> tuple[Rule, ...]:
     if domain.tasks and "task" not in decided and not LOSSES.keys() & domain.tasks.keys():
         choose_task = "Learner(data, task=...) with any Task"
         own = (_first("task", domain.name, tuple(domain.tasks), choose_task), *own)
-    core = CORE_RULES
-    if domain.metrics:
-        metrics = metrics_rule(tuple(domain.metrics))
-        core = tuple(metrics if rule.key == metrics.key else rule for rule in core)
+    metrics = metrics_rule(tuple(domain.metrics), domain.tasks)
+    core = tuple(metrics if rule.key == metrics.key else rule for rule in CORE_RULES)
     return combine(core, own)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from flambeau.callbacks import ProgressBar
@@ -32,6 +32,7 @@ from flambeau.task.task_module import move_task
 from flambeau.training.compile import compile_model, undo
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
+from flambeau.wording import describe_values
 
 if TYPE_CHECKING:
     from flambeau.artefact.predictor import Predictor
@@ -194,6 +195,8 @@ class BuiltPlan:
             model = given.model
         if weights is not None:
             weights.load_weights(model, self.values["start"]["head"])
+            if self.values["start"]["head"] == "kept" and not self.task.calibration:
+                self.task.calibration = weights.calibration(self.task.builder)
         self._base = None if weights is None else weights.folder
         layout = getattr(torch, self.values.get("memory_format", "contiguous_format"))
         # channels_last changes the strides of 4-d weights only.
@@ -239,9 +242,19 @@ class BuiltPlan:
         model, task = self.model, self.task
         return Predictor(self.preprocessor, model, task, device=self.device, batch_size=batch_size)
 
+    def set_calibration(self, values: Mapping[str, Any], *, quiet: bool) -> None:
+        """Set the task's calibration for new weights; a line names the one that is removed."""
+        before, self.task.calibration = self.task.calibration, values
+        if before and not values and not quiet:
+            ProgressBar.write_line(
+                f"The weights change, so the calibration ({describe_values(before)}) is "
+                "removed. To fit a new one afterwards: learner.calibrate()."
+            )
+
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
         from flambeau.artefact.export import export
+        from flambeau.artefact.read_like import reading_notes
 
         base = self._base if difference else None
         if difference and base is None:
@@ -257,6 +270,7 @@ class BuiltPlan:
             task=self.task,
             preprocessor=self.preprocessor,
             plan=plan.to_json(),
+            notes=reading_notes(self.data.reading_options),
             base=base,
         )
 
@@ -420,10 +434,20 @@ class BuiltPlan:
         )
 
     def _check_metrics(self) -> None:
-        """Raise an InputError for metrics without weights, if the validation samples have some."""
+        """Check the weights of the validation samples, if they have some.
+
+        Raises:
+            InputError: All are 0, or a metric does not use weights.
+        """
         if not len(self.data.split.valid) or type(self.task).evaluate is not Task.evaluate:
             return
-        if getattr(self.dataset("valid"), "sample_weight", None) is not None:
+        weights: Tensor | None = getattr(self.dataset("valid"), "sample_weight", None)
+        if weights is not None:
+            if not weights.any():
+                raise InputError(
+                    f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
+                    "score can be computed. Use other rows for valid, or train without them."
+                )
             for name, metric in self.task.metrics().items():
                 check_takes_weights(name, metric, self.task.known_metrics())
 

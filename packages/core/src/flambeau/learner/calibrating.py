@@ -20,6 +20,7 @@ from flambeau.report.text_table import text_table
 from flambeau.task.metrics import score
 from flambeau.task.probability_calibration import Rows, joined
 from flambeau.task.task import StepContext, Task
+from flambeau.wording import describe_values
 
 _EPS = torch.finfo(torch.float64).eps
 
@@ -63,7 +64,7 @@ class CalibrationResult:
             for part, found in self.parts.items()
             for name, value in found.before.items()
         ]
-        fitted = ", ".join(f"{name} {_shown(value)}" for name, value in self.values.items())
+        fitted = describe_values(self.values)
         lines = [f"{fitted}; fitted on {self.n_samples:,} calibration samples"]
         return "\n".join([*lines, text_table(["part", "score", "before", "after"], rows)])
 
@@ -174,11 +175,3 @@ def _log_loss(p: Tensor, targets: Tensor, weights: Tensor | None) -> float:
         chosen = torch.where(targets > 0.5, p, 1 - p)
     losses = -chosen.clamp(_EPS, 1).log().mean(dim=1)
     return float(losses.mean() if weights is None else (losses * weights).sum() / weights.sum())
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"  # pyright: ignore[reportUnknownArgumentType]
-    return str(value)

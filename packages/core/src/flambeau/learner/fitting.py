@@ -219,7 +219,7 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
 
 def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> None:
     """Run all phases from the run's position on; ``auto`` also seeds the model's random draws."""
-    setup.built(plan).task.calibration = {}  # it belongs to the weights before the run
+    setup.built(plan).set_calibration({}, quiet=setup.quiet)
     seeded = nullcontext() if auto is None else auto.fixed_seed(setup.seed)
     with seeded, num_threads(plan.values["num_threads"]), run.propagate_errors():
         run_phases(run)

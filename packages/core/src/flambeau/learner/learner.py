@@ -32,7 +32,7 @@ from flambeau.training.optim.groups import groups_from, parameter_groups, traina
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
 from flambeau.training.state import Position
-from flambeau.wording import count_of
+from flambeau.wording import count_of, describe_values
 
 if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
@@ -125,6 +125,8 @@ class Learner:
         if self._built is not None:
             size = f", {sum(p.numel() for p in self._built.model.parameters()):,} parameters"
         done = f"{count_of(self._position.epoch, 'epoch')} trained"
+        if self._built is not None and (fitted := self.task.calibration):
+            done += f", calibrated: {describe_values(fitted)}"
         return f"Learner({self.domain.name}, {self.plan.values['architecture']}{size}, {done})"
 
     # The objects, built on first use
@@ -480,8 +482,8 @@ class Learner:
         """
         from flambeau.learner.loading import load_any
 
-        load_any(self.model, path, self.built.meaning)
-        self.task.calibration = {}
+        calibration = load_any(self.model, path, self.built.meaning)
+        self.built.set_calibration(calibration, quiet=self.quiet)
 
     def export(self, folder: str | Path, *, difference: bool = False) -> Path:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from flambeau.training.run_state.resume import check_tree
 from flambeau.wording import type_and_first_line
 
 
-def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> None:
+def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> dict[str, Any]:
     """Load the weights in ``path`` into the model, which is unchanged after an error.
 
     Args:
@@ -26,14 +27,16 @@ def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> None:
             newest complete checkpoint is used.
         meaning: What the learner's inputs and outputs mean; that of a file or export must be equal.
 
+    Returns:
+        The calibration of the weights, empty if there is none.
+
     Raises:
         ArtefactError: The file is missing or damaged, or belongs to another model, other outputs
             or another preprocessor.
     """
     folder = Path(path)
     if not is_checkpoint(folder) and latest_checkpoint(folder) is None:
-        load_model(model, path, meaning)
-        return
+        return load_model(model, path, meaning)
     _, checkpoint, found = resume_point(folder)
     tree, before = check_tree(found, checkpoint), copied_state(model)
     try:
@@ -44,3 +47,4 @@ def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> None:
             f"{checkpoint} does not fit the model: {type_and_first_line(error)}. It is of another "
             "model, or damaged."
         ) from error
+    return {}

@@ -134,7 +134,8 @@ def make_plan(
     elif saved is None:
         plan = Plan.derive(rules, facts, user)
     else:
-        plan = (saved if isinstance(saved, Plan) else Plan.load(saved)).bind(rules, facts)
+        plan = saved if isinstance(saved, Plan) else Plan.load(saved)
+        plan = plan.bind(rules, facts | _start_facts(plan.values.get("start")))
         # Arguments take precedence over saved values; the choices of the data are saved already.
         given_here = ("architecture", "task", *choices)
         plan = decide(plan, {key: user[key] for key in given_here if key in user})
@@ -185,6 +186,10 @@ def _check_one_length(choices: Mapping[str, Any]) -> None:
             f"epochs is {epochs!r} and steps is {steps!r}: a run has one length. Give one of them, "
             "fit(3) for epochs or fit(steps=10_000) for optimizer steps."
         )
+
+
+def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"started": start is not None and start["model"] is not None}
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
 from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
 from flambeau.artefact.read_like import output_names, read_record
 from flambeau.artefact.rebuild import rebuild_preprocessor
+from flambeau.artefact.task_spec import stored_calibration
 from flambeau.data.data import Data
 from flambeau.data.preprocess import Preprocessor
 from flambeau.domain import Domain
@@ -28,12 +30,13 @@ from flambeau.errors import ArgumentError, ArtefactError, PlanError
 from flambeau.plan import Choice, Plan, Rule
 from flambeau.task.task import Task
 from flambeau.training.optim.groups import layer_groups, parameter_groups
-from flambeau.wording import name_some
+from flambeau.wording import describe_values, name_some
 
 KEY = "start"
 """The plan's key; its value is None, or ``{"export", "model", "preprocessor", "head"}``.
 
-"model" and "preprocessor" are SHA-256 digests; "model" is None if no weights are loaded.
+"export" is absolute, so that a saved plan can be used from every working folder. "model" and
+"preprocessor" are SHA-256 digests; "model" is None if no weights are loaded.
 """
 
 
@@ -161,20 +164,32 @@ class StartingPoint:
                     f"{argument}."
                 )
             reason = f"As in the export {self.folder}, whose {parts} only this value."
+            if key == "weights":
+                reason = f"The weights of the export {self.folder} replace the initial ones."
             kept[key] = Choice(key, value, reason, override=f"Omit {argument}.", source="user")
         return kept
+
+    def task_choice(self, given: Mapping[str, Any]) -> dict[str, Choice]:
+        """Return the choice of the task for data that are read like the export's, if it is so."""
+        name = self.record.task.builder
+        if name is None or given.get("task") != name:
+            return {}
+        reason = f"As in the export {self.folder}, like whose data these are read."
+        advice = "Create the data without like=."
+        return {"task": Choice("task", name, reason, override=advice, source="user")}
 
     @property
     def output_names(self) -> list[str]:
         """Classes or regression targets of the export; empty if its task does not name them."""
         return list(output_names(self.record.task.arguments))
 
-    def choose(self, names: Sequence[str], new_head: bool | None) -> Choice:
+    def choose(self, names: Sequence[str], new_head: bool | None, task: str) -> Choice:
         """Return the plan's choice ``start``.
 
         Args:
             names: Classes or regression targets of the new task.
             new_head: As in ``Start``.
+            task: Name of the builder of the new task.
 
         Raises:
             ArtefactError: It is unclear whether the head of the export is to be kept: the new
@@ -202,10 +217,12 @@ class StartingPoint:
             )
         fresh = (not same) if new_head is None else new_head
         head = "a new head, because you asked for it" if fresh else "its head too"
+        if not fresh and (fitted := self.calibration(task)):
+            head += f", and until it is trained its calibration ({describe_values(fitted)})"
         if fresh and not same:
             head = f"a new head for {name_some(names, 5)} in place of {name_some(saved, 5)}"
         value = {
-            "export": str(self.folder),
+            "export": os.path.abspath(self.folder),
             "model": self.model_digest,
             "preprocessor": self.preprocessor_digest,
             "head": "new" if fresh else "kept",
@@ -222,7 +239,7 @@ class StartingPoint:
     def preprocessor_choice(self) -> Choice:
         """Return the plan's choice ``start`` for data that are read like the export's."""
         value = {
-            "export": str(self.folder),
+            "export": os.path.abspath(self.folder),
             "model": None,
             "preprocessor": self.preprocessor_digest,
             "head": "new",
@@ -258,6 +275,10 @@ class StartingPoint:
         saved = self.record.task.arguments
         scale = {name: saved[name] for name in ("mean", "std") if name in saved}
         return {**arguments, **(scale if head == "kept" else {})}
+
+    def calibration(self, task: str) -> Mapping[str, Any]:
+        """Return the calibration of the weights with their head, for a task with this builder."""
+        return stored_calibration(self.record.task, task)
 
     def check_scale(self, task: Task) -> None:
         """Raise an ArtefactError if the user's task scales targets unlike that of a kept head."""
@@ -332,9 +353,12 @@ def plan_from_export(
     point.check_like(data.like, domain)
     has_module = bool(facts.get("model_given"))
     kept = point.choices(rules, user, with_model=True, has_module=has_module)
-    plan = Plan.derive(rules, facts, {**user, **kept})
+    if data.like is not None:
+        kept |= point.task_choice(user)
+    plan = Plan.derive(rules, {**facts, "started": True}, {**user, **kept})
     names = _names_of(task, data, point.preprocessor, plan.values)
-    choice = point.choose(names, start.new_head)
+    builder = str(plan.values["task"]) if task is None else task.builder
+    choice = point.choose(names, start.new_head, builder)
     if task is not None and choice.value["head"] == "kept":
         point.check_scale(task)
     return plan.with_choice(choice)
@@ -390,7 +414,7 @@ def plan_like_export(
         PlanError: A choice contradicts the export.
     """
     point = StartingPoint.read(like, domain, "like")
-    kept = point.choices(rules, user, with_model=False)
+    kept = point.choices(rules, user, with_model=False) | point.task_choice(user)
     return Plan.derive(rules, facts, {**user, **kept}).with_choice(point.preprocessor_choice())
 
 

@@ -92,6 +92,11 @@ def _trainable(facts: Facts, values: Mapping[str, Any]) -> Choice:
         reason = "All parameters train, because the weights are random."
         if facts.get("model_given"):
             reason = "All parameters of your module with requires_grad=True train."
+        elif facts.get("started"):
+            reason = (
+                "All parameters train, from the weights of the export. learner.fine_tune() trains "
+                "the head first, then the earlier groups with lower learning rates."
+            )
     else:
         reason = (
             "All parameters train. learner.fine_tune() trains the head first, then the earlier "

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast
 
-from flambeau.data.facts import Facts, class_totals
+from flambeau.data.facts import IGNORED, Facts, class_totals
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau.task.named_losses import LOSSES
+from flambeau.task.task import Task
 
 _TARGET_FACTS = (
     "n_train",
@@ -22,6 +25,7 @@ _TARGET_FACTS = (
     "target_distinct",
     "target_min",
     "target_max",
+    "target_ignored",
 )
 _TASKS = ("classification", "multi_label", "regression")
 
@@ -29,8 +33,6 @@ _TASKS = ("classification", "multi_label", "regression")
 _ROWS_PER_CLASS = 10
 # Float targets with at most this many distinct values, each repeated, may be class labels.
 _MAX_FLOAT_LABELS = 20
-# The label that torch's losses ignore by default.
-_IGNORED = -100
 
 _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
     "classification": (["accuracy", "macro_f1"], ["auroc", "average_precision", "log_loss"]),
@@ -38,10 +40,13 @@ _OTHER_METRICS: Mapping[str, tuple[list[str], ...]] = {
     "regression": (["rmse"],),
 }
 
+_CORE_TASKS: Mapping[str, type[Task]] = {
+    "classification": Classification,
+    "multi_label": MultiLabel,
+    "regression": Regression,
+}
 _KNOWN_METRICS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
-    "classification": Classification.known_metrics,
-    "multi_label": MultiLabel.known_metrics,
-    "regression": Regression.known_metrics,
+    name: task.known_metrics for name, task in _CORE_TASKS.items()
 }
 
 # With a larger share of one class, accuracy is high even for a constant prediction.
@@ -76,7 +81,8 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
     }
     if n_calibration := facts.get("n_calibration", 0):
         counts["calibration"] = n_calibration
-    sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
+    about = dict.fromkeys(facts.get("estimated", ()), "about ")
+    sizes = ", ".join(f"{about.get(part, '')}{count:,} {part}" for part, count in counts.items())
     choice = Choice(
         "split",
         facts["split"],
@@ -104,12 +110,12 @@ def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
 def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
     """Raise an error for targets that look like class labels with torch's label for no class."""
     distinct = facts.get("target_distinct")
-    if facts.get("target_min") != _IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
+    if facts.get("target_min") != IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
         return
     raise PlanError(
-        f"The train targets have {distinct} distinct values of {dtype}; the lowest is {_IGNORED}, "
+        f"The train targets have {distinct} distinct values of {dtype}; the lowest is {IGNORED}, "
         "which torch's cross entropy ignores. If they are class numbers and it marks samples that "
-        f"do not count, pass Learner(data, task=Classification(names, ignore_index={_IGNORED})). "
+        f"do not count, pass Learner(data, task=Classification(names, ignore_index={IGNORED})). "
         'If they are measurements, give the data task="regression".'
     )
 
@@ -117,11 +123,21 @@ def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
 def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float, str]:
     """Return the task's name, the confidence in it, and the reason."""
     rows = f"{facts['n_train']:,} rows"
+    if (n_read := facts.get("n_read", facts["n_train"])) < facts["n_train"]:
+        rows = f"first {n_read:,} train samples"
     if facts.get("target_one_hot", False):
         return (
             "classification",
             0.85,
             f"Each of the {rows} has exactly one 1 in {shape[0]} columns.",
+        )
+    if ignored := facts.get("target_ignored"):
+        return (
+            "classification",
+            0.8,
+            f"The {rows} have {_distinct(facts, 'integer')}. Those with {ignored['label']} "
+            f"({ignored['rows']:,}) have no label and do not count in loss and metrics: torch's "
+            "cross entropy ignores it.",
         )
     _refuse_ignored_labels(dtype, facts)
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
@@ -254,17 +270,18 @@ def _loss_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | 
     )
 
 
-def _metrics(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    task, given = values["task"], facts.get("task_given")
-    if given is not None or task not in _KNOWN_METRICS:
+def _metrics(facts: Facts, values: Mapping[str, Any], kinds: Mapping[str, str]) -> Choice:
+    name, given = values["task"], facts.get("task_given")
+    if given is not None or name not in kinds:
         return Choice(
             "metrics",
             given["metrics"] if given else [],
-            f"The task {task!r} defines its metrics.",
+            f"The task {name!r} defines its metrics.",
             override="Pass another task: Learner(data, task=...).",
             source="default",
         )
-    evidence: dict[str, Any] = {"task": task}
+    task = kinds[name]
+    evidence: dict[str, Any] = {"task": name}
     if task == "classification":
         share = _largest_share(class_totals(facts))
         counted = "sample weights" if "class_weight_sums" in facts else "rows"
@@ -297,18 +314,31 @@ def _metrics(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
-def metrics_rule(of_domain: Collection[str] = ()) -> Rule:
+def metrics_rule(
+    of_domain: Collection[str] = (), tasks: Mapping[str, Callable[..., Task]] = MappingProxyType({})
+) -> Rule:
     """Return the rule for ``metrics``, which accepts the names of core's and a domain's metrics.
 
     Args:
         of_domain: The names in ``Domain.metrics``.
+        tasks: ``Domain.tasks``. A subclass of a task of core under another name has the same rule.
     """
+    derived = {name: task for name, task in tasks.items() if name not in _KNOWN_METRICS}
+    known_metrics: dict[str, Callable[[], Mapping[str, Any]]] = dict(_KNOWN_METRICS)
+    kinds = {name: name for name in _KNOWN_METRICS}
+    for name, task in derived.items():
+        made = cast("type[Task]", task)
+        if isinstance(task, type) and (kind := _inherited_metrics(made)) is not None:
+            kinds[name], known_metrics[name] = kind, made.known_metrics
+
+    def decide(facts: Facts, values: Mapping[str, Any]) -> Choice:
+        return _metrics(facts, values, kinds)
 
     def accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
         task = values["task"]
-        if "task_given" in facts or task not in _KNOWN_METRICS:
-            return _of_the_task(value, _metrics(facts, values).value, task)
-        known = sorted({*_KNOWN_METRICS[task](), *of_domain})
+        if "task_given" in facts or task not in kinds:
+            return _of_the_task(value, decide(facts, values).value, task)
+        known = sorted({*known_metrics[task](), *of_domain})
         names = cast("list[object]", value) if isinstance(value, list) else [value]
         unknown = [name for name in names if name not in known]
         if isinstance(value, list) and not unknown:
@@ -317,7 +347,17 @@ def metrics_rule(of_domain: Collection[str] = ()) -> Rule:
         hint = hint if hint.startswith("Did") else ""  # else it lists the names once more
         return f"a list of {', '.join(known)} for the task {task!r}. {hint}".rstrip()
 
-    return Rule("metrics", ("task",), _metrics, accepts)
+    return Rule("metrics", ("task",), decide, accepts)
+
+
+def _inherited_metrics(task: type[Task]) -> str | None:
+    """Return the name of core's task whose argument ``metrics`` a class has, or None."""
+    for name, core in _CORE_TASKS.items():
+        if issubclass(task, core) and task.metrics is core.metrics:
+            arguments = inspect.signature(task).parameters.values()
+            is_taken = any(a.name == "metrics" or a.kind is a.VAR_KEYWORD for a in arguments)
+            return name if is_taken else None
+    return None
 
 
 def _of_the_task(value: Any, own: Any, task: str) -> str | None:

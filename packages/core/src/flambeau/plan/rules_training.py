@@ -51,7 +51,7 @@ def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
         return Choice(
             "batch_size",
             given,
-            f"Your loader yields batches of {given} samples.",
+            f"The first batch of your loader has {given:,} samples.",
             override="Change it in your loader.",
             source="default",
         )
@@ -174,6 +174,8 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
         factor = _RELATIVE_TO_ADAMW.get(optimizer, 1)
         value = float(f"{base * factor:.3g}")
         reason = f"{base:g} is the measured default for {architecture} with AdamW."
+        if facts.get("started"):
+            reason += " It was measured without the weights of an export, which may need less."
         confidence = 0.9
         if not known:
             reason = (
@@ -209,9 +211,15 @@ def _schedule(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> int:
+    batches = facts.get("loader_batches")
+    if batches is not None:
+        return -(-batches // values["accumulate"])
+    return -(-facts["n_train"] // (values["batch_size"] * values["accumulate"]))
+
+
 def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    n, batch_size = facts["n_train"], values["batch_size"] * values["accumulate"]
-    steps = -(-n // batch_size)
+    steps = _steps_per_epoch(facts, values)
     value = min(_MAX_EPOCHS, max(_MIN_EPOCHS, -(-_TARGET_STEPS // steps)))
     return Choice(
         "epochs",
@@ -263,7 +271,7 @@ def _steps(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _evaluate_every(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    per_epoch = -(-facts["n_train"] // (values["batch_size"] * values["accumulate"]))
+    per_epoch = _steps_per_epoch(facts, values)
     value, reason = None, "Evaluation at the end of each epoch."
     if not facts.get("has_length", True):
         value = _TARGET_STEPS // 4

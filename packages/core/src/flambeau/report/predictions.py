@@ -13,7 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.batch_summary import Summary, unpack_labels
 from flambeau.task.class_validation import explaining_labels
-from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.metrics import MeanLoss, Metric, refuse_weight_zero, score
 from flambeau.task.task import StepContext, Task
 
 _KINDS = ("classification", "multi_label", "regression")
@@ -112,7 +112,8 @@ def collect_predictions(
         context: Context of the forward pass.
 
     Raises:
-        InputError: There are no samples, or a figure of a summary has not one entry per sample.
+        InputError: There are no samples, none of them counts, or a figure of a summary has not one
+            entry per sample.
     """
     has_evaluate = type(task).evaluate is not Task.evaluate
     has_summary = type(task).summarise is not Task.summarise or task.kind in _KINDS
@@ -146,6 +147,7 @@ def collect_predictions(
             scores = task.summary_scores(summary) or task.evaluate(model, batches(), again)
         else:
             scores = {name: score(cast(Metric, metric)) for name, metric in metrics.items()}
+            refuse_weight_zero(metrics, in_run=False)
     return Predictions(torch.cat(ids), summary, scores, torch.cat(weights) if weights else None)
 
 

@@ -28,7 +28,7 @@ from flambeau.task.classification_metrics import (
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory
 from flambeau.task.named_losses import Loss
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows, weighted
 from flambeau.task.probability_metrics import (
     AUROC,
     AveragePrecision,
@@ -78,7 +78,8 @@ class Classification(Task):
         class_weights: Factor on the loss of each class. The loss is then a weighted mean: its
             weight is the sum of the factors, as in torch, or the count for probabilities. Sample
             weights multiply both.
-        ignore_index: Targets with this value are ignored (padding); None ignores none.
+        ignore_index: Targets with this value are ignored (padding), by metric objects of core too,
+            unless they have their own; None ignores none.
         loss: A function of outputs and targets, as the model and the data give them, that returns
             one loss per target, such as ``nn.CrossEntropyLoss(reduction="none")``; None takes cross
             entropy. It replaces ``label_smoothing`` and ``class_weights``. An export contains an
@@ -181,7 +182,7 @@ class Classification(Task):
             total = self._own_losses(self.own_loss, outputs, targets, soft=soft)
             if samples is not None:
                 samples = per_sample(samples.to(total.dtype), total)
-                total = total * samples
+                total = weighted(total, samples)
             n_losses = total.numel()
             total = total.sum()
             if soft:
@@ -197,7 +198,7 @@ class Classification(Task):
         )
         if samples is not None:
             samples = per_sample(samples.to(outputs.dtype), total)
-            total = (total * samples).sum()
+            total = weighted(total, samples).sum()
         if not soft:
             return total, self._count(targets, weight, samples)
         n_targets = targets.numel() // self.n_outputs
@@ -240,7 +241,8 @@ class Classification(Task):
         return known_weight(batch, targets.numel())
 
     def metrics(self) -> Mapping[str, Metric]:
-        return fresh_metrics(self._metrics, self.known_metrics(self.ignore_index))
+        known = self.known_metrics(self.ignore_index)
+        return fresh_metrics(self._metrics, known, self.ignore_index)
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses

@@ -69,8 +69,9 @@ class Accuracy(ShareMetric):
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         predicted, truth = _labels(outputs, targets)
-        self.note_nan(outputs)
-        self.add_correct(predicted == truth, _kept(truth, self.ignore_index), weights)
+        kept = _kept(truth, self.ignore_index)
+        self.note_nan(outputs, kept, weights)
+        self.add_correct(predicted == truth, kept, weights)
 
 
 class TopKAccuracy(ShareMetric):
@@ -99,10 +100,11 @@ class TopKAccuracy(ShareMetric):
                 "smaller k, or Accuracy."
             )
         _, truth = _labels(outputs, targets)
-        self.note_nan(outputs)
+        kept = _kept(truth, self.ignore_index)
+        self.note_nan(outputs, kept, weights)
         highest = outputs.topk(self.k, dim=1).indices
         correct = (highest == truth.unsqueeze(1)).any(dim=1)
-        self.add_correct(correct, _kept(truth, self.ignore_index), weights)
+        self.add_correct(correct, kept, weights)
 
 
 class _PerClass(SumMetric):
@@ -122,8 +124,8 @@ class _PerClass(SumMetric):
         """Add outputs ``(batch, classes, ...)`` and labels ``(batch, ...)``, and sample weights."""
         n = outputs.shape[1]
         predicted, truth = _labels(outputs, targets)
-        self.note_nan(outputs)
         kept = _kept(truth, self.ignore_index)
+        self.note_nan(outputs, kept, weights)
         correct = predicted == truth
         both = correct if kept is None else correct & kept
         self.add("correct", _count(truth, n, both, weights))
@@ -183,7 +185,7 @@ class _PerLabel(SumMetric):
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
-        self.note_nan(outputs)
+        self.note_nan(outputs, weights=weights)
         correct, total = predicted & truth, predicted.long() + truth.long()
         if weights is not None:
             each = per_sample(as_real(weights), truth)
@@ -241,7 +243,7 @@ class ExactMatch(ShareMetric):
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
         self.threshold = _on_device(self.threshold, outputs)
         predicted, truth = _label_sets(outputs, targets, self.threshold)
-        self.note_nan(outputs)
+        self.note_nan(outputs, weights=weights)
         self.add_correct((predicted == truth).all(dim=1), weights=weights)
 
 

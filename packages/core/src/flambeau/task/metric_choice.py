@@ -8,23 +8,35 @@ from typing import Any
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.task.function_metrics import FunctionMetric
-from flambeau.task.metrics import Metric, MetricFactory
+from flambeau.task.metrics import Metric, MetricFactory, StoringMetric, SumMetric
 
 MetricFunction = Callable[[Any, Any], Any]
 MetricChoice = Sequence[str | MetricFunction] | Mapping[str, Metric | MetricFunction | str]
 """Names and functions of outputs and targets, or these and metric objects by name."""
 
 
-def fresh_metrics(wanted: MetricChoice, known: Mapping[str, MetricFactory]) -> dict[str, Metric]:
+def fresh_metrics(
+    wanted: MetricChoice, known: Mapping[str, MetricFactory], ignore_index: int | None = None
+) -> dict[str, Metric]:
     """Return new metrics by name.
 
     Names are looked up in ``known``, objects are copied and reset, and a function becomes a
     ``FunctionMetric``.
 
+    Args:
+        wanted: The user's choice.
+        known: Metrics that can be chosen by name.
+        ignore_index: The task's: also that of metrics of core that were created without one.
+
     Raises:
         ArgumentError: A name is unknown, or a value is neither name, metric nor function.
     """
-    return {name: _fresh(name, value, known) for name, value in _by_name(wanted).items()}
+    found = {name: _fresh(name, value, known) for name, value in _by_name(wanted).items()}
+    for metric in found.values():
+        is_core = isinstance(metric, SumMetric | StoringMetric)
+        if is_core and getattr(metric, "ignore_index", ignore_index) is None:
+            vars(metric)["ignore_index"] = ignore_index
+    return found
 
 
 def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:

@@ -6,6 +6,8 @@ the metrics of torchmetrics; ``score`` converts a result to a number.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -13,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError
 from flambeau.task.numerics import as_real, per_sample, real_scalar, size_of
 
 Mode = Literal["min", "max"]
@@ -166,12 +168,24 @@ class SumMetric:
         # Neither in place nor the caller's tensor: later changes must not affect the other.
         self.sums[name] = wide.clone() if old is None else old + wide.to(old.device)
 
-    def note_nan(self, outputs: Tensor) -> None:
+    def note_nan(
+        self, outputs: Tensor, kept: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         """Record whether an output is nan, which would count as a class; for subclasses.
 
-        The score is then nan.
+        The score is then nan. Outputs of ignored targets and of samples of weight 0 do not count.
+
+        Args:
+            outputs: ``(batch, classes, …)``.
+            kept: bool ``(batch, …)``: the targets that are not ignored; None counts all.
+            weights: Sample weights ``(batch,)``, or None.
         """
-        self.add("nan", outputs.detach().isnan().any().to(torch.int64))
+        found = outputs.detach().isnan().any(dim=1)
+        if kept is not None:
+            found = found & kept
+        if weights is not None:
+            found = found & per_sample(weights > 0, found)
+        self.add("nan", found.any().to(torch.int64))
 
     @property
     def is_undefined(self) -> bool:
@@ -247,6 +261,37 @@ class MeanLoss(SumMetric):
     def compute(self) -> float:
         """Return the sum of the losses divided by the sum of the weights."""
         return self._ratio("total", "weight")
+
+
+def refuse_weight_zero(metrics: Mapping[str, Any], *, in_run: bool) -> None:
+    """Raise an InputError if the loss of an evaluation counts nothing.
+
+    Args:
+        metrics: The metrics by name, with "loss".
+        in_run: Whether the samples are the validation samples of a run.
+    """
+    weight = metrics["loss"].sums.get("weight")
+    if weight is not None and not weight:
+        which = "validation samples" if in_run else "samples of this part"
+        raise InputError(
+            f"Loss and metrics are undefined, because the {which} have the total weight 0: every "
+            "sample_weight is 0, or every target is ignored (ignore_index). Use other samples, or "
+            "train without a validation part."
+        )
+
+
+def warn_of_undefined(scores: Mapping[str, float]) -> None:
+    """Warn of metrics that are nan, although the loss is a number."""
+    names = [name for name, value in scores.items() if math.isnan(value)]
+    if "loss" in names or not names:
+        return
+    warnings.warn(
+        f"[undefined-score] {', '.join(names)} cannot be computed from these samples, so the score "
+        "is nan: none of them counts for it (a class without samples, or other ignored targets "
+        "than those of the loss), or some outputs are nan. Choose other metrics, or more samples.",
+        FlambeauWarning,
+        stacklevel=3,
+    )
 
 
 class ShareMetric(SumMetric):

@@ -22,7 +22,14 @@ from flambeau.task.class_validation import (
 from flambeau.task.classification_metrics import ExactMatch, MultiLabelMacroF1, MultiLabelMicroF1
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, predicted_labels, to_rows
+from flambeau.task.numerics import (
+    HALF_DTYPES,
+    as_real,
+    per_sample,
+    predicted_labels,
+    to_rows,
+    weighted,
+)
 from flambeau.task.probability_metrics import (
     MultiLabelAUROC,
     MultiLabelAveragePrecision,
@@ -134,12 +141,13 @@ class MultiLabel(Task):
             )
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        samples = batch.sample_weight
-        if samples is not None:
+        samples, targets = batch.sample_weight, targets.to(outputs.dtype)
+        if samples is None:
+            total = F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
+        else:
             samples = per_sample(samples.to(outputs.dtype), outputs)
-        total = F.binary_cross_entropy_with_logits(
-            outputs, targets.to(outputs.dtype), samples, reduction="sum"
-        )
+            losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+            total = weighted(losses, samples).sum()
         return total, weight_of(targets.numel(), samples, targets)
 
     def host_weight(self, batch: Batch) -> float | None:

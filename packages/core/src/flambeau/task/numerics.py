@@ -34,6 +34,16 @@ def per_sample(weights: Tensor, values: Tensor) -> Tensor:
     return weights.view(-1, *(1 for _ in values.shape[1:]))
 
 
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Return ``values * weights``, but 0 where the weight is 0, also if the value is nan.
+
+    Args:
+        values: Any shape.
+        weights: At least 0, of a shape that broadcasts to that of ``values``.
+    """
+    return torch.where(weights > 0, values * weights, 0)
+
+
 def size_of(value: Tensor) -> Tensor:
     """Return the number of elements as a 0-d int64 tensor on the device of ``value``."""
     return torch.full((), value.numel(), dtype=torch.int64, device=value.device)

@@ -17,7 +17,7 @@ from flambeau.task.class_validation import several_outputs_error
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory, update_metric
 from flambeau.task.named_losses import Loss
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows
+from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows, weighted
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.sample_weights import known_weight, weight_of
 from flambeau.task.task import Task
@@ -181,7 +181,7 @@ class Regression(Task):
             total = self._loss(outputs, standardised, reduction="sum")
             return total, float(targets.numel())
         samples = per_sample(samples.to(outputs.dtype), outputs)
-        total = (self._loss(outputs, standardised, reduction="none") * samples).sum()
+        total = weighted(self._loss(outputs, standardised, reduction="none"), samples).sum()
         return total, weight_of(targets.numel(), samples, targets)
 
     def standardise(self, targets: Tensor) -> Tensor:

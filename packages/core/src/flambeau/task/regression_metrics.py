@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flambeau.errors import InputError
 from flambeau.task.metrics import SumMetric
-from flambeau.task.numerics import as_real
+from flambeau.task.numerics import as_real, weighted
 
 
 class MeanAbsoluteError(SumMetric):
@@ -25,7 +25,7 @@ class MeanAbsoluteError(SumMetric):
         """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``; and weights."""
         error = _error(outputs, targets)
         each = _row_weights(error, weights)
-        self.add("error", (error.abs() * each).sum())
+        self.add("error", weighted(error.abs(), each).sum())
         self.add("count", each.sum() * error.shape[1])
 
     def compute(self) -> float:
@@ -43,7 +43,7 @@ class RootMeanSquaredError(SumMetric):
         """Add two tensors of the same shape, ``(batch,)`` or ``(batch, values)``; and weights."""
         error = _error(outputs, targets)
         each = _row_weights(error, weights)
-        self.add("error", (error.square() * each).sum(dim=0))
+        self.add("error", weighted(error.square(), each).sum(dim=0))
         self.add("count", each.sum())
 
     def compute(self) -> float:
@@ -84,7 +84,7 @@ class R2(SumMetric):
                 "count": count,
                 "mean": mean,
                 "total": ((truth - mean).square() * each).sum(dim=0),
-                "residual": (error.square() * each).sum(dim=0),
+                "residual": weighted(error.square(), each).sum(dim=0),
             }
         )
 

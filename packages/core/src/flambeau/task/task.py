@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
@@ -19,8 +20,10 @@ from flambeau.task.metrics import (
     MetricFactory,
     Mode,
     mode_of_metric,
+    refuse_weight_zero,
     score,
     update_metric,
+    warn_of_undefined,
 )
 from flambeau.task.model_call import call_model
 from flambeau.task.numerics import HALF_DTYPES
@@ -226,6 +229,12 @@ class Task:
         with a score of its predictions (BLEU) overrides this method and calls ``predict``. A
         calibration is fitted on the outputs of ``predict``: with one, a task that overrides
         ``predict`` has its metrics, except the loss, from these.
+
+        Raises:
+            InputError: The weights of all samples are 0, or all targets are ignored.
+
+        Warns:
+            FlambeauWarning: [undefined-score] A metric is nan, although the loss is a number.
         """
         metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
         if context.sharded:
@@ -239,8 +248,12 @@ class Task:
                 if of_predict:
                     self.update(of_predict, self.predict(model, batch, context), batch)
         if context.sharded:
-            return synced_scores(metrics, score)
-        return {name: score(metric) for name, metric in metrics.items()}
+            found = synced_scores(metrics, score)
+        else:
+            found = {name: score(metric) for name, metric in metrics.items()}
+        refuse_weight_zero(metrics, in_run=context.stage == "valid")
+        warn_of_undefined(found)
+        return found
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update metrics with a batch: "loss" with (sum, weight), others with (outputs, target).
@@ -348,6 +361,18 @@ class Task:
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""
         raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
+
+    def example_prediction(self) -> Any:
+        """Return a prediction like those of ``decode``, whose fields a frame without rows has.
+
+        By default that for outputs of zeros, ``(1, n_outputs)``; None if these are not known.
+        """
+        if self.n_outputs is None:
+            return None
+        try:
+            return self.decode(torch.zeros(1, self.n_outputs))[0]
+        except Exception:  # noqa: BLE001 - user code may need outputs of another shape
+            return None
 
     def for_prediction(self, options: Mapping[str, Any]) -> Task:
         """Return the task with the options that its domain adds to ``flambeau predict``.

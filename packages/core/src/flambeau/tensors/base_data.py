@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.data import Data, head_arguments, select_values
-from flambeau.data.facts import ColumnFacts, class_totals
+from flambeau.data.facts import IGNORED, ColumnFacts, class_totals
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
@@ -109,7 +109,9 @@ class BaseTensorData(Data):
                 )
             self._check_labels(names)
             loss = loss_arguments(values, class_totals(self.facts()))
-            return {"classes": names, **select_values(values, "metrics"), **loss}
+            ignored = self._ignored_label()
+            more = {} if ignored is None else {"ignore_index": ignored}
+            return {"classes": names, **select_values(values, "metrics"), **loss, **more}
         if task == "multi_label":
             self._check_label_columns()
             width = shape[-1] if shape else 1
@@ -130,6 +132,11 @@ class BaseTensorData(Data):
         if values.get("targets") == "standard" and "target_mean" in facts and "target_std" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
+
+    def _ignored_label(self) -> int | None:
+        """Return the label of samples that do not count, or None."""
+        found = self.facts().get("target_ignored")
+        return None if found is None else found["label"]
 
     def _check_labels(self, classes: Sequence[str]) -> None:
         """Raise ``InputError`` if a label of any part is not a class number."""
@@ -223,6 +230,13 @@ def describe_target(
     if target.ndim <= 2:
         mean, std = mean_and_std(target.reshape(len(target), -1), by_feature=True)
         facts |= {"target_mean": mean.numpy().tolist(), "target_std": std.numpy().tolist()}
+    from flambeau.data.class_labels import marks_ignored
+
+    if marks_ignored(target, None if class_names is None else len(class_names)):
+        counted = target != IGNORED
+        facts["target_ignored"] = {"label": IGNORED, "rows": int((~counted).sum())}
+        target, weights = target[counted], None if weights is None else weights[counted]
+        distinct, low = distinct[1:], 0
     if not target.is_floating_point() and target.ndim == 1 and low >= 0:
         # A maximum far above the number of distinct values: identifiers or amounts, not classes.
         if class_names is None and high < 10 * len(distinct) + 10:

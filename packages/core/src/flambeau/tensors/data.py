@@ -229,7 +229,8 @@ class TensorData(BaseTensorData):
         ``UserLoader``. ``from_datasets`` is faster if the data sets are available.
 
         Args:
-            train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch.
+            train: A ``DataLoader``, or an iterable with ``len()`` over the batches of an epoch:
+                tuples, dicts, or ``Batch`` objects with weights, masks and extras.
             valid: Likewise; should not shuffle. None trains without validation scores.
             test: Likewise, for the final evaluation.
             calibration: Likewise, for ``learner.calibrate``.
@@ -378,7 +379,7 @@ class TensorData(BaseTensorData):
 
         parts = {part: self._with_labels(part) for part in self._parts}
         for part, dataset in parts.items():
-            check_labels(part, dataset, classes)
+            check_labels(part, dataset, classes, self._ignored_label())
         if not self._warned:
             self._warned = True
             fix = "Number the classes from 0 without gaps: np.unique(labels, return_inverse=True)."

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flambeau.data.data import Data
+from flambeau.data.facts import train_count
 from flambeau.domain import Domain
 from flambeau.plan import Choice, Rule, lr_rule
 from flambeau.plan.rules_model import head_rule
@@ -95,9 +96,10 @@ def _weight_decay(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -
     return Choice(
         "weight_decay",
         value,
-        f"Less regularisation for more data: {_DECAY_TIMES_ROWS:,} / {n:,} train rows, between "
-        f"{_LEAST_DECAY:g} and {_MOST_DECAY:g}. On 442 rows (diabetes) this gave the RMSE of ridge "
-        "regression; 0.01 was 10 points worse. Norm parameters and biases have no decay.",
+        f"Less regularisation for more data: {_DECAY_TIMES_ROWS:,} / {train_count(facts)} train "
+        f"rows, between {_LEAST_DECAY:g} and {_MOST_DECAY:g}. On 442 rows (diabetes) this gave the "
+        "RMSE of ridge regression; 0.01 was 10 points worse. Norm parameters and biases have no "
+        "decay.",
         evidence={"n_train": n, "optimizer": "adamw"},
         alternatives=(float(f"{value * 3:.2g}"), float(f"{value / 3:.2g}")),
         confidence=0.7,

@@ -14,7 +14,8 @@ from flambeau.data.batch import Batch
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
-from flambeau.tensors.columns import as_columns
+from flambeau.tensors.columns import as_columns, as_tensors
+from flambeau.wording import name_some
 
 _CHUNK_ROWS = 65_536
 _SHOWN_FIELDS = 5
@@ -128,6 +129,41 @@ class TensorPreprocessor(Preprocessor):
         ):
             return False
         return np.ndim(cast(Any, item)) == len(next(iter(self.inputs.values()))["shape"])
+
+    def rows_of_frame(self, frame: Any) -> Sequence[Any]:
+        """Return one sample per row of a frame or series (pandas).
+
+        Where the only input is a vector, the columns are its numbers, in their order, as in the
+        array of the train data. Otherwise columns are inputs by name.
+
+        Raises:
+            InputError: There are more or fewer columns than numbers, or one is not numeric.
+        """
+        from flambeau.data.prediction_columns import rows_of
+
+        [(name, spec), *others] = self.inputs.items()
+        columns = [str(each) for each in getattr(frame, "columns", ())]
+        if others or len(spec["shape"]) != 1 or not columns or name in columns:
+            return rows_of(frame)
+        [width] = spec["shape"]
+        if len(columns) == 1 < width:
+            return rows_of(frame)  # a column of arrays
+        if len(columns) != width:
+            raise InputError(
+                f"The frame has {len(columns)} columns ({name_some(columns)}), but the model was "
+                f"trained on {width} numbers per sample. Select the columns in the order of the "
+                "train data: frame[columns]."
+            )
+        numbers = [frame.iloc[:, position] for position in range(width)]
+        named = dict(zip(columns, numbers, strict=True))
+        if len(named) < width:
+            double = next(each for each in columns if columns.count(each) > 1)
+            raise InputError(f"The frame has several columns {double!r}. Rename them.")
+        if not len(frame):
+            return []
+        arrays = as_columns(named, name)
+        as_tensors(arrays)  # raises an error that names a column that is not numeric
+        return list(np.column_stack([np.asarray(column) for column in arrays.values()]))
 
     def encode(self, items: Sequence[Any]) -> Batch:
         """Return a CPU batch without targets.

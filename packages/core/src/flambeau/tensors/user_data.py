@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
+import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout, widened_target
+from flambeau.data.facts import IGNORED
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
@@ -149,13 +151,22 @@ class UserData(BaseTensorData):
             "inputs": describe_columns(first.inputs),
             "targets": describe_columns(first.targets),
             "in_memory": False,
+            "n_read": n,
             "evidence": f"shapes and dtypes of the first {n} train samples",
         }
         train = self._parts["train"]
         if isinstance(train, UserLoaderDataset):
             facts["loader_batch_size"] = len(first)
-            if known_batches(train.user_loader, "train") is None:
+            batches = known_batches(train.user_loader, "train")
+            if batches is None:
                 facts["has_length"] = False
+            else:
+                facts["loader_batches"] = batches
+            facts["estimated"] = [
+                part
+                for part, each in self._parts.items()
+                if isinstance(each, UserLoaderDataset) and not count_samples(each.user_loader)
+            ]
         if len(first.targets) == 1:
             target = first.target
             facts["target_dtype"] = dtype_name(target.dtype)
@@ -163,15 +174,25 @@ class UserData(BaseTensorData):
             facts["target_binary"] = all(
                 bool(((b.target == 0) | (b.target == 1)).all()) for b in self._first
             )
+            if self._class_names is not None:
+                from flambeau.data.class_labels import marks_ignored
+
+                labels = torch.cat([batch.target for batch in self._first])
+                if marks_ignored(labels.cpu(), len(self._class_names)):
+                    n_ignored = int((labels == IGNORED).sum())
+                    facts["target_ignored"] = {"label": IGNORED, "rows": n_ignored}
         if self._class_names is not None:
             facts["class_names"] = list(self._class_names)
         return facts
 
     def _check_labels(self, classes: Sequence[str]) -> None:
         """Check the first samples; an invalid label in a later batch raises in its step."""
+        ignored = self._ignored_label()
         for batch in self._first:
             target = batch.target
             wrong = (target < 0) | (target >= len(classes))
+            if ignored is not None:
+                wrong &= target != ignored
             if target.ndim == 1 and not target.is_floating_point() and bool(wrong.any()):
                 raise InputError(
                     f"The first train samples contain the label {int(target[wrong][0])}, but there "

@@ -24,12 +24,16 @@ _MOST_CHUNKS = 128  # in a longer epoch the losses are read before its end, to b
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over the steps of the epoch that are read already: of loss × weight, and of weights."""
+    """Sums over the steps of the epoch that are read already: of loss × weight, and of weights.
+
+    ``empty`` counts the steps whose weight is 0.
+    """
 
     loss: float = 0.0
     counted: float = 0.0
     weight: float = 0.0
     steps: int = 0
+    empty: int = 0
 
 
 class StepLosses:
@@ -76,8 +80,8 @@ class StepLosses:
             if len(self._packed_losses) == _MOST_CHUNKS:
                 self._flush()
 
-    def read(self) -> tuple[float, float, int]:
-        """Return mean loss, weight and number of steps of the epoch; start the next one.
+    def read(self) -> tuple[float, float, int, int]:
+        """Return mean loss, weight, steps, and steps of weight 0 of the epoch; start the next one.
 
         The losses are read from the device and added to the history. The weight includes steps
         that the mean excludes.
@@ -85,7 +89,8 @@ class StepLosses:
         self._flush()
         sums = self._sums
         self._clear()
-        return (sums.loss / sums.counted if sums.counted else math.nan), sums.weight, sums.steps
+        mean = sums.loss / sums.counted if sums.counted else math.nan
+        return mean, sums.weight, sums.steps, sums.empty
 
     def read_sums(self) -> tuple[float, float]:
         """Return the sums of value × weight and of the weights, as the mean counts them.
@@ -104,7 +109,7 @@ class StepLosses:
         counted = [
             (loss, weight)
             for loss, weight in zip(values, counts, strict=True)
-            if math.isfinite(loss) or not self._skip_nonfinite
+            if weight and (math.isfinite(loss) or not self._skip_nonfinite)
         ]
         sums = self._sums
         self._sums = _Sums(
@@ -112,6 +117,7 @@ class StepLosses:
             sums.counted + math.fsum(weight for _, weight in counted),
             sums.weight + math.fsum(counts),
             sums.steps + len(values),
+            sums.empty + counts.count(0.0),
         )
         self._add_to_history(values)
 

@@ -1,12 +1,10 @@
-"""Errors for steps and epochs that train on nothing: the weight of their loss is 0."""
+"""Messages about steps and epochs that train on nothing: the weight of their loss is 0."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 
-from flambeau.data.batch import Batch
-from flambeau.errors import InputError
-from flambeau.wording import name_some
+from flambeau.errors import FlambeauWarning, InputError
 
 FIX = (
     "Remove samples whose targets are all ignored (ignore_index) or whose sample_weight is 0, or "
@@ -15,23 +13,32 @@ FIX = (
 """What to do about samples without a target."""
 
 
-def step_without_targets(step: int, batches: Sequence[Batch]) -> InputError:
-    """Return the error for a step whose samples have no target.
+def step_without_samples(step: int) -> InputError:
+    """Return the error for a step whose batches have no samples.
 
     Args:
         step: Index of the step in the run.
-        batches: The micro-batches of the step.
     """
-    numbers = [int(i) for batch in batches if batch.indices is not None for i in batch.indices]
-    named = f" (samples {name_some(numbers)})" if numbers else ""
-    if not sum(map(len, batches)):
-        return InputError(
-            f"Step {step} would train on nothing: its batch has no samples. Let the loader leave "
-            "out batches without samples (a collate_fn that drops all rows)."
-        )
     return InputError(
-        f"Step {step} would train on nothing: none of its {sum(map(len, batches))} samples{named} "
-        f"has a target, so the weight of the loss is 0. {FIX}"
+        f"Step {step} would train on nothing: its batch has no samples. Let the loader leave "
+        "out batches without samples (a collate_fn that drops all rows)."
+    )
+
+
+def warn_of_skipped_steps(epoch: int, skipped: int, steps: int) -> None:
+    """Warn that steps of an epoch were skipped, because their samples have no target.
+
+    Args:
+        epoch: Number of the epoch, from 1.
+        skipped: Its steps of weight 0.
+        steps: Its optimizer steps.
+    """
+    warnings.warn(
+        f"[steps-without-targets] {skipped:,} of the {steps:,} steps of epoch {epoch} changed no "
+        "weights, because no sample of their batches has a target: the weight of the loss is 0. "
+        f"{FIX} Later epochs are counted in the column steps_without_targets of the history.",
+        FlambeauWarning,
+        stacklevel=4,
     )
 
 

@@ -90,6 +90,8 @@ class Run:
         adapted: Whether the statistics of norm layers were computed from these data
             (``bn="adapt"``).
         gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 without one.
+        empty_steps: Steps of the last epoch that were skipped because they have no target.
+        warns_of_empty_steps: Whether the next epoch with such steps warns.
         is_main: Whether this process (rank 0) prints messages and writes files.
         shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
@@ -133,6 +135,8 @@ class Run:
         self.bn: BatchNormPolicy = "auto"
         self.adapted = False
         self.gap_warned_phase = -1
+        self.empty_steps = 0
+        self.warns_of_empty_steps = True
         if self.average is not None:
             self.average.start(self.trained)
 
@@ -186,10 +190,9 @@ class Run:
         return position.epoch + 1 if intervals is None else intervals.epochs_done(position)
 
     def keeps_carry(self) -> bool:
-        """Return whether the next epoch of the loop continues the same epoch of the train set."""
-        if self.settings.intervals is not None:
-            return True  # they reset it where an epoch of the train set starts
-        return continues_epoch(self.components.train, self.state.position.epoch)
+        """Return whether the next epoch keeps the carried state; intervals reset it themselves."""
+        train, epoch = self.components.train, self.state.position.epoch
+        return self.settings.intervals is not None or continues_epoch(train, epoch)
 
     def start_update_check(self) -> None:
         """Watch the updates of a user's train step in the first epoch."""
@@ -284,12 +287,21 @@ class Run:
 
         Raises:
             InputError: The weight of every step is 0: the epoch has no targets.
-        """
-        mean, weight, steps = self.losses.read()
-        if steps and not weight and self.train_step is train_step:
-            from flambeau.training.no_target import epoch_without_targets
 
-            raise epoch_without_targets(self.state.position.epoch + 1, steps)
+        Warns:
+            FlambeauWarning: [steps-without-targets] Some steps were skipped; once in a run.
+        """
+        mean, weight, steps, empty = self.losses.read()
+        self.empty_steps = empty if self.options.train_step is train_step else 0
+        if self.empty_steps:
+            from flambeau.training.no_target import epoch_without_targets, warn_of_skipped_steps
+
+            epoch, intervals = self.data_epoch + 1, self.settings.intervals
+            if not weight and (intervals is None or intervals.spans_epoch(self.state.position)):
+                raise epoch_without_targets(epoch, steps)
+            if self.is_main and self.warns_of_empty_steps:
+                self.warns_of_empty_steps = False
+                warn_of_skipped_steps(epoch, empty, steps)
         return mean
 
     @cached_property
@@ -298,13 +310,6 @@ class Run:
         from flambeau.training.logged_values import LoggedValues
 
         return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
-
-    def read_logged(self) -> dict[str, float]:
-        """Return the means of the epoch's logged values, by their columns."""
-        from flambeau.training.logged_values import means_of
-
-        means = means_of(self.gather(self.logged.read()))
-        return {f"train_{name}": value for name, value in means.items()}
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError
 from flambeau.nested import detach
 from flambeau.task.numerics import real_scalar
 from flambeau.task.task import StepContext, Task
@@ -141,6 +141,27 @@ class Step:
             weight = self.micro_batches[0]
         self._state.task.log(weight, **values)
 
+    def skip(self) -> StepResult:
+        """End a step whose samples have no target: no weight changes, gradients are cleared.
+
+        The step counts as a step of the schedules, and the history counts it as skipped.
+
+        Returns:
+            A loss of nan with the weight 0.
+        """
+        self._update.skip()
+        self._has_leftovers = False
+        return StepResult(torch.full((), torch.nan, device=self._precision.device), 0.0)
+
+    def divisor(self, total: Tensor) -> Tensor:
+        """Return the weight of a step on an accelerator, or 1 where it is 0.
+
+        In the second case the next ``update`` has no effect. Nothing is read from the device.
+        """
+        empty = total == 0
+        self._update.mask(empty)
+        return torch.where(empty, 1.0, total)
+
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.
 
@@ -176,15 +197,20 @@ def train_step(
     large batch for any grouping of the samples: smaller last batches, token losses, accumulation
     and several processes.
 
+    A step of weight 0 (no sample has a target) changes no weights, see ``Step.skip``.
+
     Raises:
-        InputError: No sample has a target: the weight of the step is 0. Where only the device knows
-            the weight, the non-finite guard finds such a step.
+        InputError: The batches have no samples.
     """
     total = step.total_weight(known_weight(micro_batches, task))
+    if not total and micro_batches and step.n_ranks == 1 and not any(map(len, micro_batches)):
+        from flambeau.training.no_target import step_without_samples
+
+        raise step_without_samples(step.context.step)
     if total is None:
         return _step_of_unknown_weight(model, micro_batches, task, step)
     if not total and micro_batches:
-        raise _no_target(step, micro_batches)
+        return step.skip()
     loss: Tensor | None = None
     for batch in micro_batches:
         with step.autocast():
@@ -248,11 +274,14 @@ def _step_of_unknown_weight(
         sums.append(loss_sum.detach())
         weights.append(real_scalar(weight, loss_sum.device))
     total = step.total_weight_on_device(torch.stack(weights).sum())
+    if is_known_zero(total):
+        return step.skip()
+    divisor = total if total.device.type == "cpu" else step.divisor(total)
     gradients = gradients_of(optimized_parameters(step.optimizers.values()))
-    scale_(gradients, 1.0 / total)
-    loss = torch.stack(sums).sum() / total
-    step.update(loss)
-    return StepResult(loss, total)
+    scale_(gradients, 1.0 / divisor)
+    loss_sum = torch.stack(sums).sum()
+    step.update(loss_sum / divisor)
+    return StepResult(loss_sum / total, total)
 
 
 def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
@@ -262,17 +291,19 @@ def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -
         loss_sum, weight = task.loss(outputs, batch)
     if isinstance(weight, Tensor):
         weight = real_scalar(weight, loss_sum.device)
-        step.backward(loss_sum / weight.to(loss_sum.dtype))
-    elif weight:
-        step.backward(loss_sum, weight)
+    if is_known_zero(weight):
+        return step.skip()
+    divisor = weight
+    if isinstance(weight, Tensor):
+        divisor = weight if weight.device.type == "cpu" else step.divisor(weight)
+        step.backward(loss_sum / divisor.to(loss_sum.dtype))
     else:
-        raise _no_target(step, (batch,))
-    loss = loss_sum.detach() / weight
-    step.update(loss)
-    return StepResult(loss, weight)
+        step.backward(loss_sum, weight)
+    loss_sum = loss_sum.detach()
+    step.update(loss_sum / divisor)
+    return StepResult(loss_sum / weight, weight)
 
 
-def _no_target(step: Step, batches: Sequence[Batch]) -> InputError:
-    from flambeau.training.no_target import step_without_targets
-
-    return step_without_targets(step.context.step, batches)
+def is_known_zero(weight: float | Tensor) -> bool:
+    """Return whether the host knows that a weight is 0; a tensor is read only on the CPU."""
+    return not (isinstance(weight, Tensor) and weight.device.type != "cpu") and not weight

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, did_you_mean
-from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
+from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord, masked_step
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
@@ -48,6 +49,8 @@ class Update:
         self._all = tuple(self._steps.values())
         self._model = model
         self._checks_loss = True
+        self._mask: Tensor | None = None  # of the next update
+        self._skipped: Tensor | bool = False  # the last one, unless the guard skipped it
         self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
@@ -86,6 +89,7 @@ class Update:
         """
         chosen = self._all if name is None else self._named(name)
         self._updated.add(name)
+        mask, self._mask = self._mask, None
         if self._sparse:
             from flambeau.training.optim.sparse_gradients import convert_sparse
 
@@ -101,11 +105,15 @@ class Update:
                 checked = [clip_gradients(checked, self._clip_norm)]
             if self._guard is not None:
                 self._guard.check(loss, checked)
+                mask = mask if mask is None else torch.maximum(mask, self._guard.flag)
         for step in chosen:
-            if self._guard is None:
+            if mask is not None:
+                masked_step(step, mask)
+            elif self._guard is None:
                 step()
             else:
                 self._guard.step(step)
+        self._skipped = False if mask is None else mask
         # After all steps, because two optimizers may have the same parameter.
         for step in chosen:
             # Like optimizer.zero_grad() without torch's profiling: 0.3 µs instead of 8.
@@ -138,6 +146,16 @@ class Update:
 
             check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
 
+    def skip(self) -> None:
+        """Make a step without a target: clear the gradients and change no weights."""
+        self._updated.add(None)
+        self._skipped = True
+        self.clear()
+
+    def mask(self, empty: Tensor) -> None:
+        """Make the next update without effect where ``empty`` is True: 0-d, on the device."""
+        self._mask = empty.to(torch.float32)
+
     def clear(self) -> None:
         """Clear all gradients of the model and the optimizers."""
         for step in self._all:
@@ -163,8 +181,10 @@ class Update:
             self._guard.save_statistics()
 
     def was_skipped(self) -> Tensor | bool:
-        """Return whether the last step changed no weights: on an accelerator the guard's flag."""
+        """Return whether the last step changed no weights: on an accelerator a flag there."""
         guard = self._guard
+        if self._skipped is not False:
+            return self._skipped
         return False if guard is None or not guard.skips_steps else guard.last_flag()
 
     def skipped(self) -> int:

@@ -229,6 +229,7 @@ class _Search:
         with preserve(trained_module(components.model, components.task), weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)
+            run.warns_of_empty_steps = False  # the fit that follows does
             with run.propagate_errors():
                 fit(run)
         self.steps += len(watch.losses)
@@ -258,12 +259,18 @@ class _LossRecorder(Callback):
     def __init__(self, n: int) -> None:
         self.n = n
         self.losses: list[float] = []
+        self._skipped = 0
 
     def on_step_end(self, state: TrainState) -> None:
         if state.last is None:
             return
-        self.losses.append(float(state.last.loss))  # host read: end a diverged run
-        if len(self.losses) == self.n or has_diverged(self.losses):
+        loss = float(state.last.loss)  # host read: end a diverged run
+        self._skipped += 1
+        if math.isnan(loss) and not float(state.last.weight):
+            return  # skipped, because it has no target: it gets the loss of the next step
+        self.losses += [loss] * self._skipped
+        self._skipped = 0
+        if len(self.losses) >= self.n or has_diverged(self.losses):
             state.stop_reason = "lr_find has enough steps"
 
 

@@ -231,11 +231,6 @@ class TranslationData(Data):
         return cls(*read_path(Path(path), options))
 
     @classmethod
-    def scored_from_path(cls, path: PathLike, options: Mapping[str, Any]) -> TranslationData:
-        """Read the data of ``flambeau evaluate``: all pairs, also those over a limit."""
-        return cls.from_path(path, {"unusable": "keep", **options})
-
-    @classmethod
     def inputs_from_path(cls, path: Path) -> Sequence[str]:
         """Return the lines of a file, the items of ``flambeau predict MODEL PATH``."""
         return read_lines(path)
@@ -274,6 +269,11 @@ class TranslationData(Data):
             "normalization": self._options.normalization,
         }
         return {key: value for key, value in given.items() if value is not None}
+
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        columns = self._options.columns
+        return {} if columns is None else {"columns": list(columns)}
 
     def facts(self) -> TranslationFacts:
         if self._facts is None:

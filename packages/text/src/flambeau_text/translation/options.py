@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from flambeau.artefact.read_like import filled_like, read_record
+from flambeau.artefact.read_like import filled_like, read_record, reading_options
 from flambeau.errors import InputError
 from flambeau.plan import Plan
 from flambeau_text.tokenization import tokenizer_from_json
@@ -42,6 +42,9 @@ class TranslationOptions:
         unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side, except
             in a given test part, which is kept whole; "keep" keeps all pairs; "raise" raises an
             error that names them.
+        columns: Names of the source and the target column of the table that was read, set by the
+            constructors; positions ("0", "1") if it has no header. The command line reads a further
+            table ``like`` the export by these columns, if it has them.
         like: Folder of an export. Languages, tokenizer, vocabulary size, Unicode form and case are
             the export's where they are not set, and a learner keeps its tokenizers, with their
             vocabularies.
@@ -63,6 +66,7 @@ class TranslationOptions:
     max_length_ratio: float = 9.0
     group_sources: bool = True
     unusable: Literal["skip", "keep", "raise"] = "skip"
+    columns: tuple[str, str] | None = None
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +93,14 @@ class TranslationOptions:
             given = {name: getattr(self, name) for name in saved}
             for name, value in filled_like(self.like, given, saved).items():
                 object.__setattr__(self, name, value)
+
+    @property
+    def columns_of_like(self) -> tuple[str, str] | None:
+        """The columns with which the data of the export ``like`` were read, if from a table."""
+        if self.like is None:
+            return None
+        found = reading_options(read_record(self.like, "translate", "like")).get("columns")
+        return None if found is None else (found[0], found[1])
 
     def with_given(self, given: Mapping[str, Any]) -> TranslationOptions:
         """Return a copy with the values of ``given`` that are not None."""

@@ -32,7 +32,7 @@ from flambeau_text.translation.pairs import (
     pairs_from_lines,
     sides_of,
 )
-from flambeau_text.translation.table_columns import Wanted, read_pair_table
+from flambeau_text.translation.table_columns import Wanted, read_pair_table, with_known_columns
 from flambeau_text.translation.text_files import (
     language_of,
     read_parallel,
@@ -91,6 +91,7 @@ def read_columns(
     """
     named = [(column, language_code(column)) for column in (source, target)]
     options = _with_languages(options or TranslationOptions(), named)
+    options = replace(options, columns=(source, target))
     pairs = pairs_from_columns(table, source, target)
     pairs.notes += [f"sides: {reason}"] if reason else []
     given = None
@@ -161,8 +162,9 @@ def _with_languages(
         if options.like is not None and chosen and language and chosen != language:
             raise InputError(
                 f"{os.fspath(name)} is in the language {language!r}, but in the export "
-                f"{os.fspath(options.like)} {option} is {chosen!r}, and like= reads data as the "
-                "export does. Give the same languages, or omit like= (--like)."
+                f"{os.fspath(options.like)} {option} is {chosen!r}, and the data are read as "
+                "those of the export: are the two sides swapped? Give the same languages, or omit "
+                "like= (--like) if you gave it."
             )
     if None not in wanted and found == wanted[::-1] and found != wanted:
         raise InputError(
@@ -184,7 +186,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             ``columns``, the positions of both sides in a table without a header ("0,1");
             ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
             ``lowercase``, ``normalization``, ``unusable``, ``like``; ``valid`` and ``test``, each a
-            fraction or two files separated by a comma.
+            fraction or two files separated by a comma; ``evaluate``, the part, if the pairs are
+            only scored: then all are kept by default.
 
     Raises:
         ArgumentError: An option is unknown.
@@ -192,6 +195,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     """
     given = {name: value for name, value in options.items() if value is not None}
     given.pop("classes", None)  # an option of other kinds of data
+    scored = given.pop("evaluate", None)
+    if scored is not None:
+        given.setdefault("unusable", "keep")  # no pair may be left out of a score
     task = given.pop("task", "translation")
     if task != "translation":
         raise ArgumentError(
@@ -209,6 +215,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         _parse_size("test", given.pop("test", 0.0)),
         given.pop("split", None),
         given.pop("seed", 0),
+        scored=scored,
     )
     if given:
         name = next(iter(given))
@@ -228,6 +235,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             )
         languages = settings.source_language, settings.target_language
         wanted = Wanted(source_column, target_column, positions, *languages)
+        wanted = with_known_columns(wanted, settings.columns_of_like, path)
         table, first, second, reason = read_pair_table(path, wanted)
         return read_columns(table, first, second, request, settings, reason)
     raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flambeau.data.tables import Table, read_csv
@@ -48,6 +48,27 @@ def read_pair_table(path: Path, wanted: Wanted) -> tuple[Table, str, str, str]:
     head = read_csv(path, rows=1, header=False)
     source, target, reason = choose_columns([head.column(at)[0] for at in head.names], wanted, path)
     return read_csv(path), source, target, reason
+
+
+def with_known_columns(wanted: Wanted, known: tuple[str, str] | None, path: Path) -> Wanted:
+    """Return what is wanted with the columns of an export's data, where the user names none.
+
+    Names apply if the table has them. Positions, of a table without a header, apply if the first
+    line does not name the columns.
+    """
+    if known is None or wanted.source or wanted.target or wanted.positions:
+        return wanted
+    head = read_csv(path, rows=1, header=False)
+    names = [head.column(at)[0] for at in head.names]
+    if set(known) <= set(names):
+        return replace(wanted, source=known[0], target=known[1])
+    if not all(name.isdecimal() for name in known):
+        return wanted
+    try:
+        choose_columns(names, wanted, path)
+    except InputError:
+        return replace(wanted, positions=",".join(known))
+    return wanted
 
 
 def _parse_positions(text: str) -> tuple[str, str]:

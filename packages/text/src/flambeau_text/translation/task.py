@@ -387,6 +387,9 @@ class TranslationTask(Task):
         pairs = zip(rows, scores, strict=True)
         return [Translation(self.target.decode(row), float(score)) for row, score in pairs]
 
+    def example_prediction(self) -> Translation:
+        return Translation("", 0.0)
+
     def arguments(self) -> Mapping[str, Any]:
         """Return JSON values from which the constructor rebuilds the task.
 

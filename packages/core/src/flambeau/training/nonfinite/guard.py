@@ -209,10 +209,8 @@ class NonFiniteGuard:
         if self._host_flag is not None:
             if not self._host_flag[()]:
                 step()
-        elif step.reads_found_inf():
-            step(found_inf=self.flag)
         else:
-            _step_and_restore(step, self.flag)
+            masked_step(step, self.flag)
 
     def read(self, *, now: bool = False) -> StepRecord | None:
         """Return the first non-finite step once the host has read its flag, else None.
@@ -294,6 +292,14 @@ class _Reader:
 
 def _numbers(tensor: Tensor) -> list[float]:
     return tensor.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def masked_step(step: OptimizerStep, flag: Tensor) -> None:
+    """Call ``step()`` without effect where the flag is 1: float32, 0-d, on the device."""
+    if step.reads_found_inf():
+        step(found_inf=flag)
+    else:
+        _step_and_restore(step, flag)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from flambeau.torch_internals import ddp_without_buffer_copies, scale_
 from flambeau.training.optim.clip import gradients_of, optimized_parameters
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.state import StepResult
-from flambeau.training.step import Step, known_weight
+from flambeau.training.step import Step, is_known_zero, known_weight
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
@@ -78,6 +78,8 @@ class DDPStep:
         """
         ranked = cast("RankedStep", step)
         weight = self._weight_of(micro_batches, task)
+        if weight == 0:
+            return step.skip()
         world_size = self._group.world_size
         # DDP averages gradients over the ranks, but the step needs their sum.
         divisor = 1.0 if weight is None else weight / world_size
@@ -101,17 +103,21 @@ class DDPStep:
         self._finish_gradients(ranked)
         work.wait()
         total: float | Tensor
+        divisor: float | Tensor
         loss_sum, *counted = cast(Tensor, totals).unbind()
         if weight is None:
-            total = counted[0]
+            divisor = total = counted[0]
+            if is_known_zero(total):
+                return step.skip()
+            if total.device.type != "cpu":
+                divisor = step.divisor(total)
             gradients = gradients_of(optimized_parameters(step.optimizers.values()))
-            scale_(gradients, world_size / total)
+            scale_(gradients, world_size / divisor)
         else:
-            total = weight
-        loss = loss_sum / total
+            divisor = total = weight
         ranked.is_reduced = True
-        step.update(loss)
-        return StepResult(loss, total)
+        step.update(loss_sum / divisor)
+        return StepResult(loss_sum / total, total)
 
     def _prepared(self) -> nn.Module:
         """Return the module for the loss of a micro-batch: without DDP in a phase's first step."""

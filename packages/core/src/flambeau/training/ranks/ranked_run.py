@@ -188,10 +188,10 @@ class RankedRun(Run):
                     "sets instead of loaders."
                 )
             )
-        if not unknown and not total and self.options.train_step is train_step:
-            from flambeau.training.no_target import step_without_targets
+        if empty == self.group.world_size and self.options.train_step is train_step:
+            from flambeau.training.no_target import step_without_samples
 
-            raise self._raised_everywhere(step_without_targets(self.state.position.step, local))
+            raise self._raised_everywhere(step_without_samples(self.state.position.step))
         if empty and self.options.train_step is not train_step:
             raise self._raised_everywhere(
                 TrainingError(

@@ -59,6 +59,10 @@ class RankedStep(Step):
         self.is_reduced = False
         super().update(loss, name)
 
+    def skip(self) -> StepResult:
+        self.is_reduced = False
+        return super().skip()
+
     def total_weight(self, weight: float | None) -> float | None:
         total, unknown = self._group.sum_over_ranks([weight or 0.0, float(weight is None)])
         return None if unknown else total / self._group.world_size
