@@ -326,7 +326,7 @@ def test_invalid_arguments() -> None:
     with pytest.raises(TypeError, match="returned one SGD instead of optimizers by name"):
         Learner(data(), net(), training=made, quiet=True).fit(1)
     steps: Any = TrainingOptions(train_step=lambda *arguments: 3.0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"train_step returned a float\. It must return StepResult"):
+    with pytest.raises(TypeError, match=r"returned a float\. It must return the mean loss"):
         Learner(data(), net(), training=steps, quiet=True).fit(1)
     with pytest.raises(InputError, match=r"must be a whole number, at least 1, not 1\.5"):
         Phase(1.5)  # type: ignore[arg-type]

@@ -72,6 +72,21 @@ def test_a_valid_part_of_weight_0_ends_a_run() -> None:
         from_loader(task, y, NO_VALID).fit(1)
 
 
+class Declines(Task):
+    """Every sample counts once."""
+
+    ignores_sample_weight = True
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        return nn.functional.cross_entropy(outputs, batch.target, reduction="sum"), len(batch)
+
+
+def test_a_task_that_declines_weights_may_have_weights_of_0() -> None:
+    run = learner(Declines(), LABELS, sample_weight=NO_VALID)
+    run.fit(1, lr=0.1)
+    assert math.isfinite(run.evaluate()["loss"])
+
+
 def test_a_valid_part_whose_targets_are_ignored_is_refused() -> None:
     y = torch.where(NO_VALID > 0, LABELS, -100)
     run = learner(Classification(["a", "b"], ignore_index=-100), y)

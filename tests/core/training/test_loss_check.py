@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flambeau import Batch, Learner, Task, TensorData, TrainingOptions
+from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError
 
 N = 16
@@ -220,7 +221,8 @@ class OnPurpose(Unweighted):
 def fit_weighted(task: Task) -> None:
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0] * 8)
-    data = TensorData.from_tensors(x, torch.arange(40) % 2, sample_weight=weights, valid=0.2)
+    split = Split.from_indices(range(32), range(32, 40))
+    data = TensorData.from_tensors(x, torch.arange(40) % 2, sample_weight=weights, split=split)
     choices = {"epochs": 1, "batch_size": 32}
     Learner(data, nn.Linear(3, 2), task=task, choices=choices, quiet=True).fit()
 

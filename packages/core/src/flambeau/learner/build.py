@@ -235,13 +235,6 @@ class BuiltPlan:
 
         return Meaning(self.preprocessor, self.task, self.domain)
 
-    def predictor(self, batch_size: int) -> Predictor:
-        """Return a predictor with the model, equal to that of a loaded export."""
-        from flambeau.artefact.predictor import Predictor
-
-        model, task = self.model, self.task
-        return Predictor(self.preprocessor, model, task, device=self.device, batch_size=batch_size)
-
     def set_calibration(self, values: Mapping[str, Any], *, quiet: bool) -> None:
         """Set the task's calibration for new weights; a line names the one that is removed."""
         before, self.task.calibration = self.task.calibration, values
@@ -250,6 +243,13 @@ class BuiltPlan:
                 f"The weights change, so the calibration ({describe_values(before)}) is "
                 "removed. To fit a new one afterwards: learner.calibrate()."
             )
+
+    def predictor(self, batch_size: int) -> Predictor:
+        """Return a predictor with the model, equal to that of a loaded export."""
+        from flambeau.artefact.predictor import Predictor
+
+        model, task = self.model, self.task
+        return Predictor(self.preprocessor, model, task, device=self.device, batch_size=batch_size)
 
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""
@@ -443,7 +443,7 @@ class BuiltPlan:
             return
         weights: Tensor | None = getattr(self.dataset("valid"), "sample_weight", None)
         if weights is not None:
-            if not weights.any():
+            if not weights.any() and not self.task.ignores_sample_weight:
                 raise InputError(
                     f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
                     "score can be computed. Use other rows for valid, or train without them."

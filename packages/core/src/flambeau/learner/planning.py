@@ -160,6 +160,10 @@ def make_plan(
     return agree_on_plan(plan, data)
 
 
+def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"started": start is not None and start["model"] is not None}
+
+
 def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
     """Return the plan with the user's values. Epochs and steps replace each other.
 
@@ -186,10 +190,6 @@ def _check_one_length(choices: Mapping[str, Any]) -> None:
             f"epochs is {epochs!r} and steps is {steps!r}: a run has one length. Give one of them, "
             "fit(3) for epochs or fit(steps=10_000) for optimizer steps."
         )
-
-
-def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"started": start is not None and start["model"] is not None}
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:

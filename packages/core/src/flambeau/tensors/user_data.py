@@ -158,10 +158,7 @@ class UserData(BaseTensorData):
         if isinstance(train, UserLoaderDataset):
             facts["loader_batch_size"] = len(first)
             batches = known_batches(train.user_loader, "train")
-            if batches is None:
-                facts["has_length"] = False
-            else:
-                facts["loader_batches"] = batches
+            facts.update({"has_length": False} if batches is None else {"loader_batches": batches})
             facts["estimated"] = [
                 part
                 for part, each in self._parts.items()

@@ -120,7 +120,7 @@ def train_epoch(run: Run) -> None:
         if update.guarded:
             update.record(position, micro_batches)
         try:
-            result = checked_result(train_step(model, batches, task, step))
+            result = checked_result(train_step(model, batches, task, step), batches)
         except Exception as error:
             run.update.restore_statistics()
             fault = explain_step_error(error, batches, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -25,7 +26,8 @@ class TrainingOptions:
         train_step: Computes gradients and updates the weights; replace it for a GAN, SAM or
             distillation.
         optimizer: Factory of the optimizers by name, ``factory(model, values) -> {"main": …}``, or
-            an optimizer class; None builds the optimizer of the plan. A rate that the factory sets
+            an optimizer class, or one for each submodule of the model, ``{"critic": Adam}``; None
+            builds the optimizer of the plan. A rate that the factory sets
             without ``values["lr"]`` becomes the plan's.
         transforms: Transforms of training batches on the device, after augmentation and
             normalisation (mixup).
@@ -43,7 +45,7 @@ class TrainingOptions:
     """
 
     train_step: TrainStep = train_step
-    optimizer: OptimizerFactory | type[Optimizer] | None = None
+    optimizer: OptimizerFactory | type[Optimizer] | Mapping[str, type[Optimizer]] | None = None
     transforms: tuple[Transform, ...] = ()
     controllers: tuple[Controller, ...] = ()
     average: EMA | SWA | None = None
@@ -69,6 +71,12 @@ class TrainingOptions:
             if not isinstance(value, tuple | list):
                 raise ArgumentError(
                     f"{name} is {value!r:.60}; give a tuple of them: ({name[:-1]},)."
+                )
+        for controller in self.controllers:
+            if not callable(getattr(controller, "update", None)):
+                raise ArgumentError(
+                    f"The controller {controller!r:.60} has no method update(history, progress). "
+                    "In place of torch's ReduceLROnPlateau use ReduceOnPlateau(monitor=…)."
                 )
         if not callable(self.train_step):
             raise ArgumentError(

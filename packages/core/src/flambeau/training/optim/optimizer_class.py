@@ -1,9 +1,9 @@
-"""An optimizer class, or a ``functools.partial`` of one, as optimizer factory."""
+"""Optimizer classes as optimizer factory: one for the model, or one for each submodule."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import nn
 from torch.optim import Optimizer
 
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
 from flambeau.training.optim.optimizer import OPTIMIZERS, default_factory, split_by_decay
 
@@ -68,8 +68,71 @@ class ClassFactory:
         return {"main": build(model.parameters(), **settings)}
 
 
-def class_factory(optimizer: object) -> ClassFactory | None:
-    """Return the factory of an optimizer class or a partial of one; None for other objects."""
+@dataclass(frozen=True)
+class SubmoduleFactory:
+    """The factory of ``TrainingOptions(optimizer={"critic": Adam, "generator": Adam})``.
+
+    Attributes:
+        by_name: The factory of each submodule by its name in the model (``"encoder.head"``), which
+            is also the name of its optimizer.
+    """
+
+    by_name: Mapping[str, ClassFactory]
+
+    def __call__(self, model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        """Return one optimizer for each submodule, with its parameters.
+
+        Raises:
+            ArgumentError: The model has no submodule of a name, or a trainable parameter is in none
+                of the submodules or in several.
+        """
+        modules = dict(cast("Iterator[tuple[str, nn.Module]]", model.named_modules()))
+        for name in self.by_name:
+            if not name or name not in modules:
+                raise ArgumentError(
+                    f"The model has no submodule {name!r}, which optimizer={{…}} names. "
+                    f"{did_you_mean(name, list(dict(model.named_children())))}"
+                )
+        for name, parameter in model.named_parameters():
+            owners = [each for each in self.by_name if name.startswith(f"{each}.")]
+            if len(owners) != 1 and parameter.requires_grad:
+                have = f"several optimizers ({', '.join(owners)})" if owners else "no optimizer"
+                raise ArgumentError(
+                    f"The parameter {name} has {have}. Name its submodule once in optimizer={{…}}, "
+                    "or call requires_grad_(False) on it."
+                )
+        return {
+            name: factory(modules[name], values)["main"] for name, factory in self.by_name.items()
+        }
+
+
+def class_factory(optimizer: object) -> ClassFactory | SubmoduleFactory | None:
+    """Return the factory of an optimizer class, a partial of one, or such by submodule.
+
+    Raises:
+        ArgumentError: A mapping has another value.
+    """
+    if isinstance(optimizer, Mapping):
+        return _submodule_factory(cast("Mapping[object, object]", optimizer))
+    return _one_class(optimizer)
+
+
+def _submodule_factory(optimizers: Mapping[object, object]) -> SubmoduleFactory:
+    by_name: dict[str, ClassFactory] = {}
+    for name, optimizer in optimizers.items():
+        factory = _one_class(optimizer)
+        if factory is None or not isinstance(name, str):
+            raise ArgumentError(
+                f"optimizer has {name!r}: {optimizer!r:.60}. A mapping has an optimizer class for "
+                'each submodule of the model: {"generator": torch.optim.Adam}.'
+            )
+        by_name[name] = factory
+    if not by_name:
+        raise ArgumentError("optimizer is an empty mapping. Omit it, or name a submodule.")
+    return SubmoduleFactory(by_name)
+
+
+def _one_class(optimizer: object) -> ClassFactory | None:
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         return ClassFactory(optimizer)
     if isinstance(optimizer, partial):
