@@ -56,7 +56,7 @@ class Plan:
     # Equal plans may have different rules, and evidence contains mappings.
     __hash__ = None  # type: ignore[assignment]
 
-    __slots__ = ("_choices", "_facts", "_rules", "_values")
+    __slots__ = ("_choices", "_facts", "_mutable", "_rules", "_values")
 
     def __init__(self, choices: Iterable[Choice]) -> None:
         self._choices: dict[str, Choice] = {}
@@ -66,7 +66,8 @@ class Plan:
             self._choices[choice.key] = checked(choice)
         self._rules: tuple[Rule, ...] = ()
         self._facts: Mapping[str, Any] | None = None
-        self._values: dict[str, Any] | None = None
+        self._values: dict[str, Any] | None = None  # and which of them are lists or mappings
+        self._mutable: list[str] = []
 
     @classmethod
     def _bound(
@@ -183,13 +184,13 @@ class Plan:
     def values(self) -> Mapping[str, Any]:
         """A copy of each key's value; data, model and task are built from these."""
         if self._values is None:
-            self._values = {key: choice.value for key, choice in self._choices.items()}
-        # Only mutable values need a copy of their own.
-        return self._values | {
-            key: plain(value, f"the value of {key!r}")
-            for key, value in self._values.items()
-            if type(value) not in _IMMUTABLE
-        }
+            values = {key: choice.value for key, choice in self._choices.items()}
+            self._mutable = [key for key in values if type(values[key]) not in _IMMUTABLE]
+            self._values = values
+        copied = self._values.copy()
+        for key in self._mutable:
+            copied[key] = plain(copied[key], f"the value of {key!r}")
+        return copied
 
     def __getitem__(self, key: str) -> Choice:
         if key not in self._choices:

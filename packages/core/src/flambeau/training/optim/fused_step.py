@@ -24,8 +24,10 @@ from flambeau.torch_internals import (
 def inner_optimizers(optimizer: Optimizer) -> dict[str, Optimizer]:
     """Return the optimizers that a wrapper (SAM, Lookahead) keeps as attributes, by name.
 
-    Those in a list or a dictionary have names such as "parts.0".
+    Those in a list or a dictionary have names such as "parts.0". Optimizers of torch wrap none.
     """
+    if type(optimizer).__module__.startswith("torch.optim."):
+        return {}
     found: dict[str, Optimizer] = {}
     for name, value in vars(optimizer).items():
         if isinstance(value, Optimizer):
