@@ -82,9 +82,9 @@ def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
     name = type(task).__name__
     raise InputError(
         f"{name}.host_weight returns the weight {promised:g} for a batch of {len(batch)} samples, "
-        f"but {name}.loss returns {returned:g}. The sum of the losses would be divided by the wrong "
-        f"weight. Let {name}.host_weight return the weight of the loss, or None if only {name}.loss "
-        "can compute it."
+        f"but {name}.loss returns {returned:g}. The sum of the losses would be divided by the "
+        f"wrong weight. Let {name}.host_weight return the weight of the loss, or None if only "
+        f"{name}.loss can compute it."
     )
 
 

@@ -62,8 +62,9 @@ _ADVICE: Mapping[str, str] = {
         "(clip_norm=1.0)."
     ),
     "unknown": (
-        "Possible causes are carried state, several optimizers, a custom train_step, or a nondeterministic operation. Lower lr, clip gradients (clip_norm=1.0), or "
-        'skip such steps (nonfinite="skip").'
+        "Possible causes are carried state, several optimizers, a custom train_step, or a "
+        "nondeterministic operation. Lower lr, clip gradients (clip_norm=1.0), or skip such steps "
+        '(nonfinite="skip").'
     ),
 }
 
