@@ -32,7 +32,7 @@ class Planner(Protocol):
         ...
 
     def tolerance(self, history: History) -> float:
-        """Return how much worse than the best score the score of a later epoch to keep may be."""
+        """Return by how much a later epoch may score worse than the best one and still be kept."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

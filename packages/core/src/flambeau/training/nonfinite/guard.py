@@ -239,7 +239,7 @@ class NonFiniteGuard:
             current.copy_(good)
 
     def save_statistics(self) -> None:
-        """Save the current statistics as good; call after loading or computing them."""
+        """Save the current statistics as the good ones; call after loading or computing them."""
         for current, good in zip(self._statistics, self._good_statistics, strict=True):
             good.copy_(current)
 

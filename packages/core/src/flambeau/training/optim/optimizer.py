@@ -266,7 +266,7 @@ def _supports_fused(name: str, model: nn.Module) -> bool:
 
 @cache
 def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
-    """Return whether a fused step works; it is tried: some optimizers fail only in ``step``."""
+    """Return whether a fused step works, by making one: some optimizers fail only in ``step``."""
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)
