@@ -470,7 +470,7 @@ def test_a_loss_without_a_weight_is_refused() -> None:
 def test_metric_objects_without_names_are_refused() -> None:
     metrics: Any = [lambda outputs, targets: 0.0]
     with pytest.raises(
-        TypeError, match=r"not a name\. Give metric objects and lambdas by name, metrics=\{"
+        TypeError, match=r"has no name\. Give metric objects and lambdas in a dict, metrics=\{"
     ):
         Classification(["a", "b"], metrics=metrics)
 
