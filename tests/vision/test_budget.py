@@ -82,7 +82,7 @@ def test_the_plan_says_what_the_size_was_and_how_to_keep_it() -> None:
     made = learner(clock)
     made.fit_auto(1.0, clock=clock)
     choice = made.plan["image_size"]
-    assert "In place of 128" in choice.reason
+    assert "It replaces 128" in choice.reason
     assert choice.override == 'Learner(data, choices={"image_size": 128})'
     assert "13.9 epochs at image_size 96" in choice.reason
     assert "1 min" in choice.reason
@@ -143,4 +143,4 @@ def test_a_larger_network_gives_way_where_half_the_size_is_not_enough(
     assert made.plan["architecture"].value == "resnet18"
     made.fit_auto(1.0, clock=clock)
     assert made.plan["architecture"].value == "small_cnn"
-    assert "In place of resnet18" in made.plan["architecture"].reason
+    assert "It replaces resnet18" in made.plan["architecture"].reason

@@ -314,7 +314,7 @@ def test_invalid_arguments() -> None:
     for options, message in (
         ({"accumulate": 1.5}, "accumulate is 1.5; give a whole number"),
         ({"nonfinite": "rais"}, "Did you mean 'raise'"),
-        ({"controllers": ReduceOnPlateau()}, r"give a tuple of them: \(controller,\)"),
+        ({"controllers": ReduceOnPlateau()}, r"give a tuple: controllers=\(controller,\)"),
         ({"average": "ema"}, r"give EMA\(\), SWA\(\) or None"),
         ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))])}, r"a SGD; give a class"),
         ({"optimizer": "sgd"}, r'a str; give a class.*choices=\{"optimizer": "sgd"\}'),
@@ -470,7 +470,7 @@ def test_a_loss_without_a_weight_is_refused() -> None:
 def test_metric_objects_without_names_are_refused() -> None:
     metrics: Any = [lambda outputs, targets: 0.0]
     with pytest.raises(
-        TypeError, match=r"not a name\. Give metric objects and lambdas by name, metrics=\{"
+        TypeError, match=r"has no name\. Give metric objects and lambdas in a dict, metrics=\{"
     ):
         Classification(["a", "b"], metrics=metrics)
 

@@ -73,8 +73,8 @@ def test_a_learner_trains_with_it() -> None:
     [
         ({"loss": "focal"}, "loss is 'focal', but must be a function"),
         ({"loss": nn.CrossEntropyLoss}, "loss is <class"),
-        ({"loss": focal, "label_smoothing": 0.1}, "label_smoothing is ignored by a loss"),
-        ({"loss": focal, "class_weights": [1, 1, 2]}, "class_weights is ignored by a loss"),
+        ({"loss": focal, "label_smoothing": 0.1}, "label_smoothing has no effect together"),
+        ({"loss": focal, "class_weights": [1, 1, 2]}, "class_weights has no effect together"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -206,7 +206,7 @@ def test_the_message() -> None:
     assert isinstance(error, NonFiniteError)
     assert str(error).startswith(
         "Step 12 (step 2 of epoch 2) is not finite: the output of '3' (Linear). Samples: 8. "
-        "The weights are the ones before that step. If earlier steps were finite, lower lr or clip"
+        "The model has the weights from before that step. If earlier steps were finite, lower lr or"
     )
 
 

@@ -99,7 +99,7 @@ class Inherits(Samples):
 
 def test_a_broken_promise_is_refused_with_both_numbers() -> None:
     returned = float(Tokens.tokens(Batch({"x": X[:N]}))[:4].sum())
-    with pytest.raises(InputError, match=r"Samples\.host_weight promises the weight 4 .* returns"):
+    with pytest.raises(InputError, match=r"Samples\.host_weight returns the weight 4 .* returns"):
         learner(Samples()).fit(1)
     assert 40 < returned < 80
     assert Inherits().host_weight(Batch({"x": X})) is None

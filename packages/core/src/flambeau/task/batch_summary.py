@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flambeau.task.task import Task
 
 N_BINS = 10
-"""Bins of equal width between 0 and 1 in which a summary counts predicted probabilities."""
+"""Number of bins of equal width, from 0 to 1, in which predicted probabilities are counted."""
 
 TOP_K = 5
 _MOST_VALUES = 250_000  # probabilities in memory at once: 2 MB
@@ -27,16 +27,16 @@ _MOST_VALUES = 250_000  # probabilities in memory at once: 2 MB
 class Summary:
     """Figures of one or several batches: a few per sample, and sums over the samples.
 
-    A report holds one summary of a part: the entries of ``samples`` are concatenated over the
-    batches, those of ``sums`` are added. Neither has a value for each sample and class, so that the
-    report of a model with 33,000 classes fits in memory.
+    A report holds one summary for each part of the data: the entries of ``samples`` are
+    concatenated over the batches, and the entries of ``sums`` are added. Neither contains one value
+    per sample and class, so the report of a model with 33,000 classes fits in memory.
 
     Attributes:
-        kind: "classification", "multi_label" or "regression", which reports know; another name for
-            a task with sections of its own (``Task.report_sections``); "other" if there are only
-            losses and scores.
+        kind: "classification", "multi_label" or "regression", for which reports have sections;
+            another name if the task itself defines the sections (``Task.report_sections``); "other"
+            if there are only losses and scores.
         samples: Figures by name, one entry per sample: a tensor ``(batch, …)`` on the CPU, or a
-            list. Reports read "loss" ``(batch,)``, "finite" (whether the outputs are),
+            list. Reports read "loss" ``(batch,)``, "finite" (whether all outputs are finite),
             "target_text" and "predicted_text", and the figures that ``class_summary``,
             ``label_summary`` and ``value_summary`` list.
         sums: Sums by name: tensors on the CPU, or other values that can be added with ``+``.
@@ -51,7 +51,7 @@ class Summary:
     n_outputs: int = 0
 
     def entries(self, name: str) -> list[Any]:
-        """Return a figure as a list with one entry per sample; empty if there is none."""
+        """Return the figure ``name`` as a list, one entry per sample; empty if it is missing."""
         return list(self.samples.get(name, ()))
 
 
@@ -61,9 +61,10 @@ class PairCounts:
 
     Attributes:
         pairs: int64 ``(pairs, 2)``: target and predicted class, sorted.
-        counts: int64 ``(pairs,)``, each at least 1; with sample weights their sums, float64.
-        squares: Sums of the squared weights, in the dtype of ``counts``: equal to it without
-            weights.
+        counts: Number of samples of each pair, at least 1, int64 ``(pairs,)``; with sample weights,
+            the sum of their weights, float64.
+        squares: Sum of the squared weights of each pair, in the dtype of ``counts``; equal to
+            ``counts`` without weights.
     """
 
     pairs: Tensor
@@ -105,9 +106,10 @@ class CalibrationSums:
     """Sums from which the reliability curve, ECE and Brier score follow.
 
     Attributes:
-        bins: float64 ``(bins, 4)``: number of predictions, sum of their probabilities, and number
-            of correct ones, by bins of equal width, weighted if the samples have weights; and the
-            sum of the squared weights. Edges belong to the lower bin.
+        bins: float64 ``(bins, 4)``. For each bin: number of predictions, sum of their probabilities
+            and number of correct predictions (all three weighted if the samples have weights), and
+            sum of the squared weights. Bins have equal width; a probability on an edge belongs to
+            the lower bin.
         squared_error: Sum over the predictions of their squared error, float64 0-d. For classes it
             is summed over the classes, and halved for two classes.
     """
@@ -147,11 +149,11 @@ class CalibrationSums:
 def class_calibration(
     probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> CalibrationSums:
-    """Return the sums of the most probable class of each sample.
+    """Return the calibration sums over the most probable class of each sample.
 
     Args:
         probabilities: float64 ``(n, classes)``.
-        targets: Class indices ``(n,)``, none ignored.
+        targets: Class indices ``(n,)``, without ignored targets.
         n_bins: Number of bins.
         weights: Sample weights, float64 ``(n,)``.
     """
@@ -165,7 +167,7 @@ def class_calibration(
 def label_calibration(
     probabilities: Tensor, targets: Tensor, n_bins: int = N_BINS, weights: Tensor | None = None
 ) -> CalibrationSums:
-    """Return the sums of the probabilities of all labels.
+    """Return the calibration sums over the probabilities of all labels.
 
     Args:
         probabilities: float64 ``(n, labels)``.
@@ -184,7 +186,8 @@ def label_calibration(
 def summary_of_kind(task: Task, outputs: Any, batch: Batch) -> Summary:
     """Return the summary that the task's ``kind`` needs.
 
-    Only the losses for other kinds, and for outputs without a row per sample (maps, tokens).
+    It contains only the losses if the kind has no figures, or if the outputs do not have one row
+    per sample (maps, tokens).
     """
     losses = task.sample_losses(outputs, batch)
     is_matrix = isinstance(outputs, Tensor) and outputs.ndim <= 2 and len(outputs) == len(batch)
@@ -281,10 +284,10 @@ def label_summary(
     """Return the summary of a multi-label batch.
 
     Per sample: "target_bits" and "predicted_bits" (see ``pack_labels``), and "label_counts"
-    ``(batch, 3)``: number of labels that are correctly predicted, predicted, and targets. Sums:
-    "labels" ``(4, labels)``: true positives, false positives, false negatives and true negatives
-    of each label, int64, or float64 sums of the sample weights; "label_squares" ``(2, labels)``:
-    the same with the squared weights of the predictions and of the targets; "calibration" of every
+    ``(batch, 3)``: how many labels are correctly predicted, are predicted, and are targets. Sums:
+    "labels" ``(4, labels)``: true positives, false positives, false negatives and true negatives of
+    each label, int64, or float64 sums of the sample weights; "label_squares" ``(2, labels)``: the
+    same with the squared weights of the predictions and of the targets; "calibration" of every
     label.
 
     Args:
@@ -373,7 +376,7 @@ def _with_losses(columns: dict[str, Tensor], losses: Tensor | None) -> dict[str,
 
 
 def _finite(outputs: Tensor) -> Tensor:
-    """Return which rows are finite; NaN is the minimum and maximum of a row that has one."""
+    """Return which rows contain only finite values, from their minimum and maximum."""
     lowest, highest = outputs.aminmax(dim=1)
     return lowest.isfinite() & highest.isfinite()
 
@@ -390,7 +393,7 @@ def _sample_weights(weights: Tensor | None, n: int) -> Tensor:
 
 
 def _pieces(outputs: Tensor, *columns: Tensor) -> list[tuple[Tensor, ...]]:
-    """Split a batch into rows whose probabilities need little memory."""
+    """Split a batch into groups of rows that are small enough to need little memory."""
     rows = max(1, _MOST_VALUES // max(1, outputs.shape[1]))
     return list(zip(*(_split(each, rows) for each in (outputs, *columns)), strict=True))
 

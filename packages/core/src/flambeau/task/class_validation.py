@@ -48,7 +48,7 @@ def check_thresholds(thresholds: Sequence[float], n_labels: int) -> tuple[float,
     """Return the thresholds of the labels as a tuple, after checking them.
 
     Raises:
-        InputError: There is not one for each label, or one is not between 0 and 1.
+        InputError: There is not one threshold for each label, or one of them is not in 0..1.
     """
     found = tuple(float(value) for value in thresholds)
     if len(found) != n_labels:
@@ -75,7 +75,7 @@ def not_logits_error(outputs: object, task: str, n: int) -> InputError:
 
 
 def several_outputs_error(outputs: object, task: str, method: str) -> InputError:
-    """Return the error for outputs of which the task must select the one that it needs."""
+    """Return the error for a model with several outputs, of which the task must select one."""
     return InputError(
         f"The model's output is of type {type(outputs).__name__}, but metrics and predictions of "
         f"{task} need one tensor. Override {method} in the task and select it; for a model with "
@@ -106,7 +106,7 @@ def check_logits(outputs: Tensor, classes: Sequence[str], task: str) -> None:
 def explaining_labels(batch: Batch, n_classes: int | None) -> Generator[None]:
     """Turn torch's error for a label that is not a class number into an InputError.
 
-    It costs nothing while no error is raised: the labels are only read then.
+    Without an error it costs nothing: the labels are read only after an error.
     """
     try:
         yield

@@ -75,17 +75,18 @@ class Classification(Task):
     Args:
         classes: Names in the order of the class numbers.
         label_smoothing: Share of the target distribution that is spread over all classes, 0..1.
-        class_weights: Factor on the loss of each class. The loss is then a weighted mean: its
-            weight is the sum of the factors, as in torch, or the count for probabilities. Sample
-            weights multiply both.
-        ignore_index: Targets with this value are ignored (padding), by metric objects of core too,
-            unless they have their own; None ignores none.
+        class_weights: Factor on the loss of each class. The sum of the losses is then divided by
+            the sum of the factors of the targets, as in torch, or by the number of targets if they
+            are probabilities. Sample weights multiply the losses and the factors.
+        ignore_index: Targets with this value (padding) are ignored by the loss and the metrics.
+            Metric objects of core that have an ``ignore_index`` use theirs. None ignores no
+            targets.
         loss: A function of outputs and targets, as the model and the data give them, that returns
-            one loss per target, such as ``nn.CrossEntropyLoss(reduction="none")``; None takes cross
-            entropy. It replaces ``label_smoothing`` and ``class_weights``. An export contains an
-            object whose class the domain registers in ``losses``.
-        metrics: Names from ``Classification.known_metrics``, or metric objects by name. An
-            export contains objects whose class core or the domain registers.
+            one loss per target, such as ``nn.CrossEntropyLoss(reduction="none")``; None selects
+            cross entropy. It replaces ``label_smoothing`` and ``class_weights``. An export can
+            contain only an object whose class the domain registers in ``losses``.
+        metrics: Names from ``Classification.known_metrics``, or metric objects by name. An export
+            can contain only objects whose class core or the domain registers.
         calibration: What ``calibrate`` returned: ``{"temperature": T}``. Predictions and metrics
             use the logits divided by T.
 
@@ -101,7 +102,7 @@ class Classification(Task):
 
     @staticmethod
     def known_metrics(ignore_index: int | None = None) -> dict[str, MetricFactory]:
-        """Return the metrics that ``metrics`` can name."""
+        """Return the metrics that can be chosen by name, with the functions that create them."""
         return {
             "accuracy": partial(Accuracy, ignore_index),
             "auroc": partial(AUROC, ignore_index),
@@ -208,7 +209,7 @@ class Classification(Task):
         """Return what ``loss`` returns, with 0 for ignored targets.
 
         Raises:
-            InputError: It is not one loss per target.
+            InputError: ``loss`` does not return one loss per target.
         """
         kept = None if soft or self.ignore_index is None else targets != self.ignore_index
         each = loss(outputs, targets if kept is None else torch.where(kept, targets, 0))
@@ -230,7 +231,10 @@ class Classification(Task):
             )
         if self.label_smoothing or self.class_weights is not None:
             name = "label_smoothing" if self.label_smoothing else "class_weights"
-            raise ArgumentError(f"{name} is ignored by a loss of your own. Give it to the loss.")
+            raise ArgumentError(
+                f"{name} has no effect together with a custom loss. Remove it, and set it in the "
+                "loss function instead."
+            )
 
     def host_weight(self, batch: Batch) -> float | None:
         targets = batch.target

@@ -1,6 +1,6 @@
 """Metrics for classification, with one label per sample or any number of labels.
 
-Compared with scikit-learn in ``tests/core/task/test_metrics.py``, including absent classes.
+``tests/core/task/test_metrics.py`` compares them with scikit-learn, also for absent classes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ConfusionMatrix(SumMetric):
     def matrix(self) -> Tensor:
         """``(classes, classes)``: rows are targets, columns predictions.
 
-        int64, or sums of the sample weights.
+        int64 counts, or float sums of the sample weights.
         """
         if not self.sums:
             raise InputError("The confusion matrix is empty. Call update with a batch first.")
@@ -108,7 +108,7 @@ class TopKAccuracy(ShareMetric):
 
 
 class _PerClass(SumMetric):
-    """Counts per class: three vectors, so that a vocabulary of classes fits in memory."""
+    """Counts per class, in three vectors; they fit in memory even for a vocabulary of classes."""
 
     higher_is_better = True
     takes_weights = True
@@ -251,7 +251,7 @@ class ExactMatch(ShareMetric):
 
 
 def _labels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return predicted and target class numbers ``(batch, ...)``; soft targets by argmax."""
+    """Return predicted and target classes ``(batch, ...)``; of soft targets, the argmax."""
     outputs, targets = outputs.detach(), targets.detach()
     if targets.is_floating_point() and targets.shape == outputs.shape:
         targets = targets.argmax(dim=1)
@@ -296,7 +296,7 @@ def _label_sets(
 
 
 def _f1(correct: Tensor, total: Tensor) -> Tensor:
-    """Return F1 from true positives and the sum of targets and predictions; 0 without any."""
+    """Return F1 from true positives and the sum of targets and predictions; 0 if that is 0."""
     return 2 * as_real(correct) / torch.where(total > 0, as_real(total), 1.0)
 
 
@@ -307,7 +307,7 @@ def _kept(truth: Tensor, ignore_index: int | None) -> Tensor | None:
 def _count(numbers: Tensor, n: int, kept: Tensor | None, weights: Tensor | None = None) -> Tensor:
     """Return how often each of 0..n-1 occurs; ``bincount`` would read the device on CUDA.
 
-    With sample weights ``(batch,)`` it is the sum of the weights of its occurrences.
+    With sample weights ``(batch,)``, the weights of the occurrences are added instead of counted.
     """
     if kept is not None:
         numbers = torch.where(kept, numbers, n)

@@ -16,22 +16,22 @@ from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 SampleLosses = Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]
-"""``function(outputs, batch)``: the loss of each sample, ``(batch,)``, or of each of its elements,
-``(batch, …)``; or several of them by name, which are added."""
+"""``function(outputs, batch)`` returns the loss of each sample, ``(batch,)``, or of each of its
+elements, ``(batch, …)``; or a dictionary of several such losses by name, which are added."""
 
 
 class CustomLoss(Task):
-    """A task whose loss is a function; the mean of what it returns is minimised.
+    """A task whose loss is the mean of the values that a function returns.
 
     Predictions are the rows of the outputs. An export cannot contain the function.
 
     Args:
         function: ``function(outputs, batch)`` returns the loss of each sample, ``(batch,)``, or of
-            each of its elements, ``(batch, …)``; or several by name, whose sum is the loss and
-            whose means are logged. Sample weights are applied to the result.
+            each of its elements, ``(batch, …)``; or several such losses by name: their sum is the
+            loss, and the mean of each is logged. Sample weights are applied to the result.
 
     Raises:
-        ArgumentError: It is not a function.
+        ArgumentError: ``function`` is not a function.
     """
 
     def __init__(self, function: SampleLosses) -> None:
@@ -44,7 +44,7 @@ class CustomLoss(Task):
         self.loss_name = getattr(function, "__name__", class_name(function))
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        """Return the sum of the function's losses and their number, both weighted by sample.
+        """Return the sum and the number of the function's losses, both weighted by sample.
 
         Raises:
             InputError: The function does not return a tensor with one row for each sample, or its

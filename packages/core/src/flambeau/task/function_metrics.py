@@ -1,4 +1,4 @@
-"""Metrics from functions: of outputs and targets, or those of scikit-learn.
+"""Metrics from functions of outputs and targets, and from scikit-learn's metrics.
 
 The function is called once, with the outputs and targets of all batches: most scores are not the
 mean of the scores of batches.
@@ -29,8 +29,8 @@ class FunctionMetric(StoringMetric):
         higher_is_better: Whether larger values are better; None if scores are never compared.
 
     Raises:
-        ArgumentError: ``function`` is not a function, or is one of scikit-learn's, which take the
-            targets first.
+        ArgumentError: ``function`` is not a function, or is a metric of scikit-learn, which takes
+            the targets first (use ``SklearnMetric``).
 
     Example:
         >>> def largest_error(outputs, targets):
@@ -69,8 +69,8 @@ class SklearnMetric(StoringMetric):
         function: ``function(y_true, y_pred)``.
         takes: What the function compares with the targets. "labels": predicted classes, from
             logits ``(batch, classes)``, or predicted label sets, from ``(batch, labels)``.
-            "probabilities": those of all classes or labels; for two classes those of the second.
-            "values": the outputs as they are (regression).
+            "probabilities": the probabilities of all classes or labels; for two classes, of the
+            second class only. "values": the outputs as they are (regression).
         higher_is_better: Whether larger values are better.
         ignore_index: Targets with this value are left out (padding).
         settings: Further arguments of the function (``{"average": "macro"}``).
@@ -142,7 +142,8 @@ def check_function(function: object) -> None:
     """Check that a function can be called with (outputs, targets).
 
     Raises:
-        ArgumentError: It is a class or no function, or its first argument is that of scikit-learn.
+        ArgumentError: ``function`` is a class or cannot be called, or its first argument is named
+            ``y_true``, as in scikit-learn.
     """
     if not callable(function) or isinstance(function, type):
         raise ArgumentError(f"{function!r:.60} is not a function.")
@@ -160,7 +161,7 @@ def check_function(function: object) -> None:
 
 
 def _as_number(value: Any) -> Any:
-    """Return NumPy's scalars as floats; other values are checked by ``score``."""
+    """Return a NumPy scalar as a float, any other value unchanged (``score`` checks it)."""
     if isinstance(value, Tensor):
         return value
     item: Any = getattr(value, "item", None)

@@ -1,4 +1,4 @@
-"""The metrics of a task as the user chooses them: names, functions and metric objects."""
+"""Create the metrics of a task from the user's names, functions and metric objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from flambeau.task.metrics import Metric, MetricFactory, StoringMetric, SumMetri
 
 MetricFunction = Callable[[Any, Any], Any]
 MetricChoice = Sequence[str | MetricFunction] | Mapping[str, Metric | MetricFunction | str]
-"""Names and functions of outputs and targets, or these and metric objects by name."""
+"""A list of names and of functions of outputs and targets, or a mapping from the name in the
+history to a name, a function or a metric object."""
 
 
 def fresh_metrics(
@@ -26,10 +27,10 @@ def fresh_metrics(
     Args:
         wanted: The user's choice.
         known: Metrics that can be chosen by name.
-        ignore_index: The task's: also that of metrics of core that were created without one.
+        ignore_index: The ``ignore_index`` of the task; metrics of core that have none get it too.
 
     Raises:
-        ArgumentError: A name is unknown, or a value is neither name, metric nor function.
+        ArgumentError: A name is unknown, or a value is neither a name nor a metric nor a function.
     """
     found = {name: _fresh(name, value, known) for name, value in _by_name(wanted).items()}
     for metric in found.values():
@@ -40,7 +41,7 @@ def fresh_metrics(
 
 
 def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:
-    """Return ``wanted`` for ``Task.arguments()``; an export stores objects by registered names."""
+    """Return ``wanted`` as a list of names, or as metrics by name, for ``Task.arguments()``."""
     named = _by_name(wanted)
     if not isinstance(wanted, Mapping) and all(isinstance(each, str) for each in wanted):
         return list(named)
@@ -48,7 +49,7 @@ def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:
 
 
 def _by_name(wanted: MetricChoice) -> dict[str, Any]:
-    """Return the choices by name; a function has its own."""
+    """Return the choices by name; the name of a function is its ``__name__``."""
     if isinstance(wanted, Mapping):
         return dict(wanted)
     named: dict[str, Any] = {}
@@ -56,8 +57,8 @@ def _by_name(wanted: MetricChoice) -> dict[str, Any]:
         name: object = each if isinstance(each, str) else getattr(each, "__name__", None)
         if isinstance(each, Metric) or not isinstance(name, str) or name == "<lambda>":
             raise ArgumentError(
-                f"metrics contains {each!r:.80}, which is not a name. Give metric objects and "
-                'lambdas by name, metrics={"recall": Recall()}; a metric has '
+                f"metrics contains {each!r:.80}, which has no name. Give metric objects and "
+                'lambdas in a dict, metrics={"recall": Recall()}; a metric has '
                 "update(outputs, targets), compute() and reset()."
             )
         named[name] = each
@@ -85,7 +86,7 @@ def _fresh(name: str, value: Any, known: Mapping[str, MetricFactory]) -> Metric:
 
 
 def _function_metric(value: Any) -> Any:
-    """Return a metric for a function of outputs and targets; other values unchanged."""
+    """Return a metric for a function of outputs and targets; return other values unchanged."""
     if isinstance(value, str | type | Metric) or not callable(value):
         return value
     return FunctionMetric(value)

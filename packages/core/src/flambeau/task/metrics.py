@@ -26,9 +26,9 @@ Mode = Literal["min", "max"]
 class Metric(Protocol):
     """A number over all batches with which it was updated.
 
-    Two attributes are optional: ``higher_is_better`` (as in torchmetrics) says whether larger
-    values are better, True or False, and whoever compares scores needs it; ``takes_weights`` says
-    that ``update`` has a third parameter for the sample weights.
+    Two attributes are optional. ``higher_is_better`` (as in torchmetrics) is True if larger values
+    are better and False if smaller values are; it is needed wherever scores are compared.
+    ``takes_weights`` is True if ``update`` has a third parameter for the sample weights.
     """
 
     def update(self, outputs: Any, targets: Any, /) -> None:
@@ -133,7 +133,7 @@ def check_takes_weights(name: str, metric: Any, known: Mapping[str, MetricFactor
 
 
 class SumMetric:
-    """The base of metrics whose state is a few sums.
+    """The base class of metrics whose state consists of a few sums.
 
     Attributes:
         sums: Sums by name, on the device of the first batch: int64 counts and float64 sums (float32
@@ -171,9 +171,10 @@ class SumMetric:
     def note_nan(
         self, outputs: Tensor, kept: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Record whether an output is nan, which would count as a class; for subclasses.
+        """Record whether an output is nan; for subclasses.
 
-        The score is then nan. Outputs of ignored targets and of samples of weight 0 do not count.
+        The score is then nan; otherwise a nan could count as the predicted class. Outputs of
+        ignored targets and of samples of weight 0 are not examined.
 
         Args:
             outputs: ``(batch, classes, …)``.
@@ -200,7 +201,7 @@ class SumMetric:
 
 
 class StoringMetric:
-    """The base of metrics that need all outputs and targets at once.
+    """The base class of metrics that need all outputs and targets at once.
 
     They are kept on their device in their own dtypes until ``reset``: 40 MB for 10,000 samples of
     1,000 classes in float32.
@@ -213,9 +214,9 @@ class StoringMetric:
 
     @property
     def sums(self) -> dict[str, Tensor]:
-        """All outputs, targets and weights, in the place of sums, to be merged over processes.
+        """All outputs, targets and weights by name, to be merged over processes like sums.
 
-        Without "weights" if no batch has any.
+        "weights" is missing if no batch has weights.
         """
         if not self._batches:
             return {}
@@ -227,7 +228,7 @@ class StoringMetric:
         return found
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the outputs, targets and weights of the same metric over other samples."""
+        """Add the ``sums`` of the same metric over other samples."""
         if sums:
             self._batches.append((sums["outputs"], sums["targets"], sums.get("weights")))
 
@@ -264,7 +265,7 @@ class MeanLoss(SumMetric):
 
 
 def refuse_weight_zero(metrics: Mapping[str, Any], *, in_run: bool) -> None:
-    """Raise an InputError if the loss of an evaluation counts nothing.
+    """Raise an InputError if the samples of an evaluation have the total weight 0.
 
     Args:
         metrics: The metrics by name, with "loss".
@@ -281,24 +282,24 @@ def refuse_weight_zero(metrics: Mapping[str, Any], *, in_run: bool) -> None:
 
 
 def warn_of_undefined(scores: Mapping[str, float]) -> None:
-    """Warn of metrics that are nan, although the loss is a number."""
+    """Warn about metrics that are nan although the loss is a number."""
     names = [name for name, value in scores.items() if math.isnan(value)]
     if "loss" in names or not names:
         return
     warnings.warn(
         f"[undefined-score] {', '.join(names)} cannot be computed from these samples, so the score "
-        "is nan: they are too few for it (R² of one sample, a class without samples), none counts "
-        "for it (other ignored targets than those of the loss), or some outputs are nan. Choose "
-        "other metrics, or more samples.",
+        "is nan. Either there are too few samples (R² of one sample, a class without samples), or "
+        "the metric ignores all targets (its ignore_index is not that of the loss), or some "
+        "outputs are nan. Choose other metrics, or more samples.",
         FlambeauWarning,
         stacklevel=3,
     )
 
 
 class ShareMetric(SumMetric):
-    """The base of metrics that are a share: correct elements divided by counted elements.
+    """The base class of metrics that are a share: correct elements divided by counted elements.
 
-    A share of errors must set ``higher_is_better = False``.
+    A subclass that computes a share of errors must set ``higher_is_better = False``.
     """
 
     higher_is_better = True
@@ -307,11 +308,11 @@ class ShareMetric(SumMetric):
     def add_correct(
         self, correct: Tensor, kept: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Count a bool tensor, only where ``kept`` is True if it is given; for subclasses.
+        """Count the elements, and the correct ones; for subclasses.
 
         Args:
-            correct: bool ``(batch, …)``.
-            kept: bool of the same shape.
+            correct: Whether each element is correct, bool ``(batch, …)``.
+            kept: Which elements count, bool of the same shape; None counts all.
             weights: Sample weights ``(batch,)``; None counts every element once.
         """
         if weights is not None:

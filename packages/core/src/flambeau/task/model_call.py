@@ -1,4 +1,4 @@
-"""The call of a model with the named inputs of a batch: by name where the names match."""
+"""Call a model with the inputs of a batch: by name if ``forward`` has arguments of these names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return ``model(…)`` with the inputs as its arguments.
 
     If the inputs have the names of arguments of the model's ``forward``, they are passed by name.
-    If no name matches, they are passed in their order. Fields of a tuple have no names.
+    If no name matches, they are passed in their order. Inputs that come from a tuple have no names.
 
     Raises:
         InputError: Some names match and others do not.

@@ -67,11 +67,12 @@ class MultiLabel(Task):
     Args:
         classes: Names of the labels in the order of the columns.
         threshold: A label is predicted if its probability is at least this; one for all labels, or
-            a list with one for each. A list is kept by ``calibrate``.
-        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. An
-            export contains objects whose class core or the domain registers.
+            a list with one for each. ``calibrate`` does not change a list.
+        metrics: Names from ``MultiLabel.known_metrics``, or metric objects by name. An export can
+            contain only objects whose class core or the domain registers.
         calibration: What ``calibrate`` returned: ``{"temperature": T, "thresholds": [...]}``.
-            Predictions and metrics use the logits divided by T, and these thresholds.
+            Predictions and metrics use the logits divided by T, and the thresholds of this
+            dictionary.
 
     Raises:
         ArgumentError: ``classes`` is a string, or a metric is unknown.
@@ -84,7 +85,7 @@ class MultiLabel(Task):
 
     @staticmethod
     def known_metrics(threshold: float | Sequence[float] = 0.5) -> dict[str, MetricFactory]:
-        """Return the metrics that ``metrics`` can name."""
+        """Return the metrics that can be chosen by name, with the functions that create them."""
         return {
             "auroc": MultiLabelAUROC,
             "average_precision": MultiLabelAveragePrecision,
@@ -159,7 +160,7 @@ class MultiLabel(Task):
         return fresh_metrics(self._metrics, self.known_metrics(threshold))
 
     def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
-        """Return a temperature, and the threshold of each label with the best F1.
+        """Return a temperature, and for each label the threshold with the best F1.
 
         The temperature gives the lowest log-loss. A list of thresholds that was passed as
         ``threshold`` is returned unchanged.
@@ -188,7 +189,7 @@ class MultiLabel(Task):
         return p, self._hard(outputs, batch), batch.sample_weight
 
     def _hard(self, outputs: Any, batch: Batch) -> Tensor:
-        """Return the targets of outputs ``(batch, labels)``, which must be 0 or 1."""
+        """Return the targets ``(batch, labels)``, after checking that each is 0 or 1."""
         targets = batch.target
         check_label_shapes(outputs, targets)
         if bool(is_soft(targets).any()):

@@ -38,7 +38,7 @@ def loss_arguments(values: Mapping[str, Any], counts: Sequence[float] = ()) -> d
     """Return the keyword arguments with which a task of core uses the plan's loss.
 
     Args:
-        values: Values of the plan; without a "loss" the task keeps its default.
+        values: Values of the plan by key; without the key "loss" the task keeps its default loss.
         counts: Number of train rows per class in the order of the outputs, or the sums of their
             weights (``class_totals``), for the balanced loss.
 

@@ -23,7 +23,7 @@ def as_real(value: Tensor) -> Tensor:
 
 
 def real_scalar(value: Tensor | float, device: torch.device) -> Tensor:
-    """Return a number or a 0-d tensor as 0-d tensor, detached, in the device's widest float."""
+    """Return a number or 0-d tensor as a detached 0-d tensor in the device's widest float dtype."""
     if isinstance(value, Tensor):
         return value.detach().to(device, real_dtype(device)).reshape(())
     return torch.full((), value, dtype=real_dtype(device), device=device)

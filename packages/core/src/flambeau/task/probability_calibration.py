@@ -1,6 +1,8 @@
-"""Values that make probabilities match frequencies, fitted on samples that were not trained on.
+"""Fit temperatures, which make probabilities match frequencies, and thresholds of labels.
 
-Compared with scipy and scikit-learn in ``tests/core/task/test_probability_calibration.py``.
+The samples must not have been used for training.
+``tests/core/task/test_probability_calibration.py`` compares the results with scipy and
+scikit-learn.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ def check_calibration(
     """Return the values of a task's ``calibration`` as a new dict, after checking them.
 
     Args:
-        values: "temperature" and "thresholds", or some of them.
+        values: "temperature", "thresholds", or both.
         known: The names that the task knows.
-        n_thresholds: Number of thresholds that it needs.
+        n_thresholds: Number of thresholds that the task needs.
 
     Raises:
         ArgumentError: A name is unknown.
@@ -56,7 +58,7 @@ Rows = tuple[Tensor, Tensor, Tensor | None]
 def joined(rows: Iterable[Rows]) -> Rows:
     """Return the rows of all batches as one, on the CPU, without those of weight 0.
 
-    A batch without weights counts each of its rows once, beside batches that have weights.
+    If only some batches have weights, the rows of the other batches get the weight 1.
     """
     found = [tuple(None if part is None else part.detach().cpu() for part in each) for each in rows]
     values, targets = (
@@ -81,7 +83,7 @@ def gather(rows: Iterable[Rows]) -> Rows:
     """Return all logits, targets and weights on the CPU, as ``joined`` does.
 
     Raises:
-        InputError: There are none, or a logit is not finite.
+        InputError: There are no rows, or a logit is not finite.
     """
     found = joined(rows)
     if not len(found[0]):
@@ -164,7 +166,7 @@ def _slopes(logits: Tensor, chosen: Tensor, weights: Tensor, inverse: float) -> 
 def _centred(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield pieces of the logits in float64, minus the largest of each row.
 
-    A constant added to a row would not change the softmax, but large ones lose digits.
+    Subtracting a constant does not change the softmax of a row; large logits would lose digits.
     """
     for start in range(0, len(logits), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -175,7 +177,7 @@ def _centred(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def fit_label_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the temperature T that minimises the log-loss of ``sigmoid(logits / T)``.
 
-    One for all labels.
+    All labels share this temperature.
 
     Args:
         logits: ``(n, labels)``.
@@ -200,8 +202,9 @@ def best_f1_thresholds(
 ) -> list[float]:
     """Return the threshold of each label with the best F1 on these samples.
 
-    It lies halfway between two predicted probabilities. Of several best ones it is the nearest to
-    the current threshold, which is also kept if the label applies to no sample.
+    Each threshold lies halfway between two predicted probabilities. If several thresholds have the
+    best F1, the one nearest to the current threshold is returned. A label that applies to no sample
+    keeps its current threshold.
 
     Args:
         probabilities: ``(n, labels)``.

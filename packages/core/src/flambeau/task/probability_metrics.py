@@ -1,10 +1,11 @@
 """Metrics of predicted probabilities: AUROC, average precision, log-loss and Brier score.
 
-All are exact, without bins, and can be merged over processes. Several classes are scored one
-against the rest and averaged; for two classes, the second one is the positive class. A sample with
-weight 2 counts as two samples, and one with weight 0 for nothing, whatever its outputs are.
+All are exact, without bins, and can be merged over processes. With several classes, each class is
+scored against the rest, and the scores are averaged; with two classes, the second one is the
+positive class. A sample with weight 2 counts as two samples; a sample with weight 0 does not count,
+even if its outputs are nan.
 
-Compared with scikit-learn in ``tests/core/task/test_probability_metrics.py``, including ties.
+``tests/core/task/test_probability_metrics.py`` compares them with scikit-learn, also for ties.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _ClassSum(SumMetric):
         return {"ignore_index": self.ignore_index}
 
     def _add_rows(self, values: Tensor, kept: Tensor, weights: Tensor | None) -> None:
-        """Add a value ``(n,)`` of each row, only where ``kept``, with the weights of the rows."""
+        """Add the values ``(n,)`` of the rows for which ``kept`` is True, times their weights."""
         if weights is not None:
             kept = kept & (weights > 0)
         each = kept if weights is None else torch.where(kept, as_real(weights), 0)
@@ -51,7 +52,7 @@ class _ClassSum(SumMetric):
 class LogLoss(_ClassSum):
     """Mean negative log-likelihood of the target class, without class weights or smoothing.
 
-    Computed from logits, so it is not clipped, as scikit-learn's is for probabilities near 0.
+    It is computed from logits, so unlike scikit-learn's it is not clipped for probabilities near 0.
 
     Args:
         ignore_index: Targets with this value are not counted (padding).
@@ -96,7 +97,7 @@ class BrierScore(_ClassSum):
 
 
 class _Ranking(StoringMetric, ABC):
-    """The base of metrics of a ranking, which need all outputs, not sums."""
+    """The base class of metrics that rank the samples, for which all outputs must be stored."""
 
     higher_is_better = True
     takes_weights = True
@@ -121,7 +122,7 @@ class _Ranking(StoringMetric, ABC):
     def _columns(
         self, outputs: Tensor, targets: Tensor, weights: Tensor | None
     ) -> Iterator[_Column]:
-        """Yield the scores ``(n,)`` of each class or label, where it applies, and the weights."""
+        """Yield for each class or label its scores ``(n,)``, where it applies, and the weights."""
 
     @abstractmethod
     def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
@@ -192,7 +193,7 @@ class AveragePrecision(_ClassRanking):
     """Average precision: the area under the steps of the precision-recall curve.
 
     More than two classes: the mean over the classes, each against the rest. A class without
-    samples gives nan, where scikit-learn warns and counts 0.
+    samples gives nan; scikit-learn warns and counts 0.
 
     Args:
         ignore_index: Targets with this value are not counted (padding).
@@ -234,7 +235,7 @@ class _LabelSum(SumMetric):
         return self._ratio("total", "count")
 
     def _distance(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Return the distance of each value, ``(batch, labels)``."""
+        """Return the error of each predicted probability, ``(batch, labels)``."""
         raise NotImplementedError
 
 
@@ -281,7 +282,7 @@ class MultiLabelAUROC(_LabelRanking):
 class MultiLabelAveragePrecision(_LabelRanking):
     """Mean average precision over the labels.
 
-    A label that applies to no sample gives nan, where scikit-learn warns and counts 0.
+    A label that applies to no sample gives nan; scikit-learn warns and counts 0.
     """
 
     def _score(self, scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
@@ -304,7 +305,7 @@ def _auroc(scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
 
 
 def _average_precision(scores: Tensor, positive: Tensor, weights: Tensor | None) -> float:
-    """Return the sum over the distinct scores of precision times the step in recall."""
+    """Return the sum, over the distinct scores, of precision times the increase of recall."""
     found = _counts_by_score(scores, positive, weights)
     if found is None:
         return float("nan")
@@ -319,8 +320,8 @@ def _counts_by_score(
 ) -> tuple[Tensor, Tensor] | None:
     """Return the numbers of positive and of negative samples at each distinct score, ascending.
 
-    With weights (above 0) their sums. None if all samples are positive or all negative, or if a
-    score is nan.
+    With weights (above 0) it returns the sums of the weights instead. It returns None if all
+    samples are positive or all negative, or if a score is nan.
     """
     n, n_positive = len(positive), int(positive.sum())
     if n_positive in (0, n) or bool(scores.isnan().any()):
@@ -359,7 +360,7 @@ def class_rows(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def row_weights(weights: Tensor | None, targets: Tensor) -> Tensor | None:
-    """Return the weight of each row of `class_rows`: that of its sample."""
+    """Return the weight of each row of ``class_rows``: the weight of its sample."""
     if weights is None:
         return None
     return per_sample(weights.detach(), targets).expand(targets.shape).reshape(-1)
@@ -381,12 +382,12 @@ def check_label_shapes(outputs: Tensor, targets: Tensor) -> None:
 
 
 def is_soft(targets: Tensor) -> Tensor:
-    """Return where a target is neither 0 nor 1."""
+    """Return which targets are neither 0 nor 1."""
     return (targets != 0) & (targets != 1)
 
 
 def _soft_error(metric: str) -> InputError:
     return InputError(
-        f"{metric} needs targets of 0 and 1, but some targets are between them (soft labels). "
+        f"{metric} needs targets of 0 and 1, but some targets are in between (soft labels). "
         "Evaluate on hard labels: mix labels in a transform of training batches only."
     )

@@ -1,4 +1,4 @@
-"""The names under which exports store metric objects, and the losses whose names core uses."""
+"""The names of core's metrics in exports, and the names of core's losses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
     "rmse": RootMeanSquaredError,
     "top_k_accuracy": TopKAccuracy,
 }
-"""Core's metrics by the name in exports; every domain has them in addition to its own."""
+"""Core's metrics by their name in exports; a domain adds further metrics to these."""
 
 LOSS_NAMES: Mapping[str, str] = {name: task for task, names in LOSSES.items() for name in names}
-"""Name of each loss of core → its task."""
+"""Name of each loss of core → name of the task that uses it."""

@@ -65,7 +65,7 @@ _LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
 
 
 def _reducible(loss: Loss) -> Callable[..., Tensor]:
-    """Return a loss per element as a function with torch's argument ``reduction``."""
+    """Return a function like ``loss``, but with torch's argument ``reduction``."""
 
     def reduced(outputs: Tensor, targets: Tensor, *, reduction: str) -> Tensor:
         each = loss(outputs, targets)
@@ -94,10 +94,10 @@ class Regression(Task):
             are in the units of the targets.
         loss: "mse", "huber" (quadratic up to 1, then linear: less sensitive to outliers), "mae", or
             a function of outputs and targets, both ``(batch, values)``, that returns the loss of
-            each element: ``nn.HuberLoss(reduction="none", delta=2.0)``. An export contains one
-            whose class the domain registers in ``losses``.
-        metrics: Names from ``Regression.known_metrics``, or metric objects by name. An
-            export contains objects whose class core or the domain registers.
+            each element: ``nn.HuberLoss(reduction="none", delta=2.0)``. An export can contain such
+            a function only if the domain registers its class in ``losses``.
+        metrics: Names from ``Regression.known_metrics``, or metric objects by name. An export can
+            contain only objects whose class core or the domain registers.
 
     Raises:
         ArgumentError: ``names`` is a string, or the loss or a metric is unknown.
@@ -109,7 +109,7 @@ class Regression(Task):
 
     @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
-        """Return the metrics that ``metrics`` can name."""
+        """Return the metrics that can be chosen by name, with the functions that create them."""
         return {"mae": MeanAbsoluteError, "r2": R2, "rmse": RootMeanSquaredError}
 
     def __init__(
@@ -185,7 +185,7 @@ class Regression(Task):
         return total, weight_of(targets.numel(), samples, targets)
 
     def standardise(self, targets: Tensor) -> Tensor:
-        """Return the targets of the loss: ``(targets - mean) / std``, or unchanged without them."""
+        """Return ``(targets - mean) / std``, or the targets themselves without mean and std."""
         if self.mean is None:
             return targets
         # float64: in float32 a mean of one million has an error of 0.03.
@@ -222,7 +222,7 @@ class Regression(Task):
         return self._loss(outputs.reshape(n, -1), targets, reduction="none").mean(dim=1)
 
     def summarise(self, outputs: Any, batch: Batch) -> Summary:
-        """Return a ``value_summary``; only the losses if the outputs have no row per sample."""
+        """Return a ``value_summary``; only the losses if outputs have no row for each sample."""
         from flambeau.task.batch_summary import loss_summary, value_summary
 
         if not isinstance(outputs, Tensor) or outputs.ndim > 2 or len(outputs) != len(batch):

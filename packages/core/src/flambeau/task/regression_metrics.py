@@ -1,6 +1,6 @@
 """Metrics for regression, over one or several values per sample.
 
-Compared with scikit-learn in ``tests/core/task/test_metrics.py``.
+``tests/core/task/test_metrics.py`` compares them with scikit-learn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MeanAbsoluteError(SumMetric):
 
 
 class RootMeanSquaredError(SumMetric):
-    """Root mean squared error, in the unit of the targets; the mean over several values."""
+    """Root mean squared error in the unit of the targets; of several values, their mean error."""
 
     higher_is_better = False
     takes_weights = True
@@ -54,7 +54,7 @@ class RootMeanSquaredError(SumMetric):
 
 
 class R2(SumMetric):
-    """Coefficient of determination, the share of explained variance; the mean over several values.
+    """Coefficient of determination (share of explained variance); of several values, the mean.
 
     1 is perfect, 0 equals predicting the mean, below 0 is worse. Constant targets give 1 if all
     predictions are exact and 0 otherwise, as in scikit-learn.

@@ -1,4 +1,4 @@
-"""The loss of each sample of a batch, as if it were alone."""
+"""Compute the loss of each sample of a batch as if it were the only sample."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def sample_losses(
         task: Its ``loss`` is called with the samples one by one.
         outputs: Outputs of the model.
         batch: The batch.
-        at_once: Returns the losses of all samples from outputs and targets on the CPU, or None if
-            it cannot; must give the same result.
+        at_once: A faster function that returns the same losses from all outputs and targets on the
+            CPU, or None if it does not support them.
 
     Returns:
         None if the outputs do not have one row per sample.

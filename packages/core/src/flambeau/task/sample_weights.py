@@ -1,4 +1,4 @@
-"""The weight of a loss over samples that have weights."""
+"""Compute the weight by which the summed loss of a batch is divided."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flambeau.data.batch import Batch
 
 
 def known_weight(batch: Batch, n_targets: int) -> float | None:
-    """Return the weight of a loss that counts every target once, if the host knows it.
+    """Return the weight of a loss that counts every target once; None if only the device has it.
 
     Args:
         batch: A batch; with sample weights its ``weight`` is their sum, or None.

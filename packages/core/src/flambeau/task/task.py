@@ -55,7 +55,7 @@ class StepContext:
         step: Optimizer steps since the start of the run.
         sharded: Whether each process evaluates only its shard of the batches, so that metrics must
             be reduced over the processes.
-        for_report: Whether ``summarise`` follows, for which a task may add figures to its outputs.
+        for_report: Whether the outputs are for ``summarise``; a task may then add figures to them.
     """
 
     stage: Stage = "train"
@@ -71,8 +71,8 @@ class StepContext:
 class Task:
     """The base class of tasks; override the methods that your task changes.
 
-    A class that defines ``loss`` but not ``host_weight`` promises no weight: the one that it
-    inherits was promised for another loss.
+    If a class defines ``loss`` but not ``host_weight``, its ``host_weight`` returns None: the
+    inherited method returns the weight of another loss.
 
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
 
@@ -89,11 +89,11 @@ class Task:
             all labels, or one for each.
         ignores_sample_weight: Whether ``loss`` ignores the sample weights on purpose. Otherwise a
             loss that does not depend on them is refused before the first step.
-        signatures: How scores are computed, by name, where a name alone does not say it (the
-            settings of BLEU); shown in reports.
+        signatures: By name of a score, a text that says how it is computed if the name alone does
+            not (the settings of BLEU); shown in reports.
         calibration: The values that ``calibrate`` returned, by name; a task that overrides
-            ``calibrate`` has them in ``arguments()``, as "calibration". Empty while the model is
-            trained, since they belong to its weights.
+            ``calibrate`` includes them in ``arguments()``, as "calibration". Empty while the model
+            is trained, since the values are valid only for the weights on which they were fitted.
     """
 
     builder: str = ""
@@ -184,8 +184,9 @@ class Task:
         before the end of the epoch. Outside of training and evaluation it does nothing.
 
         Args:
-            weight: How much the values count in the mean: the batch (with ``host_weight``, else
-                its ``weight``, else its samples), or a number, also a 0-d tensor.
+            weight: How much the values count in the mean: a number, a 0-d tensor, or the batch,
+                which counts with its ``host_weight``, else its ``weight``, else its number of
+                samples.
             values: Means over the batch by name, numbers or 0-d tensors on any device.
 
         Raises:
@@ -195,11 +196,11 @@ class Task:
             self._sink(weight, values)
 
     def host_weight(self, batch: Batch) -> float | None:
-        """Return the weight that ``loss`` will return, if the host knows it, else None.
+        """Return the weight that ``loss`` will return, or None (default) if it is not yet known.
 
-        It is a promise, which is checked before the first step. With it a step of several
-        micro-batches divides each loss before its backward pass; without it the gradients are
-        divided once, after the last one. By default there is none.
+        It must not read from the device, and is compared with the weight of ``loss`` before the
+        first step. If it is known, a step of several micro-batches divides each loss before its
+        backward pass; otherwise the gradients are divided once, after the last backward pass.
         """
         return None
 
@@ -210,8 +211,8 @@ class Task:
     def score_modes(self) -> Mapping[str, Mode]:
         """Return "min" or "max" for each score of ``evaluate`` whose better direction is known.
 
-        By default that of "loss", "min", and of the metrics that have ``higher_is_better``. A task
-        that overrides ``evaluate`` adds its own scores.
+        By default "min" for "loss", and the direction of each metric that has ``higher_is_better``.
+        A task that overrides ``evaluate`` adds the scores that it computes itself.
         """
         modes: dict[str, Mode] = {"loss": "min"}
         for name, metric in self.metrics().items():
@@ -227,8 +228,9 @@ class Task:
 
         Sums stay on the device until the last batch. The caller sets the model to eval mode. A task
         with a score of its predictions (BLEU) overrides this method and calls ``predict``. A
-        calibration is fitted on the outputs of ``predict``: with one, a task that overrides
-        ``predict`` has its metrics, except the loss, from these.
+        calibration is fitted on the outputs of ``predict``; therefore a calibrated task that
+        overrides ``predict`` computes its metrics, but not the loss, from the outputs of
+        ``predict``.
 
         Raises:
             InputError: The weights of all samples are 0, or all targets are ignored.
@@ -274,7 +276,7 @@ class Task:
                 update_metric(name, metric, predicted, batch.target, batch.sample_weight, known)
 
     def check_for_metrics(self, metrics: Mapping[str, Any], outputs: Any) -> None:
-        """Raise an InputError if core's metrics get something else than one tensor."""
+        """Raise an InputError if there are metrics of core and the outputs are not one tensor."""
         if isinstance(outputs, Tensor):
             return
         others: list[type] = [type(each) for name, each in metrics.items() if name != "loss"]
@@ -285,7 +287,7 @@ class Task:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """The threshold of each label: fitted by ``calibrate``, or ``threshold``."""
+        """The threshold of each label: from ``calibration``, or else ``threshold``."""
         fitted: Sequence[float] | None = self.calibration.get("thresholds")
         if fitted is not None:
             return tuple(fitted)
@@ -336,12 +338,13 @@ class Task:
     def summarise(self, outputs: Any, batch: Batch) -> Summary:
         """Return what a report keeps of a batch: figures of each sample, and sums.
 
-        A report never holds the outputs of a part. By default it holds what the task's ``kind``
-        needs, and only the losses for other kinds and for outputs without a row per sample.
+        By default the summary contains the figures of the task's ``kind``; it contains only the
+        losses if the kind has no figures, or if the outputs do not have one row per sample. A
+        report keeps summaries, never outputs.
 
         Args:
             outputs: What ``predict`` returned.
-            batch: With targets.
+            batch: The batch, with targets.
         """
         from flambeau.task.batch_summary import summary_of_kind
 
@@ -363,9 +366,10 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
 
     def example_prediction(self) -> Any:
-        """Return a prediction like those of ``decode``, whose fields a frame without rows has.
+        """Return a prediction that shows the columns of a table of predictions without rows.
 
-        By default that for outputs of zeros, ``(1, n_outputs)``; None if these are not known.
+        By default it is decoded from outputs of zeros, ``(1, n_outputs)``; None if ``n_outputs`` is
+        not known or these outputs cannot be decoded.
         """
         if self.n_outputs is None:
             return None
@@ -381,7 +385,7 @@ class Task:
             options: Values by ``CliOption.key``; only those that were given.
 
         Raises:
-            ArgumentError: The task does not support an option, which is the default.
+            ArgumentError: The task does not support an option; by default it supports none.
         """
         if options:
             raise ArgumentError(

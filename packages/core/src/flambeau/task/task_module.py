@@ -1,4 +1,4 @@
-"""The parameters of a task: class centres of ArcFace, weights of several losses."""
+"""Find the parameters of a task, such as the class centres of ArcFace or weights of losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything private of torch that flambeau uses, and its public replacements.
+"""All private names of torch that flambeau uses, and their public replacements.
 
 A release of torch may remove or change a private name without notice. Therefore these names are
 used only in this package, under three rules:
@@ -7,7 +7,7 @@ used only in this package, under three rules:
 - Each name has a public replacement (``FALLBACKS``), which is used if the name is missing.
 - Functions whose arguments or results might change are tried on small tensors before the first use.
 
-Code that runs in every step looks a function up once and keeps it.
+Code that runs in every step looks up a function once and keeps it.
 """
 
 from flambeau.torch_internals.backward import divided_backward

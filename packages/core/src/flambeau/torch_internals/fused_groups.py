@@ -1,4 +1,4 @@
-"""Param groups whose fused kernel is called directly, and the tests of these kernels."""
+"""Call the fused kernels of optimizers directly, for one param group, and test these kernels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class FusedGroup:
     """A param group with the lists of tensors that are the arguments of its kernel.
 
     Args:
-        settings: The dictionary of the optimizer itself, not a copy: its learning rate changes.
+        settings: The dictionary from ``optimizer.param_groups`` itself, not a copy, because its
+            learning rate changes.
         state: The optimizer's state by parameter.
     """
 
@@ -57,11 +58,11 @@ class FusedGroup:
         )
 
     def is_of(self, settings: ParamGroup) -> bool:
-        """Return whether this is still the group of ``settings``."""
+        """Return whether this object was made from ``settings`` and is still valid for them."""
         return settings is self.settings and settings["params"] is self.listed
 
     def gradients(self) -> list[Tensor] | None:
-        """Return the gradients of ``learning``; None if other parameters have gradients now."""
+        """Return the gradients of ``learning``; None if now other parameters have gradients."""
         found: list[Tensor] = []
         for parameter in self.learning:
             gradient = parameter.grad
@@ -74,7 +75,7 @@ class FusedGroup:
         return found
 
     def gather(self, states: list[Mapping[str, Tensor]]) -> None:
-        """Keep the kernel's lists from the state of each parameter in ``learning``."""
+        """Store the lists for the kernel, from the state of each parameter in ``learning``."""
         raise NotImplementedError(f"{type(self).__name__} must define gather.")
 
     def step(self, gradients: list[Tensor], found_inf: Tensor | None) -> None:
@@ -173,7 +174,7 @@ _GROUPS: Mapping[type[Optimizer], type[FusedGroup]] = {
     AdamW: AdamGroup,
     SGD: SGDGroup,
 }
-"""By the exact class, because a derived class may override ``step``."""
+"""Group class by optimizer class; subclasses are excluded, since they may override ``step``."""
 
 _SHAPES = ((3,), (2, 2), (1,))
 
@@ -182,7 +183,7 @@ _TRIALS: Mapping[str, tuple[type[Optimizer], tuple[Mapping[str, Any], ...]]] = {
     "torch._fused_adamw_": (AdamW, ({"weight_decay": 0.1, "betas": (0.8, 0.9), "eps": 1e-3},)),
     "torch._fused_sgd_": (SGD, ({"weight_decay": 0.1}, {"momentum": 0.9, "dampening": 0.2})),
 }
-"""By kernel: an optimizer that calls it, and the settings of its test."""
+"""Optimizer class that calls a kernel, and the settings with which it is tested, by kernel."""
 
 
 def fused_group_class(optimizer: Optimizer) -> type[FusedGroup] | None:
@@ -191,7 +192,7 @@ def fused_group_class(optimizer: Optimizer) -> type[FusedGroup] | None:
 
 
 def may_call_kernel(kind: type[FusedGroup], settings: ParamGroup) -> bool:
-    """Return whether torch has the kernel for a param group, and it passes ``kernel_agrees``."""
+    """Return whether torch has the kernel for a param group and the kernel passes its test."""
     if not kind.can_keep(settings):
         return False
     name = kind.kernel_name(settings)
@@ -206,8 +207,8 @@ def kernel_agrees(name: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether a direct call of the kernel equals a step of the public optimizer.
 
     Both make steps on three small tensors, also with a ``found_inf`` of 1, which must change
-    nothing. The test runs once per process, device and dtype. If a later torch has other arguments
-    or results there is one ``FlambeauWarning``.
+    nothing. The test runs once per process, device and dtype. If arguments or results differ in a
+    later version of torch, there is one ``FlambeauWarning``.
 
     Args:
         name: torch's private name of the kernel.
@@ -241,7 +242,7 @@ def _agrees(
 
 
 _FUSED_KINDS: tuple[type[Optimizer], ...] = (SGD, Adagrad, AdamW, Adam)
-"""Optimizers of torch with a fused form; AdamW is derived from Adam."""
+"""Optimizers of torch that have a fused form, with their subclasses (AdamW is one of Adam)."""
 
 
 def reads_found_inf(optimizer: Optimizer) -> bool:

@@ -18,7 +18,7 @@ _COMPILED_CALL = "torch.nn.Module._compiled_call_impl"
 _ORIGINAL = "torch._dynamo.OptimizedModule._orig_mod"
 
 COMPILED_PREFIX = "_orig_mod."
-"""What ``torch.compile(model)`` puts before the names in ``state_dict()``, and so into files."""
+"""Prefix that ``torch.compile(model)`` adds to the names in ``state_dict()`` and thus in files."""
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -68,7 +68,7 @@ def shut_down_workers(batches: object, error: BaseException) -> None:
 def ddp_without_buffer_copies() -> Mapping[str, Any]:
     """Return the argument with which ``DistributedDataParallel`` does not copy buffers.
 
-    torch 2.15 renamed it and deprecated the old name.
+    torch 2.15 renamed this argument and deprecated the old name.
     """
     new = "forward_sync_buffers"
     known = signature(DistributedDataParallel).parameters
@@ -78,6 +78,7 @@ def ddp_without_buffer_copies() -> Mapping[str, Any]:
 def dispatch_mode_class() -> type[Any] | None:
     """Return ``TorchDispatchMode``, which intercepts every operation, also those called by C++.
 
-    If it is missing, ``torch.overrides.TorchFunctionMode`` intercepts those called by Python.
+    None if this class is missing; ``torch.overrides.TorchFunctionMode`` can replace it, but
+    intercepts only operations called by Python.
     """
     return names.lookup("torch.utils._python_dispatch.TorchDispatchMode")

@@ -53,7 +53,7 @@ def attribute(owner: object, name: str) -> Any:
 
     Args:
         owner: The object.
-        name: A key of ``FALLBACKS``, whose last part is the attribute.
+        name: A key of ``FALLBACKS``, whose last part is the name of the attribute.
     """
     return getattr(owner, _known(name).rpartition(".")[2], None)
 

@@ -1,9 +1,9 @@
-"""Methods of torch's optimizers without the wrappers that torch adds.
+"""Call methods of torch's optimizers without the wrappers that torch adds.
 
 The wrappers exclude the methods from compilation, and import torch's compiler when one of them is
-first called. That takes 2 to 3 s of the first fit (7 s if Python cannot store bytecode; 2-core
-Xeon), also in programs that compile nothing. The wrappers are not removed from torch, so programs
-can still compile the step of an optimizer.
+first called. This import takes 2 to 3 s of the first fit (7 s if Python cannot store bytecode;
+2-core Xeon), also in programs that compile nothing. The wrappers are not removed from torch, so
+programs can still compile the step of an optimizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from flambeau.torch_internals import names
 
 _WRAPPER_MODULES = ("torch._compile", "torch.optim.optimizer")
-"""Only wrappers from these modules are removed; those of a profiler or a test are kept."""
+"""Only wrappers from these modules are removed; wrappers of a profiler or a test are kept."""
 
 _WRAPPED = "torch.optim.Optimizer.step.__wrapped__"
 
@@ -28,8 +28,9 @@ def unwrapped(optimizer: Optimizer, name: str) -> Callable[..., Any]:
     """Return the method ``name`` of one of torch's own optimizers without torch's wrappers.
 
     The wrappers of ``step`` also disable gradients, call the step's hooks and label the step for
-    torch's profiler; without them the caller must do the first two. For optimizers of other
-    classes, and for methods set on the object, the method itself is returned.
+    torch's profiler; without them the caller must disable gradients and call the hooks. For
+    optimizers that are not torch's, and for methods set on the object, the method itself is
+    returned.
     """
     method = getattr(type(optimizer), name)
     if name in vars(optimizer) or not is_from_torch(type(optimizer)):

@@ -1,4 +1,4 @@
-"""Operations on lists of tensors in a single call, as in torch's optimizers."""
+"""Operations on lists of tensors in a single call, as torch's optimizers use them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ tensors do not change.
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of all tensors together, 0-d on their device.
 
-    It is bitwise equal to ``torch.nn.utils.get_total_norm``, which takes 21 µs for four small
-    tensors instead of 10 (2-core EPYC), because it groups them by device and dtype first.
+    The result is bitwise equal to that of ``torch.nn.utils.get_total_norm``, but for four small
+    tensors it takes 10 µs instead of 21 (2-core EPYC), because the tensors are not first grouped by
+    device and dtype.
 
     Args:
         tensors: At least one, all on the same device.
@@ -41,8 +42,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply each tensor in place by a 0-d tensor.
 
-    With ``torch.nn.utils.clip_grads_with_norm_`` clipping four small tensors takes 45 µs instead
-    of 27 (2-core EPYC).
+    Clipping four small tensors takes 27 µs; with ``torch.nn.utils.clip_grads_with_norm_`` it takes
+    45 µs (2-core EPYC).
     """
     multiply = names.lookup("torch._foreach_mul_") or _multiply_each
     multiply(list(tensors), factor)
@@ -59,9 +60,9 @@ def adder() -> Callable[..., None]:
 def non_finite_flagger(device: torch.device) -> FlagNonFinite:
     """Return the fastest ``FlagNonFinite`` for tensors on ``device``.
 
-    It calls the kernel of ``torch.amp.GradScaler``, which takes 5 µs for six small tensors; their
-    norm takes 21 µs (2-core EPYC). The kernel does not support bf16 on CUDA; the norm is used
-    there.
+    It calls the kernel of ``torch.amp.GradScaler``, which takes 5 µs for six small tensors;
+    computing their norm takes 21 µs (2-core EPYC). For bf16 on CUDA, which the kernel does not
+    support, the norm is used.
     """
     kernel = names.lookup(_NON_FINITE)
     if kernel is None:

@@ -18,9 +18,9 @@ def grouped_batches(
 
     Args:
         loader: The train loader.
-        accumulate: Micro-batches in a step.
+        accumulate: Micro-batches per step.
         epoch: The epoch of the batches.
-        start_step: Optimizer steps of the epoch that are done.
+        start_step: Optimizer steps of the epoch that are already done.
     """
     batches = loader.batches(epoch, start_step * accumulate)
     if accumulate == 1:

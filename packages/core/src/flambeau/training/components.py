@@ -1,4 +1,4 @@
-"""``Components``: the objects that are built from a plan and from which a run is made."""
+"""``Components``: the objects that are built from a plan and that a run uses."""
 
 from __future__ import annotations
 

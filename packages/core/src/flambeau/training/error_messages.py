@@ -1,4 +1,4 @@
-"""Error messages for failed steps: torch's errors with the layer, the cause and a fix."""
+"""Error messages for failed steps, which add the layer, the cause and a fix to torch's error."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def explain_step_error(error: Exception, batches: Sequence[Batch], state: TrainS
 
 @contextmanager
 def explaining_evaluation_errors(state: TrainState) -> Generator[None]:
-    """Turn an out-of-memory error of an evaluation into one with cause and fix."""
+    """Turn an out-of-memory error of an evaluation into an error that names cause and fix."""
     try:
         yield
     except Exception as error:
@@ -88,7 +88,7 @@ def _out_of_memory(
     largest, parts = max(sizes, default=0), len(sizes)
     in_parts = f" in {parts} micro-batches" if parts > 1 else ""
     if state.context.carry is not None:
-        fix = "The batches continue each other: use fewer streams or shorter sequences"
+        fix = "Each batch continues the one before: use fewer streams or shorter sequences"
     elif largest > 1:
         fix = (
             f'For the same step from smaller batches, use choices={{"batch_size": '

@@ -26,7 +26,7 @@ def freeze_except(
         also: ``id`` of parameters that are trainable in frozen groups too, unless in ``fixed``.
 
     Raises:
-        ArgumentError: The model has no group of a name.
+        ArgumentError: The model has no group of one of the names.
     """
     frozen = frozen_parameters(model, trainable, also).union(fixed)
     for parameter in model.parameters():
@@ -43,7 +43,7 @@ def frozen_parameters(
     """Return the ``id`` of the parameters in frozen groups, without those in ``also``.
 
     Raises:
-        ArgumentError: The model has no group of a name.
+        ArgumentError: The model has no group of one of the names.
     """
     if trainable is None:
         return set()
@@ -56,8 +56,9 @@ def frozen_parameters(
 def has_running_statistics(module: nn.Module) -> bool:
     """Return whether ``module`` is a norm layer that uses running statistics in eval mode.
 
-    True for batch norm of any dimension, SyncBatchNorm, instance norm with ``track_running_stats``,
-    affine or not, and layers of other libraries with a buffer ``running_mean``.
+    True for batch norm of any dimension, SyncBatchNorm, and instance norm with
+    ``track_running_stats``, each affine or not, and for layers of other libraries with a buffer
+    ``running_mean``.
     """
     return isinstance(getattr(module, "running_mean", None), Tensor)
 
@@ -91,7 +92,8 @@ def set_train_modes(model: nn.Module, trainable: Collection[str] | None, bn: str
         trainable: Names of the trainable groups; None for all groups.
         bn: "train": train mode in all groups, also frozen ones. "eval" and "adapt": eval mode, so
             the statistics do not change; with "adapt" the loop has computed them from the new data
-            before. "auto" (undecided): eval mode if the group of the layer is frozen.
+            before. "auto" (not decided yet): eval mode if the group of the layer is frozen, else
+            train mode.
 
     Raises:
         ArgumentError: ``bn`` or a group name is unknown.
@@ -111,9 +113,9 @@ def set_train_modes(model: nn.Module, trainable: Collection[str] | None, bn: str
 def norm_layers(model: nn.Module) -> dict[nn.Module, str]:
     """Return the layer group of every norm layer with running statistics.
 
-    A layer that is in no module of a group (its parameters are listed singly, or it has none)
-    belongs to the group of the parameters before it, whose output it normalises; without such
-    parameters it belongs to the first group.
+    If no module of a group contains the layer (its parameters are listed one by one, or it has
+    none), it belongs to the group of the parameters before it, whose output it normalises. If there
+    are no parameters before it, it belongs to the first group.
     """
     group_of_module: dict[nn.Module, str] = {}
     for name, parts in layer_groups(model).items():

@@ -18,7 +18,7 @@ Number = float | int | str
 
 
 MAX_STEP_LOSSES = 2**16
-"""Number of entries of ``History.step_losses`` at which neighbours are merged."""
+"""Number of entries of ``History.step_losses`` at which neighbouring entries are merged."""
 
 
 class History:
@@ -31,8 +31,8 @@ class History:
             In a run of 65,536 steps or more each entry is the mean over ``loss_interval``
             consecutive steps; values that are not finite are left out of it.
         loss_interval: Steps per entry of ``step_losses``: 1, or a power of two in a long run.
-        modes: Whether smaller ("min") or larger ("max") values are better, for each column of
-            which the last run's task knows it.
+        modes: "min" if smaller values of a column are better, "max" if larger ones are; only for
+            the columns for which the task of the last run defines it.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,8 @@ class History:
 def _padded(losses: array[float]) -> NDArray[np.float64]:
     """Return the losses followed by zeros, up to a multiple of 4,096.
 
-    safetensors keeps 6 KB in memory for each new size of an array that it writes.
+    Padding limits the number of different sizes: safetensors keeps 6 KB in memory for each size of
+    an array that it has written.
     """
     found = np.zeros(-(-len(losses) // 4096) * 4096)
     found[: len(losses)] = losses

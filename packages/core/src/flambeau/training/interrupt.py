@@ -24,8 +24,8 @@ class Interrupt:
 def deferred_interrupt() -> Generator[Interrupt]:
     """Set ``pending`` at the first Ctrl-C or SIGTERM; interrupt at once at the second.
 
-    Works in the main thread and where Python's own handlers are installed; otherwise it does
-    nothing.
+    This works only in the main thread and with Python's default handlers of the signals; otherwise
+    it does nothing.
 
     Raises:
         KeyboardInterrupt: At the second signal, or at the end of the block if a signal is pending.

@@ -1,4 +1,4 @@
-"""``LoggedValues``: what ``task.log`` and ``step.log`` report, averaged over an epoch."""
+"""``LoggedValues``: the values given to ``task.log`` and ``step.log``, averaged over an epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flambeau.training.losses import StepLosses
 from flambeau.training.state import StepResult
 
 Sums = Mapping[str, tuple[float, float]]
-"""Sum of value × weight, and of the weights, by name."""
+"""Sum of value × weight, and sum of the weights, by name."""
 
 _Key = tuple[str, torch.device]
 
@@ -27,7 +27,7 @@ class LoggedValues:
     """Weighted means of named values, collected on the device and read at the end of an epoch.
 
     Args:
-        task: The names of its scores cannot be used.
+        task: The task of the run; a value must not have the name of one of its scores.
         skip_nonfinite: Leave out values that are not finite, as the loss does with
             ``nonfinite="skip"``.
     """
@@ -91,7 +91,7 @@ class LoggedValues:
 
 @contextmanager
 def collecting(task: Task, logged: LoggedValues) -> Generator[None]:
-    """Collect what ``task.log`` and ``step.log`` report inside the block."""
+    """Collect the values given to ``task.log`` and ``step.log`` inside the block."""
     attributes = vars(task)  # not setattr: a task may be a frozen dataclass
     before = attributes.get("_sink")
     attributes["_sink"] = logged.add
@@ -141,7 +141,7 @@ def _scalar(name: str, value: object) -> Tensor:
     else:
         what = f"a {type(value).__name__}"
     raise ArgumentError(
-        f"log({name}=…) got {what}, but it needs one real number: the mean over the batch "
+        f"log({name}=…) got {what}, but a value must be one real number: the mean over the batch "
         f"({name}.mean()), whose weight is the batch."
     )
 
@@ -154,4 +154,4 @@ def _name_is_used(name: str) -> ArgumentError:
 
 
 def _ignore(losses: object) -> None:
-    """The single values are not kept."""
+    """Do nothing: the logged values of single steps are not kept."""

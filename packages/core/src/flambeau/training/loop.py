@@ -1,4 +1,4 @@
-"""The training loop, from ``fit`` down to the step and the evaluation.
+"""The training loop: phases, epochs, steps and evaluations.
 
 No value is read from the device inside a step: losses stay on the device until the epoch ends.
 """
@@ -58,7 +58,7 @@ def fit(run: Run) -> None:
 
 
 def run_epoch(run: Run) -> None:
-    """Train for an epoch, evaluate, and add a row to the history."""
+    """Train for one epoch, evaluate, and add a row to the history."""
     from flambeau.training.logged_values import collecting, means_of
     from flambeau.training.norm.bn_gap import check_train_eval_gap
 
@@ -162,8 +162,8 @@ def described(batches: Sequence[Batch]) -> str:
 def evaluate(run: Run) -> Mapping[str, float]:
     """Return loss and metrics on the validation set, and set ``state.scores``.
 
-    Averaged weights are used if there are any. Statistics of norm layers that lag behind the
-    weights are computed anew before. The result is empty without a validation set.
+    Averaged weights are used if there are any. Before the evaluation, statistics of norm layers
+    that lag behind the weights are recomputed. Without a validation set the result is empty.
     """
     from flambeau.training.logged_values import evaluate as evaluate_task
     from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
@@ -199,7 +199,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
 
 
 def evaluation_batches(run: Run, loader: Loader) -> Iterator[Batch]:
-    """Yield validation batches on the device, normalised; send an event after each was used."""
+    """Yield normalised validation batches on the device; after each one was used, send an event."""
     for batch in loader.batches(0):
         yield run.prepare_valid(batch)
         for listener in run.dispatch.on_eval_step_end:

@@ -1,7 +1,7 @@
-"""A check of what a task's ``loss`` returns, once before the first step.
+"""Check the result of a task's ``loss`` once, before the first step.
 
-The weight that ``loss`` returns is the one that counts. Where ``host_weight`` promises another, or
-the loss is a mean instead of a sum, the steps would be too long or too short by that factor.
+``loss`` must return a sum and its weight. If it returns a mean, or if ``host_weight`` returns a
+different weight, each update would be too large or too small by a constant factor.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _sum_and_weight(task: Task, result: object) -> tuple[Tensor, float | Tensor]
 
 
 def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
-    """Check that the loss is a sum, and that its weight is the promised one.
+    """Check that the loss is a sum, and that ``host_weight`` returns its weight.
 
     Args:
         task: The task of the run.
@@ -81,17 +81,17 @@ def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
         return
     name = type(task).__name__
     raise InputError(
-        f"{name}.host_weight promises the weight {promised:g} for a batch of {len(batch)} samples, "
-        f"but {name}.loss returns {returned:g}. Steps would divide by the first, while the loss is "
-        f"a sum over the second. Let {name}.host_weight return the weight of the loss, or None if "
-        "only the loss can compute it."
+        f"{name}.host_weight returns the weight {promised:g} for a batch of {len(batch)} samples, "
+        f"but {name}.loss returns {returned:g}. The sum of the losses would be divided by the "
+        f"wrong weight. Let {name}.host_weight return the weight of the loss, or None if only "
+        f"{name}.loss can compute it."
     )
 
 
 def _check_sum(task: Task, outputs: Any, batch: Batch, total: float, weight: float) -> None:
-    """Raise an error if the loss is certainly a mean: that of the batch is the mean of its parts.
+    """Raise an error if the loss of the batch is the mean of the losses of its samples.
 
-    Nothing is certain where the outputs do not have one row per sample.
+    It is not checked if the outputs do not have one row per sample.
     """
     n = len(batch)
     if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != n or n < 2:
@@ -140,14 +140,14 @@ def _check_sample_weights(task: Task, outputs: Any, batch: Batch) -> None:
 
 
 def needs_check(task: Task) -> bool:
-    """Return whether the loss is not one of core's, which are tested to keep their promises."""
+    """Return whether the loss is user-defined; the tests of core check core's losses."""
     kind = type(task)
     modules = {kind.loss.__module__, kind.host_weight.__module__}
     return not all(module.startswith("flambeau.task.") for module in modules)
 
 
 def small_batch(task: Task, batch: Batch) -> Batch:
-    """Return a few samples of a train batch, or all if only they have a promised weight."""
+    """Return a few samples of a train batch, or all if ``host_weight`` has no weight for a few."""
     tensors = (*batch.inputs.values(), *batch.targets.values(), *batch.masks.values())
     if any(value.ndim == 0 or len(value) != len(batch) for value in tensors):
         return batch

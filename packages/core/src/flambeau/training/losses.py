@@ -1,6 +1,6 @@
 """``StepLosses``: the losses of the steps of an epoch, kept on the device until it ends.
 
-In an epoch of more than 65,536 steps they are read each time so many have been added.
+In a longer epoch they are read after every 65,536 steps.
 """
 
 from __future__ import annotations
@@ -24,9 +24,14 @@ _MOST_CHUNKS = 128  # in a longer epoch the losses are read before its end, to b
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over the steps of the epoch that are read already: of loss × weight, and of weights.
+    """Sums over the steps of the epoch whose losses have already been read from the device.
 
-    ``empty`` counts the steps whose weight is 0.
+    Attributes:
+        loss: Sum of loss × weight over the steps that count in the mean.
+        counted: Sum of the weights of these steps.
+        weight: Sum of the weights of all steps.
+        steps: Number of steps.
+        empty: Number of steps whose weight is 0.
     """
 
     loss: float = 0.0
@@ -37,7 +42,7 @@ class _Sums:
 
 
 class StepLosses:
-    """A collection of step results that are not read from the device until the epoch ends.
+    """Collects the results of steps, without reading them from the device before the epoch ends.
 
     Adding a result takes 0.1 µs and launches no kernel.
 
@@ -81,10 +86,10 @@ class StepLosses:
                 self._flush()
 
     def read(self) -> tuple[float, float, int, int]:
-        """Return mean loss, weight, steps, and steps of weight 0 of the epoch; start the next one.
+        """Return mean loss, weight, steps and steps of weight 0 of the epoch, and start the next.
 
-        The losses are read from the device and added to the history. The weight includes steps
-        that the mean excludes.
+        The losses are read from the device and added to the history. The weight includes the steps
+        that are excluded from the mean.
         """
         self._flush()
         sums = self._sums
@@ -93,9 +98,9 @@ class StepLosses:
         return mean, sums.weight, sums.steps, sums.empty
 
     def read_sums(self) -> tuple[float, float]:
-        """Return the sums of value × weight and of the weights, as the mean counts them.
+        """Return the sum of loss × weight and the sum of weights from which the mean follows.
 
-        As ``read`` does, it adds the losses to the history and starts the next epoch.
+        Like ``read``, it adds the losses to the history and starts the next epoch.
         """
         self._flush()
         sums = self._sums

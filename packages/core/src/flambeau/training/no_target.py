@@ -1,4 +1,4 @@
-"""Messages about steps and epochs that train on nothing: the weight of their loss is 0."""
+"""Messages about steps and epochs without samples or targets, which change no weights."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def warn_of_skipped_steps(epoch: int, skipped: int, steps: int) -> None:
 
     Args:
         epoch: Number of the epoch, from 1.
-        skipped: Its steps of weight 0.
-        steps: Its optimizer steps.
+        skipped: Number of steps of the epoch whose loss has the weight 0.
+        steps: Number of optimizer steps of the epoch.
     """
     warnings.warn(
         f"[steps-without-targets] {skipped:,} of the {steps:,} steps of epoch {epoch} changed no "
@@ -47,7 +47,7 @@ def epoch_without_targets(epoch: int, steps: int) -> InputError:
 
     Args:
         epoch: Number of the epoch, from 1.
-        steps: Its optimizer steps.
+        steps: Number of optimizer steps of the epoch.
     """
     return InputError(
         f"Epoch {epoch} trained on nothing: the weight of the loss, which counts the targets, is 0 "

@@ -25,21 +25,23 @@ class TrainingOptions:
     Attributes:
         train_step: Computes gradients and updates the weights; replace it for a GAN, SAM or
             distillation.
-        optimizer: Factory of the optimizers by name, ``factory(model, values) -> {"main": …}``, or
-            an optimizer class, or one for each submodule of the model, ``{"critic": Adam}``; None
-            builds the optimizer of the plan. A rate that the factory sets
-            without ``values["lr"]`` becomes the plan's.
+        optimizer: A function that returns optimizers by name, ``factory(model, values) -> {"main":
+            …}``, an optimizer class, or a mapping with a class for each submodule of the model,
+            ``{"critic": Adam}``; None builds the optimizer of the plan. If the factory does not
+            read ``values["lr"]``, the learning rate that it sets becomes the plan's "lr".
         transforms: Transforms of training batches on the device, after augmentation and
             normalisation (mixup).
-        controllers: Set named values after each evaluation (plateau, adaptive teacher forcing).
-        average: Averages the weights; evaluation and the final model use the averaged weights.
+        controllers: Objects that set named values after each evaluation (plateau, adaptive teacher
+            forcing).
+        average: ``EMA(…)`` or ``SWA(…)``: evaluation and the final model use averaged weights; None
+            does not average.
         accumulate: Micro-batches per optimizer step; the step equals one with a single large batch.
         clip_norm: Largest norm of all gradients together; None does not clip.
         nonfinite: A step with a loss or gradient that is not finite changes no weight;
             "raise" ends the run and names the layer, "skip" drops the step and counts it, "off"
             disables the check.
-        keep_best: History column by which the best epoch is restored at the end; None keeps the
-            last.
+        keep_best: History column that selects the epoch whose weights the model has at the end;
+            None keeps the weights of the last epoch.
         doctor: Whether the quick checks of the doctor run before the first fit of a learner and
             warn of problems; they take at most a second or 2% of the run.
     """
@@ -70,7 +72,7 @@ class TrainingOptions:
             value: object = getattr(self, name)
             if not isinstance(value, tuple | list):
                 raise ArgumentError(
-                    f"{name} is {value!r:.60}; give a tuple of them: ({name[:-1]},)."
+                    f"{name} is {value!r:.60}; give a tuple: {name}=({name[:-1]},)."
                 )
         for controller in self.controllers:
             if not callable(getattr(controller, "update", None)):
@@ -91,7 +93,7 @@ class TrainingOptions:
 
     @property
     def factory(self) -> OptimizerFactory | None:
-        """The optimizer factory; a class has been converted to one."""
+        """The optimizer factory; a class is converted to a factory."""
         return cast("OptimizerFactory | None", self.optimizer)
 
     def _check_optimizer(self) -> None:

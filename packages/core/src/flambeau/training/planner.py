@@ -27,14 +27,14 @@ class Planner(Protocol):
     def next_phases(self, state: TrainState) -> Sequence[Phase]:
         """Return all phases of the run, finished ones first; called when a phase has ended.
 
-        A list that ends with the phase that has ended ends the run.
+        If the phase that has just ended is the last one of the list, the run ends.
         """
         ...
 
     def tolerance(self, history: History) -> float:
-        """Return how much worse than the best score a later epoch may be and still be kept."""
+        """Return by how much a later epoch may score worse than the best one and still be kept."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint."""
+        """Return the planner's state for a checkpoint, as plain values."""
         ...

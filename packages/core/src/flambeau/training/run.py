@@ -1,4 +1,4 @@
-"""``Run``: everything that one fit needs; the loop calls its methods."""
+"""``Run``: the state and the operations of one fit; the loop calls its methods."""
 
 from __future__ import annotations
 
@@ -90,13 +90,14 @@ class Run:
 
     Attributes:
         trained: The model, together with the parameters of the task if it has any.
-        bn: The batch-norm policy of phases with "auto", once it is decided.
+        bn: The batch-norm policy of phases with "auto"; "auto" until it is decided.
         frozen_by_user: ``id`` of each parameter that did not require a gradient before the fit.
         adapted: Whether the statistics of norm layers were computed from these data
             (``bn="adapt"``).
-        gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 without one.
+        gap_warned_phase: Index of the last phase with a warning [train-eval-gap]; -1 if there is
+            none.
         empty_steps: Steps of the last epoch that were skipped because they have no target.
-        warns_of_empty_steps: Whether the next epoch with such steps warns.
+        warns_of_empty_steps: Whether the next epoch with steps without targets emits a warning.
         is_main: Whether this process (rank 0) prints messages and writes files.
         shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
@@ -192,7 +193,7 @@ class Run:
         return position.epoch if intervals is None else intervals.data_epoch(position)
 
     def epochs_done(self) -> float | int:
-        """Return the finished epochs at the end of an epoch of the loop, for the history."""
+        """Return how many epochs are finished when this epoch of the loop ends, for the history."""
         intervals, position = self.settings.intervals, self.state.position
         return position.epoch + 1 if intervals is None else intervals.epochs_done(position)
 
@@ -202,7 +203,7 @@ class Run:
         return self.settings.intervals is not None or continues_epoch(train, epoch)
 
     def start_update_check(self) -> None:
-        """Watch the updates of a user's train step in the first epoch."""
+        """Start checking, in the first epoch, that a custom train step updates the weights."""
         if self.options.train_step is not train_step:
             from flambeau.training.update_check import UpdateCheck
 
@@ -216,7 +217,7 @@ class Run:
         return nullcontext()
 
     def set_interrupt(self, interrupt: Interrupt) -> None:
-        """Set the object in which the loop checks for Ctrl-C."""
+        """Set the object that tells the loop whether Ctrl-C or SIGTERM was received."""
         self.interrupt = interrupt
 
     def should_stop(self) -> bool:
@@ -256,7 +257,7 @@ class Run:
     def start_phase(self) -> None:
         """Set which groups are trainable, their learning rates and the schedules.
 
-        Gradients from before (a loop outside flambeau) are not part of the first step.
+        Gradients from before the fit (of a loop outside flambeau) are cleared.
         """
         phase = self.state.phase
         self.update.clear()
@@ -296,7 +297,7 @@ class Run:
             InputError: The weight of every step is 0: the epoch has no targets.
 
         Warns:
-            FlambeauWarning: [steps-without-targets] Some steps were skipped; once in a run.
+            FlambeauWarning: [steps-without-targets] Some steps were skipped; at most once per run.
         """
         mean, weight, steps, empty = self.losses.read()
         self.empty_steps = empty if self.options.train_step is train_step else 0
@@ -313,7 +314,7 @@ class Run:
 
     @cached_property
     def logged(self) -> LoggedValues:
-        """The values that the task or the train step logs in this epoch."""
+        """The values that the task and the train step have logged in this epoch."""
         from flambeau.training.logged_values import LoggedValues
 
         return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
@@ -328,7 +329,7 @@ class Run:
                 yield
 
     def update_best_weights(self) -> None:
-        """Copy the weights (the averaged ones if there are any) if their score is the best."""
+        """Copy the weights (the averaged weights, if there are any) if their score is the best."""
         if self.best.monitor is not None:
             row = self.state.history.rows[-1]
             scores = {name: value for name, value in row.items() if not isinstance(value, str)}
@@ -338,7 +339,7 @@ class Run:
                 self.best.update(self.trained, scores, tolerance)
 
     def run_controllers(self) -> None:
-        """Set the values that the controllers return; they hold until a controller changes them."""
+        """Set the values that controllers return, which stay until a controller changes them."""
         progress = self.state.fit_step / max(1, self.state.total_steps)
         for controller in self.options.controllers:
             self.values.override(controller.update(self.state.history, progress))
@@ -385,10 +386,11 @@ class Run:
         return nonfinite_error(record, source)
 
     def release(self) -> None:
-        """Unfreeze the parameters that phases froze, not the user, and free the memory of the run.
+        """Unfreeze the parameters that phases (not the user) froze, and free the memory of the run.
 
-        Run and state refer to each other. Without that cycle both are freed with the learner;
-        with it, models and worker processes would remain until Python next collects cycles.
+        Run and state refer to each other. This cycle is removed here, so that both are freed with
+        the learner; otherwise models and worker processes would remain until Python's next garbage
+        collection.
         """
         freeze_except(self.components.model, None, self.frozen_by_user)
         self.values.release()
@@ -400,15 +402,15 @@ class Run:
             position.epoch_step = 0
 
     def finish_if_interrupted(self, error: BaseException) -> None:
-        """After Ctrl-C, set the final weights as at a normal end, and note on it which they are."""
+        """After Ctrl-C, set the final weights, and say in a note on ``error`` which they are."""
         if isinstance(error, KeyboardInterrupt):
             error.add_note(f"The model has {self.finish()}.")
 
     def finish(self) -> str:
-        """Set the final weights: of the best epoch if kept, else the averaged ones if any.
+        """Set the final weights: of the best epoch, else the averaged ones, else the last ones.
 
         Returns:
-            Which weights the model has now, for a message.
+            A text that says which weights the model has now, for a message.
         """
         if self.best.found:
             self.best.restore(self.trained)
@@ -431,7 +433,7 @@ def _raise_finished(*arguments: object) -> NoReturn:
 def _build_optimizers(
     components: Components, options: TrainingOptions, trained: nn.Module
 ) -> Mapping[str, Optimizer]:
-    """Return the optimizers of the plan or of the user's factory, for the task's parameters too."""
+    """Return the optimizers of the plan or of the user's factory, with the task's parameters."""
     model, values = components.model, components.values
     factory = options.factory or default_factory
     optimizers = checked_optimizers(factory(model, values), model)
@@ -454,7 +456,7 @@ def _build_values(
     optimizers: Mapping[str, Optimizer],
     trained: nn.Module,
 ) -> StepValues:
-    """Return the scheduled values of the steps."""
+    """Return the object that sets the scheduled values of each step."""
     values = StepValues(
         components.model,
         optimizers,
@@ -474,8 +476,8 @@ def _best_monitor(settings: RunSettings, modes: Mapping[str, Mode]) -> tuple[str
     The user's choice takes precedence over the planner's.
 
     Raises:
-        ArgumentError: The user's choices contradict each other, or it is not known which values of
-            a monitored column are better.
+        ArgumentError: The user's choices contradict each other, or it is not known whether smaller
+            or larger values of the column are better.
     """
     for controller in settings.options.controllers:
         if isinstance(controller, ReduceOnPlateau):

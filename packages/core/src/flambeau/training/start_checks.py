@@ -1,4 +1,4 @@
-"""Checks before the first step: every phase has trainable parameters, and they are optimized."""
+"""Checks before the first step: trainable parameters, best epoch, and optimizers with closures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flambeau.training.optim.groups import parameter_groups
 def check_trainable(model: nn.Module, phases: Iterable[Phase]) -> None:
     """Check that every phase trains a parameter.
 
-    A model without any parameters passes; making its optimizer raises the error.
+    A model without any parameters passes this check; the error is raised by creating its optimizer.
 
     Raises:
         InputError: The user froze all parameters that a phase should train.
@@ -38,15 +38,15 @@ def check_trainable(model: nn.Module, phases: Iterable[Phase]) -> None:
 
 
 def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
-    """Check that an evaluation writes the column of the history that selects the best epoch.
+    """Check that the history will have the column that selects the best epoch.
 
     Raises:
-        InputError: It is a score of the valid part, and there is none.
+        InputError: The column is a score of the valid part, but the data have no valid part.
     """
     if monitor is not None and monitor.startswith("valid_") and not has_valid:
         raise InputError(
             f"The best epoch is selected by {monitor!r}, but the data have no valid part. Give one "
-            "(valid=0.2), or select by 'train_loss' or not at all."
+            "(valid=0.2), select by 'train_loss', or select no best epoch."
         )
 
 

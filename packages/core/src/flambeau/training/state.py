@@ -1,4 +1,4 @@
-"""``TrainState``: what callbacks may read of a run, with its position and step results."""
+"""``TrainState``: the state of a run that callbacks may read, with position and step results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StepResult:
     Attributes:
         loss: Mean loss of the step, a detached 0-d tensor on the device.
         weight: Weight of the step in the mean of the epoch: a number, or a 0-d tensor on the device
-            where the host does not know it.
+            if the value is not known without reading it.
     """
 
     loss: Tensor
@@ -36,7 +36,7 @@ class StepResult:
 
 @dataclass(slots=True)
 class Position:
-    """The position of a run: the steps that are finished. A resumed run makes the next step.
+    """The position of a run: the number of finished epochs and steps.
 
     In a run with ``evaluate_every`` the interval between two evaluations counts as an epoch.
 
@@ -66,7 +66,7 @@ class TrainState:
         optimizers: Optimizers by name; "main" unless an optimizer factory uses other names.
         device: The device of the model.
         seed: Seed of every random draw outside the model.
-        step_counts: Optimizer steps by epoch.
+        step_counts: Number of optimizer steps of an epoch, by epoch.
         position: The number of finished phases, epochs and steps.
         history: Rows and step losses so far.
         values: Named values of the current step: "lr", "weight_decay", "momentum" and
@@ -80,7 +80,7 @@ class TrainState:
             checkpointing saves.
         at_step_boundary: False while a step is computed. Weights, generators and position are
             consistent only between steps.
-        folder: The folder of the run for checkpoints and logs; None where nothing is written.
+        folder: The folder of the run for checkpoints and logs; None if nothing is written.
         not_resumable_reason: Why a checkpoint of the run cannot be resumed; empty if it can.
         intervals: The intervals between evaluations if they are counted in steps, else None.
     """
@@ -123,7 +123,7 @@ class TrainState:
 
     @property
     def evaluates_by_steps(self) -> bool:
-        """Whether the steps between two evaluations are counted instead of epochs."""
+        """Whether evaluations follow after a number of steps instead of after each epoch."""
         return self.intervals is not None
 
     @property

@@ -1,4 +1,4 @@
-"""The default training step, which can be replaced (GAN, SAM, distillation), and ``Step``."""
+"""The default ``train_step``, and the ``Step`` object whose operations a custom one calls."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Step:
         return self._precision.autocast()
 
     def start(self) -> None:
-        """Clear the gradients that remain from an earlier ``update`` of another optimizer."""
+        """Clear gradients that remained after an ``update`` of only one of several optimizers."""
         if self._has_leftovers:
             self._update.clear()
             self._has_leftovers = False
@@ -68,17 +68,17 @@ class Step:
     def backward(self, loss: Tensor, divisor: float = 1.0, *, retain_graph: bool = False) -> None:
         """Add the gradients of ``loss / divisor`` to the parameters' gradients.
 
-        Gradients add up until ``update``. The first backward pass after an update starts from
-        cleared gradients of all optimizers: those that the loss of a generator left in the
-        discriminator are not part of the discriminator's next update, in any order.
+        Gradients add up until ``update``. The first backward pass after an update clears the
+        gradients of all optimizers. So gradients that the loss of a generator computes for the
+        discriminator never enter the next update of the discriminator.
 
         Args:
-            loss: 0-d. Under fp16 it is scaled, and ``update`` unscales the gradients.
-            divisor: Usually the weight of the whole step, with ``loss`` a sum.
+            loss: 0-d. With fp16 it is scaled, and ``update`` unscales the gradients.
+            divisor: If ``loss`` is a sum, usually the weight of the whole step.
             retain_graph: Keep the graph for another backward pass through it.
 
         Raises:
-            ArgumentError: The loss has more than one value, or no gradient.
+            ArgumentError: The loss has more than one value, or does not require a gradient.
         """
         if loss.numel() != 1:
             raise ArgumentError(
@@ -99,10 +99,10 @@ class Step:
             self.context.carry = detach(self.context.carry)
 
     def update(self, loss: Tensor | None = None, name: str | None = None) -> None:
-        """Clip the gradients, step the optimizer unless a value is not finite, clear gradients.
+        """Clip the gradients, step the optimizer unless a value is non-finite, clear the gradients.
 
         Args:
-            loss: Loss of the step, which the non-finite guard checks beside the gradients.
+            loss: Loss of the step; the non-finite guard checks it in addition to the gradients.
             name: Name of the optimizer to step; None for all optimizers.
 
         Raises:
@@ -122,9 +122,10 @@ class Step:
     def update_with(self, closure: Callable[[], Tensor], name: str | None = None) -> Tensor:
         """Step an optimizer that computes the loss itself: LBFGS, SAM.
 
-        It replaces ``update``. Gradients are cleared before each call of ``closure`` and clipped
-        after it. SAM (any optimizer with ``first_step`` and ``second_step``) gets the gradients of
-        a call before each of its two steps; other optimizers get the closure.
+        Call it instead of ``update``. Gradients are cleared before each call of ``closure`` and
+        clipped after it. For SAM (any optimizer with ``first_step`` and ``second_step``) the
+        closure is called before each of the two steps; other optimizers call the closure
+        themselves.
 
         Args:
             closure: Computes the loss, calls ``step.backward(loss)`` and returns the loss, 0-d.
@@ -134,8 +135,8 @@ class Step:
             The loss of the first call, detached.
 
         Raises:
-            ArgumentError: No optimizer has this name, or several are meant, or the optimizer does
-                not call the closure.
+            ArgumentError: No optimizer has this name, there are several optimizers but no name, or
+                the optimizer does not call the closure.
         """
 
         def ready() -> None:
@@ -153,7 +154,7 @@ class Step:
         return loss
 
     def skip(self) -> StepResult:
-        """End a step whose samples have no target: no weight changes, gradients are cleared.
+        """End a step whose samples have no target: clear the gradients and change no weights.
 
         The step counts as a step of the schedules, and the history counts it as skipped.
 
@@ -165,9 +166,9 @@ class Step:
         return StepResult(torch.full((), torch.nan, device=self._precision.device), 0.0)
 
     def divisor(self, total: Tensor) -> Tensor:
-        """Return the weight of a step on an accelerator, or 1 where it is 0.
+        """Return ``total``, the weight of a step as a tensor, but replace the value 0 by 1.
 
-        In the second case the next ``update`` has no effect. Nothing is read from the device.
+        If it is 0, the next ``update`` has no effect. Nothing is read from the device.
         """
         empty = total == 0
         self._update.mask(empty)
@@ -182,8 +183,9 @@ class Step:
         is read from the device before the end of the epoch. See also ``Task.log``.
 
         Args:
-            weight: How much the values count in the mean: a micro-batch, or a number, also a 0-d
-                tensor. None is the batch of a step that has one.
+            weight: How much the values count in the mean: a number, a 0-d tensor, or a micro-batch,
+                whose weight is then used. None selects the micro-batch of the step if it has only
+                one.
             values: Means over the samples by name, numbers or 0-d tensors on any device.
 
         Raises:
@@ -193,9 +195,9 @@ class Step:
         if weight is None:
             if len(self.micro_batches) != 1:
                 raise ArgumentError(
-                    f"The step has {len(self.micro_batches)} micro-batches, so step.log needs to "
-                    "know how much a value counts: step.log(batch, name=value) for the value of a "
-                    "micro-batch, or its weight as a number."
+                    f"The step has {len(self.micro_batches)} micro-batches, so step.log needs the "
+                    "weight of the values. Pass the micro-batch or a number as the first argument: "
+                    "step.log(batch, name=value)."
                 )
             weight = self.micro_batches[0]
         self._state.task.log(weight, **values)
@@ -203,11 +205,13 @@ class Step:
     def total_weight(self, weight: float | None) -> float | None:
         """Return the number by which to divide the summed loss of this process, None if unknown.
 
-        With one process it is ``weight``. With several it is the sum over the ranks divided by
-        their number, since ``update`` averages the gradients over the ranks.
+        With one process it is ``weight``. With several processes it is the sum of the weights of
+        all ranks divided by the number of ranks, since ``update`` averages the gradients over the
+        ranks.
 
         Args:
-            weight: Weight of the samples of this process, None where only the loss returns it.
+            weight: Weight of the samples of this process; None if only ``task.loss`` can compute
+                it.
         """
         return weight
 
@@ -225,7 +229,8 @@ class TrainStep(Protocol):
         """Make one step: forward, ``step.backward(loss)``, ``step.update()``.
 
         Returns:
-            The mean loss, 0-d, with the weight of the batches, or a ``StepResult`` with another.
+            The mean loss, 0-d, which then gets the weight of the batches; or a ``StepResult`` with
+            another weight.
         """
         ...
 
@@ -235,9 +240,9 @@ def train_step(
 ) -> StepResult:
     """Make one optimizer step on the mean loss over all micro-batches.
 
-    The loss of a micro-batch is a sum and a weight. Therefore the step equals one with a single
-    large batch for any grouping of the samples: smaller last batches, token losses, accumulation
-    and several processes.
+    The loss of a micro-batch is a sum and a weight. Therefore the step does not depend on how the
+    samples are grouped into batches (smaller last batches, accumulation, several processes), also
+    for losses per token.
 
     A step of weight 0 (no sample has a target) changes no weights, see ``Step.skip``.
 
@@ -255,13 +260,13 @@ def train_step(
 
 
 class _NoTargetError(Exception):
-    """No sample of a step with a closure has a target."""
+    """Raised in a closure if no sample of the step has a target."""
 
 
 def _step_with_closure(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> StepResult:
-    """Make a step of an optimizer that computes the loss itself; return the first result."""
+    """Make a step of an optimizer that calls a closure; return the result of its first call."""
     results: list[StepResult] = []
 
     def closure() -> Tensor:
@@ -280,13 +285,13 @@ def _step_with_closure(
 
 
 _Backward = tuple[StepResult, Tensor]
-"""Loss and weight of a step, and the loss to check, which is finite for a masked step too."""
+"""Loss of a step, its weight, and the loss for the non-finite check (finite if the weight is 0)."""
 
 
 def _backward(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> _Backward | None:
-    """Compute the gradients of the mean loss over all micro-batches; None without any target."""
+    """Compute the gradients of the mean loss over all micro-batches; None without targets."""
     total = step.total_weight(known_weight(micro_batches, task))
     if not total and micro_batches and step.n_ranks == 1 and not any(map(len, micro_batches)):
         from flambeau.training.no_target import step_without_samples
@@ -313,11 +318,11 @@ def checked_result(result: object, batches: Sequence[Batch]) -> StepResult:
     """Return the result of a ``train_step``, with its loss detached.
 
     Args:
-        result: A ``StepResult``, or only the mean loss, which gets the weight of the batches.
+        result: A ``StepResult``, or only the mean loss, which then gets the weight of the batches.
         batches: The micro-batches of the step.
 
     Raises:
-        ArgumentError: It has no 0-d tensor as loss.
+        ArgumentError: The loss of the result is not a 0-d tensor.
     """
     if isinstance(result, Tensor):
         weights = [len(batch) if batch.weight is None else batch.weight for batch in batches]
@@ -334,13 +339,13 @@ def checked_result(result: object, batches: Sequence[Batch]) -> StepResult:
         found = f"a {type(result).__name__}"
     raise ArgumentError(
         f"The train_step returned {found}. It must return the mean loss of the step as a 0-d "
-        "tensor, or StepResult(loss, weight) where its weight in the mean of the epoch is not that "
-        "of the batches."
+        "tensor, or StepResult(loss, weight) if its weight in the mean of the epoch is not that of "
+        "the batches."
     )
 
 
 def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
-    """Return the total weight of the batches; None where only the loss returns it."""
+    """Return the total weight of the batches; None if only ``task.loss`` can compute it."""
     total = 0.0
     for batch in batches:
         weight = task.host_weight(batch)
@@ -378,7 +383,7 @@ def _backward_of_unknown_weight(
 def _backward_of_one_batch(
     model: nn.Module, batch: Batch, task: Task, step: Step
 ) -> _Backward | None:
-    """Compute the gradients of a step whose only batch gives the total weight before them."""
+    """Compute the gradients of a step with one batch, whose loss gives the total weight first."""
     with step.autocast():
         outputs = task.forward(model, batch, step.context)
         loss_sum, weight = task.loss(outputs, batch)
@@ -397,5 +402,5 @@ def _backward_of_one_batch(
 
 
 def is_known_zero(weight: float | Tensor) -> bool:
-    """Return whether the host knows that a weight is 0; a tensor is read only on the CPU."""
+    """Return whether a weight is known to be 0; a tensor is read only if it is on the CPU."""
     return not (isinstance(weight, Tensor) and weight.device.type != "cpu") and not weight

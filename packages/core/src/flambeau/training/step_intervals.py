@@ -1,4 +1,4 @@
-"""``Intervals``: the steps between two evaluations, where they are counted in steps.
+"""``Intervals``: the train batches between two evaluations if these are counted in steps.
 
 The loop runs an interval like an epoch: it ends with an evaluation and a row of the history. The
 batches are those of the ordinary epochs, in the same order and groups.
@@ -24,13 +24,13 @@ class Intervals:
     """Divides the steps of a run's phases into intervals, and reads their batches.
 
     The iterator over the train batches stays open from one interval to the next, so a loader that
-    cannot start inside an epoch works too, and an interval costs what an epoch's evaluation costs.
-    A step never uses batches of two epochs, and the carried state of a model is reset where an
-    epoch of the train set starts.
+    cannot start inside an epoch works too, and an interval adds no cost except its evaluation. A
+    step never uses batches of two epochs, and the carried state of a model is reset when an epoch
+    of the train set starts.
 
     Args:
         train: The train loader.
-        accumulate: Batches in a step.
+        accumulate: Batches per step.
         phases: The phases of the run.
         first_epoch: Epoch of the train set, and of the loop, with which the run starts.
 
@@ -78,7 +78,7 @@ class Intervals:
         return self._starts[index + 1] - self._starts[index]
 
     def data_epoch(self, position: Position) -> int:
-        """Return the epoch of the train set at a position: that of the interval's last step."""
+        """Return the epoch of the train set to which the last step of the interval belongs."""
         if self._epochs is None:
             return self._current
         done = self._done(position)
@@ -91,7 +91,7 @@ class Intervals:
         return self.steps_in(position.epoch) >= self._epochs.of(self.data_epoch(position))
 
     def epochs_done(self, position: Position) -> float | int:
-        """Return the finished epochs of the train set, with the fraction of the current one."""
+        """Return the finished epochs of the train set, with a fraction for the current epoch."""
         if self._epochs is None:
             return self._current
         epoch, step = self._epochs.find(self._skipped + self._done(position))
@@ -125,7 +125,7 @@ class Intervals:
             yield group
 
     def place_of(self, epoch: int, epoch_step: int) -> tuple[int, int]:
-        """Return the epoch of the train set, and the step in it, of a step of an interval."""
+        """Return the epoch of the train set, and the step within it, for a step of an interval."""
         return self._place(self._starts[epoch - self.first_epoch] + epoch_step)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Intervals:
         return self._starts[index] + position.epoch_step
 
     def _place(self, step: int) -> tuple[int, int]:
-        """Return the epoch of the train set and the step in it of a step of the run."""
+        """Return the epoch of the train set, and the step within it, for a step of the run."""
         if self._epochs is None:  # of the current epoch, as an earlier one cannot be read again
             return self._current, max(0, step - self._current_start)
         return self._epochs.find(self._skipped + step)
@@ -158,7 +158,7 @@ class Intervals:
             epoch, step = epoch + 1, 0
 
     def _check(self, epoch: int, found: int) -> None:
-        """Check the steps of an epoch that has ended: the places of all later steps depend on it.
+        """Check how many steps an epoch had: the positions of all later steps depend on it.
 
         Raises:
             InputError: The loader ended too early.
@@ -166,7 +166,7 @@ class Intervals:
         promised = self._epochs.of(epoch) if self._epochs is not None else max(1, found)
         if found != promised:
             raise InputError(
-                f"The train loader has batches for {found} steps in epoch {epoch}, but promised "
+                f"The train loader has batches for {found} steps in epoch {epoch}, but reported "
                 f"{promised}. len(), steps_per_epoch or steps_in(epoch) must be the number of "
                 "batches."
             )
@@ -175,9 +175,9 @@ class Intervals:
 def count_steps_of(
     phases: Sequence[Phase], train: Loader, accumulate: int = 1, first_epoch: int = 0
 ) -> int:
-    """Return the optimizer steps of phases that start with an epoch.
+    """Return the number of optimizer steps of the phases, starting at epoch ``first_epoch``.
 
-    Epochs of unknown length count 0.
+    Epochs of unknown length count as 0 steps.
     """
     steps = sum(phase.steps or 0 for phase in phases)
     epochs = sum(phase.epochs or 0 for phase in phases)

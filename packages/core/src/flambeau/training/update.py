@@ -30,12 +30,13 @@ class Update:
         nonfinite: As in ``TrainingOptions``.
 
     Attributes:
-        guarded: Whether there is a non-finite guard; if not, the next two do nothing.
+        guarded: Whether there is a non-finite guard; if not, ``record`` and ``first_bad_step`` do
+            nothing.
         record: ``NonFiniteGuard.record``, to be called before the forward pass.
         first_bad_step: ``NonFiniteGuard.read``: the first non-finite step, once the host has read
             it; the model keeps the weights before that step.
-        needs_closure: Whether an optimizer needs a function of the loss (LBFGS, SAM): it is stepped
-            by ``with_closure``.
+        needs_closure: Whether an optimizer needs a function that computes the loss (LBFGS, SAM);
+            call ``with_closure`` for it.
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class Update:
     def __call__(self, loss: Tensor | None = None, name: str | None = None) -> None:
         """Step the optimizer ``name``, or all optimizers, then clear their gradients.
 
-        With all optimizers, gradients of parameters that no optimizer has are cleared too.
+        If all optimizers are stepped, gradients of parameters that no optimizer has are cleared
+        too.
 
         Raises:
             ArgumentError: An optimizer is unknown, or needs ``with_closure``.
@@ -124,9 +126,9 @@ class Update:
             self._precision.update(gradients_of(optimized_parameters(others)))
 
     def _clipped(self, chosen: Sequence[OptimizerStep]) -> list[Tensor]:
-        """Clip the gradients, and return the tensors that are finite exactly if the gradients are.
+        """Clip the gradients, and return tensors that are finite if and only if the gradients are.
 
-        The result is empty if nobody reads it: without clipping and guard.
+        Without clipping and guard the result is not used, and is empty.
         """
         if self._sparse:
             from flambeau.training.optim.sparse_gradients import convert_sparse
@@ -148,11 +150,12 @@ class Update:
     ) -> Tensor:
         """Step an optimizer that computes the loss itself, as often as it needs.
 
-        After an error, and with the guard after a non-finite step, the weights are those before the
-        step. The trial points of a line search may be non-finite.
+        After an error the weights are those before the step; with the guard also after a non-finite
+        step. The loss at the trial points of a line search may be non-finite.
 
         Args:
-            closure: Computes the loss and its gradients; they are cleared before, clipped after.
+            closure: Computes the loss and its gradients, which are cleared before each call and
+                clipped after it.
             name: Name of the optimizer; None if there is only one.
             ready: Called with the gradients of each evaluation, before they are clipped.
 
@@ -200,7 +203,7 @@ class Update:
         return losses[0]
 
     def _one(self, name: str | None) -> Sequence[OptimizerStep]:
-        """Return the step of the one optimizer that a closure is for."""
+        """Return the step of the only optimizer, or of the optimizer ``name``, for a closure."""
         chosen = self._all if name is None else self._named(name)
         if len(chosen) > 1:
             raise ArgumentError(
@@ -211,16 +214,16 @@ class Update:
         return chosen
 
     def unused(self) -> list[str] | None:
-        """Return the optimizers that were never updated; None if none ever was."""
+        """Return the names of optimizers that were never updated; None if no optimizer was."""
         if not self._updated:
             return None
         return [] if None in self._updated else [n for n in self._steps if n not in self._updated]
 
     def check_loss(self, loss: Tensor) -> None:
-        """Check once that the optimizers have all parameters of the loss outside the model.
+        """Check once that the optimizers have all parameters outside the model that the loss uses.
 
         Raises:
-            InputError: A parameter would not be trained.
+            InputError: The loss depends on a parameter that no optimizer has.
         """
         if self._checks_loss:
             from flambeau.training.optim.task_parameters import check_loss_parameters
@@ -230,13 +233,13 @@ class Update:
             check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
 
     def skip(self) -> None:
-        """Make a step without a target: clear the gradients and change no weights."""
+        """End a step whose samples have no target: clear the gradients and change no weights."""
         self._updated.add(None)
         self._skipped = True
         self.clear()
 
     def mask(self, empty: Tensor) -> None:
-        """Make the next update without effect where ``empty`` is True: 0-d, on the device."""
+        """Let the next update have no effect if ``empty`` (0-d, on the device) is True."""
         self._mask = empty.to(torch.float32)
 
     def clear(self) -> None:
@@ -259,12 +262,12 @@ class Update:
             self._guard.restore_statistics()
 
     def save_statistics(self) -> None:
-        """Save the current statistics of norm layers as good; call after setting them."""
+        """Save the current statistics of norm layers, to be restored after a bad step."""
         if self._guard is not None:
             self._guard.save_statistics()
 
     def was_skipped(self) -> Tensor | bool:
-        """Return whether the last step changed no weights: on an accelerator a flag there."""
+        """Return whether the last step changed no weights; on an accelerator a tensor, not read."""
         guard = self._guard
         if self._skipped is not False:
             return self._skipped
@@ -304,7 +307,7 @@ def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
 
 
 def _gradients(steps: Sequence[OptimizerStep]) -> list[Tensor]:
-    """Return the gradients of the optimizers, those of a shared parameter once."""
+    """Return the gradients of the optimizers' parameters; a shared parameter occurs once."""
     if len(steps) > 1:
         return gradients_of(optimized_parameters(step.optimizer for step in steps))
     [step] = steps  # the usual case, in half the time

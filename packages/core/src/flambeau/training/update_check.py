@@ -1,4 +1,4 @@
-"""A check that a user's ``train_step`` updates the weights, in the first epoch of a run."""
+"""Check in the first epoch of a run that a custom ``train_step`` updates the weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flambeau.training.update import Update
 
 
 class UpdateCheck:
-    """Compares the parameters before and after the first epoch if nothing was updated.
+    """Checks that ``step.update`` was called, or else that the parameters have changed.
 
     Args:
         trained: The model, together with the parameters of the task.
-        update: Counts the updates.
+        update: The operation behind ``step.update()``, which counts its calls.
     """
 
     def __init__(self, trained: nn.Module, update: Update) -> None:

@@ -1,1 +1,1 @@
-"""Decisions that need real training steps: learning rate, memory, precision, speed, time budget."""
+"""Choose settings by measuring training steps: learning rate, precision, memory, time budget."""

@@ -1,7 +1,7 @@
-"""``AutoRun``: a run with a time budget that chooses its schedule, or the repetition of one.
+"""``AutoRun``: a run with a time budget, which chooses its schedule, or a repetition of one.
 
 At the end of each interval it decides how to continue, with the rules in ``budget.py``. The result
-is recorded as JSON values, from which the same run can be repeated without a clock.
+is recorded as JSON values, from which the same run can be repeated without measuring time.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PhaseSettings:
     head: str | None = None
 
     def phases(self, segments: Sequence[Segment]) -> list[Phase]:
-        """Return one phase per interval."""
+        """Return one phase per interval of the segments."""
         return [
             self._phase(segment, *segment.interval(index))
             for segment in segments
@@ -113,16 +113,17 @@ class AutoRun:
     """Decides after each interval how the run continues. The training loop calls it.
 
     Args:
-        budget_s: Seconds for everything from now on; None repeats a recorded run.
+        budget_s: Seconds for all work after the creation of this object; None repeats a recorded
+            run.
         clock: Returns seconds from any starting point.
 
     Attributes:
         segments: The segments of the run as currently planned.
-        batches: Batches per interval; None for an epoch.
+        batches: Batches per interval; None if an interval is an epoch.
         monitor: Column of the history that selects the best interval; None without validation.
-        mode: Whether a smaller or a larger value of ``monitor`` is better.
+        mode: Whether smaller ("min") or larger ("max") values of ``monitor`` are better.
         ended: Why the run ends before its budget; empty if it does not.
-        replanned: How often timing or scores changed the segments.
+        replanned: How often measured times or scores changed the segments.
     """
 
     def __init__(self, budget_s: float | None, clock: Clock = time.perf_counter) -> None:
@@ -154,12 +155,12 @@ class AutoRun:
         """Choose the column of the history that selects the best interval.
 
         Args:
-            task: Its first metric selects if it is a classification, else its loss.
+            task: For a classification its first metric is chosen, else its loss.
             has_valid: Whether there is a validation part.
             chosen: The user's choice (``best_monitor``).
 
         Raises:
-            ArgumentError: The metric does not say which of its values are better.
+            ArgumentError: The metric does not define whether smaller or larger values are better.
         """
         self.monitor, self.mode = None, "min"
         if not has_valid:
@@ -185,8 +186,8 @@ class AutoRun:
 
         Args:
             phase_settings: Settings that all phases have in common.
-            speed: The measured speed; None if the loader cannot repeat batches.
-                Then an interval is an epoch, and the first one is timed.
+            speed: The measured speed; None if the loader cannot repeat batches. An interval is then
+                an epoch, and the first epoch is timed.
             components: The objects built from the plan.
             accumulate: Micro-batches per step.
         """
@@ -228,7 +229,7 @@ class AutoRun:
         return self.phase_settings.phases(self.segments)
 
     def fixed_seed(self, seed: int) -> TemporarySeed:
-        """Return a context in which torch's generators are seeded, for example for dropout."""
+        """Return a context manager in which torch's generators are seeded (used by dropout)."""
         return TemporarySeed().at(keyed.key(seed, "fit_auto"))
 
     def description(self) -> str:
@@ -254,7 +255,7 @@ class AutoRun:
     # During the run
 
     def next_phases(self, state: TrainState) -> list[Phase]:
-        """Return all phases after one has ended; the run ends if it was the last in the list."""
+        """Return all phases after a phase has ended; if that is the last of them, the run ends."""
         done = state.position.phase + 1
         if self.budget_s is None:
             return self.phases()
@@ -275,7 +276,7 @@ class AutoRun:
         return self.phases()
 
     def tolerance(self, history: History) -> float:
-        """Return by how much a later interval may score worse than the best and still be kept.
+        """Return by how much a later interval may score worse than the best one and still be kept.
 
         This is the noise of the run's scores: among equal scores, the later interval is preferred,
         because its learning rate is lower.
@@ -296,7 +297,7 @@ class AutoRun:
         ]
 
     def _trend(self, history: History, done: int) -> Trend:
-        """Return whether score or loss improve while the learning rate is held at its peak."""
+        """Return whether the score or the loss improves at the peak learning rate."""
         if self.monitor is None or self._segment_name(done - 1) != "hold":
             return "unknown"
         columns: dict[str, Mode] = {self.monitor: self.mode, "valid_loss": "min"}
@@ -317,9 +318,9 @@ class AutoRun:
         return ""
 
     def _early_end_reason(self, trend: Trend, history: History, done: int) -> str:
-        """Return why the decay began although there was time left to hold the rate."""
+        """Return why the decay began although there was time left at the peak learning rate."""
         if self.monitor is None:
-            return "without a validation part, it trains for the plan's number of epochs"
+            return "without a validation part, the run trains for the plan's number of epochs"
         scores = self._scores(self.monitor, history, "hold")
         if trend == "worsening":
             return (
@@ -333,7 +334,7 @@ class AutoRun:
     # Recording
 
     def to_record(self, kept: int | None) -> dict[str, Any]:
-        """Return a record of the run as JSON values for the plan, to repeat the same run.
+        """Return a record of the run for the plan, as JSON values from which it can be repeated.
 
         Args:
             kept: Number of the interval whose weights the model has, counted from 1.
@@ -384,7 +385,7 @@ class AutoRun:
     def _summary(
         self, rows: Sequence[Mapping[str, Number]], kept: int | None
     ) -> tuple[dict[str, Any], str]:
-        """Return the figures of the finished run, and a sentence with them."""
+        """Return the figures of the finished run, and a text that contains them."""
         steps = len(rows) * self.steps_per_interval
         epochs, elapsed_s = steps / self.steps_per_epoch, self.elapsed_s
         evidence: dict[str, Any] = {

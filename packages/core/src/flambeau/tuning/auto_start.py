@@ -1,4 +1,4 @@
-"""The start of a run with a time budget: from measurements, or from a record in the plan."""
+"""Start a run with a time budget, from measurements or from a record in the plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def create_auto_run(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
     """Return a run whose time budget starts now, or the repetition of a recorded run.
 
     Args:
-        minutes: The budget; None repeats the run that the plan records; without a record it is 3.
+        minutes: The budget. None repeats the run that the plan records, or selects 3 minutes if the
+            plan records no run.
         plan: The learner's plan.
         clock: Returns seconds from any starting point.
 
@@ -101,7 +102,7 @@ def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
 
 
 def placeholder_phases(values: Mapping[str, Any]) -> list[Phase]:
-    """Return a placeholder phase for a run whose phases are chosen after steps were timed."""
+    """Return a placeholder phase for a run whose phases are chosen only after steps were timed."""
     return [Phase(values["epochs"], {"lr": Schedule("constant", values["lr"])})]
 
 
@@ -110,7 +111,7 @@ def _phase_settings(
 ) -> PhaseSettings:
     """Return the settings that all phases have in common.
 
-    With pretrained weights they include a head, which a first phase trains alone.
+    With pretrained weights, they name a head, which is trained alone in the first phases.
     """
     values = plan.values
     names = list(parameter_groups(components.model))

@@ -1,4 +1,4 @@
-"""Decision of ``bn="auto"`` from the batch statistics of the train data."""
+"""Choose a batch-norm policy for ``bn="auto"`` from the batch statistics of the train data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from flambeau.training.optim.precision import Precision
 from flambeau.wording import type_and_first_line
 
 NOISE_LIMIT, NOISE_LIMIT_FROZEN = 0.04, 0.025
-"""Noise of batch statistics, in nats, above which they are too noisy for training: if most of the
-model trains, and if most of it is frozen and cannot compensate for the noise.
+"""Noise of batch statistics, in nats, above which they are too noisy for training. The first limit
+is for a model that is mostly trained, the second for a model that is mostly frozen and cannot
+compensate for the noise.
 
 Measured by ``flambeau bench run bn-finetune`` (``docs/findings/batch-norm.md``): "train" was worse
 than "adapt" with batches of 2 images (0.04 to 0.08 nats) and better with 32 (0.004); with 4 (0.02
@@ -36,12 +37,12 @@ to 0.04) it was worse only with a frozen body.
 """
 
 _FAR = 0.1
-"""Distance above which the reason says "far"; it does not affect the decision."""
+"""Distance in nats above which the reason says "far"; it does not affect the decision."""
 
 _MOSTLY = 0.5
 
 _UNSURE = 0.3
-"""Relative distance of the noise to the limit below which the confidence is lower."""
+"""If the noise differs from the limit by less than this fraction, the confidence is lower."""
 
 _OVERRIDE = 'choices={"bn": "eval"}'
 
@@ -54,7 +55,7 @@ class Measured:
         layers: Shift of each norm layer, by name.
         batches: Number of batches measured.
         samples: Number of samples in them.
-        learning: Share of the parameters that train, in the phase in which most do.
+        learning: Share of the parameters that are trained, in the phase that trains the most.
     """
 
     layers: Mapping[str, LayerShift]
@@ -64,11 +65,11 @@ class Measured:
 
 
 def measure_bn(plan: Plan, components: Components, phases: Sequence[Phase], epoch: int = 0) -> Plan:
-    """Return the plan with ``bn`` decided, if it is "auto" in the plan and in a phase.
+    """Return the plan with a decision for ``bn``, if it is "auto" in the plan and in a phase.
 
-    If the model's norm layers have running statistics, they are compared with train batches, and
-    the plan records the choice with its figures, so a replay or a resumed run does not measure
-    again. Model, generators and order of the batches do not change.
+    If the model's norm layers have running statistics, these are compared with train batches. The
+    plan records the decision with its figures, so a replay or a resumed run does not measure again.
+    Model, generators and order of the batches do not change.
 
     Args:
         plan: The learner's plan.
@@ -87,9 +88,10 @@ def measure_bn(plan: Plan, components: Components, phases: Sequence[Phase], epoc
 
 
 def decide(measured: Measured) -> Choice:
-    """Return the policy for running statistics at this distance, with batches of this noise.
+    """Return the choice of the policy for the measured distance and noise.
 
-    It is never "eval": on the data from which the statistics are, "adapt" was as good.
+    It is never "eval": even for data from which the stored statistics were computed, "adapt" was as
+    good.
     """
     layers = measured.layers.values()
     distance = sum(layer.distance for layer in layers) / len(layers)
@@ -102,7 +104,7 @@ def decide(measured: Measured) -> Choice:
         f"statistics of a batch have a noise of {noise:.2g} nats; the limit is {limit:.2g}. "
     )
     reason += (
-        "Batch statistics are too noisy, so running ones are computed once from the train data."
+        "Batch statistics are too noisy, so fixed statistics are computed once from the train data."
         if rough
         else "Batch statistics are precise enough to train all norm layers, in frozen groups too."
     )
@@ -156,7 +158,7 @@ def _of_stored(
         batches = max(len(noted) for process in seen for noted in process.values())
         samples = batches * components.values["batch_size"]
         return decide(Measured(shifts, batches, samples, _learning(components.model, phases)))
-    why = failure or "no train batch reached any of them."
+    why = failure or "no train batch reached any of these layers."
     return Choice(
         "bn",
         "train",
@@ -185,7 +187,7 @@ def _learning(model: nn.Module, phases: Sequence[Phase]) -> float:
 def _measure_layers(
     components: Components, epoch: int
 ) -> Mapping[str, Sequence[LayerStatistics]] | str:
-    """Return the layers' inputs, or the error message if the model fails; the run reports it."""
+    """Return the statistics of each layer's inputs, or the error message if measuring fails."""
     try:
         values = {"lr": float(components.values["lr"]), **components.task.values}
         context = StepContext(values=values, seed=components.seed)

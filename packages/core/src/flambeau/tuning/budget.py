@@ -25,10 +25,11 @@ from flambeau.task.metrics import Mode
 Trend = Literal["improving", "worsening", "unknown"]
 
 DECAY = 0.4
-"""Share of the run in which the rate decays. Small networks on small data need a long decay."""
+"""Share of the run in which the learning rate decays; it is large, because small networks on small
+data need a long decay."""
 
 WARM_UP, START = 0.1, 0.04
-"""Share of the run in which the rate rises, and its start as a factor of the peak."""
+"""Share of the run in which the learning rate rises, and the initial fraction of its peak."""
 
 _MIN_INTERVALS = 5
 # Largest share of an interval that its evaluation may take.
@@ -71,7 +72,7 @@ class Segment:
     intervals: int
 
     def interval(self, index: int) -> tuple[float, float]:
-        """Return the factors of the peak rate at the start and the end of one interval."""
+        """Return the factors of the peak learning rate at the start and the end of an interval."""
         if self.intervals == 1:
             return self.start, self.end
         return self._factor_at(index), self._factor_at(index + 1)
@@ -81,7 +82,7 @@ class Segment:
         return self.start * (1.0 - share) + self.end * share
 
     def completed(self, done: int) -> list[Segment]:
-        """Return the completed part of the segment; the factors of its intervals do not change."""
+        """Return the first ``done`` intervals of the segment, with unchanged learning rates."""
         if self.start == self.end:
             return [replace(self, intervals=done)] if done else []
         pieces = [self.interval(index) for index in range(done)]
@@ -91,8 +92,8 @@ class Segment:
 def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
     """Return the steps of an interval (from one evaluation to the next), by default an epoch.
 
-    It is several epochs if evaluation would otherwise take more than a quarter of the time, and a
-    part of an epoch if otherwise fewer than five intervals would fit into the budget.
+    An interval is longer than an epoch if evaluation would otherwise take more than a quarter of
+    the time. It is shorter if otherwise fewer than five intervals would fit into the budget.
     """
     step_s = max(speed.step_s, 1e-9)
     epochs = 1
@@ -108,9 +109,9 @@ def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
 
 
 def whole_pieces(steps: int, steps_per_epoch: int) -> int:
-    """Return the length of an interval of a stream: an epoch, or a piece of one.
+    """Return the length of an interval of a stream: an epoch, or a part of an epoch.
 
-    The pieces of an epoch have this length, or one step less.
+    All parts of an epoch have this length, or one step less.
 
     >>> whole_pieces(30, 10), whole_pieces(4, 10), whole_pieces(7, 10)
     (10, 4, 5)
@@ -154,14 +155,14 @@ def next_segments(
         segments: The segments so far.
         done: Number of completed intervals.
         fitting: Number of intervals that still fit into the budget.
-        wanted: As for ``first_segments``. Before that number, only a "worsening" trend ends the
-            hold.
+        wanted: As for ``first_segments``. Before this number of intervals, only a "worsening" trend
+            ends the "hold" segment.
         trend: Trend of the scores at the peak rate: "improving", "worsening" or "unknown".
 
     Returns:
-        Segments whose last one ends at 0. If the run is complete they have ``done`` intervals in
-        total. A run that ends with much time left starts another cycle, unless it has completed
-        the plan's epochs.
+        The segments; the last one ends at 0. If the run is complete, they have ``done`` intervals
+        in total. A run whose decay ends with much time left starts another cycle, unless it has
+        completed the plan's epochs.
     """
     past, current, inside = _split(segments, done)
     if current is None:
@@ -196,7 +197,7 @@ def next_segments(
 
 
 def spare_intervals(done: int, fitting: int) -> int:
-    """Return how many of the fitting intervals can precede a decay of full length."""
+    """Return how many of the ``fitting`` intervals can precede a decay of full length."""
     return math.floor(fitting * (1 - DECAY) - done * DECAY)
 
 
@@ -224,7 +225,7 @@ def _joined(past: list[Segment], segment: Segment) -> list[Segment]:
 
 
 def score_noise(scores: Sequence[float]) -> float:
-    """Return the standard deviation of a score around its trend, from successive differences."""
+    """Return the standard deviation of scores around their trend, from successive differences."""
     finite = [score for score in scores if math.isfinite(score)]
     if len(finite) < 2:
         return 0.0

@@ -1,8 +1,8 @@
-"""``choose_within_budget``: values that cost too much time for a budget give way to cheaper ones.
+"""``choose_within_budget``: replace values of the plan that take too much time for a budget.
 
-A rule lists cheaper values of its key (``Rule.cheaper``): smaller images, a smaller network. A few
-steps at a few of them are timed on a part of the data, and the first value at which enough of the
-plan's epochs fit into the budget is taken.
+A rule lists cheaper values of its key (``Rule.cheaper``): smaller images, a smaller network. For
+some of these values a few steps are timed on a part of the data. The first value with which enough
+of the plan's epochs fit into the budget is chosen.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from flambeau.tuning.budget import EVALUATION, KEPT_BACK
 from flambeau.tuning.speed import measure_speed
 
 Build = Callable[[Data, Plan], Components]
-"""``build(data, plan)`` returns model, task and loaders for data and a plan, both made anew."""
+"""``build(data, plan)`` returns a new model, task and loaders for the data and the plan."""
 
 ENOUGH = 0.5
-"""Share of the planned epochs that suffices: after that number further training gains little.
-Photographs within a few minutes on two cores: accuracy 0.42 after half an epoch at 128 pixels, 0.65
-at 48 pixels."""
+"""Share of the planned epochs that suffices: further training then improves the result little.
+For photographs, a few minutes on two cores gave accuracy 0.42 with 128 pixels (half an epoch) and
+0.65 with 48 pixels."""
 
 EVIDENCE = "epochs_within_budget"
-"""Name of the evidence of a choice that was made under a budget; it is not made again."""
+"""Entry in the evidence of a choice that was made for a budget; such a choice is not repeated."""
 
 # Share of the budget for the timed steps of one candidate, and after which no other one is timed.
 _TIMED_SHARE, _MEASURING_SHARE = 0.01, 0.1
@@ -60,16 +60,16 @@ class Cost:
 def choose_within_budget(
     plan: Plan, auto: AutoRun, data: Data, options: TrainingOptions, build: Build
 ) -> Plan:
-    """Return the plan with values at which enough epochs fit into the budget of ``auto``.
+    """Return the plan with values with which enough epochs fit into the budget of ``auto``.
 
-    Only values that a rule decided change; the first fit with a budget decides once.
+    Only values that a rule (not the user) decided change, and only in the first fit with a budget.
 
     Args:
         plan: The learner's plan, of which nothing is built yet.
-        auto: The run; its clock has been running since the call.
-        data: The learner's data; their ``subset`` is timed.
+        auto: The run, whose time budget has already started.
+        data: The learner's data; a ``subset`` of them is used for timing.
         options: The training options of a step.
-        build: Builds what a candidate's plan specifies.
+        build: Builds model, task and loaders of a candidate's plan.
     """
     keys = [
         key
@@ -99,9 +99,10 @@ def choose_within_budget(
 
 
 def first_enough(n: int, is_enough: Callable[[int], bool]) -> int:
-    """Return the first of n candidates, by descending cost, that is enough; else the last one.
+    """Return the index of the first candidate for which ``is_enough``, else of the last one.
 
-    The first is tried alone, the others by bisection; the result is tried too.
+    Candidates are ordered by descending cost. The first one is tried, then the others by bisection;
+    the returned one is tried too.
 
     >>> tried = []
     >>> first_enough(6, lambda index: tried.append(index) or index >= 4), tried
@@ -121,7 +122,7 @@ def first_enough(n: int, is_enough: Callable[[int], bool]) -> int:
 
 
 def _groups(plan: Plan, keys: Sequence[str], facts: Mapping[str, Any]) -> list[list[Plan]]:
-    """Return the candidates by descending cost: one group per value of all keys but the last."""
+    """Return candidates: a group, by descending cost, per combination of all keys but the last."""
     key, *others = keys
     cheaper = plan.rules[key].cheaper
     values = () if cheaper is None else cheaper(facts, plan.values)
@@ -132,7 +133,7 @@ def _groups(plan: Plan, keys: Sequence[str], facts: Mapping[str, Any]) -> list[l
 
 
 def _with_value(plan: Plan, key: str, value: Any) -> Plan | None:
-    """Return the plan with a cheaper value of a rule; None if a choice of the user excludes it."""
+    """Return the plan with ``value`` for ``key``; None if a choice of the user excludes it."""
     try:
         changed = plan.override(key, value)
     except PlanError:
@@ -147,7 +148,7 @@ def _named(plan: Plan, keys: Sequence[str]) -> str:
 def _with_reasons(
     before: Plan, chosen: Plan, keys: Sequence[str], figures: Mapping[str, float], minutes: float
 ) -> Plan:
-    """Return the chosen plan with the figures in the choices of the keys that were in question."""
+    """Return the chosen plan with reasons and measured figures in the choices of ``keys``."""
     measured = "; ".join(f"{epochs:.3g} epochs at {name}" for name, epochs in figures.items())
     needed = ENOUGH * chosen.values["epochs"]
     for key in keys:
@@ -158,8 +159,8 @@ def _with_reasons(
             chosen = chosen.with_choice(replace(choice, reason=words))
         else:
             words = (
-                f"In place of {choice.value}: the largest at which {needed:.3g} epochs fit into "
-                f"{minutes:.3g} min, or the smallest. Measured: {measured}."
+                f"It replaces {choice.value}. It is the largest value with which {needed:.3g} "
+                f"epochs fit into {minutes:.3g} min, or else the smallest. Measured: {measured}."
             )
             chosen = chosen.with_choice(
                 replace(
@@ -176,7 +177,7 @@ def _with_reasons(
 
 
 def _some_rows(data: Data, plan: Plan) -> Callable[[float], dict[str, list[int]]]:
-    """Return a function that returns a share of the rows to time, spread over train and valid."""
+    """Return a function: share of the rows for timing → row numbers, spread over each part."""
     size = int(plan.values["batch_size"])
     sizes = {"train": _TRAIN_BATCHES * size, "valid": _VALID_BATCHES * size}
 
@@ -192,7 +193,7 @@ def _some_rows(data: Data, plan: Plan) -> Callable[[float], dict[str, list[int]]
 
 
 class _Timer:
-    """Times candidates on a part of the data; all figures are those of rank 0."""
+    """Times candidates on a part of the data; every rank uses the times of rank 0."""
 
     def __init__(
         self,
@@ -209,9 +210,10 @@ class _Timer:
         self._epochs: dict[int, float] = {}  # by identity of the plan
 
     def is_enough(self, plan: Plan) -> bool:
-        """Return whether enough of the plan's epochs fit into what is left of the budget.
+        """Return whether enough of the plan's epochs fit into the remaining budget.
 
-        Where the measurements alone take too much of it, the answer is no without another one.
+        If the measurements have already taken too much of the budget, it returns False without
+        measuring.
         """
         if id(plan) not in self._epochs:
             spent_s = from_rank_zero(self.auto.elapsed_s - self._started_s)
@@ -223,12 +225,12 @@ class _Timer:
         return self._epochs[id(plan)] >= ENOUGH * plan.values["epochs"]
 
     def figures(self, plans: Sequence[Plan], keys: Sequence[str]) -> dict[str, float]:
-        """Return the number of epochs that fit, of the plans that were timed."""
+        """Return how many epochs fit into the budget, for each of ``plans`` that was timed."""
         timed = [plan for plan in plans if id(plan) in self._epochs]
         return {_named(plan, keys): round(self._epochs[id(plan)], 2) for plan in timed}
 
     def cost(self, plan: Plan) -> Cost:
-        """Return the cost of a run with this plan on all data."""
+        """Return the cost of a run with this plan on all data, extrapolated from a part."""
         clock, split = self.auto.clock, self.data.split
         marks_s = [clock()]
         with num_threads(plan.values["num_threads"]):

@@ -19,7 +19,7 @@ from flambeau.errors import InputError
 class IntervalLoader(Loader):
     """Divides the epochs of ``loader`` into intervals of ``length`` batches.
 
-    For the training loop each interval is an epoch: it ends with an evaluation. Order and
+    The training loop treats each interval as an epoch, which ends with an evaluation. Order and
     augmentation of the samples are those of the real epochs. An interval may be a part of a real
     epoch or span several.
 

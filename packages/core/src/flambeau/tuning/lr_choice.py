@@ -1,4 +1,4 @@
-"""Decides whether a run measures its learning rate first, and records the result in the plan."""
+"""Decide whether a run first measures its learning rate; record the result in the plan."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _KEY = "lr_find"
 def should_measure_lr(choice: Choice, options: TrainingOptions) -> bool:
     """Return whether a run should measure its learning rate.
 
-    That is the case if a rule chose it with confidence below 0.5, because no rate is known for the
-    architecture, and it was not measured before. It is not measured with a custom train step or
-    optimizer: these may keep state, and may need another range of learning rates.
+    It should if a rule chose the learning rate with a confidence below 0.5, because no rate is
+    known for the architecture, and it has not been measured before. It should not with a custom
+    train step or optimizer: these may keep state, and may need another range of learning rates.
     """
     is_standard = options.optimizer is None and options.train_step is train_step
     unsure = choice.source == "rule" and choice.confidence < 0.5
@@ -41,9 +41,9 @@ def measure_lr(
 ) -> Choice:
     """Return the choice for "lr" of a run, measured if the run is long enough.
 
-    Measuring takes at least 60 steps and at most a twentieth of the run's. If the run is too short,
-    or the train loader cannot repeat its batches, ``choice`` itself is returned. Otherwise reason
-    and evidence record the result, so a replay of the plan does not measure again.
+    Measuring takes at least 60 steps and at most a twentieth of the run's steps. If the run is too
+    short, or the train loader cannot repeat its batches, ``choice`` itself is returned. Otherwise
+    reason and evidence record the result, so a replay of the plan does not measure again.
 
     Args:
         choice: The choice of the rule.
@@ -66,7 +66,7 @@ def measure_lr(
 
 
 def choice_from_result(found: LearningRate, before: Choice, run_steps: int) -> Choice:
-    """Return the result as a choice of the plan, or the fallback with the reason for it.
+    """Return the measured rate as a choice of the plan, or the previous choice with the reason.
 
     Args:
         found: The result of lr_find.
@@ -104,5 +104,5 @@ def choice_from_result(found: LearningRate, before: Choice, run_steps: int) -> C
 
 
 def _rounded(value: float) -> float | None:
-    """Return the value for JSON, which has no infinity: None stands for a diverged run."""
+    """Return the value rounded for JSON, or None for infinity (a diverged run)."""
     return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -38,7 +38,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Level:
-    """The initial loss: of the weights from which the sweep and every short run start.
+    """The initial loss, with the weights from which the sweep and every short run start.
 
     Attributes:
         loss: Median over the first batches of the sweep.
@@ -58,7 +58,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def level_of(losses: Sequence[float]) -> Level:
-    """Return the initial loss from a sweep's first third, whose rates are too low to change it."""
+    """Return the initial loss from the first third of a sweep; its low rates do not change it."""
     first = losses[: max(_MIN_STEPS, len(losses) // 3)]
     middle = median(first)
     # Robust to outliers; 1.4826 converts it to the standard deviation of a normal distribution.
@@ -89,7 +89,7 @@ def why_unusable(sweep: Sweep) -> str:
 
 
 def lowest(sweep: Sweep, level: Level) -> float:
-    """Return the rate with the lowest smoothed loss: the centre of the lowest 5 % of its range."""
+    """Return the centre of the rates whose smoothed loss is in the lowest 5 % of its range."""
     curve = sweep.smoothed()
     low = min(curve)
     bottom = low + 0.05 * max(0.0, level.loss - low)

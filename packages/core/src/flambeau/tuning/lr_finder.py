@@ -78,15 +78,16 @@ def find(start: Start, max_steps: int = MAX_STEPS) -> LearningRate:
     """Measure a peak learning rate with at most ``max_steps`` training steps.
 
     First, a sweep increases the learning rate over six decades and finds the region in which the
-    loss falls. From there, short one-cycle runs, all from the same weights and on the same batches,
-    compare rates a factor of 2.15 apart until the best one has a worse one on either side. If the
-    differences are within the noise, these three are repeated on other batches. The result is the
-    minimum of the parabola through the three losses. All runs use the options of a normal fit
-    (precision, clipping, accumulation, processes), but skip steps that are not finite.
+    loss falls. Starting there, short one-cycle runs, all from the same weights and on the same
+    batches, compare rates that differ by a factor of 2.15, until both neighbours of the best rate
+    are worse. If the differences are within the noise, the runs with these three rates are repeated
+    on other batches. The result is the minimum of the parabola through the three losses. All runs
+    use the options of a normal fit (precision, clipping, accumulation, processes), but skip steps
+    that are not finite.
 
     Afterwards weights, buffers, gradients, modes, optimizers and generators are restored exactly;
-    nothing is written to disk. Loaders are read by position and do not advance, except those for
-    which ``not_resumable_reason`` returns a reason.
+    nothing is written to disk. Loaders are read by position and do not advance, except loaders that
+    cannot be resumed (``not_resumable_reason``).
 
     Args:
         start: Components, options and phase to train with.
@@ -294,7 +295,7 @@ class _TargetMonitor:
 
     @property
     def differ(self) -> bool:
-        """Whether two samples had different targets, or no targets. Synchronises the device."""
+        """Whether two samples had different targets, or there are no targets; reads the device."""
         if self._unknown or not self._differ:
             return True
         own = bool(torch.stack(self._differ).any())  # host read: after the sweep

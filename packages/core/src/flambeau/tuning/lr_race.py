@@ -1,4 +1,4 @@
-"""Comparison of short runs at several learning rates: next rate, best rate, uncertainty.
+"""Compare short runs at several learning rates: next rate to try, best rate, uncertainty.
 
 Pure functions of numbers; ``lr_finder`` makes the runs. Adjacent rates differ by the factor
 ``STEP``: the rate with index k is ``center * STEP**k``, where the sweep has found ``center``.
@@ -34,7 +34,7 @@ class ShortRun:
 
     Attributes:
         number: Index of the learning rate.
-        batch_order: Runs with the same number use the same batches in the same order.
+        batch_order: Runs with the same ``batch_order`` use the same batches in the same order.
         rate: Peak learning rate.
         length: Planned number of steps.
         losses: Mean loss of each step; fewer than ``length`` if the run diverged.
@@ -65,7 +65,7 @@ def losses_of(runs: Sequence[ShortRun]) -> dict[int, float]:
 
 
 def next_number(runs: Sequence[ShortRun]) -> int | None:
-    """Return the index of the rate to try next; None once the best has a worse rate on each side.
+    """Return the index of the rate to try next; None if both neighbours of the best are worse.
 
     Higher rates are tried until one is significantly worse: of rates with similar losses after few
     steps, the higher ones are better in longer runs.
@@ -102,9 +102,9 @@ def is_noisy(runs: Sequence[ShortRun]) -> bool:
 def rate_of(runs: Sequence[ShortRun]) -> float:
     """Return the learning rate for a longer run.
 
-    It is the minimum of the parabola through the best loss and the adjacent ones, over the
-    logarithm of the rate, raised by ``_LONG_RUN_SHIFT``. If the next higher rate diverges, it is
-    half a step below the best one, the limit of the parabola.
+    It is the minimum of the parabola through the best loss and the two adjacent losses, as a
+    function of the logarithm of the rate, raised by ``_LONG_RUN_SHIFT``. If the next higher rate
+    diverges, the minimum is half a step below the best rate, the limit for an infinite loss.
     """
     losses = losses_of(runs)
     best = best_number(losses)
@@ -122,7 +122,7 @@ def rate_of(runs: Sequence[ShortRun]) -> float:
 def range_of(runs: Sequence[ShortRun]) -> tuple[float, float]:
     """Return the lowest and the highest rate that are not significantly worse than the best.
 
-    The range is at least half a step around ``rate_of``, the resolution of the search.
+    The range contains at least half a step, the resolution of the search, around ``rate_of``.
     """
     value, losses = rate_of(runs), losses_of(runs)
     best = best_number(losses)

@@ -25,7 +25,7 @@ class LearningRate:
     Attributes:
         value: The learning rate; None if none was found.
         low: The lowest rate that is not significantly worse; None if none was found.
-        high: The highest such rate.
+        high: The highest rate that is not significantly worse; None if none was found.
         reason: Why no rate was found; empty if one was.
         level: The initial loss.
         sweep: The sweep over six decades.
@@ -96,7 +96,7 @@ class LearningRate:
         return save_figure(figure, path)
 
     def _limit(self, axes: Axes, ends: list[float]) -> None:
-        """Limit the y axis, since losses far above the initial one would compress the others."""
+        """Limit the y axis, since losses far above the initial one would compress the curves."""
         if math.isnan(self.level.loss):
             return
         top, low = self.level.loss, min([*ends, *self.sweep.smoothed()])

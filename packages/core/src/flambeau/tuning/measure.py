@@ -1,4 +1,4 @@
-"""``measure``: runs everything that a fit measures before its first step.
+"""``measure``: run all measurements that a fit makes before its first step.
 
 Each result is recorded in the plan as a choice with its figures, so a replay measures nothing.
 """
@@ -31,9 +31,9 @@ def measure(
     """Return the plan with all measurements, and the phases of the run.
 
     Args:
-        plan: Choices that the user set or that were measured before are not measured.
+        plan: The learner's plan; choices that the user set or that are already measured are kept.
         upcoming: The run that will follow; it is not changed.
-        recipe: Returns the phases for the plan's values.
+        recipe: A function that returns the phases for the plan's values.
         may_find_lr: Whether the learning rate may be measured; false if the user gave the phases.
         auto: A run with a time budget, which chooses its phases itself.
     """

@@ -1,4 +1,4 @@
-"""Memory of a training step, and its division into micro-batches that fit."""
+"""Measure the memory of a training step, and divide the step into micro-batches that fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 SHARE = {"cpu": 0.6, "cuda": 0.85, "mps": 0.7}
-"""Share of the free memory that a step may use; kernels' workspaces are not measured."""
+"""Share of the free memory that a step may use; the rest is for the workspaces of kernels, which
+are not measured."""
 
 # Upper bound of a step's bytes per input element: image networks keep 100 to 800 times their float
 # inputs (resnet18 at 32×32: 760), embeddings one row per integer.
@@ -21,7 +22,7 @@ _NO_MEASURING_SHARE = 0.05  # of the free memory; below it, by that bound, nothi
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes of a step, ``fixed_bytes + samples · bytes_per_sample``, from two batch sizes.
+    """Memory of a step, ``fixed_bytes + samples · bytes_per_sample``, measured at two batch sizes.
 
     Attributes:
         fixed_bytes: Bytes that do not depend on the batch size (gradients, optimizer state).
@@ -49,20 +50,20 @@ class Meter(Protocol):
     """Measures the peak bytes of a step, relative to its start."""
 
     def forward_bytes(self) -> int:
-        """Return the peak of the forward pass, with the gradients of its outputs."""
+        """Return the peak bytes of the forward pass, including the gradients of its outputs."""
         ...
 
     def step_bytes(self) -> int:
-        """Return the peak of the whole step."""
+        """Return the peak bytes of the whole step."""
         ...
 
 
 def fit_line(peaks: Mapping[int, tuple[int, int]]) -> MemoryUse:
     """Return the linear model through the measurements of two batch sizes.
 
-    The slope is that of the peaks before the backward pass. With small batches, the peak of the
-    whole step is often at the optimizer update, which does not depend on the batch size; the slope
-    between two such peaks would be 0.
+    The slope is computed from the peaks before the backward pass. With small batches, the peak of
+    the whole step often occurs in the optimizer update, which does not depend on the batch size, so
+    the slope between two such peaks would be 0.
 
     Args:
         peaks: Batch size → (peak before the backward pass, peak of the whole step).
@@ -114,11 +115,11 @@ def fits_without_measuring(
 def metered(
     device: torch.device, known: Sequence[Tensor], update_bytes: Callable[[], int]
 ) -> Generator[Meter]:
-    """Measure the memory of a step in the block: with torch's allocator on CUDA, else estimated.
+    """Measure the memory of the step in the block: by torch's allocator on CUDA, else estimated.
 
     Args:
         device: Device of the step.
-        known: Existing tensors, which do not count.
+        known: Existing tensors, whose memory does not count.
         update_bytes: Returns the bytes of gradients and optimizer state; called at the end.
     """
     if device.type == "cuda":
@@ -162,7 +163,7 @@ class SavedTensors:
         self._saved = self._largest = 0
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor's storage; a shared storage is counted once."""
+        """Count the storage of a saved tensor; a storage that tensors share is counted once."""
         address = _address(tensor)
         if address not in self._seen:
             self._seen.add(address)

@@ -1,7 +1,7 @@
-"""Search for the fastest settings of a training step, if the run is long enough to benefit.
+"""Search for the fastest settings of a training step if the run is long enough to gain time.
 
 ``choose`` decides from measured step times (``time_steps``), the agreement of a precision with fp32
-(``agree``) and the number of steps. It reads no clock itself, so its tests need none.
+(``agree``) and the number of steps. It does not measure time itself, so its tests need no clock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from flambeau.tuning.trial import PrecisionAgreement, StepSetting
 
 KEYS = ("precision", "memory_format", "num_threads", "compile")
-"""The settings, in the order in which they are tried; each builds on the results before it."""
+"""The settings in the order in which they are tried, each together with the best ones so far."""
 
 MIN_SPEED_UP = 1.05
 """Smallest speed-up for which a setting is chosen. Repeated timings of the same step differed by up
@@ -22,18 +22,20 @@ to 3 % (interleaved medians, 2-core EPYC with other load)."""
 
 FIRST_STEPS = 3
 ROUNDS, STEPS = 3, 4
-"""Rounds in which two settings are compared, and steps per setting and round, in order A B B A."""
+"""Number of rounds, in the order A B B A, in which settings A and B are compared, and number of
+steps per round."""
 
 SHORTEST_RUN_S = 30.0
 EXPECTED_SAVING = 0.06
-"""Share of the run that probing is expected to save; it may cost half of that. The rules already
-use known gains (bf16, channels_last): with 0.2, probing took a ninth of a 50 s run without a gain
-(4-layer CNN, Fashion-MNIST, 2-core Xeon)."""
+"""Share of the run that probing is expected to save; probing may take half of that time. It is
+small, because the rules already use known gains (bf16, channels_last): with 0.2, probing took a
+ninth of a 50 s run without a gain (4-layer CNN, Fashion-MNIST, 2-core Xeon)."""
 
 COMPILE_S: Mapping[str, float] = {"cpu": 120.0, "cuda": 60.0}
 COMPILE_SAVING: Mapping[str, float] = {"cpu": 0.02, "cuda": 0.25}
-"""Largest compile time in seconds, and share of the step time that compiling saves: on CPU
-0.97–1.02× after 30 s (2-core EPYC); on an A100 +43 % over 163 networks (PyTorch 2.0)."""
+"""Largest compile time in seconds, and share of the step time that compiling is expected to save.
+Measured speed-ups: 0.97–1.02× on CPU after compiling for 30 s (2-core EPYC); 1.43× on an A100, the
+mean of 163 networks (PyTorch 2.0)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class AlternativeResult:
         value: Value of the setting.
         speed_up: Speed-up of a step relative to the best setting so far; None if not timed.
         chosen: Whether it was chosen.
-        why: The reason.
+        why: The reason why it was chosen or not.
     """
 
     key: str
@@ -65,7 +67,7 @@ class ProbeResult:
         tried: The result for each alternative.
         step_s: Seconds per step with the planned setting.
         run_s: Estimated seconds of the run with the planned setting.
-        reason: The reason.
+        reason: Why this setting is the best one, or why nothing was timed.
     """
 
     state: Literal["measured", "cached", "skipped"]
@@ -76,12 +78,12 @@ class ProbeResult:
     reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON values for the cache."""
+        """Return the result as JSON values, for the cache."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ProbeResult:
-        """Return the result that ``as_json`` converted.
+        """Return the result from the JSON values of ``as_json``.
 
         Raises:
             TypeError: Fields are missing or unknown.
@@ -112,7 +114,7 @@ def choose(
 
     Args:
         base: The planned setting.
-        alternatives: Other values by key of ``KEYS``, without keys that the user set.
+        alternatives: Alternative values by key (one of ``KEYS``), without keys that the user set.
         run_steps: Steps of the run.
         device: "cpu", "cuda" …
         time_steps: ``time_steps(setting, n)`` returns the seconds of each of n steps.

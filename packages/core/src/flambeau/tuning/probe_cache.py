@@ -1,4 +1,4 @@
-"""Cache of probe results per machine, model and shapes, in the user's cache folder.
+"""Cache probe results by machine, model and shapes, in the user's cache folder.
 
 Errors while reading or writing the cache are ignored.
 """
@@ -53,8 +53,9 @@ def key_of(
     """Return the cache key of a step: equal for equal machine, layers, shapes and settings.
 
     Args:
-        model: Its layers with their settings, and names, shapes and dtypes of its tensors.
-        batch: Shapes and dtypes of its tensors.
+        model: The model; its layers with their settings and the names, shapes and dtypes of its
+            tensors are part of the key.
+        batch: A batch; the shapes and dtypes of its tensors are part of the key.
         device: Device of the step.
         settings: Other settings: optimizer, task, alternatives.
     """
@@ -83,7 +84,7 @@ def lookup(key: str, folder: Path | None = None) -> ProbeResult | None:
 
 
 def store(key: str, outcome: ProbeResult, folder: Path | None = None) -> None:
-    """Store the result, atomically."""
+    """Store the result under ``key``; the file is replaced atomically."""
     path = cache_file(folder)
     entries = {name: value for name, value in _entries(path).items() if name != key}
     kept = dict(list(entries.items())[-(_MAX_ENTRIES - 1) :])

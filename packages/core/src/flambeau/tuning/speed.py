@@ -1,4 +1,4 @@
-"""Measures how fast this machine trains and evaluates a model, with a few real steps."""
+"""Measure how fast this machine trains and evaluates a model, with a few real steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measure_speed(
     *,
     clock: Clock = time.perf_counter,
 ) -> Speed:
-    """Time at most 50 training steps, and evaluations of a few validation batches.
+    """Return the speed of a run, from at most 50 training steps and a few validation batches.
 
     The steps have learning rate 0; weights, buffers and generators are restored exactly.
 

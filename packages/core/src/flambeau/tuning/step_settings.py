@@ -1,8 +1,9 @@
-"""Measures the settings of a training step before the first fit and records them in the plan.
+"""Choose settings of a training step by measurements before the first fit; record them.
 
 The memory of a step determines the number of micro-batches; bf16 is compared with fp32; and if the
 run is long enough, other precisions, memory formats and numbers of threads are timed. All
-of it uses a copy of the model. Recorded settings are not measured again, so a replay is exact.
+measurements use a copy of the model. The settings are recorded in the plan and not measured again,
+so a replay is exact.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class _StepMeasurements:
         self.plan = with_memory(self.plan, use, self.free, self.device.type, self._min_samples())
 
     def _min_samples(self) -> int:
-        """Return the smallest batch size; batch norm needs two samples."""
+        """Return the smallest batch size for a trial step; batch norm needs two samples."""
         return 2 if any(map(has_running_statistics, self.model.modules())) else 1
 
     # Precision
@@ -149,7 +150,10 @@ class _StepMeasurements:
             choice = replace(
                 choice,
                 value="fp32",
-                reason=f"{words}. That is too far for bf16, although the device computes it fast.",
+                reason=(
+                    f"{words}. The difference is too large for bf16, although the device computes "
+                    "it fast."
+                ),
                 evidence=evidence,
                 alternatives=("bf16",),
                 override="",
@@ -189,14 +193,14 @@ class _StepMeasurements:
 
 
 def with_memory(plan: Plan, use: MemoryUse, free_bytes: int, device: str, least: int = 1) -> Plan:
-    """Return the plan with steps that fit into memory, if necessary from smaller micro-batches.
+    """Return the plan with a step that fits into memory, if necessary in smaller micro-batches.
 
     Args:
         plan: Values that the user set are kept.
         use: The measured memory use.
         free_bytes: Free memory of the device.
         device: "cpu", "cuda" …
-        least: Smallest batch size.
+        least: Smallest size of a micro-batch.
     """
     size = plan.values["batch_size"]
     most = use.max_samples(free_bytes, device)
@@ -275,7 +279,7 @@ def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[
 
 
 def _with_whole_batches(plan: Plan) -> Plan:
-    """Return the plan with the reason why a step of a stream is not divided."""
+    """Return the plan with the reason why a step on a stream is not divided."""
     accumulate = plan["accumulate"]
     if accumulate.source == "user":
         return plan
@@ -309,7 +313,7 @@ def _measured_choice(choice: Choice, value: Any, tried: Sequence[Any]) -> Choice
     return replace(
         choice,
         value=value,
-        reason=f"AlternativeResult on the real step. {words}",
+        reason=f"Measured with real training steps. {words}",
         evidence={
             **choice.evidence,
             "tried": [{"value": each.value, "speed_up": each.speed_up} for each in tried],

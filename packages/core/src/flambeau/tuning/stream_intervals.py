@@ -1,4 +1,4 @@
-"""``StreamIntervals``: the epochs of a stream, divided into consecutive pieces."""
+"""``StreamIntervals``: a loader that divides the epochs of a stream into intervals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flambeau.errors import InputError
 class StreamIntervals(Loader):
     """Divides each epoch of a stream into the same number of intervals.
 
-    For the training loop each interval is an epoch, which ends with an evaluation. Unlike those of
-    ``IntervalLoader`` they never cross the end of a real epoch, where the carried state is reset;
-    their lengths differ by at most one step.
+    For the training loop each interval is an epoch, which ends with an evaluation. Unlike the
+    intervals of ``IntervalLoader``, these never cross the end of a real epoch, where the carried
+    state is reset. Their lengths differ by at most one step.
 
     Args:
         loader: A stream that can start at any step.
         pieces: Intervals per epoch.
-        accumulate: Batches in an optimizer step, which is never divided.
+        accumulate: Batches per optimizer step; a step is never divided between intervals.
 
     Raises:
         InputError: ``pieces`` is not positive.
@@ -45,7 +45,7 @@ class StreamIntervals(Loader):
         return end - first
 
     def continues(self, epoch: int) -> bool:
-        """Return whether an interval continues the one before, in the same real epoch."""
+        """Return whether the interval continues the real epoch of the interval before."""
         return epoch % self.pieces > 0
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -54,7 +54,7 @@ class StreamIntervals(Loader):
         return islice(rest, end - first - start_step)
 
     def _bounds(self, interval: int) -> tuple[int, int]:
-        """Return the first batch of an interval in its real epoch, and the end."""
+        """Return the range of batches (first, end) of an interval within its real epoch."""
         epoch, piece = divmod(interval, self.pieces)
         batches = steps_in(self.loader, epoch)
         steps = -(-batches // self.accumulate)

@@ -1,4 +1,4 @@
-"""Trial steps on a copy of the model, which measure time, memory and numerical agreement.
+"""Measure time, memory and numerical agreement with trial steps on a copy of the model.
 
 Nothing outside the copy changes: weights, buffers, gradients, generators, number of threads and the
 order of the samples stay bit for bit the same (``tests/core/tuning/test_trial.py``).
@@ -37,7 +37,7 @@ _WARM_UP = 2  # steps that are not timed: they allocate memory and select kernel
 
 @dataclass(frozen=True)
 class StepSetting:
-    """Settings that change the speed of a step, but not what it computes.
+    """Settings that change the speed of a step, but (except for rounding) not its result.
 
     Attributes:
         precision: The plan's "precision".
@@ -84,7 +84,7 @@ class Trial:
 
     Attributes:
         components: Components of the run that will follow; they are not changed.
-        options: Training options of that run. A custom train step is not run; see
+        options: Training options of that run. Trials are not possible with a custom train step; see
             ``why_not_testable``.
         phase: Defines the trainable groups and the initial learning rate.
         samples: ``samples(n)`` returns a batch of n train samples, as the loader would.
@@ -107,7 +107,7 @@ class Trial:
             return times.seconds()[_WARM_UP:]
 
     def peak_bytes(self, setting: StepSetting, batch_size: int) -> tuple[int, int]:
-        """Return peak bytes before the backward pass, and of a whole step."""
+        """Return the peak bytes before the backward pass, and the peak bytes of the whole step."""
         with preserve_generators(), num_threads(setting.num_threads):
             batch = self.samples(batch_size)
             known = [*batch.inputs.values(), *batch.targets.values()]
@@ -167,7 +167,7 @@ class Trial:
 
     @contextmanager
     def _run(self, setting: StepSetting, loader: Loader) -> Generator[Run]:
-        """Yield a run on a copy of the model, in the state of its first epoch."""
+        """Yield a run on a copy of the model, at the start of its first epoch."""
         model: nn.Module = copy.deepcopy(self.components.model)
         layout = getattr(torch, setting.memory_format)
         compile_model(model.to(memory_format=layout), setting.compile)
@@ -225,7 +225,7 @@ class _Times(Loader):
 
 
 def _update_bytes(model: nn.Module, optimizers: Iterable[Optimizer]) -> int:
-    """Return the size of the gradients and of the optimizers' state."""
+    """Return the size in bytes of the gradients and of the optimizers' state."""
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
     values = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     values += [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""``UpcomingRun``: the information about a run that the measurements before it need."""
+"""``UpcomingRun``: what the measurements before a run need to know about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Recipe = Callable[[Mapping[str, Any]], Sequence[Phase]]
 
 @dataclass(frozen=True)
 class UpcomingRun:
-    """The run that follows the measurements. Measuring does not change it.
+    """The run that follows the measurements, which do not change it.
 
     Attributes:
         components: ``components(plan)`` returns model, task and loaders for the plan's values.
@@ -30,7 +30,7 @@ class UpcomingRun:
         facts: Facts about the data.
         samples: ``samples(n)`` returns a batch of n train samples without advancing a loader.
         callbacks: The callbacks of the run.
-        log: Shows a line on the terminal.
+        log: A function that shows a line of text on the terminal.
     """
 
     components: Callable[[Plan], Components]

@@ -1,1 +1,1 @@
-"""Steps with NaN or infinity: masked by a guard, and traced to the layer that causes them."""
+"""Mask steps with NaN or infinity, and find the layer that causes them."""

@@ -3,13 +3,13 @@
     guard.record(position, micro_batches)     before the forward pass
     …forward, backward…
     flag = guard.check(loss, gradients)       on the device
-    guard.step(OptimizerStep(optimizer))      does nothing where the flag is set
+    guard.step(OptimizerStep(optimizer))      does nothing if the flag is set
     bad = guard.read()                        at a bounded rate; None while all steps are finite
 
 With the policy "raise" the flag stays set: after the first bad step nothing is updated until the
-loop reads the flag. The weights are then the ones with which the bad step was computed, and
-``locate.find_nonfinite_source`` can compute it again. With "skip" the step is skipped and
-counted.
+loop reads the flag. The weights are then those with which the bad step was computed, so that
+``locate.find_nonfinite_source`` can compute it again. With "skip" the bad step is skipped and
+counted, and training continues.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ READ_INTERVAL = 50
 """Steps between two reads of the flag on an accelerator, so that its queue is never empty."""
 
 MAX_OVERFLOWS = 40
-"""fp16: consecutive steps without finite gradients that count as an error. After 40 halvings of the
-loss scale (initially 2^16) the cause cannot be an overflow."""
+"""fp16: largest number of consecutive steps with non-finite gradients that is not an error. After
+40 halvings of the loss scale (initially 2^16) the cause cannot be an overflow."""
 
 
 @dataclass(slots=True)
@@ -67,8 +67,8 @@ class NonFiniteGuard:
 
     On the CPU the flag is read from memory in each step, which takes 0.1 µs and no call of torch.
     On an accelerator fused optimizers read it in their kernel. For other optimizers the gradients
-    of a bad step are set to zero, so their moments are updated with zeros, and the weights are
-    restored after the step.
+    of a bad step are set to zero, so that zeros enter the moments, and the weights are restored
+    after the step.
 
     Norm layers update their statistics in the forward pass, so the statistics of a bad step are
     restored too: immediately with "skip", by ``restore_statistics`` with "raise".
@@ -77,8 +77,8 @@ class NonFiniteGuard:
         model: The model with the norm layers.
         device: The device of the model.
         policy: "raise" or "skip".
-        tolerate_overflow: fp16: a step whose gradients overflow is skipped (and the loss scale
-            reduced); only ``MAX_OVERFLOWS`` consecutive ones are an error.
+        tolerate_overflow: For fp16: skip a step whose gradients overflow (the loss scale is then
+            reduced); only more than ``MAX_OVERFLOWS`` such steps in a row are an error.
         read_interval: Steps between two reads of the flag; None is 1 on the CPU, else
             ``READ_INTERVAL``.
 
@@ -184,7 +184,7 @@ class NonFiniteGuard:
         return self._flag
 
     def _copied(self, loss: Tensor) -> Tensor:
-        """Return a copy of the loss: the kernel writes into its arguments."""
+        """Return a copy of the loss, because the kernel writes into its arguments."""
         loss = loss.detach()
         if self._host_state is not None and loss.is_floating_point():
             # The CPU kernel accepts every floating dtype; a cast takes 2 µs more than a clone.
@@ -192,7 +192,7 @@ class NonFiniteGuard:
         return loss.to(torch.float32, copy=True)
 
     def _check_this_step(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Check with a policy that skips single steps: ``_now`` is the flag of this step alone."""
+        """Set ``_now``, the flag of this step alone, for policies that skip single steps."""
         self._now.zero_()
         self._flag_non_finite(gradients, self._now, self._one)
         if self.policy == "skip":
@@ -213,7 +213,7 @@ class NonFiniteGuard:
             masked_step(step, self.flag)
 
     def read(self, *, now: bool = False) -> StepRecord | None:
-        """Return the first non-finite step once the host has read its flag, else None.
+        """Return the first non-finite step, or None if the flag was not read or is not set.
 
         The flag is read every ``read_interval`` steps, on CUDA from a copy that was started at the
         previous read. The policy "skip" always returns None.
@@ -239,7 +239,7 @@ class NonFiniteGuard:
             current.copy_(good)
 
     def save_statistics(self) -> None:
-        """Save the current statistics as good; call after loading or computing them."""
+        """Save the current statistics as the good ones; call after loading or computing them."""
         for current, good in zip(self._statistics, self._good_statistics, strict=True):
             good.copy_(current)
 
@@ -248,7 +248,7 @@ class NonFiniteGuard:
         return int(self._skipped)
 
     def _protect_statistics(self) -> None:
-        """Copy the statistics after a finite step; with "skip" restore them after a bad step."""
+        """Save the statistics after a finite step; with "skip", restore them after a bad step."""
         if self.policy == "raise" and self._recorded % max(self.read_interval, READ_INTERVAL):
             return
         bad = self.flag > 0
@@ -265,7 +265,7 @@ class _Reading:
 
 
 class _Reader:
-    """Reads the state of the guard on the host; on CUDA from an asynchronous copy."""
+    """Reads the state of the guard from the device; on CUDA through an asynchronous copy."""
 
     def __init__(self, state: Tensor) -> None:
         self._state = state
@@ -273,7 +273,7 @@ class _Reader:
         self._pending: tuple[int, Tensor, torch.cuda.Event] | None = None
 
     def read(self, recorded: int, *, now: bool) -> _Reading | None:
-        """Return the state after ``recorded`` records; an earlier one on CUDA if not ``now``."""
+        """Return the state after step ``recorded``; on CUDA without ``now``, an earlier state."""
         if now or not self._on_cuda:
             self._pending = None
             return _Reading(recorded, _numbers(self._state))
@@ -295,7 +295,7 @@ def _numbers(tensor: Tensor) -> list[float]:
 
 
 def masked_step(step: OptimizerStep, flag: Tensor) -> None:
-    """Call ``step()`` without effect where the flag is 1: float32, 0-d, on the device."""
+    """Call ``step()``, without effect if ``flag`` (float32, 0-d, on the device) is 1."""
     if step.reads_found_inf():
         step(found_inf=flag)
     else:
@@ -304,7 +304,7 @@ def masked_step(step: OptimizerStep, flag: Tensor) -> None:
 
 @torch.no_grad()
 def _step_and_restore(step: OptimizerStep, flag: Tensor) -> None:
-    """Mask the step of an optimizer without a fused form; copies the weights, reads nothing."""
+    """Mask a step of an optimizer that is not fused: copy the weights, and read no flag."""
     from flambeau.training.optim.sparse_gradients import entries
 
     parameters: list[nn.Parameter] = [

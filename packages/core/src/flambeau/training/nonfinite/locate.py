@@ -31,7 +31,7 @@ class NonFiniteSource:
         kind: "empty" (no samples), "input" (also targets and masks), "parameter", "output", "loss",
             "no target" (the weight of the step is 0), "gradient", or "unknown" if the step was
             finite when computed again.
-        description: Text with the name of the layer or tensor.
+        description: Text that names the layer or tensor.
         samples: Indices of the samples concerned; empty if unknown.
     """
 
@@ -62,15 +62,15 @@ _ADVICE: Mapping[str, str] = {
         "(clip_norm=1.0)."
     ),
     "unknown": (
-        "The cause is something that is not repeated: carried state, several optimizers, a custom "
-        "train_step, or a nondeterministic operation. Lower lr, clip gradients (clip_norm=1.0), or "
-        'skip such steps (nonfinite="skip").'
+        "Possible causes are carried state, several optimizers, a custom train_step, or a "
+        "nondeterministic operation. Lower lr, clip gradients (clip_norm=1.0), or skip such steps "
+        '(nonfinite="skip").'
     ),
 }
 
 
 def nonfinite_error(record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
-    """Return the error with step, samples, layer, and what to do."""
+    """Return the error that names the step, its samples, the layer, and what to do."""
     samples = source.samples
     named = "Samples"
     if not samples:
@@ -81,7 +81,7 @@ def nonfinite_error(record: StepRecord, source: NonFiniteSource) -> NonFiniteErr
     where = f"{named}: {shown}{more}. " if samples else ""
     return NonFiniteError(
         f"Step {record.step} (step {record.epoch_step} of epoch {record.epoch + 1}) is not finite: "
-        f"{source.description}. {where}The weights are the ones before that step. "
+        f"{source.description}. {where}The model has the weights from before that step. "
         f"{_ADVICE[source.kind]}"
     )
 
@@ -97,7 +97,7 @@ def find_nonfinite_source(
 ) -> NonFiniteSource:
     """Compute a bad step again and return its first non-finite value.
 
-    Model, gradients and generators are restored. Carried state starts empty.
+    Afterwards model, gradients and generators are restored. Carried state starts empty.
 
     Args:
         model: The model with the weights and module modes of the bad step.
@@ -280,7 +280,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 def _set_generators(model: nn.Module, record: StepRecord | None) -> None:
-    """Set torch's generators to their states of the step, so that dropout draws the same."""
+    """Set torch's generators to their states before the step, so that dropout draws the same."""
     if record is None:
         return
     torch.set_rng_state(record.cpu_generator)

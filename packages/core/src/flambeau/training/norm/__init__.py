@@ -1,1 +1,1 @@
-"""Freezing, and norm layers that keep running statistics (batch norm)."""
+"""Measure, check and replace the running statistics of norm layers (batch norm)."""

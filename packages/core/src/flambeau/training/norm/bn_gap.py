@@ -1,7 +1,7 @@
-"""A warning for norm layers that normalise differently in training and in evaluation.
+"""Warn about norm layers that normalise differently in training and in evaluation.
 
-The loss of the same train batches is computed twice: once with the norm layers in the mode in which
-the phase trains them, once in eval mode. All other layers are in eval mode both times, so that
+The loss of the same train batches is computed twice: once with the norm layers in the mode that the
+phase uses for training, once in eval mode. All other layers are in eval mode both times, so that
 dropout does not contribute to the difference.
 """
 
@@ -42,7 +42,7 @@ class _GapMeasurement:
     """The losses in both modes, as measured by one process.
 
     Attributes:
-        as_trained: Summed loss with the norm layers in the mode of training.
+        as_trained: Summed loss with the norm layers in the mode that the phase uses for training.
         as_evaluated: Summed loss with the norm layers in eval mode.
         weight: Weight of each sum.
         batches: Number of batches used.
@@ -103,9 +103,9 @@ def check_train_eval_gap(run: Run) -> None:
 
 
 def _measure_or_none(run: Run) -> _GapMeasurement | None:
-    """Return the measurement; None if it fails with a custom ``train_step``.
+    """Return the measurement; None if it fails in a run with a custom ``train_step``.
 
-    Such a step may train without the loss of the task.
+    A custom step may not use the loss of the task at all.
     """
     if run.options.train_step is train_step:
         return _measure(run)

@@ -1,4 +1,4 @@
-"""Input statistics of norm layers: measure, compare with the stored ones, replace (``adapt``).
+"""Measure the input statistics of norm layers; compare or replace (``adapt``) the stored ones.
 
 The train batches are prepared as for evaluation: normalised, without augmentation on the device.
 Norm layers normalise with the statistics of each batch; all other layers are in eval mode.
@@ -33,7 +33,7 @@ ADAPTED_BATCHES = 100
 """Largest number of train batches from which ``adapt`` computes the statistics."""
 
 _WORST = 10.0
-"""Largest divergence of one channel, so that a channel that was inactive does not dominate."""
+"""Upper limit on the divergence of a channel, so that an inactive channel does not dominate."""
 
 # torch's layers whose statistics are means over samples, not over all values.
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -46,7 +46,7 @@ class LayerStatistics:
     Tensors are float64 ``(channels,)`` on the CPU.
 
     Attributes:
-        count: Number of values per channel (for instance norm, of instances).
+        count: Number of values per channel; for instance norm, number of instances.
         mean: Mean of the values.
         variance: Variance of the values, without Bessel's correction.
         is_mean_of_variances: For instance norm: ``variance`` is the mean over the instances.
@@ -63,9 +63,9 @@ class LayerShift:
     """The distance between the stored statistics of a layer and the data.
 
     Attributes:
-        distance: Symmetric Kullback–Leibler divergence, in nats, of two Gaussians per channel: the
-            stored statistics and those of the data; the mean over the channels.
-        noise: The same divergence between single batches and all batches.
+        distance: Symmetric Kullback–Leibler divergence, in nats, between a Gaussian with the stored
+            statistics and one with the statistics of the data; the mean over the channels.
+        noise: The same divergence, but between the statistics of single batches and of all batches.
     """
 
     distance: float
@@ -143,7 +143,7 @@ def combine_statistics(seen: Sequence[LayerStatistics]) -> LayerStatistics:
 
 
 def layer_shift(module: nn.Module, seen: Sequence[LayerStatistics]) -> LayerShift:
-    """Return the distance between the stored statistics of a layer and measured ones."""
+    """Return the distance between the stored statistics of a layer and the measured ones."""
     everything = combine_statistics(seen)
     mean, variance = _stored(module)
     stored = LayerStatistics(0, mean, everything.variance if variance is None else variance)
@@ -208,7 +208,7 @@ class _InputRecorder:
         self._found.append(seen)
 
     def _axis(self, values: Tensor) -> int | None:
-        """Return the channel axis: 1, as in torch, else the last one; None if neither fits."""
+        """Return the channel axis: 1, as in torch, or else the last axis; None if neither fits."""
         sizes = tuple(values.shape)
         if values.ndim < (3 if self._by_instance else 2) or not values.is_floating_point():
             return None
@@ -239,7 +239,7 @@ def _store(module: nn.Module, seen: LayerStatistics) -> None:
 
 
 def _divergence(one: LayerStatistics, other: LayerStatistics, epsilon: float) -> float:
-    """Return the mean over channels of KL(one, other) + KL(other, one) of two Gaussians, in nats.
+    """Return KL(one, other) + KL(other, one) of two Gaussians in nats, the mean over channels.
 
     ``epsilon`` is the ``eps`` of the layer, which is added to both variances.
     """

@@ -1,4 +1,4 @@
-"""The first train batches of an epoch, read without changing the position of the run."""
+"""Read the first train batches of an epoch without changing the position of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flambeau.training.components import Components
 
 
 def first_batches(components: Components, epoch: int, at_most: int) -> Iterator[Batch]:
-    """Yield the first train batches of an epoch, on the device; the run gets them again.
+    """Yield the first train batches of an epoch, on the device; training will use them again.
 
     Batches without samples for this process are skipped.
 

@@ -1,8 +1,8 @@
-"""Statistics of norm layers for the evaluations at the beginning of a phase.
+"""Recompute the statistics of norm layers for evaluations at the beginning of a phase.
 
 Running statistics are averages over the last steps. In the first steps of a phase a large part of
-them comes from initial values or from earlier weights, and does not fit the current ones. Until
-then they are computed anew, from train batches and the current weights.
+them comes from initial values or from earlier weights, and does not fit the current weights. For an
+evaluation during these steps they are therefore recomputed from train batches.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from flambeau.training.run import Run
 
 KEY = "bn_statistics"
-"""The plan's key: "fresh" computes them anew while they lag, "running" never does.
+"""Key of the plan: "fresh" recomputes the statistics while they lag, "running" never does.
 
-Measurements set "off", as nobody uses the statistics of their weights: they also get no warning.
+"off", which measurements set, also disables the warning of ``bn_gap``: the statistics after a
+measurement are not used.
 """
 
 LAG_STEPS = 50
-"""With torch's momentum of 0.1, 99.5% of the running statistics are from new data by then."""
+"""Steps of a phase after which running statistics fit: with torch's momentum of 0.1, 99.5% of
+them then come from these steps."""
 
 _NormLayer = (
     nn.BatchNorm1d
@@ -46,7 +48,7 @@ _Statistics = dict[str, dict[str, Tensor]]
 
 
 def statistics_lag(run: Run) -> bool:
-    """Return whether an evaluation now computes the statistics anew."""
+    """Return whether an evaluation at this point recomputes the statistics."""
     state, average = run.state, run.average
     if run.components.values.get(KEY, "fresh") != "fresh" or state.phase_step >= LAG_STEPS:
         return False
@@ -61,8 +63,8 @@ def refresh_statistics(run: Run) -> None:
 
     Each layer gets the mean over the batches, as ``torch.optim.swa_utils.update_bn`` computes it;
     all other layers are in eval mode. At most 20 batches are read, prepared as for evaluation.
-    Training does not use the statistics, so it does not change. With several processes, each gets
-    the mean over all.
+    Training does not use the statistics, so it does not change. With several processes, each
+    process gets the mean over all of them.
     """
     # A custom step may train without the task's forward.
     is_default = run.options.train_step is train_step
@@ -79,7 +81,7 @@ def refresh_statistics(run: Run) -> None:
 
 
 def _measured(run: Run) -> _Statistics:
-    """Return the statistics of each layer over the batches; empty without a usable batch."""
+    """Return the statistics of each layer over the batches; empty if there is no usable batch."""
     components, state = run.components, run.state
     model, context = components.model, replace(state.context, carry=None)
     layers = _trained_layers(run)

@@ -1,1 +1,1 @@
-"""Optimizers, parameter groups, clipping, precision, scheduled values, weight averaging."""
+"""Optimizers: parameter groups, clipping, precision, scheduled values and weight averaging."""

@@ -1,4 +1,4 @@
-"""Averages of the weights over training: EMA, SWA, and those of schedule-free optimizers.
+"""Averages of the weights over training: by EMA, by SWA, or by a schedule-free optimizer.
 
 ``spec.running()`` of a frozen spec returns the object that the loop starts on the model and updates
 after each step. The loop evaluates inside ``swapped(model)`` and ends with ``finish(model)``.
@@ -83,7 +83,7 @@ class RunningAverage:
 
     Attributes:
         averages_statistics: Whether the statistics of norm layers are averaged too.
-        updates: Number of steps in the average.
+        updates: Number of steps that the average includes.
     """
 
     averages_statistics = False
@@ -112,13 +112,13 @@ class RunningAverage:
         self._is_wider = any(a.dtype != c.dtype for a, c in pairs)
 
     def update(self, step: int, total_steps: int, skipped: Tensor | bool = False) -> None:
-        """Include the weights after ``step`` (from 1) of ``total_steps``; no host read.
+        """Include the weights after ``step`` in the average, without a read from the device.
 
         Args:
             step: Number of the step, from 1.
             total_steps: Steps of the run.
-            skipped: Whether the step changed no weights because it was not finite; on an
-                accelerator a float32 0-d tensor, 1 for such a step.
+            skipped: Whether the step was skipped because it was not finite; on an accelerator a
+                float32 0-d tensor, 1 for a skipped step.
         """
         if skipped is True or not self._includes(step, total_steps):
             return
@@ -141,7 +141,7 @@ class RunningAverage:
         self._counted += 1.0 - skipped
 
     def _read_count(self) -> None:
-        """Read the number of updates from the device, where it counts them."""
+        """Read the number of updates from the device if the device counts them."""
         if self._counted is not None:
             self.updates = int(self._counted)  # host read: at an evaluation or a checkpoint
 
@@ -149,7 +149,7 @@ class RunningAverage:
     def swapped(self, model: nn.Module) -> Generator[None]:
         """Use the averaged weights in the model inside the block, then restore its weights.
 
-        Before the first update the weights do not change.
+        Before the first update of the average, the block uses the model's own weights.
         """
         self._read_count()
         if self.updates == 0:
@@ -180,7 +180,7 @@ class RunningAverage:
         """Load what ``state_dict`` returned; call ``start`` first.
 
         Raises:
-            ResumeError: The names of the tensors are not the names of this model.
+            ResumeError: The names of the saved tensors are not those of this model's tensors.
         """
         tensors: Mapping[str, Tensor] = state["tensors"]
         if sorted(tensors) != sorted(self._names):
@@ -196,19 +196,19 @@ class RunningAverage:
         self.updates, self._counted = int(state["updates"]), None
 
     def _averaged(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the tensors to average, by name; tied parameters once, integers never."""
+        """Return the tensors to average, by name: tied parameters once, no tensors of integers."""
         return {name: p for name, p in model.named_parameters() if _has_mean(p)}
 
     def _includes(self, step: int, total_steps: int) -> bool:
-        """Return whether the step is averaged."""
+        """Return whether the weights after this step are included in the average."""
         return True
 
     def _earlier(self, updates: int) -> float:
-        """Return the weight of the average relative to the current weights, which count 1."""
+        """Return the weight of the previous average; the current weights count with weight 1."""
         raise NotImplementedError(f"{type(self).__name__} must define _earlier.")
 
     def _earlier_on_device(self, updates: Tensor) -> Tensor:
-        """Return the result of ``_earlier`` for a number of updates on the device."""
+        """Return the result of ``_earlier`` if the number of updates is a tensor on the device."""
         raise NotImplementedError(f"{type(self).__name__} must define _earlier_on_device.")
 
 
@@ -274,12 +274,12 @@ class RunningSWA(RunningAverage):
 class OptimizerAverage(RunningAverage):
     """The average that an optimizer with ``train()`` and ``eval()`` keeps itself (schedule-free).
 
-    ``eval()`` writes the averaged weights into the parameters, ``train()`` those for training. The
-    two do not restore the weights to the bit, so those for training are also copied: neither an
-    evaluation nor a checkpoint changes the training.
+    ``eval()`` writes the averaged weights into the parameters, and ``train()`` writes the training
+    weights. Calling both does not restore the training weights bit for bit, so these are also
+    copied: neither an evaluation nor a checkpoint changes the training.
 
     Args:
-        optimizers: The optimizers with these methods.
+        optimizers: The optimizers that have ``train()`` and ``eval()``.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -323,10 +323,10 @@ class OptimizerAverage(RunningAverage):
 def running_average(
     spec: EMA | SWA | None, optimizers: Iterable[Optimizer]
 ) -> RunningAverage | None:
-    """Return the average of a run: that of the options or of schedule-free optimizers; or None.
+    """Return the average of a run: by ``spec``, by schedule-free optimizers, or None.
 
     Raises:
-        InputError: Both average the weights.
+        InputError: There is a ``spec``, but an optimizer averages the weights already.
     """
     found: list[Optimizer] = []
     for optimizer in optimizers:
@@ -338,7 +338,7 @@ def running_average(
     if spec is not None:
         raise InputError(
             f"{type(found[0]).__name__} averages the weights itself (it has train() and eval()), "
-            f"so average={spec!r} would average averages. Leave out average=."
+            f"so average={spec!r} would average its averages. Omit average=."
         )
     return OptimizerAverage(found)
 

@@ -1,4 +1,4 @@
-"""Gradient norm and clipping, without a host read."""
+"""Compute the gradient norm and clip gradients, without a read from the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
 
 
 def optimized_parameters(optimizers: Iterable[Optimizer]) -> list[nn.Parameter]:
-    """Return the parameters of the optimizers, those of several optimizers once."""
+    """Return the parameters of the optimizers; a parameter of several optimizers occurs once."""
     found = {
         id(parameter): parameter
         for optimizer in optimizers
@@ -32,7 +32,7 @@ def optimized_parameters(optimizers: Iterable[Optimizer]) -> list[nn.Parameter]:
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of all gradients together: a 0-d tensor on their device.
 
-    It is not finite exactly where a gradient is not (or the norm overflows the dtype).
+    It is finite if and only if all gradients are finite (and the norm does not overflow the dtype).
     """
     return total_norm(gradients) if gradients else torch.zeros(())
 
@@ -42,8 +42,8 @@ def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients in place so that their norm is at most ``max_norm``.
 
     Returns:
-        The norm before clipping, a 0-d tensor on the device. Where it is not finite the gradients
-        are invalid; the non-finite guard masks that step.
+        The norm before clipping, a 0-d tensor on the device. If it is not finite, the gradients are
+        invalid, and the non-finite guard masks the step.
 
     Raises:
         InputError: ``max_norm`` is not positive.

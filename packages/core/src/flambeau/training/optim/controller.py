@@ -1,4 +1,4 @@
-"""Controllers: set named values after each evaluation, depending on the history."""
+"""Controllers, which set named values after each evaluation, depending on the history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flambeau.training.history import History
 class Controller(Protocol):
     """An object that sets named values after each evaluation.
 
-    Its ``update`` must depend on its arguments alone, so that a resumed run needs no state of it.
+    ``update`` must depend on its arguments alone: controllers have no state in a checkpoint.
     """
 
     def update(self, history: History, progress: float) -> Mapping[str, float]:
@@ -31,14 +31,14 @@ class Controller(Protocol):
 
 
 def checked_mode(mode: Mode | None) -> Mode | None:
-    """Return the argument.
+    """Return ``mode`` after checking it.
 
     Raises:
-        InputError: It is neither "min" nor "max" nor None.
+        InputError: ``mode`` is neither "min" nor "max" nor None.
     """
     if mode not in ("min", "max", None):
         raise InputError(
-            f'mode is {mode!r}; give "min", "max" or None (as the metric of the column says).'
+            f'mode is {mode!r}; give "min", "max" or None (the direction of the metric).'
         )
     return mode
 
@@ -56,11 +56,11 @@ def mode_of(monitor: str, modes: Mapping[str, Mode], mode: Mode | None = None) -
 
     Args:
         monitor: The column.
-        modes: What is known of the columns (``History.modes``).
+        modes: The known directions of columns (``History.modes``).
         mode: "min" or "max" from the user, which takes precedence.
 
     Raises:
-        ArgumentError: Nobody says which values are better; a name is no evidence.
+        ArgumentError: Neither ``modes`` nor ``mode`` says which values are better.
     """
     found = mode or modes.get(monitor)
     if found is not None:
@@ -106,9 +106,9 @@ class ReduceOnPlateau:
             value.
         name: Name of the value to set.
         threshold: Smallest relative improvement that counts.
-        cooldown: Number of evaluations after a reduction that are not counted.
+        cooldown: Number of evaluations after a reduction that do not count towards ``patience``.
         min_value: Lower bound of the value.
-        mode: "min" or "max"; None: as the metric of ``monitor`` says.
+        mode: "min" or "max"; None selects the direction of the metric in ``monitor``.
 
     Source:
         ``torch.optim.lr_scheduler.ReduceLROnPlateau``, with the same rule

@@ -24,7 +24,7 @@ from flambeau.torch_internals import (
 def inner_optimizers(optimizer: Optimizer) -> dict[str, Optimizer]:
     """Return the optimizers that a wrapper (SAM, Lookahead) keeps as attributes, by name.
 
-    Those in a list or a dictionary have names such as "parts.0". Optimizers of torch wrap none.
+    An optimizer in a list or a dictionary has a name such as "parts.0". Torch's own wrap none.
     """
     if type(optimizer).__module__.startswith("torch.optim."):
         return {}
@@ -43,7 +43,7 @@ def inner_optimizers(optimizer: Optimizer) -> dict[str, Optimizer]:
 
 
 def with_inner(optimizer: Optimizer) -> list[Optimizer]:
-    """Return the optimizer, then the optimizers that it wraps, at any depth, each once."""
+    """Return the optimizer, and then all optimizers that it wraps, at any depth, each once."""
     found = {id(optimizer): optimizer}
     pending = [optimizer]
     while pending:
@@ -55,10 +55,10 @@ def with_inner(optimizer: Optimizer) -> list[Optimizer]:
 
 
 def needs_closure(optimizer: Optimizer) -> bool:
-    """Return whether a step computes the loss several times, so that it needs a function for it.
+    """Return whether a step of the optimizer calls a function that computes the loss.
 
-    So do optimizers whose ``step`` has a closure without a default (LBFGS), wrappers of them, and
-    optimizers with ``first_step`` and ``second_step`` (SAM).
+    This is true for optimizers whose ``step`` requires a closure (LBFGS), for wrappers of such
+    optimizers, and for optimizers with ``first_step`` and ``second_step`` (SAM).
     """
     return has_two_steps(optimizer) or any(_requires(type(o)) for o in with_inner(optimizer))
 
@@ -80,14 +80,14 @@ class OptimizerStep:
 
     ``optimizer.step`` builds the lists of parameters, gradients and moments again in each step and
     calls a profiler and hooks. That takes about 100 µs for four tensors, in addition to 20 µs of
-    the kernel (AdamW, 2-core Xeon). Here ``optimizer.step`` makes the first step and each step
-    before which a param group, the loaded state or the set of parameters with a gradient changed.
+    the kernel (AdamW, 2-core Xeon). Here ``optimizer.step`` is called for the first step, and again
+    whenever a param group, the loaded state or the set of parameters with a gradient has changed.
     All other steps call the same kernel with the same tensors, so the weights are bitwise the same.
     The kernel is checked against torch's step before its first use, see
     ``torch_internals.fused_groups``.
 
-    ``optimizer.step`` makes all steps of an optimizer that is of another class, is not fused, has
-    hooks, has tensors as settings, or whose ``step`` is wrapped.
+    ``optimizer.step`` is called for every step if the optimizer has no such kernel, is not fused,
+    has hooks, has tensors as settings, or has a wrapped ``step``.
 
     Args:
         optimizer: Any torch optimizer, or one derived from them.
@@ -121,7 +121,7 @@ class OptimizerStep:
                 group.step(present, found_inf)
 
     def reads_found_inf(self) -> bool:
-        """Return whether the step may be called with ``found_inf``, as fused ones may."""
+        """Return whether the step may be called with ``found_inf``, which requires a fused step."""
         return bool(self._groups) or reads_found_inf(self.optimizer)
 
     def _gradients(self) -> list[list[Tensor]] | None:
@@ -139,7 +139,7 @@ class OptimizerStep:
         return found
 
     def _kept(self) -> list[FusedGroup]:
-        """Return the groups for the next steps; empty if ``optimizer.step`` must make them."""
+        """Return the groups for the next steps; empty if these must call ``optimizer.step``."""
         optimizer, kind = self.optimizer, self._kind
         if kind is None or self._is_hooked():
             return []

@@ -31,8 +31,8 @@ def _defines_layer_groups(model: nn.Module) -> bool:
 def layer_groups(model: nn.Module) -> dict[str, list[Part]]:
     """Return the parts of each group: from ``model.layer_groups()``, else the child modules.
 
-    Without this method each child with parameters is a group with the name of the child, in the
-    order of definition. Parameters of the model itself are the first group, "root".
+    Without this method, each child module with parameters is a group that has the name of the
+    child, in the order of definition; parameters of the model itself form the first group, "root".
     """
     if _defines_layer_groups(model):
         defined = cast("HasLayerGroups", model).layer_groups()
@@ -72,14 +72,14 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def trainable_groups(wanted: str | Sequence[str], model: nn.Module) -> tuple[str, ...] | None:
-    """Return ``Phase.trainable`` for the value of ``trainable`` in a plan.
+    """Convert the value of ``trainable`` in a plan to the groups of ``Phase.trainable``.
 
     Args:
         wanted: "all", "head" (the last group), or names of groups.
         model: The model with the groups.
 
     Raises:
-        ArgumentError: The model has no group of a name.
+        ArgumentError: The model has no group of one of the names.
     """
     if wanted == "all":
         return None
@@ -163,7 +163,7 @@ def groups_from(model: nn.Module, first: int) -> list[str]:
     """Return the names of the parameter groups from index ``first`` on.
 
     Raises:
-        InputError: There are none.
+        InputError: There is no group from that index on.
     """
     names = tuple(parameter_groups(model))
     if not names[first:]:

@@ -1,4 +1,4 @@
-"""Optimizers by name: param groups, no weight decay for norms and biases, fused if available."""
+"""Create optimizers by name, without weight decay for norms and biases, fused if available."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def make_optimizer(
         weight_decay: As in torch's optimizer of that name (decoupled for adamw).
         options: Further settings by torch's names: "betas", "eps", "momentum", "nesterov",
             "alpha". None selects the default of torch.
-        fused: Whether to use the fused form. None uses it if it exists for device and dtype
-            (AdamW on 11.2 M parameters: 7.5 ms instead of 40 ms a step, 2-core EPYC).
+        fused: Whether to use the fused form. None uses it if it exists for device and dtype (AdamW
+            on 11.2 M parameters: 7.5 ms instead of 40 ms per step, 2-core EPYC).
 
     Raises:
         ArgumentError: The optimizer, or one of ``options``, is unknown.
@@ -107,8 +107,8 @@ def make_optimizer(
 def default_factory(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
     """Return ``{"main": …}`` from the plan's values "optimizer", "lr" and "weight_decay".
 
-    The default ``OptimizerFactory``. It also uses "betas", "eps", "momentum", "nesterov" and
-    "alpha" if the optimizer has these settings.
+    This is the default ``OptimizerFactory``. It also uses "betas", "eps", "momentum", "nesterov"
+    and "alpha" if the optimizer has these settings.
     """
     name = values["optimizer"]
     known = OPTIMIZERS[name].options if name in OPTIMIZERS else ()
@@ -171,18 +171,18 @@ def regroup(
 ) -> None:
     """Merge parameters with the same settings into one param group, in the order of the model.
 
-    Each param group needs a kernel call per step (20 µs for fused AdamW, 2-core EPYC). A model of
-    nine layer groups with one learning rate needs two param groups, not eighteen, and a single one
-    without weight decay. The state of each parameter does not change. "group" becomes the names of
-    the merged groups joined by "+". Only "lr_scale", "decay" and the grouping change; set "lr"
-    afterwards. The result does not depend on the previous grouping.
+    Each param group needs a kernel call per step (20 µs for fused AdamW, 2-core EPYC). For nine
+    layer groups with the same learning rate two param groups suffice instead of eighteen, and one
+    without weight decay. The entry "group" of a merged group contains the names joined by "+".
+    Besides the grouping only "lr_scale" and "decay" change; set "lr" afterwards. The state of each
+    parameter does not change. The result does not depend on the previous grouping.
 
     Args:
         optimizer: Any torch optimizer; param groups that differ in other settings are not merged.
         groups: ``parameter_groups(model)``.
         lr_scales: Factor by layer group; 1 for other groups.
-        no_decay: ``no_decay_ids(model)``; None if no group of ``make_optimizer`` has weight decay,
-            so that parameters with and without it are merged.
+        no_decay: ``no_decay_ids(model)``; None if the plan's optimizer has no weight decay, so that
+            these parameters are merged with the others.
 
     Raises:
         ArgumentError: ``lr_scales`` names an unknown group.
@@ -212,7 +212,7 @@ def regroup(
 
 
 def shares_groups(wrapper: Optimizer, inner: Optimizer) -> bool:
-    """Return whether a wrapper and the optimizer in it have the same dictionaries as groups."""
+    """Return whether a wrapper and its inner optimizer share the dictionaries of their groups."""
     mine, theirs = wrapper.param_groups, inner.param_groups
     return mine is theirs or [id(group) for group in mine] == [id(group) for group in theirs]
 
@@ -223,7 +223,7 @@ def regroup_with_inner(
     lr_scales: Mapping[str, float],
     no_decay: Collection[int] | None = None,
 ) -> None:
-    """Regroup an optimizer and those that it wraps; groups that they share stay shared.
+    """Regroup an optimizer and the optimizers that it wraps; shared groups stay shared.
 
     Raises:
         ArgumentError: ``lr_scales`` names an unknown group.
@@ -251,7 +251,7 @@ def share_groups(wrapper: Optimizer, inner: Optimizer) -> None:
 
 
 def _settings(group: ParamGroup) -> str:
-    """Return the settings that must be equal in param groups for merging them."""
+    """Return the settings of a param group that must be equal for merging groups, as a text."""
     passing = {"params", "group", "lr_scale", "decay"}
     if "lr_scale" in group:
         # The loop computes "lr" of groups with "lr_scale"; other groups keep their own.
@@ -266,7 +266,7 @@ def _supports_fused(name: str, model: nn.Module) -> bool:
 
 @cache
 def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
-    """Return whether a fused step works, by trying one: some optimizers fail only in ``step``."""
+    """Return whether a fused step works, by making one: some optimizers fail only in ``step``."""
     try:
         parameter = nn.Parameter(torch.zeros(1, device=device_type, dtype=dtype))
         parameter.grad = torch.zeros_like(parameter)
@@ -279,10 +279,10 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
 
 
 def checked_optimizers(made: object, model: nn.Module) -> Mapping[str, Optimizer]:
-    """Return what a factory made, after a check that it is optimizers by name for the model.
+    """Return the optimizers that a factory made, after checking that they fit the model.
 
     Raises:
-        ArgumentError: It is something else.
+        ArgumentError: The factory did not return a mapping from name to optimizer.
         InputError: The optimizers have no parameter of the model.
     """
     optimizers = _named(made)
@@ -320,7 +320,7 @@ def _check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> 
     """Check that the optimizers have a parameter of the model.
 
     Raises:
-        InputError: They have none, so that the model would not be trained.
+        InputError: They have none, so the model would not be trained.
     """
     own = {id(parameter) for parameter in model.parameters()}
     optimized = {

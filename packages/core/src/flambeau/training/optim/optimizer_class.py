@@ -1,4 +1,4 @@
-"""Optimizer classes as optimizer factory: one for the model, or one for each submodule."""
+"""Optimizer factories from one optimizer class, or from one class for each submodule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ClassFactory:
 
     Attributes:
         kind: The optimizer class.
-        settings: Keyword arguments of a ``functools.partial``; they take precedence.
+        settings: Keyword arguments of a ``functools.partial``; they take precedence over the plan.
     """
 
     kind: type[Optimizer]
@@ -35,7 +35,7 @@ class ClassFactory:
 
     @property
     def name(self) -> str:
-        """The value of the plan's "optimizer"."""
+        """The value of the plan's "optimizer": the known name of the class, or its ``__name__``."""
         known = (name for name, each in OPTIMIZERS.items() if each.build is self.kind)
         return next(known, self.kind.__name__)
 
@@ -43,7 +43,7 @@ class ClassFactory:
         """Return ``{"main": optimizer}``.
 
         Raises:
-            ArgumentError: The class has no weight decay, but the plan has.
+            ArgumentError: The plan has weight decay, but the class does not support it.
         """
         if self.name in OPTIMIZERS and not self.settings:
             return default_factory(model, {**values, "optimizer": self.name})
@@ -73,18 +73,18 @@ class SubmoduleFactory:
     """The factory of ``TrainingOptions(optimizer={"critic": Adam, "generator": Adam})``.
 
     Attributes:
-        by_name: The factory of each submodule by its name in the model (``"encoder.head"``), which
-            is also the name of its optimizer.
+        by_name: The factory of each submodule, by the name of the submodule in the model
+            (``"encoder.head"``), which is also the name of the optimizer.
     """
 
     by_name: Mapping[str, ClassFactory]
 
     def __call__(self, model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
-        """Return one optimizer for each submodule, with its parameters.
+        """Return one optimizer for each submodule, with the parameters of that submodule.
 
         Raises:
-            ArgumentError: The model has no submodule of a name, or a trainable parameter is in none
-                of the submodules or in several.
+            ArgumentError: The model has no submodule of one of the names, or a trainable parameter
+                is in none or in several of the submodules.
         """
         modules = dict(cast("Iterator[tuple[str, nn.Module]]", model.named_modules()))
         for name in self.by_name:
@@ -107,10 +107,13 @@ class SubmoduleFactory:
 
 
 def class_factory(optimizer: object) -> ClassFactory | SubmoduleFactory | None:
-    """Return the factory of an optimizer class, a partial of one, or such by submodule.
+    """Return the factory of an optimizer class or a partial of one, or of a mapping of these.
+
+    The mapping has one for each submodule. For any other object, such as a function, it returns
+    None.
 
     Raises:
-        ArgumentError: A mapping has another value.
+        ArgumentError: A mapping is empty, or a value in it is not an optimizer class.
     """
     if isinstance(optimizer, Mapping):
         return _submodule_factory(cast("Mapping[object, object]", optimizer))

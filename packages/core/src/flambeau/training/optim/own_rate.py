@@ -1,4 +1,4 @@
-"""The learning rate of an optimizer factory that does not use the one of the plan."""
+"""Find the learning rate that an optimizer factory sets instead of using the plan's "lr"."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from flambeau.training.optim.optimizer import OptimizerFactory
 
 @dataclass(frozen=True)
 class OwnRate:
-    """What an optimizer factory does not take from the plan.
+    """The plan's keys that an optimizer factory does not read, and the learning rate that it sets.
 
     Attributes:
         unread: Keys of the plan that the factory did not read.
-        lr: The rate of the first param group if the factory does not read "lr", else 0. The plan
-            shows it; the others keep their ratio to it.
-        by_name: The rate of the first param group of each optimizer.
+        lr: The learning rate of the first param group if the factory does not read "lr", else 0.
+            The plan shows it as "lr"; the rates of other param groups keep their ratio to it.
+        by_name: The learning rate of the first param group of each optimizer, by the name of the
+            optimizer; empty if the factory reads "lr".
     """
 
     unread: frozenset[str]
@@ -51,9 +52,9 @@ class _RecordedValues(Mapping[str, Any]):
 
 
 def own_rate(factory: OptimizerFactory, model: nn.Module, values: Mapping[str, Any]) -> OwnRate:
-    """Return the rates that a factory sets itself, and the keys that it does not read.
+    """Return the learning rates that a factory sets, and the plan's keys that it does not read.
 
-    The factory is called once more than the runs need it, before anything is measured.
+    To find out, the factory is called once, before anything is measured; the result is discarded.
 
     Args:
         factory: Builds the optimizers by name.

@@ -1,4 +1,4 @@
-"""Precision of the forward and backward pass: fp32, or bf16 or fp16 by autocast."""
+"""Precision of the forward and backward pass: fp32, or bf16 or fp16 with autocast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES: Mapping[str, torch.dtype | None] = {
     "fp16": torch.float16,
     "fp32": None,
 }
-"""dtype of autocast by name in the plan; None does not use autocast."""
+"""dtype for autocast by the name of the precision in the plan; None disables autocast."""
 
 _NO_AUTOCAST: AbstractContextManager[None] = nullcontext()
 
@@ -59,7 +59,7 @@ class Precision:
         return self.scaler is not None
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context manager of a forward pass and its loss; without effect for fp32."""
+        """Return the context manager for a forward pass and its loss; no effect for fp32."""
         if self._dtype is None:
             return _NO_AUTOCAST
         return torch.autocast(self.device.type, self._dtype)
@@ -101,8 +101,8 @@ class Precision:
         """Update the scale; call after the optimizers were stepped.
 
         Args:
-            pending: Gradients of other optimizers, which were computed with the present scale. They
-                are multiplied by the change of the scale.
+            pending: Gradients of other optimizers, computed with the scale before the update. They
+                are multiplied by the ratio of the new scale to the old one.
         """
         if self.scaler is None or not self._unscaled:
             return
@@ -114,7 +114,7 @@ class Precision:
             scale_(pending, self.scaler.scale(one) / before)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the loss scaler, read from the device; empty unless fp16."""
+        """Return the state of the loss scaler, read from the device; empty without fp16."""
         return {} if self.scaler is None else dict(self.scaler.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -29,11 +29,12 @@ _AHEAD = 128
 
 
 class StepValues:
-    """The scheduled values of each step. The value of a controller overrides a schedule.
+    """The scheduled values of each step. A value set by a controller overrides a schedule.
 
     The learning rate of a param group is ``lr × lr_scale × lr_ratio``. ``lr_scale`` is the factor
-    of the phase for the layer group. ``lr_ratio`` is 1 except for user-defined optimizers: it is
-    the ratio of their lr to that of the plan, so that the two rates of a GAN keep their ratio.
+    of the phase for the layer group. ``lr_ratio`` is 1 for the plan's optimizer; for a user-defined
+    optimizer it is its initial lr divided by the plan's lr, so that the two learning rates of a GAN
+    keep their ratio.
 
     Attributes:
         current: Value by name, as read by callbacks and tasks.
@@ -83,7 +84,7 @@ class StepValues:
 
         Args:
             phase: The phase.
-            steps: Its optimizer steps, over all its epochs.
+            steps: Optimizer steps of the phase, over all its epochs.
 
         Values that the phase does not schedule get their initial values again.
         """
@@ -103,16 +104,16 @@ class StepValues:
         self._last_step = max(1, steps - 1)
 
     def _is_torchs(self, group: dict[str, Any]) -> bool:
-        """Return whether an optimizer of torch has the group; others may change their own lr."""
+        """Return whether the group belongs to an optimizer of torch; others may change their lr."""
         return any(
             is_from_torch(type(optimizer)) and any(group is each for each in optimizer.param_groups)
             for optimizer in self._optimizers
         )
 
     def track(self, name: str) -> None:
-        """Show "weight_decay" or "momentum" among the values, from its initial value in the plan.
+        """Add "weight_decay" or "momentum" to the values, with its initial value in the plan.
 
-        For controllers that change it from its last value.
+        Controllers need it to compute a new value from the last one.
         """
         if name in self._unscheduled or name not in _SETTINGS:
             return
@@ -128,7 +129,7 @@ class StepValues:
             group.pop("lr_ratio", None)
 
     def _all_groups(self) -> list[dict[str, Any]]:
-        """Return the param groups of all optimizers and of those that they wrap, each once."""
+        """Return the param groups of all optimizers and of the optimizers in them, each once."""
         # Looked up each time, because loading a state replaces the dictionaries.
         groups = {id(g): g for optimizer in self._with_inner for g in optimizer.param_groups}
         return list(groups.values())
@@ -153,7 +154,7 @@ class StepValues:
         ]
 
     def set(self, step: int, micro_batches: Sequence[Batch], run_step: int = 0) -> None:
-        """Write the values of a step to ``current`` and the optimizers.
+        """Write the values of a step to ``current`` and to the optimizers.
 
         Args:
             step: Index of the step in the phase.
@@ -195,7 +196,7 @@ class StepValues:
         """Set the values that a controller returned, from the next step on.
 
         Raises:
-            ArgumentError: A name is not that of a schedulable value.
+            ArgumentError: A name is not the name of a value that can be scheduled.
         """
         for name, value in values.items():
             self._require_known(name, "a controller")
@@ -237,7 +238,8 @@ class StepValues:
 def _decays(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a schedule of weight decay applies to a param group.
 
-    A user-defined group without weight decay keeps it, unless no group has any.
+    The entry "decay" of a group decides. Without this entry it applies, unless the group has no
+    weight decay while another group has.
     """
     if "decay" in group:
         return group["decay"]
@@ -271,7 +273,7 @@ def _changed_outside(found: float, wanted: float) -> ArgumentError:
 
 
 def _warn_of_own_rates(optimizers: Mapping[str, Optimizer]) -> None:
-    """Warn of optimizers without lr, such as Adafactor with its relative steps."""
+    """Warn about optimizers without lr, such as Adafactor with its relative steps."""
     for name, optimizer in optimizers.items():
         rates = [[g.get("lr") for g in each.param_groups] for each in with_inner(optimizer)]
         if all(None in each for each in rates):

@@ -1,4 +1,4 @@
-"""Gradients of ``nn.Embedding(sparse=True)``: dense for optimizers that need it."""
+"""Convert gradients of ``nn.Embedding(sparse=True)`` to the form that an optimizer needs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flambeau.torch_internals import is_from_torch
 
 
 def convert_sparse(parameters: Iterable[nn.Parameter], optimizers: Sequence[Optimizer]) -> None:
-    """Make sparse gradients dense, or coalesced where the optimizer has a sparse form.
+    """Make sparse gradients dense, or only coalesce them if the optimizer supports them.
 
-    A dense gradient is exact and takes the memory of the parameter. SGD and Adagrad keep sparse
-    gradients without fused kernel and weight decay, and so do ``SparseAdam`` and optimizers that
-    are not torch's.
+    A dense gradient is exact, but takes as much memory as the parameter. Sparse gradients are kept
+    for SGD and Adagrad if they are not fused and have no weight decay, for ``SparseAdam``, and for
+    optimizers that are not torch's.
 
     Args:
-        parameters: Those of layers with ``sparse=True``.
+        parameters: Parameters of layers with ``sparse=True``.
         optimizers: The optimizers that are stepped next.
     """
     keeping = {id(p) for each in optimizers for p in _kept_by(each)}

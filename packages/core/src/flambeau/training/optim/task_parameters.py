@@ -1,4 +1,4 @@
-"""The optimizer of a task's parameters, and a check that no parameter of the loss lacks one."""
+"""Add a task's parameters to the optimizer; check that the loss has no untrained parameters."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def check_task_parameters(optimizers: Mapping[str, Optimizer], trained: nn.Modul
 def check_loss_parameters(
     loss: Tensor, optimizers: Iterable[Optimizer], trained: nn.Module
 ) -> None:
-    """Check that the loss has no parameters outside the model that no optimizer trains.
+    """Check that the optimizers have all parameters outside the model on which the loss depends.
 
     Raises:
-        InputError: The graph of the loss contains such a parameter.
+        InputError: The loss depends on a parameter that no optimizer has.
     """
     known = _known(optimizers, trained)
     missing = [

@@ -1,4 +1,4 @@
-"""One optimizer step that several ranks compute, each for its part of the samples.
+"""Compute one optimizer step with several ranks, each for its part of the samples.
 
 ``DistributedDataParallel`` averages the gradients while the backward pass still runs. It wraps a
 small module that computes the summed loss of a batch, not the model. Therefore the model does not
@@ -40,7 +40,7 @@ class DDPStep:
         trained: The model, together with the parameters of the task.
 
     Attributes:
-        weight: Weight of the next step over all ranks, None where only the loss returns it.
+        weight: Weight of the next step over all ranks; None if only ``task.loss`` can compute it.
         own_weight: Weight of the samples of this rank.
     """
 
@@ -70,11 +70,11 @@ class DDPStep:
     def __call__(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        """Make one step and return the result over all ranks; it is equal on all ranks.
+        """Make one step and return its result over all ranks, which is equal on all ranks.
 
         Raises:
-            TrainingError: A batch has another weight than the loader announced, or a parameter has
-                no gradient in this step.
+            TrainingError: A batch does not have the weight that the loader gave it, or a parameter
+                has no gradient in this step.
         """
         ranked = cast("RankedStep", step)
         weight = self._weight_of(micro_batches, task)
@@ -120,7 +120,7 @@ class DDPStep:
         return StepResult(loss_sum / total, total)
 
     def _prepared(self) -> nn.Module:
-        """Return the module for the loss of a micro-batch: without DDP in a phase's first step."""
+        """Return the module that computes the loss; the first step of a phase does not use DDP."""
         if self._finds_unused is None:
             return self._loss_of
         if self._parallel is None:
@@ -188,7 +188,7 @@ def _lacks_gradient(parameter: nn.Parameter) -> bool:
 
 
 def _packed(sums: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:
-    """Return one tensor to reduce: the summed loss, and the weight if it is given."""
+    """Return one tensor to reduce over the ranks: the summed losses, and the weights if given."""
     parts = [as_real(torch.stack(list(sums)).sum())]
     if weights is not None:
         parts.append(as_real(torch.stack(list(weights)).sum()))

@@ -1,4 +1,4 @@
-"""``make_run``: create the run of this process, as the only one or as one rank of several."""
+"""``make_run``: create the run of this process, which may be one rank of several."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flambeau.training.state import Position
 def make_run(
     components: Components, settings: RunSettings, history: History, position: Position
 ) -> Run:
-    """Return a ``Run``, or a ``RankedRun`` where several processes train together.
+    """Return a ``Run``, or a ``RankedRun`` if several processes train together.
 
     Args:
         components: The objects of the run; the loaders return the part of this process.
-        settings: Settings of the fit; callbacks for rank 0 alone are removed on other ranks.
+        settings: Settings of the fit; callbacks that only rank 0 uses are removed on other ranks.
         history: Rows and step losses so far.
         position: Position from which the run starts.
     """

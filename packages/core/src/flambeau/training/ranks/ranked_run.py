@@ -1,9 +1,9 @@
 """``RankedRun``: a run on several ranks, whose steps equal the steps of a run in one process.
 
 Each rank has the whole model and its part of every batch (``LoaderOptions.rank``). Before each step
-the ranks exchange the weights of their parts and whether a rank ends the run. Gradients, losses and
-metrics are reduced over the ranks, so that all have the same weights, scores and history. Rank 0
-writes the files.
+the ranks exchange the weights of their parts, and whether one of them ends the run. Gradients,
+losses and metrics are reduced over the ranks, so that all have the same weights, scores and
+history. Rank 0 writes the files.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class RankedRun(Run):
         if self.update.needs_closure:
             kinds = ", ".join(type(each).__name__ for each in self.optimizers.values())
             raise InputError(
-                f"{kinds} computes the loss several times in a step, which several processes do "
-                "not do together. Train in one process, or use another optimizer."
+                f"{kinds} computes the loss several times in a step, which is not supported "
+                "with several processes. Train in one process, or use another optimizer."
             )
         self.ddp_step = DDPStep(group, components.model, trained)
         self._user_step = settings.options.train_step
@@ -166,7 +166,7 @@ class RankedRun(Run):
         super().set_values((self._lr_scale,))
 
     def _exchange(self, local: Sequence[Batch], *, is_done: bool = False) -> None:
-        """Sum a few numbers over the ranks; called before each step and after the last one."""
+        """Sum weights and stop requests over the ranks, before each step and after the last."""
         weight = known_weight(local, self.components.task)
         counts = [1.0 if batch.weight is None else batch.weight for batch in local]
         scaled = sum(b.lr_scale * count for b, count in zip(local, counts, strict=True))
@@ -215,7 +215,7 @@ class RankedRun(Run):
             raise self._raised_everywhere(KeyboardInterrupt())
 
     def _raised_everywhere(self, error: BaseException) -> BaseException:
-        """Mark and return an error that every rank raises at the same point."""
+        """Return the error, marked as one that every rank raises at the same point."""
         self._raised_by_all = True
         return error
 

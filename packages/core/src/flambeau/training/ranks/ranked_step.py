@@ -73,9 +73,10 @@ class RankedStep(Step):
         return total / self._group.world_size
 
     def average(self, parameters: Iterable[nn.Parameter]) -> bool:
-        """Replace each rank's gradients by their mean over the ranks.
+        """Replace the gradients of each rank by their mean over the ranks.
 
-        A gradient that is missing on one rank counts as 0 there; one missing on all stays None.
+        A gradient that is missing on a rank counts as 0 there; a gradient that is missing on all
+        ranks stays None.
 
         Returns:
             Whether every rank had every gradient.
@@ -102,7 +103,7 @@ class RankedStep(Step):
         return min(counts, default=0.0) == self._group.world_size
 
     def mean(self, result: StepResult) -> StepResult:
-        """Return the result over all ranks from the result of this rank, weighted by samples."""
+        """Return the mean of the results of all ranks, weighted by their weights."""
         weight = real_scalar(result.weight, result.loss.device)
         both = torch.stack([as_real(result.loss) * weight, weight])
         _dist.all_reduce(both)

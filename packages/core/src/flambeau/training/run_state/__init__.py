@@ -1,1 +1,1 @@
-"""The state of a run: save it, restore it, keep the best weights, preserve a model."""
+"""Save and restore the state of a run, keep the best weights, and preserve a model."""

@@ -28,16 +28,16 @@ def best_monitor(
     """Return the column by which the user selects the best epoch, and "min" or "max".
 
     Args:
-        keep_best: The option of that name.
-        callbacks: Those with ``restore_best`` select by their ``monitor``.
-        modes: What is known of the columns (``History.modes``).
+        keep_best: The training option ``keep_best``.
+        callbacks: The callbacks; those with ``restore_best`` select by their ``monitor``.
+        modes: The known directions of columns (``History.modes``).
 
     Returns:
-        None if neither the option nor a callback selects one.
+        None if neither the option nor a callback selects the best epoch.
 
     Raises:
-        ArgumentError: They select by different columns or directions, or it is not known which
-            values are better.
+        ArgumentError: Option and callbacks select by different columns or directions, or it is not
+            known whether smaller or larger values are better.
     """
     found: dict[str, tuple[str, Mode]] = {}
     if keep_best is not None:
@@ -53,9 +53,9 @@ def best_monitor(
         one = next(iter(found))
         other = next(name for name, chosen in found.items() if chosen != found[one])
         raise ArgumentError(
-            f"{one} and {other} both select the epoch whose weights the model ends with. Let one "
-            "select it: give restore_best=False to the early stopping that should only end the "
-            "run, or omit keep_best."
+            f"{one} and {other} both select the epoch whose weights the model ends with. Only "
+            "one of them may: give restore_best=False to the early stopping that should only end "
+            "the run, or omit keep_best."
         )
     return next(iter(found.values()), None)
 
@@ -92,8 +92,8 @@ class BestWeights:
         Args:
             model: The model that was evaluated.
             scores: Scores by column, and "epoch" and "step" if known.
-            tolerance: How much worse than the best score a later epoch may be and still be kept;
-                None keeps the first of equal scores.
+            tolerance: By how much a later epoch may score worse than the best one and still be
+                kept; None keeps the first of epochs with equal scores.
         """
         if self.monitor is None:
             return

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def capture(run: Run) -> dict[str, Any]:
-    """Return the complete state of the run; call between two steps.
+    """Return the complete state of the run as a tree; call it between two steps.
 
     Tensors are not copied: save the tree before the next step.
     """
@@ -73,7 +73,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     """Load a captured tree into a run that was built in the same way.
 
     Raises:
-        ResumeError: Model, data or settings differ from the ones in the tree.
+        ResumeError: Model, data or settings differ from those in the tree.
     """
     _check(run, tree)
     state = run.state
@@ -120,7 +120,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
 
 
 def _fingerprint(run: Run) -> dict[str, Any]:
-    """Return the settings that must be equal for the run to continue with the same steps."""
+    """Return the settings that must not change if a resumed run is to make the same steps."""
     train = run.components.train
     return {
         "parameters and buffers": {
@@ -156,7 +156,7 @@ def _check(run: Run, tree: Mapping[str, Any]) -> None:
 
 
 def _difference(here: Any, there: Any) -> tuple[Any, Any]:
-    """Return the first entry that differs, so that the message is short."""
+    """Return the first entry of two values that differs, so that the message is short."""
     if not (isinstance(here, dict) and isinstance(there, dict)):
         return cast("tuple[Any, Any]", (here, there))
     mine, theirs = cast("dict[str, Any]", here), cast("dict[str, Any]", there)
@@ -165,7 +165,7 @@ def _difference(here: Any, there: Any) -> tuple[Any, Any]:
 
 
 def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:
-    """Load states into callbacks of the same class in order; new callbacks keep their state."""
+    """Load saved states into the callbacks of the same class; new callbacks keep their state."""
     remaining = list(saved)
     for callback in run.settings.callbacks:
         for entry in remaining:
@@ -178,8 +178,8 @@ def _restore_callbacks(run: Run, saved: list[dict[str, Any]]) -> None:
 def load_final_weights(model: nn.Module, tree: Mapping[str, Any]) -> None:
     """Load the weights that the run would end with at this checkpoint.
 
-    They are those of the best epoch if the run keeps it, else the averaged ones if there are any,
-    else those of the last step.
+    These are the weights of the best epoch if the run keeps it, else the averaged weights if there
+    are any, else the weights of the last step.
 
     Raises:
         RuntimeError: Names or shapes differ from the model's.

@@ -1,4 +1,4 @@
-"""The state of model and task: ``state_dict``, and what that leaves out but training uses.
+"""The state of model and task: ``state_dict``, and the state that it lacks but training uses.
 
 A ``state_dict`` lacks buffers that are not persistent, parameters that a hook or an override
 removes, and plain attributes such as a step counter. A resumed run needs all of them.
@@ -20,12 +20,12 @@ def complete_state(module: object) -> dict[str, dict[str, Any]]:
     """Return everything that a resumed run needs of a model or a task; tensors are not copied.
 
     Args:
-        module: A module, or any other object, of which only the attributes are returned.
+        module: A module; or any other object, for which only its attributes are returned.
 
     Returns:
         ``{"state_dict": …, "tensors": …, "attributes": …}``: the ``state_dict``, the parameters and
-        buffers that it lacks, and the attributes that are numbers or dense tensors. Modules of
-        torch's classes have no such attributes.
+        buffers that it lacks, and the attributes that are numbers or dense tensors. The attributes
+        of modules of torch's own classes are left out.
     """
     if not isinstance(module, nn.Module):
         return {"state_dict": {}, "tensors": {}, "attributes": dict(_plain(module))}

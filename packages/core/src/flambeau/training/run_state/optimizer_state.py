@@ -1,4 +1,4 @@
-"""The state of optimizers by (optimizer name, parameter name), for any param groups.
+"""Save and load the state of an optimizer by parameter names, independently of param groups.
 
 torch numbers the parameters of an optimizer in the order of its param groups, and a phase may
 regroup them. A state by name can be loaded into any grouping, so a resumed run need not repeat
@@ -27,11 +27,11 @@ _INNER = "inner optimizers"
 
 
 def parameter_names(model: nn.Module, task: Task) -> dict[int, str]:
-    """Return the name of each parameter of model and task by its ``id``.
+    """Return the names of all parameters of model and task, by the ``id`` of the parameter.
 
     Args:
-        model: Its parameters are named "model.<name>".
-        task: Its parameters, if it has any, are named "task.<name>".
+        model: The model; its parameters are named "model.<name>".
+        task: The task; its parameters, if it has any, are named "task.<name>".
     """
     own = task_module(task)
     modules = {"model": model, **({} if own is None else {"task": own})}
@@ -143,8 +143,9 @@ def _restored(loaded: object, saved: object, parameter: Tensor) -> Any:
     """Return the loaded value with the saved dtypes and the memory layout of the parameter.
 
     torch casts to the dtype of the parameter, which would round float32 moments of bf16 parameters
-    and break integers and masks. Checkpoints store contiguous tensors; torch's fused kernels on
-    the CPU pair elements by their place in memory, which is another for channels_last weights.
+    and break integers and masks. Checkpoints store contiguous tensors; torch's fused kernels on the
+    CPU match the elements of tensors by their position in memory, which differs for channels_last
+    weights.
     """
     if isinstance(loaded, Tensor) and isinstance(saved, Tensor):
         like = loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
@@ -172,7 +173,7 @@ def _has_torch_format(saved: Mapping[str, Any]) -> bool:
 def _numbered(
     saved: Mapping[str, Any], optimizer: Optimizer, names: Mapping[int, str]
 ) -> Iterator[tuple[int, str]]:
-    """Yield the number of torch and the name of each parameter."""
+    """Yield torch's number and the name of each parameter."""
     others = 0
     for group, numbers in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         parameters = cast("list[Tensor]", group["params"])

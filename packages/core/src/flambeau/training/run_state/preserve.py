@@ -57,7 +57,7 @@ def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]
 def capture_optimizer(optimizer: Optimizer) -> Restore:
     """Return a function that restores the optimizer's current param groups and state.
 
-    For optimizers that are used in several fits, because a factory returns the same object.
+    It is for optimizers that are used in several fits because a factory returns the same object.
     """
     groups = [
         ({key: deepcopy(value) for key, value in group.items() if key != "params"}, group["params"])

@@ -1,4 +1,4 @@
-"""Restore a run from the tree of a checkpoint; after an error the run is as before."""
+"""Restore a run from the tree of a checkpoint; after an error the run is unchanged."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
     """Load the tree into the run; after an error restore model, history and callbacks.
 
     Raises:
-        ResumeError: Model, data or settings differ from the ones in the tree.
+        ResumeError: Model, data or settings differ from those in the tree.
         ArtefactError: A part of the tree does not fit the run.
     """
     state = run.state
