@@ -119,7 +119,7 @@ def check_filename_groups(setup: TrainingSetup) -> Finding | None:
 
 
 def check_cropping(setup: TrainingSetup) -> Finding | None:
-    """Return a finding if the centre crop removes much of the longer side of many train images."""
+    """Return a finding if the centre crop removes much of the width or height of many images."""
     data, values = setup.data, setup.values
     if not isinstance(data, ImageData) or values.get("resize") != "crop":
         return None
@@ -129,8 +129,8 @@ def check_cropping(setup: TrainingSetup) -> Finding | None:
         return None
     return Finding(
         "cropped-images",
-        f"The centre crop removes more than {MOST_LOST:.0%} of the longer side of {share:.0%} of "
-        "the train images. The model does not see what is cut off.",
+        f"The centre crop removes more than {MOST_LOST:.0%} of the width or height of {share:.0%} "
+        "of the train images. The model does not see what is cut off.",
         {"share of train images": share, "median share cut off": statistics.median(lost)},
         'Keep the whole image: ImageOptions(resize="pad") or "squash", on the command line '
         "--resize pad; or pass a size with the proportions of the images: size=(height, width).",

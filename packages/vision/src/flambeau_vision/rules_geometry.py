@@ -87,7 +87,7 @@ def _cheaper_sizes(facts: ImageFacts, values: Values) -> Sequence[int]:
 
 
 def lost_shares(facts: ImageFacts, size: Size) -> list[float]:
-    """Return, for each decile of width/height, the share of the longer side that "crop" cuts off.
+    """Return, for each decile of width/height, which share of width or height "crop" cuts off.
 
     Args:
         facts: The facts of the data.
@@ -113,21 +113,21 @@ def _resize(facts: ImageFacts, values: Values) -> Choice:
     elif median <= MOST_LOST:
         reason = (
             f"{shape}: the centre is kept, as is usual for photographs; half of the images lose "
-            f"more than {median:.0%} of their longer side."
+            f"more than {median:.0%} of their width or height."
         )
     elif deciles[-2] <= _SIMILAR * deciles[1]:
         value = "squash"
         reason = (
             f"{shape}, similar in all images: cropping the centre would remove more than "
-            f"{median:.0%} of the longer side of half of the images. The whole image is kept, and "
-            "its proportions are changed in the same way in all images."
+            f"{median:.0%} of the width or height of half of the images. The whole image is kept, "
+            "and its proportions are changed in the same way in all images."
         )
     else:
         value = "pad"
         reason = (
             f"{shape}, from {deciles[1]:.2g} to {deciles[-2]:.2g}: cropping the centre would "
-            f"remove more than {median:.0%} of the longer side of half of the images. The whole "
-            "image is kept with its proportions, and the rest is filled with black."
+            f"remove more than {median:.0%} of the width or height of half of the images. The "
+            "whole image is kept with its proportions, and the rest is filled with black."
         )
     others = tuple(other for other in get_args(Resize) if other != value)
     return Choice(

@@ -50,7 +50,7 @@ def read_folder(
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     _refuse_weight(
         options,
-        ("Use from_df or from_csv and a table with such a column, or omit weight (--weight)."),
+        "Use from_df or from_csv and a table with such a column, or omit weight (--weight).",
     )
     if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
         raise InputError(f"{path} is not a folder. {cause}")

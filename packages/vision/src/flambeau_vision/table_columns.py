@@ -71,8 +71,7 @@ def csv_source(
     label: str | Sequence[str] | None,
     options: ImageOptions,
 ) -> TableSource:
-    """Return the table in a CSV file; the label "a,b" names two columns if no column "a,b"
-    exists."""
+    """Return the table in a CSV file; the label "a,b" names two columns unless "a,b" is one."""
     columns = read_image_csv(path)
     if isinstance(label, str) and label not in columns and "," in label:
         label = label.split(",")
