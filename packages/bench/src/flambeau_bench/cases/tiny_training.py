@@ -189,8 +189,7 @@ class _UserRows(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 class _RecordingSampler(Sampler[list[int]]):
-    """A sampler of the rows of ready batches in a fixed order; appends batch numbers to
-    ``taken``."""
+    """A sampler of the rows of ready batches, in order; appends batch numbers to ``taken``."""
 
     def __init__(self, distinct: int, count: int, taken: list[int]) -> None:
         self._rows = [
