@@ -64,7 +64,7 @@ def test_results_are_only_added(tmp_path: Path) -> None:
     [
         (
             {"schema": 1, "kind": "run"},
-            "Line 1 of .*a.jsonl has schema 1, but this release reads 2",
+            "Line 1 of .*a.jsonl has schema 1, but this release reads schema 2",
         ),
         ({"kind": "run"}, "has schema None"),
         ({"schema": 2, "kind": "guess"}, "unknown kind 'guess'"),

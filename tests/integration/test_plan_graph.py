@@ -181,7 +181,7 @@ def test_what_hangs_on_it_by_hand(name: str, key: str, value: Any, changed: set[
         ("tensors", "data_device", "cuda", r"the model runs on cpu"),
         ("core", "head", {"dropout": 0.2}, r"Change it before"),
         ("tensors, amounts", "targets", "labels", r"one of 'as_is', 'standard'"),
-        ("vision", "num_workers", 2, r"no file is read while training"),
+        ("vision", "num_workers", 2, r"no file is read during training"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(name: str, key: str, value: Any, words: str) -> None:

@@ -112,9 +112,9 @@ def test_the_user_sets_the_bits(tmp_path: Path) -> None:
     )
     with pytest.raises(PlanError, match=r"bits is 16, but it must be 10, .*ImageOptions\(bits="):
         Learner(ImageData.from_arrays(ramps(10), LABELS), choices={"bits": 16})
-    with pytest.raises(PlanError, match="a number of bits from 8 to 16"):
+    with pytest.raises(PlanError, match="a whole number from 8 to 16"):
         Learner(ImageData.from_items(items), choices={"bits": 4})
-    with pytest.raises(InputError, match="bits=4 is not a number of bits"):
+    with pytest.raises(InputError, match="bits=4 is invalid"):
         ImageOptions(bits=4)
 
 

@@ -120,7 +120,7 @@ def test_df_with_split_column_and_root(tmp_path: Path) -> None:
     frame["part"] = [False, False, True, True] * 2
     data = ImageData.from_df(frame, "name", "kind", root=tmp_path, split="part")
     assert len(data.raw("valid")) == 4
-    with pytest.raises(InputError, match=r"cannot be inferred from name, kind, part\. .*label=…"):
+    with pytest.raises(InputError, match=r"its columns are name, kind, part\. .*label=…"):
         ImageData.from_df(frame, root=tmp_path)
     with pytest.raises(InputError, match=r"no column 'knd'\. Did you mean 'kind'.*label=…"):
         ImageData.from_df(frame, "name", "knd", root=tmp_path)
@@ -210,13 +210,13 @@ def test_invalid_arrays_are_refused() -> None:
         ImageData.from_arrays(x, y[:-1])
     with pytest.raises(InputError, match="values from -1 to"):
         ImageData.from_arrays(x.astype(np.float32) - 1 - x.min(), y)
-    with pytest.raises(InputError, match="both are possible"):
+    with pytest.raises(InputError, match="are both possible"):
         ImageData.from_arrays(np.zeros((4, 3, 8, 3), np.uint8), [0, 1, 0, 1])
-    with pytest.raises(InputError, match="neither is possible"):
+    with pytest.raises(InputError, match="are both impossible"):
         ImageData.from_arrays(np.zeros((4, 8, 8, 8), np.uint8), [0, 1, 0, 1])
     with pytest.raises(InputError, match="different shape"):
         ImageData.from_arrays(x, y, test=(x[:, :4], y))
-    with pytest.raises(InputError, match="several sizes"):
+    with pytest.raises(InputError, match="differ in size"):
         ImageData.from_arrays(np.array([x[0], x[0][:4]], dtype=object), [0, 1])
     with pytest.raises(InputError, match=r"shape \(8, 8\)"):
         ImageData.from_arrays(x[0], y)

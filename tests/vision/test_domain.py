@@ -210,12 +210,12 @@ def test_recognise(tmp_path: Path) -> None:
     ("content", "options", "expected"),
     [
         (b"file,label\nx.png,1\n", {}, ("sure", "Its column 'file' has image files (x.png).")),
-        (b"text,label\nhello,1\n", {}, ("no", "None of its columns (text, label) has paths")),
+        (b"text,label\nhello,1\n", {}, ("no", "None of its columns (text, label) has image paths")),
         (b"\xff\xfe\x00", {}, ("no", "UTF-16")),
-        (b"f,a,b\nx.png,1,2\n", {}, ("possible", "--target names the column of the labels.")),
+        (b"f,a,b\nx.png,1,2\n", {}, ("possible", "Name the column of the labels with --target.")),
         (b"f,a,b\nx.png,1,2\n", {"target": "a"}, ("sure", "Its column 'f' has image files")),
         (b"f,g,a\nx.png,y.png,2\n", {}, ("no", "Several of its columns")),
-        (b"f,g,a\nx.png,y.png,2\n", {"file": "f"}, ("sure", "--file names its column 'f'")),
+        (b"f,g,a\nx.png,y.png,2\n", {"file": "f"}, ("sure", "--file says that its column 'f'")),
     ],
 )
 def test_recognise_tables(

@@ -159,7 +159,7 @@ def test_large_data_sets_are_hashed_only_on_request(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("flambeau_vision.report._ARRAYS_COMPARED", 10)
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
     data = ImageData.from_arrays(images, ["a", "b"] * 10)
-    assert "data.report(duplicates=True) compares perceptual hashes" in data.report()
+    assert "data.report(duplicates=True) also compares perceptual hashes" in data.report()
     assert "by bytes and perceptual hash)" in data.report(duplicates=True)
 
 

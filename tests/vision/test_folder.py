@@ -104,7 +104,10 @@ def test_an_unlabelled_test_folder_is_reported(tmp_path: Path) -> None:
     make(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png", "test/2.png")
     listing = list_folder(tmp_path)
     assert set(listing.parts) == {"train"}
-    assert "without labels and not used: test (2 images)" in listing.readings[1].what
+    assert (
+        "without class folders their images have no labels: test (2 images)"
+        in listing.readings[1].what
+    )
 
 
 def test_folders_without_labelled_images_are_refused(tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_class_folders_without_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "valid" / "bee").mkdir()
     (tmp_path / "valid" / "bee" / "0.raw").touch()
     reading = list_folder(tmp_path).readings[-1]
-    assert "no classes: train/cow (empty), valid/bee (1 .raw)" in reading.what
+    assert "no images: train/cow (empty), valid/bee (1 .raw)" in reading.what
     assert reading.confidence < 0.5
     make(tmp_path / "flat", "ant/0.png", "bee/0.png")
     (tmp_path / "flat" / "cow").mkdir()
@@ -235,7 +238,7 @@ def test_missing_files_with_backslashes_or_other_accents_are_explained(tmp_path:
     with pytest.raises(InputError, match=r'has backslashes.*Write "/"'):
         ImageData.from_df(frame, root=tmp_path)
     frame["file"][0] = "ant/cafe\u0301.png"
-    with pytest.raises(InputError, match=r"Unicode form NFC does"):
+    with pytest.raises(InputError, match=r"Unicode form NFC exists"):
         ImageData.from_df(frame, root=tmp_path)
     (tmp_path / "t.csv").write_text("file,label\nant\\caf\u00e9.png,a\nbee/0.png,b\n")
     with pytest.raises(InputError, match=r"has backslashes"):

@@ -26,7 +26,7 @@ def test_a_class_may_have_the_name_of_a_part(tmp_path: Path, name: str) -> None:
     assert data.targets.names == tuple(sorted(["car", "bus", name]))
     assert len(data.samples) == 15
     [reading] = data.readings
-    assert f"directly in them as in the other classes: {name}" in reading.what
+    assert f"directly in them, as in the other class folders: {name}" in reading.what
     assert "--classes bus,car" in reading.override
     assert "directly in them" in Learner(data, quiet=True).plan["split"].reason
 
@@ -55,7 +55,7 @@ def test_parts_can_be_given(tmp_path: Path) -> None:
     assert data.split.sizes() == "10 train, 10 valid, 10 test"
     with pytest.raises(InputError, match=r"folder 'evil', but .*Did you mean 'eval'"):
         ImageData.from_folder(tmp_path, options=ImageOptions(parts={"evil": "valid"}))
-    with pytest.raises(InputError, match="parts has 'vlid' for 'eval'"):
+    with pytest.raises(InputError, match="parts has 'vlid' for the folder 'eval'"):
         ImageData.from_path(tmp_path, {"parts": "eval=vlid"})
     with pytest.raises(ArgumentError, match="'eval' is not FOLDER=PART"):
         ImageData.from_path(tmp_path, {"parts": "eval"})

@@ -86,7 +86,7 @@ def test_labels_come_from_file_names(root: Path) -> None:
     assert ordered.targets.names == ("b", "a")
     for pattern, message in (
         ("a_", "has no group"),
-        ("(", "no regular expression"),
+        ("(", "not a valid regular expression"),
         ("(x).", "8 of 8 file names do not match"),
     ):
         with pytest.raises(InputError, match=message):

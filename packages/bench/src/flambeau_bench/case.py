@@ -1,4 +1,4 @@
-"""``Case``: what is measured, on which sides, at which sizes, and what both sides must satisfy."""
+"""``Case``: a benchmark with its two programs (sides), its sizes and its quality condition."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Size:
 
     Attributes:
         name: The suite.
-        counts: Steps, rows, epochs … by name.
+        counts: Numbers of steps, rows, epochs …, by name.
         pairs: Number of pairs to measure.
-        floor_pairs: Number of pairs of the baseline with itself; 0 where the figure is a count
-            without noise.
+        floor_pairs: Number of pairs of the baseline with itself; 0 if the figure is a count, which
+            has no noise.
         device: Where models and batches are.
     """
 
@@ -57,10 +57,11 @@ class Criterion:
         figure: A name in ``Measurement.figures``.
         form: How to compute one number from a pair; a name in ``FORMS``.
         unit: Unit of the number.
-        limit: The whole 95% interval must be on its good side; None sets no limit.
-        at_most: Whether lower is better.
-        per: Divides the number (callbacks times events).
-        within_floor: Use the noise floor as the limit: a difference of 0 is expected.
+        limit: The whole 95% interval must be at or below it (``at_most``), else at or above it;
+            None sets no limit.
+        at_most: Whether the limit is an upper limit, because lower is better.
+        per: The number is divided by it, for example by callbacks times events.
+        within_floor: Use the noise floor as the limit, because a difference of 0 is expected.
     """
 
     figure: str
@@ -96,8 +97,8 @@ class Comparison:
         baseline: Name of the reference side.
         candidate: Name of the side that is compared with the baseline.
         criteria: Figures to compute from the pairs.
-        may_differ: Evidence in which the sides may differ by design ("init_hash", "order_hash",
-            "settings.precision", "steps" …), with the reason.
+        may_differ: Name → reason of the values that may differ between the sides by design
+            ("init_hash", "order_hash", "settings.precision", "steps" …).
     """
 
     variant: str
@@ -125,7 +126,7 @@ class Case(ABC):
 
     Attributes:
         name: Name on the command line.
-        question: What the case answers, as a sentence.
+        question: The question that the case answers.
         sizes: Sizes by suite.
         fresh: Whether each run is in a new process. On a CPU the two processes of a pair alternate,
             so such a case reads wall time from ``time_slices.running_s``.
@@ -142,16 +143,16 @@ class Case(ABC):
 
     @abstractmethod
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
-        """Run ``side`` once and measure it; ``pair`` starts at 0 and keys the seed, if any."""
+        """Run ``side`` once and measure it; ``pair`` starts at 0 and may determine the seed."""
 
     @abstractmethod
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Return whether both sides gave equally good results in all usable pairs, and why."""
+        """Return whether both sides gave equally good results in the valid ``pairs``, and why."""
 
     def section(self, records: Sequence[Mapping[str, Any]], folder: Path) -> str:
-        """Return extra Markdown for a report, and write its figures to ``folder``.
+        """Return extra Markdown for a report, and write its plots to ``folder``.
 
         Args:
             records: Records of all cases.

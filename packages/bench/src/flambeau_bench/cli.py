@@ -22,7 +22,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_cases() -> None:
-    """Show all cases with their variants and suites. Measures nothing."""
+    """Show all cases with their variants and suites, without measuring."""
     from flambeau.report import text_table
     from flambeau_bench.cases import CASES
 
@@ -39,14 +39,14 @@ def list_cases() -> None:
 def run_cases(
     target: Annotated[str, typer.Argument(help=f"A case or a suite: {', '.join(SIZES)}.")],
     pairs: Annotated[int | None, typer.Option(help="Number of pairs per comparison.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to which results are added.")] = RESULTS,
+    out: Annotated[Path, typer.Option(help="Folder to which the results are added.")] = RESULTS,
     size: Annotated[str | None, typer.Option(help="Size of a case: quick, cpu or gpu.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short for --size quick.")] = False,
     variants: Annotated[
         list[str] | None, typer.Option("--variant", help="Run only this variant; repeatable.")
     ] = None,
 ) -> None:
-    """Measure, add the results to a folder and show them. Exits with 1 if a limit is missed."""
+    """Measure, add the results to a folder and show them. Exit with 1 if a limit is missed."""
     from flambeau_bench import suites
     from flambeau_bench.cases import CASES
     from flambeau_bench.verdict_table import terminal_table

@@ -12,7 +12,7 @@ _CANDIDATE, _FLOOR, _LIMIT = "#b5541c", "#c8c8c8", "#1f1f1f"
 
 
 def drawable(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the verdicts that have an interval and a limit, by unit: a unit shares an axis."""
+    """Return the verdicts that have an interval and a limit, by unit; each unit gets one panel."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         if record["kind"] != "result" or record["interval"] is None:

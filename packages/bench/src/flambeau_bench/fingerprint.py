@@ -25,7 +25,7 @@ _OPTIMIZER_SETTINGS = (
 
 
 def of_tensors(tensors: Iterable[Tensor]) -> str:
-    """Return a hash of dtypes, shapes and bytes, in order. Reads the device."""
+    """Return a hash of dtypes, shapes and bytes, in order; copies the tensors to the host."""
     digest = hashlib.sha256()
     for tensor in tensors:
         host = tensor.detach().cpu().contiguous()
@@ -61,7 +61,7 @@ def machine_settings() -> dict[str, Any]:
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
-    """Return class and settings of an optimizer by param group, without lr, which changes."""
+    """Return class and settings of an optimizer by param group, but not lr, which changes."""
     return {
         "optimizer": type(optimizer).__name__,
         "groups": [_group(group) for group in optimizer.param_groups],

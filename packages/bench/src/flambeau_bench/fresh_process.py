@@ -1,4 +1,4 @@
-"""Measurements in new processes, for costs that a warm process hides: imports, caches, threads."""
+"""Measure in new processes the costs that a warm process hides: imports, caches, threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure_in_fresh_processes(runs: Sequence[FreshRun]) -> list[Measurement]:
     work while its process is stopped, so there the processes run one after the other.
 
     Raises:
-        TrainingError: A process failed; with the end of its stderr.
+        TrainingError: A process failed; the message has the end of its stderr.
     """
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(number) for number in range(len(runs))]

@@ -1,7 +1,8 @@
-"""``fit_auto`` on image sets within a time budget, against a grid of sizes and recipes.
+"""Compare ``fit_auto`` on image data sets in a time budget with a grid of sizes and recipes.
 
 A cell is a data set, a setting, a seed and a budget. One command runs one cell and appends one line
-to a file; a cell that the file has already is skipped, so that an interrupted series continues:
+to a file; a cell that is already in the file is skipped, so that an interrupted series can be
+continued:
 
     FLAMBEAU_DATA=… python -m flambeau_bench.image_budgets cell fashion_mnist auto --seed 0
     FLAMBEAU_DATA=… python -m flambeau_bench.image_budgets cell ants_bees_wide 64/one_cycle --seed 0
@@ -9,7 +10,8 @@ to a file; a cell that the file has already is skipped, so that an interrupted s
     python -m flambeau_bench.image_budgets results
 
 "auto" is ``Learner(data).fit_auto(minutes)`` without further arguments. "SIZE/RECIPE" fixes the
-size and trains as long: with ``fit_auto`` ("auto"), or with one cycle of the epochs that fit.
+image size and trains for the same time: recipe "auto" with ``fit_auto``, "one_cycle" with as many
+epochs of one cycle as fit into the time.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ Labelled = tuple[list[Any], list[str]]
 """Images that ``ImageData.from_items`` accepts, and their labels."""
 
 KEYS = ("data", "setting", "seed", "minutes")
-"""What identifies a cell."""
+"""The fields of a line that identify its cell."""
 
 CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -59,7 +61,7 @@ _SPEED_LIMIT_S = 2.0
 
 
 def fashion_mnist(n: int | None = None) -> tuple[Labelled, Labelled]:
-    """Return train and test images of Fashion-MNIST; the first ``n`` of train."""
+    """Return train and test images of Fashion-MNIST; of train only the first ``n``."""
     parts = read_fashion_mnist(Size("whole", {"train": n or 60_000, "valid": 10_000}))
     train, test = (_labelled(*parts[part]) for part in ("train", "valid"))
     return train, test
@@ -70,7 +72,7 @@ def _labelled(images: Any, labels: Any) -> Labelled:
 
 
 def cifar10(counts: Mapping[str, int] | None = None) -> tuple[Labelled, Labelled]:
-    """Return train and test images; with ``counts`` only these classes, so many of train each."""
+    """Return train and test images of CIFAR-10; ``counts`` limits classes and train images."""
     found: dict[str, Labelled] = {"train": ([], []), "test": ([], [])}
     taken: dict[str, int] = defaultdict(int)
     with zipfile.ZipFile(folder_of("cifar10_12k") / "cifar10_12k.zip") as archive:
@@ -88,12 +90,12 @@ def cifar10(counts: Mapping[str, int] | None = None) -> tuple[Labelled, Labelled
 
 
 def uneven_counts() -> dict[str, int]:
-    """Return 1,000 images of the first class of CIFAR-10 down to 100 of the last."""
+    """Return decreasing image counts of the CIFAR-10 classes, from 1,000 to 100."""
     return {name: round(1_000 * 10 ** (-index / 9)) for index, name in enumerate(CIFAR10)}
 
 
 def ants_bees_wide() -> tuple[Labelled, Labelled]:
-    """Return the photographs of ants and bees at one end of a grey canvas of 3:1."""
+    """Return photographs of ants and bees, each at the left or right end of a grey 3:1 canvas."""
     from PIL import Image
 
     found: dict[str, Labelled] = {part: ([], []) for part in ("train", "val")}
@@ -131,13 +133,13 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "cifar10_10_uneven": (24, 32),
     "ants_bees_wide": (64, 128),
 }
-"""The sizes of the grid. Its recipes are "auto" and "one_cycle"."""
+"""The image sizes of the grid by data set. Each is combined with each of `RECIPES`."""
 
 RECIPES = ("auto", "one_cycle")
 
 
 def settings_of(name: str) -> list[str]:
-    """Return the settings of a data set: "auto", and the grid."""
+    """Return the settings of a data set: "auto", and each "SIZE/RECIPE" of the grid."""
     return ["auto", *(f"{size}/{recipe}" for size in SIZES[name] for recipe in RECIPES)]
 
 
@@ -145,7 +147,7 @@ def settings_of(name: str) -> list[str]:
 
 
 def make_data(train: Labelled, test: Labelled, size: int | None, seed: int) -> ImageData:
-    """Return data with a tenth of train for validation. The test part is scored once, at the end.
+    """Return data with a tenth of train for validation; ``test`` is used only after training.
 
     Images of equal size without a file are kept as arrays.
     """
@@ -170,7 +172,7 @@ def make_data(train: Labelled, test: Labelled, size: int | None, seed: int) -> I
 
 
 def run_cell(name: str, setting: str, seed: int, minutes: float) -> dict[str, Any]:
-    """Train one cell and return its line of figures."""
+    """Train one cell and return its results as one line of the file."""
     size, _, recipe = setting.partition("/") if setting != "auto" else ("", "", "auto")
     train, test = DATA_SETS[name]()
     started_s = time.perf_counter()
@@ -209,7 +211,7 @@ def _fitting_epochs(learner: Learner, seconds: float) -> int:
 
 
 def _balanced_accuracy(learner: Learner, data: ImageData) -> float:
-    """Return the mean over the classes of the share of their test images that is right."""
+    """Return the mean over the classes of the share of correct predictions on test images."""
     targets = [data.targets.text(int(row)) for row in data.split.test]
     predictions = learner.predict(data.raw("test"))
     right: dict[str, list[bool]] = defaultdict(list)
@@ -222,7 +224,7 @@ def _balanced_accuracy(learner: Learner, data: ImageData) -> float:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of the results; a line that was not written completely is left out."""
+    """Return the lines of the results file, without lines that were not written completely."""
     lines: list[dict[str, Any]] = []
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -238,7 +240,7 @@ def run_missing(
     minutes: float,
     run: Callable[[str, str, int, float], dict[str, Any]] = run_cell,
 ) -> int:
-    """Run the cells that the file lacks, append a line for each, and return their number."""
+    """Run the cells that are not in the file, append a line for each, and return their number."""
     done = {tuple(line[key] for key in KEYS) for line in read_lines(path)}
     missing = [cell for cell in cells if (*cell, minutes) not in done]
     for name, setting, seed in missing:
@@ -252,7 +254,7 @@ def run_missing(
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return the mean scores, and by how many points "auto" is behind the best of the grid."""
+    """Return a table of mean scores, and by how many points "auto" is below the best setting."""
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         scores[line["data"]][line["setting"]].append(line["test"])
@@ -268,13 +270,13 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one cell or all cells that the file lacks, or print the results."""
+    """Run one cell or all cells that are not in the file, or print the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("command", choices=["cell", "all", "results"])
     parser.add_argument("data", nargs="?", choices=[*DATA_SETS])
     parser.add_argument("setting", nargs="?", help='"auto", or SIZE/RECIPE such as 48/one_cycle')
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of all")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds for the command all")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--threads", type=int, help="threads of torch")
     parser.add_argument("--out", type=Path, default=Path("image-budgets.jsonl"))
@@ -297,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for setting in settings_of(name)
         ]
     if not run_missing(given.out, cells, given.minutes):
-        typer.echo(f"{given.out} has every cell.")
+        typer.echo(f"Nothing to run: {given.out} already has these cells.")
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ class Interval:
 def median_interval(values: Sequence[float], seed: int = 0) -> Interval:
     """Return the median of ``values`` with its 95% interval.
 
-    With at least ``MIN_PAIRS`` values it is the percentile bootstrap interval of the median, with
-    fewer their range.
+    With at least ``MIN_PAIRS`` values the interval is the percentile bootstrap interval of the
+    median; with fewer values it is their range.
 
     Args:
         values: One value per pair.
-        seed: Seed of the resampling, so that a report written twice is the same.
+        seed: Seed of the resampling: the same seed gives the same interval.
 
     Raises:
         InputError: ``values`` is empty.

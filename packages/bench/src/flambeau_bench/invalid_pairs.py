@@ -1,4 +1,4 @@
-"""Which pairs are invalid because their sides did not do the same work."""
+"""Find the pairs that are invalid because their sides did not do the same work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flambeau_bench.measurement import Measurement
 def invalid_reasons(
     baseline: Measurement, candidate: Measurement, may_differ: Mapping[str, str]
 ) -> str:
-    """Return the reasons why a pair is invalid; empty if there are none.
+    """Return the reasons why a pair is invalid; empty if it is valid.
 
     A side with fewer steps or samples has skipped work; times with different initial weights,
     batches or settings are not comparable.
@@ -20,8 +20,8 @@ def invalid_reasons(
     Args:
         baseline: One side.
         candidate: The other side.
-        may_differ: What the comparison allows to differ, by name: "init_hash", "order_hash",
-            "steps", "samples", "settings.NAME".
+        may_differ: Name → reason of the values that the comparison allows to differ: "init_hash",
+            "order_hash", "steps", "samples", "settings.NAME".
     """
     reasons: list[str] = []
     for what in ("steps", "samples"):

@@ -1,4 +1,4 @@
-"""The machine and the commit of a measurement."""
+"""Describe the machine and the commit of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def host() -> dict[str, Any]:
-    """Return processor, cores, versions and the load of the last minute, which slows wall times."""
+    """Return processor, cores, versions and the load of the last minute, which slows runs."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
@@ -25,7 +25,7 @@ def host() -> dict[str, Any]:
 
 
 def device(kind: str) -> dict[str, Any]:
-    """Return name, count, memory, CUDA version and state of the GPUs; only the name for the CPU."""
+    """Return name, count, memory, CUDA version and state of the GPUs; for the CPU only its name."""
     if kind != "cuda":
         return {"name": "cpu"}
     properties = torch.cuda.get_device_properties(0)

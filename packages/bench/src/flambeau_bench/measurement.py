@@ -9,15 +9,15 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side of a pair: its figures, and evidence that it did the same work as the other side.
+    """The run of one side: its figures, and values that show whether both sides did the same work.
 
     Attributes:
         figures: Measured values by name, with the unit in the name: ``{"slope_us": 231.0}``.
-        steps: Optimizer steps (batches, where nothing is trained).
-        samples: Samples that were used.
+        steps: Number of optimizer steps, or of batches if nothing is trained.
+        samples: Number of samples that were used.
         init_hash: Hash of the weights before the first step.
         order_hash: Hash of the batches in the order in which they were used.
-        settings: Settings that must be equal to compare two times: dtype, threads, optimizer …
+        settings: Settings that must be equal on both sides: dtype, threads, optimizer …
         quality: The values that the quality condition compares: a hash of the losses, an accuracy.
         notes: What a reader should know about this run.
     """

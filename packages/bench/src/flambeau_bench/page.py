@@ -1,4 +1,4 @@
-"""The report: a Markdown page with figures, generated from the records alone."""
+"""The report: a Markdown page with plots, generated only from the records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def latest_records(records: Sequence[Record]) -> list[Record]:
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.md`` and its figures beside the results in ``folder``.
+    """Write ``report.md`` and its plots beside the results in ``folder``.
 
     Raises:
         ArtefactError: There are no results, or lines that this release cannot read.
@@ -51,7 +51,7 @@ def report_text(
 
     Args:
         records: The records to report.
-        figures: File names of the figures; the first is shown.
+        figures: File names of the plots; only the first is shown.
         sections: Extra sections of the cases, in Markdown.
     """
     parts = ["# Benchmarks", _intro(), verdicts_as_markdown(records)]
@@ -65,11 +65,11 @@ def report_text(
 
 def _intro() -> str:
     return (
-        "Written by `flambeau bench report`; all numbers come from the results beside this page. "
-        "A figure is the median over interleaved pairs with its bootstrap 95% interval; a limit "
-        "is met if the whole interval is on its good side. The noise floor is the same figure of "
-        "the baseline compared with itself, measured first: smaller differences are not claimed. "
-        "A speed whose quality gate failed is not written."
+        "Written by `flambeau bench report`; all numbers come from the results beside this page. A "
+        "figure is the median over interleaved pairs with its bootstrap 95% interval; a limit is "
+        "met if the whole interval meets it. The noise floor is the same figure for the baseline "
+        "compared with itself, measured first; smaller differences are not meaningful. A speed is "
+        "left out if its quality gate failed."
     )
 
 

@@ -14,7 +14,7 @@ from flambeau_bench.progress import Progress
 from flambeau_bench.timing import frozen_heap
 
 Measure = Callable[[Sequence[str], int], Sequence[Measurement]]
-"""``measure(sides, pair)`` runs each side once, in this order or in alternating time slices."""
+"""``measure(sides, pair)`` runs each side once, in the order of ``sides`` or in time slices."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class MeasuredPairs:
 
     Attributes:
         comparison: What was compared.
-        floor: Pairs of the baseline with itself, measured first: the noise of this machine.
+        floor: Pairs of the baseline with itself, measured first; they show the noise of the
+            machine.
         pairs: Pairs of the baseline with the candidate.
     """
 
@@ -94,7 +95,7 @@ def _pair(
 
 
 def orders(count: int, *, shuffled: bool) -> Sequence[str]:
-    """Return the order of the sides in each pair: "AB", "BA", "AB" …, or shuffled and balanced."""
+    """Return the order of the sides in each pair: "AB", "BA", "AB" …, or balanced at random."""
     if not shuffled:
         return ["AB" if number % 2 == 0 else "BA" for number in range(count)]
     # A fixed seed makes the order known to tests.

@@ -11,10 +11,10 @@ INTERVAL_S = 30.0
 class Progress:
     """Counts pairs and logs how many are done, the time so far and an estimate of the rest.
 
-    Measured times are not logged: they are no results before the quality condition is met.
+    Measured times are not logged, because they are valid only if the quality condition is met.
 
     Args:
-        log: Receives the lines; none if everything ends within ``INTERVAL_S``.
+        log: Receives the lines; it is not called if everything ends within ``INTERVAL_S``.
         count: Total number of pairs.
         clock: Returns seconds.
     """

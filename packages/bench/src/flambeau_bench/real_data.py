@@ -9,7 +9,7 @@ from pathlib import Path
 def missing_reason(name: str) -> str:
     """Return why the data set ``name`` cannot be read here; empty if its folder exists."""
     if not os.environ.get("FLAMBEAU_DATA"):
-        return f"FLAMBEAU_DATA is not set; it names the folder that contains {name}"
+        return f"FLAMBEAU_DATA is not set; set it to the folder that contains {name}"
     path = folder_of(name)
     return "" if path.is_dir() else f"the folder {path} does not exist"
 

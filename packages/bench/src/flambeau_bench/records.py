@@ -1,4 +1,4 @@
-"""Results as JSON lines: one per side and pair, one per verdict; only appended, with a version."""
+"""Write and read results as JSON lines: one line per side of a pair, and one per verdict."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from flambeau_bench.pairing import MeasuredPairs, Pair
 from flambeau_bench.verdict import Outcome
 
 SCHEMA = 2
-"""Version of the lines. Lines of another version are refused."""
+"""Version of the format of the lines. Lines of another version are refused."""
 
 KINDS = ("run", "invalid", "result", "skipped")
-"""One side of a pair; one side of an invalid pair, without its times; a verdict; a case that could
-not run."""
+"""The kinds of lines: "run" is one side of a pair, "invalid" one side of an invalid pair (without
+times), "result" a verdict, "skipped" a case that could not run."""
 
 Record = dict[str, Any]
 
@@ -134,8 +134,8 @@ def read(folder: Path) -> list[Record]:
     """Return all records of all ``*.jsonl`` files in ``folder``, oldest file first.
 
     Raises:
-        ArtefactError: There are no results, or a line is damaged or has another version; with
-            file and line.
+        ArtefactError: There are no results, or a line is damaged or has another version; the
+            message names file and line.
     """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
@@ -157,8 +157,8 @@ def _lines(path: Path) -> list[Record]:
         version = record.get("schema") if isinstance(record, dict) else None
         if version != SCHEMA:
             raise ArtefactError(
-                f"Line {number} of {path} has schema {version!r}, but this release reads {SCHEMA}. "
-                "Read it with the release that wrote it, or move the file away."
+                f"Line {number} of {path} has schema {version!r}, but this release reads schema "
+                f"{SCHEMA}. Read it with the release that wrote it, or move the file away."
             )
         if record.get("kind") not in KINDS:
             raise ArtefactError(
@@ -170,7 +170,7 @@ def _lines(path: Path) -> list[Record]:
 
 
 def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by null."""
+    """Return ``value`` with NaN and infinities, which JSON lacks, replaced by None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Running the cases of a suite one after another; each record is written as soon as it is known."""
+"""Run the cases of a suite one after another; write each record as soon as it is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Log = Callable[[str], None]
 def select_cases(
     target: str, cases: dict[str, Case], size: str | None = None
 ) -> list[tuple[Case, Size]]:
-    """Return the cases for a name on the command line, with their sizes.
+    """Return the cases that a name on the command line selects, with their sizes.
 
     Args:
         target: A case, or a suite ("quick", "cpu", "gpu"): all cases that have this size.
@@ -61,8 +61,8 @@ def run(
     Args:
         chosen: Cases with their sizes.
         folder: Folder of the results; created if it is missing.
-        pairs: Number of pairs, also of the noise floor, instead of that of the sizes. Figures that
-            are counts keep their own.
+        pairs: Number of pairs, also for the noise floor; it replaces the number in ``Size``, except
+            for cases that only count.
         variants: Variants to run; all if empty.
         log: Receives a line before each comparison, and its progress if it takes long.
 

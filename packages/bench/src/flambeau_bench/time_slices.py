@@ -1,8 +1,8 @@
-"""Two processes that run in alternating time slices: a shared machine slows them equally.
+"""Run processes in alternating time slices, so that a shared machine slows them equally.
 
-If two runs of a minute follow each other, the machine may be a third slower during the second one.
-In time slices each process runs for a second while the other one is paused. The time for which a
-process was paused is subtracted from its clock.
+If one run of a minute follows another, the machine may be a third slower during the second run. In
+time slices each process runs for a second while the others are paused. The time for which a process
+was paused is subtracted from its clock.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 SLICE_S = 1.0
-"""Long compared with the cost of cold caches at its start, short compared with changes of the
-machine's speed."""
+"""Seconds per slice: long compared with the cost of cold caches at its start, short compared with
+the time in which the machine's speed changes."""
 
 STOPPED_TIME_FILE = "FLAMBEAU_BENCH_STOPPED"
 """Environment variable with the path of the file in which a process finds its paused time."""
@@ -50,7 +50,7 @@ class StoppedTime:
     """Seconds for which a process was paused, in a file shared with the process that pauses it.
 
     Args:
-        path: Created with 0 seconds by the first of the two processes.
+        path: The file; the first of the two processes creates it with 0 seconds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,11 +60,11 @@ class StoppedTime:
             self._shared = mmap.mmap(file.fileno(), _SECONDS.size)
 
     def seconds(self) -> float:
-        """Return the total so far."""
+        """Return the paused seconds so far."""
         return _SECONDS.unpack_from(self._shared)[0]
 
     def add(self, seconds: float) -> None:
-        """Add the length of a pause in seconds; call it before the process continues."""
+        """Add the seconds of a pause; call this before the process continues."""
         _SECONDS.pack_into(self._shared, 0, self.seconds() + seconds)
 
     def running_s(self) -> float:
@@ -80,17 +80,17 @@ class StoppedTime:
 class SlicedProcess:
     """A process that this process pauses and resumes.
 
-    It leads a process group in our session, so that its workers are paused with it. If we are
-    killed, the system sends SIGHUP to a paused group, which ends it; where SIGHUP is ignored
-    (nohup) the group continues to its end.
+    It leads a process group in the session of this process, so that its workers are paused with it.
+    If this process is killed, the system sends SIGHUP to a paused group, which ends the group; if
+    SIGHUP is ignored (nohup), the group continues to its end.
 
     Args:
         command: Command line of the process.
-        folder: Its working directory; its paused time is kept there.
-        stderr: Receives its stderr.
+        folder: Working directory of the process; the file with its paused time is there.
+        stderr: Receives the stderr of the process.
 
     Attributes:
-        process: The process; its workers are in its group.
+        process: The process; its workers are in its process group.
         stopped: The time for which it was paused.
     """
 
@@ -111,7 +111,7 @@ class SlicedProcess:
         self._since = time.perf_counter()
 
     def run(self, seconds: float | None) -> None:
-        """Continue the process, for ``seconds`` or (None) to its end, and pause it again."""
+        """Continue the process for ``seconds``, then pause it; None continues it to its end."""
         self.stopped.add(time.perf_counter() - self._since)
         _signal(self.process, signal.SIGCONT)
         try:
@@ -136,7 +136,7 @@ def run_in_slices(
     """Start all processes and run them alternately to their ends; kill all processes on an error.
 
     Returns:
-        The exit codes. If one process fails, the others are killed and have None.
+        The exit codes. If one process fails, the others are killed and their exit code is None.
     """
     processes: list[SlicedProcess] = []
     try:

@@ -1,4 +1,4 @@
-"""Clocks, and the slope between a short run and one five times as long."""
+"""Clocks, and the cost of a step computed from a short run and a run five times as long."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ LONG_FACTOR = 5
 
 
 def clock_for(device: torch.device) -> SecondsClock:
-    """Return a clock of CPU time of this process; of wall time on an accelerator.
+    """Return a clock of the CPU time of this process; for an accelerator, of wall time.
 
-    On a busy machine wall time was 3–4 times the CPU time, so it says little about a loop. On an
-    accelerator the CPU time includes waiting, and the clock synchronises the device first.
+    On a busy machine wall time was 3–4 times the CPU time, so it says little about a loop. With an
+    accelerator, CPU time would include waiting; the wall clock synchronises the device before it is
+    read.
     """
     return time.process_time if device.type == "cpu" else wall_clock_for(device)
 
@@ -65,9 +66,9 @@ def threads(count: int) -> Iterator[None]:
 def frozen_heap() -> Iterator[None]:
     """Restrict the garbage collector to objects that are created inside the block.
 
-    A full collection visits everything that torch has loaded (0.3 s of CPU time, 2-core EPYC) and
-    would fall on either side by chance. New objects are collected as usual, in the time of the
-    side that creates them.
+    A full collection visits everything that torch has loaded (0.3 s of CPU time, 2-core EPYC); by
+    chance it would add to the time of one side or the other. New objects are collected as usual, in
+    the time of the side that creates them.
     """
     gc.collect()
     gc.freeze()
@@ -91,9 +92,9 @@ class Slope:
 
 
 def slope(seconds_of: Callable[[int], float], steps: int) -> Slope:
-    """Return the line through the times of ``steps`` steps and of five times as many.
+    """Return cost per step and fixed cost, from a run and a run with five times as many steps.
 
-    The mean of one run would count the fixed cost of a fit as a cost of its steps.
+    Dividing the time of one run by its steps would count the fixed cost as a cost of the steps.
 
     Args:
         seconds_of: Runs the given number of steps and returns the seconds that they took.

@@ -1,4 +1,4 @@
-"""From pairs to verdicts: drop invalid pairs, check quality, compare intervals with limits."""
+"""Turn pairs into verdicts: drop invalid pairs, check quality, compare intervals with limits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Outcome:
         criterion: The criterion that was computed.
         gate: The quality condition: whether speeds may be reported.
         interval: Median and 95% interval; None if ``gate`` failed or too many pairs are invalid.
-        floor: The same figure for pairs of two baseline runs; None for counts.
+        floor: The same interval for pairs of two baseline runs; None without such pairs, or if the
+            criterion uses the candidate alone.
         verdict: One of ``VERDICTS``.
-        invalid_pairs: Why pairs were dropped, by their number.
+        invalid_pairs: Number of a dropped pair → why it is invalid.
     """
 
     criterion: Criterion
@@ -63,7 +64,8 @@ def valid_pairs(pairs: Sequence[Pair]) -> list[Pair]:
 def compare_with_limit(criterion: Criterion, interval: Interval, floor: Interval | None) -> str:
     """Return "met", "MISSED" or "no limit".
 
-    The limit is met if the whole interval is on its good side.
+    The limit is met if the whole interval is at or below an upper limit, or at or above a lower
+    one.
     """
     if criterion.within_floor:
         largest = max(abs(floor.low), abs(floor.high)) if floor is not None else 0.0

@@ -44,7 +44,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def number(value: float) -> str:
-    """Return three significant digits, or a whole number unchanged: 231, 23.1, 0.231."""
+    """Return three significant digits as text, or a whole number unchanged: 231, 23.1, 0.231."""
     if value == int(value) and abs(value) < 1e6:
         return f"{value:.0f}"
     return f"{value:.3g}" if abs(value) < 1_000 else f"{value:,.0f}"

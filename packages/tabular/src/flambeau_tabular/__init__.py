@@ -1,6 +1,6 @@
-"""Tables for flambeau. This release holds no public names yet.
+"""Support of flambeau for tables. This release has no public names yet.
 
-To come: mixed columns, embeddings and collaborative filtering.
+Later releases will add mixed columns, embeddings and collaborative filtering.
 """
 
 __all__ = ["__version__"]

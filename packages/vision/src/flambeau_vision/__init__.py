@@ -1,4 +1,4 @@
-"""Images for flambeau: data, augmentation and models."""
+"""Image support for flambeau: data sets, augmentation and models."""
 
 from flambeau_vision.augment import Augment, Augmentation
 from flambeau_vision.data import ImageData

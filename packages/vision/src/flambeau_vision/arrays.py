@@ -29,7 +29,7 @@ def check_same_shape(images: Mapping[str, Tensor]) -> None:
     if len(set(shapes.values())) > 1:
         seen = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
         raise InputError(
-            f"The parts have images of different shape (channels, height, width): {seen}. Use "
+            f"The parts have images of different shapes (channels, height, width): {seen}. Use "
             "ImageData.from_items, which accepts images of any size."
         )
 
@@ -42,14 +42,17 @@ def to_uint8_images(
     Args:
         images: Array or tensor ``(n, H, W)``, ``(n, H, W, C)`` or ``(n, C, H, W)``.
         layout: "HWC" or "CHW"; None infers it from the shape.
-        channels: Number of channels; 1 infers 1 to 4 from the shape.
+        channels: Number of channels; 1 allows 1 to 4, inferred from the shape.
         part: The part's name, for messages.
-        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
+        bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
 
     Raises:
         InputError: The shape, layout or value range is invalid or ambiguous.
     """
-    several = f"The {part} images have several sizes. Use ImageData.from_items, which accepts them."
+    several = (
+        f"The {part} images differ in size. Use ImageData.from_items, which accepts images of any "
+        "size."
+    )
     try:
         refuse_masked(f"The array of {part} images", images)
         array = images if isinstance(images, Tensor) else np.asarray(images)
@@ -70,7 +73,7 @@ def to_uint8_images(
 
 
 def layout_of(images: Any, pixels: Tensor) -> Layout:
-    """Return the axes of one of ``images``, which became ``pixels`` ``(n, C, H, W)``."""
+    """Return the axes of one image in ``images``; ``pixels`` are the images as ``(n, C, H, W)``."""
     shape = np.shape(images)
     if len(shape) == 3:
         return "HW"
@@ -85,17 +88,17 @@ def _is_channels_first(shape: Sequence[int], layout: str | None, channels: int) 
     allowed = (1, 2, 3, 4) if channels == 1 else (channels,)
     first, last = shape[1] in allowed, shape[3] in allowed
     if first == last:
-        why = "both are possible" if first else "neither is possible"
+        why = "are both possible" if first else "are both impossible"
         raise InputError(
-            f"The channel axis of {tuple(shape)} is ambiguous: of the second and the last, {why}. "
-            'Pass layout="HWC" or layout="CHW"'
-            + ("." if first else ", and ImageOptions(channels=…) for their number.")
+            f"The channel axis of images of shape {tuple(shape)} is ambiguous: the second and the "
+            f'last axis {why}. Pass layout="HWC" or layout="CHW"'
+            + ("." if first else ", and the number of channels: ImageOptions(channels=…).")
         )
     return first
 
 
 def bits_of_rows(images: Any, rows: Rows) -> int | None:
-    """Return how many bits ``rows`` of images of 16 bits use; None for other images."""
+    """Return the number of significant bits in ``rows`` of 16-bit images; None for other images."""
     if isinstance(images, Tensor):
         images = images.numpy() if images.dtype == torch.uint16 else None
     elif not isinstance(images, np.ndarray):

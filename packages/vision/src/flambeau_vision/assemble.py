@@ -29,7 +29,7 @@ WEIGHT = "sample_weight"
 """The column of ``Samples`` with the weights of the images, if they have weights."""
 
 BITS = "bits"
-"""The column of ``Samples`` with the bits that each image uses, if some have more than 8."""
+"""The column of ``Samples`` with the bits of each 16-bit image, if there are any."""
 
 # Reasons listed in a message; further ones are only counted.
 _MAX_REASONS = 5
@@ -55,13 +55,13 @@ def assemble(
         request: The requested split.
         options: Options for reading images, and for handling unreadable images.
         notes: Notes for the report; this function appends further notes.
-        given: Rows of the parts that folders or a column name.
-        readings: How folders and columns were understood.
+        given: Rows of each part, if folders or a column define the parts.
+        readings: How folders and columns were interpreted.
         weights: Weight of each image in loss and metrics, ``(n,)``.
 
     Raises:
-        InputError: There are no images, one cannot be read (unless ``unreadable="skip"``), none of
-            a class can be read, or a file is in several rows.
+        InputError: There are no images, an image cannot be read (unless ``unreadable="skip"``), no
+            image of a class can be read, or rows with the same file differ in part or label.
         SplitError: The parts cannot be formed.
     """
     if not items:
@@ -106,7 +106,7 @@ def assemble(
 
 
 def _bits_column(headers: Sequence[ImageHeader]) -> dict[str, Sequence[Any]]:
-    """Return the bits of images of 16 bits, None for the others; no column if all are others."""
+    """Return the column `BITS`: None for images of 8 bits; no column if all are of 8 bits."""
     bits = [header.bits for header in headers]
     return {} if all(each is None for each in bits) else {BITS: bits}
 
@@ -123,14 +123,14 @@ def split_images(
     kept: Rows | None = None,
     given: Mapping[str, Rows] | None = None,
 ) -> Split:
-    """Return the split of images; what is drawn at random is stratified by class.
+    """Return the split of images; randomly drawn parts are stratified by class.
 
     Args:
         request: The requested split.
         targets: Targets of the kept images.
         n: Number of images, including unreadable ones.
-        kept: Numbers of the readable images, ascending; by default all.
-        given: Rows of the parts that are known.
+        kept: Row numbers of the readable images, ascending; by default all.
+        given: Rows of each part, if the parts are already known.
 
     Raises:
         SplitError: The parts cannot be formed, or a class has validation or test images but no
@@ -141,8 +141,8 @@ def split_images(
     if is_random and labels is not None and len(np.unique(labels)) == len(labels):
         raise SplitError(
             f"All {len(labels):,} images have different labels, so no class can be both in train "
-            "and in validation. Give several images per class; if labels are numbers to predict, "
-            'pass ImageOptions(task="regression"), on the command line --task regression.'
+            "and in validation. Give several images per class; if the labels are numbers to "
+            'predict, pass ImageOptions(task="regression"), on the command line --task regression.'
         )
     split = request.resolve(n, kept=kept, given=given, classes=labels)
     if request.for_training:
@@ -151,7 +151,7 @@ def split_images(
 
 
 def _positions(rows: Rows, kept: Sequence[int]) -> Rows:
-    """Return the positions of those of ``rows`` that are among the kept ones."""
+    """Return the positions in ``kept`` at which its row number is one of ``rows``."""
     return np.flatnonzero(np.isin(kept, rows))
 
 
@@ -191,7 +191,7 @@ def _check_classes_readable(
 def _check_repeated_files(
     items: Sequence[Any], targets: Targets, split: Split, is_random: bool
 ) -> tuple[str, ...]:
-    """Raise if a file is in several rows with different part or label; return a note otherwise."""
+    """Raise if rows with the same file differ in part or label; else return a note on such rows."""
     rows_of: dict[str, list[int]] = {}
     for row, item in enumerate(items):
         if isinstance(item, str | os.PathLike):

@@ -38,18 +38,19 @@ class Augment:
     reflection.
 
     Presized images (read larger than the model's input, see `flambeau_vision.presize`) are returned
-    at ``size``, and their view is moved and if necessary zoomed in until it lies inside the image,
-    so that no corner is filled by reflection.
+    at ``size``, and the region that a result shows is moved, and if necessary reduced, until it
+    lies inside the image, so that no corner is filled by reflection.
 
     Measured on one core of an EPYC: 256 images of 28×28 take 0.5 ms for flip and whole-pixel shift
-    and 1.5 ms resampled (170,000 images a second); 64 of 3×128×128 take 20 ms resampled (3,300 a
-    second), 24 ms from 3×160×160, and 36 ms with warp, colour changes and erasing (1,800 a second).
+    and 1.5 ms with resampling (170,000 images per second). 64 images of 3×128×128 take 20 ms with
+    resampling (3,300 per second), 24 ms if they are presized to 3×160×160, and 36 ms with warp,
+    colour changes and erasing (1,800 per second).
 
     Args:
         augmentation: Strength of each augmentation.
         size: Side of the result for presized images; None keeps the size.
-        crop: Share of the presized side that corresponds to ``size`` without zoom; equals the
-            share visible in validation.
+        crop: Share of the presized side that the result shows without zoom: the same share as in
+            validation.
     """
 
     def __init__(

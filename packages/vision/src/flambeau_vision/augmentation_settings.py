@@ -14,7 +14,7 @@ _MAX_WARP = 0.5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strength of each augmentation of training images; as JSON the plan's value "augmentation".
+    """Strength of each augmentation of training images, the plan's value "augmentation".
 
     Order: flip, perspective (``warp``), rotation, zoom and shift about the image's centre, then
     saturation, contrast and brightness, last erasing. Each augmentation has its own random numbers
@@ -32,7 +32,8 @@ class Augmentation:
             `flambeau_vision.color_jitter.color_jitter`. fastai's default is 0.2.
         contrast: Multiply the distance to mid-grey by a factor between ``1 - contrast`` and its
             inverse. fastai's default is 0.2.
-        saturation: Multiply the distance to grey by such a factor; only for colour images.
+        saturation: Multiply the distance to grey by a factor between ``1 - saturation`` and its
+            inverse; only for colour images.
         erase: Fill a rectangle of up to this share of the area (at least 0.02) with one colour;
             0.33 in the paper (Zhong et al., "Random erasing data augmentation", 2017).
 
@@ -99,7 +100,7 @@ class Augmentation:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the inverse of ``as_json``; missing names get their default.
+        """Return the settings that ``as_json`` wrote; missing names get their default.
 
         Raises:
             InputError: A name is unknown.

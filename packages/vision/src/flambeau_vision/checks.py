@@ -1,4 +1,4 @@
-"""The doctor's checks of image data, in addition to core's."""
+"""The doctor's checks of image data, in addition to the checks of flambeau itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MIN_GROUPED_SHARE = 0.05  # share of validation images in groups that train con
 
 
 def check_duplicates(setup: TrainingSetup) -> list[Finding]:
-    """Return a finding if train files (by bytes) or arrays are also in validation."""
+    """Return a finding if train images are also in validation, as identical files or arrays."""
     data = setup.data
     if not isinstance(data, ImageData):
         return []
@@ -41,9 +41,9 @@ def check_duplicates(setup: TrainingSetup) -> list[Finding]:
 
 
 def check_near_duplicates(setup: TrainingSetup) -> list[Finding]:
-    """Return a finding if held-out images are near-duplicates of train images, or test copies.
+    """Return findings on near-duplicates of train images, and on copies in test and calibration.
 
-    Test and calibration images are read here, because the full check was asked for.
+    Other checks do not read test and calibration images; this check runs only in the full check.
     """
     data = setup.data
     if not isinstance(data, ImageData):
@@ -63,7 +63,7 @@ _RELATIONS = {"exact": "identical to", "near": "near-duplicates of"}
 def _find_copies(
     data: ImageData, rows: Rows, kind: Literal["exact", "near"], *, limit: int
 ) -> list[Finding]:
-    """Compare the images of ``rows`` and return a finding if held-out ones are like train ones."""
+    """Return a finding if held-out images among ``rows`` are copies of train images."""
     part_of, images = _part_of_rows(data), data.samples["image"]
     parts = [part_of[int(row)] for row in rows]
     labels = [data.targets.text(int(row)) for row in rows]
@@ -80,8 +80,8 @@ def _find_copies(
     return [
         Finding(
             _CODES[kind],
-            f"{len(found):,} of {n_others:,} held-out images are {_RELATIONS[kind]} train "
-            f"images ({found[0]}), so the metrics are too good.",
+            f"{len(found):,} of {n_others:,} held-out images are {_RELATIONS[kind]} train images "
+            f"(first: {found[0]}), so the metrics are too good.",
             {
                 "images": len(found),
                 "of": n_others,
@@ -94,7 +94,7 @@ def _find_copies(
 
 
 def check_filename_groups(setup: TrainingSetup) -> Finding | None:
-    """Return a finding if groups of images, by file name, are in both train and validation."""
+    """Return a finding if images whose file names form a group are in both train and validation."""
     data = setup.data
     if not isinstance(data, ImageData) or not are_paths(items := data.samples["image"]):
         return None
@@ -111,14 +111,15 @@ def check_filename_groups(setup: TrainingSetup) -> Finding | None:
         "groups-across-parts",
         f"{len(groups):,} groups of images are split across parts, such as {first.name!r} "
         f"({len(first.rows):,} images in {' and '.join(first.parts)}). If a group shows one "
-        "person, film or location, the metrics overestimate the accuracy on new ones.",
+        "person, film or location, the metrics overestimate the accuracy on new persons, films or "
+        "locations.",
         {"groups": len(groups), "valid images in them": n_valid},
         "Keep each group in one part: split=Split.by_group(…) with its name as the group.",
     )
 
 
 def check_cropping(setup: TrainingSetup) -> Finding | None:
-    """Return a finding if many train images lose much of their length to the centre crop."""
+    """Return a finding if the centre crop removes much of the width or height of many images."""
     data, values = setup.data, setup.values
     if not isinstance(data, ImageData) or values.get("resize") != "crop":
         return None
@@ -128,16 +129,16 @@ def check_cropping(setup: TrainingSetup) -> Finding | None:
         return None
     return Finding(
         "cropped-images",
-        f"The centre crop cuts more than {MOST_LOST:.0%} off the length of {share:.0%} of the "
-        "train images. What stands at their sides is not seen.",
+        f"The centre crop removes more than {MOST_LOST:.0%} of the width or height of {share:.0%} "
+        "of the train images. The model does not see what is cut off.",
         {"share of train images": share, "median share cut off": statistics.median(lost)},
         'Keep the whole image: ImageOptions(resize="pad") or "squash", on the command line '
-        "--resize pad; or give the size the images' proportions: size=(height, width).",
+        "--resize pad; or pass a size with the proportions of the images: size=(height, width).",
     )
 
 
 def check_normalisation(setup: TrainingSetup) -> Finding | None:
-    """Return a finding if images are normalised differently than for the pretrained weights."""
+    """Return a finding if the normalisation differs from that of the pretrained weights."""
     values = setup.values
     given = values.get("normalisation")
     if values.get("weights") is None or given == "weights":
@@ -146,8 +147,8 @@ def check_normalisation(setup: TrainingSetup) -> Finding | None:
         return None
     return Finding(
         "normalisation-of-weights",
-        f"The weights of {values.get('architecture')} were trained with another normalisation than "
-        f"{given!r}, so the first layer receives inputs of another mean and scale.",
+        f"The weights of {values.get('architecture')} were not trained with the normalisation "
+        f"{given!r}, so the mean and scale of the inputs differ from those in that training.",
         {"weights": str(values["weights"]), "normalisation": str(given)},
         'Let the plan choose it, or pass choices={"normalisation": "weights"}.',
     )
@@ -185,7 +186,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "near-duplicates",
-        "near-duplicates of train images in held-out parts, copies in test",
+        "near-duplicates of train images in held-out parts; copies of train images in test",
         check_near_duplicates,
         "data",
         "full",
@@ -193,7 +194,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "cropped-images",
-        "images that lose much to the centre crop",
+        "images of which the centre crop removes much",
         check_cropping,
         "facts",
         "first fit",
@@ -208,4 +209,4 @@ CHECKS: tuple[Check, ...] = (
         f"{_PAGE}normalisation-of-weights",
     ),
 )
-"""The checks of this package; they replace core's checks with the same code."""
+"""The checks of this package; a check here replaces flambeau's check of the same code."""

@@ -44,8 +44,8 @@ def color_jitter(image: Tensor, brightness: Tensor, contrast: Tensor, saturation
     """Return the images with changed colours: float32 in 0..255, same shape.
 
     Computed on the logit of the pixel, where mid-grey is 0: saturation scales the distance to the
-    grey of the same pixel, contrast multiplies, brightness is added. The final sigmoid keeps every
-    value between black and white, so no value is clipped.
+    grey of the same pixel, contrast multiplies the logit, and brightness is added to it. The final
+    sigmoid keeps every value between black and white, so no value is clipped.
 
     Args:
         image: ``(batch, channels, height, width)`` in 0..255, any dtype.
@@ -54,7 +54,7 @@ def color_jitter(image: Tensor, brightness: Tensor, contrast: Tensor, saturation
         saturation: ``(batch,)``; 1 is no change. Ignored unless there are 3 channels.
 
     Source:
-        fastai 2 (vision.augment, LightingTfm), which uses the same space.
+        fastai 2 (vision.augment, LightingTfm), which also computes on the logit.
     """
     logits = (image.to(torch.float32) * (1.0 / 255.0)).logit_(_EPS)
     brightness, contrast, saturation = (

@@ -54,16 +54,17 @@ class ImageDataConstructors(Data):
     ) -> Self:
         """Read a folder with a sub-folder per class, or with such folders in train, valid and test.
 
-        Folders named like parts (``train``, ``validation``, ``test_set``) are parts if they have
-        class folders. Beside class folders, one with images directly in it is a class. If both is
-        possible, ``classes`` or ``ImageOptions(parts=…)`` decide.
+        A folder named like a part (``train``, ``validation``, ``test_set``) is a part if it has
+        class folders. It is a class if it has images directly in it and class folders are beside
+        it. If both are possible, ``classes`` or ``ImageOptions(parts=…)`` decides.
 
         Args:
             path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
-            valid: Share of valid if there is no valid folder; stratified by class.
-            test: Share of test, likewise.
-            calibration: Share of calibration, likewise; for ``learner.calibrate``.
-            split: A split by row numbers instead, with rows ordered by part, class and file name.
+            valid: Share of validation images, stratified by class, if there is no valid folder.
+            test: Share of test images if there is no test folder.
+            calibration: Share of images for ``learner.calibrate`` if they have no folder.
+            split: A split by row numbers instead of shares; rows are ordered by part, class and
+                file name.
             seed: Seed of the random split.
             size: Side in pixels, or (height, width); None lets the plan choose.
             channels: 1 or 3; None lets the plan choose.
@@ -114,15 +115,16 @@ class ImageDataConstructors(Data):
             label: Name of the label column; by default "label", else the only other column.
                 Several columns are regression targets, or classes if all values are 0 or 1.
             root: The folder that relative paths start from.
-            split: Name of a column with train, valid, test or calibration (or True for valid); or
-                a split; False for none. None uses a column that has it ("split", "is_valid").
-            valid: Share of valid if no column has it.
-            test: Share of test, likewise.
-            calibration: Share of calibration, likewise; for ``learner.calibrate``.
+            split: Name of the column with the part of each row (train, valid, test, calibration;
+                or True for valid), or a ``Split``. None uses the column "split" or "is_valid" if
+                there is one; False uses no column.
+            valid: Share of validation images if no column has the parts.
+            test: Share of test images if no column has the parts.
+            calibration: Share of images for ``learner.calibrate`` if no column has the parts.
             seed: Seed of the random split.
             size: Side in pixels, or (height, width); None lets the plan choose.
-            options: Further options (``sep`` for several labels in one text; ``weight``, a column
-                with the weight of each image).
+            options: Further options, such as ``sep`` for several labels in one cell, or ``weight``
+                for the column with the weight of each image.
 
         Raises:
             InputError: A column does not exist, a label is missing, or a file cannot be read.
@@ -154,10 +156,10 @@ class ImageDataConstructors(Data):
     ) -> Self:
         """Read the image files and labels in a CSV file; see `from_df`.
 
-        A file whose first line has the path of an image has no header; its columns are "0", "1", ….
-        A label column of whole numbers is read as int, one of other numbers as float,
-        others as text, also codes such as 007. Relative paths start from ``root``, by default the
-        folder of the CSV file.
+        If the first line has the path of an image, it is not a header, and the columns are named
+        "0", "1", …. Labels are read as int if all are whole numbers, as float if all are numbers,
+        else as text; codes such as 007 are text. Relative paths start from ``root``, by default
+        the folder of the CSV file.
         """
         from flambeau_vision import sources
         from flambeau_vision.table_columns import csv_source
@@ -195,11 +197,12 @@ class ImageDataConstructors(Data):
             valid: A share, or ``(images, labels)``.
             test: A share, or ``(images, labels)``.
             calibration: A share, or ``(images, labels)``; for ``learner.calibrate``.
-            split: A split by row numbers instead.
+            split: A split by row numbers instead of shares.
             seed: Seed of the random split.
             class_names: Names of the classes 0, 1, …, or of the columns of ``labels``.
             sample_weight: Weight of each image of ``images`` in loss and metrics, ``(n,)``: finite
-                and not negative. None weighs all equally, as are those of separate parts.
+                and not negative. None weights all images equally. Images of ``valid``, ``test`` and
+                ``calibration`` given as arrays have weight 1.
             layout: "HWC" or "CHW" if the shape is ambiguous.
             size: Resize to this side, or (height, width), in pixels; by default the images' own.
             options: Further options.
@@ -253,10 +256,10 @@ class ImageDataConstructors(Data):
         size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
-        """Use image sets of torchvision or Hugging Face, or map-style sets of images and labels.
+        """Use data sets of torchvision or Hugging Face, or other map-style data sets.
 
-        Images are read when they are needed. The sets must not transform them: the plan resizes,
-        augments and normalises.
+        Images are read when they are needed. The data sets must not transform them, because the
+        plan resizes, augments and normalises.
 
         Args:
             train: A data set of pairs ``(image, label)``, also a ``Subset``, or of mappings.
@@ -264,15 +267,16 @@ class ImageDataConstructors(Data):
             test: A share, or a data set.
             calibration: A share, or a data set; for ``learner.calibrate``.
             seed: Seed of the random split.
-            image: Where samples are mappings, the name of the image; by default the only column of
-                images of a Hugging Face set.
-            label: Likewise, of the label.
+            image: Key of the image if samples are mappings; by default the only image column of a
+                Hugging Face data set.
+            label: Key of the label if samples are mappings; by default the only label column of a
+                Hugging Face data set.
             size: Side in pixels, or (height, width); None lets the plan choose.
             options: Further options.
 
         Raises:
             ArgumentError: A data set is not map-style, or a column does not exist or is unknown.
-            InputError: A set transforms its images, or an image cannot be read.
+            InputError: A data set transforms its images, or an image cannot be read.
             SplitError: The parts cannot be formed.
         """
         from flambeau_vision.image_sets import read_datasets

@@ -95,7 +95,7 @@ def report_image(item: Any, row: int, side: int = 200) -> Preview:
 
 
 def random_positions(total: int, n: int) -> list[int]:
-    """Return ``n`` random positions below ``total``, ascending; every call returns the same."""
+    """Return ``n`` random positions below ``total``, ascending; the same on every call."""
     positions = torch.randperm(total, generator=keyed.generator(0, "show", total))
     return positions[:n].sort().values.tolist()
 

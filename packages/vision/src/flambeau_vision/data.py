@@ -63,7 +63,7 @@ class ImageData(ImageDataConstructors):
         split: The rows of the train, validation, test and calibration parts.
         options: Options for reading images.
         notes: Notes for the report.
-        readings: How folders and columns were understood; those of the labels are in ``targets``.
+        readings: How folders and columns were interpreted; ``targets`` has the same for the labels.
 
     Example:
         >>> images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
@@ -136,7 +136,7 @@ class ImageData(ImageDataConstructors):
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """How labels, folders and columns were understood, where another reading is possible."""
+        """How labels, folders and columns were interpreted, if more than one way is possible."""
         return (*self._targets.readings, *self._readings)
 
     @property
@@ -320,13 +320,13 @@ class ImageData(ImageDataConstructors):
         task = values.get("task", self._targets.kind)
         if task in ("classification", "multi_label", "regression") and task != self._targets.kind:
             raise PlanError(
-                f"The plan's task is {task!r}, but the labels were read for "
-                f"{self._targets.kind!r}: {self._targets.reason}. Pass the task to the "
-                f"constructor of the data: ImageOptions(task={task!r})."
+                f"The plan's task is {task!r}, but the labels were read as targets for "
+                f"{self._targets.kind!r}: {self._targets.reason}. Pass the task when you create "
+                f"the data: ImageOptions(task={task!r})."
             )
 
     def _weights(self, rows: Rows) -> Tensor | None:
-        """Return the weights of rows; None if all are 1, as where only other parts have weights."""
+        """Return the weights of ``rows``; None if all are 1."""
         if WEIGHT not in self._samples.columns:
             return None
         weights = torch.as_tensor(self._samples[WEIGHT])[torch.from_numpy(np.array(rows))]

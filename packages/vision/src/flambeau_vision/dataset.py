@@ -26,19 +26,19 @@ TARGET = "target"
 class ImageFileDataset:
     """A data set whose batches are decoded in worker processes.
 
-    A file that can no longer be read raises an error that names it. If ``unreadable`` is given, it
-    is skipped instead: the batch has fewer samples and a smaller weight, the order of the other
-    samples and of later batches does not change. So the batches are the same for every number of
-    workers and after a resume. Each epoch tries the file again, and ends with a warning that names
-    the files skipped for the first time.
+    A file that can no longer be read raises an error that names it. If ``unreadable`` is given, the
+    file is skipped instead: the batch has fewer samples and a smaller weight, but the order of the
+    other samples and of later batches does not change. So the batches are the same for every number
+    of workers and after a resume. Each epoch tries to read the file again, and a warning at its end
+    names the files that were skipped for the first time.
 
     Args:
         items: Whatever `flambeau_vision.decode.decode` accepts.
         targets: ``(n, …)``.
         ids: Sample numbers, int64 ``(n,)``.
         geometry: Size, channels and resize method of the images.
-        unreadable: bool, one per sample number, in memory shared between processes; set where an
-            image cannot be read. None raises instead.
+        unreadable: bool, one per sample number, in memory shared between processes; set to True for
+            an image that cannot be read. None raises an error instead.
         sample_weight: Weight of each sample in loss and metrics, ``(n,)``; None for equal weights.
     """
 
@@ -67,7 +67,7 @@ class ImageFileDataset:
 
         Raises:
             InputError: An image cannot be read or, if such images are skipped, no image of the
-                batch can; the message names the files.
+                batch can be read; the message names the files.
         """
         skip = self.unreadable is not None
         # One thread: the worker processes already run in parallel.

@@ -49,8 +49,9 @@ def decode(
         channels: 1 (grey) or 3 (red, green, blue); another number only if the image has exactly
             that many; None for the image's own channels, without transparency.
         target_side: The side in pixels to which the image will be resized. A large JPEG is then
-            decoded at a half, quarter or eighth, never below ``DRAFT_FACTOR`` times this side.
-        bits: Number of bits that pixels of 16 bits use: ``2**bits - 1`` and more become 255.
+            decoded at a half, quarter or eighth of its size, but not below ``DRAFT_FACTOR`` times
+            this side.
+        bits: Number of significant bits of 16-bit pixels: values from ``2**bits - 1`` become 255.
 
     Raises:
         InputError: The item cannot be read, is truncated, or its value range is ambiguous; the
@@ -79,7 +80,7 @@ def check_decodes(item: Any) -> int:
     """Decode the whole file and discard the pixels: the only reliable test for truncated data.
 
     Returns:
-        The number of bits that its pixels use; 8 for most files.
+        The number of significant bits of its pixels; 8 for most files.
 
     Raises:
         InputError: The file cannot be read; the message names it.
@@ -93,7 +94,7 @@ def check_decodes(item: Any) -> int:
 
 
 def used_bits(image: Image | NDArray[Any]) -> int:
-    """Return the number of bits that the largest value of an image of 16 bits has; else 8."""
+    """Return the number of bits of the largest value of a 16-bit image; 8 for other images."""
     is_array = isinstance(image, np.ndarray)
     if not is_array and not image.mode.startswith("I;16"):
         return 8
@@ -113,8 +114,8 @@ def image_pixels(image: Image, channels: int | None, name: str, bits: int = 16) 
         if len(image.getbands()) != channels:
             raise InputError(
                 f"{name} has {len(image.getbands())} channels ({image.mode}), but {channels} were "
-                "requested. Images can be converted to 1 or 3 channels; for any other number, "
-                "the file must already have it."
+                "requested. Images can be converted to 1 or 3 channels; for any other number, the "
+                "file must already have that number of channels."
             )
         return np.array(image, dtype=np.uint8)
     if image.mode in HIGH_BIT_DEPTH_MODES:
@@ -158,7 +159,7 @@ def _composite_over_white(image: Image) -> Image:
 
 
 def _high_bit_depth_pixels(image: Image, name: str, bits: int) -> Pixels:
-    """Return grey pixels of more than 8 bits; Pillow's own conversion clips values above 255."""
+    """Return an image of more than 8 bits as uint8 pixels; Pillow would clip values above 255."""
     values = np.array(image)
     if image.mode.startswith("I;16"):
         return _scale_to_uint8(values.astype(np.uint16), name, bits)
@@ -218,8 +219,8 @@ def _scale_to_uint8(array: NDArray[Any], name: str, bits: int = 16) -> Pixels:
         return sixteen_bits_to_uint8(array, bits)
     if array.dtype.kind not in "iuf" or array.size == 0:
         raise InputError(
-            f"{name} has values of type {array.dtype} and size {array.size}. Give numbers, at "
-            "least one."
+            f"{name} has values of type {array.dtype} and size {array.size}. Give an array of "
+            "numbers that is not empty."
         )
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and low >= 0.0 and high <= 255.0):
@@ -249,6 +250,6 @@ def _convert_channels(pixels: Pixels, channels: int | None, name: str) -> Pixels
             Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes()), channels, name
         )
     raise InputError(
-        f"{name} has {given} channels, but {channels} were requested. Images can be converted to "
-        "1 or 3 channels; for any other number, the data must already have it."
+        f"{name} has {given} channels, but {channels} were requested. Images can be converted to 1 "
+        "or 3 channels; for any other number, the data must already have that number of channels."
     )

@@ -68,11 +68,11 @@ _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 def glyphs(n: int, seed: int = 0, *, size: int = 32) -> tuple[Tensor, Tensor]:
     """Return images of twelve letters and their labels.
 
-    Hard for a linear model, but a small network learns it in half a minute: the figures are in
-    ``tests/vision/test_demo.py``.
+    The task is hard for a linear model, but a small network learns it in half a minute;
+    ``tests/vision/test_demo.py`` has the accuracies.
 
     Args:
-        n: Number of images; a larger n keeps the first ones.
+        n: Number of images; a larger n does not change the first images.
         seed: The same seed gives the same images.
         size: Height and width in pixels.
 
@@ -101,7 +101,7 @@ def glyphs(n: int, seed: int = 0, *, size: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def glyph_data(n: int = 8_000, seed: int = 0) -> ImageData:
-    """Return ``glyphs`` as ``ImageData``, with a fifth each for validation and test."""
+    """Return ``glyphs`` as ``ImageData``; validation and test each get a fifth of the images."""
     from flambeau_vision.data import ImageData
 
     images, labels = glyphs(n, seed)
@@ -116,7 +116,7 @@ def glyph_data(n: int = 8_000, seed: int = 0) -> ImageData:
 def _compose(
     random: np.random.Generator, letters: Tensor, clutter: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return a chunk of labels and images: background, clutter, letter, shading, noise."""
+    """Return the labels and images of one chunk: letters over clutter, with shading and noise."""
     n = _CHUNK
     labels = torch.from_numpy(random.integers(0, len(GLYPHS), n))
     variant = torch.from_numpy(random.integers(0, _VARIANTS, n))

@@ -1,4 +1,4 @@
-"""Decoded images in a memory-mapped file, shared by all processes of a machine."""
+"""Keep decoded images in a memory-mapped file that all processes of a machine share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ADVICE = (
 
 
 def available_cache_bytes(folder: str | os.PathLike[str] | None = None) -> int:
-    """Return the largest allowed size of one cache in ``folder``, if older ones are removed."""
+    """Return how many bytes one cache in ``folder`` may have if older caches are removed."""
     return image_caches(folder).available_bytes()
 
 
@@ -58,7 +58,7 @@ def load_cached(
         title: Label of the progress bar while the file is written.
 
     Raises:
-        InputError: An item cannot be read, and ``skip`` is off.
+        InputError: An item cannot be read, and ``skip`` is False.
         StorageError: There is too little disk space, or the folder cannot be written.
     """
     shape = geometry.shape

@@ -1,4 +1,4 @@
-"""The vision domain's record, through which core finds this package."""
+"""Describe the vision domain, so that flambeau can find this package."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _TABLES = (".csv", ".tsv")
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     """Recognise folders of images by class, and CSV files with a column of image paths.
 
-    Sure if most files in the sub-folders are images, or if the columns of a CSV file with the paths
-    and the labels are known. Possible for a folder without class folders and for a single image,
-    which cannot be used for training: the error of reading them says why. No, with the cause, for
-    tables that cannot be read or have no paths of images, and for archives.
+    "sure": most files in the sub-folders are images, or it is known which columns of a CSV file
+    have the paths and the labels. "possible": a folder without class folders, or a single image;
+    neither can be used for training, and the error raised when it is read says why. "no", with the
+    cause: an archive, or a table that cannot be read or has no image paths.
     """
     if path.is_file():
         if path.suffix.lower() in IMAGE_EXTENSIONS:
@@ -70,19 +70,19 @@ def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | No
         return Recognition("no", str(error))
     named = options.get("file")
     if named in columns:
-        return Recognition("sure", f"--file names its column {named!r} as that of the images.")
+        return Recognition("sure", f"--file says that its column {named!r} has the image paths.")
     file, label = guess_columns(columns)
     if file is None:
         several = [name for name in columns.names if has_image_paths(columns.column(name))]
         if several:
-            which = f"Several of its columns have paths of images: {', '.join(several)}."
+            which = f"Several of its columns have image paths: {', '.join(several)}."
         else:
-            which = f"None of its columns ({', '.join(columns.names)}) has paths of images."
-        hint = "--file names the column, and --suffix .jpg completes ids without an extension."
+            which = f"None of its columns ({', '.join(columns.names)}) has image paths."
+        hint = "Name the column with --file; if it has ids without an extension, add --suffix .jpg."
         return Recognition("no", f"{which} {hint}")
     reason = f"Its column {file!r} has image files ({columns.column(file)[0]})."
     if label is None and options.get("target") not in columns:
-        return Recognition("possible", f"{reason} --target names the column of the labels.")
+        return Recognition("possible", f"{reason} Name the column of the labels with --target.")
     return Recognition("sure", reason)
 
 
@@ -94,7 +94,7 @@ DATA_OPTIONS = (
         "image_size",
     ),
     CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
-    CliOption("bits", int, "Bits that images of 16 bits use: 8 to 16.", "bits"),
+    CliOption("bits", int, "Number of significant bits of 16-bit images: 8 to 16.", "bits"),
     CliOption("valid", float, "Share of the images for validation.", "valid"),
     CliOption("test", float, "Share of the images for the final test.", "test"),
     CliOption(
@@ -132,23 +132,26 @@ DATA_OPTIONS = (
     CliOption(
         "parts",
         str,
-        "Folders that are parts: --parts training=train,holdout=test; '' if none is one.",
+        "Folders that are parts: --parts training=train,holdout=test; '' if no folder is a part.",
         "parts",
     ),
     CliOption(
         "suffix",
         str,
-        "Ending of the image files of a CSV file whose column has ids: --suffix .jpg.",
+        "Extension to add to the ids in a CSV file that has ids instead of paths: --suffix .jpg.",
         "suffix",
     ),
     CliOption(
         "pattern",
         str,
-        "Regular expression of file names whose first group is the label, for a folder of images.",
+        "Regular expression for file names in a folder of images; its first group is the label.",
         "pattern",
     ),
     CliOption(
-        "resize", str, "How images get the size: crop (the centre), squash or pad.", "resize"
+        "resize",
+        str,
+        "How images are brought to the size: crop (the centre), squash or pad.",
+        "resize",
     ),
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )

@@ -29,8 +29,8 @@ from flambeau_vision.open_image import item_name
 from flambeau_vision.resize import Geometry
 
 MAX_COMPARED = 20_000
-"""The most images compared by perceptual hash: one core takes 1.2 s for 10,000 in memory, four
-times as much for twice as many, and about 2 s for 1,000 photographs in files."""
+"""The most images that are compared by perceptual hash. One core takes 1.2 s for 10,000 images in
+memory, four times as long for twice as many, and about 2 s for 1,000 photographs in files."""
 
 # Re-encoded (JPEG quality 30), doubled, halved and 100 pixel wide copies of photographs of ants and
 # bees differ in up to 5 bits; of the 78,000 pairs of different photographs none differs in less
@@ -57,8 +57,8 @@ class Duplicate:
         kind: "exact" for identical bytes (pixels for items that are not files), or "near".
         rows: Row numbers of the two images, ascending.
         names: Paths or row numbers of the two images, for messages.
-        parts: "train", "valid" or "test" of each; "" if unknown.
-        labels: The label of each; "" if unknown.
+        parts: "train", "valid" or "test" for each image; "" if unknown.
+        labels: The label of each image; "" if unknown.
         bits: Number of differing bits in the two 64-bit hashes.
     """
 
@@ -94,10 +94,10 @@ class Duplicates:
     """The result of a search for duplicates.
 
     Attributes:
-        pairs: The pairs, those across parts first; each further copy of an image is in one pair.
+        pairs: The pairs, those across parts first; each further copy of an image adds one pair.
         total: Number of images; all were compared by their bytes.
         compared: Number of images that were also compared by perceptual hash.
-        uniform: Number of images with a uniform colour among those; they are in no pair.
+        uniform: Number of images of one uniform colour; they are in no pair.
     """
 
     pairs: tuple[Duplicate, ...]
@@ -175,7 +175,7 @@ def search_duplicates(
 
 
 def _select_rows(kinds: Sequence[tuple[int, str]], limit: int) -> set[int]:
-    """Return the first row of each content and part, at most ``limit`` rows (drawn at random)."""
+    """Return one row per content and part; if more than ``limit``, a random selection of them."""
     first: dict[tuple[int, str], int] = {}
     for row, kind in enumerate(kinds):
         first.setdefault(kind, row)
@@ -188,7 +188,7 @@ def _select_rows(kinds: Sequence[tuple[int, str]], limit: int) -> set[int]:
 
 @dataclass(frozen=True)
 class _Described:
-    """Items with their parts and labels, from which the records are built."""
+    """Items with their parts and labels, from which each ``Duplicate`` is built."""
 
     items: Sequence[Any] | Tensor
     parts: Sequence[str]
@@ -294,7 +294,7 @@ def _thumbnails(
 def difference_hash(thumbnails: Tensor) -> Tensor:
     """Return the 64-bit difference hash of each image: float32 ``(n, 64)`` with bits -1 and 1.
 
-    A bit is 1 if a cell of the 8 by 9 cells is lighter than its left neighbour.
+    The image is divided into 8 by 9 cells; a bit is 1 if a cell is lighter than its left neighbour.
 
     Args:
         thumbnails: Grey, ``(n, height, width)``.
@@ -332,7 +332,7 @@ def _near_pairs(rows: list[int], thumbnails: Tensor) -> list[tuple[tuple[int, in
 def _nearest_only(
     pairs: list[tuple[tuple[int, int], int]], parts: Sequence[str]
 ) -> list[tuple[tuple[int, int], int]]:
-    """Return the nearest pair of each later row, preferably across parts."""
+    """Return one pair per second row: the nearest, preferably with a row of another part."""
     best: dict[int, tuple[bool, int, int]] = {}
     for (a, b), bits in pairs:
         candidate = (parts[a] == parts[b], bits, a)

@@ -25,7 +25,7 @@ GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"
 
 
 class ImageFacts(Facts, total=False):
-    """Core's facts and facts about the train images.
+    """The facts of all data, and facts about the train images.
 
     Attributes:
         n_images: Number of images in all parts.
@@ -38,8 +38,8 @@ class ImageFacts(Facts, total=False):
         modes: Number of images of each Pillow mode.
         formats: Number of images of each file format.
         label_kind: The task inferred from the labels.
-        bits: Number of bits that the train images of 16 bits use; absent if there are none.
-        array_channels: Channels of arrays whose number of channels is neither 1 nor 3.
+        bits: Number of significant bits of 16-bit train images; absent if there are none.
+        array_channels: Number of channels of arrays, if it is neither 1 nor 3.
         cache_folder: The folder that the user chose for the cache; None is the default folder.
     """
 

@@ -30,7 +30,7 @@ class FilenameGroup:
     Attributes:
         name: The common start of the file names, or the folder.
         rows: Row numbers of the images.
-        parts: The parts that contain some of them, sorted.
+        parts: The parts that contain images of the group, sorted.
     """
 
     name: str
@@ -48,12 +48,12 @@ def groups_across_parts(
 ) -> list[FilenameGroup]:
     """Return the groups with images in more than one part, the largest first.
 
-    Empty unless the names are systematic: at least half of the files have two numbers
+    The result is empty unless the names are systematic: at least half of the files have two numbers
     (``patient07_frame3.jpg``) or are in numbered folders that are not classes
     (``patient07/3.jpg``), and groups have at least two images on average.
 
     Args:
-        items: Paths; other items have no names.
+        items: Paths; the result is empty for other items, which have no file names.
         parts: "train", "valid" or "test" of each item; "" excludes it.
         labels: Label of each item; a folder with that name is a class, not a group.
 

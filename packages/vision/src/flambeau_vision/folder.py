@@ -34,7 +34,7 @@ class FolderListing:
     Attributes:
         files: Paths, ordered by part, class and name.
         labels: The class of each file.
-        parts: "train", "valid", "test" or "calibration" of each file where a folder denotes it,
+        parts: "train", "valid", "test" or "calibration" of each file, if a folder determines it,
             else None.
         classes: Class names, sorted.
         notes: What was found and what was skipped, for the report.
@@ -65,9 +65,9 @@ def list_folder(
     Args:
         folder: The folder to search.
         classes: The classes to use and their order; by default all, sorted by name.
-        parts: The part of each folder that is one, by name; by default they are recognised.
-        some: Whether ``classes`` are all classes of a model: some may have no folder, and there
-            must be no others.
+        parts: Name of a folder → its part; by default such folders are recognised by their names.
+        some: Whether ``classes`` are the classes of a trained model: then some of them may have no
+            folder, and a folder of another class is an error.
         for_training: Whether there must be at least two classes.
 
     Raises:
@@ -131,7 +131,7 @@ def list_folder(
 def list_by_name(
     folder: str | os.PathLike[str], pattern: str, classes: Sequence[str] | None = None
 ) -> FolderListing:
-    """Return the images at any depth in ``folder``, with the label that their name contains.
+    """Return the images at any depth in ``folder``, with the labels that their names contain.
 
     Args:
         folder: The folder to search.
@@ -145,7 +145,9 @@ def list_by_name(
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"pattern={pattern!r} is no regular expression: {error}.") from error
+        raise InputError(
+            f"pattern={pattern!r} is not a valid regular expression: {error}."
+        ) from error
     if not compiled.groups:
         raise InputError(f"pattern={pattern!r} has no group. Put the label in ( ): '(.+)_[0-9]+'.")
     root, ignored = Path(folder), Counter[str]()
@@ -182,7 +184,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
     """Return the paths of all images at any depth in ``folder``, ordered by folder and name.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no images.
     """
     found = _contents(Path(folder), Counter()).files
     if not found:
@@ -209,12 +211,13 @@ def _empty_folders(empty: Sequence[str]) -> list[Reading]:
     return [
         Reading(
             "targets",
-            f"Folders without images, which are no classes: {name_some(empty, most=10)}.",
+            "Folders that are not used as classes, because they have no images: "
+            f"{name_some(empty, most=10)}.",
             {"without images": len(empty)},
             (),
             0.4,
-            "Add images to them, or name the classes that are meant with classes=[…], on the "
-            "command line --classes.",
+            "Add images to them, or list the classes to use: classes=[…], on the command line "
+            "--classes.",
         )
     ]
 
@@ -247,7 +250,7 @@ def _check_classes(
 
 
 def _wrapper_hint(root: Path, contents: Sequence[Contents]) -> str:
-    """Return what to pass instead if the only folder has the class folders or the parts."""
+    """Return the advice to pass the only sub-folder if it has class folders or parts, else ""."""
     inside = [each for each in contents if each.files]
     if len(inside) != 1 or len(inside[0].inner) < 2:
         return ""
@@ -256,7 +259,7 @@ def _wrapper_hint(root: Path, contents: Sequence[Contents]) -> str:
 
 
 def _check_no_masks(root: Path, names: Sequence[str]) -> None:
-    """Raise an error if the folders are images and their masks instead of classes.
+    """Raise an error if the folders have images and segmentation masks instead of classes.
 
     Raises:
         InputError: The message names both folders.
@@ -282,8 +285,8 @@ def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
         what = f"has class folders without images: found files {kinds}; image extensions: {known}."
     hint = (
         f" It contains {unsorted:,} images directly: if a table has the labels, use "
-        "ImageData.from_csv or from_df; else from_items([(path, label), …]). If their names have "
-        'the labels, pass ImageOptions(pattern="(.+)_[0-9]+"), on the command line --pattern.'
+        "ImageData.from_csv or from_df; else from_items([(path, label), …]). If the labels are in "
+        'the file names, pass ImageOptions(pattern="(.+)_[0-9]+"), on the command line --pattern.'
         if unsorted
         else ""
     )
@@ -294,7 +297,7 @@ def _no_images_error(root: Path, ignored: Counter[str]) -> InputError:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder below with its files, sorted; follow links, but enter no folder twice."""
+    """Yield ``folder`` and each folder below it, with its files, sorted; enter no folder twice."""
     entered = {os.path.realpath(folder)}
     for directory, folders, files in os.walk(folder, onerror=_raise_not_listed, followlinks=True):
         below: list[str] = []

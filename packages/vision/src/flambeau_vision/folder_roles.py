@@ -34,7 +34,7 @@ class Contents:
         return self.folder.name
 
     def class_of(self, file: Path) -> str | None:
-        """Return the sub-folder that has a file; None if the file is directly in the folder."""
+        """Return the sub-folder that contains ``file``; None if no sub-folder contains it."""
         inner = file.relative_to(self.folder).parts
         return inner[0] if len(inner) > 1 else None
 
@@ -53,9 +53,9 @@ class FolderRoles:
     """What the folders of a data set are.
 
     Attributes:
-        parts: Folders with class folders, and the part that each is.
+        parts: Pairs of a folder with class folders, and its part.
         classes: Folders that are classes themselves.
-        readings: The reasons, and what is not used.
+        readings: Why the folders were interpreted in this way, and which are not used.
     """
 
     parts: tuple[tuple[Contents, str], ...]
@@ -71,17 +71,17 @@ def find_roles(
 ) -> FolderRoles:
     """Return which folders are parts and which are classes.
 
-    A folder with the name of a part (``train``, ``validation_set``) is one if it has class folders.
-    Beside class folders, one that has images directly is a class too.
+    A folder with the name of a part (``train``, ``validation_set``) is a part if it has class
+    folders. It is a class if it has images directly in it and class folders are beside it.
 
     Args:
         root: The folder of the data set, for messages.
         folders: Its sub-folders that have images.
-        named: Classes that the user names; such a folder is no part.
-        given: The part of each folder that is one, by the name of the folder; None finds them.
+        named: Classes that the user names; a folder of such a name is not a part.
+        given: Name of a folder → its part; None recognises such folders by their names.
 
     Raises:
-        InputError: The folders can be understood in two ways that differ in the classes.
+        InputError: The folders can be interpreted in two ways that differ in the classes.
     """
     if given is not None:
         return _given_roles(root, folders, given)
@@ -106,13 +106,13 @@ def find_roles(
 
 
 def parts_option(folders: Mapping[str, str]) -> str:
-    """Return the argument and the option that make these folders parts."""
+    """Return the Python argument and the command-line option that make these folders parts."""
     text = ",".join(f"{name}={part}" for name, part in folders.items())
     return f"ImageOptions(parts={dict(folders)!r}), on the command line --parts {text}"
 
 
 def classes_option(names: Sequence[str]) -> str:
-    """Return the argument and the option that name the classes."""
+    """Return the Python argument and the command-line option that name the classes."""
     shown = sorted(names)[:_MOST_NAMES]
     more = ["…"] if len(names) > _MOST_NAMES else []
     listed = ", ".join([*(repr(name) for name in shown), *more])
@@ -120,10 +120,10 @@ def classes_option(names: Sequence[str]) -> str:
 
 
 def _are_parts(with_classes: Sequence[Contents], others: Sequence[Contents]) -> bool:
-    """Return whether folders with the names of parts are parts although others are beside them.
+    """Return whether folders named like parts are parts although other folders are beside them.
 
-    Two of them with the same class folders are, and one whose class folders are also beside it or
-    in another folder.
+    They are if the first shares the name of a class folder with another of them, or with a folder
+    beside it or in such a folder.
     """
     beside = {each.name for each in others} | {name for each in others for name in each.inner}
     first, *rest = [set(each.inner) for each in with_classes]
@@ -145,7 +145,10 @@ def _with_parts(
             one = parts_option({n: p for n, p in names.items() if n not in same[1:]})
             readings.append(_split(what, {part: same}, 0.4, f"If they are copies, use one: {one}."))
     if flat:
-        what = f"Without class folders, so without labels and not used: {name_some(flat)}."
+        what = (
+            "Folders that are not used, because without class folders their images have no labels: "
+            f"{name_some(flat)}."
+        )
         tests_only = all(part_of_name(each.name) == "test" for each in flat)
         readings.append(
             _split(
@@ -169,16 +172,22 @@ def _given_roles(root: Path, folders: Sequence[Contents], given: Mapping[str, st
     for name, part in given.items():
         if name not in by_name:
             raise InputError(
-                f"parts names the folder {name!r}, but {root} has no such folder with images. "
-                f"{did_you_mean(name, by_name)}"
+                f"The argument parts names the folder {name!r}, but {root} has no such folder with "
+                f"images. {did_you_mean(name, by_name)}"
             )
         if part not in PARTS:
-            raise InputError(f"parts has {part!r} for {name!r}. Choose one of {', '.join(PARTS)}.")
+            raise InputError(
+                f"The argument parts has {part!r} for the folder {name!r}. Choose one of "
+                f"{', '.join(PARTS)}."
+            )
     parts = tuple((by_name[name], part) for name, part in given.items())
     others = tuple(each for each in folders if each.name not in given)
     if "train" not in given.values():
         return FolderRoles(parts, others, ())
-    what = f"Folders that parts does not name are not used: {name_some(others)}."
+    what = (
+        "Folders that are not used, because the argument parts does not name them: "
+        f"{name_some(others)}."
+    )
     readings = (_split(what, {"not used": [e.name for e in others]}, 1.0, ""),) if others else ()
     return FolderRoles(parts, (), readings)
 
@@ -186,8 +195,8 @@ def _given_roles(root: Path, folders: Sequence[Contents], given: Mapping[str, st
 def _classes_named_as_parts(flat: Sequence[Contents], others: Sequence[Contents]) -> Reading:
     names = [each.name for each in flat]
     return _split(
-        f"Classes although they have the names of parts, because their images are directly in them "
-        f"as in the other classes: {name_some(names)}.",
+        "Folders used as classes although they have the names of parts, because their images are "
+        f"directly in them, as in the other class folders: {name_some(names)}.",
         {"classes": names},
         0.7,
         f"To leave them out: {classes_option([each.name for each in others])}.",
@@ -201,8 +210,8 @@ def _split(what: str, evidence: dict[str, Any], confidence: float, override: str
 def _only_parts_error(root: Path, flat: Sequence[Contents]) -> InputError:
     names = [each.name for each in flat]
     return InputError(
-        f"The only folders of {root} with images are {name_some(flat)}: names of parts, but their "
-        "images are not in class folders. If these are the classes, say so with "
+        f"The only folders of {root} with images are {name_some(flat)}. These are names of parts, "
+        "but their images are not in class folders. If these are the classes, pass "
         f"{classes_option(names)}. If they are parts, put the images into class folders "
         f"({names[0]}/class/image.jpg), or give the labels in a CSV file."
     )
@@ -213,8 +222,8 @@ def _two_readings_error(
 ) -> InputError:
     classes = [folder.name, *(each.name for each in others)]
     return InputError(
-        f"{root} can be understood in two ways: the folder {folder} has the name of a part and the "
-        f"sub-folders {name_some(folder.inner)}, but beside it are {name_some(others)}. If it is a "
-        f"part, pass {parts_option({folder.name: part})}. If it is a class like the others, pass "
-        f"{classes_option(classes)}."
+        f"{root} can be interpreted in two ways: the folder {folder} has the name of a part and "
+        f"the sub-folders {name_some(folder.inner)}, but beside it are {name_some(others)}. If it "
+        f"is a part, pass {parts_option({folder.name: part})}. If it is a class like the others, "
+        f"pass {classes_option(classes)}."
     )

@@ -1,4 +1,4 @@
-"""Files and folders that are no image data as they are: what they are, and what to do."""
+"""Describe files and folders that cannot be read as image data, and say what to do about them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe_foreign_file(path: Path) -> str | None:
 
 
 def describe_foreign_folder(folder: Path) -> str | None:
-    """Return what a folder without images has; None if it has no files below its sub-folders."""
+    """Return which files are in the sub-folders of a folder without images; None for no files."""
     kinds: Counter[str] = Counter()
     for directory, _, names in os.walk(folder):
         if Path(directory) != folder:
@@ -46,6 +46,6 @@ def describe_foreign_folder(folder: Path) -> str | None:
     shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
     known = " ".join(sorted(IMAGE_EXTENSIONS))
     return (
-        f"Its sub-folders have files, but none with an extension of images: {shown}. Rename them "
-        f"(known are {known})."
+        f"Its sub-folders have files, but none with an image extension: {shown}. Rename image "
+        f"files to one of the known extensions: {known}."
     )

@@ -1,4 +1,4 @@
-"""From the plan's values to the arguments of preprocessor, model, task and device transforms."""
+"""Convert the plan's values to the arguments of preprocessor, model, task and transforms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flambeau_vision.resize import Geometry
 
 
 def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
-    """Return the preprocessing of the planned weights; None without weights or if unknown."""
+    """Return the record of the planned weights; None without weights or without a record."""
     weights, architecture = values.get("weights"), values.get("architecture")
     if weights is None or architecture not in BACKBONE_NAMES:
         return None
@@ -33,9 +33,10 @@ def planned_weights_record(values: Mapping[str, Any]) -> WeightsRecord | None:
 
 
 def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry:
-    """Return the model's input, with the crop and filter of the weights if these are known.
+    """Return size and resize method of the model's input; crop and filter are the weights'.
 
-    Data that are read like an export have its model's input.
+    Crop and filter keep their defaults if there are no weights or no record of them. If
+    ``options.like`` is an export, all values are the export's.
     """
     if options.like is not None:
         saved = read_record(options.like, "vision", "like").preprocessor.arguments
@@ -59,7 +60,8 @@ def mean_and_std(
     Args:
         values: The plan's values.
         channels: Number of channels.
-        train_pixels: Returns uint8 images of train rows only; called if they are measured.
+        train_pixels: Returns uint8 train images; called only if mean and std are computed from
+            them.
 
     Raises:
         PlanError: The value is unknown, or the planned weights have no known mean and std.
@@ -92,7 +94,7 @@ def mean_and_std(
 
 
 def _adapt_channels(numbers: Sequence[float], channels: int) -> list[float]:
-    """Return the weights' three values for another number of channels, as for the stem."""
+    """Return the three numbers as ``channels`` numbers: their mean for one, else repeated."""
     if channels == 1:
         return [sum(numbers) / len(numbers)]
     return [numbers[channel % len(numbers)] for channel in range(channels)]
@@ -112,7 +114,7 @@ def model_arguments(values: Mapping[str, Any], targets: Targets) -> Mapping[str,
 
 
 def task_arguments(values: Mapping[str, Any], targets: Targets, train: Rows) -> Mapping[str, Any]:
-    """Return the arguments of the task; regression targets are standardised by train rows."""
+    """Return the arguments of the task, with mean and std of regression targets over train rows."""
     names = list(targets.names)
     if targets.kind != "regression":
         counts = targets.select(train).counts()

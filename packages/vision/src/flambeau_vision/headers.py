@@ -47,9 +47,9 @@ class ImageHeader:
         height: Pixels, after the EXIF orientation is applied.
         mode: Pillow's colour mode.
         format: "JPEG", "PNG", …; "" for items that are not files.
-        animated: More than one frame or page; the first is used.
-        bits: Number of bits that the largest of its pixels of 16 bits has, at least 8; None if it
-            has pixels of 8 bits.
+        animated: Whether the file has more than one frame or page; the first is used.
+        bits: Number of bits of the largest pixel of a 16-bit image, at least 8; None for other
+            images.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""Image sets of torchvision, Hugging Face or the user, as items that are read when needed."""
+"""Read data sets of torchvision, Hugging Face or the user as items that are decoded when needed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SetImage:
 
     Attributes:
         samples: The data set.
-        index: Its position there.
-        column: The column of the image where samples are mappings, else its position in them.
+        index: Position of the image in the data set.
+        column: Key of the image if samples are mappings, else its position in a sample.
     """
 
     samples: Any
@@ -37,7 +37,7 @@ class SetImage:
         return f"image {self.index} of {type(self.samples).__name__}"
 
     def load_image(self) -> Any:
-        """Return the image as `flambeau_vision.decode.decode` accepts it."""
+        """Return the image in a form that `flambeau_vision.decode.decode` accepts."""
         image = self.samples[self.index][self.column]
         if isinstance(image, Mapping):  # an undecoded image of Hugging Face
             found = cast("Mapping[str, Any]", image)
@@ -63,7 +63,8 @@ def read_datasets(
         if names is not None and classes is not None and list(classes) != list(names):
             raise InputError(
                 f"The classes of {part} are {', '.join(classes)}, but those of train are "
-                f"{', '.join(names)}, so that a number has two meanings. Number them alike."
+                f"{', '.join(names)}, so the same class number has two meanings. Give all data "
+                "sets the same classes in the same order."
             )
         names = classes if names is None else names
         items += own
@@ -80,7 +81,7 @@ def read_datasets(
 def _read_set(
     samples: Any, part: str, image: str | None, label: str | None
 ) -> tuple[list[SetImage], list[Any], Sequence[str] | None]:
-    """Return the images of one part, their labels (names where known), and all class names."""
+    """Return the images of one part, their labels (as names if known), and all class names."""
     base, indices = _base_of(samples, part)
     _refuse_transform(base, part)
     if is_hugging_face(base):
@@ -109,13 +110,13 @@ def _base_of(samples: Any, part: str) -> tuple[Any, Sequence[int]]:
         names = ", ".join(map(repr, cast("Mapping[object, Any]", samples)))
         raise ArgumentError(
             f"The {part} data set is a {type(cast(object, samples)).__name__} with the keys "
-            f"{names}. Give one data set a part: ImageData.from_datasets(sets['train'], "
+            f"{names}. Pass one data set per part: ImageData.from_datasets(sets['train'], "
             "valid=sets['validation'])."
         )
     if not hasattr(samples, "__len__") or not hasattr(samples, "__getitem__"):
         raise ArgumentError(
-            f"The {part} data set is a {type(samples).__name__}, which has no positions. Give a "
-            "map-style data set, with __len__ and __getitem__."
+            f"The {part} data set is a {type(samples).__name__}, which lacks __len__ or "
+            "__getitem__. Pass a map-style data set, which has both."
         )
     if hasattr(samples, "dataset") and hasattr(samples, "indices"):
         base, inner = _base_of(samples.dataset, part)
@@ -124,7 +125,7 @@ def _base_of(samples: Any, part: str) -> tuple[Any, Sequence[int]]:
 
 
 def _refuse_transform(base: Any, part: str) -> None:
-    """Raise if a data set changes its images: that would be done again, or once for all epochs."""
+    """Raise if a data set transforms its images, because flambeau transforms them itself."""
     if is_hugging_face(base):
         kind = base.format.get("type")
         named = None if kind != "custom" else "a transform (set_transform)"
@@ -136,9 +137,9 @@ def _refuse_transform(base: Any, part: str) -> None:
         named = f"a transform ({odd[0]})" if odd else None
     if named is not None:
         raise InputError(
-            f"The {part} data set has {named}. ImageData resizes, augments and normalises images "
-            "itself, as the plan says. Create the set without it; or pass "
-            "TensorData.from_datasets(…) and a module of your own, which use it."
+            f"The {part} data set has {named}, but ImageData resizes, augments and normalises "
+            "images itself. Create the data set without a transform; or keep the transform and use "
+            "TensorData.from_datasets(…) with your own module."
         )
 
 
@@ -158,7 +159,7 @@ def _columns(base: Any, part: str, image: str | None, label: str | None) -> tupl
         if name is None:
             raise ArgumentError(
                 f"The {part} data set has the columns {', '.join(features)}, so it is unknown "
-                f"which is the {what}. Write {what}=…."
+                f"which column is the {what}. Name it with {what}=…."
             )
     return cast("str", found["image"]), cast("str", found["label"])
 
@@ -168,7 +169,7 @@ def _only(names: Sequence[str]) -> str | None:
 
 
 def _labels_of(base: Any, indices: Sequence[int], key: str | int, part: str) -> dict[int, Any]:
-    """Return the labels by position, from the samples."""
+    """Return position → label, read from the samples at ``indices``."""
     found: dict[int, Any] = {}
     for index in indices:
         try:

@@ -32,8 +32,8 @@ class ImageStore:
         options: Whether unreadable items are skipped, and the folder of the disk cache.
 
     Attributes:
-        unreadable: bool, one per item, in memory shared with worker processes; set where an item
-            could not be read. None if unreadable items raise.
+        unreadable: bool, one per item, in memory shared with worker processes; True for an item
+            that could not be read. None if unreadable items raise an error.
     """
 
     def __init__(self, items: Sequence[Any] | Tensor, options: ImageOptions) -> None:
@@ -70,10 +70,11 @@ class ImageStore:
         return is_sized and geometry.crop == 1.0
 
     def load_part(self, part: str, rows: Rows, geometry: Geometry, mode: Cache) -> LoadedImages:
-        """Return the rows of ``part``, decoded once and kept in memory or on disk.
+        """Return the images of ``rows``, decoded once and kept in memory or on disk.
 
         Raises:
-            InputError: An image cannot be read; with ``unreadable="skip"`` only if none can.
+            InputError: An image cannot be read; with ``unreadable="skip"`` only if no image can be
+                read.
             StorageError: The cache file cannot be written.
         """
         loaded = self._decoded.get((part, geometry, mode))

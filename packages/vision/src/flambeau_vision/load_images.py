@@ -77,11 +77,11 @@ def load_readable(
         geometry: Size, channels and resize method of the result.
         threads: Number of decoding threads; by default one per core.
         title: Label of the progress bar if there are many items; None shows no bar.
-        indices: Which items to load; by default all.
+        indices: Positions of the items to load; by default all.
         skip: Skip items that cannot be read.
 
     Raises:
-        InputError: An item cannot be read, and ``skip`` is off; the message names it.
+        InputError: An item cannot be read, and ``skip`` is False; the message names it.
     """
     indices = range(len(items)) if indices is None else indices
     out = np.empty((len(indices), *geometry.shape), dtype=np.uint8)

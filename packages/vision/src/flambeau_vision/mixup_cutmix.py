@@ -27,8 +27,8 @@ class Mixing:
     Attributes:
         mixup: The α of MixUp: both images are averaged with shares from Beta(α, α); 0 switches it
             off, 0.2 to 0.4 is usual.
-        cutmix: The α of CutMix: a rectangle is replaced by that of the other image, its share of
-            the area drawn from Beta(α, α); 0 switches it off, 1 is usual.
+        cutmix: The α of CutMix: a rectangle is replaced by the same rectangle of the other image,
+            and its share of the area is drawn from Beta(α, α); 0 switches it off, 1 is usual.
         probability: Probability that a sample is mixed; if both are on, each is used for half of
             the mixed samples.
 
@@ -57,7 +57,7 @@ class Mixing:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the inverse of ``as_json``; missing names get their default.
+        """Return the settings that ``as_json`` wrote; missing names get their default.
 
         Raises:
             InputError: A name is unknown.
@@ -79,13 +79,13 @@ class Mix:
     Validation batches are not mixed, so metrics use the original labels.
 
     Args:
-        mixing: Strength and probability.
+        mixing: Strength and probability of MixUp and CutMix.
         n_classes: Number of classes for class-index targets; multi-label targets (0 or 1 per label)
             are mixed without conversion.
 
     Source:
-        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup" (2017); Yun et al., "CutMix" (2019). They draw one
-        share per batch, this class one per sample.
+        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup" (2017); Yun et al., "CutMix" (2019). The papers
+        draw one share per batch, this class draws one per sample.
     """
 
     def __init__(self, mixing: Mixing, n_classes: int) -> None:
@@ -156,7 +156,7 @@ def _paste(image: Tensor, original: Tensor, boxes: Tensor) -> Tensor:
 
 
 def cutmix_boxes(area: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return (left, top, right, bottom) with the image's aspect ratio: int64 ``(n, 4)``.
+    """Return rectangles (left, top, right, bottom) with the image's aspect ratio: int64 ``(n, 4)``.
 
     Args:
         area: Share of the image's area, ``(n,)``.
@@ -172,7 +172,7 @@ def cutmix_boxes(area: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
 def beta_quantiles(alpha: float) -> Tensor:
     """Return quantiles of Beta(α, α) at even steps from 0 to 1: float64 ``(4097,)``.
 
-    For α below 1 the density has a pole at 0; as a function of ``x ** α`` it has none.
+    For α below 1 the density has a pole at 0, which the substitution ``x ** α`` removes.
     """
     half, power = _POINTS // 2, min(alpha, 1.0)
     u = torch.linspace(0.0, 0.5**power, 8 * _POINTS + 1, dtype=torch.float64)

@@ -52,7 +52,7 @@ def item_name(item: Any) -> str:
 
 
 def loaded(item: Any) -> Any:
-    """Return the image of an item that reads it from a data set; any other item as it is."""
+    """Return the image if ``item`` reads one from a data set; else return ``item`` unchanged."""
     return item.load_image() if hasattr(item, "load_image") else item
 
 
@@ -62,10 +62,10 @@ def is_file(item: Any) -> bool:
 
 
 def file_content(item: Any) -> bytes:
-    """Return all bytes of an open file, from its start where it can be read again.
+    """Return all bytes of an open file, from its start if the file can be rewound.
 
     Raises:
-        InputError: It is closed, or open for text.
+        InputError: The file is closed, or open as text.
     """
     name = item_name(item)
     try:
@@ -77,7 +77,7 @@ def file_content(item: Any) -> bytes:
             f"{name} cannot be read ({error}). Open it with open(path, 'rb')."
         ) from error
     if not isinstance(content, bytes):
-        raise InputError(f"{name} is open for text. Open it with open(path, 'rb').")
+        raise InputError(f"{name} is open as text. Open it with open(path, 'rb').")
     return content
 
 
@@ -90,7 +90,7 @@ def name_items(items: Sequence[Any]) -> str:
 def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
     """Open a file, or the bytes of a file, as a Pillow image with its pixels loaded.
 
-    Grey values of more than 8 bits are scaled to 0..65535 where the file declares their range.
+    Grey values of more than 8 bits are scaled to 0..65535 if the file declares their range.
 
     Args:
         item: The path, the bytes, or an open file.
@@ -98,7 +98,7 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
             pixels are discarded.
 
     Raises:
-        InputError: The file cannot be read, or its pixels are floats; the message names it.
+        InputError: The file cannot be read, or its pixels are floats; the message names the file.
     """
     from PIL import Image
 
@@ -141,17 +141,17 @@ def _draft_size(size: tuple[int, int], target_side: int) -> tuple[int, int]:
 
 
 def _missing_hint(name: str) -> str:
-    """Return what is wrong with the path of a missing file."""
+    """Return the advice for a file that does not exist."""
     if os.sep == "/" and "\\" in name:
         return (
-            'It has backslashes, which are no separators here. Write "/": '
+            'The path has backslashes, which are not separators on this system. Write "/": '
             'frame["file"].str.replace("\\\\", "/").'
         )
     for form in ("NFC", "NFD"):
         if os.path.exists(other := unicodedata.normalize(form, name)) and other != name:
             return (
-                f"A file of the same letters in the Unicode form {form} does: convert the paths "
-                f'with unicodedata.normalize("{form}", path).'
+                f"A file whose name has the same letters in the Unicode form {form} exists: "
+                f'convert the paths with unicodedata.normalize("{form}", path).'
             )
     hint = (
         "Check the path; relative paths of a table start from its root folder (root=…, on the "
@@ -159,11 +159,14 @@ def _missing_hint(name: str) -> str:
     )
     if Path(name).suffix:
         return hint
-    return f"{hint} If the table has ids, pass suffix='.jpg', on the command line --suffix .jpg."
+    return (
+        f"{hint} If the table has ids instead of file names, pass suffix='.jpg', on the command "
+        "line --suffix .jpg."
+    )
 
 
 def register_plugins(path: object) -> None:
-    """Register the plugin for HEIF images if a path is one and it is installed."""
+    """Register the plugin for HEIF images if it is installed and ``path`` is a HEIF image."""
     is_heif = Path(str(path)).suffix.lower() in HEIF_EXTENSIONS
     if is_heif and find_spec("pillow_heif") is not None:
         import_module("pillow_heif").register_heif_opener()
@@ -196,10 +199,10 @@ def _read_error(error: Exception, name: str) -> InputError:
 
 
 def _scale_high_bit_depth(image: Image, name: str) -> Image:
-    """Return a file's image with grey values of more than 8 bits scaled to 0..65535 ("I;16").
+    """Return ``image``; grey values of more than 8 bits are scaled to 0..65535 ("I;16").
 
     Raises:
-        InputError: Its pixels are floats.
+        InputError: The pixels are floats, and the file does not declare their range.
     """
     if image.mode not in HIGH_BIT_DEPTH_MODES:
         return image

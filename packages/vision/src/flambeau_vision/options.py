@@ -22,12 +22,13 @@ class ImageOptions:
 
     Attributes:
         size: Side in pixels, or (height, width); None lets the plan choose.
-        channels: 1 or 3 (or the data's own number); None lets the plan choose.
+        channels: 1 or 3, or the number that the data have; None lets the plan choose.
         resize: "crop", "squash" or "pad", see `Geometry`; None lets the plan choose.
         interpolation: Pillow's filter, by default "bilinear".
-        classes: All classes in the order of the model's outputs; None uses those found, sorted.
-        parts: The part of each folder that is one, by the name of the folder:
-            ``{"training": "train", "holdout": "test"}``; ``{}`` if none is. None recognises them.
+        classes: All classes in the order of the model's outputs; None uses the classes in the data,
+            sorted.
+        parts: Name of a folder → its part: ``{"training": "train", "holdout": "test"}``; ``{}`` if
+            no folder is a part. None recognises such folders by their names.
         task: "classification", "multi_label" or "regression"; None infers it from the labels.
         sep: Separator between several labels of one image.
         file: Column of a table with the paths of the images; None finds it.
@@ -36,27 +37,29 @@ class ImageOptions:
             negative. None weighs all images equally.
         pattern: Regular expression of the file names of a folder without class folders, whose first
             group is the label: ``r"(.+)_[0-9]+"`` for ``great_dane_12.jpg``.
-        suffix: Ending of the image files of a table whose column has ids: ".jpg".
+        suffix: Extension to add to the ids in a table that has ids instead of paths: ".jpg".
         unknown: "raise" if data that are only evaluated have a class that is not in ``classes``, or
             "skip" such images.
         unreadable: "raise" if a file cannot be read, or "skip" such files and report them. Applies
             at construction and to files that become unreadable later, see `ImageFileDataset`.
         verify: Decode every file at construction, which finds all damage that the decoder detects
             (some damaged JPEGs decode to grey blocks without an error); False reads only headers
-            and file ends. None decodes data sets up to 500 MB (a few seconds) and says so in the
-            report; larger sets are decoded when training needs them.
+            and file ends. None decodes every file of data sets up to 500 MB (a few seconds); files
+            of larger data sets are decoded when training needs them. The report says which was
+            done.
         cache: Where decoded images are kept: "memory"; "disk", one memory-mapped file for all
             processes; "files" reads the files every epoch. None lets the plan choose.
         cache_folder: Folder of the "disk" cache; by default the folder in ``FLAMBEAU_CACHE``, else
             flambeau's folder in the user's cache folder.
-        bits: Number of bits, 8 to 16, that pixels of 16 bits use: 12 scales 0..4095 to 0..255. None
-            lets the plan choose, by the largest value in train.
+        bits: Number of significant bits of 16-bit pixels, 8 to 16: 12 scales 0..4095 to 0..255.
+            None lets the plan choose by the largest value in train.
         layout: Axes of one image in arrays: "HW" (grey), "HWC" or "CHW"; ``predict`` reads arrays
             in the same way. None recognises them.
         like: Folder of an export. Classes, task, size, channels and resize method are the export's
-            where they are not set, and a learner keeps its preprocessor. Images of only some of the
-            classes keep the order of all. Separator, suffix, pattern and the columns of a table are
-            by default those with which its images were read.
+            unless they are set, and a learner keeps the export's preprocessor. The class order is
+            the export's even if the data have only some of the classes. Separator, suffix, pattern
+            and the columns of a table are by default those with which the export's images were
+            read.
 
     Raises:
         ArtefactError: ``like`` is not an export of ``ImageData``.
@@ -100,7 +103,7 @@ class ImageOptions:
         if self.size is not None:
             object.__setattr__(self, "size", parse_size(self.size))
         if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
-            raise InputError(f"bits={self.bits!r} is not a number of bits from 8 to 16.")
+            raise InputError(f"bits={self.bits!r} is invalid. Give a number of bits from 8 to 16.")
         if self.layout not in (None, *get_args(Layout)):
             raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
         if isinstance(self.classes, str):
@@ -129,14 +132,14 @@ class ImageOptions:
 
     @property
     def of_like(self) -> dict[str, Any]:
-        """The reading options of the export ``like``, by name; empty without it."""
+        """The options with which the images of ``like`` were read, by name; empty without it."""
         if self.like is None:
             return {}
         return reading_options(read_record(self.like, "vision", "like"))
 
     @property
     def reading_options(self) -> dict[str, Any]:
-        """The options with which further images for the same model are to be read, as JSON."""
+        """The options to use for reading further images for the same model, as JSON."""
         label = self.label if self.label is None or isinstance(self.label, str) else [*self.label]
         names = ("sep", "suffix", "pattern", "file", "weight")
         found = {**{name: getattr(self, name) for name in names}, "label": label}
@@ -148,7 +151,7 @@ class ImageOptions:
 
 
 def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the options that an export determines, by name; None for those not known."""
+    """Return the options that an export determines, by name; None if it lacks the option."""
     record = read_record(like, "vision", "like")
     prepared, task = record.preprocessor.arguments, record.task
     saved_names = ("size", "channels", "resize", "interpolation", "bits", "layout")

@@ -1,4 +1,4 @@
-"""``ImagePreprocessor``: raw items to uint8 batches, and normalisation on the device."""
+"""``ImagePreprocessor``: converts raw items to uint8 batches and normalises them on the device."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ImagePreprocessor(Preprocessor):
     """The preprocessing of images, the same for training, validation and prediction.
 
     ``encode`` decodes and resizes to uint8; ``on_device`` computes ``(x / 255 - mean) / std``.
-    Train images that were presized but not augmented are resized to the final size there.
+    ``on_device`` also resizes train images that were presized but not augmented to the final size.
     Every argument is a JSON value.
 
     Args:
@@ -45,9 +45,9 @@ class ImagePreprocessor(Preprocessor):
         resize: "crop", "squash" or "pad"; see `Geometry`.
         crop: Share of the short side that "crop" keeps.
         interpolation: Pillow's filter.
-        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
-        layout: Axes of one image in arrays, "HW", "HWC" or "CHW", as in training; None recognises
-            them, and an array of three axes is then one image if one of them can be the channels.
+        bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
+        layout: Axes of one image in arrays, "HW", "HWC" or "CHW", as in training; None infers them,
+            and then an array of three axes is one image if one of the axes can be the channels.
         memory_format: Memory format of the float batch; "channels_last" is faster for convolutions
             on most devices.
 
@@ -99,7 +99,7 @@ class ImagePreprocessor(Preprocessor):
         return "image_preprocessor"
 
     def is_single(self, item: Any) -> bool:
-        """Return whether ``item`` is one image: all but lists and arrays of several.
+        """Return whether ``item`` is one image, not a list or array of several images.
 
         An array of three axes is several grey images if the model was trained on ``(n, H, W)``, or
         if none of its axes can be the channels.
@@ -186,8 +186,8 @@ def visible_share(geometry: Geometry) -> float:
 def resize_presized(pixels: Tensor, geometry: Geometry) -> Tensor:
     """Crop and resize presized images as for validation: float32 ``(n, channels, height, width)``.
 
-    For metrics on the train part, where no augmentation is applied. The result is within a few of
-    255 levels of an image that was read at the final size.
+    Used for metrics on the train part, which is not augmented then. The pixels differ by a few of
+    255 levels from those of an image that was read at the final size.
 
     Args:
         pixels: ``(n, channels, side, side)`` in 0..255.

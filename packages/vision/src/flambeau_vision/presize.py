@@ -17,8 +17,9 @@ from flambeau_vision.augmentation_settings import Augmentation
 from flambeau_vision.resize import Geometry
 
 FACTOR = 1.25
-"""Presized side relative to the final side. If it is large, a view without zoom skips pixels; if it
-is small, a view with the largest zoom is blurred; memory grows with its square."""
+"""Presized side divided by the final side. If the factor is large, an image without zoom skips
+pixels; if it is small, an image with the largest zoom is blurred. Memory grows with the square of
+the factor."""
 
 MIN_FACTOR = 1.15
 """Images whose resolution allows only a smaller factor are read at the final size."""
@@ -37,7 +38,7 @@ def presize_side(size: int, crop: float, short_side: float) -> int | None:
 
 
 def part_geometry(part: str, geometry: Geometry, values: Mapping[str, Any]) -> Geometry:
-    """Return how to read the images of a part: ``geometry``, or presized for train if planned.
+    """Return how to read the images of a part: presized for train if the plan says so, else as is.
 
     A presized image covers the whole short side, a validation image its centre (``crop``).
 

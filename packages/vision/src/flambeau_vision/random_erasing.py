@@ -10,7 +10,8 @@ from torch import Tensor
 from flambeau_vision.augmentation_settings import Augmentation
 
 N_DRAWS = 5
-"""Uniform random numbers that `erase_boxes` reads per sample: whether, area, aspect ratio, x, y."""
+"""Uniform random numbers that `erase_boxes` reads per sample: whether to erase, area, aspect ratio,
+x, y."""
 
 MIN_SHARE = 0.02
 # The aspect ratio of a rectangle, relative to the image's, lies between this and its inverse.
@@ -29,7 +30,7 @@ def erase_boxes(augmentation: Augmentation, draws: Tensor, size: tuple[int, int]
 
     Source:
         Zhong, Zheng, Kang, Li, Yang, "Random erasing data augmentation" (2017). If a rectangle does
-        not fit, they draw again; here its aspect ratio is limited.
+        not fit, the paper draws again; this function limits its aspect ratio.
     """
     low, high = min(MIN_SHARE, augmentation.erase), augmentation.erase
     area = low + (high - low) * draws[:, 1]
@@ -44,7 +45,7 @@ def erase_boxes(augmentation: Augmentation, draws: Tensor, size: tuple[int, int]
 
 
 def erase(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
-    """Return the images with one rectangle each filled with one colour; keep the dtype.
+    """Return the images with one rectangle in each image filled with one colour; keep the dtype.
 
     Args:
         image: ``(batch, channels, height, width)`` in 0..255.

@@ -15,11 +15,12 @@ class Recipe:
     Attributes:
         lr: Peak learning rate from scratch.
         lr_pretrained: Peak learning rate from pretrained weights.
-        weight_decay: From scratch and from pretrained weights.
-        n_samples: Training samples (rows × epochs) after which further training gained little, on
-            photographs or letters of the size the network is for; decides the epochs.
+        weight_decay: Weight decay, both from scratch and from pretrained weights.
+        n_samples: Training samples (rows × epochs) after which further training improved the result
+            little; it determines the number of epochs. Measured on photographs or letters of the
+            usual size.
         bf16_gain: The measured speed-up of bf16, for messages; None if it was not measured.
-        measured: Where the figures come from, for messages.
+        measured: How the values were measured, for messages.
     """
 
     lr: float
@@ -70,9 +71,9 @@ BF16_GAIN_OF_CUSTOM_MODULES = (
     "Networks for images gained 1.3× to 2.0× per step in all measurements (AVX512-bf16 CPUs; 1.7× "
     "with four convolutions at 28×28, at the same accuracy); this module was not measured."
 )
-"""Why a custom module trains in bf16."""
+"""The reason given in messages for training a custom module in bf16."""
 
 MIN_EPOCHS, MAX_EPOCHS = 5, 40
 
 ACCELERATOR_FACTOR = 4
-"""Factor on ``n_samples`` on an accelerator, where a step takes a fraction of the time."""
+"""On an accelerator ``n_samples`` is multiplied by this factor, because steps are faster there."""

@@ -1,4 +1,4 @@
-"""The text report of a data set, for reading before training."""
+"""Write the text report of a data set, to be read before training."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def report(
         targets: The targets.
         split: The parts.
         notes: Notes, one line each.
-        duplicates: Whether to search for duplicate images. None compares the bytes of all, and up
-            to 500 files or 5,000 arrays by perceptual hash (about a second); True up to 20,000 by
-            perceptual hash, a random selection if there are more; False skips the search.
+        duplicates: Whether to search for duplicate images. None compares the bytes of all images,
+            and the perceptual hashes of up to 500 files or 5,000 arrays (about a second). True
+            compares the perceptual hashes of up to 20,000 images, a random selection if there are
+            more. False skips the search.
     """
     lines = [f"{len(samples):,} images, {targets.kind}: {targets.reason}"]
     lines += [f"  {line}" for line in _image_lines(samples)]
@@ -82,7 +83,7 @@ def _image_lines(samples: Samples) -> list[str]:
 def _duplicate_lines(
     samples: Samples, targets: Targets, split: Split, *, thorough: bool
 ) -> list[str]:
-    """Return what `search_duplicates` and `groups_across_parts` find in the parts."""
+    """Return the lines on duplicates and on groups of file names that are in several parts."""
     items, n = samples["image"], len(samples)
     parts = [""] * n  # "" for rows that `subset` excluded
     for part in PARTS:
@@ -100,7 +101,7 @@ def _duplicate_lines(
         lines.append(
             f"file names: {len(groups):,} groups of images are in more than one part, such as "
             f"{first.name!r} ({len(first.rows):,} images in {' and '.join(first.parts)}); if a "
-            "group shows one film, person or location, keep it in one part (split=)"
+            "group shows one film, person or location, keep it in one part: split=Split.by_group(…)"
         )
     return lines
 
@@ -112,7 +113,7 @@ def _pair_lines(found: Duplicates) -> list[str]:
     elif found.compared:
         how += f", {found.compared:,} of them by perceptual hash"
     else:
-        how += "; data.report(duplicates=True) compares perceptual hashes as well"
+        how += "; data.report(duplicates=True) also compares perceptual hashes"
     n_across = sum(pair.across_parts for pair in found.pairs)
     n_labels_differ = sum(pair.labels_differ for pair in found.pairs)
     count = len(found.pairs)

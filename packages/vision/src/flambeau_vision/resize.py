@@ -29,7 +29,7 @@ Size: TypeAlias = int | tuple[int, int]
 
 
 def parse_size(value: Any) -> Size:
-    """Return a size: one number, if height and width are equal.
+    """Return ``value`` as a size: one number if height and width are equal, else a pair.
 
     Args:
         value: A whole number; height and width as a pair; or text: "224" or "224x160".
@@ -67,13 +67,13 @@ class Geometry:
 
     Attributes:
         size: Side in pixels, or (height, width).
-        channels: 1 grey, 3 red, green and blue; other numbers only as they are in the data.
+        channels: 1 is grey, 3 is red, green and blue; another number must be that of the data.
         resize: "crop" resizes to the smallest size that covers ``size / crop`` and cuts out the
             centre; "squash" changes the aspect ratio and keeps the whole image; "pad" resizes to
             the largest size that fits into ``size`` and fills the rest with black.
-        crop: Share of the covered size that "crop" keeps; 0.875 is 224 from 256.
+        crop: Share of the resized side that "crop" keeps; 0.875 cuts 224 pixels out of 256.
         interpolation: Pillow's filter; all but "nearest" are antialiased when shrinking.
-        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
+        bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
 
     Raises:
         InputError: A value is invalid.
@@ -98,7 +98,7 @@ class Geometry:
                 "'bicubic' or 'lanczos'."
             )
         if not 8 <= self.bits <= 16:
-            raise InputError(f"bits has to be a number of bits from 8 to 16, got {self.bits}.")
+            raise InputError(f"bits has to be from 8 to 16, got {self.bits}.")
         if not 0.0 < self.crop <= 1.0:
             raise InputError(f"crop has to be a share in (0, 1], got {self.crop}.")
 

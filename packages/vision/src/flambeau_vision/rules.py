@@ -66,7 +66,10 @@ def _weights(facts: ImageFacts, values: Values) -> Choice:
         None,
         "From scratch: pretrained weights are downloaded only on request.",
         alternatives=("DEFAULT",),
-        override='Learner(data, "resnet18", choices={"weights": "DEFAULT"}), or the path of a file',
+        override=(
+            'Learner(data, "resnet18", choices={"weights": "DEFAULT"}), or the path of a file '
+            'instead of "DEFAULT"'
+        ),
         source="default",
     )
 
@@ -93,12 +96,12 @@ def _channels(facts: ImageFacts, values: Values) -> Choice:
 def _bits(facts: ImageFacts, values: Values) -> Choice:
     bits, n = facts.get("bits"), facts["n_train"]
     if bits is None:
-        value, reason = 16, "No train image has pixels of 16 bits."
+        value, reason = 16, "No train image has 16-bit pixels."
     else:
         value = bits
         reason = (
-            f"The largest pixel of 16 bits in {n:,} train images has {bits} bits: values up to "
-            f"{(1 << bits) - 1:,} are scaled to 255, and larger ones become 255."
+            f"The largest 16-bit pixel in {n:,} train images has {bits} significant bits: values "
+            f"up to {(1 << bits) - 1:,} are scaled to 255, and larger ones become 255."
         )
     return Choice(
         "bits",
@@ -112,12 +115,12 @@ def _bits(facts: ImageFacts, values: Values) -> Choice:
 
 def _bits_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
     if type(value) is not int or not 8 <= value <= 16:
-        return "a number of bits from 8 to 16."
+        return "a whole number from 8 to 16."
     scaled = facts.get("bits", value) if facts["in_memory"] else value
     if value != scaled:
         return (
-            f"{scaled}, with which these arrays were scaled when the data were created. "
-            "Set another number there: ImageOptions(bits=…)."
+            f"{scaled}, because these arrays were already scaled with it when the data were "
+            "created. To change it, create the data with ImageOptions(bits=…)."
         )
     return None
 
@@ -126,7 +129,7 @@ def _architecture(facts: ImageFacts, values: Values) -> Choice:
     device, n, side = values["device"], facts["n_train"], facts["short_side_median"]
     evidence = {"device": device, "n_train": n, "short_side_median": side}
     if values["weights"] is not None:
-        value, reason = "resnet18", "The smallest fast network with pretrained weights."
+        value, reason = "resnet18", "A small and fast network with pretrained weights."
     elif str(device) == "cpu":
         value, reason = (
             "small_cnn",
@@ -139,7 +142,10 @@ def _architecture(facts: ImageFacts, values: Values) -> Choice:
         reason = f"{n:,} images are too few to train a larger network from scratch."
     else:
         value = "resnet18"
-        reason = f"{n:,} images (median short side {side:g} pixels) and an accelerator."
+        reason = (
+            f"{n:,} images (median short side {side:g} pixels) are enough for this network on an "
+            "accelerator."
+        )
     other = "resnet18" if value == "small_cnn" else "small_cnn"
     return Choice(
         "architecture",
@@ -153,7 +159,7 @@ def _architecture(facts: ImageFacts, values: Values) -> Choice:
 
 
 def _cheaper_networks(facts: ImageFacts, values: Values) -> Sequence[str]:
-    """Return the network that trains in less time; none has pretrained weights."""
+    """Return the network that trains in less time; nothing if the weights are pretrained."""
     is_larger = values["architecture"] != "small_cnn" and values["weights"] is None
     return ("small_cnn",) if is_larger else ()
 
@@ -206,7 +212,8 @@ def _num_workers(facts: ImageFacts, values: Values) -> Choice:
         return Choice(
             "num_workers",
             0,
-            f"The decoded images are {where}: one gather per batch, which workers would slow down.",
+            f"The decoded images are {where}: a batch is one gather operation, which workers would "
+            "slow down.",
             evidence={"cache": values["cache"]},
             override='Learner(data, choices={"cache": "files"})',
         )
@@ -225,7 +232,7 @@ def _normalisation(facts: ImageFacts, values: Values) -> Choice:
         return Choice(
             "normalisation",
             "weights",
-            "Mean and std used to train the pretrained weights.",
+            "Mean and std with which the pretrained weights were trained.",
             evidence={"weights": values["weights"]},
             alternatives=("train",),
         )
@@ -282,14 +289,17 @@ def _weights_accept(value: Any, facts: ImageFacts, values: Values) -> str | None
     if value is not None and (not isinstance(value, str) or not value):
         return '"DEFAULT", another name of published weights, the path of a file, or None.'
     if facts.get("model_given") and value is not None:
-        return "None: your module already has weights. Load others into it before passing it."
+        return (
+            "None, because your module already has weights. To use other weights, load them into "
+            "the module before you pass it."
+        )
     return None
 
 
 def _workers_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
     if value == 0 or values["cache"] == "files":
         return None
-    return f"0: with cache={values['cache']!r} no file is read while training."
+    return f"0, because with cache={values['cache']!r} no file is read during training."
 
 
 def _weight_decay(facts: ImageFacts, values: Values) -> Choice:
@@ -332,8 +342,8 @@ def _batch_size(facts: ImageFacts, values: Values) -> Choice:
     return Choice(
         "batch_size",
         value,
-        f"{n:,} train images are {-(-n // value):,} steps per epoch (32 below {_FEW:,} images, 128 "
-        f"from {_MANY:,}).",
+        f"{n:,} train images give {-(-n // value):,} steps per epoch (the batch size is 32 below "
+        f"{_FEW:,} images, 128 from {_MANY:,} images, else 64).",
         evidence={"n_train": n},
         alternatives=(value * 2, value // 2),
         confidence=0.8,

@@ -28,7 +28,7 @@ def _augmentation(facts: ImageFacts, values: Values) -> Choice:
         return Choice(
             "augmentation",
             None,
-            "The labels are numbers, and a geometric change of the image may change them.",
+            "The targets are numbers, and a geometric change of an image may change its target.",
             alternatives=(Augmentation().as_json(),),
             confidence=0.6,
             override=override,
@@ -64,7 +64,7 @@ def _augmentation(facts: ImageFacts, values: Values) -> Choice:
 
 
 def _choose_flip(names: Sequence[str]) -> tuple[bool, str]:
-    """Return whether a horizontal flip keeps the class, judged by the class names, and why."""
+    """Return whether the class names suggest that a horizontal flip keeps the class, and why."""
     if names and all(len(name) == 1 or name.isdigit() for name in names):
         shown = ", ".join(names[:4])
         return False, f"No horizontal flip: classes named {shown}, … may be letters or digits"
@@ -124,9 +124,9 @@ def _presize(facts: ImageFacts, values: Values) -> Choice:
         "presize",
         side,
         f"Train images are read at {side} pixels and resized to {size} by the resampling that "
-        "rotates and zooms them: corners are real pixels, and a zoom shows details that an image "
-        f"of {size} pixels lacks. Validation and prediction read at {size} pixels. Usual practice "
-        "for fine-tuning, not measured here.",
+        "rotates and zooms them: corners show real pixels, and a zoom shows details that an image "
+        f"of {size} pixels lacks. Validation and prediction read images at {size} pixels. This is "
+        "usual practice for fine-tuning; its gain was not measured here.",
         evidence=evidence,
         alternatives=(None,),
         confidence=0.6,
@@ -143,7 +143,7 @@ def _mixing(facts: ImageFacts, values: Values) -> Choice:
         "MixUp and CutMix need more epochs than this plan gives small data sets, and their gain "
         "was not measured with these recipes."
         if mixes
-        else "MixUp and CutMix mix class labels, and these labels are numbers.",
+        else "MixUp and CutMix mix class labels, but this is a regression.",
         alternatives=(usual,) if mixes else (),
         override=f'Learner(data, choices={{"mixing": {usual}}})' if mixes else "",
         source="default",

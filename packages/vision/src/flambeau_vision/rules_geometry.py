@@ -1,4 +1,4 @@
-"""The plan's rules for the size of the model's input, and how images get it."""
+"""The plan's rules for the size of the model's input, and for resizing images to it."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _image_size(facts: ImageFacts, values: Values) -> Choice:
     elif str(values["device"]) == "cpu" and rounded > LARGEST_ON_CPU:
         value = LARGEST_ON_CPU
         reason = (
-            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} pixels suffice "
-            f"and cost {(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times less than "
-            f"{min(rounded, LARGEST)}."
+            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} pixels suffice; "
+            f"{min(rounded, LARGEST)} pixels would cost "
+            f"{(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times as much."
         )
     else:
         value = min(LARGEST, rounded)
@@ -75,7 +75,7 @@ def _size_accepts(value: Any, facts: ImageFacts, values: Values) -> str | None:
 
 
 def _cheaper_sizes(facts: ImageFacts, values: Values) -> Sequence[int]:
-    """Return smaller sides, by descending cost; none for transformers with pretrained weights."""
+    """Return smaller sides, in descending order; none for transformers with pretrained weights."""
     size, architecture = values["image_size"], values["architecture"]
     if values["weights"] is not None:
         least = size if architecture in _FIXED_SIZE else _SMALLEST_PRETRAINED
@@ -87,7 +87,7 @@ def _cheaper_sizes(facts: ImageFacts, values: Values) -> Sequence[int]:
 
 
 def lost_shares(facts: ImageFacts, size: Size) -> list[float]:
-    """Return, for each decile of the train images, the share of its length that "crop" cuts off.
+    """Return, for each decile of width/height, which share of width or height "crop" cuts off.
 
     Args:
         facts: The facts of the data.
@@ -113,21 +113,21 @@ def _resize(facts: ImageFacts, values: Values) -> Choice:
     elif median <= MOST_LOST:
         reason = (
             f"{shape}: the centre is kept, as is usual for photographs; half of the images lose "
-            f"more than {median:.0%} of their length."
+            f"more than {median:.0%} of their width or height."
         )
     elif deciles[-2] <= _SIMILAR * deciles[1]:
         value = "squash"
         reason = (
-            f"{shape}, similar in all: the centre would lack more than {median:.0%} of the length "
-            "in half of the images, and with it what stands at the side. The whole image is "
-            "compressed, equally in all."
+            f"{shape}, similar in all images: cropping the centre would remove more than "
+            f"{median:.0%} of the width or height of half of the images. The whole image is kept, "
+            "and its proportions are changed in the same way in all images."
         )
     else:
         value = "pad"
         reason = (
-            f"{shape}, from {deciles[1]:.2g} to {deciles[-2]:.2g}: the centre would lack more than "
-            f"{median:.0%} of the length in half of the images, and with it what stands at the "
-            "side. The whole image is fitted in, with its proportions."
+            f"{shape}, from {deciles[1]:.2g} to {deciles[-2]:.2g}: cropping the centre would "
+            f"remove more than {median:.0%} of the width or height of half of the images. The "
+            "whole image is kept with its proportions, and the rest is filled with black."
         )
     others = tuple(other for other in get_args(Resize) if other != value)
     return Choice(

@@ -48,7 +48,10 @@ def read_folder(
     path: str | os.PathLike[str], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
-    _refuse_weight(options, "Use from_df or from_csv with such a column, or omit it (--weight).")
+    _refuse_weight(
+        options,
+        "Use from_df or from_csv and a table with such a column, or omit weight (--weight).",
+    )
     if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
         raise InputError(f"{path} is not a folder. {cause}")
     if options.pattern is None and has_images(path):
@@ -99,7 +102,7 @@ def read_table(
 
 
 def _file_of(value: Any, row: int, column: str, root: Path, options: ImageOptions) -> Path:
-    """Return the path in a cell; ids get ``options.suffix``."""
+    """Return the path in a cell; ``options.suffix`` is appended to ids."""
     if isinstance(value, int) and options.suffix:
         value = str(value)
     if not isinstance(value, str | os.PathLike) or not str(value):
@@ -125,8 +128,8 @@ def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
             if not isinstance(value, int | float):
                 raise InputError(
                     f"The label column {name!r} has {value!r:.60} in row {row}, but several label "
-                    "columns must be numbers: amounts, or 0 and 1 for each class. For classes as "
-                    "text name one column."
+                    "columns must contain numbers: regression targets, or 0 and 1 for each class. "
+                    "If the classes are text, name one label column."
                 )
     return list(np.array(rows))
 
@@ -147,7 +150,7 @@ def read_items(
     items: Sequence[tuple[Any, Any]], request: SplitRequest, options: ImageOptions
 ) -> ImageDataArguments:
     """Read pairs of an image and its label."""
-    _refuse_weight(options, "Use from_df with such a column, or omit it.")
+    _refuse_weight(options, "Use from_df with such a column, or omit weight.")
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (image, label).")
@@ -158,7 +161,7 @@ def read_items(
 
 
 def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[Any]]:
-    """Return the column of weights: those of train, and 1 for the images of separate parts."""
+    """Return the column of weights: ``given`` for train, and 1 for the images of other parts."""
     if given is None:
         return {}
     weights = as_sample_weights(given)
@@ -174,7 +177,7 @@ def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[A
 def _refuse_weight(options: ImageOptions, instead: str) -> None:
     if options.weight is not None:
         raise InputError(
-            f"weight={options.weight!r} names a column, but these images come from no table. "
+            f"weight={options.weight!r} names a column, but these images do not come from a table. "
             f"{instead}"
         )
 
@@ -239,7 +242,7 @@ def read_arrays(
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
-    """Read a folder or a CSV file, with the options of the command line by name."""
+    """Read a folder or a CSV file with the given command-line options, by name."""
     if path.is_file() and path.suffix.lower() in IMAGE_EXTENSIONS:
         raise InputError(
             f"{path} is a single image. Training needs a folder with one sub-folder of images per "
@@ -286,7 +289,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
 
 
 def _parse_parts(text: str) -> dict[str, str]:
-    """Return ``folder=part,folder=part`` as a mapping."""
+    """Return the text ``folder=part,folder=part`` as a mapping."""
     pairs = [pair.rpartition("=") for pair in text.split(",") if pair.strip()]
     if wrong := [part for folder, _, part in pairs if not folder]:
         raise ArgumentError(

@@ -57,7 +57,7 @@ def read_image_csv(path: str | os.PathLike[str], rows: int | None = None) -> Tab
     The first line is a header unless one of its cells is the path of an image.
 
     Raises:
-        InputError: It is no table as text: an archive, a workbook, a Parquet file.
+        InputError: The file is not a text table but an archive, a workbook or a Parquet file.
     """
     if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
         raise InputError(f"{path} cannot be read as a table. {cause}")
@@ -71,7 +71,7 @@ def csv_source(
     label: str | Sequence[str] | None,
     options: ImageOptions,
 ) -> TableSource:
-    """Return the table in a CSV file; a label such as "a,b" that is no column is two columns."""
+    """Return the table in a CSV file; the label "a,b" names two columns unless "a,b" is one."""
     columns = read_image_csv(path)
     if isinstance(label, str) and label not in columns and "," in label:
         label = label.split(",")
@@ -82,7 +82,8 @@ def csv_source(
 def name_columns(table: TableSource, options: ImageOptions) -> tuple[TableSource, ImageOptions]:
     """Return the table with the columns that the options name, and the options.
 
-    Where neither names a column, it is that of the export ``like``, if the table has it.
+    If neither the table nor the options name a column, the column of the export ``like`` is used if
+    the table has it.
     """
     saved = {
         name: value
@@ -122,12 +123,12 @@ def is_image_path(value: object) -> bool:
 def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageColumns:
     """Return the columns of files and labels.
 
-    Columns that are not given are "file" and "label", else the only column of image paths, and the
-    only other one.
+    By default the columns are "file" and "label"; if these do not exist, the only column of image
+    paths and the only other column.
 
     Args:
         source: The table.
-        without: Columns that have neither, such as that of the parts.
+        without: Columns that have neither files nor labels, such as the column of the parts.
 
     Raises:
         InputError: A column cannot be found, or the table was read with its first row as header.
@@ -153,7 +154,7 @@ def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageCol
     ]
     if guessed:
         no_header = table.names == tuple(map(str, range(len(table.names))))
-        header = "The first line is no header, since it has the path of an image; " * no_header
+        header = "The first line is not a header, because it has the path of an image; " * no_header
         what = f"{header}{' and '.join(guessed)} of {table.name}."
         readings.append(
             Reading(
@@ -171,7 +172,7 @@ def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageCol
 
 def _not_inferred(table: Table, what: str, option: str) -> InputError:
     return InputError(
-        f"Which column of {table.name} has the {what} cannot be inferred from "
+        f"It is unknown which column of {table.name} has the {what}; its columns are "
         f"{', '.join(table.names)}. Name it with {option}."
     )
 
@@ -179,7 +180,7 @@ def _not_inferred(table: Table, what: str, option: str) -> InputError:
 def guess_columns(
     table: Table, file: str | None = None, without: Collection[str] = ()
 ) -> tuple[str | None, str | None]:
-    """Return the column of image paths and that of labels; None where it cannot be inferred."""
+    """Return the columns of image paths and of labels; None if a column cannot be inferred."""
     if file is None:
         files = [name for name in table.names if has_image_paths(table.column(name))]
         file = "file" if "file" in table else files[0] if len(files) == 1 else None
@@ -189,7 +190,7 @@ def guess_columns(
 
 
 def column_of(table: Table, argument: str, name: str) -> list[Any]:
-    """Return a column; ``argument`` ("file", "label") is the one that names it."""
+    """Return a column; ``argument`` ("file", "label") names the column, for messages."""
     option = {"label": "target"}.get(argument, argument)
     try:
         return table.column(name)

@@ -1,4 +1,4 @@
-"""The cases by name."""
+"""The benchmark cases by name."""
 
 from flambeau_bench.case import Case
 from flambeau_bench.cases.bn_finetune import BatchNormFineTune
@@ -25,7 +25,7 @@ CASES: dict[str, Case] = {
         BatchNormFineTune(),
     )
 }
-"""Every case under the name that the command line takes."""
+"""All cases by their names on the command line."""
 
 __all__ = [
     "CASES",

@@ -1,8 +1,8 @@
 """``bn-finetune``: which batch norm policy is best when a trained network is fine-tuned.
 
 An experiment rather than a speed comparison: a side is a policy, a pair is a seed, and the figure
-is the error on images that were not used for training. Runs are exactly reproducible, so each is
-made once and cached.
+is the error on images that were not used for training. Runs are exactly reproducible, so each run
+is made only once and its result is cached.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flambeau_bench.real_data import missing_reason
 
 SEEDS = 5
 MIN_SOURCE_ACCURACY = 0.85
-"""A source network that has not learned has no useful statistics to compare policies with."""
+"""The lowest allowed accuracy of a source network; below it, statistics are too poor to compare."""
 
 _COUNTS = {
     "width": 12,
@@ -34,10 +34,11 @@ _COUNTS = {
 
 
 class BatchNormFineTune(Case):
-    """Fine-tuning from Fashion-MNIST's classes 0–4 to 5–9 under three shifts.
+    """Fine-tune from classes 0–4 of Fashion-MNIST to 5–9, with three shifts of the pixel values.
 
-    For each combination of settings the case compares the error of policy A with C (the mismatch
-    alone) and with D (norm layers trained), and checks whether "auto" is worse than any policy.
+    For each combination of settings the case compares the error of policy A with the errors of C
+    (stored statistics) and D (norm layers trained), and checks whether "auto" is worse than another
+    policy. ``bn_policies.POLICIES`` describes the policies.
     """
 
     name: ClassVar = "bn-finetune"

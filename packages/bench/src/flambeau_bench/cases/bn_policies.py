@@ -1,4 +1,4 @@
-"""The training runs of ``bn-finetune``: source network, shifted images of new classes, policies.
+"""Train for ``bn-finetune``: a source network, then each policy on shifted images of new classes.
 
 Policies A and B exist in other libraries but not in flambeau. They are built here from norm layers
 that never update their statistics, or whose scale and shift are frozen.
@@ -32,11 +32,15 @@ SHIFTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mild": lambda x: 0.7 * x + 0.2,
     "strong": lambda x: 0.5 * (1 - x) + 0.35,
 }
-"""Shifts of pixels in 0..1: none; less contrast and brighter; inverted, half contrast, brighter."""
+"""Functions that shift pixels in 0..1: "clean" none; "mild" less contrast and brighter; "strong"
+inverted, half the contrast and brighter."""
 
 POLICIES: Mapping[str, str] = {
-    "A": "batch statistics in training, old ones in evaluation; scale and shift frozen",
-    "B": "batch statistics, stored ones updated; scale and shift frozen",
+    "A": (
+        "batch statistics in training, statistics of the old data in evaluation; scale and shift "
+        "frozen"
+    ),
+    "B": "batch statistics in training, which update the stored statistics; scale and shift frozen",
     "C": 'stored statistics in training and evaluation: bn="eval"',
     "D": 'norm layers trained: bn="train"',
     "E": "statistics computed once from the new data; scale and shift frozen in frozen groups",
@@ -108,10 +112,10 @@ class Scale:
 
     Attributes:
         width: Width of the network.
-        source: Images to train the source network on.
-        source_epochs: Epochs over these images.
-        target: Images of the new classes to train on.
-        tests: Images of the new classes to evaluate on, at most.
+        source: Number of images to train the source network on.
+        source_epochs: Number of epochs over these images.
+        target: Number of images of the new classes to train on.
+        tests: Largest number of images of the new classes to evaluate on.
         epochs: Pairs of batch size and epochs over the target images.
     """
 
@@ -142,7 +146,7 @@ class FineTuneResult:
     Attributes:
         error_pct: Error in percent on test images.
         gap: Loss on the train images in eval mode, divided by the loss with batch statistics.
-        chosen: The policy that was used.
+        chosen: The policy that was used; for "auto", the one that it chose.
         evidence: The measurements of policy "auto".
         warned: Whether the warning [train-eval-gap] was raised.
         steps: Optimizer steps.
@@ -237,7 +241,7 @@ def _images(part: str, *, new: bool) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _target(shift: str, seed: int, scale: Scale) -> tuple[Data, Tensor, Tensor]:
-    """Return the data of the new classes under a shift, and its train images and labels."""
+    """Return the data of the new classes with a shift, and the train images and labels."""
     images, labels = _images("train", new=True)
     tests, test_labels = _images("valid", new=True)
     rows = _random_rows(len(images), scale.target, seed)

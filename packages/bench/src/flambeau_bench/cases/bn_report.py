@@ -1,4 +1,4 @@
-"""The tables and the plot of ``bn-finetune``, generated from its records alone."""
+"""The tables and the plot of ``bn-finetune``, generated only from its records."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class CellResults:
         return torch.tensor([found[seed] for seed in sorted(found)], dtype=torch.float64)
 
     def best(self) -> str:
-        """Return the policy with the lowest mean error; "auto" does not count."""
+        """Return the policy other than "auto" with the lowest mean error."""
         return min((p for p in self.errors if p != "auto"), key=lambda p: float(self.of(p).mean()))
 
 
 def read_cells(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], CellResults]:
-    """Return the results by trained part, batch size and shift; repeated runs count once."""
+    """Return the results by trained part, batch size and shift; the last run of a seed counts."""
     found: dict[tuple[str, int, str], CellResults] = {}
     for record in records:
         if record["case"] != "bn-finetune" or record["kind"] != "run" or not record["figures"]:
@@ -86,23 +86,24 @@ def section(records: Sequence[Mapping[str, Any]], folder: Path) -> str:
         [
             "## Batch norm in fine-tuning",
             f"Error in percent on images of the new classes: mean over {seeds} seeds with its "
-            "bootstrap 95% interval; the lowest in bold.",
+            "bootstrap 95% interval; the lowest error is in bold.",
             legend,
             f"![Error by policy]({FIGURES[0]})",
             errors_table(cells),
             "Ratios of mean errors, and the error of auto minus that of the best policy in "
             "percentage points, paired by seed, with bootstrap 95% intervals. The gap is the loss "
-            "on the same train batches in eval mode, divided by that with batch statistics: "
+            "on the same train batches in eval mode, divided by the loss with batch statistics: "
             "median over the seeds.",
             ratios_table(cells),
-            "What auto measured and chose, and how many runs raised the warning [train-eval-gap].",
+            "What policy auto measured and chose, and how many runs raised the warning "
+            "[train-eval-gap].",
             decisions_table(cells),
         ]
     )
 
 
 def errors_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
-    """Return mean errors with intervals: a row per combination of settings, a column per policy."""
+    """Return a table of mean errors: a row per combination of settings, a column per policy."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         row = [_name(key)]
@@ -118,7 +119,7 @@ def errors_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
 
 
 def ratios_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
-    """Return the error of policy A divided by the errors of C, D and the best; auto minus best."""
+    """Return a table of error ratios of policy A to others, and of error differences of auto."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         best = cell.best()
@@ -139,7 +140,7 @@ def ratios_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
 
 
 def decisions_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
-    """Return the choices of policy auto, its figures for the first seed, warnings by policy."""
+    """Return a table of the choices of auto, its figures for seed 0, and the warnings by policy."""
     rows: list[list[str]] = []
     for key, cell in cells.items():
         chosen = Counter(text.split(":")[0].split()[-1] for text in cell.decisions.values())
@@ -152,7 +153,7 @@ def decisions_table(cells: Mapping[tuple[str, int, str], CellResults]) -> str:
 
 
 def draw(cells: Mapping[tuple[str, int, str], CellResults], path: Path) -> Path:
-    """Plot errors by policy: rows are trained parts, columns batch sizes, groups shifts."""
+    """Plot errors by policy: a row per trained part, a column per batch size, a group per shift."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

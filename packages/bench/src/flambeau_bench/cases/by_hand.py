@@ -1,7 +1,7 @@
 """Hand-written training loops, the baselines of ``loop-overhead``: one function per variant.
 
-Each keeps the loss of every step on the device and sets the one-cycle learning rate, as flambeau
-does. Each is written out in full, without branches for the variants, so that it is fast.
+Each function keeps the loss of every step on the device and sets the one-cycle learning rate, as
+flambeau does. It is written out in full, without branches for other variants, so that it is fast.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ForLoopAdam(Optimizer):
 
 
 def user_optimizer(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
-    """Return a ``ForLoopAdam``; an optimizer factory that ignores ``values``."""
+    """Return a ``ForLoopAdam``: this optimizer factory ignores ``values``."""
     return {"main": ForLoopAdam(model.parameters(), lr=PEAK_LR)}
 
 
@@ -70,7 +70,7 @@ def one_cycle_lr(step: int, steps: int) -> float:
     """Return the one-cycle learning rate of a step.
 
     It rises from peak / 25 to the peak in the first quarter of the steps and falls to
-    peak / 100,000 in the others, both as half cosines.
+    peak / 100,000 in the other steps, both as half cosines.
     """
     progress = step / max(1, steps - 1)
     if progress < 0.25:
@@ -157,7 +157,7 @@ def accumulated(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> 
 
 
 def averaged(model: nn.Module, optimizer: Optimizer, source: BatchSource) -> list[Tensor]:
-    """Train with a moving average of the weights (torch's multi-tensor lerp), and end with it."""
+    """Train with a moving average of the weights (multi-tensor lerp), and keep the average."""
     losses: list[Tensor] = []
     steps = source.steps_per_epoch
     weights = list(model.parameters())

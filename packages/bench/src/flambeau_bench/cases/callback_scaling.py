@@ -27,7 +27,7 @@ NONE = "0 callbacks"
 
 
 class StepListener(Callback):
-    """A callback with all events of a step that does nothing."""
+    """A callback that has a method for each event of a step; the methods do nothing."""
 
     def on_step_start(self, state: TrainState) -> None: ...
     def on_gradients_ready(self, state: TrainState) -> None: ...
@@ -35,13 +35,13 @@ class StepListener(Callback):
 
 
 class FitEndListener(Callback):
-    """A callback without an event in an epoch."""
+    """A callback that has no method for the events of an epoch."""
 
     def on_fit_end(self, state: TrainState) -> None: ...
 
 
 class EventCounter(Callback):
-    """Counts the events of steps, as evidence that they are sent."""
+    """A callback that counts the events of steps, to show that they are sent."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -62,7 +62,7 @@ VARIANTS: Mapping[str, tuple[Callable[[], Callback], int]] = {
 
 
 class _NoOpOptimizer(Optimizer):
-    """An optimizer that changes nothing, so that a step consists of the loop alone."""
+    """An optimizer that changes nothing, so that only the loop takes time in a step."""
 
     def __init__(self, model: nn.Module, lr: float) -> None:
         super().__init__(model.parameters(), {"lr": lr})
@@ -77,7 +77,7 @@ def _no_op_optimizer(model: nn.Module, values: Mapping[str, Any]) -> Mapping[str
 
 
 class _EmptyStep:
-    """A training step that sends all events and computes nothing, without the noise of kernels."""
+    """A training step that sends all events and computes nothing, so that kernels add no noise."""
 
     def __init__(self) -> None:
         self._result = StepResult(torch.zeros(()), float(BATCH_SIZE))
@@ -90,10 +90,10 @@ class _EmptyStep:
 
 
 class CallbackScaling(Case):
-    """0, 1, 5 and 20 callbacks that do nothing, in steps that compute nothing.
+    """Compare fits with 0, 1, 5 and 20 callbacks that do nothing, in steps that compute nothing.
 
-    A step without kernels takes microseconds, so that the cost of a callback can be measured. In
-    a step that computes, two callbacks more or less would be lost in the noise.
+    A step without kernels takes microseconds, so that the cost of a callback can be measured. In a
+    step that computes, the cost of a callback would be lost in the noise.
     """
 
     name: ClassVar = "callback-scaling"

@@ -28,10 +28,10 @@ print(json.dumps({{"figures": took, "version": {package}.__version__.partition("
 
 
 class ColdStart(Case):
-    """Imports and first steps, each in a new process; an untimed run fills the file cache.
+    """Compare imports and first steps in new processes; an untimed run fills the file cache first.
 
     "import" compares ``import flambeau`` with ``import torch``. "first step" compares building a
-    learner and its first step with an optimizer and a step by hand.
+    learner and making its first step with building an optimizer and making a step by hand.
     """
 
     name: ClassVar = "cold-start"
@@ -85,7 +85,7 @@ class ColdStart(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require equal first losses; nothing is required of an import."""
+        """Require equal losses of the first step; the variant "import" has no requirement."""
         if comparison.variant == "import":
             return Gate(True, "an import has no result to compare")
         unequal = sum(a.quality["loss"] != b.quality["loss"] for a, b in pairs)
@@ -98,7 +98,7 @@ def run_and_read_json(*command: str) -> dict[str, Any]:
     """Run a command and return the last line of its stdout, parsed as JSON.
 
     Raises:
-        TrainingError: The command failed; with the end of its stderr.
+        TrainingError: The command failed; the message has the end of its stderr.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

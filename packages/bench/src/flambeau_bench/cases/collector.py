@@ -1,4 +1,4 @@
-"""``collector``: whether a fit is faster if Python's garbage collector pauses in its steps."""
+"""``collector``: whether a fit is faster if Python's garbage collector is limited in its steps."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ON = "collector on"
 
 @dataclass(frozen=True)
 class CollectorVariant:
-    """The treatment of the garbage collector between two evaluations.
+    """How a variant limits the garbage collector during the steps of an epoch.
 
     Attributes:
-        stop: Called before the first step of an epoch.
-        resume: Called after the last step of an epoch.
+        stop: Function called before the first step of an epoch.
+        resume: Function called after the last step of an epoch.
         with_objects: Whether the process holds a large list of Python objects.
     """
 
@@ -48,10 +48,10 @@ VARIANTS: Mapping[str, CollectorVariant] = {
 
 
 class EpochTimes(Callback):
-    """Measures the CPU time of an epoch's steps, and the part that the garbage collector takes.
+    """Measures the CPU time of all steps, and the part of it that the garbage collector takes.
 
     Args:
-        variant: Applied to the collector during the steps; None leaves it on.
+        variant: How the collector is limited during the steps; None does not limit it.
 
     Attributes:
         seconds: CPU time of the steps.
@@ -88,10 +88,10 @@ class EpochTimes(Callback):
 
 
 class Collector(Case):
-    """The fit of ``loop-overhead``, long enough for collections, with and without the collector.
+    """Compare long fits of ``loop-overhead`` with and without limits on the garbage collector.
 
-    Each run is in a new process, so that only the objects of one fit exist. The list of samples is
-    what a data set of files may hold: a tuple of path and label per sample.
+    Each run is in a new process, so that only the objects of one fit exist. One variant also keeps
+    a list of samples, as a data set of files may do: a tuple of path and label per sample.
     """
 
     name: ClassVar = "collector"

@@ -1,4 +1,4 @@
-"""A process of ``cold-start``: one step, by hand or by a learner, measured as a line of JSON.
+"""The program that ``cold-start`` runs: measure one step and print the result as a line of JSON.
 
 python -m flambeau_bench.cases.first_step flambeau cpu
 """
@@ -34,7 +34,7 @@ class StepTimes(Callback):
 
 
 def step_by_hand(device: str) -> dict[str, object]:
-    """Build an optimizer and make one step."""
+    """Build an optimizer, make one step by hand, and return the figures and the loss."""
     loader, model = ReadyLoader(ready_batches(1, device), 1), tiny_model(0, device)
     started = time.process_time()
     optimizer = by_hand.optimizer_for("adamw", model)
@@ -46,7 +46,7 @@ def step_by_hand(device: str) -> dict[str, object]:
 
 
 def step_of_learner(device: str) -> dict[str, object]:
-    """Build a learner, fit it for one step, and fit it again."""
+    """Build a learner, fit it for one step twice, and return the figures and the first loss."""
     loader, model = ReadyLoader(ready_batches(1, device), 1), tiny_model(0, device)
     times = StepTimes()
     started = time.process_time()

@@ -1,4 +1,4 @@
-"""Counts how often the host waits for the value of a tensor."""
+"""Count how often the host reads a tensor's value, which makes it wait for the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _READING_FUNCTIONS = (
 
 
 class HostReads:
-    """Counts host reads while ``active``: by name, in ``found``."""
+    """Counts host reads while ``active`` is True; ``found`` has the counts by operation."""
 
     def __init__(self) -> None:
         self.active = False
@@ -42,7 +42,7 @@ class HostReads:
 def count_host_reads() -> Iterator[HostReads]:
     """Yield a counter of the host reads in the block; ``active`` switches it on.
 
-    Where torch has no mode for its dispatcher, only reads that Python code asks for are counted.
+    If torch has no dispatch mode, only reads that Python code requests are counted.
     """
     reads = HostReads()
     base = dispatch_mode_class()
@@ -74,7 +74,7 @@ def _dispatch_mode(base: type[Any], reads: HostReads) -> Any:
 
 @contextmanager
 def _counted_methods(reads: HostReads) -> Iterator[None]:
-    """Count the methods that need not reach the dispatcher on the CPU, by replacing them."""
+    """Count calls of methods that may bypass the dispatcher on the CPU; replaces the methods."""
     original = {name: getattr(Tensor, name) for name in _READING_METHODS}
     for name, method in original.items():
         setattr(Tensor, name, _counting(reads, name, method))

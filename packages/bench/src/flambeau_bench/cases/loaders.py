@@ -28,9 +28,9 @@ class LoaderVariant:
     """A variant: the data that are loaded, and the required speed-up.
 
     Attributes:
-        rows: Name of the number of rows in ``Size.counts``.
+        rows: Key of the number of rows in ``Size.counts``.
         batch_size: Rows per batch.
-        limit: Speed-up that is required.
+        limit: The required speed-up.
     """
 
     rows: str
@@ -45,7 +45,7 @@ VARIANTS = {
 
 
 def make_columns(variant: str, n: int) -> list[Tensor]:
-    """Return the inputs, then the target: the number of each row, which shows its position."""
+    """Return the inputs and, last, the target: row numbers, which show the order of the rows."""
     draws = torch.Generator().manual_seed(0)
     rows = torch.arange(n)
     if variant == "tables":
@@ -69,7 +69,7 @@ class PerSampleDataset(TorchDataset[tuple[Tensor, ...]]):
 
 
 class Loaders(Case):
-    """Tables (20 float32, 5 int64, a target) and uint8 images 3×32×32, shuffled, in memory.
+    """Load shuffled tables (20 float32 and 5 int64 columns) or uint8 images 3×32×32 from memory.
 
     Both sides shuffle with the same keyed generator, so their batches must be equal one by one.
     The figure is CPU time of the main process over one epoch, with one thread.
@@ -127,7 +127,7 @@ class Loaders(Case):
     def epoch(
         self, side: str, columns: Sequence[Tensor], batch_size: int, epoch: int
     ) -> Iterable[Sequence[Tensor]]:
-        """Return the batches of one epoch, made on demand."""
+        """Return an iterable of the batches of one epoch, which are created on demand."""
         options = _options(batch_size)
         if side == FLAMBEAU:
             inputs = {str(index): column for index, column in enumerate(columns[:-1])}
@@ -141,7 +141,7 @@ class Loaders(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require the same samples, each once, in the order that the seed determines."""
+        """Require that both sides have the same samples, each once, in the order of the seed."""
         for number, (baseline, candidate) in enumerate(pairs):
             if candidate.order_hash != candidate.quality["order_of_seed"]:
                 return Gate(False, f"epoch {number} does not have the order of its seed")

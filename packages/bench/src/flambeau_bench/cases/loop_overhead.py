@@ -39,7 +39,8 @@ class LoopVariant:
 
     Attributes:
         loop: The hand-written loop.
-        training: The options of flambeau's fit. Both sides use its optimizer factory, if any.
+        training: The options of flambeau's fit. If they have an optimizer factory, both sides use
+            it.
         optimizer: Name of the optimizer where there is no factory.
         micro_batches: Batches per optimizer step.
         user_loader: Whether both sides read a user's ``DataLoader`` instead of ready batches.
@@ -99,10 +100,11 @@ VARIANTS: dict[str, LoopVariant] = {
 
 
 class LoopOverhead(Case):
-    """An MLP 32-64-1 on batches of 32 with the default callbacks; losses must be bitwise equal.
+    """Compare fits of an MLP 32-64-1 on batches of 32 with hand-written training loops.
 
-    The cost of a step is the slope between a short and a long fit. "setup" is the time from
-    ``fit`` to the first step in a learner that has been fitted before.
+    The cost of a step is the slope between a short and a long fit. The losses of both sides must be
+    bitwise equal. flambeau uses its default callbacks. "setup" is the time from ``fit`` to the
+    first step in a learner that has been fitted before.
     """
 
     name: ClassVar = "loop-overhead"
@@ -154,7 +156,7 @@ class LoopOverhead(Case):
 
 
 class _Run:
-    """The fits of one side, and the evidence of the last fit."""
+    """The fits of one side, and the losses, weights and settings of the last fit."""
 
     def __init__(self, case: LoopOverhead, variant: LoopVariant, side: str, size: Size) -> None:
         self.case, self.variant, self.side, self.size = case, variant, side, size
@@ -166,7 +168,7 @@ class _Run:
         self.optimizer: Optimizer | None = None
 
     def seconds_of(self, steps: int) -> float:
-        """Train a new model for ``steps`` optimizer steps and return the seconds."""
+        """Train a new model for ``steps`` optimizer steps and return the seconds that they took."""
         self.source = self._batches(steps * self.variant.micro_batches)
         self.model = self.case.model(self.side, self.size.device)
         self.init_hash = fingerprint.of_weights(self.model)
@@ -215,7 +217,7 @@ class _Run:
         return learner
 
     def measurement(self, line: Slope) -> Measurement:
-        """Return the slope with the evidence of the long fit."""
+        """Return a measurement of the slope, with the losses and settings of the long fit."""
         figures = {"slope_us": line.per_step_us, "fixed_ms": line.fixed_ms}
         if self.side == FLAMBEAU and self.variant is VARIANTS["default"]:
             figures["setup_ms"] = self._setup_ms()

@@ -1,7 +1,7 @@
 """A hand-written translation program, the baseline of ``translation``.
 
-A shuffling ``DataLoader`` over pairs of token ids, batches of a fixed number of sentences padded
-to the longest, and ``F.cross_entropy`` that ignores padding.
+It uses a shuffling ``DataLoader`` over pairs of token ids, batches of a fixed number of sentences
+padded to the longest, and ``F.cross_entropy``, which ignores padding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flambeau_bench.cases import by_hand
 from flambeau_text.tokenization.tokenizer import PADDING_ID
 
 TokenPair = tuple[Tensor, Tensor]
-"""Token ids of a source and its target, int64 ``(tokens,)``, or of a batch ``(batch, longest)``."""
+"""Token ids of a source and its target: int64 ``(tokens,)``, for a batch ``(batch, longest)``."""
 
 MAX_NORM = 1.0
 
@@ -54,14 +54,14 @@ def train(
     Args:
         model: Returns logits ``(batch, target, vocabulary)`` for sources, their mask and the
             previous target tokens.
-        optimizer: Optimizer of its parameters.
+        optimizer: Optimizer of the model's parameters.
         batches: Batches made by ``padded``.
         steps: Number of batches.
         precision: "fp32" or "bf16".
-        device: Where the model is.
+        device: Device of the model.
 
     Returns:
-        The mean loss of each step over its target tokens, on the device.
+        The loss of each step, a mean over its target tokens, on the device.
     """
     losses: list[Tensor] = []
     parameters = list(model.parameters())
@@ -86,7 +86,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[TokenPair], device: torch.device) -> float:
-    """Return the mean loss per target token, in the dtype of the weights and without dropout."""
+    """Return the mean loss per target token, computed in the weights' dtype without dropout."""
     model.eval()
     total, count = 0.0, 0
     for source, target in moved(batches, device):

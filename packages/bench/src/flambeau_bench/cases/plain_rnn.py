@@ -15,13 +15,13 @@ from flambeau_text.models.rnn import RnnConfig
 class PlainRnn(nn.Module):
     """The forward pass of an ``RnnSeq2Seq`` without flambeau's optimisations.
 
-    Sources are packed for ``nn.GRU``, autocast decides what to cast, and dropout is drawn in the
-    same order, so the losses are equal up to rounding: the weights are shared. Only the dropout
-    mask per sentence is kept; one per position would make a step a sixth slower.
+    Sources are packed for ``nn.GRU``, and autocast decides what to cast. The weights are shared and
+    dropout is drawn in the same order, so the losses are equal up to rounding. As in flambeau,
+    there is one dropout mask per sentence; one per position would make a step a sixth slower.
 
     Args:
-        model: A model with GRUs, additive attention, the bridge "mlp" and no input feeding. Its
-            weights are trained.
+        model: A model with GRUs, additive attention, the bridge "mlp" and no input feeding. The
+            weights of this model are trained.
 
     Raises:
         ValueError: The model has another structure.

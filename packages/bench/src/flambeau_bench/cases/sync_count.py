@@ -1,4 +1,4 @@
-"""``sync-count``: how often a training step makes the host wait for a value."""
+"""``sync-count``: how often a training step makes the host wait for a tensor's value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VARIANTS: dict[str, TrainingOptions] = {
 class StepSwitch(Callback):
     """Calls ``switch(True)`` at the start of step 2 and ``switch(False)`` at the last step's end.
 
-    The first step does not count, because optimizers create their state in it.
+    The first step is not counted, because optimizers create their state in it.
     """
 
     def __init__(self, switch: Callable[[bool], None]) -> None:
@@ -56,10 +56,11 @@ class StepSwitch(Callback):
 
 
 class SyncCount(Case):
-    """Host reads in the steps of a fit with the default callbacks: there must be none.
+    """Check that the steps of a fit with the default callbacks have no host reads.
 
-    On the CPU a dispatch mode counts them. On CUDA, where each one waits for all queued work,
-    torch raises at the first (``set_sync_debug_mode("error")``), so a fit that ends has none.
+    On the CPU a dispatch mode counts host reads. On CUDA, where a host read waits for all queued
+    work, torch raises at the first one (``set_sync_debug_mode("error")``), so a fit that ends has
+    none.
     """
 
     name: ClassVar = "sync-count"
@@ -92,7 +93,7 @@ class SyncCount(Case):
         )
 
     def _with_planted_reads(self, loader: ReadyLoader, size: Size, accumulate: int) -> int:
-        """Test the counter: a loop that reads its loss after each step except the first."""
+        """Return the counted reads of a loop that reads its loss in all steps but the first."""
         model = tiny_model(0, size.device)
         optimizer = by_hand.optimizer_for("adamw", model)
         with count_host_reads() as reads:

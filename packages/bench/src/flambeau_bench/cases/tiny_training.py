@@ -37,7 +37,7 @@ _DISTINCT = 64  # batches; a longer epoch repeats them
 
 
 def tiny_model(seed: int, device: str = "cpu") -> nn.Sequential:
-    """Return the model, its initial weights determined by ``seed``."""
+    """Return the model with initial weights that ``seed`` determines."""
     draws = torch.Generator().manual_seed(seed)
     model = nn.Sequential(nn.Linear(N_INPUTS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
     with torch.no_grad():
@@ -47,7 +47,7 @@ def tiny_model(seed: int, device: str = "cpu") -> nn.Sequential:
 
 
 def ready_batches(seed: int, device: str = "cpu") -> list[Batch]:
-    """Return batches as a loader gives them, already on ``device``."""
+    """Return batches like those of a loader, already on ``device``."""
     draws = torch.Generator().manual_seed(seed)
     found: list[Batch] = []
     for number in range(_DISTINCT):
@@ -63,7 +63,7 @@ class BatchSource(Protocol):
     """The batches of one run, read by both sides.
 
     Attributes:
-        taken: The number of each batch that was read, in order.
+        taken: The numbers of the batches that were read, in order.
     """
 
     taken: list[int]
@@ -89,7 +89,7 @@ class BatchSource(Protocol):
 class ReadyLoader(Loader):
     """A loader of ready batches in a fixed order that records which batches were read.
 
-    Both sides use the same one: flambeau as a loader, the hand-written loop as pairs of tensors.
+    Both sides use the same object: flambeau as a loader, the hand-written loop as pairs of tensors.
     Recording a number costs each side 0.1 µs per batch.
 
     Args:
@@ -137,7 +137,7 @@ class UserLoader:
     them.
 
     Args:
-        batches: Their rows are the data set. They are repeated until the epoch has ``count``
+        batches: Batches whose rows are the data set; repeated until the epoch has ``count``
             batches.
         count: Batches in an epoch.
 
@@ -189,7 +189,7 @@ class _UserRows(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 class _RecordingSampler(Sampler[list[int]]):
-    """The rows of each batch in a fixed order; appends the number of each batch to ``taken``."""
+    """A sampler of the rows of ready batches, in order; appends batch numbers to ``taken``."""
 
     def __init__(self, distinct: int, count: int, taken: list[int]) -> None:
         self._rows = [
@@ -283,7 +283,7 @@ class ReadyDataset:
 
 
 class FakeTerminal(io.StringIO):
-    """A stream that looks like a terminal to a progress bar and discards what is written."""
+    """A stream that claims to be a terminal, for a progress bar, and discards what is written."""
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""``translation``: target tokens per second, with batches by tokens and with a padded loop."""
+"""``translation``: target tokens per second with batches by tokens, compared with a padded loop."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ PADDED, FLAMBEAU = "padded loop", "flambeau"
 EQUAL_WITHIN = 1e-5
 """Allowed relative difference of losses on equal batches, in fp32. flambeau skips padding and sums
 the loss over 512 tokens at a time, which rounds differently (1e-7 was measured after 8 steps). A
-mistake, such as counting padding, is a thousand times as large."""
+mistake such as counting padding causes a difference a thousand times as large."""
 
 TOKENS_WITHIN = 0.03
-"""Allowed relative difference of the mean target tokens per step. It is mostly 0; near 16
-sentences per batch no number of steps that flambeau can have is closer than 2.1%."""
+"""Allowed relative difference of the mean target tokens per step. The difference is mostly 0; near
+16 sentences per batch, flambeau cannot match the number of steps better than to 2.1%."""
 
 VALID_WITHIN = 0.05
 """Nats per token by which flambeau's mean validation loss may be higher. Batches of similar lengths
-may train slightly slower in the first steps: at size cpu .01 of 6.1, the mean of five seeds."""
+may train slightly slower in the first steps: at size "cpu" the loss was 0.01 higher, at 6.1 (mean
+of five seeds)."""
 
 _SPEED_AT, _EQUAL = "tokens_per_s_at_", "loss_on_equal_batches_"
 
@@ -49,13 +50,14 @@ def _criteria(size: Size, variant: TranslationVariant) -> tuple[Criterion, ...]:
 class Translation(Case):
     """Multi30k, English to German: one teacher-forced epoch from the initial weights.
 
-    The padded loop takes a fixed number of random sentences per batch, the number with which it is
-    fastest; flambeau's side is ``Learner.fit`` with batches by tokens, of the size that gives equal
-    target tokens per step. Tokens, model, initial weights, precision, optimizer, clipping, learning
-    rate and threads are the same. The loop's recurrent model is written in plain PyTorch; in the
-    variants "flambeau forward" it calls flambeau's, so that only batches and loss differ. Each pair
-    has a new seed for weights and dropout, but the same batches, so that the untimed first run of
-    each side has used every shape that is timed.
+    The padded loop has a fixed number of random sentences per batch: the number with which it is
+    fastest. flambeau's side is ``Learner.fit`` with batches by tokens, of the size that gives
+    equally many target tokens per step. Tokens, model, initial weights, precision, optimizer,
+    clipping, learning rate and threads are the same. The recurrent model of the padded loop is
+    written in plain PyTorch; in the variants "flambeau forward" the loop calls flambeau's forward
+    pass, so that only batches and loss differ. Each pair has a new seed for weights and dropout but
+    the same batches, so that all timed shapes already occurred in the untimed first run of each
+    side.
 
     The figure is wall time, so the machine should be otherwise idle. An epoch takes so long that
     its fixed cost, which a slope would subtract, is negligible.
@@ -121,7 +123,7 @@ class Translation(Case):
         ]
 
     def sides(self, variant: str, size: Size) -> TranslationSides:
-        """Return both programs of a variant; they are created, and batch sizes searched, once."""
+        """Return both programs of a variant; only the first call creates them."""
         from flambeau_bench.cases.translation_sides import TranslationSides
 
         key = variant, size.name
@@ -168,7 +170,7 @@ class Translation(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require equal losses on equal batches, equal tokens per step and a final loss as low."""
+        """Require equal losses on equal batches, equal tokens per step and no higher final loss."""
         largest = max(largest_loss_difference(a.quality, b.quality) for a, b in pairs)
         baseline, candidate = (
             {name: mean(float(side.quality[name]) for side in sides) for name in _MEANS}
@@ -186,8 +188,8 @@ class Translation(Case):
             f"over {len(pairs)} seeds {candidate['tokens_per_step']:.1f} target tokens per step "
             f"(baseline {baseline['tokens_per_step']:.1f}), {candidate['padding']:.2f} positions "
             f"per token (baseline {baseline['padding']:.2f}), validation loss "
-            f"{candidate['valid_loss']:.3f} (baseline {baseline['valid_loss']:.3f}, allowed are "
-            f"{VALID_WITHIN:g} more)",
+            f"{candidate['valid_loss']:.3f} (baseline {baseline['valid_loss']:.3f}, at most "
+            f"{VALID_WITHIN:g} higher is allowed)",
         )
 
     def section(self, records: Sequence[Mapping[str, Any]], folder: Path) -> str:
@@ -223,6 +225,7 @@ def _notes(sides: TranslationSides) -> str:
     sizes = ", ".join(map(str, sides.speeds))
     sentences, average_pairs = sides.batch_sizes
     return (
-        f"of {sizes} sentences per batch {sides.fastest} were fastest in the padded loop; steps "
-        f"are equal with {sentences} there and tokens of {average_pairs} average pairs in flambeau"
+        f"of {sizes} sentences per batch, {sides.fastest} were fastest in the padded loop; the "
+        f"numbers of steps are equal with {sentences} sentences in the padded loop and the tokens "
+        f"of {average_pairs} average pairs in flambeau"
     )

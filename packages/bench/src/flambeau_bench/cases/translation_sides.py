@@ -37,7 +37,7 @@ from flambeau_text.translation.dataset import SOURCE, TARGET, EncodedPairs, Ragg
 from flambeau_text.translation.demo import date_pairs
 
 EQUAL_STEPS = 8
-"""Steps of both sides on the same padded batches."""
+"""Number of steps that both sides make on the same padded batches, to compare their losses."""
 
 _VALID_BATCH = 64
 _MAX_DATES = 3  # in a synthetic sentence, so that lengths differ as in natural text
@@ -45,7 +45,7 @@ _SMALL: Mapping[str, Mapping[str, int]] = {
     "rnn": {"embedding_dim": 16, "hidden_size": 16},
     "transformer": {"d_model": 16, "dim_feedforward": 32, "encoder_layers": 1, "decoder_layers": 1},
 }
-"""Sizes of models for the size "quick", which only checks that everything works."""
+"""Model sizes for the suite "quick", which only checks that everything works."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class EpochCounts:
 
 
 class Stopwatch(Callback):
-    """Measures the wall time of an epoch's steps; in a fit it ends before the evaluation.
+    """Measures the wall time of an epoch's steps; in a fit it stops before the evaluation.
 
     Args:
-        device: Where the steps are computed; it is synchronised before each reading.
+        device: Device of the steps; it is synchronised before the clock is read.
 
     Attributes:
         seconds: The wall time.
@@ -120,7 +120,7 @@ class FitResult:
         init_hash: Hash of the initial weights.
         losses: Loss of each step.
         counts: Sentences, tokens and padding of the batches.
-        watch: Time of the steps.
+        watch: The stopwatch with the time of the steps.
     """
 
     model: nn.Module
@@ -138,7 +138,7 @@ class TranslationSides:
     same token ids. The initial weights equal the weights of a learner with the same seed.
 
     Args:
-        variant: Model, precision, and what the loop calls.
+        variant: Model, precision, and the forward pass of the padded loop.
         size: Counts and device.
     """
 
@@ -181,11 +181,13 @@ class TranslationSides:
 
     @cached_property
     def batch_sizes(self) -> tuple[int, int]:
-        """Sentences of the padded loop and average pairs of flambeau, for equal steps per epoch.
+        """The batch sizes of both sides that give equally many steps per epoch.
 
-        Target tokens per step are then equal on average. flambeau cuts batches at multiples of
-        eight sentences, so it cannot have every number of steps. The padded loop therefore uses
-        the size closest to its fastest (at most an eighth away) that flambeau can match.
+        The first is in sentences (padded loop), the second in average pairs (flambeau). Target
+        tokens per step are then equal on average. flambeau cuts batches at multiples of eight
+        sentences, so not every number of steps is possible. The padded loop therefore uses the
+        batch size closest to its fastest (at most an eighth away) for which flambeau can have the
+        same number of steps.
         """
         fastest, n = self.fastest, len(self.pairs)
         reach = max(1, fastest // 8)
@@ -240,7 +242,7 @@ class TranslationSides:
         return FitResult(model, settings, init_hash, to_floats(losses), counts, watch)
 
     def _forward_of(self, model: nn.Module) -> nn.Module:
-        """Return the module of the padded loop: ``model``, or its layers in plain PyTorch."""
+        """Return the module that the padded loop calls: ``model``, or its plain PyTorch form."""
         if self.variant.plain and isinstance(model, RnnSeq2Seq):
             return PlainRnn(model)
         return model
@@ -343,7 +345,7 @@ class TranslationSides:
 
 
 class ReadyTranslationData(TranslationData):
-    """The same pairs with given train batches.
+    """Translation data with the pairs of other data, but given train batches.
 
     Args:
         data: The pairs.
@@ -363,7 +365,7 @@ class ReadyTranslationData(TranslationData):
 
 
 def multi30k(size: Size) -> TranslationData:
-    """Return the first pairs of train and val, in lower case.
+    """Return the first pairs of Multi30k for train and validation, in lower case.
 
     The tokenizer is the one that the plan chooses for the whole data set.
     """
@@ -387,7 +389,7 @@ def first_pairs(data: TranslationData, train: int, valid: int) -> TranslationDat
 
 
 def synthetic_data(size: Size) -> TranslationData:
-    """Return sentences of one to three dates, for the size that reads no files."""
+    """Return synthetic sentences of one to three dates, for the suite "quick"."""
     n = size["train"] + size["valid"]
     dates = iter(date_pairs(_MAX_DATES * n, 0))
     pairs: list[tuple[str, str]] = []

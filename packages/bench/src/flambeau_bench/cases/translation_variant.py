@@ -1,4 +1,4 @@
-"""The variants of ``translation``: which model, in which precision, and what the loop calls."""
+"""The variants of ``translation``: the model, its precision, and the padded loop's forward pass."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class TranslationVariant:
     Attributes:
         architecture: Name of a model of flambeau_text.
         precision: "fp32" or "bf16".
-        plain: Whether the loop's forward pass is written in plain PyTorch; if not, it calls
-            flambeau's.
+        plain: Whether the padded loop's forward pass is written in plain PyTorch; if not, the loop
+            calls flambeau's.
     """
 
     architecture: str

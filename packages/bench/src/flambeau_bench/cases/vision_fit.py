@@ -1,4 +1,4 @@
-"""``vision-fit``: three epochs of Fashion-MNIST with a learner's defaults and a usual program."""
+"""``vision-fit``: three epochs of Fashion-MNIST with a learner's defaults, or a usual program."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ArraysByPart = dict[str, tuple[ImageArray, NDArray[np.int64]]]
 
 
 class SmallResNet(nn.Module):
-    """Four convolutions, the last two around a residual connection, and a linear head.
+    """Four convolutions, the last two with a residual connection around them, and a linear head.
 
     Args:
         width: Channels of the first convolution; the others have twice as many.
@@ -79,12 +79,13 @@ class PerSampleDataset(TorchDataset[tuple[Tensor, int]]):
 
 
 class VisionFit(Case):
-    """A net of four convolutions; net, data, batch size and epochs are the same on both sides.
+    """Train the same net of four convolutions with a usual PyTorch program and with a learner.
 
     The usual program is a shuffling ``DataLoader`` over a per-sample data set, fp32, and AdamW with
-    torch's defaults. flambeau's is ``Learner(data, net)`` with the choices of its plan, so
-    precision, schedule and order of the batches differ; the case requires the same accuracy. Timed
-    from raw arrays to the last evaluation, each run in a new process, with one seed per pair.
+    torch's defaults. flambeau's side is ``Learner(data, net)`` with the choices of its plan. Net,
+    data, batch size and epochs are the same; precision, schedule and order of the batches differ.
+    The case requires nearly the same accuracy. The time is measured from raw arrays to the last
+    evaluation; each run is in a new process, with one seed per pair.
     """
 
     name: ClassVar = "vision-fit"
@@ -166,14 +167,14 @@ class VisionFit(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require a mean accuracy at most .003 below the baseline's (at full size)."""
+        """Require a mean accuracy at most 0.003 below the baseline's (0.1 at size "quick")."""
         baseline = mean(float(a.quality["accuracy"]) for a, _ in pairs)
         candidate = mean(float(b.quality["accuracy"]) for _, b in pairs)
         allowed = float(pairs[0][0].quality["allowed_below"])
         return Gate(
             candidate >= baseline - allowed,
-            f"mean accuracy {candidate:.4f}, baseline {baseline:.4f}, over {len(pairs)} seeds; "
-            f"allowed are {allowed:g} less",
+            f"mean accuracy {candidate:.4f}, baseline {baseline:.4f}, over {len(pairs)} seeds; at "
+            f"most {allowed:g} lower is allowed",
         )
 
 
@@ -221,7 +222,7 @@ def usual_program(
 def flambeau_program(
     model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
-    """Train with a learner that takes only batch size and number of epochs from the baseline."""
+    """Train a learner; only batch size and number of epochs are those of the usual program."""
     from flambeau import Learner
     from flambeau_vision import ImageData
 
@@ -250,7 +251,7 @@ def _class_of(learner: Any) -> str:
 
 
 def read_fashion_mnist(size: Size) -> ArraysByPart:
-    """Return the first images of the train file and of the test file, as many as ``size`` says."""
+    """Return the first images of train and test file; ``size`` has their numbers."""
     folder = folder_of("fashion_mnist")
     files: Mapping[str, str] = {"train": "train", "valid": "t10k"}
     return {

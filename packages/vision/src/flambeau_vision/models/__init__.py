@@ -1,4 +1,4 @@
-"""Models for images: one small network of flambeau, and torchvision's."""
+"""Models for images: a small network of flambeau, and networks of torchvision."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class PatchEmbedding(nn.Module):
             raise InputError(
                 f"This vit_b_16 was built for images of {self.image_size}×{self.image_size} pixels "
                 f"and got {tuple(images.shape[-2:])}. Resize the images, or build the model with "
-                "their image_size."
+                "image_size=… for their size."
             )
         patches = self.projection(images).flatten(2).transpose(1, 2)  # (batch, patches, features)
         token = self.class_token.expand(images.shape[0], -1, -1)  # (batch, 1, features)
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         n_features: Width of the features.
         n_outputs: Width of the outputs.
         paths: Module paths of the body's layer groups.
-        record: Preprocessing of the pretrained weights; None from scratch.
+        record: Preprocessing of the pretrained weights; None if training starts from scratch.
         dropout: Dropout probability of the features before the head.
 
     Attributes:
@@ -229,7 +229,7 @@ def _load_published(
 def _load_backbone_file(
     body: nn.Module, state: dict[str, torch.Tensor], *, stem: str, source: str
 ) -> None:
-    """Load the state_dict of a `Backbone`; its head is not used, its channels are kept."""
+    """Load the state_dict of a `Backbone`; its head is not used, its input channels are kept."""
     state = {k.removeprefix("body."): v for k, v in state.items() if k.startswith("body.")}
     first = state.get(f"{stem}.weight")
     if first is not None and first.ndim == 4:

@@ -34,7 +34,7 @@ def _features(stem: str, head: str, *stages: range, last: tuple[str, ...] = ()) 
     Args:
         stem: Path of the first convolution, in ``features.0``.
         head: Path of the last linear layer.
-        stages: The blocks of each stage; a stage ends before the resolution is halved.
+        stages: Positions of the blocks of each stage; a stage ends before the resolution is halved.
         last: Modules between the features and the head; they belong to the last stage.
     """
     groups: list[tuple[str, tuple[str, ...]]] = [("stem", ("features.0",))]

@@ -160,7 +160,6 @@ def small_cnn(
             4, so that an image of 128 pixels costs as much as one of 64.
         width: Channels after the stem.
         dropout: Dropout probability of the features before the head.
-        dropout: Share of the features left out while training, before the head.
 
     Example:
         >>> model = small_cnn(in_channels=1, n_outputs=10, image_size=28)

@@ -1,4 +1,4 @@
-"""Pretrained weights: download, safe reading, and the preprocessing of their training.
+"""Download pretrained weights, read them safely, and look up their preprocessing.
 
 No code in a file is executed (``weights_only=True`` or safetensors), and a download without a
 response within `TIMEOUT_S` raises an error that says what to do.
@@ -57,7 +57,7 @@ class WeightsRecord:
 
 
 def weights_record(name: str, weights: str | None) -> WeightsRecord | None:
-    """Return the record of ``weights`` for the backbone ``name``, or None if it is unknown.
+    """Return the preprocessing record of ``weights`` for the backbone ``name``; None if unknown.
 
     A local file is recognised by the file name under which torchvision publishes it
     (``resnet18-f37072fd.pth``). Other files have no record; the plan then normalises with the
@@ -87,7 +87,7 @@ def weights_record(name: str, weights: str | None) -> WeightsRecord | None:
 
 
 def read_weights(name: str, weights: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of ``weights`` by their keys, with prefixes of wrappers removed.
+    """Return key → tensor of ``weights``; prefixes that wrapper modules added are removed.
 
     Args:
         name: A backbone's name, ``"resnet18"``.
@@ -179,7 +179,7 @@ def load_checked(module: nn.Module, state: Mapping[str, torch.Tensor], *, source
 
 
 def _published(name: str, weights: str) -> Any:
-    """Return torchvision's enum entry with the name or the file ``weights``, else None."""
+    """Return torchvision's enum entry whose name or file name is ``weights``, else None."""
     from torchvision.models import get_model_weights
 
     entries = get_model_weights(name)
@@ -242,7 +242,7 @@ def _read_file(path: Path) -> object:
 
 
 def _unwrap(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """Return the flat state_dict in ``content``, with prefixes of wrappers removed."""
+    """Return the flat state_dict in ``content``, without prefixes that wrapper modules added."""
     for name in NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
