@@ -1,4 +1,4 @@
-"""``Vocab``: maps tokens to indices and back, with the methods and the order of torchtext's.
+"""``Vocab``: maps tokens to indices and back, with the methods of torchtext's ``Vocab``.
 
 This module imports neither flambeau nor torch, so that it can be loaded beside torchtext 0.18 and
 torch 2.3 (see ``flambeau_text.interop.torchtext``). It therefore raises Python's built-in

@@ -18,8 +18,8 @@ _THAI = _LETTERS[4]
 def count_words(text: str) -> int:
     """Return the number of words of a text, estimated where its script has no spaces.
 
-    In a script with spaces they separate the words. Otherwise two Chinese or Japanese characters,
-    or four Thai, Lao, Khmer or Burmese characters, count as one word.
+    Words are separated by spaces. In scripts without spaces, two Chinese or Japanese characters, or
+    four Thai, Lao, Khmer or Burmese characters, count as one word.
 
     Example:
         >>> [count_words(text) for text in ("a dog runs", "我喜欢音乐", "我用 Python 写代码")]

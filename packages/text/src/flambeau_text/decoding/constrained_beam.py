@@ -102,8 +102,8 @@ def constrained_search(
 
     Source:
         Post and Vilar, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation for Neural
-        Machine Translation" (arXiv 1804.06609). Unlike there, no number of phrase tokens has a
-        fixed share of the beam: the slots are assigned to the numbers in turn.
+        Machine Translation" (arXiv 1804.06609). There, each number of
+        phrase tokens has a fixed share of the beam's slots; here, the slots are assigned in turn.
     """
     wanted = _checked(phrases)
     total = sum(map(len, wanted))

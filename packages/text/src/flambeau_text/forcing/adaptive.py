@@ -32,7 +32,7 @@ class AdaptiveForcing:
         floor: Minimum probability.
         warmup: Fraction of the run before the first change; the gap of an untrained model carries
             no information.
-        name: Name under which the task and the history have the probability.
+        name: Name of the probability among the task's values and in the history.
     """
 
     target_gap: float = 0.02

@@ -20,7 +20,7 @@ TOKEN_FEEDS = ("argmax", "sample")
 
 @dataclass(frozen=True)
 class DrawKeys:
-    """The keys of random draws; with them a sample's draws do not depend on its batch.
+    """Keys of a batch's random draws, by which a sample's draws do not depend on its batch.
 
     Attributes:
         seed: The run's seed.

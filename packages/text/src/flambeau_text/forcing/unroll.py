@@ -57,7 +57,7 @@ def decoder_features(
 
 
 class _Inputs:
-    """The reference inputs of a batch, and the settings that turn predictions into inputs.
+    """The reference inputs of a batch, and settings by which predictions become inputs.
 
     Args:
         reference: Token ids ``(batch, target)`` or embeddings ``(batch, target, size)``.

@@ -17,10 +17,10 @@ from torch import Tensor
 from flambeau import random as keyed
 
 LENGTH_MULTIPLE = 4
-"""Lengths are rounded up to a multiple of this, for sorting and for padding. Pairs of the
-same rounded lengths are shuffled, and an epoch has few different batch shapes. On a CPU in bf16 a
-matrix product of a new shape needs preparation: a step with new shapes took twice the time of the
-next one with the same shapes."""
+"""Lengths are rounded up to a multiple of this, for sorting and for padding. Pairs of the same
+rounded lengths are shuffled, and an epoch has few different batch shapes. On a CPU in bf16 a matrix
+product of a new shape needs preparation: a step with new shapes took twice the time of the next one
+with the same shapes."""
 
 ROW_MULTIPLE = 8
 """The number of pairs in a larger batch is a multiple of this number, except in the last batch, so

@@ -41,8 +41,8 @@ class MinimumRisk:
     Attributes:
         n_samples: Number of sampled translations per source.
         alpha: Exponent of the probabilities; a small value weighs the candidates almost equally.
-        likelihood_weight: Weight of the cross-entropy, 0 to 1; the weight of the risk is 1 minus
-            it.
+        likelihood_weight: Weight of the cross-entropy, 0 to 1; the risk has the weight
+            ``1 - likelihood_weight``.
         quality: Function of a translation and its reference that returns a quality from 0 to 100;
             the default is the smoothed BLEU of the sentence.
 

@@ -42,8 +42,9 @@ class TranslationOptions:
             in a given test part, which is kept whole; "keep" keeps all pairs; "raise" raises an
             error that names them.
         columns: Names of the source and the target column of the table that was read, set by the
-            constructors; positions ("0", "1") if the table has no header. With ``--like`` the
-            command line reads another table by the same columns, if it has them.
+            constructors; positions ("0", "1") if the table has no header. If the
+            command line reads another table like an export's data, it uses the export's columns, if
+            the table has them.
         like: Folder of an export. Languages, tokenizer, vocabulary size, Unicode form and case that
             are not set are taken from the export, and a learner uses the export's tokenizers with
             their vocabularies.

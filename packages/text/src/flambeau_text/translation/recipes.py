@@ -34,7 +34,10 @@ SUBWORD_VOCAB_SIZES = (
 """Subword vocabulary size by minimum number of train pairs, as (minimum, size)."""
 
 BATCH_SIZES = ((100_000, 256), (10_000, 128), (2_000, 64), (500, 32), (0, 16))
-"""Batch size by minimum number of train pairs, as (minimum, size); the unit is an average pair."""
+"""Batch size by minimum number of train pairs, as (minimum, size).
+
+A batch has the tokens of this number of average pairs.
+"""
 
 DROPOUT = ((1_000_000, 0.1), (100_000, 0.2), (0, 0.3))
 """Dropout probability by minimum number of train pairs, as (minimum, probability)."""

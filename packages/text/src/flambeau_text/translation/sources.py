@@ -186,8 +186,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
             table, ``source_column`` and ``split``, names of columns, and ``columns``, the positions
             of both sides in a table without a header ("0,1"); ``valid`` and ``test``, each a
             fraction or two files separated by a comma; ``seed`` and the options of
-            ``TranslationOptions``; ``evaluate``, the name of the part as which the pairs are
-            scored, with which all pairs are kept by default.
+            ``TranslationOptions``; ``evaluate``, the name of the scored part, if the pairs are only
+            scored (by default all pairs are then kept).
 
     Raises:
         ArgumentError: An option is unknown.
@@ -245,7 +245,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
 
 
 def _parse_size(name: str, value: Any) -> Any:
-    """Return the fraction, the number of pairs or the two files that a command-line value names."""
+    """Parse a command-line value: a fraction, a number of pairs, or two files."""
     if not isinstance(value, str):
         return value
     try:
@@ -339,7 +339,10 @@ def _assemble(
 
 
 def _source_groups(sources: Sequence[str], options: TranslationOptions) -> np.ndarray:
-    """Return a group number per pair: the same if sources differ in case or spaces only."""
+    """Return a group number per pair, the same for equal sources.
+
+    Differences in case, spaces and Unicode form are ignored.
+    """
     form = options.normalization or "nfc"
     numbers: dict[str, int] = {}
     plain = (" ".join(normalize(text, form).casefold().split()) for text in sources)

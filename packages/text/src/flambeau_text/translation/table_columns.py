@@ -14,7 +14,7 @@ from flambeau_text.translation.text_files import reads_like_a_sentence
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user specified about the columns; None for everything else.
+    """What the user specified about the columns; a field is None if it was not specified.
 
     Attributes:
         source: Name of the source column.
