@@ -174,7 +174,7 @@ def test_weight_tying(build: object) -> None:
         groups = parameter_groups(model)
         assert list(groups) == ["encoder", "decoder", "output"]
         assert sum(map(len, groups.values())) == len(list(model.parameters()))
-    with pytest.raises(InputError, match=r"21 and 20 tokens. Use a joint vocabulary"):
+    with pytest.raises(InputError, match=r"21 tokens and the target vocabulary 20. Use a joint"):
         build(source_vocab=21, target_vocab=20, tie="3way")  # type: ignore[operator]
     with pytest.raises(ArgumentError, match="2way, 3way, none"):
         build(source_vocab=21, target_vocab=20, tie="2")  # type: ignore[operator]

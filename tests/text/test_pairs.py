@@ -241,7 +241,7 @@ def test_a_calibration_part_is_refused(tmp_path: Path) -> None:
     pairs = [(f"one {n}", f"eins {n}") for n in range(12)]
     split = Split.from_parts({"train": range(8), "valid": [8, 9], "calibration": [10, 11]})
     with pytest.raises(
-        InputError, match=r"calibration part \(pairs: 2\), .* Put them in train, valid or"
+        InputError, match=r"calibration part \(pairs: 2\), .* Put its pairs in train, valid"
     ):
         TranslationData.from_pairs(pairs, split=split)
     parts = ["train"] * 8 + ["valid"] * 3 + ["calibration"]

@@ -134,7 +134,7 @@ def test_a_third_column_and_a_known_header(tmp_path: Path) -> None:
         TranslationData.from_path(path, {"columns": "0"})
     with pytest.raises(InputError, match="no column '5'"):
         TranslationData.from_path(path, {"columns": "0,5"})
-    with pytest.raises(ArgumentError, match="Give two names, or two positions"):
+    with pytest.raises(ArgumentError, match="Give two column names or, for a file"):
         TranslationData.from_csv(path, 0, "German")
 
 

@@ -53,7 +53,7 @@ def test_labels(tmp_path: Path) -> None:
         assert labels("pos") == 1
         assert labels(["pos", "neg"]) == [1, 0]
     assert LabelToIndex(["b", "a"], sort_names=True).label_names == ["a", "b"]
-    with pytest.raises(ValueError, match="either label_names or label_path"):
+    with pytest.raises(ValueError, match="exactly one of label_names and label_path"):
         LabelToIndex()
 
 

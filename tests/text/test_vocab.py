@@ -22,7 +22,7 @@ def test_limits_and_specials_last() -> None:
     assert found.get_itos() == ["b", "a", "<unk>"]
     found = build_vocab_from_iterator(TEXTS, specials=["<unk>"], max_tokens=3)
     assert found.get_itos() == ["<unk>", "b", "a"]
-    with pytest.raises(ValueError, match="no room beside 2 special tokens"):
+    with pytest.raises(ValueError, match="2 special tokens, so there is no room"):
         build_vocab_from_iterator(TEXTS, specials=["<unk>", "<pad>"], max_tokens=2)
 
 

@@ -1,4 +1,4 @@
-"""Language codes in the names of files and columns."""
+"""Find language codes in the names of files and columns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHER_NAMES: Mapping[str, str] = {
 
 
 def language_code(name: str) -> str | None:
-    """Return the code of the language that a name denotes, or None.
+    """Return the code of the language that a name denotes, or None if it denotes no language.
 
     Example:
         >>> [language_code(name) for name in ("DE", "eng", "German", "pt-BR", "src", "dog")]

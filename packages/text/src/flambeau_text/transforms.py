@@ -1,4 +1,4 @@
-"""torchtext's transforms, from lists of tokens to padded tensors, and ``get_tokenizer``.
+"""The transforms of torchtext, from lists of tokens to padded tensors, and ``get_tokenizer``.
 
 Like ``flambeau_text.vocab`` this module does not import flambeau, so that it can be loaded beside
 torchtext 0.18 and torch 2.3. Each transform takes one list or a batch, which is a list of lists.
@@ -34,7 +34,7 @@ class VocabTransform(nn.Module):
     """Convert tokens to their indices.
 
     Args:
-        vocab: A ``Vocab``, or anything with ``lookup_indices``.
+        vocab: A ``Vocab``, or any object with a method ``lookup_indices``.
     """
 
     def __init__(self, vocab: Any) -> None:
@@ -52,7 +52,7 @@ class ToTensor(nn.Module):
     """Convert lists of numbers to a tensor.
 
     Args:
-        padding_value: Fills shorter lists at their end; with None all lists must have one length.
+        padding_value: Value appended to shorter lists; with None all lists must be equally long.
         dtype: The tensor's dtype.
     """
 
@@ -69,7 +69,7 @@ class ToTensor(nn.Module):
 
 
 class Truncate(nn.Module):
-    """Keep the first ``max_seq_len`` entries."""
+    """Keep the first ``max_seq_len`` entries of a list."""
 
     def __init__(self, max_seq_len: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Truncate(nn.Module):
 
 
 class AddToken(nn.Module):
-    """Add one token at the beginning or at the end.
+    """Add one token at the beginning or at the end of a list.
 
     Args:
         token: The token, or its index if the lists hold indices.
@@ -128,7 +128,7 @@ class LabelToIndex(nn.Module):
     Args:
         label_names: The labels in the order of their indices.
         label_path: A file with one label per line, in place of ``label_names``.
-        sort_names: Sort the labels first.
+        sort_names: Whether to sort the labels before they are numbered.
 
     Raises:
         ValueError: Both ``label_names`` and ``label_path`` are given, or neither.
@@ -142,7 +142,7 @@ class LabelToIndex(nn.Module):
     ) -> None:
         super().__init__()
         if (label_names is None) == (label_path is None):
-            raise ValueError("Give either label_names or label_path.")
+            raise ValueError("Give exactly one of label_names and label_path.")
         if label_names is None:
             with open(str(label_path), encoding="utf-8") as file:
                 label_names = [line.strip() for line in file if line.strip()]
@@ -199,15 +199,15 @@ def get_tokenizer(
     """Return a function that splits a line into tokens.
 
     Args:
-        tokenizer: None splits at white space; "basic_english"; "spacy" uses the blank pipeline of
-            the language (torchtext loads a trained one, whose tokens are the same); "moses" needs
-            sacremoses; a function is returned unchanged.
-        language: Language of "spacy" and "moses"; of a name such as "en_core_web_sm" only the
-            language code is used.
+        tokenizer: None splits at white space; "basic_english" is `basic_english`; "spacy" uses
+            spaCy's blank pipeline for the language (torchtext loads a trained pipeline, which gives
+            the same tokens); "moses" uses the package sacremoses; a function is returned unchanged.
+        language: Language code for "spacy" and "moses". For "spacy" also the name of a pipeline
+            such as "en_core_web_sm", of which only the code "en" is used.
 
     Raises:
         ValueError: The tokenizer is unknown, or does not support the language.
-        ImportError: "moses", but sacremoses is not installed.
+        ImportError: The tokenizer is "moses", but sacremoses is not installed.
     """
     if tokenizer is None:
         return str.split

@@ -1,7 +1,8 @@
-"""``Vocab``: tokens and their indices, with torchtext's names and order.
+"""``Vocab``: maps tokens to indices and back, with the methods of torchtext's ``Vocab``.
 
 This module imports neither flambeau nor torch, so that it can be loaded beside torchtext 0.18 and
-torch 2.3 (see ``flambeau_text.interop.torchtext``). It therefore raises Python's own errors.
+torch 2.3 (see ``flambeau_text.interop.torchtext``). It therefore raises Python's built-in
+exceptions, not those of ``flambeau.errors``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ class Vocab:
     """A list of tokens; a token's index is its position in the list.
 
     Args:
-        tokens: In the order of their indices, without duplicates.
-        default_index: Index of tokens that are not in the vocabulary; None raises for them, as
-            torchtext does.
+        tokens: The tokens in the order of their indices, without duplicates.
+        default_index: Index of every token that is not in the vocabulary; with None such a token
+            raises an error, as in torchtext.
 
     Raises:
         ValueError: A token occurs twice.
@@ -56,7 +57,7 @@ class Vocab:
         if not isinstance(token, str):
             raise TypeError(
                 f"vocab[…] takes a token, but {token!r} is of type {type(token).__name__}. For the "
-                "token of an index use vocab.lookup_token(index)."
+                "token at an index use vocab.lookup_token(index)."
             )
         index = self._indices.get(token, self._default)
         if index is None:
@@ -138,7 +139,7 @@ class Vocab:
         """Insert a token at ``index``; the indices of the tokens from there on increase by one.
 
         Raises:
-            RuntimeError: The token is in the vocabulary, or the index does not exist.
+            RuntimeError: The token is already in the vocabulary, or the index does not exist.
         """
         if not 0 <= index <= len(self):
             raise RuntimeError(
@@ -156,7 +157,7 @@ class Vocab:
         """Add a token at the end.
 
         Raises:
-            RuntimeError: The token is in the vocabulary.
+            RuntimeError: The token is already in the vocabulary.
         """
         self.insert_token(token, len(self))
 
@@ -167,13 +168,13 @@ def vocab(
     specials: Sequence[str] | None = None,
     special_first: bool = True,
 ) -> Vocab:
-    """Build a vocabulary from token counts, in their order.
+    """Build a vocabulary from token counts; the tokens keep the order of the counts.
 
     Args:
         ordered_dict: Count of each token.
-        min_freq: Tokens that are rarer are excluded; special tokens never are.
+        min_freq: Minimum count of a token; rarer tokens are excluded, except special tokens.
         specials: Special tokens, in this order.
-        special_first: Whether special tokens come first, or last.
+        special_first: True places the special tokens first, False last.
 
     Source:
         ``torchtext.vocab.vocab`` (0.18); the indices are equal to torchtext's.
@@ -197,13 +198,13 @@ def build_vocab_from_iterator(
 
     Args:
         iterator: Yields lists of tokens.
-        min_freq: Tokens that are rarer are excluded.
+        min_freq: Minimum count of a token; rarer tokens are excluded.
         specials: Special tokens, in this order.
-        special_first: Whether special tokens come first, or last.
+        special_first: True places the special tokens first, False last.
         max_tokens: Maximum size, special tokens included.
 
     Raises:
-        ValueError: ``max_tokens`` leaves no room beside the special tokens.
+        ValueError: ``max_tokens`` is not larger than the number of special tokens.
 
     Example:
         >>> build_vocab_from_iterator([["b", "a", "b"], ["c"]], specials=["<unk>"]).get_itos()
@@ -220,8 +221,8 @@ def build_vocab_from_iterator(
     if max_tokens is not None:
         if n_specials >= max_tokens:
             raise ValueError(
-                f"max_tokens is {max_tokens}, which leaves no room beside {n_specials} special "
-                "tokens."
+                f"max_tokens is {max_tokens} and includes {n_specials} special tokens, so there is "
+                "no room for other tokens. Give a larger max_tokens."
             )
         ordered = ordered[: max_tokens - n_specials]
     return vocab(dict(ordered), min_freq, specials, special_first)

@@ -1,4 +1,4 @@
-"""The length of a text in words, also for languages that write no spaces between words."""
+"""Count the words of a text, also in languages that write no spaces between words."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _THAI = _LETTERS[4]
 def count_words(text: str) -> int:
     """Return the number of words of a text, estimated where its script has no spaces.
 
-    Words are separated by spaces. Two Chinese or Japanese letters, or four Thai, Lao, Khmer or
-    Burmese ones, count as a word.
+    Words are separated by spaces. In scripts without spaces, two Chinese or Japanese characters, or
+    four Thai, Lao, Khmer or Burmese characters, count as one word.
 
     Example:
         >>> [count_words(text) for text in ("a dog runs", "我喜欢音乐", "我用 Python 写代码")]
@@ -32,7 +32,7 @@ def count_words(text: str) -> int:
 
 
 def is_unspaced(text: str) -> bool:
-    """Return whether most of a text's letters are of a script without spaces."""
+    """Return whether most letters of a text are from a script without spaces between words."""
     if text.isascii():
         return False
     unspaced = sum(map(len, _ANY.findall(text)))
@@ -40,9 +40,9 @@ def is_unspaced(text: str) -> bool:
 
 
 def script_of(texts: list[str]) -> str | None:
-    """Return "ja", "zh" or "th" for texts in a script without spaces, by their letters; else None.
+    """Return "ja", "zh" or "th" if most texts are in a script without spaces, else None.
 
-    "th" stands for all scripts for which no tokenizer is known.
+    The letters of the texts decide. "th" also covers Lao, Khmer and Burmese.
     """
     found = [text for text in texts if is_unspaced(text)]
     if 2 * len(found) <= len(texts):

@@ -1,9 +1,9 @@
 """``beam_search``: beam search for a whole batch at once.
 
 A hypothesis that ends leaves the beam but remains a candidate for the result, and its slot in the
-beam is not filled again; with size 1 this is greedy search. Because of the length penalty a source
-is finished only when no active hypothesis can reach a better score than those that have ended, not
-when the best one ends.
+beam is not filled again; with size 1 this is greedy search. The search of a source is finished when
+no active hypothesis can reach a better score than those that have ended. It continues after the
+best hypothesis ends, because the length penalty can give a longer one a better score.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def beam_search(model: Seq2Seq, memory: Memory, limit: Tensor, beam: Beam) -> Se
     """Return the best sentences of each source.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         memory: The encoded sources.
         limit: Maximum number of tokens before the end token, int64 ``(batch,)``. A hypothesis that
             reaches it is ended; the probability of its end token counts as usual.
@@ -55,12 +55,13 @@ class _Active:
 
     Attributes:
         sources: Indices of the sources, int64 ``(rows,)``.
-        limit: Maximum number of tokens of each, int64 ``(rows,)``.
+        limit: Maximum number of tokens of each source, int64 ``(rows,)``.
         scores: Log-probabilities, ``(rows, size)``; -inf in an empty slot.
         tokens: int64 ``(rows * size, length)``, the begin token first.
         state: The decoder state of ``rows * size`` hypotheses.
-        attended: ``(rows * size, length - 1, source)``, or None if the model returns no attention.
-        mask: bool ``(rows * size, source)``.
+        attended: Attention weights ``(rows * size, length - 1, source)``, or None if the model
+            returns no attention.
+        mask: bool ``(rows * size, source)``, True at source tokens.
     """
 
     sources: Tensor
@@ -110,7 +111,7 @@ class _Ended:
 
     Args:
         batch: Number of sources.
-        beam: The strategy, of which the size is used.
+        beam: The strategy, of which only the size is used.
         longest: Maximum number of tokens of a sentence, the end token included.
         source: Length of the longest source.
     """
@@ -223,10 +224,10 @@ def _store_ended(
 
 
 def _can_improve(active: _Active, ended: _Ended, beam: Beam) -> Tensor:
-    """Return whether an active hypothesis can still enter the ``n_best``, bool ``(rows,)``.
+    """Return whether an active hypothesis can still be among the ``n_best``, bool ``(rows,)``.
 
-    The bound: a log-probability only decreases, the largest divisor is that of the longest
-    sentence, and the coverage penalty is at best 0.
+    The best score that it can reach has a bound: a log-probability only decreases, the largest
+    divisor is that of the longest sentence, and the coverage penalty is at best 0.
     """
     longest = {int(n): beam.divisor(int(n) + 1.0) for n in active.limit.unique()}
     divisors = [max(longest[int(n)], beam.divisor(1.0)) for n in active.limit]

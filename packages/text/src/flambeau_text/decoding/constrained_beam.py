@@ -1,6 +1,6 @@
 """``constrained_search``: beam search for sentences that contain given phrases.
 
-Hypotheses compete only with those that contain the same number of phrase tokens. In a single beam,
+Hypotheses compete only with others that contain the same number of phrase tokens. In a single beam,
 hypotheses without any phrase would be more probable and crowd out the others.
 """
 
@@ -27,12 +27,12 @@ Phrases = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class PhraseProgress:
-    """The progress of a hypothesis: the phrases that it contains.
+    """The progress of a hypothesis: which of the required phrases it contains.
 
     Attributes:
         phrases: Token ids of each phrase.
         met: Whether the hypothesis contains each phrase.
-        current: The phrase that the last tokens begin, or -1.
+        current: Index of the phrase that the hypothesis's last tokens begin, or -1.
         matched: Number of tokens of the current phrase so far.
     """
 
@@ -54,14 +54,14 @@ class PhraseProgress:
 
     @property
     def next_tokens(self) -> list[int]:
-        """Tokens that would add one phrase token."""
+        """Token ids that continue the current phrase, or begin a phrase that is missing."""
         if self.current >= 0:
             return [self.phrases[self.current][self.matched]]
         pairs = zip(self.phrases, self.met, strict=True)
         return sorted({phrase[0] for phrase, met in pairs if not met})
 
     def after(self, token: int) -> PhraseProgress:
-        """Return the progress after ``token``; an interrupted phrase starts again."""
+        """Return the progress after ``token``; a phrase that it interrupts must start again."""
         if self.current >= 0 and self.phrases[self.current][self.matched] == token:
             return self._matching(self.current, self.matched + 1)
         for index, (phrase, met) in enumerate(zip(self.phrases, self.met, strict=True)):
@@ -90,11 +90,11 @@ def constrained_search(
     """Return the best sentences of one source that contain every phrase.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         memory: One encoded source.
-        limit: Maximum number of tokens before the end token, those of the phrases not counted.
-        beam: Size, penalties and other settings; the size is raised to one more than the number of
-            phrase tokens.
+        limit: Maximum number of tokens before the end token, not counting the phrases' tokens.
+        beam: Size, penalties and other settings. The size is raised to at least one more than the
+            number of phrase tokens.
         phrases: Token ids of each phrase.
 
     Raises:
@@ -102,8 +102,8 @@ def constrained_search(
 
     Source:
         Post and Vilar, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation for Neural
-        Machine Translation" (arXiv 1804.06609). Here the slots of the beam are assigned in turn to
-        each number of phrase tokens, without fixed shares.
+        Machine Translation" (arXiv 1804.06609). There, each number of
+        phrase tokens has a fixed share of the beam's slots; here, the slots are assigned in turn.
     """
     wanted = _checked(phrases)
     total = sum(map(len, wanted))

@@ -15,7 +15,7 @@ def greedy_search(
     """Return one sentence per source; of equally probable tokens, the lowest id is chosen.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         memory: The encoded sources.
         limit: Maximum number of tokens before the end token, int64 ``(batch,)``.
         min_length: Minimum number of tokens before the end token.

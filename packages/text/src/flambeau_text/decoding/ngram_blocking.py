@@ -1,4 +1,4 @@
-"""``block_repeated_ngrams``: no n-gram occurs twice in a sentence."""
+"""``block_repeated_ngrams``: prevents an n-gram from occurring twice in a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, n: int) -> Tensor:
     """Return the log-probabilities with -inf for tokens that would repeat an n-gram.
 
     Args:
-        scores: ``(rows, vocabulary)``.
+        scores: Log-probabilities, ``(rows, vocabulary)``.
         tokens: The tokens so far, int64 ``(rows, length)``.
         n: Length of the n-gram, at least 1.
 

@@ -11,7 +11,7 @@ from flambeau.errors import InputError
 
 
 class LengthPenalty(Protocol):
-    """The divisor of a sentence's log-probability."""
+    """The interface of length penalties: a divisor of a sentence's log-probability."""
 
     def divisor(self, length: float) -> float:
         """Return the divisor for a sentence of ``length`` tokens, the end token included."""
@@ -20,7 +20,9 @@ class LengthPenalty(Protocol):
 
 @dataclass(frozen=True)
 class GnmtLengthPenalty:
-    """Divides by ``((5 + length) / 6) ** alpha``; ``alpha=0`` ranks by the log-probability alone.
+    """A length penalty that divides the log-probability by ``((5 + length) / 6) ** alpha``.
+
+    With ``alpha=0`` sentences are ranked by the log-probability alone.
 
     Source:
         Wu et al., "Google's Neural Machine Translation System" (arXiv 1609.08144), equation 14.
@@ -39,7 +41,10 @@ class GnmtLengthPenalty:
 
 @dataclass(frozen=True)
 class AverageLengthPenalty:
-    """Divides by ``length ** alpha``; ``alpha=1`` ranks by the mean log-probability per token."""
+    """A length penalty that divides the log-probability by ``length ** alpha``.
+
+    With ``alpha=1`` sentences are ranked by the mean log-probability per token.
+    """
 
     kind: ClassVar[str] = "average"
     alpha: float = 1.0
@@ -58,15 +63,17 @@ def _check_alpha(alpha: float) -> None:
 
 
 def coverage_penalty(attended: Tensor, mask: Tensor) -> Tensor:
-    """Return ``sum(log(min(attention, 1)))`` over the source: 0 if all positions were attended to.
+    """Return ``sum(log(min(attention, 1)))`` over the source positions, a number of at most 0.
+
+    It is 0 if the attention to every source position adds up to at least 1.
 
     Args:
         attended: Attention weight of each source position, summed over the target tokens,
             ``(..., source)``.
-        mask: bool, of the same shape, True at tokens.
+        mask: bool, of the same shape as ``attended``, True at tokens.
 
     Source:
-        Wu et al. (arXiv 1609.08144), equation 14, without the factor.
+        Wu et al. (arXiv 1609.08144), equation 14, without the factor beta.
     """
     # The floor keeps one position without attention from ruling a sentence out.
     return attended.clamp(1e-6, 1.0).log().masked_fill(~mask, 0.0).sum(-1)

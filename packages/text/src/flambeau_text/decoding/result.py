@@ -15,11 +15,13 @@ class SearchResult:
 
     Attributes:
         tokens: int64 ``(batch, n_best, longest)``: each sentence ends with the end token, then
-            padding. Where fewer than ``n_best`` were found, a row is all padding.
-        scores: The ranking criterion, ``(batch, n_best)``; -inf where nothing was found.
+            padding. If fewer than ``n_best`` were found, the last rows of a source are all padding.
+        scores: The scores by which the sentences are ranked, ``(batch, n_best)``; -inf for a row
+            without a sentence.
         log_probabilities: Sum of the tokens' log-probabilities, the end token included,
             ``(batch, n_best)``.
-        attention: ``(batch, n_best, longest, source)``, or None if the model returns no attention.
+        attention: Attention weights ``(batch, n_best, longest, source)``, or None if the model
+            returns no attention.
     """
 
     tokens: Tensor

@@ -22,12 +22,12 @@ def sample(
     """Draw one sentence per source.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         memory: The encoded sources.
         limit: Maximum number of tokens before the end token, int64 ``(batch,)``.
         sampling: Temperature, filters and seed.
-        sample_keys: Keys of each source's draws, int64 ``(batch,)``; None uses its index in the
-            batch.
+        sample_keys: A key for the random draws of each source, int64 ``(batch,)``; None uses the
+            source's index in the batch.
 
     Returns:
         Sentences whose scores are log-probabilities under the model, not under the filtered
@@ -71,14 +71,14 @@ def filtered_probabilities(scores: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw_tokens(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Draw a token per row by inverting the cumulative distribution, int64 ``(rows,)``.
+    """Draw one token per row by inverting the cumulative distribution, int64 ``(rows,)``.
 
-    Equal in distribution to ``torch.multinomial``, but takes its random numbers as an argument, so
-    that they can be keyed.
+    The tokens have the same distribution as those of ``torch.multinomial``, but the random numbers
+    are an argument, so that the caller determines them.
 
     Args:
         probabilities: ``(rows, vocabulary)``.
-        uniform: A number in [0, 1) per row, ``(rows,)``.
+        uniform: One uniform random number in [0, 1) per row, ``(rows,)``.
     """
     total = probabilities.double().cumsum(1)
     wanted = uniform.double().unsqueeze(1) * total[:, -1:]

@@ -26,14 +26,15 @@ def search(
     """Decode a batch of sources; the results have the order of the sources.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         source: Token ids, int64 ``(batch, source)``.
         mask: bool ``(batch, source)``, True at tokens.
         strategy: ``Greedy``, ``Beam`` or ``Sampling``.
-        sample_keys: Keys of each source's random draws for ``Sampling``, int64 ``(batch,)``.
+        sample_keys: A key for the random draws of each source, int64 ``(batch,)``, used by
+            ``Sampling``.
 
     Raises:
-        ArgumentError: The strategy is of another type.
+        ArgumentError: The strategy has another type.
     """
     memory = model.encode(source, mask)
     limit = length_limits(mask, strategy)
@@ -43,4 +44,4 @@ def search(
         return beam_search(model, memory, limit, strategy)
     if isinstance(strategy, Sampling):
         return sample(model, memory, limit, strategy, sample_keys)
-    raise ArgumentError(f"No search implements {strategy!r:.60}. Use Greedy, Beam or Sampling.")
+    raise ArgumentError(f"Unknown strategy {strategy!r:.60}. Use Greedy, Beam or Sampling.")

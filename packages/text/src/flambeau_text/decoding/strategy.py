@@ -24,8 +24,8 @@ class Strategy:
     its end token.
 
     Attributes:
-        max_length_factor: Target tokens per source token.
-        max_length_extra: Target tokens added to that.
+        max_length_factor: Maximum number of target tokens per source token.
+        max_length_extra: Number of target tokens allowed in addition.
         min_length: Minimum number of target tokens before the end token.
     """
 
@@ -64,12 +64,12 @@ class Beam(Strategy):
     """Beam search: keep the best ``size`` hypotheses at each position.
 
     Attributes:
-        size: Number of hypotheses.
-        length_penalty: Divides a sentence's log-probability; None ranks by the plain sum.
+        size: Number of hypotheses per source.
+        length_penalty: Divides a sentence's log-probability; None ranks by the log-probability.
         coverage_penalty: Factor of the coverage penalty; 0 disables it. It has no effect for a
             model that returns no attention.
         no_repeat_ngram_size: Length of the n-grams that may occur only once; 0 disables the check.
-        n_best: Sentences returned for each source.
+        n_best: Number of sentences returned for each source.
     """
 
     kind: ClassVar[str] = "beam"
@@ -127,7 +127,7 @@ class Sampling(Strategy):
         if not self.temperature > 0 or self.top_k < 0:
             raise InputError(
                 f"temperature must be above 0 and top_k at least 0, not {self.temperature} and "
-                f"{self.top_k}. For the most probable token use Greedy()."
+                f"{self.top_k}. To choose the most probable token, use Greedy()."
             )
         if not (0 < self.top_p <= 1 and 0 <= self.min_p <= 1):
             raise InputError(
@@ -146,7 +146,7 @@ def strategy_from_json(values: Mapping[str, Any]) -> Strategy:
     """Rebuild a strategy from the values of ``Strategy.as_json``.
 
     Raises:
-        ArgumentError: A kind or a field is unknown.
+        ArgumentError: A kind or a setting is unknown.
     """
     given = dict(values)
     kind = given.pop("kind", None)

@@ -21,7 +21,7 @@ def decode_token_by_token(
     """Decode until every sentence has ended.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         memory: The encoded sources.
         limit: Maximum number of tokens before the end token, int64 ``(batch,)``.
         min_length: Minimum number of tokens before the end token.

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens and sentences, and the limits that every search applies to them."""
+"""Log-probabilities of tokens and sentences, and the length limits that every search applies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 def max_lengths(mask: Tensor, factor: float, extra: int) -> Tensor:
     """Return the maximum number of target tokens before the end token, int64 ``(batch,)``.
 
-    It is ``floor(factor × source tokens) + extra``, computed from each source's own length, so that
-    the other sources of the batch have no effect.
+    It is ``floor(factor × source tokens) + extra``. The tokens of a source do not include padding,
+    so the other sources of the batch have no effect.
 
     Args:
         mask: bool ``(batch, source)``, True at tokens.
-        factor: Target tokens per source token.
-        extra: Tokens added.
+        factor: Maximum number of target tokens per source token.
+        extra: Number of target tokens allowed in addition.
     """
     return (mask.sum(1).double() * factor).floor().long() + extra
 
@@ -34,17 +34,19 @@ def length_limits(mask: Tensor, strategy: Strategy) -> Tensor:
     limit = max_lengths(mask, strategy.max_length_factor, strategy.max_length_extra)
     if strategy.min_length and (shortest := int(limit.min())) < strategy.min_length:
         raise InputError(
-            f"min_length is {strategy.min_length}, but a source of {int(mask.sum(1).min())} tokens "
-            f"may have at most {shortest} target tokens (max_length_factor × tokens + "
-            "max_length_extra). Give a smaller min_length, or a larger max_length_extra."
+            f"min_length is {strategy.min_length}, but the translation of a source of "
+            f"{int(mask.sum(1).min())} tokens may have at most {shortest} tokens "
+            "(max_length_factor × source tokens + max_length_extra). Give a smaller min_length, "
+            "or a larger max_length_extra."
         )
     return limit
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Return token log-probabilities in float32 or wider, with -inf for begin and padding.
+    """Return log-probabilities in float32 or wider, with -inf for the begin and padding tokens.
 
-    The other tokens are not renormalised, so that a sentence's score is the model's own.
+    The other tokens are not renormalised, so that a sentence's score is its log-probability under
+    the model.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     found = logits.log_softmax(-1)
@@ -54,10 +56,10 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 
 def allow_only_end(scores: Tensor, rows: Tensor) -> Tensor:
-    """Return the log-probabilities with -inf for all tokens but the end token in some rows.
+    """Return the log-probabilities with -inf for all tokens but the end token in given rows.
 
     Args:
-        scores: ``(rows, vocabulary)``.
+        scores: Log-probabilities, ``(rows, vocabulary)``.
         rows: bool ``(rows,)``, True where the sentence must end.
     """
     end = scores[..., END_ID].clone()
@@ -70,12 +72,12 @@ def sequence_log_probabilities(model: Seq2Seq, memory: Memory, tokens: Tensor) -
     """Return the log-probability of each given sentence, computed in one teacher-forced pass.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         memory: The encoded sources.
         tokens: int64 ``(batch, longest)``; each row ends with the end token, then padding.
 
     Returns:
-        ``(batch,)``, the sum over the sentence's tokens, the end token included.
+        ``(batch,)``: for each sentence the sum over its tokens, the end token included.
     """
     begin = torch.full_like(tokens[:, :1], BEGIN_ID)
     features, _ = model.features(memory, torch.cat([begin, tokens[:, :-1]], 1))

@@ -1,4 +1,4 @@
-"""Teacher forcing: the decoder's inputs in training, from the reference or from predictions."""
+"""Teacher forcing: in training the decoder reads reference tokens or its own predictions."""
 
 from flambeau_text.forcing.adaptive import AdaptiveForcing
 from flambeau_text.forcing.schedule import (

@@ -1,4 +1,4 @@
-"""``AdaptiveForcing``: adapts teacher forcing to its gap to free-running decoding."""
+"""``AdaptiveForcing``: sets the teacher-forcing probability from the scores of evaluations."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from flambeau.training.optim.controller import last_score
 class AdaptiveForcing:
     """A controller that adapts the teacher-forcing probability to the model.
 
-    After each evaluation that decodes, the history has two scores: the overlap with the reference
-    when each token is predicted from the reference tokens before it (teacher-forced), and when the
-    model decodes by itself (free-running). The gap is their difference relative to the first one.
-    Where it is above ``target_gap``, the probability is lowered, so that the model reads more of
-    its own predictions; where it is below, the probability is raised. The change is proportional
-    to the distance from ``target_gap``.
+    An evaluation that decodes gives two scores, each an overlap of predictions and references:
+    teacher-forced, with each token predicted from the reference tokens before it, and free-running,
+    with each token predicted from the model's own tokens. The gap is the difference of the two
+    scores, divided by the teacher-forced score. If the gap is above ``target_gap``, the probability
+    is lowered, so that the model reads more of its own predictions; if the gap is below, the
+    probability is raised. The change is proportional to the distance of the gap from
+    ``target_gap``.
 
-    Pass it to the run: ``TrainingOptions(controllers=(AdaptiveForcing(),))``. It overrides the
-    schedule of ``TeacherForcing``; feed, granularity and passes remain as set there.
+    Pass the controller to the run: ``TrainingOptions(controllers=(AdaptiveForcing(),))``. It
+    overrides only the schedule of ``TeacherForcing``, not its feed, granularity or passes.
 
     Attributes:
         target_gap: The relative gap at which the probability stays unchanged.
-        rate: Change of the probability for a distance of 1.
-        max_change: Maximum change after one evaluation.
+        rate: Change of the probability if the gap differs from ``target_gap`` by 1.
+        max_change: Maximum change of the probability after one evaluation.
         floor: Minimum probability.
         warmup: Fraction of the run before the first change; the gap of an untrained model carries
             no information.
-        name: Name of the value that is set.
+        name: Name of the probability among the task's values and in the history.
     """
 
     target_gap: float = 0.02
@@ -54,7 +55,8 @@ class AdaptiveForcing:
         """Return the new probability, or ``{}`` if the last evaluation did not decode.
 
         Raises:
-            InputError: The history has no column ``name``: the run's task has no such value.
+            InputError: The history has no column ``name``, because the task has no value of this
+                name.
         """
         row = history.rows[-1] if history.rows else {}
         forced = row.get("valid_teacher_forced_overlap")

@@ -1,4 +1,4 @@
-"""The decoder's inputs in training: from the reference at drawn positions, else predicted."""
+"""Choose the decoder's inputs in training: at random, reference tokens or predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN_FEEDS = ("argmax", "sample")
 
 @dataclass(frozen=True)
 class DrawKeys:
-    """The keys of a batch's random draws, which make them independent of the batch.
+    """Keys of a batch's random draws, by which a sample's draws do not depend on its batch.
 
     Attributes:
         seed: The run's seed.
@@ -53,10 +53,10 @@ def reference_positions(
 
 
 def required_embeddings(model: Seq2Seq, forcing: TeacherForcing) -> Tensor | None:
-    """Return the target embedding matrix if the feed needs it, else None.
+    """Return the target embedding matrix if ``forcing.feed`` needs it, else None.
 
     Raises:
-        InputError: The feed needs it, but the model returns none.
+        InputError: The feed needs the matrix, but ``model.target_embeddings()`` returns None.
     """
     if forcing.feed in TOKEN_FEEDS:
         return None
@@ -80,13 +80,13 @@ def predicted_input(
 ) -> Tensor:
     """Return the decoder's next input, made from its prediction.
 
-    Begin and padding have probability 0, as in decoding.
+    The begin and padding tokens have probability 0, as in decoding.
 
     Args:
         logits: Logits of the token at ``position``, ``(batch, vocabulary)``.
-        forcing: Feed and temperature.
+        forcing: Settings; feed and temperature are used.
         keys: Keys of the random draws.
-        position: Position in the target, part of the keys.
+        position: Position in the target; it is a part of the keys.
         embeddings: ``(vocabulary, size)``, needed by the feeds "gumbel" and "soft".
 
     Returns:
@@ -104,7 +104,10 @@ def predicted_input(
         uniform = keys.uniform(f"feed {position}", 1).squeeze(1)
         return draw_tokens(scores.detach().softmax(1), uniform)
     if embeddings is None:
-        raise InputError(f"The feed {forcing.feed!r} needs the target embedding matrix.")
+        raise InputError(
+            f"The feed {forcing.feed!r} needs the target embedding matrix. Pass "
+            "embeddings=model.target_embeddings()."
+        )
     if forcing.feed == "gumbel":
         uniform = keys.uniform(f"gumbel {position}", scores.shape[1]).to(scores.dtype)
         # Away from 0 and 1, whose logarithms are not finite; the draws are multiples of 2**-24.

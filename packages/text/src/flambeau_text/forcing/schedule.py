@@ -1,7 +1,8 @@
 """Schedules of the teacher-forcing probability: constant, linear, exponential, inverse sigmoid.
 
-A schedule maps the optimizer step to the probability of the reference token, so a resumed run
-continues it. A user-defined function works too: ``TeacherForcing(lambda step: …)``.
+A schedule maps the optimizer step to the probability that the decoder reads the reference token. It
+has no other input, so a resumed run continues it. A user-defined function can be used too:
+``TeacherForcing(lambda step: …)``.
 
 Source:
     Bengio, Vinyals, Jaitly and Shazeer, "Scheduled Sampling for Sequence Prediction with Recurrent
@@ -35,7 +36,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """``max(floor, k - c · step)``.
+    """A linear decrease of the probability: ``max(floor, k - c · step)``.
 
     Attributes:
         k: Probability at step 0.
@@ -61,7 +62,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Exponential:
-    """``max(floor, k ** step)``.
+    """An exponential decrease of the probability: ``max(floor, k ** step)``.
 
     Attributes:
         k: Factor per step, between 0 and 1.
@@ -86,12 +87,13 @@ class Exponential:
 
 @dataclass(frozen=True)
 class InverseSigmoid:
-    """``max(floor, k / (k + exp(step / k)))``.
+    """An inverse sigmoid decrease of the probability: ``max(floor, k / (k + exp(step / k)))``.
 
-    The probability stays high for a few ``k`` steps and then decreases.
+    The probability begins at ``k / (k + 1)`` and is 0.5 at step ``k · log(k)``, which is 6,908 for
+    ``k=1000``.
 
     Attributes:
-        k: A number of steps, at least 1.
+        k: Time scale in steps, at least 1; with a larger value the probability decreases later.
         floor: Minimum probability.
     """
 
@@ -127,7 +129,7 @@ def schedule_from_json(values: Mapping[str, Any]) -> Named:
     """Rebuild a schedule from the values of ``as_json``.
 
     Raises:
-        ArgumentError: A kind or a field is unknown.
+        ArgumentError: The kind or a field is unknown.
     """
     given = dict(values)
     kind = str(given.pop("kind", None))

@@ -1,4 +1,4 @@
-"""``TeacherForcing``: the decoder's inputs in training."""
+"""``TeacherForcing``: settings for the decoder's inputs in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALWAYS = Constant(1.0)
 
 @dataclass(frozen=True)
 class TeacherForcing:
-    """Whether the decoder reads reference tokens or its own predictions in training.
+    """Settings by which the decoder reads reference tokens or its own predictions in training.
 
     For each token (or sequence) a Bernoulli draw selects the reference token or the model's
     prediction as the next decoder input. The loss always uses the reference, and the first input is
@@ -27,22 +27,23 @@ class TeacherForcing:
 
     Attributes:
         schedule: Maps the optimizer step to the probability of the reference token.
-        feed: The decoder input where the reference is not used: the most probable token
+        feed: The decoder input if the reference is not used: the most probable token
             ("argmax"), a token drawn from the model's probabilities ("sample"), a token drawn with
             the straight-through Gumbel-softmax estimator ("gumbel"), or the mean embedding under
             the model's probabilities ("soft"). Only the last two pass gradients; they need a model
             that defines ``target_embeddings``.
-        granularity: One draw per "token", as published, or one per "sequence".
+        granularity: "token" makes one draw per token, as published; "sequence" one per sequence.
         temperature: Divides the logits before sampling ("sample", "gumbel") or averaging ("soft").
-        passes: None uses the model's ``teacher_forcing_passes``: token by token for recurrent
-            models, one additional pass for Transformers. A number n makes n additional passes over
-            the whole sequence, each reading the predictions of the pass before; n equal to the
-            sequence length gives the same result as token by token.
+        passes: Number of passes over the whole sequence that compute predictions before the pass
+            that is trained; each reads the predictions of the previous one. As many passes as
+            tokens give the same result as predicting token by token. None uses the model's
+            ``teacher_forcing_passes``: token by token for recurrent models, one pass for
+            Transformers.
 
     Source:
         Bengio et al. (arXiv 1506.03099) for draws per token; Mihaylova and Martins (arXiv
-        1906.07651) for two passes; Duckworth et al. (arXiv 1906.04331) for more, "parallel
-        scheduled sampling".
+        1906.07651) for one additional pass; Duckworth et al. (arXiv 1906.04331) for several,
+        "parallel scheduled sampling".
     """
 
     schedule: Callable[[int], float] = _ALWAYS
@@ -91,7 +92,8 @@ class TeacherForcing:
         if not isinstance(self.schedule, Named):
             raise ArgumentError(
                 f"The schedule {self.schedule!r:.60} is a user-defined function, which cannot be "
-                "saved. Set it on the task: learner.task.teacher_forcing = TeacherForcing(…)."
+                "saved with the plan. Set it on the task instead: learner.task.teacher_forcing = "
+                "TeacherForcing(…)."
             )
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**plain, "schedule": as_json(self.schedule)}

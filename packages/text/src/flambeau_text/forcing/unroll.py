@@ -27,19 +27,20 @@ def decoder_features(
 ) -> Tensor:
     """Compute the decoder's features ``(batch, target, size)`` under teacher forcing.
 
-    With probability 1 the result is bitwise that of ``model.features`` and nothing is drawn.
+    With probability 1 the result is bitwise equal to that of ``model.features``, and no random
+    numbers are drawn.
 
     Args:
-        model: In training mode.
+        model: The model, in training mode.
         memory: The encoded sources.
         reference: The reference tokens that precede each position, int64 ``(batch, target)``, the
             begin token first.
         probability: Probability of reading the reference token.
-        forcing: The settings for all other positions.
+        forcing: Settings for the positions at which a prediction is read.
         keys: Keys of the random draws.
 
     Raises:
-        InputError: ``forcing`` feeds embeddings and the model takes token ids only.
+        InputError: ``forcing`` feeds embeddings, but the model takes token ids only.
     """
     if probability >= 1.0:
         return model.features(memory, reference)[0]
@@ -56,12 +57,12 @@ def decoder_features(
 
 
 class _Inputs:
-    """The reference inputs of a batch, and the settings that turn predictions into inputs.
+    """The reference inputs of a batch, and settings by which predictions become inputs.
 
     Args:
         reference: Token ids ``(batch, target)`` or embeddings ``(batch, target, size)``.
-        from_reference: bool, with as many axes; True where the reference is read.
-        embeddings: ``(vocabulary, size)``, or None where inputs are token ids.
+        from_reference: bool, with as many axes as ``reference``; True where the reference is read.
+        embeddings: Embedding matrix ``(vocabulary, size)``, or None if inputs are token ids.
         forcing: How a prediction becomes an input.
         keys: Keys of the random draws.
     """
@@ -79,7 +80,7 @@ class _Inputs:
         self.passes_gradients = forcing.feed not in TOKEN_FEEDS and torch.is_grad_enabled()
 
     def predicted(self, model: Seq2Seq, features: Tensor, position: int) -> Tensor:
-        """Return the next input, made from the features at ``position``."""
+        """Return the input of position ``position + 1``, made from the features at ``position``."""
         with torch.set_grad_enabled(self.passes_gradients):
             logits = model.output(features)
             return predicted_input(logits, self.forcing, self.keys, position, self.embeddings)
@@ -103,7 +104,8 @@ def _token_by_token(model: Seq2Seq, memory: Memory, inputs: _Inputs) -> Tensor:
 def _in_passes(model: Seq2Seq, memory: Memory, inputs: _Inputs, passes: int) -> Tensor:
     """Predict all tokens ``passes`` times; a pass reads the predictions of the previous pass.
 
-    Only the last pass has gradients, except with a feed that passes gradients.
+    Then a last pass computes the features. Only this pass has gradients, except with the feeds
+    "gumbel" and "soft".
     """
     reference = read = inputs.reference
     length = reference.shape[1]

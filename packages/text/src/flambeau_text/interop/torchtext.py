@@ -1,9 +1,9 @@
 """Conversions from and to torchtext.
 
 torchtext is no longer developed, and its last release (0.18) cannot be imported with a current
-torch. The functions here recognise its objects by their methods and do not import torchtext, except
-``to_torchtext``. This module and its imports also load in an environment where torchtext works,
-without an installed ``flambeau-text``.
+torch. Only ``to_torchtext`` imports it; the other functions recognise its objects by their methods.
+This module and the modules that it imports can also be loaded from their files in an environment
+with torchtext in which ``flambeau-text`` is not installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PINS = "torch==2.3.1 and torchtext==0.18.0"
 
 
 def as_vocab(vocab: Any) -> Vocab:
-    """Return a `Vocab` with the same indices.
+    """Return a `Vocab` with the tokens and indices of another vocabulary.
 
     Args:
         vocab: torchtext's ``Vocab``, or any object with ``get_itos``; a default index is kept.
@@ -53,8 +53,8 @@ def as_transform(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def as_dataset(source: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Read the rows of a data set or datapipe once into a list of tuples.
 
-    torchtext's data sets are streams; a list can be split, shuffled and resumed. Pass a list of
-    sentence pairs to ``TranslationData.from_pairs``.
+    torchtext's data sets are streams, but a list can be split and shuffled. Pass a list of sentence
+    pairs to ``TranslationData.from_pairs``.
 
     Raises:
         TypeError: The object cannot be iterated over.
@@ -69,14 +69,14 @@ def _rows(source: Iterable[Any]) -> Iterator[Any]:
 
 
 def from_legacy_field(field: Any) -> tuple[Vocab, Callable[[str], list[str]]]:
-    """Return vocabulary and tokenizer of a ``Field`` of torchtext up to 0.11.
+    """Return the vocabulary and the tokenizer of a ``Field`` of torchtext 0.11 or earlier.
 
     Args:
         field: A field whose vocabulary has been built (``field.build_vocab``).
 
     Returns:
-        The vocabulary, with the field's unknown token as default, and a function from a text to its
-        tokens, which lower-cases them if the field does.
+        The vocabulary, whose default index is that of the field's unknown token; and a function
+        that splits a text into tokens, and lower-cases them if the field does.
 
     Raises:
         TypeError: The object has no built vocabulary.
@@ -103,8 +103,8 @@ def to_torchtext(vocab: Vocab) -> Any:
     """Return torchtext's ``Vocab`` with the same indices.
 
     Raises:
-        ImportError: torchtext cannot be imported; the message names the releases that work
-            together.
+        ImportError: torchtext cannot be imported; the message names the releases of torchtext and
+            torch that work together.
     """
     try:
         # Not in the lock: it cannot be imported with a current torch.

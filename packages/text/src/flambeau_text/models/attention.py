@@ -1,8 +1,8 @@
 """Attention over the source positions: additive, dot, general and concat.
 
-All of them share ``forward(query, keys, values, mask)``; ``keys`` is ``project(values)``, computed
-once per source. The softmax is computed in float32 or wider. Padding gets a weight of exactly 0,
-and a row that is all padding gets zeros, not NaN.
+All of them are called as ``forward(query, keys, values, mask)``, where ``keys`` is
+``project(values)``, computed once per source. The softmax is computed in float32 or wider. Padding
+gets a weight of exactly 0, and a row that is all padding gets zeros, not NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 
 class Attention(nn.Module):
-    """The base class; a subclass defines the score of a query and a key.
+    """The base class of attention; a subclass defines the score of a query and a key.
 
     Args:
         query_size: Width of a query.
@@ -82,13 +82,13 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class DotAttention(Attention):
-    """The dot product of query and value, which must have the same width.
+    """Attention whose score is the dot product of query and value, which have the same width.
 
     Args:
         query_size: Width of a query.
         memory_size: Must equal ``query_size``.
         dropout: Dropout probability of the attention weights.
-        scaled: Divide by the square root of the width.
+        scaled: Whether to divide the score by the square root of the width.
 
     Raises:
         InputError: The widths differ.
@@ -114,7 +114,7 @@ class DotAttention(Attention):
 
 
 class GeneralAttention(Attention):
-    """A bilinear score: a linear layer projects the values to the width of the query.
+    """Attention with a bilinear score: a linear layer projects the values to the query's width.
 
     Source:
         Luong, Pham and Manning (arXiv 1508.04025), section 3.1: "general".
@@ -132,7 +132,7 @@ class GeneralAttention(Attention):
 
 
 class AdditiveAttention(Attention):
-    """The score ``v · tanh(W query + U value)``.
+    """Attention with the score ``v · tanh(W query + U value)``.
 
     Args:
         query_size: Width of a query.
@@ -163,10 +163,10 @@ class AdditiveAttention(Attention):
 
 
 class ConcatAttention(Attention):
-    """The score ``v · tanh(W [query; value] + b)``.
+    """Attention with the score ``v · tanh(W [query; value] + b)``.
 
-    Computed as the sum of two products, so that the product with the values is computed once per
-    source. Without the bias it equals additive attention.
+    ``W [query; value]`` is computed as the sum of two products, so that the product with the values
+    is computed once per source. Without the bias ``b`` this is additive attention.
 
     Args:
         query_size: Width of a query.

@@ -1,4 +1,4 @@
-"""``config_from_values``: a model's configuration from plain values."""
+"""``config_from_values``: builds a model's configuration from plain values."""
 
 from __future__ import annotations
 

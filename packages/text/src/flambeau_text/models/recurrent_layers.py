@@ -16,8 +16,8 @@ _FUNCTIONS: dict[str, Any] = {"GRU": cast("Any", torch).gru, "LSTM": cast("Any",
 class SequenceDropout(nn.Module):
     """Dropout with one mask for all positions of a sequence.
 
-    A mask per position takes a sixth of a training step on a CPU. One mask per sequence also keeps
-    a recurrent layer from recovering dropped features at a later position.
+    Drawing a mask per position would take a sixth of a training step on a CPU. One mask per
+    sequence also prevents a recurrent layer from recovering dropped features at a later position.
 
     Args:
         p: Dropout probability.
@@ -74,16 +74,16 @@ def run_weights(
     weights: Sequence[Tensor],
     num_layers: int = 1,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run some of the layers' weights over sequences, in one direction.
+    """Run recurrent layers with given weights over sequences, in one direction.
 
-    Under autocast on a CPU, weights and states are cast once per call. torch casts the state at
-    every step, which takes a third of the layer's time.
+    Under autocast on a CPU, weights and states are cast once per call. torch's own layers cast the
+    state at every step, which takes a third of their time.
 
     Args:
-        layers: The layers whose cell, bias and dropout settings are used.
+        layers: Layers whose kind of cell, bias and dropout settings are used.
         inputs: ``(batch, steps, size)``.
         before: Initial states ``(num_layers, batch, size)``.
-        weights: In torch's order.
+        weights: The weights in torch's order.
         num_layers: Number of layers in ``weights``.
     """
     device = inputs.device.type
@@ -108,5 +108,5 @@ def run_weights(
 
 
 def is_cast(inputs: Tensor) -> bool:
-    """Return whether autocast is active for recurrent layers on a CPU."""
+    """Return whether the inputs are on a CPU and autocast is active there."""
     return inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")

@@ -30,7 +30,7 @@ class RnnConfig:
         encoder_size: Size of the encoder's state in each direction; None uses ``hidden_size``.
         encoder_layers: Number of bidirectional encoder layers.
         decoder_layers: Number of decoder layers. The first layer queries the attention; the layers
-            above it read its output and the context.
+            above it read the first layer's output and the context.
         cell: "gru" or "lstm".
         attention: "additive", "concat", "dot" or "general".
         bridge: How the decoder's initial state is computed from the encoder's last states: "mlp"
@@ -82,8 +82,8 @@ class RnnState:
         first: State of the first layer: ``(batch, 1, size)`` by name ("hidden", "cell").
         upper: States of the layers above; empty if there are none.
         fed_features: Features of the last token for input feeding, else None.
-        dropout_masks: Masks of the embeddings, between the layers and of the features; each is the
-            same for all tokens of a sequence, or None.
+        dropout_masks: Dropout masks for the embeddings, between the layers and for the features;
+            each is one mask for all tokens of a sequence, or None.
     """
 
     memory: Memory
@@ -95,7 +95,7 @@ class RnnState:
 
 
 class RnnSeq2Seq(Seq2Seq):
-    """A bidirectional encoder and a decoder that attends to it.
+    """A recurrent model: a bidirectional encoder and a decoder with attention.
 
     The first decoder layer reads the target tokens, and its output queries the attention. The
     layers above read that output and the context. So the context reaches later tokens, as with
@@ -110,9 +110,9 @@ class RnnSeq2Seq(Seq2Seq):
 
     Source:
         Bahdanau, Cho and Bengio (arXiv 1409.0473) for attention; Wu et al. (arXiv 1609.08144) also
-        query it from the lowest layer; input feeding as in Luong, Pham and Manning (arXiv
-        1508.04025), section 3.3. The features are those of Bahdanau's deep output without maxout:
-        ``tanh`` of a linear layer over state, context and embedding.
+        query the attention from the lowest layer; input feeding as in Luong, Pham and Manning
+        (arXiv 1508.04025), section 3.3. The features are those of Bahdanau's deep output without
+        maxout: ``tanh`` of a linear layer over state, context and embedding.
     """
 
     output: nn.Linear
@@ -261,7 +261,7 @@ class RnnSeq2Seq(Seq2Seq):
 
         Args:
             embeddings: Embeddings of the previous tokens, ``(batch, target, embedding_dim)``.
-            state: Before the first of them.
+            state: Decoder state before the first of these tokens.
         """
         on_embeddings, between, on_features = state.dropout_masks
         embeddings = _times(embeddings, on_embeddings)
@@ -291,7 +291,7 @@ def run(layers: nn.RNNBase, inputs: Tensor, state: State) -> tuple[Tensor, State
     Args:
         layers: ``nn.GRU`` or ``nn.LSTM``, batch first.
         inputs: ``(batch, steps, size)``.
-        state: ``(batch, layers, size)`` by name, as in `RnnState`.
+        state: Tensors ``(batch, layers, size)`` by name, as in `RnnState`.
     """
     # torch's states have the layers first, whatever batch_first says.
     before = [value.transpose(0, 1).contiguous().to(inputs.dtype) for value in state.values()]

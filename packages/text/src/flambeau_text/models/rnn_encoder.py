@@ -21,8 +21,8 @@ class Cell:
     """A kind of recurrent cell.
 
     Attributes:
-        layers: torch's class of fused layers.
-        states: Names of the tensors of its state, in torch's order.
+        layers: torch's class of layers with this cell.
+        states: Names of the tensors in the cell's state, in torch's order.
     """
 
     layers: Callable[..., Any]
@@ -33,7 +33,7 @@ CELLS: Mapping[str, Cell] = {
     "gru": Cell(nn.GRU, ("hidden",)),
     "lstm": Cell(nn.LSTM, ("hidden", "cell")),
 }
-"""Cells by name."""
+"""The kinds of cells by name."""
 
 
 class RnnEncoder(nn.Module):
@@ -42,8 +42,8 @@ class RnnEncoder(nn.Module):
     The backward direction starts at the last token of each source, and the returned states are
     those at the two ends of the source, so padding has no effect. Sources are packed by length.
     GRUs on a CPU instead reverse each source within its length and run over the padding: packed
-    sequences give every step another number of rows, and in bf16 each new shape of a matrix product
-    needs preparation, which doubled the time of a training step.
+    sequences have a different number of rows in each step, and in bf16 each new shape of a matrix
+    product needs preparation, which doubled the time of a training step.
 
     Args:
         input_size: Width of the embeddings.
@@ -81,8 +81,8 @@ class RnnEncoder(nn.Module):
                 padding at the end.
 
         Returns:
-            Outputs ``(batch, source, output_size)``, zeros at padding; and by name the last layer's
-            states at both ends, ``(batch, output_size)``.
+            Outputs ``(batch, source, output_size)``, zeros at padding; and the last layer's states
+            at both ends of each source, ``(batch, output_size)``, by name ("hidden", "cell").
         """
         if embeddings.device.type == "cpu" and self.layers.mode == "GRU":
             return self._run_reversed(embeddings, mask)

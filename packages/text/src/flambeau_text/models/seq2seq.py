@@ -4,8 +4,8 @@
     state  = model.init_state(memory)              before the first target token
     step   = model.step(previous, state)           logits, next state, attention; once per token
 
-Training, teacher forcing, minimum-risk training and every search use these methods and no
-attribute but ``output``. A user-defined model that derives from ``Seq2Seq`` and defines ``encode``,
+Training, teacher forcing, minimum-risk training and every search use only these methods and the
+attribute ``output``. A user-defined model that derives from ``Seq2Seq`` and defines ``encode``,
 ``init_state``, ``advance`` and ``output`` therefore works everywhere the built-in models do; the
 other members have defaults.
 """
@@ -69,12 +69,12 @@ class Seq2Seq(nn.Module):
     tensors. The batch is the first axis of each of them, so that `select` can reorder hypotheses.
 
     Attributes:
-        output: The output layer. Training computes its loss without the full logits where it is a
-            plain ``nn.Linear``.
-        teacher_forcing_passes: Used where the probability of the reference token is below 1 and
-            ``TeacherForcing.passes`` is None. None runs the decoder token by token with
+        output: The output layer. If it is a plain ``nn.Linear``, training computes the loss without
+            storing all logits.
+        teacher_forcing_passes: The value used if ``TeacherForcing.passes`` is None, when the
+            decoder reads some predictions in training. None predicts token by token with
             ``advance``. A number n predicts all tokens n times with ``features`` before the pass
-            that is trained; set it to 1 in a model whose ``features`` is much faster than
+            that is trained; set it to 1 in a model whose ``features`` is much faster than calling
             ``advance`` for each token.
     """
 
@@ -156,11 +156,11 @@ class Seq2Seq(nn.Module):
 
 
 def select(state: Any, rows: Tensor) -> Any:
-    """Return a decoder state or memory for the batch rows ``rows``.
+    """Return the rows ``rows`` of the batch in a decoder state or memory.
 
     Args:
         state: Tensors with the batch as their first axis, in dataclasses, tuples, lists and
-            dictionaries; numbers, texts and None stay as they are.
+            dictionaries; numbers, strings and None are unchanged.
         rows: int64 ``(n,)``; a row may occur more than once.
 
     Raises:

@@ -27,8 +27,8 @@ class TransformerConfig:
         dim_feedforward: Width of the feed-forward layers.
         encoder_layers: Number of encoder layers.
         decoder_layers: Number of decoder layers.
-        norm: "pre" normalises the input of each sub-layer and trains without warm-up; "post"
-            normalises after the residual connection, as first published.
+        norm: "pre" normalises the input of each sub-layer and needs no learning-rate warm-up;
+            "post" normalises after the residual connection, as first published.
         activation: "relu" or "gelu".
         dropout: Dropout probability of embeddings, attention weights and sub-layer outputs.
     """
@@ -60,7 +60,7 @@ class TransformerState:
 
     Attributes:
         mask: bool ``(batch, source)``.
-        caches: Keys and values of each layer, of the source and of the target tokens so far.
+        caches: For each layer the keys and values of the source and of the target tokens so far.
         position: Number of target tokens so far.
     """
 
@@ -155,7 +155,7 @@ class TransformerSeq2Seq(Seq2Seq):
         return self.decoder_norm(values).squeeze(1), next_state, attention.squeeze(1)
 
     def features(self, memory: Memory, previous: Tensor) -> tuple[Tensor, None]:
-        """Compute all target positions at once, without attention weights; see ``advance``."""
+        """Compute all target positions at once; only ``advance`` also returns attention weights."""
         values = self._embed(self.target_embedding, previous)
         for layer in self.decoder:
             values = layer(values, memory.values, memory.mask)
@@ -168,7 +168,7 @@ def positional_encoding(first: int, count: int, like: Tensor) -> Tensor:
     Args:
         first: The first position, from 0.
         count: Number of positions.
-        like: A tensor with the size of the last axis, the dtype and the device.
+        like: A tensor whose last axis, dtype and device are those of the result.
 
     Source:
         Vaswani et al. (arXiv 1706.03762), section 3.5, with all sines before all cosines.

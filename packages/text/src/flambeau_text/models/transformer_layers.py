@@ -46,7 +46,7 @@ class Cache(NamedTuple):
 
 
 class MultiheadAttention(nn.Module):
-    """Multi-head attention; uses torch's fused kernels where the weights are not requested.
+    """Multi-head attention; uses torch's fused kernels if the weights are not requested.
 
     Args:
         size: Width at each position.
@@ -105,7 +105,7 @@ class MultiheadAttention(nn.Module):
         """Return the attention output for projected keys and values, and the weights.
 
         Returns:
-            ``(batch, target, size)`` and weights ``(batch, heads, target, source)``.
+            The output ``(batch, target, size)`` and weights ``(batch, heads, target, source)``.
         """
         split_queries = self._split_heads(self.query(queries))
         batch, heads, length, size = split_queries.shape
@@ -188,8 +188,8 @@ class DecoderLayer(nn.Module):
             mask: bool ``(batch, source)``.
 
         Returns:
-            ``(batch, 1, size)``; the cache with this position; and the cross-attention weights,
-            averaged over the heads, ``(batch, 1, source)``.
+            The output ``(batch, 1, size)``; the cache with this position added; and the
+            cross-attention weights, averaged over the heads, ``(batch, 1, source)``.
         """
         first, second, third = self.norms
         queries = first(values) if self.pre_norm else values

@@ -1,4 +1,4 @@
-"""Source embedding, target embedding and output layer, with shared weights where requested."""
+"""Build source embedding, target embedding and output layer, which may share their weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EmbeddingLayers:
     Attributes:
         source: Embedding of source tokens.
         target: Embedding of target tokens; the same module as ``source`` with 3-way tying.
-        output: Maps features to logits; has the weight of ``target`` with 2-way and 3-way tying.
+        output: Maps features to logits; shares the weight of ``target`` with 2-way and 3-way tying.
     """
 
     source: nn.Embedding
@@ -44,18 +44,19 @@ def make_embeddings(source_vocab: int, target_vocab: int, size: int, tie: str) -
 
     Raises:
         ArgumentError: ``tie`` has another value.
-        InputError: "3way" with vocabularies of different sizes.
+        InputError: ``tie`` is "3way", but the vocabularies have different sizes.
 
     Source:
         Press and Wolf, "Using the Output Embedding to Improve Language Models" (arXiv 1608.05859),
-        also for the names.
+        which also names the kinds of tying.
     """
     if tie not in TIES:
         raise ArgumentError(f"tie is {tie!r}. {did_you_mean(str(tie), TIES)}")
     if tie == "3way" and source_vocab != target_vocab:
         raise InputError(
-            f"tie='3way' needs one vocabulary for both sides, but they have {source_vocab} and "
-            f"{target_vocab} tokens. Use a joint vocabulary, or tie='2way'."
+            f"tie='3way' needs one vocabulary for both sides, but the source vocabulary has "
+            f"{source_vocab} tokens and the target vocabulary {target_vocab}. Use a "
+            "joint vocabulary, or tie='2way'."
         )
     target = _embedding(target_vocab, size)
     source = target if tie == "3way" else _embedding(source_vocab, size)

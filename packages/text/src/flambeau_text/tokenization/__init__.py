@@ -1,4 +1,4 @@
-"""Tokenizers: text to token ids and back, by words, characters or subwords."""
+"""Tokenizers, which convert text to token ids and back: words, characters or subwords."""
 
 from flambeau_text.tokenization.characters import CharacterTokenizer
 from flambeau_text.tokenization.from_json import tokenizer_from_json

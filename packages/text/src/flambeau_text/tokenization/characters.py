@@ -11,7 +11,9 @@ from flambeau_text.vocab import SPECIALS
 
 
 class CharacterTokenizer(VocabTokenizer):
-    """One token for each character (Unicode code point) of the train texts; others are unknown.
+    """A tokenizer with one token for each character (Unicode code point) of the train texts.
+
+    Characters that no train text contains are unknown.
 
     Args:
         tokens: The characters, special tokens first.
@@ -42,7 +44,7 @@ class CharacterTokenizer(VocabTokenizer):
             texts: Train texts.
             lowercase: Whether texts are lower-cased first.
             normalization: As for the class.
-            min_freq: Characters that are rarer are unknown.
+            min_freq: Minimum count of a character; rarer characters are unknown.
             max_tokens: Maximum size of the vocabulary, special tokens included.
         """
         empty = cls(SPECIALS, lowercase, normalization)

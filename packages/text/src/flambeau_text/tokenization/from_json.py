@@ -1,4 +1,4 @@
-"""``tokenizer_from_json``: a tokenizer from the JSON values stored in an artefact."""
+"""``tokenizer_from_json``: rebuilds a tokenizer from JSON values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One form of a text for data, tokenizers, prediction and scores: Unicode, and no line breaks."""
+"""Give texts one Unicode form and no line breaks, in data, prediction and scores alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import unicodedata
 from typing import Any, cast
 
 FORMS = ("nfc", "nfkc", "none")
-"""Unicode's composed form, its form without typographic variants, and no change."""
+"""The Unicode forms: "nfc" composes characters, "nfkc" also replaces typographic variants, and
+"none" changes nothing."""
 
 LINE_BREAKS = "[ \t]*[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+[ \t]*"
 _LINE_BREAKS = re.compile(LINE_BREAKS)
@@ -18,7 +19,7 @@ def normalize(text: str, form: str) -> str:
 
     The same letters can be written with different characters ("é" as one character, or as "e" with
     an accent), which would be different tokens and would not match in a score. A line break would
-    give two lines of output for one line of input, and becomes a space.
+    give two lines of output for one line of input, so it is replaced by a space.
 
     Args:
         text: The text.

@@ -1,4 +1,4 @@
-"""``SubwordTokenizer``: frequent words as one token, rare words as several."""
+"""``SubwordTokenizer``: encodes a frequent word as one token, a rare word as several."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SPACE_MARK = "\u2581"  # replaces the space before a word, as in sentencepiece
 
 
 class SubwordTokenizer(Tokenizer):
-    """Subwords by the ``tokenizers`` library, stored in its ``tokenizer.json`` format.
+    """A subword tokenizer of the ``tokenizers`` library, stored in its ``tokenizer.json`` format.
 
-    A text is normalised (and lower-cased if requested), split at spaces and around
-    punctuation, and each word into subwords. The space before a word is part of its first subword,
-    so joining tokens restores the spaces.
+    A text is normalised (and lower-cased if requested) and split into words at spaces and around
+    punctuation; then each word is split into subwords. The space before a word is part of its first
+    subword, so joining tokens restores the spaces.
 
     Args:
         model: The content of ``tokenizer.json``.
@@ -56,7 +56,7 @@ class SubwordTokenizer(Tokenizer):
         """Learn the subwords from texts.
 
         Args:
-            texts: Train texts, of both sides for a joint vocabulary.
+            texts: Train texts; for a joint vocabulary those of both sides.
             kind: "bpe" merges the most frequent pairs (byte-pair encoding); "unigram" removes the
                 subwords that reduce the likelihood least.
             vocab_size: Size of the vocabulary, special tokens included; smaller if the texts do not
@@ -76,10 +76,12 @@ class SubwordTokenizer(Tokenizer):
         if vocab_size <= len(SPECIALS):
             raise InputError(
                 f"vocab_size is {vocab_size}, which leaves no room for subwords beside the "
-                f"{len(SPECIALS)} special tokens."
+                f"{len(SPECIALS)} special tokens. Give a larger vocab_size."
             )
         if not any(map(str.strip, texts)):
-            raise InputError("No subwords can be learned: every text is empty.")
+            raise InputError(
+                "No subwords can be learned, because every text is empty. Give texts with words."
+            )
         tokenizer = _untrained(kind, lowercase, normalization)
         shared: dict[str, Any] = {
             "vocab_size": vocab_size,

@@ -14,14 +14,14 @@ UNKNOWN_ID, PADDING_ID, BEGIN_ID, END_ID = range(len(SPECIALS))
 
 
 class Tokenizer(ABC):
-    """Text to token ids and back; fitted on train texts, then immutable.
+    """The base class of tokenizers, which are fitted on train texts and then immutable.
 
     Ids 0 to 3 are the special tokens of ``flambeau_text.vocab.SPECIALS``. Text is never encoded as
-    a special token other than "unknown", even where it reads ``<eos>``.
+    a special token other than "unknown", even if it contains ``<eos>``.
 
     Attributes:
-        kind: Name of the tokenizer in artefacts.
-        normalization: The form of texts, see `normalize`.
+        kind: Name of the kind of tokenizer in exports.
+        normalization: The Unicode form of texts: "nfc", "nfkc" or "none".
     """
 
     kind: ClassVar[str]
@@ -33,7 +33,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, without begin and end."""
+        """Return the token ids of each text, without begin and end token."""
 
     @abstractmethod
     def tokenize(self, text: str) -> list[str]:
@@ -51,9 +51,9 @@ class Tokenizer(ABC):
         """Return the text of tokens, as close to the original as the tokenizer allows."""
 
     def normalize(self, text: str) -> str:
-        """Return the text as it is tokenized: on one line, in one Unicode form and case.
+        """Return the text in the form that is tokenized: on one line, in one Unicode form and case.
 
-        A text without unknown tokens is decoded to this form, so references are compared in it.
+        Decoding gives texts in this form, so references are normalised before a comparison.
         """
         return normalize(text, self.normalization)
 
@@ -62,11 +62,11 @@ class Tokenizer(ABC):
         """Return JSON values from which the constructor rebuilds the tokenizer."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of one text, without begin and end."""
+        """Return the token ids of one text, without begin and end token."""
         return self.encode_batch([text])[0]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids up to the first end token, without begin and padding."""
+        """Return the text of the token ids before the first end token."""
         return self.join(self.ids_to_tokens(content_ids(ids)))
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Tokenizer(ABC):
 
 
 def content_ids(ids: Iterable[int]) -> list[int]:
-    """Return the ids up to the first end token, without begin and padding."""
+    """Return the ids up to the first end token, without begin and padding tokens."""
     found: list[int] = []
     for token_id in ids:
         if token_id == END_ID:

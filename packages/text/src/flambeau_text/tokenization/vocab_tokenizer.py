@@ -79,8 +79,8 @@ def vocabulary_tokens(
     """Return the tokens of a vocabulary: special tokens, then the most frequent tokens.
 
     Args:
-        texts: Lists of tokens.
-        min_freq: Tokens that are rarer are excluded.
+        texts: The tokens of each text.
+        min_freq: Minimum count of a token; rarer tokens are excluded.
         max_tokens: Maximum size, special tokens included; None for no limit.
     """
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""``WordTokenizer``: words and punctuation, by spaCy's rules for a language."""
+"""``WordTokenizer``: splits texts into words and punctuation by spaCy's rules for a language."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ JOINER = "\uffed"  # a half-width square, as in OpenNMT's tokenizer
 
 
 class WordTokenizer(VocabTokenizer):
-    """Splits texts into words and punctuation as spaCy's blank pipeline for a language does.
+    """A tokenizer that splits texts like spaCy's blank pipeline for a language.
 
-    Where two tokens are not separated by a space, the punctuation among them has the mark ￭ on that
-    side: "(a dog)!" has the tokens "(￭", "a", "dog", "￭)" and "￭!". So decoding restores the spaces
-    of any text, except that several spaces become one, and words have no mark in most texts.
+    If no space separates a word and a punctuation token, the punctuation token gets the mark ￭ on
+    that side: "(a dog)!" has the tokens "(￭", "a", "dog", "￭)" and "￭!". With these marks decoding
+    restores the spaces of any text, except that several spaces become one. A word gets a mark only
+    if it follows another word without a space.
 
     Nothing is downloaded. Splitting 29,000 captions (380,000 tokens) takes 0.23 CPU-seconds in one
     process; several processes are slower, because whole documents are sent between them.
@@ -67,7 +68,7 @@ class WordTokenizer(VocabTokenizer):
             language: As for the class.
             lowercase: Whether texts are lower-cased first.
             normalization: As for the class.
-            min_freq: Words that are rarer are unknown.
+            min_freq: Minimum count of a word; rarer words are unknown.
             max_tokens: Maximum size of the vocabulary, special tokens included.
         """
         empty = cls(SPECIALS, language, lowercase, normalization)

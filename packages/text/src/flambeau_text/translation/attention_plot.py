@@ -1,4 +1,4 @@
-"""``plot_attention``: the attention of translations as heatmaps."""
+"""``plot_attention``: plots the attention of translations as heatmaps."""
 
 # matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
 # pyright: reportUnknownMemberType=false
@@ -27,7 +27,7 @@ def plot_attention(
     """Plot attention weights of translations: source tokens horizontal, target tokens vertical.
 
     Args:
-        translations: A result of ``translate``, or a few of them, drawn side by side.
+        translations: One translation returned by ``translate``, or several, drawn side by side.
         path: File of the figure (.png, .pdf, .svg); None writes no file.
 
     Raises:
@@ -37,8 +37,8 @@ def plot_attention(
     given = [translations] if isinstance(translations, DetailedTranslation) else list(translations)
     if not given or any(each.attention is None for each in given):
         raise InputError(
-            "There is no attention to plot. Give the result of translate(…) of a model that "
-            "returns attention."
+            "There is no attention to plot. Give at least one translation, returned by "
+            "translate(…) for a model that computes attention."
         )
     widths = [_MARGIN + _INCHES_PER_TOKEN * len(each.source_tokens) for each in given]
     height = _MARGIN + _INCHES_PER_TOKEN * max(len(each.tokens) for each in given)
@@ -68,7 +68,10 @@ def draw_attention(axes: Axes, translation: DetailedTranslation) -> None:
         InputError: The translation has no attention.
     """
     if translation.attention is None:
-        raise InputError("The translation has no attention to plot.")
+        raise InputError(
+            "The translation has no attention to plot: its model computes none. Use a model with "
+            "attention."
+        )
     axes.imshow(translation.attention.numpy(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     sources = [shorten_label(token) for token in translation.source_tokens]
     targets = [shorten_label(token) for token in translation.tokens]

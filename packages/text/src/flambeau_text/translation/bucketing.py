@@ -17,13 +17,14 @@ from torch import Tensor
 from flambeau import random as keyed
 
 LENGTH_MULTIPLE = 4
-"""Lengths are rounded up to a multiple of this, for sorting and for padding. Pairs of one rounded
-length are shuffled, and an epoch has few different batch shapes. On a CPU in bf16 a matrix product
-of a new shape needs preparation: a step with new shapes took twice the time of the next one with
-the same shapes."""
+"""Lengths are rounded up to a multiple of this, for sorting and for padding. Pairs of the same
+rounded lengths are shuffled, and an epoch has few different batch shapes. On a CPU in bf16 a matrix
+product of a new shape needs preparation: a step with new shapes took twice the time of the next one
+with the same shapes."""
 
 ROW_MULTIPLE = 8
-"""The number of pairs in a batch is a multiple of this number, for the same reason."""
+"""The number of pairs in a larger batch is a multiple of this number, except in the last batch, so
+that an epoch has few different batch shapes."""
 
 Rows = NDArray[np.int64]
 
@@ -34,9 +35,10 @@ class Buckets:
 
     Attributes:
         order: Indices of the pairs sorted by rounded length, int64 ``(n,)``.
-        length_classes: The index of each pair's rounded lengths, increasing along ``order``; pairs
-            of one class are shuffled.
-        boundaries: Start of each batch in ``order``, and the end, int64 ``(batches + 1,)``.
+        length_classes: Number of the length class of each pair in ``order``, int64 ``(n,)``,
+            increasing. The pairs of a class have the same rounded lengths and are shuffled.
+        boundaries: The index in ``order`` at which each batch begins, then ``n``, int64
+            ``(batches + 1,)``.
     """
 
     order: Tensor
@@ -47,7 +49,7 @@ class Buckets:
         return len(self.boundaries) - 1
 
     def batches(self, seed: int, epoch: int) -> list[Tensor]:
-        """Return the pairs of each batch of an epoch, in the order of the batches.
+        """Return the indices of the pairs in each batch of an epoch, in the order of the batches.
 
         All draws are keyed by (seed, epoch), so a resumed run gets the same batches.
         """
@@ -65,9 +67,9 @@ def make_buckets(sources: Rows, targets: Rows, budget: int) -> Buckets:
 
     Args:
         sources: Number of tokens of each source, int64 ``(n,)``.
-        targets: Number of tokens of each target, as the decoder reads them.
-        budget: Maximum number of tokens of both sides in a batch, padding included. A single pair
-            that exceeds it becomes a batch of one.
+        targets: Number of tokens of each target that the decoder reads, int64 ``(n,)``.
+        budget: Maximum number of tokens of both sides in a batch, padding included. A pair
+            that exceeds the budget alone becomes a batch of one.
     """
     by_target, by_source = round_up(targets), round_up(sources)
     # In every other target length the sources run from long to short: where two target lengths

@@ -1,4 +1,4 @@
-"""``predictions_sheet``: a figure of some translations with their references."""
+"""``predictions_sheet``: saves a figure of some translations with their references."""
 
 # matplotlib leaves the type of its **kwargs open, so every call would be "partially unknown".
 # pyright: reportUnknownMemberType=false
@@ -18,7 +18,8 @@ def predictions_sheet(
 ) -> None:
     """Save a figure with sources and translations.
 
-    A translation that equals its reference is green; of any other the reference is shown too.
+    A translation that equals its reference is green; any other has another colour, and its
+    reference is shown too.
 
     Args:
         sources: The source sentences.

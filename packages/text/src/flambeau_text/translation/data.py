@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Part: TypeAlias = float | tuple[Any, Any]
-"""A fraction (or number) of the train pairs, or separate pairs: two files."""
+"""The size of a validation or test part: a fraction or number of pairs, or two separate files."""
 
 
 class TranslationData(Data):
@@ -57,7 +57,7 @@ class TranslationData(Data):
         split: The rows of the train, validation and test parts.
         options: Options for tokenizing and filtering pairs.
         skipped: Number of unusable pairs by reason.
-        notes: How the input was read, where that was not said; lines of the report.
+        notes: Lines of the report on how the input was read, if the arguments did not determine it.
 
     Raises:
         InputError: The split has a calibration part, which translations do not use.
@@ -80,8 +80,8 @@ class TranslationData(Data):
     ) -> None:
         if n := len(split.calibration):
             raise InputError(
-                f"The split has a calibration part (pairs: {n:,}), but translations have nothing "
-                "to fit on it, so its pairs would be lost. Put them in train, valid or test."
+                f"The split has a calibration part (pairs: {n:,}), which translation does not use. "
+                "Put its pairs in train, valid or test."
             )
         self._samples = samples
         self._split = split
@@ -116,7 +116,8 @@ class TranslationData(Data):
         Args:
             source: File with the source sentences.
             target: File with their translations.
-            valid: Fraction or number of pairs drawn at random for valid, or two separate files.
+            valid: Fraction or number of pairs drawn at random for validation, or two separate
+                files.
             test: The same for the test part.
             split: The rows of each part, in place of a random split.
             seed: Seed of the random split.
@@ -151,13 +152,13 @@ class TranslationData(Data):
             source: Name of the source column.
             target: Name of the target column.
             split: Name of a column with train, valid or test for each row; or a `Split`.
-            valid: Fraction or number of pairs drawn at random for valid, if no column is named.
+            valid: Fraction or number of pairs drawn at random for validation, if ``split`` is None.
             test: The same for the test part.
             seed: Seed of the random split.
             options: Options for tokenizing and filtering pairs.
 
         Raises:
-            InputError: A column does not exist, or a cell is not a text; the message has the row.
+            InputError: A column does not exist, or a cell is not a text; the message names the row.
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed)
@@ -178,15 +179,16 @@ class TranslationData(Data):
     ) -> TranslationData:
         """Read the pairs of two columns of a CSV file.
 
-        The arguments are those of `from_df`; two positions in place of two names, ``from_csv(path,
-        0, 1)``, say that the file has no header. Every cell is read as text, also "NA" and "3". A
-        ``.tsv`` file is separated by tabs, and quotes in it are part of the sentences.
+        The arguments are those of `from_df`. For a file without a header give the positions of the
+        columns in place of their names: ``from_csv(path, 0, 1)``. Every cell is read as text, also
+        "NA" and "3". A ``.tsv`` file is separated by tabs, and quotes in it are part of the
+        sentences.
         """
         request = SplitRequest(valid, test, split, seed)
         if isinstance(source, int) != isinstance(target, int):
             raise ArgumentError(
-                f"source is {source!r} and target {target!r}. Give two names, or two positions in "
-                "a file without a header."
+                f"source is {source!r} and target {target!r}. Give two column names or, for "
+                "a file without a header, two column positions."
             )
         table = read_csv(path, header=isinstance(source, str))
         return cls(*read_columns(table, str(source), str(target), request, options))
@@ -209,10 +211,11 @@ class TranslationData(Data):
         Args:
             pairs: Tuples (source, target), mappings, or the rows of a Hugging Face data set;
                 iterated over once.
-            source: Name of the source in mappings; by default the source language of the options,
-                "source", or the first of two entries.
-            target: Name of the target, likewise.
-            valid: Fraction or number of pairs drawn at random for valid, or separate pairs.
+            source: Key of the source in mappings; by default the source language of the options,
+                else "source", else the first of two keys.
+            target: Key of the target in mappings; by default the target language of the options,
+                else "target", else the second of two keys.
+            valid: Fraction or number of pairs drawn at random for validation, or separate pairs.
             test: The same for the test part.
             split: The rows of each part, in place of a random split.
             seed: Seed of the random split.
@@ -232,7 +235,7 @@ class TranslationData(Data):
 
     @classmethod
     def inputs_from_path(cls, path: Path) -> Sequence[str]:
-        """Return the lines of a file, the items of ``flambeau predict MODEL PATH``."""
+        """Return the lines of a file, which ``flambeau predict MODEL PATH`` translates."""
         return read_lines(path)
 
     # ------------------------------------------------------------ content
@@ -257,7 +260,7 @@ class TranslationData(Data):
 
     @property
     def skipped(self) -> Mapping[str, int]:
-        """Number of unusable pairs by reason; ``samples.problems`` lists each pair."""
+        """Number of unusable pairs by reason; ``samples.problems`` lists the pairs."""
         return dict(self._skipped)
 
     @property
@@ -318,7 +321,7 @@ class TranslationData(Data):
         """Save a figure of some predictions with their references; used by ``flambeau demo``.
 
         Args:
-            predictions: One per pair of ``part``, in its order.
+            predictions: One prediction per pair of ``part``, in the order of the part.
             part: The part that was predicted.
             path: File of the figure.
 

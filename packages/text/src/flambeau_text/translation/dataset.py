@@ -16,11 +16,12 @@ from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 from flambeau_text.translation.bucketing import Buckets, make_buckets, round_up
 
 SOURCE, TARGET, REFERENCE = "source", "target", "reference"
-"""Names in every batch: the input and its mask, the target tokens, and in ``extras`` the reference
-texts, with which translations are compared."""
+"""Names in every batch: of the source tokens and their mask, of the target tokens, and (in
+``extras``) of the reference texts, with which translations are compared."""
 
 SOURCE_TOKENS = "source_tokens"
-"""Name in ``extras``, in prediction, of a function for each source that returns its tokens."""
+"""Name in ``extras``, in prediction, of a list with one function per source, which returns the
+tokens of the source."""
 
 RANK = "rank"
 """Name in ``extras`` of each pair's rank in a keyed random order of its part: the pairs with the
@@ -31,10 +32,10 @@ class RaggedRows:
     """Rows of different lengths, stored in one flat tensor.
 
     Args:
-        rows: The numbers of each row.
+        rows: The numbers in each row.
 
     Attributes:
-        lengths: int64 ``(n,)``.
+        lengths: Length of each row, int64 ``(n,)``.
     """
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
@@ -73,7 +74,7 @@ def source_rows(rows: Sequence[Sequence[int]]) -> RaggedRows:
 
 
 def target_rows(rows: Sequence[Sequence[int]]) -> RaggedRows:
-    """Return targets between begin and end token.
+    """Return the targets, each with a begin and an end token.
 
     The decoder reads all tokens but the last, and the loss is over all tokens but the first.
     """
@@ -84,8 +85,8 @@ class EncodedPairs:
     """The pairs of a part as token ids, in memory.
 
     Args:
-        sources: From ``source_rows``.
-        targets: From ``target_rows``.
+        sources: Token ids of the sources, from ``source_rows``.
+        targets: Token ids of the targets, from ``target_rows``.
         references: The text of each target.
         ids: Sample ids, int64 ``(n,)``.
 
@@ -109,7 +110,9 @@ class EncodedPairs:
         return len(self.ids)
 
     def batch(self, rows: Tensor, epoch: int = 0, widths: tuple[int, int] | None = None) -> Batch:
-        """Return the pairs at ``rows`` as a padded batch, weighted by its number of target tokens.
+        """Return the pairs at ``rows`` as a padded batch.
+
+        The weight of the batch is its number of target tokens.
 
         Args:
             rows: Indices of the pairs, int64 ``(n,)``.
@@ -139,11 +142,11 @@ class EncodedPairs:
 
 
 class PairLoader(Loader):
-    """Batches of ``EncodedPairs``.
+    """A loader of batches of ``EncodedPairs``.
 
     With ``shuffle`` (train) a batch has at most ``batch_size`` times the tokens of an average pair,
-    both sides and their padding counted; that is about ``batch_size`` pairs. Without (valid, test)
-    a batch has ``batch_size`` pairs, in their order.
+    counting both sides and padding, which is about ``batch_size`` pairs. Without ``shuffle``
+    (validation, test) a batch has ``batch_size`` pairs, in the order of the data set.
 
     Args:
         dataset: The pairs.
@@ -172,7 +175,7 @@ class PairLoader(Loader):
             yield self.dataset.batch(own, epoch, self._widths(rows))
 
     def _widths(self, rows: Tensor) -> tuple[int, int] | None:
-        """Return rounded widths for training batches, so that an epoch has few shapes."""
+        """Return rounded widths for a training batch, else None; an epoch then has few shapes."""
         if self._buckets is None:
             return None
         data = self.dataset

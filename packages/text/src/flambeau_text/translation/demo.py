@@ -1,4 +1,4 @@
-"""A synthetic translation task that needs attention: English sentences with a date to German.
+"""A synthetic task that needs attention: translate English sentences with a date to German.
 
 The German sentence has the parts of the date in another order, and a number has one to three words.
 """
@@ -117,7 +117,7 @@ _ENDINGS = (("", ""), ("in the morning", "am morgen"), ("at night", "in der nach
 
 
 def english(number: int) -> list[str]:
-    """Return a number below 100 in English words: "forty two"."""
+    """Return the English words of a number below 100: "forty", "two"."""
     if number < 20:
         return [_ONES[number]]
     tens, ones = divmod(number, 10)
@@ -125,7 +125,7 @@ def english(number: int) -> list[str]:
 
 
 def german(number: int) -> list[str]:
-    """Return a number below 100 in separate German words, ones before tens: "zwei und vierzig"."""
+    """Return the German words of a number below 100, ones before tens: "zwei", "und", "vierzig"."""
     if number < 20:
         return [_GERMAN_ONES[number]]
     tens, ones = divmod(number, 10)
@@ -133,7 +133,7 @@ def german(number: int) -> list[str]:
 
 
 def date_pair(opening: int, day: int, month: int, year: int, ending: int) -> tuple[str, str]:
-    """Return a sentence with a date in both languages.
+    """Return an English sentence with a date and its German translation.
 
     >>> date_pair(0, 21, 3, 1842, 0)[0]
     'we met on march twenty one eighteen forty two'

@@ -1,4 +1,4 @@
-"""``DOMAIN``: the record that registers translation with core."""
+"""``DOMAIN``: the record that registers translation with flambeau's core."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from flambeau_text.translation.text_files import reads_like_a_sentence, side_of
 
 
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
-    """Recognise folders, tables and files with sentence pairs.
+    """Recognise a path with sentence pairs; return None for any other.
 
-    Sure for a folder with files ``train.*`` of two languages, a table with the columns "source" and
-    "target" or two columns named by language codes ("en", "de"), and a file in one language whose
-    other side is given. Possible for a file in one language alone, and for two columns of sentences
-    under other names or without a header, for which reading says what to add.
+    The result is "sure" for a folder with files ``train.*`` of two languages, for a table with the
+    columns "source" and "target" or with two columns named by language codes ("en", "de"), and for
+    a file in one language if the file of the other language is given. It is "possible" for a file
+    in one language alone, and for a table of two columns with sentences but with other names or
+    without a header. If an option is missing, the error of reading the path names it.
     """
     if path.is_dir():
         found = (side_of(file) for file in path.iterdir() if file.name.startswith("train."))
@@ -87,7 +88,7 @@ DATA_OPTIONS = (
     CliOption(
         "source-language",
         str,
-        "Source language, such as en; its file is the source in a folder.",
+        "Source language, such as en; in a folder its file is the source.",
         "source_language",
     ),
     CliOption("target-language", str, "Target language, such as de.", "target_language"),
@@ -95,7 +96,7 @@ DATA_OPTIONS = (
         "valid", str, "Fraction of the pairs for validation, or two files: val.en,val.de", "valid"
     ),
     CliOption("test", str, "Fraction of the pairs for the final test, or two files.", "test"),
-    CliOption("tokenizer", str, "bpe, unigram, word or character.", "tokenizer"),
+    CliOption("tokenizer", str, "Tokenizer: bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Size of a vocabulary, in tokens.", "vocab_size"),
     CliOption("lowercase", bool, "Lower-case both sides.", "lowercase"),
     CliOption(
@@ -104,32 +105,48 @@ DATA_OPTIONS = (
         "Keep all pairs of one source in one part of a drawn split (default: true).",
         "group_sources",
     ),
-    CliOption("max-words", int, "Limit of words of either side.", "max_words"),
-    CliOption("max-characters", int, "Limit of characters of either side.", "max_characters"),
-    CliOption("max-ratio", float, "Limit of the ratio of both sides' words.", "max_length_ratio"),
+    CliOption("max-words", int, "Maximum number of words of each side.", "max_words"),
+    CliOption(
+        "max-characters", int, "Maximum number of characters of each side.", "max_characters"
+    ),
+    CliOption(
+        "max-ratio", float, "Maximum ratio of the two sides' numbers of words.", "max_length_ratio"
+    ),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
     CliOption(
         "unusable",
         str,
-        "'skip' unusable pairs (except in test), 'keep' them, or 'raise'.",
+        "'skip' unusable pairs (except in test), 'keep' them, or 'raise' an error.",
         "unusable",
     ),
-    CliOption("source-column", str, "Column of a table with the sources.", "source_column"),
-    CliOption("columns", str, "Columns of both sides in a table without a header: 0,1.", "columns"),
-    CliOption("split", str, "Column of a table with train, valid or test for each row.", "split"),
+    CliOption("source-column", str, "Name of the source column of a table.", "source_column"),
+    CliOption(
+        "columns",
+        str,
+        "Positions of source and target column in a table without a header: 0,1.",
+        "columns",
+    ),
+    CliOption(
+        "split", str, "Name of a table's column with train, valid or test for each row.", "split"
+    ),
 )
 
 PREDICT_OPTIONS = (
     CliOption("beam", int, "Size of the beam search; 1 is greedy, larger is slower.", "beam"),
-    CliOption("n-best", int, "Translations of each source, in JSON and CSV.", "n_best"),
+    CliOption("n-best", int, "Number of translations per source, in JSON and CSV.", "n_best"),
     CliOption(
         "length-penalty", float, "Exponent of the length penalty; 0: none.", "length_penalty"
     ),
-    CliOption("temperature", float, "Sample, with this temperature.", "temperature"),
-    CliOption("top-k", int, "Sample among the most probable tokens.", "top_k"),
-    CliOption("top-p", float, "Sample among the tokens with this probability.", "top_p"),
+    CliOption("temperature", float, "Sample tokens with this temperature.", "temperature"),
+    CliOption("top-k", int, "Sample among this number of most probable tokens.", "top_k"),
+    CliOption(
+        "top-p",
+        float,
+        "Sample among the most probable tokens whose probabilities add up to this.",
+        "top_p",
+    ),
     CliOption("seed", int, "Seed of the sampling.", "seed"),
-    CliOption("attention", bool, "Tokens and attention, in JSON and CSV.", "attention"),
+    CliOption("attention", bool, "Add tokens and attention weights, in JSON and CSV.", "attention"),
     CliOption(
         "replace-unknown",
         bool,

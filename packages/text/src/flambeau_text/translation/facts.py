@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class TranslationFacts(Facts, total=False):
-    """Core's facts, the languages, and statistics of the train pairs.
+    """The facts of every kind of data, the languages, and statistics of the train pairs.
 
     Attributes:
-        unspaced: Per side, "ja", "zh" or "th" (and other scripts) if it is written without spaces
-            between words, else None: ``{"source": …, "target": …}``.
+        unspaced: ``{"source": …, "target": …}``: for a side written without spaces between words
+            "ja", "zh", or "th" for Thai and similar scripts; None for any other side.
         source_words: Number of words of the source sentences.
         target_words: Number of words of the target sentences.
         source_distinct_words: Number of distinct words of the source sentences.
         target_distinct_words: Number of distinct words of the target sentences.
-        mean_words: Mean number of words of a pair, both sides added.
+        mean_words: Mean number of words of a pair, on both sides together.
         longest_words: Number of words of the longest sentence of either side.
         longest_characters: Number of characters of the longest sentence of either side.
-        shared_words: Fraction of the target's words, repetitions counted, that occur in sources.
+        shared_words: Fraction of the target words, counting repetitions, that occur in sources.
         source_language: Language code, if known.
         target_language: Language code, if known.
         lowercase: Whether sentences are converted to lower case.

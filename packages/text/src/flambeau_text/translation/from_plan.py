@@ -1,4 +1,4 @@
-"""From the plan's values to the tokenizers and the preprocessor, fitted on train."""
+"""Fit the tokenizers and the preprocessor on the train pairs, as the plan's values require."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fit_preprocessor(
         sources: The train sources.
         targets: The train targets.
         values: The plan's values by key.
-        options: Languages and case.
+        options: Options, of which languages and case are used.
     """
     source_language, target_language = options.source_language, options.target_language
     lowercase = bool(options.lowercase)

@@ -1,4 +1,4 @@
-"""What a report shows of translations: figures of each sentence, and sections of the page."""
+"""The contents of a report for translations: values of each sentence, and sections of the page."""
 
 # pyright: reportUnknownMemberType=false
 
@@ -44,18 +44,19 @@ _LENGTHS = (5, 10, 15, 20, 30, 10_000)
 def translation_summary(
     outputs: dict[str, Tensor], batch: Batch, target: Tokenizer, bleu_tokenizer: str = "13a"
 ) -> Summary:
-    """Return the figures of each sentence of a batch.
+    """Return the values that a report has of each sentence of a batch.
 
-    "loss" (per token), "loss_sum", "likelihood_sum" and "n_tokens" of the reference;
-    "target_text" and "predicted_text"; "score" of the search and smoothed "bleu" of the sentence;
-    "n_source" tokens; "tokens" and "attention" ``(tokens, source)`` of the translation, None if the
-    model returns none or a side is longer than 60 tokens.
+    Of the reference: "loss" (the mean per token), "loss_sum", "likelihood_sum" (the loss without
+    label smoothing), "n_tokens" and "target_text". Of the source: the number of tokens "n_source".
+    Of the translation: "predicted_text"; "score", by which the search ranks it; "bleu", its
+    smoothed BLEU; "tokens"; and "attention" ``(tokens, source)``, None if the model returns no
+    attention or if a side is longer than 60 tokens.
 
     Args:
-        outputs: Outputs of ``TranslationTask.predict`` with ``context.for_report``.
+        outputs: Outputs of ``TranslationTask.predict``, called with ``context.for_report``.
         batch: The batch.
         target: The target tokenizer, which normalises the references.
-        bleu_tokenizer: sacrebleu's tokenization.
+        bleu_tokenizer: sacrebleu's tokenization for BLEU.
     """
     rows = [content_ids(row) for row in outputs["tokens"].tolist()]
     texts = [target.decode(row) for row in rows]
@@ -84,7 +85,7 @@ def translation_summary(
 def _attention(
     attention: Tensor | None, rows: Sequence[Sequence[int]], n_source: Sequence[int]
 ) -> list[Tensor | None]:
-    """Return the attention of each sentence without padding; its end token is a row."""
+    """Return the attention of each sentence, without padding but with a row for its end token."""
     if attention is None:
         return [None] * len(rows)
     sizes = [(len(row) + 1, n) for row, n in zip(rows, n_source, strict=True)]
@@ -119,7 +120,11 @@ def scores_by_length(summary: Summary, bleu_tokenizer: str = "13a") -> list[list
 
 
 def translation_sections(found: Interpretation, bleu_tokenizer: str = "13a") -> list[Section]:
-    """Return scores by length, the worst and best translations, attention and teacher forcing."""
+    """Return the sections of a report on translations.
+
+    They are a table of scores by source length, the worst and the best translations, and, if
+    matplotlib is installed, plots of the attention and of teacher forcing during the run.
+    """
     bleu = found.predictions.figure("bleu").tolist()
     order = sorted(range(len(bleu)), key=lambda at: (bleu[at], at))
     columns = ["source tokens", "sentences", "BLEU", "length ratio"]
@@ -159,14 +164,15 @@ def _figures(found: Interpretation, order: Sequence[int]) -> list[Section]:
             (draw_panels([attention_panel(each)], 4.2, 3.6, None), f"Attention of sentence {at}")
             for at, each in translations
         ]
-        text = Text("Attention weights: target tokens down, source tokens across.")
+        text = Text("Attention weights: one row per target token, one column per source token.")
         sections.append(Section("Attention", (text, Figures(drawn, min_width=300))))
     history = found.details.history
     if history is not None and history.column("teacher_forcing"):
         figure = draw_panels([teacher_forcing_panel(history)], 4.2, 3.3, None)
         text = Text(
-            "The probability of the reference token as decoder input, and the overlap (F1 of the "
-            "tokens) of predictions and references, teacher-forced and free-running."
+            "The probability that the decoder reads the reference token in training, and the "
+            "overlap (F1 of the tokens) of predictions and references, teacher-forced and "
+            "free-running."
         )
         figures = Figures([(figure, "Teacher forcing by epoch")], min_width=300)
         sections.append(Section("Teacher forcing", (text, figures)))
@@ -176,7 +182,7 @@ def _figures(found: Interpretation, order: Sequence[int]) -> list[Section]:
 def _with_attention(
     found: Interpretation, order: Sequence[int]
 ) -> list[tuple[int, DetailedTranslation]]:
-    """Return some translations of medium quality with their attention, if it is known."""
+    """Return positions and translations of medium BLEU whose attention is known."""
     data, preprocessor = found.details.data, found.details.preprocessor
     if data is None or not isinstance(preprocessor, TranslationPreprocessor):
         return []

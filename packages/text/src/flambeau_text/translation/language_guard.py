@@ -1,4 +1,4 @@
-"""``LanguageGuard``: recognises texts in another script or language than the train sources."""
+"""``LanguageGuard``: detects texts that are not in the script or language of the train sources."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class LanguageGuard:
         )
 
     def problem(self, text: str) -> str | None:
-        """Return why a text is not in the source language, as the end of a sentence, or None."""
+        """Return why a text is not in the source language, as the end of a sentence, else None."""
         letters = [letter for letter in text.lower() if letter.isalpha()]
         unseen = [letter for letter in letters if letter not in self.letters]
         source, target = _suffix(self.source_language), _suffix(self.target_language)
@@ -126,7 +126,7 @@ def _most_frequent(counts: Counter[str]) -> list[str]:
 
 
 def _scripts(letters: Iterable[str]) -> str:
-    """Return the two most frequent scripts of letters, such as "Cyrillic"."""
+    """Return the names of the two most frequent scripts of the letters, such as "Cyrillic"."""
     names = Counter(unicodedata.name(letter, "UNNAMED").split()[0] for letter in letters)
     return " and ".join(name.capitalize() for name, _ in names.most_common(2))
 

@@ -24,15 +24,15 @@ _STEP = 64
 def token_loss(
     output: nn.Module, features: Tensor, targets: Tensor, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed training loss of tokens, and their summed likelihood loss.
+    """Return the training loss and the negative log-likelihood, each summed over the tokens.
 
     With smoothing ``s`` the target distribution has ``1 - s`` at the reference token and spreads
-    ``s`` evenly over all tokens but padding, which is never predicted. The second sum is the
-    negative log-likelihood without smoothing; perplexity is computed from it.
+    ``s`` evenly over all tokens but padding, which is never predicted. The negative
+    log-likelihood is without smoothing; perplexity is computed from it.
 
     Args:
-        output: The output layer, features to logits. The logits of a plain ``nn.Linear`` are
-            computed in chunks together with their gradients.
+        output: The output layer, which maps features to logits. The logits of a plain ``nn.Linear``
+            are computed in chunks together with their gradients.
         features: ``(tokens, size)``.
         targets: int64 ``(tokens,)``; padding (``PADDING_ID``) is ignored.
         smoothing: Label smoothing, at least 0 and below 1.
@@ -158,15 +158,15 @@ def _into_gradients(
 
     Args:
         scores: Logits without the bias, ``(tokens, vocabulary)``.
-        shift: The bias.
+        shift: The bias, or None.
         targets: int64 ``(tokens,)``.
         smoothing: As for `token_loss`.
         wide: float32, or float64 if ``scores`` are float64.
-        to_bias: The gradient of the bias is added to it, if the bias is trained.
+        to_bias: Tensor to which the gradient of the bias is added; None if no bias is trained.
 
     Returns:
-        For each row the logsumexp, the logit of its target, and the factor by which its gradient
-        is still to be multiplied, 0 for padding.
+        For each row the logsumexp, the logit of its target, and the factor by which the caller must
+        multiply the row's gradient, 0 for padding.
     """
     normalisers, reference, scale = (
         torch.empty(len(scores), 1, dtype=wide, device=scores.device) for _ in range(3)
@@ -207,11 +207,11 @@ def _add_smoothing(
     Args:
         smoothing: As for `token_loss`.
         matrix: Weight of the output layer, ``(vocabulary, size)``.
-        shift: Bias of the layer.
+        shift: Bias of the output layer, or None.
         known: Features, ``(tokens, size)``, in float32 or wider.
         counts: 1 for each token, 0 for padding.
         reference: The logit of each target.
-        gradients: Gradients of features, weight and bias; None for tensors without training.
+        gradients: Gradients of features, weight and bias; None for a tensor that is not trained.
     """
     spread = smoothing / (len(matrix) - 1)
     columns = matrix.sum(0, dtype=known.dtype) - matrix[PADDING_ID]

@@ -41,9 +41,10 @@ class MinimumRisk:
     Attributes:
         n_samples: Number of sampled translations per source.
         alpha: Exponent of the probabilities; a small value weighs the candidates almost equally.
-        likelihood_weight: Weight of the cross-entropy, 0 to 1; the risk has the rest.
-        quality: Maps a translation and its reference to 0 to 100; default is the smoothed BLEU of
-            the sentence.
+        likelihood_weight: Weight of the cross-entropy, 0 to 1; the risk has the weight
+            ``1 - likelihood_weight``.
+        quality: Function of a translation and its reference that returns a quality from 0 to 100;
+            the default is the smoothed BLEU of the sentence.
 
     Source:
         Shen et al., "Minimum Risk Training for Neural Machine Translation" (arXiv 1512.02433),
@@ -72,7 +73,7 @@ class MinimumRisk:
         """Run one step; the returned loss is the weighted sum of cross-entropy and risk.
 
         Raises:
-            ArgumentError: Task and model are not those of translation.
+            ArgumentError: The task is not a ``TranslationTask``, or the model is not a ``Seq2Seq``.
         """
         if not isinstance(task, TranslationTask) or not isinstance(model, Seq2Seq):
             raise ArgumentError(
@@ -102,11 +103,11 @@ class MinimumRisk:
         """Return the expected error, 0 to 1 per sentence, summed over the batch.
 
         Args:
-            model: In training mode; candidates are sampled in eval mode.
+            model: The model, in training mode; candidates are sampled in eval mode.
             batch: Sources and references.
-            task: Its target tokenizer decodes the candidates.
+            task: The task, whose target tokenizer decodes the candidates.
             seed: The run's seed.
-            step: The optimizer step, part of the keys of the draws.
+            step: The optimizer step; it is a part of the keys of the random draws.
         """
         source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
         candidates = self._candidates(model, batch, seed, step)
@@ -150,6 +151,6 @@ class MinimumRisk:
 
 
 def _is_repeated(candidates: Tensor) -> Tensor:
-    """Return whether a candidate equals an earlier one of its source, bool ``(batch, n)``."""
+    """Return whether a candidate equals an earlier one of the same source, bool ``(batch, n)``."""
     same = (candidates.unsqueeze(2) == candidates.unsqueeze(1)).all(3)
     return same.tril(-1).any(2)

@@ -19,14 +19,14 @@ _PLANNED = ("tokenizer", "vocab_size", "shared_vocab", "normalization")
 
 @dataclass(frozen=True)
 class TranslationOptions:
-    """Options of every constructor of ``TranslationData``.
+    """How sentence pairs are tokenized and filtered, for the constructors of ``TranslationData``.
 
     Attributes:
         source_language: A code such as "en", which selects spaCy's rules for words and appears in
             reports; None if unknown.
         target_language: Language of the targets, in the same form.
         tokenizer: "bpe", "unigram", "word" or "character"; None lets the plan choose.
-        vocab_size: Size of a vocabulary; None lets the plan choose.
+        vocab_size: Size of each vocabulary, in tokens; None lets the plan choose.
         shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.
         lowercase: Lower-case both sides; translations are then lower-case. None is False.
         normalization: Unicode form of both sides, of the texts to translate and of the references
@@ -37,17 +37,17 @@ class TranslationOptions:
         max_characters: Maximum number of characters on either side.
         max_length_ratio: Maximum ratio of the two sides' numbers of words; not applied to pairs
             with at most five words on the longer side.
-        group_sources: Whether a drawn validation or test part keeps all pairs of one source
-            sentence together, so that no source is in two parts.
+        group_sources: Whether a random split keeps all pairs of one source sentence in one part.
         unusable: "skip" excludes and counts pairs that exceed a limit or have an empty side, except
             in a given test part, which is kept whole; "keep" keeps all pairs; "raise" raises an
             error that names them.
         columns: Names of the source and the target column of the table that was read, set by the
-            constructors; positions ("0", "1") if it has no header. The command line reads a further
-            table ``like`` the export by these columns, if it has them.
-        like: Folder of an export. Languages, tokenizer, vocabulary size, Unicode form and case are
-            the export's where they are not set, and a learner keeps its tokenizers, with their
-            vocabularies.
+            constructors; positions ("0", "1") if the table has no header. If the
+            command line reads another table like an export's data, it uses the export's columns, if
+            the table has them.
+        like: Folder of an export. Languages, tokenizer, vocabulary size, Unicode form and case that
+            are not set are taken from the export, and a learner uses the export's tokenizers with
+            their vocabularies.
 
     Raises:
         ArtefactError: ``like`` is not an export of ``TranslationData``.
@@ -96,7 +96,7 @@ class TranslationOptions:
 
     @property
     def columns_of_like(self) -> tuple[str, str] | None:
-        """The columns with which the data of the export ``like`` were read, if from a table."""
+        """Source and target column of the data of the export ``like``; None without a table."""
         if self.like is None:
             return None
         found = reading_options(read_record(self.like, "translate", "like")).get("columns")
@@ -108,7 +108,7 @@ class TranslationOptions:
 
 
 def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the options that an export determines, by name; None for those not known."""
+    """Return the options that an export determines, by name; None for an unknown option."""
     record = read_record(like, "translate", "like")
     planned = {} if record.plan is None else Plan.from_json(record.plan).values
     guard = record.preprocessor.arguments.get("language_guard") or {}

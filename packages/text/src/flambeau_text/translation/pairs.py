@@ -1,4 +1,4 @@
-"""``Pairs``: a table of sentence pairs from lines, columns or iterables, and its filter."""
+"""``Pairs``: a table of sentence pairs from lines, columns or iterables, without unusable pairs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pairs:
         locations: Where each pair was found, for messages ("train.en line 3").
         problems: The pairs that were skipped, each with its reason.
         skipped: Number of skipped pairs by reason.
-        notes: How the input was read, where it was not said; lines of the report.
+        notes: Lines of the report on how the input was read, if the arguments did not determine it.
     """
 
     sources: list[str] = field(default_factory=list[str])
@@ -77,12 +77,12 @@ def pairs_from_lines(sources: Sequence[str], targets: Sequence[str], name: str) 
 
 @dataclass(frozen=True)
 class Sides:
-    """Names of the entries of a mapping that are source and target.
+    """The keys of the source and the target in mappings.
 
     Attributes:
-        source: Name of the source.
-        target: Name of the target.
-        note: How they were chosen, if that was not asked for; a line of the report.
+        source: Key of the source.
+        target: Key of the target.
+        note: How the keys were chosen, if the user did not name them; a line of the report.
     """
 
     source: str
@@ -91,7 +91,7 @@ class Sides:
 
 
 def pairs_from_items(items: Iterable[Any], name: str = "pair", sides: Sides | None = None) -> Pairs:
-    """Return the pairs of an iterable of (source, target) or of mappings with texts by name.
+    """Return the pairs of an iterable of tuples (source, target), or of mappings with both texts.
 
     Rows of Hugging Face translation data sets, ``{"translation": {"en": …, "de": …}}``, are
     accepted.
@@ -99,7 +99,7 @@ def pairs_from_items(items: Iterable[Any], name: str = "pair", sides: Sides | No
     Args:
         items: The iterable.
         name: What an item is called in messages.
-        sides: Names of the two texts of a mapping; see `sides_of`.
+        sides: Keys of the two texts in mappings; see `sides_of`.
 
     Raises:
         ArgumentError: The object cannot be iterated over.
@@ -123,12 +123,13 @@ def pairs_from_items(items: Iterable[Any], name: str = "pair", sides: Sides | No
 
 
 def sides_of(item: Any, source: str | None, target: str | None) -> Sides | None:
-    """Return the names of source and target in a mapping; None if ``item`` is not a mapping.
+    """Return the keys of source and target in a mapping; None if ``item`` is not a mapping.
 
-    They are those asked for, else "source" and "target", else its only two entries in their order.
+    They are ``source`` and ``target`` if given, else "source" and "target", else the only two keys
+    in their order.
 
     Raises:
-        InputError: An entry that was asked for does not exist, or it is unclear which ones to use.
+        InputError: A given key does not exist, or it is unclear which keys to use.
     """
     if not isinstance(item, Mapping):
         return None
@@ -148,10 +149,10 @@ def sides_of(item: Any, source: str | None, target: str | None) -> Sides | None:
         one = source or next(name for name in entries if name != target)
         other = target or next(name for name in entries if name != one)
         note = f"sides: the source is {one!r} and the target {other!r}, in the order of the entries"
-        return Sides(one, other, f"{note}; source= and target= name them")
+        return Sides(one, other, f"{note}; to choose them, give source= and target=")
     raise InputError(
-        f"The pairs are mappings with the entries {shown}; it is unclear which are the two texts. "
-        'Name them: source="en", target="de".'
+        f"The pairs are mappings with the entries {shown}; it is unclear which two are source and "
+        'target. Name them: source="en", target="de".'
     )
 
 
@@ -180,7 +181,7 @@ def pairs_from_columns(table: Table, source: str, target: str) -> Pairs:
     """Return the pairs of two columns of a table.
 
     Raises:
-        InputError: A column does not exist, or a cell is not a text; the message has its row.
+        InputError: A column does not exist, or a cell is not a text; the message names the row.
     """
     found: dict[str, list[str]] = {}
     for column in (source, target):
@@ -203,18 +204,20 @@ def pairs_from_columns(table: Table, source: str, target: str) -> Pairs:
 def filter_pairs(
     pairs: Pairs, options: TranslationOptions, whole: Container[int] = ()
 ) -> tuple[Pairs, np.ndarray]:
-    """Return the pairs within the limits of ``options``, and their positions in ``pairs``.
+    """Return the usable pairs, and their positions in ``pairs``.
 
-    Other pairs are counted by reason.
+    A pair is unusable if it exceeds a limit, has an empty side or is not valid text. Such pairs are
+    excluded and counted by reason, unless ``options.unusable`` is "keep".
 
     Args:
         pairs: The pairs.
-        options: The limits.
-        whole: Positions of pairs of a test part, which is never made smaller: they are kept.
+        options: The limits, and ``unusable``.
+        whole: Positions of the pairs of a test part, which "skip" keeps too, because a test part is
+            never made smaller.
 
     Raises:
-        InputError: A pair exceeds a limit and ``options.unusable`` is "raise", all pairs do, or a
-            pair that has to be kept is not valid text.
+        InputError: A pair is unusable and ``options.unusable`` is "raise", all pairs are unusable,
+            or a pair that must be kept is not valid text.
     """
     kept, positions = Pairs(notes=list(pairs.notes)), list[int]()
     rows = zip(pairs.sources, pairs.targets, pairs.locations, strict=True)
@@ -247,9 +250,9 @@ def filter_pairs(
 
 
 def _not_text(text: str) -> str | None:
-    """Return which character of a text cannot be encoded as UTF-8, or is NUL."""
+    """Return which characters make a text invalid, NUL or an unpaired surrogate, or None."""
     if "\0" in text:
-        return "NUL characters, as UTF-16 that was read as UTF-8"
+        return "NUL characters, as if UTF-16 was read as UTF-8"
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -258,7 +261,7 @@ def _not_text(text: str) -> str | None:
 
 
 def _problem(source: str, target: str, options: TranslationOptions) -> tuple[str, str] | None:
-    """Return kind and description of the reason why a pair is unusable, or None."""
+    """Return kind and description of the reason why a pair is unusable; None if it is usable."""
     for side, text in (("source", source), ("target", target)):
         if (wrong := _not_text(text)) is not None:
             return NOT_TEXT, f"the {side} has {wrong}"

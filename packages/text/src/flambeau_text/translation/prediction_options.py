@@ -16,11 +16,11 @@ _OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 @dataclass(frozen=True)
 class Details:
-    """What a prediction has beside its text and score.
+    """What a prediction contains in addition to its text and score.
 
     Attributes:
-        n_best: Number of translations of a source.
-        attention: Whether tokens and attention are returned.
+        n_best: Number of translations returned per source.
+        attention: Whether tokens and attention weights are returned.
         replace_unknown: Whether unknown tokens are replaced by the source token with the highest
             attention.
     """
@@ -31,7 +31,7 @@ class Details:
 
 
 def strategy_of(options: Mapping[str, Any], default: Strategy) -> Strategy:
-    """Return the strategy that options by name ask for, based on the default.
+    """Return the decoding strategy with the given options, and other settings as in ``default``.
 
     Raises:
         ArgumentError: Options of beam search and of sampling are combined.
@@ -42,7 +42,8 @@ def strategy_of(options: Mapping[str, Any], default: Strategy) -> Strategy:
     if searches and samples:
         one, other = (f"--{name.replace('_', '-')}" for name in (searches[0], samples[0]))
         raise ArgumentError(
-            f"{one} is an option of beam search and {other} of sampling. Give one of them."
+            f"{one} is an option of beam search and {other} of sampling. Give options "
+            "of only one of the two."
         )
     if samples:
         base = default if isinstance(default, Sampling) else Sampling(**_lengths(default))
@@ -67,6 +68,6 @@ def _lengths(strategy: Strategy) -> dict[str, Any]:
 
 
 def details_of(options: Mapping[str, Any]) -> Details | None:
-    """Return the details that options ask for, or None."""
+    """Return the details that the options request, or None if they request no details."""
     found = Details(**{name: options[name] for name in Details.__annotations__ if name in options})
     return None if found == Details() else found

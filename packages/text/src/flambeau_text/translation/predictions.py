@@ -1,4 +1,4 @@
-"""``Translation``: the prediction of a translation model, and its details."""
+"""``Translation``: a prediction of a translation model, with its details if requested."""
 
 from __future__ import annotations
 
@@ -58,9 +58,11 @@ class ListedTranslation(Translation):
     Attributes:
         alternatives: Text and score of the next best translations.
         source_tokens: Tokens of the source, the end token included; empty unless attention is
-            asked for.
-        tokens: Tokens of the translation, likewise.
-        attention: A row of weights for each token; empty if the model returns no attention.
+            requested.
+        tokens: Tokens of the translation, the end token included; empty unless attention is
+            requested.
+        attention: One row of weights per token; empty unless requested, or if the model returns no
+            attention.
     """
 
     alternatives: tuple[tuple[str, float], ...] = ()
@@ -77,7 +79,7 @@ def detailed_translations(
     Args:
         target: The target tokenizer.
         outputs: Outputs of ``TranslationTask.predict`` with details.
-        details: What is asked for.
+        details: The requested details.
     """
     attention: Tensor | None = outputs["n_best_attention"]
     for row, source_tokens in enumerate(outputs[SOURCE_TOKENS]):
@@ -107,13 +109,13 @@ def detailed_translations(
 def replace_unknown(
     tokens: Sequence[str], ids: Sequence[int], source: Sequence[str], attention: Tensor | None
 ) -> list[str]:
-    """Return the tokens with each unknown one replaced by the source token attended to most.
+    """Return the tokens, each unknown token replaced by the source token with most attention.
 
     Args:
         tokens: The translation, without its end token.
-        ids: Its ids.
-        source: The source tokens, the end token last; that one replaces nothing.
-        attention: ``(tokens, source)``; without attention nothing is replaced.
+        ids: Token ids of the translation.
+        source: The source tokens, the end token last, which never replaces an unknown token.
+        attention: Attention weights ``(tokens, source)``; with None no token is replaced.
     """
     if attention is None or len(source) < 2:
         return list(tokens)

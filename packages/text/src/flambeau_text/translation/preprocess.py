@@ -1,4 +1,4 @@
-"""``TranslationPreprocessor``: texts to batches of token ids."""
+"""``TranslationPreprocessor``: converts texts to batches of token ids."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ class TranslationPreprocessor(Preprocessor):
         source: The source tokenizer, or its JSON values.
         target: The target tokenizer, or its JSON values; None if both sides share one.
         max_tokens: Maximum number of tokens of a source; longer sources are refused.
-        language_guard: Refuses texts in another script or language, or its JSON values; None
-            accepts all.
-        tokenization: The record of `record_of` in an export; a warning says if the installed
-            packages tokenize otherwise. None records them now.
+        language_guard: The check that refuses texts in another script or language than the train
+            sources, or its JSON values; None accepts all texts.
+        tokenization: The record that an export has from `record_of`; if the installed packages
+            tokenize differently, a warning is given. None makes a new record.
 
     Attributes:
         source: Tokenizer of the sources.
         target: Tokenizer of the targets; the same object if both sides share one.
         max_tokens: The argument ``max_tokens``.
-        language_guard: The argument; set it to None to translate texts of any language and script.
+        language_guard: The argument ``language_guard``; set it to None to translate texts of any
+            language and script.
     """
 
     def __init__(
@@ -125,8 +126,8 @@ class TranslationPreprocessor(Preprocessor):
         """Check that the sources of a part are in the language of the train sources.
 
         Raises:
-            InputError: Most of the first sources are not, for example because the two sides are
-                swapped.
+            InputError: Most of the first sources are in another language, for example because the
+                two sides are swapped.
         """
         if self.language_guard is None:
             return
@@ -142,7 +143,7 @@ class TranslationPreprocessor(Preprocessor):
             )
 
     def vocabulary_digest(self) -> str:
-        """Return a digest of both tokenizers: weights fit only data with the same token ids."""
+        """Return a hash of both tokenizers; weights are valid only with equal tokenizers."""
         content = [self.source.as_json(), self.target.as_json()]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

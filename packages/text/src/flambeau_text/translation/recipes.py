@@ -1,13 +1,13 @@
-"""Default values of the plan's rules for translation."""
+"""The numbers from which the plan's rules for translation compute their defaults."""
 
 from __future__ import annotations
 
 LEARNING_RATES = {"rnn": 3e-3, "transformer": 2e-3}
 """Peak learning rates with AdamW and the one-cycle schedule, by architecture.
 
-The recurrent model: 25.6 BLEU on the validation part of Multi30k (English to German, lower case),
-greedy search, after the second of three epochs. The Transformer: the usual rate for its size; no
-other was tried.
+With its rate the recurrent model reached 25.6 BLEU on the validation part of Multi30k (English to
+German, lower case, greedy search) after the second of three epochs. The rate of the Transformer is
+usual for its size; no other rate was tried.
 """
 
 TRANSFORMER_PAIRS = 100_000
@@ -31,15 +31,18 @@ SUBWORD_VOCAB_SIZES = (
     (5_000, 4_000),
     (0, 1_000),
 )
-"""Subword vocabulary size by minimum number of train pairs."""
+"""Subword vocabulary size by minimum number of train pairs, as (minimum, size)."""
 
 BATCH_SIZES = ((100_000, 256), (10_000, 128), (2_000, 64), (500, 32), (0, 16))
-"""Batch size, in average pairs, by minimum number of train pairs."""
+"""Batch size by minimum number of train pairs, as (minimum, size).
+
+A batch has the tokens of this number of average pairs.
+"""
 
 DROPOUT = ((1_000_000, 0.1), (100_000, 0.2), (0, 0.3))
-"""Dropout probability by minimum number of train pairs."""
+"""Dropout probability by minimum number of train pairs, as (minimum, probability)."""
 
 TARGET_STEPS = {"word": 1_500, "text": 6_000}
-"""Optimizer steps of a run, for small word vocabularies and for running text."""
+"""Target number of optimizer steps of a run: with the word tokenizer, and with others ("text")."""
 
 MIN_EPOCHS, MAX_EPOCHS = 5, 60

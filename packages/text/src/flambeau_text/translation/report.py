@@ -1,4 +1,4 @@
-"""``report``: a description of sentence pairs, to read before training."""
+"""``report``: describes sentence pairs, to be read before training."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def report(
     Args:
         samples: The pairs.
         split: The rows of each part.
-        options: Languages and case.
+        options: Options, of which languages and case are used.
         skipped: Number of unusable pairs by reason.
-        notes: How the input was read, where that was not said.
+        notes: How the input was read, if the arguments did not determine it.
     """
     names = f"{options.source_language or 'source'} → {options.target_language or 'target'}"
     lines = [f"{len(samples):,} pairs, {names}", *notes, f"split: {split.describe()}"]
@@ -81,7 +81,7 @@ def _unknown_words(
 
 
 def _duplicates(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
-    """Return lines about pairs and sources in several parts, duplicates, and equal sides."""
+    """Return lines about duplicate pairs, equal sides, and pairs and sources in several parts."""
     rows = {part: split.part(part).tolist() for part in shown}
 
     def pair(row: int) -> tuple[str, str]:

@@ -70,7 +70,8 @@ def _tokenizer(facts: TranslationFacts, values: Values) -> Choice:
     is_small = max(distinct.values()) <= _MAX_WORD_VOCAB
     value = "word" if is_small and not unspaced else "bpe"
     reason = (
-        f"The {' and the '.join(unspaced)} side has no spaces between words; subwords need none."
+        f"There are no spaces between words on the {' and '.join(unspaced)} side; subwords do not "
+        "need them."
     )
     reason = (
         reason
@@ -106,8 +107,8 @@ def _normalization(facts: TranslationFacts, values: Values) -> Choice:
     return Choice(
         "normalization",
         "nfc",
-        f"{n:,} of {n_texts:,} train texts are not in the Unicode form NFC. In one form the same "
-        "letters are the same tokens, in train, in prediction and in scores.",
+        f"{n:,} of {n_texts:,} train texts are not in the Unicode form NFC. In a single form equal "
+        "letters give equal tokens in training, prediction and scores.",
         evidence={"n_other_form": n},
         alternatives=("nfkc", "none"),
         override='options=TranslationOptions(normalization="nfkc"), or --normalization nfkc',
@@ -299,8 +300,8 @@ def _bleu_tokenizer(facts: TranslationFacts, values: Values) -> Choice:
     if value == "13a":
         reason = "sacrebleu's default, for languages with spaces between words."
     elif value == "char":
-        reason += " Each character is a token: sacrebleu has no words for this language without a "
-        reason += "download (flores200)."
+        reason += " Each character is a token, because sacrebleu splits this language into words "
+        reason += "only after a download (flores200)."
     return Choice(
         "bleu_tokenizer",
         value,
@@ -341,8 +342,8 @@ def _teacher_forcing(facts: TranslationFacts, values: Values) -> Choice:
     return Choice(
         "teacher_forcing",
         None,
-        "The decoder always reads the reference in training: on translation no published schedule "
-        "does better; on long synthetic sequences some do.",
+        "The decoder always reads the reference in training: no published schedule gives better "
+        "translations; some give better results on long synthetic sequences.",
         override='choices={"teacher_forcing": TeacherForcing(Linear(1.0, 1e-4))}',
         source="default",
     )
@@ -360,7 +361,7 @@ def _decoding(facts: TranslationFacts, values: Values) -> Choice:
 
 
 def _from_json(build: Any, what: str, *, none: bool) -> Any:
-    """Return a validator that accepts what ``build`` can rebuild."""
+    """Return a validator that accepts values from which ``build`` can rebuild an object."""
 
     def accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
         if value is None and none:

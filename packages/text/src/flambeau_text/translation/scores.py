@@ -49,24 +49,24 @@ _NEEDS = {
 def bleu_tokenizer(language: str | None) -> str:
     """Return sacrebleu's tokenization for BLEU in a target language; "13a" for most languages.
 
-    Chinese, Japanese and Korean have their own; scripts without spaces for which sacrebleu needs a
-    download are scored by characters.
+    Chinese, Japanese and Korean have their own tokenizations. Thai, Lao, Khmer and Burmese, which
+    have no spaces between words and for which sacrebleu needs a download, are scored by characters.
 
     Raises:
         MissingDependencyError: A package for this language is not installed.
     """
     name = _BY_LANGUAGE.get(language or "", "13a")
-    if (missing := missing_bleu_tokenizer(name)) is not None:
+    if missing_bleu_tokenizer(name) is not None:
         raise MissingDependencyError(
-            f"BLEU for the target language {language!r} needs the tokenization {name!r}; "
-            f'{missing} Or score by characters: choices={{"bleu_tokenizer": "char"}}, or '
-            "--set bleu_tokenizer=char."
+            f"BLEU for the target language {language!r} needs the tokenization {name!r}, which is "
+            f"not installed: pip install '{_NEEDS[name][1]}'. Or score by characters: "
+            'choices={"bleu_tokenizer": "char"}, or --set bleu_tokenizer=char.'
         )
     return name
 
 
 def missing_bleu_tokenizer(name: str) -> str | None:
-    """Return how to install what a tokenization needs, or None if it is installed."""
+    """Return what to install for a tokenization, as the end of a sentence; None if it works."""
     module, package = _NEEDS.get(name, ("", ""))
     if not module or find_spec(module) is not None:
         return None

@@ -1,4 +1,4 @@
-"""The inputs of ``TranslationData``: files, tables and iterables to samples, split and options."""
+"""Read files, tables and iterables of sentence pairs for ``TranslationData``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_files(
     request: SplitRequest,
     options: TranslationOptions | None,
 ) -> TranslationDataArguments:
-    """Read two parallel files, and two more for each of validation and test if given."""
+    """Read two parallel files, and two further files each for validation and test, if given."""
     named = [(file, language_of(file)) for file in (source, target)]
     options = _with_languages(options or TranslationOptions(), named)
 
@@ -106,13 +106,13 @@ def read_items(
     options: TranslationOptions | None,
     names: tuple[str | None, str | None] = (None, None),
 ) -> TranslationDataArguments:
-    """Read an iterable of pairs, and one for each of validation and test if given.
+    """Read an iterable of pairs, and a further one each for validation and test, if given.
 
     Args:
         pairs: The pairs, tuples or mappings.
         request: The split.
-        options: Their languages name the entries of mappings, unless ``names`` does.
-        names: Names of source and target in mappings.
+        options: Options, whose languages are the keys of mappings, unless ``names`` has the keys.
+        names: Keys of source and target in mappings.
     """
     options = options or TranslationOptions()
     first, pairs = _first_of(pairs)
@@ -142,16 +142,16 @@ def _first_of(items: Any) -> tuple[Any, Any]:
 def _with_languages(
     options: TranslationOptions, named: Sequence[tuple[Any, str | None]]
 ) -> TranslationOptions:
-    """Return the options with the languages found in names, where the options have none.
+    """Return the options; languages that they do not set are taken from ``named``.
 
     Args:
-        options: They take precedence.
-        named: The file, column or key of the source and of the target, each with the language that
-            its name has.
+        options: The options, which take precedence.
+        named: The file, column or key of the source and of the target, each with the language code
+            in its name, or None.
 
     Raises:
-        InputError: The names have the languages of the options, exchanged; or the data are read
-            like an export and have other languages.
+        InputError: The names have the two languages of the options in exchanged order, or they
+            have languages other than those of the export ``options.like``.
     """
     found = tuple(language for _, language in named)
     wanted = tuple(
@@ -162,9 +162,9 @@ def _with_languages(
         if options.like is not None and chosen and language and chosen != language:
             raise InputError(
                 f"{os.fspath(name)} is in the language {language!r}, but in the export "
-                f"{os.fspath(options.like)} {option} is {chosen!r}, and the data are read as "
-                "those of the export: are the two sides swapped? Give the same languages, or omit "
-                "like= (--like) if you gave it."
+                f"{os.fspath(options.like)}, which determines how the data are read, {option} is "
+                f"{chosen!r}. Are the two sides swapped? Give data in the languages of the export, "
+                "or omit like= (--like) if you gave it."
             )
     if None not in wanted and found == wanted[::-1] and found != wanted:
         raise InputError(
@@ -180,14 +180,14 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     """Read the path and the options of the command line.
 
     Args:
-        path: The source file, with the file ``target`` among the options; a CSV or TSV file; or a
+        path: The source file, if the option ``target`` is the target file; a CSV or TSV file; or a
             folder with two files that differ only in their ending (``train.en`` and ``train.de``).
-        options: ``target``, in a table the name of a column; its ``source_column`` and ``split``;
-            ``columns``, the positions of both sides in a table without a header ("0,1");
-            ``source_language``, ``target_language``, ``seed``, ``tokenizer``, ``vocab_size``,
-            ``lowercase``, ``normalization``, ``unusable``, ``like``; ``valid`` and ``test``, each a
-            fraction or two files separated by a comma; ``evaluate``, the part, if the pairs are
-            only scored: then all are kept by default.
+        options: ``target``, a file or, for a table, the name of the target column; also for a
+            table, ``source_column`` and ``split``, names of columns, and ``columns``, the positions
+            of both sides in a table without a header ("0,1"); ``valid`` and ``test``, each a
+            fraction or two files separated by a comma; ``seed`` and the options of
+            ``TranslationOptions``; ``evaluate``, the name of the scored part, if the pairs are only
+            scored (by default all pairs are then kept).
 
     Raises:
         ArgumentError: An option is unknown.
@@ -245,7 +245,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
 
 
 def _parse_size(name: str, value: Any) -> Any:
-    """Return the fraction or the two files that a text of the command line names."""
+    """Parse a command-line value: a fraction, a number of pairs, or two files."""
     if not isinstance(value, str):
         return value
     try:
@@ -292,7 +292,9 @@ def _read_folder(
         wanted = getattr(options, name)
         if wanted is not None and language_of(file) not in (None, language_code(wanted)):
             names = " and ".join(each.name for each in train)
-            raise InputError(f"{name} is {wanted!r}, but {folder} has {names}.")
+            raise InputError(
+                f"{name} is {wanted!r}, but {folder} has {names}. Give a language of these files."
+            )
     valid, test = request.valid, request.test
     for name in ("valid", "val", "dev"):
         if len(by_stem.get(name, [])) == 2 and not isinstance(valid, tuple):
@@ -310,7 +312,7 @@ def _assemble(
     options: TranslationOptions,
     given: Mapping[str, Rows] | None = None,
 ) -> TranslationDataArguments:
-    """Filter the pairs of all parts into one table and split it."""
+    """Filter the pairs of all parts, join them in one table, and split the table."""
     rows = consecutive_rows({part: len(each) for part, each in parts.items()})
     first = request.split.test if isinstance(request.split, Split) else (given or {}).get("test")
     tested: list[int] = [] if first is None else first.tolist()
@@ -329,7 +331,7 @@ def _assemble(
     )
     if "by group" in split.method:
         note = (
-            "a group is all pairs of one source; draw single pairs with "
+            "a group is all pairs of one source; to draw single pairs, use "
             "TranslationOptions(group_sources=False) or --group-sources false"
         )
         split = replace(split, notes=(*split.notes, note))
@@ -337,7 +339,10 @@ def _assemble(
 
 
 def _source_groups(sources: Sequence[str], options: TranslationOptions) -> np.ndarray:
-    """Return the number of each pair's source: equal for sources that differ only in form."""
+    """Return a group number per pair, the same for equal sources.
+
+    Differences in case, spaces and Unicode form are ignored.
+    """
     form = options.normalization or "nfc"
     numbers: dict[str, int] = {}
     plain = (" ".join(normalize(text, form).casefold().split()) for text in sources)

@@ -1,4 +1,4 @@
-"""Which columns of a table are source and target, and whether its first line is a header."""
+"""Find the source and the target column of a table, and whether its first line is a header."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flambeau_text.translation.text_files import reads_like_a_sentence
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user says about the columns; None where nothing is said.
+    """What the user specified about the columns; a field is None if it was not specified.
 
     Attributes:
         source: Name of the source column.
         target: Name of the target column.
         positions: Positions of both columns in a table without a header, such as "0,1".
-        source_language: Language code.
-        target_language: Language code.
+        source_language: Language code of the sources.
+        target_language: Language code of the targets.
     """
 
     source: str | None = None
@@ -32,10 +32,10 @@ class Wanted:
 
 
 def read_pair_table(path: Path, wanted: Wanted) -> tuple[Table, str, str, str]:
-    """Return a table, the names of its source and its target column, and the reason.
+    """Return a table, its source and its target column, and the reason for these columns.
 
-    Without positions the first line has to be a header that can be told from a sentence pair: it
-    has the names asked for, "source" and "target", or two languages.
+    If the user gave no positions, the first line must be a header that differs clearly from a
+    sentence pair: it has the names that the user gave, "source" and "target", or two languages.
 
     Raises:
         ArgumentError: The positions are not two numbers.
@@ -51,10 +51,13 @@ def read_pair_table(path: Path, wanted: Wanted) -> tuple[Table, str, str, str]:
 
 
 def with_known_columns(wanted: Wanted, known: tuple[str, str] | None, path: Path) -> Wanted:
-    """Return what is wanted with the columns of an export's data, where the user names none.
+    """Return ``wanted`` with the columns of an export's data, if the user specified no columns.
 
-    Names apply if the table has them. Positions, of a table without a header, apply if the first
-    line does not name the columns.
+    Args:
+        wanted: What the user specified.
+        known: The columns of the export's data. Names are used if the table has them; positions,
+            of a table without a header, if the first line does not name source and target.
+        path: The table.
     """
     if known is None or wanted.source or wanted.target or wanted.positions:
         return wanted
@@ -76,7 +79,7 @@ def _parse_positions(text: str) -> tuple[str, str]:
     if len(parts) != 2 or not all(part.isdecimal() for part in parts):
         raise ArgumentError(
             f"--columns {text} must be the positions of source and target in a table without a "
-            "header, from 0: --columns 0,1."
+            "header, separated by a comma and counted from 0: --columns 0,1."
         )
     return str(int(parts[0])), str(int(parts[1]))
 
@@ -84,11 +87,11 @@ def _parse_positions(text: str) -> tuple[str, str]:
 def choose_columns(names: Sequence[str], wanted: Wanted, path: Path) -> tuple[str, str, str]:
     """Return the source column, the target column, and how they were found.
 
-    They are those asked for by name, else "source" and "target", else those of the languages asked
-    for, else the only two languages among two columns.
+    They are the columns that the user named; else "source" and "target"; else the columns of the
+    languages that the user gave; else the two columns of a table, if their names are languages.
 
     Raises:
-        InputError: They are unclear, or the first line may be a sentence pair.
+        InputError: The columns are unclear, or the first line may be a sentence pair.
     """
     source, target = wanted.source, wanted.target
     if source and target:

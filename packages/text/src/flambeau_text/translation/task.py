@@ -1,4 +1,4 @@
-"""``TranslationTask``: teacher-forced for the loss, free-running for BLEU and predictions."""
+"""``TranslationTask``: a teacher-forced loss; free-running decoding for BLEU and predictions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from flambeau.task.batch_summary import Summary
 
 FORCING = "teacher_forcing"
-"""Name of the probability that schedules and controllers set, and of its history column."""
+"""Name of the probability of the reference token as decoder input, for schedules, controllers and
+the history."""
 
 _ALWAYS = TeacherForcing()
 _BEAM = Beam()
@@ -69,7 +70,7 @@ class TeacherForcedOutput:
     output: nn.Module
 
     def rows(self, rows: Tensor) -> TeacherForcedOutput:
-        """Return the output of some sentences of the batch, int64 ``(rows,)``."""
+        """Return the output of the sentences at ``rows``, int64 indices ``(n,)``, of the batch."""
         at = rows.to(self.targets.device)
         return TeacherForcedOutput(self.features[at], self.targets[at], self.output)
 
@@ -101,14 +102,14 @@ class TranslationTask(Task):
             Evaluations during a run use greedy search.
         bleu_tokenizer: sacrebleu's tokenization for BLEU ("13a", "zh", "ja-mecab", "ko-mecab",
             "char", …), which depends on the target language.
-        decode_every: Number of evaluations of a run per search.
+        decode_every: During a run, only every ``decode_every``-th evaluation decodes sentences.
         max_decoded: Maximum number of sentences decoded per evaluation of a run: a random sample,
             the same in every evaluation and run.
 
     Attributes:
         teacher_forcing: The argument; may be set between fits, also with a user-defined schedule.
         decoding: The argument ``decoding``.
-        signatures: sacrebleu's signature of each score of the last evaluation.
+        signatures: sacrebleu's signature of each score of the last evaluation, by name.
     """
 
     builder = "translation"
@@ -196,7 +197,7 @@ class TranslationTask(Task):
         return total, count
 
     def host_weight(self, batch: Batch) -> float | None:
-        """Return the number of target tokens, which the loader counts."""
+        """Return the number of target tokens in the batch, which the loader has counted."""
         return batch.weight
 
     def _losses(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -223,7 +224,7 @@ class TranslationTask(Task):
     # Evaluation
 
     def for_prediction(self, options: Mapping[str, Any]) -> TranslationTask:
-        """Return a copy with the search and the details that ``flambeau predict`` is asked for.
+        """Return a copy with the search and the details requested from ``flambeau predict``.
 
         Args:
             options: "beam", "n_best", "length_penalty"; "temperature", "top_k", "top_p", "seed";
@@ -245,13 +246,13 @@ class TranslationTask(Task):
     ) -> dict[str, float]:
         """Return teacher-forced loss and perplexity, and BLEU of free-running translations.
 
-        The translations are those of `predict`. During a run (``context.stage`` "valid") a random
-        sample of ``max_decoded`` sentences, the same in every run, is translated, in every
-        ``decode_every``-th evaluation. Two more
-        scores then compare each prediction with its reference (F1 of their tokens):
-        "teacher_forced_overlap" with each token predicted from the reference tokens before it, and
-        "free_running_overlap" with the search's sentence. Outside of a run all sentences are
-        translated, and chrF is returned too.
+        The translations are those of `predict`. Outside of a run all sentences are translated, and
+        case-insensitive BLEU and chrF are returned too. During a run (``context.stage`` "valid")
+        only every ``decode_every``-th evaluation translates, and only ``max_decoded`` sentences, a
+        random sample that is the same in every run. It also returns two scores that compare
+        predictions with references by the F1 of their tokens: "teacher_forced_overlap", with each
+        token predicted from the reference tokens before it, and "free_running_overlap", with the
+        sentences that the search finds.
         """
         in_run = context.stage == "valid"
         searches = not in_run or (context.epoch + 1) % self.decode_every == 0
@@ -290,7 +291,7 @@ class TranslationTask(Task):
         return {"loss": "min", "perplexity": "min", **dict.fromkeys(larger, "max")}
 
     def _searched_rows(self, batch: Batch, n_searched: int) -> Sequence[int]:
-        """Return the positions in a batch of a run's validation that are searched."""
+        """Return the positions in a validation batch whose sentences are decoded during a run."""
         ranks = batch.extras.get(RANK)
         if ranks is None:  # a loader without ranks: the first ones
             return range(max(0, min(len(batch), self.max_decoded - n_searched)))
@@ -313,7 +314,7 @@ class TranslationTask(Task):
     def _overlaps(
         self, forced: TeacherForcedOutput, free: Sequence[Sequence[int]]
     ) -> list[tuple[float, float]]:
-        """Return each sentence's F1 with its reference, teacher-forced and free-running."""
+        """Return each prediction's F1 with its reference, teacher-forced and free-running."""
         predicted = forced.output(forced.features).argmax(-1)
         predicted = predicted.masked_fill(forced.targets == PADDING_ID, PADDING_ID).tolist()
         rows = zip(forced.targets.tolist(), predicted, free, strict=True)
@@ -325,13 +326,13 @@ class TranslationTask(Task):
     # Reports
 
     def summarise(self, outputs: Any, batch: Batch) -> Summary:
-        """Return a ``translation_summary`` of searched sentences."""
+        """Return a ``translation_summary`` of the decoded sentences."""
         from flambeau_text.translation.interpretation import translation_summary
 
         return translation_summary(outputs, batch, self.target, self.bleu_tokenizer)
 
     def summary_scores(self, summary: Summary) -> Mapping[str, float]:
-        """Return the scores of ``evaluate`` after a run, and TER."""
+        """Return TER and the scores that ``evaluate`` returns outside of a run, from a summary."""
         total, plain, count = (
             float(sum(summary.entries(name))) for name in ("loss_sum", "likelihood_sum", "n_tokens")
         )
@@ -340,7 +341,7 @@ class TranslationTask(Task):
         return {"loss": total / count, **scores, "perplexity": math.exp(min(plain / count, 700.0))}
 
     def report_sections(self, found: Interpretation) -> Sequence[Section]:
-        """Return scores by length, the worst and best translations, attention and forcing."""
+        """Return the sections of a report on translations; see ``translation_sections``."""
         from flambeau_text.translation.interpretation import translation_sections
 
         return translation_sections(found, self.bleu_tokenizer)
@@ -350,10 +351,10 @@ class TranslationTask(Task):
     def predict(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
         """Return the sentences found by a search: greedy during a run, else by ``decoding``.
 
-        They are tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)`` and, if
-        the model returns it, "attention" ``(batch, longest, source)``. For a report they
-        include the teacher-forced "loss_sum", "likelihood_sum" and "n_tokens" of the references,
-        ``(batch,)``.
+        The result has tensors by name: "tokens" int64 ``(batch, longest)``, "scores" ``(batch,)``
+        and, if the model returns it, "attention" ``(batch, longest, source)``. For a report it also
+        has "loss_sum", "likelihood_sum" and "n_tokens" of the references, ``(batch,)``, from a
+        teacher-forced pass.
         """
         strategy: Strategy = _GREEDY if context.stage == "valid" else self.decoding
         source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
@@ -393,7 +394,8 @@ class TranslationTask(Task):
     def arguments(self) -> Mapping[str, Any]:
         """Return JSON values from which the constructor rebuilds the task.
 
-        A user-defined schedule is omitted: it is needed in training only.
+        Teacher forcing with a user-defined schedule, which JSON cannot store, is omitted, because
+        it is needed in training only.
         """
         can_save = hasattr(self.teacher_forcing.schedule, "kind")
         return {
@@ -417,9 +419,9 @@ def token_overlap(reference: Sequence[int], prediction: Sequence[int]) -> float:
 
 
 def _content_keys(source: Tensor, mask: Tensor) -> Tensor:
-    """Return a key for the draws of each source that depends on its tokens only, int64 ``(n,)``.
+    """Return a key for the random draws of each source, computed from its tokens, int64 ``(n,)``.
 
-    The texts of a prediction have no numbers that are independent of their batch.
+    Texts to predict have no sample ids, and their positions depend on the batches.
     """
     keys = torch.zeros(len(source), dtype=torch.int64, device=source.device)
     for tokens, is_token in zip(source.unbind(1), mask.unbind(1), strict=True):
@@ -431,6 +433,7 @@ def _as_seq2seq(model: nn.Module) -> Seq2Seq:
     if not isinstance(model, Seq2Seq):
         raise InputError(
             f"Translation needs a model derived from flambeau_text.models.Seq2Seq, but "
-            f"{type(model).__name__} is not. Derive it and define encode, init_state and advance."
+            f"{type(model).__name__} is not. Derive it from Seq2Seq and define encode, init_state, "
+            "advance and output."
         )
     return cast("Seq2Seq", model)

@@ -1,4 +1,4 @@
-"""Text files with one sentence per line; errors name the file and the line."""
+"""Read text files with one sentence per line; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     if utf16 or b"\0" in content:
         line = content.count(b"\n", 0, max(0, content.find(b"\0"))) + 1
         found = (
-            "begins with the mark of UTF-16"
+            "begins with the byte-order mark of UTF-16"
             if utf16
-            else f"has NUL characters in line {line}, as UTF-16"
+            else f"has NUL characters in line {line}, as UTF-16 has"
         )
         raise InputError(
-            f"{path} {found} UTF-16: it is not UTF-8. Save it as UTF-8; `iconv -f UTF-16 -t UTF-8` "
-            "converts UTF-16 (without a mark, `-f UTF-16LE`)."
+            f"{path} {found}, so it is not UTF-8. Save it as UTF-8; `iconv -f UTF-16 -t UTF-8` "
+            "converts UTF-16 (`-f UTF-16LE` if there is no byte-order mark)."
         )
     if content.startswith(b"\xef\xbb\xbf"):  # the byte-order mark
         content = content[3:]
@@ -71,7 +71,7 @@ def read_parallel(
 
     Raises:
         InputError: The files have different numbers of lines, or are empty; the message shows the
-            first lines that do not match.
+            first line that is empty in one file only, or the end of the shorter file.
     """
     sources, targets = read_lines(source), read_lines(target)
     for path, lines, others in ((source, sources, targets), (target, targets, sources)):
@@ -112,7 +112,7 @@ def reads_like_a_sentence(name: str) -> bool:
 
 
 def side_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the ending that tells a file's side: its language, or "src", "tgt" or "trg"."""
+    """Return the ending of a file that shows its side: a language, "src", "tgt" or "trg"."""
     ending = Path(path).name.removesuffix(".gz").rpartition(".")[2].lower()
     return ending if ending in _SIDES else language_of(path)
 

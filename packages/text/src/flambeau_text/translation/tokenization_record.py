@@ -1,4 +1,4 @@
-"""The versions that tokenized the train texts, and a test of whether these still give the same."""
+"""Record how the installed packages tokenize, and warn if they change after training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SENTENCE = (
 
 
 def record_of(tokenizers: Sequence[Tokenizer]) -> dict[str, Any]:
-    """Return the versions of the packages, and a digest of the tokens of a test sentence."""
+    """Return the versions of the tokenizer packages, and a hash of a test sentence's tokens."""
     tokens = [tokenizer.tokenize(_SENTENCE) for tokenizer in tokenizers]
     digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
     return {"versions": {name: _version(name) for name in _PACKAGES}, "digest": digest}
@@ -34,7 +34,7 @@ def _version(package: str) -> str | None:
 
 
 def warn_if_changed(saved: Mapping[str, Any], tokenizers: Sequence[Tokenizer]) -> None:
-    """Warn if the test sentence has other tokens than when the model was trained."""
+    """Warn if the test sentence has other tokens now than when the model was trained."""
     now = record_of(tokenizers)
     if now["digest"] == saved["digest"]:
         return
@@ -44,9 +44,10 @@ def warn_if_changed(saved: Mapping[str, Any], tokenizers: Sequence[Tokenizer]) -
         if found != saved["versions"].get(name)
     )
     warnings.warn(
-        "The installed packages split a test sentence into other tokens than those with which the "
-        f"model was trained ({changed or 'their versions are equal'}; digest {saved['digest']}, "
-        f"now {now['digest']}), so its predictions may be worse. Install the versions of training.",
+        "The installed packages split a test sentence into other tokens than the packages with "
+        f"which the model was trained ({changed or 'their versions are equal'}; digest "
+        f"{saved['digest']}, now {now['digest']}), so the model's predictions may be worse. "
+        "Install the versions with which it was trained.",
         FlambeauWarning,
         stacklevel=2,
     )

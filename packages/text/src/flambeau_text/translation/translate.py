@@ -48,12 +48,12 @@ def translate(
         strategy: The decoding strategy; None uses the task's ``decoding``.
         replace_unknown: Replace each unknown token by the source token with the highest attention,
             which suits names and numbers. It has no effect for a model that returns no attention.
-        phrases: Phrases that a translation must contain, by the index of its text. The strategy
-            must be a `Beam`.
+        phrases: Phrases that a translation must contain, by the index of its source in ``texts``.
+            The strategy must be a `Beam`.
 
     Raises:
-        ArgumentError: The predictor is not of a translation model, or phrases are given with
-            another strategy.
+        ArgumentError: The predictor is not one of a translation model, or phrases are given with a
+            strategy that is not a `Beam`.
         InputError: A text cannot be translated; the message has its index.
     """
     preprocessor, task, model = _components(predictor)
@@ -61,7 +61,7 @@ def translate(
     if phrases and not isinstance(strategy, Beam):
         raise ArgumentError(
             f"Phrases need beam search, but the strategy is {type(strategy).__name__}. Pass "
-            "Beam(…)."
+            "strategy=Beam(…)."
         )
     if isinstance(texts, str):
         raise ArgumentError("texts is a single text. Pass a list: [text].")
@@ -103,7 +103,7 @@ def _search_with_phrases(
 
 @dataclass(frozen=True)
 class _DecodedText:
-    """One text and its row of a search result."""
+    """One text, and the row of a search result that has its translations."""
 
     preprocessor: TranslationPreprocessor
     text: str
@@ -176,8 +176,8 @@ def _phrase_ids(target: Tokenizer, phrase: str) -> list[int]:
     ids = target.encode(phrase)
     if not ids or UNKNOWN_ID in ids:
         raise InputError(
-            f"The phrase {phrase!r} cannot be generated: it has tokens that are not in the target "
-            "vocabulary."
+            f"The phrase {phrase!r} cannot be generated: it is empty or has tokens that are not in "
+            "the target vocabulary. Give another phrase."
         )
     return ids
 
@@ -190,7 +190,9 @@ def _check_phrases(phrases: Mapping[int, Sequence[str]] | None, n: int) -> None:
         )
     for row, given in (phrases or {}).items():
         if not 0 <= row < n:
-            raise InputError(f"phrases has the index {row}, but texts has 0 to {n - 1}.")
+            raise InputError(
+                f"phrases has the index {row}, but texts has the indices 0 to {n - 1}."
+            )
         if isinstance(given, str):
             raise ArgumentError(
                 f"The phrases of text {row} are a single text. Pass a list: [{given!r}]."
