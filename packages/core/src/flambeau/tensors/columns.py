@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "Tensor | NDArray[Any]"
 Arrays: TypeAlias = "Array | Sequence[Any] | Mapping[str, Array | Sequence[Any]]"
-"""What a user gives: tensors, arrays, lists or columns of a table, one or several by name."""
+"""What a user may pass: a tensor, array, list or column of a table, or several by name."""
 
 _COMPACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 _STRING_KINDS = "UST"
@@ -53,7 +53,7 @@ def as_columns(arrays: Arrays | None, kind: str) -> dict[str, Array]:
 def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
     """Return CPU tensors; NumPy's float64, its default dtype, becomes torch's default dtype.
 
-    It stays float64 if rounding would merge the values; see ``to_default_dtype``.
+    It stays float64 if rounding would make different values equal; see ``to_default_dtype``.
 
     Raises:
         InputError: A NumPy array is not numeric.
