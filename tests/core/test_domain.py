@@ -139,7 +139,7 @@ def test_an_unknown_name_suggests_name_and_package(register: Register) -> None:
     register(("flambeau-toy", "toy", GOOD))
     with pytest.raises(
         DomainError,
-        match=r"Unknown domain 'toys'\. Did you mean 'toy'\?.*needs the package that provides it",
+        match=r"Unknown domain 'toys'\. Did you mean 'toy'\?.*install the package that provides it",
     ):
         get_domain("toys")
 

@@ -75,7 +75,7 @@ def installed_domains() -> Mapping[str, InstalledDomain]:
 
 
 def get_domain(name: str) -> Domain:
-    """Return the domain with this name: a loaded domain, else an installed one.
+    """Return the domain with this name: first among loaded, then among installed ones.
 
     Raises:
         DomainError: No domain has the name, several domains have it, or the record is invalid.

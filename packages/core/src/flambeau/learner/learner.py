@@ -199,7 +199,7 @@ class Learner:
     ) -> History:
         """Train within a time budget; recipe, epochs and schedule are chosen automatically.
 
-        A few training steps and an evaluation are timed; where too few epochs would fit, a smaller
+        A few training steps and an evaluation are timed; if too few epochs would fit, a smaller
         input or network is chosen, unless you or a saved plan set them. The learning rate warms up,
         is held at its peak while the score improves by more than its noise and time remains, and
         decays to zero. The model is evaluated regularly; the best weights are kept.

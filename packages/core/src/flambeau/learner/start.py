@@ -431,8 +431,8 @@ def check_plan_like(values: Mapping[str, Any], like: Path, domain: Domain) -> No
         other = "no export" if planned is None else str(planned["export"])
         raise ArtefactError(
             f"The data are read like={str(like)!r}, but the plan keeps the preprocessor of "
-            f"{other}. Create the data as for the plan, or make a new plan: Learner(data) without "
-            "plan=."
+            f"{other}. Create the data as when the plan was made, or make a new plan: "
+            "Learner(data) without plan=."
         )
 
 

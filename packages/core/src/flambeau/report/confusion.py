@@ -49,9 +49,9 @@ class ClassScores:
         name: Name of the class.
         support: Samples of this class.
         predicted: Samples predicted as this class.
-        precision: Share of correct ones among ``predicted``, with a Wilson interval; None if
+        precision: Share of correct predictions among ``predicted``, with a Wilson interval; None if
             ``predicted`` is 0.
-        recall: Share of correct ones among ``support``, with a Wilson interval; None if
+        recall: Share of correct predictions among ``support``, with a Wilson interval; None if
             ``support`` is 0.
         f1: Harmonic mean of precision and recall, 0..1; None if ``support`` and ``predicted`` are
             both 0.

@@ -28,7 +28,7 @@ class Predictions:
         ids: Sample indices as in ``data.split``, int64 ``(n,)``.
         summary: What the task keeps of the samples: ``summary.samples`` has one entry per sample,
             ``summary.sums`` sums over them.
-        weights: Sample weights, float64 ``(n,)``; None where all samples count equally.
+        weights: Sample weights, float64 ``(n,)``; None if all samples count equally.
         scores: Loss and metrics, equal to the result of ``evaluate``.
     """
 

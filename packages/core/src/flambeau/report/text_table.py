@@ -67,7 +67,7 @@ def _is_numeric(cells: Sequence[object]) -> bool:
 
 
 def _width_of(text: str) -> int:
-    """Return the terminal columns of ``text``: wide characters take two, combining ones none."""
+    """Return the terminal columns of ``text``: wide characters take two, combining marks none."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)

@@ -27,7 +27,7 @@ _ENCODE = "encode the strings as numbers first (np.unique(…, return_inverse=Tr
 # How to convert NumPy arrays that are not numeric, by the kind of their dtype.
 _FIXES = {
     **dict.fromkeys(_STRING_KINDS, _ENCODE),
-    "M": "convert it to the time since the first: (times - times.min()) / np.timedelta64(1, 'D')",
+    "M": "convert it to durations: (times - times.min()) / np.timedelta64(1, 'D')",
     "m": "divide it by a unit: spans / np.timedelta64(1, 's')",
     "c": "give the real and imaginary parts as two columns, or use a complex torch tensor",
 }

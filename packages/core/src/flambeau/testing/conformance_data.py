@@ -180,7 +180,7 @@ def _check_batch(batch: Batch, part: str) -> None:
     if weight is not None and not (isinstance(weight, int | float) and 0 < weight < math.inf):
         raise conformance_error(
             f"Batch.weight of a {part} batch is {weight!r:.80}.",
-            "the host reads it before the batch is moved to the device",
+            "the training loop reads it on the CPU, before it moves the batch",
             "set it to a number above 0, or to None if only the loss can compute it",
         )
     if not batch.targets:

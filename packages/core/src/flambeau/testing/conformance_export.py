@@ -69,7 +69,7 @@ def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
 def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
     """Check that raw inputs give the same outputs as the validation loader.
 
-    They must be equal bitwise in the same batches, and to 1e-6 one by one.
+    They must be equal bitwise in the same batches, and within 1e-6 for one input at a time.
     """
     raw = list(tested.data.raw("valid"))
     name = tested.models[0]
