@@ -276,9 +276,7 @@ def _evaluate_every(facts: Facts, values: Mapping[str, Any]) -> Choice:
         reason = "The train loader has no len(), so the end of an epoch is not known."
     elif per_epoch > _LONG_EPOCH_STEPS:
         value = _EVALUATE_EVERY
-        reason = (
-            f"An epoch has about {per_epoch:,} steps, so the model is evaluated inside epochs, too."
-        )
+        reason = f"An epoch has about {per_epoch:,} steps, so it is evaluated inside epochs, too."
     return Choice(
         "evaluate_every",
         value,
