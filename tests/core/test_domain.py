@@ -139,7 +139,7 @@ def test_an_unknown_name_suggests_name_and_package(register: Register) -> None:
     register(("flambeau-toy", "toy", GOOD))
     with pytest.raises(
         DomainError,
-        match=r"Unknown domain 'toys'\. Did you mean 'toy'\?.*needs the package that provides it",
+        match=r"Unknown domain 'toys'\. Did you mean 'toy'\?.*install the package that provides it",
     ):
         get_domain("toys")
 
@@ -299,7 +299,7 @@ def test_a_path_that_no_domain_recognises(register: Register, tmp_path: Path) ->
     register(("flambeau-toy", "toy", GOOD), ("broken", "bad", "1 / 0"))
     with pytest.raises(
         DomainError,
-        match=r"No installed domain.*\(none reads paths\).*--domain NAME.*bad: Cannot load",
+        match=r"No installed domain.*read paths: none\..*--domain NAME.*bad: Cannot load",
     ):
         recognise_domain(tmp_path)
 
@@ -315,7 +315,7 @@ def test_two_equal_answers_ask(register: Register, tmp_path: Path, certainty: st
         recognise_domain(tmp_path)
     assert str(raised.value) == (
         f"2 domains can read {tmp_path}:\n  one: It has a.\n  two: It has b.\nChoose one: "
-        "--domain one or --domain two. In Python, use its data class."
+        "--domain one or --domain two. In Python, use the data class of that domain."
     )
 
 

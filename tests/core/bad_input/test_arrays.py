@@ -46,7 +46,7 @@ def with_value(tensor: torch.Tensor, position: tuple[int, ...], value: float) ->
         (
             np.full(60, "2026-01-01", "datetime64[D]"),
             Y,
-            "not numeric: convert it to the time since",
+            "not numeric: convert it to durations",
         ),
         (X.numpy().astype(complex), Y, "give the real and imaginary parts"),
         (np.array([[1, "x"], [2, 3]] * 30, object), Y, r"\[0, 1\] is 'x' of type str"),

@@ -191,7 +191,7 @@ def test_a_task_of_ones_own() -> None:
 
 def test_a_task_without_anything_to_fit_is_refused() -> None:
     learner = Learner(data(X[:, 0].clone()), quiet=True)
-    with pytest.raises(InputError, match="Regression has nothing to fit on calibration samples"):
+    with pytest.raises(InputError, match="Regression has no calibration to fit"):
         learner.calibrate()
 
 

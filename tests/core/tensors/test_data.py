@@ -326,7 +326,9 @@ def test_values_other_than_arrays_raise() -> None:
         TensorData.from_tensors(X, Y[1:])
     with pytest.raises(SplitError, match="valid part contains row 90, but the data have 90 rows"):
         TensorData.from_tensors(X, Y, split=Split.from_indices([0], [90]))
-    with pytest.raises(ArgumentError, match=r"No task 'classify'\. Did you mean 'classification'"):
+    with pytest.raises(
+        ArgumentError, match=r"Unknown task 'classify'\. Did you mean 'classification'"
+    ):
         TensorData.from_tensors(X, Y, task="classify")
     with pytest.raises(ArgumentError, match="is a single string"):
         TensorData.from_tensors(X, Y, class_names="abc")

@@ -1,8 +1,8 @@
-"""Domains: the record in which a package describes a kind of data, and how records are found.
+"""Define the record that describes a kind of data (a domain), and find the installed records.
 
 A package names its record in the entry-point group ``flambeau.domains``
-(``vision = "flambeau_vision.domain:DOMAIN"``). Records are read on first use, never at import;
-installing a package activates nothing.
+(``vision = "flambeau_vision.domain:DOMAIN"``). Records are read when they are first needed, not
+when flambeau is imported.
 """
 
 from flambeau.domain.discovery import (

@@ -27,14 +27,14 @@ _OWN = {"tensors": "flambeau.tensors.domain:DOMAIN"}
 
 @dataclass(frozen=True)
 class InstalledDomain:
-    """A domain that an installed package names, whether or not its record is valid.
+    """A domain that an installed package registers; its record may be invalid.
 
     Attributes:
         name: Name of the domain.
         reference: Where the record is defined, ``"package.module:DOMAIN"``.
-        distribution: The package that provides it.
-        domain: The record, or None if it cannot be used.
-        error: Why it cannot be used.
+        distribution: The package that registers the domain.
+        domain: The record; None if it cannot be used.
+        error: Why the record cannot be used; None if it can.
     """
 
     name: str
@@ -47,7 +47,7 @@ class InstalledDomain:
         """Return the record.
 
         Raises:
-            DomainError: It cannot be used; the message says why.
+            DomainError: The record cannot be used; the message says why.
         """
         if self.domain is None:
             raise self.error or DomainError(f"The domain {self.name!r} has no record.")
@@ -56,10 +56,10 @@ class InstalledDomain:
 
 @cache
 def installed_domains() -> Mapping[str, InstalledDomain]:
-    """Return every installed domain by name; invalid and duplicate ones have their error set.
+    """Return every installed domain by name; ``error`` is set if one cannot be used.
 
-    The entry points are read on the first call and then cached. This function raises no
-    DomainError; ``get_domain`` does when an invalid domain is requested.
+    The entry points are read on the first call and then cached. An invalid or duplicate domain
+    raises no error here, but in ``get_domain``.
     """
     entries = {(name, reference, "flambeau") for name, reference in _OWN.items()}
     entries |= {
@@ -75,10 +75,10 @@ def installed_domains() -> Mapping[str, InstalledDomain]:
 
 
 def get_domain(name: str) -> Domain:
-    """Return the domain with this name: a loaded domain, else an installed one.
+    """Return the domain with this name: first among loaded, then among installed ones.
 
     Raises:
-        DomainError: No domain has the name, two domains have it, or its record is invalid.
+        DomainError: No domain has the name, several domains have it, or the record is invalid.
     """
     loaded = {id(domain): (ref, domain) for ref, domain in _loaded.items() if domain.name == name}
     # Variants with other rules read the same exports.
@@ -100,7 +100,7 @@ def get_domain(name: str) -> Domain:
         )
     raise DomainError(
         f"Unknown domain {name!r}. {did_you_mean(name, installed)} `flambeau domains` lists the "
-        "installed domains; another one needs the package that provides it."
+        "installed domains. To use another domain, install the package that provides it."
     )
 
 
@@ -120,7 +120,7 @@ def domain_of(data: Data) -> Domain:
 
 
 def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None) -> Domain:
-    """Return the domain that is sure to read ``path``, else the only one that can possibly read it.
+    """Return the only domain that is sure to read ``path``, else the only one that may read it.
 
     Args:
         path: A file or folder.
@@ -128,7 +128,8 @@ def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None)
 
     Raises:
         DomainError: The path does not exist, no domain recognises it, or several domains are
-            equally certain; the message then has the reason of each and the option to write.
+            equally certain; the message then gives the reason of each domain, and the option that
+            selects it.
     """
     path = Path(path)
     if not path.exists():
@@ -149,15 +150,15 @@ def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None)
         choices = " or ".join(f"--domain {name}" for name in candidates)
         raise DomainError(
             f"{len(candidates)} domains can read {path}:{reasons}\nChoose one: {choices}. In "
-            "Python, use its data class."
+            "Python, use the data class of that domain."
         )
     reading = ", ".join(domains_that_read_paths())
     invalid = [
         f"{name}: {entry.error}" for name, entry in installed_domains().items() if entry.error
     ]
     raise DomainError(
-        f"No installed domain recognises {path} ({reading or 'none reads paths'}). "
-        "Choose one with --domain NAME, or build the data in Python with its data class."
+        f"No installed domain recognises {path}. Domains that read paths: {reading or 'none'}. "
+        "Choose one with --domain NAME, or build the data in Python with a data class."
         + "".join(f"\n  {name}: {found[name].reason}" for name in refused)
         + (f" Domains that cannot be loaded: {'; '.join(invalid)}" if invalid else "")
     )
@@ -170,7 +171,7 @@ def domains_that_read_paths() -> list[str]:
 
 
 def path_class(domain: Domain) -> type[FromPath] | None:
-    """Return the data class of a domain that is built from a path; None if it reads no paths."""
+    """Return the domain's data class that is built from a path; None if it reads no paths."""
     first: Any = next(iter(domain.data_classes.values()), None)
     return cast("type[FromPath]", first) if isinstance(first, FromPath) else None
 
@@ -198,7 +199,7 @@ _loaded: dict[str, Domain] = {}
 def load_domain(reference: str) -> Domain:
     """Return the record at ``"package.module:DOMAIN"``, validated when it is new.
 
-    A record that a notebook defines again replaces the one before.
+    If a notebook defines the record again, the new record replaces the old one.
 
     Raises:
         DomainError: The module cannot be imported, or the record is invalid.
@@ -228,7 +229,7 @@ def _import_record(reference: str) -> Domain:
 
 
 def _builders(domain: Domain) -> tuple[frozenset[tuple[str, object]], ...]:
-    """Return the constructors by name of each field that exports refer to."""
+    """Return the constructors by name in each field to which exports refer."""
     fields = (domain.models, domain.tasks, domain.losses, domain.metrics, domain.preprocessors)
     return tuple(frozenset(field.items()) for field in fields)
 
@@ -245,7 +246,7 @@ def _owner(entry: EntryPoint) -> str:
 
 
 def _examine(name: str, entries: list[tuple[str, str, str]]) -> InstalledDomain:
-    """Load the domain of the entries (name, reference, distribution), which share ``name``."""
+    """Return the domain that the entries, (name, reference, distribution) each, register."""
     _, reference, owner = entries[0]
     if len(entries) > 1:
         owners = ", ".join(owner for _, _, owner in entries)

@@ -35,14 +35,14 @@ class FromPath(Protocol):
 
         Args:
             path: The file or folder on the command line.
-            options: Options of the command by ``CliOption.key``, and those of core: ``"target"``,
-                the name of the column (or file) of the targets, ``"task"``, the plan's value,
-                and ``"like"``, the folder of an export whose data these are read like, each only
-                if it was given. ``flambeau evaluate`` adds ``"like"``, the model, ``"task"``,
-                ``"classes"``, the class names of the model in their order, which replace those
-                found in the data, and ``"evaluate"``, the part to score: "auto", "all" or a name.
-                Data with it are only scored: no sample is left out because it is unfit for
-                training, and with "auto" and "all" no part is drawn at random
+            options: The options that were given: those of the domain by ``CliOption.key``, and
+                those of core: "target" (name of the column or file of the targets), "task" (value
+                of the plan's key) and "like" (folder of an export: the data are read as its train
+                data were read). ``flambeau evaluate`` gives "like" (the folder of the
+                model), "task", "classes" (the model's class names in their order, which replace
+                those found in the data) and "evaluate" (the part to score: "auto", "all" or a
+                name). Data with "evaluate" are only scored: no sample is left out because it is
+                unfit for training, and with "auto" and "all" no part is drawn at random
                 (``SplitRequest(scored=…)``).
         """
         ...
@@ -77,14 +77,14 @@ class CliOption:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The result of a domain's ``recognise`` for a path that it can read.
+    """What a domain's ``recognise`` found out about a path.
 
     Attributes:
         certainty: "sure" if the content can hardly be meant for another domain (a column of image
             paths, a folder with images by class), else "possible". "no" if the domain cannot read
             the path and knows why.
         reason: What was found, as a sentence without the path: "The column 'file' has image files."
-            It is shown if another domain recognises the path too, or none does.
+            It is shown if several domains recognise the path, or if none does.
     """
 
     certainty: Literal["sure", "possible", "no"]
@@ -101,9 +101,9 @@ class Domain:
     """Everything that core needs to know about a kind of data.
 
     The names in ``models``, ``tasks``, ``losses``, ``metrics`` and ``preprocessors`` are stored in
-    exports and are therefore part of the file format: a name is kept once it is published. Two of
-    these fields may have the same name; core's names of tasks, losses and metrics keep their
-    meaning.
+    exports and are therefore part of the file format: a name is kept once it is published. The
+    same name may be used in two of these fields. Core's names of tasks, losses and metrics cannot
+    be used for other constructors.
 
     Attributes:
         name: Name in exports, on the command line and of the entry point.
@@ -112,22 +112,23 @@ class Domain:
             ``recognise`` claims paths.
         models: Model builders, called with ``data.model_arguments(preprocessor, values)`` as
             keyword arguments; each returns an ``nn.Module``.
-        tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise. A
-            subclass of a task of core that takes ``metrics`` has the metrics of its parent's rule.
+        tasks: Task builders, called with ``data.task_arguments(preprocessor, values)`` likewise.
+            For a subclass of one of core's tasks whose constructor takes ``metrics``, the plan
+            chooses the metrics as for core's task.
         losses: Constructors of loss objects that a task has among its ``arguments()``:
             ``builder(**loss.arguments())`` returns a function of outputs and targets.
-        metrics: Constructors of metrics, likewise. Core's are available in every domain. The plan's
-            key "metrics" can name those that need no arguments, for a task of core.
+        metrics: Constructors of metrics, called likewise, in addition to core's metrics. For core's
+            tasks, the plan's key "metrics" can name those that need no arguments.
         rules: Rules of the plan; one with the key of a core rule replaces it. Without a rule for
             ``architecture`` the first of ``models`` is used.
         checks: Checks for the doctor; one with the code of a core check replaces it.
         preprocessors: Preprocessor builders, ``builder(**arguments, **tensors)``.
-        recognise: ``recognise(path, options)`` says whether the domain can read an existing path,
-            and why; None if it cannot. It is called for every path of the command line, so it
-            reads names and a few lines. ``options`` are those of the command by name, as text
-            ("true" without a value).
-        cli_options: Command → options that the domain adds to it; one of ``COMMANDS`` each. Those
-            for all commands that read data: ``dict.fromkeys(DATA_COMMANDS, options)``.
+        recognise: ``recognise(path, options)`` returns a ``Recognition`` that says whether the
+            domain can read an existing path, and why, or None if it cannot. It is called for every
+            path on the command line, so it should read only names and a few lines. ``options`` has
+            the options of the command by name, as text ("true" for an option without a value).
+        cli_options: Options that the domain adds, by command (a name in ``COMMANDS``). To add
+            options to all commands that read data: ``dict.fromkeys(DATA_COMMANDS, options)``.
         demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
             NAME`` and the conformance kit; downloads nothing.
     """
@@ -150,7 +151,7 @@ class Domain:
         """Refuse a rule that needs or extends a key which has no rule.
 
         Raises:
-            PlanError: Naming the rule and the nearest key.
+            PlanError: There is such a rule; the message names it and the nearest key.
         """
         rules = [rule for rule in self.rules if isinstance(cast(object, rule), Rule)]
         known = [rule.key for rule in CORE_RULES]
@@ -178,7 +179,7 @@ def rules_of(domain: Domain) -> tuple[Rule, ...]:
 
 
 def _first(key: str, domain: str, names: tuple[str, ...], override: str) -> Rule:
-    """Return the rule for a key for which a domain has builders, but no rule."""
+    """Return a rule that chooses the first of the domain's builders ``names`` for ``key``."""
     first, *others = names
     reason = f"The only {key} of the domain {domain!r}."
     if others:

@@ -14,7 +14,7 @@ from flambeau.wording import class_name
 
 @runtime_checkable
 class SupportsCheck(Protocol):
-    """The attributes of ``Check`` that are read here; an import would load doctor and training."""
+    """The attributes of ``Check`` that are read here; importing it would load much more code."""
 
     code: str
     run: Callable[..., object]
@@ -78,7 +78,7 @@ def _option_faults(options: object) -> Iterator[str]:
 
 
 def _tuple_faults(entries: object, kind: type, kind_name: str, key: str) -> Iterator[str]:
-    """Yield the faults of a tuple whose entries must be of one kind, each with another ``key``."""
+    """Yield the faults of a tuple whose entries must be a ``kind`` with different ``key``."""
     if not isinstance(entries, tuple):
         yield f"is a {type(entries).__name__}; it must be a tuple"
         return
@@ -107,7 +107,7 @@ def _table_faults(table: str, entries: object) -> Iterator[str]:
 
 
 def _clashes(record: Domain) -> Iterator[tuple[str, str]]:
-    """Yield the names of tasks, losses and metrics that core uses for other constructors."""
+    """Yield the field and the fault of each name that core uses for another constructor."""
     from flambeau.task import Classification, MultiLabel, Regression
     from flambeau.task.registered import LOSS_NAMES, METRICS
 

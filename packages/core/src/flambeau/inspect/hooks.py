@@ -27,9 +27,8 @@ class Hooks:
         model: Any module.
         names: Module names as in ``model.named_modules()``, or patterns ("layer4.*"); None for
             every module inside the model.
-        keep: Function that returns what to store of an output; the default is the detached
-            output. If the outputs do not fit in memory, store less:
-            ``lambda output: output.std()``.
+        keep: Function that returns what to store for an output; by default the detached output.
+            If the outputs do not fit in memory, store less: ``lambda output: output.std()``.
 
     Attributes:
         outputs: The stored values by module name, one per call. Modules that were not called are

@@ -134,8 +134,8 @@ def summary(
         model: Any module.
         inputs: One tensor, or the arguments of ``forward`` in order, such as ``batch.inputs``;
             on the model's device.
-        forward: Calls the model, where it needs more than the inputs (``task.forward``); None
-            calls ``model(*inputs)``.
+        forward: Function without arguments that calls the model, if the model needs more than
+            ``inputs``; None calls ``model(*inputs)``.
         bn: The plan's choice of the batch norm policy, shown if the model has norm layers with
             running statistics.
         frozen: ``id`` of parameters to count as frozen, in addition to those that need no gradient.

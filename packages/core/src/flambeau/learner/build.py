@@ -53,7 +53,7 @@ def check_objects(model: object, task: object) -> None:
 
     Raises:
         ArgumentError: One of them has the wrong type, for example a class instead of an instance.
-        InputError: A parameter of the module has no shape yet or is on the meta device.
+        InputError: A parameter or buffer has no shape yet or is on the meta device.
     """
     if not (model is None or isinstance(model, nn.Module | str)):
         hint = f"Pass an instance: {model.__name__}(…)." if isinstance(model, type) else ""
@@ -75,13 +75,13 @@ def check_objects(model: object, task: object) -> None:
 def unwrapped(
     model: nn.Module | str | None, choices: Mapping[str, Any]
 ) -> tuple[nn.Module | str | None, Mapping[str, Any]]:
-    """Return the learner's model without wrappers, and its choices.
+    """Return the model without wrappers, and the choices.
 
-    A model that ``torch.compile`` compiled becomes the choice ``compile="whole"``.
+    For a model that ``torch.compile`` compiled, the choice ``compile="whole"`` is added.
 
     Args:
-        model: The learner's argument.
-        choices: The learner's argument.
+        model: The learner's argument ``model``.
+        choices: The learner's argument ``choices``.
     """
     if not isinstance(model, nn.Module):
         return model, choices
@@ -119,7 +119,7 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 
 
 def task_facts(task: Task) -> dict[str, Any]:
-    """Return the facts about the user's task: a description of its loss, its metrics' names."""
+    """Return the facts about the user's task: the name of its loss and of its metrics."""
     return {"loss": task.loss_name or "of the task", "metrics": list(task.metrics())}
 
 
@@ -137,7 +137,7 @@ def require_builder(
     """Check that the domain has a builder for the plan's value of ``key``.
 
     Raises:
-        PlanError: It has none; the message lists the names that it has.
+        PlanError: The domain has no such builder; the message names those that it has.
     """
     name = values[key]
     if name not in builders:
@@ -161,12 +161,12 @@ class BuiltPlan:
     """The objects that a plan specifies. Data sets and loaders are created on first use.
 
     Attributes:
-        domain: Provides the builders.
+        domain: The domain whose builders are used.
         values: The plan's values by key.
-        preprocessor: Fitted on the train part.
-        task: Loss, metrics, decoding.
-        model: On ``device``.
-        device: Where the model runs.
+        preprocessor: The preprocessor, fitted on the train part.
+        task: The task, which defines loss, metrics and decoding of predictions.
+        model: The model, on ``device``.
+        device: The device on which the model runs.
     """
 
     def __init__(
@@ -230,13 +230,13 @@ class BuiltPlan:
 
     @property
     def meaning(self) -> Meaning:
-        """What the inputs and outputs of the model mean."""
+        """Preprocessor, task and domain, which define what the model's inputs and outputs mean."""
         from flambeau.artefact.weights_meaning import Meaning
 
         return Meaning(self.preprocessor, self.task, self.domain)
 
     def set_calibration(self, values: Mapping[str, Any], *, quiet: bool) -> None:
-        """Set the task's calibration for new weights; a line names the one that is removed."""
+        """Set the calibration after a change of weights; print a line if one is only removed."""
         before, self.task.calibration = self.task.calibration, values
         if before and not values and not quiet:
             ProgressBar.write_line(
@@ -245,7 +245,7 @@ class BuiltPlan:
             )
 
     def predictor(self, batch_size: int) -> Predictor:
-        """Return a predictor with the model, equal to that of a loaded export."""
+        """Return a predictor that predicts the same as one from an export of the model."""
         from flambeau.artefact.predictor import Predictor
 
         model, task = self.model, self.task
@@ -259,8 +259,9 @@ class BuiltPlan:
         base = self._base if difference else None
         if difference and base is None:
             raise ArgumentError(
-                "export(difference=True) needs an export from which the weights differ, but this "
-                "learner did not start from one: Learner(data, start=…)."
+                "export(difference=True) writes only weights that differ from those of an export, "
+                "but this learner did not start from one. Use Learner(data, start=…), or omit "
+                "difference=True."
             )
         return export(
             folder,
@@ -275,7 +276,7 @@ class BuiltPlan:
         )
 
     def print_missing_parts(self, folder: Path) -> None:
-        """Print which objects ``Predictor.load`` needs beside the export in ``folder``."""
+        """Print which objects ``Predictor.load`` needs in addition to the export in ``folder``."""
         from flambeau.artefact.export_format import ExportRecord
 
         record = ExportRecord.read(folder)
@@ -308,7 +309,7 @@ class BuiltPlan:
         return task
 
     def _with_metric_objects(self, names: Any) -> Any:
-        """Return the plan's metrics with those of the domain as objects, which tasks do not know.
+        """Return the plan's metrics: objects for the domain's metrics, names for core's.
 
         Raises:
             PlanError: A metric of the domain needs arguments.
@@ -328,7 +329,7 @@ class BuiltPlan:
         return found
 
     def _seeded_model(self, arguments: Mapping[str, Any]) -> nn.Module:
-        """Return a model whose initial weights depend only on the seed; restore the generators."""
+        """Return a model whose initial weights depend only on the seed; restore random state."""
         with TemporarySeed().at(self.seed):
             return self._build("architecture", self.domain.models, arguments)
 
@@ -378,8 +379,8 @@ class BuiltPlan:
     def evaluation_loader(self, part: str) -> Loader:
         """Return the loader of the samples that this process evaluates.
 
-        That is its share, which ``Task.evaluate`` combines over processes. A task that overrides
-        ``evaluate`` gets all samples on every process.
+        Each process gets a share of the samples, and ``Task.evaluate`` combines the results. If a
+        task overrides ``evaluate``, every process gets all samples.
         """
         adds_up = type(self.task).evaluate is Task.evaluate
         loader = self.loader(part, shared=adds_up, ordered=True)
@@ -418,7 +419,7 @@ class BuiltPlan:
         return None if device is None else device != "cpu"
 
     def _workers(self) -> int:
-        """Number of this process's loader workers: its share of the number for the machine."""
+        """Number of loader workers of this process: its share of the plan's ``num_workers``."""
         planned: int = self.values.get("num_workers", 0)
         group = processes.current()
         return planned if group is None else -(-planned // group.local_world_size)
@@ -434,10 +435,10 @@ class BuiltPlan:
         )
 
     def _check_metrics(self) -> None:
-        """Check the weights of the validation samples, if they have some.
+        """Check the weights of the validation samples, if they have weights.
 
         Raises:
-            InputError: All are 0, or a metric does not use weights.
+            InputError: All weights are 0, or a metric does not use weights.
         """
         if not len(self.data.split.valid) or type(self.task).evaluate is not Task.evaluate:
             return
@@ -446,13 +447,14 @@ class BuiltPlan:
             if not weights.any() and not self.task.ignores_sample_weight:
                 raise InputError(
                     f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
-                    "score can be computed. Use other rows for valid, or train without them."
+                    "score can be computed. Use other rows for valid, or train "
+                    "without validation samples."
                 )
             for name, metric in self.task.metrics().items():
                 check_takes_weights(name, metric, self.task.known_metrics())
 
     def sample_batch(self, n: int) -> Batch:
-        """Return a batch of ``n`` train samples; the run's loader does not advance."""
+        """Return a batch of ``n`` train samples; the loader of the run does not advance."""
         options = LoaderOptions(
             batch_size=n,
             shuffle=True,

@@ -1,4 +1,4 @@
-"""``calibrate``: fit a task's calibration after training, and score it before and after."""
+"""``calibrate``: fit the calibration of a task, and score its predictions without and with it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ _EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class PartScores:
-    """The scores of a part with and without the calibration.
+    """The scores on one part of the data, without and with the calibration.
 
     Attributes:
-        before: "ece", "log_loss" and "brier" if the task has probabilities, and its own metrics.
-        after: The same with the calibration.
-        curve_before: The reliability curve, for ``flambeau.report.plot_calibration``; None if the
-            task has no probabilities.
-        curve_after: The same with the calibration.
+        before: Scores without the calibration by name: the metrics of the task, and "ece",
+            "log_loss" and "brier" if it predicts probabilities.
+        after: The same scores with the calibration.
+        curve_before: The reliability curve without the calibration, for
+            ``flambeau.report.plot_calibration``; None if the task predicts no probabilities.
+        curve_after: The reliability curve with the calibration.
     """
 
     before: Mapping[str, float]
@@ -45,7 +46,7 @@ class PartScores:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What ``learner.calibrate`` fitted; ``print`` shows the scores before and after.
+    """The result of ``learner.calibrate``; ``print`` shows the scores before and after it.
 
     Attributes:
         values: The fitted values by name, as in ``task.calibration``.
@@ -73,12 +74,12 @@ def calibrate(data: Data, built: BuiltPlan, context: StepContext) -> Calibration
     """Fit the task's calibration on the calibration part and set ``task.calibration``.
 
     Args:
-        data: Its calibration part is not empty.
-        built: Model, task and loaders.
+        data: The data, with samples in the calibration part.
+        built: The objects that the plan specifies.
         context: Context of the forward passes.
 
     Raises:
-        InputError: The task has nothing to fit, or does not export what it fits.
+        InputError: The task defines no calibration, or its ``arguments()`` lack the fitted values.
     """
     task = built.task
     before = task.calibration
@@ -106,8 +107,8 @@ def _calibrate(data: Data, built: BuiltPlan, context: StepContext) -> Calibratio
         values: dict[str, Any] = as_json_value(found, f"{type(task).__name__}.calibrate()")
         if not values:
             raise InputError(
-                f"{type(task).__name__} has nothing to fit on calibration samples. Classification "
-                "and MultiLabel have; in a task of your own, define calibrate(pairs)."
+                f"{type(task).__name__} has no calibration to fit. Use Classification or "
+                "MultiLabel, or define calibrate(pairs) in your task."
             )
         parts = {
             part: _score_part(built, part, context, values)
@@ -126,7 +127,7 @@ def _pairs(built: BuiltPlan, part: str, context: StepContext) -> Iterator[tuple[
 def _score_part(
     built: BuiltPlan, part: str, context: StepContext, values: Mapping[str, Any]
 ) -> PartScores:
-    """Return the scores of a part without and with the values, from one pass over it."""
+    """Return the scores on a part without and with calibration ``values``, from one pass."""
     without, with_values = _Scores(built.task, {}), _Scores(built.task, values)
     for outputs, batch in _pairs(built, part, context):
         without.add(outputs, batch)
@@ -136,7 +137,7 @@ def _score_part(
 
 
 class _Scores:
-    """The scores of outputs with the given calibration."""
+    """Collects outputs and computes their scores with the given calibration."""
 
     def __init__(self, task: Task, values: Mapping[str, Any]) -> None:
         self.task = task
@@ -146,7 +147,7 @@ class _Scores:
         self.rows: list[Rows] = []
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        """Add a batch."""
+        """Add the outputs for a batch."""
         self.task.calibration = self.values
         self.task.update(self.metrics, outputs, batch)
         rows = self.task.probability_rows(outputs, batch)

@@ -1,4 +1,4 @@
-"""Collect the data of a learner that the doctor and the reports receive."""
+"""Collect what the doctor, the reports and the model summary need from a learner."""
 
 from __future__ import annotations
 
@@ -48,12 +48,14 @@ def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> Training
 
 
 def check_task_loss(checked: TrainingSetup) -> None:
-    """Check sum and weight of the task's loss on a few samples of the first train batch.
+    """Check the sum and the weight that ``task.loss`` returns for a few train samples.
 
-    Nothing is checked where the batch cannot be read or the model fails: the run reports that.
+    If the batch cannot be read or the model fails, nothing is checked: the first step of the run
+    then raises the error.
 
     Raises:
-        InputError: The loss is not a sum with its weight, or its weight is not the promised one.
+        InputError: ``task.loss`` does not return a sum and its weight, or ``task.host_weight``
+            returns another weight.
     """
     from flambeau.doctor.recorded_pass import preserved_with_seed
     from flambeau.torch_internals import is_compiled
@@ -96,7 +98,7 @@ def summarise_model(
     Args:
         setup: State of the learner.
         built: The objects that the plan specifies.
-        context: Context of the prediction.
+        context: Context of the forward pass.
         trainable: Names of the parameter groups that train; None for all.
     """
     from flambeau.inspect import summary

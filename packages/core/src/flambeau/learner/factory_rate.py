@@ -1,4 +1,4 @@
-"""The plan's learning rate where an optimizer factory sets its own."""
+"""Record the learning rate of an optimizer factory in the plan, if the factory sets its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SETTINGS = ("weight_decay", *OPTIMIZER_KEYS)
 
 
 def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) -> Plan:
-    """Return the plan with the learning rate of the optimizer factory, if it sets its own.
+    """Return the plan; if the optimizer factory sets its own learning rate, with that rate.
 
     Args:
         setup: The learner's setup.
@@ -30,7 +30,8 @@ def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) 
         requested: The method's argument ``lr``.
 
     Raises:
-        ArgumentError: The user chose another rate, or a setting, that the factory does not read.
+        ArgumentError: The user set another learning rate, or a setting that the factory does not
+            read.
     """
     factory = setup.training.factory
     if factory is None:
@@ -55,7 +56,7 @@ def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) 
 
 
 def check_peaks(plan: Plan, request: Request) -> None:
-    """Check that phases which the user passed have the peak rate that the factory sets.
+    """Check that the user's phases have the peak learning rate that the optimizer factory sets.
 
     Raises:
         ArgumentError: The schedule of "lr" has another peak.
@@ -83,10 +84,10 @@ def _choice(own: OwnRate) -> Choice:
 
 def _refusal(what: str, own: OwnRate) -> ArgumentError:
     return ArgumentError(
-        f"{what}, but the optimizer factory of TrainingOptions does not read it: it sets "
-        f'{_rates(own.by_name)}. Use lr=values["lr"] in the factory, lambda model, values: '
-        '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}, or remove the lr that '
-        "you passed to keep the rate of the factory."
+        f"{what}, but the optimizer factory of TrainingOptions does not read it: the factory sets "
+        f'{_rates(own.by_name)}. Use lr=values["lr"] in the factory (lambda model, values: '
+        '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}), or remove the lr that '
+        "you passed, to keep the rate of the factory."
     )
 
 

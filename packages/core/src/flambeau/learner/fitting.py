@@ -121,10 +121,10 @@ def resume(setup: Setup, resume: Resume, started: Started) -> Plan:
 
 
 def check_folder(setup: Setup, continued: Path | None = None) -> None:
-    """Refuse a folder with a run that is neither this learner's nor the continued one.
+    """Refuse a folder that contains a run, unless it is this learner's or the continued one.
 
     Raises:
-        ArgumentError: The run would be overwritten.
+        ArgumentError: The folder contains another run, which would be overwritten.
     """
     folder = setup.folder
     if folder is None:
@@ -199,7 +199,8 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
     """Check the task's loss and warn of likely mistakes, before a learner's first fit.
 
     Raises:
-        InputError: The loss is not a sum with its weight, or its weight is not the promised one.
+        InputError: ``task.loss`` does not return a sum and its weight, or ``task.host_weight``
+            returns another weight.
     """
     checks_loss = setup.position.step == 0 and run.options.train_step is train_step
     if not (checks_loss or setup.examines):
@@ -221,7 +222,7 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
 
 
 def train(setup: Setup, plan: Plan, run: Run, auto: AutoRun | None = None) -> None:
-    """Run all phases from the run's position on; ``auto`` also seeds the model's random draws."""
+    """Run the remaining phases; for an automatic run, the model's random draws are seeded, too."""
     setup.built(plan).set_calibration({}, quiet=setup.quiet)
     seeded = nullcontext() if auto is None else auto.fixed_seed(setup.seed)
     with seeded, num_threads(plan.values["num_threads"]), run.propagate_errors():

@@ -59,8 +59,8 @@ class Learner:
         choices: Values to fix in the plan, by key: ``{"batch_size": 64}``.
         plan: A plan, or the path of a saved one, whose choices are used unchanged. ``model``,
             ``task`` and ``choices`` take precedence over it.
-        start: Folder of an export (or a ``Start``) whose preprocessor and weights are trained
-            further; other classes get a new head.
+        start: Folder of an export, or a ``Start``: its preprocessor is kept and its weights are
+            trained further, with a new head if the classes differ.
         training: Options that are not in the plan: train step, optimizer, averaging, clipping, ….
         callbacks: Called on training events, in this order, after progress bar and checkpoints.
         seed: Seed of initial weights, sample order, augmentation; not dropout (torch.manual_seed).
@@ -173,12 +173,12 @@ class Learner:
 
         Args:
             epochs: Passes over the train set.
-            steps: Optimizer steps, in place of epochs: less than an epoch, or several and a part.
+            steps: Optimizer steps, in place of epochs; the last epoch may be incomplete.
             lr: Peak learning rate.
             schedule: Shape of the learning-rate schedule, a name in ``flambeau.phases.SHAPES``.
-            schedules: Schedules by name: "lr", in place of ``lr`` and ``schedule``, "weight_decay",
-                "momentum", or a value that the task declares.
-            evaluate_every: Optimizer steps between two evaluations; by default an epoch's.
+            schedules: Schedules by the name of the value: "lr" (replaces ``lr`` and ``schedule``),
+                "weight_decay", "momentum", or a value that the task declares.
+            evaluate_every: Optimizer steps between two evaluations; by default those of an epoch.
 
         Returns:
             The learner's history: one row per evaluation and the loss of every step.
@@ -199,17 +199,17 @@ class Learner:
     ) -> History:
         """Train within a time budget; recipe, epochs and schedule are chosen automatically.
 
-        A few training steps and an evaluation are timed; where too few epochs would fit, a smaller
+        A few training steps and an evaluation are timed; if too few epochs would fit, a smaller
         input or network is chosen, unless you or a saved plan set them. The learning rate warms up,
         is held at its peak while the score improves by more than its noise and time remains, and
-        decays to zero. Intervals end with an evaluation; the weights of the best one are kept.
+        decays to zero. The model is evaluated regularly; the best weights are kept.
 
         The plan records the run: ``Learner(data, plan=saved).fit_auto()`` repeats it with the same
         weights, bit for bit, on a CPU. Ctrl-C keeps the best weights; ``resume`` continues the run.
 
         Args:
             minutes: Time budget for the whole call, including the preparation of the data. None
-                repeats the run that the plan records; without such a record, the budget is 3.
+                repeats the run that the plan records, or takes 3 minutes without such a record.
             clock: Function that returns the time in seconds, from any starting point.
         """
         from flambeau.tuning.auto_start import create_auto_run, placeholder_phases
@@ -239,7 +239,7 @@ class Learner:
     def fit_sgdr(
         self, cycles: int = 3, *, epochs: int = 1, lr: float | None = None, cycle_mult: int = 2
     ) -> History:
-        """Train with warm restarts; cycles start with ``epochs`` and grow by ``cycle_mult``."""
+        """Train with warm restarts: cycles of ``epochs``, ``epochs * cycle_mult``, … epochs."""
         options: Any = {"cycles": cycles, "cycle_mult": cycle_mult, "trainable": self._trainable}
         return self._train(lambda v: recipes.sgdr({**v, "epochs": epochs}, **options), lr=lr)
 
@@ -333,7 +333,7 @@ class Learner:
 
     @property
     def _trainable(self) -> tuple[str, ...] | None:
-        """The parameter groups that the plan trains; None trains all groups."""
+        """The parameter groups that the plan lets train; None for all groups."""
         return trainable_groups(self.plan["trainable"].value, self.model)
 
     def _train(self, recipe: Recipe, **arguments: Any) -> History:
@@ -424,7 +424,7 @@ class Learner:
         )
 
     def calibrate(self) -> CalibrationResult:
-        """Fit a temperature, and thresholds of labels, on the calibration part of the data.
+        """Fit a temperature (and a threshold per label) on the calibration part of the data.
 
         Predictions, metrics and exports use them until the model is trained further.
         """
@@ -434,7 +434,7 @@ class Learner:
         return calibrate(self.data, self.built, self._context())
 
     def predictor(self) -> Predictor:
-        """Return a ``Predictor`` with this learner's model, equal to that of a loaded export."""
+        """Return a ``Predictor``, which predicts the same as one loaded from an export."""
         return self.built.predictor(self.plan.values["batch_size"])
 
     def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
@@ -442,7 +442,7 @@ class Learner:
         return self.predictor().predict(items, errors=errors)
 
     def summary(self) -> Summary:
-        """Return the layers with output shapes, parameter counts and which parameters train.
+        """Return a table of the layers: output shapes, parameter counts, and whether they train.
 
         Groups that the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
         """
@@ -472,13 +472,13 @@ class Learner:
         return run_on_main(lambda: save_model(self.model, path, self.built.meaning))
 
     def load(self, path: str | Path) -> None:
-        """Load the weights in a file of ``save``, an export, a checkpoint or a run into the model.
+        """Load weights into the model from a file of ``save``, an export, a checkpoint or a run.
 
-        Of a checkpoint, or the newest one in the folder of a run, the weights of the best epoch are
-        loaded if the run keeps it, else the averaged ones if there are any, else the last ones.
+        From a checkpoint (of a run: the newest one) the weights of the best epoch are loaded if the
+        run keeps them, else the averaged weights if there are any, else the last weights.
 
         Raises:
-            ArtefactError: The file is missing or damaged, or of another model or vocabulary.
+            ArtefactError: The file is missing or damaged, or is for another model or vocabulary.
         """
         from flambeau.learner.loading import load_any
 
@@ -489,7 +489,7 @@ class Learner:
         """Write a folder of safetensors and JSON files, without pickle, for ``Predictor.load``.
 
         With ``difference`` only the weights that differ from those of ``start`` are written. Unless
-        the learner is quiet, a line names the objects that ``Predictor.load`` will need.
+        the learner is quiet, a line names the objects that ``Predictor.load`` needs as arguments.
         """
         built = self.built
         path = run_on_main(lambda: built.export(folder, self.plan, difference=difference))

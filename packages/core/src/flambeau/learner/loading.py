@@ -25,7 +25,7 @@ def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> dict[str, 
         model: The model.
         path: A file of ``save``, an export's folder, a checkpoint, or the folder of a run, whose
             newest complete checkpoint is used.
-        meaning: What the learner's inputs and outputs mean; that of a file or export must be equal.
+        meaning: The learner's preprocessor and task; those of a file or export must match them.
 
     Returns:
         The calibration of the weights, empty if there is none.
@@ -44,7 +44,7 @@ def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> dict[str, 
     except Exception as error:
         load_state(model, before)
         raise ArtefactError(
-            f"{checkpoint} does not fit the model: {type_and_first_line(error)}. It is of another "
-            "model, or damaged."
+            f"{checkpoint} does not fit the model: {type_and_first_line(error)}. Load a "
+            "checkpoint of the same model, or another checkpoint if this one is damaged."
         ) from error
     return {}

@@ -37,10 +37,10 @@ _MACHINE_FACTS = ("evidence", "in_memory", "memory_bytes")
 
 
 def check_choice_is_name(key: str, value: object) -> None:
-    """Check that a choice of a loss or of metrics is made by name.
+    """Check that ``choices`` give a loss or metrics by name.
 
     Raises:
-        ArgumentError: It is an object, which is an argument of the task.
+        ArgumentError: The value is or contains an object, which must be passed to the task.
     """
     values: list[object] = list(cast("Any", value)) if isinstance(value, list | tuple) else [value]
     if isinstance(value, Mapping):
@@ -51,8 +51,8 @@ def check_choice_is_name(key: str, value: object) -> None:
     shown = odd.__name__ if isinstance(odd, type) else type(odd).__name__
     example = {"loss": 'loss=nn.HuberLoss(reduction="none")', "metrics": 'metrics={"recall": …}'}
     raise ArgumentError(
-        f"choices={{{key!r}: …}} takes names, which a saved plan can hold, not {shown}. "
-        "Objects and functions are arguments of the task: "
+        f"choices={{{key!r}: …}} takes names, not {shown}, because a plan is saved as JSON. "
+        "Pass objects and functions to the task: "
         f"Learner(data, model, task=Classification(names, "
         f"{key}=…)), or Regression(names, {example[key]})."
     )
@@ -97,18 +97,18 @@ def make_plan(
     """Return the plan of a new learner: derived from rules, or ``saved`` with the new arguments.
 
     Args:
-        data: Provides facts and choices.
-        domain: Provides rules and builders in addition to core's.
-        model: The learner's argument.
+        data: The data, which provide facts and choices.
+        domain: The domain, which provides rules and builders in addition to core's.
+        model: The learner's argument ``model``.
         given: Model and task that were passed as objects.
         choices: Values by key that take precedence over the rules and over ``saved``.
         saved: A plan to replay, or the path of its file.
-        training: The training options; a custom optimizer factory accepts any optimizer name.
+        training: The training options; with an optimizer factory, any optimizer name is valid.
         start: An export whose preprocessor and weights the learner starts with.
 
     Raises:
-        ArtefactError: The export, also that of a saved plan, cannot be read or does not fit the
-            data.
+        ArtefactError: The export of ``start`` or of the saved plan cannot be read or does not fit
+            the data.
         PlanError: A choice is unknown, or names a builder that the domain does not have.
     """
     facts = dict(data.facts())
@@ -167,7 +167,7 @@ def _start_facts(start: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
-    """Return the plan with the user's values. Epochs and steps replace each other.
+    """Return the plan with the user's values; given epochs replace steps, and the reverse.
 
     Raises:
         ArgumentError: Both epochs and steps are given.
@@ -195,7 +195,7 @@ def _check_one_length(choices: Mapping[str, Any]) -> None:
 
 
 def within_budget(setup: Setup, plan: Plan, auto: AutoRun) -> Plan:
-    """Return the plan with cheaper values where the budget needs them, before models are built."""
+    """Return the plan, with cheaper values if the time budget of ``auto`` requires them."""
     given = setup.changeable
     if auto.budget_s is None or given is None or given.model is not None:
         return plan
@@ -209,7 +209,7 @@ def within_budget(setup: Setup, plan: Plan, auto: AutoRun) -> Plan:
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:
-    """Return core's and the domain's rules; with an optimizer factory, any name is accepted."""
+    """Return core's and the domain's rules; an optimizer factory allows any optimizer name."""
     rules = rules_of(domain)
     if training.optimizer is None:
         return rules
@@ -235,10 +235,10 @@ def _factory_choice(factory: object) -> Choice:
 
 
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
-    """Return the user's choices with ``TrainingOptions.accumulate`` and the optimizer class.
+    """Return the user's choices, with ``accumulate`` and the optimizer class of the options.
 
     Raises:
-        ArgumentError: ``accumulate`` was given twice, with different values.
+        ArgumentError: Choices and training options have different values.
     """
     name = None if training.optimizer is None else _name_of_class(training)
     if name is not None:
@@ -300,7 +300,7 @@ def plan_of_checkpoint(
 
     Raises:
         ResumeError: The learner's model or a choice of the user differs from the run's, or the
-            checkpoint lacks the schedule.
+            schedule of the run could not be saved.
         PlanError: A value is invalid for its key.
     """
     saved = Plan.from_json(tree["plan"]).bind(rules_for(domain, training), data.facts())
@@ -315,7 +315,7 @@ def plan_of_checkpoint(
 
 
 def _decided_by_fit(key: str, value: Any) -> bool:
-    """Whether a fit decides the value before its first step, so that the values may differ."""
+    """Whether a fit replaces the value, so that checkpoint and learner may differ in it."""
     return key == "bn" and value == "auto"
 
 
@@ -390,8 +390,8 @@ def auto_run_of_checkpoint(tree: Mapping[str, Any]) -> AutoRun | None:
         return AutoRun.from_state(saved)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"The checkpoint's 'planner' is damaged ({type(error).__name__}: {error}). Resume "
-            "from an older checkpoint."
+            f"The state of fit_auto in the checkpoint is damaged ({type(error).__name__}: "
+            f"{error}). Resume from an older checkpoint."
         ) from error
 
 

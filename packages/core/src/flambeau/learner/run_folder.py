@@ -50,7 +50,7 @@ def run_exists_error(folder: Path, found: object) -> ArgumentError:
 
 
 def run_of(path: str | Path) -> Path:
-    """Return the run's folder, given this folder or a checkpoint in it; read no checkpoint.
+    """Return the folder of the run that is or contains ``path``; read no checkpoint.
 
     Raises:
         ResumeError: There is no checkpoint.
@@ -88,7 +88,7 @@ def resume_point(path: str | Path | None) -> tuple[Path, Path, Any]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether the folder is one checkpoint."""
+    """Return whether ``path`` is the folder of a checkpoint."""
     return (path / "state.json").exists()
 
 

@@ -31,18 +31,17 @@ class Setup:
         plan: The plan before the fit.
         built: ``built(plan)`` returns the objects that the plan specifies.
         training: The training options.
-        history: Receives a row per epoch.
+        history: The history to which the fit adds a row per evaluation.
         position: Epoch and step at which the fit starts.
         callbacks: The user's callbacks.
         seed: Seed of every random draw.
         quiet: Whether to show no progress.
         folder: Folder of the run; None writes nothing unless the run is long or interrupted.
-        own_folder: Folder in which the learner has trained already; another learner's run is never
-            overwritten.
+        own_folder: Folder in which the learner has trained already, and may train again.
         fingerprint: Identifies the data in checkpoints.
         examines: Whether the doctor runs before the first step.
-        changeable: The user's objects, if values that need a new model may still change; None if
-            the objects of the plan exist already, or the user fixed the whole plan.
+        changeable: The user's model and task, if the plan may still change values that need a new
+            model; None if the model exists already, or the user fixed the whole plan.
     """
 
     data: Data

@@ -1,7 +1,7 @@
 """``Start``: an export with whose preprocessor and weights a new learner begins.
 
-``StartingPoint`` also serves data that are read like an export (``data.like``): its preprocessor is
-kept, its weights are not loaded.
+``StartingPoint`` is also used for data that are read like an export (``data.like``): then the
+preprocessor of the export is kept, but its weights are not loaded.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class StartingPoint:
 
     Attributes:
         folder: The export's folder.
-        record: Its record.
-        preprocessor: Rebuilt from the record.
+        record: Everything in the export except its tensors.
+        preprocessor: The preprocessor, rebuilt from the record.
         preprocessor_digest: SHA-256 of the preprocessor's arguments and tensors.
     """
 
@@ -83,7 +83,7 @@ class StartingPoint:
             argument: The argument that names the folder, for messages.
 
         Raises:
-            ArtefactError: It is missing or damaged, or belongs to another domain.
+            ArtefactError: The export is missing or damaged, or belongs to another domain.
         """
         path = export_folder(folder)
         record = read_record(path, domain.name, argument)
@@ -92,7 +92,7 @@ class StartingPoint:
 
     @classmethod
     def of_plan(cls, value: Mapping[str, Any], domain: Domain) -> Self:
-        """Read the export in a plan's ``start``, after checking that it is still the same.
+        """Read the export that a plan's ``start`` names, and check that it is unchanged.
 
         Raises:
             ArtefactError: The folder is missing, or contains another model or preprocessor.
@@ -131,7 +131,7 @@ class StartingPoint:
             given: The user's choices.
             with_model: Whether the weights of the export are loaded, so that the choices that
                 determine its model are kept too.
-            has_module: Whether the user passed a module; its weights are checked when they load.
+            has_module: Whether the user passed a module; it is checked when the weights are loaded.
 
         Raises:
             ArtefactError: The export has no builder for its model, and no module was passed.
@@ -170,11 +170,11 @@ class StartingPoint:
         return kept
 
     def task_choice(self, given: Mapping[str, Any]) -> dict[str, Choice]:
-        """Return the choice of the task for data that are read like the export's, if it is so."""
+        """Return the export's task as a choice, if ``given`` has the same task; else nothing."""
         name = self.record.task.builder
         if name is None or given.get("task") != name:
             return {}
-        reason = f"As in the export {self.folder}, like whose data these are read."
+        reason = f"As in the export {self.folder}, because the data are read with like=."
         advice = "Create the data without like=."
         return {"task": Choice("task", name, reason, override=advice, source="user")}
 
@@ -200,8 +200,8 @@ class StartingPoint:
         if new_head is None and bool(names) != bool(saved):
             raise ArtefactError(
                 f"The outputs of {self.folder} are {_shown(saved)}, those of the new task are "
-                f"{_shown(names)}, so it is unclear whether its head fits. To keep it: "
-                "start=Start(path, new_head=False); to train a new one: new_head=True."
+                f"{_shown(names)}, so it is unclear whether the head of the export fits. To keep "
+                "this head: start=Start(path, new_head=False); for a new head: new_head=True."
             )
         if new_head is None and not same and names and set(names) <= set(saved):
             raise ArtefactError(
@@ -216,11 +216,11 @@ class StartingPoint:
                 f"{name_some(saved, 5)}, but the data have {name_some(names, 5)}. Omit new_head."
             )
         fresh = (not same) if new_head is None else new_head
-        head = "a new head, because you asked for it" if fresh else "its head too"
+        head = "with a new head, because new_head=True" if fresh else "including its head"
         if not fresh and (fitted := self.calibration(task)):
-            head += f", and until it is trained its calibration ({describe_values(fitted)})"
+            head += f" and, until it is trained, its calibration ({describe_values(fitted)})"
         if fresh and not same:
-            head = f"a new head for {name_some(names, 5)} in place of {name_some(saved, 5)}"
+            head = f"with a new head for {name_some(names, 5)} in place of {name_some(saved, 5)}"
         value = {
             "export": os.path.abspath(self.folder),
             "model": self.model_digest,
@@ -247,18 +247,18 @@ class StartingPoint:
         return Choice(
             KEY,
             value,
-            f"Preprocessor of the export {self.folder}, like whose data these are read; the model "
-            "is new.",
+            f"Preprocessor of the export {self.folder}, because the data are read with like=; the "
+            "model is new.",
             evidence={"created": self.record.created},
             override="Create the data without like=.",
             source="user",
         )
 
     def check_like(self, like: Path | None, domain: Domain) -> None:
-        """Check that data that are read like an export are read like this one.
+        """Check that ``like``, the export like which the data are read, equals this export.
 
         Raises:
-            ArtefactError: They are read like another export.
+            ArtefactError: The data are read like another export.
         """
         if like is None:
             return
@@ -271,17 +271,17 @@ class StartingPoint:
             )
 
     def task_arguments(self, arguments: Mapping[str, Any], head: str) -> dict[str, Any]:
-        """Return the arguments of the task, with the target scale of a kept head."""
+        """Return the task's arguments, with the export's "mean" and "std" if its head is kept."""
         saved = self.record.task.arguments
         scale = {name: saved[name] for name in ("mean", "std") if name in saved}
         return {**arguments, **(scale if head == "kept" else {})}
 
     def calibration(self, task: str) -> Mapping[str, Any]:
-        """Return the calibration of the weights with their head, for a task with this builder."""
+        """Return the export's calibration; empty if its task has another builder than ``task``."""
         return stored_calibration(self.record.task, task)
 
     def check_scale(self, task: Task) -> None:
-        """Raise an ArtefactError if the user's task scales targets unlike that of a kept head."""
+        """Raise an ArtefactError if the user's task and the kept head scale targets differently."""
         own, saved = task.arguments(), self.record.task.arguments
         for name in ("mean", "std"):
             if name in saved and name in own and own[name] != saved[name]:
@@ -292,10 +292,11 @@ class StartingPoint:
                 )
 
     def load_weights(self, model: nn.Module, head: str) -> None:
-        """Load the weights into ``model`` by name; a new head keeps its own.
+        """Load the weights into ``model`` by name; a new head keeps its initial weights.
 
         Raises:
-            ArtefactError: A name, shape or tie outside a new head differs; the message lists them.
+            ArtefactError: Outside a new head, names, shapes or shared weights differ; the message
+                lists them.
         """
         stored = read_weights(self.folder, self.record)
         own = state_tensors(model)
@@ -330,8 +331,8 @@ def plan_from_export(
     """Return the plan of a learner that starts from an export.
 
     Args:
-        start: The learner's argument.
-        data: Their classes decide whether the head is kept, unless a task is given.
+        start: The learner's argument ``start``.
+        data: The data, whose classes decide whether the head is kept, unless a task is given.
         domain: The domain of the data.
         rules: Core's and the domain's.
         facts: Facts about data, model and task.
@@ -369,7 +370,7 @@ def check_replayed(plan: Plan, data: Data, domain: Domain, task: Task | None) ->
 
     Args:
         plan: A saved plan, whose ``start`` may be None.
-        data: Their classes are compared with the export's, unless a task is given.
+        data: The data, whose classes are compared with the export's, unless a task is given.
         domain: The domain of the data.
         task: The task that the user passed.
 
@@ -419,10 +420,10 @@ def plan_like_export(
 
 
 def check_plan_like(values: Mapping[str, Any], like: Path, domain: Domain) -> None:
-    """Check that a saved plan keeps the preprocessor of the export like whose data are read.
+    """Check that a saved plan keeps the preprocessor of the export ``like``.
 
     Raises:
-        ArtefactError: It keeps another one, or none.
+        ArtefactError: The plan keeps the preprocessor of another export, or of no export.
     """
     planned: Mapping[str, Any] | None = values.get(KEY)
     own = StartingPoint.read(like, domain, "like").preprocessor_digest
@@ -430,8 +431,8 @@ def check_plan_like(values: Mapping[str, Any], like: Path, domain: Domain) -> No
         other = "no export" if planned is None else str(planned["export"])
         raise ArtefactError(
             f"The data are read like={str(like)!r}, but the plan keeps the preprocessor of "
-            f"{other}. Create the data as for the plan, or make a new plan: Learner(data) without "
-            "plan=."
+            f"{other}. Create the data as when the plan was made, or make a new plan: "
+            "Learner(data) without plan=."
         )
 
 
@@ -448,7 +449,7 @@ def digest_of(preprocessor: Preprocessor) -> str:
 def _names_of(
     task: Task | None, data: Data, preprocessor: Preprocessor, values: Mapping[str, Any]
 ) -> list[str]:
-    """Return the names of the outputs of the user's task, else of the data's."""
+    """Return the output names of the user's task, or of the data if no task was passed."""
     if task is not None:
         return list(task.output_names)
     return list(output_names(data.task_arguments(preprocessor, values)))
@@ -460,11 +461,11 @@ def _shown(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Head:
-    """The last layer group, which a new head initialises.
+    """The head of a model: its last layer group.
 
     Attributes:
         tensors: Names of its parameters and buffers (running statistics).
-        modules: Names of its modules.
+        modules: Names of its modules, each with a dot at the end.
     """
 
     tensors: frozenset[str] = frozenset()
@@ -490,7 +491,7 @@ class _Head:
         return cls(frozenset(tensors), modules)
 
     def contains(self, name: str) -> bool:
-        """Whether a tensor that the model lacks is one of the export's head."""
+        """Return whether the tensor ``name`` belongs to a module of the head."""
         return name.startswith(self.modules)
 
 

@@ -1,4 +1,4 @@
-"""Models in a wrapper: ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``."""
+"""Unwrap models: ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flambeau.torch_internals import compiled_module
 def unwrapped_model(model: nn.Module) -> tuple[nn.Module, bool]:
     """Return the model inside the wrappers, and whether one of them compiled it.
 
-    A wrapper adds a prefix to the names of weights, and has one layer group.
+    Wrappers are removed because they add a prefix to weight names and hide the layer groups.
 
     Warns:
         FlambeauWarning: A parallel wrapper was removed.
@@ -29,8 +29,8 @@ def unwrapped_model(model: nn.Module) -> tuple[nn.Module, bool]:
             name = type(cast("Any", model)).__name__
             model = cast("nn.Module", cast("Any", model).module)
             warnings.warn(
-                f"[wrapper-removed] The model is in a {name}, which is not used. To train on "
-                "several devices, start one process for each: flambeau launch.",
+                f"[wrapper-removed] The model was wrapped in {name}; the wrapper was removed. To "
+                "train on several devices, start one process for each: flambeau launch.",
                 FlambeauWarning,
                 stacklevel=4,
             )

@@ -9,4 +9,4 @@ BatchNormPolicy = Literal["auto", "train", "eval", "adapt"]
 BATCH_NORM_POLICIES: tuple[BatchNormPolicy, ...] = ("adapt", "auto", "eval", "train")
 
 BN_STATISTICS = ("fresh", "running")
-"""How the first evaluations of a phase get the statistics: anew, or as the layers keep them."""
+"""Statistics in the first evaluations of a phase: computed anew, or the running statistics."""

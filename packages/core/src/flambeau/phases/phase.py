@@ -1,4 +1,4 @@
-"""``Phase``: consecutive epochs with the same trainable groups and schedules."""
+"""``Phase``: consecutive epochs or steps with the same trainable groups and schedules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Phase:
         steps: Optimizer steps, in place of epochs. The next phase continues with the batch after
             the last one, also inside an epoch.
         evaluate_every: Optimizer steps between two evaluations, counted from the start of the
-            phase; another one is at its end. None evaluates once an epoch.
+            phase, which also ends with one. None evaluates once per epoch.
     """
 
     epochs: int | None = None
@@ -92,7 +92,7 @@ class Phase:
 
 
 def with_evaluations(phases: Iterable[Phase], every: int | None) -> list[Phase]:
-    """Return the phases with the interval for those that have none of their own."""
+    """Return the phases; those without ``evaluate_every`` get the value ``every``."""
     return [
         phase if every is None or phase.evaluate_every else replace(phase, evaluate_every=every)
         for phase in phases
@@ -100,12 +100,12 @@ def with_evaluations(phases: Iterable[Phase], every: int | None) -> list[Phase]:
 
 
 def divides_epochs(phases: Iterable[Phase]) -> bool:
-    """Return whether steps are counted in a run of these phases instead of epochs."""
+    """Return whether a phase has a length or an evaluation interval in steps."""
     return any(phase.steps is not None or phase.evaluate_every is not None for phase in phases)
 
 
 def not_savable_reason(phases: Iterable[Phase]) -> str:
-    """Return why a checkpoint cannot contain the phases, and the fix; empty if it can."""
+    """Return why a checkpoint cannot contain the phases, and the fix; an empty text if it can."""
     for phase in phases:
         for name, schedule in phase.schedules.items():
             if not isinstance(schedule.shape, str):

@@ -59,7 +59,7 @@ def sgdr(
     cycle_mult: int = 2,
     trainable: tuple[str, ...] | None = None,
 ) -> list[Phase]:
-    """Return one phase per cycle with warm restarts, each a half cosine from the peak to 0.
+    """Return one phase for each cycle (warm restart): half a cosine from the peak rate to 0.
 
     Args:
         values: Values of the plan; "epochs" is the length of the first cycle.
@@ -108,7 +108,7 @@ def fine_tune(
             geometrically from 0.01 at the stem to 1 at the head, for any number of groups.
 
     Raises:
-        InputError: There is one group, or a number is out of range.
+        InputError: There is only one group, or a number is out of range.
 
     Source:
         The two phases: Howard and Gugger, "fastai: A Layered API for Deep Learning", 2020; unlike
@@ -163,7 +163,7 @@ def gradual_unfreezing(
         layer_decay: Factor from each group to the one before it.
 
     Raises:
-        InputError: There is one group, or the factor is out of range.
+        InputError: There is only one group, or the factor is out of range.
 
     Source:
         Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018

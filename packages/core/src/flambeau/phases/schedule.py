@@ -31,10 +31,11 @@ def linear(progress: float, *, start: float = 1.0, end: float = 0.0) -> float:
 def one_cycle(
     progress: float, *, div: float = 25.0, final_div: float = 1e5, pct_start: float = 0.25
 ) -> float:
-    """Rise from ``1 / div`` to 1 over the first ``pct_start``, fall to ``1 / final_div``; cosine.
+    """Rise from ``1 / div`` to 1 over the first ``pct_start``, then fall to ``1 / final_div``.
 
     Source:
-        Smith and Topin, "Super-Convergence" (https://arxiv.org/abs/1708.07120), cosine version.
+        Smith and Topin, "Super-Convergence" (https://arxiv.org/abs/1708.07120), with cosine
+        segments.
         ``final_div`` is relative to the peak; in ``torch.optim.lr_scheduler.OneCycleLR`` it is
         relative to the start, which corresponds to ``final_div / div`` here.
     """
@@ -68,12 +69,12 @@ def flat_cos(progress: float, *, pct_start: float = 0.75, div_final: float = 1e5
 def step(
     progress: float, *, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
 ) -> float:
-    """Multiply by ``gamma`` at each milestone, given as progress in [0, 1]."""
+    """Start at 1 and multiply by ``gamma`` at each milestone, a progress value in [0, 1]."""
     return gamma ** sum(progress >= milestone for milestone in milestones)
 
 
 def sgdr(progress: float, *, cycles: float = 3, cycle_mult: float = 2.0, end: float = 0.0) -> float:
-    """Repeat half a cosine from 1 to ``end``, each cycle ``cycle_mult`` times as long as the last.
+    """Repeat half a cosine from 1 to ``end``; each is ``cycle_mult`` times as long as the last.
 
     Source:
         Loshchilov and Hutter, "SGDR" (https://arxiv.org/abs/1608.03983).
@@ -96,7 +97,7 @@ def cycle(
     end: float = 1.0,
     pct_start: float = 0.25,
 ) -> float:
-    """Move from ``start`` to ``middle`` over the first ``pct_start``, then to ``end``; cosine.
+    """Move from ``start`` to ``middle`` over the first ``pct_start``, then to ``end``, in cosines.
 
     For example momentum with a one-cycle learning rate: peak 1, start and end 0.95, middle 0.85.
     """
@@ -155,10 +156,10 @@ def is_torch_scheduler(value: object) -> bool:
 
 
 def checked_schedules(schedules: object) -> Mapping[str, Schedule]:
-    """Return the argument.
+    """Return ``schedules`` after checking its type.
 
     Raises:
-        ArgumentError: It is not a mapping of schedules by name.
+        ArgumentError: ``schedules`` is not a mapping from names to ``Schedule``.
     """
     if not isinstance(schedules, Mapping):
         advice = f" {TORCH_SCHEDULE}" if is_torch_scheduler(schedules) else ""
@@ -185,7 +186,7 @@ class Schedule:
     Attributes:
         shape: A name in ``SHAPES``, or a function of progress that returns a factor of
             ``peak``. A function cannot be saved in a checkpoint.
-        peak: Multiplied by the factor.
+        peak: The value at the factor 1.
         options: Keyword arguments of the shape, by name.
 
     Raises:
@@ -245,7 +246,7 @@ class Schedule:
         """Check that a table has a value for each epoch or for each step of its phase.
 
         Raises:
-            InputError: It has another number of values.
+            InputError: The table has another number of values.
         """
         if self.shape != "table":
             return

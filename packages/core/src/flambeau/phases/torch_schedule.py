@@ -1,4 +1,4 @@
-"""A schedule of the learning rate from a scheduler of ``torch.optim.lr_scheduler``."""
+"""Convert a scheduler of ``torch.optim.lr_scheduler`` to a schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def torch_schedule(
         lr: Initial learning rate of the optimizer, from which the scheduler starts.
 
     Raises:
-        ArgumentError: The scheduler depends on scores, or also changes the momentum, or ``make``
-            does not return one.
+        ArgumentError: The scheduler depends on scores or also changes the momentum, or ``make``
+            does not return a scheduler.
         InputError: ``length`` is not positive, or a rate is negative.
 
     Example:
@@ -59,7 +59,10 @@ def torch_schedule(
         scheduler.step()
     peak = max(rates)
     if peak <= 0 or min(rates) < 0:
-        raise InputError(f"{type(scheduler).__name__} sets the rates {rates[:5]}, … below 0 or 0.")
+        raise InputError(
+            f"{type(scheduler).__name__} sets rates below 0, or only 0: they start with "
+            f"{rates[:5]}. Change its arguments."
+        )
     return Schedule("table", peak, {"values": [rate / peak for rate in rates]})
 
 
@@ -67,7 +70,7 @@ def _made(make: object, optimizer: torch.optim.Optimizer) -> LRScheduler:
     """Return the scheduler that ``make`` attaches to the optimizer.
 
     Raises:
-        ArgumentError: ``make`` is not such a function, or fails.
+        ArgumentError: ``make`` is not a function, fails, or returns no scheduler of the optimizer.
     """
     if not callable(make):
         raise ArgumentError(

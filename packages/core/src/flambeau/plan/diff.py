@@ -11,7 +11,7 @@ from flambeau.plan.table import value_text
 
 @dataclass(frozen=True)
 class Change:
-    """A key whose value differs; a side is None if that plan lacks the key."""
+    """A key whose value differs between two plans; None for a plan that lacks the key."""
 
     key: str
     before: Choice | None

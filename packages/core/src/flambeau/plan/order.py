@@ -16,12 +16,12 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
     """Return ``base`` with the rules of ``own``: same keys replaced, new keys appended.
 
     A domain changes a choice of core by contributing a rule with the same key. A rule made by
-    ``Rule.extending`` starts from the choice of the rule before it: an earlier one of ``own``, or
-    that of ``base``.
+    ``Rule.extending`` changes the choice of the rule for its key before it: in ``own``, otherwise
+    in ``base``.
 
     Raises:
-        PlanError: Two rules of ``base``, or two of ``own``, decide one key; or a rule of ``own``
-            extends a key that no rule before it decides.
+        PlanError: Two rules of ``base``, or two of ``own``, decide the same key; or a rule of
+            ``own`` extends a key that no rule before it decides.
     """
     check_extended(own, [rule.key for rule in base])
     _by_key(rule for rule in own if rule.extend is None)
@@ -33,7 +33,7 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
 
 
 def order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return the rules sorted so that each follows the rules it needs, else in the same order.
+    """Return the rules sorted so that each follows the rules it needs; otherwise keep their order.
 
     Raises:
         PlanError: Two rules decide the same key, a needed key has no rule, or there is a cycle.
@@ -89,7 +89,7 @@ def name_of(rule: Rule) -> str:
 
 
 def _replacing(base: Rule, own: Rule) -> Rule:
-    """Return ``own``, with the attributes that it does not set taken from ``base``."""
+    """Return ``own``, with the attributes of ``base`` where ``own`` sets none."""
     merged = replace(
         own,
         type=own.type or base.type,
@@ -117,8 +117,8 @@ def check_extended(rules: Sequence[Rule], known: Iterable[str]) -> None:
     """Check that each rule made by ``Rule.extending`` has a rule to extend.
 
     Raises:
-        PlanError: Its key is neither in ``known`` nor that of a rule before it, or a rule that does
-            not extend follows it; the message suggests the nearest key.
+        PlanError: Its key is neither in ``known`` nor decided by a rule before it (the message
+            suggests the nearest key), or a rule after it would replace it.
     """
     keys, extended = set(known), set[str]()
     for rule in rules:

@@ -36,12 +36,12 @@ _IMMUTABLE = frozenset((bool, int, float, str, type(None)))
 class Plan:
     """Choices by key, in the order in which they were decided. Methods return changed copies.
 
-    Two plans are equal if their choices are. A plan from ``derive`` or ``bind`` keeps its
+    Two plans are equal if their choices are equal. A plan from ``derive`` or ``bind`` keeps its
     rules and facts, so that ``override`` can recompute dependent choices; a plan read from a file
     has only choices.
 
     Args:
-        choices: One for each key.
+        choices: One choice for each key.
 
     Raises:
         PlanError: Two choices have the same key, or a value cannot be saved as JSON.
@@ -92,7 +92,7 @@ class Plan:
         """Return a plan with one choice for each rule.
 
         Args:
-            rules: One for each key; ``combine`` merges those of core and of a domain.
+            rules: One rule for each key; ``combine`` merges core's rules and those of a domain.
             facts: Measurements of the train data, by name.
             user: Values, or ``Choice`` objects, that the user set; their rules do not run.
 
@@ -158,7 +158,7 @@ class Plan:
     def bind(self, rules: Iterable[Rule], facts: Mapping[str, Any]) -> Plan:
         """Return the plan with rules and facts, so that ``override`` works on a plan from a file.
 
-        Rules decide the keys that the plan lacks, for example one that an earlier version saved.
+        The rules decide keys that the plan lacks, for example because an older version saved it.
         All existing choices stay the same objects.
 
         Raises:
@@ -238,7 +238,8 @@ class Plan:
         """Raise an error if a choice has low confidence, as ``choices={"strict": True}`` does.
 
         Raises:
-            PlanError: It lists each of them with its reason and how to keep or change it.
+            PlanError: Such a choice exists; the message lists each one with its reason and how to
+                keep or change it.
         """
         unsure = [c for c in self._choices.values() if c.confidence < table.LOW_CONFIDENCE]
         if unsure:

@@ -15,10 +15,10 @@ Decide = Callable[[Any, Mapping[str, Any]], Choice]
 Accepts = Callable[[Any, Any, Mapping[str, Any]], str | None]
 
 Cheaper = Callable[[Any, Mapping[str, Any]], Sequence[Any]]
-"""``cheaper(facts, values) -> [value, …]``; ``values`` has all values of the plan."""
+"""``cheaper(facts, values) -> [value, …]``, see ``Rule``; ``values`` has all values of the plan."""
 
 Extend = Callable[[Choice, Any, Mapping[str, Any]], Choice]
-"""``decide(base, facts, values) -> Choice``, where ``base`` is the choice of core's rule."""
+"""``decide(base, facts, values) -> Choice``; ``base`` is the choice of the rule it extends."""
 
 Changes = Literal["rebuild", "apply", "fit"]
 """When a change of the value takes effect.
@@ -54,11 +54,11 @@ class Rule:
         cheaper: ``cheaper(facts, values) -> [value, …]``: values that cost less time than the one
             in ``values``, by descending cost. ``fit_auto`` takes the first at which enough epochs
             fit into its budget; None keeps the value under every budget.
-        extend: Set by ``Rule.extending``.
+        extend: The function ``decide`` of a rule made by ``Rule.extending``, else None.
 
     A domain's rule that replaces one of core inherits its ``type``, ``changes``, ``of_machine``,
-    ``determines`` and ``cheaper`` unless it sets them. ``Rule.extending`` makes one that starts
-    from core's choice instead.
+    ``determines`` and ``cheaper`` unless it sets them. ``Rule.extending`` makes a rule that
+    receives core's choice and returns it or another one.
     """
 
     key: str
@@ -89,7 +89,7 @@ class Rule:
             decide: ``decide(base, facts, values) -> Choice``: returns ``base``, which core chose,
                 or another choice. ``values`` has the keys in ``needs`` and those that core's rule
                 needs.
-            needs: Keys that ``decide`` reads in addition.
+            needs: Keys that ``decide`` reads in addition to those that core's rule needs.
             accepts: As in ``Rule``; None keeps core's.
             type: As in ``Rule``; None keeps core's.
 

@@ -56,7 +56,7 @@ def data_device_choice(device: str, size: int | None, what: str) -> Choice:
         free = free_memory_bytes(torch.device(device))
         evidence |= {"free_bytes": free, "share": DEVICE_SHARE}
         value = kind if size < DEVICE_SHARE * free else "cpu"
-        copy = "They are copied once." if value == kind else "Each batch is copied, one ahead."
+        copy = "They are copied once." if value == kind else "Each batch is copied to the device."
         reason = (
             f"{what} take {size / 1e6:,.1f} MB; at most {DEVICE_SHARE:.0%} of the "
             f"{free / 1e6:,.0f} MB free on {kind} may be used. {copy}"
@@ -156,8 +156,8 @@ def _compile(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "compile",
         "off",
-        "On CPU, torch.compile changed the speed of a step by 0.97–1.02× and the first step took "
-        "30 s. The first fit tries it if the run is long enough.",
+        "Measured on CPU, a step with torch.compile is 0.97–1.02× as fast, and the first step "
+        "takes 30 s. The first fit tries torch.compile if the run is long enough.",
         evidence={"cpu_speed_up": [0.97, 1.02], "first_step_s": 30},
         alternatives=("regions", "whole"),
         source="default",

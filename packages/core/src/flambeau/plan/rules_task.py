@@ -54,9 +54,9 @@ _IMBALANCED = 0.6
 
 
 def with_readings(choice: Choice, facts: Facts) -> Choice:
-    """Return a choice with the readings of its key (`flambeau.data.reading`) in the reason.
+    """Return the choice, with how the data were understood (``facts["readings"]``) in its reason.
 
-    The least certain reading decides confidence, alternatives and override.
+    Confidence, alternatives and override are those of the least certain ``Reading``.
     """
     readings = [each for each in facts.get("readings", ()) if each["key"] == choice.key]
     if not readings:
@@ -108,7 +108,7 @@ def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
-    """Raise an error for targets that look like class labels with torch's label for no class."""
+    """Raise an error for targets that look like class labels and contain torch's ignored label."""
     distinct = facts.get("target_distinct")
     if facts.get("target_min") != IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
         return
@@ -216,7 +216,7 @@ def _targets(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def targets_accept(*known: str) -> Accepts:
-    """Return the check of the choice ``targets``, for data that support the values ``known``."""
+    """Return ``accepts`` for "targets": the values ``known``, or "labels" for class labels."""
 
     def accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
         if values["task"] in ("classification", "multi_label"):
@@ -321,7 +321,7 @@ def metrics_rule(
 
     Args:
         of_domain: The names in ``Domain.metrics``.
-        tasks: ``Domain.tasks``. A subclass of a task of core under another name has the same rule.
+        tasks: ``Domain.tasks``. A subclass of one of core's tasks gets the metrics of that task.
     """
     derived = {name: task for name, task in tasks.items() if name not in _KNOWN_METRICS}
     known_metrics: dict[str, Callable[[], Mapping[str, Any]]] = dict(_KNOWN_METRICS)
@@ -351,7 +351,7 @@ def metrics_rule(
 
 
 def _inherited_metrics(task: type[Task]) -> str | None:
-    """Return the name of core's task whose argument ``metrics`` a class has, or None."""
+    """Return the name of core's task from which a class inherits ``metrics``, or None."""
     for name, core in _CORE_TASKS.items():
         if issubclass(task, core) and task.metrics is core.metrics:
             arguments = inspect.signature(task).parameters.values()
@@ -361,7 +361,7 @@ def _inherited_metrics(task: type[Task]) -> str | None:
 
 
 def _of_the_task(value: Any, own: Any, task: str) -> str | None:
-    """Accept only the value that the task defines; the plan cannot change it."""
+    """Accept only ``own``, the value that the task defines; the plan cannot change it."""
     if value == own:
         return None
     return f"{own!r}, as the task {task!r} defines. Pass another task: Learner(data, task=...)."

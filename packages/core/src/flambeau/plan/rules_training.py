@@ -175,7 +175,9 @@ def lr_rule(table: Mapping[str, float]) -> Rule:
         value = float(f"{base * factor:.3g}")
         reason = f"{base:g} is the measured default for {architecture} with AdamW."
         if facts.get("started"):
-            reason += " It was measured without the weights of an export, which may need less."
+            reason += (
+                " It was measured without the weights of an export; with them, less may be better."
+            )
         confidence = 0.9
         if not known:
             reason = (
@@ -234,11 +236,11 @@ def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def unless_steps(decide: Decide) -> Decide:
-    """Return a rule for "epochs" that derives them from "steps" where the user sets these.
+    """Return a function that decides "epochs"; if "steps" are set, the epochs follow from them.
 
     Args:
-        decide: Decides the epochs of a run that is measured in epochs. Its evidence has
-            "steps_per_epoch" if they are known.
+        decide: Decides "epochs" if no "steps" are set. The evidence of its choice has
+            "steps_per_epoch" if this number is known.
     """
 
     @wraps(decide)
@@ -278,7 +280,7 @@ def _evaluate_every(facts: Facts, values: Mapping[str, Any]) -> Choice:
         reason = "The train loader has no len(), so the end of an epoch is not known."
     elif per_epoch > _LONG_EPOCH_STEPS:
         value = _EVALUATE_EVERY
-        reason = f"An epoch has about {per_epoch:,} steps: it is evaluated inside epochs too."
+        reason = f"An epoch has about {per_epoch:,} steps, so it is evaluated inside epochs, too."
     return Choice(
         "evaluate_every",
         value,
@@ -318,7 +320,7 @@ def _bn_statistics(facts: Facts, values: Mapping[str, Any]) -> Choice:
         "bn_statistics",
         "fresh",
         "In the first 50 steps of a phase running statistics of norm layers lag behind the "
-        "weights: there each evaluation computes them anew from up to 20 train batches.",
+        "weights: these evaluations compute them anew from up to 20 train batches.",
         alternatives=("running",),
         override='choices={"bn_statistics": "running"}',
         source="default",

@@ -31,7 +31,7 @@ class ValueType:
 
 
 class DeviceType(ValueType):
-    """The devices of this machine."""
+    """The type of the plan's devices: those of this machine."""
 
     def __init__(self) -> None:
         super().__init__("a device of this machine.", lambda value: self.fault(value) is None)
@@ -76,7 +76,7 @@ def one_of(names: Collection[str]) -> ValueType:
 
 
 class ScheduleName(ValueType):
-    """The names of schedules."""
+    """The type of the names of schedules."""
 
     def __init__(self) -> None:
         names = one_of(SHAPES)

@@ -1,7 +1,7 @@
-"""Baselines to compare a network's scores with.
+"""Baselines: scores of simple models, with which to compare the scores of a network.
 
-A constant prediction (majority class, label frequencies, or mean) and a linear model of the
-flattened inputs.
+The simple models are a constant prediction (majority class, label frequencies, or mean) and a
+linear model of the flattened inputs.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def logistic_regression_accuracy(
         test_targets: Class indices, ``(m,)``.
         l2: The penalty ``l2 / 2 * sum(weight²)`` is added to the summed loss; equal to 1/C in
             scikit-learn.
-        max_iterations: Iterations of L-BFGS; 100 are enough for a baseline.
+        max_iterations: Maximum iterations of L-BFGS; 100 are enough for a baseline.
     """
     n_classes = int(max(train_targets.max(), test_targets.max())) + 1
     fit = _Linear.logistic(train_inputs, train_targets, n_classes, l2, max_iterations)
@@ -116,15 +116,15 @@ def baseline_scores(
 
     The linear models use the numeric inputs (float, uint8, bool), flattened and concatenated.
     They are fitted on at most 50 million values: a random subset of the train rows, always the
-    same one. They are omitted if they would have more than 400,000 weights, or 10 million
-    outputs of the train rows.
+    same one. They are omitted if they would have more than 400,000 weights, or more than
+    10 million outputs for the train rows.
 
     Args:
         train: Samples to fit on.
         test: Samples to score.
         task: Defines loss and metrics.
         l2: See ``logistic_regression_accuracy`` and ``ridge_predictions``.
-        max_iterations: Iterations of L-BFGS.
+        max_iterations: Maximum iterations of L-BFGS.
 
     Returns:
         ``{"majority class": {"loss": …, "accuracy": …}, "logistic regression": {…}}``; "label
@@ -330,7 +330,7 @@ def _weights(samples: InMemorySamples) -> Tensor | None:
 
 
 def _class_indices(targets: Tensor) -> Tensor:
-    """Return class indices for hard targets and for probabilities ``(n, classes)``."""
+    """Return targets as class indices; for probabilities ``(n, classes)`` the most likely class."""
     return targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
 
 
@@ -347,7 +347,7 @@ def _features(samples: InMemorySamples) -> Tensor | None:
 
 
 def _is_small(task: Task, x: Tensor, rows: Tensor) -> bool:
-    """Return whether a linear model with the task's outputs is fitted with little memory."""
+    """Return whether fitting a linear model with the task's outputs needs little memory."""
     n_outputs = task.n_outputs or 1
     n_inputs = min(math.prod(x.shape[1:]), len(rows))
     return n_outputs * n_inputs <= _MAX_WEIGHTS and n_outputs * len(rows) <= _MAX_OUTPUTS

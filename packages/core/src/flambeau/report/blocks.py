@@ -23,7 +23,7 @@ _NO_VALUE = "–"
 
 
 class Block(Protocol):
-    """The protocol of everything that a section may contain."""
+    """The protocol of the blocks that a section may contain."""
 
     def html(self, number: int) -> str:
         """Return the block as HTML without scripts and without links to other files.

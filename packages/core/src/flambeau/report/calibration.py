@@ -16,7 +16,7 @@ from flambeau.task.numerics import to_rows
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """A bin: the predictions of similar confidence.
+    """A bin of the reliability curve: predictions with similar confidence.
 
     Attributes:
         confidence: Mean predicted probability, 0..1.
@@ -71,7 +71,7 @@ def calibration(
         weights: Sample weights ``(n,)``; None counts every sample once.
 
     Raises:
-        InputError: No samples, shapes that do not match, or values that are not probabilities.
+        InputError: There are no samples, shapes do not match, or values are not probabilities.
 
     Source:
         Bins and ECE of the predicted class follow Guo et al., "On calibration of modern neural
@@ -102,7 +102,7 @@ def calibration(
 
 
 def calibration_from_sums(sums: CalibrationSums) -> Calibration:
-    """Return the calibration from the sums of a task's summary.
+    """Return the calibration from the sums in a task's ``Summary``.
 
     Raises:
         InputError: There are no predictions, or some probabilities are not finite.

@@ -27,7 +27,7 @@ class ConfusedPair:
     Attributes:
         target: Class in the targets.
         predicted: Predicted class.
-        count: Number of samples; with sample weights, as everywhere here, the sum of their weights.
+        count: Number of samples. All counts here are sums of weights if samples have weights.
         share: Share of all samples of ``target``, 0..1.
     """
 
@@ -49,11 +49,12 @@ class ClassScores:
         name: Name of the class.
         support: Samples of this class.
         predicted: Samples predicted as this class.
-        precision: Share of correct ones among ``predicted``, with a Wilson interval; None if
+        precision: Share of correct predictions among ``predicted``, with a Wilson interval; None if
             ``predicted`` is 0.
-        recall: Share of correct ones among ``support``, with a Wilson interval; None if
+        recall: Share of correct predictions among ``support``, with a Wilson interval; None if
             ``support`` is 0.
-        f1: Harmonic mean of the two, 0..1; None if ``support`` and ``predicted`` are both 0.
+        f1: Harmonic mean of precision and recall, 0..1; None if ``support`` and ``predicted`` are
+            both 0.
     """
 
     name: str
@@ -66,7 +67,7 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """A confusion matrix with class names; it holds only the pairs of classes that were seen.
+    """A confusion matrix with class names; only pairs of classes that occur are stored.
 
     Attributes:
         seen: Counts of the pairs (target, predicted).
@@ -92,7 +93,7 @@ class Confusion:
 
     @classmethod
     def from_pairs(cls, seen: PairCounts, classes: Sequence[str]) -> Confusion:
-        """Return the confusion of counted pairs.
+        """Return the confusion matrix of pairs that are already counted.
 
         Raises:
             InputError: An index is out of range.
@@ -111,7 +112,7 @@ class Confusion:
     def matrix(self) -> Tensor:
         """Counts ``(classes, classes)``: rows are targets, columns predictions.
 
-        int64, or float64 sums of the sample weights.
+        The dtype is int64, or float64 for sums of sample weights.
 
         Raises:
             ArgumentError: There are more than 5,000 classes, whose matrix takes over 200 MB.
@@ -120,7 +121,7 @@ class Confusion:
         if n > _MATRIX_CLASSES:
             raise ArgumentError(
                 f"The matrix of {n:,} classes has {n * n:,} cells ({n * n * 8 / 1e9:.1f} GB). "
-                "Use seen, most_confused() or class_scores(), which need only the pairs seen."
+                "Use seen, most_confused() or class_scores(), which store only pairs that occur."
             )
         cells = torch.zeros(n * n, dtype=self.seen.counts.dtype)
         cells[self.seen.pairs[:, 0] * n + self.seen.pairs[:, 1]] = self.seen.counts
@@ -178,7 +179,7 @@ class Confusion:
         )
 
     def _totals(self, side: int, of: Tensor | None = None) -> Tensor:
-        """Return the samples of each class among targets (0) or predictions (1)."""
+        """Return the count of each class among targets (``side`` 0) or predictions (1)."""
         counts = self.seen.counts if of is None else of
         total = torch.zeros(len(self.classes), dtype=counts.dtype)
         return total.index_add_(0, self.seen.pairs[:, side], counts)

@@ -83,7 +83,7 @@ def interpret(
     Args:
         model: The model; it is set to eval mode.
         task: Defines loss, metrics and the meaning of the outputs.
-        batches: Starts a pass over the batches of the part, on the model's device.
+        batches: Function that starts a pass over the batches of the part, on the model's device.
         part: Name of the part in the report.
         context: Context of the forward pass.
         details: Further content of the report.
@@ -108,7 +108,7 @@ class Interpretation:
     Args:
         part: Name of the part.
         task: Defines the meaning of the outputs.
-        predictions: The figures of each sample, and sums over them.
+        predictions: The results for each sample, and sums over all samples.
         details: Further content of the report.
         notes: Facts by name for the last section of the report.
 
@@ -116,7 +116,7 @@ class Interpretation:
         part: The argument ``part``.
         task: The argument ``task``.
         predictions: The argument ``predictions``; its ``ids``, ``targets``, ``predicted`` and
-            ``losses`` have one row per sample, as have the figures in ``summary.samples``.
+            ``losses`` have one row per sample, as have the tensors in ``summary.samples``.
         details: The argument ``details``.
         notes: The argument ``notes``.
         signatures: How scores were computed, by name; see ``Task.signatures``.
@@ -210,7 +210,8 @@ class Interpretation:
     def baselines(self) -> dict[str, dict[str, float]]:
         """Scores of simple models on the same samples, by model name; may be empty.
 
-        A constant prediction, and a linear model if the samples are in memory (some seconds).
+        The models are a constant prediction and, if the samples are in memory, a linear model,
+        which takes some seconds.
         """
         return part_baselines(
             self.task, self.predictions, self.part, self.details.data, self.details.dataset

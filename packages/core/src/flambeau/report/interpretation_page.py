@@ -53,7 +53,7 @@ _TOP = 12
 
 
 def make_page(found: Interpretation) -> Page:
-    """Return the report of an interpretation, with a section for each content that is given."""
+    """Return the report of an interpretation; a section without content is omitted."""
     details = found.details
     page = Page(details.title, _subtitle(found))
     page.add("Scores", *_scores(found))
@@ -238,7 +238,7 @@ def _loss_lines(each: TopLoss) -> list[str]:
 
 
 def _has_calibration(found: Interpretation) -> bool:
-    """Return whether there are probabilities of samples that are not ignored."""
+    """Return whether there are probabilities for samples that are not ignored."""
     sums = found.predictions.summary.sums.get("calibration")
     return sums is not None and bool(sums.bins[:, 0].sum() > 0)
 
@@ -299,7 +299,7 @@ def _plan(found: Interpretation) -> list[Block]:
 
 
 def _on_command_line(choice: Choice) -> str:
-    """Return the option that sets a choice: to another value, if the plan knows one."""
+    """Return the command-line option that sets a choice to its first alternative, if any."""
     value = choice.alternatives[0] if choice.alternatives else choice.value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"--set {shlex.quote(f'{choice.key}={text}')}"

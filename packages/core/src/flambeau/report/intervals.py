@@ -70,7 +70,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
         level: Confidence level, between 0 and 1.
 
     Raises:
-        InputError: No trials, more successes than trials, or a level outside 0..1.
+        InputError: There are no trials or more successes than trials, or the level is outside 0..1.
 
     Source:
         Wilson, "Probable inference, the law of succession, and statistical inference", 1927;
@@ -112,12 +112,13 @@ def bootstrap(
             ``lambda errors: errors.abs().mean(dim=1)``.
         columns: ``(n, …)`` each; row i of all columns is one sample.
         level: Confidence level, between 0 and 1.
-        resamples: Number of resamples of n samples each; 1,000 determine the ends to about a
-            twentieth of the width.
+        resamples: Number of resamples of n samples each; with 1,000, the random error of the ends
+            is about a twentieth of the width.
         seed: Seed of the resampling.
 
     Raises:
-        InputError: Fewer than two samples, columns of different lengths, or an invalid level.
+        InputError: There are fewer than two samples, the columns differ in length, or the level is
+            invalid.
 
     Source:
         Efron, "Bootstrap methods: another look at the jackknife", 1979.

@@ -1,4 +1,4 @@
-"""Baselines for the part that an interpretation covers."""
+"""Compute the scores of baselines on the part of the data that an interpretation covers."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def part_baselines(
         task: Defines loss and metrics.
         predictions: The model's predictions for the part.
         part: Name of the part. The result is empty for "train", on which the baselines are fitted.
-        data: Its facts describe the train targets if the samples are in files.
-        dataset: Returns the data set of a part; None if the train samples are not available. Then
-            the constant prediction is the best one for the scored samples.
+        data: The data, whose facts describe the train targets if the samples are in files.
+        dataset: Returns the data set of a part; None if the train samples are not available: then
+            the constant prediction is the one that is best for the scored samples.
     """
     if predictions.targets is None or part == "train":
         return {}
@@ -102,7 +102,7 @@ def _shapes(samples: MemoryDataset) -> dict[str, torch.Size]:
 
 
 def _train_targets(task: Task, facts: Facts) -> Tensor | None:
-    """Return targets with the same best constant prediction as the train targets have."""
+    """Return targets whose best constant prediction equals that of the train targets."""
     if task.kind == "classification":
         counts = facts.get("class_counts")
         if counts is None or len(counts) != task.n_outputs:

@@ -33,7 +33,7 @@ _MOST_LOGGED = 6  # panels, of those that a task or a train step logged
 
 
 def plot_history(history: History, path: Path | None = None) -> Figure:
-    """Plot loss, metrics and learning rate by epoch, or by step between evaluations in steps.
+    """Plot loss, metrics and learning rate by epoch, or by step if evaluations are in steps.
 
     The training loss of each step is shown with a moving average.
 
@@ -80,21 +80,21 @@ def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes
 
 
 def _is_by_step(history: History) -> bool:
-    """Return whether the rows are not those of consecutive epochs: then the x axis has steps."""
+    """Return whether the x axis has steps, because rows are not those of consecutive epochs."""
     epochs, rows = history.column("epoch"), len(history.rows)
     has_both = len(epochs) == len(history.column("step")) == rows
     return has_both and epochs != [float(number + 1) for number in range(rows)]
 
 
 def _epochs(history: History) -> list[float]:
-    """Return the x position of each row: 1 after the first epoch, or its step."""
+    """Return the x position of each row: its step, or its epoch (1 after the first epoch)."""
     if _is_by_step(history):
         return history.column("step")
     return [float(number + 1) for number in range(len(history.rows))]
 
 
 def _step_positions(history: History) -> list[float]:
-    """Return the x position of each step loss; on an axis of epochs all have the same width."""
+    """Return the x position of each step loss; on an axis of epochs all epochs are equally wide."""
     losses, rows = len(history.step_losses), len(history.rows)
     ends = [int(step) for step in history.column("step")]
     if len(ends) < rows or any(a >= b for a, b in zip([0, *ends], ends, strict=False)):
@@ -153,7 +153,7 @@ def _limit(axes: Axes, losses: Tensor, history: History) -> None:
 
 
 def _metric_panels(history: History) -> list[Any]:
-    """Return one panel for all metrics in 0..1 of which 1 is best, and one for each other."""
+    """Return one panel for all metrics from 0 to 1 (best), and one for each other metric."""
     names = list(dict.fromkeys(name for row in history.rows for name in row))
     logged = _logged_names(history)
     metrics = [
@@ -184,7 +184,7 @@ def _logged_names(history: History) -> list[str]:
 
 
 def _logged_panels(history: History) -> list[Any]:
-    """Return one panel for each of the first logged values: on train, and on valid if it is."""
+    """Return one panel for each of the first logged values, which shows train and valid."""
     return [partial(_draw_logged, name) for name in _logged_names(history)[:_MOST_LOGGED]]
 
 

@@ -1,4 +1,4 @@
-"""``Predictions``: figures of a model for every sample of a part, without its outputs."""
+"""``Predictions``: results of a model for every sample of a part, without the raw outputs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LABELS = {"target": "target_bits", "predicted": "predicted_bits"}
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Figures of a model for the samples of a part; all tensors are on the CPU.
+    """Results of a model for the samples of a part; all tensors are on the CPU.
 
     Attributes:
         ids: Sample indices as in ``data.split``, int64 ``(n,)``.
         summary: What the task keeps of the samples: ``summary.samples`` has one entry per sample,
             ``summary.sums`` sums over them.
-        weights: Sample weights, float64 ``(n,)``; None where all samples count equally.
+        weights: Sample weights, float64 ``(n,)``; None if all samples count equally.
         scores: Loss and metrics, equal to the result of ``evaluate``.
     """
 
@@ -78,7 +78,7 @@ class Predictions:
         return unpack_labels(self.figure(_LABELS[name])[rows], self.summary.n_outputs)
 
     def figure(self, name: str) -> Tensor:
-        """Return a figure of each sample by its name in ``summary.samples``.
+        """Return the tensor ``name`` of ``summary.samples``, which has one entry per sample.
 
         Raises:
             InputError: There is no tensor of this name.
@@ -88,8 +88,8 @@ class Predictions:
             return found
         tensors = [key for key, value in self.summary.samples.items() if isinstance(value, Tensor)]
         raise InputError(
-            f"The samples have no figure {name!r}; there are {', '.join(tensors) or 'none'}. "
-            "Task.summarise defines them."
+            f"The task's summary has no tensor {name!r} of samples; it has "
+            f"{', '.join(tensors) or 'none'}. Return it from Task.summarise."
         )
 
     def _column(self, name: str) -> Tensor | None:
@@ -102,18 +102,18 @@ class Predictions:
 def collect_predictions(
     model: nn.Module, task: Task, batches: Callable[[], Iterable[Batch]], context: StepContext
 ) -> Predictions:
-    """Run the model on every sample and return the figures of its predictions.
+    """Run the model on every sample and return the results for each sample.
 
     Args:
         model: A model in eval mode.
         task: Defines loss, metrics and summary. If it overrides ``evaluate`` and its summary gives
             no scores, they are computed in a second pass.
-        batches: Starts a pass over the batches, on the model's device.
+        batches: Function that starts a pass over the batches, on the model's device.
         context: Context of the forward pass.
 
     Raises:
-        InputError: There are no samples, none of them counts, or a figure of a summary has not one
-            entry per sample.
+        InputError: There are no samples, none of them counts, or a tensor of a summary does not
+            have one entry per sample.
     """
     has_evaluate = type(task).evaluate is not Task.evaluate
     has_summary = type(task).summarise is not Task.summarise or task.kind in _KINDS
@@ -152,7 +152,7 @@ def collect_predictions(
 
 
 class Collector:
-    """Joins the summaries of batches; what some batches lack is dropped."""
+    """Joins the summaries of batches; values that some batches lack are dropped."""
 
     def __init__(self) -> None:
         self._kinds: set[tuple[str, int]] = set()
@@ -164,14 +164,14 @@ class Collector:
         """Add the summary of a batch of ``n`` samples.
 
         Raises:
-            InputError: A figure has not one entry per sample.
+            InputError: A tensor does not have one entry per sample.
         """
         self._n_batches += 1
         self._kinds.add((summary.kind, summary.n_outputs))
         for name, column in summary.samples.items():
             if len(column) != n:
                 raise InputError(
-                    f"The figure {name!r} of a summary has {len(column)} entries for {n} samples. "
+                    f"The value {name!r} of a summary has {len(column)} entries for {n} samples. "
                     "Task.summarise must give one per sample, or use Summary.sums."
                 )
             self._columns.setdefault(name, []).append(column)

@@ -121,7 +121,7 @@ def mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def macro_f1(n_classes: int) -> Callable[..., Tensor]:
-    """Return a statistic of predicted and target class indices: mean F1 of the classes present."""
+    """Return a function that computes the mean F1 of the classes that occur, from class indices."""
 
     def statistic(predicted: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         correct, support, n_predicted = _counts(predicted, targets, n_classes, weights)
@@ -132,7 +132,7 @@ def macro_f1(n_classes: int) -> Callable[..., Tensor]:
 
 
 def balanced_accuracy(n_classes: int) -> Callable[..., Tensor]:
-    """Return a statistic of predicted and target class indices: mean recall of present classes."""
+    """Return a function that computes the mean recall of the target classes, from class indices."""
 
     def statistic(predicted: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         correct, support, _ = _counts(predicted, targets, n_classes, weights)
@@ -154,12 +154,12 @@ def label_micro_f1(counts: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def label_macro_f1(predicted: Tensor, targets: Tensor, n_labels: int) -> Callable[..., Tensor]:
-    """Return a statistic of the rows ``(resamples, n)``: mean F1 of the labels, 0 for absent ones.
+    """Return a function of row numbers ``(resamples, n)`` that computes the mean F1 of all labels.
 
     Args:
         predicted: Predicted labels, bool ``(n, labels)``.
         targets: Target labels, bool ``(n, labels)``.
-        n_labels: Number of all labels; those that are not in the columns have F1 0.
+        n_labels: Number of all labels; labels without a column have F1 0.
     """
 
     def statistic(rows: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -201,7 +201,7 @@ def r2(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> T
 
 
 def _piecewise(statistic: Callable[..., Tensor], n_classes: int) -> Callable[..., Tensor]:
-    """Return the statistic, computed for as many resamples at once as need little memory."""
+    """Return the statistic as a function that processes few resamples at once, to limit memory."""
     rows = max(1, _MOST_CELLS // n_classes)
 
     def in_pieces(*columns: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def _f1(correct: Tensor, total: Tensor) -> Tensor:
 def _counts(
     predicted: Tensor, targets: Tensor, n_classes: int, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return correct, target and predicted samples of each class, ``(resamples, classes)``."""
+    """Return the counts of correct, target and predicted samples, ``(resamples, classes)`` each."""
     each = torch.ones(targets.shape, dtype=torch.float64) if weights is None else weights
     empty = each.new_zeros(len(targets), n_classes)
     return (

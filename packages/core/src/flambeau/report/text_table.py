@@ -22,7 +22,7 @@ def text_table(
         rows: Cells by row. Floats have four significant digits, None is an empty cell; everything
             else is printed with ``str``.
         width: Maximum line length in characters; the widest columns are wrapped to fit, down to 8
-            characters each. None wraps nothing.
+            characters each. None does not wrap.
 
     Raises:
         InputError: A row and the headers differ in length.
@@ -67,7 +67,7 @@ def _is_numeric(cells: Sequence[object]) -> bool:
 
 
 def _width_of(text: str) -> int:
-    """Return the terminal columns of ``text``: wide characters take two, combining ones none."""
+    """Return the terminal columns of ``text``: wide characters take two, combining marks none."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
@@ -131,6 +131,6 @@ def as_count(value: float) -> float:
 
 
 def count_text(value: float) -> str:
-    """Return a number of samples, or a sum of their weights, for people."""
+    """Return a number of samples, or a sum of their weights, as text."""
     value = as_count(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"

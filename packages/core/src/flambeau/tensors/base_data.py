@@ -37,7 +37,7 @@ class BaseTensorData(Data):
         like: str | os.PathLike[str] | None = None,
     ) -> None:
         if task not in TASKS:
-            raise ArgumentError(f"No task {task!r}. {did_you_mean(task, TASKS)}")
+            raise ArgumentError(f"Unknown task {task!r}. {did_you_mean(task, TASKS)}")
         if isinstance(class_names, str):
             raise ArgumentError(
                 f"class_names={class_names!r} is a single string. Give a list with one name per "

@@ -79,9 +79,9 @@ def check_finite(part: str, dataset: MemoryDataset) -> None:
 
 
 def find_rows_also_in_train(train: MemoryDataset, other: MemoryDataset) -> list[tuple[int, int]]:
-    """Return the rows of ``other`` with the inputs of a train row: (its number, train's number).
+    """Return pairs (row number in ``other``, row number in ``train``) of rows with equal inputs.
 
-    Rows are compared by a hash first, and in full only where the hashes are equal.
+    Rows are compared by a hash first, and in full only if the hashes are equal.
     """
     hashes, other_hashes = _row_hashes(train), _row_hashes(other)
     order = np.argsort(hashes, kind="stable")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "Tensor | NDArray[Any]"
 Arrays: TypeAlias = "Array | Sequence[Any] | Mapping[str, Array | Sequence[Any]]"
-"""What a user gives: tensors, arrays, lists or columns of a table, one or several by name."""
+"""What a user may pass: a tensor, array, list or column of a table, or several by name."""
 
 _COMPACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 _STRING_KINDS = "UST"
@@ -27,7 +27,7 @@ _ENCODE = "encode the strings as numbers first (np.unique(…, return_inverse=Tr
 # How to convert NumPy arrays that are not numeric, by the kind of their dtype.
 _FIXES = {
     **dict.fromkeys(_STRING_KINDS, _ENCODE),
-    "M": "convert it to the time since the first: (times - times.min()) / np.timedelta64(1, 'D')",
+    "M": "convert it to durations: (times - times.min()) / np.timedelta64(1, 'D')",
     "m": "divide it by a unit: spans / np.timedelta64(1, 's')",
     "c": "give the real and imaginary parts as two columns, or use a complex torch tensor",
 }
@@ -53,7 +53,7 @@ def as_columns(arrays: Arrays | None, kind: str) -> dict[str, Array]:
 def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
     """Return CPU tensors; NumPy's float64, its default dtype, becomes torch's default dtype.
 
-    It stays float64 if rounding would merge the values; see ``to_default_dtype``.
+    It stays float64 if rounding would make different values equal; see ``to_default_dtype``.
 
     Raises:
         InputError: A NumPy array is not numeric.

@@ -48,7 +48,7 @@ class TensorData(BaseTensorData):
         split: The row numbers of each part, equal to the ``ids`` of the parts.
         task: The task; "auto" lets the plan choose.
         class_names: Names of the classes 0, 1, …, or of the target columns (multi-label).
-        like: The export whose task and class names hold where these are not set.
+        like: Folder of an export, whose task and class names are used if these are not set.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TensorData(BaseTensorData):
         int64. String targets (one per row) become class numbers in sorted order.
 
         Args:
-            inputs: ``(n, …)``, or a dict of such in the order of the model's arguments.
+            inputs: ``(n, …)``, or a dict of such arrays in the order of the model's arguments.
             targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
             valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``; 0 or None
                 trains on all rows, without validation scores.
@@ -106,15 +106,15 @@ class TensorData(BaseTensorData):
             task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
             sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
-                and not negative. None weighs all rows equally, as are the rows of a part that is
-                given as ``(inputs, targets)``. See ``docs/weights.md``.
-            like: Folder of an export: task and class names are the export's where these are not
-                set, and a learner keeps its preprocessor. See ``docs/training.md``.
+                and not negative. None weighs all rows equally. The rows of a part that is given as
+                ``(inputs, targets)`` always have equal weights. See ``docs/weights.md``.
+            like: Folder of an export. Its task and class names are used if these are not set, and a
+                learner uses its preprocessor. See ``docs/training.md``.
 
         Raises:
             ArtefactError: ``like`` is not an export of ``TensorData``.
             InputError: A value is NaN or infinite (the message gives rows), columns differ in
-                length, a sample weight is negative, or something differs from ``like``.
+                length, a sample weight is negative, or inputs or classes differ from ``like``.
             SplitError: The data cannot be split as requested.
 
         Example:
@@ -265,7 +265,7 @@ class TensorData(BaseTensorData):
 
     @classmethod
     def _check_domain(cls, constructor: str, source: str) -> None:
-        """Raise an error if the data of ``constructor`` would not have the domain of the class."""
+        """Raise an error if data from ``constructor`` would have another domain than the class."""
         if cls.domain != TensorData.domain:
             raise ArgumentError(
                 f"{cls.__name__}.{constructor} cannot use {source}: its data would be UserData of "
@@ -295,7 +295,7 @@ class TensorData(BaseTensorData):
         )
 
     def raw(self, part: str) -> Sequence[Any]:
-        """Return the samples: a tensor each if there is one input, else a dict by name."""
+        """Return the samples of a part: each a tensor if there is one input, else a dict."""
         return TensorSequence(self._part(part).inputs)
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Self:
@@ -408,7 +408,7 @@ class TensorData(BaseTensorData):
         return self._labelled[part]
 
     def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:
-        """Return rows of ``part`` by their numbers, which they keep."""
+        """Return the rows of ``part`` with the given row numbers, and keep these numbers."""
         position = {int(row): index for index, row in enumerate(self.split.part(part))}
         if unknown := [int(row) for row in rows if int(row) not in position]:
             raise InputError(

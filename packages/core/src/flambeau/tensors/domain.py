@@ -36,7 +36,7 @@ IMAGE_HINT = (
 
 
 def looks_like_image(shape: Sequence[int]) -> bool:
-    """Return whether a sample of this shape may be an image: 1, 3 or 4 channels, sides from 16."""
+    """Return whether a sample of this shape may be an image: 1, 3 or 4 channels, sides ≥ 16."""
     if len(shape) != 3:
         return False
     first, middle, last = shape
@@ -125,7 +125,7 @@ def _normalisation(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
 
 
 def _weight_decay(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
-    """Return core's choice, except for flambeau's MLP, whose decay falls with the train rows."""
+    """Return core's choice, but for flambeau's MLP less weight decay with more train rows."""
     if values["optimizer"] != "adamw" or facts.get("model_given", False):
         return base
     n = facts["n_train"]
@@ -176,7 +176,7 @@ def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Cho
     elif values["normalisation"] == "standard":
         value = "standard"
         reason = (
-            f"Standardised as the inputs, with the mean and standard deviation of "
+            f"Standardised like the inputs, with the mean and standard deviation of "
             f"{facts['n_train']:,} train rows; predictions and metrics are in the original units."
         )
     elif not facts.get("model_given", False):

@@ -1,4 +1,4 @@
-"""``TensorFacts``: core's facts, of which those of ``TensorData`` are always there."""
+"""``TensorFacts``: the type of the facts of ``TensorData``, which extends core's ``Facts``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TensorFacts(Facts, total=False):
-    """Measurements of the train samples; inputs and targets are known for every data set."""
+    """Facts about the train samples; the keys below are always present."""
 
     inputs: ReadOnly[Required[Mapping[str, ColumnFacts]]]
     targets: ReadOnly[Required[Mapping[str, ColumnFacts]]]

@@ -1,4 +1,4 @@
-"""Hugging Face ``datasets.Dataset``, recognised by its methods; the package is never imported."""
+"""Read Hugging Face data sets, recognised by their methods; ``datasets`` is never imported."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_label_names(
 
 
 def _label_names(items: Any, layout: BatchLayout) -> dict[str, list[str]]:
-    """Return the names of each ``ClassLabel`` column that is used, also of lists of labels."""
+    """Return the names of each ``ClassLabel`` column that is used, also for lists of labels."""
     if not is_hugging_face(items):
         return {}
     features = _features(items)
@@ -114,7 +114,7 @@ def load_numeric_columns(
 
 
 def with_torch_format(items: Any) -> Any:
-    """Return a Hugging Face data set without a format in torch format; others unchanged."""
+    """Return the data set in torch format if it is a Hugging Face data set without a format."""
     if is_hugging_face(items) and items.format.get("type") is None:
         return items.with_format("torch")
     return items

@@ -1,4 +1,4 @@
-"""``like="export"`` of ``TensorData``: kind of targets, class names and inputs of an export."""
+"""Read ``TensorData`` like an export: take its task and class names, and check the inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TASKS = ("classification", "multi_label", "regression")
 def targets_like(
     like: str | os.PathLike[str], task: str, class_names: Sequence[str] | None
 ) -> tuple[str, Sequence[str] | None]:
-    """Return task and class names, those of the export ``like`` where the user set none.
+    """Return task and class names; those that the user did not set are taken from ``like``.
 
     Raises:
         ArtefactError: The export is missing or damaged, or belongs to another domain.
@@ -38,10 +38,10 @@ def targets_like(
 
 
 def check_inputs_like(like: str | os.PathLike[str], inputs: Mapping[str, ColumnFacts]) -> None:
-    """Check that inputs have the names, shapes and dtypes for which the export's preprocessor is.
+    """Check that inputs have the names, shapes and dtypes that the export's preprocessor needs.
 
     Raises:
-        InputError: They differ; the message has both.
+        InputError: They differ; the message describes both.
     """
     saved = read_record(like, "tensors", "like").preprocessor
     if saved.builder != "tensor_preprocessor":  # of a domain's subclass

@@ -15,8 +15,8 @@ from flambeau.errors import InputError
 class MLP(nn.Module):
     """A multilayer perceptron: linear layers with ReLU, for inputs without spatial structure.
 
-    Inputs are flattened and concatenated. Weights have He's uniform initialisation for ReLU, a
-    tenth of it in the last layer, so that the initial outputs are near zero and the initial loss
+    Inputs are flattened and concatenated. Weights have He's uniform initialisation for ReLU, in
+    the last layer divided by ten, so that the initial outputs are near zero and the initial loss
     equals that of a constant prediction.
 
     Args:

@@ -114,7 +114,7 @@ class TensorPreprocessor(Preprocessor):
         return {"mean": self.mean, "std": self.std}
 
     def is_single(self, item: object) -> bool:
-        """Return whether ``item`` is one sample, not a sequence: it has a sample's dimensions."""
+        """Return whether ``item`` is one sample: it has as many dimensions as a sample."""
         if isinstance(item, str | bytes):
             return True  # not a sequence of characters; encode raises an error for it
         if isinstance(item, Mapping):
@@ -133,11 +133,12 @@ class TensorPreprocessor(Preprocessor):
     def rows_of_frame(self, frame: Any) -> Sequence[Any]:
         """Return one sample per row of a frame or series (pandas).
 
-        Where the only input is a vector, the columns are its numbers, in their order, as in the
-        array of the train data. Otherwise columns are inputs by name.
+        If the only input is a vector, the columns are its numbers, in the order of the train data.
+        Otherwise each column is an input, by name.
 
         Raises:
-            InputError: There are more or fewer columns than numbers, or one is not numeric.
+            InputError: The number of columns is not the size of the vector, or a column is not
+                numeric.
         """
         from flambeau.data.prediction_columns import rows_of
 
@@ -235,8 +236,8 @@ class TensorPreprocessor(Preprocessor):
                 found = ", ".join(map(repr, list(values)[:_SHOWN_FIELDS]))
                 raise InputError(
                     f"Item {index} has no {missing[0]!r}, only {found}. The model needs "
-                    f"{', '.join(names)}. For a frame whose columns are the numbers of a sample "
-                    "give an array, with the columns in the order of the train data: "
+                    f"{', '.join(names)}. If the columns of a frame are the numbers of a sample, "
+                    "pass an array with the columns in the order of the train data: "
                     "frame[columns].to_numpy()."
                 )
             return values
@@ -350,7 +351,7 @@ def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
 
 
 def _as_in_training(name: str, value: Any) -> Any:
-    """Return a NumPy array in a form that torch reads, as ``TensorData`` does."""
+    """Convert a NumPy array to a form that torch reads, as ``TensorData`` converts train data."""
     if not isinstance(value, np.ndarray | np.generic):
         return value
     [array] = as_columns(np.asarray(cast(Any, value)), name).values()

@@ -1,4 +1,4 @@
-"""Splitting of arrays into the parts of the data, at random or as the user gives."""
+"""Split arrays into the parts of the data, at random or as the user specifies."""
 
 from __future__ import annotations
 
@@ -132,5 +132,5 @@ def assign_sample_numbers(
 
 
 def _number(dataset: MemoryDataset, rows: Rows) -> MemoryDataset:
-    """Return the samples with these numbers."""
+    """Return the data set with ``rows`` as the numbers of its samples."""
     return MemoryDataset(dataset.inputs, dataset.targets, torch.tensor(rows), dataset.sample_weight)

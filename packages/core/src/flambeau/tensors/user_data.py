@@ -183,7 +183,7 @@ class UserData(BaseTensorData):
         return facts
 
     def _check_labels(self, classes: Sequence[str]) -> None:
-        """Check the first samples; an invalid label in a later batch raises in its step."""
+        """Check the labels of the first samples; later ones are checked when they are used."""
         ignored = self._ignored_label()
         for batch in self._first:
             target = batch.target
@@ -248,7 +248,7 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
         names = ", ".join(map(repr, cast("Mapping[object, Any]", items)))
         raise ArgumentError(
             f"The {part} data set is a {type(cast(object, items)).__name__} with the keys {names}. "
-            "Give one data set a part: "
+            "Give one data set per part: "
             "TensorData.from_datasets(sets['train'], sets['validation'], sets['test'])."
         )
     is_map_style = hasattr(items, "__len__") and hasattr(items, "__getitem__")

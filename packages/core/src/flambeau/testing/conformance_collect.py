@@ -11,10 +11,10 @@ from flambeau.testing.domain_under_test import DomainUnderTest
 
 
 def check_collect_keeps_the_index(tested: DomainUnderTest) -> None:
-    """Check that a list gives one prediction per input, and a frame a frame with its index.
+    """Check that ``predict`` gives one prediction per input, and keeps the index of a series.
 
-    The frame is a series of the raw inputs in another order, with texts as its index. Without
-    pandas only the list is checked.
+    The pandas series has the raw inputs in another order, with texts as its index. Without pandas
+    only a list is checked.
     """
     raw = list(tested.data.raw("valid"))
     name = tested.models[0]

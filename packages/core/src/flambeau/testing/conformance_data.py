@@ -125,29 +125,29 @@ def check_batches_move_to_a_device(tested: DomainUnderTest) -> None:
     lost = named_tensors(batch).keys() - named_tensors(moved).keys()
     if stayed or lost or moved.indices is None or moved.indices.is_meta:
         raise conformance_error(
-            "batch.to(device) leaves a wrong device for "
+            "After batch.to(device), these are missing or on a wrong device: "
             f"{', '.join([*stayed, *lost]) or 'indices'}.",
             "training on a GPU would fail or wait for the CPU",
-            "use Batch unchanged, or override `map` in a subclass",
+            "use Batch itself, or override `map` in a subclass",
         )
     if (moved.weight, moved.epoch, moved.lr_scale) != (batch.weight, batch.epoch, batch.lr_scale):
         raise conformance_error(
             "batch.to(device) changes weight, epoch or lr_scale.",
             "losses would have wrong weights on a GPU",
-            "use Batch unchanged, or dataclasses.replace in a subclass",
+            "use Batch itself, or dataclasses.replace in a subclass",
         )
     if moved.extras != batch.extras:
         raise conformance_error(
             "batch.to(device) changes the extras.",
-            "the host values of a sample would be lost on a GPU",
-            "use Batch unchanged, or dataclasses.replace in a subclass",
+            "what a sample keeps on the CPU would be lost on a GPU",
+            "use Batch itself, or dataclasses.replace in a subclass",
         )
     few = batch.first(1)
     if few.extras != {name: values[:1] for name, values in batch.extras.items()}:
         raise conformance_error(
             "batch.first(1) does not keep the extras of the first sample.",
-            "host values would belong to other samples",
-            "use Batch unchanged, or override `rows` in a subclass",
+            "extras would belong to other samples",
+            "use Batch itself, or override `rows` in a subclass",
         )
 
 
@@ -180,7 +180,7 @@ def _check_batch(batch: Batch, part: str) -> None:
     if weight is not None and not (isinstance(weight, int | float) and 0 < weight < math.inf):
         raise conformance_error(
             f"Batch.weight of a {part} batch is {weight!r:.80}.",
-            "the host reads it before the batch is moved to the device",
+            "the training loop reads it on the CPU, before it moves the batch",
             "set it to a number above 0, or to None if only the loss can compute it",
         )
     if not batch.targets:

@@ -1,4 +1,4 @@
-"""Conformance checks of exports and predictions: equal outputs to model and validation loader."""
+"""Conformance checks of exports and predictions: they must equal those of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flambeau.testing.conformance_report import conformance_error
 from flambeau.testing.domain_under_test import DomainUnderTest
 
 TOLERANCE = 1e-6
-"""Largest allowed difference of outputs between batchings; relative for values above 1."""
+"""Largest allowed difference of outputs in other batches; relative for values above 1."""
 
 
 def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
@@ -69,7 +69,7 @@ def check_export_gives_equal_outputs(tested: DomainUnderTest) -> None:
 def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
     """Check that raw inputs give the same outputs as the validation loader.
 
-    They must be equal bitwise in the same batches, and to 1e-6 one by one.
+    They must be equal bitwise in the same batches, and within 1e-6 for one input at a time.
     """
     raw = list(tested.data.raw("valid"))
     name = tested.models[0]
@@ -104,7 +104,7 @@ def check_predictor_equals_valid_loader(tested: DomainUnderTest) -> None:
 
 
 def _briefly_trained(tested: DomainUnderTest, name: str) -> nn.Module:
-    """Return a model whose weights and buffers differ from their values after building."""
+    """Return a model whose weights and buffers differ from their initial values."""
     model = tested.build(name).train()
     for batch in tested.training_batches(2):
         total, weight = tested.training_loss(model, batch)

@@ -40,7 +40,7 @@ def check_order_of_batches(tested: DomainUnderTest) -> None:
 
 
 def check_loader_resumes_inside_an_epoch(tested: DomainUnderTest) -> None:
-    """Check that ``batches(epoch, start_step)`` is bitwise the epoch without its first steps."""
+    """Check that ``batches(epoch, start_step)`` equals the rest of the epoch bitwise."""
     for part, shuffle in (("train", True), ("valid", False)):
         whole = list(tested.loader(part, shuffle=shuffle).batches(1))
         loader = tested.loader(part, shuffle=shuffle)
