@@ -8,35 +8,41 @@ from dataclasses import dataclass
 from flambeau.errors import InputError
 from flambeau.training.history import History
 from flambeau.training.optim.controller import last_score
+from flambeau_text.forcing.gap import GAP, GAP_ERROR
 
 
 @dataclass(frozen=True)
 class AdaptiveForcing:
-    """A controller that adapts the teacher-forcing probability to the model.
+    """A controller that adapts the share of predictions among the decoder's inputs to the model.
 
-    After each evaluation that decodes, the history has two scores: the overlap with the reference
-    when each token is predicted from the reference tokens before it (teacher-forced), and when the
-    model decodes by itself (free-running). The gap is their difference relative to the first one.
-    Where it is above ``target_gap``, the probability is lowered, so that the model reads more of
-    its own predictions; where it is below, the probability is raised. The change is proportional
-    to the distance from ``target_gap``.
+    After each evaluation that decodes, the history has the relative gap between two overlaps with
+    the reference: with each token predicted from the reference tokens before it (teacher-forced),
+    and with the model's own sentence (free-running); see `gap_scores`. The share of predictions
+    (1 minus the teacher-forcing probability) aims at ``gain`` times the part of the gap above
+    ``target_gap``, and moves a fraction ``rate`` of the way there: a larger gap raises the share, a
+    smaller one lowers it. Where the aim differs from the share by no more than the noise of the
+    measurement, the share stays.
 
     Pass it to the run: ``TrainingOptions(controllers=(AdaptiveForcing(),))``. It overrides the
     schedule of ``TeacherForcing``; feed, granularity and passes remain as set there.
 
     Attributes:
-        target_gap: The relative gap at which the probability stays unchanged.
-        rate: Change of the probability for a distance of 1.
-        max_change: Maximum change after one evaluation.
-        floor: Minimum probability.
+        target_gap: The relative gap up to which the share aims at 0.
+        gain: Share of predictions per gap above ``target_gap``: with 4 and a target of 0.02 a gap
+            of 0.12 aims at a share of 0.4.
+        rate: Fraction of the way to the aim after one evaluation, above 0 and at most 1.
+        noise: Number of standard errors of the gap that count as noise; 0 follows every
+            measurement.
+        floor: Minimum probability of the reference token.
         warmup: Fraction of the run before the first change; the gap of an untrained model carries
             no information.
         name: Name of the value that is set.
     """
 
     target_gap: float = 0.02
-    rate: float = 2.0
-    max_change: float = 0.1
+    gain: float = 4.0
+    rate: float = 0.5
+    noise: float = 2.0
     floor: float = 0.25
     warmup: float = 0.1
     name: str = "teacher_forcing"
@@ -45,24 +51,26 @@ class AdaptiveForcing:
         for name in ("target_gap", "floor", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)!r}.")
-        if not (self.rate > 0 and self.max_change > 0):
+        if not (self.gain > 0 and self.noise >= 0):
             raise InputError(
-                f"rate and max_change must be above 0, not {self.rate!r} and {self.max_change!r}."
+                f"gain must be above 0 and noise at least 0, not {self.gain!r} and {self.noise!r}."
             )
+        if not 0 < self.rate <= 1:
+            raise InputError(f"rate must be above 0 and at most 1, not {self.rate!r}.")
 
     def update(self, history: History, progress: float) -> Mapping[str, float]:
-        """Return the new probability, or ``{}`` if the last evaluation did not decode.
+        """Return the new probability, or ``{}`` to keep it: no decoding, or a change within noise.
 
         Raises:
             InputError: The history has no column ``name``: the run's task has no such value.
         """
         row = history.rows[-1] if history.rows else {}
-        forced = row.get("valid_teacher_forced_overlap")
-        free = row.get("valid_free_running_overlap")
-        if forced is None or free is None or progress < self.warmup:
+        gap = row.get(f"valid_{GAP}")
+        if gap is None or progress < self.warmup:
             return {}
-        before = last_score(history, self.name)
-        gap = (float(forced) - float(free)) / max(float(forced), 1e-9)
-        change = self.rate * (gap - self.target_gap)
-        change = max(-self.max_change, min(self.max_change, change))
-        return {self.name: max(self.floor, min(1.0, before - change))}
+        share = 1.0 - last_score(history, self.name)
+        aim = max(0.0, min(1.0 - self.floor, self.gain * (float(gap) - self.target_gap)))
+        error = float(row.get(f"valid_{GAP_ERROR}", 0.0))
+        if abs(aim - share) <= self.gain * self.noise * error:
+            return {}
+        return {self.name: 1.0 - (share + self.rate * (aim - share))}

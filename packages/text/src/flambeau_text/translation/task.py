@@ -25,6 +25,13 @@ from flambeau_text.decoding.strategy import (
     strategy_from_json,
 )
 from flambeau_text.forcing.decoder_inputs import DrawKeys, required_embeddings
+from flambeau_text.forcing.gap import (
+    FREE_RUNNING,
+    GAP,
+    GAP_ERROR,
+    TEACHER_FORCED,
+    gap_scores,
+)
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
@@ -250,8 +257,9 @@ class TranslationTask(Task):
         ``decode_every``-th evaluation. Two more
         scores then compare each prediction with its reference (F1 of their tokens):
         "teacher_forced_overlap" with each token predicted from the reference tokens before it, and
-        "free_running_overlap" with the search's sentence. Outside of a run all sentences are
-        translated, and chrF is returned too.
+        "free_running_overlap" with the search's sentence; "free_running_gap" is their relative
+        difference and "free_running_gap_error" its standard error. Outside of a run all sentences
+        are translated, and chrF is returned too.
         """
         in_run = context.stage == "valid"
         searches = not in_run or (context.epoch + 1) % self.decode_every == 0
@@ -279,15 +287,14 @@ class TranslationTask(Task):
         if hypotheses:
             scores |= self._scores(hypotheses, references, in_run)
             if overlaps:
-                n = len(overlaps)
-                scores["teacher_forced_overlap"] = sum(forced for forced, _ in overlaps) / n
-                scores["free_running_overlap"] = sum(free for _, free in overlaps) / n
+                scores |= gap_scores(overlaps)
         return {**scores, "perplexity": math.exp(min(plain / count, 700.0))}
 
     def score_modes(self) -> Mapping[str, Mode]:
-        """Return "min" for loss and perplexity, "max" for the other scores of ``evaluate``."""
-        larger = ("bleu", "bleu_lower", "chrf", "teacher_forced_overlap", "free_running_overlap")
-        return {"loss": "min", "perplexity": "min", **dict.fromkeys(larger, "max")}
+        """Return "min" for loss, perplexity and gap, "max" for the other scores of ``evaluate``."""
+        smaller = ("loss", "perplexity", GAP, GAP_ERROR)
+        larger = ("bleu", "bleu_lower", "chrf", TEACHER_FORCED, FREE_RUNNING)
+        return dict.fromkeys(smaller, "min") | dict.fromkeys(larger, "max")
 
     def _searched_rows(self, batch: Batch, n_searched: int) -> Sequence[int]:
         """Return the positions in a batch of a run's validation that are searched."""
