@@ -125,7 +125,7 @@ def test_fit_evaluate_predict_and_export(tmp_path: Path) -> None:
     # Evaluation scores the predictions against the references in the data.
     wanted = corpus_score([each.text for each in predictions], run.data.references("test"))
     assert scores["bleu"] == pytest.approx(wanted.value, abs=1e-9)
-    assert run.task.signatures["bleu"] == wanted.signature  # type: ignore[attr-defined]
+    assert run.task.signatures["bleu"] == f"{wanted.signature}|search:beam 5"
     loaded = Predictor.load(run.export(tmp_path / "model"))
     assert loaded.predict(texts) == predictions
     with pytest.raises(InputError, match="Item 1: the text is empty"):
@@ -182,6 +182,7 @@ def test_a_run_decodes_every_given_number_of_evaluations() -> None:
     run.task.decode_every = 2  # type: ignore[attr-defined]
     rows = run.fit(4).rows
     assert ["valid_bleu" in row for row in rows] == [False, True, False, True]
+    assert [row.get("search") for row in rows] == [None, "greedy", None, "greedy"]
 
 
 def test_lowercase_applies_to_the_predictions() -> None:

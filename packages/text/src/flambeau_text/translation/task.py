@@ -115,7 +115,8 @@ class TranslationTask(Task):
     Attributes:
         teacher_forcing: The argument; may be set between fits, also with a user-defined schedule.
         decoding: The argument ``decoding``.
-        signatures: sacrebleu's signature of each score of the last evaluation.
+        signatures: sacrebleu's signature of each score of the last evaluation, and the search whose
+            translations it scores.
     """
 
     builder = "translation"
@@ -296,6 +297,10 @@ class TranslationTask(Task):
         larger = ("bleu", "bleu_lower", "chrf", TEACHER_FORCED, FREE_RUNNING)
         return dict.fromkeys(smaller, "min") | dict.fromkeys(larger, "max")
 
+    def score_notes(self, scores: Mapping[str, float]) -> Mapping[str, str]:
+        """Return the search of a run's evaluations, which differs from ``decoding``."""
+        return {"search": str(_GREEDY)} if "bleu" in scores else {}
+
     def _searched_rows(self, batch: Batch, n_searched: int) -> Sequence[int]:
         """Return the positions in a batch of a run's validation that are searched."""
         ranks = batch.extras.get(RANK)
@@ -308,13 +313,18 @@ class TranslationTask(Task):
     ) -> dict[str, float]:
         references = [self.target.normalize(text) for text in references]
         names = ("bleu",) if in_run else ("bleu", "bleu_lower", "chrf")
-        return self._corpus_scores(hypotheses, references, names)
+        return self._corpus_scores(hypotheses, references, names, _GREEDY if in_run else None)
 
     def _corpus_scores(
-        self, hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str]
+        self,
+        hypotheses: Sequence[str],
+        references: Sequence[str],
+        names: Sequence[str],
+        strategy: Strategy | None = None,
     ) -> dict[str, float]:
         found = corpus_scores(hypotheses, references, names, self.bleu_tokenizer)
-        self.signatures = {name: score.signature for name, score in found.items()}
+        search = f"|search:{strategy or self.decoding}"
+        self.signatures = {name: score.signature + search for name, score in found.items()}
         return {name: score.value for name, score in found.items()}
 
     def _overlaps(
