@@ -181,6 +181,8 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
         ({"average": EMA(0.9)}, {"average": EMA(0.8)}, "averaging is EMA.*0.9.* and EMA.*0.8"),
         ({"average": EMA(0.9)}, {"average": SWA()}, "averaging is EMA.* and SWA"),
         ({"average": EMA(0.9)}, {}, "averaging is EMA.* and None"),
+        ({}, {"accumulate": 2}, "accumulate is 2 in this learner, but 1 in"),
+        ({"accumulate": 3}, {"accumulate": 2}, "accumulate is 2 in this learner, but 3 in"),
         ({}, {"optimizer": two_optimizers}, "optimizers is main: AdamW? .*main: None|optimizers"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from flambeau.artefact.export_format import EXPORT_OF_RUN
 from flambeau.cli.data_arguments import (
     DataPath,
     DomainName,
@@ -121,7 +122,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
     typer.echo("\n" + _score_table(learner))
-    exported = learner.export(folder / "model")
+    exported = learner.export(folder / EXPORT_OF_RUN)
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
-from flambeau.phases.schedule import Schedule
+from flambeau.phases.schedule import Schedule, checked_schedules
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Phase:
                 f"Unknown batch norm policy {self.bn!r}. "
                 f"{did_you_mean(str(self.bn), BATCH_NORM_POLICIES)}"
             )
+        checked_schedules(self.schedules)
         if self.trainable is not None and not self.trainable:
             raise InputError(
                 f"trainable of the phase {self.name!r} is empty: give at least one parameter "

@@ -12,7 +12,7 @@ from typing import Any
 
 from flambeau.errors import InputError
 from flambeau.phases.phase import Phase
-from flambeau.phases.schedule import Schedule
+from flambeau.phases.schedule import Schedule, checked_schedules
 
 Values = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def single_phase(
     return [
         Phase(
             **_length(values),
-            schedules={"lr": lr, **(schedules or {})},
+            schedules={"lr": lr, **checked_schedules(schedules or {})},
             trainable=trainable,
             bn=values["bn"],
         )

@@ -11,12 +11,12 @@ from typing import Any, cast
 from flambeau.data.facts import Facts
 from flambeau.device import usable_cores
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BN_STATISTICS
-from flambeau.phases.schedule import SHAPES
 from flambeau.phases.setting_names import OPTIMIZER_NAMES, OPTIMIZER_SETTINGS
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Decide, Rule
 from flambeau.plan.value_types import (
     AUTO_OUTCOME,
+    ScheduleName,
     ValueType,
     is_number,
     not_negative,
@@ -363,7 +363,7 @@ TRAINING_RULES = (
         type=not_negative("a finite number, at least 0."),
     ),
     lr_rule({}),
-    Rule("schedule", (), _schedule, type=one_of(SHAPES), changes="fit"),
+    Rule("schedule", (), _schedule, type=ScheduleName(), changes="fit"),
     Rule("steps", (), _steps, type=_or_none("a whole number of steps.", _is_count), changes="fit"),
     Rule(
         "evaluate_every",

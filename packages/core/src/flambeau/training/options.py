@@ -72,6 +72,12 @@ class TrainingOptions:
                 raise ArgumentError(
                     f"{name} is {value!r:.60}; give a tuple of them: ({name[:-1]},)."
                 )
+        for controller in self.controllers:
+            if not callable(getattr(controller, "update", None)):
+                raise ArgumentError(
+                    f"The controller {controller!r:.60} has no method update(history, progress). "
+                    "In place of torch's ReduceLROnPlateau use ReduceOnPlateau(monitor=…)."
+                )
         if not callable(self.train_step):
             raise ArgumentError(
                 f"train_step is a {type(self.train_step).__name__}; give a function "

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -19,7 +19,7 @@ from flambeau.data.loader import (
     loader_world_size,
     not_resumable_reason,
 )
-from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
+from flambeau.errors import NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase, not_savable_reason
 from flambeau.task.metrics import Mode
@@ -33,14 +33,19 @@ from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
-from flambeau.training.optim.optimizer import default_factory, no_decay_ids
+from flambeau.training.optim.optimizer import build_optimizers, no_decay_ids
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
-from flambeau.training.start_checks import check_has_column, check_optimizers, check_trainable
+from flambeau.training.start_checks import (
+    check_closure,
+    check_has_column,
+    check_trainable,
+)
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
@@ -110,7 +115,9 @@ class Run:
         )
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
         self.trained = trained_module(components.model, task)
-        self.optimizers = _build_optimizers(components, options, self.trained)
+        self.optimizers = build_optimizers(
+            options.factory, components.model, components.values, self.trained
+        )
         check_trainable(components.model, settings.phases)
         self.values = _build_values(components, options, self.optimizers, self.trained)
         self.update = Update(
@@ -120,7 +127,9 @@ class Run:
             clip_norm=options.clip_norm,
             nonfinite=options.nonfinite,
         )
-        self.average = options.average.running() if options.average else None
+        if self.update.needs_closure:
+            check_closure(self.optimizers, self.precision.name, options.nonfinite)
+        self.average = running_average(options.average, self.optimizers.values())
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
@@ -429,27 +438,6 @@ def _raise_finished(*arguments: object) -> NoReturn:
     )
 
 
-def _build_optimizers(
-    components: Components, options: TrainingOptions, trained: nn.Module
-) -> Mapping[str, Optimizer]:
-    """Return the optimizers of the plan or of the user's factory, for the task's parameters too."""
-    model, values = components.model, components.values
-    factory = options.factory or default_factory
-    optimizers = _named(factory(model, values))
-    check_optimizers(optimizers, model)
-    if trained is not model:
-        from flambeau.training.optim.optimizer_class import ClassFactory
-        from flambeau.training.optim.task_parameters import (
-            add_task_parameters,
-            check_task_parameters,
-        )
-
-        if factory is default_factory or isinstance(factory, ClassFactory):
-            add_task_parameters(optimizers["main"], trained, values)
-        check_task_parameters(optimizers, trained)
-    return optimizers
-
-
 def _build_values(
     components: Components,
     options: TrainingOptions,
@@ -468,25 +456,6 @@ def _build_values(
     for controller in options.controllers:
         values.track(getattr(controller, "name", ""))
     return values
-
-
-def _named(optimizers: object) -> Mapping[str, Optimizer]:
-    """Return the optimizers that a factory returned, after a check of their types."""
-    if isinstance(optimizers, Mapping):
-        found = cast("Mapping[str, object]", optimizers)
-        if found and all(isinstance(value, Optimizer) for value in found.values()):
-            return cast("Mapping[str, Optimizer]", found)
-    what = _shown(cast("object", optimizers))
-    raise ArgumentError(
-        f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
-        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), '
-        'lr=values["lr"])}.'
-    )
-
-
-def _shown(value: object) -> str:
-    # The repr of an optimizer has several lines.
-    return f"one {type(value).__name__}" if isinstance(value, Optimizer) else f"{value!r:.60}"
 
 
 def _best_monitor(settings: RunSettings, modes: Mapping[str, Mode]) -> tuple[str | None, Mode]:
