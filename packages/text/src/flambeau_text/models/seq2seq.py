@@ -201,11 +201,10 @@ def select_hypotheses(state: Any, rows: Tensor, sources: Tensor | None = None) -
     Raises:
         InputError: The state holds an object of another type.
     """
-    kept = sources is None
     return _mapped(
         state,
         lambda value: value.index_select(0, rows),
-        lambda value: value if kept else select(value, sources),
+        lambda value: value if sources is None else select(value, sources),
     )
 
 

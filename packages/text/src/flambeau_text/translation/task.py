@@ -293,9 +293,10 @@ class TranslationTask(Task):
 
     def score_modes(self) -> Mapping[str, Mode]:
         """Return "min" for loss, perplexity and gap, "max" for the other scores of ``evaluate``."""
-        smaller = ("loss", "perplexity", GAP, GAP_ERROR)
-        larger = ("bleu", "bleu_lower", "chrf", TEACHER_FORCED, FREE_RUNNING)
-        return dict.fromkeys(smaller, "min") | dict.fromkeys(larger, "max")
+        modes: dict[str, Mode] = {"loss": "min", "perplexity": "min", GAP: "min", GAP_ERROR: "min"}
+        for name in ("bleu", "bleu_lower", "chrf", TEACHER_FORCED, FREE_RUNNING):
+            modes[name] = "max"
+        return modes
 
     def score_notes(self, scores: Mapping[str, float]) -> Mapping[str, str]:
         """Return the search of a run's evaluations, which differs from ``decoding``."""

@@ -136,10 +136,12 @@ class _DecodedText:
         attention = None
         if result.attention is not None:
             attention = result.attention[self.row, rank, : len(tokens) + 1, : len(source)].cpu()
-        if replaces:
+        text = target.decode(ids)
+        if replaces and UNKNOWN_ID in ids:
             tokens = replace_unknown(tokens, ids, source, attention)
+            text = target.join(tokens)
         score = float(result.scores[self.row, rank])
-        return target.join(tokens), score, [*tokens, END], attention
+        return text, score, [*tokens, END], attention
 
 
 def _components(predictor: Predictor) -> tuple[TranslationPreprocessor, TranslationTask, Seq2Seq]:
