@@ -1,4 +1,4 @@
-"""``translation-search``: sentences per second of beam search, and of searches to compare it with."""
+"""``translation-search``: sentences per second of beam search and of searches beside it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class TranslationSearch(Case):
     def gate(
         self, comparison: Comparison, pairs: Sequence[tuple[Measurement, Measurement]]
     ) -> Gate:
-        """Require the sentences of the beam with copies, or as probable ones as of greedy search."""
+        """Require the sentences of the beam with copies, or as probable ones as greedy search."""
         if comparison.baseline == COPIES:
             equal = sum(one.quality["sentences"] == b.quality["sentences"] for one, b in pairs)
             passed = equal == len(pairs)
