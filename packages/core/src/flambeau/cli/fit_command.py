@@ -90,6 +90,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Dropout draws from torch's own generator.
     torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
     options = {"task": task, "target": target, "like": like}
+    if resume is not None:
+        _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
     named = domain or domain_of_export(start)
     kind, data = open_data("fit", path, named, context.args, options)
     check_model(kind, model)
@@ -101,7 +103,6 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
-        _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
         learner = _resumed(data, folder, choices | without_none({"architecture": model}), seed)
     else:
         folder = agree_on_folder(out, kind.name)

@@ -28,6 +28,7 @@ from flambeau.learner.planning import (
     decide,
     options_of,
     plan_of_checkpoint,
+    within_budget,
 )
 from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
 from flambeau.learner.setup import Request, Resume, Setup
@@ -41,8 +42,6 @@ from flambeau.training.state import Position
 from flambeau.training.step import train_step
 
 if TYPE_CHECKING:
-    from flambeau.data.data import Data
-    from flambeau.training.components import Components
     from flambeau.tuning.auto_run import AutoRun
 
 
@@ -156,21 +155,6 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
     return run_measurements(
         plan, upcoming, request.recipe, may_find_lr=request.may_find_lr, auto=request.auto
     )
-
-
-def within_budget(setup: Setup, plan: Plan, auto: AutoRun) -> Plan:
-    """Return the plan with cheaper values where the budget needs them, before models are built."""
-    given = setup.changeable
-    if auto.budget_s is None or given is None or given.model is not None:
-        return plan
-    from flambeau.learner.build import BuiltPlan
-    from flambeau.tuning.budget_choice import choose_within_budget
-
-    def components(data: Data, plan: Plan) -> Components:
-        return BuiltPlan(data, setup.domain, plan, given, setup.seed).components()
-
-    options = options_of(setup.training, plan.values)
-    return choose_within_budget(plan, auto, setup.data, options, components)
 
 
 def build(

@@ -199,11 +199,10 @@ class Learner:
     ) -> History:
         """Train within a time budget; recipe, epochs and schedule are chosen automatically.
 
-        First a few training steps and an evaluation are timed; where too few epochs would fit, a
-        smaller input or network is chosen, unless you or a saved plan set them. Then the learning
-        rate warms up, is held at its peak while the validation score improves by more than its
-        noise and time remains, and decays to zero. Training is divided into intervals, each of
-        which ends with an evaluation; the weights of the best interval are kept.
+        A few training steps and an evaluation are timed; where too few epochs would fit, a smaller
+        input or network is chosen, unless you or a saved plan set them. The learning rate warms up,
+        is held at its peak while the score improves by more than its noise and time remains, and
+        decays to zero. Intervals end with an evaluation; the weights of the best one are kept.
 
         The plan records the run: ``Learner(data, plan=saved).fit_auto()`` repeats it with the same
         weights, bit for bit, on a CPU. Ctrl-C keeps the best weights; ``resume`` continues the run.

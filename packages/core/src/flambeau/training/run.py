@@ -35,7 +35,7 @@ from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
-from flambeau.training.optim.optimizer import build_optimizers, no_decay_ids
+from flambeau.training.optim.optimizer import checked_optimizers, default_factory, no_decay_ids
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
@@ -115,9 +115,7 @@ class Run:
         )
         self.precision = Precision(components.values.get("precision", "fp32"), components.device)
         self.trained = trained_module(components.model, task)
-        self.optimizers = build_optimizers(
-            options.factory, components.model, components.values, self.trained
-        )
+        self.optimizers = _build_optimizers(components, options, self.trained)
         check_trainable(components.model, settings.phases)
         self.values = _build_values(components, options, self.optimizers, self.trained)
         self.update = Update(
@@ -436,6 +434,26 @@ def _raise_finished(*arguments: object) -> NoReturn:
     raise TrainingError(
         "This run has finished and its state is read-only. Call fit() to train further."
     )
+
+
+def _build_optimizers(
+    components: Components, options: TrainingOptions, trained: nn.Module
+) -> Mapping[str, Optimizer]:
+    """Return the optimizers of the plan or of the user's factory, for the task's parameters too."""
+    model, values = components.model, components.values
+    factory = options.factory or default_factory
+    optimizers = checked_optimizers(factory(model, values), model)
+    if trained is not model:
+        from flambeau.training.optim.optimizer_class import ClassFactory
+        from flambeau.training.optim.task_parameters import (
+            add_task_parameters,
+            check_task_parameters,
+        )
+
+        if factory is default_factory or isinstance(factory, ClassFactory):
+            add_task_parameters(optimizers["main"], trained, values)
+        check_task_parameters(optimizers, trained)
+    return optimizers
 
 
 def _build_values(

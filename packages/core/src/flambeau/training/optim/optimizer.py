@@ -278,33 +278,15 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
     return True
 
 
-def build_optimizers(
-    factory: OptimizerFactory | None,
-    model: nn.Module,
-    values: Mapping[str, Any],
-    trained: nn.Module,
-) -> Mapping[str, Optimizer]:
-    """Return the optimizers of the plan or of the user's factory, for the task's parameters too.
+def checked_optimizers(made: object, model: nn.Module) -> Mapping[str, Optimizer]:
+    """Return what a factory made, after a check that it is optimizers by name for the model.
 
-    Args:
-        factory: The user's, or None.
-        model: The model.
-        values: The values of the plan by key.
-        trained: The model, together with the modules of the task if it has parameters.
+    Raises:
+        ArgumentError: It is something else.
+        InputError: The optimizers have no parameter of the model.
     """
-    factory = factory or default_factory
-    optimizers = _named(factory(model, values))
+    optimizers = _named(made)
     _check_optimizers(optimizers, model)
-    if trained is not model:
-        from flambeau.training.optim.optimizer_class import ClassFactory
-        from flambeau.training.optim.task_parameters import (
-            add_task_parameters,
-            check_task_parameters,
-        )
-
-        if factory is default_factory or isinstance(factory, ClassFactory):
-            add_task_parameters(optimizers["main"], trained, values)
-        check_task_parameters(optimizers, trained)
     return optimizers
 
 
