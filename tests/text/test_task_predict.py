@@ -17,6 +17,7 @@ from flambeau_text import (
     TranslationData,
     TranslationOptions,
     corpus_score,
+    translate,
 )
 from flambeau_text.translation import task as task_module
 from flambeau_text.translation.demo import dates_data
@@ -205,6 +206,10 @@ def test_a_bad_or_long_line_costs_its_own_translation_only(tmp_path: Path) -> No
         for (at, message), part in zip(errors.items(), expected, strict=True):
             assert message.startswith(f"Item {at}: ")
             assert part in message
+    detailed = translate(predictor, lines, errors="return")
+    assert [str(each) for each in detailed] == [str(each) for each in found]
+    with pytest.raises(InputError, match="Item 1: the text is empty"):
+        translate(predictor, lines)
 
 
 def test_the_seed_does_not_key_dropout() -> None:

@@ -224,7 +224,7 @@ class Task:
         """Return columns of text that the history has beside these scores of an evaluation.
 
         They say how the scores of a run are computed where that differs from ``evaluate`` after it,
-        such as ``{"search": "greedy"}``. The default is none.
+        such as ``{"search": "greedy"}``. By default there are no such columns.
         """
         return {}
 

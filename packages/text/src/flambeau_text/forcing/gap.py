@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 TEACHER_FORCED, FREE_RUNNING = "teacher_forced_overlap", "free_running_overlap"
 GAP, GAP_ERROR = "free_running_gap", "free_running_gap_error"
@@ -20,13 +19,13 @@ def gap_scores(overlaps: Sequence[tuple[float, float]]) -> dict[str, float]:
         overlaps: Teacher-forced and free-running overlap of each sentence, 0 to 1; at least one.
 
     Returns:
-        The scores by name. With one sentence nothing is known of the error, and it is 1.
+        The scores by name. With one sentence the error cannot be estimated, and is 1.
 
     Source:
         Cochran, "Sampling Techniques" (1977), section 6.3: the ratio estimator.
     """
     n = len(overlaps)
-    forced, free = (fmean(values) for values in zip(*overlaps, strict=True))
+    forced, free = (sum(values) / n for values in zip(*overlaps, strict=True))
     ratio = free / forced if forced else 1.0
     error = 1.0 if n < 2 else 0.0
     if n > 1 and forced:
