@@ -84,6 +84,13 @@ def test_ambiguous_batches_are_refused(train: Any, kind: type[Exception], messag
         loaders(train)
 
 
+def test_a_stream_without_length_is_refused_where_it_is_needed() -> None:
+    with pytest.raises(InputError, match=r"no len\(\).*fit\(steps=10_000"):
+        fit(loaders(DataLoader(Stream(None), 8)))
+    with pytest.raises(InputError, match=r"valid loader has no len.*Define __len__"):
+        TensorData.from_loaders([(X, Y)], DataLoader(Stream(None), 8), n_classes=3)
+
+
 def test_named_tuples_are_accepted_as_pairs() -> None:
     assert len(fit(loaders(shuffled(lambda i: Pair(X[i], Y[i])))).history.rows) == 2
 

@@ -197,10 +197,9 @@ class Run:
         return position.epoch + 1 if intervals is None else intervals.epochs_done(position)
 
     def keeps_carry(self) -> bool:
-        """Return whether the next epoch of the loop continues the same epoch of the train set."""
-        if self.settings.intervals is not None:
-            return True  # they reset it where an epoch of the train set starts
-        return continues_epoch(self.components.train, self.state.position.epoch)
+        """Return whether the next epoch keeps the carried state; intervals reset it themselves."""
+        train, epoch = self.components.train, self.state.position.epoch
+        return self.settings.intervals is not None or continues_epoch(train, epoch)
 
     def start_update_check(self) -> None:
         """Watch the updates of a user's train step in the first epoch."""
@@ -304,8 +303,8 @@ class Run:
         if self.empty_steps:
             from flambeau.training.no_target import epoch_without_targets, warn_of_skipped_steps
 
-            epoch = self.state.position.epoch + 1
-            if not weight:
+            epoch, intervals = self.data_epoch + 1, self.settings.intervals
+            if not weight and (intervals is None or intervals.spans_epoch(self.state.position)):
                 raise epoch_without_targets(epoch, steps)
             if self.is_main and self.warns_of_empty_steps:
                 self.warns_of_empty_steps = False
@@ -318,13 +317,6 @@ class Run:
         from flambeau.training.logged_values import LoggedValues
 
         return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
-
-    def read_logged(self) -> dict[str, float]:
-        """Return the means of the epoch's logged values, by their columns."""
-        from flambeau.training.logged_values import means_of
-
-        means = means_of(self.gather(self.logged.read()))
-        return {f"train_{name}": value for name, value in means.items()}
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
