@@ -53,6 +53,8 @@ def model(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     result = call("fit", *words, *SMALL, "--set", "lr=0.01", "--epochs", "12", "--out", folder)
     assert "150 pairs, en → de" in result
     assert "bleu" in result
+    assert "|search:beam 5" in result  # the last table; the evaluations of the run were greedy
+    assert ",greedy," in (folder / "history.csv").read_text()
     return folder / "model"
 
 

@@ -154,7 +154,7 @@ def test_one_draw_per_batch(data: TranslationData) -> None:
 
 
 def test_adaptive_teacher_forcing(data: TranslationData) -> None:
-    control = AdaptiveForcing(target_gap=0.0, rate=5.0, warmup=0.0, floor=0.3)
+    control = AdaptiveForcing(target_gap=0.0, gain=10.0, noise=0.0, warmup=0.0, floor=0.3)
     run = learner(data, training={"controllers": (control,)})
     assert_trained(run, 4)
     assert len(set(run.history.column("teacher_forcing"))) > 1

@@ -35,7 +35,8 @@ from flambeau_text.translation.rules import RULES
 from flambeau_text.translation.task import token_overlap
 from flambeau_text.translation.translate import translate
 
-_IN_RUN = ("loss", "perplexity", "bleu", "teacher_forced_overlap", "free_running_overlap")
+_IN_RUN = ("loss", "perplexity", "bleu", "teacher_forced_overlap", "free_running_overlap",
+           "free_running_gap", "free_running_gap_error")  # fmt: skip
 SMALL = {"embedding_dim": 24, "hidden_size": 24, "dropout": 0.1}
 CHOICES: dict[str, Any] = {
     "device": "cpu", "probe": "off", "precision": "fp32", "batch_size": 16, "model_config": SMALL,
@@ -124,7 +125,7 @@ def test_fit_evaluate_predict_and_export(tmp_path: Path) -> None:
     # Evaluation scores the predictions against the references in the data.
     wanted = corpus_score([each.text for each in predictions], run.data.references("test"))
     assert scores["bleu"] == pytest.approx(wanted.value, abs=1e-9)
-    assert run.task.signatures["bleu"] == wanted.signature  # type: ignore[attr-defined]
+    assert run.task.signatures["bleu"] == f"{wanted.signature}|search:beam 5"
     loaded = Predictor.load(run.export(tmp_path / "model"))
     assert loaded.predict(texts) == predictions
     with pytest.raises(InputError, match="Item 1: the text is empty"):
@@ -181,6 +182,7 @@ def test_a_run_decodes_every_given_number_of_evaluations() -> None:
     run.task.decode_every = 2  # type: ignore[attr-defined]
     rows = run.fit(4).rows
     assert ["valid_bleu" in row for row in rows] == [False, True, False, True]
+    assert [row.get("search") for row in rows] == [None, "greedy", None, "greedy"]
 
 
 def test_lowercase_applies_to_the_predictions() -> None:
@@ -323,15 +325,16 @@ def test_bf16_reaches_the_loss_of_fp32() -> None:
 
 
 def test_the_controller_sets_the_value_of_the_run() -> None:
-    control = AdaptiveForcing(target_gap=0.0, rate=5.0, warmup=0.0, floor=0.3)
+    control = AdaptiveForcing(target_gap=0.0, gain=10.0, noise=0.0, warmup=0.0, floor=0.3)
     run = learner(training={"controllers": (control,)})
     rows = run.fit(4).rows
     found = [row["teacher_forcing"] for row in rows]
     assert found[0] == 1.0
     for before, after in pairwise(rows):
-        gap = before["valid_teacher_forced_overlap"] - before["valid_free_running_overlap"]
-        if abs(gap) > 1e-9 and 0.3 < before["teacher_forcing"] < 1.0:
-            assert (after["teacher_forcing"] < before["teacher_forcing"]) == (gap > 0)
+        gap = 1 - before["valid_free_running_overlap"] / before["valid_teacher_forced_overlap"]
+        assert before["valid_free_running_gap"] == pytest.approx(gap)
+        aim = max(0.3, min(1.0, 1.0 - 10.0 * gap))
+        assert after["teacher_forcing"] == pytest.approx((before["teacher_forcing"] + aim) / 2)
     assert len(set(found)) > 1
 
 

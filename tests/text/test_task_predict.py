@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from flambeau import Learner, Predictor, TrainingOptions
+from flambeau.errors import InputError
 from flambeau.task.task import Stage, StepContext
 from flambeau_text import (
     Beam,
@@ -16,6 +17,7 @@ from flambeau_text import (
     TranslationData,
     TranslationOptions,
     corpus_score,
+    translate,
 )
 from flambeau_text.translation import task as task_module
 from flambeau_text.translation.demo import dates_data
@@ -158,7 +160,8 @@ def test_a_summary_shows_the_layers_of_a_search() -> None:
 
 def test_the_task_says_which_scores_are_better() -> None:
     modes = TranslationTask.score_modes(cast(Any, None))
-    assert {name for name, mode in modes.items() if mode == "min"} == {"loss", "perplexity"}
+    lower = {"loss", "perplexity", "free_running_gap", "free_running_gap_error"}
+    assert {name for name, mode in modes.items() if mode == "min"} == lower
     assert modes["bleu"] == modes["chrf"] == modes["free_running_overlap"] == "max"
 
 
@@ -180,3 +183,54 @@ def test_scores_compare_references_in_the_case_of_the_target(
     run.evaluate()
     wanted = [target for _, target in (pairs[row] for row in data.split.valid.tolist())]
     assert sorted(compared) == sorted(t.lower() if lowercase else t for t in wanted)
+
+
+def test_a_bad_or_long_line_costs_its_own_translation_only(tmp_path: Path) -> None:
+    predictor = learner().predictor()
+    predictor.batch_size = 4
+    source = predictor.preprocessor
+    longest = source.max_tokens  # type: ignore[attr-defined]
+    good = learner().data.raw("valid")[:5]
+    lines = [good[0], "", good[1], "march " * (longest + 1), "a\0b", "\ud800", *good[2:]]
+    file = tmp_path / "lines.en"
+    file.write_text("\n".join(good) + "\n", encoding="utf-8")
+    alone = [predictor.predict(text) for text in good]
+    with file.open(encoding="utf-8") as opened:
+        assert list(predictor.stream(opened)) == alone
+    for found in (list(predictor.stream(lines)), predictor.predict(lines, errors="return")):
+        answers = [each for each in found if not isinstance(each, InputError)]
+        assert answers == alone
+        errors = {at: str(e) for at, e in enumerate(found) if isinstance(e, InputError)}
+        assert list(errors) == [1, 3, 4, 5]
+        expected = ("text is empty", "more than the maximum", "NUL", "surrogate")
+        for (at, message), part in zip(errors.items(), expected, strict=True):
+            assert message.startswith(f"Item {at}: ")
+            assert part in message
+    detailed = translate(predictor, lines, errors="return")
+    assert [str(each) for each in detailed] == [str(each) for each in found]
+    with pytest.raises(InputError, match="Item 1: the text is empty"):
+        translate(predictor, lines)
+
+
+def test_the_seed_does_not_key_dropout() -> None:
+    """Dropout draws from torch's generator: ``torch.manual_seed`` repeats it, the seed does not."""
+
+    def losses(seed: int) -> list[float]:
+        config = {"embedding_dim": 16, "hidden_size": 16, "dropout": 0.3}
+        run = Learner(
+            dates_data(60, 0),
+            choices={**CHOICES, "model_config": config, "epochs": 1},
+            training=TrainingOptions(doctor=False),
+            seed=seed,
+            quiet=True,
+        )
+        run.fit(1)
+        return list(run.history.step_losses)
+
+    torch.manual_seed(0)
+    one, other = losses(7), losses(7)
+    assert one != other
+    torch.manual_seed(0)
+    assert losses(7) == one
+    torch.manual_seed(0)
+    assert losses(8) != one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,7 @@ from flambeau_text.forcing import (
 )
 from flambeau_text.forcing import unroll as module
 from flambeau_text.forcing.decoder_inputs import DrawKeys, predicted_input, reference_positions
+from flambeau_text.forcing.gap import gap_scores
 from flambeau_text.forcing.schedule import as_json
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models import Seq2Seq
@@ -306,42 +308,95 @@ def history(*rows: dict[str, float]) -> History:
     return found
 
 
-def row(forced: float, free: float, p: float) -> dict[str, float]:
+def row(gap: float, p: float, error: float = 0.0) -> dict[str, float]:
     return {
-        "valid_teacher_forced_overlap": forced,
-        "valid_free_running_overlap": free,
+        "valid_free_running_gap": gap,
+        "valid_free_running_gap_error": error,
         "teacher_forcing": p,
     }
 
 
-def test_the_probability_follows_the_gap() -> None:
-    control = AdaptiveForcing(target_gap=0.02, rate=1.0, max_change=0.1, floor=0.25)
-    # The gap is 5%, which is 3% above the target.
-    assert control.update(history(row(0.8, 0.76, 0.9)), 0.5) == pytest.approx(
-        {"teacher_forcing": 0.87}
+def test_the_share_of_predictions_is_proportional_to_the_gap() -> None:
+    control = AdaptiveForcing(target_gap=0.02, gain=4.0, rate=1.0, floor=0.25)
+    for gap in (0.03, 0.07, 0.12, 0.2):
+        found = control.update(history(row(gap, 0.9)), 0.5)
+        assert found == pytest.approx({"teacher_forcing": 1 - 4 * (gap - 0.02)})
+    assert control.update(history(row(0.5, 0.3)), 0.5) == pytest.approx({"teacher_forcing": 0.25})
+    assert control.update(history(row(-0.2, 0.99)), 0.5) == {"teacher_forcing": 1.0}
+
+
+def test_it_follows_a_gap_in_both_directions() -> None:
+    control = AdaptiveForcing(target_gap=0.02, gain=4.0, rate=0.5)
+    p, found = 1.0, []
+    gaps = [0.02, 0.12, 0.12, 0.12, 0.04, 0.04, 0.04, 0.15, 0.15]
+    for gap in gaps:
+        p = control.update(history(row(gap, p, error=1e-4)), 0.5).get("teacher_forcing", p)
+        found.append(1.0 - p)
+    # Half the way to 4 × (gap - 0.02) each time: to 0.4, back to 0.08, and to 0.52.
+    expected = [0.0, 0.2, 0.3, 0.35, 0.215, 0.1475, 0.11375, 0.316875, 0.4184375]
+    assert found == pytest.approx(expected)
+
+
+def test_noise_does_not_move_it() -> None:
+    control = AdaptiveForcing(target_gap=0.02, gain=4.0, rate=1.0, noise=2.0)
+    # A share of 0.4 corresponds to a gap of 0.12.
+    for gap in (0.101, 0.12, 0.139):
+        assert control.update(history(row(gap, 0.6, error=0.01)), 0.5) == {}
+    for gap in (0.099, 0.141):
+        found = control.update(history(row(gap, 0.6, error=0.01)), 0.5)
+        assert found == pytest.approx({"teacher_forcing": 1 - 4 * (gap - 0.02)})
+    # At the bounds no gap beyond them moves it.
+    assert control.update(history(row(-0.1, 1.0)), 0.5) == {}
+    assert control.update(history(row(0.9, 0.25)), 0.5) == {}
+
+
+def test_it_settles_where_predictions_close_the_gap() -> None:
+    """A model whose gap falls by 0.36 for a share of 1, measured with noise."""
+    control = AdaptiveForcing(target_gap=0.02, gain=4.0, rate=0.5, noise=2.0)
+    draws = torch.Generator().manual_seed(0)
+    p, shares = 1.0, []
+    for _ in range(60):
+        gap = 0.3 - 0.36 * (1 - p) + 0.004 * float(torch.randn((), generator=draws))
+        p = control.update(history(row(gap, p, error=0.004)), 0.5).get("teacher_forcing", p)
+        shares.append(1 - p)
+    settled = 4 * 0.28 / (1 + 4 * 0.36)
+    # The band of the noise, 2 errors of the gap, in shares: the loop divides it by 1 + 4 × 0.36.
+    band = 4 * 4 * 0.004 / (1 + 4 * 0.36)
+    assert max(abs(share - settled) for share in shares[10:]) < band
+    # Without a band it would change after every evaluation.
+    assert sum(one != other for one, other in pairwise(shares[10:])) < 20
+
+
+def test_the_error_of_the_gap_equals_the_bootstrap() -> None:
+    draws = torch.Generator().manual_seed(3)
+    forced = torch.rand(400, generator=draws, dtype=torch.float64) * 0.5 + 0.5
+    noise = torch.rand(400, generator=draws, dtype=torch.float64) * 0.4 + 0.6
+    pairs = list(zip(forced.tolist(), (forced * noise).tolist(), strict=True))
+    scores = gap_scores(pairs)
+    assert scores["free_running_gap"] == pytest.approx(
+        1 - float((forced * noise).mean() / forced.mean())
     )
-    # No gap: more reference tokens.
-    assert control.update(history(row(0.8, 0.8, 0.9)), 0.5) == pytest.approx(
-        {"teacher_forcing": 0.92}
-    )
-    assert control.update(history(row(0.8, 0.4, 0.9)), 0.5) == pytest.approx(
-        {"teacher_forcing": 0.8}
-    )
-    assert control.update(history(row(0.8, 0.4, 0.3)), 0.5) == {"teacher_forcing": 0.25}
-    assert control.update(history(row(0.5, 0.6, 0.99)), 0.5) == {"teacher_forcing": 1.0}
+    rows = torch.randint(400, (2_000, 400), generator=draws)
+    gaps = 1 - (forced * noise)[rows].mean(1) / forced[rows].mean(1)
+    # 2,000 resamples give the standard deviation to 1.6%; 5% is three times that.
+    assert scores["free_running_gap_error"] == pytest.approx(float(gaps.std()), rel=0.05)
+    assert gap_scores([(1.0, 0.5)])["free_running_gap_error"] == 1.0
+    assert gap_scores([(0.0, 0.0), (0.0, 0.0)])["free_running_gap"] == 0.0
 
 
 def test_the_controller_waits_for_scores_and_warmup() -> None:
     control = AdaptiveForcing(warmup=0.2)
     assert control.update(history(), 0.5) == {}
     assert control.update(history({"teacher_forcing": 1.0}), 0.5) == {}
-    assert control.update(history(row(0.8, 0.4, 0.9)), 0.1) == {}
+    assert control.update(history(row(0.4, 0.9)), 0.1) == {}
     with pytest.raises(InputError, match="no column of numbers 'teacher_forcing'"):
-        control.update(
-            history({"valid_teacher_forced_overlap": 1.0, "valid_free_running_overlap": 0.5}), 0.5
-        )
+        control.update(history({"valid_free_running_gap": 0.5}), 0.5)
     with pytest.raises(InputError, match="floor must be between"):
         AdaptiveForcing(floor=2.0)
+    with pytest.raises(InputError, match="gain must be above 0"):
+        AdaptiveForcing(gain=0.0)
+    with pytest.raises(InputError, match="rate must be above 0 and at most 1"):
+        AdaptiveForcing(rate=1.5)
 
 
 @pytest.mark.parametrize("feed", ["argmax", "sample", "gumbel", "soft"])

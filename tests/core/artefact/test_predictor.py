@@ -13,7 +13,7 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.data.batch import Batch
 from flambeau.data.prediction_columns import columns_of, fields_of
 from flambeau.data.preprocess import Preprocessor
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.task import Prediction, Regression
 from flambeau.task.task import StepContext, Task
 from flambeau.tensors.preprocess import TensorPreprocessor
@@ -177,6 +177,42 @@ def test_an_iterator_is_read_only_as_far_as_needed() -> None:
     with pytest.raises(InputError, match="Item 5: 'bad' is not a number"):
         identity(batch_size=4).predict(items())
     assert read == list(range(8))
+
+
+def test_a_stream_answers_each_input_before_it_reads_the_next() -> None:
+    read: list[Any] = []
+
+    def items() -> Any:
+        for item in (1, "x", 3):
+            read.append(item)
+            yield item
+
+    answers = identity(batch_size=1).stream(items())
+    assert read == []
+    assert next(answers) == 10.0
+    assert read == [1]
+    error = next(answers)
+    assert isinstance(error, InputError)
+    assert str(error) == "Item 1: 'x' is not a number"
+    assert read == [1, "x"]
+    assert list(answers) == [30.0]
+
+
+@pytest.mark.parametrize("items", [[0, "x", 2, 3, "y"], (0, "x", 2, 3, "y")])
+def test_an_error_costs_its_own_prediction_only(items: Any) -> None:
+    found = list(identity(batch_size=2).stream(items))
+    assert [found[0], found[2], found[3]] == [0.0, 20.0, 30.0]
+    assert [str(found[at]) for at in (1, 4)] == [
+        "Item 1: 'x' is not a number", "Item 4: 'y' is not a number"
+    ]  # fmt: skip
+    assert list(map(str, identity().predict(items, errors="return"))) == list(map(str, found))
+    with pytest.raises(InputError, match="Item 1"):
+        list(identity(batch_size=2).stream(items, errors="raise"))
+
+
+def test_a_stream_of_a_single_text_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="single text"):
+        identity().stream("abc")
 
 
 def test_an_invalid_input_is_named_by_its_index() -> None:

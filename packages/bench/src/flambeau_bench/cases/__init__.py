@@ -9,6 +9,7 @@ from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
 from flambeau_bench.cases.translation import Translation
+from flambeau_bench.cases.translation_search import TranslationSearch
 from flambeau_bench.cases.vision_fit import VisionFit
 
 CASES: dict[str, Case] = {
@@ -21,6 +22,7 @@ CASES: dict[str, Case] = {
         Loaders(),
         VisionFit(),
         Translation(),
+        TranslationSearch(),
         ColdStart(),
         BatchNormFineTune(),
     )
@@ -38,5 +40,6 @@ __all__ = [
     "LoopOverhead",
     "SyncCount",
     "Translation",
+    "TranslationSearch",
     "VisionFit",
 ]

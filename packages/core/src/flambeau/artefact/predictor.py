@@ -182,23 +182,51 @@ class Predictor:
         Raises:
             InputError: An input is invalid, or the output for it is nan; the message has its index.
         """
-        if errors not in ("raise", "return"):
-            raise ArgumentError(f"errors is {errors!r}, but it must be 'raise' or 'return'.")
+        _check_errors(errors)
         single, inputs = self._inputs(items)
-        predictions: list[Any] = []
-        for chunk in _chunks(inputs, self.batch_size):
-            start = None if single else len(predictions)
-            try:
-                predictions.extend(self._predict_chunk(chunk, start))
-            except InputError:
-                if errors == "raise":
-                    raise
-                predictions.extend(self._predict_or_error(chunk, start))
+        predictions = list(self._predictions(inputs, numbered=not single, errors=errors))
         if single:
             return predictions[0]
         if isinstance(items, Iterator):  # it has no more items
             return predictions
         return self._collected(items, predictions)
+
+    def stream(
+        self, items: Iterable[Any], *, errors: Literal["raise", "return"] = "return"
+    ) -> Iterator[Any]:
+        """Yield the prediction for each input in its order, as the inputs arrive.
+
+        ``batch_size`` inputs are read before their predictions are yielded; with
+        ``predictor.batch_size = 1`` each is predicted before the next one is read. Memory does not
+        grow with the number of inputs.
+
+        Args:
+            items: Several inputs: an open text file, a generator, a list.
+            errors: "return" yields the InputError of an invalid input in the place of its
+                prediction and continues; "raise" raises it.
+
+        Raises:
+            ArgumentError: ``items`` is a single text.
+            InputError: An input is invalid and ``errors`` is "raise"; the message has its index.
+        """
+        _check_errors(errors)
+        if isinstance(items, str | bytes):
+            raise ArgumentError("items is a single text. Pass a list of texts, or an open file.")
+        return self._predictions(iter(items), numbered=True, errors=errors)
+
+    def _predictions(self, inputs: Any, *, numbered: bool, errors: str) -> Iterator[Any]:
+        """Yield a prediction or an error for each input; ``numbered`` names it by its index."""
+        count = 0
+        for chunk in _chunks(inputs, self.batch_size):
+            start = count if numbered else None
+            try:
+                found = self._predict_chunk(chunk, start)
+            except InputError:
+                if errors == "raise":
+                    raise
+                found = self._predict_or_error(chunk, start)
+            count += len(chunk)
+            yield from found
 
     def _collected(self, items: Any, predictions: list[Any]) -> Any:
         """Return the predictions as a frame for a frame; without rows it has the same columns."""
@@ -338,6 +366,11 @@ class Predictor:
                     message = re.sub(r"^Item 0(?: of 1)?:? ", "", str(fault))
                     raise InputError(f"Item {start + offset}: {message}") from error
             raise  # each input alone is valid: they cannot be batched, as the message says
+
+
+def _check_errors(errors: str) -> None:
+    if errors not in ("raise", "return"):
+        raise ArgumentError(f"errors is {errors!r}, but it must be 'raise' or 'return'.")
 
 
 def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:

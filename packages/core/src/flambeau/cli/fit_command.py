@@ -172,12 +172,13 @@ def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) ->
 
 
 def _score_table(learner: Learner) -> str:
-    """Evaluate the model on valid and test and return the scores as text."""
+    """Return the scores on valid and test as text, with their signatures if the task has any."""
     parts = [part for part in ("valid", "test") if len(learner.data.split.part(part))]
     scores = {part: learner.evaluate(part) for part in parts}
     names = list(dict.fromkeys(name for score in scores.values() for name in score))
     rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
-    return text_table(["", *names], rows)
+    signatures = [f"\n{name}: {text}" for name, text in learner.task.signatures.items()]
+    return text_table(["", *names], rows) + "".join(signatures)
 
 
 def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | None) -> None:

@@ -221,6 +221,14 @@ class Task:
                 modes[name] = mode
         return modes
 
+    def score_notes(self, scores: Mapping[str, float]) -> Mapping[str, str]:
+        """Return columns of text that the history has beside these scores of an evaluation.
+
+        They say how the scores of a run are computed where that differs from ``evaluate`` after it,
+        such as ``{"search": "greedy"}``. By default there are no such columns.
+        """
+        return {}
+
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], context: StepContext
     ) -> dict[str, float]:

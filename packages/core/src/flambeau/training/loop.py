@@ -82,6 +82,7 @@ def run_epoch(run: Run) -> None:
             **{f"train_{name}": value for name, value in logged.items()},
             **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
             **{f"valid_{name}": score for name, score in scores.items()},
+            **state.task.score_notes(scores),
             **state.values,
             "seconds": time.perf_counter() - started,
         }

@@ -19,7 +19,7 @@ from flambeau_text.decoding.penalties import coverage_penalty
 from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.strategy import Beam
 from flambeau_text.decoding.token_scores import allow_only_end, log_probabilities
-from flambeau_text.models.seq2seq import Memory, Seq2Seq, check_batch_axis, select
+from flambeau_text.models.seq2seq import Memory, Seq2Seq, check_batch_axis, select_hypotheses
 from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 
 
@@ -58,10 +58,10 @@ class _Active:
         limit: Maximum number of tokens of each source, int64 ``(rows,)``.
         scores: Log-probabilities, ``(rows, size)``; -inf in an empty slot.
         tokens: int64 ``(rows * size, length)``, the begin token first.
-        state: The decoder state of ``rows * size`` hypotheses.
-        attended: Attention weights ``(rows * size, length - 1, source)``, or None if the model
-            returns no attention.
-        mask: bool ``(rows * size, source)``, True at source tokens.
+        state: The decoder state of ``rows * size`` hypotheses; what is `PerSource` in it, of
+            ``rows`` sources.
+        attended: ``(rows * size, length - 1, source)``, or None if the model returns no attention.
+        mask: bool ``(rows, source)``.
     """
 
     sources: Tensor
@@ -78,16 +78,15 @@ class _Active:
         each = torch.arange(batch, device=device).repeat_interleave(size)
         state = model.init_state(memory)
         check_batch_axis(state, batch)
-        state = select(state, each)
+        state = select_hypotheses(state, each)
         scores = torch.full((batch, size), -torch.inf, device=device)
         scores[:, 0] = 0.0
         if memory.values.dtype == torch.float64:
             scores = scores.double()
         tokens = torch.full((batch * size, 1), BEGIN_ID, device=device)
-        mask = memory.mask[each]
-        nothing = memory.values.new_zeros(batch * size, 0, mask.shape[1])
+        nothing = memory.values.new_zeros(batch * size, 0, memory.mask.shape[1])
         return _Active(
-            torch.arange(batch, device=device), limit, scores, tokens, state, nothing, mask
+            torch.arange(batch, device=device), limit, scores, tokens, state, nothing, memory.mask
         )
 
     def only(self, keep: Tensor) -> _Active:
@@ -100,9 +99,9 @@ class _Active:
             self.limit[rows],
             self.scores[rows],
             self.tokens[each],
-            select(self.state, each),
+            select_hypotheses(self.state, each, rows),
             None if self.attended is None else self.attended[each],
-            self.mask[each],
+            self.mask[rows],
         )
 
 
@@ -194,7 +193,7 @@ def _advance(model: Seq2Seq, active: _Active, ended: _Ended, beam: Beam, positio
         active.limit,
         scores.masked_fill(ends, -torch.inf),
         sequences,
-        select(state, origin),
+        select_hypotheses(state, origin),
         attended,
         active.mask,
     )
@@ -217,7 +216,7 @@ def _store_ended(
     attended = None if active.attended is None else active.attended[flat]
     if beam.coverage_penalty and attended is not None:
         total = attended.sum(1).to(scores.dtype)
-        scores = scores + beam.coverage_penalty * coverage_penalty(total, active.mask[flat])
+        scores = scores + beam.coverage_penalty * coverage_penalty(total, active.mask[at])
     parts = {"tokens": tokens, "scores": scores, "log_probabilities": log_probs[at, which]}
     ended.add(sources, slots, parts, attended)
     ended.counts.index_add_(0, sources, torch.ones_like(sources))

@@ -19,7 +19,7 @@ from flambeau_text.decoding.penalties import coverage_penalty
 from flambeau_text.decoding.result import SearchResult
 from flambeau_text.decoding.strategy import Beam
 from flambeau_text.decoding.token_scores import log_probabilities
-from flambeau_text.models.seq2seq import Memory, Seq2Seq, select
+from flambeau_text.models.seq2seq import Memory, Seq2Seq, select_hypotheses
 from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 
 Phrases = tuple[tuple[int, ...], ...]
@@ -126,7 +126,7 @@ def constrained_search(
         rows = torch.tensor([each.origin for each in chosen], device=tokens.device)
         added = torch.tensor([[each.token] for each in chosen], device=tokens.device)
         tokens = torch.cat([tokens[rows], added], 1)
-        state = select(state, rows)
+        state = select_hypotheses(state, rows)
         if attention is None or attended is None:
             attended = None
         else:
@@ -141,7 +141,7 @@ def constrained_search(
         if not active or (len(ranked) >= beam.n_best and ranked[beam.n_best - 1] >= attainable):
             break
         kept = torch.tensor(active, device=tokens.device)
-        tokens, state = tokens[kept], select(state, kept)
+        tokens, state = tokens[kept], select_hypotheses(state, kept)
         attended = None if attended is None else attended[kept]
         scores = [chosen[row].score for row in active]
         progress = [chosen[row].progress for row in active]

@@ -43,6 +43,10 @@ class Strategy:
                 f"{self.min_length}."
             )
 
+    def __str__(self) -> str:
+        """Return the search in a few words, as scores name it."""
+        return self.kind
+
     def as_json(self) -> dict[str, Any]:
         """Return JSON values from which ``strategy_from_json`` rebuilds the strategy."""
         values = asdict(self)
@@ -93,6 +97,9 @@ class Beam(Strategy):
                 f"{self.coverage_penalty} and {self.no_repeat_ngram_size}."
             )
 
+    def __str__(self) -> str:
+        return f"beam {self.size}"
+
     def divisor(self, length: float) -> float:
         """Return the divisor of the log-probability of a sentence of ``length`` tokens."""
         return 1.0 if self.length_penalty is None else self.length_penalty.divisor(length)
@@ -121,6 +128,9 @@ class Sampling(Strategy):
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+
+    def __str__(self) -> str:
+        return f"sampling, seed {self.seed}"
 
     def __post_init__(self) -> None:
         super().__post_init__()

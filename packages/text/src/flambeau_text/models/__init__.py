@@ -8,7 +8,7 @@ from flambeau_text.models.attention import (
     GeneralAttention,
 )
 from flambeau_text.models.rnn import RnnConfig, RnnSeq2Seq, rnn
-from flambeau_text.models.seq2seq import Memory, Seq2Seq, select
+from flambeau_text.models.seq2seq import Memory, PerSource, Seq2Seq, select
 from flambeau_text.models.transformer import TransformerConfig, TransformerSeq2Seq, transformer
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DotAttention",
     "GeneralAttention",
     "Memory",
+    "PerSource",
     "RnnConfig",
     "RnnSeq2Seq",
     "Seq2Seq",

@@ -50,7 +50,8 @@ class Attention(nn.Module):
         """Compute the attention to the source positions.
 
         Args:
-            query: ``(batch, target, query_size)``.
+            query: ``(batch, target, query_size)``; several rows per source, one after the other,
+                are allowed.
             keys: The result of ``project(values)``.
             values: ``(batch, source, memory_size)``.
             mask: bool ``(batch, source)``, True at tokens; None if there is no padding.
@@ -59,9 +60,13 @@ class Attention(nn.Module):
             Context ``(batch, target, memory_size)`` and weights ``(batch, target, source)``, which
             sum to 1 over the source.
         """
+        rows = len(query)
+        # The rows of one source as further target positions, so that its keys are not repeated.
+        query = query.reshape(len(keys), -1, query.shape[2])
         weights = masked_softmax(self.scores(query, keys), mask)
         dropped = self.dropout(weights).to(values.dtype)
-        return torch.bmm(dropped, values), weights
+        context = torch.bmm(dropped, values)
+        return context.view(rows, -1, context.shape[2]), weights.view(rows, -1, weights.shape[2])
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from flambeau_text.models.attention import Attention, make_attention
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.recurrent_layers import SequenceDropout, run_layers
 from flambeau_text.models.rnn_encoder import CELLS, RnnEncoder, State
-from flambeau_text.models.seq2seq import Memory, Seq2Seq
+from flambeau_text.models.seq2seq import Memory, PerSource, Seq2Seq
 from flambeau_text.models.weight_tying import embed, make_embeddings
 
 BRIDGES = ("mlp", "copy", "zero")
@@ -77,8 +77,7 @@ class RnnState:
     """The decoder's state between two tokens; the batch is the first axis of every tensor.
 
     Attributes:
-        memory: The encoded source.
-        keys: The attention's keys of the source, computed once.
+        source: The encoded source, and the attention's keys of it, computed once.
         first: State of the first layer: ``(batch, 1, size)`` by name ("hidden", "cell").
         upper: States of the layers above; empty if there are none.
         fed_features: Features of the last token for input feeding, else None.
@@ -86,8 +85,7 @@ class RnnState:
             each is one mask for all tokens of a sequence, or None.
     """
 
-    memory: Memory
-    keys: Tensor
+    source: PerSource[tuple[Memory, Tensor]]
     first: State
     upper: State
     fed_features: Tensor | None
@@ -220,8 +218,8 @@ class RnnSeq2Seq(Seq2Seq):
         fed = None
         if self.config.input_feeding:
             fed = memory.values.new_zeros(len(memory.values), self.config.embedding_dim)
-        keys = self.attention.project(memory.values)
-        return RnnState(memory, keys, first, upper, fed, self._dropout_masks(memory))
+        source = PerSource((memory, self.attention.project(memory.values)))
+        return RnnState(source, first, upper, fed, self._dropout_masks(memory))
 
     def _dropout_masks(self, memory: Memory) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         config, values = self.config, memory.values
@@ -269,7 +267,8 @@ class RnnSeq2Seq(Seq2Seq):
         if state.fed_features is not None:
             read = torch.cat([embeddings, state.fed_features.unsqueeze(1)], 2)
         top, first = run(self.first_layer, read, state.first)
-        context, attention = self.attention(top, state.keys, state.memory.values, state.memory.mask)
+        memory, keys = state.source.value
+        context, attention = self.attention(top, keys, memory.values, memory.mask)
         upper = state.upper
         if self.upper_layers is not None:
             inputs = _times(torch.cat([top, context.to(top.dtype)], 2), between)
@@ -277,7 +276,7 @@ class RnnSeq2Seq(Seq2Seq):
         joined = torch.cat([top, context.to(top.dtype), embeddings.to(top.dtype)], 2)
         features = _times(torch.tanh(self.readout(joined)), on_features)
         fed = None if state.fed_features is None else features[:, -1]
-        after = RnnState(state.memory, state.keys, first, upper, fed, state.dropout_masks)
+        after = RnnState(state.source, first, upper, fed, state.dropout_masks)
         return features, after, attention
 
 

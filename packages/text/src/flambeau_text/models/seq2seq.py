@@ -12,8 +12,9 @@ other members have defaults.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,24 @@ class Memory:
     values: Tensor
     mask: Tensor
     summary: Any = None
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PerSource(Generic[T]):
+    """A part of a decoder state that depends on the source only, such as keys of its attention.
+
+    Beam search extends several hypotheses of a source at once. It keeps this part once per source,
+    and does not copy it from step to step; every other tensor of the state has a row per
+    hypothesis, those of one source one after the other.
+
+    Attributes:
+        value: A tensor or a nested structure of tensors with the sources as their first axis.
+    """
+
+    value: T
 
 
 class Step(NamedTuple):
@@ -67,6 +86,8 @@ class Seq2Seq(nn.Module):
 
     A decoder state is a tensor or a nested structure (dataclass, tuple, list, dictionary) of
     tensors. The batch is the first axis of each of them, so that `select` can reorder hypotheses.
+    What depends on the source only may be in a `PerSource`; ``advance`` then gets several
+    consecutive rows for each of its rows.
 
     Attributes:
         output: The output layer. If it is a plain ``nn.Linear``, training computes the loss without
@@ -166,17 +187,46 @@ def select(state: Any, rows: Tensor) -> Any:
     Raises:
         InputError: The state holds an object of another type.
     """
+    return select_hypotheses(state, rows, rows)
+
+
+def select_hypotheses(state: Any, rows: Tensor, sources: Tensor | None = None) -> Any:
+    """Return the decoder state of several hypotheses per source for the rows ``rows``.
+
+    Args:
+        state: As for `select`.
+        rows: Rows of the hypotheses, int64 ``(n,)``.
+        sources: Rows of what is in a `PerSource`, int64; None keeps it, without a copy.
+
+    Raises:
+        InputError: The state holds an object of another type.
+    """
+    return _mapped(
+        state,
+        lambda value: value.index_select(0, rows),
+        lambda value: value if sources is None else select(value, sources),
+    )
+
+
+def _mapped(
+    state: Any, of_tensor: Callable[[Tensor], Tensor], of_source: Callable[[Any], Any]
+) -> Any:
+    """Return the state with other tensors; ``of_source`` maps the values in `PerSource`."""
     if isinstance(state, Tensor):
-        return state.index_select(0, rows)
+        return of_tensor(state)
     if state is None or isinstance(state, int | float | str):
         return state
+    if isinstance(state, PerSource):
+        return PerSource(of_source(state.value))
     if is_dataclass(state) and not isinstance(state, type):
-        parts = {each.name: select(getattr(state, each.name), rows) for each in fields(state)}
-        return replace(state, **parts)
+        names = [each.name for each in fields(state)]
+        return replace(
+            state, **{name: _mapped(getattr(state, name), of_tensor, of_source) for name in names}
+        )
     if isinstance(state, dict):
-        return {name: select(value, rows) for name, value in state.items()}
+        return {name: _mapped(value, of_tensor, of_source) for name, value in state.items()}
     if isinstance(state, tuple | list):
-        parts = [select(value, rows) for value in state]
+        parts = [_mapped(value, of_tensor, of_source) for value in state]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     raise InputError(
         f"The decoder state holds a {type(state).__name__}, whose batch rows cannot be selected. "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.models.config import config_from_values
-from flambeau_text.models.seq2seq import Memory, Seq2Seq
+from flambeau_text.models.seq2seq import Memory, PerSource, Seq2Seq
 from flambeau_text.models.transformer_layers import Cache, DecoderLayer, EncoderLayer
 from flambeau_text.models.weight_tying import embed, make_embeddings
 
@@ -64,7 +64,7 @@ class TransformerState:
         position: Number of target tokens so far.
     """
 
-    mask: Tensor
+    mask: PerSource[Tensor]
     caches: tuple[Cache, ...]
     position: int
 
@@ -137,7 +137,7 @@ class TransformerSeq2Seq(Seq2Seq):
 
     def init_state(self, memory: Memory) -> TransformerState:
         caches = tuple(layer.init_cache(memory.values) for layer in self._decoder_layers)
-        return TransformerState(memory.mask, caches, 0)
+        return TransformerState(PerSource(memory.mask), caches, 0)
 
     def target_embeddings(self) -> Tensor:
         return self.target_embedding.weight
@@ -147,9 +147,9 @@ class TransformerSeq2Seq(Seq2Seq):
     ) -> tuple[Tensor, TransformerState, Tensor]:
         values = self._embed(self.target_embedding, previous.unsqueeze(1), state.position)
         caches: list[Cache] = []
-        attention = state.mask
+        attention = mask = state.mask.value
         for layer, before in zip(self._decoder_layers, state.caches, strict=True):
-            values, after, attention = layer.advance(values, before, state.mask)
+            values, after, attention = layer.advance(values, before, mask)
             caches.append(after)
         next_state = TransformerState(state.mask, tuple(caches), state.position + 1)
         return self.decoder_norm(values).squeeze(1), next_state, attention.squeeze(1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flambeau_text.models.attention import masked_softmax
+from flambeau_text.models.seq2seq import PerSource
 
 
 class LayerConfig(Protocol):
@@ -35,14 +36,12 @@ class Cache(NamedTuple):
     Attributes:
         keys: Keys of the target tokens so far.
         values: Values of the target tokens so far.
-        memory_keys: Keys of the source tokens.
-        memory_values: Values of the source tokens.
+        memory: Keys and values of the source tokens.
     """
 
     keys: Tensor
     values: Tensor
-    memory_keys: Tensor
-    memory_values: Tensor
+    memory: PerSource[tuple[Tensor, Tensor]]
 
 
 class MultiheadAttention(nn.Module):
@@ -104,15 +103,22 @@ class MultiheadAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the attention output for projected keys and values, and the weights.
 
+        Several rows of queries per row of keys, one after the other, are allowed.
+
         Returns:
             The output ``(batch, target, size)`` and weights ``(batch, heads, target, source)``.
         """
+        rows = len(queries)
+        # The rows of one source as further positions, so that its keys are not repeated.
+        queries = queries.reshape(len(keys), -1, queries.shape[2])
         split_queries = self._split_heads(self.query(queries))
         batch, heads, length, size = split_queries.shape
         scores = split_queries @ keys.transpose(2, 3) / math.sqrt(size)
         flat = scores.flatten(1, 2)
         weights = masked_softmax(flat, mask).view(batch, heads, length, -1)
-        return self._merge_heads(weights.to(contents.dtype) @ contents), weights
+        found = self._merge_heads(weights.to(contents.dtype) @ contents)
+        weights = weights.transpose(1, 2).reshape(rows, -1, heads, weights.shape[3])
+        return found.view(rows, -1, found.shape[2]), weights.transpose(1, 2)
 
 
 class FeedForward(nn.Sequential):
@@ -177,7 +183,7 @@ class DecoderLayer(nn.Module):
     def init_cache(self, memory: Tensor) -> Cache:
         """Return the cache before the first target token."""
         keys, values = self.cross_attention.project(memory)
-        return Cache(keys[:, :, :0], values[:, :, :0], keys, values)
+        return Cache(keys[:, :, :0], values[:, :, :0], PerSource((keys, values)))
 
     def advance(self, values: Tensor, cache: Cache, mask: Tensor) -> tuple[Tensor, Cache, Tensor]:
         """Run the layer for one target position.
@@ -185,7 +191,7 @@ class DecoderLayer(nn.Module):
         Args:
             values: ``(batch, 1, size)``.
             cache: Cache of the previous positions.
-            mask: bool ``(batch, source)``.
+            mask: bool ``(sources, source)``; ``batch`` is a multiple of ``sources``.
 
         Returns:
             The output ``(batch, 1, size)``; the cache with this position added; and the
@@ -196,14 +202,12 @@ class DecoderLayer(nn.Module):
         keys, contents = self.self_attention.project(queries)
         keys = torch.cat([cache.keys, keys], 2)
         contents = torch.cat([cache.values, contents], 2)
-        cache = Cache(keys, contents, cache.memory_keys, cache.memory_values)
+        cache = Cache(keys, contents, cache.memory)
         found, _ = self.self_attention.attend(queries, keys, contents, None)
         values = values + self.dropout(found)
         values = values if self.pre_norm else first(values)
         queries = second(values) if self.pre_norm else values
-        found, weights = self.cross_attention.attend(
-            queries, cache.memory_keys, cache.memory_values, mask
-        )
+        found, weights = self.cross_attention.attend(queries, *cache.memory.value, mask)
         values = values + self.dropout(found)
         values = values if self.pre_norm else second(values)
         hidden = self.feed_forward(third(values) if self.pre_norm else values)

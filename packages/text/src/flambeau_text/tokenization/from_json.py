@@ -7,12 +7,21 @@ from typing import Any
 
 from flambeau.errors import ArtefactError, did_you_mean
 from flambeau_text.tokenization.characters import CharacterTokenizer
+from flambeau_text.tokenization.custom import CustomTokenizer
+from flambeau_text.tokenization.sentence_pieces import SentencePieceTokenizer
 from flambeau_text.tokenization.subwords import SubwordTokenizer
 from flambeau_text.tokenization.tokenizer import Tokenizer
 from flambeau_text.tokenization.words import WordTokenizer
 
 _KINDS: Mapping[str, Any] = {
-    each.kind: each for each in (CharacterTokenizer, SubwordTokenizer, WordTokenizer)
+    each.kind: each
+    for each in (
+        CharacterTokenizer,
+        CustomTokenizer,
+        SentencePieceTokenizer,
+        SubwordTokenizer,
+        WordTokenizer,
+    )
 }
 
 
@@ -20,7 +29,8 @@ def tokenizer_from_json(values: Mapping[str, Any]) -> Tokenizer:
     """Rebuild a tokenizer from the values of ``Tokenizer.as_json``.
 
     Raises:
-        ArtefactError: The kind is unknown.
+        ArtefactError: The kind is unknown, or a user-defined tokenizer is not registered.
+        MissingDependencyError: The package of the tokenizer is not installed.
     """
     kind = str(values.get("kind"))
     if kind not in _KINDS:

@@ -105,6 +105,24 @@ class SubwordTokenizer(Tokenizer):
         tokenizer.encode_special_tokens = True
         return tokenizer
 
+    @cached_property
+    def merges(self) -> Mapping[tuple[str, str], int]:
+        """The rank of each merge of two pieces, lowest first; empty for the kind "unigram"."""
+        listed = self._model["model"].get("merges") or ()
+        pairs = (each.split(" ") if isinstance(each, str) else each for each in listed)
+        return {(one, other): rank for rank, (one, other) in enumerate(pairs)}
+
+    @cached_property
+    def piece_ids(self) -> Mapping[str, int]:
+        """The id of each piece, without the special tokens."""
+        ids: dict[str, int] = self._tokenizer.get_vocab()
+        return {piece: i for piece, i in ids.items() if piece not in SPECIALS}
+
+    def words(self, text: str) -> list[str]:
+        """Return what is split into pieces: words and punctuation, with marks for spaces."""
+        words = self._tokenizer.pre_tokenizer.pre_tokenize_str(self.normalize(text))
+        return [word for word, _ in words]
+
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 

@@ -20,13 +20,16 @@ from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError
+from flambeau_text.tokenization.bpe_dropout import BpeDropout
 from flambeau_text.translation.dataset import (
     EncodedPairs,
+    PairsWithDropout,
     source_rows,
     target_rows,
 )
 from flambeau_text.translation.facts import TranslationFacts, translation_facts
 from flambeau_text.translation.from_plan import fit_preprocessor
+from flambeau_text.translation.given_tokenizers import plan_values
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
@@ -265,12 +268,15 @@ class TranslationData(Data):
 
     @property
     def choices(self) -> Mapping[str, Any]:
+        options = self._options
         given = {
-            "tokenizer": self._options.tokenizer,
-            "vocab_size": self._options.vocab_size,
-            "shared_vocab": self._options.shared_vocab,
-            "normalization": self._options.normalization,
+            "tokenizer": options.tokenizer,
+            "vocab_size": options.vocab_size,
+            "shared_vocab": options.shared_vocab,
+            "normalization": options.normalization,
         }
+        if options.given_tokenizers is not None:
+            given |= plan_values(options.given_tokenizers)
         return {key: value for key, value in given.items() if value is not None}
 
     @property
@@ -376,7 +382,12 @@ class TranslationData(Data):
         sources = fitted.source.encode_batch(raw)
         texts = self.references(part)
         targets = fitted.target.encode_batch(texts)
-        return EncodedPairs(source_rows(sources), target_rows(targets), texts, ids)
+        pairs = EncodedPairs(source_rows(sources), target_rows(targets), texts, ids)
+        dropout = values.get("bpe_dropout", 0.0)
+        if part != "train" or not dropout:
+            return pairs
+        tokenizers = (fitted.source, fitted.target)
+        return PairsWithDropout(pairs, raw, [BpeDropout(each, dropout) for each in tokenizers])
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

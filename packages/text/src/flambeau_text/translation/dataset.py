@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions, count_steps, shard_bounds
 from flambeau.errors import InputError
+from flambeau_text.tokenization.bpe_dropout import BpeDropout
 from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
 from flambeau_text.translation.bucketing import Buckets, make_buckets, round_up
 
@@ -136,9 +138,47 @@ class EncodedPairs:
             },
         )
 
+    def drawn(self, rows: Tensor, seed: int, epoch: int) -> tuple[EncodedPairs, Tensor]:
+        """Return the pairs of a train batch, and the indices of ``rows`` in them."""
+        return self, rows
+
     def loader(self, options: LoaderOptions) -> Loader:
         """Return a `PairLoader` of these pairs."""
         return PairLoader(self, options)
+
+
+class PairsWithDropout(EncodedPairs):
+    """Pairs whose texts are split into other subwords in every epoch of training.
+
+    The draws are keyed by seed, epoch and pair: they do not depend on batches or processes.
+
+    Args:
+        pairs: The pairs without dropout, which determine the batches.
+        texts: The text of each source.
+        dropout: The segmentation of sources and of targets.
+    """
+
+    def __init__(
+        self, pairs: EncodedPairs, texts: Sequence[str], dropout: Sequence[BpeDropout]
+    ) -> None:
+        super().__init__(pairs.sources, pairs.targets, pairs.references, pairs.ids)
+        self.texts, self.dropout = texts, dropout
+
+    def drawn(self, rows: Tensor, seed: int, epoch: int) -> tuple[EncodedPairs, Tensor]:
+        at: list[int] = rows.tolist()
+        ids = self.ids[rows]
+
+        def encoded(side: int, texts: Sequence[str]) -> list[list[int]]:
+            keys = [keyed.key(seed, "bpe dropout", epoch, each, side) for each in ids.tolist()]
+            pairs = zip(keys, texts, strict=True)
+            return [self.dropout[side].encode(text, random.Random(key)) for key, text in pairs]
+
+        references = [self.references[row] for row in at]
+        sources = encoded(0, [self.texts[row] for row in at])
+        targets = encoded(1, references)
+        found = EncodedPairs(source_rows(sources), target_rows(targets), references, ids)
+        found.ranks = [self.ranks[row] for row in at]
+        return found, torch.arange(len(at))
 
 
 class PairLoader(Loader):
@@ -171,14 +211,15 @@ class PairLoader(Loader):
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         for rows in self._rows(epoch)[start_step:]:
-            own = rows[slice(*shard_bounds(0, len(rows), self.options))]
-            yield self.dataset.batch(own, epoch, self._widths(rows))
+            own = slice(*shard_bounds(0, len(rows), self.options))
+            if self._buckets is None:
+                yield self.dataset.batch(rows[own], epoch)
+            else:
+                data, at = self.dataset.drawn(rows, self.options.seed, epoch)
+                yield data.batch(at[own], epoch, self._widths(data, at))
 
-    def _widths(self, rows: Tensor) -> tuple[int, int] | None:
-        """Return rounded widths for a training batch, else None; an epoch then has few shapes."""
-        if self._buckets is None:
-            return None
-        data = self.dataset
+    def _widths(self, data: EncodedPairs, rows: Tensor) -> tuple[int, int]:
+        """Return rounded widths for training batches, so that an epoch has few shapes."""
         # The decoder reads all tokens of a target but the last.
         read = round_up(np.array([data.sources.longest(rows), data.targets.longest(rows) - 1]))
         return int(read[0]), int(read[1]) + 1

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from flambeau.data.facts import Facts
 from flambeau.data.split import PARTS, Split
 from flambeau_text.tokenization.normalization import normalize
-from flambeau_text.translation.options import TranslationOptions
+from flambeau_text.translation.given_tokenizers import plan_values
+from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
 from flambeau_text.word_count import count_words, script_of
 
 _SAMPLE = 1_000  # train pairs whose scripts are looked at
@@ -39,6 +40,8 @@ class TranslationFacts(Facts, total=False):
         target_language: Language code, if known.
         lowercase: Whether sentences are converted to lower case.
         n_other_form: Number of train texts, of both sides, that are not in the Unicode form NFC.
+        given_tokenizer: Name of the tokenizers that the user passed as objects, or of those of the
+            export ``like``; None if they are fitted.
     """
 
     unspaced: ReadOnly[Required[Mapping[str, str | None]]]
@@ -54,6 +57,7 @@ class TranslationFacts(Facts, total=False):
     target_language: ReadOnly[Required[str | None]]
     lowercase: ReadOnly[Required[bool]]
     n_other_form: ReadOnly[Required[int]]
+    given_tokenizer: ReadOnly[Required[str | None]]
 
 
 def translation_facts(
@@ -98,5 +102,12 @@ def translation_facts(
         "target_language": options.target_language,
         "lowercase": bool(options.lowercase),
         "n_other_form": n_other_form,
+        "given_tokenizer": _given_tokenizer(options),
     }
     return cast("TranslationFacts", facts)
+
+
+def _given_tokenizer(options: TranslationOptions) -> str | None:
+    if options.given_tokenizers is not None:
+        return str(plan_values(options.given_tokenizers)["tokenizer"])
+    return None if options.tokenizer in (None, *TOKENIZERS) else str(options.tokenizer)

@@ -13,6 +13,7 @@ from flambeau_text.tokenization import (
     WordTokenizer,
 )
 from flambeau_text.tokenization.normalization import normalize
+from flambeau_text.translation.given_tokenizers import as_tokenizers, plan_values
 from flambeau_text.translation.language_guard import LanguageGuard
 from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
@@ -36,7 +37,10 @@ def fit_preprocessor(
     lowercase = bool(options.lowercase)
     form = values["normalization"]
     sources, targets = ([normalize(text, form) for text in side] for side in (sources, targets))
-    if values["shared_vocab"]:
+    given = options.given_tokenizers
+    if given is not None and values["tokenizer"] == plan_values(given)["tokenizer"]:
+        source, target = as_tokenizers(given, lowercase, form)
+    elif values["shared_vocab"]:
         # The rules of one language cannot split two languages.
         joint = fit_tokenizer([*sources, *targets], values, None, lowercase)
         source = target = joint
@@ -71,4 +75,7 @@ def fit_tokenizer(
         return CharacterTokenizer.fit(texts, max_tokens=size, **case)
     if kind in ("bpe", "unigram"):
         return SubwordTokenizer.train(texts, kind=cast("Any", kind), vocab_size=size, **case)
-    raise PlanError(f"The plan's tokenizer is {kind!r}; it must be one of {', '.join(TOKENIZERS)}.")
+    raise PlanError(
+        f"The plan's tokenizer is {kind!r}; it must be one of {', '.join(TOKENIZERS)}, or that of "
+        "an object in TranslationOptions(tokenizer=…) of the data."
+    )

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from flambeau.artefact.read_like import filled_like, read_record, reading_options
 from flambeau.errors import InputError
 from flambeau.plan import Plan
-from flambeau_text.tokenization import tokenizer_from_json
+from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
 from flambeau_text.tokenization.normalization import FORMS
+from flambeau_text.translation.given_tokenizers import both_sides
 
 TOKENIZERS = ("bpe", "unigram", "word", "character")
 _PLANNED = ("tokenizer", "vocab_size", "shared_vocab", "normalization")
@@ -25,8 +26,10 @@ class TranslationOptions:
         source_language: A code such as "en", which selects spaCy's rules for words and appears in
             reports; None if unknown.
         target_language: Language of the targets, in the same form.
-        tokenizer: "bpe", "unigram", "word" or "character"; None lets the plan choose.
-        vocab_size: Size of each vocabulary, in tokens; None lets the plan choose.
+        tokenizer: "bpe", "unigram", "word" or "character", fitted on train; None lets the plan
+            choose. Or a fitted tokenizer, or an object of a registered class (`TokenizerLike`), for
+            both sides; or a pair of them, for source and target.
+        vocab_size: Size of a vocabulary; None lets the plan choose.
         shared_vocab: Whether both sides share one vocabulary; None lets the plan choose.
         lowercase: Lower-case both sides; translations are then lower-case. None is False.
         normalization: Unicode form of both sides, of the texts to translate and of the references
@@ -56,7 +59,7 @@ class TranslationOptions:
 
     source_language: str | None = None
     target_language: str | None = None
-    tokenizer: str | None = None
+    tokenizer: str | Tokenizer | TokenizerLike | tuple[Any, Any] | None = None
     vocab_size: int | None = None
     shared_vocab: bool | None = None
     lowercase: bool | None = None
@@ -70,10 +73,7 @@ class TranslationOptions:
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.tokenizer not in (None, *TOKENIZERS):
-            raise InputError(
-                f"tokenizer={self.tokenizer!r} is invalid. Use one of {', '.join(TOKENIZERS)}."
-            )
+        self._check_tokenizer()
         if self.normalization not in (None, *FORMS):
             raise InputError(
                 f"normalization={self.normalization!r} is invalid. Use one of {', '.join(FORMS)}."
@@ -93,6 +93,21 @@ class TranslationOptions:
             given = {name: getattr(self, name) for name in saved}
             for name, value in filled_like(self.like, given, saved).items():
                 object.__setattr__(self, name, value)
+
+    def _check_tokenizer(self) -> None:
+        if self.given_tokenizers is not None:
+            both_sides(self.given_tokenizers)
+        # With ``like`` it may be the name of a tokenizer that the export's data were given.
+        elif self.tokenizer not in (None, *TOKENIZERS) and self.like is None:
+            raise InputError(
+                f"tokenizer={self.tokenizer!r} is invalid. Use one of {', '.join(TOKENIZERS)}, or "
+                "an object with encode, decode and __len__."
+            )
+
+    @property
+    def given_tokenizers(self) -> Any:
+        """The tokenizers in ``tokenizer``; None if it is a name or None."""
+        return None if isinstance(self.tokenizer, str | None) else self.tokenizer
 
     @property
     def columns_of_like(self) -> tuple[str, str] | None:

@@ -94,10 +94,12 @@ def detailed_translations(
             if attention is not None:
                 weights = attention[row, rank, : len(ids) + 1, : len(source)].cpu()
             tokens = target.ids_to_tokens(ids)
-            if details.replace_unknown:
+            text = target.decode(ids)
+            if details.replace_unknown and UNKNOWN_ID in ids:
                 tokens = replace_unknown(tokens, ids, source, weights)
+                text = target.join(tokens)
             best = best if found else ([*tokens, END], weights)
-            found.append((target.join(tokens), score))
+            found.append((text, score))
         tokens, weights = best
         shown: dict[str, Any] = {}
         if details.attention and weights is not None:

@@ -99,7 +99,11 @@ def _tokenizer(facts: TranslationFacts, values: Values) -> Choice:
 
 
 def _tokenizer_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
-    return None if value in TOKENIZERS else f"one of {', '.join(TOKENIZERS)}."
+    if value in TOKENIZERS or (value is not None and value == facts["given_tokenizer"]):
+        return None
+    return (
+        f"one of {', '.join(TOKENIZERS)}; pass any other as TranslationOptions(tokenizer=object)."
+    )
 
 
 def _normalization(facts: TranslationFacts, values: Values) -> Choice:
@@ -174,7 +178,8 @@ def _shared_vocab_accepts(value: Any, facts: TranslationFacts, values: Values) -
 
 
 def _max_tokens(facts: TranslationFacts, values: Values) -> Choice:
-    is_character = values["tokenizer"] == "character"
+    # A user-defined tokenizer may give one token per character.
+    is_character = values["tokenizer"] not in ("bpe", "unigram", "word")
     unit = "characters" if is_character else "words"
     longest = facts["longest_characters"] if is_character else facts["longest_words"]
     value = max(64, 4 * longest)
@@ -187,6 +192,26 @@ def _max_tokens(facts: TranslationFacts, values: Values) -> Choice:
         alternatives=(value * 2,),
         source="default",
     )
+
+
+def _bpe_dropout(facts: TranslationFacts, values: Values) -> Choice:
+    return Choice(
+        "bpe_dropout",
+        0.0,
+        "Train texts have one segmentation. With 0.1 each epoch has others, which can help on "
+        "small data, in longer runs.",
+        alternatives=(0.1,),
+        override='choices={"bpe_dropout": 0.1} with tokenizer="bpe"',
+        source="default",
+    )
+
+
+def _bpe_dropout_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        return "a probability, at least 0 and below 1."
+    if value and values["tokenizer"] not in ("bpe", "subword"):
+        return f'0 with the tokenizer {values["tokenizer"]!r}: only "bpe" has merges to leave out.'
+    return None
 
 
 def _architecture(facts: TranslationFacts, values: Values) -> Choice:
@@ -412,6 +437,7 @@ RULES: tuple[Rule, ...] = (
         _whole_number(1, "tokens"),
         determines="preprocessor",
     ),
+    Rule("bpe_dropout", ("tokenizer",), _bpe_dropout, _bpe_dropout_accepts),
     Rule("architecture", ("device",), _architecture),
     Rule(
         "model_config",

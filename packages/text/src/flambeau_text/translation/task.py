@@ -25,6 +25,13 @@ from flambeau_text.decoding.strategy import (
     strategy_from_json,
 )
 from flambeau_text.forcing.decoder_inputs import DrawKeys, required_embeddings
+from flambeau_text.forcing.gap import (
+    FREE_RUNNING,
+    GAP,
+    GAP_ERROR,
+    TEACHER_FORCED,
+    gap_scores,
+)
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
@@ -109,7 +116,8 @@ class TranslationTask(Task):
     Attributes:
         teacher_forcing: The argument; may be set between fits, also with a user-defined schedule.
         decoding: The argument ``decoding``.
-        signatures: sacrebleu's signature of each score of the last evaluation, by name.
+        signatures: sacrebleu's signature of each score of the last evaluation, and the search whose
+            translations it scores.
     """
 
     builder = "translation"
@@ -252,7 +260,8 @@ class TranslationTask(Task):
         random sample that is the same in every run. It also returns two scores that compare
         predictions with references by the F1 of their tokens: "teacher_forced_overlap", with each
         token predicted from the reference tokens before it, and "free_running_overlap", with the
-        sentences that the search finds.
+        sentences that the search finds. "free_running_gap" is their relative difference, and
+        "free_running_gap_error" the standard error of this difference.
         """
         in_run = context.stage == "valid"
         searches = not in_run or (context.epoch + 1) % self.decode_every == 0
@@ -280,15 +289,19 @@ class TranslationTask(Task):
         if hypotheses:
             scores |= self._scores(hypotheses, references, in_run)
             if overlaps:
-                n = len(overlaps)
-                scores["teacher_forced_overlap"] = sum(forced for forced, _ in overlaps) / n
-                scores["free_running_overlap"] = sum(free for _, free in overlaps) / n
+                scores |= gap_scores(overlaps)
         return {**scores, "perplexity": math.exp(min(plain / count, 700.0))}
 
     def score_modes(self) -> Mapping[str, Mode]:
-        """Return "min" for loss and perplexity, "max" for the other scores of ``evaluate``."""
-        larger = ("bleu", "bleu_lower", "chrf", "teacher_forced_overlap", "free_running_overlap")
-        return {"loss": "min", "perplexity": "min", **dict.fromkeys(larger, "max")}
+        """Return "min" for loss, perplexity and gap, "max" for the other scores of ``evaluate``."""
+        modes: dict[str, Mode] = {"loss": "min", "perplexity": "min", GAP: "min", GAP_ERROR: "min"}
+        for name in ("bleu", "bleu_lower", "chrf", TEACHER_FORCED, FREE_RUNNING):
+            modes[name] = "max"
+        return modes
+
+    def score_notes(self, scores: Mapping[str, float]) -> Mapping[str, str]:
+        """Return the search of a run's evaluations, which differs from ``decoding``."""
+        return {"search": str(_GREEDY)} if "bleu" in scores else {}
 
     def _searched_rows(self, batch: Batch, n_searched: int) -> Sequence[int]:
         """Return the positions in a validation batch whose sentences are decoded during a run."""
@@ -302,13 +315,18 @@ class TranslationTask(Task):
     ) -> dict[str, float]:
         references = [self.target.normalize(text) for text in references]
         names = ("bleu",) if in_run else ("bleu", "bleu_lower", "chrf")
-        return self._corpus_scores(hypotheses, references, names)
+        return self._corpus_scores(hypotheses, references, names, _GREEDY if in_run else None)
 
     def _corpus_scores(
-        self, hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str]
+        self,
+        hypotheses: Sequence[str],
+        references: Sequence[str],
+        names: Sequence[str],
+        strategy: Strategy | None = None,
     ) -> dict[str, float]:
         found = corpus_scores(hypotheses, references, names, self.bleu_tokenizer)
-        self.signatures = {name: score.signature for name, score in found.items()}
+        search = f"|search:{strategy or self.decoding}"
+        self.signatures = {name: score.signature + search for name, score in found.items()}
         return {name: score.value for name, score in found.items()}
 
     def _overlaps(

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flambeau.errors import FlambeauWarning
-from flambeau_text.tokenization import Tokenizer
+from flambeau_text.tokenization import CustomTokenizer, Tokenizer
 
-_PACKAGES = ("spacy", "tokenizers")
+_PACKAGES = ("spacy", "tokenizers", "sentencepiece")
 _SENTENCE = (
     "Dr. O'Neil can't read “naïve”, well-known e-mails (3.5 km); z. B. l'été: «c'est ça»… "
     "今日はいい天気です! Ça va? _x_ #1 $5"
@@ -20,10 +20,20 @@ _SENTENCE = (
 
 
 def record_of(tokenizers: Sequence[Tokenizer]) -> dict[str, Any]:
-    """Return the versions of the tokenizer packages, and a hash of a test sentence's tokens."""
-    tokens = [tokenizer.tokenize(_SENTENCE) for tokenizer in tokenizers]
+    """Return the versions of the packages, and a digest of the tokens of a test sentence."""
+    tokens = [_tokens(tokenizer) for tokenizer in tokenizers]
     digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
     return {"versions": {name: _version(name) for name in _PACKAGES}, "digest": digest}
+
+
+def _tokens(tokenizer: Tokenizer) -> list[str]:
+    try:
+        return tokenizer.tokenize(_SENTENCE)
+    except Exception:
+        # A user-defined one may refuse characters that its texts do not have.
+        if isinstance(tokenizer, CustomTokenizer):
+            return []
+        raise
 
 
 def _version(package: str) -> str | None:

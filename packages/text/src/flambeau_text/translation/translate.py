@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ def translate(
     *,
     replace_unknown: bool = False,
     phrases: Mapping[int, Sequence[str]] | None = None,
-) -> list[DetailedTranslation]:
+    errors: Literal["raise", "return"] = "raise",
+) -> list[Any]:
     """Translate texts; the result does not depend on how they are batched.
 
     Args:
@@ -48,8 +49,13 @@ def translate(
         strategy: The decoding strategy; None uses the task's ``decoding``.
         replace_unknown: Replace each unknown token by the source token with the highest attention,
             which suits names and numbers. It has no effect for a model that returns no attention.
-        phrases: Phrases that a translation must contain, by the index of its source in ``texts``.
-            The strategy must be a `Beam`.
+        phrases: Phrases that a translation must contain, by the index of its text. The strategy
+            must be a `Beam`.
+        errors: "return" puts the InputError of a text that cannot be translated in its place, and
+            translates the others; with "raise" there are no translations then.
+
+    Returns:
+        A `DetailedTranslation` for each text, or an InputError.
 
     Raises:
         ArgumentError: The predictor is not one of a translation model, or phrases are given with a
@@ -67,9 +73,10 @@ def translate(
         raise ArgumentError("texts is a single text. Pass a list: [text].")
     _check_phrases(phrases, len(texts))
     # Similar lengths together: less padding, and a batch takes as long as its longest sentence.
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    found: dict[int, Any] = _invalid(preprocessor, texts, errors)
+    valid = (row for row in range(len(texts)) if row not in found)
+    order = sorted(valid, key=lambda row: len(str(texts[row])))
     plain = [row for row in order if not (phrases or {}).get(row)]
-    found: dict[int, DetailedTranslation] = {}
     for begin in range(0, len(plain), predictor.batch_size):
         rows = plain[begin : begin + predictor.batch_size]
         batch = _encode(preprocessor, texts, rows).to(predictor.device)
@@ -81,7 +88,7 @@ def translate(
             decoded = _DecodedText(preprocessor, texts[row], result, index)
             found[row] = decoded.detailed(replace_unknown)
     for row, given in (phrases or {}).items():
-        if not given:
+        if not given or row in found:
             continue
         batch = _encode(preprocessor, texts, [row]).to(predictor.device)
         ids = [_phrase_ids(preprocessor.target, phrase) for phrase in given]
@@ -136,10 +143,12 @@ class _DecodedText:
         attention = None
         if result.attention is not None:
             attention = result.attention[self.row, rank, : len(tokens) + 1, : len(source)].cpu()
-        if replaces:
+        text = target.decode(ids)
+        if replaces and UNKNOWN_ID in ids:
             tokens = replace_unknown(tokens, ids, source, attention)
+            text = target.join(tokens)
         score = float(result.scores[self.row, rank])
-        return target.join(tokens), score, [*tokens, END], attention
+        return text, score, [*tokens, END], attention
 
 
 def _components(predictor: Predictor) -> tuple[TranslationPreprocessor, TranslationTask, Seq2Seq]:
@@ -170,6 +179,21 @@ def _encode(preprocessor: TranslationPreprocessor, texts: Sequence[str], rows: l
                 message = str(error).removeprefix("Item 0")
                 raise InputError(f"Item {row}{message}") from error
         raise
+
+
+def _invalid(
+    preprocessor: TranslationPreprocessor, texts: Sequence[str], errors: str
+) -> dict[int, InputError]:
+    """Return the error of each text that cannot be encoded; none if errors are to be raised."""
+    if errors not in ("raise", "return"):
+        raise ArgumentError(f"errors is {errors!r}, but it must be 'raise' or 'return'.")
+    found: dict[int, InputError] = {}
+    for row in range(len(texts)) if errors == "return" else ():
+        try:
+            _encode(preprocessor, texts, [row])
+        except InputError as error:
+            found[row] = error
+    return found
 
 
 def _phrase_ids(target: Tokenizer, phrase: str) -> list[int]:
