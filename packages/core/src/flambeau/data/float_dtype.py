@@ -9,7 +9,7 @@ _MOST_ERROR = 1e-4
 """Largest accepted rounding error, as a share of the range of a column."""
 
 _LEAST_RANGE = 1e-11
-"""A column whose range is a smaller share of its values is constant, up to rounding in float64."""
+"""Columns whose range is below this share of their values are constant, up to rounding errors."""
 
 _CHUNK_NUMBERS = 2**20
 
