@@ -83,7 +83,7 @@ def _from_base(
     path = (folder.resolve() / str(recorded["export"])).resolve() if given is None else Path(given)
     call = ", or pass it: Predictor.load(path, base=…)" if takes_base else ""
     fix = (
-        f"write the correct folder, absolute or relative to {folder}, as base.export in "
+        f"write the correct folder, absolute or relative to {folder}, as base.export of "
         f"{folder / RECORD_FILE}{call}."
     )
     try:
