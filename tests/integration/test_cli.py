@@ -143,7 +143,7 @@ def test_bool_options_need_no_value() -> None:
 
 def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
-    assert re.search(r"--size +fit, plan, doctor +Side of", call("domains", "vision"))
+    assert re.search(r"--size +fit, plan, doctor, evaluate +Side of", call("domains", "vision"))
     assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
@@ -393,8 +393,8 @@ def test_steps_and_evaluate_every(photos: Path, tmp_path: Path) -> None:
     with (folder / "history.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6", "7"]
     for options, message in (
-        (("--steps", 7, "--epochs", 2), "--steps 7 and --epochs 2 are two lengths"),
-        (("--steps", 7, "--minutes", 2), "--steps 7 and --minutes 2 are two lengths"),
+        (("--steps", 7, "--epochs", 2), "--steps 7 and --epochs 2 both set"),
+        (("--steps", 7, "--minutes", 2), "--steps 7 and --minutes 2 both set"),
         (("--evaluate-every", 7, "--minutes", 2), "cannot be used with --minutes"),
     ):
         with pytest.raises(FlambeauError, match=message):

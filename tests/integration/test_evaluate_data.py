@@ -65,7 +65,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(
                 evaluate(model, path, *words, *part)
         out, notes = evaluate(model, path, *words, "--unknown", "skip")
         assert out == evaluate(model, photos)[0]
-        assert "Left out" in notes
+        assert "Rows left out" in notes
         assert "zebra (6)" in notes
 
 

@@ -138,7 +138,9 @@ def test_a_damaged_checkpoint_is_skipped_for_an_older_one(tmp_path: Path, name: 
     damage(newer)
     with pytest.raises(ArtefactError, match=message):
         load_checkpoint(newer)
-    with pytest.warns(FlambeauWarning, match=r"damaged-checkpoint.*older step-00000001 is used"):
+    with pytest.warns(
+        FlambeauWarning, match=r"damaged-checkpoint.*older checkpoint step-00000001 is used"
+    ):
         found = load_latest_checkpoint(tmp_path)
     assert found is not None
     assert (found[0], found[1]["step"]) == (older, 1)

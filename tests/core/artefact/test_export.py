@@ -257,7 +257,7 @@ def test_code_in_the_preprocessing_is_refused_by_name(model: nn.Module, tmp_path
         ({"a": float("nan")}, r"\['a'\] is nan, which JSON cannot represent"),
         ({1: 2}, r"\['options'\] has the key 1"),
         ({"a": {1}}, r"\['a'\] has the type set"),
-        ({"a": torch.zeros(1)}, r"\['a'\] has the type Tensor.*belong in tensors"),
+        ({"a": torch.zeros(1)}, r"\['a'\] has the type Tensor.*from its tensors"),
         ({"a": nn.ReLU}, r"\['a'\] is ReLU, which is code"),
     ],
 )
@@ -287,7 +287,7 @@ def test_a_model_changed_after_building_is_refused(model: nn.Module, tmp_path: P
     with pytest.raises(ArtefactError, match=r"only the model has 'extra\.bias'"):
         export(tmp_path / "pets", **parts(model))
     spec = {"builder": "wide", "arguments": {"n": 3}}
-    with pytest.raises(ArtefactError, match="builds a Linear, the model is a Toy"):
+    with pytest.raises(ArtefactError, match="builds a Linear, but the model is a Toy"):
         export(tmp_path / "pets", **parts(model, model_spec=spec))
 
 

@@ -104,14 +104,15 @@ def test_an_error_inside_a_step_saves_nothing(
     assert checkpoint_step(latest_checkpoint(tmp_path)) == 3
     [note] = caught.value.__notes__
     assert "The last checkpoint" in note
-    assert "is of step 3 (the exception was raised inside a step" in note
+    assert "is of step 3; the state at the end was not saved" in note
+    assert "because the exception was raised inside a step" in note
     assert "learner.resume(" in note
 
 
 def test_a_missing_checkpoint_is_reported(tmp_path: Path, new_state: NewState, fit: Any) -> None:
     with pytest.raises(ValueError, match="a damaged batch") as caught:
         fit([Checkpointing()], new_state(tmp_path), fail_at=1)
-    assert caught.value.__notes__[0].startswith("No checkpoint to resume from: the exc")
+    assert caught.value.__notes__[0].startswith("No checkpoint to resume from: the state was not s")
 
 
 def test_a_checkpoint_of_an_older_run_is_named(
@@ -120,7 +121,7 @@ def test_a_checkpoint_of_an_older_run_is_named(
     fit([Checkpointing()], new_state(tmp_path))
     with pytest.raises(ValueError, match="a damaged batch") as caught:
         fit([Checkpointing()], new_state(tmp_path), fail_at=1)
-    assert "is older than this run" in caught.value.__notes__[0]
+    assert "is of an earlier run" in caught.value.__notes__[0]
 
 
 def test_a_non_finite_step_is_not_saved(
@@ -142,7 +143,8 @@ def test_the_original_exception_is_raised(
     with pytest.raises(KeyboardInterrupt) as caught:
         fit([Raises(KeyboardInterrupt()), Checkpointing(at_epoch_end=False)], new_state(tmp_path))
     assert caught.value.__notes__ == [
-        "No checkpoint to resume from: saving failed: the disk is full."
+        "No checkpoint to resume from: the state was not saved, because saving failed: the disk is "
+        "full."
     ]
 
 
@@ -167,7 +169,7 @@ def test_a_full_disk_ends_the_run_with_on_error_raise(
     monkeypatch.setattr(checkpointing, "save_checkpoint", full)
     with pytest.raises(StorageError, match="the disk is full") as caught:
         fit([Checkpointing(on_error="raise")], new_state(tmp_path))
-    assert caught.value.__notes__[0].startswith("No checkpoint to resume from: saving f")
+    assert caught.value.__notes__[0].endswith("because saving failed: the disk is full.")
 
 
 def test_invalid_arguments_are_refused() -> None:

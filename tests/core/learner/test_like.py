@@ -75,7 +75,7 @@ def test_some_of_the_classes_start_with_the_head(export: Path) -> None:
     old = Predictor.load(export, device="cpu")
     assert torch.allclose(learner.predictor().outputs(X[:9]), old.outputs(X[:9]), atol=1e-6)
     finding = next(f for f in learner.doctor().findings if f.code == "class-not-in-train")
-    assert finding.fix.endswith("as without them training lowers its probability.")
+    assert finding.fix.endswith("because without them training lowers its probability.")
 
 
 def test_another_export_than_like_is_refused(export: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_on_request_the_run_ends_with_its_state_kept(disk: Disk) -> None:
         learner.fit(4)
     [note] = caught.value.__notes__
     assert "The last checkpoint" in note
-    assert "is of step 4 (saving failed" in note
+    assert "is of step 4; the state at the end was not saved, because saving failed" in note
     assert "learner.resume(" in note
     # The model has the weights of epoch 2, at whose end it stopped.
     assert len(learner.history.rows) == 2

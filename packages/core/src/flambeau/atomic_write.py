@@ -85,7 +85,8 @@ def remove_folder(folder: Path) -> None:
 def clean_leftovers(parent: Path) -> list[Path]:
     """Remove the temporary folders of killed writes in ``parent`` and return their paths.
 
-    If the replacement of a target was killed between its two renames, the old target is restored.
+    An existing folder is replaced with two renames. If a write was killed between these renames,
+    the old folder is restored.
     """
     cleaned: list[Path] = []
     with suppress(OSError):  # the folder does not exist or is not readable
@@ -177,11 +178,12 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def storage_errors(target: Path) -> Generator[None]:
-    """Convert operating-system errors, also those of safetensors, into a StorageError.
+    """Convert operating-system errors in the ``with`` block to StorageErrors.
+
+    Errors that safetensors reports only as text are converted, too.
 
     Raises:
-        StorageError: ``target`` could not be written in the block; the message says why and what
-            to do.
+        StorageError: ``target`` could not be written; the message says why and what to do.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The folder for caches: decoded images, results of probes."""
+"""The folder in which decoded images and measured training speeds are cached."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def best_device() -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether bf16 matrix products are faster than fp32 (tensor cores, AVX512-bf16, AMX)."""
+    """Return whether bf16 matrix products are fast (tensor cores, AVX512-bf16, AMX)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def available_memory_bytes() -> int:
-    """Return the main memory available without swapping, or 0 if it cannot be determined."""
+    """Return the bytes of main memory that are available without swapping; 0 if unknown."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -59,7 +59,7 @@ def available_memory_bytes() -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Return the free memory of an accelerator, or 0 if it cannot be determined."""
+    """Return the free bytes in the memory of an accelerator; 0 if unknown."""
     if device.type == "cuda":
         # A plan may name a device that this machine lacks.
         return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else 0

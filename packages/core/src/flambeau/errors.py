@@ -10,7 +10,7 @@
     │  └─ NonFiniteError                loss or gradients are not finite
     ├─ OutOfMemoryError (MemoryError, RuntimeError)     a step or a prediction needs more memory
     ├─ ResumeError (RuntimeError)       a checkpoint does not fit the run that would continue it
-    ├─ ArtefactError (ValueError)       a checkpoint or an export is damaged, foreign or unsafe
+    ├─ ArtefactError (ValueError)       a checkpoint or an export is damaged, unsafe or invalid
     ├─ StorageError (OSError)           a file or folder cannot be written
     ├─ ConformanceError (AssertionError)    a domain violates its contract with core
     └─ MissingDependencyError (ImportError)   an optional package is not installed
@@ -65,7 +65,7 @@ class ResumeError(FlambeauError, RuntimeError):
 
 
 class ArtefactError(FlambeauError, ValueError):
-    """A checkpoint or an export is damaged, foreign or unsafe."""
+    """A checkpoint or an export is damaged or unsafe, or flambeau did not write it."""
 
 
 class StorageError(FlambeauError, OSError):

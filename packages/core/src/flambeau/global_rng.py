@@ -1,7 +1,7 @@
-"""The global random number generators of torch, NumPy and Python: seeded, saved, restored.
+"""Seed, save and restore the global random number generators of torch, NumPy and Python.
 
-User code (a data set, a model) may draw from any of them. Seeding them with a key before it runs
-makes its random numbers depend only on (seed, epoch, sample), so a resumed run draws the same ones.
+User code (a data set, a model) may draw from any of them. If they are seeded before this code runs,
+its random numbers depend only on (seed, epoch, sample), so a resumed run draws the same ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch import Tensor
 def _numpy_random() -> Any:
     """Return ``np.random``, whose first use imports a dozen modules.
 
-    ``Any``: NumPy's stubs lack get_bit_generator and set_bit_generator (public since NumPy 1.24).
+    The return type is ``Any``, because NumPy's stubs lack get_bit_generator and
+    set_bit_generator (public since NumPy 1.24).
     """
     return np.random
 
 
 def seed_globals(number: int) -> None:
-    """Seed the three generators (7 µs; ``torch.manual_seed`` alone takes 130 µs)."""
+    """Seed the generators of torch, NumPy and Python (7 µs; ``torch.manual_seed``: 130 µs)."""
     # torch.manual_seed would also seed every accelerator, which data code does not use.
     torch.default_generator.manual_seed(number)
     np.random.seed(number & 0xFFFFFFFF)  # noqa: NPY002 user code draws from the global one
@@ -54,7 +55,7 @@ class TemporarySeed:
         self._saved: tuple[Tensor, tuple[Any, ...], np.random.BitGenerator] | None = None
 
     def at(self, number: int) -> TemporarySeed:
-        """Set the seed of the next block, a key from ``flambeau.random.key``; return ``self``."""
+        """Set the seed of the next block, from ``flambeau.random.key``, and return ``self``."""
         self._number = number
         return self
 

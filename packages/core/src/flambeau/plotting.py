@@ -40,7 +40,7 @@ def can_plot() -> bool:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches.
+    """Return an empty figure; ``width`` and ``height`` are in inches.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -75,7 +75,7 @@ def draw_panels(
     Args:
         draws: Functions that draw on given axes.
         width: Width of one panel, in inches.
-        height: In inches.
+        height: Height of the figure, in inches.
         path: File to write; None writes no file.
     """
     figure = new_figure(width * len(draws), height)

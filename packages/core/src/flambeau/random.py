@@ -1,4 +1,4 @@
-"""Random numbers keyed by seed, purpose and counters.
+"""Random numbers that are computed from a seed, a purpose and counters (epoch, sample).
 
 Inside ``model.forward`` random numbers come from torch's global generator (dropout). All other
 random numbers come from this module and are a pure function of (run seed, purpose, counters). They

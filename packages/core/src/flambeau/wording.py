@@ -11,7 +11,7 @@ def name_some(names: Iterable[object], most: int = 5) -> str:
 
     Args:
         names: Anything with a ``str``; pass ``map(repr, names)`` for quotes.
-        most: Names that are shown.
+        most: Largest number of names that are shown.
 
     Example:
         >>> name_some("abcdefg", most=2)
@@ -28,7 +28,7 @@ def count_of(n: int, noun: str) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Return a size in memory or on disk in decimal units, as disks and GPUs are sold.
+    """Return a size in memory or on disk as text, in decimal units (1 GB = 10⁹ bytes).
 
     Example:
         >>> format_bytes(1_234_000_000), format_bytes(560_000), format_bytes(5_600), format_bytes(5)
@@ -46,7 +46,7 @@ def format_number(value: float) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return the first line of an error's message, or its type where it has no message.
+    r"""Return the first line of an error's message, or its type if it has no message.
 
     Example:
         >>> first_line(ValueError("no rows\nin this file")), first_line(KeyError())

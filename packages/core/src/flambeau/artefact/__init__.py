@@ -1,7 +1,7 @@
 """Artefacts: checkpoints of a run, exports of a model, and the predictor that loads an export.
 
-Import from the modules (``from flambeau.artefact.predictor import Predictor``): training needs only
-the checkpoints and must not import the predictor with them.
+Import from the submodules (``from flambeau.artefact.predictor import Predictor``): training uses
+only checkpoints, and importing this package does not import the predictor.
 """
 
 __all__: list[str] = []

@@ -77,15 +77,17 @@ def save_checkpoint(folder: str | Path, tree: Any, step: int, keep: int = 2) -> 
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
-    """Return the newest checkpoint of the run in ``folder``, even if damaged, or None."""
+    """Return the newest checkpoint of the run in ``folder``, even a damaged one; None without."""
     found = _cleaned_checkpoints(folder)
     return found[0] if found else None
 
 
 def load_latest_checkpoint(folder: str | Path) -> tuple[Path, Any] | None:
-    """Return path and tree of the newest intact checkpoint in ``folder``; None if there is none.
+    """Return the path and the saved tree of the newest undamaged checkpoint of a run.
 
-    A damaged checkpoint is skipped with a FlambeauWarning that names it and the one used instead.
+    None if the run in ``folder`` has no checkpoint.
+
+    A damaged checkpoint is skipped with a FlambeauWarning, which also names the checkpoint used.
 
     Raises:
         ArtefactError: Every checkpoint is damaged.
@@ -100,7 +102,7 @@ def load_latest_checkpoint(folder: str | Path) -> tuple[Path, Any] | None:
             continue
         for fault in faults:
             warnings.warn(
-                f"[damaged-checkpoint] {fault} The older {path.name} is used instead.",
+                f"[damaged-checkpoint] {fault} The older checkpoint {path.name} is used.",
                 FlambeauWarning,
                 stacklevel=2,
             )
@@ -114,10 +116,10 @@ def load_latest_checkpoint(folder: str | Path) -> tuple[Path, Any] | None:
 
 
 def load_checkpoint(path: str | Path) -> Any:
-    """Return the saved tree; its tensors are on the CPU.
+    """Return the tree that ``save_checkpoint`` saved, with its tensors on the CPU.
 
     Raises:
-        ArtefactError: The checkpoint is missing, damaged, truncated or of another version.
+        ArtefactError: The checkpoint is missing, damaged, or has another schema version.
     """
     state, tensors = _read(Path(path))
     try:

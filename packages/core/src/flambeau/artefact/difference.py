@@ -1,4 +1,4 @@
-"""Exports that store only the tensors that differ from another export's."""
+"""Exports that store only the tensors in which they differ from another export, the base."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from flambeau.errors import ArtefactError
 
 @dataclass(frozen=True)
 class Base:
-    """The export that completes another one.
+    """An export from which another export stores only the difference.
 
     Attributes:
-        folder: Its folder.
-        sha256: SHA-256 of its file of weights.
-        tensors: Its tensors by name, tied ones under all their names.
+        folder: Folder of the base export.
+        sha256: SHA-256 of the weights file in this folder.
+        tensors: All tensors of the base by name; a tied tensor is under each of its names.
     """
 
     folder: Path
@@ -33,15 +33,16 @@ class Base:
 
 
 def read_base(folder: Path) -> Base:
-    """Read the weights of the export in ``folder``."""
+    """Read the export in ``folder`` as a base: its checksum and its tensors."""
     record = ExportRecord.read(folder)
     return Base(folder, record.sha256[MODEL_FILE], read_weights(folder, record))
 
 
 def path_of_base(base: Path, folder: Path) -> str:
-    """Return the path of the export ``base`` as the record of the export in ``folder`` stores it.
+    """Return the path to the base that the record of the export in ``folder`` stores.
 
-    Relative to ``folder``, so that both can be moved together; absolute on another drive.
+    The path is relative to ``folder``, so that both folders can be moved together, or absolute if
+    ``base`` is on another drive (Windows).
     """
     target = base.resolve()
     try:
@@ -57,16 +58,17 @@ def read_weights(
     *,
     takes_base: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the tensors of an export by name, tied ones under all their names.
+    """Return the tensors of an export by name; a tied tensor is under each of its names.
 
     Args:
         folder: The export's folder.
-        record: Its record.
-        base: Folder of the export that completes it; None takes the recorded one.
-        takes_base: Whether the caller's user can pass ``base``, for messages.
+        record: The export's record.
+        base: Folder of the base, if the export stores only a difference; None uses the folder in
+            the record.
+        takes_base: Whether messages suggest passing ``base`` to ``Predictor.load``.
 
     Raises:
-        ArtefactError: A file is missing or damaged, or ``base`` is another export.
+        ArtefactError: A file is missing or damaged, or ``base`` is not the export's base.
     """
     file = folder / MODEL_FILE
     tensors = read_tensors(file, str(record.sha256.get(MODEL_FILE)))
@@ -81,7 +83,7 @@ def _from_base(
     path = (folder.resolve() / str(recorded["export"])).resolve() if given is None else Path(given)
     call = ", or pass it: Predictor.load(path, base=…)" if takes_base else ""
     fix = (
-        f"write the folder of the right one, absolute or relative to {folder}, as base.export of "
+        f"write the correct folder, absolute or relative to {folder}, as base.export of "
         f"{folder / RECORD_FILE}{call}."
     )
     try:
@@ -89,19 +91,19 @@ def _from_base(
     except ArtefactError as error:
         raise ArtefactError(
             f"{folder} stores only the difference from the export {path}, which cannot be read: "
-            f"{error} If it was moved, {fix}"
+            f"{error} If that export was moved, {fix}"
         ) from error
     if found.sha256 != recorded["sha256"]:
         raise ArtefactError(
-            f"{folder} stores the difference from another export than {path}: its weights have the "
-            f"SHA-256 {found.sha256[:12]}…, but {str(recorded['sha256'])[:12]}… was recorded. To "
-            f"use {folder}, {fix}"
+            f"{folder} stores the difference from another export than {path}, whose weights have "
+            f"the SHA-256 {found.sha256[:12]}… instead of {str(recorded['sha256'])[:12]}…. To use "
+            f"{folder}, {fix}"
         )
     return {name: found.tensors[name] for name in recorded["tensors"]}
 
 
 def unchanged(tensors: Mapping[str, Tensor], base: Base) -> list[str]:
-    """Return the names of the tensors that equal the base's bit for bit."""
+    """Return the names of the tensors that are bit-for-bit equal to those of the base."""
     return [
         name
         for name, tensor in tensors.items()
@@ -112,7 +114,7 @@ def unchanged(tensors: Mapping[str, Tensor], base: Base) -> list[str]:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """Return the bytes of a tensor after its shape, so that NaN equals NaN and 0.0 is not -0.0."""
+    """Return the bytes of a tensor as uint8, so that NaN equals NaN and 0.0 differs from -0.0."""
     own = tensor.detach().cpu().contiguous()
     if own.ndim == 0:
         own = own.reshape(1)

@@ -49,8 +49,9 @@ def export(
 ) -> Path:
     """Write an export to ``folder``, for ``Predictor.load``, and return its path.
 
-    All objects are first rebuilt from the data to be written, so that an export that could not be
-    loaded is refused here. The folder is written atomically; an existing export in it is replaced.
+    Model, task and preprocessor are first rebuilt from the values to be written, so that this
+    function already raises an error for an export that could not be loaded. The folder is written
+    atomically; an existing export in it is replaced.
 
     Args:
         folder: A folder that does not exist, is empty, or contains an export.
@@ -60,9 +61,9 @@ def export(
             which only the weights are written. An argument "weights" (pretrained weights to start
             from) is written as None, because the exported weights replace it.
         task: A task without a registered builder is not written; pass it to ``Predictor.load``.
-            Its metric and loss objects are written by the names that core or the domain registers.
-            Metrics without a name are left out with a warning; the record's note names them.
-        preprocessor: Must have a builder in the domain, called with plain values.
+            For metric and loss objects the name is written under which core or the domain
+            registers them. Unregistered metrics are omitted, with a warning and a note.
+        preprocessor: The domain must register its builder, and its arguments must be JSON values.
         plan: The plan as JSON, for the record.
         notes: Further JSON values to store (scores, remarks).
         base: Folder of another export; only tensors that differ from its tensors are written.
@@ -95,7 +96,10 @@ def export(
     base_record = None
     if base is not None:
         if base.resolve() == target:
-            raise ArtefactError(f"{target} cannot store the difference from itself.")
+            raise ArtefactError(
+                f"base is {target}, but an export cannot store the difference from itself. Export "
+                "to another folder, or omit base."
+            )
         found = read_base(base)
         same = unchanged(weights, found)
         weights = {name: tensor for name, tensor in weights.items() if name not in set(same)}

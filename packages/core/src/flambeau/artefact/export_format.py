@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 FORMAT = "flambeau-export"
 RECORD_FILE = "flambeau.json"
 EXPORT_OF_RUN = "model"
-"""The folder of the export in that of a run of ``flambeau fit``."""
+"""Name of the folder with the export, in the folder of a run of ``flambeau fit``."""
 MODEL_FILE = "model.safetensors"
 PREPROCESSOR_FILE = "preprocessor.safetensors"
 FILES = (RECORD_FILE, MODEL_FILE, PREPROCESSOR_FILE)
@@ -37,7 +37,7 @@ class BuilderSpec:
         builder: A name that the domain registers; None if the object has no builder and must be
             passed to ``Predictor.load``.
         arguments: Keyword arguments as JSON values.
-        note: For readers of the file: the class, or what to pass if there is no builder.
+        note: Text for people who read the file: the class, or what to pass without a builder.
     """
 
     builder: str | None
@@ -53,16 +53,16 @@ class ExportRecord:
         domain: Name of the domain whose builders are used.
         model: Builder and arguments of the model.
         task: Builder and arguments of the task.
-        preprocessor: Builder and arguments of the preprocessor, which also needs its tensors.
+        preprocessor: Builder and arguments of the preprocessor; its tensors are in another file.
         aliases: Name of a tied tensor → name under which it is stored.
         sha256: File name → SHA-256 checksum.
         plan: The plan of the training run, as JSON.
         notes: JSON values that the exporting code added (scores, remarks).
-        versions: Package → version that wrote the export.
+        versions: Package → version with which the export was written.
         created: Time of the export, ISO 8601 with time zone.
-        base: If only a difference is stored, the export that completes it: ``{"export": folder,
-            "sha256": of its weights, "tensors": [names taken from it]}``. "export" is relative to
-            the folder of this export, or absolute.
+        base: If only the difference from another export is stored: ``{"export": its folder,
+            "sha256": checksum of its weights, "tensors": names of the tensors that are read from
+            it}``; the folder is absolute or relative to that of this export. None otherwise.
     """
 
     domain: str
@@ -97,8 +97,8 @@ class ExportRecord:
                 fix = f"The export of this run is {export}."
             elif (folder / "checkpoints").is_dir() or (folder / "history.csv").is_file():
                 fix = (
-                    "It is the folder of a run, whose weights learner.load(folder) reads; then "
-                    "learner.export(path) writes an export."
+                    "It is the folder of a run: read its weights with learner.load(folder), then "
+                    "write an export with learner.export(path)."
                 )
             raise ArtefactError(f"{folder} is not an export: {why}. {fix}")
         values = read_json(path)
@@ -204,11 +204,11 @@ def as_json_value(value: Any, path: str) -> Any:
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
     if callable(value):
         raise ArtefactError(
-            f"{path} is {name}, which is code. An export contains no code, so that loading it runs "
-            "none. Move the code to a preprocessor, task or model class that a domain registers "
+            f"{path} is {name}, which is code. An export contains no code, so that it is safe to "
+            "load. Move the code to a preprocessor, task or model class that a domain registers "
             "by name, with plain values as arguments."
         )
     raise ArtefactError(
         f"{path} has the type {name}, which JSON cannot represent. Use dict, list, str, int, "
-        "float, bool or None; tensors belong in tensors()."
+        "float, bool or None; return the tensors of a preprocessor from its tensors()."
     )

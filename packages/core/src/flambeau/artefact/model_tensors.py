@@ -1,4 +1,4 @@
-"""The named tensors of a model: read from its ``state_dict``, compared, and loaded into it."""
+"""Read the named tensors of a model from its ``state_dict``, compare and load them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def state_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def split_tied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return each tensor once, and an alias table: a tied tensor's other name → its kept name."""
+    """Return each tensor once, and the aliases of tied tensors: other name → name that is kept."""
     first: dict[StorageKey, str] = {}
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -60,13 +60,13 @@ def with_aliases(
     """Return ``tensors`` with tied tensors under all their names; the inverse of ``split_tied``.
 
     Raises:
-        ArtefactError: An alias has no tensor, or its name is taken.
+        ArtefactError: An alias refers to a missing tensor, or is itself the name of a tensor.
     """
     full = dict(tensors)
     for name, kept in aliases.items():
         if kept not in tensors or name in tensors:
             raise ArtefactError(
-                f"{file}: the alias {name!r} of {kept!r} does not match the stored tensors."
+                f"{file} is damaged: the alias {name!r} of {kept!r} does not match its tensors."
             )
         full[name] = tensors[kept]
     return full
@@ -75,13 +75,12 @@ def with_aliases(
 def load_weights(model: nn.Module, full: Mapping[str, Tensor], file: str) -> None:
     """Load tensors by name into ``model``; names and shapes must match exactly.
 
-    Tied tensors are given under all their names.
-
-    Floating-point parameters and buffers take the dtype of the file, so that predictions do not
-    change.
+    ``full`` must contain tied tensors under all their names. Floating-point parameters and buffers
+    of the model are converted to the dtypes in ``full``, so that predictions do not change.
 
     Raises:
-        ArtefactError: A name is missing or unknown, or a shape or a tie differs.
+        ArtefactError: A name is missing or unknown, a shape differs, or tensors that the model
+            ties have different values.
     """
     check_ties(check_tensors_fit(model, full, file), full, file)
     _convert_dtypes(model, full)
@@ -93,8 +92,8 @@ def check_ties(own: Mapping[str, Tensor], full: Mapping[str, Tensor], file: str)
 
     Args:
         own: Tensors of the model, all or some of them.
-        full: Tensors with the same names.
-        file: For the message.
+        full: The tensors to be loaded, by the same names.
+        file: Name of their file, for the message.
 
     Raises:
         ArtefactError: Two tied tensors have different values.
@@ -108,7 +107,10 @@ def check_ties(own: Mapping[str, Tensor], full: Mapping[str, Tensor], file: str)
 
 
 def fits(tensor: Tensor, found: Tensor) -> bool:
-    """Whether ``found`` can be loaded into ``tensor``: same shape and, unless floats, dtype."""
+    """Return whether ``found`` can be loaded into ``tensor``.
+
+    The shapes must be equal, and both tensors must be floats or have the same dtype.
+    """
     both_float = found.is_floating_point() and tensor.is_floating_point()
     return found.shape == tensor.shape and (found.dtype == tensor.dtype or both_float)
 
@@ -136,7 +138,7 @@ def check_same_state(model: nn.Module, rebuilt: nn.Module, builder: str) -> None
     own, other = state_tensors(model), state_tensors(rebuilt)
     fault = ""
     if type(model) is not type(rebuilt):
-        fault = f"it builds a {type(rebuilt).__name__}, the model is a {type(model).__name__}"
+        fault = f"it builds a {type(rebuilt).__name__}, but the model is a {type(model).__name__}"
     elif own.keys() != other.keys():
         name = sorted(own.keys() ^ other.keys())[0]
         fault = f"only the {'model' if name in own else 'rebuilt model'} has {name!r}"
@@ -144,8 +146,8 @@ def check_same_state(model: nn.Module, rebuilt: nn.Module, builder: str) -> None
         for name, tensor in own.items():
             if tensor.shape != other[name].shape:
                 fault = (
-                    f"{name!r} has the shape {tuple(tensor.shape)}, in the rebuilt model "
-                    f"{tuple(other[name].shape)}"
+                    f"{name!r} has the shape {tuple(tensor.shape)}, but "
+                    f"{tuple(other[name].shape)} in the rebuilt model"
                 )
                 break
     if fault:
@@ -172,7 +174,7 @@ def _check_names(
 
 
 def describe(tensor: Tensor) -> str:
-    """Return dtype and shape for a message."""
+    """Return dtype and shape of a tensor as text, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 

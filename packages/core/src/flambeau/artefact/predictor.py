@@ -1,4 +1,4 @@
-"""``Predictor``: decoded predictions for raw inputs, with the preprocessor of training."""
+"""``Predictor``: predicts from raw inputs, with the preprocessor that training used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from flambeau.wording import first_line
 
 @runtime_checkable
 class ReadsFrames(Protocol):
-    """A preprocessor that reads the rows of a frame (pandas) in its own way."""
+    """A preprocessor with its own method to convert the rows of a frame (pandas) to inputs."""
 
     def rows_of_frame(self, frame: Any) -> Sequence[Any]:
         """Return one input per row of a frame or series."""
@@ -44,7 +44,7 @@ class ReadsFrames(Protocol):
 
 @runtime_checkable
 class SupportsIsSingle(Protocol):
-    """A preprocessor that distinguishes one input from several, as an input may be a list."""
+    """A preprocessor that decides whether a value is one input: an input may be a list."""
 
     def is_single(self, item: Any) -> bool:
         """Return True if ``item`` is one input, False if it holds several along its first axis."""
@@ -53,15 +53,15 @@ class SupportsIsSingle(Protocol):
 
 @runtime_checkable
 class SupportsExpand(Protocol):
-    """A preprocessor for which one argument of ``predict`` may stand for several inputs."""
+    """A preprocessor that can replace an argument of ``predict``, such as a folder by its files."""
 
     def expand(self, item: Any) -> Sequence[Any] | None:
-        """Return the inputs for which ``item`` stands (files of a folder); None if it is one."""
+        """Return the inputs that replace ``item``; None if it is not replaced."""
         ...
 
 
 class Predictor:
-    """Predictions for raw inputs: encode, move, normalise, predict, decode; eval mode, fp32.
+    """A predictor for raw inputs: it encodes them, runs the model in fp32, and decodes the outputs.
 
     Args:
         preprocessor: Encodes raw inputs to a batch.
@@ -69,7 +69,7 @@ class Predictor:
             restored.
         task: Predicts a batch with the model, and decodes the result.
         device: Device of the computation; None uses the device of the model.
-        batch_size: Inputs per forward pass. Another value changes outputs by at most 1e-6.
+        batch_size: Inputs per forward pass; it changes the outputs by at most 1e-6.
 
     Attributes:
         record: The record of the export (plan, notes, versions); None if the predictor was not
@@ -113,15 +113,16 @@ class Predictor:
         """Load the predictor of an export; no code from the folder is run.
 
         Args:
-            path: The folder that ``export`` wrote, or that of a run of ``flambeau fit``.
+            path: The folder that ``export`` wrote, or the folder of a run of ``flambeau fit``.
             model: A module into which the weights are loaded, in place; it is set to eval mode.
-                Required if the export has no builder for the model; otherwise it replaces the one
-                that the builder would build.
-            task: Required if the export has no builder for the task; otherwise it replaces it.
+                Required if the export has no builder for the model; otherwise it is used instead
+                of the model that the builder would build.
+            task: Required if the export has no builder for the task; otherwise it is used instead
+                of the export's task.
             device: Device of the computation; None uses the first accelerator, else the CPU.
             batch_size: Inputs per forward pass.
-            base: If the export stores only the difference from another one, the folder of that
-                one; None takes the folder in the record.
+            base: If the export stores only the difference from another export, the folder of that
+                other export; None uses the folder in the record.
 
         Raises:
             ArtefactError: The folder is missing or damaged, or a name, field, shape or version in
@@ -171,16 +172,17 @@ class Predictor:
         """Return the decoded prediction for one input, or a list of predictions for several.
 
         Args:
-            items: A list, a tuple or an iterator is several inputs; so are the rows of a pandas
-                series or frame (a dict by column each), which give a frame with the same index, and
-                the images in a folder. For a model of one vector per sample, the numeric columns of
-                a frame are its numbers, in their order. Anything else is one input, unless the
-                preprocessor decides otherwise (an array).
-            errors: "return" puts the InputError of an invalid input in the place of its prediction
-                and predicts the others; with "raise" there are no predictions then.
+            items: One input or several. A list, a tuple, an iterator, a folder of images, and a
+                pandas series or frame are several inputs; anything else is one input, unless the
+                preprocessor decides otherwise (an array). Each row of a frame is an input: a dict
+                with the column names as keys or, if the model takes one vector per sample, the
+                vector of its numeric columns. The predictions are then a frame with the same index.
+            errors: "raise" raises the InputError of an invalid input; "return" returns the error in
+                the place of that input's prediction, and predicts the other inputs.
 
         Raises:
-            InputError: An input is invalid, or the output for it is nan; the message has its index.
+            InputError: With errors="raise": an input is invalid, or the model's output for it is
+                nan; the message gives the index of the input.
         """
         _check_errors(errors)
         single, inputs = self._inputs(items)
@@ -229,7 +231,7 @@ class Predictor:
             yield from found
 
     def _collected(self, items: Any, predictions: list[Any]) -> Any:
-        """Return the predictions as a frame for a frame; without rows it has the same columns."""
+        """Return the predictions as a frame if ``items`` is a frame, even one without rows."""
         if not predictions and hasattr(items, "iloc"):
             from flambeau.data.prediction_columns import is_frame, without_rows
 
@@ -239,7 +241,7 @@ class Predictor:
         return self.preprocessor.collect(items, predictions)
 
     def _predict_chunk(self, chunk: Sequence[Any], start: int | None) -> Sequence[Any]:
-        """Return the predictions for one batch; ``start`` is the number of its first input."""
+        """Return the predictions for one batch of inputs; ``start`` is the index of the first."""
         batch = self._encode(chunk, start)
         outputs = _to_cpu(self.predict_batch(batch))
         _refuse_nan(outputs, start or 0, len(batch))
@@ -252,7 +254,7 @@ class Predictor:
         return decoded
 
     def _predict_or_error(self, chunk: Sequence[Any], start: int | None) -> list[Any]:
-        """Return the prediction for each input of a batch, predicted alone, or its error."""
+        """Predict each input of a batch alone; return its prediction or its InputError."""
         found: list[Any] = []
         for offset in range(len(chunk)):
             try:
@@ -281,8 +283,8 @@ class Predictor:
             if not output.ndim or len(output) != len(batch):
                 raise InputError(
                     f"The task predicts a tensor {tuple(output.shape)} for {len(batch)} inputs; "
-                    "it must have one row for each. Use predict_batch with an encoded batch if "
-                    "the rows are not those of inputs."
+                    "it must have one row for each. If the rows do not correspond to inputs, use "
+                    "predict_batch with an encoded batch."
                 )
             parts.append(output)
         if not parts:
@@ -290,7 +292,7 @@ class Predictor:
         return torch.cat(parts)
 
     def predict_batch(self, batch: Batch) -> Any:
-        """Return the task's predictions for an encoded batch before decoding, on the device."""
+        """Return the predictions for an encoded batch, not decoded, on the predictor's device."""
         with self._eval_mode():
             ready = self.preprocessor.on_device(batch.to(self.device))
             context = StepContext("predict", values=dict(self.task.values))
@@ -391,7 +393,7 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
 
 
 def _refuse_missing(folder: Path, record: ExportRecord, given: Mapping[str, object]) -> None:
-    """Raise an error that names everything that the export lacks and the user did not pass."""
+    """Raise an error if the export has no builder for model or task and the user passed none."""
     specs = {"model": record.model, "task": record.task}
     missing = [name for name, spec in specs.items() if spec.builder is None and given[name] is None]
     if not missing:

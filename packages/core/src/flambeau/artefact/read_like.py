@@ -1,4 +1,4 @@
-"""Read data as those of an export were read: ``like="export"`` of the data constructors."""
+"""Read data with the options of an export: the argument ``like`` of the data constructors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_record(folder: str | os.PathLike[str], domain: str, argument: str) -> E
     """Return the record of an export of the given domain.
 
     Args:
-        folder: The folder that ``learner.export`` wrote, or that of a run with an export.
+        folder: The folder that ``learner.export`` wrote, or the folder of a run with an export.
         domain: Name of the domain of the data.
         argument: The argument that names the folder, for messages: "start" or "like".
 
@@ -35,39 +35,39 @@ def read_record(folder: str | os.PathLike[str], domain: str, argument: str) -> E
 def filled_like(
     folder: str | os.PathLike[str], given: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of data that are read like an export's.
+    """Return the options for reading data, completed with the values of an export.
 
     Args:
         folder: The export, for messages.
         given: The options that the user can set, by name; None if not set.
-        saved: The values of the export by the same names; those that it does not know are None.
+        saved: The export's values by the same names; None or absent if it has no value.
 
     Returns:
-        The names of ``given`` with the user's values, or the export's where there is none.
+        The options in ``given``; those that the user did not set have the export's value.
 
     Raises:
-        InputError: An option differs from the export's.
+        InputError: An option that the user set differs from the export's value.
     """
     for name, value in given.items():
         known = saved.get(name)
         if value is not None and known is not None and value != known:
             raise InputError(
                 f"{name} is {value!r}, but in the export {os.fspath(folder)} it is {known!r}, and "
-                f"the data are read as those of the export. Omit {name} (on the command line "
+                f"data for its model must be read the same way. Omit {name} (on the command line "
                 f"--{name.replace('_', '-')}), or omit like= (--like) if you gave it."
             )
     return {name: saved.get(name) if value is None else value for name, value in given.items()}
 
 
 def reading_notes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the notes of an export with ``data.reading_options``; empty if there are none."""
+    """Return ``data.reading_options`` as an entry for the notes of an export; empty without any."""
     return {_READING: dict(options)} if options else {}
 
 
 def reading_options(record: ExportRecord) -> dict[str, Any]:
-    """Return ``data.reading_options`` of the data on which an export was trained.
+    """Return the ``reading_options`` of the data on which an export was trained.
 
-    They are defaults: another table may have other columns or another separator.
+    Use them as defaults only: another table may have other columns or another separator.
     """
     return dict(record.notes.get(_READING, {}))
 

@@ -28,13 +28,13 @@ def rebuild(
 ) -> Any:
     """Return ``builders[spec.builder](**spec.arguments, **tensors)``.
 
-    torch's global generator has the same state afterwards as before.
+    The state of torch's global generator is restored afterwards.
 
     Args:
         kind: "model", "task", "metric" …, for error messages.
-        spec: Name and arguments.
+        spec: Name and arguments of the builder.
         builders: The builders that the domain registers for this kind.
-        tensors: Further arguments.
+        tensors: Further keyword arguments.
 
     Raises:
         ArtefactError: The name is unknown, or the builder rejects the arguments or fails.
@@ -69,7 +69,8 @@ def rebuild_preprocessor(folder: Path, record: ExportRecord, domain: Domain) -> 
     """Rebuild the preprocessor of the export in ``folder``.
 
     Raises:
-        ArtefactError: Its file is missing or damaged, or its builder is unknown or fails.
+        ArtefactError: The preprocessor's file is missing or damaged, or its builder is unknown or
+            fails.
     """
     tensors = {}
     if PREPROCESSOR_FILE in record.sha256:
@@ -85,8 +86,8 @@ def rebuild_model(
 ) -> nn.Module:
     """Rebuild the model of an export, after checking that its shapes match ``tensors``.
 
-    The check builds the model on the meta device: a record that describes a model of 10 GB beside a
-    file of 1 MB is refused before memory is allocated.
+    The check builds the model on the meta device: if the record describes a model of 10 GB but the
+    weights file has 1 MB, an error is raised before memory is allocated.
 
     Raises:
         ArtefactError: The builder is unknown or fails, or builds another model.

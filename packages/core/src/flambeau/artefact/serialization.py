@@ -37,10 +37,10 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
     Returns:
         A value for ``json.dumps(..., allow_nan=False)``, and contiguous CPU tensors named by their
         path ("optimizer/state/0/exp_avg"). Tensors of the tree that are contiguous and on the CPU
-        are not copied: write the result before the next training step.
+        are not copied, so write the result to disk before the next training step changes them.
 
     Raises:
-        ArtefactError: The tree contains another type; the message has its path.
+        ArtefactError: The tree contains a value of another type; the message has its path.
 
     >>> pack({"lr": 0.1, "betas": (0.9, 0.999)})
     ({'lr': 0.1, 'betas': {'$tuple': [0.9, 0.999]}}, {})
@@ -50,7 +50,7 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(json_value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the tree that was given to ``pack``, with the tensors of ``tensors``, on the CPU.
+    """Return the tree that was passed to ``pack``; ``tensors`` are the tensors that it returned.
 
     Raises:
         ArtefactError: A tag or a tensor is unknown or malformed; the message has its path.
@@ -62,7 +62,7 @@ def check_packable(tree: Any) -> None:
     """Check that ``pack`` accepts the tree; no tensor is read or copied.
 
     Raises:
-        ArtefactError: The tree contains another type; the message has its path.
+        ArtefactError: The tree contains a value that ``pack`` refuses; the message has its path.
     """
     _Packer(copies=False).value(tree, ())
 
@@ -70,7 +70,7 @@ def check_packable(tree: Any) -> None:
 def storage_key(tensor: Tensor) -> StorageKey | None:
     """Return a key that is equal for two tensors if and only if they are the same view of memory.
 
-    None for an empty tensor: without memory it cannot be tied to another.
+    Return None for an empty tensor: it has no memory that it could share.
     """
     if tensor.numel() == 0:
         return None

@@ -1,7 +1,8 @@
-"""The task of an export: its arguments as JSON, with registered metrics and losses by name.
+"""Convert a task to JSON arguments for an export, and rebuild the task from them.
 
 A metric object in the task's arguments is stored as ``{"registered": "metrics", "name": NAME,
-"arguments": {...}}`` and rebuilt with the constructor that core or the domain registers as NAME.
+"arguments": {...}}`` and rebuilt with the constructor that core or the domain registers as NAME; a
+loss object is stored in the same way, as ``{"registered": "losses", ...}``.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
     """Return builder and arguments of a task; the note names everything that is not stored.
 
     Args:
-        task: Without a registered builder, or with a loss object that the domain does not register,
-            it is not stored: the note says what to pass to ``Predictor.load``.
-        domain: Registers tasks, losses and metrics. Metric objects that neither it nor core
-            registers are left out.
+        task: The task. If its builder or its loss object is not registered, it is not stored, and
+            the note says what to pass to ``Predictor.load``.
+        domain: The domain, which registers tasks, losses and metrics. Metric objects that neither
+            the domain nor core registers are omitted.
 
     Raises:
         ArtefactError: An argument cannot be saved, or a registered constructor does not rebuild a
@@ -57,7 +58,7 @@ def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
             f" without {', '.join(missing)}, whose class no domain registers. To export it, add it "
             "to Domain(metrics=...)."
         )
-        warnings.warn(f"The export contains {note}", FlambeauWarning, stacklevel=4)
+        warnings.warn(f"The export contains the task {note}", FlambeauWarning, stacklevel=4)
     spec = BuilderSpec(task.builder, arguments, note=note)
     # A user-defined subclass inherits the name, but the builder would build its base class.
     return spec if type(rebuild_task(spec, domain)) is type(task) else _not_registered(task)
@@ -88,9 +89,9 @@ def stored_calibration(spec: BuilderSpec, builder: str) -> dict[str, Any]:
 
 
 def with_calibration(task: Task, spec: BuilderSpec) -> Task:
-    """Return the user's task with the calibration of an export, which belongs to its weights.
+    """Return the user's task with the calibration that an export stores for its weights.
 
-    The given task is not changed: one with the calibration is a copy.
+    If there is a calibration, a copy of the task is returned; ``task`` itself is not changed.
     """
     fitted: dict[str, Any] = dict(spec.arguments.get("calibration", {}))
     if not fitted:
@@ -113,7 +114,10 @@ def _not_registered(task: Task) -> BuilderSpec:
 
 
 def _name_of(part: object, table: Builders) -> str | None:
-    """Return the name of the constructor of ``part``: its ``builder``, else that of its class."""
+    """Return the name in ``table`` of the constructor of ``part``; None if it is not registered.
+
+    The name is the attribute ``builder`` of ``part``, else the name of its class in ``table``.
+    """
     named: object = getattr(part, "builder", None)
     if isinstance(named, str) and named in table:
         return named
@@ -121,7 +125,7 @@ def _name_of(part: object, table: Builders) -> str | None:
 
 
 def _encode(value: Any, tables: Mapping[str, Builders], missing: list[str]) -> Any:
-    """Replace registered objects in ``value`` by references; add the metrics without a name."""
+    """Replace registered objects in ``value`` by references; add other metrics to ``missing``."""
     if isinstance(value, Mapping):
         entries: dict[Any, Any] = {}
         for key, part in cast("Mapping[Any, Any]", value).items():

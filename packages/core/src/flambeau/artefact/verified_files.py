@@ -20,8 +20,8 @@ def write_tensors(
 
     Args:
         path: The file.
-        tensors: By name.
-        metadata: Texts that the file's header stores.
+        tensors: The tensors by name.
+        metadata: Texts by name, which are stored in the file's header.
     """
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -78,7 +78,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def _pickle_hint(path: Path) -> str:
-    """Return advice for a file of ``torch.save``: unpickling it could run foreign code."""
+    """Return advice if ``torch.save`` wrote the file (unpickling could run code), else no text."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)
@@ -117,7 +117,11 @@ def check_schema(path: Path, content: Mapping[str, Any], supported: int) -> None
     newer = type(version) is int and version > supported
     raise ArtefactError(
         f"{path} has schema_version {version!r}, but this version of flambeau reads {supported}. "
-        + ("Update flambeau to read it." if newer else "The file is damaged or not flambeau's.")
+        + (
+            "Update flambeau to read it."
+            if newer
+            else "The file is damaged, or flambeau did not write it."
+        )
     )
 
 

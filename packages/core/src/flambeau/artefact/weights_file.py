@@ -30,8 +30,8 @@ def save_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
     Args:
         model: Tied tensors are written once.
         path: The file; ``.safetensors`` is appended if it has no suffix.
-        meaning: The header records outputs and vocabulary, so that ``load_model`` can compare them,
-            and the calibration.
+        meaning: Outputs, vocabulary and calibration, which are stored in the file's header so that
+            ``load_model`` can check them; None stores nothing.
 
     Raises:
         StorageError: The file cannot be written.
@@ -65,11 +65,11 @@ def load_model(
         model: The module.
         path: The file or folder.
         meaning: What the inputs and outputs of ``model`` mean. The weights must have been trained
-            with the same outputs and vocabulary, those of an export also with the same
-            preprocessor. None accepts all weights with fitting names and shapes.
+            with the same outputs and vocabulary, and the weights of an export also with the same
+            preprocessor. None accepts all weights whose names and shapes match.
 
     Returns:
-        The calibration of the weights if ``meaning`` is given, empty if there is none.
+        The calibration that is stored with the weights; empty without one or without ``meaning``.
 
     Raises:
         ArtefactError: The file is missing or damaged, or belongs to another model, other outputs,

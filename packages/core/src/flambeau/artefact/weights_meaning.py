@@ -1,4 +1,4 @@
-"""``Meaning``: what the inputs and outputs of a model mean; shapes alone do not tell."""
+"""``Meaning``: what a model's inputs and outputs mean, to refuse weights trained for others."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Meaning:
     """What the inputs and outputs of a learner's model mean.
 
     Attributes:
-        preprocessor: Makes the inputs of the model.
-        task: Names the outputs.
-        domain: Rebuilds the preprocessor of an export.
+        preprocessor: The preprocessor that creates the inputs of the model.
+        task: The task, which names the outputs.
+        domain: The domain, whose builders rebuild the preprocessor of an export.
     """
 
     preprocessor: Preprocessor
@@ -53,7 +53,7 @@ class Meaning:
         return found if vocabulary is None else {**found, "vocabulary": vocabulary}
 
     def check_file(self, metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
-        """Check the header of a file of weights; what it lacks is accepted.
+        """Check the header of a weights file; an entry that is missing is not checked.
 
         Returns:
             The calibration of the weights, empty if there is none.
@@ -75,8 +75,8 @@ class Meaning:
             The calibration of the weights, empty if there is none.
 
         Raises:
-            ArtefactError: Its domain, outputs, scale of the targets, vocabulary or preprocessor
-                differ.
+            ArtefactError: The domain, the outputs, the scale of the targets, the vocabulary or the
+                preprocessor of the export differ from those of this learner.
         """
         if record.domain != self.domain.name:
             raise ArtefactError(
@@ -100,8 +100,8 @@ class Meaning:
         if differing:
             raise ArtefactError(
                 f"The weights in {folder} were trained with another preprocessor than that of "
-                f"these data: {name_some(differing, 3)} (here / export). The same inputs would "
-                f"reach the model with other values, so predictions would be wrong. {_START}"
+                f"these data: {name_some(differing, 3)} (here / in the export). The same inputs "
+                f"would reach the model with other values, so predictions would be wrong. {_START}"
             )
         return stored_calibration(record.task, self.task.builder)
 
@@ -111,8 +111,8 @@ class Meaning:
         if own and stored and own != stored:
             raise ArtefactError(
                 f"The outputs of the weights in {path} are {name_some(stored, 5)} in this order, "
-                f"but those of this learner are {name_some(own, 5)}: predictions would name the "
-                f"wrong ones. Create the data with the same classes in the same order "
+                f"but those of this learner are {name_some(own, 5)}: predictions would have wrong "
+                f"names. Create the data with the same classes in the same order "
                 f"(class_names=[…]). {_START}"
             )
 
@@ -129,7 +129,7 @@ def _other_vocabulary(path: Path) -> ArtefactError:
 
 
 def _settings(preprocessor: Preprocessor) -> dict[str, Any]:
-    """Return all on which the values of the inputs depend."""
+    """Return the preprocessor's settings that can change the values of the model's inputs."""
     arguments = json.loads(json.dumps(dict(preprocessor.arguments()), default=list))
     for name in _OF_MACHINE:
         arguments.pop(name, None)
@@ -146,7 +146,7 @@ def _differing(own: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two values are equal; numbers may differ by rounding."""
+    """Return whether two values are equal; floats may differ by rounding."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         one, other = one.detach().cpu().double(), other.detach().cpu().double()
         close = one.shape == other.shape and torch.allclose(

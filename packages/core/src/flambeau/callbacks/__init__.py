@@ -1,4 +1,4 @@
-"""Callbacks: observers of a training run that may set only ``state.stop_reason``."""
+"""Callbacks: they observe a training run and may change only ``state.stop_reason``, to end it."""
 
 from flambeau.callbacks.checkpointing import Checkpointing
 from flambeau.callbacks.early_stopping import EarlyStopping

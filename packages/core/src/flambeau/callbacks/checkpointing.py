@@ -36,8 +36,8 @@ class Checkpointing(Callback):
         at_epoch_end: Whether a checkpoint is written at the end of every epoch.
         keep: Number of newest checkpoints to keep.
         on_error: What to do if a checkpoint cannot be written (full disk, read-only folder).
-            "warn" gives a FlambeauWarning and training continues; the next checkpoint is tried at
-            its time. "raise" ends the run between two steps.
+            "warn" gives a FlambeauWarning and training continues; the next checkpoint is written
+            at its usual time. "raise" ends the run between two steps.
 
     Raises:
         InputError: An argument is out of range.
@@ -121,8 +121,8 @@ class Checkpointing(Callback):
                 raise
             self._saved_at_s = time.monotonic()
             warnings.warn(
-                f"[checkpoint-not-saved] {error} Training continues; the next checkpoint is tried "
-                "at its time.",
+                f"[checkpoint-not-saved] {error} Training continues and will try to write the next "
+                "checkpoint at its usual time.",
                 FlambeauWarning,
                 stacklevel=2,
             )
@@ -139,11 +139,13 @@ class Checkpointing(Callback):
         if obstacle is None:
             found = f"A checkpoint of step {state.position.step} is in {folder}."
         elif latest_checkpoint(folder) is None:
-            return f"No checkpoint to resume from: {obstacle}."
-        elif self._saved_step >= 0:
-            found = f"The last checkpoint in {folder} is of step {self._saved_step} ({obstacle})."
+            return f"No checkpoint to resume from: the state was not saved, because {obstacle}."
         else:
-            found = f"The last checkpoint in {folder} is older than this run ({obstacle})."
+            saved = f"of step {self._saved_step}" if self._saved_step >= 0 else "of an earlier run"
+            found = (
+                f"The last checkpoint in {folder} is {saved}; the state at the end was not saved, "
+                f"because {obstacle}."
+            )
         if state.not_resumable_reason:
             return (
                 f"{found} The run cannot be resumed: {state.not_resumable_reason} Load the weights "
@@ -155,7 +157,7 @@ class Checkpointing(Callback):
 def _obstacle(state: TrainState) -> str | None:
     """Return why the current state cannot be saved in a checkpoint, or None."""
     if isinstance(state.exception, NonFiniteError):
-        return "resuming after this step would skip it"
+        return "a resumed run would skip the failed step"
     if not state.at_step_boundary:
         return "the exception was raised inside a step, which cannot be resumed exactly"
     return None

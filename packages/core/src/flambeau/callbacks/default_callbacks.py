@@ -16,10 +16,11 @@ def with_default_callbacks(
     """Return progress bar and history writer, then ``callbacks``, then checkpoints.
 
     Args:
-        callbacks: The user's callbacks; one of a default class or a subclass of it replaces the
-            default.
-        quiet: Without a progress bar.
-        writes: Whether the user named a folder: history, and a checkpoint after each epoch.
+        callbacks: The user's callbacks; a callback of a default's class, or of a subclass,
+            replaces that default.
+        quiet: Whether to omit the progress bar.
+        writes: Whether to write the history, and a checkpoint after each epoch: if the user
+            named a folder.
     """
     defaults: list[Callback] = []
     if not quiet:

@@ -16,21 +16,22 @@ from flambeau.training.state import TrainState
 class EarlyStopping(Callback):
     """Sets ``state.stop_reason`` after ``patience`` consecutive evaluations without improvement.
 
-    An evaluation ends each epoch, or every so many steps (``evaluate_every``).
-
-    The loop reads ``monitor``, ``mode`` and ``restore_best`` and restores the best weights at the
-    end. The best score so far is saved in checkpoints.
+    The model is evaluated after each epoch or, with ``evaluate_every``, after that many steps. The
+    training loop reads ``monitor``, ``mode`` and ``restore_best`` and restores the best weights at
+    the end. The best score so far is saved in checkpoints.
 
     Args:
-        monitor: Column of the history.
+        monitor: Column of the history whose values are the scores.
         patience: Number of consecutive evaluations without improvement after which the run ends.
         min_delta: Smallest change that counts as an improvement, in the unit of the score.
-        restore_best: Whether the model ends with the weights of the best epoch.
-        mode: "min" or "max"; None: as the metric of ``monitor`` says (``higher_is_better``).
+        restore_best: Whether the model ends with the weights of the best evaluation.
+        mode: "min" if lower scores are better, "max" if higher ones are; None asks the metric of
+            ``monitor`` (``higher_is_better``).
 
     Raises:
         InputError: An argument is out of range, or, during the run, ``monitor`` is not a column.
-        ArgumentError: A run starts, and it is not known which values of ``monitor`` are better.
+        ArgumentError: At the start of a run: it is not known whether higher values of ``monitor``
+            are better.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class EarlyStopping(Callback):
         mode: Mode | None = None,
     ) -> None:
         if patience < 1:
-            raise InputError(f"patience must be at least 1 epoch, not {patience}.")
+            raise InputError(f"patience must be at least 1 evaluation, not {patience}.")
         if not min_delta >= 0.0:
             raise InputError(f"min_delta must be at least 0, not {min_delta}.")
         self.monitor = monitor

@@ -35,8 +35,8 @@ class HistoryWriter(Callback):
 
     Raises:
         InputError: The format is unknown.
-        StorageError: The file cannot be written at the start of a fit. Later a failure gives a
-            FlambeauWarning and training continues.
+        StorageError: The file cannot be written at the start of a fit. A later failure only gives
+            a FlambeauWarning, and training continues.
     """
 
     every_process = False
@@ -102,7 +102,7 @@ class HistoryWriter(Callback):
 
 
 def read_history(folder: Path) -> History | None:
-    """Return the epochs in ``history.csv`` or ``history.jsonl`` of a run; None without such a file.
+    """Return the history in ``history.csv`` or ``history.jsonl`` of a run; None without a file.
 
     Values that are not numbers are kept as text; the losses of single steps are not in the file.
     """

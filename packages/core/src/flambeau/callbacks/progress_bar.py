@@ -1,4 +1,4 @@
-"""``ProgressBar``: progress of a run on terminals, in notebooks, and as plain lines elsewhere."""
+"""``ProgressBar``: shows progress in terminals and notebooks, and as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from flambeau.training.state import TrainState
 
 
 class ProgressBar(Callback):
-    """A bar during an epoch, and a table row after it.
+    """Shows a bar during each epoch, and a table row with the scores after it.
 
-    With evaluations every so many steps the bar has the steps of the phase, and a row follows each
-    evaluation.
+    If the run is evaluated after a number of steps (``evaluate_every``) instead of epochs, the bar
+    counts the steps of the phase, and a row follows each evaluation.
 
     If the stream is not a terminal (a file, a pipe, CI), plain lines are written at intervals
     instead of a bar. The loss is read from the device only when the display is updated.
@@ -184,7 +184,7 @@ def _label(state: TrainState) -> str:
 
 
 def _progress(state: TrainState) -> tuple[int, int]:
-    """Return the finished steps and all steps: of the epoch, or of a phase without epochs."""
+    """Return the number of finished steps and of all steps, in the epoch or else in the phase."""
     if state.evaluates_by_steps:
         return state.phase_step, state.phase_steps
     return state.position.epoch_step, state.steps_per_epoch

@@ -1,4 +1,4 @@
-"""``python -m flambeau.cli`` equals ``flambeau``, for launchers that start a module."""
+"""Run ``flambeau`` as ``python -m flambeau.cli``, for launchers that start a module."""
 
 from flambeau.cli import main
 

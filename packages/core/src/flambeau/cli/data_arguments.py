@@ -32,7 +32,7 @@ DomainName = Annotated[
 TaskName = Annotated[
     str | None, typer.Option("--task", help="Name of the task; by default chosen from the targets.")
 ]
-"""The option ``--task``: the plan's key "task", which also says how targets are read."""
+"""The option ``--task``: the choice "task" of the plan, which decides how targets are read."""
 
 TargetName = Annotated[
     str | None, typer.Option("--target", help="Column (or file) of the targets.")
@@ -42,7 +42,7 @@ TargetName = Annotated[
 LikeExport = Annotated[
     Path | None,
     typer.Option(
-        "--like", help="Read the data like those of the export in this folder, for a new model."
+        "--like", help="Read the data like the training data of the export in this folder."
     ),
 ]
 """The option ``--like``: an export whose reading options, classes and preprocessor are kept."""
@@ -59,10 +59,10 @@ def open_data(
 
     Args:
         command: Name of the command, which decides the options.
-        path: The argument PATH. If the command line starts with an option instead, it is that
-            option; an option whose key is "path" then names the data.
-        domain_name: Name of the domain; None takes that of the export in the option "like", else
-            recognises it.
+        path: The argument PATH. If the command line starts with an option instead, ``path`` is
+            that option, and an option whose key is "path" names the data.
+        domain_name: Name of the domain. None uses the domain of the export in the option "like"
+            or, without this option, the domain that recognises the data.
         extra: Words of the command line that are options of the domain.
         options: Further options by key; those that are None are left out.
 
@@ -90,8 +90,8 @@ def open_data(
     if data_class is None:
         others = ", ".join(domains_that_read_paths())
         raise ArgumentError(
-            f"The domain {domain.name!r} cannot read {path}: its data are built in Python, with "
-            f"{', '.join(domain.data_classes)}; a model of it is used with Predictor.load(folder)."
+            f"The domain {domain.name!r} cannot read {path}: create its data in Python with "
+            f"{', '.join(domain.data_classes)}, and predict in Python with Predictor.load(folder)."
             + (f" Domains that read paths: {others}." if others else "")
         )
     data = data_class.from_path(path, {**parse_options(domain, command, extra), **given})
@@ -104,12 +104,12 @@ def open_data(
 
 
 def domain_of_export(folder: Path | None) -> str | None:
-    """Return the name of the domain of an export, which then need not be recognised."""
+    """Return the name of the domain of the export in ``folder``; None without a folder."""
     return None if folder is None else ExportRecord.read(export_folder(folder)).domain
 
 
 def option_texts(words: Sequence[str]) -> dict[str, str]:
-    """Return ``--name value`` pairs by name, for any domain; "true" for an option without value."""
+    """Return the text of each option ``--name value`` by name; "true" for one without a value."""
     texts: dict[str, str] = {}
     for word, following in pairwise([*words, "--"]):
         if word.startswith("--"):
@@ -166,7 +166,7 @@ def parse_options(domain: Domain, command: str, words: Sequence[str]) -> dict[st
         Values by ``CliOption.key``.
 
     Raises:
-        ArgumentError: An option is unknown, has no value, or a value of the wrong type.
+        ArgumentError: An option is unknown, has no value, or has a value of the wrong type.
     """
     values, others = take_options(domain, command, words)
     if others:
@@ -180,7 +180,7 @@ def take_options(
     """Return the values of the domain's options by ``CliOption.key``, and the other words.
 
     Raises:
-        ArgumentError: An option is unknown, has no value, or a value of the wrong type.
+        ArgumentError: An option is unknown, has no value, or has a value of the wrong type.
     """
     known = {option.name: option for option in domain.cli_options.get(command, ())}
     values: dict[str, Any] = {}

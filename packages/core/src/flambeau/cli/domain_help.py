@@ -10,7 +10,7 @@ from flambeau.domain import installed_domains
 
 
 class CommandWithDomainHelp(TyperCommand):
-    """A command with options of domains, which are imported only to show the help."""
+    """A command with options of domains; the domains are imported only to show its help."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options of the command, then one section for each domain with options."""

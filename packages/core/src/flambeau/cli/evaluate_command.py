@@ -62,7 +62,8 @@ def evaluate(
     """
     if any(word.partition("=")[0] == "--like" for word in context.args):
         raise ArgumentError(
-            f"--like has no meaning here: the data are always read like those of {model}. Omit it."
+            "--like has no meaning here: the data are always read with the options of the export "
+            f"{model}. Omit --like."
         )
     predictor = Predictor.load(model)
     predictor.task = with_threshold(predictor.task, threshold)
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def _score_table(task: Task, scores: Mapping[str, float]) -> str:
-    """Return the scores, with their signatures if the task has any."""
+    """Return the scores as a table; with the settings of a metric (its signature), if known."""
     signatures: dict[str, str] = getattr(task, "signatures", {})
     rows = [[name, f"{value:.4f}", signatures.get(name, "")] for name, value in scores.items()]
     if not signatures:
@@ -116,8 +117,8 @@ def _score_table(task: Task, scores: Mapping[str, float]) -> str:
 def parts_to_score(split: Split, part: Part) -> list[str]:
     """Return the names of the parts to evaluate.
 
-    With ``auto`` test, else valid, if the data have them; a part that was drawn at random is no
-    part of the data, so all samples are evaluated then.
+    ``auto`` selects test, or else valid, if the data themselves define these parts. If the parts
+    were drawn at random, ``auto`` selects all samples.
     """
     present = [name for name in PARTS if len(split.part(name))]
     if part is Part.auto:
@@ -127,12 +128,12 @@ def parts_to_score(split: Split, part: Part) -> list[str]:
 
 
 def _has_parts(split: Split) -> bool:
-    """Return whether the data have parts of their own, not drawn at random."""
+    """Return whether the data define their parts, as opposed to parts drawn at random."""
     return not split.method.startswith(("random", "by group", "all rows"))
 
 
 def _report_details(predictor: Predictor, data: Data, model: Path, path: Path) -> ReportDetails:
-    """Return the content of the report on an export: plan and data, and the curves of its run."""
+    """Return what the report on an export shows: its plan, the data, the history of its run."""
     record, export = predictor.record, export_folder(model).resolve()
     plan = record.plan if record is not None else None
     history = read_history(export.parent) if export.name == EXPORT_OF_RUN else None
@@ -150,7 +151,7 @@ def _report_details(predictor: Predictor, data: Data, model: Path, path: Path) -
 
 
 def _name_of_task(domain: Domain, task: object) -> str | None:
-    """Return the name of the model's task, so that the targets are read for it."""
+    """Return the name of the model's task, which decides how targets are read; None if unknown."""
     return next((name for name, kind in domain.tasks.items() if type(task) is kind), None)
 
 

@@ -1,4 +1,4 @@
-"""``flambeau fit PATH``: from raw files to an exported model."""
+"""``flambeau fit PATH``: train on raw files, evaluate and export the model."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
 
 
 def _interrupted(words: Sequence[object], options: Mapping[str, object]) -> typer.Exit:
-    """Print the command that continues the run, with the options by which it reads the data."""
+    """Print the command that continues the run, including the options for reading the data."""
     given = [word for name, value in options.items() if value for word in (f"--{name}", value)]
     command = shlex.join(map(str, ["flambeau", "fit", *words, *given]))
     typer.echo(f"\nInterrupted. Continue with: {command}", err=True)
@@ -136,17 +136,18 @@ def _interrupted(words: Sequence[object], options: Mapping[str, object]) -> type
 
 
 def _refuse_with_resume(**options: object) -> None:
-    """Refuse the options that only a new run can follow."""
+    """Raise an ArgumentError for options that are only valid for a new run."""
     for name, value in options.items():
         if value is not None:
             raise ArgumentError(
-                f"--{name} {value} cannot be used with --resume: a resumed run keeps its phases, "
-                f"its start and its folder. Remove --{name}, or start a new run without --resume."
+                f"--{name} {value} cannot be used with --resume: a resumed run keeps its recipe, "
+                f"length, starting weights and folder. Remove --{name}, or start a new run without "
+                "--resume."
             )
 
 
 def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) -> Learner:
-    """Return a learner with the plan of the run in ``folder``; ``resume`` checks the choices.
+    """Return a learner with the plan of the run in ``folder``; its ``resume`` checks ``choices``.
 
     Raises:
         ArgumentError: Epochs, steps, learning rate or model differ from those of the run.

@@ -38,7 +38,7 @@ def make_run_folder(folder: Path) -> None:
 
 
 def remove_if_untrained(folder: Path) -> None:
-    """Delete the files of a run that failed before its first epoch and has no checkpoint."""
+    """Delete the files of a run that failed before its first epoch ended, without a checkpoint."""
     history = folder / "history.csv"
     trained = history.exists() and history.stat().st_size > 0
     if trained or latest_checkpoint(folder) is not None:

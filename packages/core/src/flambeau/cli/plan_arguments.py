@@ -19,7 +19,7 @@ Steps = Annotated[int | None, typer.Option(help="Number of optimizer steps, in p
 
 EvaluateEvery = Annotated[
     int | None,
-    typer.Option(help="Optimizer steps between two evaluations; those of an epoch by default."),
+    typer.Option(help="Optimizer steps between two evaluations; by default those of one epoch."),
 ]
 """The option ``--evaluate-every``."""
 
@@ -70,16 +70,19 @@ def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 def check_length(
     epochs: int | None, steps: int | None, minutes: float | None, evaluate_every: int | None
 ) -> None:
-    """Refuse two lengths of a run, and intervals for one that chooses them itself.
+    """Check that the options for the length of a run do not contradict each other.
 
     Raises:
-        ArgumentError: Options exclude each other.
+        ArgumentError: ``--steps`` is combined with ``--epochs`` or ``--minutes``, or
+            ``--evaluate-every`` with ``--minutes``.
     """
     if steps is not None and (epochs is not None or minutes is not None):
         other = f"--epochs {epochs}" if epochs is not None else f"--minutes {minutes:g}"
-        raise ArgumentError(f"--steps {steps} and {other} are two lengths of one run. Give one.")
+        raise ArgumentError(
+            f"--steps {steps} and {other} both set the run's length. Give only one."
+        )
     if evaluate_every is not None and minutes is not None:
         raise ArgumentError(
-            f"--evaluate-every {evaluate_every} cannot be used with --minutes: such a run chooses "
-            "the intervals between evaluations by their cost. Remove one of them."
+            f"--evaluate-every {evaluate_every} cannot be used with --minutes, which chooses the "
+            "interval between evaluations by their cost. Remove one of the two options."
         )

@@ -1,4 +1,4 @@
-"""``flambeau plan PATH``: every choice and its reason, without training."""
+"""``flambeau plan PATH``: show every choice and its reason, without training."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `flambeau fit` exported.")],
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Input files; without files, or with -, inputs are read from lines."),
+        typer.Argument(help="Input files; without files, or with -, lines of standard input."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.table,
     out: Annotated[
@@ -47,7 +47,9 @@ def predict(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Inputs per step; with 1 each line is answered before the next is read."),
+        typer.Option(
+            help="Inputs per batch; with 1 each line is predicted before the next is read."
+        ),
     ] = None,
     threshold: Threshold = None,
 ) -> None:
@@ -92,9 +94,9 @@ def predict(
 
 
 def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
-    """Return the predictor with the domain's options among the words, and the other words."""
+    """Return the predictor, set to the domain's options in ``words``, and the other words."""
     if str(model).startswith("--"):
-        raise ArgumentError(f"MODEL is missing before {str(model)!r}: give the export first.")
+        raise ArgumentError(f"MODEL is missing before {str(model)!r}: give its folder first.")
     predictor = Predictor.load(model)
     if predictor.record is None:
         return predictor, list(map(Path, words))
@@ -104,7 +106,7 @@ def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
 
 
 def _predict_all(predictor: Predictor, items: Sequence[Any]) -> list[Any]:
-    """Return the prediction, the error or None for each input."""
+    """Return for each input its prediction, its error, or None if it is a blank line."""
     numbered, size = list(enumerate(items)), predictor.batch_size
     chunks = (numbered[begin : begin + size] for begin in range(0, len(items), size))
     return [result for chunk in chunks for _, result in _predict_each(predictor, chunk)]
@@ -169,10 +171,10 @@ def _print(records: Sequence[Mapping[str, Any]], format: Format) -> None:
 
 
 def predict_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool = False) -> None:
-    """Print one prediction per line; if there is none, an empty line, or null in JSON.
+    """Print one line per input line: its prediction or, without one, an empty line (null in JSON).
 
-    Errors are printed to standard error with the line number; after the last line they end the
-    command with exit code 1.
+    Errors are printed to standard error with the line number. If there was an error, the command
+    ends with exit code 1 after the last line.
     """
     # On a terminal each line is predicted at once; a file is predicted in batches.
     size = 1 if sys.stdin.isatty() else predictor.batch_size
@@ -196,7 +198,7 @@ def predict_lines(predictor: Predictor, lines: Iterable[bytes], *, as_json: bool
 
 
 def _without_index(error: FlambeauError) -> str:
-    """Return the message without "Item 0": the input was encoded alone."""
+    """Return the error message without "Item 0", the index of an input that was encoded alone."""
     return re.sub(r"^Item 0(?: of 1)?:? ?", "", str(error))
 
 
@@ -206,10 +208,12 @@ def _decode_line(line: bytes) -> str | InputError:
         text = line.removeprefix(codecs.BOM_UTF8).decode().rstrip("\r\n")
         if "\0" not in text:
             return text
-        return InputError("the line has NUL characters, as UTF-16 text has. Convert it to UTF-8.")
+        return InputError("the line has NUL characters: probably UTF-16. Convert it to UTF-8.")
     except UnicodeDecodeError as error:
         if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return InputError("the line begins with the mark of UTF-16. Convert it to UTF-8.")
+            return InputError(
+                "the line begins with the UTF-16 byte-order mark. Convert it to UTF-8."
+            )
         invalid = line[error.start : error.start + 20]
         return InputError(f"byte {error.start + 1} of the line is not UTF-8 ({invalid!r}).")
 
@@ -240,10 +244,11 @@ def read_items(
     """Read the raw inputs in the files.
 
     Returns:
-        The inputs, and the source of each: its file, and its number from 1 in a file of several.
+        The inputs, and the source of each input: its file and, if the file has several inputs, its
+        number counted from 1.
 
-    A file that does not exist has its error in the place of an input. A folder stands for the
-    files in it that the domain reads.
+    For a file that does not exist, the input is an InputError. A folder gives one input for each
+    file in it that the domain reads.
     """
     record = predictor.record
     data_class = next(iter(get_domain(record.domain).data_classes.values())) if record else Data

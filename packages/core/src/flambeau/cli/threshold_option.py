@@ -1,4 +1,4 @@
-"""The option ``--threshold``: from which probability on the labels of a multi-label model apply."""
+"""The option ``--threshold``: the probability from which a multi-label model predicts a label."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flambeau.task.task import Task
 Threshold = Annotated[
     str | None,
     typer.Option(
-        help="Of a model with several labels: the probability from which on a label applies, one "
-        "for all (0.3) or one for each label (0.3,0.5)."
+        help="For a multi-label model: the probability from which a label is predicted, one for "
+        "all labels (0.3) or one for each label (0.3,0.5)."
     ),
 ]
 """The option ``--threshold``."""
 
 
 def with_threshold(task: Task, text: str | None) -> Task:
-    """Return a copy of the task that predicts labels from the given probability on.
+    """Return a copy of the task that predicts the labels with at least the given probability.
 
-    It takes the place of the threshold of training and of those that ``calibrate`` fitted.
+    This threshold replaces the threshold of training and those that ``calibrate`` fitted.
 
     Args:
         task: The task of the export.
@@ -39,8 +39,8 @@ def with_threshold(task: Task, text: str | None) -> Task:
         return task
     if not isinstance(task, MultiLabel):
         raise ArgumentError(
-            f"--threshold is for models that predict several labels, and {type(task).__name__} "
-            "predicts none. Omit it."
+            "--threshold is for models that predict several labels per input, but the task of this "
+            f"model is {type(task).__name__}. Omit --threshold."
         )
     names = task.output_names
     try:

@@ -23,18 +23,19 @@ class Batch:
         inputs: Model inputs by name, in the order of the ``forward`` arguments.
         targets: Targets by name; empty when predicting.
         masks: Boolean masks by name; False marks padding.
-        weight: Weight of the batch in a mean: its number of samples or of target tokens. A Python
-            number, known before the batch is copied to the device; None where only the loss can
-            compute it.
+        weight: Weight of the batch in a mean over batches: its number of samples or of target
+            tokens. A Python number, known before the batch is copied to the device; None if only
+            the loss can compute it.
         sample_weight: Weight of each sample in loss and metrics, ``(batch,)``, on the device of the
             inputs; None weighs all samples equally. ``weight`` is then its sum, unless the task
             counts tokens. ``docs/weights.md`` compares the weights.
-        extras: Host values by name (reference texts), each a list with one entry per sample. They
-            stay on the host, and follow the samples in ``rows`` and ``first``.
+        extras: Values by name that are not tensors (reference texts), each a list with one entry
+            per sample. They stay on the host; ``rows`` and ``first`` select their entries, too.
         lr_scale: Factor on the learning rate of the step (sequence length in truncated BPTT).
-        indices: Sample numbers, int64 ``(batch,)``, always on the CPU. They key every random
-            draw of a sample, so that it does not depend on batch, worker or rank.
-        epoch: Epoch of the batch, for keyed draws.
+        indices: Sample numbers, int64 ``(batch,)``, always on the CPU. Random numbers for a sample
+            are computed from its sample number and the epoch, so that they do not depend on batch,
+            worker or rank.
+        epoch: Epoch of the batch.
     """
 
     inputs: Mapping[str, Tensor]
@@ -91,15 +92,16 @@ class Batch:
     def rows(self, rows: slice | Tensor) -> Batch:
         """Return a batch of some of the samples, in the given order.
 
-        Its ``weight`` is None, so that the loss determines it, if that of this batch is not its
-        number of samples or the sum of ``sample_weight`` (a number of tokens).
+        If the ``weight`` of this batch is its number of samples, or the sum of ``sample_weight``,
+        so is that of the returned batch. Otherwise (a number of tokens) the returned batch has the
+        weight None, and the loss computes it.
 
         Args:
-            rows: A slice, positions in the batch, int64 ``(rows,)`` on the CPU, or a bool mask
+            rows: A slice; or positions in the batch, int64 ``(rows,)`` on the CPU; or a bool mask
                 ``(batch,)``.
 
         Raises:
-            InputError: The mask has not one entry per sample.
+            InputError: The mask does not have one entry per sample.
         """
         if isinstance(rows, Tensor) and rows.dtype == torch.bool:
             if rows.shape != (len(self),):

@@ -2,8 +2,8 @@
 
 The C library may return freed memory of more than about 100 KB to the operating system, depending
 on what the process has freed before. The next batch then causes a page fault on every page, which
-takes longer than the gather: an epoch of 157 batches of 1.5 MB had 38,800 page faults, and 60,200
-where the library always returns the memory; with the pool it has 700 (2-core EPYC, glibc 2.36).
+takes longer than the gather: an epoch of 157 batches of 1.5 MB had 38,800 page faults, or 60,200
+if the library always returns the memory; with the pool it has 700 (2-core EPYC, glibc 2.36).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_POOLED_BYTES = 1 << 17
-"""Smallest pooled size: from here on the C library may allocate with ``mmap``."""
+"""Smallest pooled size; from this size on the C library may allocate with ``mmap``."""
 
 _MAX_BUFFERS = 4  # a loop uses one batch while one or two others are being prepared
 

@@ -1,4 +1,4 @@
-"""``checked_weights``: the weights of samples in loss and metrics, as every domain takes them."""
+"""``checked_weights``: checks the weights of samples in loss and metrics, for every domain."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from flambeau.errors import InputError
 
 
 def checked_weights(weights: Tensor, *, allow_zeros: bool = False) -> Tensor:
-    """Return the weights of samples as a floating-point tensor ``(n,)``.
+    """Check the weights of samples and return them as a floating-point tensor ``(n,)``.
 
     Args:
         weights: One number per row.
         allow_zeros: Accept weights that are all 0, as those of a single batch may be.
 
     Raises:
-        InputError: They are not one number per row, one is negative or not finite (the message
-            gives the row), or all are 0.
+        InputError: The weights are not one number per row, a weight is negative or not finite (the
+            message gives its row), or all weights are 0.
     """
     if weights.ndim != 1:
         raise InputError(
@@ -30,7 +30,7 @@ def checked_weights(weights: Tensor, *, allow_zeros: bool = False) -> Tensor:
         row = int(wrong.nonzero()[0])
         raise InputError(
             f"sample_weight is {weights[row].item():g} in row {row}, but weights must be finite "
-            "and at least 0. A row with weight 0 counts for nothing."
+            "and at least 0. A row with weight 0 has no effect on loss and metrics."
         )
     if not allow_zeros and not weights.any():
         raise InputError("Every sample_weight is 0, so no row counts. Give a weight above 0.")

@@ -1,4 +1,4 @@
-"""Class numbers: strings to numbers, and checks of labels in memory before training."""
+"""Convert string labels to class numbers, and check labels in memory before training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def number_labels(
 ) -> tuple[list[int], int | None]:
     """Return the class number of each label, and the first row whose label has none.
 
-    The numbers end at that row; it is None if all labels have a number.
+    The list of numbers ends before that row. The row is None if all labels have a number.
 
     Example:
         >>> number_labels(["b", "a", "c"], {"a": 0, "b": 1})
@@ -97,12 +97,12 @@ def _is_strings(value: object) -> bool:
 
 
 def marks_ignored(target: Tensor, n_classes: int | None) -> bool:
-    """Return whether integer targets ``(n,)`` are class numbers and ``IGNORED``.
+    """Return whether integer targets ``(n,)`` consist of class numbers and ``IGNORED`` (-100).
 
     Args:
         target: The targets.
-        n_classes: Number of classes; None if it is not known. Then the labels must be as dense as
-            class numbers, and few or frequent.
+        n_classes: Number of classes. If it is not known (None), other numbers than -100 are taken
+            for class numbers if they have few gaps and are few or frequent.
     """
     if target.ndim != 1 or target.is_floating_point() or target.is_complex():
         return False
@@ -119,7 +119,7 @@ def marks_ignored(target: Tensor, n_classes: int | None) -> bool:
 def check_labels(
     part: str, dataset: MemoryDataset, classes: Sequence[str], ignored: int | None = None
 ) -> None:
-    """Raise an error if integer labels are not class numbers.
+    """Check that integer labels are class numbers.
 
     Args:
         part: Name of the part, for the message.
@@ -128,7 +128,7 @@ def check_labels(
         ignored: The label of samples that do not count, or None.
 
     Raises:
-        InputError: The message gives the first rows.
+        InputError: A label is below 0 or too large; the message gives the first such rows.
     """
     n_classes = len(classes)
     for target in dataset.targets.values():
@@ -156,10 +156,10 @@ def check_labels(
 
 
 def check_label_columns(part: str, dataset: MemoryDataset) -> None:
-    """Raise an error if multi-label targets are not one column per label with values in [0, 1].
+    """Check that multi-label targets have one column per label, with values in [0, 1].
 
     Raises:
-        InputError: The message gives the first invalid value.
+        InputError: The shape or a value is invalid; the message gives the first invalid value.
     """
     for name, target in dataset.targets.items():
         if target.ndim != 2:
@@ -180,7 +180,7 @@ def check_label_columns(part: str, dataset: MemoryDataset) -> None:
 
 
 def is_one_hot(target: Tensor) -> bool:
-    """Return whether targets ``(n, columns)`` have exactly one 1 in each row and else zeros."""
+    """Return whether each row of targets ``(n, columns)`` has exactly one 1 and zeros otherwise."""
     if target.ndim != 2 or target.shape[1] < 2 or not len(target) or target.is_complex():
         return False
     is_binary = ((target == 0) | (target == 1)).all()
@@ -196,8 +196,8 @@ def labels_to_int64(part: str, dataset: MemoryDataset, *, one_hot: bool = False)
         one_hot: Whether 2-D targets are one-hot; otherwise they are returned unchanged.
 
     Raises:
-        InputError: A label is not an integer, or a row has not exactly one 1; the message gives
-            the row.
+        InputError: A label is not an integer, or a row does not have exactly one 1; the message
+            gives the row.
     """
     targets = dict(dataset.targets)
     for name, value in targets.items():
@@ -231,10 +231,10 @@ def labels_to_int64(part: str, dataset: MemoryDataset, *, one_hot: bool = False)
 def warn_about_absent_classes(
     parts: Mapping[str, MemoryDataset], classes: Sequence[str], *, fix: str
 ) -> None:
-    """Warn about classes without train rows, with the rows of other parts that have them.
+    """Warn about classes without train rows, and name rows of other parts with these classes.
 
     Args:
-        parts: Parts whose targets are class numbers.
+        parts: Data sets by the name of the part; their targets are class numbers.
         classes: Class names in the order of the class numbers.
         fix: What to do, for the message.
     """
@@ -246,8 +246,9 @@ def warn_about_absent_classes(
     if not absent:
         return
     shown = name_some((repr(classes[i]) for i in absent), most=_SHOWN)
+    which = "it" if len(absent) == 1 else "one of them"
     where = "".join(
-        f" The {part} rows {_name_rows(dataset, rows)} have {'it' if len(absent) == 1 else 'one'}."
+        f" The {part} rows {_name_rows(dataset, rows)} have {which}."
         for part, dataset in parts.items()
         if part != "train" and len(rows := _rows_of(dataset, absent))
     )

@@ -94,7 +94,8 @@ class BatchLayout:
     def batch(self, collated: object) -> Batch:
         """Return a ``Batch`` of tensors whose weight is the number of samples.
 
-        Of a ``Batch`` it returns a checked copy with all of its values: weights, masks, extras.
+        If ``collated`` is already a ``Batch``, return a checked copy, which keeps its weights,
+        masks and extras.
         """
         if not isinstance(collated, Batch):
             return as_batch(*self.inputs_and_targets(collated))
@@ -169,7 +170,7 @@ def as_batch(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Batch:
 
 
 def _checked(batch: Batch) -> Batch:
-    """Return a copy of a user's ``Batch``, with its weight if that is known.
+    """Return a checked copy of a user's ``Batch``; a missing weight is added if it can be computed.
 
     Raises:
         InputError: A field is not a tensor with one row per sample, or a weight is invalid.
@@ -223,7 +224,7 @@ def _field(name: str, fields: Mapping[str, Any]) -> Any:
 
 
 def widened_target(name: str, value: Tensor) -> Tensor:
-    """Return unsigned integers wider than uint8, which few torch functions support, as int64.
+    """Return uint16, uint32 and uint64, which few torch functions support, as int64.
 
     Raises:
         InputError: An integer does not fit in int64; the message gives its row.
@@ -242,7 +243,7 @@ def widened_target(name: str, value: Tensor) -> Tensor:
 
 
 def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:
-    """Return fields by name; the only one may be a dict, or a tuple of tensors or arrays."""
+    """Return fields by name; a single value may be a dict, or a tuple of tensors or arrays."""
     if len(values) == 1:
         value = values[0]
         if isinstance(value, Mapping):
@@ -254,7 +255,7 @@ def _named(kind: str, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _is_tuple_of_fields(value: object) -> bool:
-    """Return whether a value is several fields, and not a list of numbers that is one of them."""
+    """Return whether a value is a tuple or list of fields, not a single field (list of numbers)."""
     if not isinstance(value, tuple | list) or not value:
         return False
     return all(isinstance(each, Tensor | np.ndarray) for each in cast("Sequence[object]", value))

@@ -52,7 +52,7 @@ class Data(ABC):
 
     @property
     def like(self) -> Path | None:
-        """Folder of the export like whose data these are read; None by default.
+        """Folder of the export whose options were used to read these data; None without one.
 
         The constructor's argument ``like`` fills the options that the user does not set (class
         names, kind of targets, reading options) from the export's record, with
@@ -62,15 +62,16 @@ class Data(ABC):
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """How labels, folders and columns were understood, where another reading is possible."""
+        """How labels, folders and columns were interpreted if they were ambiguous."""
         return ()
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
         """JSON values of the options with which other data for the same model must be read.
 
-        An export records what does not follow from its preprocessor and task: a separator, names of
-        columns. ``flambeau.artefact.read_like.reading_options`` returns them for ``like``.
+        An export records these options if they do not follow from its preprocessor and task: a
+        separator, names of columns. ``flambeau.artefact.read_like.reading_options`` returns them
+        for the argument ``like``.
         """
         return {}
 
@@ -105,7 +106,8 @@ class Data(ABC):
         """Return JSON arguments of the domain's model builders (channels, outputs, size).
 
         Args:
-            preprocessor: As fitted: its vocabulary, cardinalities or number of channels.
+            preprocessor: The fitted preprocessor, which has the vocabulary, the cardinalities or
+                the number of channels.
             values: The plan's values.
         """
 
@@ -148,10 +150,10 @@ class Data(ABC):
         )
 
     def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
-        """Return whether ``dataset(part)`` has nothing to read or to convert first.
+        """Return whether ``dataset(part)`` can return without reading or converting samples.
 
-        Before a fit the doctor looks at the test and the calibration part only then: they are read
-        when their scores are asked for, and not earlier.
+        Before a fit the doctor checks the test and calibration parts only if this is True, because
+        a fit does not need these parts and should not have to read them.
 
         Args:
             part: "test" or "calibration".
@@ -186,7 +188,7 @@ class Data(ABC):
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
 
     def preview(self, row: int) -> Preview | None:
-        """Return the preview of a sample for reports; None if reports show its row number.
+        """Return the preview of a sample for reports; with None they show only its row number.
 
         Args:
             row: Row number, as in ``split``.

@@ -34,19 +34,21 @@ class Facts(TypedDict, total=False):
         n_test: Number of test samples.
         n_calibration: Number of calibration samples.
         split: Description of the split method.
-        inputs: The inputs by name.
-        targets: The targets by name.
+        inputs: Shape and dtype of each input by name.
+        targets: Shape and dtype of each target by name.
         in_memory: Whether the samples are held in memory.
-        memory_bytes: Size in memory.
-        target_dtype: "float32", "int64", "bool" …; of the only target, like all ``target_*``.
+        memory_bytes: Size of the samples in memory, in bytes.
+        target_dtype: "float32", "int64", "bool" …. All ``target_*`` facts require that there is
+            only one target.
         target_shape: Shape of one sample's target, ``[]`` for a scalar.
-        target_distinct: Number of distinct values; absent if data are read during training.
-        target_min: Smallest value.
-        target_max: Largest value.
-        target_binary: Whether every value is 0 or 1.
-        target_one_hot: Whether every row of several columns has exactly one 1 and else zeros.
-        target_ignored: ``{"label": -100, "rows": number}`` of class numbers with torch's label for
-            samples that do not count; the ``class_*`` facts are those of the other samples.
+        target_distinct: Number of distinct target values; absent if data are read during training.
+        target_min: Smallest target value.
+        target_max: Largest target value.
+        target_binary: Whether every target value is 0 or 1.
+        target_one_hot: Whether the target has several columns, and each row has exactly one 1 and
+            zeros otherwise.
+        target_ignored: ``{"label": -100, "rows": number}`` if some samples have -100, the label
+            that torch's losses ignore; the ``class_*`` facts do not include these samples.
         target_mean: Mean of each column of targets.
         target_std: Standard deviation of each column of targets.
         class_names: Names of the classes, or of the target columns (multi-label).
@@ -56,11 +58,11 @@ class Facts(TypedDict, total=False):
         has_length: Whether the number of batches in a train epoch is known; absent if it is.
         loader_batch_size: Batch size of a user-defined loader, which the plan cannot change.
         loader_batches: Number of batches of a user-defined loader in an epoch.
-        estimated: The parts whose number of samples is estimated from that of the batches.
+        estimated: The parts whose number of samples is estimated from their number of batches.
         n_read: Number of train samples that were measured, if not all of them.
         evidence: Which train samples were measured, if not all of them.
-        readings: How labels, folders and columns were understood, where they could be understood
-            otherwise: the attributes of `flambeau.data.reading.Reading` by name.
+        readings: How ambiguous labels, folders and columns were interpreted: the attributes of
+            `flambeau.data.reading.Reading` by name.
         started: Whether the weights of an export are loaded; added by the learner.
         model_given: Whether the user passed a module; added by the learner.
         model_dtype: Dtype of the module's parameters, if all have the same; added by the learner.
@@ -109,7 +111,7 @@ def train_count(facts: Facts) -> str:
 
 
 def class_totals(facts: Facts) -> Sequence[float]:
-    """Return how much each class counts in loss and metrics: its rows, or their weights.
+    """Return the weight of each class in the loss: its rows, or the sum of their weights.
 
     Empty if the classes were not counted.
     """

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 
 _MOST_ERROR = 1e-4
-"""Largest rounding error as a share of a column's range: 0.04 % of a standard deviation."""
+"""Largest accepted rounding error, as a share of the range of a column."""
 
 _LEAST_RANGE = 1e-11
-"""Range of a constant column as a share of its values: rounding errors of float64."""
+"""Columns whose range is below this share of their values are constant, up to rounding errors."""
 
 _CHUNK_NUMBERS = 2**20
 
 
 def to_default_dtype(values: Tensor) -> Tensor:
-    """Return float64 values in torch's default dtype, others and those that need it unchanged.
+    """Return float64 values in torch's default dtype, unless this would merge distinct values.
 
-    float32 has a spacing of 128 at 1.7e9 and ends at 3.4e38. Values whose range is small beside
-    their size (a time stamp, an identifier) stay float64, so that they can be standardised.
+    Values of other dtypes are unchanged. float32 has a spacing of 128 at 1.7e9 and ends at 3.4e38.
+    Values whose range is small compared with their size (time stamps, identifiers) stay float64,
+    so that they can be standardised.
 
     Args:
         values: ``(n, …)``; the columns of ``(n, columns)`` are examined separately.

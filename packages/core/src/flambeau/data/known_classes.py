@@ -1,4 +1,4 @@
-"""Labels of data that a trained model is evaluated on, compared with the classes of the model."""
+"""Compare the labels of data for evaluation with the classes of the trained model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Unknown = Literal["raise", "skip"]
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Labels that the model knows.
+    """The rows whose labels are classes of the model.
 
     Attributes:
-        rows: Their rows, ascending.
+        rows: The numbers of these rows, ascending.
         labels: The name of the model's class for each of these rows.
-        readings: What differs from the classes of the model.
+        readings: Notes on how the labels differ from the classes of the model.
     """
 
     rows: list[int]
@@ -34,16 +34,16 @@ def match_labels(
 ) -> LabelMatch:
     """Return the labels that are classes of a model, in the spelling of the model.
 
-    A label may differ from a class in case if it cannot mean another one. Whole numbers of which
-    none is the name of a class are indices and unchanged.
+    Upper and lower case may differ if only one class matches. If the labels are whole numbers and
+    no class is named by one of them, they are class indices and are returned unchanged.
 
     Args:
         labels: One label per row.
         classes: The classes of the model.
-        unknown: "raise" if a label is no class of the model, or "skip" such rows.
+        unknown: "raise" an error if a label is not a class of the model, or "skip" its rows.
 
     Raises:
-        InputError: Labels are unknown; the message counts them.
+        InputError: Labels are unknown; the message gives the number of rows of each.
     """
     counts = Counter(labels)
     if all(isinstance(label, int) for label in counts) and not set(map(str, counts)) & set(classes):
@@ -66,7 +66,7 @@ def match_labels(
     rows = [row for row, label in enumerate(labels) if class_of[label] is not None]
     readings = [
         *(
-            [_note(f"Left out, because the model does not know the class: {shown}.")]
+            [_note(f"Rows left out, because the model does not know their class: {shown}.")]
             * bool(missing)
         ),
         *_other_case(class_of),

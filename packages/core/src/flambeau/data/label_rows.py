@@ -1,4 +1,4 @@
-"""Labels of which each is a row of numbers: one-hot and multi-hot columns, and amounts."""
+"""Read labels that are rows of numbers: one-hot columns, multi-label columns, or amounts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class NumberRows:
 
     Attributes:
         values: float64 ``(n, k)``.
-        is_float: Whether a number is a float.
-        are_arrays: Whether the labels are an array, a tensor, a frame or arrays, not Python lists,
-            which could also be lists of tags.
+        is_float: Whether any of the numbers is a float.
+        are_arrays: Whether the labels are an array, a tensor, a frame, or a list of arrays. Python
+            lists of numbers could also be lists of tags.
     """
 
     values: NDArray[np.float64]
@@ -51,9 +51,9 @@ class NumberRows:
 
 
 def list_labels(labels: Any) -> tuple[list[Any], tuple[str, ...] | None]:
-    """Return one entry per sample, and the names of the columns if the labels are a frame of some.
+    """Return one label per sample, and the column names if the labels are a frame of columns.
 
-    The entries of a 2-D array, tensor or frame are arrays; those of other labels Python values.
+    The labels of a 2-D array, tensor or frame are arrays; other labels are Python values.
     """
     if is_frame(labels) and hasattr(labels, "columns"):
         names = tuple(map(str, labels.columns))
@@ -84,7 +84,7 @@ def read_number_rows(values: Sequence[Any]) -> NumberRows | None:
 
 
 def read_task_of_rows(rows: NumberRows, names: Sequence[str] | None) -> Reading | None:
-    """Return how rows of at least two numbers are understood; ``evidence["task"]`` is the task.
+    """Return the task that follows from rows of at least two numbers, in ``evidence["task"]``.
 
     Rows of 0 and 1 are columns of classes: one-hot if every row has exactly one 1, else several
     labels per sample. Other numbers are amounts. None if they are Python lists of whole numbers,
@@ -101,7 +101,7 @@ def read_task_of_rows(rows: NumberRows, names: Sequence[str] | None) -> Reading 
         confidence = 0.9
         if one_hot > _MOSTLY_ONE_HOT * n:
             odd = name_some(np.flatnonzero(rows.ones != 1))
-            what = f"{shape} 0 or 1, and only the rows {odd} have not exactly one 1."
+            what = f"{shape} 0 or 1, and only the rows {odd} do not have exactly one 1."
             confidence = 0.4
         return _task("multi_label", what, evidence, confidence)
     if not rows.is_float and not rows.are_arrays:
@@ -110,7 +110,7 @@ def read_task_of_rows(rows: NumberRows, names: Sequence[str] | None) -> Reading 
     sums = rows.values.sum(axis=1)
     if bool((rows.values >= 0).all()) and bool((abs(sums - 1) < _SUM_TOLERANCE).all()):
         what = f"{shape} that sum to 1, as the probabilities of classes would."
-        override = "For classes give the most probable one of each: labels.argmax(1)."
+        override = "For classes pass the most probable class of each sample: labels.argmax(1)."
         return _task("regression", what, evidence, 0.4, override)
     if not rows.is_float:
         what = f"{shape}, whole numbers other than 0 and 1, which could be tags."
@@ -124,7 +124,7 @@ def class_numbers(rows: NumberRows, row_name: Any) -> list[int]:
     """Return the column of the 1 in each row.
 
     Raises:
-        InputError: A row has not exactly one 1; the message names it.
+        InputError: A row does not have exactly one 1; the message names the row.
     """
     wrong = np.flatnonzero(rows.ones != 1) if rows.is_binary else np.arange(len(rows.values))
     if len(wrong):

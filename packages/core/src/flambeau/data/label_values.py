@@ -1,4 +1,4 @@
-"""Doubts about labels that are one value per sample: codes or amounts, tags, spellings."""
+"""Find ambiguous labels with one value per sample: codes or amounts, tags, spellings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SEPARATORS = ";|,"
 
 
 def doubts_about_values(values: Sequence[Any], kind: str) -> list[Reading]:
-    """Return the doubts about how labels ``(n,)`` of one type were read.
+    """Return what is doubtful in the interpretation of labels ``(n,)`` of one type.
 
     Args:
         values: The labels: text, whole numbers, floats or bools.
-        kind: The task that follows from their type.
+        kind: The task that was inferred from their type.
     """
     counts = Counter(values)
     if all(isinstance(value, str) for value in counts):
@@ -42,7 +42,7 @@ def doubts_about_values(values: Sequence[Any], kind: str) -> list[Reading]:
 
 
 def doubts_about_names(names: Sequence[str]) -> list[Reading]:
-    """Return a doubt if class names differ only in case, spaces or the form of their accents."""
+    """Report class names that differ only in case, spaces or the Unicode form of accents."""
     alike: dict[str, list[str]] = {}
     for name in names:
         plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
@@ -123,7 +123,7 @@ def _whole_numbers(counts: Counter[int], kind: str) -> Reading | None:
     seen = f"The labels are {len(counts):,} distinct whole numbers from {low:,} to {high:,}"
     if kind == "regression":
         return _task_doubt(
-            f"{seen}; the lowest is no class number, so they are amounts.",
+            f"{seen}; the lowest cannot be a class number, so they are read as amounts.",
             {"distinct": len(counts), "smallest": low},
             f"For classes pass {TASK_OPTION.format(*['classification'] * 2)}.",
             0.7,

@@ -76,14 +76,15 @@ def is_stream(loader: Loader) -> bool:
 def continues_epoch(loader: Loader, epoch: int) -> bool:
     """Return whether ``epoch`` continues the epoch before, so that carried state is kept.
 
-    Only if ``loader`` divides longer epochs of a stream, and says so with ``continues(epoch)``.
+    This is the result of the loader's method ``continues(epoch)``, which a loader has if it divides
+    the long epochs of a stream into shorter ones; False without this method.
     """
     continues: Callable[[int], bool] | None = getattr(loader, "continues", None)
     return continues is not None and continues(epoch)
 
 
 class StepCounts:
-    """Numbers of optimizer steps by epoch, which may differ.
+    """The number of optimizer steps in each epoch, which may differ between epochs.
 
     Args:
         in_epoch: Steps in every epoch, or a function of the epoch.
@@ -119,10 +120,13 @@ class StepCounts:
         return before[end] - before[first]
 
     def find(self, step: int) -> tuple[int, int]:
-        """Return the epoch of a step counted from epoch 0, and its index in that epoch.
+        """Return the epoch that contains a step, and the index of the step in this epoch.
+
+        Args:
+            step: Number of the step, counted from the start of epoch 0.
 
         Raises:
-            InputError: The epochs are empty.
+            InputError: Too many consecutive epochs have no steps.
         """
         if isinstance(self._in_epoch, int):
             return divmod(step, self._in_epoch)

@@ -33,7 +33,7 @@ class MappedArray:
     Attributes:
         values: uint8 ``(rows, …)``, mapped copy-on-write: processes share one copy, and writing
             into the tensor does not change the file.
-        details: What the writer stored beside it: JSON values.
+        details: JSON values that the writer stored with the array.
     """
 
     values: Tensor
@@ -41,7 +41,7 @@ class MappedArray:
 
 
 class MappedStore:
-    """A folder of uint8 arrays by key. The least recently used ones are removed for new ones.
+    """A folder of uint8 arrays by key; the least recently used ones are removed for new ones.
 
     An array is written atomically (to a temporary folder, flushed and renamed). If several
     processes need it, one writes it and the others wait.
@@ -49,8 +49,8 @@ class MappedStore:
     Args:
         name: Name of the sub-folder of this kind of arrays.
         folder: The cache folder; by default `default_folder`.
-        advice: What the user can do if the arrays do not fit on the disk or cannot be read back;
-            the end of the message.
+        advice: The end of error messages: what the user can do if the arrays do not fit on the
+            disk or cannot be read back.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MappedStore:
         self._advice = advice
 
     def available_bytes(self) -> int:
-        """Return the largest allowed size of one array, if older ones are removed."""
+        """Return the largest allowed size of one array in bytes, if older ones are removed."""
         used = sum(size for _, size, _ in self.list_arrays())
         for existing in (self.root, *self.root.parents):
             with suppress(OSError):
@@ -82,7 +82,7 @@ class MappedStore:
             key: Identifies the content, a valid file name: a hash of everything it depends on.
             row_shape: Shape of one row.
             write: Writes the rows into the open file, and returns the details to be stored.
-            most_rows: Number of rows for which disk space is needed.
+            most_rows: Largest number of rows that ``write`` may write; space is made for them.
             accepts: Whether an existing array with these details may be used; else it is written
                 again.
 
@@ -153,7 +153,7 @@ def _write(
 def _read(
     path: Path, shape: tuple[int, ...], accepts: Callable[[Mapping[str, Any]], bool]
 ) -> MappedArray | None:
-    """Return the array; None if it is missing, damaged, refused or has another key."""
+    """Return the array; None if it is missing, damaged, not accepted or has another key."""
     try:
         record: dict[str, Any] = json.loads((path / _RECORD).read_text(encoding="utf-8"))
         whole = (int(record["shape"][0]), *shape)
@@ -175,7 +175,10 @@ def _read(
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Generator[None]:
-    """Lock the block for other processes of the machine; the lock also ends with the process."""
+    """Prevent other processes of this machine from running the ``with`` block at the same time.
+
+    If the process ends, the operating system releases the lock.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: two processes may write the same file, and the last one remains

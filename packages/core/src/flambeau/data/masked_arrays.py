@@ -1,4 +1,4 @@
-"""NumPy masked arrays: refused where an entry is masked, because torch ignores the mask."""
+"""Refuse NumPy arrays with masked entries, because torch ignores the mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refuse_masked(name: str, value: object) -> None:
         value: Any object.
 
     Raises:
-        InputError: An entry is masked; the message gives the number and the first index.
+        InputError: Entries are masked; the message gives their number and the first index.
     """
     if not isinstance(value, np.ma.MaskedArray):
         return
@@ -27,6 +27,6 @@ def refuse_masked(name: str, value: object) -> None:
         first = tuple(int(index) for index in masked[0])
         raise InputError(
             f"{name} is a masked array with {len(masked)} masked entries (the first at {first}), "
-            "whose values under the mask would be used. Fill them, array.filled(0), or leave out "
+            "whose values under the mask would be used. Replace them (array.filled(0)), or remove "
             "their rows."
         )

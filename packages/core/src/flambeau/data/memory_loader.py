@@ -28,7 +28,8 @@ class MemoryDataset:
     Args:
         inputs: CPU tensors ``(n, …)`` by name, in the order of the model's arguments.
         targets: CPU tensors ``(n, …)`` by name; may be empty.
-        ids: Sample numbers, int64 ``(n,)``, that key a sample's random draws; 0..n-1 by default.
+        ids: Sample numbers, int64 ``(n,)``, on which the random numbers for a sample depend; by
+            default 0..n-1.
         sample_weight: Weight of each sample in loss and metrics, ``(n,)``; None for equal weights.
 
     Raises:
@@ -101,7 +102,7 @@ class MemoryDataset:
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
-        """``{"sample_weight": …}``, or an empty mapping: arguments of ``Batch``."""
+        """The sample weights by name, ``{"sample_weight": …}``; empty without weights."""
         return {} if self.sample_weight is None else {"sample_weight": self.sample_weight}
 
     def loader(self, options: LoaderOptions) -> MemoryLoader:
@@ -109,7 +110,7 @@ class MemoryDataset:
         return MemoryLoader(self, options)
 
     def columns_on(self, device: torch.device) -> _Columns:
-        """Return inputs and targets on ``device``; the copy is shared by all loaders."""
+        """Return inputs, targets and weights on ``device``; all loaders share the copy."""
         columns = self._copies.get(device)
         if columns is None:
             columns = _Columns(

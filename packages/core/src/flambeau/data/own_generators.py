@@ -1,4 +1,4 @@
-"""``OwnGenerators``: random generators that data sets and samplers keep as attributes."""
+"""``OwnGenerators``: seeds random generators that data sets and samplers keep as attributes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OwnGenerators:
         return bool(self._generators)
 
     def seed(self, number: int) -> None:
-        """Seed each generator with ``number`` and its own first state."""
+        """Seed each generator from ``number`` and the state in which the user passed it."""
         for generator, base in zip(self._generators, self._bases, strict=True):
             _seed(generator, keyed.key(base, _PURPOSE, number))
 
@@ -86,7 +86,7 @@ def _parts(owner: object) -> list[object]:
 
 
 def _base(generator: AnyGenerator) -> int:
-    """Return a number that stands for the present state; the state does not change."""
+    """Return a number that depends on the generator's current state, which does not change."""
     if isinstance(generator, torch.Generator):
         return generator.initial_seed()
     if isinstance(generator, np.random.Generator):

@@ -1,4 +1,4 @@
-"""Names of the parts, and the column of a table that has the part of each row."""
+"""Recognise the names of parts (train, valid, test), and the table column that contains them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _YES, _NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
 
 def part_of_name(name: str) -> Part | None:
-    """Return the part that a folder or a cell names; None if it names none.
+    """Return the part that the name of a folder or the text of a cell denotes; None without one.
 
     Example:
         >>> [part_of_name(name) for name in ("Validation", "training_set", "testing-images", "cat")]
@@ -52,12 +52,12 @@ def part_of_name(name: str) -> Part | None:
 
 
 def read_part_column(values: Iterable[Any], column: str, table: str) -> list[Part]:
-    """Return the part of each row that a split column names.
+    """Return the part of each row, as given in the cells of a split column.
 
     Args:
         values: The cells: "train", "valid", "test" or another name that `part_of_name` knows; or
-            bools (or 0 and 1), where True is the part that the name of the column has ("is_test"),
-            else valid.
+            bools (or 0 and 1). True denotes the part in the name of the column ("is_test": test),
+            or valid if the name contains no part.
         column: Name of the column.
         table: Name of the table, for messages.
 
@@ -85,17 +85,17 @@ def read_part_column(values: Iterable[Any], column: str, table: str) -> list[Par
 
 
 def find_part_column(table: Table, without: Collection[str] = ()) -> tuple[str, Reading] | None:
-    """Return the column that has the part of each row, and why; None if there is none.
+    """Return the column that contains the part of each row, and why; None if there is none.
 
-    It is a column in which every cell names a part, or a flag such as "is_valid". A column "split"
-    is it in any case, so that a cell that names no part is an error.
+    In this column every cell names a part, or it is a flag such as "is_valid". A column with the
+    name "split" is returned whatever its cells are, so that a cell that names no part is an error.
 
     Args:
         table: The table.
-        without: Columns that have something else, such as the labels.
+        without: Columns with another meaning, such as the labels.
 
     Raises:
-        SplitError: Several columns could be it.
+        SplitError: Several columns could contain the parts.
     """
     found: dict[str, float] = {}
     for name in table.names:
@@ -115,7 +115,7 @@ def find_part_column(table: Table, without: Collection[str] = ()) -> tuple[str, 
         return None
     if len(found) > 1:
         raise SplitError(
-            f"Several columns of {table.name} could have the part of each row: "
+            f"Several columns of {table.name} could contain the part of each row: "
             f"{name_some(map(repr, found))}. Choose one with split=…, on the command line --split "
             "(split=False, --split none for a random split)."
         )
@@ -123,12 +123,12 @@ def find_part_column(table: Table, without: Collection[str] = ()) -> tuple[str, 
     cells = name_some(sorted(set(map(str, table.column(name)))))
     reading = Reading(
         "split",
-        f"The column {name!r} of {table.name} has the part of each row ({cells}).",
+        f"The column {name!r} of {table.name} contains the part of each row ({cells}).",
         {"column": name},
         ("a random split",),
         confidence,
         "For a random split pass split=False, on the command line --split none; for another column "
-        "its name.",
+        "pass its name.",
     )
     return name, reading
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
 RESERVED = ("file", "item", "line", "error")
-"""Columns that the command line adds to those of a prediction: its source, or why it failed."""
+"""Columns that the command line adds to a prediction: the source of the input, or the error."""
 
 
 def is_frame(items: object) -> bool:
@@ -19,7 +19,7 @@ def is_frame(items: object) -> bool:
 
 
 def rows_of(frame: Any) -> list[Any]:
-    """Return the inputs in a frame: the values of a single column, else one dict by column a row.
+    """Return the inputs in a frame: the values of a single column, else a dict by column per row.
 
     Args:
         frame: A series, or a frame; see ``is_frame``.
@@ -33,7 +33,7 @@ def rows_of(frame: Any) -> list[Any]:
 
 
 def collect(items: Any, outputs: Sequence[Any]) -> Any:
-    """Return the predictions as a frame with the index of ``items`` if that is one, else a list.
+    """Return the predictions as a list or, if ``items`` is a frame, as a frame with its index.
 
     Args:
         items: The inputs: a frame, a series, or anything else.
@@ -46,7 +46,7 @@ def collect(items: Any, outputs: Sequence[Any]) -> Any:
 
 
 def without_rows(items: Any, example: Any) -> Any:
-    """Return the frame of no predictions, with the columns and dtypes of one.
+    """Return a frame without rows that has the columns and dtypes of a prediction.
 
     Args:
         items: A frame or series without rows.
@@ -57,7 +57,7 @@ def without_rows(items: Any, example: Any) -> Any:
 
 
 def columns_of(outputs: Sequence[Any]) -> dict[str, list[Any]]:
-    """Return the fields of predictions as columns; None where a prediction lacks a field.
+    """Return the fields of predictions as columns, with None if a prediction lacks a field.
 
     >>> columns_of([{"label": "ant"}, {"label": "bee", "score": 0.5}])
     {'label': ['ant', 'bee'], 'score': [None, 0.5]}
@@ -70,10 +70,10 @@ def columns_of(outputs: Sequence[Any]) -> dict[str, list[Any]]:
 def fields_of(prediction: Any) -> dict[str, Any]:
     """Return the fields of one prediction by name; a nested mapping is merged into them.
 
-    A name of a nested mapping that is also a field, or in ``RESERVED``, gets the mapping's name in
-    front: a class "label" in ``probabilities`` becomes "probabilities.label", and a class that has
-    such a name already becomes "probabilities.probabilities.label". A prediction without fields has
-    the only field "value".
+    A name of a nested mapping that is also a field, or in ``RESERVED``, is prefixed with the
+    mapping's name: a class "label" in ``probabilities`` becomes "probabilities.label", and a class
+    that has such a name already becomes "probabilities.probabilities.label". A prediction that is
+    neither a dataclass nor a mapping has the single field "value".
     """
     if is_dataclass(prediction) and not isinstance(prediction, type):
         fields = asdict(prediction)

@@ -17,8 +17,9 @@ class Preprocessor(Protocol):
     It is saved as ``arguments()`` (JSON values) and ``tensors()`` and rebuilt with the constructor
     registered as ``builder``: ``builder(**arguments, **tensors)``.
 
-    A class may derive from it. By default ``on_device`` returns the batch unchanged, ``collect``
-    returns a list, or a frame for a frame, and ``arguments()`` and ``tensors()`` are empty.
+    A class may derive from this protocol. By default ``on_device`` returns the batch unchanged,
+    ``collect`` returns a list, or a frame for a frame, and ``arguments()`` and ``tensors()`` return
+    empty mappings.
     """
 
     @property
@@ -61,7 +62,7 @@ class Preprocessor(Protocol):
 
 @runtime_checkable
 class HasVocabulary(Protocol):
-    """A preprocessor that maps inputs to ids, on whose meaning the weights of a model depend."""
+    """A preprocessor that maps inputs to ids; a model's weights fit only one meaning of the ids."""
 
     def vocabulary_digest(self) -> str:
         """Return a digest of all vocabularies; weights fit only data with the same digest."""

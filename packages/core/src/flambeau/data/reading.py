@@ -1,4 +1,4 @@
-"""``Reading``: how a part of the input was understood, where it could be understood otherwise."""
+"""``Reading``: how ambiguous labels, folders or columns of the data were interpreted."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 DOUBTFUL_BELOW = 0.5
-"""Readings with a confidence below this are doubtful: the doctor names them."""
+"""Readings with a confidence below this are doubtful, and the doctor reports them."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How labels, folders or columns were understood.
+    """How ambiguous labels, folders or columns were interpreted.
 
-    The readings of a data set are facts (``Facts["readings"]``); each is part of the reason of one
-    choice of the plan.
+    The readings of a data set are facts (``Facts["readings"]``); each reading is part of the reason
+    of one choice of the plan.
 
     Attributes:
         key: The choice of the plan: "task", "targets" or "split".
-        what: What was understood and why, as a sentence with the figures or names that were seen.
-        evidence: The figures behind it, by name.
-        alternatives: The other possible readings, as text.
-        confidence: From 0 to 1; below ``DOUBTFUL_BELOW`` the reading is doubtful.
-        override: What to write for another reading, in Python and on the command line.
+        what: The interpretation and its reason, as a sentence with the numbers or names found.
+        evidence: The numbers on which the interpretation is based, by name.
+        alternatives: Other possible interpretations, as text.
+        confidence: From 0 to 1; below ``DOUBTFUL_BELOW`` the interpretation is doubtful.
+        override: What to write for another interpretation, in Python and on the command line.
     """
 
     key: str

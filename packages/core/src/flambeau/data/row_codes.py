@@ -1,4 +1,4 @@
-"""Groups and times of rows as integer codes, for ``Split``."""
+"""Convert the groups or times of rows to integer codes, for ``Split``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def number_values(values: Any, what: str) -> tuple[NDArray[np.int64], NDArray[An
 def number_times(times: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return each time's chronological rank, and the distinct times in chronological order.
 
-    Text is accepted only where its alphabetical order is chronological: ISO 8601 in one form.
+    Text is accepted only if its alphabetical order is chronological: ISO 8601, all in one form.
 
     Raises:
         SplitError: A time is missing, or text is not ISO 8601, or has several forms or zones.
@@ -95,7 +95,7 @@ def name_rows(rows: Iterable[Any]) -> str:
 
 
 def _form(match: re.Match[str]) -> tuple[object, ...]:
-    """Return what must be equal in all times, so that text sorts chronologically."""
+    """Return the form of a time; text sorts chronologically if all times have the same form."""
     day, _, clock = match["moment"].replace("T", " ").partition(" ")
     dashes, colons = "-" in day or len(day) == 4, ":" in clock or len(clock) < 3
     return dashes, colons, match["separator"], match["zone"]

@@ -51,8 +51,8 @@ class Split:
             evaluated.
 
     Raises:
-        SplitError: A row is in two parts or twice in one, a row is negative, or train or valid
-            is empty. The message names the rows.
+        SplitError: A row is in two parts or twice in one, a row number is negative, or train is
+            empty although the data are for training. The message names the rows.
     """
 
     train: Rows
@@ -161,7 +161,7 @@ class Split:
         *,
         calibration: float = 0.0,
     ) -> Split:
-        """Split by time: in this order train, validation, calibration and test.
+        """Split by time: the earliest rows are train, then validation, calibration and test.
 
         The sizes are approximated, because rows with the same time stay in one part. Each part is
         in chronological order.
@@ -205,7 +205,7 @@ class Split:
         """Return a split with these row numbers, in the given order; None for no valid part.
 
         Raises:
-            SplitError: ``valid`` is empty, which may be a mistake, or train is.
+            SplitError: ``train`` is empty, or ``valid`` is, which may be a mistake.
         """
         if valid is not None and not len(np.atleast_1d(valid)):
             raise SplitError(
@@ -246,10 +246,10 @@ class Split:
         return "\n".join([self.describe(), *(f"  {note}" for note in self.notes)])
 
     def check_length(self, n: int) -> None:
-        """Raise an error if a row number is not below ``n``.
+        """Check that all row numbers are below ``n``.
 
         Raises:
-            SplitError: The message names the rows.
+            SplitError: A row number is too large; the message gives the rows.
         """
         for name in PARTS:
             rows = self.part(name)
@@ -260,10 +260,10 @@ class Split:
                 )
 
     def check_groups(self, groups: ArrayLike | Sequence[Any]) -> None:
-        """Raise an error if a group has rows in two parts, which is a leak.
+        """Check that no group has rows in two parts, which would be a leak.
 
         Raises:
-            SplitError: The message names the groups and their parts.
+            SplitError: A group is in two parts; the message names the groups and the parts.
         """
         codes, names = number_values(groups, "groups")
         self.check_length(len(codes))
@@ -422,9 +422,9 @@ def _choose_groups(left: Sequence[int], sizes: NDArray[Any], target: int, most: 
 
 
 def _latest(sizes: NDArray[Any], target: int, keep: int) -> int:
-    """Return the first of the latest times whose rows add up to about ``target``.
+    """Return the time from which on the rows to the end add up to about ``target``.
 
-    The ``keep`` earliest times are never included.
+    The ``keep`` earliest times are never returned.
     """
     taken = np.cumsum(sizes[::-1])[: len(sizes) - keep]
     return len(sizes) - 1 - int(np.argmin(np.abs(taken - target)))

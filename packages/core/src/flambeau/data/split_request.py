@@ -1,4 +1,4 @@
-"""``SplitRequest``: the split that a ``from_*`` constructor is asked for, and how it is formed."""
+"""``SplitRequest``: the split arguments of a ``from_*`` constructor, and the split they give."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class SplitRequest:
             rows (int); or separate samples, if the constructor takes them.
         test: The same for the test part; 0 for none.
         split: A `Split` with the row numbers of the input, or the name of a column with the part
-            of each row; False if no column has it, None if one may be found.
+            of each row; False ignores such columns, None searches for one.
         seed: Seed of the random split.
         stratify: Whether a random split keeps the class proportions; "auto" leaves it to the
             constructor.
         calibration: As ``test``, for the part on which predictions are calibrated.
-        scored: The part on which a trained model is evaluated; None if the data are trained on.
-            With "auto" or "all" nothing is drawn: rows that are in no part are test.
+        scored: The part on which a trained model is evaluated; None if the data are for training.
+            With "auto" or "all" no part is drawn at random: rows that are in no part become test.
     """
 
     valid: Any = 0.2
@@ -55,7 +55,7 @@ class SplitRequest:
         return self.split if isinstance(self.split, str) else None
 
     def separate(self, *kinds: type, pair: str = "") -> dict[str, Any]:
-        """Return the parts that are given as separate samples, not as a size, by name.
+        """Return the parts for which separate samples are given instead of a size, by name.
 
         Args:
             kinds: Types of separate samples; values of other types are sizes. Numbers are always
@@ -87,7 +87,7 @@ class SplitRequest:
         return found
 
     def to_draw(self, given: Mapping[str, Any] | None = None) -> list[str]:
-        """Return the parts that are drawn at random: not ``given``, and with a size above 0.
+        """Return the parts to draw at random: those not in ``given``, with a size above 0.
 
         Args:
             given: Rows or samples of the known parts.
@@ -108,8 +108,8 @@ class SplitRequest:
     ) -> Split:
         """Return the split of ``n`` rows, in row numbers of the kept rows.
 
-        A ``Split`` of the request has precedence over the ``given`` parts. A part that neither of
-        them has is drawn from the train rows.
+        A ``Split`` in the request is used unchanged. Otherwise the ``given`` parts are used, and
+        missing parts are drawn at random from the train rows.
 
         Args:
             n: Number of rows of the input, including unusable ones.
@@ -117,8 +117,9 @@ class SplitRequest:
                 all.
             given: Rows of the parts that are known from folders, a column or separate samples, in
                 row numbers of the input. If train is missing, it is the rows in no part.
-            classes: The class of each kept row, for a stratified draw; None draws without.
-            groups: The group of each kept row, which a draw keeps in one part; None draws rows.
+            classes: The class of each kept row, for a stratified draw; None for one that is not.
+            groups: The group of each kept row; a draw keeps each group in one part. None draws
+                single rows.
 
         Raises:
             ArgumentError: ``split`` or a size has a wrong type.
@@ -164,8 +165,8 @@ class SplitRequest:
         if self.split in (None, False) or (self.column is not None and given is not None):
             return
         raise ArgumentError(
-            f"split is a {type(self.split).__name__}, not a Split. Row numbers become one with "
-            "Split.from_indices(train, valid); the name of a column needs a table."
+            f"split is a {type(self.split).__name__}, not a Split. For row numbers pass "
+            "Split.from_indices(train, valid); the name of a column is allowed only for a table."
         )
 
     def _draw(
@@ -176,7 +177,7 @@ class SplitRequest:
         classes: NDArray[Any] | None,
         groups: NDArray[Any] | None,
     ) -> Split:
-        """Return a random split of ``train`` with the missing parts, by the names they have there.
+        """Draw the missing parts from ``train``; part ``missing[i]`` is named ``drawn_as[i]``.
 
         Raises:
             ArgumentError: A size is not a number.
@@ -191,7 +192,7 @@ class SplitRequest:
                 if len(sizes) + 1 < n_groups < len(train):
                     return Split.by_group(groups[train], **sizes, seed=self.seed)
                 if n_groups < len(train):
-                    few = f"only {n_groups} distinct groups: they are in several parts"
+                    few = f"only {n_groups} distinct groups: a group may be in several parts"
             found = Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
             return replace(found, notes=(*found.notes, few)) if few else found
         except (ArgumentError, SplitError) as error:
@@ -205,7 +206,7 @@ class SplitRequest:
 
 
 def _without_draw(parts: dict[str, Rows], n: int) -> Split:
-    """Return the given parts; the rows in none are added to test."""
+    """Return a split of the given parts; rows that are in no part are added to test."""
     free = np.ones(n, np.bool_)
     for rows in parts.values():
         free[rows] = False

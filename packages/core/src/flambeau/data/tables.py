@@ -107,13 +107,13 @@ def read_csv(
     Args:
         path: The file, UTF-8, with or without byte-order mark.
         rows: Read only this many rows; with 0, only the header.
-        header: Whether the first line has the names of the columns, or a function of its cells
-            that returns this. Without a header the names are "0", "1", ….
+        header: Whether the first line has the names of the columns, or a function that decides
+            this from the cells of the first line. Without a header the names are "0", "1", ….
 
     Raises:
-        InputError: The file does not exist, is not UTF-8, has no rows or two columns of one name, a
-            row has another length than the header, or a quoted cell is not closed. The message
-            has the line.
+        InputError: The file does not exist, is not UTF-8, has no rows, or has two columns with the
+            same name; a row and the header have different lengths; or a quoted cell is not closed.
+            The message gives the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -162,7 +162,7 @@ def read_table(source: Any, name: str = "frame") -> Table:
         name: Name of the table in messages.
 
     Raises:
-        InputError: ``source`` is no table, its columns differ in length, or two have one name.
+        InputError: ``source`` is not a table, or its columns differ in length or share a name.
         MissingDependencyError: Only pyarrow can read the frame, and it is not installed.
     """
     if isinstance(source, Mapping):
@@ -202,8 +202,8 @@ def read_table(source: Any, name: str = "frame") -> Table:
 def parse_numbers(cells: Sequence[str]) -> list[Any]:
     """Return the cells as int or float if all are numbers in plain form, else unchanged.
 
-    Numbers with leading zeros (codes such as 007) and with separators (1_000, 1,5) are text. So are
-    columns in which only exponents without a sign (1e5) suggest floats: programs write 1e+05.
+    Numbers with leading zeros (codes such as 007) and with separators (1_000, 1,5) are text. A
+    column of whole numbers and texts such as 1e5 is text, too: programs write the float as 1e+05.
 
     Example:
         >>> parse_numbers(["1", "2.5"]), parse_numbers(["1", "02"])
@@ -234,7 +234,7 @@ def _open(path: Path, *args: Any, **kwargs: Any) -> IO[Any]:
 
 @contextmanager
 def _explained(path: Path) -> Generator[None]:
-    """Raise an ``InputError`` with the line where the text cannot be decoded or decompressed."""
+    """Convert errors of decoding (with the line) and decompression to an ``InputError``."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -248,7 +248,7 @@ def _explained(path: Path) -> Generator[None]:
 
 @contextmanager
 def _cells_of_any_length() -> Generator[None]:
-    """Read cells of more than 131,072 characters, the default limit of Python's csv module."""
+    """Allow cells of more than 131,072 characters, the default limit of Python's csv module."""
     limit = csv.field_size_limit(_MOST_CHARACTERS)
     try:
         yield
@@ -314,7 +314,7 @@ def _check_names(names: Sequence[str], table: str) -> None:
     if repeated:
         raise InputError(
             f"{table} has several columns named {name_some(map(repr, repeated))}. Give each column "
-            "a name of its own."
+            "a different name."
         )
 
 

@@ -51,10 +51,10 @@ class Targets:
         kind: The task.
         values: int64 ``(n,)`` for classification; float32 ``(n, classes)`` of 0 and 1 for
             multi-label; ``(n,)`` or ``(n, values)`` for regression, in torch's default dtype or,
-            where that would merge the values, float64.
+            if this would merge distinct values, float64.
         names: Class names, or names of the regression targets.
-        reason: What in the labels decided the task, for messages.
-        readings: How the labels were understood, where they could be understood otherwise.
+        reason: The property of the labels that decided the task, for messages.
+        readings: How ambiguous labels were interpreted.
     """
 
     kind: Kind
@@ -81,14 +81,14 @@ class Targets:
         return dict(zip(self.names, to_list(counts), strict=True))
 
     def check_split(self, split: Split, samples: str = "samples") -> None:
-        """Raise an error if a class has samples in another part but none in train.
+        """Check that every class with samples in another part has samples in train.
 
         Args:
             split: A split of the rows of these targets.
             samples: What a row is, in the plural, for the message.
 
         Raises:
-            SplitError: The message names the classes.
+            SplitError: A class has no samples in train; the message names the classes.
         """
         if self.kind != "classification":
             return
@@ -192,12 +192,12 @@ def read_labels(
 
 
 def _has_negative(values: Sequence[Any]) -> bool:
-    """Return whether the labels are whole numbers below -1, which are no class numbers."""
+    """Return whether all labels are whole numbers, and one is below -1: not class numbers."""
     return all(type(value) is int for value in values) and min(values) < -1
 
 
 def _refuse_ignored_label(values: Sequence[Any], row_name: _RowName) -> None:
-    """Raise an InputError for class numbers beside the label that torch's losses ignore."""
+    """Raise an InputError if the labels look like class numbers and the ignored label -100."""
     if not all(type(value) is int or isinstance(value, float) for value in values):
         return
     others = set(values) - {IGNORED}

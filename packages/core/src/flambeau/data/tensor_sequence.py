@@ -1,4 +1,4 @@
-"""Tensors in memory as a sequence of samples."""
+"""``TensorSequence``: tensors in memory, read as a sequence of samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class TensorSequence(Sequence[Any]):
     """A view of tensors ``(n, …)`` as a sequence of n samples, without a copy.
 
-    A sample is a tensor where there is one column, else a dict of tensors by column name.
+    A sample is a tensor if there is one column, else a dict of tensors by column name.
 
     Args:
         columns: Tensors of equal length by name.

@@ -1,4 +1,4 @@
-"""``Transform``: a random change of a batch on the device, keyed by sample."""
+"""``Transform``: a random change of a training batch on the device, such as augmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's map-style data set, read sample by sample, or loader as a ``Dataset``."""
+"""``Dataset`` classes that wrap a user's map-style data set or a user's loader."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class MapDataset:
     """A user's map-style data set, read sample by sample in worker processes.
 
     Before a sample is read, the global generators are seeded by (seed, epoch, sample), so random
-    augmentation in ``__getitem__`` does not depend on the batch or worker. So are generators that
-    the data set keeps as attributes. If it has a method ``set_epoch``, that is called before the
-    first sample of an epoch. Nothing is cached.
+    augmentation in ``__getitem__`` does not depend on the batch or worker. Generators that the data
+    set keeps as attributes are seeded in the same way. If the data set has a method ``set_epoch``,
+    it is called before the first sample of an epoch. Nothing is cached.
+
     Samples are collated with torch's ``default_collate``; Python floats and NumPy's float64 are
     converted to torch's default dtype.
 
@@ -66,7 +67,7 @@ class MapDataset:
 
 
 class MapDatasetReader:
-    """A ``LazyDataset`` that reads the samples of a ``MapDataset`` with a seed."""
+    """A ``LazyDataset`` that reads samples of a ``MapDataset``, seeding the generators for each."""
 
     def __init__(self, source: MapDataset, seed: int) -> None:
         self.source = source

@@ -46,7 +46,7 @@ _UNSEEDED: AbstractContextManager[None] = nullcontext()
 
 
 class UserLoader(Loader):
-    """A wrapper of a user-defined loader whose order can be resumed.
+    """Wraps a user-defined loader and makes its order repeatable, so that a run can be resumed.
 
     While the loader's iterator is created and each batch is fetched, the global generators of
     torch, NumPy and Python are seeded by (seed, epoch, step); their state is restored afterwards.
@@ -56,15 +56,15 @@ class UserLoader(Loader):
     state and the epoch. If loader, sampler or data set have a method ``set_epoch``, it is called.
 
     Cost per batch: 36 µs (2-core EPYC). A ``DataLoader`` that runs no user code in this process
-    draws only before its first batch and is seeded only there. A list or tuple of batches costs
-    2 µs per batch.
+    draws random numbers only before its first batch, so the generators are seeded only there. A
+    list or tuple of batches costs 2 µs per batch.
 
     The ``indices`` of a batch number the samples of the epoch consecutively, because the loader
     does not report which samples they are, unless it yields ``Batch`` objects with ``indices``.
 
     Args:
-        loader: An iterable that can be iterated again in every epoch, with ``len()``; a train
-            loader without it is used in training by steps only, and cannot be resumed.
+        loader: An iterable that can be iterated again in every epoch, with ``len()``. A train
+            loader without ``len()`` allows only training by steps, and cannot be resumed.
         layout: Which fields of its batches are inputs and targets.
         seed: Seed of order and augmentation.
         part: "train", "valid", "test" or "calibration".
@@ -75,8 +75,8 @@ class UserLoader(Loader):
 
     Raises:
         ArgumentError: ``loader`` is not an iterable, or is an iterator that can be used only once.
-        InputError: It has no length and is not for training, or several ranks would use the same
-            sample.
+        InputError: A loader that is not for training has no length, or several ranks would use the
+            same sample.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class UserLoader(Loader):
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of ``epoch`` from ``start_step`` on.
 
-        A train epoch has ``len()`` batches; of the other parts every batch is used.
+        A train epoch has ``len()`` batches; for the other parts every batch is used.
 
         Warns:
             FlambeauWarning: [loader-length] The loader yields another number of batches than its
@@ -170,9 +170,9 @@ class UserLoader(Loader):
                 yield batch
 
     def _number(self, batch: Batch, first: int) -> None:
-        """Number the samples of a batch, unless its loader has; ``first`` samples were before.
+        """Set ``batch.indices``, unless the loader has set it; ``first`` samples precede the batch.
 
-        No other rank uses the same numbers, as they key the draws of a sample.
+        Each rank uses different numbers, because the random numbers for a sample depend on them.
         """
         if batch.indices is None:
             batch.indices = torch.arange(first, first + len(batch))
@@ -249,7 +249,7 @@ class UserLoader(Loader):
             generators.restore()
 
     def _is_complete(self, epoch: int) -> bool:
-        """Return whether the epoch ends after ``len()`` batches without a look at the next one."""
+        """Return whether the epoch ends after ``len()`` batches, without requesting another one."""
         if self.part != "train":
             return False
         if self.is_stream or epoch > 0:  # a stream may be endless
@@ -280,8 +280,8 @@ class UserLoader(Loader):
         warnings.warn(
             f"[loader-length] The {self.part} loader yields {found} batches, but its len() is "
             f"{self._steps}; {use}. A stream that divides its samples among the workers often has "
-            "more batches, as each worker has a last one of its own: return the right number from "
-            "__len__ (samples of all workers for a data set, batches for a loader).",
+            "more batches, because each worker has an incomplete last batch: return the right "
+            "number from __len__ (samples of all workers for a data set, batches for a loader).",
             FlambeauWarning,
             stacklevel=3,
         )
@@ -307,7 +307,7 @@ class UserLoader(Loader):
         )
 
     def _warn_if_longer(self, epoch: int) -> None:
-        """Warn once if ``len()`` has grown: epochs, schedules and positions keep the first one."""
+        """Warn once if ``len()`` has grown: epochs and schedules keep the first value."""
         if self.part != "train" or self._steps is None or self._length_warned:
             return
         now = len(cast("Sequence[Any]", self.loader))
@@ -316,8 +316,8 @@ class UserLoader(Loader):
         self._length_warned = True
         warnings.warn(
             f"[loader-length] The train loader has {now} batches in epoch {epoch}, but had "
-            f"{self._steps} when the learner was created, which its schedule keeps: the last "
-            f"{now - self._steps} are not used. len() must be the same in every epoch.",
+            f"{self._steps} when the learner was created. The schedule keeps that number, so the "
+            f"last {now - self._steps} are not used. len() must be the same in every epoch.",
             FlambeauWarning,
             stacklevel=2,
         )
@@ -375,8 +375,9 @@ def is_sharded(loader: Iterable[Any], part: str, world_size: int) -> bool:
     """Return whether the loader yields different samples on each rank (``DistributedSampler``).
 
     Raises:
-        InputError: A train loader is not sharded, the sampler has another number of replicas, or
-            the sampler of a validation or test loader repeats samples, which would count twice.
+        InputError: A train loader is not sharded, the sampler's ``num_replicas`` is not
+            ``world_size``, or the sampler of a validation or test loader repeats samples, which
+            would count twice.
     """
     batch_sampler = getattr(loader, "batch_sampler", None)
     owners = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
@@ -423,7 +424,7 @@ def count_samples(loader: Iterable[Any]) -> int:
 
 
 def read_first_batches(loader: Iterable[Any], layout: BatchLayout, count: int = 2) -> list[Batch]:
-    """Return the first batches; the state of every generator is restored."""
+    """Return the first ``count`` batches; the states of all generators are restored."""
     generators = LoaderGenerators(loader)
     try:
         with TemporarySeed().at(keyed.key(0, f"{_PURPOSE}/peek")):
@@ -459,7 +460,7 @@ def _torch_loader(loader: object) -> Any:
 
 
 def sampler_of(loader: Iterable[Any]) -> object:
-    """Return the sampler that orders the samples, or None where it cannot be determined."""
+    """Return the sampler that orders the samples, or None if it cannot be determined."""
     torch_loader = _torch_loader(loader)
     if torch_loader is None or isinstance(torch_loader.dataset, IterableDataset):
         return None

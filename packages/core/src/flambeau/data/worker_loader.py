@@ -1,4 +1,4 @@
-"""Data read from files: worker processes create the same batches for any number of workers."""
+"""Read data in worker processes; the batches are the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class LazyDataset(Protocol):
 
     ``batch`` runs in a worker process. Before each call the global generators of torch (CPU),
     NumPy and Python are seeded by (seed, epoch, step), so that random code in it can be resumed.
-    Random numbers that must not depend on the batch are drawn with ``flambeau.random``, keyed by
-    sample and ``epoch``.
+    Random numbers that must not depend on the batch are drawn with ``flambeau.random`` from the
+    sample number and ``epoch``.
     """
 
     def __len__(self) -> int: ...
 
     def batch(self, positions: Sequence[int], epoch: int) -> Batch:
-        """Return the samples at ``positions`` (0..n-1), with ``indices`` set.
+        """Return a batch of the samples at ``positions`` (0..n-1), with ``indices`` set.
 
         Error messages should name the sample.
         """

@@ -13,8 +13,8 @@ def ignore_stop_signals(worker: int) -> None:
 
     A terminal sends Ctrl-C, and a scheduler sends SIGTERM, to the main process and its workers at
     the same time. The main process finishes its step and saves a checkpoint, for which the workers
-    must stay alive. Where the sender of a signal is unknown (macOS, Windows), SIGTERM still ends
-    the worker.
+    must stay alive. On systems that do not report the sender of a signal (macOS, Windows), SIGTERM
+    still ends the worker.
     """
     main = multiprocessing.parent_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -35,8 +35,8 @@ class Metric(Protocol):
 class MergeableMetric(Metric, Protocol):
     """A metric whose state is a few tensors that can be merged over ranks.
 
-    They are sums that ``merge`` adds (``SumMetric``), or all outputs and targets, which it
-    concatenates (the rankings of ``probability_metrics``).
+    These tensors are sums, which ``merge`` adds (``SumMetric``), or all outputs and targets, which
+    ``merge`` concatenates (the ranking metrics in ``probability_metrics``).
     """
 
     @property
@@ -45,15 +45,15 @@ class MergeableMetric(Metric, Protocol):
         ...
 
     def merge(self, sums: Mapping[str, Tensor]) -> None:
-        """Add the tensors of another rank."""
+        """Merge the tensors of another rank into those of this one."""
         ...
 
 
 class UpdateLog:
-    """A recorder of the updates of a metric without sums, until they are gathered.
+    """Records the updates of a metric without sums until the updates of all ranks are gathered.
 
     Args:
-        metric: A metric without updates.
+        metric: A metric that has not been updated yet.
     """
 
     def __init__(self, metric: Metric) -> None:

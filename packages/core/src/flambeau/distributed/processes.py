@@ -104,8 +104,8 @@ class ProcessGroup:
         """Close the connections, so that the other ranks do not wait for this rank.
 
         Args:
-            error: Why this process ends, reported to the other ranks; None where one of them
-                caused it.
+            error: Why this process ends, reported to the other ranks; None if another rank caused
+                the end.
         """
         if error is not None:
             # A process group that the script created may use another store than the environment's.
@@ -115,7 +115,7 @@ class ProcessGroup:
             dist.destroy_process_group()
 
     def translate_error(self, error: BaseException) -> BaseException:
-        """Return ``error`` if it arose here, else an error that names the failed process."""
+        """Return ``error`` if this process caused it, else an error that names the cause."""
         if not isinstance(error, RuntimeError) or isinstance(error, TrainingError):
             return error
         reason = ""

@@ -101,7 +101,7 @@ def check_before_fit(
         setup: The training setup.
         checks: Checks of core and of the domain; only checks with ``runs="first fit"`` run.
         budget_s: Time limit in seconds.
-        may_run_model: Whether the model may run; False if it belongs to one of several processes.
+        may_run_model: Whether the model may run; False if several processes train it.
         clock: Returns the current time in seconds.
     """
     quick = sorted(

@@ -17,7 +17,7 @@ from flambeau.doctor.overfit_check import cannot_overfit
 from flambeau.doctor.training_setup import TrainingSetup
 
 PAGE = "docs/doctor.md"
-"""The page with a section for each code."""
+"""The documentation page, which has a section for the code of each check."""
 
 
 def _duplicates(setup: TrainingSetup) -> list[Finding]:
@@ -46,7 +46,7 @@ CORE_CHECKS: tuple[Check, ...] = (
     ),
     _check(
         "doubtful-reading",
-        "labels, folders or columns that can be understood otherwise",
+        "labels, folders or columns whose interpretation is doubtful",
         targets.doubtful_readings,
         "facts",
     ),

@@ -79,9 +79,10 @@ def diagnose(setup: TrainingSetup, checks: Sequence[Check], *, full: bool = Fals
 
 
 def combine_checks(base: Iterable[Check], added: Iterable[Check]) -> tuple[Check, ...]:
-    """Return the checks of ``base`` and ``added``; for equal codes the check in ``added``.
+    """Return the checks of ``base`` and ``added``.
 
-    This is how a domain replaces one of core's checks with a better one.
+    If both contain a check with the same code, the check in ``added`` is used: a domain can replace
+    one of core's checks.
     """
     by_code = {check.code: check for check in added}
     kept = [by_code.pop(check.code, check) for check in base]
@@ -114,7 +115,7 @@ def _crash(codes: Sequence[str], error: str) -> Finding:
         CRASHED,
         f"{names} could not run: {error}",
         {"checks": list(codes)},
-        "If the message is about your data or model, correct those. Otherwise the check has a "
+        "If the message is about your data or model, correct them. Otherwise the check has a "
         "bug: report it to the package that provides the check.",
     )
 

@@ -1,4 +1,4 @@
-"""Checks for leaks from train to validation: copied rows, shared groups, inputs with the target."""
+"""Checks for leaks: rows or groups in train and validation, inputs that contain the target."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def groups_across_parts(setup: TrainingSetup) -> list[Finding]:
             Finding(
                 "groups-across-parts",
                 f"{int(shared.sum()):,} of {len(valid_ids):,} validation rows have a {name} that "
-                "also occurs in train. The scores measure how well these groups are known, not how "
-                "well the model works for new ones.",
+                "also occurs in train. The scores measure how well the model works for groups in "
+                "train, not for new groups.",
                 {
                     "groups in train": len(known),
                     "share of valid rows": float(shared.float().mean()),
@@ -248,7 +248,7 @@ def _id_of(dataset: MemoryDataset, row: int) -> int:
 
 
 def _one_value_per_class(x: Tensor, labels: Tensor) -> list[int]:
-    """Return the columns of ``x`` with one value for each class, different between classes."""
+    """Return the columns of ``x`` with a single value in each class that no other class has."""
     classes, counts = unique_counts(labels)
     if len(classes) < 2 or int(counts.min()) < _FEWEST_OF_CLASS or len(classes) > 100:
         return []

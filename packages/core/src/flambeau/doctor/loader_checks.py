@@ -132,8 +132,8 @@ def same_samples(setup: TrainingSetup) -> list[Finding]:
 def augmented_valid(setup: TrainingSetup) -> Finding | None:
     """Find validation samples whose inputs differ each time they are read.
 
-    Random views are what a loss on several views of a sample needs (contrastive learning): data
-    without targets, or with several inputs of one shape that all change, are not reported.
+    Contrastive learning needs random views of a sample. Therefore data without targets, and data
+    with several inputs of the same shape that all differ, are not reported.
     """
     samples = _map_dataset(setup.dataset("valid"))
     if samples is None or not len(samples):
@@ -163,7 +163,7 @@ def augmented_valid(setup: TrainingSetup) -> Finding | None:
 
 
 def _are_views(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two or more inputs have one shape, and each differs between two readings."""
+    """Return whether there are several inputs of the same shape that all differ between reads."""
     if len(one) < 2 or len({np.shape(value) for value in one.values()}) > 1:
         return False
     return all(_differ({name: one[name]}, {name: other[name]}) for name in one)

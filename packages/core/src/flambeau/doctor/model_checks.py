@@ -169,9 +169,9 @@ def targets_unscaled(setup: TrainingSetup) -> Finding | None:
     return Finding(
         "targets-unscaled",
         f"The targets have a root mean square of {format_number(target_rms)} (mean "
-        f"{format_number(mean)}, standard deviation {format_number(std)}), the model's initial "
-        f"outputs of {format_number(output_rms)}. Most of the run would be spent on learning the "
-        "mean, and the first gradients are very large.",
+        f"{format_number(mean)}, standard deviation {format_number(std)}), but the model's initial "
+        f"outputs have one of {format_number(output_rms)}. Most of the run would be spent on "
+        "learning the mean, and the first gradients are very large.",
         {"targets": target_rms, "mean": mean, "std": std, "outputs": output_rms},
         "Let the task standardise the targets: Learner(data, model, task=Regression(names, "
         "mean=…, std=…)) with the mean and standard deviation of train. Predictions and metrics "
@@ -180,7 +180,7 @@ def targets_unscaled(setup: TrainingSetup) -> Finding | None:
 
 
 def dead_units(setup: TrainingSetup) -> list[Finding]:
-    """Find ReLU layers with most units 0 for every sample: these units have no gradient."""
+    """Find ReLU layers whose units are mostly 0 for every sample, so that they get no gradient."""
     if len(setup.batch) < _DEAD_SAMPLES or not inputs_on_scale(setup):
         return []
     dead = {name: share for name, share in setup.forward_pass.zero_shares.items() if share > _DEAD}
@@ -274,7 +274,7 @@ def no_gradient(setup: TrainingSetup) -> Finding | None:
 
 
 def _logits(setup: TrainingSetup) -> Tensor | None:
-    """Return the outputs if the loss is core's, uses logits and can read the labels, else None."""
+    """Return the outputs if core's loss reads them as logits and the labels fit, else None."""
     # A user-defined loss may expect probabilities.
     if setup.task.standard_loss not in _LOSSES_OF_LOGITS or not labels_fit(setup):
         return None

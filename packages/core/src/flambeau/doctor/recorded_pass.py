@@ -96,7 +96,7 @@ def max_gradients(
 
 @contextmanager
 def preserved_with_seed(model: nn.Module, seed: int) -> Generator[None]:
-    """A ``with`` block with generators seeded by ``seed``, after which the model is restored."""
+    """Seed the generators in the ``with`` block; restore them and the model at its end."""
     with preserve(model), TemporarySeed().at(keyed.key(seed, "doctor")):
         yield
 

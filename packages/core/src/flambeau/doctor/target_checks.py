@@ -42,7 +42,7 @@ def class_missing(setup: TrainingSetup) -> Finding | None:
     one = len(missing) == 1
     fix = "or remove the class from the class names."
     if setup.data.like is not None:
-        fix = "as without them training lowers its probability."
+        fix = "because without them training lowers its probability."
     return Finding(
         "class-not-in-train",
         f"No train row has the class{'' if one else 'es'} {name_some(missing)}.",
@@ -103,7 +103,7 @@ def class_imbalance(setup: TrainingSetup) -> Finding | None:
 
 
 def doubtful_readings(setup: TrainingSetup) -> list[Finding]:
-    """Find labels, folders and columns that were probably meant differently than they were read."""
+    """Find labels, folders and columns whose interpretation is doubtful."""
     return [
         Finding("doubtful-reading", reading["what"], reading["evidence"], reading["override"])
         for reading in setup.facts.get("readings", ())
@@ -206,7 +206,7 @@ def labels_fit(setup: TrainingSetup) -> bool:
 def no_target(setup: TrainingSetup) -> Finding | None:
     """Find samples of the first batch that have no target, such as labels that are all ignored.
 
-    A sample whose ``sample_weight`` is 0 is not reported: that is what its weight says.
+    A sample whose ``sample_weight`` is 0 is not reported, because the user has excluded it.
     """
     outputs, batch, task = setup.outputs, setup.batch, copy.copy(setup.task)
     n = len(batch)
@@ -276,7 +276,7 @@ def _labels(dataset: MemoryDataset) -> Tensor | None:
 
 
 def uniform_prediction_loss(task: Task) -> float | None:
-    """Return the loss if every class has the same probability; None for other tasks."""
+    """Return the loss if every class has the same probability; None for tasks without classes."""
     if task.kind == "classification" and task.n_outputs:
         return math.log(task.n_outputs)
     return math.log(2) if task.kind == "multi_label" else None

@@ -141,8 +141,8 @@ def eval_mode_lost(setup: TrainingSetup) -> Finding | None:
     names = [name for name in left if name in lost]
     norms = [name for name in names if has_running_statistics(left[name])]
     fix = (
-        'Set it for the whole run: choices={"bn": "eval"} keeps the statistics of all norm layers, '
-        "learner.freeze_to(…) the layers of frozen groups."
+        'Choose it for the whole run: choices={"bn": "eval"} keeps all norm layers in eval mode, '
+        "and learner.freeze_to(…) those of frozen groups."
         if norms
         else "Set the dropout probability to 0 instead."
     )
@@ -206,7 +206,7 @@ def too_few_steps(setup: TrainingSetup) -> Finding | None:
         "too-few-steps",
         f"The run has only {steps} optimizer steps, which is too few for the model to learn.",
         {"steps": steps, "epochs": fit.epochs, "batch size": size},
-        f'Train for {longer}, or reduce choices={{"batch_size": 16}}.',
+        f'Train for {longer}, or use smaller batches: choices={{"batch_size": 16}}.',
     )
 
 
