@@ -43,6 +43,13 @@ class Geometry:
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
+        for name in ("size", "channels"):
+            value: object = getattr(self, name)
+            if not isinstance(value, int):
+                raise InputError(
+                    f"{name} is {value!r}, but it must be a whole number; images are square, with "
+                    "size pixels on each side: size=224."
+                )
         if self.size < 1 or self.channels < 1:
             raise InputError(
                 f"size and channels have to be at least 1, got {self.size} and {self.channels}."

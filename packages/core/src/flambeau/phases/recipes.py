@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flambeau.errors import InputError
-from flambeau.phases.phase import Phase
+from flambeau.phases.phase import Phase, check_schedules
 from flambeau.phases.schedule import Schedule
 
 Values = Mapping[str, Any]
@@ -31,6 +31,7 @@ def single_phase(
         schedules: Schedules of other values by name, such as "weight_decay".
     """
     lr = Schedule(values["schedule"], values["lr"])
+    check_schedules(schedules or {})
     return [
         Phase(
             **_length(values),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.errors import ArgumentError, TrainingError, did_you_mean
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord, masked_step
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep
@@ -96,6 +96,8 @@ class Update:
             convert_sparse(self._sparse, [step.optimizer for step in chosen])
         if self._clip_norm is not None or self._guard is not None:
             checked = _gradients(chosen)
+            if not checked:
+                _refuse_missing_gradients(chosen)
             if self._sparse:
                 from flambeau.training.optim.sparse_gradients import entries
 
@@ -190,6 +192,15 @@ class Update:
     def skipped(self) -> int:
         """Return the number of skipped steps so far; waits for the device."""
         return 0 if self._guard is None else self._guard.skipped()
+
+
+def _refuse_missing_gradients(steps: Sequence[OptimizerStep]) -> None:
+    optimizers = [step.optimizer for step in steps]
+    if any(parameter.requires_grad for parameter in optimized_parameters(optimizers)):
+        raise TrainingError(
+            "step.update was called, but no parameter of its optimizer has a gradient, so no "
+            "weight would change. Call step.backward(loss) before step.update(loss)."
+        )
 
 
 def _gradients(steps: Sequence[OptimizerStep]) -> list[Tensor]:

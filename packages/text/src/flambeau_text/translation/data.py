@@ -19,7 +19,7 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_csv, read_table
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.translation.dataset import (
     EncodedPairs,
     source_rows,
@@ -46,6 +46,7 @@ Part: TypeAlias = float | tuple[Any, Any]
 """A fraction (or number) of the train pairs, or separate pairs: two files."""
 
 
+@explains_arguments()
 class TranslationData(Data):
     """Sentence pairs, checked, filtered and split.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flambeau.artefact.read_like import filled_like, read_record, reading_options
-from flambeau.errors import InputError
+from flambeau.errors import InputError, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.tokenization import tokenizer_from_json
 from flambeau_text.tokenization.normalization import FORMS
@@ -17,6 +17,7 @@ TOKENIZERS = ("bpe", "unigram", "word", "character")
 _PLANNED = ("tokenizer", "vocab_size", "shared_vocab", "normalization")
 
 
+@explains_arguments()
 @dataclass(frozen=True)
 class TranslationOptions:
     """Options of every constructor of ``TranslationData``.
