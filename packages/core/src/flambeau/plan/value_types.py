@@ -45,7 +45,7 @@ class DeviceType(ValueType):
             torch.empty(1, device=device)
         except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
             if value == "gpu":
-                return 'a device by its name in torch. Did you mean "cuda"?'
+                return 'a device of this machine. Did you mean "cuda"?'
             cause = first_line(error)
             if "Expected one of" in cause:
                 cause = did_you_mean(str(value), ("cpu", "cuda", "cuda:0", "mps", "xpu"))
