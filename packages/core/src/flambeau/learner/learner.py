@@ -301,8 +301,7 @@ class Learner:
 
     def fit_phases(self, phases: Sequence[Phase]) -> History:
         """Train with a custom list of phases, such as ``flambeau.phases.recipes`` returns."""
-        listed = as_phases(phases)
-        return self._fit(Request(lambda values: listed, may_find_lr=False))
+        return self._fit(Request(lambda values: as_phases(phases), may_find_lr=False))
 
     def resume(self, path: str | Path | None = None) -> History:
         """Continue an interrupted run with the steps that remained when it was interrupted.
